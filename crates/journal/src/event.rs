@@ -456,9 +456,6 @@ pub enum Event {
         thinking: String,
         /// How it ended.
         ended_by: EndedBy,
-        /// Where the fenced block starts that was accepted as the file.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        block: Option<u64>,
         /// Positions where the model almost chose another token, if the request asked for
         /// alternatives.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -162,7 +162,6 @@ mod tests {
             content: "x".into(),
             thinking: String::new(),
             ended_by: EndedBy::Stop,
-            block: None,
             doubts: Vec::new(),
             counts: Counts { total_ms: 5, ..Counts::default() },
         }

@@ -117,8 +117,6 @@ pub(crate) struct Answer<'a> {
     pub(crate) pieces: u64,
     /// Positions where the model almost chose another token.
     pub(crate) doubts: Vec<Doubt>,
-    /// Where the fenced block starts that was accepted as the only requested file.
-    pub(crate) block: Option<usize>,
     /// The requested files that were returned, by index.
     returned: BTreeSet<usize>,
     /// The end of the last complete call in `content`.
@@ -151,7 +149,6 @@ impl<'a> Answer<'a> {
             usage: Usage::default(),
             pieces: 0,
             doubts: Vec::new(),
-            block: None,
             returned: BTreeSet::new(),
             last_call_end: None,
             text_guard: Degeneration::default(),
@@ -394,12 +391,12 @@ impl<'a> Answer<'a> {
             match blocks::classify(files, path, above, content.unwrap_or_default()) {
                 Block::Other => return,
                 Block::File { index, content } => {
-                    self.returned(index, start);
+                    self.returned.insert(index);
                     arguments["path"] = Value::from(files[index].path.clone());
                     arguments["content"] = Value::from(content);
                 }
                 Block::Unchanged { index } => {
-                    self.returned(index, start);
+                    self.returned.insert(index);
                     if self.awaits_files() {
                         return;
                     }
@@ -439,13 +436,6 @@ impl<'a> Answer<'a> {
                 }
             }
         }
-    }
-
-    /// Notes that a requested file was returned.
-    fn returned(&mut self, index: usize, start: usize) {
-        self.returned.insert(index);
-        // Other lines are only tried in a single file.
-        self.block = Some(start).filter(|_| self.options.wanted.files().len() == 1);
     }
 
     /// Whether a requested file is still to come.

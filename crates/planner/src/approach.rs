@@ -11,10 +11,11 @@
 //! Pure: outcomes go in, and the next move comes out.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use journal::{Check, Doubt};
 
-use crate::blocks::Focus;
+use crate::blocks::{Focus, Found};
 use crate::branches::{self, Branch};
 
 /// Verification time that branches may take, in milliseconds. Each branch runs the verification up
@@ -34,8 +35,8 @@ pub(crate) enum Move {
         /// The text that the model continues.
         prefix: String,
     },
-    /// Write this and verify it.
-    Try(String),
+    /// Write these contents of the files and verify them.
+    Try(Vec<String>),
     /// The verification passes, or there is none and the file has changed.
     Done,
     /// Nothing is left to try.
@@ -45,8 +46,8 @@ pub(crate) enum Move {
 /// The outcome of an answer to [`Move::Whole`].
 pub(crate) struct Attempt<'a> {
     pub(crate) answer: &'a str,
-    /// Where its fenced block begins, if it has one.
-    pub(crate) block: Option<usize>,
+    /// The files in it.
+    pub(crate) blocks: &'a [Found],
     pub(crate) doubts: &'a [Doubt],
     /// The path and the new content of the files that were written.
     pub(crate) wrote: Vec<(&'a str, &'a str)>,
@@ -61,12 +62,11 @@ pub(crate) struct Attempts {
     /// Their content in the tree.
     in_tree: Vec<String>,
     number: u32,
-    branched: bool,
     /// The result of the verification on `base`.
     best: Option<Check>,
     branches: VecDeque<Branch>,
     current: Option<Branch>,
-    candidates: VecDeque<String>,
+    candidates: VecDeque<Vec<String>>,
     /// Whether anything was written.
     wrote: bool,
 }
@@ -79,7 +79,6 @@ impl Attempts {
             in_tree: files.iter().map(|file| file.content.clone()).collect(),
             base: files,
             number: 1,
-            branched: false,
             best: before,
             branches: VecDeque::new(),
             current: None,
@@ -93,14 +92,10 @@ impl Attempts {
         &self.base
     }
 
-    /// The index of a file of which the tree holds another version than [`Attempts::base`].
-    fn changed(&self) -> Option<usize> {
-        self.base.iter().zip(&self.in_tree).position(|(base, in_tree)| base.content != *in_tree)
-    }
-
-    /// A file of which the tree holds another version than [`Attempts::base`].
-    pub(crate) fn to_restore(&self) -> Option<&Focus> {
-        self.changed().map(|index| &self.base[index])
+    /// The files of which the tree holds another version than [`Attempts::base`].
+    pub(crate) fn to_restore(&self) -> Vec<Focus> {
+        let files = self.base.iter().zip(&self.in_tree);
+        files.filter(|(base, in_tree)| base.content != **in_tree).map(|(base, _)| base.clone()).collect()
     }
 
     /// Whether nothing has been written.
@@ -111,13 +106,6 @@ impl Attempts {
     /// Whether the verification fails on the best version of the files.
     pub(crate) fn fails(&self) -> bool {
         self.best.as_ref().is_some_and(|check| !check.passed)
-    }
-
-    /// Records that the tree holds the base of [`Attempts::to_restore`] again.
-    pub(crate) fn restored(&mut self) {
-        if let Some(index) = self.changed() {
-            self.in_tree[index].clone_from(&self.base[index].content);
-        }
     }
 
     /// The number of the current request for the whole file, from 1.
@@ -133,52 +121,67 @@ impl Attempts {
 
     /// The verification of the files as they are in the tree, if known.
     pub(crate) fn check_in_tree(&self) -> Option<&Check> {
-        self.best.as_ref().filter(|_| self.changed().is_none())
+        self.best.as_ref().filter(|_| self.to_restore().is_empty())
     }
 
     /// The move after an answer with whole files.
     pub(crate) fn answered(&mut self, attempt: &Attempt<'_>) -> Move {
-        let before = self.base.clone();
         if !attempt.wrote.is_empty() {
             for (path, content) in &attempt.wrote {
-                if let Some(index) = self.base.iter().position(|file| file.path == *path) {
-                    (*content).clone_into(&mut self.in_tree[index]);
-                }
+                self.wrote_file(&Focus { path: (*path).to_owned(), content: (*content).to_owned() });
             }
             let Some(check) = attempt.check else { return Move::Done };
             if self.wrote(check) {
                 return Move::Done;
             }
         }
-        if self.base == before {
-            self.find_branches(attempt);
-        }
+        self.find_branches(attempt);
         self.next_branch()
     }
 
     /// The move after an answer with the rest of a line.
     pub(crate) fn line(&mut self, rest: &str) -> Move {
         if let Some(branch) = self.current.take() {
-            self.candidates = branches::candidates(&self.base[0].content, &branch, rest).into();
+            self.candidates = branches::candidates(&branch, rest).into();
         }
         self.next_candidate()
     }
 
     /// The move after [`Move::Try`].
-    pub(crate) fn tried(&mut self, content: &str, check: &Check) -> Move {
-        let before = self.base[0].content.clone();
-        content.clone_into(&mut self.in_tree[0]);
+    pub(crate) fn tried(&mut self, check: &Check) -> Move {
+        let before = self.contents();
         if self.wrote(check) {
             return Move::Done;
         }
-        let base = &self.base[0].content;
-        if *base != before {
+        let base = self.contents();
+        if base != before {
             // Better but not good: the bug may be in two places. The other branches continue from
             // here.
             self.candidates.clear();
-            self.branches = self.branches.iter().filter_map(|b| branches::moved(b, &before, base)).collect();
+            self.branches = self.branches.iter().filter_map(|b| branches::moved(b, &before, &base)).collect();
         }
         self.next_candidate()
+    }
+
+    /// The content of the best version of the files.
+    fn contents(&self) -> Arc<Vec<String>> {
+        Arc::new(self.base.iter().map(|file| file.content.clone()).collect())
+    }
+
+    /// The files that the tree holds with other contents than these.
+    pub(crate) fn differing(&self, contents: Vec<String>) -> Vec<Focus> {
+        let files = self.base.iter().zip(&self.in_tree).zip(contents);
+        files
+            .filter(|((_, in_tree), content)| *in_tree != content)
+            .map(|((file, _), content)| Focus { path: file.path.clone(), content })
+            .collect()
+    }
+
+    /// Records that a file was written.
+    pub(crate) fn wrote_file(&mut self, file: &Focus) {
+        if let Some(index) = self.base.iter().position(|base| base.path == file.path) {
+            self.in_tree[index].clone_from(&file.content);
+        }
     }
 
     /// Records the result of the verification on the files in the tree. Returns whether it passes.
@@ -194,20 +197,22 @@ impl Attempts {
     }
 
     fn find_branches(&mut self, attempt: &Attempt<'_>) {
-        let Some((block, best)) = attempt.block.zip(self.best.as_ref()) else { return };
+        let Some(best) = &self.best else { return };
         // A verification that passes cannot tell a good line from a bad one.
-        if self.branched || best.passed {
+        if best.passed {
             return;
         }
         let affordable = (BRANCH_CHECK_MS / (2 * best.ms).max(1)) as usize;
-        self.branches = branches::find(attempt.answer, block, &self.base[0].content, attempt.doubts).into();
+        let written = Arc::new(self.in_tree.clone());
+        let found =
+            branches::find(attempt.answer, attempt.blocks, attempt.doubts, &self.contents(), &written);
+        self.branches = found.into();
         self.branches.truncate(affordable);
-        self.branched = !self.branches.is_empty();
     }
 
     fn next_candidate(&mut self) -> Move {
         match self.candidates.pop_front() {
-            Some(content) => Move::Try(content),
+            Some(contents) => Move::Try(contents),
             None => self.next_branch(),
         }
     }
@@ -247,11 +252,44 @@ mod tests {
     }
 
     fn wrote<'a>(content: &'a str, check: &'a Check) -> Attempt<'a> {
-        Attempt { answer: "", block: None, doubts: &[], wrote: vec![("a.py", content)], check: Some(check) }
+        Attempt { answer: "", blocks: &[], doubts: &[], wrote: vec![("a.py", content)], check: Some(check) }
     }
 
     const NOTHING: Attempt<'static> =
-        Attempt { answer: "", block: None, doubts: &[], wrote: Vec::new(), check: None };
+        Attempt { answer: "", blocks: &[], doubts: &[], wrote: Vec::new(), check: None };
+
+    /// Writes what has to be restored.
+    fn restore(attempts: &mut Attempts, expected: &[(&str, &str)]) {
+        let files = attempts.to_restore();
+        let found: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.content.as_str())).collect();
+        assert_eq!(found, expected);
+        files.iter().for_each(|file| attempts.wrote_file(file));
+        assert_eq!(attempts.to_restore(), []);
+    }
+
+    /// Writes the content of the only file that a move tries, and verifies it.
+    fn tried(attempts: &mut Attempts, next: &Move, expected: &str, check: &Check) -> Move {
+        assert_eq!(*next, Move::Try(vec![expected.into()]));
+        attempts.wrote_file(&Focus { path: "a.py".into(), content: expected.into() });
+        attempts.tried(check)
+    }
+
+    const COPY: &str = "```\na = 1\nb = 2\n```";
+    const BLOCK: [Found; 1] = [Found { index: 0, content: 4 }];
+
+    /// An answer that returns the file as it was, with these doubts.
+    fn unchanged(doubts: &[Doubt]) -> Attempt<'_> {
+        Attempt { answer: COPY, blocks: &BLOCK, doubts, wrote: Vec::new(), check: None }
+    }
+
+    fn doubt(place: &str, other: &str, logprob: f32) -> Doubt {
+        let at = COPY.find(place).unwrap() as u64;
+        Doubt { at, chosen: String::new(), other: other.into(), logprob }
+    }
+
+    fn line(prefix: &str) -> Move {
+        Move::Line { prefix: format!("```\n{prefix}") }
+    }
 
     #[test]
     fn the_request_is_repeated_warm_and_then_attempts_end() {
@@ -259,9 +297,7 @@ mod tests {
         assert_eq!(attempts.sampling(0.0, None), (0.0, None));
         assert_eq!(attempts.answered(&wrote("worse", &check(false, 1))), Move::Whole);
         assert_eq!(attempts.sampling(0.0, None), (1.0, Some(1)));
-        assert_eq!(attempts.to_restore().unwrap().content, "a = 1\nb = 2\n");
-        attempts.restored();
-        assert_eq!(attempts.to_restore(), None);
+        restore(&mut attempts, &[("a.py", "a = 1\nb = 2\n")]);
         assert_eq!(attempts.answered(&NOTHING), Move::GiveUp);
     }
 
@@ -269,7 +305,7 @@ mod tests {
     fn the_next_attempt_starts_from_the_version_with_more_passing_tests() {
         let mut attempts = attempts();
         assert_eq!(attempts.answered(&wrote("better", &check(false, 3))), Move::Whole);
-        assert_eq!((attempts.base()[0].content.as_str(), attempts.to_restore()), ("better", None));
+        assert_eq!((attempts.base()[0].content.as_str(), attempts.to_restore()), ("better", vec![]));
         assert_eq!(attempts.answered(&wrote("best", &check(true, 9))), Move::Done);
     }
 
@@ -281,12 +317,7 @@ mod tests {
         let both =
             |check| Attempt { wrote: vec![("a.py", "x"), ("b.py", "y")], check: Some(check), ..NOTHING };
         assert_eq!(attempts.answered(&both(&worse)), Move::Whole);
-        for path in ["a.py", "b.py"] {
-            let file = attempts.to_restore().unwrap();
-            assert_eq!((file.path.as_str(), file.content.as_str()), (path, "old"));
-            attempts.restored();
-        }
-        assert_eq!(attempts.to_restore(), None);
+        restore(&mut attempts, &[("a.py", "old"), ("b.py", "old")]);
         assert_eq!(attempts.answered(&both(&best)), Move::Done);
         assert_eq!(attempts.base()[1].content, "y");
     }
@@ -294,49 +325,45 @@ mod tests {
     #[test]
     fn branches_of_an_unchanged_answer_are_tried_line_by_line() {
         let mut attempts = attempts();
-        let answer = "```\na = 1\nb = 2\n```";
-        let doubt = |place: &str, other: &str, logprob| Doubt {
-            at: answer.find(place).unwrap() as u64,
-            chosen: String::new(),
-            other: other.into(),
-            logprob,
-        };
         let doubts = [doubt("1", "3", -2.0), doubt("2", "4", -1.0)];
-        let unchanged = Attempt { answer, block: Some(0), doubts: &doubts, wrote: Vec::new(), check: None };
-        assert_eq!(attempts.answered(&unchanged), Move::Line { prefix: "```\na = 1\nb = 4".into() });
-        assert_eq!(attempts.line(""), Move::Try("a = 1\nb = 4\n".into()));
-        assert_eq!(
-            attempts.tried("a = 1\nb = 4\n", &check(false, 2)),
-            Move::Line { prefix: "```\na = 3".into() }
-        );
-        assert_eq!(attempts.line(""), Move::Try("a = 3\nb = 2\n".into()));
-        assert_eq!(attempts.tried("a = 3\nb = 2\n", &check(true, 9)), Move::Done);
+        assert_eq!(attempts.answered(&unchanged(&doubts)), line("a = 1\nb = 4"));
+        let next = attempts.line("");
+        let next = tried(&mut attempts, &next, "a = 1\nb = 4\n", &check(false, 2));
+        assert_eq!(next, line("a = 3"));
+        let next = attempts.line("");
+        assert_eq!(tried(&mut attempts, &next, "a = 3\nb = 2\n", &check(true, 9)), Move::Done);
+    }
+
+    #[test]
+    fn branches_before_a_change_leave_it_out_and_later_ones_keep_it() {
+        let mut attempts = attempts();
+        let answer = "```\na = 1\nb = 7\n```";
+        let doubts = [doubt("1", "3", -2.0), doubt("\n```", " + a", -1.0)];
+        let worse = check(false, 2);
+        let wrote = vec![("a.py", "a = 1\nb = 7\n")];
+        let attempt = Attempt { answer, blocks: &BLOCK, doubts: &doubts, wrote, check: Some(&worse) };
+        assert_eq!(attempts.answered(&attempt), line("a = 1\nb = 7 + a"));
+        let next = attempts.line("");
+        assert_eq!(tried(&mut attempts, &next, "a = 1\nb = 7 + a\n", &worse), line("a = 3"));
+        let next = attempts.line("");
+        assert_eq!(tried(&mut attempts, &next, "a = 3\nb = 2\n", &check(true, 9)), Move::Done);
     }
 
     #[test]
     fn a_line_that_makes_more_tests_pass_is_kept_while_the_other_branches_are_tried() {
         let mut attempts = attempts();
-        let answer = "```\na = 1\nb = 2\n```";
-        let doubt =
-            |at, other: &str, logprob| Doubt { at, chosen: String::new(), other: other.into(), logprob };
-        let doubts = [doubt(8, "3", -2.0), doubt(14, "4", -1.0)];
-        let unchanged = Attempt { answer, block: Some(0), doubts: &doubts, wrote: Vec::new(), check: None };
-        assert_eq!(attempts.answered(&unchanged), Move::Line { prefix: "```\na = 1\nb = 4".into() });
-        assert_eq!(attempts.line(""), Move::Try("a = 1\nb = 4\n".into()));
-        assert_eq!(
-            attempts.tried("a = 1\nb = 4\n", &check(false, 3)),
-            Move::Line { prefix: "```\na = 3".into() }
-        );
-        assert_eq!(attempts.line(""), Move::Try("a = 3\nb = 4\n".into()), "from the better file");
+        let doubts = [doubt("1", "3", -2.0), doubt("2", "4", -1.0)];
+        assert_eq!(attempts.answered(&unchanged(&doubts)), line("a = 1\nb = 4"));
+        let next = attempts.line("");
+        let next = tried(&mut attempts, &next, "a = 1\nb = 4\n", &check(false, 3));
+        assert_eq!(next, line("a = 3"));
+        assert_eq!(attempts.line(""), Move::Try(vec!["a = 3\nb = 4\n".into()]), "from the better file");
     }
 
     #[test]
     fn slow_verifications_leave_fewer_branches() {
         let mut attempts = attempts();
         attempts.best = Some(Check { ms: 40_000, ..check(false, 2) });
-        let answer = "```\na = 1\nb = 2\n```";
-        let doubts = [Doubt { at: 8, chosen: "1".into(), other: "3".into(), logprob: -1.0 }];
-        let unchanged = Attempt { answer, block: Some(0), doubts: &doubts, wrote: Vec::new(), check: None };
-        assert_eq!(attempts.answered(&unchanged), Move::Whole);
+        assert_eq!(attempts.answered(&unchanged(&[doubt("1", "3", -1.0)])), Move::Whole);
     }
 }

@@ -1,8 +1,9 @@
 //! Finds out which of the requested files a fenced block of an answer is.
 
 use serde::{Deserialize, Serialize};
+use tool_stream::{End, Event, Options, Parser};
 
-use crate::focus::{file_name, mention};
+use crate::focus::{file_name, language, mention};
 
 /// A file that the model is asked to return whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,35 @@ pub(crate) enum Block {
         index: usize,
     },
     Other,
+}
+
+/// A fenced block of an answer that is a requested file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The index of the file.
+    pub(crate) index: usize,
+    /// Where the content starts in the answer, in bytes.
+    pub(crate) content: usize,
+}
+
+/// The requested files in a whole answer.
+pub(crate) fn find(answer: &str, files: &[Focus]) -> Vec<Found> {
+    let scripts = files.iter().any(|file| language(&file.path) == "sh");
+    let mut parser = Parser::new(Options { whole_file: true, scripts, ..Options::default() });
+    let mut events = Vec::new();
+    parser.feed(answer.as_bytes(), &mut events);
+    parser.finish(End::Stop, &mut events);
+    let found = |event| {
+        let Event::CallComplete(call) = event else { return None };
+        let (above, block) = answer.split_at_checked(call.start)?;
+        let content = call.start + block.find('\n')? + 1;
+        let (path, text) = (call.arguments["path"].as_str(), call.arguments["content"].as_str()?);
+        match classify(files, path, above, text) {
+            Block::File { index, .. } | Block::Unchanged { index } => Some(Found { index, content }),
+            Block::Other => None,
+        }
+    };
+    events.into_iter().filter_map(found).collect()
 }
 
 /// Classifies a fenced block. `path` is the one in its info string, and `above` is the answer up to
@@ -110,6 +140,16 @@ mod tests {
         assert_eq!(index(None, "Here is `b.py` for a.py:\n", new), Some(0), "the last one counts");
         assert_eq!(index(None, "The file:\n", &format!("# app/b.py\n{new}")), Some(1));
         assert_eq!(index(None, "data.py:\n", "q = 1\nr = 2\ns = 3\nt = 4"), None, "part of a longer name");
+    }
+
+    #[test]
+    fn the_requested_files_of_an_answer_are_found() {
+        let answer = "app/a.py:\n```python\nimport b\nx = 5\ny = 2\n```\n\nRun:\n```sh\nmake\n```\n**b.py**\n\n~~~\nimport c\nz = 3\n~~~\n";
+        let found = find(answer, &files());
+        let starts: Vec<_> =
+            found.iter().map(|found| (found.index, answer[found.content..].lines().next())).collect();
+        assert_eq!(starts, [(0, Some("import b")), (1, Some("import c"))]);
+        assert_eq!(find("no file", &files()), []);
     }
 
     #[test]

@@ -10,7 +10,11 @@
 //!
 //! Pure: text in, text out.
 
+use std::sync::Arc;
+
 use journal::Doubt;
+
+use crate::blocks::Found;
 
 /// Only the most likely branches are worth trying.
 pub(crate) const MOST: usize = 8;
@@ -22,7 +26,11 @@ pub(crate) const LINE_TOKENS: u32 = 60;
 /// A place where another token might have been written.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Branch {
-    /// Byte offset in the file where the other token goes.
+    /// The content of all requested files, one of which gets the other token.
+    files: Arc<Vec<String>>,
+    /// The index of that file.
+    index: usize,
+    /// The byte offset in it.
     at: usize,
     /// The answer up to there with the other token, which the model continues.
     pub(crate) prefix: String,
@@ -32,24 +40,37 @@ pub(crate) struct Branch {
     new_line: bool,
 }
 
-/// The branches of an answer, the most likely first. `block` is where the fenced block begins. Only
-/// places before its first difference from `file` count, because later positions do not correspond.
-pub(crate) fn find(answer: &str, block: usize, file: &str, doubts: &[Doubt]) -> Vec<Branch> {
-    let Some(fence) = answer.get(block..).and_then(|text| text.find('\n')) else { return Vec::new() };
-    let body = block + fence + 1;
-    let Some(text) = answer.get(body..) else { return Vec::new() };
-    let same = text.bytes().zip(file.bytes()).take_while(|(a, b)| a == b).count();
-    let mut branches: Vec<Branch> = doubts
-        .iter()
-        .filter(|d| is_worthwhile(&d.other))
-        .filter_map(|d| {
-            let at = (d.at as usize).checked_sub(body).filter(|at| *at < same)?;
-            let prefix = format!("{}{}", answer.get(..d.at as usize)?, d.other);
-            let new_line = starts_line(file, at);
-            let logprob = if new_line { d.logprob - LINE_START_PENALTY } else { d.logprob };
-            Some(Branch { at, prefix, other: d.other.clone(), logprob, new_line })
+/// The branches of an answer, the most likely first. `base` are the files that the answer started
+/// from, and `written` those that it led to. A branch before the first change of a file leaves out
+/// what the answer changed; a later one keeps it.
+pub(crate) fn find(
+    answer: &str,
+    blocks: &[Found],
+    doubts: &[Doubt],
+    base: &Arc<Vec<String>>,
+    written: &Arc<Vec<String>>,
+) -> Vec<Branch> {
+    let branch = |doubt: &Doubt| {
+        let place = doubt.at as usize;
+        let block = blocks.iter().rfind(|block| block.content <= place)?;
+        let (index, at) = (block.index, place - block.content);
+        let text = answer.get(block.content..place)?;
+        let starts_with =
+            |files: &&Arc<Vec<String>>| files[index].len() > at && files[index].starts_with(text);
+        let files = Some(base).filter(starts_with).or_else(|| Some(written).filter(starts_with))?;
+        let new_line = starts_line(text);
+        Some(Branch {
+            files: Arc::clone(files),
+            index,
+            at,
+            prefix: format!("{}{}", answer.get(..place)?, doubt.other),
+            other: doubt.other.clone(),
+            logprob: if new_line { doubt.logprob - LINE_START_PENALTY } else { doubt.logprob },
+            new_line,
         })
-        .collect();
+    };
+    let mut branches: Vec<Branch> =
+        doubts.iter().filter(|doubt| is_worthwhile(&doubt.other)).filter_map(branch).collect();
     branches.sort_by(|a, b| b.logprob.total_cmp(&a.logprob));
     branches.truncate(MOST);
     branches
@@ -63,14 +84,15 @@ fn is_worthwhile(other: &str) -> bool {
         && !["#", "//", "/*", "\"\"\"", "'''", "`"].iter().any(|start| text.starts_with(start))
 }
 
-/// Whether only white space precedes a place in its line.
-fn starts_line(file: &str, at: usize) -> bool {
-    file.get(..at).is_some_and(|before| before.rsplit('\n').next().unwrap_or_default().trim().is_empty())
+/// Whether the last line of a text is empty or white space.
+fn starts_line(before: &str) -> bool {
+    before.rsplit('\n').next().unwrap_or_default().trim().is_empty()
 }
 
 /// The files that a branch leads to with the completed line: the line in place of the old one, or
 /// before it.
-pub(crate) fn candidates(file: &str, branch: &Branch, rest: &str) -> Vec<String> {
+pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
+    let file = &branch.files[branch.index];
     // Sessions of earlier versions contain what the server repeated.
     let rest = rest.strip_prefix(branch.prefix.as_str()).unwrap_or(rest);
     let rest = rest.split('\n').next().unwrap_or_default().trim_end();
@@ -81,11 +103,16 @@ pub(crate) fn candidates(file: &str, branch: &Branch, rest: &str) -> Vec<String>
     if rest.contains("```") || line.trim_end() == file[start..end].trim_end() {
         return Vec::new();
     }
-    let replaced = format!("{}{line}{}", &file[..start], &file[end..]);
+    let with = |content: String| {
+        let mut files = (*branch.files).clone();
+        files[branch.index] = content;
+        files
+    };
+    let replaced = with(format!("{}{line}{}", &file[..start], &file[end..]));
     if !branch.new_line {
         return vec![replaced];
     }
-    let inserted = format!("{}{line}\n{}", &file[..start], &file[start..]);
+    let inserted = with(format!("{}{line}\n{}", &file[..start], &file[start..]));
     vec![replaced, inserted]
 }
 
@@ -121,16 +148,25 @@ impl Echo {
     }
 }
 
-/// The branch after a change elsewhere in the file; `None` if the change is at the branch.
-pub(crate) fn moved(branch: &Branch, old: &str, new: &str) -> Option<Branch> {
-    let head = old.bytes().zip(new.bytes()).take_while(|(a, b)| a == b).count();
-    let tail = old.bytes().rev().zip(new.bytes().rev()).take_while(|(a, b)| a == b).count();
-    let tail = tail.min(old.len() - head).min(new.len() - head);
-    if branch.at < old[..head].rfind('\n').map_or(0, |n| n + 1) {
-        return Some(branch.clone());
+/// The branch after a change of the files elsewhere; `None` if the change is at the branch, or the
+/// branch is on other files.
+pub(crate) fn moved(branch: &Branch, old: &[String], new: &Arc<Vec<String>>) -> Option<Branch> {
+    if *branch.files != old {
+        return None;
     }
-    (branch.at >= old.len() - tail)
-        .then(|| Branch { at: branch.at + new.len() - old.len(), ..branch.clone() })
+    let (old, changed) = (&old[branch.index], &new[branch.index]);
+    let head = old.bytes().zip(changed.bytes()).take_while(|(a, b)| a == b).count();
+    let tail = old.bytes().rev().zip(changed.bytes().rev()).take_while(|(a, b)| a == b).count();
+    let tail = tail.min(old.len() - head).min(changed.len() - head);
+    let after = head == old.len() || branch.at < old[..head].rfind('\n').map_or(0, |n| n + 1);
+    let at = if after {
+        branch.at
+    } else if branch.at >= old.len() - tail {
+        branch.at + changed.len() - old.len()
+    } else {
+        return None;
+    };
+    Some(Branch { files: Arc::clone(new), at, ..branch.clone() })
 }
 
 #[cfg(test)]
@@ -147,27 +183,37 @@ mod tests {
         format!("Here it is:\n```python\n{FILE}```\n")
     }
 
+    /// The branches of an answer that starts from [`FILE`] and leads to `written`.
+    fn branches_of(answer: &str, written: &str, doubts: &[Doubt]) -> Vec<Branch> {
+        let content = answer.find("python\n").unwrap() + 7;
+        let [base, written] = [FILE, written].map(|content| Arc::new(vec![content.to_owned()]));
+        find(answer, &[Found { index: 0, content }], doubts, &base, &written)
+    }
+
+    fn branches(doubts: &[Doubt]) -> Vec<Branch> {
+        branches_of(&answer(), FILE, doubts)
+    }
+
+    fn contents(branch: &Branch, rest: &str) -> Vec<String> {
+        candidates(branch, rest).into_iter().flatten().collect()
+    }
+
     #[test]
     fn the_likeliest_doubt_comes_first_and_leads_to_a_changed_line() {
         let answer = answer();
-        let doubts = [doubt(&answer, "x = 1", "y", -3.0), doubt(&answer, "- b", "+", -0.8)];
-        let branches = find(&answer, answer.find("```").unwrap(), FILE, &doubts);
+        let branches = branches(&[doubt(&answer, "x = 1", "y", -3.0), doubt(&answer, "- b", "+", -0.8)]);
         assert_eq!(branches.len(), 2);
         assert!(branches[0].prefix.ends_with("return a +"));
-        assert_eq!(
-            candidates(FILE, &branches[0], " b\nmore"),
-            ["def add(a, b):\n    return a + b\n\nx = 1\n"]
-        );
+        assert_eq!(contents(&branches[0], " b\nmore"), ["def add(a, b):\n    return a + b\n\nx = 1\n"]);
     }
 
     #[test]
     fn what_could_begin_a_line_comes_last_and_may_be_a_line_that_was_missing() {
         let answer = answer();
-        let doubts = [doubt(&answer, "return", "print", -0.5), doubt(&answer, "- b", "+", -2.5)];
-        let branches = find(&answer, answer.find("```").unwrap(), FILE, &doubts);
+        let branches = branches(&[doubt(&answer, "return", "print", -0.5), doubt(&answer, "- b", "+", -2.5)]);
         assert!(branches[0].prefix.ends_with('+'));
         assert_eq!(
-            candidates(FILE, &branches[1], "(a)"),
+            contents(&branches[1], "(a)"),
             [
                 "def add(a, b):\n    print(a)\n\nx = 1\n",
                 "def add(a, b):\n    print(a)\n    return a - b\n\nx = 1\n"
@@ -177,10 +223,9 @@ mod tests {
 
     #[test]
     fn a_server_that_repeats_the_prefix_is_understood() {
-        let answer = answer();
-        let branches = find(&answer, answer.find("```").unwrap(), FILE, &[doubt(&answer, "- b", "+", -0.8)]);
+        let branches = branches(&[doubt(&answer(), "- b", "+", -0.8)]);
         let repeated = format!("{} b", branches[0].prefix);
-        assert_eq!(candidates(FILE, &branches[0], &repeated), candidates(FILE, &branches[0], " b"));
+        assert_eq!(candidates(&branches[0], &repeated), candidates(&branches[0], " b"));
     }
 
     #[test]
@@ -198,33 +243,50 @@ mod tests {
     }
 
     #[test]
-    fn comments_white_space_and_places_behind_a_change_are_no_branches() {
+    fn comments_white_space_and_places_outside_the_files_are_no_branches() {
         let answer = answer();
-        let block = answer.find("```").unwrap();
         for other in ["#", " ", "\n", "```", "\"\"\"", "// x"] {
-            assert_eq!(find(&answer, block, FILE, &[doubt(&answer, "- b", other, -0.8)]), []);
+            assert_eq!(branches(&[doubt(&answer, "- b", other, -0.8)]), []);
         }
-        let changed = answer.replace("def add", "def sum");
-        assert_eq!(find(&changed, block, FILE, &[doubt(&changed, "- b", "+", -0.8)]), []);
+        assert_eq!(branches(&[doubt(&answer, "it is", "we are", -0.8)]), []);
+    }
+
+    #[test]
+    fn a_branch_before_the_first_change_leaves_it_out_and_a_later_one_keeps_it() {
+        let answer = answer().replace("a - b", "a * b");
+        let doubts = [
+            doubt(&answer, "a, b", "c", -0.5),
+            doubt(&answer, "* b", "+", -0.8),
+            doubt(&answer, "1", "2", -0.9),
+        ];
+        let branches = branches_of(&answer, &FILE.replace("a - b", "a * b"), &doubts);
+        let lines: Vec<_> = branches.iter().flat_map(|branch| contents(branch, " q")).collect();
+        assert_eq!(
+            lines,
+            [
+                FILE.replace("a, b):", "c q"),
+                FILE.replace("a - b", "a + q"),
+                FILE.replace("a - b", "a * b").replace("= 1", "= 2 q"),
+            ]
+        );
     }
 
     #[test]
     fn a_line_that_comes_out_as_it_was_is_no_candidate() {
-        let answer = answer();
-        let branches =
-            find(&answer, answer.find("```").unwrap(), FILE, &[doubt(&answer, "a - b", "a", -0.8)]);
-        assert_eq!(candidates(FILE, &branches[0], " - b"), Vec::<String>::new());
+        let branches = branches(&[doubt(&answer(), "a - b", "a", -0.8)]);
+        assert_eq!(contents(&branches[0], " - b"), Vec::<String>::new());
     }
 
     #[test]
     fn branches_move_with_the_file() {
         let answer = answer();
-        let block = answer.find("```").unwrap();
-        let find = |place| find(&answer, block, FILE, &[doubt(&answer, place, "q", -1.0)]).remove(0);
-        let new = FILE.replace("a - b", "a + b + 1");
-        assert_eq!(moved(&find("def"), FILE, &new).unwrap().at, 0);
-        assert_eq!(moved(&find("- b"), FILE, &new), None);
-        let last = moved(&find("x = 1"), FILE, &new).unwrap();
-        assert!(new[last.at..].starts_with("x = 1"));
+        let find = |place| branches(&[doubt(&answer, place, "q", -1.0)]).remove(0);
+        let old = [FILE.to_owned()];
+        let new = Arc::new(vec![FILE.replace("a - b", "a + b + 1")]);
+        assert_eq!(moved(&find("def"), &old, &new).unwrap().at, 0);
+        assert_eq!(moved(&find("- b"), &old, &new), None);
+        let last = moved(&find("x = 1"), &old, &new).unwrap();
+        assert!(new[0][last.at..].starts_with("x = 1"));
+        assert_eq!(moved(&last, &old, &new), None, "it is on other files");
     }
 }

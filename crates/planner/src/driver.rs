@@ -187,7 +187,7 @@ impl<'a> Driver<'a> {
                 }
                 Step::Write { focus, why } => {
                     let check = self.write(&focus.path, &focus.content, &why).await?;
-                    machine.next(Input::Written { content: focus.content, check })
+                    machine.next(Input::Written { file: focus, check })
                 }
                 Step::EndTry => {
                     let lines = self.end_try(machine).await?;
@@ -399,7 +399,9 @@ impl<'a> Driver<'a> {
     async fn write(&mut self, path: &str, content: &str, why: &WriteReason) -> Result<Option<Check>, Stop> {
         let message = match why {
             WriteReason::Restore => format!("{path}: reverted, because the change did not help"),
-            WriteReason::Try => format!("{path}: trying another line where the model was unsure"),
+            WriteReason::Part | WriteReason::Try => {
+                format!("{path}: trying another line where the model was unsure")
+            }
         };
         let writer =
             self.tools.specs().find_map(|spec| Some((Arc::clone(spec), spec.write_file(path, content)?)));
@@ -424,7 +426,7 @@ impl<'a> Driver<'a> {
             return Err(refused(format!("cannot write {path}: {}", result.outcome.text)));
         }
         match why {
-            WriteReason::Restore => Ok(None),
+            WriteReason::Restore | WriteReason::Part => Ok(None),
             WriteReason::Try => Ok(Some(self.check().await?)),
         }
     }

@@ -14,7 +14,7 @@ mod conversation;
 mod next_try;
 mod whole_file;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use journal::{Check, Doubt, EndedBy, Ending, Event};
@@ -59,6 +59,8 @@ pub(crate) enum Step {
 pub(crate) enum WriteReason {
     /// To revert it.
     Restore,
+    /// As a part of a candidate.
+    Part,
     /// To verify a candidate.
     Try,
 }
@@ -81,8 +83,8 @@ pub(crate) struct Ask {
 pub(crate) enum Input {
     /// An answer has been carried out.
     Answered(Turn),
-    /// A file was written. A candidate was also verified.
-    Written { content: String, check: Option<Check> },
+    /// A file was written. The last file of a candidate was also verified.
+    Written { file: Focus, check: Option<Check> },
     /// The request does not fit the window.
     Overflow { window: Option<u64> },
     /// A message of the user.
@@ -99,8 +101,6 @@ pub(crate) struct Turn {
     pub(crate) content: String,
     pub(crate) thinking: String,
     pub(crate) ended_by: Option<EndedBy>,
-    /// Where the fenced block starts that was accepted as the only requested file.
-    pub(crate) block: Option<usize>,
     pub(crate) doubts: Vec<Doubt>,
     pub(crate) results: Vec<CallResult>,
     /// What was refused, and why.
@@ -122,8 +122,8 @@ pub(crate) struct Machine {
     pub(crate) estimator: Estimator,
     pub(crate) tries: Tries,
     attempts: Option<Attempts>,
-    /// The step to take once the file is reverted.
-    after_restore: Option<Box<Step>>,
+    /// The steps to take once a file is written without a verification.
+    after_write: VecDeque<Step>,
     baseline: Option<Check>,
     last_check: Option<Check>,
     /// Whether a command changed files since the last verification.
@@ -203,7 +203,7 @@ impl Machine {
             messages: Vec::new(),
             log: Vec::new(),
             estimator: Estimator::default(),
-            after_restore: None,
+            after_write: VecDeque::new(),
             last_check: baseline.clone(),
             baseline,
             unchecked: false,
@@ -224,7 +224,7 @@ impl Machine {
                 self.overflows_in_a_row = 0;
                 self.answered(turn)
             }
-            Input::Written { content, check } => self.written(&content, check.as_ref()),
+            Input::Written { file, check } => self.written(&file, check.as_ref()),
             Input::UserMessage(text) => self.user_message(&text),
             Input::TryEnded { lines } => return self.try_ended(lines),
             Input::Reverted { record } => return self.reverted(record),
@@ -257,7 +257,7 @@ impl Machine {
     }
 
     fn answered(&mut self, turn: Turn) -> Step {
-        let Turn { content, thinking, results, refused, check, block, doubts, window, .. } = turn;
+        let Turn { content, thinking, results, refused, check, doubts, window, .. } = turn;
         self.plan.window = window.or(self.plan.window);
         if self.messages.last().is_some_and(|m| m.role == Role::Assistant) {
             let Some(attempts) = &mut self.attempts else { return Step::Ask(self.ask()) };
@@ -280,7 +280,7 @@ impl Machine {
             self.last_check.clone_from(&check);
             self.unchecked = false;
         }
-        if let Some(step) = self.whole_file_answered(&results, check.as_ref(), block, &doubts) {
+        if let Some(step) = self.whole_file_answered(&results, check.as_ref(), &doubts) {
             return step;
         }
         // A model that calls `finish` together with a refused call has not seen the refusal.

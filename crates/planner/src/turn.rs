@@ -97,13 +97,12 @@ impl Driver<'_> {
         let counts =
             budget::counts(&answer.usage, answer.pieces, first_token_ms, sent.elapsed().as_millis() as u64);
         let (content, thinking) = (std::mem::take(&mut answer.content), std::mem::take(&mut answer.thinking));
-        (turn.block, turn.doubts) = (answer.block, std::mem::take(&mut answer.doubts));
+        turn.doubts = std::mem::take(&mut answer.doubts);
         self.journal.append(Event::Output {
             turn: self.turn,
             content: content.clone(),
             thinking: thinking.clone(),
             ended_by: turn.ended_by.unwrap_or(EndedBy::Cut),
-            block: turn.block.map(|at| at as u64),
             doubts: turn.doubts.clone(),
             counts,
         })?;

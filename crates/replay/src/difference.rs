@@ -150,8 +150,8 @@ impl Described {
                     .unwrap_or_default();
                 (Kind::Answered, "a cut".into(), format!("at byte {at}: {why}\n"))
             }
-            Event::Output { content, thinking, ended_by, block, .. } => {
-                let text = format!("{thinking}{content}\nended by {ended_by:?}, block at {block:?}\n");
+            Event::Output { content, thinking, ended_by, .. } => {
+                let text = format!("{thinking}{content}\nended by {ended_by:?}\n");
                 (Kind::Answered, "the answer as read".into(), text)
             }
             Event::ToolFinished { tool, status, text, changed, .. } => {

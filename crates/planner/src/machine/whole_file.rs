@@ -7,7 +7,7 @@ use models::{Message, Role};
 use super::{Ask, Machine, Step, WriteReason, non_empty};
 use crate::answer::Wanted;
 use crate::approach::{Attempt, Attempts, Move};
-use crate::blocks::Focus;
+use crate::blocks::{self, Focus};
 use crate::branches;
 use crate::calls::CallResult;
 
@@ -27,9 +27,15 @@ impl Machine {
                     "the file was changed, but there is no test command to verify it (set one with --verify)";
                 return Step::Finish(Ending::Unverified, message.into());
             }
-            Move::Try(content) => {
-                let focus = Focus { content, ..attempts.base()[0].clone() };
-                return Step::Write { focus, why: WriteReason::Try };
+            Move::Try(contents) => {
+                let mut files = attempts.differing(contents);
+                // The verification has to run even if the tree already has these contents.
+                let last = files.pop().unwrap_or_else(|| attempts.base()[0].clone());
+                return self.write_first(
+                    files,
+                    WriteReason::Part,
+                    Step::Write { focus: last, why: WriteReason::Try },
+                );
             }
             Move::Line { prefix } => {
                 self.rewind(self.request_head(), "trying another line where the model was unsure");
@@ -51,7 +57,7 @@ impl Machine {
                     }
                     self.push_message(Role::User, body);
                 }
-                let alternatives = if self.plan.branches && number == 1 { ALTERNATIVES } else { 0 };
+                let alternatives = if self.plan.branches { ALTERNATIVES } else { 0 };
                 // The answer is a little longer than the files.
                 let content = files.iter().map(|file| file.content.as_str()).collect();
                 let file = Message { role: Role::User, content, thinking: None };
@@ -81,27 +87,29 @@ impl Machine {
 
     /// Restores the best version of the files before the step, if the tree has another one.
     fn restore_first(&mut self, step: Step) -> Step {
-        match self.attempts.as_ref().and_then(Attempts::to_restore) {
-            Some(file) => {
-                self.after_restore = Some(Box::new(step));
-                Step::Write { focus: file.clone(), why: WriteReason::Restore }
-            }
-            None => step,
-        }
+        let files = self.attempts.as_ref().map(Attempts::to_restore).unwrap_or_default();
+        self.write_first(files, WriteReason::Restore, step)
     }
 
-    pub(super) fn written(&mut self, content: &str, check: Option<&Check>) -> Step {
+    /// Writes files before the step.
+    fn write_first(&mut self, files: Vec<Focus>, why: WriteReason, step: Step) -> Step {
+        self.after_write = files.into_iter().map(|focus| Step::Write { focus, why }).collect();
+        self.after_write.push_back(step);
+        self.next_step()
+    }
+
+    fn next_step(&mut self) -> Step {
+        self.after_write.pop_front().unwrap_or_else(|| Step::Ask(self.ask()))
+    }
+
+    /// Continues after a file was written.
+    pub(super) fn written(&mut self, file: &Focus, check: Option<&Check>) -> Step {
         let Some(attempts) = &mut self.attempts else { return Step::Ask(self.ask()) };
-        if let Some(check) = check {
-            self.progress.changed = true;
-            let next = attempts.tried(content, check);
-            return self.whole_file(next);
-        }
-        attempts.restored();
-        match self.after_restore.take() {
-            Some(step) => self.restore_first(*step),
-            None => Step::Ask(self.ask()),
-        }
+        attempts.wrote_file(file);
+        let Some(check) = check else { return self.next_step() };
+        self.progress.changed = true;
+        let next = attempts.tried(check);
+        self.whole_file(next)
     }
 
     /// The number of messages up to the request for the file.
@@ -114,10 +122,10 @@ impl Machine {
         &mut self,
         results: &[CallResult],
         check: Option<&Check>,
-        block: Option<usize>,
         doubts: &[Doubt],
     ) -> Option<Step> {
         let attempts = self.attempts.as_mut()?;
+        let blocks = blocks::find(&self.last_answer, attempts.base());
         let file = |r: &CallResult| {
             let written = r.spec.written_file(&r.arguments);
             written.is_some_and(|(path, _)| attempts.base().iter().any(|file| file.path == path))
@@ -133,13 +141,13 @@ impl Machine {
         }
         // An answer in prose, for example to a question, counts as a summary.
         let finish = results.iter().find(|r| r.spec.finishes).map(|r| r.outcome.text.clone());
-        let words = || block.is_none() && results.is_empty() && !self.last_answer.trim().is_empty();
+        let words = || blocks.is_empty() && results.is_empty() && !self.last_answer.trim().is_empty();
         if let Some(answer) = finish.or_else(|| words().then(|| self.last_answer.trim().to_owned())) {
             self.progress.unchanged_summary = Some(answer);
         }
         let wrote = results.iter().filter(|r| !r.outcome.changed.is_empty());
         let wrote = wrote.filter_map(|r| r.spec.written_file(&r.arguments)).collect();
-        let attempt = Attempt { answer: &self.last_answer, block, doubts, wrote, check };
+        let attempt = Attempt { answer: &self.last_answer, blocks: &blocks, doubts, wrote, check };
         let next = attempts.answered(&attempt);
         Some(self.whole_file(next))
     }

@@ -229,9 +229,9 @@ impl<'a> History<'a> {
                 Event::Refused { turn: n, message, .. } if *n == wanted => {
                     turn.refused = Some(message.clone())
                 }
-                Event::Output { turn: n, content, thinking, block, doubts, counts, .. } if *n == wanted => {
+                Event::Output { turn: n, content, thinking, doubts, counts, .. } if *n == wanted => {
                     (turn.content, turn.thinking) = (content.clone(), thinking.clone());
-                    (turn.block, turn.doubts) = (block.map(|at| at as usize), doubts.clone());
+                    turn.doubts = doubts.clone();
                     answer = Some(*counts);
                 }
                 Event::ToolStarted { turn: n, call, .. } if *n == wanted => {

@@ -79,12 +79,12 @@ impl Driver<'_> {
                             drop_recorded(&mut machine, &history)?;
                             self.journal_log(&mut machine)?;
                             let check = Some(self.check().await?);
-                            let step = machine.next(Input::Written { content: focus.content, check });
+                            let step = machine.next(Input::Written { file: focus, check });
                             return Ok((machine, step));
                         }
                         OwnWrite::Written => None,
                     };
-                    machine.next(Input::Written { content: focus.content, check })
+                    machine.next(Input::Written { file: focus, check })
                 }
                 Step::EndTry => match history.try_ended() {
                     None => break Step::EndTry,
