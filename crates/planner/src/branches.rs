@@ -1,10 +1,11 @@
-//! Branches: places where a small model copied a token that it was unsure of, with the alternative
+//! Branches: places where a small model wrote a token that it was unsure of, with the alternative
 //! tokens.
 //!
-//! Asked for a corrected file, a small model mostly sends the file back unchanged. But it is not
-//! equally sure everywhere: at the bug the right token is often a close second choice. So those
-//! places are tried, the most likely first: the model completes that one line from the other token
-//! (about ten tokens, with the prefix in the server's cache), and the verification decides.
+//! Asked for a corrected file, a small model mostly sends the file back unchanged, or with a wrong
+//! change. But it is not equally sure everywhere: at the bug the right token is often a close second
+//! choice. So those places are tried, the most likely first: the model completes that one line from
+//! the other token (about ten tokens, with the prefix in the server's cache), and the verification
+//! decides.
 //! Measured on a 1.5B model over 26 small repairs: the plain request solves 10, with branches 18,
 //! for 45 more generated tokens per miss. A second whole file costs about 300.
 //!

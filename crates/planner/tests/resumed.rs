@@ -7,8 +7,8 @@ mod support;
 use std::sync::Arc;
 
 use journal::{Ending, Event, Record};
-use models::Error;
-use support::{Reply, says, unchanged_and_unsure, world, world_with_branches};
+use models::{Delta, Error};
+use support::{Reply, says, text, unchanged_and_unsure, world, world_with_branches};
 
 const READ: &str = r#"{"tool": "read_file", "arguments": {"path": "calc.py"}}"#;
 const FIX: &str = r#"{"tool": "apply_patch", "arguments": {"path": "calc.py", "content": "def add(a, b):\n    return a + b\n"}}"#;
@@ -80,6 +80,42 @@ async fn a_whole_file_run_resumed_after_any_event_ends_the_same() {
         vec![wrong(), unchanged_and_unsure(&[(" *", -0.8)]), says(" b"), wrong(), says("No.")]
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_run_with_several_whole_files_resumed_after_any_event_ends_the_same() {
+    let begin = || {
+        let world = world_with_branches();
+        for (path, text) in [("more.py", "x = 1\ny = 2\n"), ("test_more.py", "import more\n")] {
+            world.files.lock().unwrap().insert(path.into(), text.into());
+        }
+        world
+    };
+    let more = |y: &str| format!("more.py:\n```python\nx = 1\ny = {y}\n```\n");
+    // Returns calc.py as it was, with a doubt, and changes more.py.
+    let unsure = |other: &str| {
+        let mut deltas = text("calc.py:\n```python\ndef add(a, b):\n    return a");
+        deltas.push(Delta::Doubt { chosen: " -".into(), others: vec![(other.into(), -0.8)] });
+        deltas.extend(text(&format!(" - b\n```\n{}", more("5"))));
+        Reply::Says(deltas)
+    };
+    let replies = || {
+        let right = format!("calc.py:\n```python\ndef add(a, b):\n    return a + b\n```\n{}", more("3"));
+        vec![unsure(" *"), says(" b"), says(&right)]
+    };
+    let whole = ends_the_same_from_every_prefix(begin, replies).await;
+    assert_eq!(
+        (whole.report.ending.clone(), whole.files["more.py"].as_str()),
+        (Ending::Verified, "x = 1\ny = 3\n")
+    );
+    let states = |file: &str, content: &str| whole.states.iter().any(|files| files[file] == content);
+    assert!(states("more.py", "x = 1\ny = 5\n") && states("calc.py", "def add(a, b):\n    return a * b\n"));
+    // A branch before the first change leaves the change of the other file out.
+    let whole = ends_the_same_from_every_prefix(begin, || vec![unsure(" +"), says(" b")]).await;
+    assert_eq!(
+        (whole.report.ending.clone(), whole.files["more.py"].as_str()),
+        (Ending::Verified, "x = 1\ny = 2\n")
+    );
 }
 
 #[tokio::test]
