@@ -13,7 +13,7 @@ use tool_api::{Accepted, Effect, Incoming, Parsed, Refusal, Registry, Spec};
 use tool_stream::{Event, Options, Parser, TextTool};
 
 use crate::blocks::{self, Block, Focus};
-use crate::branches::Echo;
+use crate::branches::{self, Echo};
 use crate::focus;
 use crate::guards::Degeneration;
 
@@ -80,8 +80,8 @@ pub(crate) enum Wanted {
     Calls,
     /// Corrected files in fenced blocks, or tool calls.
     Files(Vec<Focus>),
-    /// The rest of a line. No calls.
-    Line,
+    /// Text until it is back at one of these lines of the file ([`crate::branches`]). No calls.
+    Lines(Vec<String>),
 }
 
 impl Wanted {
@@ -94,9 +94,6 @@ impl Wanted {
 const MIN_LOGPROB: f32 = -5.3;
 /// Why an answer is refused that returns files as they were.
 const UNCHANGED: &str = "the file you sent is unchanged";
-/// The maximum number of lines when one line was requested and the server does not stop. A server
-/// may repeat the prefix first, which is a file.
-const MAX_LINES: usize = 2_000;
 
 /// An answer that is being streamed.
 pub(crate) struct Answer<'a> {
@@ -217,7 +214,7 @@ impl<'a> Answer<'a> {
 
     fn text(&mut self, text: &str, out: &mut Vec<AnswerEvent>) {
         self.pieces += 1;
-        if *self.options.wanted == Wanted::Line {
+        if matches!(self.options.wanted, Wanted::Lines(_)) {
             let text = self.echo.new_in(text);
             self.line(text, out);
             return;
@@ -243,17 +240,16 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Adds text to the rest of a line.
+    /// Adds text to a continued line.
     fn line(&mut self, text: String, out: &mut Vec<AnswerEvent>) {
+        let Wanted::Lines(following) = self.options.wanted else { return };
         if text.is_empty() {
             return;
         }
         self.content.push_str(&text);
-        let lines = text.contains('\n');
+        let new_line = text.contains('\n');
         out.push(AnswerEvent::Text(text));
-        // Some servers repeat the prefix with small differences first, so a single newline is not
-        // the end.
-        if lines && self.content.matches('\n').count() > MAX_LINES {
+        if new_line && branches::is_complete(following, &self.content) {
             self.cut(CutReason::Line, out);
         }
     }
@@ -270,7 +266,7 @@ impl<'a> Answer<'a> {
         for event in events {
             self.event(event, out);
         }
-        let calls_wanted = *self.options.wanted != Wanted::Line;
+        let calls_wanted = !matches!(self.options.wanted, Wanted::Lines(_));
         let thought = self.thinks_in_text || !self.thinking.trim().is_empty();
         let silent = self.prose.trim().is_empty() && thought && ended_by == EndedBy::Stop;
         if calls_wanted && self.calls == 0 && !self.refused && silent {

@@ -30,10 +30,11 @@ const MAX_ATTEMPTS: u32 = 2;
 pub(crate) enum Move {
     /// Ask for the whole file.
     Whole,
-    /// Ask for the rest of a line.
+    /// Ask for the rest of a line, and more lines until one of these comes.
     Line {
         /// The text that the model continues.
         prefix: String,
+        following: Vec<String>,
     },
     /// Write these contents of the files and verify them.
     Try(Vec<String>),
@@ -187,7 +188,7 @@ impl Attempts {
     /// Records the result of the verification on the files in the tree. Returns whether it passes.
     fn wrote(&mut self, check: &Check) -> bool {
         self.wrote = true;
-        if check.passed || passing(check) > self.best.as_ref().and_then(passing) {
+        if check.passed || passing(check) > self.best.as_ref().map_or(0, passing) {
             for (base, in_tree) in self.base.iter_mut().zip(&self.in_tree) {
                 base.content.clone_from(in_tree);
             }
@@ -219,9 +220,9 @@ impl Attempts {
 
     fn next_branch(&mut self) -> Move {
         if let Some(branch) = self.branches.pop_front() {
-            let prefix = branch.prefix.clone();
+            let (prefix, following) = (branch.prefix.clone(), branch.following());
             self.current = Some(branch);
-            return Move::Line { prefix };
+            return Move::Line { prefix, following };
         }
         if self.number >= MAX_ATTEMPTS {
             return Move::GiveUp;
@@ -231,10 +232,10 @@ impl Attempts {
     }
 }
 
-/// How many tests pass, if the report says. Passing tests count, not failing ones, because a file
+/// How many tests pass, as far as the report says. Passing tests count, not failing ones, because a file
 /// that does not compile fails once.
-fn passing(check: &Check) -> Option<u64> {
-    check.facts.get("passed").and_then(serde_json::Value::as_u64)
+fn passing(check: &Check) -> u64 {
+    check.facts.get("passed").and_then(serde_json::Value::as_u64).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -287,8 +288,10 @@ mod tests {
         Doubt { at, chosen: String::new(), other: other.into(), logprob }
     }
 
-    fn line(prefix: &str) -> Move {
-        Move::Line { prefix: format!("```\n{prefix}") }
+    /// The text that the model continues.
+    fn prefix(next: &Move) -> &str {
+        let Move::Line { prefix, .. } = next else { panic!("{next:?}") };
+        prefix.strip_prefix("```\n").unwrap()
     }
 
     #[test]
@@ -326,10 +329,10 @@ mod tests {
     fn branches_of_an_unchanged_answer_are_tried_line_by_line() {
         let mut attempts = attempts();
         let doubts = [doubt("1", "3", -2.0), doubt("2", "4", -1.0)];
-        assert_eq!(attempts.answered(&unchanged(&doubts)), line("a = 1\nb = 4"));
+        assert_eq!(prefix(&attempts.answered(&unchanged(&doubts))), "a = 1\nb = 4");
         let next = attempts.line("");
         let next = tried(&mut attempts, &next, "a = 1\nb = 4\n", &check(false, 2));
-        assert_eq!(next, line("a = 3"));
+        assert_eq!(prefix(&next), "a = 3");
         let next = attempts.line("");
         assert_eq!(tried(&mut attempts, &next, "a = 3\nb = 2\n", &check(true, 9)), Move::Done);
     }
@@ -342,9 +345,9 @@ mod tests {
         let worse = check(false, 2);
         let wrote = vec![("a.py", "a = 1\nb = 7\n")];
         let attempt = Attempt { answer, blocks: &BLOCK, doubts: &doubts, wrote, check: Some(&worse) };
-        assert_eq!(attempts.answered(&attempt), line("a = 1\nb = 7 + a"));
+        assert_eq!(prefix(&attempts.answered(&attempt)), "a = 1\nb = 7 + a");
         let next = attempts.line("");
-        assert_eq!(tried(&mut attempts, &next, "a = 1\nb = 7 + a\n", &worse), line("a = 3"));
+        assert_eq!(prefix(&tried(&mut attempts, &next, "a = 1\nb = 7 + a\n", &worse)), "a = 3");
         let next = attempts.line("");
         assert_eq!(tried(&mut attempts, &next, "a = 3\nb = 2\n", &check(true, 9)), Move::Done);
     }
@@ -353,11 +356,20 @@ mod tests {
     fn a_line_that_makes_more_tests_pass_is_kept_while_the_other_branches_are_tried() {
         let mut attempts = attempts();
         let doubts = [doubt("1", "3", -2.0), doubt("2", "4", -1.0)];
-        assert_eq!(attempts.answered(&unchanged(&doubts)), line("a = 1\nb = 4"));
+        assert_eq!(prefix(&attempts.answered(&unchanged(&doubts))), "a = 1\nb = 4");
         let next = attempts.line("");
         let next = tried(&mut attempts, &next, "a = 1\nb = 4\n", &check(false, 3));
-        assert_eq!(next, line("a = 3"));
+        assert_eq!(prefix(&next), "a = 3");
         assert_eq!(attempts.line(""), Move::Try(vec!["a = 3\nb = 4\n".into()]), "from the better file");
+    }
+
+    #[test]
+    fn a_report_without_counts_is_no_worse_than_one_without_passing_tests() {
+        let mut attempts = attempts();
+        let without = Check { facts: serde_json::Value::Null, ..check(false, 0) };
+        attempts.best = Some(without);
+        assert_eq!(attempts.answered(&wrote("other", &check(false, 0))), Move::Whole);
+        assert_eq!(attempts.base()[0].content, "a = 1\nb = 2\n");
     }
 
     #[test]

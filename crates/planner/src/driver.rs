@@ -340,7 +340,7 @@ impl<'a> Driver<'a> {
             seed: ask.seed,
             max_tokens: ask.max_tokens,
             alternatives: ask.alternatives,
-            stop: ask.stop.clone(),
+            stop: None,
         };
         let mut attempt = 1;
         loop {

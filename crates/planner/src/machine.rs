@@ -74,8 +74,6 @@ pub(crate) struct Ask {
     pub(crate) wanted: Wanted,
     /// Alternatives to report for each token.
     pub(crate) alternatives: u8,
-    /// The text that ends the answer.
-    pub(crate) stop: Option<String>,
 }
 
 /// What happened.

@@ -37,11 +37,11 @@ impl Machine {
                     Step::Write { focus: last, why: WriteReason::Try },
                 );
             }
-            Move::Line { prefix } => {
+            Move::Line { prefix, following } => {
                 self.rewind(self.request_head(), "trying another line where the model was unsure");
                 self.push_message(Role::Assistant, prefix);
-                let (max_tokens, stop) = (branches::LINE_TOKENS, Some("\n".into()));
-                return Step::Ask(Ask { wanted: Wanted::Line, max_tokens, stop, ..Ask::default() });
+                let wanted = Wanted::Lines(following);
+                return Step::Ask(Ask { wanted, max_tokens: branches::MAX_TOKENS, ..Ask::default() });
             }
             Move::Whole => {
                 let (files, number) = (attempts.base().to_vec(), attempts.number());
@@ -65,7 +65,7 @@ impl Machine {
                 let limit = u32::try_from(limit).unwrap_or(u32::MAX);
                 let max_tokens = self.room_for(self.plan.settings.max_answer_tokens.max(limit));
                 let wanted = Wanted::Files(files);
-                Step::Ask(Ask { wanted, temperature, seed, max_tokens, alternatives, stop: None })
+                Step::Ask(Ask { wanted, temperature, seed, max_tokens, alternatives })
             }
             Move::GiveUp if !attempts.fails() => {
                 let message = match (attempts.untouched(), &self.progress.unchanged_summary) {
