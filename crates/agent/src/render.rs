@@ -433,7 +433,6 @@ mod tests {
                 turn: 1,
                 content: "x".into(),
                 thinking: String::new(),
-                block: None,
                 ended_by: EndedBy::Cut,
                 doubts: Vec::new(),
                 counts,

@@ -1,5 +1,4 @@
-//! Turns the bytes of sampled tokens into text: whole characters, reasoning kept separate, up to
-//! the stop text.
+//! Turns the bytes of sampled tokens into text: whole characters, reasoning kept separate.
 
 use models::Delta;
 
@@ -10,22 +9,15 @@ const THINK_CLOSE: &str = "</think>";
 pub(crate) struct Output {
     /// The start of a character that the next token completes.
     partial: Vec<u8>,
-    /// Text that may be the start of the stop text or of the end of the reasoning.
+    /// Text that may turn out to be the start of a mark.
     held: String,
     /// Whether the text so far is reasoning.
     thinking: bool,
-    stop: Option<String>,
-    stopped: bool,
 }
 
 impl Output {
-    pub(crate) fn new(thinking: bool, stop: Option<String>) -> Self {
-        Self { thinking, stop: stop.filter(|stop| !stop.is_empty()), ..Self::default() }
-    }
-
-    /// Whether the stop text has arrived.
-    pub(crate) fn stopped(&self) -> bool {
-        self.stopped
+    pub(crate) fn new(thinking: bool) -> Self {
+        Self { thinking, ..Self::default() }
     }
 
     /// Adds the bytes of a token and returns the text that can be released.
@@ -44,42 +36,31 @@ impl Output {
         self.held.push_str(&String::from_utf8_lossy(&partial));
         let mut deltas = self.release();
         let held = std::mem::take(&mut self.held);
-        if !self.stopped {
-            deltas.extend(self.delta(held));
-        }
+        deltas.extend(self.delta(held));
         deltas
     }
 
     fn release(&mut self) -> Vec<Delta> {
         let mut deltas = Vec::new();
-        loop {
-            let mark = if self.thinking { Some(THINK_CLOSE) } else { self.stop.as_deref() };
-            let Some(mark) = mark else {
-                let text = std::mem::take(&mut self.held);
+        if self.thinking {
+            let Some((before, after)) = self.held.split_once(THINK_CLOSE) else {
+                let kept = (1..THINK_CLOSE.len().min(self.held.len() + 1))
+                    .rev()
+                    .find(|length| self.held.ends_with(&THINK_CLOSE[..*length]))
+                    .unwrap_or(0);
+                let rest = self.held.split_off(self.held.len() - kept);
+                let text = std::mem::replace(&mut self.held, rest);
                 deltas.extend(self.delta(text));
                 return deltas;
             };
-            if let Some((before, after)) = self.held.split_once(mark) {
-                let (before, after) = (before.to_owned(), after.to_owned());
-                deltas.extend(self.delta(before));
-                if !self.thinking {
-                    self.stopped = true;
-                    self.held.clear();
-                    return deltas;
-                }
-                self.thinking = false;
-                self.held = after.trim_start_matches('\n').to_owned();
-                continue;
-            }
-            let kept = (1..mark.len().min(self.held.len() + 1))
-                .rev()
-                .find(|length| mark.is_char_boundary(*length) && self.held.ends_with(&mark[..*length]))
-                .unwrap_or(0);
-            let rest = self.held.split_off(self.held.len() - kept);
-            let text = std::mem::replace(&mut self.held, rest);
-            deltas.extend(self.delta(text));
-            return deltas;
+            let (before, after) = (before.to_owned(), after.trim_start_matches('\n').to_owned());
+            deltas.extend(self.delta(before));
+            self.thinking = false;
+            self.held = after;
         }
+        let text = std::mem::take(&mut self.held);
+        deltas.extend(self.delta(text));
+        deltas
     }
 
     fn delta(&self, text: String) -> Option<Delta> {
@@ -115,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_character_split_over_tokens_is_emitted_whole() {
-        let mut output = Output::new(false, None);
+        let mut output = Output::new(false);
         assert_eq!(text(output.push(b"a\xe2\x82")), "a");
         assert_eq!(text(output.push(b"\xacb\xff\xc3")), "\u{20ac}b\u{fffd}");
         assert_eq!(text(output.finish()), "\u{fffd}");
@@ -126,23 +107,10 @@ mod tests {
         for pieces in
             [&["why</think>\n\nso"][..], &["why<", "/thi", "nk>", "\n\nso"], &["why", "</think>", "\n\nso"]]
         {
-            let mut output = Output::new(true, None);
+            let mut output = Output::new(true);
             let mut all: String = pieces.iter().map(|piece| text(output.push(piece.as_bytes()))).collect();
             all.push_str(&text(output.finish()));
             assert_eq!(all.replace(")(", "").replace('\n', ""), "(why)so", "{pieces:?}");
         }
-    }
-
-    #[test]
-    fn the_answer_ends_before_the_stop_text() {
-        let mut output = Output::new(false, Some(String::from("END")));
-        assert_eq!(text(output.push(b"one E")), "one ");
-        assert_eq!(text(output.push(b"N two EN")), "EN two ");
-        assert!(!output.stopped());
-        assert_eq!(text(output.push(b"D three")), "");
-        assert!(output.stopped());
-        assert_eq!(text(output.finish()), "");
-        let mut output = Output::new(false, Some(String::from("END")));
-        assert_eq!(text(output.push(b"x EN")) + &text(output.finish()), "x EN", "held text is not lost");
     }
 }

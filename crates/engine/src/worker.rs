@@ -268,7 +268,7 @@ impl<'m> Worker<'m> {
             max_tokens: u64::from(request.max_tokens),
             sampler: Sampler::new(request.temperature, request.seed, request.alternatives),
             alternatives: request.alternatives > 0,
-            output: Output::new(prompt.thinking, request.stop),
+            output: Output::new(prompt.thinking),
             prompt,
             wanted: true,
             started: Instant::now(),
@@ -453,9 +453,7 @@ impl<'m> Worker<'m> {
             answer.todo.push(choice.token);
         }
         let full = answer.prompt_tokens as u64 + answer.generated >= self.window as u64;
-        if answer.output.stopped() {
-            self.end(at, EndReason::Stop);
-        } else if full || answer.generated >= answer.max_tokens {
+        if full || answer.generated >= answer.max_tokens {
             self.end(at, EndReason::Length);
         }
     }

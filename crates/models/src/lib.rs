@@ -105,8 +105,6 @@ pub struct Request {
     /// How many alternatives to report per token ([`Delta::Doubt`]), given [`Identity::branches`];
     /// 0 for none.
     pub alternatives: u8,
-    /// Text that ends the answer, itself excluded; `None` lets the model decide.
-    pub stop: Option<String>,
 }
 
 /// A piece of an answer, in order of arrival.

@@ -210,7 +210,6 @@ mod tests {
             seed: None,
             max_tokens: 1,
             alternatives: 0,
-            stop: None,
         }
     }
 

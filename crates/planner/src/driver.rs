@@ -340,7 +340,6 @@ impl<'a> Driver<'a> {
             seed: ask.seed,
             max_tokens: ask.max_tokens,
             alternatives: ask.alternatives,
-            stop: None,
         };
         let mut attempt = 1;
         loop {

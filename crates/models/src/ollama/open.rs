@@ -246,15 +246,13 @@ impl Ollama {
         }
     }
 
-    fn request_options<'a>(&self, learned: &Learned, request: &'a Request) -> Options<'a> {
-        let session = self.session_options(learned);
+    fn request_options(&self, learned: &Learned, request: &Request) -> Options<'static> {
         Options {
-            stop: session.stop.iter().copied().chain(request.stop.as_deref()).collect(),
             num_predict: Some(request.max_tokens),
             temperature: request.temperature,
             // The engine's seeds have 32 bits, and the server decodes them as signed.
             seed: request.seed.map(|seed| (seed & 0x7fff_ffff) as u32),
-            ..session
+            ..self.session_options(learned)
         }
     }
 

@@ -324,7 +324,6 @@ impl OpenAi {
             seed: request.seed.filter(|_| keep("seed")).map(|seed| (seed & 0x7fff_ffff) as u32),
             logprobs: (request.alternatives > 0 && keep("logprobs")).then_some(true),
             top_logprobs: (request.alternatives > 0 && keep("logprobs")).then_some(request.alternatives),
-            stop: request.stop.as_deref(),
         }
     }
 

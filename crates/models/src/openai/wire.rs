@@ -48,8 +48,6 @@ pub(super) struct Chat<'a> {
     pub(super) logprobs: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) top_logprobs: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) stop: Option<&'a str>,
 }
 
 /// Whether assistant messages are sent back with their reasoning

@@ -66,6 +66,7 @@ pub(crate) fn tap(output: &str, places: &Places) -> Option<TestReport> {
                 .join(" > ");
             let failure = match field("exitCode:") {
                 Some(_) => file_failure(&lines[..at], name, places),
+                None if body.is_empty() => plain_failure(&lines[..at], places).failure(&path),
                 None => yaml_failure(body, places).failure(&path),
             };
             report.failures.push(failure);
@@ -93,6 +94,16 @@ fn yaml_failure<'a>(body: &[&'a str], places: &Places) -> Found<'a> {
         found.frames.extend(block("location:").first().and_then(|l| places.place(l)));
     }
     found
+}
+
+/// A failure in the TAP of another runner: its messages precede it as they are.
+fn plain_failure<'a>(before: &[&'a str], places: &Places) -> Found<'a> {
+    let is_tap = |line: &&&str| {
+        ["ok ", "not ok ", "#", "1..", "TAP version"].iter().any(|start| line.trim_start().starts_with(start))
+    };
+    let count = before.iter().rev().take_while(|line| !is_tap(line)).count();
+    let message = &before[before.len() - count..];
+    Found::new(message, message.iter().filter_map(|line| places.place(line.trim_start())).take(1))
 }
 
 /// A whole file failed: its output precedes it as comments.
