@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use journal::{Check, Diff};
@@ -204,10 +205,10 @@ impl planner::Verifier for Tests {
         self.masked(&self.0.command().map_or_else(String::new, |c| c.display()))
     }
 
-    async fn verify(&self) -> Result<Check, String> {
+    async fn verify(&self, limit: Option<Duration>) -> Result<Check, String> {
         let started = std::time::Instant::now();
         let command = planner::Verifier::command(self);
-        let verified = self.0.verify().await.map_err(|e| self.masked(&e.to_string()))?;
+        let verified = self.0.verify(limit).await.map_err(|e| self.masked(&e.to_string()))?;
         let Some(mut outcome) = verified else {
             return Err(
                 "the detected test command is gone: the file it was detected from no longer exists".into()

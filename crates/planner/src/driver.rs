@@ -114,6 +114,8 @@ pub(crate) struct Driver<'a> {
     pub(crate) dirty: bool,
     /// Whether a verification has run.
     pub(crate) checked: bool,
+    /// The longest verification whose tests ran.
+    pub(crate) usual_check: Option<Duration>,
     /// The number of the last change by a command, before the first turn.
     pub(crate) start: u64,
     /// Whether anything may have changed without the machine knowing.
@@ -163,6 +165,7 @@ impl<'a> Driver<'a> {
             command_running: false,
             dirty: false,
             checked: false,
+            usual_check: None,
             start: 0,
             unsettled: false,
             call_sizes: HashMap::new(),

@@ -2,6 +2,7 @@
 //! commands change, and runs the verification.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use journal::{Check, Ending, Event};
 
@@ -9,6 +10,12 @@ use crate::Repository;
 use crate::calls::CallQueue;
 use crate::driver::{Driver, Stop, refused, stopped};
 use crate::machine::{Machine, Turn};
+use crate::tries::Counts;
+
+/// A verification that takes this many times as long as the longest one before has hung.
+const SLOWER: u32 = 10;
+/// A shorter time limit could stop a verification that only has a slow moment.
+const LEAST_LIMIT: Duration = Duration::from_secs(60);
 
 impl Driver<'_> {
     /// Runs the verification, and journals its result and what it changed.
@@ -19,13 +26,17 @@ impl Driver<'_> {
         self.await_snapshot().await?;
         self.before_command().await?;
         self.journal.append(Event::CheckStarted { command: verifier.command() })?;
+        let limit = self.usual_check.map(|usual| (usual * SLOWER).max(LEAST_LIMIT));
         let check = tokio::select! {
-            check = verifier.verify() => check.map_err(refused)?,
+            check = verifier.verify(limit) => check.map_err(refused)?,
             stop = stopped(self.interrupt.clone(), self.deadline) => return Err(stop),
         };
         self.after_command().await?;
         self.dirty = false;
         self.checked = true;
+        if Counts::of(&check).is_some() {
+            self.usual_check = self.usual_check.max(Some(Duration::from_millis(check.ms)));
+        }
         self.journal.append(Event::Checked(check.clone()))?;
         Ok(check)
     }

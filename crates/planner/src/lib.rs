@@ -44,6 +44,7 @@ mod turn;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use journal::{Check, Diff};
@@ -193,9 +194,9 @@ pub trait Repository: Send + Sync {
 pub trait Verifier: Send + Sync {
     /// The command, as a person would type it.
     fn command(&self) -> String;
-    /// Runs it.
+    /// Runs it. If it takes longer than `limit`, it fails.
     ///
     /// # Errors
     /// When the command could not be run at all, for example without a sandbox. The run stops.
-    async fn verify(&self) -> Result<Check, String>;
+    async fn verify(&self, limit: Option<Duration>) -> Result<Check, String>;
 }

@@ -377,6 +377,15 @@ async fn equal_calls_with_equal_results_get_a_warning_and_then_end_the_run() {
 }
 
 #[tokio::test]
+async fn a_verification_may_not_take_much_longer_than_before() {
+    let mut world = world();
+    world.graded = true;
+    let hang = FIX.replace("a + b", "hang()");
+    let ran = world.run("t", vec![says(&hang), says(FINISH), says(FINISH), says(FINISH)]).await;
+    assert!(ran.last_messages().iter().any(|text| text.contains("stopped after Some(60s)")));
+}
+
+#[tokio::test]
 async fn whole_file_attempts_that_do_not_help_leave_the_tree_unchanged() {
     let mut world = world();
     world.settings.approach = Approach::WholeFile;

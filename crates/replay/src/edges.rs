@@ -3,6 +3,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use journal::{Check, Diff};
@@ -217,8 +218,8 @@ impl Verifier for ReplayedChecks {
         self.real.as_ref().map_or_else(|| self.stage.script.command(), |real| real.command())
     }
 
-    async fn verify(&self) -> Result<Check, String> {
-        let now = if let Some(real) = &self.real { Some(real.verify().await?) } else { None };
+    async fn verify(&self, limit: Option<Duration>) -> Result<Check, String> {
+        let now = if let Some(real) = &self.real { Some(real.verify(limit).await?) } else { None };
         let Some((seq, recorded)) = self.stage.script.check() else { return pending().await };
         match now {
             None => self.stage.apply_changes(seq).map(|()| recorded),

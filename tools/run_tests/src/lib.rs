@@ -113,33 +113,32 @@ impl RunTests {
         env.iter().find(|(name, _)| name == "PATH").map_or(OsStr::new("/usr/bin:/bin"), |(_, value)| value)
     }
 
-    /// Runs the command of [`RunTests::command`]; `None` when there is none.
+    /// Runs the command of [`RunTests::command`], at most as long as `limit`; `None` when there is
+    /// none.
     ///
     /// # Errors
     /// If the sandbox cannot be set up.
-    pub async fn verify(&self) -> Result<Option<Outcome>, ToolError> {
+    pub async fn verify(&self, limit: Option<Duration>) -> Result<Option<Outcome>, ToolError> {
         match self.command() {
-            Some(command) => self.run(&command).await.map(Some),
+            Some(command) => self.run(&command, limit).await.map(Some),
             None => Ok(None),
         }
     }
 
-    async fn run(&self, test: &TestCommand) -> Result<Outcome, ToolError> {
+    async fn run(&self, test: &TestCommand, limit: Option<Duration>) -> Result<Outcome, ToolError> {
         let (program, args) =
             test.argv.split_first().ok_or_else(|| ToolError::Model("\"command\" is empty".into()))?;
         let run = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+        let timeout = limit.unwrap_or(Duration::MAX).min(self.options.timeout);
         let command = Command {
             env: test.env.iter().map(|(n, v)| (OsString::from(n), OsString::from(v))).collect(),
-            timeout: self.options.timeout,
+            timeout,
             output: OutputLimits::bytes(KEPT),
             log: Some(self.options.log_dir.join(format!("tests-{run}.log"))),
             ..Command::new(program, args)
         };
         match self.sandbox.run(command).await {
-            Ok(finished) => {
-                let Options { timeout, secrets, .. } = &self.options;
-                Ok(report::outcome(test, &finished, self.root(), *timeout, secrets))
-            }
+            Ok(finished) => Ok(report::outcome(test, &finished, self.root(), timeout, &self.options.secrets)),
             Err(SandboxError::Start { program, missing, why }) => {
                 let why = if missing { "not installed".to_owned() } else { why };
                 let text = format!("The tests did not run: cannot start {program}: {why}.");
@@ -221,6 +220,6 @@ impl TypedTool for RunTests {
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let test = self.command_of(arguments)?;
-        self.run(&test).await
+        self.run(&test, None).await
     }
 }

@@ -78,7 +78,7 @@ fn shop(sum: &str) -> Repository {
 #[tokio::test]
 async fn a_failing_test_is_reported_with_counts_first_and_its_place() {
     let repository = shop("sum(prices[1:])");
-    let outcome = repository.tool().verify().await.unwrap().unwrap();
+    let outcome = repository.tool().verify(None).await.unwrap().unwrap();
     let log = repository.dir.path().join("logs/tests-1.log");
     assert_eq!(
         outcome.text,
@@ -174,7 +174,7 @@ async fn arguments_are_appended_to_a_shell_line_as_words() {
 async fn the_last_lines_are_shown_of_output_that_no_parser_recognizes() {
     let verify = "seq 1 1000; echo wrong; exit 3".to_owned();
     let repository = Repository { verify: Some(verify), ..Repository::new(&[("repo/a", "")]) };
-    let outcome = repository.tool().verify().await.unwrap().unwrap();
+    let outcome = repository.tool().verify(None).await.unwrap().unwrap();
     assert!(
         outcome.text.starts_with("The test command failed with exit code 3. Command: seq"),
         "{}",
@@ -190,7 +190,7 @@ async fn a_run_without_tests_is_no_success() {
         verify: Some("python3 -m unittest".to_owned()),
         ..Repository::new(&[("repo/main.py", "")])
     };
-    let outcome = repository.tool().verify().await.unwrap().unwrap();
+    let outcome = repository.tool().verify(None).await.unwrap().unwrap();
     assert_eq!(outcome.status, Status::Failed);
     assert!(outcome.text.starts_with("No tests ran."), "{}", outcome.text);
 }
@@ -210,15 +210,17 @@ async fn a_failing_exit_code_wins_over_the_output() {
 #[tokio::test]
 async fn tests_that_hang_are_stopped_and_their_output_is_kept() {
     let verify = Some("echo starting; exec sleep 1000".to_owned());
-    let timeout = Duration::from_secs(1);
-    let repository = Repository { verify, timeout, ..Repository::new(&[("repo/a", "")]) };
-    let outcome = repository.tool().verify().await.unwrap().unwrap();
-    assert_eq!((outcome.status, &outcome.facts["timed_out"]), (Status::Failed, &json!(true)));
-    assert!(
-        outcome.text.contains("were stopped after") && outcome.text.contains("starting"),
-        "{}",
-        outcome.text
-    );
+    let second = Duration::from_secs(1);
+    for (timeout, limit) in [(second, None), (1000 * second, Some(second))] {
+        let repository = Repository { verify: verify.clone(), timeout, ..Repository::new(&[("repo/a", "")]) };
+        let outcome = repository.tool().verify(limit).await.unwrap().unwrap();
+        assert_eq!((outcome.status, &outcome.facts["timed_out"]), (Status::Failed, &json!(true)));
+        assert!(
+            outcome.text.contains("were stopped after 1 s") && outcome.text.contains("starting"),
+            "{}",
+            outcome.text
+        );
+    }
 }
 
 #[tokio::test]
@@ -232,7 +234,7 @@ async fn a_missing_runner_is_reported() {
 #[tokio::test]
 async fn without_a_test_command_the_error_asks_for_one() {
     let repository = Repository::new(&[("repo/readme.md", "")]);
-    assert_eq!(repository.tool().verify().await.unwrap(), None);
+    assert_eq!(repository.tool().verify(None).await.unwrap(), None);
     let error = repository.call(json!({})).await.unwrap_err();
     assert_eq!(
         error,
@@ -263,7 +265,7 @@ async fn a_failing_sandbox_stops_the_run() {
         timeout: Duration::from_secs(9),
         secrets: Secrets::disabled(),
     };
-    let error = RunTests::new(sandbox, options).verify().await.unwrap_err();
+    let error = RunTests::new(sandbox, options).verify(None).await.unwrap_err();
     assert!(matches!(&error, ToolError::Run(why) if why.contains("--dangerously-no-sandbox")), "{error}");
 }
 

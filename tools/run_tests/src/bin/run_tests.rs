@@ -38,7 +38,7 @@ fn run(root: std::path::PathBuf, command: Option<String>) -> Result<Status, Box<
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome =
-        runtime.block_on(RunTests::new(sandbox, options).verify())?.ok_or("no test command was found")?;
+        runtime.block_on(RunTests::new(sandbox, options).verify(None))?.ok_or("no test command was found")?;
     writeln!(std::io::stdout(), "{}\n\n{}", outcome.text, outcome.facts)?;
     Ok(outcome.status)
 }
