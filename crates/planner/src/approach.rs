@@ -22,7 +22,7 @@ use crate::branches::{self, Branch};
 /// to twice.
 const BRANCH_CHECK_MS: u64 = 60_000;
 
-/// Requests for the whole file.
+/// Requests for the same files.
 const MAX_ATTEMPTS: u32 = 2;
 
 /// What to do next.
@@ -62,7 +62,10 @@ pub(crate) struct Attempts {
     base: Vec<Focus>,
     /// Their content in the tree.
     in_tree: Vec<String>,
+    /// Requests so far.
     number: u32,
+    /// Those of them that started from `base`.
+    on_base: u32,
     /// The result of the verification on `base`.
     best: Option<Check>,
     branches: VecDeque<Branch>,
@@ -80,6 +83,7 @@ impl Attempts {
             in_tree: files.iter().map(|file| file.content.clone()).collect(),
             base: files,
             number: 1,
+            on_base: 1,
             best: before,
             branches: VecDeque::new(),
             current: None,
@@ -114,10 +118,10 @@ impl Attempts {
         self.number
     }
 
-    /// Temperature and seed: as given for the first request, then warm. The same request at
-    /// temperature 0 gives the same bytes.
+    /// Temperature and seed: as given for the first request about a version of the files, then warm.
+    /// The same request at temperature 0 gives the same bytes.
     pub(crate) fn sampling(&self, base: f32, seed: Option<u64>) -> (f32, Option<u64>) {
-        if self.number == 1 { (base, seed) } else { (1.0, seed.or(Some(u64::from(self.number - 1)))) }
+        if self.on_base == 1 { (base, seed) } else { (1.0, seed.or(Some(u64::from(self.number - 1)))) }
     }
 
     /// The verification of the files as they are in the tree, if known.
@@ -192,6 +196,7 @@ impl Attempts {
             for (base, in_tree) in self.base.iter_mut().zip(&self.in_tree) {
                 base.content.clone_from(in_tree);
             }
+            self.on_base = 0;
             self.best = Some(check.clone());
         }
         check.passed
@@ -224,10 +229,11 @@ impl Attempts {
             self.current = Some(branch);
             return Move::Line { prefix, following };
         }
-        if self.number >= MAX_ATTEMPTS {
+        if self.on_base >= MAX_ATTEMPTS {
             return Move::GiveUp;
         }
         self.number += 1;
+        self.on_base += 1;
         Move::Whole
     }
 }
@@ -307,7 +313,11 @@ mod tests {
     #[test]
     fn the_next_attempt_starts_from_the_version_with_more_passing_tests() {
         let mut attempts = attempts();
+        assert_eq!(attempts.answered(&NOTHING), Move::Whole);
         assert_eq!(attempts.answered(&wrote("better", &check(false, 3))), Move::Whole);
+        assert_eq!(attempts.sampling(0.0, None), (0.0, None), "this request is new");
+        assert_eq!(attempts.answered(&NOTHING), Move::Whole);
+        assert_eq!(attempts.sampling(0.0, None), (1.0, Some(3)));
         assert_eq!((attempts.base()[0].content.as_str(), attempts.to_restore()), ("better", vec![]));
         assert_eq!(attempts.answered(&wrote("best", &check(true, 9))), Move::Done);
     }

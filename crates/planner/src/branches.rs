@@ -18,15 +18,15 @@ use journal::Doubt;
 use crate::blocks::Found;
 
 /// Only the most likely branches are worth trying.
-pub(crate) const MOST: usize = 8;
+pub(crate) const MOST: usize = 12;
 /// Divides the probability of tokens that start a line by ten, because few of them fix anything.
 const LINE_START_PENALTY: f32 = 2.3;
 /// Tokens that a branch may take.
 pub(crate) const MAX_TOKENS: u32 = 120;
 /// Lines that a branch may take.
-const MAX_LINES: usize = 8;
+const MAX_LINES: usize = 12;
 /// Lines of the file that a branch may replace.
-const MAX_REPLACED: usize = 12;
+const MAX_REPLACED: usize = 30;
 /// A line with fewer letters and digits, such as `else:` or `}`, does not tell a place.
 const TELLING: usize = 6;
 

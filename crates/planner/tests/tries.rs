@@ -126,18 +126,28 @@ async fn a_try_of_the_whole_file_approach_is_both_requests_and_the_next_one_is_w
     let whole = |line: &str| says(&format!("```python\ndef add(a, b):\n    return {line}\n```\n"));
     let other = says("```python\nfrom calc import add, sub\n```\n");
     let again = says("```python\nfrom calc import add, mul\n```\n");
-    let replies = vec![whole("a * b"), whole("a / b"), whole("third"), whole("a ^ b"), other, again];
+    // After `third`, which is better, two more requests start from it.
+    let second = [whole("third"), whole("a ^ b"), whole("a | b")];
+    let replies = [vec![whole("a * b"), whole("a / b")], second.into(), vec![other, again]].concat_replies();
     let ran = world.run("Fix calc.py, maybe half.py.", replies).await;
     assert_eq!(ran.report.ending, Ending::GaveUp, "{}", ran.report.message);
     assert!(ran.files["calc.py"].contains("third"), "{:?}", ran.files);
     let sampled: Vec<_> = ran.requests.iter().map(|r| (r.temperature.unwrap(), r.seed)).collect();
-    let wanted =
-        [(0.0, None), (1.0, Some(1)), (0.7, Some(2)), (1.0, Some(3)), (0.9, Some(4)), (1.0, Some(5))];
+    let wanted = [
+        (0.0, None),
+        (1.0, Some(1)),
+        (0.7, Some(2)),
+        (0.7, Some(3)),
+        (1.0, Some(4)),
+        (0.9, Some(5)),
+        (1.0, Some(6)),
+    ];
     assert_eq!(sampled, wanted);
     let told = ran.last_messages();
     assert!(told.iter().take(2).all(|text| text.starts_with("Fix calc.py")), "{told:?}");
     assert!(told[2].starts_with("calc.py:\n") && told[2].contains("Find the mistake"), "{}", told[2]);
-    assert!(told[4].contains("half.py:\n```python"), "the second-best file: {}", told[4]);
+    assert!(told[3].contains("third"), "{}", told[3]);
+    assert!(told[5].contains("half.py:\n```python"), "the second-best file: {}", told[5]);
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ impl Machine {
                     self.push_message(Role::User, text);
                 } else {
                     if number > 1 {
-                        self.rewind(0, &format!("attempt {number}: starting over at another temperature"));
+                        self.rewind(0, &format!("attempt {number}: starting over"));
                     }
                     self.push_message(Role::User, body);
                 }
