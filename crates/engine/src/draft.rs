@@ -9,6 +9,8 @@ use llama_cpp_2::token::LlamaToken;
 const MOST: usize = 16;
 /// The length of the first guess.
 const FIRST: usize = 4;
+/// The fewest tokens guessed at once.
+const LEAST: usize = 2;
 /// A shorter match says too little about what follows.
 const LEAST_COMMON: usize = 3;
 /// A longer match says no more about what follows.
@@ -51,7 +53,7 @@ impl Draft {
     /// Adapts to a guess of which the first `right` of `all` tokens were right.
     pub(crate) fn learn(&mut self, right: usize, all: usize) {
         if right < all {
-            self.length = right.clamp(FIRST, MOST);
+            self.length = right.max(LEAST);
         } else if all > 0 {
             self.length = (self.length * 2).min(MOST);
         }
@@ -85,9 +87,10 @@ mod tests {
         draft.learn(8, 8);
         draft.learn(16, 16);
         assert_eq!(draft.length, MOST);
-        draft.learn(1, 16);
-        assert_eq!(draft.length, FIRST);
+        draft.learn(5, 16);
+        assert_eq!(draft.length, 5);
+        draft.learn(0, 5);
         draft.learn(0, 0);
-        assert_eq!(draft.length, FIRST);
+        assert_eq!(draft.length, LEAST);
     }
 }
