@@ -54,9 +54,9 @@ fn is_file_name(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "gguf")
 }
 
-/// This program with [`TRIAL`]. Empty, for no trial, if the system does not name the program.
+/// This program with [`TRIAL`]. Its own path may hold another version by now.
 fn trial_command() -> Vec<OsString> {
-    std::env::current_exe().map(|program| vec![program.into(), TRIAL.into()]).unwrap_or_default()
+    vec!["/proc/self/exe".into(), TRIAL.into()]
 }
 
 /// The process that loads a model file on trial.

@@ -236,7 +236,7 @@ impl<W: Write> View<W> {
         self.outcome(check.passed, &what, check.ms, check.text.lines().filter(|l| !l.trim().is_empty()))
     }
 
-    /// Writes an outcome on one line. If it is a failure, the first `lines` follow.
+    /// Writes an outcome on one line. On failure, the first few `lines` follow.
     fn outcome<'a>(
         &mut self,
         ok: bool,

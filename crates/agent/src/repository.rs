@@ -93,7 +93,8 @@ impl planner::Repository for Tree {
         Some(masked)
     }
 
-    /// The first turn reads instructions last, so `has_secret` covers everything that it shows.
+    /// The instruction files, and how to read placeholders if a secret was masked. The first turn
+    /// reads them last, so `has_secret` covers everything that it shows.
     fn instructions(&self) -> Vec<Instructions> {
         let found = self.folders.iter().filter_map(|folder| {
             let path = folder.join(INSTRUCTIONS).to_str()?.to_owned();

@@ -301,7 +301,7 @@ pub(crate) struct Toolbox {
     pub(crate) registry: Registry,
     pub(crate) workspace: Workspace,
     pub(crate) sandbox: Sandbox,
-    /// The tests of the tool `run_tests`, with separate logs.
+    /// Runs the verification. Its logs are not in the folder of the tool `run_tests`.
     pub(crate) tests: RunTests,
 }
 

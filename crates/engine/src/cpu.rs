@@ -33,7 +33,7 @@ pub(crate) fn check() -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "the engine of this agent was built for a CPU with {}, which this one does not have; build it on this machine, or use a model server",
+        "the embedded engine needs a CPU with {}, which this one does not have; build the agent on this machine, or use a model server",
         missing.join(", ")
     ))
 }

@@ -4,7 +4,7 @@
 //! same process adds:
 //!
 //! - **It stops at the exact token.** A token is generated only when the reader waits for it, so
-//!   cutting an answer after a complete call wastes no tokens.
+//!   cutting an answer after a complete call wastes nothing but guessed tokens.
 //! - **Only new text is evaluated.** A conversation is compared with the KV cache byte by byte.
 //!   After a cut or a refusal, the cache is rolled back to the last token before the first
 //!   difference.

@@ -53,8 +53,9 @@ pub(crate) struct Wanted {
 /// Returns the window in tokens, and a warning if it is smaller than the default or the requested
 /// size.
 ///
-/// # Errors A sentence if the model does not fit in memory with the requested window, or, if none
-/// was requested, with the smallest useful one.
+/// # Errors
+/// A sentence if the model does not fit in memory with the requested window, or, if none was
+/// requested, with the smallest useful one.
 pub(crate) fn window(wanted: Wanted) -> Result<(u64, Option<String>), String> {
     let Wanted { asked, trained, per_token, model, free } = wanted;
     let trained = if trained == 0 { DEFAULT_WINDOW } else { trained };

@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,6 +78,8 @@ fn child(
         .args(arguments)
         .arg(file)
         .env("GGML_NO_BACKTRACE", "1")
+        // Ctrl-C is for the parent. The child ends when the parent does.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -7,9 +7,9 @@
 //! which shares its cells without copying them. All answers advance in one batch.
 //!
 //! Tokens are generated only when the reader of the answer waits for more text. So a reader that
-//! stops has seen the last token that counts, and no token was generated in vain. Guessed tokens
-//! ([`crate::draft`]) are evaluated together with the last one. The right guesses are kept until the
-//! reader asks for more.
+//! stops has seen the last token that counts. Guessed tokens ([`crate::draft`]) are evaluated together
+//! with the last one. The right guesses are kept until the reader asks for more; if it never does,
+//! only they were in vain.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};

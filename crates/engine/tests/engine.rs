@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use engine::{Embedded, Options};
 use futures_util::StreamExt;
-use models::{Answer, Delta, Error, Message, Model, Request, Role, Think, collect};
+use models::{Answer, Delta, Error, Message, Model, Request, Role, Think, Usage, collect};
 
 /// A model file in its own temporary folder.
 struct Fixture {
@@ -163,6 +163,34 @@ async fn an_answer_is_the_same_with_and_without_guessed_tokens() {
         text.push_str(&ask(&model, &next).await.text);
     }
     assert_eq!(text, whole.text);
+}
+
+#[tokio::test]
+async fn right_guesses_are_evaluated_before_the_reader_asks_for_them() {
+    let [fixture, other] = [Fixture::new(), Fixture::new()];
+    for fixture in [&fixture, &other] {
+        tiny_model::write_repeating(&fixture.options().file).unwrap();
+    }
+    let mut talk = Request { max_tokens: 100, ..request(&[(Role::User, "tell")]) };
+    let whole = ask(&other.open().await, &talk).await.text;
+    // The reader stops in the middle of the same answer.
+    let model = fixture.open().await;
+    let mut deltas = model.stream(&talk).await.unwrap();
+    let (mut read, mut usage) = (String::new(), Usage::default());
+    while read.len() < 60 {
+        match deltas.next().await.unwrap().unwrap() {
+            Delta::Text(more) => read.push_str(&more),
+            Delta::Usage(now) => usage = now,
+            _ => {}
+        }
+    }
+    drop(deltas);
+    assert!(whole.starts_with(&read), "guesses change nothing");
+    // Without guesses, the last token that the reader has seen is never in the cache.
+    talk.messages.push(message(Role::Assistant, &whole));
+    let cached = ask(&model, &talk).await.end.usage.cached_tokens;
+    let seen = usage.prompt_tokens.zip(usage.generated_tokens).map(|(prompt, generated)| prompt + generated);
+    assert!(cached >= seen, "{cached:?} cached, {seen:?} seen");
 }
 
 #[tokio::test]

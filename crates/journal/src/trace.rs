@@ -36,7 +36,7 @@ pub struct Trace {
     turn: u32,
     /// Decisions from an incomplete answer.
     pending: Vec<Step>,
-    /// The results of its calls.
+    /// Results of calls that do not count yet.
     results: Vec<(u32, Step)>,
 }
 

@@ -63,7 +63,8 @@ pub async fn get(url: &str, accept: Option<&str>, from: u64, access: &Access) ->
 
 /// Requests a document and reads it whole, up to `limit` bytes.
 ///
-/// # Errors As [`get`], or if the document is larger.
+/// # Errors
+/// As [`get`], or if the document is larger.
 pub async fn read(url: &str, accept: &str, limit: usize, access: &Access) -> Result<Vec<u8>, Error> {
     let mut download = get(url, Some(accept), 0, access).await?;
     let mut document = Vec::new();

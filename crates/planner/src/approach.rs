@@ -5,8 +5,9 @@
 //! short repairs of one file. Asked to call tools it solves few, and feedback never helped. So the
 //! first attempt is exactly the plain request that `scripts/floor` measures. If it fails, the
 //! places where the model was unsure are tried ([`crate::branches`]). Then the same request is sent
-//! again at a higher temperature. A change stays only if more tests pass with it, so the tree never
-//! ends up worse than before.
+//! again at a higher temperature, or with the files that a branch has improved. A change stays only
+//! if more tests pass with it, so the tree does not end up worse than before, unless the run is
+//! stopped while a candidate is verified.
 //!
 //! Pure: outcomes go in, and the next move comes out.
 
@@ -71,6 +72,8 @@ pub(crate) struct Attempts {
     branches: VecDeque<Branch>,
     current: Option<Branch>,
     candidates: VecDeque<Vec<String>>,
+    /// How long their verifications took, since the last answer with whole files.
+    branch_ms: u64,
     /// Whether anything was written.
     wrote: bool,
 }
@@ -88,6 +91,7 @@ impl Attempts {
             branches: VecDeque::new(),
             current: None,
             candidates: VecDeque::new(),
+            branch_ms: 0,
             wrote: false,
         })
     }
@@ -158,6 +162,11 @@ impl Attempts {
         if self.wrote(check) {
             return Move::Done;
         }
+        self.branch_ms += check.ms;
+        if self.branch_ms > BRANCH_CHECK_MS {
+            self.branches.clear();
+            self.candidates.clear();
+        }
         let base = self.contents();
         if base != before {
             // Better but not good: the bug may be in two places. The other branches continue from
@@ -192,7 +201,8 @@ impl Attempts {
     /// Records the result of the verification on the files in the tree. Returns whether it passes.
     fn wrote(&mut self, check: &Check) -> bool {
         self.wrote = true;
-        if check.passed || passing(check) > self.best.as_ref().map_or(0, passing) {
+        // A version that fails never replaces one that passes, however many tests it has.
+        if check.passed || self.fails() && passing(check) > self.best.as_ref().map_or(0, passing) {
             for (base, in_tree) in self.base.iter_mut().zip(&self.in_tree) {
                 base.content.clone_from(in_tree);
             }
@@ -208,6 +218,7 @@ impl Attempts {
         if best.passed {
             return;
         }
+        self.branch_ms = 0;
         let affordable = (BRANCH_CHECK_MS / (2 * best.ms).max(1)) as usize;
         let written = Arc::new(self.in_tree.clone());
         let found =
@@ -216,7 +227,8 @@ impl Attempts {
         self.branches.truncate(affordable);
     }
 
-    fn next_candidate(&mut self) -> Move {
+    /// The move after a candidate that cannot be tried, or that did not help.
+    pub(crate) fn next_candidate(&mut self) -> Move {
         match self.candidates.pop_front() {
             Some(contents) => Move::Try(contents),
             None => self.next_branch(),
@@ -380,6 +392,24 @@ mod tests {
         attempts.best = Some(without);
         assert_eq!(attempts.answered(&wrote("other", &check(false, 0))), Move::Whole);
         assert_eq!(attempts.base()[0].content, "a = 1\nb = 2\n");
+    }
+
+    #[test]
+    fn a_version_that_fails_never_replaces_one_that_passes() {
+        let mut attempts = attempts();
+        attempts.best = Some(check(true, 5));
+        assert_eq!(attempts.answered(&wrote("more tests", &check(false, 7))), Move::Whole);
+        assert_eq!(attempts.base()[0].content, "a = 1\nb = 2\n");
+    }
+
+    #[test]
+    fn branches_end_when_their_verifications_have_taken_too_long() {
+        let mut attempts = attempts();
+        let doubts = [doubt("1", "3", -2.0), doubt("2", "4", -1.0)];
+        assert_eq!(prefix(&attempts.answered(&unchanged(&doubts))), "a = 1\nb = 4");
+        let next = attempts.line("");
+        let hung = Check { ms: BRANCH_CHECK_MS + 1, ..check(false, 2) };
+        assert_eq!(tried(&mut attempts, &next, "a = 1\nb = 4\n", &hung), Move::Whole);
     }
 
     #[test]

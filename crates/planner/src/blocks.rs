@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tool_stream::{End, Event, Options, Parser};
 
-use crate::focus::{file_name, language, mention};
+use crate::focus::{file_name, language, mentions};
 
 /// A file that the model is asked to return whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,8 +74,9 @@ pub(crate) fn classify(files: &[Focus], path: Option<&str>, above: &str, content
     Block::File { index, content: format!("{new}{end}") }
 }
 
-/// The requested file that a block is. With several, it is the one that its info string, the line
-/// above it or its first line names, and otherwise the one that has most of its lines.
+/// The requested file that a block is. If several were requested, it is the one that the info string,
+/// the line above the block or its first line names, and otherwise the one that has the most of its
+/// lines, at least half.
 fn requested<'a>(
     files: &'a [Focus],
     path: Option<&str>,
@@ -86,22 +87,28 @@ fn requested<'a>(
         return Some((0, only));
     }
     let heading = above.trim_end().lines().next_back().unwrap_or_default();
-    let first = content.lines().next().unwrap_or_default();
-    let named =
-        [path.unwrap_or_default(), heading, first].into_iter().find_map(|text| last_named(files, text));
-    let index = named.or_else(|| most_similar(files, content))?;
+    let first = content.lines().next().map(comment).unwrap_or_default();
+    let index = named(files, path.unwrap_or_default())
+        .or_else(|| named(files, heading))
+        .or_else(|| files.iter().position(|file| file.path == first || file_name(&file.path) == first))
+        .or_else(|| most_similar(files, content))?;
     Some((index, &files[index]))
 }
 
-/// The file that a text names last.
-fn last_named(files: &[Focus], text: &str) -> Option<usize> {
-    let place = |file: &Focus| {
-        mention(text, &file.path)
-            .or_else(|| mention(text, file_name(&file.path)))
-            .map(|at| (at, file.path.len()))
+/// The text of a comment that takes a line.
+fn comment(line: &str) -> &str {
+    let marks = |c: char| c.is_whitespace() || "#/*-;<!>:`".contains(c);
+    line.trim_matches(marks)
+}
+
+/// The file that a text names, if it is only one: by its path, or by its name.
+fn named(files: &[Focus], text: &str) -> Option<usize> {
+    let only = |name: fn(&str) -> &str| {
+        let mut found = files.iter().enumerate().filter(|(_, file)| mentions(text, name(&file.path)));
+        let first = found.next();
+        first.filter(|_| found.next().is_none()).map(|(index, _)| index)
     };
-    let places = files.iter().enumerate().filter_map(|(index, file)| Some((place(file)?, index)));
-    places.max().map(|(_, index)| index)
+    only(|path| path).or_else(|| only(file_name))
 }
 
 /// The file that has the most lines of a block, if these are at least half of the block.
@@ -137,8 +144,15 @@ mod tests {
         let new = "import b\nx = 5\nz = 6\n";
         assert_eq!(index(Some("app/b.py"), "a.py:", new), Some(1));
         assert_eq!(index(None, "Two bugs in app/a.py.\n\n**app/b.py**:\n\n", new), Some(1));
-        assert_eq!(index(None, "Here is `b.py` for a.py:\n", new), Some(0), "the last one counts");
         assert_eq!(index(None, "The file:\n", &format!("# app/b.py\n{new}")), Some(1));
+        assert_eq!(index(None, "", "/* b.py */\nimport b\nx = 5\n"), Some(1));
+        let old = "import b\nx = 1\nz = 6\n";
+        assert_eq!(index(None, "`b.py` is used by a.py:\n", old), Some(0), "by its lines");
+        assert_eq!(
+            index(None, "", "import app.b  # app/b.py\nx = 1\ny = 2\n"),
+            Some(0),
+            "an import names another file"
+        );
         assert_eq!(index(None, "data.py:\n", "q = 1\nr = 2\ns = 3\nt = 4"), None, "part of a longer name");
     }
 
@@ -150,6 +164,16 @@ mod tests {
             found.iter().map(|found| (found.index, answer[found.content..].lines().next())).collect();
         assert_eq!(starts, [(0, Some("import b")), (1, Some("import c"))]);
         assert_eq!(find("no file", &files()), []);
+    }
+
+    #[test]
+    fn files_with_the_same_name_are_told_apart_by_their_paths() {
+        let files =
+            ["a/util.py", "b/util.py"].map(|path| Focus { path: path.into(), content: "x = 1\n".into() });
+        for (wanted, file) in files.iter().enumerate() {
+            let block = classify(&files, None, &format!("{}:\n", file.path), "x = 2");
+            assert_eq!(block, Block::File { index: wanted, content: "x = 2\n".into() });
+        }
     }
 
     #[test]

@@ -156,7 +156,8 @@ pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
     new[0] = line(&new[0]);
     if let Some(Rejoined { new: count, replaced }) = rejoined(&branch.following(), rest) {
         new.truncate(count);
-        return vec![with(&new, replaced)];
+        let files = with(&new, replaced);
+        return if files == *branch.files { Vec::new() } else { vec![files] };
     }
     if new[0].contains("```") || new[0].trim_end() == old[0].trim_end() {
         return Vec::new();
@@ -210,7 +211,8 @@ pub(crate) fn moved(branch: &Branch, old: &[String], new: &Arc<Vec<String>>) -> 
     let head = old.bytes().zip(changed.bytes()).take_while(|(a, b)| a == b).count();
     let tail = old.bytes().rev().zip(changed.bytes().rev()).take_while(|(a, b)| a == b).count();
     let tail = tail.min(old.len() - head).min(changed.len() - head);
-    let after = head == old.len() || branch.at < old[..head].rfind('\n').map_or(0, |n| n + 1);
+    let line = old.as_bytes()[..head].iter().rposition(|byte| *byte == b'\n').map_or(0, |n| n + 1);
+    let after = head == old.len() || branch.at < line;
     let at = if after {
         branch.at
     } else if branch.at >= old.len() - tail {
@@ -291,7 +293,11 @@ mod tests {
         assert_eq!(rejoined(&following, " c\nx = 1\n"), None);
         let branch = &branches(&[doubt(&answer, "- b", "*", -0.5)])[0];
         let unchanged = Branch { other: "-".into(), ..branch.clone() };
-        assert_eq!(contents(&unchanged, " b\n"), Vec::<String>::new());
+        for same in [" b", " b\n", " b\n\nx = 1\n"] {
+            assert_eq!(contents(&unchanged, same), Vec::<String>::new(), "{same:?}");
+        }
+        let definition = &branches(&[doubt(&answer, "):", ")", -0.5)])[0];
+        assert_eq!(contents(definition, ":\n    return a - b\n"), Vec::<String>::new());
     }
 
     #[test]
@@ -361,5 +367,8 @@ mod tests {
         let last = moved(&find("x = 1"), &old, &new).unwrap();
         assert!(new[0][last.at..].starts_with("x = 1"));
         assert_eq!(moved(&last, &old, &new), None, "it is on other files");
+        let accents = Branch { files: Arc::new(vec!["q = \"é\"\n".into()]), at: 0, ..last };
+        let new = Arc::new(vec!["q = \"è\"\n".into()]);
+        assert_eq!(moved(&accents, &accents.files, &new), None, "a change inside a character");
     }
 }

@@ -14,8 +14,10 @@ use tokio::task::JoinHandle;
 use tool_api::{Registry, Status};
 
 use crate::answer::ReadyCall;
+use crate::blocks::Focus;
 use crate::budget::{Accountant, worked_ms};
 use crate::calls::CallQueue;
+use crate::effects::usual;
 use crate::machine::{Ask, Input, Machine, Plan, Step, Turn, WriteReason};
 use crate::opening;
 use crate::resume::OWN_CALL;
@@ -114,7 +116,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) dirty: bool,
     /// Whether a verification has run.
     pub(crate) checked: bool,
-    /// The longest verification whose tests ran.
+    /// The longest verification whose tests ran to their end.
     pub(crate) usual_check: Option<Duration>,
     /// The number of the last change by a command, before the first turn.
     pub(crate) start: u64,
@@ -165,7 +167,7 @@ impl<'a> Driver<'a> {
             command_running: false,
             dirty: false,
             checked: false,
-            usual_check: None,
+            usual_check: past.iter().filter_map(|record| usual(&record.event)).max(),
             start: 0,
             unsettled: false,
             call_sizes: HashMap::new(),
@@ -189,8 +191,8 @@ impl<'a> Driver<'a> {
                     machine.next(input)
                 }
                 Step::Write { focus, why } => {
-                    let check = self.write(&focus.path, &focus.content, &why).await?;
-                    machine.next(Input::Written { file: focus, check })
+                    let input = self.write(focus, why).await?;
+                    machine.next(input)
                 }
                 Step::EndTry => {
                     let lines = self.end_try(machine).await?;
@@ -398,7 +400,8 @@ impl<'a> Driver<'a> {
     }
 
     /// Writes a file for the machine with the tool that makes all edits, and verifies a candidate.
-    async fn write(&mut self, path: &str, content: &str, why: &WriteReason) -> Result<Option<Check>, Stop> {
+    async fn write(&mut self, file: Focus, why: WriteReason) -> Result<Input, Stop> {
+        let Focus { path, content } = &file;
         let message = match why {
             WriteReason::Restore => format!("{path}: reverted, because the change did not help"),
             WriteReason::Part | WriteReason::Try => {
@@ -425,12 +428,16 @@ impl<'a> Driver<'a> {
         let mut turn = Turn::default();
         self.record_result(finished, &mut turn).await?;
         if let Some(result) = turn.results.first().filter(|r| r.outcome.status != Status::Ok) {
+            if why != WriteReason::Restore {
+                return Ok(Input::Refused);
+            }
             return Err(refused(format!("cannot write {path}: {}", result.outcome.text)));
         }
-        match why {
-            WriteReason::Restore | WriteReason::Part => Ok(None),
-            WriteReason::Try => Ok(Some(self.check().await?)),
-        }
+        let check = match why {
+            WriteReason::Restore | WriteReason::Part => None,
+            WriteReason::Try => Some(self.check_candidate().await?),
+        };
+        Ok(Input::Written { file, check })
     }
 
     fn within_limits(&self) -> Result<(), Stop> {

@@ -10,23 +10,32 @@ use crate::Repository;
 use crate::calls::CallQueue;
 use crate::driver::{Driver, Stop, refused, stopped};
 use crate::machine::{Machine, Turn};
-use crate::tries::Counts;
 
-/// A verification that takes this many times as long as the longest one before has hung.
+/// A candidate whose verification takes this many times as long as the longest one before has hung.
 const SLOWER: u32 = 10;
 /// A shorter time limit could stop a verification that only has a slow moment.
-const LEAST_LIMIT: Duration = Duration::from_secs(60);
+const LEAST_LIMIT: Duration = Duration::from_secs(30);
 
 impl Driver<'_> {
     /// Runs the verification, and journals its result and what it changed.
     pub(crate) async fn check(&mut self) -> Result<Check, Stop> {
+        self.check_within(None).await
+    }
+
+    /// Runs the verification of a candidate, which may loop. It may not take much longer than the
+    /// tests did before.
+    pub(crate) async fn check_candidate(&mut self) -> Result<Check, Stop> {
+        let limit = self.usual_check.map(|usual| (usual * SLOWER).max(LEAST_LIMIT));
+        self.check_within(limit).await
+    }
+
+    async fn check_within(&mut self, limit: Option<Duration>) -> Result<Check, Stop> {
         let Some(verifier) = self.verifier.clone() else {
             return Err(refused("there is no verification command"));
         };
         self.await_snapshot().await?;
         self.before_command().await?;
         self.journal.append(Event::CheckStarted { command: verifier.command() })?;
-        let limit = self.usual_check.map(|usual| (usual * SLOWER).max(LEAST_LIMIT));
         let check = tokio::select! {
             check = verifier.verify(limit) => check.map_err(refused)?,
             stop = stopped(self.interrupt.clone(), self.deadline) => return Err(stop),
@@ -34,10 +43,9 @@ impl Driver<'_> {
         self.after_command().await?;
         self.dirty = false;
         self.checked = true;
-        if Counts::of(&check).is_some() {
-            self.usual_check = self.usual_check.max(Some(Duration::from_millis(check.ms)));
-        }
-        self.journal.append(Event::Checked(check.clone()))?;
+        let event = Event::Checked(check.clone());
+        self.usual_check = self.usual_check.max(usual(&event));
+        self.journal.append(event)?;
         Ok(check)
     }
 
@@ -151,6 +159,14 @@ impl Driver<'_> {
             .unwrap_or_else(|_| Err("worker thread panicked".into()))
             .map_err(|why| refused(format!("cannot record the state of the repository: {why}")))
     }
+}
+
+/// How long a verification took, if its tests ran to their end.
+pub(crate) fn usual(event: &Event) -> Option<Duration> {
+    let Event::Checked(check) = event else { return None };
+    let count = |name: &str| check.facts[name].as_u64().unwrap_or(0);
+    let ran = count("passed") + count("failed") > 0 && check.facts["could_not_run"].is_null();
+    (ran && check.facts["timed_out"] != true).then(|| Duration::from_millis(check.ms))
 }
 
 pub(crate) fn not_recorded(why: String) -> Stop {

@@ -177,21 +177,14 @@ fn is_test_of(test: &str, stem_of_code: &str) -> bool {
     .contains(&name)
 }
 
-fn mentions(text: &str, what: &str) -> bool {
-    mention(text, what).is_some()
-}
-
-/// Where a text mentions a name last.
-pub(crate) fn mention(text: &str, what: &str) -> Option<usize> {
-    let places = text.rmatch_indices(what).map(|(at, _)| at);
-    places.filter(|at| !what.is_empty() && stands_alone(text, *at, what.len())).max()
-}
-
-fn stands_alone(text: &str, at: usize, length: usize) -> bool {
-    let before = text[..at].chars().next_back();
-    let after = text[at + length..].chars().next();
-    let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
-    !part(before) && !part(after)
+/// Whether a text mentions a name, not as a part of a longer one.
+pub(crate) fn mentions(text: &str, what: &str) -> bool {
+    text.match_indices(what).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + what.len()..].chars().next();
+        let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
+        !part(before) && !part(after)
+    })
 }
 
 fn words(text: &str) -> HashSet<String> {

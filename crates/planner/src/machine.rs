@@ -83,6 +83,9 @@ pub(crate) enum Input {
     Answered(Turn),
     /// A file was written. The last file of a candidate was also verified.
     Written { file: Focus, check: Option<Check> },
+    /// A part of a candidate could not be written, for example because the file's encoding lacks a
+    /// character.
+    Refused,
     /// The request does not fit the window.
     Overflow { window: Option<u64> },
     /// A message of the user.
@@ -223,6 +226,7 @@ impl Machine {
                 self.answered(turn)
             }
             Input::Written { file, check } => self.written(&file, check.as_ref()),
+            Input::Refused => self.write_refused(),
             Input::UserMessage(text) => self.user_message(&text),
             Input::TryEnded { lines } => return self.try_ended(lines),
             Input::Reverted { record } => return self.reverted(record),

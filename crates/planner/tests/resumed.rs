@@ -83,6 +83,13 @@ async fn a_whole_file_run_resumed_after_any_event_ends_the_same() {
 }
 
 #[tokio::test]
+async fn a_candidate_that_cannot_be_written_is_skipped_also_by_a_resumed_run() {
+    let replies = || vec![unchanged_and_unsure(&[(" refuse", -0.8), (" +", -1.0)]), says("(b)"), says(" b")];
+    let whole = ends_the_same_from_every_prefix(world_with_branches, replies).await;
+    assert_eq!(whole.report.ending, Ending::Verified);
+}
+
+#[tokio::test]
 async fn a_run_with_several_whole_files_resumed_after_any_event_ends_the_same() {
     let begin = || {
         let world = world_with_branches();

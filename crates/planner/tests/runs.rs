@@ -76,6 +76,17 @@ async fn a_json_call_instead_of_the_whole_file_applies_to_the_file_it_names() {
 }
 
 #[tokio::test]
+async fn a_file_with_crlf_is_requested_and_compared_with_lf() {
+    let mut world = world();
+    world.settings.approach = Approach::WholeFile;
+    world.files.lock().unwrap().insert("calc.py".into(), "def add(a, b):\r\n    return a - b\r\n".into());
+    let unchanged = "```python\ndef add(a, b):\n    return a - b\n```\n";
+    let ran = world.run("t", vec![says(unchanged), says("No.")]).await;
+    assert!(ran.last_messages().iter().all(|text| !text.contains('\r')));
+    assert!(ran.events().any(|e| matches!(e, Event::Cut { why: CutReason::Unchanged, .. })));
+}
+
+#[tokio::test]
 async fn a_file_without_a_final_newline_stays_without() {
     let mut world = world();
     world.settings.approach = Approach::WholeFile;
@@ -377,12 +388,16 @@ async fn equal_calls_with_equal_results_get_a_warning_and_then_end_the_run() {
 }
 
 #[tokio::test]
-async fn a_verification_may_not_take_much_longer_than_before() {
-    let mut world = world();
+async fn the_verification_of_a_candidate_may_not_take_much_longer_than_before() {
+    let mut world = world_with_branches();
     world.graded = true;
-    let hang = FIX.replace("a + b", "hang()");
-    let ran = world.run("t", vec![says(&hang), says(FINISH), says(FINISH), says(FINISH)]).await;
-    assert!(ran.last_messages().iter().any(|text| text.contains("stopped after Some(60s)")));
+    let ran =
+        world.run("t", vec![unchanged_and_unsure(&[(" hang", -0.8)]), says("(a, b)"), says("No.")]).await;
+    let texts: Vec<_> = ran
+        .events()
+        .filter_map(|e| if let Event::Checked(check) = e { Some(check.text.as_str()) } else { None })
+        .collect();
+    assert_eq!(texts, ["3 failed", "stopped after Some(30s)"]);
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ impl Difference {
         Self { kind: Kind::Answered, turn, event: wanted.map(|s| s.seq), what, recorded, now: String::new() }
     }
 
-    /// A file that differs from the recorded end.
+    /// A file that differs from its recorded final state.
     pub fn in_tree(turn: u32, path: &str, recorded: String, now: String) -> Self {
         Self { kind: Kind::Tree, turn, event: None, what: path.to_owned(), recorded, now }
     }

@@ -78,7 +78,7 @@ impl Recording {
     /// Reads a session's records.
     ///
     /// # Errors
-    /// If it ended before its first turn.
+    /// If the first event is missing, or the session ended before its first turn.
     pub fn of(records: Vec<Record>) -> Result<Self> {
         let resumed = records.iter().any(|r| matches!(r.event, Event::Resumed { .. }));
         let records = journal::uninterrupted(records);

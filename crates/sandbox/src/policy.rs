@@ -36,7 +36,8 @@ pub struct ResourceLimits {
     pub file_size: u64,
     /// The most open files per process.
     pub open_files: u64,
-    /// The most processes and threads at a time. Counted ten times a second; exact from Linux 6.14.
+    /// The most processes and threads at a time. Counted ten times a second; exact from Linux 6.14
+    /// if the sandbox has its own `/proc`.
     pub processes: u64,
     /// The memory of all processes together, in bytes. Counted ten times a second. If the machine
     /// runs out first, the kernel kills commands before other processes.
@@ -46,7 +47,7 @@ pub struct ResourceLimits {
 }
 
 impl Default for ResourceLimits {
-    /// Far above what builds need, and below what stops a machine: 3/4 of its memory.
+    /// Limits far above what builds need. That of the memory is 3/4 of the machine's.
     fn default() -> Self {
         let machine = rustix::system::sysinfo();
         let memory = machine.totalram.saturating_mul(u64::from(machine.mem_unit)) / 4 * 3;

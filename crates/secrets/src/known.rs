@@ -63,7 +63,8 @@ fn is_secret_name(name: &str) -> bool {
     secret && !words.last().is_some_and(|w| is_one_of(w, METADATA_WORDS))
 }
 
-/// Whether a value is too common for a password: a word, a number, a path.
+/// Whether a value is too common to be a secret: a short word or number, a path, or one repeated
+/// character.
 fn is_trivial(value: &str) -> bool {
     let one_case =
         value.bytes().all(|b| b.is_ascii_lowercase()) || value.bytes().all(|b| b.is_ascii_uppercase());

@@ -334,7 +334,7 @@ fn maskable(text: &[u8], mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     merged.into_iter().flat_map(lines).collect()
 }
 
-/// Secrets start and end at character boundaries, so nothing is lost here.
+/// Converts to text. Secrets start and end at character boundaries, so nothing is lost.
 fn into_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }

@@ -144,7 +144,7 @@ pub fn truth(arguments: &mut Map<String, Value>, names: &str) -> Result<Option<b
     }
 }
 
-/// A name without case and separators.
+/// A name in lowercase, without separators.
 #[must_use]
 pub fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()

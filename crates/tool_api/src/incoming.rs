@@ -1,4 +1,4 @@
-//! A call on its way in: judged while it is written, then as a whole.
+//! An incoming call: checked while it streams, and again when it is complete.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -157,7 +157,8 @@ pub trait Tool: Send + Sync {
     /// one. The tool with [`Spec::patch`] is called instead. The arguments have the tool's own
     /// names and are not checked yet.
     ///
-    /// # Errors If the call is meant as a patch but does not contain a usable one.
+    /// # Errors
+    /// If the call is meant as a patch but does not contain a usable one.
     fn patch_instead(&self, _arguments: &Map<String, Value>) -> Result<Option<String>, String> {
         Ok(None)
     }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{Aliases, schema};
 
-/// What a call may do to the world. Reads may run beside each other and beside the stream; the
-/// others run alone and in order.
+/// What a call may do to the world. Reads may run concurrently, even while the answer streams;
+/// the others run alone and in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {

@@ -76,7 +76,7 @@
 //!
 //! **Early events** are never contradicted by later ones: an opened call either completes under the
 //! same name or is malformed, and its fields are its arguments. A call of a known tool opens at the
-//! first key of its arguments, a call of an unknown tool at the closing quote of its name. A string
+//! first key of its arguments, a call of an unknown tool at their start. A string
 //! argument closes at its quote if it looks like a name or a path, otherwise once what follows
 //! proves that the quote ended it. The one exception is [`Event::OrphanThink`].
 //!

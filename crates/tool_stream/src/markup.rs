@@ -3,7 +3,8 @@
 //!
 //! Values are not escaped, so code in a value may contain the very tags that end it. A closing tag
 //! ends the value only if what follows it continues the call: another argument, the end of the
-//! call, or the end of the answer. Elements of the same kind inside a value are counted.
+//! call, or the end of the answer. Nested elements of the same kind are counted, so that
+//! their closing tags do not end the value.
 //!
 //! If the answer ends inside a value, [`Invoke::resolve`] looks for the remaining reading: the last
 //! closing tag that could have ended the value, or a closing tag that the model left out

@@ -353,7 +353,7 @@ impl Look<'_> {
         Some(Shape { tool, arguments: Value::Object(other_members(map, key)) })
     }
 
-    /// The tool's name as it is known, if it can be a name.
+    /// The tool's bare name, if it can be a name.
     fn clean(&mut self, name: &str) -> Option<String> {
         let bare = unglued(name);
         if !names_tool(name) {

@@ -1,4 +1,4 @@
-//! Tells files that a command created from files that it stopped ignoring.
+//! Distinguishes files that a command created from files that it stopped ignoring.
 
 use std::path::Path;
 

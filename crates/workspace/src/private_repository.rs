@@ -126,7 +126,7 @@ impl PrivateRepository {
         git::run(self.command(index, &["update-index", "-z", "--index-info"]), Some(entries)).map(drop)
     }
 
-    /// Updates files of an index.
+    /// Runs `git update-index` with the options `how` on these paths.
     pub(crate) fn update<'a>(
         &self,
         index: &Path,

@@ -176,7 +176,8 @@ impl Store {
         self.commit_dir(id).join("done").exists()
     }
 
-    /// Returns `None` if a crash came before the record was complete, and so before any change.
+    /// Returns the record of a commit; `None` if a crash came before it was complete, and so before
+    /// any change.
     pub(crate) fn record(&self, id: u64) -> io::Result<Option<Record>> {
         match fs::read(self.commit_dir(id).join("record.json")) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
@@ -194,12 +195,12 @@ impl Store {
         Ok(records)
     }
 
-    /// Reads a content that a commit has kept.
+    /// Reads a saved file of a commit.
     pub(crate) fn image(&self, id: u64, record: &Record, state: State) -> io::Result<FileImage> {
         self.images(id, record).image(state)
     }
 
-    /// Returns the location of every content that a commit has kept.
+    /// Returns where the saved files of a commit are.
     pub(crate) fn images(&self, id: u64, record: &Record) -> Images {
         let mut at = 0;
         let place = |kept: &Kept| {

@@ -200,8 +200,8 @@ fn ptrace(request: libc::c_uint, thread: i32, address: usize, data: usize) {
     }
 }
 
-/// Waits for the next state change of a traced thread. Waiting for any child would reap the
-/// children of other tests.
+/// Waits for the next state change of a traced thread. Waits only for children of this thread, so
+/// that the children of other tests are not reaped.
 fn wait() -> (i32, i32) {
     let mut status = 0;
     #[expect(unsafe_code, reason = "waiting for threads (__WALL) has no safe wrapper")]

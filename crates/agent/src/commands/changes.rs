@@ -100,7 +100,7 @@ fn is_own_events(change: &NetChange, session: &str) -> bool {
     record.is_ok_and(|record| matches!(record.event, Event::Session { id, .. } if id == session))
 }
 
-/// Returns the changes that take an applied dry run back to a turn. A merged file matches no turn,
+/// Returns the changes that roll an applied dry run back to a turn. A merged file matches no turn,
 /// so it is restored completely.
 fn changes_back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Result<Vec<NetChange>> {
     let mut turns: Vec<u32> = made.records().iter().map(|r| r.turn).filter(|t| *t > turn).collect();

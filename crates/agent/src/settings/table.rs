@@ -104,7 +104,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("auto")
         .flag(Flag::Value("HOW"))
         .help(
-            "Let the model call tools, or show it one file and ask for it whole; auto: by the size of \
+            "Let the model call tools, or show it files and ask for them whole; auto: by the size of \
              the model",
         ),
     Definition::new("edit_format", Kind::Choice(EDIT_FORMATS), Trust::Repository, Group::Work)
@@ -157,7 +157,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         ),
     Definition::new("allow_read", Kind::Text, Trust::User, Group::Safety)
         .flag(Flag::Value("PATHS"))
-        .help("Let commands read these paths too; each is absolute or starts with ~/, separated by colons"),
+        .help("Let commands read these paths too (separated by colons; each absolute or starting with ~/)"),
     Definition::new("allow_write", Kind::Text, Trust::User, Group::Safety)
         .flag(Flag::Value("PATHS"))
         .help("Let commands write these paths too"),
@@ -190,7 +190,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .flag(Flag::Value("MIB"))
         .help("Limit the size of each file that a command writes"),
     Definition::new("state_dir", Kind::Text, Trust::Environment, Group::Files)
-        .help("Folder that holds the sessions [default: ~/.local/state/agent]"),
+        .help("Folder for sessions and other state [default: ~/.local/state/agent]"),
 ];
 
 /// The settings a repository may set, for the end of `agent config show --help`.

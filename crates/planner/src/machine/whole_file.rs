@@ -112,6 +112,14 @@ impl Machine {
         self.whole_file(next)
     }
 
+    /// Continues with the next candidate.
+    pub(super) fn write_refused(&mut self) -> Step {
+        self.after_write.clear();
+        let Some(attempts) = &mut self.attempts else { return Step::Ask(self.ask()) };
+        let next = attempts.next_candidate();
+        self.whole_file(next)
+    }
+
     /// The number of messages up to the request for the file.
     fn request_head(&self) -> usize {
         self.messages.iter().take_while(|m| m.role != Role::Assistant).count()

@@ -50,6 +50,8 @@ pub(crate) enum OwnWrite {
     Written,
     /// Written and verified.
     Checked(journal::Check),
+    /// Not written.
+    Refused,
 }
 
 /// The call number of file writes by the machine.
@@ -178,6 +180,9 @@ impl<'a> History<'a> {
             match event {
                 Event::Request { .. } => break,
                 Event::ToolStarted { call: OWN_CALL, .. } if matches!(own, OwnWrite::Written) => break,
+                Event::ToolFinished { call: OWN_CALL, status, .. } if status != "ok" => {
+                    own = OwnWrite::Refused
+                }
                 Event::ToolFinished { call: OWN_CALL, .. } => own = OwnWrite::Written,
                 Event::Checked(check) if matches!(own, OwnWrite::Written) => {
                     own = OwnWrite::Checked(check.clone())
@@ -185,7 +190,10 @@ impl<'a> History<'a> {
                 _ => {}
             }
             self.at += 1;
-            if matches!((&own, checked), (OwnWrite::Written, false) | (OwnWrite::Checked(_), _)) {
+            if matches!(
+                (&own, checked),
+                (OwnWrite::Written, false) | (OwnWrite::Checked(_) | OwnWrite::Refused, _)
+            ) {
                 break;
             }
         }

@@ -75,10 +75,15 @@ impl Driver<'_> {
                             break Step::Write { focus, why };
                         }
                         OwnWrite::Checked(check) => Some(check),
+                        OwnWrite::Refused if why != WriteReason::Restore => {
+                            step = machine.next(Input::Refused);
+                            continue;
+                        }
+                        OwnWrite::Refused => None,
                         OwnWrite::Written if why == WriteReason::Try => {
                             drop_recorded(&mut machine, &history)?;
                             self.journal_log(&mut machine)?;
-                            let check = Some(self.check().await?);
+                            let check = Some(self.check_candidate().await?);
                             let step = machine.next(Input::Written { file: focus, check });
                             return Ok((machine, step));
                         }

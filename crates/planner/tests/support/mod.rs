@@ -270,6 +270,9 @@ impl TypedTool for ApplyPatch {
         if files.get(&arguments.path) == Some(&arguments.content) {
             return Err(ToolError::Model("nothing changed".into()));
         }
+        if arguments.content.contains("refuse") {
+            return Err(ToolError::Model("cannot be written".into()));
+        }
         self.2.lock().unwrap().push((files.clone(), false));
         files.insert(arguments.path.clone(), arguments.content);
         let mut turns = self.1.lock().unwrap();
