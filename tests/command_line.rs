@@ -94,7 +94,7 @@ fn help_of_run_lists_every_flag_and_exit_code() {
     Work:
           --verify <CMD>          Run this command to decide whether the task is done [default: the
                                   detected test command]
-          --approach <HOW>        Let the model call tools, or show it one file and ask for it whole;
+          --approach <HOW>        Let the model call tools, or show it files and ask for them whole;
                                   auto: by the size of the model [default: auto] [possible values: auto,
                                   tools, whole-file]
           --edit-format <FORMAT>  Tell the model to write edits in this format; every format is
@@ -121,8 +121,8 @@ fn help_of_run_lists_every_flag_and_exit_code() {
                                        their temporary folder
           --env <NAME[=VALUE]>         Set an environment variable for commands and tests; NAME alone
                                        passes your value on; may be repeated
-          --allow-read <PATHS>         Let commands read these paths too; each is absolute or starts
-                                       with ~/, separated by colons
+          --allow-read <PATHS>         Let commands read these paths too (separated by colons; each
+                                       absolute or starting with ~/)
           --allow-write <PATHS>        Let commands write these paths too
           --dangerously-allow-network  Give commands full network access; they can send out anything
                                        they can read

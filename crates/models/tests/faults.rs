@@ -88,7 +88,7 @@ async fn each_fault_has_one_meaning_and_a_retry_sends_the_same_bytes() {
         ("529", Reply::status(529, ""), "unavailable", again, "529"),
         ("malformed JSON", Reply::recorded("{\"a\": tru}\n"), "protocol", again, "not JSON"),
         ("malformed event", Reply::recorded("data: {\"a\": tru}\n\n"), "protocol", again, "not JSON"),
-        ("a list", Reply::recorded("[1]\n"), "protocol", again, "object was due"),
+        ("a list", Reply::recorded("[1]\n"), "protocol", again, "instead of an object"),
         ("web page", Reply::recorded(page).content_type("text/html"), "protocol", again, "Please sign in"),
         ("bytes", Reply::recorded(gzip.clone()), "protocol", again, "not JSON"),
         (
