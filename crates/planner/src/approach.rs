@@ -122,8 +122,8 @@ impl Attempts {
         self.number
     }
 
-    /// Temperature and seed: as given for the first request about a version of the files, then warm.
-    /// The same request at temperature 0 gives the same bytes.
+    /// Temperature and seed: as given for the first request about a version of the files, then
+    /// warm. The same request at temperature 0 gives the same bytes.
     pub(crate) fn sampling(&self, base: f32, seed: Option<u64>) -> (f32, Option<u64>) {
         if self.on_base == 1 { (base, seed) } else { (1.0, seed.or(Some(u64::from(self.number - 1)))) }
     }
@@ -229,10 +229,13 @@ impl Attempts {
 
     /// The move after a candidate that cannot be tried, or that did not help.
     pub(crate) fn next_candidate(&mut self) -> Move {
-        match self.candidates.pop_front() {
-            Some(contents) => Move::Try(contents),
-            None => self.next_branch(),
+        // What the tree already holds has been verified.
+        while let Some(contents) = self.candidates.pop_front() {
+            if contents != self.in_tree {
+                return Move::Try(contents);
+            }
         }
+        self.next_branch()
     }
 
     fn next_branch(&mut self) -> Move {
@@ -250,8 +253,8 @@ impl Attempts {
     }
 }
 
-/// How many tests pass, as far as the report says. Passing tests count, not failing ones, because a file
-/// that does not compile fails once.
+/// How many tests pass, as far as the report says. Passing tests count, not failing ones, because a
+/// file that does not compile fails once.
 fn passing(check: &Check) -> u64 {
     check.facts.get("passed").and_then(serde_json::Value::as_u64).unwrap_or(0)
 }
@@ -392,6 +395,18 @@ mod tests {
         attempts.best = Some(without);
         assert_eq!(attempts.answered(&wrote("other", &check(false, 0))), Move::Whole);
         assert_eq!(attempts.base()[0].content, "a = 1\nb = 2\n");
+    }
+
+    #[test]
+    fn a_candidate_that_is_in_the_tree_already_is_not_verified_again() {
+        let mut attempts = attempts();
+        let answer = "```\na = 1\nb = 4\n```";
+        let doubts = [doubt("1", "3", -1.0), doubt("1", "1", -2.0)];
+        let worse = check(false, 2);
+        let wrote = vec![("a.py", "a = 3\nb = 2\n")];
+        let attempt = Attempt { answer, blocks: &BLOCK, doubts: &doubts, wrote, check: Some(&worse) };
+        assert_eq!(prefix(&attempts.answered(&attempt)), "a = 3");
+        assert_eq!(prefix(&attempts.line("")), "a = 1", "the next branch");
     }
 
     #[test]

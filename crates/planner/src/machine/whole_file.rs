@@ -29,13 +29,9 @@ impl Machine {
             }
             Move::Try(contents) => {
                 let mut files = attempts.differing(contents);
-                // The verification has to run even if the tree already has these contents.
-                let last = files.pop().unwrap_or_else(|| attempts.base()[0].clone());
-                return self.write_first(
-                    files,
-                    WriteReason::Part,
-                    Step::Write { focus: last, why: WriteReason::Try },
-                );
+                let Some(focus) = files.pop() else { return self.write_refused() };
+                let last = Step::Write { focus, why: WriteReason::Try };
+                return self.write_first(files, WriteReason::Part, last);
             }
             Move::Line { prefix, following } => {
                 self.rewind(self.request_head(), "trying another line where the model was unsure");
@@ -112,7 +108,7 @@ impl Machine {
         self.whole_file(next)
     }
 
-    /// Continues with the next candidate.
+    /// Continues with the next candidate after one that could not be written.
     pub(super) fn write_refused(&mut self) -> Step {
         self.after_write.clear();
         let Some(attempts) = &mut self.attempts else { return Step::Ask(self.ask()) };
