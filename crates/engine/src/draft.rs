@@ -1,7 +1,7 @@
 //! Guesses the next tokens from the text so far (prompt lookup decoding). An answer that repeats a
 //! file of the prompt is mostly a copy of it, and evaluating several guessed tokens takes little
-//! longer than evaluating one. A guess counts only if the sampler chooses the same token. So guesses
-//! change an answer only where two tokens are so close that rounding decides between them.
+//! longer than evaluating one. A guess counts only if the sampler chooses the same token. So
+//! guesses change an answer only where two tokens are so close that rounding decides between them.
 
 use llama_cpp_2::token::LlamaToken;
 

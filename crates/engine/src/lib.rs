@@ -10,8 +10,8 @@
 //!   difference.
 //! - **The system prompt is evaluated once per model.** Its KV cache is saved on disk and loaded
 //!   at the next start.
-//! - **Copied text is guessed.** Where an answer repeats the prompt, several tokens are evaluated at
-//!   once.
+//! - **Copied text is guessed.** Where an answer repeats the prompt, several tokens are evaluated
+//!   at once.
 //! - **Alternative tokens cost nothing extra**, and simultaneous answers share a prefix and a
 //!   batch.
 //!

@@ -52,8 +52,8 @@ pub struct Options {
     /// The cache folder, for evaluated prefixes and the files that passed a trial; `None` caches
     /// nothing.
     pub cache: Option<PathBuf>,
-    /// The command that calls [`crate::load_for_trial`] with the file as its last argument; empty to
-    /// load the file without a trial.
+    /// The command that calls [`crate::load_for_trial`] with the file as its last argument; empty
+    /// to load the file without a trial.
     pub trial: Vec<OsString>,
 }
 

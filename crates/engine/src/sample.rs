@@ -62,7 +62,7 @@ impl Sampler {
     /// Draws an index into `best`, which is sorted by decreasing logit.
     fn draw(&mut self, best: &[(i32, f32)]) -> usize {
         let Some(&(_, top)) = best.first() else { return 0 };
-        // As in llama.cpp, the limits apply to the probabilities before the temperature does.
+        // As in llama.cpp, the limits apply to the probabilities before the temperature.
         let mut weights: Vec<f32> = best.iter().map(|(_, logit)| (logit - top).exp()).collect();
         let total: f32 = weights.iter().sum();
         let mut sum = 0.0;

@@ -12,8 +12,8 @@ const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.cont
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 const NAME: &str = "chat";
-/// The most instructions of one rendering. A long conversation takes some thousands; a template that
-/// takes more may never end.
+/// The most instructions of one rendering. A long conversation takes some thousands; a template
+/// that takes more may never end.
 const FUEL: u64 = 10_000_000;
 const THINK_OPEN: &str = "<think>";
 

@@ -1,5 +1,5 @@
-//! Loads a model file in a child process before this process loads it. llama.cpp ends its process on
-//! some broken files that have a valid header.
+//! Loads a model file in a child process before this process loads it. llama.cpp ends its process
+//! on some broken files that have a valid header.
 //!
 //! The child is the program itself ([`crate::Options::trial`]), which calls [`load`]. A file that
 //! passed is remembered by its path, size and time.

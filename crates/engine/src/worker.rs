@@ -7,9 +7,9 @@
 //! which shares its cells without copying them. All answers advance in one batch.
 //!
 //! Tokens are generated only when the reader of the answer waits for more text. So a reader that
-//! stops has seen the last token that counts. Guessed tokens ([`crate::draft`]) are evaluated together
-//! with the last one. The right guesses are kept until the reader asks for more; if it never does,
-//! only they were in vain.
+//! stops has seen the last token that counts. Guessed tokens ([`crate::draft`]) are evaluated
+//! together with the last one. The right guesses are kept until the reader asks for more; if it
+//! never does, only they were in vain.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -92,7 +92,8 @@ struct Part {
     at: usize,
     /// How many of the tokens to do.
     count: usize,
-    /// The index of the logits after the last of them, unless more have to be evaluated first.
+    /// The index of the logits that follow the last token; `None` if more tokens have to be
+    /// evaluated first.
     logits: Option<i32>,
     /// The guessed tokens after them. Each has logits.
     guess: Vec<LlamaToken>,

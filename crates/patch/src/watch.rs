@@ -233,7 +233,7 @@ impl Watch {
     fn line(&mut self) -> Result<(), EarlyRefusal> {
         let line = self.lines.last().map_or("", String::as_str);
         if self.heredoc.as_deref().is_some_and(|word| shell::ends(line, word)) {
-            // Whether the lines below belong to the patch is known when the text is complete.
+            // Only the complete text tells whether the following lines belong to the patch.
             self.state = State::Over;
             return Ok(());
         }

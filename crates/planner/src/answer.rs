@@ -92,7 +92,7 @@ impl Wanted {
 
 /// Less likely alternatives (below half a percent) are noise.
 const MIN_LOGPROB: f32 = -5.3;
-/// Why an answer is refused that returns files as they were.
+/// The refusal of an answer that returns the files unchanged.
 const UNCHANGED: &str = "the file you sent is unchanged";
 
 /// An answer that is being streamed.

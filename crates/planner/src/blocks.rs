@@ -74,9 +74,9 @@ pub(crate) fn classify(files: &[Focus], path: Option<&str>, above: &str, content
     Block::File { index, content: format!("{new}{end}") }
 }
 
-/// The requested file that a block is. If several were requested, it is the one that the info string,
-/// the line above the block or its first line names, and otherwise the one that has the most of its
-/// lines, at least half.
+/// The requested file that a block is. If several were requested, it is the one that the info
+/// string, the line above the block or its first line names, and otherwise the one that has the
+/// most of its lines, at least half.
 fn requested<'a>(
     files: &'a [Focus],
     path: Option<&str>,

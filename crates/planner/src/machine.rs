@@ -90,7 +90,7 @@ pub(crate) enum Input {
     Overflow { window: Option<u64> },
     /// A message of the user.
     UserMessage(String),
-    /// The end of a try was journaled. The try changed this many lines.
+    /// A try has ended, and its end is in the journal. The try changed this many lines.
     TryEnded { lines: u64 },
     /// Changes were reverted, with this record in the tree's history.
     Reverted { record: Option<u64> },
@@ -123,7 +123,7 @@ pub(crate) struct Machine {
     pub(crate) estimator: Estimator,
     pub(crate) tries: Tries,
     attempts: Option<Attempts>,
-    /// The steps to take once a file is written without a verification.
+    /// The next steps after a file write that is not followed by a verification.
     after_write: VecDeque<Step>,
     baseline: Option<Check>,
     last_check: Option<Check>,
@@ -155,8 +155,8 @@ struct Progress {
     same_answers: u32,
 }
 
-/// What a run starts from. The journal keeps it ([`Event::RunStarted`]), so that a resumed run builds
-/// the same machine.
+/// What a run starts from. The journal keeps it ([`Event::RunStarted`]), so that a resumed run
+/// builds the same machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) settings: Settings,

@@ -45,7 +45,8 @@ pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>
     out
 }
 
-/// Returns a value to mask whatever variable holds it, unless it is too short, too long or too common.
+/// Returns a value to mask whatever variable holds it, unless it is too short, too long or too
+/// common.
 #[must_use]
 pub fn whole(value: &str) -> Option<String> {
     let value = value.trim();

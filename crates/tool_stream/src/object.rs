@@ -235,8 +235,8 @@ impl Candidate {
         }
     }
 
-    /// Opens the call of a known tool at the first key of its arguments, unless that key looks like a
-    /// schema. Opens the call of an unknown tool at the key of the arguments itself.
+    /// Opens the call of a known tool at the first key of its arguments, unless that key looks like
+    /// a schema. Opens the call of an unknown tool at the key of the arguments itself.
     fn key(&mut self, sink: &mut Sink<'_>) {
         let options = sink.options;
         let depth = self.reader.depth();

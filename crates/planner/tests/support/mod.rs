@@ -169,8 +169,8 @@ impl Repository for Tree {
 /// Passes if `calc.py` contains `a + b`.
 pub struct Passes(pub Files);
 
-/// Like [`Passes`], with three failing tests: with `third` two fail, with `half` one. With `hang` the
-/// tests do not end.
+/// Like [`Passes`], with three failing tests: with `third` two fail, with `half` one. With `hang`
+/// the tests do not end.
 struct Grades(Passes);
 
 #[async_trait]
