@@ -31,6 +31,7 @@ use rustix::fs::Access;
 use crate::{
     CleanPath, FileImage, Own, Workspace,
     diff::Diff,
+    events::Events,
     index::Index,
     names::escape,
     place::Stamp,
@@ -147,10 +148,18 @@ impl Inner {
         ] {
             self.repository.update(&file, how, paths.iter().map(PathBuf::as_path))?;
         }
+        if workspace.0.upper.get().is_none() {
+            let events = Arc::new(Events::open(workspace));
+            let _ = self.workspace.0.events.set(Arc::clone(&events));
+            let _ = workspace.0.events.set(events);
+        }
         let lower = lock(&workspace.0.lower).take();
         let extent = lower.as_ref().map_or(Extent::Everything, |lower| Extent::Lower(lower.as_fd()));
         let found = retrying(|| {
             let found = self.workspace.scan_index(extent, &mut index);
+            if let Some(events) = self.workspace.0.events.get() {
+                events.complete();
+            }
             self.add(&file, &index, &found)?;
             Ok(found)
         })?;
@@ -165,7 +174,8 @@ impl Inner {
         let mut index = self.repository.index()?;
         let compared = retrying(|| {
             let _ = fs::remove_file(&small);
-            let mut found = self.workspace.scan_index(Extent::Changes, &mut index);
+            let touched = self.workspace.0.events.get().and_then(|events| events.since_start());
+            let mut found = self.workspace.scan_index(Extent::Changes(touched.as_ref()), &mut index);
             found.changed.retain(|(path, stamp)| self.is_new(&index, path, stamp));
             if found.changed.is_empty() && found.gone.is_empty() {
                 return Ok(None);

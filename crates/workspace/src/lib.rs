@@ -31,6 +31,7 @@ mod commit;
 mod copy;
 mod diff;
 mod digest;
+mod events;
 mod git;
 mod glob;
 mod history;

@@ -14,7 +14,7 @@ use std::{
 use cap_std::{ambient_authority, fs::Dir};
 use rustix::fs::Stat;
 
-use crate::{CleanPath, Digest, Own, snapshot::Snapshot, store::Store};
+use crate::{CleanPath, Digest, Own, events::Events, snapshot::Snapshot, store::Store};
 
 /// Why a workspace could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     pub(crate) upper: OnceLock<PathBuf>,
     /// The lower layer for the first scan, if the upper one was empty.
     pub(crate) lower: Mutex<Option<OwnedFd>>,
+    /// Folders that are watched since the baseline was taken.
+    pub(crate) events: OnceLock<Arc<Events>>,
     /// The folder of which this one is a replica.
     pub(crate) original: Option<PathBuf>,
 }
@@ -111,7 +113,7 @@ impl Workspace {
             let state = rustix::fs::stat(store.dir()).map_err(|e| error(e.into()))?;
             guarded.push((id(&state), "the agent itself"));
         }
-        let (seen, writing, turn, edited_files, snapshot, own, upper, lower) = Default::default();
+        let (seen, writing, turn, edited_files, snapshot, own, upper, lower, events) = Default::default();
         let root = canonical;
         Ok(Self(Arc::new(Inner {
             root,
@@ -126,6 +128,7 @@ impl Workspace {
             own,
             upper,
             lower,
+            events,
             original,
         })))
     }

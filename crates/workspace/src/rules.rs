@@ -14,7 +14,7 @@ use std::{
 
 use ignore::{
     Match,
-    gitignore::{Gitignore, GitignoreBuilder},
+    gitignore::{Gitignore, GitignoreBuilder, gitconfig_excludes_path},
 };
 use rustix::fs::{Mode, OFlags};
 
@@ -75,6 +75,14 @@ impl Rules {
             .or_else(|| inside().find_map(|f| judge(&f.exclude)))
             .or_else(|| judge(&self.user))
             .unwrap_or(false)
+    }
+
+    /// Returns the files outside the tree under `root` that decide what is ignored in it. They need
+    /// not exist.
+    pub(crate) fn outside(&self, root: &Path) -> Vec<PathBuf> {
+        let folders = || root.ancestors().take_while(|folder| folder.starts_with(&self.top));
+        let above = folders().skip(1).map(|folder| folder.join(".gitignore"));
+        above.chain(folders().filter_map(exclude_file)).chain(gitconfig_excludes_path()).collect()
     }
 
     fn folder(&self, path: &Path) -> Arc<Folder> {

@@ -1,7 +1,7 @@
 //! Scans the work tree for files that differ from what is known of them.
 //!
-//! An unchanged file costs one `stat`. Ignored files and folders cost only reading their names. In
-//! an overlay, a folder without changes costs nothing.
+//! An unchanged file costs one `stat`. Ignored files and folders cost only reading their names. A
+//! folder without changes costs nothing where the overlay or the kernel tells which ones changed.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -20,6 +20,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
 
 use crate::{
     CleanPath, Workspace,
+    events::{Events, Touched, within},
     path::is_git,
     place::Stamp,
     root::{id, lock},
@@ -61,11 +62,11 @@ struct Visit<'a, T> {
     path: PathBuf,
     above: Option<Arc<Folder>>,
     known: Option<&'a mut Files<T>>,
-    /// The overlay's upper layer; `None` where it does not report which folders changed.
-    upper: Option<&'a Path>,
+    /// `None` where nothing tells which folders changed.
+    source: Option<Source<'a>>,
 }
 
-/// A subfolder to scan next, and whether the upper layer tells what changed in it.
+/// A subfolder to scan next, and whether the source tells what changed in it.
 type Inner = (PathBuf, Arc<Folder>, bool);
 
 /// Which part of the tree to scan.
@@ -75,9 +76,10 @@ pub(crate) enum Extent<'a> {
     Everything,
     /// The whole tree, read through this folder: the lower layer of an overlay without changes.
     Lower(BorrowedFd<'a>),
-    /// In an overlay, only folders with changes. Correct if what is known was learned after the
-    /// overlay was mounted.
-    Changes,
+    /// Only folders with changes: those in the overlay's upper layer, else the touched ones if they
+    /// are known. Correct if what is known was learned after the overlay was mounted, and since
+    /// when folders count as touched.
+    Changes(Option<&'a Touched>),
 }
 
 impl Workspace {
@@ -93,24 +95,26 @@ impl Workspace {
         let mut left: HashMap<&Path, &mut Files<T>> =
             known.iter_mut().map(|(folder, files)| (folder.as_path(), files)).collect();
         let mut found = Found::default();
-        let (upper, root) = match extent {
+        let (source, root) = match extent {
             Extent::Everything => (None, self.0.dir.as_fd()),
             Extent::Lower(lower) => (None, lower),
-            Extent::Changes => (self.0.upper.get().map(PathBuf::as_path), self.0.dir.as_fd()),
+            Extent::Changes(touched) => (self.source(touched), self.0.dir.as_fd()),
         };
         let known = left.remove(Path::new(""));
-        let mut level = vec![Visit { path: PathBuf::new(), above: None, known, upper }];
+        let mut level = vec![Visit { path: PathBuf::new(), above: None, known, source }];
         while !level.is_empty() {
             let inner = self.visit_all(root, level, &rules, &is_known, &mut found);
-            let visit = |(path, above, in_upper): Inner| {
+            let visit = |(path, above, told): Inner| {
                 let known = left.remove(path.as_path());
-                Visit { path, above: Some(above), known, upper: upper.filter(|_| in_upper) }
+                Visit { path, above: Some(above), known, source: source.filter(|_| told) }
             };
             level = inner.into_iter().map(visit).collect();
         }
         // Known folders that are ignored or gone now.
         for (folder, files) in left {
-            if !found.skipped.is_empty() && folder.ancestors().any(|above| found.skipped.contains(above)) {
+            if source.is_some_and(|source| source.tells_of(folder))
+                && folder.ancestors().any(|above| found.skipped.contains(above))
+            {
                 continue;
             }
             for (name, file) in files {
@@ -123,6 +127,12 @@ impl Workspace {
             }
         }
         found
+    }
+
+    fn source<'a>(&'a self, touched: Option<&'a Touched>) -> Option<Source<'a>> {
+        let events = self.0.events.get().map(Arc::as_ref).zip(touched);
+        let upper = self.0.upper.get().map(|upper| Source::Upper(upper));
+        upper.or(events.map(|(events, touched)| Source::Events(events, touched)))
     }
 
     fn visit_all<T: Send>(
@@ -175,15 +185,15 @@ impl Workspace {
         found: &mut Found,
         names: &mut [MaybeUninit<u8>],
     ) {
-        let Visit { path, above, mut known, upper } = visit;
+        let Visit { path, above, mut known, source } = visit;
         let is_root = above.is_none();
-        let upper = match upper.map(|upper| (upper, change(&upper.join(&path)))) {
-            Some((_, Change::None)) => {
+        let told = match source.map(|source| source.change(&path)) {
+            Some(Change::None) => {
                 found.skipped.insert(path);
                 return;
             }
-            Some((upper, Change::Inside)) => Some(upper),
-            None | Some((_, Change::Replaced)) => None,
+            Some(Change::Inside) => true,
+            None | Some(Change::Replaced) => false,
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let name = if is_root { Path::new(".") } else { &path };
@@ -194,12 +204,16 @@ impl Workspace {
             found.gone.extend(known.iter().flat_map(|known| gone(known)));
             return;
         };
+        let stat = rustix::fs::fstat(&folder);
         if !is_root {
-            let own = rustix::fs::fstat(&folder).map(|stat| id(&stat));
+            let own = stat.map(|stat| id(&stat));
             if own.is_ok_and(|own| self.own().has_id(own) || self.0.guarded.iter().any(|(g, _)| *g == own)) {
                 return;
             }
             found.folders.insert(CleanPath::of(&path));
+        }
+        if let Some(events) = self.0.events.get() {
+            events.add(folder.as_fd(), &path, stat.map_or(0, |stat| stat.st_dev));
         }
         let look = |name: &OsStr| {
             rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| (kind(&stat), stat))
@@ -252,7 +266,7 @@ impl Workspace {
             }
             match (kind, look(&name)) {
                 (FileType::Directory, _) if !self.own().has(&self.0.root, &inside) => {
-                    found.inner.push((inside, Arc::clone(&lists), upper.is_some()));
+                    found.inner.push((inside, Arc::clone(&lists), told));
                 }
                 (FileType::RegularFile | FileType::Symlink, Some((_, stat))) if !is_own(&name, &stat) => {
                     found.changed.push((CleanPath::of(&inside), Stamp::of(&stat)));
@@ -264,10 +278,37 @@ impl Workspace {
     }
 }
 
-/// How a folder of an overlay differs from the lower layer.
+/// What tells which folders changed.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// The upper layer of an overlay.
+    Upper(&'a Path),
+    Events(&'a Events, &'a Touched),
+}
+
+impl Source<'_> {
+    /// Whether it would report a change in this folder.
+    fn tells_of(self, folder: &Path) -> bool {
+        match self {
+            Self::Upper(_) => true,
+            Self::Events(events, _) => events.has(folder),
+        }
+    }
+
+    fn change(self, folder: &Path) -> Change {
+        match self {
+            Self::Upper(upper) => change(&upper.join(folder)),
+            Self::Events(events, _) if !events.has(folder) => Change::Replaced,
+            Self::Events(_, touched) if within(touched, folder) => Change::Inside,
+            Self::Events(..) => Change::None,
+        }
+    }
+}
+
+/// How a folder changed.
 enum Change {
     None,
-    /// Something in it changed; the upper layer holds what.
+    /// Something in it or below it changed, and the source tells where.
     Inside,
     /// It is another folder now: renamed, or created in place of a deleted one.
     Replaced,
@@ -299,5 +340,36 @@ fn each_name(folder: impl AsFd, buffer: &mut [MaybeUninit<u8>], mut report: impl
         if name != "." && name != ".." {
             report(name, entry.file_type());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::Baseline;
+
+    #[test]
+    fn only_touched_folders_are_visited() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        for path in ["a/b", "c/d"] {
+            fs::create_dir_all(root.join(path)).unwrap();
+            fs::write(root.join(path).join("file"), "").unwrap();
+        }
+        let workspace = Workspace::open(&root).unwrap();
+        let _baseline = Baseline::of(&workspace, &folder.path().join("state")).unwrap();
+        let scan = || {
+            let touched = workspace.0.events.get().unwrap().since_last().unwrap();
+            let found = workspace.scan(Extent::Changes(Some(&touched)), &mut Tree::<()>::new(), |(), _| true);
+            let mut skipped: Vec<_> = found.skipped.into_iter().collect();
+            skipped.sort();
+            skipped
+        };
+        assert_eq!(scan(), [Path::new("")]);
+        fs::write(root.join("c/d/file"), "1").unwrap();
+        assert_eq!(scan(), [Path::new("a")]);
+        assert_eq!(scan(), [Path::new("")]);
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     index::Index,
     root::lock,
     rules::small_file,
-    scan::Found,
+    scan::{Extent, Found},
     snapshot::{Content, Difference, Known, Snapshot},
     store::{FileRecord, Record, State},
 };
@@ -30,9 +30,10 @@ pub struct Watch {
 }
 
 impl Workspace {
-    /// Takes a snapshot of the tree before a command. Costs one `stat` per file and the reading of
-    /// files written since the last snapshot; for the first one, of files that differ from git's
-    /// index. Watch one command at a time.
+    /// Takes a snapshot of the tree before a command. Costs one `stat` for each file in a folder
+    /// that changed, or of the whole tree if that is not known, and the reading of files written
+    /// since the last snapshot; for the first one, of files that differ from git's index. Watch
+    /// one command at a time.
     ///
     /// # Errors
     /// If the state folder cannot be written or the tree cannot be read.
@@ -42,7 +43,10 @@ impl Workspace {
         if let Some(store) = &self.0.store {
             match snapshot.as_mut() {
                 None => *snapshot = Some(Snapshot::new(self, store.dir())?),
-                Some(snapshot) => snapshot.update(self, |_| ())?,
+                Some(snapshot) => {
+                    let touched = self.0.events.get().and_then(|events| events.since_last());
+                    snapshot.update(self, Extent::Changes(touched.as_ref()), |_| ())?;
+                }
             }
         }
         let (inside, exclude) = (self.is_inside_a_repository(), self.exclude());
@@ -69,7 +73,13 @@ impl Workspace {
         let (Some(store), Some(snapshot)) = (&self.0.store, snapshot.as_mut()) else { return Ok(None) };
         let folders = snapshot.folders.clone();
         let mut differences = Vec::new();
-        snapshot.update(self, |difference| differences.push(difference))?;
+        let events = self.0.events.get();
+        // The scan finds what happened until now.
+        let _ = events.and_then(|events| events.since_last());
+        snapshot.update(self, Extent::Changes(None), |difference| differences.push(difference))?;
+        if let Some(events) = events {
+            differences.iter().for_each(|difference| events.touch_folder_of(&difference.path));
+        }
         let mut made: Vec<_> = snapshot.folders.difference(&folders).cloned().collect();
         differences.sort_by(|a, b| a.path.cmp(&b.path));
         let mut old: Vec<&mut Known> = differences.iter_mut().filter_map(|d| d.before.as_mut()).collect();

@@ -1,0 +1,233 @@
+//! Knows in which folders something happened since a scan, from the kernel's reports (inotify(7)).
+//!
+//! A scan adds each folder before it reads the names in it, so no later change is missed. The next
+//! scan then visits only folders in which something happened, and the folders above them.
+//!
+//! The kernel does not report a write through a hard link in another folder, and it reports a write
+//! through a memory map only once the file is closed. So the scan after a command, which tells what
+//! the command changed, is always a full one.
+//!
+//! When the reports stop being reliable, watching ends, and all later scans are full ones. That
+//! happens when a folder is renamed, ignore rules change (except those inside the `.git` of a
+//! submodule), reports are lost, or the system allows no more watches.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use rustix::{
+    fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init},
+    io::Errno,
+};
+
+use crate::{CleanPath, Workspace, root::lock};
+
+/// File systems on which every change goes through this kernel, by the magic numbers of statfs(2):
+/// ext2 to ext4, XFS, Btrfs, tmpfs, F2FS, bcachefs, ZFS and overlayfs.
+const LOCAL: [u32; 8] =
+    [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1, 0x794c_7630];
+/// The number of watches that a user may have, for all programs together.
+const SYSTEM_LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
+/// The part of that number that one run may take, so that editors still get theirs.
+const SHARE: usize = 4;
+/// The size of the buffer for reports, in bytes.
+const BUFFER: usize = 16 << 10;
+
+/// What is reported of a folder.
+fn flags() -> WatchFlags {
+    WatchFlags::CREATE
+        | WatchFlags::DELETE
+        | WatchFlags::MOVE
+        | WatchFlags::MODIFY
+        | WatchFlags::CLOSE_WRITE
+        | WatchFlags::ATTRIB
+        | WatchFlags::MOVE_SELF
+        | WatchFlags::ONLYDIR
+}
+
+/// Folders in which something happened, relative to the root.
+pub(crate) type Touched = BTreeSet<PathBuf>;
+
+/// The watched folders of a tree. Watches all folders that a scan visits.
+#[derive(Debug)]
+pub(crate) struct Events(Mutex<Option<Watching>>);
+
+#[derive(Debug)]
+struct Watching {
+    inotify: OwnedFd,
+    device: u64,
+    limit: usize,
+    folders: HashMap<i32, PathBuf>,
+    numbers: HashMap<PathBuf, i32>,
+    /// Folders outside the tree, with the names in them that decide what is ignored in the tree.
+    rules: Vec<(i32, Vec<u8>)>,
+    /// Since [`Events::open`].
+    since_start: Touched,
+    /// Since the last call of [`Events::since_last`].
+    since_last: Touched,
+    /// Whether the first scan has ended. A folder that is added later is new, or was.
+    complete: bool,
+}
+
+impl Events {
+    /// Starts to watch a tree, as yet without folders. Watches nothing if the root's file system
+    /// can change without this kernel.
+    pub(crate) fn open(tree: &Workspace) -> Self {
+        Self(Mutex::new(Watching::open(tree).ok().flatten()))
+    }
+
+    /// Watches a folder on this device from now on, unless it is watched already.
+    pub(crate) fn add(&self, folder: BorrowedFd<'_>, path: &Path, device: u64) {
+        let mut watching = lock(&self.0);
+        watching.take_if(|watching| !watching.add(folder, path, device));
+    }
+
+    /// Ends the first scan: folders that are added from now on count as touched.
+    pub(crate) fn complete(&self) {
+        if let Some(watching) = lock(&self.0).as_mut() {
+            watching.complete = true;
+        }
+    }
+
+    /// Whether a folder is watched.
+    pub(crate) fn has(&self, folder: &Path) -> bool {
+        lock(&self.0).as_ref().is_some_and(|watching| watching.numbers.contains_key(folder))
+    }
+
+    /// The folders touched since the start; `None` if that is not known.
+    pub(crate) fn since_start(&self) -> Option<Touched> {
+        let mut watching = lock(&self.0);
+        watching.take_if(|watching| !watching.read());
+        watching.as_ref().map(|watching| watching.since_start.clone())
+    }
+
+    /// The folders touched since the last call; `None` if that is not known.
+    pub(crate) fn since_last(&self) -> Option<Touched> {
+        let mut watching = lock(&self.0);
+        watching.take_if(|watching| !watching.read());
+        watching.as_mut().map(|watching| std::mem::take(&mut watching.since_last))
+    }
+
+    /// Adds the folder of a file that changed, in case the kernel did not report it.
+    pub(crate) fn touch_folder_of(&self, path: &CleanPath) {
+        let folder = AsRef::<Path>::as_ref(path).parent();
+        if let Some((watching, folder)) = lock(&self.0).as_mut().zip(folder) {
+            watching.since_start.insert(folder.to_owned());
+        }
+    }
+}
+
+impl Watching {
+    fn open(tree: &Workspace) -> rustix::io::Result<Option<Self>> {
+        let root = tree.0.dir.as_fd();
+        if !LOCAL.contains(&(rustix::fs::fstatfs(root)?.f_type as u32)) {
+            return Ok(None);
+        }
+        let limit = std::fs::read_to_string(SYSTEM_LIMIT).ok().and_then(|text| text.trim().parse().ok());
+        let limit = limit.map_or(0, |limit: usize| limit / SHARE);
+        let device = rustix::fs::fstat(root)?.st_dev;
+        let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let mut rules = Vec::new();
+        for list in tree.rules(false).outside(tree.root()) {
+            // The nearest folder that exists, and what would appear in it.
+            let places = list.ancestors().filter_map(|path| Some((path.parent()?, path.file_name()?)));
+            let Some((folder, name)) = places.into_iter().find(|(folder, _)| folder.is_dir()) else {
+                continue;
+            };
+            rules.push((add_watch(&inotify, folder, flags())?, name.as_bytes().to_vec()));
+        }
+        let (folders, numbers, since_start, since_last, complete) = Default::default();
+        Ok(Some(Self { inotify, device, limit, folders, numbers, rules, since_start, since_last, complete }))
+    }
+
+    /// Returns `false` if the folder cannot be watched.
+    fn add(&mut self, folder: BorrowedFd<'_>, path: &Path, device: u64) -> bool {
+        if self.numbers.contains_key(path) {
+            return true;
+        }
+        if device != self.device || self.folders.len() >= self.limit {
+            return false;
+        }
+        // A path could lead to another folder by now.
+        let opened = format!("/proc/self/fd/{}", folder.as_raw_fd());
+        let Ok(number) = add_watch(&self.inotify, opened, flags()) else { return false };
+        self.numbers.insert(path.to_owned(), number);
+        if self.complete {
+            self.touch(path);
+        }
+        // The same folder at two paths: a bind mount.
+        self.folders.insert(number, path.to_owned()).is_none()
+    }
+
+    fn touch(&mut self, folder: &Path) {
+        self.since_start.insert(folder.to_owned());
+        self.since_last.insert(folder.to_owned());
+    }
+
+    /// Reads the pending reports. Returns `false` if they are not reliable any more.
+    fn read(&mut self) -> bool {
+        let mut buffer = [MaybeUninit::uninit(); BUFFER];
+        let mut reader = Reader::new(&self.inotify, &mut buffer);
+        loop {
+            let event = match reader.next() {
+                Ok(event) => event,
+                Err(Errno::WOULDBLOCK) => return true,
+                Err(Errno::INTR) => continue,
+                Err(_) => return false,
+            };
+            let number = event.wd();
+            let name = event.file_name().map_or(&b""[..], std::ffi::CStr::to_bytes);
+            let lost = ReadFlags::QUEUE_OVERFLOW | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT;
+            // What is ignored in the tree may be different now.
+            let rules = matches!(name, b".gitignore" | b".git")
+                || self.rules.iter().any(|(folder, list)| *folder == number && list == name);
+            if rules || event.events().intersects(lost) {
+                return false;
+            }
+            if event.events().contains(ReadFlags::IGNORED) {
+                // The folder is gone.
+                if let Some(path) = self.folders.remove(&number) {
+                    self.numbers.remove(&path);
+                }
+            } else if let Some(path) = self.folders.get(&number) {
+                // Not `touch`, because the reader borrows from `self`.
+                self.since_start.insert(path.clone());
+                self.since_last.insert(path.clone());
+            }
+        }
+    }
+}
+
+/// Whether something happened in this folder or below it.
+pub(crate) fn within(touched: &Touched, folder: &Path) -> bool {
+    touched.range(folder.to_owned()..).next().is_some_and(|first| first.starts_with(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_contains_what_is_below_it_but_not_its_neighbors() {
+        let touched: Touched = ["a/b", "c-d", "e"].map(PathBuf::from).into();
+        for (folder, expected) in [
+            ("", true),
+            ("a", true),
+            ("a/b", true),
+            ("a/b/c", false),
+            ("c", false),
+            ("e", true),
+            ("f", false),
+        ] {
+            assert_eq!(within(&touched, Path::new(folder)), expected, "{folder}");
+        }
+        assert!(!within(&Touched::new(), Path::new("")));
+    }
+}
