@@ -147,6 +147,11 @@ impl planner::Repository for Tree {
         Ok(())
     }
 
+    fn last_record(&self) -> Result<u64, String> {
+        let history = History::open(&self.state).map_err(|e| e.to_string())?;
+        Ok(history.records().last().map_or(0, |last| last.id))
+    }
+
     fn revert_from(&self, record: u64) -> Result<Option<u64>, String> {
         let history = History::open(&self.state).map_err(|e| e.to_string())?;
         let changes = history.since(record).map_err(|e| e.to_string())?;

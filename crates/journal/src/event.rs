@@ -347,8 +347,9 @@ pub enum Event {
         /// Lines added and removed.
         lines: u64,
     },
-    /// Changes were reverted: the changes of a try, so that the next one can start over, or all
-    /// records since the best try was reverted, to restore that try.
+    /// Changes were reverted: the changes of a try, so that the next one can start over; all records
+    /// since the best try was reverted, to restore that try; or, when the run was stopped, a
+    /// candidate that was not verified yet. A resumed run reverts the revert.
     Reverted {
         /// The turn.
         turn: u32,

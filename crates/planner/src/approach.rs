@@ -6,8 +6,7 @@
 //! first attempt is exactly the plain request that `scripts/floor` measures. If it fails, the
 //! places where the model was unsure are tried ([`crate::branches`]). Then the same request is sent
 //! again at a higher temperature, or with the files that a branch has improved. A change stays only
-//! if more tests pass with it, so the tree does not end up worse than before, unless the run is
-//! stopped while a candidate is verified.
+//! if more tests pass with it, so the tree does not end up worse than before.
 //!
 //! Pure: outcomes go in, and the next move comes out.
 

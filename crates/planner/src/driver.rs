@@ -122,6 +122,8 @@ pub(crate) struct Driver<'a> {
     pub(crate) start: u64,
     /// Whether anything may have changed without the machine knowing.
     pub(crate) unsettled: bool,
+    /// The first record of a candidate that is not verified yet.
+    pub(crate) candidate: Option<u64>,
     /// Bytes and number of complete calls per tool, to estimate the length of a refused call.
     pub(crate) call_sizes: HashMap<String, (usize, usize)>,
 }
@@ -170,6 +172,7 @@ impl<'a> Driver<'a> {
             usual_check: past.iter().filter_map(|record| usual(&record.event)).max(),
             start: 0,
             unsettled: false,
+            candidate: None,
             call_sizes: HashMap::new(),
         }
     }
@@ -209,12 +212,16 @@ impl<'a> Driver<'a> {
 
     /// Works until the run ends, and reports how it ended.
     async fn drive(mut self, started: Result<(Machine, Step), Stop>) -> Result<Report, Error> {
-        let ended = match started {
-            Ok((mut machine, step)) => match self.work(&mut machine, step).await {
-                Err(Stop::Ended(ending, message)) => self.stop_try(&machine, ending, message).await,
-                ended => ended,
-            },
-            Err(stop) => Err(stop),
+        let (machine, ended) = match started {
+            Ok((mut machine, step)) => {
+                let ended = self.work(&mut machine, step).await;
+                (Some(machine), ended)
+            }
+            Err(stop) => (None, Err(stop)),
+        };
+        let ended = match ended {
+            Err(Stop::Ended(ending, message)) => self.leave(machine.as_ref(), ending, message).await,
+            ended => ended,
         };
         let (ending, message) = match ended {
             Ok(end) => end,
@@ -414,6 +421,9 @@ impl<'a> Driver<'a> {
             return Err(refused(format!("cannot write {path}: no tool writes whole files")));
         };
         self.journal.append(Event::Guard { message })?;
+        if self.candidate.is_none() && why != WriteReason::Restore {
+            self.candidate = Some(self.on_tree(|tree| tree.last_record()).await.map_err(refused)? + 1);
+        }
         let mut calls = CallQueue::new(Arc::clone(&self.tools));
         calls.queue(ReadyCall {
             call: OWN_CALL,
@@ -429,6 +439,7 @@ impl<'a> Driver<'a> {
         self.record_result(finished, &mut turn).await?;
         if let Some(result) = turn.results.first().filter(|r| r.outcome.status != Status::Ok) {
             if why != WriteReason::Restore {
+                self.candidate = None;
                 return Ok(Input::Refused);
             }
             return Err(refused(format!("cannot write {path}: {}", result.outcome.text)));

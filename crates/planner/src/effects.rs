@@ -26,7 +26,9 @@ impl Driver<'_> {
     /// tests did before.
     pub(crate) async fn check_candidate(&mut self) -> Result<Check, Stop> {
         let limit = self.usual_check.map(|usual| (usual * SLOWER).max(LEAST_LIMIT));
-        self.check_within(limit).await
+        let check = self.check_within(limit).await?;
+        self.candidate = None;
+        Ok(check)
     }
 
     async fn check_within(&mut self, limit: Option<Duration>) -> Result<Check, Stop> {
@@ -104,25 +106,28 @@ impl Driver<'_> {
         Ok(record)
     }
 
-    /// Keeps the best try so far if a budget or the server ends the run in the middle of another
-    /// one. A resumed run continues with the stopped try.
-    pub(crate) async fn stop_try(
+    /// Reverts what nobody should find in the tree after the run was stopped: a candidate that is not
+    /// verified yet, and a try that is worse than an earlier one. A resumed run restores it and
+    /// continues.
+    pub(crate) async fn leave(
         &mut self,
-        machine: &Machine,
+        machine: Option<&Machine>,
         ending: Ending,
         message: String,
     ) -> Result<(Ending, String), Stop> {
-        let known = if self.unsettled { None } else { machine.counts() };
-        let stopped = machine.tries.stop(known);
-        let Some((from, kept)) =
-            stopped.filter(|_| matches!(ending, Ending::Budget { .. } | Ending::Unavailable))
-        else {
-            return Ok((ending, message));
+        let at_a_limit = matches!(ending, Ending::Budget { .. } | Ending::Unavailable);
+        let known = |machine: &Machine| if self.unsettled { None } else { machine.counts() };
+        let try_ended = machine.filter(|_| at_a_limit).and_then(|m| m.tries.stop(known(m)));
+        let candidate = self.candidate.take().filter(|_| at_a_limit || ending == Ending::Interrupted);
+        let (from, left) = match (try_ended, candidate) {
+            (Some(stopped), _) => stopped,
+            (None, Some(from)) => (Some(from), "a candidate that was not verified yet was reverted".into()),
+            (None, None) => return Ok((ending, message)),
         };
         self.after_command().await?;
         self.revert_from(from).await?;
         let message = if matches!(ending, Ending::Budget { .. }) { ending.label().into() } else { message };
-        Ok((ending, format!("{message}; {kept}")))
+        Ok((ending, format!("{message}; {left}")))
     }
 
     /// Runs all queued calls.

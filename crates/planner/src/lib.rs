@@ -158,6 +158,13 @@ pub trait Repository: Send + Sync {
     fn after_command(&self) -> Result<Option<u64>, String> {
         Ok(None)
     }
+    /// The number of the last record in the history; 0 if there is none.
+    ///
+    /// # Errors
+    /// If the history cannot be read.
+    fn last_record(&self) -> Result<u64, String> {
+        Ok(0)
+    }
     /// Rolls back the edits of a turn after the first `done`, because the run was interrupted
     /// before it journaled them.
     ///

@@ -83,6 +83,30 @@ async fn a_whole_file_run_resumed_after_any_event_ends_the_same() {
 }
 
 #[tokio::test]
+async fn a_candidate_is_reverted_when_the_run_stops_and_verified_when_it_resumes() {
+    let replies = || vec![unchanged_and_unsure(&[(" *", -0.8), (" +", -1.0)]), says(" b"), says(" b")];
+    let mut begin = world_with_branches();
+    begin.interrupted_at = Some("a * b");
+    let original = begin.files.lock().unwrap().clone();
+    let mut ran = begin.run("t", replies()).await;
+    let mut past = Vec::new();
+    for stopped_again in [true, false] {
+        assert_eq!((&ran.report.ending, &ran.files), (&Ending::Interrupted, &original));
+        assert!(ran.report.message.ends_with("not verified yet was reverted"), "{}", ran.report.message);
+        past.extend(ran.records);
+        let mut world = world_with_branches();
+        *world.files.lock().unwrap() = ran.files;
+        *world.changes.lock().unwrap() = ran.changes.lock().unwrap().clone();
+        world.original = original.clone();
+        world.interrupted_at = stopped_again.then_some("a * b");
+        ran = world.resume("t", vec![says(" b")], &past).await;
+    }
+    assert_eq!(ran.report.ending, Ending::Verified, "{}", ran.report.message);
+    assert!(ran.states.iter().any(|files| files["calc.py"].contains("a * b")), "it is verified after all");
+    assert!(ran.files["calc.py"].contains("a + b"));
+}
+
+#[tokio::test]
 async fn a_candidate_that_cannot_be_written_is_skipped_also_by_a_resumed_run() {
     let replies = || vec![unchanged_and_unsure(&[(" refuse", -0.8), (" +", -1.0)]), says("(b)"), says(" b")];
     let whole = ends_the_same_from_every_prefix(world_with_branches, replies).await;

@@ -139,9 +139,9 @@ impl<'a> History<'a> {
         Some(found)
     }
 
-    /// The record to revert first, if the run was stopped in the middle of a try and kept an
-    /// earlier one. Reverting it restores the stopped try, which now continues.
-    pub(crate) fn stopped_try(&self) -> Option<u64> {
+    /// The record to revert first, if a candidate or a try was reverted because the run was stopped.
+    /// Reverting it restores the candidate or the try, which now continues.
+    pub(crate) fn left(&self) -> Option<u64> {
         let (mut ended, mut stopped) = (false, None);
         for event in &self.events {
             match event {

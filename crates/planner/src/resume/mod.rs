@@ -35,9 +35,10 @@ impl Driver<'_> {
         plan.settings.limits = job.settings.limits;
         let mut machine = machine(plan, history.baseline.clone())?;
         self.start = history.start;
-        if let Some(record) = history.stopped_try() {
-            self.revert_from(Some(record)).await?;
-        }
+        let restored = match history.left() {
+            Some(record) => self.revert_from(Some(record)).await?,
+            None => None,
+        };
         self.dirty = history.dirty;
         self.checked = history.checked();
         let mut step = machine.open();
@@ -83,6 +84,7 @@ impl Driver<'_> {
                         OwnWrite::Written if why == WriteReason::Try => {
                             drop_recorded(&mut machine, &history)?;
                             self.journal_log(&mut machine)?;
+                            self.candidate = restored;
                             let check = Some(self.check_candidate().await?);
                             let step = machine.next(Input::Written { file: focus, check });
                             return Ok((machine, step));

@@ -153,6 +153,10 @@ impl Repository for Tree {
         }
     }
 
+    fn last_record(&self) -> Result<u64, String> {
+        Ok(self.changes.lock().unwrap().len() as u64)
+    }
+
     fn changed_lines(&self) -> u64 {
         let (before, now) = (self.before.lock().unwrap(), self.files.lock().unwrap());
         let changed = now.iter().filter(|(path, text)| before.get(*path) != Some(text));
@@ -209,6 +213,28 @@ impl Verifier for Passes {
             facts: serde_json::json!({ "passed": passing, "failed": u64::from(!passed) }),
             ms: 1,
         })
+    }
+}
+
+/// Interrupts the run, and never ends, if `calc.py` contains the text.
+struct Interrupts {
+    text: &'static str,
+    passes: Passes,
+    interrupt: tokio::sync::watch::Sender<bool>,
+}
+
+#[async_trait]
+impl Verifier for Interrupts {
+    fn command(&self) -> String {
+        self.passes.command()
+    }
+
+    async fn verify(&self, limit: Option<Duration>) -> Result<Check, String> {
+        if self.passes.0.lock().unwrap()["calc.py"].contains(self.text) {
+            self.interrupt.send_replace(true);
+            std::future::pending().await
+        }
+        self.passes.verify(limit).await
     }
 }
 
@@ -337,6 +363,8 @@ pub struct World {
     pub commands: bool,
     /// Whether the verification is [`Grades`].
     pub graded: bool,
+    /// The text in `calc.py` at which the user interrupts the verification.
+    pub interrupted_at: Option<&'static str>,
     pub settings: Settings,
     pub identity: Identity,
     pub verified: bool,
@@ -375,6 +403,7 @@ pub fn world() -> World {
         changes: Changes::default(),
         commands: false,
         graded: false,
+        interrupted_at: None,
         settings: Settings { approach: planner::Approach::Tools, ..Settings::default() },
         identity: Identity {
             server: "script".into(),
@@ -471,7 +500,11 @@ impl World {
             }),
             verifier: self.verified.then(|| -> Arc<dyn Verifier> {
                 let passes = Passes(Arc::clone(&self.files));
-                if self.graded { Arc::new(Grades(passes)) } else { Arc::new(passes) }
+                match self.interrupted_at {
+                    Some(text) => Arc::new(Interrupts { text, passes, interrupt: self.interrupt.clone() }),
+                    None if self.graded => Arc::new(Grades(passes)),
+                    None => Arc::new(passes),
+                }
             }),
             inbox: self.inbox,
             interrupt: self.interrupt.subscribe(),
