@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use engine::{Embedded, Options};
 use futures_util::StreamExt;
+use models::profile::Profiles;
 use models::{Answer, Delta, Error, Message, Model, Request, Role, Think, Usage, collect};
 
 /// A model file in its own temporary folder.
@@ -29,6 +30,7 @@ impl Fixture {
             window: Some(4096),
             gpu_layers: 0,
             think: Think::Auto,
+            profiles: Profiles::default(),
             cache: None,
             trial: Vec::new(),
         }
@@ -325,6 +327,7 @@ async fn open_error(file: &Path) -> String {
         window: None,
         gpu_layers: 0,
         think: Think::Auto,
+        profiles: Profiles::default(),
         cache: None,
         trial: Vec::new(),
     };
