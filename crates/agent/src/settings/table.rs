@@ -83,7 +83,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .flag(Flag::Value("T"))
         .help(
             "Set the sampling temperature of the first attempt; retries vary it if the model repeats \
-             itself [default: the model's profile, mostly 0]",
+             itself [default: from the model's profile, usually 0]",
         ),
     // Answers and thinking are paid for by the token.
     Definition::new("max_answer_tokens", Kind::Whole(64, 1_000_000), Trust::RepositoryMayLower, Group::Model)

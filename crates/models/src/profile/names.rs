@@ -1,7 +1,7 @@
 //! Names of models: the same model has other names in Ollama, on Hugging Face and as a file.
 
 /// Words that say nothing about the model.
-const NOISE: [&str; 4] = ["gguf", "instruct", "latest", "chat"];
+const NOISE: [&str; 3] = ["gguf", "instruct", "latest"];
 
 /// The words of a name in lower case, without the organization, the file extension, the
 /// quantization and what follows it.
