@@ -23,13 +23,18 @@ value = 8192
 server = 'ollama'
 ";
 
-/// Runs the agent until the task is solved. Returns the first chat request.
+/// Runs the agent with the model of the profile until the task is solved. Returns the first chat
+/// request.
 fn first_request(world: &World, flags: &[&str]) -> Value {
+    first_request_to("deepseek-coder:6.7b", world, flags)
+}
+
+fn first_request_to(model: &str, world: &World, flags: &[&str]) -> Value {
     let server = Server::start();
     let patch = "--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n }\n";
     server.enqueue(Reply::text(call("apply_patch", json!({ "patch": patch }))));
     server.enqueue(Reply::text(call("finish", json!({}))));
-    let args = [&["run", "--dry-run", "--model", "deepseek-coder:6.7b"], flags, &["Repair add.sh."]].concat();
+    let args = [&["run", "--dry-run", "--model", model], flags, &["Repair add.sh."]].concat();
     let output = world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     server.chats()[0].json.clone()
@@ -70,6 +75,18 @@ fn the_users_profile_decides_how_a_model_is_asked_and_flags_override_it() {
     let request = first_request(&world, &[]);
     assert!(editing_tool(&request).is_some(), "settings override profiles too");
     assert!((request["options"]["temperature"].as_f64().unwrap() - 0.7).abs() < 1e-6, "{request:#}");
+}
+
+#[test]
+fn a_model_that_thinks_gets_the_temperature_for_thinking_unless_a_flag_sets_it() {
+    let world = World::with_a_bug();
+    let sent = |flags: &[&str]| {
+        let request = first_request_to("deepseek-r1:8b", &world, flags);
+        request["options"]["temperature"].as_f64().unwrap()
+    };
+    assert!((sent(&[]) - 0.6).abs() < 1e-6);
+    assert!((sent(&["--temperature", "0"])).abs() < 1e-6);
+    assert!((sent(&["--think=off"])).abs() < 1e-6);
 }
 
 #[test]

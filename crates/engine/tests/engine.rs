@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use engine::{Embedded, Options};
 use futures_util::StreamExt;
-use models::profile::Profiles;
+use models::profile::{File, Profiles};
 use models::{Answer, Delta, Error, Message, Model, Request, Role, Think, Usage, collect};
 
 /// A model file in its own temporary folder.
@@ -225,6 +225,17 @@ async fn simultaneous_answers_are_the_same_as_sequential_ones() {
     let together = futures_util::future::join_all(talks.iter().map(|talk| ask(&model, talk))).await;
     let texts: Vec<String> = together.into_iter().map(|answer| answer.text).collect();
     assert_eq!(texts, alone);
+}
+
+#[tokio::test]
+async fn a_profile_sets_the_window_unless_the_user_asked_for_one() {
+    let fixture = Fixture::new();
+    let file = File::parse("mine.toml", "names = ['tiny']\n[[window]]\nvalue = 1024\nserver = 'embedded'");
+    let profiles = Profiles::with(vec![file.unwrap()]);
+    for (window, opened) in [(None, 1024), (Some(2048), 2048)] {
+        let options = Options { window, profiles: profiles.clone(), ..fixture.options() };
+        assert_eq!(Embedded::open(options).await.unwrap().identity().window, Some(opened));
+    }
 }
 
 #[tokio::test]
