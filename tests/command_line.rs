@@ -86,7 +86,8 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --gpu-layers <N>                Run this many layers of an embedded model on a GPU, if the
                                           engine was built for one [default: 0]
           --temperature <T>               Set the sampling temperature of the first attempt; retries
-                                          vary it if the model repeats itself [default: 0]
+                                          vary it if the model repeats itself [default: from the model's
+                                          profile, usually 0]
           --max-answer-tokens <TOKENS>    Limit each answer, thinking included [default: 4096]
           --think[=<LEVEL>]               Turn thinking on or off, or set its effort [default: auto]
                                           [possible values: auto, on, off, low, medium, high]
@@ -95,11 +96,12 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --verify <CMD>          Run this command to decide whether the task is done [default: the
                                   detected test command]
           --approach <HOW>        Let the model call tools, or show it files and ask for them whole;
-                                  auto: by the size of the model [default: auto] [possible values: auto,
-                                  tools, whole-file]
+                                  auto: as the model's profile says [default: auto] [possible values:
+                                  auto, tools, whole-file]
           --edit-format <FORMAT>  Tell the model to write edits in this format; every format is
-                                  understood. auto: edits [default: auto] [possible values: auto, edits,
-                                  unified, envelope, search-replace, whole-file]
+                                  understood. auto: as the model's profile says [default: auto]
+                                  [possible values: auto, edits, unified, envelope, search-replace,
+                                  whole-file]
           --cut <WHEN>            Stop reading an answer after its first call, or read on for more;
                                   auto: first for local models [default: auto] [possible values: auto,
                                   first, read-on]

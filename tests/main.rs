@@ -23,6 +23,7 @@ mod model_files;
 mod models;
 mod own_files;
 mod patch;
+mod profiles;
 mod replay;
 mod replay_differences;
 mod resume;

@@ -83,6 +83,13 @@ impl World {
         fs::write(folder.join("config.toml"), text).unwrap();
     }
 
+    /// Writes a file in the user's folder of model profiles.
+    pub(crate) fn write_user_profile(&self, name: &str, text: &str) {
+        let folder = self.home().join(".config/agent/profiles");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(name), text).unwrap();
+    }
+
     /// A command in the repository with only `PATH` from the outer environment.
     pub(crate) fn program(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());

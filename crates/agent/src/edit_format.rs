@@ -7,37 +7,24 @@ use tool_apply_patch::{ApplyPatch, EditFormat};
 
 use crate::settings::Settings;
 
-/// The format if none is set. It did best where formats were measured.
+/// The format if there is no model.
 const DEFAULT: &str = "edits";
-/// The model that `scripts/bench-edit-formats` has measured; `scripts/bench-edit-formats.md` has
-/// the tables.
-const MEASURED: &str = "qwen2.5-coder-1.5b";
 
-/// Returns the name of the format to ask for.
-fn name(settings: &Settings) -> &str {
-    if settings.edit_format == "auto" { DEFAULT } else { &settings.edit_format }
-}
-
-/// Describes the editing tool in the format that is set.
-pub(crate) fn describe(settings: &Settings, tools: &mut Registry) {
-    if let Some(format) = EditFormat::named(name(settings)) {
+/// Describes the editing tool in the format that is set, or else in the one that suits the model.
+pub(crate) fn describe(settings: &Settings, model: &Identity, tools: &mut Registry) {
+    let name = match settings.edit_format.as_str() {
+        "auto" => model.edit_format.as_deref().unwrap_or(DEFAULT),
+        set => set,
+    };
+    if let Some(format) = EditFormat::named(name) {
         tools.describe(ApplyPatch::NAME, format.description(), format.schema());
     }
 }
 
-/// Says which format a model is asked for, and why, for `agent doctor`.
-pub(crate) fn explain(settings: &Settings, model: &Identity) -> String {
-    let measured = model.model.to_lowercase().replace(':', "-").contains(MEASURED);
-    let why = match (settings.edit_format.as_str(), measured) {
-        ("auto", true) => "solved 4 of 12 tasks with this model, other formats 0 to 2",
-        ("auto", false) => "default; not measured with this model",
-        _ => "set by edit_format",
-    };
-    format!("{} ({why})", name(settings))
-}
-
 #[cfg(test)]
 mod tests {
+    use models::profile::{About, EDIT_FORMATS, Profiles};
+
     use super::*;
     use crate::settings::{Kind, definition};
 
@@ -50,17 +37,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_measured_model_is_said_to_be_measured() {
-        let mut settings =
-            crate::layers::resolve(&[], &Default::default(), None).unwrap().settings().unwrap();
-        let identity = models::replay::Replay::identity_named;
-        for name in ["qwen2.5-coder:1.5b", "Org/Qwen2.5-Coder-1.5B-Instruct-GGUF"] {
-            assert!(explain(&settings, &identity(name)).starts_with("edits (solved 4"), "{name}");
-        }
-        for name in ["qwen2.5-coder:7b", "deepseek-coder:6.7b"] {
-            assert_eq!(explain(&settings, &identity(name)), "edits (default; not measured with this model)");
-        }
-        settings.edit_format = "unified".into();
-        assert_eq!(explain(&settings, &identity("qwen2.5-coder:1.5b")), "unified (set by edit_format)");
+    fn a_profile_has_every_format_and_the_default_is_that_of_unknown_models() {
+        assert_eq!(EDIT_FORMATS, EditFormat::ALL.map(|(name, _)| name));
+        let about = About { name: "unknown", parameters_b: None, server: "" };
+        let profile = Profiles::default().resolve(about);
+        assert_eq!(profile.edit_format.unwrap().value, DEFAULT);
     }
 }

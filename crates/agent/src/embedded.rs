@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use engine::{Embedded, Options};
 use model_files::{Cached, OllamaStore, Store};
 use models::choose::{Chosen, InProcess, Surroundings};
+use models::profile::Profiles;
 use models::{Error, Think};
 
 use crate::console;
@@ -67,6 +68,7 @@ pub(crate) fn trial(file: Option<OsString>) -> ExitCode {
         window: Some(512),
         gpu_layers: 0,
         think: Think::Auto,
+        profiles: Profiles::default(),
         cache: None,
         trial: Vec::new(),
     };
@@ -104,6 +106,7 @@ impl InProcess for Files {
             window: around.window,
             gpu_layers: self.gpu_layers,
             think: around.think,
+            profiles: around.profiles.clone(),
             cache: self.cache.clone(),
             trial: trial_command(),
             file: file.clone(),

@@ -70,6 +70,11 @@ impl Environment {
         Some(self.folder("XDG_CONFIG_HOME", ".config")?.join("agent").join("config.toml"))
     }
 
+    /// The folder of the user's model profiles.
+    pub(crate) fn profiles_dir(&self) -> Option<PathBuf> {
+        Some(self.user_file()?.with_file_name("profiles"))
+    }
+
     /// The default folder for sessions, if `AGENT_STATE_DIR` is not set.
     pub(crate) fn state_dir(&self) -> Option<PathBuf> {
         Some(self.folder("XDG_STATE_HOME", ".local/state")?.join("agent"))
@@ -229,7 +234,8 @@ fn merged(file: &Value, flags: &Value) -> Value {
     all.iter().enumerate().filter(last).map(|(_, (text, _))| *text).collect()
 }
 
-fn read_file(path: &Path) -> Result<Option<String>> {
+/// Reads a small file; `None` if it does not exist.
+pub(crate) fn read_file(path: &Path) -> Result<Option<String>> {
     let say =
         |e: &dyn fmt::Display| Failure::misuse(format!("cannot read settings from {}: {e}", path.display()));
     let metadata = match std::fs::metadata(path) {

@@ -19,6 +19,7 @@ mod masking;
 mod model;
 mod model_store;
 mod pager;
+mod profiles;
 mod progress;
 mod recovery;
 mod render;

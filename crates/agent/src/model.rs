@@ -11,6 +11,7 @@ use ::replay::Bundle;
 use journal::{Event, Record};
 use models::choose::{self, Choice, Chosen, InProcess, Surroundings};
 use models::ollama::{Server, full_name};
+use models::profile::{About, Profiles};
 use models::replay::{Replay, Turn};
 use models::{Access, Error, Memory, Model, Notices, Proxy, Secret, Think, Usage, host};
 use planner::Approach;
@@ -21,6 +22,7 @@ use crate::embedded::Files;
 use crate::exit::{Failure, Result};
 use crate::first_run;
 use crate::layers::Environment;
+use crate::profiles;
 use crate::progress;
 use crate::sanitize;
 use crate::settings::Settings;
@@ -52,6 +54,7 @@ pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
         base_url: settings.base_url.clone().or(fallback),
         window: settings.num_ctx.map(u64::from),
         think: Think::from_str(&settings.think).unwrap_or_default(),
+        profiles: profiles::load(&Environment::new(std::env::vars_os()))?,
         access: access(settings)?,
         preload: true,
         in_process: in_process(settings),
@@ -284,6 +287,8 @@ fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
             Event::Model(m) => {
                 (identity.model, identity.window, identity.thinking) =
                     (m.model.clone(), m.window, m.thinking);
+                let about = About { name: &m.model, parameters_b: m.parameters_b, server: &m.server };
+                Profiles::default().resolve(about).describe(&mut identity);
                 // The recorded answers fit the recorded approach.
                 identity.prefers_whole_files = m.approach == Approach::WholeFile.name();
             }

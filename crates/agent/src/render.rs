@@ -415,6 +415,7 @@ mod tests {
                 parameters_b: None,
                 local: None,
                 price: None,
+                edit_format: None,
             }),
             Event::Thinking { turn: 1, text: "\nhm".into() },
             Event::Thinking { turn: 1, text: "m\x1b[2J".into() },

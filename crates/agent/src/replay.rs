@@ -86,7 +86,7 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     if runs_commands && !recording.plan_only() {
         Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;
     }
-    edit_format::describe(&settings, &mut toolbox.registry);
+    edit_format::describe(&settings, &recording.identity, &mut toolbox.registry);
     let real = Tests::verifier(toolbox.tests, &secrets).filter(|_| runs_commands);
     let verifier = ReplayedChecks { stage: Arc::clone(&stage), real };
     let verified = recording.plan["has_verifier"] == true;

@@ -242,7 +242,7 @@ async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Jou
             (chosen, toolbox?, (None, Some(copy)), report?)
         }
     };
-    edit_format::describe(settings, &mut toolbox.registry);
+    edit_format::describe(settings, &chosen.model.identity(), &mut toolbox.registry);
     if let Some(overlay) = &mut dry_tree.0 {
         toolbox.workspace.overlays(&dry_tree::layers(folder).join("upper"), overlay.take_lower());
     }

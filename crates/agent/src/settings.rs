@@ -38,7 +38,7 @@ pub(crate) struct Settings {
     pub(crate) pull: bool,
     pub(crate) num_ctx: Option<u32>,
     pub(crate) gpu_layers: u32,
-    pub(crate) temperature: f32,
+    pub(crate) temperature: Option<f32>,
     pub(crate) max_answer_tokens: u32,
     pub(crate) think: String,
     pub(crate) verify: Option<String>,

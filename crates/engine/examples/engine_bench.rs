@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use engine::{Embedded, Options};
 use futures_util::StreamExt;
+use models::profile::Profiles;
 use models::{Delta, Message, Model, Request, Role, Think, Usage};
 
 type Failure = Box<dyn std::error::Error>;
@@ -56,6 +57,7 @@ async fn main() -> Result<(), Failure> {
         window: Some(8192),
         gpu_layers: 0,
         think: Think::Auto,
+        profiles: Profiles::default(),
         cache,
         trial: Vec::new(),
     };

@@ -12,7 +12,8 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 use model_files::gguf;
-use models::{Error, Identity, Think, prefers_whole_files};
+use models::profile::{About, Profile, Profiles};
+use models::{Error, Identity, Think};
 use tokio::sync::oneshot;
 
 use crate::cache::{Cache, SEQUENCES};
@@ -36,19 +37,24 @@ pub fn close() {
     }
 }
 
+/// Its name in [`Identity::server`].
+const SERVER: &str = "embedded";
+
 /// How to open a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// The GGUF file.
     pub file: PathBuf,
     /// The model's name, as the user knows it.
     pub name: String,
-    /// The context window in tokens; `None` chooses it from the free memory.
+    /// The context window in tokens; `None` chooses it from the profile and the free memory.
     pub window: Option<u64>,
     /// The number of layers to run on a GPU, if the engine was built for one.
     pub gpu_layers: u32,
     /// Whether the model reasons before it answers, if its template has a switch for it.
     pub think: Think,
+    /// The profiles of model families, which have the window and thinking if they are not set.
+    pub profiles: Profiles,
     /// The cache folder, for evaluated prefixes and the files that passed a trial; `None` caches
     /// nothing.
     pub cache: Option<PathBuf>,
@@ -137,6 +143,8 @@ pub(crate) fn trial(options: &Options) -> Result<(), Error> {
 /// the header is checked first.
 struct Plan {
     header: gguf::Header,
+    parameters_b: f32,
+    profile: Profile,
     window: u64,
     warning: Option<String>,
 }
@@ -153,8 +161,12 @@ impl Plan {
                 header.architecture,
             )));
         }
+        let parameters_b = header.parameters as f32 / 1e9;
+        let about = About { name: &options.name, parameters_b: Some(parameters_b), server: SERVER };
+        let profile = options.profiles.resolve(about);
         let wanted = Wanted {
             asked: options.window,
+            usual: profile.window().unwrap_or(room::LEAST_WINDOW),
             trained: header.trained_window,
             per_token: header.kv_bytes_per_token,
             model: header.tensor_bytes,
@@ -162,7 +174,7 @@ impl Plan {
         };
         let (window, warning) =
             room::window(wanted).map_err(|why| refused(format!("{}: {why}", options.name)))?;
-        Ok(Self { header, window, warning })
+        Ok(Self { header, parameters_b, profile, window, warning })
     }
 }
 
@@ -194,7 +206,7 @@ fn load(options: &Options, stop: &Arc<AtomicBool>) -> Result<LlamaModel, Error> 
 }
 
 fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Worker<'m>, Facts), Error> {
-    let Plan { header, window, warning } = plan;
+    let Plan { header, parameters_b, profile, window, warning } = plan;
     let threads = i32::try_from(room::threads()).unwrap_or(1);
     let params = LlamaContextParams::default()
         .with_n_ctx(u32::try_from(window).ok().and_then(NonZeroU32::new))
@@ -212,23 +224,23 @@ fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Wo
     })?;
     let vocab = model.vocab();
     let text = |token| String::from_utf8_lossy(&vocab.token_to_piece(token, true, None)).into_owned();
+    let think = profile.think(options.think);
     let template =
-        Template::new(header.chat_template.as_deref(), text(vocab.bos()), text(vocab.eos()), options.think)?;
+        Template::new(header.chat_template.as_deref(), text(vocab.bos()), text(vocab.eos()), think)?;
     let thinking = template.thinks();
-    let parameters_b = Some(header.parameters as f32 / 1e9);
-    let identity = Identity {
-        server: String::from("embedded"),
+    let mut identity = Identity {
+        server: String::from(SERVER),
         server_version: Some(crate::VERSION.to_owned()),
         model: options.name.clone(),
         family: Some(header.architecture),
-        parameters_b,
+        parameters_b: Some(parameters_b),
         window: Some(window),
         local: true,
-        prefers_whole_files: prefers_whole_files(parameters_b),
         thinking,
         branches: !thinking,
         ..Identity::default()
     };
+    profile.describe(&mut identity);
     let saved = options.cache.as_ref().and_then(|cache| Saved::new(cache, &options.file));
     let facts = Facts { identity, template, warnings: warning.into_iter().collect() };
     Ok((Worker::new(Cache::new(model, context), saved), facts))

@@ -4,9 +4,6 @@ use std::path::Path;
 
 /// Bytes of memory reserved for compute buffers, the agent, and the commands it runs.
 pub(crate) const RESERVE: u64 = 768 << 20;
-/// The window in tokens, unless the user sets one. The agent's prompts stay far below it, and the
-/// KV cache is allocated in full at the start.
-const DEFAULT_WINDOW: u64 = 16_384;
 /// The smallest useful window, in tokens.
 pub(crate) const LEAST_WINDOW: u64 = 2_048;
 
@@ -40,6 +37,8 @@ pub(crate) fn threads() -> usize {
 pub(crate) struct Wanted {
     /// The window that the user asked for.
     pub(crate) asked: Option<u64>,
+    /// The window in tokens if the user asked for none and enough memory is free.
+    pub(crate) usual: u64,
     /// The window that the model was trained with.
     pub(crate) trained: u64,
     /// Bytes per token in the KV cache.
@@ -50,15 +49,15 @@ pub(crate) struct Wanted {
     pub(crate) free: Option<u64>,
 }
 
-/// Returns the window in tokens, and a warning if it is smaller than the default or the requested
+/// Returns the window in tokens, and a warning if it is smaller than the usual or the requested
 /// size.
 ///
 /// # Errors
 /// A sentence if the model does not fit in memory with the requested window, or, if none was
 /// requested, with the smallest useful one.
 pub(crate) fn window(wanted: Wanted) -> Result<(u64, Option<String>), String> {
-    let Wanted { asked, trained, per_token, model, free } = wanted;
-    let trained = if trained == 0 { DEFAULT_WINDOW } else { trained };
+    let Wanted { asked, usual, trained, per_token, model, free } = wanted;
+    let trained = if trained == 0 { usual } else { trained };
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     let fixed = model.saturating_add(RESERVE);
     let fits = free.map_or(u64::MAX, |free| free.saturating_sub(fixed) / per_token.max(1));
@@ -79,7 +78,7 @@ pub(crate) fn window(wanted: Wanted) -> Result<(u64, Option<String>), String> {
             .then(|| format!("the window is {window} tokens, since the model was trained with no more"));
         return Ok((window, said));
     }
-    let usual = DEFAULT_WINDOW.min(trained);
+    let usual = usual.min(trained);
     let least = LEAST_WINDOW.min(usual);
     if fits < least {
         return Err(lacks(least, "free some memory or choose a smaller model"));
@@ -99,7 +98,7 @@ mod tests {
 
     fn wanted(asked: Option<u64>, free_mib: u64) -> Wanted {
         let free = Some((1000 + free_mib) * MIB);
-        Wanted { asked, trained: 32_768, per_token: 28 << 10, model: 1000 * MIB, free }
+        Wanted { asked, usual: 16_384, trained: 32_768, per_token: 28 << 10, model: 1000 * MIB, free }
     }
 
     #[test]

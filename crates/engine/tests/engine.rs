@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use engine::{Embedded, Options};
 use futures_util::StreamExt;
+use models::profile::{File, Profiles};
 use models::{Answer, Delta, Error, Message, Model, Request, Role, Think, Usage, collect};
 
 /// A model file in its own temporary folder.
@@ -29,6 +30,7 @@ impl Fixture {
             window: Some(4096),
             gpu_layers: 0,
             think: Think::Auto,
+            profiles: Profiles::default(),
             cache: None,
             trial: Vec::new(),
         }
@@ -226,6 +228,17 @@ async fn simultaneous_answers_are_the_same_as_sequential_ones() {
 }
 
 #[tokio::test]
+async fn a_profile_sets_the_window_unless_the_user_asked_for_one() {
+    let fixture = Fixture::new();
+    let file = File::parse("mine.toml", "names = ['tiny']\n[[window]]\nvalue = 1024\nserver = 'embedded'");
+    let profiles = Profiles::with(vec![file.unwrap()]);
+    for (window, opened) in [(None, 1024), (Some(2048), 2048)] {
+        let options = Options { window, profiles: profiles.clone(), ..fixture.options() };
+        assert_eq!(Embedded::open(options).await.unwrap().identity().window, Some(opened));
+    }
+}
+
+#[tokio::test]
 async fn a_saved_prefix_is_not_evaluated_by_the_next_session() {
     let fixture = Fixture::new();
     let options = Options { cache: Some(fixture.folder.path().join("cache")), ..fixture.options() };
@@ -325,6 +338,7 @@ async fn open_error(file: &Path) -> String {
         window: None,
         gpu_layers: 0,
         think: Think::Auto,
+        profiles: Profiles::default(),
         cache: None,
         trial: Vec::new(),
     };

@@ -88,6 +88,9 @@ pub struct ModelInfo {
     /// Dollars per million tokens (prompt, cached prompt, generated), if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<(f64, f64, f64)>,
+    /// The edit format that suits the model, if its profile has one. A setting overrides it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edit_format: Option<String>,
 }
 
 /// Counts of one request; null if the server did not report them.

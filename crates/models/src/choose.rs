@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::ollama::{LocalModel, Ollama, OllamaOptions, Server, is_cloud_host, is_cloud_name};
 use crate::openai::{Kind, OpenAi, OpenAiOptions, Opened};
+use crate::profile::Profiles;
 use crate::replay::Replay;
 use crate::retry::{Decision, Policy};
 use crate::{Access, Error, Model, Secret, Think, host};
@@ -116,6 +117,8 @@ pub struct Surroundings {
     pub window: Option<u64>,
     /// Thinking.
     pub think: Think,
+    /// The profiles of model families.
+    pub profiles: Profiles,
     /// How to reach servers.
     pub access: Access,
     /// Whether Ollama should load the model at once.
@@ -277,6 +280,7 @@ async fn native(
         key,
         num_ctx: around.window,
         think: around.think,
+        profiles: around.profiles.clone(),
         access: around.access.clone(),
         preload: around.preload,
         ..OllamaOptions::new(base, name)
@@ -336,6 +340,7 @@ async fn endpoint(
         kind,
         window: around.window,
         think: around.think,
+        profiles: around.profiles.clone(),
         access: around.access.clone(),
         ..OpenAiOptions::new(base)
     };

@@ -31,6 +31,7 @@ pub mod frames;
 pub mod host;
 pub mod ollama;
 pub mod openai;
+pub mod profile;
 pub mod replay;
 pub mod retry;
 
@@ -53,7 +54,6 @@ pub use error::{Error, Retry};
 pub use http::{Secret, Timeouts};
 pub use memory::Memory;
 pub use roles::Roles;
-pub use size::prefers_whole_files;
 pub use think::Think;
 
 use std::pin::Pin;
@@ -197,8 +197,12 @@ pub struct Identity {
     /// Whether the server runs on this machine or network, so that tokens cost time, not money.
     pub local: bool,
     /// Whether the model does better when it is asked for a whole file than when it has to call
-    /// tools.
+    /// tools ([`profile`]).
     pub prefers_whole_files: bool,
+    /// The edit format that suits the model ([`profile`]).
+    pub edit_format: Option<String>,
+    /// The sampling temperature that suits the model ([`profile`]).
+    pub temperature: f32,
     /// Whether thinking is on for this session.
     pub thinking: bool,
     /// Whether each request has to repeat the reasoning of earlier answers

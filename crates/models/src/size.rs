@@ -1,16 +1,5 @@
 //! The size of a model, from servers and names.
 
-/// Models up to this many billions of parameters do better when asked for whole files. Measured at
-/// 0.5 and 1.5 billion. Nothing was measured above 4 billion, where models generally follow the
-/// tool protocol.
-const SMALL_B: f32 = 4.0;
-
-/// Whether a model of this size does better with whole files than with tool calls.
-#[must_use]
-pub fn prefers_whole_files(parameters_b: Option<f32>) -> bool {
-    parameters_b.is_some_and(|billions| billions <= SMALL_B)
-}
-
 /// `7.6B`, `494.03M` or `1.5b` in billions.
 pub(crate) fn billions(size: &str) -> Option<f32> {
     let number =
@@ -37,12 +26,6 @@ pub(crate) fn parameters_in(name: &str) -> Option<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_models_known_to_be_small_prefer_whole_files() {
-        let asked = [Some(1.5), Some(7.0), None].map(prefers_whole_files);
-        assert_eq!(asked, [true, false, false]);
-    }
 
     #[test]
     fn sizes_are_parsed_with_their_units() {

@@ -28,15 +28,23 @@ pub enum Think {
 }
 
 impl Think {
+    /// Its name in settings and profiles.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Think::Auto => "auto",
+            Think::Off => "off",
+            Think::On => "on",
+            Think::Low => "low",
+            Think::Medium => "medium",
+            Think::High => "high",
+            Think::Max => "max",
+        }
+    }
+
     /// The level's name; `None` for the settings that are not levels.
     pub(crate) fn level(self) -> Option<&'static str> {
-        match self {
-            Think::Auto | Think::Off | Think::On => None,
-            Think::Low => Some("low"),
-            Think::Medium => Some("medium"),
-            Think::High => Some("high"),
-            Think::Max => Some("max"),
-        }
+        (!matches!(self, Think::Auto | Think::Off | Think::On)).then(|| self.name())
     }
 
     /// Ollama's `think` field (docs/model-apis.md#ollama-thinking).

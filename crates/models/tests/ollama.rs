@@ -6,6 +6,7 @@ use common::{ask, message, ollama, quiet, read_until, request};
 use fake_model::{Config, ModelSpec, Reply, Server};
 use futures_util::StreamExt;
 use models::ollama::{Ollama, OllamaOptions};
+use models::profile::{File, Profiles};
 use models::{Delta, EndReason, Error, Model, Role, Think, collect};
 use serde_json::{Value, json};
 
@@ -462,4 +463,41 @@ async fn the_outlook_on_the_window_loads_nothing() {
     server.enqueue("ok");
     ask(&model, "x").await.unwrap();
     assert_eq!(outlook().await, "16,384 tokens, already loaded");
+}
+
+#[tokio::test]
+async fn a_models_own_window_wins_over_the_built_in_profile_and_the_users_profile_over_both() {
+    let show = || {
+        Reply::status(
+            200,
+            json!({"model_info": {"general.architecture": "llama", "llama.context_length": 65_536},
+                "parameters": "num_ctx 49152", "capabilities": ["completion"], "template": "{{ .System }}"}),
+        )
+    };
+    let file = File::parse("mine.toml", "names = ['*']\n[[window]]\nvalue = 8192").unwrap();
+    let mine = Profiles::with(vec![file]);
+    for (profiles, asked, window) in
+        [(Profiles::default(), None, 49_152), (mine.clone(), None, 8192), (mine, Some(4096), 4096)]
+    {
+        let server = Server::start();
+        server.enqueue_for("/api/show", show());
+        let options = OllamaOptions { profiles, num_ctx: asked, ..quiet(&server, CODER) };
+        assert_eq!(Ollama::open(options).await.unwrap().identity().window, Some(window));
+    }
+}
+
+#[tokio::test]
+async fn the_users_profile_switches_thinking_unless_the_user_asked_for_it() {
+    let server = Server::start();
+    let file = File::parse("mine.toml", "names = ['deepseek-r1']\n[[think]]\nvalue = 'off'").unwrap();
+    let profiles = Profiles::with(vec![file]);
+    for (profiles, think, thinks, temperature) in [
+        (Profiles::default(), Think::Auto, true, 0.6),
+        (profiles.clone(), Think::Auto, false, 0.0),
+        (profiles, Think::On, true, 0.6),
+    ] {
+        let options = OllamaOptions { profiles, think, ..quiet(&server, THINKER) };
+        let identity = Ollama::open(options).await.unwrap().identity();
+        assert_eq!((identity.thinking, identity.temperature), (thinks, temperature), "{think:?}");
+    }
 }

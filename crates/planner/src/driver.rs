@@ -287,6 +287,7 @@ impl<'a> Driver<'a> {
             parameters_b: self.identity.parameters_b,
             local: Some(self.identity.local),
             price: self.identity.price,
+            edit_format: self.identity.edit_format.clone(),
         }))?;
         let baseline = if self.verifier.is_some() { Some(self.check().await?) } else { None };
         let (opening, focus) = match shown {
@@ -308,10 +309,8 @@ impl<'a> Driver<'a> {
             // is lost (docs/model-apis.md#deepseek-requests).
             let least = if self.identity.local { 8 << 10 } else { 32 << 10 };
             settings.max_answer_tokens = settings.max_answer_tokens.max(least);
-            // Reasoning at temperature 0 goes in circles. DeepSeek recommends 0.6 for R1 and its
-            // distills (docs/model-apis.md#deepseek-in-ollama).
-            settings.temperature = if settings.temperature == 0.0 { 0.6 } else { settings.temperature };
         }
+        settings.temperature = settings.temperature.or(Some(self.identity.temperature));
         self.window = self.identity.window;
         let plan = Plan {
             settings,

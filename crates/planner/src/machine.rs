@@ -424,7 +424,7 @@ impl Machine {
     /// would give the same answer.
     fn ask(&self) -> Ask {
         let stuck = self.progress.same_answers.max(self.progress.corrections.saturating_sub(1));
-        let base = self.tries.temperature(self.plan.settings.temperature);
+        let base = self.tries.temperature(self.plan.settings.temperature.unwrap_or_default());
         let temperature = if stuck > 0 { (base + 0.35 * stuck as f32).min(1.0) } else { base };
         let seed = if stuck > 0 { Some(u64::from(self.turn)) } else { self.seed() };
         let max_tokens = self.room_for(self.plan.settings.max_answer_tokens);

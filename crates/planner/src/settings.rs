@@ -86,8 +86,9 @@ pub struct Settings {
     /// How the model works on the task.
     #[serde(alias = "dialect")]
     pub approach: Approach,
-    /// Sampling temperature of a first attempt. It rises when the model repeats itself.
-    pub temperature: f32,
+    /// Sampling temperature of a first attempt. It rises when the model repeats itself. `None` is
+    /// what suits the model ([`models::Identity::temperature`]).
+    pub temperature: Option<f32>,
     /// How many times to try the task, each time with the original files, until the verification
     /// passes. The limits count all tries together.
     #[serde(skip_serializing_if = "is_one")]
@@ -104,7 +105,7 @@ impl Default for Settings {
             limits: Limits::default(),
             cut: Cut::Auto,
             approach: Approach::Auto,
-            temperature: 0.0,
+            temperature: None,
             attempts: 1,
             max_answer_tokens: 4096,
             plan_only: false,

@@ -149,6 +149,8 @@ fn identity(records: &[Record], plan: &Value) -> Identity {
     (identity.model, identity.window, identity.thinking) = (m.model.clone(), m.window, m.thinking);
     (identity.family, identity.parameters_b) = (m.family.clone(), m.parameters_b);
     identity.price = m.price;
+    identity.edit_format = m.edit_format.clone();
+    identity.temperature = plan["settings"]["temperature"].as_f64().unwrap_or_default() as f32;
     identity.branches = plan["branches"] == true;
     // Sessions of earlier versions use the old name.
     identity.repeats_thinking = plan["repeats_thinking"] == true || plan["send_thinking"] == true;

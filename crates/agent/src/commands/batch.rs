@@ -15,6 +15,7 @@ use crate::figures::plural;
 use crate::interrupt::{self, Signals};
 use crate::layers;
 use crate::model;
+use crate::profiles;
 use crate::sanitize;
 use crate::session::{self, Order};
 use crate::settings::Settings;
@@ -29,6 +30,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     // Report invalid flags and files once, before the first task.
     let settings = context.resolve_in(None, &command.settings.given)?.settings()?;
     model::choice(&settings)?;
+    profiles::load(&context.environment)?;
     let tasks = batch::tasks::read(&command.tasks, command.repos.as_deref())
         .map_err(|problems| Failure::misuse(problems.to_string().trim_end()))?;
     let out = command.out.clone().unwrap_or_else(|| beside(&command.tasks));

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use journal::{Event, TreeWay};
 use models::Notices;
+use models::profile::{About, Profiles};
 use serde::Serialize;
 
 use crate::cli::Doctor;
@@ -12,11 +13,12 @@ use crate::confinement;
 use crate::console;
 use crate::context::Context;
 use crate::dry_tree;
-use crate::edit_format;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::{plural, thousands};
 use crate::interrupt;
+use crate::layers::Resolved;
 use crate::masking;
+use crate::profiles::{self, Asked};
 use crate::sanitize;
 use crate::session;
 use crate::settings::Settings;
@@ -66,11 +68,13 @@ impl Findings {
 /// Checks everything a run needs.
 pub(crate) fn run(command: &Doctor, context: &Context) -> Result<Exit> {
     let mut findings = Findings::default();
-    match context.resolve(&command.settings.given).and_then(|r| r.settings()) {
-        Ok(settings) => {
+    let resolved = context.resolve(&command.settings.given);
+    let profiles = profiles::load(&context.environment);
+    match resolved.and_then(|resolved| Ok((resolved.settings()?, resolved, profiles?))) {
+        Ok((settings, resolved, profiles)) => {
             findings.ok("settings", "valid; `agent config show` lists them");
             interrupt::block_on(async {
-                server(&settings, &mut findings).await;
+                server(&settings, &resolved, &profiles, &mut findings).await;
                 place(&settings, context, &mut findings).await;
                 Ok(())
             })?;
@@ -105,8 +109,8 @@ fn print(findings: &[Finding]) -> Result<()> {
     Ok(())
 }
 
-/// Checks the model server, the model, its context window, the approach and the edit format.
-async fn server(settings: &Settings, findings: &mut Findings) {
+/// Checks the model server, the model and its context window, and says how the model is asked.
+async fn server(settings: &Settings, resolved: &Resolved, profiles: &Profiles, findings: &mut Findings) {
     // A check never downloads anything.
     let settings = Settings { pull: false, ..settings.clone() };
     let chosen = match model::open(&settings, false, Notices::default()).await {
@@ -126,29 +130,28 @@ async fn server(settings: &Settings, findings: &mut Findings) {
         Ok(outlook) => outlook,
         Err(error) => return findings.failure("model", &error.into()),
     };
+    let about =
+        About { name: &identity.model, parameters_b: identity.parameters_b, server: &identity.server };
+    let asked = Asked { settings: resolved, profile: profiles.resolve(about) };
+    let wanted = asked.window().map(|window| format!("\nwanted: {window}")).unwrap_or_default();
     match (identity.window, outlook) {
         (Some(window), _) if window < 8_192 => findings.warn(
             "window",
-            format!("{} tokens: little room for files and test output", thousands(window)),
+            format!("{} tokens: little room for files and test output{wanted}", thousands(window)),
             "request more with --num-ctx, or use a model with a larger window",
         ),
-        (_, Some(outlook)) => findings.ok("window", outlook),
-        (Some(window), None) => findings.ok("window", format!("{} tokens", thousands(window))),
+        (_, Some(outlook)) => findings.ok("window", outlook + &wanted),
+        (Some(window), None) => findings.ok("window", format!("{} tokens{wanted}", thousands(window))),
         (None, None) => findings.warn(
             "window",
             "unknown: the server does not report it",
             "set it with --num-ctx, so that prompts are not truncated silently",
         ),
     }
-    match session::plan(&settings) {
-        Ok(plan) => {
-            let why =
-                if plan.approach == planner::Approach::Auto { "by the size of the model" } else { "set" };
-            findings.ok("approach", format!("{} ({why})", plan.approach.resolve(&identity).name()));
-        }
-        Err(failure) => findings.failure("approach", &failure),
-    }
-    findings.ok("edits", edit_format::explain(&settings, &identity));
+    findings.ok("approach", asked.approach(Some(&identity)));
+    findings.ok("edits", asked.edit_format(Some(&identity)));
+    findings.ok("sampling", format!("temperature {}", asked.temperature(identity.thinking)));
+    findings.ok("thinking", asked.thinking());
 }
 
 /// Checks the folder, git, the state folder, the sandbox and the tests.

@@ -19,13 +19,14 @@ use crate::sanitize;
 
 /// Runs a subcommand of `agent models`.
 pub(crate) fn run(command: Models, context: &Context) -> Result<Exit> {
-    let settings = |flags: &ServerFlags| context.resolve(&flags.given)?.settings();
+    let resolved = |flags: &ServerFlags| context.resolve(&flags.given);
+    let settings = |flags: &ServerFlags| resolved(flags)?.settings();
     let environment = &context.environment;
     let result = interrupt::block_on(async {
         match command {
             Models::List { json, settings: flags } => list::run(&settings(&flags)?, environment, json).await,
             Models::Show { name, json, settings: flags } => {
-                show::run(&settings(&flags)?, environment, &name, json).await
+                show::run(&resolved(&flags)?, environment, &name, json).await
             }
             Models::Pull { name, settings: flags } => pull::run(&settings(&flags)?, environment, &name).await,
             Models::Rm { name, settings: flags } => {

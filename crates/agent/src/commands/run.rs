@@ -18,6 +18,7 @@ use crate::interrupt::{self, Signals};
 use crate::masking;
 use crate::model;
 use crate::pager;
+use crate::profiles;
 use crate::recovery;
 use crate::render::{Detail, View};
 use crate::sanitize;
@@ -33,7 +34,9 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     let task = task(command.task, command.task_file.as_deref())?;
     let resolved = context.resolve(&command.settings.given)?;
     let settings = resolved.settings()?;
-    model::choice(&settings)?; // an invalid name creates no session
+    // An invalid name or profile creates no session.
+    model::choice(&settings)?;
+    profiles::load(&context.environment)?;
     let root = root(context)?;
     let store = context.store()?;
     let mut journal = store.create().map_err(|e| {

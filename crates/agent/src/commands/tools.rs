@@ -1,5 +1,6 @@
 //! `agent tools list|schema|call`.
 
+use models::Identity;
 use serde_json::{Value, json};
 use tool_api::{Effect, Status, ToolError};
 
@@ -50,7 +51,7 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
     let secrets = masking::secrets(&settings, &variables, "tools");
     let sandbox = confinement::sandbox(&settings, root, None, variables)?;
     let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox, &context.own())?;
-    edit_format::describe(&settings, &mut toolbox.registry);
+    edit_format::describe(&settings, &Identity::default(), &mut toolbox.registry);
     Ok(toolbox)
 }
 

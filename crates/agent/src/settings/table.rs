@@ -80,11 +80,10 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .flag(Flag::Value("N"))
         .help("Run this many layers of an embedded model on a GPU, if the engine was built for one"),
     Definition::new("temperature", Kind::Decimal(0.0, 2.0), Trust::Repository, Group::Model)
-        .default("0")
         .flag(Flag::Value("T"))
         .help(
             "Set the sampling temperature of the first attempt; retries vary it if the model repeats \
-             itself",
+             itself [default: from the model's profile, usually 0]",
         ),
     // Answers and thinking are paid for by the token.
     Definition::new("max_answer_tokens", Kind::Whole(64, 1_000_000), Trust::RepositoryMayLower, Group::Model)
@@ -104,13 +103,13 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("auto")
         .flag(Flag::Value("HOW"))
         .help(
-            "Let the model call tools, or show it files and ask for them whole; auto: by the size of \
-             the model",
+            "Let the model call tools, or show it files and ask for them whole; auto: as the model's \
+             profile says",
         ),
     Definition::new("edit_format", Kind::Choice(EDIT_FORMATS), Trust::Repository, Group::Work)
         .default("auto")
         .flag(Flag::Value("FORMAT"))
-        .help("Tell the model to write edits in this format; every format is understood. auto: edits"),
+        .help("Tell the model to write edits in this format; every format is understood. auto: as the model's profile says"),
     Definition::new("cut", Kind::Choice(CUTS), Trust::Repository, Group::Work)
         .default("auto")
         .flag(Flag::Value("WHEN"))

@@ -12,14 +12,13 @@ use super::wire::{Chat, Frozen, Generate, OllamaAnswer, Options, STOPS, WireMess
 use crate::answer::{self, encode};
 use crate::failure::Failure;
 use crate::http::Secret;
+use crate::profile::{About, Profiles};
 use crate::shared::Shared;
-use crate::size::{parameters_in, prefers_whole_files};
+use crate::size::parameters_in;
 use crate::{Access, DeltaStream, Error, Identity, Model, Request, Think};
 
-/// The window to request unless the user or the model's own parameters set one, in tokens. Large
-/// enough for real files, small enough that its KV cache fits next to a model on common hardware
-/// (docs/model-apis.md#client-policy).
-const DEFAULT_WINDOW: u64 = 32_768;
+/// Its name in [`Identity::server`].
+const SERVER: &str = "ollama";
 
 /// The smallest window to request, in tokens.
 const MIN_WINDOW: u64 = 256;
@@ -44,6 +43,8 @@ pub struct OllamaOptions {
     pub num_ctx: Option<u64>,
     /// Thinking.
     pub think: Think,
+    /// The profiles of model families, which have the window and thinking if they are not set.
+    pub profiles: Profiles,
     /// Whether to load the model in the background while the first request is prepared.
     pub preload: bool,
     /// How to reach the server.
@@ -135,9 +136,19 @@ impl Ollama {
         }
         let mut unsupported = Vec::new();
         let trained = show.and_then(|show| show.trained_window);
-        let requested = options.num_ctx.or(show.and_then(|show| show.own_window)).unwrap_or(DEFAULT_WINDOW);
+        let parameters_b = show.and_then(|show| show.parameters_b).or_else(|| parameters_in(&options.model));
+        let about = About { name: &options.model, parameters_b, server: SERVER };
+        let profile = options.profiles.resolve(about);
+        options.think = profile.think(options.think);
+        // The model's own window is more specific than a built-in profile, and the user's profile
+        // more specific than both.
+        let of_user = profile.window.as_ref().filter(|window| window.by_user).map(|window| window.value);
+        let own = show.and_then(|show| show.own_window);
+        let requested = options.num_ctx.or(of_user).or(own).or(profile.window());
         // A cloud model always runs with its full window (docs/model-apis.md#ollama-cloud).
-        let num_ctx = (!cloud).then(|| requested.min(trained.unwrap_or(u64::MAX)).max(MIN_WINDOW));
+        let num_ctx = requested
+            .filter(|_| !cloud)
+            .map(|tokens| tokens.min(trained.unwrap_or(u64::MAX)).max(MIN_WINDOW));
         let name = &options.model;
         match (options.num_ctx, trained) {
             (Some(asked), _) if cloud => unsupported.push(format!(
@@ -154,22 +165,20 @@ impl Ollama {
         }
         let think = think_field(&options, can_think);
         let thinking = think.as_ref().is_some_and(|think| *think != Value::Bool(false));
-        let parameters_b = show.and_then(|show| show.parameters_b).or_else(|| parameters_in(&options.model));
-        let identity = Identity {
-            server: String::from("ollama"),
+        let mut identity = Identity {
+            server: String::from(SERVER),
             server_version: version.clone(),
             model: options.model.clone(),
             family: show.and_then(|show| show.family.clone()),
             parameters_b,
-            prefers_whole_files: prefers_whole_files(parameters_b),
             window: num_ctx.or(trained),
             local: !cloud && crate::host::is_local(&options.base),
             thinking,
-            repeats_thinking: false,
             // Servers before 0.12.11 ignore a request for alternatives and report no doubts.
             branches: !cloud && !thinking && show.is_none_or(|show| show.chat_template),
-            price: None,
+            ..Identity::default()
         };
+        profile.describe(&mut identity);
         let number = version.as_deref().map(version_number).unwrap_or_default();
         let mut model = Self {
             chat: show.is_none_or(|show| show.chat_template),
@@ -378,12 +387,9 @@ impl Model for Ollama {
 
 /// The `think` field of a session: explicit if the model can think, absent if it cannot.
 fn think_field(options: &OllamaOptions, capable: Option<bool>) -> Option<Value> {
-    // From the second user turn on, v3.1 puts all its output into the thinking field
-    // (docs/model-apis.md#deepseek-in-ollama).
-    let broken = options.model.contains("deepseek-v3.1");
     match (options.think, capable) {
         (_, Some(false)) | (Think::Auto, None) => None,
-        (Think::Auto, Some(true)) => Some(Value::Bool(!broken)),
+        (Think::Auto, Some(true)) => Some(Value::Bool(true)),
         (think, _) => Some(think.ollama()),
     }
 }

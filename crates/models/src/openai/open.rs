@@ -13,8 +13,9 @@ use super::wire::{Chat, OpenAiAnswer, Reasoning, WireMessage};
 use crate::answer::{self, encode};
 use crate::failure::Failure;
 use crate::http::{Http, Secret};
+use crate::profile::{About, Profiles};
 use crate::shared::Shared;
-use crate::size::{parameters_in, prefers_whole_files};
+use crate::size::parameters_in;
 use crate::{Access, DeltaStream, Error, Identity, Message, Model, Request, Think, host};
 
 /// DeepSeek's default model (docs/model-apis.md#deepseek-models).
@@ -43,6 +44,8 @@ pub struct OpenAiOptions {
     pub window: Option<u64>,
     /// Thinking.
     pub think: Think,
+    /// The profiles of model families, which have the window and thinking if they are not set.
+    pub profiles: Profiles,
     /// How to reach the server.
     pub access: Access,
 }
@@ -129,6 +132,9 @@ impl OpenAi {
         }
         let listed = listed.or(server.models.first().filter(|_| kind == Kind::LlamaServer));
         let reported = server.window.or(listed.and_then(|listed| listed.window));
+        let parameters_b = listed.and_then(|listed| listed.parameters_b).or_else(|| parameters_in(&model));
+        let profile = options.profiles.resolve(About { name: &model, parameters_b, server: kind.name() });
+        options.think = profile.think(options.think);
         let can_think = server.thinks || is_reasoner(&model);
         // Only llama-server reports its template.
         let cannot_think = kind == Kind::LlamaServer && server.templated && !can_think;
@@ -146,13 +152,11 @@ impl OpenAi {
                 "the server runs {model} with a window of {reported} tokens; the agent uses that instead of {requested}"
             ));
         }
-        let parameters_b = listed.and_then(|listed| listed.parameters_b).or_else(|| parameters_in(&model));
-        let identity = Identity {
+        options.window = options.window.or(profile.window());
+        let mut identity = Identity {
             server: kind.name().to_owned(),
             server_version: server.version,
-            family: None,
             parameters_b,
-            prefers_whole_files: prefers_whole_files(parameters_b),
             window: reported.into_iter().chain(options.window).min(),
             local: host::is_local(&options.base),
             thinking: thinks,
@@ -160,7 +164,9 @@ impl OpenAi {
             branches: kind == Kind::LlamaServer && !thinks,
             price: if kind == Kind::DeepSeek { price(&model) } else { None },
             model: model.clone(),
+            ..Identity::default()
         };
+        profile.describe(&mut identity);
         options.model = Some(model.clone());
         let reasoning = if kind == Kind::DeepSeek { Reasoning::Kept } else { Reasoning::Dropped };
         let mut learned = Learned { reasoning, identity, file: server.file, ..Learned::default() };

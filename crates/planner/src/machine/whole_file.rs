@@ -41,7 +41,7 @@ impl Machine {
             }
             Move::Whole => {
                 let (files, number) = (attempts.base().to_vec(), attempts.number());
-                let temperature = self.tries.temperature(self.plan.settings.temperature);
+                let temperature = self.tries.temperature(self.plan.settings.temperature.unwrap_or_default());
                 let (temperature, seed) = attempts.sampling(temperature, self.seed());
                 let body = self.prompts.whole_file(&self.plan.opening, &files, self.tries.reworded());
                 if number > 1 && attempts.untouched() && !attempts.fails() {

@@ -1,0 +1,147 @@
+//! The user's model profiles, and how a model is asked and why, for `agent doctor` and `agent models
+//! show`.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use models::profile::{File, Given, Profile, Profiles};
+use models::{Identity, Think};
+use serde_json::Value;
+
+use crate::exit::{Failure, Result};
+use crate::figures::thousands;
+use crate::layers::{self, Environment, Resolved};
+
+/// Reads the user's profiles: the TOML files in `profiles/` next to the user's settings.
+///
+/// # Errors
+/// If a file cannot be read or is invalid.
+pub(crate) fn load(environment: &Environment) -> Result<Profiles> {
+    let Some(folder) = environment.profiles_dir() else { return Ok(Profiles::default()) };
+    let cannot =
+        |e: std::io::Error| Failure::misuse(format!("cannot read profiles from {}: {e}", folder.display()));
+    let mut paths = match std::fs::read_dir(&folder) {
+        Ok(entries) => {
+            entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(cannot)?
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Profiles::default()),
+        Err(e) => return Err(cannot(e)),
+    };
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    let files = paths.iter().filter_map(|path| read(path).transpose()).collect::<Result<_>>()?;
+    Ok(Profiles::with(files))
+}
+
+/// Reads a profile; `None` if the file has disappeared.
+fn read(path: &Path) -> Result<Option<File>> {
+    let text = layers::read_file(path)?;
+    text.map(|text| File::parse(&path.display().to_string(), &text).map_err(Failure::misuse)).transpose()
+}
+
+/// How a model is asked: the settings, and its profile for what they leave open.
+pub(crate) struct Asked<'a> {
+    pub(crate) settings: &'a Resolved,
+    pub(crate) profile: Profile,
+}
+
+impl Asked<'_> {
+    /// The approach, as the profile has it or as `model` says.
+    pub(crate) fn approach(&self, model: Option<&Identity>) -> String {
+        let name = |whole: &bool| String::from(if *whole { "whole-file" } else { "tools" });
+        let now = model.map(|model| name(&model.prefers_whole_files));
+        self.explain("approach", now, self.profile.prefers_whole_files.as_ref(), name)
+    }
+
+    /// The edit format, as the profile has it or as `model` says.
+    pub(crate) fn edit_format(&self, model: Option<&Identity>) -> String {
+        let now = model.and_then(|model| model.edit_format.clone());
+        self.explain("edit_format", now, self.profile.edit_format.as_ref(), String::clone)
+    }
+
+    /// The temperature with or without thinking.
+    pub(crate) fn temperature(&self, thinking: bool) -> String {
+        self.explain("temperature", None, self.profile.temperature_if(thinking), f32::to_string)
+    }
+
+    /// Whether the model thinks.
+    pub(crate) fn thinking(&self) -> String {
+        self.explain("think", None, self.profile.think.as_ref(), |think: &Think| think.name().to_owned())
+    }
+
+    /// The window to request; `None` if neither the settings nor the profile have one.
+    pub(crate) fn window(&self) -> Option<String> {
+        let window = self.profile.window.as_ref();
+        let any = window.is_some() || self.set("num_ctx").is_some();
+        any.then(|| self.explain("num_ctx", None, window, |tokens| thousands(*tokens)))
+    }
+
+    /// A value with its source and its reason. `now` is the value of an open model, if it may differ
+    /// from the profile's, as that of a recording.
+    fn explain<T>(
+        &self,
+        key: &str,
+        now: Option<String>,
+        given: Option<&Given<T>>,
+        show: impl Fn(&T) -> String,
+    ) -> String {
+        if let Some((value, source)) = self.set(key) {
+            return format!("{value}, set by {source}");
+        }
+        let Some(given) = given.filter(|given| now.as_ref().is_none_or(|now| *now == show(&given.value)))
+        else {
+            return now.unwrap_or_else(|| String::from("default"));
+        };
+        let reason = if given.reason.is_empty() { "no reason given" } else { &given.reason };
+        format!("{}, from {}; {reason}", show(&given.value), given.source)
+    }
+
+    /// The value of a setting and its source, unless it leaves the choice to the profile.
+    fn set(&self, key: &str) -> Option<(String, &dyn Display)> {
+        let (_, value, origin) = self.settings.values.iter().find(|(d, _, _)| d.key == key)?;
+        let value = match value {
+            Value::Null => return None,
+            Value::String(word) if word == "auto" => return None,
+            Value::String(word) => word.clone(),
+            other => other.as_u64().map_or_else(|| other.to_string(), thousands),
+        };
+        Some((value, origin))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use models::profile::About;
+
+    use super::*;
+
+    fn profile() -> Profile {
+        let file =
+            "names = ['x']\n[[temperature]]\nvalue = 0.3\n[[think]]\nvalue = 'low'\nguess = 'hard tasks'";
+        let profiles = Profiles::with(vec![File::parse("mine.toml", file).unwrap()]);
+        profiles.resolve(About { name: "x:7b", parameters_b: Some(7.0), server: "ollama" })
+    }
+
+    #[test]
+    fn a_value_is_shown_with_its_source_and_its_reason() {
+        let flags = [("approach", "whole-file".to_owned()), ("num_ctx", "16384".to_owned())];
+        let settings = layers::resolve(&flags, &Environment::default(), None).unwrap();
+        let asked = Asked { settings: &settings, profile: profile() };
+        assert_eq!(asked.approach(None), "whole-file, set by --approach");
+        assert_eq!(asked.window().unwrap(), "16,384, set by --num-ctx");
+        assert_eq!(asked.temperature(false), "0.3, from mine.toml; no reason given");
+        assert_eq!(asked.temperature(true), asked.temperature(false));
+        assert_eq!(asked.thinking(), "low, from mine.toml; a guess: hard tasks");
+        let format = asked.edit_format(None);
+        assert!(format.starts_with("edits, from built-in profiles/default.toml; a guess: "), "{format}");
+    }
+
+    #[test]
+    fn a_recording_is_asked_as_it_was_recorded() {
+        let settings = layers::resolve(&[], &Environment::default(), None).unwrap();
+        let asked = Asked { settings: &settings, profile: profile() };
+        let recorded = Identity { prefers_whole_files: true, ..Identity::default() };
+        assert_eq!(asked.approach(Some(&recorded)), "whole-file");
+        assert!(asked.approach(Some(&Identity::default())).starts_with("tools, from built-in "));
+    }
+}

@@ -1,0 +1,26 @@
+//! The built-in profiles.
+
+use super::File;
+
+/// Includes files of the folder `profiles/`.
+macro_rules! profiles {
+    ($($name:literal),* $(,)?) => {
+        [$((concat!("profiles/", $name), include_str!(concat!("../../../../profiles/", $name)))),*]
+    };
+}
+
+/// The name and the text of each file. A test compares them with the folder.
+pub(super) const TEXTS: [(&str, &str); 7] = profiles![
+    "deepseek-coder-v2.toml",
+    "deepseek-r1.toml",
+    "deepseek-v3.1.toml",
+    "deepseek.toml",
+    "default.toml",
+    "qwen2.5-coder.toml",
+    "qwen3-coder.toml",
+];
+
+/// The files, parsed. A test ensures that every one is valid.
+pub(super) fn files() -> Vec<File> {
+    TEXTS.iter().filter_map(|(name, text)| File::parse(&format!("built-in {name}"), text).ok()).collect()
+}

@@ -1,0 +1,146 @@
+//! Model profiles: how each family of models is asked, one TOML file per family.
+//!
+//! The built-in files are in the folder `profiles/` of the repository; the program may add the
+//! user's ([`Profiles::with`]). [`Profiles::resolve`] looks for each value in the files that name
+//! the model: the user's files before the built-in ones, and files with longer names before others.
+//! Every value says what measured it, or that it is a guess. `docs/models.md` describes the format.
+
+mod built_in;
+mod file;
+mod names;
+
+use std::sync::{Arc, LazyLock};
+
+use crate::size::parameters_in;
+use crate::{Identity, Think};
+pub use file::{EDIT_FORMATS, File};
+use file::{Entry, Values};
+
+/// The built-in profiles and the user's.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Profiles {
+    user: Arc<Vec<File>>,
+}
+
+/// What decides which values a model gets.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// The model's name, in any spelling.
+    pub name: &'a str,
+    /// Billions of parameters; if `None`, those in the name count.
+    pub parameters_b: Option<f32>,
+    /// The kind of server, as in [`Identity::server`].
+    pub server: &'a str,
+}
+
+/// A value and where it comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Given<T> {
+    /// The value.
+    pub value: T,
+    /// The file, as shown to the user.
+    pub source: Arc<str>,
+    /// `measured: …` or `a guess: …`; empty if the file does not say.
+    pub reason: String,
+    /// Whether the user's file has it, not a built-in one.
+    pub by_user: bool,
+}
+
+/// How one model is asked. `None` where no file has a value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// Whether to ask for whole files.
+    pub prefers_whole_files: Option<Given<bool>>,
+    /// The edit format that the model is told to use, one of [`EDIT_FORMATS`].
+    pub edit_format: Option<Given<String>>,
+    /// The sampling temperature.
+    pub temperature: Option<Given<f32>>,
+    /// The sampling temperature while the model thinks.
+    pub thinking_temperature: Option<Given<f32>>,
+    /// Thinking.
+    pub think: Option<Given<Think>>,
+    /// The context window to request, in tokens.
+    pub window: Option<Given<u64>>,
+}
+
+impl Profiles {
+    /// Adds the user's files. Of files that name a model equally, the later one wins.
+    #[must_use]
+    pub fn with(user: Vec<File>) -> Self {
+        Self { user: Arc::new(user) }
+    }
+
+    /// Finds each value for a model.
+    #[must_use]
+    pub fn resolve(&self, about: About<'_>) -> Profile {
+        static BUILT_IN: LazyLock<Vec<File>> = LazyLock::new(built_in::files);
+        let parameters_b = about.parameters_b.or_else(|| parameters_in(about.name));
+        let about = About { parameters_b, ..about };
+        let model = names::words(about.name);
+        let all = BUILT_IN.iter().map(|file| (file, false)).chain(self.user.iter().map(|file| (file, true)));
+        let named = all.filter_map(|(file, by_user)| Some((file.matches(&model)?, file, by_user)));
+        let mut files: Vec<_> = named.collect();
+        files.sort_by_key(|(length, _, by_user)| (*by_user, *length)); // stable
+        let files: Vec<_> = files.into_iter().rev().map(|(_, file, by_user)| (file, by_user)).collect();
+        Profile {
+            prefers_whole_files: pick(&files, about, false, |values| &values.approach),
+            edit_format: pick(&files, about, false, |values| &values.edit_format),
+            temperature: pick(&files, about, false, |values| &values.temperature),
+            thinking_temperature: pick(&files, about, true, |values| &values.temperature),
+            think: pick(&files, about, false, |values| &values.think),
+            window: pick(&files, about, false, |values| &values.window),
+        }
+    }
+}
+
+/// The last entry that applies, of the first file that has one.
+fn pick<T: Clone>(
+    files: &[(&File, bool)],
+    about: About<'_>,
+    thinking: bool,
+    of: impl Fn(&Values) -> &Vec<Entry<T>>,
+) -> Option<Given<T>> {
+    files.iter().find_map(|(file, by_user)| {
+        let entry = of(&file.values).iter().rev().find(|entry| entry.applies(about, thinking))?;
+        Some(Given {
+            value: entry.value.clone(),
+            source: Arc::clone(&file.source),
+            reason: entry.reason.clone(),
+            by_user: *by_user,
+        })
+    })
+}
+
+impl Profile {
+    /// Sets the fields of an identity that say how the model is asked. Call it once
+    /// [`Identity::thinking`] is known.
+    pub fn describe(&self, identity: &mut Identity) {
+        identity.prefers_whole_files = self.prefers_whole_files.as_ref().is_some_and(|given| given.value);
+        identity.edit_format = self.edit_format.as_ref().map(|given| given.value.clone());
+        identity.temperature = self.temperature_if(identity.thinking).map_or(0.0, |given| given.value);
+    }
+
+    /// The temperature with or without thinking.
+    #[must_use]
+    pub fn temperature_if(&self, thinking: bool) -> Option<&Given<f32>> {
+        if thinking { self.thinking_temperature.as_ref() } else { self.temperature.as_ref() }
+    }
+
+    /// The user's choice of thinking, or else the profile's.
+    #[must_use]
+    pub fn think(&self, asked: Think) -> Think {
+        match (asked, &self.think) {
+            (Think::Auto, Some(given)) => given.value,
+            (asked, _) => asked,
+        }
+    }
+
+    /// The window to request, in tokens.
+    #[must_use]
+    pub fn window(&self) -> Option<u64> {
+        self.window.as_ref().map(|given| given.value)
+    }
+}
+
+#[cfg(test)]
+mod tests;
