@@ -8,7 +8,7 @@
 //!   `window`, `answer_lost`), the tries (`try_ended`, `reverted`: the messages and the ending say
 //!   the same), and the setup of the run (`session`, `tree`, `model`, `begun`, `resumed`).
 //! - Omitted from other events: durations, token counts and estimates, facts for programs (log files),
-//!   and the final patch (the trees themselves are compared).
+//!   the plan for another model, and the final patch (the trees themselves are compared).
 //! - Order: the calls of an answer before their results, and results by the number of their call,
 //!   because reads run in parallel.
 //! - Failed attempts are omitted, and so are turns that a resumed session repeats.
@@ -104,7 +104,10 @@ fn reduce(event: &Event) -> Option<Event> {
         }
         Event::ToolFinished { facts, ms, .. } => (*facts, *ms) = Default::default(),
         Event::Checked(check) => (check.facts, check.ms) = Default::default(),
-        Event::Finished(report) => (report.diff, report.totals) = Default::default(),
+        Event::ModelChanged { why, plan, .. } => (*why, *plan) = Default::default(),
+        Event::Finished(report) => {
+            (report.diff, report.totals, report.models) = Default::default();
+        }
         _ => return None,
     }
     Some(event)
@@ -125,7 +128,9 @@ pub fn uninterrupted(records: Vec<Record>) -> Vec<Record> {
             out.truncate(1);
             continue;
         }
-        let answered = |r: &Record| matches!(r.event, Event::Output { .. } | Event::Overflow { .. });
+        let answered = |r: &Record| {
+            matches!(r.event, Event::Output { .. } | Event::Overflow { .. } | Event::ModelChanged { .. })
+        };
         let from = out.iter().rposition(answered).map_or(0, |at| at + 1);
         if let Some(at) = out[from..].iter().position(|r| matches!(r.event, Event::Request { .. })) {
             out.truncate(from + at);

@@ -34,6 +34,7 @@ pub mod openai;
 pub mod replay;
 pub mod retry;
 
+mod absent;
 mod access;
 mod answer;
 mod doubt;
@@ -47,6 +48,7 @@ mod shared;
 mod size;
 mod think;
 mod tls;
+pub use absent::Absent;
 pub use access::{Access, Notices, Proxy};
 pub use answer::{Answer, collect};
 pub use error::{Error, Retry};
