@@ -104,7 +104,10 @@ fn reduce(event: &Event) -> Option<Event> {
         }
         Event::ToolFinished { facts, ms, .. } => (*facts, *ms) = Default::default(),
         Event::Checked(check) => (check.facts, check.ms) = Default::default(),
-        Event::ModelChanged { why, plan, .. } => (*why, *plan) = Default::default(),
+        Event::ModelChanged { why, model, plan, .. } => {
+            (*why, *plan) = Default::default();
+            model.why.clear();
+        }
         Event::Finished(report) => {
             (report.diff, report.totals, report.models) = Default::default();
         }

@@ -96,8 +96,9 @@ impl Driver<'_> {
         why: String,
     ) -> Result<Input, Stop> {
         let opened = self.open_fallback(ending, &why).await?;
+        let input = self.change_model(machine, opened, ModelRole::Fallback, why, false)?;
         self.turn -= 1; // the same turn is asked again
-        self.change_model(machine, opened, ModelRole::Fallback, why, false)
+        Ok(input)
     }
 
     /// Opens the fallback. Without one, the run ends like this.

@@ -422,7 +422,7 @@ impl Machine {
 
     /// Reports the results of its calls to the model.
     fn report(&mut self, results: &[CallResult], check: Option<&Check>, refused: Option<String>) -> Step {
-        let mut note = refused;
+        let (mut note, mut repeated) = (refused, false);
         if results.iter().any(|r| !r.outcome.changed.is_empty()) {
             self.progress.equal_calls.forget();
         }
@@ -433,7 +433,7 @@ impl Machine {
                 Repeats::Warn(n) => {
                     let message = self.prompts.repeated(&result.spec.name, n);
                     self.log.push(Event::Guard { message: message.clone() });
-                    note = Some(message);
+                    (note, repeated) = (Some(message), true);
                 }
                 Repeats::Stop(n) => {
                     let tool = &result.spec.name;
@@ -449,7 +449,9 @@ impl Machine {
             return self.stuck(format!("{} calls in a row were refused", self.progress.corrections));
         }
         let text = self.prompts.results(results, check, note.as_deref());
-        if all_refused && let Some(step) = self.forget_repeats(&text) {
+        if (all_refused || repeated)
+            && let Some(step) = self.forget_repeats(&text)
+        {
             return step;
         }
         self.ask_with(text)

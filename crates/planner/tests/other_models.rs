@@ -132,6 +132,16 @@ async fn the_fallback_continues_the_same_conversation_once() {
     assert_eq!(ran.requests.len(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_fallback_is_used_after_the_last_retry() {
+    let mut world = world();
+    world.fallback = Some(Some(named("spare", 32_768)));
+    let broken = (0..6).map(|_| Reply::Fails(Error::Transport("connection refused".into())));
+    let ran = world.run("t", broken.chain(solves()).collect()).await;
+    assert_eq!((&ran.report.ending, ran.requests.len()), (&Ending::Verified, 8), "{}", ran.report.message);
+    assert_eq!(ran.events().filter(|e| matches!(e, Event::Retry { .. })).count(), 5);
+}
+
 #[tokio::test]
 async fn the_fallback_does_not_get_a_request_that_no_server_answers() {
     let mut world = world();
