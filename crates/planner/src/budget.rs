@@ -77,7 +77,7 @@ impl Accountant {
         Self { limits, price, totals, models: Vec::new(), counted: false, spent: 0, since: (0, 0, 0.0) }
     }
 
-    /// Sums up the usage recorded in a journal. `price` is that of the model in use.
+    /// Sums up the usage recorded in a journal. `price` is that of the model from now on.
     pub(crate) fn of(records: &[Record], limits: Limits, price: Option<Price>) -> Self {
         // Earlier versions did not record the price.
         let mut accountant = Self::new(limits, price);
@@ -101,16 +101,14 @@ impl Accountant {
                 _ => {}
             }
         }
+        accountant.set_price(price);
         accountant
     }
 
     /// Counts for this model from now on.
     pub(crate) fn start_model(&mut self, info: &ModelInfo) {
         let first = self.models.is_empty();
-        self.price = if first { info.price.or(self.price) } else { info.price };
-        if self.price.is_some() {
-            self.totals.cost.get_or_insert_default();
-        }
+        self.set_price(if first { info.price.or(self.price) } else { info.price });
         self.models.push(ModelTotals {
             server: info.server.clone(),
             model: info.model.clone(),
@@ -120,6 +118,13 @@ impl Accountant {
             generated_tokens: 0,
             cost: self.price.map(|_| 0.0),
         });
+    }
+
+    fn set_price(&mut self, price: Option<Price>) {
+        self.price = price;
+        if price.is_some() {
+            self.totals.cost.get_or_insert_default();
+        }
     }
 
     /// The parts of the sums by model; none if only one was used.

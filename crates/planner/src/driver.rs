@@ -214,7 +214,7 @@ impl<'a> Driver<'a> {
                     machine.next(Input::Reverted { record })
                 }
                 Step::Escalate => {
-                    let input = self.escalate(machine).await?;
+                    let input = Box::pin(self.escalate(machine)).await?;
                     machine.next(input)
                 }
                 Step::Finish(ending, message) => return Ok((self.confirm(ending, machine).await?, message)),
@@ -369,7 +369,7 @@ impl<'a> Driver<'a> {
                         _ => format!("{error} ({why})"),
                     };
                     if error.is_of_server() && self.fallback.is_some() {
-                        return self.fall_back(machine, ending, message).await;
+                        return Box::pin(self.fall_back(machine, ending, message)).await;
                     }
                     return Err(Stop::Ended(ending, message));
                 }

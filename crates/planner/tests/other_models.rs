@@ -92,10 +92,6 @@ async fn if_the_other_model_is_unavailable_the_best_try_is_kept_and_a_resumed_ru
         let world = World { graded: true, ..escalating() };
         let resumed = after(&again, world).resume("t", solves(), &past).await;
         assert_eq!(resumed.report.ending, Ending::Verified, "{}", resumed.report.message);
-        assert_eq!(
-            resumed.states.iter().filter(|files| files["calc.py"].contains("a + b")).count() > 0,
-            true
-        );
         assert_eq!(turns(&resumed), [("scripted", 4), ("large", 2)]);
         let asked = resumed.states.iter().zip(&resumed.records).rev();
         let asked: Vec<_> = asked.filter(|(_, r)| matches!(r.event, Event::ModelChanged { .. })).collect();

@@ -33,6 +33,10 @@ impl Driver<'_> {
         let mut plan = history.plan.clone();
         self.window = history.window;
         plan.settings.limits = job.settings.limits;
+        if job.settings.escalates && !plan.settings.escalates {
+            let message = "the run cannot escalate, because it was started without --escalate";
+            self.journal.append(Event::Warning { message: message.into() })?;
+        }
         let mut machine = machine(plan, history.baseline.clone())?;
         self.start = history.start;
         if let Some(record) = history.stopped_try() {

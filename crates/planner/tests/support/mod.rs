@@ -514,8 +514,8 @@ impl World {
             role: None,
         };
         let report = match past {
-            [] => planner::run(job, parts, &mut journal).await.unwrap(),
-            past => planner::resume(job, parts, &mut journal, past).await.unwrap(),
+            [] => Box::pin(planner::run(job, parts, &mut journal)).await.unwrap(),
+            past => Box::pin(planner::resume(job, parts, &mut journal, past)).await.unwrap(),
         };
         let records = store.load(journal.id()).unwrap();
         let requests = script.requests.lock().unwrap().clone();
