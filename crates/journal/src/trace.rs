@@ -145,7 +145,7 @@ pub fn uninterrupted(records: Vec<Record>) -> Vec<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CutReason, EndedBy};
+    use crate::{CutReason, EndedBy, ModelInfo, ModelRole};
     use serde_json::Value;
 
     fn records(events: Vec<Event>) -> Vec<Record> {
@@ -238,5 +238,30 @@ mod tests {
         let torn = traced(&uninterrupted(torn));
         let events = |steps: Vec<Step>| steps.into_iter().map(|s| s.event).collect::<Vec<_>>();
         assert_eq!(events(traced(&whole)), events(torn));
+    }
+
+    #[test]
+    fn a_change_of_the_model_before_an_interruption_is_kept() {
+        let model = ModelInfo {
+            server: "s".into(),
+            server_version: None,
+            model: "m".into(),
+            window: None,
+            thinking: false,
+            approach: "tools".into(),
+            why: "as asked".into(),
+            family: None,
+            parameters_b: None,
+            local: None,
+            price: None,
+            role: Some(ModelRole::Fallback),
+        };
+        let changed =
+            Event::ModelChanged { turn: 1, why: "gone".into(), new_try: false, model, plan: Value::Null };
+        let resumed = Event::Resumed { version: "1".into(), changed: vec![], message: None };
+        let begun = Event::RunStarted { plan: Value::Null };
+        let torn = vec![begun, request(1, 1), changed, request(1, 1), resumed, request(1, 1), output(1)];
+        let steps = traced(&uninterrupted(records(torn)));
+        assert_eq!(names(&steps), ["request", "model_changed", "request", "output"]);
     }
 }

@@ -13,6 +13,7 @@
 mod conversation;
 mod next_model;
 mod next_try;
+mod plan;
 mod whole_file;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -20,7 +21,6 @@ use std::sync::Arc;
 
 use journal::{Check, Doubt, EndedBy, Ending, Event};
 use models::{Message, Role};
-use serde::{Deserialize, Deserializer, Serialize};
 use tool_api::Status;
 
 use crate::answer::Wanted;
@@ -30,9 +30,9 @@ use crate::budget::Estimator;
 use crate::calls::CallResult;
 use crate::compaction::Dropped;
 use crate::guards::{EqualCalls, Repeats};
-use crate::prompts::{Opening, Prompts};
-use crate::settings::Settings;
+use crate::prompts::Prompts;
 use crate::tries::Tries;
+pub(crate) use plan::Plan;
 
 /// Unusable answers in a row (no call, or a refused one) before the run gives up.
 const MAX_CORRECTIONS: u32 = 4;
@@ -160,43 +160,6 @@ struct Progress {
     corrections: u32,
     finish_refusals: u32,
     same_answers: u32,
-}
-
-/// What a run starts from. The journal keeps it ([`Event::RunStarted`]), so that a resumed run
-/// builds the same machine.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Plan {
-    pub(crate) settings: Settings,
-    pub(crate) opening: Opening,
-    /// The model's window in tokens, if known.
-    pub(crate) window: Option<u64>,
-    pub(crate) has_verifier: bool,
-    /// Whether the conversation keeps the reasoning of answers
-    /// ([`models::Identity::repeats_thinking`]).
-    #[serde(alias = "send_thinking")]
-    pub(crate) repeats_thinking: bool,
-    /// Whether the server reports alternatives and can continue an answer
-    /// ([`models::Identity::branches`]).
-    pub(crate) branches: bool,
-    /// The files to request whole, if the approach is whole-file.
-    #[serde(deserialize_with = "none_one_or_several")]
-    pub(crate) focus: Vec<Focus>,
-}
-
-/// Reads the requested files. Earlier versions wrote one file or `null`.
-fn none_one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Focus>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Files {
-        Several(Vec<Focus>),
-        One(Focus),
-        None,
-    }
-    Ok(match Files::deserialize(deserializer)? {
-        Files::Several(files) => files,
-        Files::One(file) => vec![file],
-        Files::None => Vec::new(),
-    })
 }
 
 impl Machine {
