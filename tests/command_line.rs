@@ -107,6 +107,10 @@ fn help_of_run_lists_every_flag_and_exit_code() {
                                   first, read-on]
           --attempts <N>          Try the task up to this many times, until the tests pass; otherwise
                                   keep the best try [default: 1]
+          --escalate <MODEL>      If no try passes the tests, try once more with this model and with
+                                  budgets of its own
+          --fallback <MODEL>      Continue with this model if the server of the current one is
+                                  unavailable
 
     Budgets:
           --max-turns <N>          Stop after this many requests to the model [default: 40]

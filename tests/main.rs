@@ -21,6 +21,7 @@ mod hostile;
 mod inspection;
 mod model_files;
 mod models;
+mod other_models;
 mod own_files;
 mod patch;
 mod profiles;

@@ -43,6 +43,8 @@ fn every_setting_is_shown_with_its_origin() {
     edit_format         auto                                     default
     cut                 auto                                     default
     attempts            1                                        default
+    escalate            -                                        default
+    fallback            -                                        default
     max_turns           10                                       [WORLD]/repo/.agent.toml
     max_tokens          -                                        default
     max_seconds         3600                                     default

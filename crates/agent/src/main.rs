@@ -18,6 +18,7 @@ mod leftovers;
 mod masking;
 mod model;
 mod model_store;
+mod other_model;
 mod pager;
 mod profiles;
 mod progress;

@@ -349,6 +349,7 @@ fn masked_error(mut error: Error, secrets: &Secrets) -> Error {
     | Error::Slow(text)
     | Error::MissingModel { message: text, .. }
     | Error::Refused(text)
+    | Error::Exhausted(text)
     | Error::Settings(text)
     | Error::Protocol(text)
     | Error::NoModel(text)) = &mut error;

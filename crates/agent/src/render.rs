@@ -3,7 +3,10 @@
 
 use std::io::Write;
 
-use journal::{Check, Counts, CutReason, Diff, EndedBy, Ending, Event, Mode, Record, Report, Totals};
+use journal::{
+    Check, Counts, CutReason, Diff, EndedBy, Ending, Event, Mode, ModelInfo, ModelTotals, Record, Report,
+    Totals,
+};
 use serde_json::Value;
 
 use crate::figures::{bytes, counts_by_file, duration, plural, thousands};
@@ -73,16 +76,10 @@ impl<W: Write> View<W> {
                 self.line(Detail::Plain, format_args!("sandbox {}", sanitize::line(summary)))
             }
             Event::Sandbox { summary, .. } => self.note(Detail::Plain, Style::Warn, "sandbox", summary),
-            Event::Model(m) => {
-                let server =
-                    m.server_version.as_ref().map_or(m.server.clone(), |v| format!("{} {v}", m.server));
-                let window = m.window.map_or("window unknown".into(), |w| format!("window {}", thousands(w)));
-                let thinking = if m.thinking { " · thinking" } else { "" };
-                let text = format!(
-                    "{} · {server} · {window} · approach {}{thinking} · {}",
-                    m.model, m.approach, m.why
-                );
-                self.line(Detail::Plain, format_args!("model   {}", sanitize::line(&text)))
+            Event::Model(model) => self.model(model),
+            Event::ModelChanged { why, model, .. } => {
+                self.note(Detail::Plain, Style::Warn, "↺", &format!("changing the model: {why}"))?;
+                self.model(model)
             }
             Event::Resumed { changed, .. } if changed.is_empty() => {
                 self.note(Detail::Plain, Style::Dim, "↻", "resumed")
@@ -174,6 +171,15 @@ impl<W: Write> View<W> {
         }
     }
 
+    fn model(&mut self, m: &ModelInfo) -> std::io::Result<()> {
+        let server = m.server_version.as_ref().map_or(m.server.clone(), |v| format!("{} {v}", m.server));
+        let window = m.window.map_or("window unknown".into(), |w| format!("window {}", thousands(w)));
+        let thinking = if m.thinking { " · thinking" } else { "" };
+        let text =
+            format!("{} · {server} · {window} · approach {}{thinking} · {}", m.model, m.approach, m.why);
+        self.line(Detail::Plain, format_args!("model   {}", sanitize::line(&text)))
+    }
+
     fn arrow(&self, tool: &str) -> String {
         self.paint.paint(Style::Call, format_args!("→ {}", sanitize::short(tool, 40)))
     }
@@ -255,7 +261,8 @@ impl<W: Write> View<W> {
         Ok(())
     }
 
-    fn end(&mut self, Report { ending, message, diff, totals }: &Report) -> std::io::Result<()> {
+    fn end(&mut self, report: &Report) -> std::io::Result<()> {
+        let Report { ending, message, diff, totals, models } = report;
         let style = match ending {
             Ending::Verified => Style::Good,
             Ending::Unverified | Ending::NoChange | Ending::Interrupted | Ending::Budget { .. } => {
@@ -270,7 +277,11 @@ impl<W: Write> View<W> {
             return Ok(()); // the run never started
         }
         self.line(Detail::Quiet, changes(diff))?;
-        self.line(Detail::Quiet, self.paint.paint(Style::Dim, sums(totals)))
+        self.line(Detail::Quiet, self.paint.paint(Style::Dim, sums(totals)))?;
+        for model in models {
+            self.line(Detail::Quiet, self.paint.paint(Style::Dim, sums_of_model(model)))?;
+        }
+        Ok(())
     }
 }
 
@@ -317,6 +328,18 @@ fn sums(t: &Totals) -> String {
     }
     parts.push(duration(t.ms));
     parts.join(", ")
+}
+
+fn sums_of_model(model: &ModelTotals) -> String {
+    let cost = model.cost.map_or_else(String::new, |cost| format!(", ${cost:.4}"));
+    format!(
+        "  {} ({}): {}, {}, {} generated{cost}",
+        sanitize::line(&model.model),
+        sanitize::line(&model.server),
+        plural(u64::from(model.turns), "turn"),
+        plural(model.prompt_tokens, "prompt token"),
+        thousands(model.generated_tokens)
+    )
 }
 
 fn turn_line(
@@ -416,6 +439,7 @@ mod tests {
                 local: None,
                 price: None,
                 edit_format: None,
+                role: None,
             }),
             Event::Thinking { turn: 1, text: "\nhm".into() },
             Event::Thinking { turn: 1, text: "m\x1b[2J".into() },
@@ -474,6 +498,7 @@ mod tests {
                     cost: None,
                     ms: 65_000,
                 },
+                models: Vec::new(),
             }),
         ]
     }

@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use journal::{Record, Store};
-use planner::{Job, Limits, Parts, Verifier};
+use journal::{ModelRole, Record, Store};
+use planner::{Job, Limits, OpenModel, Parts, Verifier};
 use replay::{
-    Bundle, Comparison, Difference, Gathered, RecordedModel, RecordedUser, Recording, ReplayedChecks,
-    ReplayedTool, ReplayedTree, Script, Source, Stage,
+    Bundle, Comparison, Difference, Gathered, RecordedLater, RecordedModel, RecordedUser, Recording,
+    ReplayedChecks, ReplayedTool, ReplayedTree, Script, Source, Stage,
 };
 use serde_json::Value;
 use workspace::{Remembered, Seed, Workspace};
@@ -70,7 +70,12 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     if secrets::first_placeholder(&recording.task).is_some() {
         secrets.mark_explained(); // the task explains them
     }
+    let (plans, falls_back) = (recording.plans(), recording.falls_back());
     let script = Arc::new(Script::new(&mut recording));
+    let later = |role, used: bool| {
+        let model = RecordedLater { role, script: Arc::clone(&script) };
+        used.then(|| Box::new(model) as Box<dyn OpenModel>)
+    };
     let stage = Arc::new(Stage {
         script: Arc::clone(&script),
         source,
@@ -96,6 +101,8 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let limits = if recording.resumed { unlimited } else { Limits { seconds: None, ..planned.limits } };
     let parts = Parts {
         model: Box::new(RecordedModel { identity: recording.identity.clone(), script: Arc::clone(&script) }),
+        escalation: later(ModelRole::Escalate, recording.escalates()),
+        fallback: later(ModelRole::Fallback, falls_back),
         tools: toolbox.registry,
         repository: {
             let inside = start_folder(&recording.plan);
@@ -112,15 +119,21 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     };
     let job = Job {
         task: recording.task.clone(),
-        settings: planner::Settings { plan_only: recording.plan_only(), limits, ..planned },
+        settings: planner::Settings {
+            plan_only: recording.plan_only(),
+            escalates: recording.escalates(),
+            limits,
+            ..planned
+        },
         why_model: "recorded".into(),
+        role: None,
     };
     let mut journal = Store::new(&folder).create()?;
     journal.filter(masking::filter(&secrets));
     let observer = Arc::clone(&script);
     journal.observe(Box::new(move |record| observer.observe(record)));
-    let begun = (source == Source::Record).then_some(&recording.plan);
-    planner::replay(job, parts, &mut journal, begun).await.map_err(Failure::refused)?;
+    let plans = if source == Source::Record { plans } else { Vec::new() };
+    planner::replay(job, parts, &mut journal, &plans).await.map_err(Failure::refused)?;
     let mut comparison = script.finish();
     let tree = match source {
         Source::Record => Err("no tool ran"),

@@ -28,7 +28,7 @@ use crate::edit_format;
 use crate::exit::{Failure, Result};
 use crate::leftovers::{self, SANDBOX};
 use crate::masking::{self, MaskedModel, MaskedTool};
-use crate::model;
+use crate::other_model::{self, Models};
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
 use crate::waiting::Waits;
@@ -153,7 +153,7 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
     let folder = journal.folder().to_owned();
     let mut interrupt = order.interrupt.clone();
     let prepared = tokio::select! {
-        prepared = begin(order, &secrets, &folder, journal) => prepared,
+        prepared = begin(order, &secrets, &folder, journal, past) => prepared,
         _ = interrupt.wait_for(|stop| *stop) => Err(Failure {
             ending: Ending::Interrupted,
             error: anyhow::anyhow!("stopped by a signal before the first turn"),
@@ -202,7 +202,13 @@ struct Prepared {
 }
 
 /// Prepares a run. Journals the cost of a dry run before paying it, and how commands are confined.
-async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Journal) -> Result<Prepared> {
+async fn begin(
+    order: Order,
+    secrets: &Secrets,
+    folder: &Path,
+    journal: &mut Journal,
+    past: &[Record],
+) -> Result<Prepared> {
     if let Some(dry) = &order.dry {
         let event = dry.event(&order.root, folder, &order.own).await?;
         journal.append(event)?;
@@ -216,11 +222,11 @@ async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Jou
         true => Ok(None),
         false => Box::pin(sandbox.probe()).await.cloned().map(Some).map_err(Failure::refused),
     };
-    let open = || model::open(settings, true, order.waits.notices());
+    let open = || other_model::open(settings, past, secrets, order.waits);
     let tools = |root: &Path, sandbox: &Sandbox| {
         toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own)
     };
-    let (chosen, mut toolbox, mut dry_tree, report) = match order.dry {
+    let (models, mut toolbox, mut dry_tree, report) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is mounted at the repository's own path.
             let overlay = match dry {
@@ -231,18 +237,18 @@ async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Jou
             // meanwhile.
             let sandbox = sandbox(&order.root)?;
             let tools = async { tools(&order.root, &sandbox) };
-            let (report, chosen, toolbox) = tokio::join!(probe(&sandbox), open(), tools);
-            (chosen?, toolbox?, (overlay, None), report?)
+            let (report, models, toolbox) = tokio::join!(probe(&sandbox), open(), tools);
+            (models?, toolbox?, (overlay, None), report?)
         }
         Some(DryTree::Copy { .. }) => {
-            let chosen = open().await?; // before the copy, which may take long
+            let models = open().await?; // before the copy, which may take long
             let copy = dry_tree::copy(&order.root, folder.join("tree"), &order.own).await?;
             let sandbox = sandbox(&copy.0)?;
             let (report, toolbox) = tokio::join!(probe(&sandbox), async { tools(&copy.0, &sandbox) });
-            (chosen, toolbox?, (None, Some(copy)), report?)
+            (models, toolbox?, (None, Some(copy)), report?)
         }
     };
-    edit_format::describe(settings, &chosen.model.identity(), &mut toolbox.registry);
+    edit_format::describe(settings, &models.chosen.model.identity(), &mut toolbox.registry);
     if let Some(overlay) = &mut dry_tree.0 {
         toolbox.workspace.overlays(&dry_tree::layers(folder).join("upper"), overlay.take_lower());
     }
@@ -251,7 +257,9 @@ async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Jou
     if let Some(sandbox::Report { enforced, summary, lines, .. }) = report {
         journal.append(Event::Sandbox { enforced, summary, lines })?;
     }
+    let Models { chosen, role, escalation, fallback } = models;
     for message in chosen.warnings {
+        let message = secrets.mask(&message).into_owned();
         journal.append(Event::Warning { message })?;
     }
     let tree = Arc::new(Tree::new(toolbox.workspace, secrets.clone(), inside, folder.join(STATE)));
@@ -260,9 +268,12 @@ async fn begin(order: Order, secrets: &Secrets, folder: &Path, journal: &mut Jou
             task: order.task,
             settings: planner::Settings { plan_only: order.plan_only, ..plan(settings)? },
             why_model: chosen.why,
+            role,
         },
         parts: Parts {
             model: order.waits.explain(Box::new(MaskedModel(chosen.model, secrets.clone()))),
+            escalation,
+            fallback,
             tools: toolbox.registry,
             repository: Arc::clone(&tree) as _,
             verifier: Tests::verifier(toolbox.tests, secrets),
@@ -291,6 +302,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
         approach: serde_json::from_value(word(&settings.approach)).map_err(Failure::refused)?,
         temperature: settings.temperature,
         attempts: settings.attempts,
+        escalates: settings.escalate.is_some(),
         max_answer_tokens: settings.max_answer_tokens,
         ..planner::Settings::default()
     })

@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) edit_format: String,
     pub(crate) cut: String,
     pub(crate) attempts: u32,
+    pub(crate) escalate: Option<String>,
+    pub(crate) fallback: Option<String>,
     pub(crate) max_turns: u32,
     pub(crate) max_tokens: Option<u64>,
     pub(crate) max_seconds: u64,

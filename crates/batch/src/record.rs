@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use journal::{Diff, Ending, Totals, Versioned};
+use journal::{Diff, Ending, ModelTotals, Totals, Versioned};
 use serde::{Deserialize, Serialize};
 
 /// The version of both records.
@@ -54,6 +54,9 @@ pub struct Finished {
     pub diff: Diff,
     /// Tokens, turns, cost.
     pub totals: Totals,
+    /// The parts of the sums by model, if several were used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ModelTotals>,
     /// Wall-clock time, including that for the worktree.
     pub seconds: f64,
     /// The session with the details, if one was started.

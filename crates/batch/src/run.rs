@@ -270,6 +270,7 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
             message: report.message,
             diff: report.diff,
             totals: report.totals,
+            models: report.models,
             seconds: start.elapsed().as_secs_f64(),
             session,
         };

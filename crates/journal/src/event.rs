@@ -91,6 +91,19 @@ pub struct ModelInfo {
     /// The edit format that suits the model, if its profile has one. A setting overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edit_format: Option<String>,
+    /// The setting that names it; absent for the session's first choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<ModelRole>,
+}
+
+/// The setting that names a model other than the session's first choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelRole {
+    /// `escalate`: it makes the last try.
+    Escalate,
+    /// `fallback`: it replaces a model that is unavailable.
+    Fallback,
 }
 
 /// Counts of one request; null if the server did not report them.
@@ -209,6 +222,26 @@ pub struct Totals {
     pub ms: u64,
 }
 
+/// What one of several models of a session used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelTotals {
+    /// The kind of server.
+    pub server: String,
+    /// The model's name.
+    pub model: String,
+    /// The setting that names it; absent for the session's first choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<ModelRole>,
+    /// Answered requests.
+    pub turns: u32,
+    /// Prompt tokens, as in [`Totals`].
+    pub prompt_tokens: u64,
+    /// Generated tokens.
+    pub generated_tokens: u64,
+    /// Dollars, if its prices are known.
+    pub cost: Option<f64>,
+}
+
 /// The outcome of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
@@ -220,13 +253,16 @@ pub struct Report {
     pub diff: Diff,
     /// Sums over the session.
     pub totals: Totals,
+    /// The parts of the sums by model, in the order of use. Absent if only one model was used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ModelTotals>,
 }
 
 impl Report {
     /// The outcome of a run that changed nothing and sent no request.
     pub fn new(ending: Ending, message: impl Into<String>) -> Self {
         let (diff, totals) = (Diff::default(), Totals::default());
-        Self { ending, message: message.into(), diff, totals }
+        Self { ending, message: message.into(), diff, totals, models: Vec::new() }
     }
 }
 
@@ -283,6 +319,20 @@ pub enum Event {
     #[serde(rename = "begun")]
     RunStarted {
         /// In the planner's own format.
+        plan: Value,
+    },
+    /// The run continues with another model.
+    ModelChanged {
+        /// The turn.
+        turn: u32,
+        /// Why.
+        why: String,
+        /// Whether the model starts a new try. Then the limits restart. Otherwise it continues the
+        /// conversation.
+        new_try: bool,
+        /// The model, as it was when it was opened.
+        model: ModelInfo,
+        /// The plan to continue with, like that of [`Event::RunStarted`].
         plan: Value,
     },
     /// A request exceeded the context window.
@@ -542,6 +592,7 @@ impl Event {
         match self {
             Event::Session { .. }
             | Event::RunStarted { .. }
+            | Event::ModelChanged { .. }
             | Event::Resumed { .. }
             | Event::UserMessage { .. }
             | Event::CheckStarted { .. }

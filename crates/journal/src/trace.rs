@@ -8,7 +8,7 @@
 //!   `window`, `answer_lost`), the tries (`try_ended`, `reverted`: the messages and the ending say
 //!   the same), and the setup of the run (`session`, `tree`, `model`, `begun`, `resumed`).
 //! - Omitted from other events: durations, token counts and estimates, facts for programs (log files),
-//!   and the final patch (the trees themselves are compared).
+//!   the plan for another model, and the final patch (the trees themselves are compared).
 //! - Order: the calls of an answer before their results, and results by the number of their call,
 //!   because reads run in parallel.
 //! - Failed attempts are omitted, and so are turns that a resumed session repeats.
@@ -104,7 +104,13 @@ fn reduce(event: &Event) -> Option<Event> {
         }
         Event::ToolFinished { facts, ms, .. } => (*facts, *ms) = Default::default(),
         Event::Checked(check) => (check.facts, check.ms) = Default::default(),
-        Event::Finished(report) => (report.diff, report.totals) = Default::default(),
+        Event::ModelChanged { why, model, plan, .. } => {
+            (*why, *plan) = Default::default();
+            model.why.clear();
+        }
+        Event::Finished(report) => {
+            (report.diff, report.totals, report.models) = Default::default();
+        }
         _ => return None,
     }
     Some(event)
@@ -125,7 +131,9 @@ pub fn uninterrupted(records: Vec<Record>) -> Vec<Record> {
             out.truncate(1);
             continue;
         }
-        let answered = |r: &Record| matches!(r.event, Event::Output { .. } | Event::Overflow { .. });
+        let answered = |r: &Record| {
+            matches!(r.event, Event::Output { .. } | Event::Overflow { .. } | Event::ModelChanged { .. })
+        };
         let from = out.iter().rposition(answered).map_or(0, |at| at + 1);
         if let Some(at) = out[from..].iter().position(|r| matches!(r.event, Event::Request { .. })) {
             out.truncate(from + at);
@@ -137,7 +145,7 @@ pub fn uninterrupted(records: Vec<Record>) -> Vec<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CutReason, EndedBy};
+    use crate::{CutReason, EndedBy, ModelInfo, ModelRole};
     use serde_json::Value;
 
     fn records(events: Vec<Event>) -> Vec<Record> {
@@ -230,5 +238,31 @@ mod tests {
         let torn = traced(&uninterrupted(torn));
         let events = |steps: Vec<Step>| steps.into_iter().map(|s| s.event).collect::<Vec<_>>();
         assert_eq!(events(traced(&whole)), events(torn));
+    }
+
+    #[test]
+    fn a_change_of_the_model_before_an_interruption_is_kept() {
+        let model = ModelInfo {
+            server: "s".into(),
+            server_version: None,
+            model: "m".into(),
+            window: None,
+            thinking: false,
+            approach: "tools".into(),
+            why: "as asked".into(),
+            family: None,
+            parameters_b: None,
+            local: None,
+            price: None,
+            edit_format: None,
+            role: Some(ModelRole::Fallback),
+        };
+        let changed =
+            Event::ModelChanged { turn: 1, why: "gone".into(), new_try: false, model, plan: Value::Null };
+        let resumed = Event::Resumed { version: "1".into(), changed: vec![], message: None };
+        let begun = Event::RunStarted { plan: Value::Null };
+        let torn = vec![begun, request(1, 1), changed, request(1, 1), resumed, request(1, 1), output(1)];
+        let steps = traced(&uninterrupted(records(torn)));
+        assert_eq!(names(&steps), ["request", "model_changed", "request", "output"]);
     }
 }

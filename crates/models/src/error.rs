@@ -56,10 +56,13 @@ pub enum Error {
     /// No model was named, and none was found.
     #[error("{0}")]
     NoModel(String),
-    /// The server refused the request for good (400, 402, 422, 501 and every status without another
+    /// The server refused the request for good (400, 422, 501 and every status without another
     /// meaning), or its certificate is not trusted.
     #[error("{0}")]
     Refused(String),
+    /// The account has no balance or quota left, or the server too little memory for the model.
+    #[error("{0}")]
+    Exhausted(String),
     /// A setting is wrong: an address (404, 405, a redirect), a key (401, 403), a proxy (407) or a
     /// name. The user has to change it, so the exit code should not suggest trying again later.
     #[error("{0}")]
@@ -83,7 +86,26 @@ impl Error {
             | Error::NoModel(_)
             | Error::Slow(_)
             | Error::Refused(_)
+            | Error::Exhausted(_)
             | Error::Settings(_) => Retry::Never,
+        }
+    }
+
+    /// Whether the server is the problem, so that another one may answer the same request.
+    #[must_use]
+    pub fn is_of_server(&self) -> bool {
+        match self {
+            Error::Transport(_)
+            | Error::Unavailable { .. }
+            | Error::Loading(_)
+            | Error::Timeout(_)
+            | Error::Slow(_)
+            | Error::MissingModel { .. }
+            | Error::NoModel(_)
+            | Error::Exhausted(_)
+            | Error::Settings(_)
+            | Error::Protocol(_) => true,
+            Error::Overflow { .. } | Error::Refused(_) => false,
         }
     }
 }

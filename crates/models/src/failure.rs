@@ -220,11 +220,12 @@ impl From<Failure> for Error {
         let said = if body.message.is_empty() { NO_REASON.to_owned() } else { body.message.clone() };
         let because = |hint: &str| format!("{url} answered {status}: {said}{hint}");
         let refused = |hint: &str| Error::Refused(because(hint));
+        let exhausted = |hint: &str| Error::Exhausted(because(hint));
         let settings = |hint: &str| Error::Settings(because(hint));
         match status {
             // The server computed this before trying and would compute the same again.
             500 if said.contains("requires more system memory") => {
-                refused("; choose a smaller model or window")
+                exhausted("; choose a smaller model or window")
             }
             401 => match body.signin_url {
                 Some(url) => settings(&format!("; sign in at {url} or with `ollama signin`")),
@@ -233,8 +234,8 @@ impl From<Failure> for Error {
                 }
                 None => settings("; check the API key"),
             },
-            429 if used_up => refused("; the account's quota is used up: check its plan and billing"),
-            402 => refused("; the account has no balance left"),
+            429 if used_up => exhausted("; the account's quota is used up: check its plan and billing"),
+            402 => exhausted("; the account has no balance left"),
             403 if said == NO_REASON => settings(
                 "; a server bound to loopback refuses other host names: use 127.0.0.1, or set OLLAMA_HOST on both sides",
             ),
@@ -333,9 +334,10 @@ mod tests {
                 "{status}"
             );
         }
-        for status in [400, 402, 410, 422] {
+        for status in [400, 410, 422] {
             assert!(matches!(error(status, "x"), Error::Refused(_)), "{status}");
         }
+        assert!(matches!(error(402, "x"), Error::Exhausted(_)));
         for status in [401, 403, 404, 405, 407] {
             assert!(matches!(error(status, "x"), Error::Settings(_)), "{status}");
         }
@@ -343,7 +345,7 @@ mod tests {
         let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
         assert!(matches!(error(503, loading), Error::Loading(_)));
         let too_large = "model requires more system memory (12.0 GiB) than is available (7.1 GiB)";
-        assert!(matches!(error(500, too_large), Error::Refused(why) if why.contains("smaller")));
+        assert!(matches!(error(500, too_large), Error::Exhausted(why) if why.contains("smaller")));
     }
 
     #[test]
@@ -358,7 +360,7 @@ mod tests {
             assert_eq!(asked_in(text), seconds, "{text}");
         }
         let quota = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
-        assert!(matches!(error(429, quota), Error::Refused(why) if why.contains("billing")));
+        assert!(matches!(error(429, quota), Error::Exhausted(why) if why.contains("billing")));
     }
 
     #[test]

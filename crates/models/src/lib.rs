@@ -35,6 +35,7 @@ pub mod profile;
 pub mod replay;
 pub mod retry;
 
+mod absent;
 mod access;
 mod answer;
 mod doubt;
@@ -48,6 +49,7 @@ mod shared;
 mod size;
 mod think;
 mod tls;
+pub use absent::Absent;
 pub use access::{Access, Notices, Proxy};
 pub use answer::{Answer, collect};
 pub use error::{Error, Retry};

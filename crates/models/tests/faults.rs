@@ -36,6 +36,7 @@ fn kind(error: &Error) -> &'static str {
         Error::MissingModel { .. } => "missing",
         Error::NoModel(_) => "no model",
         Error::Refused(_) => "refused",
+        Error::Exhausted(_) => "exhausted",
         Error::Settings(_) => "settings",
         Error::Protocol(_) => "protocol",
     }
@@ -60,7 +61,7 @@ async fn each_fault_has_one_meaning_and_a_retry_sends_the_same_bytes() {
         ("error line", Reply::text("half").then_error_line("boom"), "unavailable", again, "boom"),
         ("404 page", Reply::status(404, "404 page not found"), "settings", Retry::Never, "check the address"),
         ("401", Reply::status(401, ""), "settings", Retry::Never, "API key"),
-        ("402", Reply::status(402, ""), "refused", Retry::Never, "no balance"),
+        ("402", Reply::status(402, ""), "exhausted", Retry::Never, "no balance"),
         ("403", Reply::error(403, "not for you"), "settings", Retry::Never, "not for you"),
         ("407", Reply::status(407, ""), "settings", Retry::Never, "HTTP_PROXY"),
         ("408", Reply::status(408, ""), "unavailable", again, "408"),

@@ -237,6 +237,14 @@ impl Attempts {
         self.next_branch()
     }
 
+    /// The move of a model that cannot continue an answer from its middle.
+    pub(crate) fn without_branches(&mut self) -> Move {
+        self.branches.clear();
+        self.candidates.clear();
+        self.current = None;
+        self.next_branch()
+    }
+
     fn next_branch(&mut self) -> Move {
         if let Some(branch) = self.branches.pop_front() {
             let (prefix, following) = (branch.prefix.clone(), branch.following());

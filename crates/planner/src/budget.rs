@@ -1,7 +1,7 @@
 //! What a run uses: token estimates calibrated by the server's counts, sums, and limits. It works
 //! on numbers and knows no clock.
 
-use journal::{Budget, Counts, Event, Record, Totals};
+use journal::{Budget, Counts, Event, ModelInfo, ModelTotals, Record, Totals};
 use models::{Message, Usage};
 use std::borrow::Borrow;
 
@@ -59,23 +59,27 @@ pub(crate) struct Accountant {
     limits: Limits,
     price: Option<Price>,
     totals: Totals,
+    /// The parts of the sums by model. The last one is in use.
+    models: Vec<ModelTotals>,
     /// Whether a request has been counted.
     counted: bool,
     /// Prompt and generated tokens that count against the limit, without what is known to have come
     /// from a cache.
     spent: u64,
-    /// Turns, tokens and dollars at the last message of the user: the limits count from there.
+    /// Turns, tokens and dollars when the limits started to count: at the start, at the last
+    /// message of the user, or at the start of a try with another model.
     since: (u32, u64, f64),
 }
 
 impl Accountant {
     pub(crate) fn new(limits: Limits, price: Option<Price>) -> Self {
         let totals = Totals { cost: price.map(|_| 0.0), ..Totals::default() };
-        Self { limits, price, totals, counted: false, spent: 0, since: (0, 0, 0.0) }
+        Self { limits, price, totals, models: Vec::new(), counted: false, spent: 0, since: (0, 0, 0.0) }
     }
 
-    /// Sums up the usage recorded in a journal.
+    /// Sums up the usage recorded in a journal. `price` is that of the model from now on.
     pub(crate) fn of(records: &[Record], limits: Limits, price: Option<Price>) -> Self {
+        // Earlier versions did not record the price.
         let mut accountant = Self::new(limits, price);
         let mut estimated = 0;
         for record in records {
@@ -86,11 +90,48 @@ impl Accountant {
                 Event::Refused { saved_tokens, .. } => {
                     accountant.save(saved_tokens * 4);
                 }
+                Event::Model(model) => accountant.start_model(model),
+                Event::ModelChanged { model, new_try, .. } => {
+                    accountant.start_model(model);
+                    if *new_try {
+                        accountant.renew();
+                    }
+                }
                 Event::UserMessage { .. } => accountant.renew(),
                 _ => {}
             }
         }
+        accountant.set_price(price);
         accountant
+    }
+
+    /// Counts for this model from now on.
+    pub(crate) fn start_model(&mut self, info: &ModelInfo) {
+        let first = self.models.is_empty();
+        self.set_price(if first { info.price.or(self.price) } else { info.price });
+        self.models.push(ModelTotals {
+            server: info.server.clone(),
+            model: info.model.clone(),
+            role: info.role,
+            turns: 0,
+            prompt_tokens: 0,
+            generated_tokens: 0,
+            cost: self.price.map(|_| 0.0),
+        });
+    }
+
+    fn set_price(&mut self, price: Option<Price>) {
+        self.price = price;
+        if price.is_some() {
+            self.totals.cost.get_or_insert_default();
+        }
+    }
+
+    /// The parts of the sums by model; none if only one was used.
+    pub(crate) fn models(&self) -> Vec<ModelTotals> {
+        let used = |model: &&ModelTotals| model.prompt_tokens + model.generated_tokens > 0;
+        let used: Vec<_> = self.models.iter().filter(used).cloned().collect();
+        if used.len() > 1 { used } else { Vec::new() }
     }
 
     /// Restarts the limits.
@@ -101,6 +142,9 @@ impl Accountant {
     /// Adds an answered request.
     pub(crate) fn add(&mut self, counts: &Counts, estimated_prompt: u64) {
         self.totals.turns += 1;
+        if let Some(model) = self.models.last_mut() {
+            model.turns += 1;
+        }
         self.spend(counts, estimated_prompt);
     }
 
@@ -116,9 +160,16 @@ impl Accountant {
         self.totals.prompt_tokens += prompt;
         self.spent += evaluated + generated;
         self.totals.generated_tokens += generated;
-        if let (Some((new, cached, out)), Some(cost)) = (self.price, &mut self.totals.cost) {
+        let dollars = self.price.map(|(new, cached, out)| {
             let hit = prompt.saturating_sub(evaluated) as f64;
-            *cost += (evaluated as f64 * new + hit * cached + generated as f64 * out) / 1e6;
+            (evaluated as f64 * new + hit * cached + generated as f64 * out) / 1e6
+        });
+        let add = |cost: &mut Option<f64>| *cost = cost.zip(dollars).map(|(sum, more)| sum + more).or(*cost);
+        add(&mut self.totals.cost);
+        if let Some(model) = self.models.last_mut() {
+            model.prompt_tokens += prompt;
+            model.generated_tokens += generated;
+            add(&mut model.cost);
         }
     }
 
@@ -157,12 +208,11 @@ impl Accountant {
     }
 }
 
-/// The sums of a session, from its journal.
+/// The sums of a session and their parts by model, from its journal.
 #[must_use]
-pub fn totals(records: &[Record]) -> Totals {
-    let price =
-        records.iter().find_map(|r| if let Event::Model(model) = &r.event { model.price } else { None });
-    Accountant::of(records, Limits::default(), price).totals(worked_ms(records))
+pub fn totals(records: &[Record]) -> (Totals, Vec<ModelTotals>) {
+    let accountant = Accountant::of(records, Limits::default(), None);
+    (accountant.totals(worked_ms(records)), accountant.models())
 }
 
 /// Milliseconds of work on a run, without the pauses between processes.
@@ -236,6 +286,39 @@ mod tests {
         accountant.add(&counts, 0);
         assert_eq!(accountant.reached(0), Some(Budget::Tokens));
         assert_eq!(accountant.totals(5).cost, None);
+    }
+
+    #[test]
+    fn each_model_has_its_own_sums_and_prices_and_a_new_try_its_own_limits() {
+        let model = |name: &str, price| ModelInfo {
+            server: "s".into(),
+            server_version: None,
+            model: name.into(),
+            window: None,
+            thinking: false,
+            approach: "tools".into(),
+            why: String::new(),
+            family: None,
+            parameters_b: None,
+            local: None,
+            price,
+            edit_format: None,
+            role: None,
+        };
+        let counts =
+            Counts { prompt_tokens: Some(1_000_000), generated_tokens: Some(10), ..Counts::default() };
+        let mut accountant = Accountant::new(Limits { turns: 1, ..Limits::default() }, None);
+        accountant.start_model(&model("small", None));
+        accountant.add(&counts, 0);
+        assert_eq!((accountant.reached(0), accountant.models()), (Some(Budget::Turns), vec![]));
+        accountant.start_model(&model("large", Some((1.0, 0.1, 0.0))));
+        accountant.renew();
+        assert_eq!(accountant.reached(0), None);
+        accountant.add(&counts, 0);
+        let sums = accountant.models().into_iter().map(|m| (m.model, m.turns, m.prompt_tokens, m.cost));
+        let wanted = [("small".into(), 1, 1_000_000, None), ("large".into(), 1, 1_000_000, Some(1.0))];
+        assert_eq!(sums.collect::<Vec<_>>(), wanted);
+        assert_eq!((accountant.totals(0).turns, accountant.totals(0).cost), (2, Some(1.0)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use journal::{Budget, Check, Diff, Ending, Error, Event, Journal, ModelInfo, Record, Report};
+use journal::{Budget, Check, Diff, Ending, Error, Event, Journal, Record, Report};
 use models::retry::{Decision, Policy};
 use models::{Identity, Request};
 use tokio::task::JoinHandle;
@@ -19,10 +19,9 @@ use crate::budget::{Accountant, worked_ms};
 use crate::calls::CallQueue;
 use crate::effects::usual;
 use crate::machine::{Ask, Input, Machine, Plan, Step, Turn, WriteReason};
-use crate::opening;
 use crate::resume::OWN_CALL;
-use crate::settings::Cut;
-use crate::{Inbox, Job, Parts, Repository, Verifier};
+use crate::settings::Settings;
+use crate::{Inbox, Job, OpenModel, Parts, Repository, Verifier};
 
 /// Works on a task until the run ends. The final diff is computed from the tree on every path.
 ///
@@ -30,7 +29,7 @@ use crate::{Inbox, Job, Parts, Repository, Verifier};
 /// If the journal cannot be written. The run stops, because every effect must be journaled first.
 pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report, Error> {
     let mut driver = Driver::new(&job, parts, journal, &[]);
-    let started = driver.begin(job, None).await;
+    let started = driver.begin(job).await;
     driver.drive(started).await
 }
 
@@ -47,7 +46,7 @@ pub async fn resume(job: Job, parts: Parts, journal: &mut Journal, past: &[Recor
 }
 
 /// Runs like [`run`], with parts that replay a recorded run, and without pauses before retries.
-/// With `begun`, a plan from a journal, the first turn shows the repository as that plan did.
+/// With `plans` from a journal, the first turn of each model shows the repository as its plan did.
 ///
 /// # Errors
 /// As [`run`].
@@ -55,12 +54,14 @@ pub async fn replay(
     job: Job,
     parts: Parts,
     journal: &mut Journal,
-    begun: Option<&serde_json::Value>,
+    plans: &[serde_json::Value],
 ) -> Result<Report, Error> {
     let mut driver = Driver::new(&job, parts, journal, &[]);
-    driver.retries = Policy { first: Duration::ZERO, longest: Duration::ZERO, ..driver.retries };
-    let shown = begun.and_then(|plan| serde_json::from_value(plan.clone()).ok());
-    let started = driver.begin(job, shown).await;
+    // The record says which requests were retried.
+    driver.retries =
+        Policy { retries: u32::MAX, first: Duration::ZERO, longest: Duration::ZERO, ..driver.retries };
+    driver.shown = plans.iter().filter_map(|plan| serde_json::from_value(plan.clone()).ok()).collect();
+    let started = driver.begin(job).await;
     driver.drive(started).await
 }
 
@@ -82,8 +83,14 @@ pub(crate) fn refused(message: impl Into<String>) -> Stop {
 
 /// A run under way.
 pub(crate) struct Driver<'a> {
+    pub(crate) task: String,
+    pub(crate) settings: Settings,
     pub(crate) model: Box<dyn models::Model>,
     pub(crate) identity: Identity,
+    pub(crate) escalation: Option<Box<dyn OpenModel>>,
+    pub(crate) fallback: Option<Box<dyn OpenModel>>,
+    /// The recorded plans whose first turns a replay shows.
+    pub(crate) shown: VecDeque<Plan>,
     pub(crate) tools: Arc<Registry>,
     pub(crate) repository: Arc<dyn Repository>,
     pub(crate) verifier: Option<Arc<dyn Verifier>>,
@@ -131,17 +138,18 @@ pub(crate) struct Driver<'a> {
 impl<'a> Driver<'a> {
     fn new(job: &Job, parts: Parts, journal: &'a mut Journal, past: &[Record]) -> Self {
         let earlier_ms = worked_ms(past);
-        let last_message = past.iter().rposition(|r| matches!(r.event, Event::UserMessage { .. }));
-        let limits_from_ms = last_message.map_or(0, |at| worked_ms(&past[..=at]));
+        let restarts_limits = |r: &Record| {
+            matches!(r.event, Event::UserMessage { .. } | Event::ModelChanged { new_try: true, .. })
+        };
+        let last_restart = past.iter().rposition(restarts_limits);
+        let limits_from_ms = last_restart.map_or(0, |at| worked_ms(&past[..=at]));
         let identity = parts.model.identity();
         let limits = job.settings.limits;
         let repository = Arc::clone(&parts.repository);
         Self {
-            first_call_only: match job.settings.cut {
-                Cut::Auto => identity.local,
-                Cut::First => true,
-                Cut::ReadOn => false,
-            },
+            task: job.task.clone(),
+            settings: job.settings.clone(),
+            first_call_only: job.settings.cut.after_first_call(&identity),
             accountant: Accountant::of(past, limits, identity.price),
             deadline: limits.seconds.map(|seconds| {
                 let used = Duration::from_millis(earlier_ms.saturating_sub(limits_from_ms));
@@ -155,6 +163,9 @@ impl<'a> Driver<'a> {
             seconds: limits.seconds,
             model: parts.model,
             identity,
+            escalation: parts.escalation,
+            fallback: parts.fallback,
+            shown: VecDeque::new(),
             tools: Arc::new(parts.tools),
             repository: parts.repository,
             verifier: parts.verifier.filter(|_| !job.settings.plan_only),
@@ -182,7 +193,7 @@ impl<'a> Driver<'a> {
         loop {
             self.unsettled = false;
             self.journal_log(machine)?;
-            if !matches!(step, Step::Write { .. } | Step::Revert(_))
+            if !matches!(step, Step::Write { .. } | Step::Revert(_) | Step::Escalate)
                 && let Some(text) = self.user_message()?
             {
                 step = machine.next(Input::UserMessage(text));
@@ -204,6 +215,10 @@ impl<'a> Driver<'a> {
                 Step::Revert(from) => {
                     let record = self.revert_from(from).await?;
                     machine.next(Input::Reverted { record })
+                }
+                Step::Escalate => {
+                    let input = Box::pin(self.escalate(machine)).await?;
+                    machine.next(input)
                 }
                 Step::Finish(ending, message) => return Ok((self.confirm(ending, machine).await?, message)),
             };
@@ -254,7 +269,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn renew_limits(&mut self) {
+    pub(crate) fn renew_limits(&mut self) {
         self.accountant.renew();
         self.limits_from_ms = self.elapsed_ms();
         self.deadline = self.seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s));
@@ -271,59 +286,20 @@ impl<'a> Driver<'a> {
         Ok(if changed { ending } else { Ending::NoChange })
     }
 
-    /// Starts a run: verifies, composes the first turn, and journals the plan. With `shown`, the
-    /// first turn shows the repository as that plan did.
-    pub(crate) async fn begin(&mut self, job: Job, shown: Option<Plan>) -> Result<(Machine, Step), Stop> {
-        let approach = job.settings.approach.resolve(&self.identity);
-        self.journal.append(Event::Model(ModelInfo {
-            server: self.identity.server.clone(),
-            server_version: self.identity.server_version.clone(),
-            model: self.identity.model.clone(),
-            window: self.identity.window,
-            thinking: self.identity.thinking,
-            approach: approach.name().into(),
-            why: job.why_model,
-            family: self.identity.family.clone(),
-            parameters_b: self.identity.parameters_b,
-            local: Some(self.identity.local),
-            price: self.identity.price,
-            edit_format: self.identity.edit_format.clone(),
-        }))?;
+    /// Starts a run: verifies, composes the first turn, and journals the plan.
+    pub(crate) async fn begin(&mut self, job: Job) -> Result<(Machine, Step), Stop> {
+        let approach = self.settings.approach.resolve(&self.identity);
+        let info = self.model_info(approach, job.why_model, job.role);
+        self.accountant.start_model(&info);
+        self.journal.append(Event::Model(info))?;
         let baseline = if self.verifier.is_some() { Some(self.check().await?) } else { None };
-        let (opening, focus) = match shown {
-            Some(Plan { opening, focus, .. }) => {
-                (opening::from_recorded(opening, &self.tools, job.task), focus)
-            }
-            None => opening::compose(
-                &*self.repository,
-                &self.tools,
-                job.task,
-                baseline.as_ref(),
-                approach,
-                self.identity.window,
-            ),
-        };
-        let mut settings = job.settings;
-        if self.identity.thinking {
-            // Reasoning counts against the limit of an answer, and an answer with cut-off reasoning
-            // is lost (docs/model-apis.md#deepseek-requests).
-            let least = if self.identity.local { 8 << 10 } else { 32 << 10 };
-            settings.max_answer_tokens = settings.max_answer_tokens.max(least);
+        if self.settings.escalates && baseline.is_none() && !self.plan_only {
+            let message = "the run cannot escalate, because there is no test command (set one with --verify)";
+            self.journal.append(Event::Warning { message: message.into() })?;
         }
-        settings.temperature = settings.temperature.or(Some(self.identity.temperature));
+        let plan = self.new_plan(baseline.as_ref());
         self.window = self.identity.window;
-        let plan = Plan {
-            settings,
-            opening,
-            window: self.identity.window,
-            has_verifier: self.verifier.is_some(),
-            repeats_thinking: self.identity.repeats_thinking,
-            branches: self.identity.branches,
-            focus,
-        };
-        let recorded = serde_json::to_value(&plan)
-            .map_err(|e| refused(format!("cannot write the plan to the journal: {e}")))?;
-        self.journal.append(Event::RunStarted { plan: recorded })?;
+        self.journal.append(Event::RunStarted { plan: recorded(&plan)? })?;
         let mut machine = machine(plan, baseline)?;
         let step = machine.open();
         Ok((machine, step))
@@ -399,6 +375,9 @@ impl<'a> Driver<'a> {
                         models::Retry::Never => error.to_string(),
                         _ => format!("{error} ({why})"),
                     };
+                    if error.is_of_server() && self.fallback.is_some() {
+                        return Box::pin(self.fall_back(machine, ending, message)).await;
+                    }
                     return Err(Stop::Ended(ending, message));
                 }
             }
@@ -471,7 +450,7 @@ impl<'a> Driver<'a> {
             }
         }
         let totals = self.accountant.totals(self.elapsed_ms());
-        let report = Report { ending, message, diff, totals };
+        let report = Report { ending, message, diff, totals, models: self.accountant.models() };
         self.journal.append(Event::Finished(report.clone()))?;
         Ok(report)
     }
@@ -485,6 +464,11 @@ fn over_budget(budget: Budget) -> Stop {
 
 pub(crate) fn machine(plan: Plan, baseline: Option<Check>) -> Result<Machine, Stop> {
     Machine::new(plan, baseline).map_err(|e| refused(format!("a prompt template is broken: {e}")))
+}
+
+/// A plan for the journal.
+pub(crate) fn recorded(plan: &Plan) -> Result<serde_json::Value, Stop> {
+    serde_json::to_value(plan).map_err(|e| refused(format!("cannot write the plan to the journal: {e}")))
 }
 
 /// Becomes ready when the run has to stop: interrupted, or out of time.

@@ -27,6 +27,7 @@ mod blocks;
 mod branches;
 mod budget;
 mod calls;
+mod change_model;
 mod compaction;
 mod driver;
 mod effects;
@@ -47,7 +48,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use journal::{Check, Diff};
+use journal::{Check, Diff, Ending, ModelRole};
 use models::Model;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -68,12 +69,18 @@ pub struct Job {
     pub settings: Settings,
     /// Why this model was chosen, in one line for the journal.
     pub why_model: String,
+    /// The setting that names this model, if it is not the first choice.
+    pub role: Option<ModelRole>,
 }
 
 /// The planner's connections to the outside.
 pub struct Parts {
     /// The model, opened.
     pub model: Box<dyn Model>,
+    /// The model of the last try, if [`Settings::escalates`].
+    pub escalation: Option<Box<dyn OpenModel>>,
+    /// The model that replaces one whose server is unavailable.
+    pub fallback: Option<Box<dyn OpenModel>>,
     /// The tools, in the order they are shown. One of them ends the run: [`Finish`].
     pub tools: Registry,
     /// The tree, for the first turn and the final diff.
@@ -84,6 +91,26 @@ pub struct Parts {
     pub inbox: Box<dyn Inbox>,
     /// Becomes true when the run must stop.
     pub interrupt: tokio::sync::watch::Receiver<bool>,
+}
+
+/// A model that is opened only if the run changes to it.
+#[async_trait]
+pub trait OpenModel: Send + Sync {
+    /// Opens the model. The previous one is closed by then, because both may not fit the memory.
+    ///
+    /// # Errors
+    /// How the run ends if it cannot continue without this model, and why.
+    async fn open(&self) -> Result<OpenedModel, (Ending, String)>;
+}
+
+/// A model that was opened during a run.
+pub struct OpenedModel {
+    /// The model.
+    pub model: Box<dyn Model>,
+    /// Why this one, in one line for the journal.
+    pub why: String,
+    /// Warnings about settings that the model does not support.
+    pub warnings: Vec<String>,
 }
 
 /// The source of user messages during a run. The planner checks it before each request and before

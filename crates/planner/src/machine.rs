@@ -11,7 +11,9 @@
 //! can.
 
 mod conversation;
+mod next_model;
 mod next_try;
+mod plan;
 mod whole_file;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -19,7 +21,6 @@ use std::sync::Arc;
 
 use journal::{Check, Doubt, EndedBy, Ending, Event};
 use models::{Message, Role};
-use serde::{Deserialize, Deserializer, Serialize};
 use tool_api::Status;
 
 use crate::answer::Wanted;
@@ -29,9 +30,9 @@ use crate::budget::Estimator;
 use crate::calls::CallResult;
 use crate::compaction::Dropped;
 use crate::guards::{EqualCalls, Repeats};
-use crate::prompts::{Opening, Prompts};
-use crate::settings::Settings;
+use crate::prompts::Prompts;
 use crate::tries::Tries;
+pub(crate) use plan::Plan;
 
 /// Unusable answers in a row (no call, or a refused one) before the run gives up.
 const MAX_CORRECTIONS: u32 = 4;
@@ -50,6 +51,8 @@ pub(crate) enum Step {
     /// Revert this record of the tree's history and all later ones; `None` for everything since the
     /// start.
     Revert(Option<u64>),
+    /// Change to the model of the last try.
+    Escalate,
     /// The run is over.
     Finish(Ending, String),
 }
@@ -94,6 +97,8 @@ pub(crate) enum Input {
     TryEnded { lines: u64 },
     /// Changes were reverted, with this record in the tree's history.
     Reverted { record: Option<u64> },
+    /// Another model was opened. It continues with this plan, in a new try or in the conversation.
+    ModelChanged { plan: Box<Plan>, new_try: bool },
 }
 
 /// An answer and its results.
@@ -125,7 +130,7 @@ pub(crate) struct Machine {
     attempts: Option<Attempts>,
     /// The next steps after a file write that is not followed by a verification.
     after_write: VecDeque<Step>,
-    baseline: Option<Check>,
+    pub(crate) baseline: Option<Check>,
     last_check: Option<Check>,
     /// Whether a command changed files since the last verification.
     unchecked: bool,
@@ -136,6 +141,8 @@ pub(crate) struct Machine {
     user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,
+    /// The last request.
+    asked: Ask,
 }
 
 /// The progress on the task, or on the user's last message.
@@ -155,49 +162,12 @@ struct Progress {
     same_answers: u32,
 }
 
-/// What a run starts from. The journal keeps it ([`Event::RunStarted`]), so that a resumed run
-/// builds the same machine.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Plan {
-    pub(crate) settings: Settings,
-    pub(crate) opening: Opening,
-    /// The model's window in tokens, if known.
-    pub(crate) window: Option<u64>,
-    pub(crate) has_verifier: bool,
-    /// Whether the conversation keeps the reasoning of answers
-    /// ([`models::Identity::repeats_thinking`]).
-    #[serde(alias = "send_thinking")]
-    pub(crate) repeats_thinking: bool,
-    /// Whether the server reports alternatives and can continue an answer
-    /// ([`models::Identity::branches`]).
-    pub(crate) branches: bool,
-    /// The files to request whole, if the approach is whole-file.
-    #[serde(deserialize_with = "none_one_or_several")]
-    pub(crate) focus: Vec<Focus>,
-}
-
-/// Reads the requested files. Earlier versions wrote one file or `null`.
-fn none_one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Focus>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Files {
-        Several(Vec<Focus>),
-        One(Focus),
-        None,
-    }
-    Ok(match Files::deserialize(deserializer)? {
-        Files::Several(files) => files,
-        Files::One(file) => vec![file],
-        Files::None => Vec::new(),
-    })
-}
-
 impl Machine {
     /// Creates a machine for a plan. `baseline` is the verification before any change.
     pub(crate) fn new(plan: Plan, baseline: Option<Check>) -> Result<Self, minijinja::Error> {
         let files = plan.focus.clone();
         Ok(Self {
-            tries: Tries::new(plan.settings.attempts, baseline.as_ref()),
+            tries: Tries::new(plan.settings.attempts, plan.settings.escalates, baseline.as_ref()),
             attempts: Attempts::new(files, baseline.clone()),
             plan,
             prompts: Prompts::new()?,
@@ -214,11 +184,29 @@ impl Machine {
             user_messages: Vec::new(),
             dropped: Dropped::default(),
             turn: 0,
+            asked: Ask::default(),
         })
+    }
+
+    /// The plan of the current model.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Returns the next step after this input.
     pub(crate) fn next(&mut self, input: Input) -> Step {
+        let step = self.next_step_after(input);
+        self.remember_request(step)
+    }
+
+    fn remember_request(&mut self, step: Step) -> Step {
+        if let Step::Ask(ask) = &step {
+            self.asked.clone_from(ask);
+        }
+        step
+    }
+
+    fn next_step_after(&mut self, input: Input) -> Step {
         let step = match input {
             Input::Answered(turn) => {
                 self.turn += 1;
@@ -230,6 +218,7 @@ impl Machine {
             Input::UserMessage(text) => self.user_message(&text),
             Input::TryEnded { lines } => return self.try_ended(lines),
             Input::Reverted { record } => return self.reverted(record),
+            Input::ModelChanged { plan, new_try } => self.model_changed(*plan, new_try),
             Input::Overflow { window } => {
                 let estimated = self.estimator.messages(&self.messages) * 9 / 10;
                 self.plan.window = window.or(self.plan.window).or(Some(estimated));
@@ -248,13 +237,22 @@ impl Machine {
 
     /// The first step: opens the conversation.
     pub(crate) fn open(&mut self) -> Step {
+        let step = self.open_conversation(None);
+        self.remember_request(step)
+    }
+
+    /// Adds the first messages to the conversation, which may have a system prompt already.
+    fn open_conversation(&mut self, earlier_try: Option<String>) -> Step {
         if self.attempts.is_some() {
             return self.whole_file(Move::Whole);
         }
-        let system = self.prompts.system(&self.plan.opening);
-        self.push_message(Role::System, system);
+        if self.messages.is_empty() {
+            let system = self.prompts.system(&self.plan.opening);
+            self.push_message(Role::System, system);
+        }
         let first = self.prompts.first(&self.plan.opening, self.baseline.as_ref());
-        self.push_message(Role::User, first);
+        let text = [Some(first), earlier_try].into_iter().flatten().collect::<Vec<_>>().join("\n\n");
+        self.push_message(Role::User, text);
         Step::Ask(self.ask())
     }
 
@@ -306,7 +304,7 @@ impl Machine {
     fn user_message(&mut self, text: &str) -> Step {
         self.baseline.clone_from(&self.last_check);
         self.progress = Progress::default();
-        self.tries = Tries::new(1, None);
+        self.tries = Tries::new(1, false, None);
         let mut text = self.prompts.user_message(text);
         if self.attempts.take().is_some() {
             text = format!("{text}\n\n{}", self.prompts.tools(&self.plan.opening));
@@ -387,7 +385,7 @@ impl Machine {
 
     /// Reports the results of its calls to the model.
     fn report(&mut self, results: &[CallResult], check: Option<&Check>, refused: Option<String>) -> Step {
-        let mut note = refused;
+        let (mut note, mut repeated) = (refused, false);
         if results.iter().any(|r| !r.outcome.changed.is_empty()) {
             self.progress.equal_calls.forget();
         }
@@ -398,7 +396,7 @@ impl Machine {
                 Repeats::Warn(n) => {
                     let message = self.prompts.repeated(&result.spec.name, n);
                     self.log.push(Event::Guard { message: message.clone() });
-                    note = Some(message);
+                    (note, repeated) = (Some(message), true);
                 }
                 Repeats::Stop(n) => {
                     let tool = &result.spec.name;
@@ -414,7 +412,9 @@ impl Machine {
             return self.stuck(format!("{} calls in a row were refused", self.progress.corrections));
         }
         let text = self.prompts.results(results, check, note.as_deref());
-        if all_refused && let Some(step) = self.forget_repeats(&text) {
+        if (all_refused || repeated)
+            && let Some(step) = self.forget_repeats(&text)
+        {
             return step;
         }
         self.ask_with(text)
@@ -431,9 +431,10 @@ impl Machine {
         Ask { temperature, seed, max_tokens, ..Ask::default() }
     }
 
-    /// The seed of a request that is not a repetition. The first try leaves it to the server.
+    /// The seed of a request that is not a repetition. The first try of a model leaves it to the
+    /// server.
     fn seed(&self) -> Option<u64> {
-        self.tries.again().then_some(u64::from(self.turn))
+        self.tries.varied().then_some(u64::from(self.turn))
     }
 
     /// The token limit of an answer, at most `most`, so that prompt and answer fit the window.

@@ -16,6 +16,17 @@ pub enum Cut {
     ReadOn,
 }
 
+impl Cut {
+    /// Whether to stop after the first complete call of this model.
+    pub(crate) fn after_first_call(self, model: &models::Identity) -> bool {
+        match self {
+            Cut::Auto => model.local,
+            Cut::First => true,
+            Cut::ReadOn => false,
+        }
+    }
+}
+
 /// How the model works on the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -93,6 +104,10 @@ pub struct Settings {
     /// passes. The limits count all tries together.
     #[serde(skip_serializing_if = "is_one")]
     pub attempts: u32,
+    /// Whether one more try follows with another model ([`crate::Parts::escalation`]), with limits
+    /// of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub escalates: bool,
     /// Most tokens of one answer, including thinking.
     pub max_answer_tokens: u32,
     /// Run nothing: no verification, and the first command that the model asks for ends the run.
@@ -107,6 +122,7 @@ impl Default for Settings {
             approach: Approach::Auto,
             temperature: None,
             attempts: 1,
+            escalates: false,
             max_answer_tokens: 4096,
             plan_only: false,
         }

@@ -1,8 +1,12 @@
-//! Several tries at a task in one session (`--attempts`): how they differ, and which one is kept.
+//! Several tries at a task in one session (`--attempts`, `--escalate`): how they differ, and which
+//! one is kept.
 //!
 //! A try is a conversation from its first message to an ending. Each try starts with the files as
 //! they were at the start of the run. The first try that passes the verification ends the run. If
 //! none passes, the best one is kept, provided it is better than the start.
+//!
+//! The last try may use another model (`--escalate`). It is the first try of that model, so it does
+//! not vary the request.
 //!
 //! Effect on the prompt cache: the system prompt stays valid from try to try.
 //!
@@ -56,6 +60,8 @@ struct Best {
 #[derive(Debug)]
 pub(crate) struct Tries {
     limit: u32,
+    /// Whether the last try uses another model.
+    escalates: bool,
     number: u32,
     start: Option<Counts>,
     best: Option<Best>,
@@ -74,11 +80,13 @@ pub(crate) enum After {
 }
 
 impl Tries {
-    /// `before` is the verification before any change. Without it there is only one try, because
-    /// tries cannot be compared.
-    pub(crate) fn new(limit: u32, before: Option<&Check>) -> Self {
-        let limit = if before.is_some() { limit } else { 1 };
-        Self { limit, number: 1, start: before.and_then(Counts::of), best: None, ended: None }
+    /// Up to `attempts` tries, and one more with another model if the run escalates. `before` is the
+    /// verification before any change. Without it there is only one try, because tries cannot be
+    /// compared.
+    pub(crate) fn new(attempts: u32, escalates: bool, before: Option<&Check>) -> Self {
+        let escalates = escalates && before.is_some();
+        let limit = if before.is_some() { attempts + u32::from(escalates) } else { 1 };
+        Self { limit, escalates, number: 1, start: before.and_then(Counts::of), best: None, ended: None }
     }
 
     /// The number of the current try and the most tries, if there may be several.
@@ -91,19 +99,34 @@ impl Tries {
         self.number > 1
     }
 
+    /// Whether this is the try with the other model.
+    pub(crate) fn escalated(&self) -> bool {
+        self.escalates && self.number == self.limit
+    }
+
+    /// The number of this try among those of its model.
+    fn of_model(&self) -> u32 {
+        if self.escalated() { 1 } else { self.number }
+    }
+
+    /// Whether the model has tried before, so that the request must differ.
+    pub(crate) fn varied(&self) -> bool {
+        self.of_model() > 1
+    }
+
     /// Whether this try words the request differently.
     pub(crate) fn reworded(&self) -> bool {
-        self.number.is_multiple_of(2)
+        self.of_model().is_multiple_of(2)
     }
 
     /// Whether this try shows the second-best file.
     pub(crate) fn other_file(&self) -> bool {
-        self.number.is_multiple_of(3)
+        self.of_model().is_multiple_of(3)
     }
 
     /// The temperature of this try: `set`, or a higher one in later tries.
     pub(crate) fn temperature(&self, set: f32) -> f32 {
-        let warmer = self.number.checked_sub(2).map(|i| TEMPERATURES.get(i as usize).unwrap_or(&1.0));
+        let warmer = self.of_model().checked_sub(2).map(|i| TEMPERATURES.get(i as usize).unwrap_or(&1.0));
         warmer.map_or(set, |warm| set.max(*warm))
     }
 
@@ -201,7 +224,7 @@ mod tests {
     }
 
     fn tries(limit: u32) -> Tries {
-        Tries { limit, number: 1, start: counts(3, 2), best: None, ended: None }
+        Tries { limit, escalates: false, number: 1, start: counts(3, 2), best: None, ended: None }
     }
 
     /// Runs one try for each pair of counts and lines. The record of each revert has the number of
@@ -260,6 +283,25 @@ mod tests {
         }
         assert_eq!(seen, [0.0, 0.7, 0.9, 1.0, 1.0]);
         assert_eq!(tries.temperature(1.5), 1.5);
+    }
+
+    #[test]
+    fn the_other_model_gets_one_try_after_the_others_which_does_not_vary_the_request() {
+        let check = Check {
+            command: "t".into(),
+            passed: false,
+            text: String::new(),
+            facts: serde_json::json!({ "passed": 2, "failed": 3 }),
+            ms: 1,
+        };
+        let mut tries = Tries::new(2, true, Some(&check));
+        assert_eq!((tries.several(), tries.escalated()), (Some((1, 3)), false));
+        assert!(tries.next() && tries.varied() && tries.reworded() && !tries.escalated());
+        assert!(tries.next() && tries.escalated());
+        assert!(!tries.varied() && !tries.reworded() && !tries.other_file());
+        assert_eq!(tries.temperature(0.0), 0.0);
+        assert!(!tries.next());
+        assert_eq!(Tries::new(1, true, None).several(), None, "tries need a verification");
     }
 
     #[test]

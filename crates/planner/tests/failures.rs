@@ -78,7 +78,7 @@ async fn counts_of_a_broken_answer_that_the_server_did_not_report_are_estimated_
     });
     assert_eq!(ran.events().filter_map(lost).collect::<Vec<_>>(), [(estimate, true)]);
     assert!(ran.report.totals.prompt_tokens > 3 * estimate.unwrap());
-    assert_eq!(planner::totals(&ran.records).prompt_tokens, ran.report.totals.prompt_tokens);
+    assert_eq!(planner::totals(&ran.records).0.prompt_tokens, ran.report.totals.prompt_tokens);
 }
 
 #[tokio::test(start_paused = true)]

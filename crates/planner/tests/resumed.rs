@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use journal::{Ending, Event, Record};
 use models::{Delta, Error};
-use support::{Reply, says, text, unchanged_and_unsure, world, world_with_branches};
+use planner::Approach;
+use support::{Reply, gives_up, says, text, unchanged_and_unsure, world, world_with_branches};
 
 const READ: &str = r#"{"tool": "read_file", "arguments": {"path": "calc.py"}}"#;
 const FIX: &str = r#"{"tool": "apply_patch", "arguments": {"path": "calc.py", "content": "def add(a, b):\n    return a + b\n"}}"#;
@@ -30,7 +31,12 @@ async fn ends_the_same_from_every_prefix(
     let wanted = outcome(&whole);
     for cut in 1..whole.records.len() {
         let past = &whole.records[..cut];
-        let answered = |r: &&Record| matches!(r.event, Event::Output { .. } | Event::Overflow { .. });
+        let answered = |r: &&Record| {
+            matches!(
+                r.event,
+                Event::Output { .. } | Event::Overflow { .. } | Event::ModelChanged { new_try: false, .. }
+            )
+        };
         let heard = past.iter().filter(answered).count();
         let world = begin();
         world.files.lock().unwrap().clone_from(&whole.states[cut - 1]);
@@ -156,17 +162,6 @@ async fn a_run_with_several_tries_resumed_after_any_event_ends_the_same() {
         (world.settings.attempts, world.graded) = (3, true);
         world
     };
-    let patch = |line: &str| {
-        let content = format!("def add(a, b):\\n    return {line}\\n");
-        says(&format!(
-            r#"{{"tool": "apply_patch", "arguments": {{"path": "calc.py", "content": "{content}"}}}}"#
-        ))
-    };
-    let gives_up = move |line: &str| {
-        let mut replies = vec![patch(line)];
-        replies.extend([FINISH, FINISH, FINISH].map(says));
-        replies
-    };
     let whole = ends_the_same_from_every_prefix(begin, move || {
         [gives_up("half"), gives_up("third"), gives_up("a * b")].into_iter().flatten().collect()
     })
@@ -174,6 +169,70 @@ async fn a_run_with_several_tries_resumed_after_any_event_ends_the_same() {
     assert!(whole.files["calc.py"].contains("half") && whole.report.ending == Ending::Unverified);
     let whole = ends_the_same_from_every_prefix(begin, move || {
         [gives_up("third"), gives_up("a + b")].into_iter().flatten().collect()
+    })
+    .await;
+    assert_eq!(whole.report.ending, Ending::Verified);
+}
+
+#[tokio::test]
+async fn a_run_that_escalates_resumed_after_any_event_ends_the_same() {
+    let begin = || {
+        let mut world = support::escalating();
+        (world.settings.attempts, world.graded) = (2, true);
+        world
+    };
+    let replies = |last: &'static str| {
+        move || {
+            let mut replies = gives_up("third");
+            replies.extend(gives_up("half"));
+            replies.extend(gives_up(last));
+            replies
+        }
+    };
+    let whole = ends_the_same_from_every_prefix(begin, replies("a * b")).await;
+    assert!(whole.files["calc.py"].contains("half") && whole.report.ending == Ending::Unverified);
+    let whole = ends_the_same_from_every_prefix(begin, replies("a + b")).await;
+    assert_eq!(whole.report.ending, Ending::Verified);
+    // From the whole-file approach to tools.
+    let begin = || {
+        let mut world = support::escalating();
+        (world.settings.approach, world.identity.prefers_whole_files) = (Approach::Auto, true);
+        world
+    };
+    let whole = ends_the_same_from_every_prefix(begin, || {
+        let wrong = || says("```python\ndef add(a, b):\n    return a / b\n```\n");
+        vec![wrong(), wrong(), says(READ), says(FIX), says(FINISH)]
+    })
+    .await;
+    assert_eq!(whole.report.ending, Ending::Verified);
+}
+
+#[tokio::test]
+async fn a_run_that_falls_back_resumed_after_any_event_ends_the_same() {
+    let gone = || Reply::Fails(Error::MissingModel { message: "gone".into(), available: Vec::new() });
+    let begin = || {
+        let mut world = support::escalating();
+        world.fallback = Some(Some(support::named("other", 4_000)));
+        world.identity.window = Some(32_768);
+        world.files.lock().unwrap().insert("big.py".into(), "x = 1\n".repeat(1_500));
+        world
+    };
+    let read = || says(r#"{"tool": "read_file", "arguments": {"path": "big.py"}}"#);
+    let whole = ends_the_same_from_every_prefix(begin, || {
+        vec![says(READ), read(), gone(), says(READ), says(FIX), says(FINISH)]
+    })
+    .await;
+    assert_eq!(whole.report.ending, Ending::Verified);
+    assert!(whole.events().any(|e| matches!(e, Event::Rewound { .. })), "the window is smaller");
+    // In the middle of a line, which the fallback cannot continue.
+    let begin = || {
+        let mut world = world_with_branches();
+        world.fallback = Some(Some(support::named("other", 32_768)));
+        world
+    };
+    let whole = ends_the_same_from_every_prefix(begin, || {
+        let right = says("```python\ndef add(a, b):\n    return a + b\n```\n");
+        vec![unchanged_and_unsure(&[(" *", -0.8), (" +", -1.0)]), gone(), right]
     })
     .await;
     assert_eq!(whole.report.ending, Ending::Verified);

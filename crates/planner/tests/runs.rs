@@ -264,6 +264,25 @@ async fn an_unusable_answer_given_twice_is_removed_from_the_conversation() {
 }
 
 #[tokio::test]
+async fn a_call_repeated_in_vain_is_sampled_again_and_then_removed_from_the_conversation() {
+    let replies = [READ, READ, READ, READ, FIX, FINISH];
+    let ran = world().run("t", replies.map(says).into()).await;
+    assert_eq!(ran.report.ending, Ending::Verified);
+    let sampled: Vec<_> = ran.requests.iter().map(|r| (r.temperature.unwrap(), r.seed)).collect();
+    assert_eq!(sampled[1], (0.0, None));
+    assert_eq!(sampled[2], (0.35, Some(2)), "after the first repetition");
+    // After the second one, the conversation starts over, with one line about it.
+    let told = &ran.requests[3].messages;
+    assert!(told.len() == 2 && told[1].content.starts_with(&*ran.requests[0].messages[1].content));
+    let line = "You have made this read_file call 3 times with the same result. Try something different.";
+    assert_eq!(told[1].content.matches(line).count(), 1, "{}", told[1].content);
+    assert!(told[1].content.contains("read_file calc.py: ok\n"), "the result is kept: {}", told[1].content);
+    assert!(ran.events().any(|e| matches!(e, Event::Rewound { keep: 1, .. })));
+    let ran = world().run("t", (0..9).map(|_| says(READ)).collect()).await;
+    assert_eq!((ran.report.ending, ran.requests.len()), (Ending::GaveUp, 5));
+}
+
+#[tokio::test]
 async fn repeatedly_refused_calls_end_the_run() {
     let bad = |i: usize| {
         says(&format!(

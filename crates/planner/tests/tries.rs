@@ -9,9 +9,8 @@ use std::collections::BTreeMap;
 use journal::{Budget, Ending, Event};
 use models::Error;
 use planner::Approach;
-use support::{Ran, Reply, World, says, world};
+use support::{FINISH, Ran, Reply, World, gives_up, patch, says, world};
 
-const FINISH: &str = r#"{"tool": "finish", "arguments": {"summary": "done"}}"#;
 const COMMAND: &str = r#"{"tool": "run_command", "arguments": {"creates": "made.txt"}}"#;
 const FIXED: &str = "def add(a, b):\n    return a + b\n";
 const START: &str = "def add(a, b):\n    return a - b\n";
@@ -21,16 +20,6 @@ fn counted(attempts: u32) -> World {
     let mut world = world();
     (world.settings.attempts, world.commands, world.graded) = (attempts, true, true);
     world
-}
-
-fn patch(line: &str) -> Reply {
-    let content = format!("def add(a, b):\\n    return {line}\\n");
-    says(&format!(r#"{{"tool": "apply_patch", "arguments": {{"path": "calc.py", "content": "{content}"}}}}"#))
-}
-
-/// A try that changes the file to this line and insists that it is done.
-fn gives_up(line: &str) -> Vec<Reply> {
-    vec![patch(line), says(FINISH), says(FINISH), says(FINISH)]
 }
 
 fn tries(lines: &[&str]) -> Vec<Reply> {

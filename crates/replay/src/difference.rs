@@ -167,6 +167,10 @@ impl Described {
                 let text = format!("{}: {how}\n{}\n", check.command, check.text);
                 (Kind::Command, "the verification".into(), text)
             }
+            Event::ModelChanged { new_try, model, .. } => {
+                let how = if *new_try { "in a new try" } else { "in the same conversation" };
+                (Kind::Asked, "a change of the model".into(), format!("to {}, {how}\n", model.model))
+            }
             Event::Finished(report) => {
                 (Kind::Ended, "the end".into(), format!("{}: {}\n", report.ending.label(), report.message))
             }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use journal::{Check, Diff};
+use journal::{Check, Diff, Ending, ModelRole};
 use models::{DeltaStream, Error, Identity, Model, Request};
-use planner::{Inbox, Instructions, Repository, Verifier};
+use planner::{Inbox, Instructions, OpenModel, OpenedModel, Repository, Verifier};
 use serde_json::{Map, Value};
 use tool_api::{Effect, Follow, Outcome, Parsed, Spec, Status, Tool, ToolError};
 use workspace::{Seed, Workspace};
@@ -40,6 +40,29 @@ impl Model for RecordedModel {
     async fn verify(&self) -> Vec<String> {
         self.script.update_window();
         Vec::new()
+    }
+}
+
+/// A model that the recorded run changed to.
+pub struct RecordedLater {
+    /// The setting that names it.
+    pub role: ModelRole,
+    /// The record.
+    pub script: Arc<Script>,
+}
+
+#[async_trait]
+impl OpenModel for RecordedLater {
+    async fn open(&self) -> Result<OpenedModel, (Ending, String)> {
+        match self.script.change_model(self.role) {
+            Some(Some(identity)) => Ok(OpenedModel {
+                model: Box::new(RecordedModel { identity, script: Arc::clone(&self.script) }),
+                why: "recorded".into(),
+                warnings: Vec::new(),
+            }),
+            Some(None) => Err((Ending::Unavailable, "it was unavailable".into())),
+            None => pending().await, // the script has stopped the run
+        }
     }
 }
 

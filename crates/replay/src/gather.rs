@@ -217,7 +217,10 @@ fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     for record in records {
         match &record.event {
             Event::CommandChanged { record } => open.push(*record),
-            Event::Reverted { record: Some(revert), .. } => drop(known.insert(*revert, Some(record.seq))),
+            // A revert that found nothing to revert repeats the number of the previous one.
+            Event::Reverted { record: Some(revert), .. } => {
+                known.entry(*revert).or_insert(Some(record.seq));
+            }
             Event::ToolFinished { .. } | Event::Checked(_) => {
                 known.extend(open.drain(..).map(|change| (change, Some(record.seq))))
             }

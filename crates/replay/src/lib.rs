@@ -22,7 +22,9 @@ mod volatile;
 
 pub use bundle::{Bundle, CONTENTS_LIMIT, unhex};
 pub use difference::{Difference, Kind};
-pub use edges::{RecordedModel, RecordedUser, ReplayedChecks, ReplayedTool, ReplayedTree, Source, Stage};
+pub use edges::{
+    RecordedLater, RecordedModel, RecordedUser, ReplayedChecks, ReplayedTool, ReplayedTree, Source, Stage,
+};
 pub use gather::{Gathered, gather};
 pub use recording::{Recording, answer};
 pub use script::{Changes, Comparison, Script};

@@ -4,7 +4,9 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use journal::{Budget, Check, Counts, EndedBy, Ending, Event, Record, Report, Step, Trace};
+use journal::{
+    Budget, Check, Counts, EndedBy, Ending, Event, ModelInfo, ModelRole, Record, Report, Step, Trace,
+};
 use models::replay::{Replay, Turn, TurnEnd};
 use models::{Identity, Usage};
 use planner::Approach;
@@ -30,6 +32,8 @@ pub struct Recording {
     pub identity: Identity,
     /// The planner's recorded plan.
     pub plan: Value,
+    /// The changes of the model.
+    pub(crate) changes: Vec<ModelChange>,
     /// The answer to each request; `None` if it was not recorded.
     pub(crate) answers: Vec<Option<Turn>>,
     /// The window detected after a turn, if it changed.
@@ -52,6 +56,15 @@ pub struct Recording {
     pub changed: bool,
     /// Whether no tool was running when it ended, so that the tree matches the record.
     pub whole: bool,
+}
+
+/// A change to another model.
+#[derive(Debug)]
+pub(crate) struct ModelChange {
+    pub(crate) role: Option<ModelRole>,
+    pub(crate) identity: Identity,
+    /// The plan, if the model starts a try.
+    pub(crate) plan: Option<Value>,
 }
 
 /// The result of a call.
@@ -108,7 +121,9 @@ impl Recording {
         }
         let (results, checks) = results(&records);
         let answers = answers(&records);
+        let changes = records.iter().filter_map(model_change).collect();
         Ok(Self {
+            changes,
             id: id.clone(),
             origin: journal::origin(&records).unwrap_or_default().to_owned(),
             version: version.clone(),
@@ -135,14 +150,39 @@ impl Recording {
     pub fn plan_only(&self) -> bool {
         self.plan["settings"]["plan_only"] == true
     }
+
+    /// Whether the last try uses another model.
+    pub fn escalates(&self) -> bool {
+        self.plan["settings"]["escalates"] == true
+    }
+
+    /// Whether a fallback model was used.
+    pub fn falls_back(&self) -> bool {
+        self.changes.iter().any(|change| change.role == Some(ModelRole::Fallback))
+    }
+
+    /// The plans of the conversations with each model.
+    pub fn plans(&self) -> Vec<Value> {
+        let later = self.changes.iter().filter_map(|change| change.plan.clone());
+        std::iter::once(self.plan.clone()).chain(later).collect()
+    }
+}
+
+fn model_change(record: &Record) -> Option<ModelChange> {
+    let Event::ModelChanged { model, plan, new_try, .. } = &record.event else { return None };
+    let (identity, plan) = (identity_of(model, plan), new_try.then(|| plan.clone()));
+    Some(ModelChange { role: model.role, identity, plan })
 }
 
 /// The identity of the recorded model.
 fn identity(records: &[Record], plan: &Value) -> Identity {
     let model =
         records.iter().rev().find_map(|r| if let Event::Model(m) = &r.event { Some(m) } else { None });
+    model.map_or_else(|| Replay::identity_named("recorded"), |model| identity_of(model, plan))
+}
+
+fn identity_of(m: &ModelInfo, plan: &Value) -> Identity {
     let mut identity = Replay::identity_named("recorded");
-    let Some(m) = model else { return identity };
     identity.prefers_whole_files = m.approach == Approach::WholeFile.name();
     identity.local = m.local.unwrap_or(true);
     (identity.server, identity.server_version) = (m.server.clone(), m.server_version.clone());
@@ -193,6 +233,9 @@ fn answers(records: &[Record]) -> Vec<Option<Turn>> {
             }
             Event::Retry { error, .. } => {
                 Some(Turn { end: TurnEnd::Failed(error.clone()), usage: lost, ..Turn::default() })
+            }
+            Event::ModelChanged { why, new_try: false, .. } => {
+                Some(Turn { end: TurnEnd::Settings(why.clone()), usage: lost, ..Turn::default() })
             }
             Event::Finished(Report { ending: Ending::Unavailable, message, .. }) => {
                 Some(Turn { end: TurnEnd::Refused(message.clone()), usage: lost, ..Turn::default() })

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use journal::{Check, Event, Record, Step, Trace};
+use journal::{Check, Event, ModelRole, Record, Step, Trace};
+use models::Identity;
 use models::replay::Turn;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -11,7 +12,7 @@ use tool_api::Outcome;
 use workspace::{CleanPath, Seed};
 
 use crate::difference::Difference;
-use crate::recording::{CallResult, Checked, Recording, command_tool};
+use crate::recording::{CallResult, Checked, ModelChange, Recording, command_tool};
 
 /// The files changed by commands, keyed by the number of the record with the command's result.
 pub type Changes = HashMap<u64, Vec<(CleanPath, Option<Seed>)>>;
@@ -30,6 +31,7 @@ struct State {
     /// The number of steps that matched.
     same: usize,
     answers: VecDeque<Option<Turn>>,
+    changes: VecDeque<ModelChange>,
     requests: usize,
     windows: HashMap<u32, u64>,
     window: Option<u64>,
@@ -86,6 +88,7 @@ impl Script {
             trace: Trace::default(),
             same: 0,
             answers: std::mem::take(&mut recording.answers).into(),
+            changes: std::mem::take(&mut recording.changes).into(),
             requests: 0,
             windows: std::mem::take(&mut recording.windows),
             window: recording.identity.window,
@@ -145,6 +148,22 @@ impl Script {
                 None
             }
         }
+    }
+
+    /// The next change of the model, if it is to the one with this role. The outer `None` means that
+    /// the replay has ended.
+    pub(crate) fn change_model(&self, role: ModelRole) -> Option<Option<Identity>> {
+        let mut state = self.state();
+        let Some(next) = state.changes.front() else {
+            self.end(&mut state, "another model");
+            return None;
+        };
+        if next.role != Some(role) {
+            return Some(None);
+        }
+        let identity = state.changes.pop_front()?.identity;
+        state.window = identity.window;
+        Some(Some(identity))
     }
 
     /// The user's message at this point of the session.

@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
 use crate::interrupt::{self, Signals};
 use crate::layers;
-use crate::model;
+use crate::other_model;
 use crate::profiles;
 use crate::sanitize;
 use crate::session::{self, Order};
@@ -29,7 +29,7 @@ const RETRIES: u32 = 1;
 pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     // Report invalid flags and files once, before the first task.
     let settings = context.resolve_in(None, &command.settings.given)?.settings()?;
-    model::choice(&settings)?;
+    other_model::check(&settings)?;
     profiles::load(&context.environment)?;
     let tasks = batch::tasks::read(&command.tasks, command.repos.as_deref())
         .map_err(|problems| Failure::misuse(problems.to_string().trim_end()))?;

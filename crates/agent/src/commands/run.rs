@@ -16,7 +16,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
 use crate::interrupt::{self, Signals};
 use crate::masking;
-use crate::model;
+use crate::other_model;
 use crate::pager;
 use crate::profiles;
 use crate::recovery;
@@ -35,7 +35,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     let resolved = context.resolve(&command.settings.given)?;
     let settings = resolved.settings()?;
     // An invalid name or profile creates no session.
-    model::choice(&settings)?;
+    other_model::check(&settings)?;
     profiles::load(&context.environment)?;
     let root = root(context)?;
     let store = context.store()?;
@@ -179,11 +179,13 @@ pub(crate) fn end_now(journal: &mut Journal, store: &Store) -> Result<Done> {
             let changed = changed.unwrap_or_default();
             let files = changed.iter().map(|change| change.path.to_string()).collect();
             let (added, removed) = preview::counts(&changes::shown(changed));
+            let (totals, models) = planner::totals(&records);
             let report = Report {
                 ending: Ending::Interrupted,
                 message: "stopped immediately by a second signal; the changes so far are kept".to_owned(),
                 diff: Diff { files, added, removed, ..Diff::default() },
-                totals: planner::totals(&records),
+                totals,
+                models,
             };
             journal.append(Event::Finished(report.clone()))?;
             report

@@ -122,6 +122,12 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("1")
         .flag(Flag::Value("N"))
         .help("Try the task up to this many times, until the tests pass; otherwise keep the best try"),
+    Definition::new("escalate", Kind::Text, Trust::User, Group::Work)
+        .flag(Flag::Value("MODEL"))
+        .help("If no try passes the tests, try once more with this model and with budgets of its own"),
+    Definition::new("fallback", Kind::Text, Trust::User, Group::Work)
+        .flag(Flag::Value("MODEL"))
+        .help("Continue with this model if the server of the current one is unavailable"),
     Definition::new("max_turns", Kind::Whole(1, u32::MAX as u64), Trust::RepositoryMayLower, Group::Budgets)
         .default("40")
         .flag(Flag::Value("N"))

@@ -52,7 +52,10 @@ pub(crate) fn attempt(ending: Ending, what: &str) -> Attempt {
     let totals =
         Totals { turns: 3, prompt_tokens: 100, generated_tokens: 10, cost: Some(0.25), ..Totals::default() };
     let message = format!("{what} was worked on");
-    Attempt { report: Report { ending, message, diff, totals }, session: Some(format!("session-{what}")) }
+    Attempt {
+        report: Report { ending, message, diff, totals, models: Vec::new() },
+        session: Some(format!("session-{what}")),
+    }
 }
 
 /// A folder with a repository `repo` of one commit, and room for results.

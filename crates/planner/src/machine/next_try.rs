@@ -4,7 +4,7 @@ use journal::{Check, Ending};
 use models::Role;
 
 use super::{Machine, Progress, Step};
-use crate::approach::{Attempts, Move};
+use crate::approach::Attempts;
 use crate::blocks::Focus;
 use crate::compaction::Dropped;
 use crate::opening;
@@ -34,8 +34,11 @@ impl Machine {
     /// Starts the next try or ends the run, after changes were reverted.
     pub(super) fn reverted(&mut self, record: Option<u64>) -> Step {
         self.tries.reverted(record);
-        let earlier = self.earlier_try();
-        if self.tries.next() { self.open_try(earlier) } else { self.finish_tries() }
+        match self.tries.next() {
+            true if self.tries.escalated() => Step::Escalate,
+            true => self.open_try(),
+            false => self.finish_tries(),
+        }
     }
 
     fn finish_tries(&mut self) -> Step {
@@ -54,7 +57,8 @@ impl Machine {
 
     /// Opens a new conversation on the original files. Effect on the prompt cache: the system
     /// prompt stays valid.
-    fn open_try(&mut self, earlier: Option<String>) -> Step {
+    pub(super) fn open_try(&mut self) -> Step {
+        let earlier = self.earlier_try();
         let (number, of) = self.tries.several().unwrap_or((1, 1));
         let files = self.other_file().map_or_else(|| self.plan.focus.clone(), |other| vec![other]);
         self.attempts = Attempts::new(files, self.baseline.clone());
@@ -62,15 +66,11 @@ impl Machine {
         (self.progress, self.dropped) = (Progress::default(), Dropped::default());
         (self.unchecked, self.overflows_in_a_row) = (false, 0);
         self.last_answer.clear();
+        // The whole-file approach has no system prompt.
         let system = self.messages.iter().take_while(|m| m.role == Role::System).count();
-        self.rewind(system, &format!("try {number} of {of}: starting over with the original files"));
-        if self.attempts.is_some() {
-            return self.whole_file(Move::Whole);
-        }
-        let first = self.prompts.first(&self.plan.opening, self.baseline.as_ref());
-        let text = [Some(first), earlier].into_iter().flatten().collect::<Vec<_>>().join("\n\n");
-        self.push_message(Role::User, text);
-        Step::Ask(self.ask())
+        let keep = if self.attempts.is_some() { 0 } else { system };
+        self.rewind(keep, &format!("try {number} of {of}: starting over with the original files"));
+        self.open_conversation(earlier)
     }
 
     /// The second-best file, for the tries that show it.

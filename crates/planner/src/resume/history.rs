@@ -9,7 +9,7 @@ use tool_api::{Outcome, Parsed, Registry, Status};
 
 use crate::answer::ReadyCall;
 use crate::calls::{CallResult, spec_of};
-use crate::machine::{Plan, Turn};
+use crate::machine::{Input, Plan, Turn};
 
 /// A journal, and how far it has been read.
 pub(crate) struct History<'a> {
@@ -30,6 +30,8 @@ pub(crate) struct History<'a> {
 /// The recorded outcome of a request.
 pub(crate) enum Recorded {
     Overflow(Option<u64>),
+    /// There was no answer: the run continued with another model ([`History::model_changed`]).
+    ModelChanged,
     Answer(Box<RecordedAnswer>),
 }
 
@@ -72,6 +74,11 @@ pub(crate) fn pending_messages(records: &[Record]) -> VecDeque<String> {
     pending
 }
 
+fn read_plan(plan: Value) -> Result<Plan, String> {
+    serde_json::from_value(plan)
+        .map_err(|e| format!("cannot read the plan, written by another version of the agent: {e}"))
+}
+
 impl<'a> History<'a> {
     /// Starts at the start of the run. `None` if the run never started.
     pub(crate) fn new(records: &'a [Record]) -> Result<Option<Self>, String> {
@@ -80,8 +87,7 @@ impl<'a> History<'a> {
             _ => None,
         });
         let Some((started, plan)) = started else { return Ok(None) };
-        let plan: Plan = serde_json::from_value(plan)
-            .map_err(|e| format!("cannot read the plan, written by another version of the agent: {e}"))?;
+        let plan = read_plan(plan)?;
         let by_command =
             |r: &Record| if let Event::CommandChanged { record } = r.event { Some(record) } else { None };
         let start = records[..started].iter().rev().find_map(by_command).unwrap_or_default();
@@ -96,6 +102,7 @@ impl<'a> History<'a> {
                 Event::UserMessage { .. } | Event::TryEnded { .. } => dirty = true,
                 Event::Checked(_) => dirty = false,
                 Event::Window { tokens, .. } => window = Some(*tokens),
+                Event::ModelChanged { model, .. } => window = model.window,
                 _ => {}
             }
         }
@@ -112,6 +119,7 @@ impl<'a> History<'a> {
                 }
                 Event::Output { .. }
                 | Event::Overflow { .. }
+                | Event::ModelChanged { .. }
                 | Event::TryEnded { .. }
                 | Event::ToolStarted { call: OWN_CALL, .. } => return None,
                 _ => {}
@@ -130,6 +138,16 @@ impl<'a> History<'a> {
         self.find(|event| if let Event::Reverted { record, .. } = event { Some(*record) } else { None })
     }
 
+    /// The next change of the model before a request. `None` if none is recorded.
+    pub(crate) fn model_changed(&mut self) -> Result<Option<Input>, String> {
+        let changed = self.find(|event| match event {
+            Event::ModelChanged { plan, new_try, .. } => Some((plan.clone(), *new_try)),
+            _ => None,
+        });
+        let Some((plan, new_try)) = changed else { return Ok(None) };
+        Ok(Some(Input::ModelChanged { plan: Box::new(read_plan(plan)?), new_try }))
+    }
+
     /// The next event of this kind before a request.
     fn find<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> Option<T> {
         let rest = self.events.get(self.at..).unwrap_or_default().iter();
@@ -142,12 +160,16 @@ impl<'a> History<'a> {
     /// The record to revert first, if a candidate or a try was reverted because the run was stopped.
     /// Reverting it restores the candidate or the try, which now continues.
     pub(crate) fn left(&self) -> Option<u64> {
-        let (mut ended, mut stopped) = (false, None);
+        let (mut ended, mut stopped, mut last) = (false, None, None);
         for event in &self.events {
             match event {
                 Event::TryEnded { .. } => ended = true,
                 Event::Reverted { from, record, .. } => {
                     let after_try = std::mem::take(&mut ended);
+                    // Nothing was left to revert.
+                    if record.is_some() && std::mem::replace(&mut last, *record) == *record {
+                        continue;
+                    }
                     let continued = stopped == Some(*from);
                     stopped = record.filter(|_| !after_try && !continued);
                 }
@@ -222,6 +244,9 @@ impl<'a> History<'a> {
                 Event::TryEnded { .. } if answer.is_some() => {
                     over = true;
                     break;
+                }
+                Event::ModelChanged { new_try: false, .. } if answer.is_none() => {
+                    return Some(Recorded::ModelChanged);
                 }
                 Event::Overflow { turn: n, window } if *n == wanted => overflow = Some(*window),
                 Event::Call { turn: n, call, tool, arguments, span, repairs } if *n == wanted => {

@@ -28,11 +28,15 @@ impl Driver<'_> {
     pub(crate) async fn restore(&mut self, job: Job, past: &[Record]) -> Result<(Machine, Step), Stop> {
         self.queue_messages(history::pending_messages(past));
         let Some(mut history) = History::new(past).map_err(refused)? else {
-            return self.begin(job, None).await;
+            return self.begin(job).await;
         };
         let mut plan = history.plan.clone();
         self.window = history.window;
         plan.settings.limits = job.settings.limits;
+        if job.settings.escalates && !plan.settings.escalates {
+            let message = "the run cannot escalate, because it was started without --escalate";
+            self.journal.append(Event::Warning { message: message.into() })?;
+        }
         let mut machine = machine(plan, history.baseline.clone())?;
         self.start = history.start;
         let restored = match history.left() {
@@ -43,7 +47,7 @@ impl Driver<'_> {
         self.checked = history.checked();
         let mut step = machine.open();
         let step = loop {
-            if !matches!(step, Step::Write { .. } | Step::Revert(_))
+            if !matches!(step, Step::Write { .. } | Step::Revert(_) | Step::Escalate)
                 && let Some(text) = history.user_message()
             {
                 step = machine.next(Input::UserMessage(text));
@@ -56,6 +60,10 @@ impl Driver<'_> {
                         self.next_turn();
                         machine.next(Input::Overflow { window })
                     }
+                    Some(Recorded::ModelChanged) => match history.model_changed().map_err(refused)? {
+                        None => break Step::Ask(ask),
+                        Some(change) => machine.next(change),
+                    },
                     Some(Recorded::Answer(recorded)) => {
                         self.next_turn();
                         self.learn(&mut machine, &recorded);
@@ -100,6 +108,10 @@ impl Driver<'_> {
                 Step::Revert(from) => match history.reverted() {
                     None => break Step::Revert(from),
                     Some(record) => machine.next(Input::Reverted { record }),
+                },
+                Step::Escalate => match history.model_changed().map_err(refused)? {
+                    None => break Step::Escalate,
+                    Some(change) => machine.next(change),
                 },
                 end @ Step::Finish(..) => break end,
             }

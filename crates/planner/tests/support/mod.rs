@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use journal::{Check, Diff, Event, Journal, Record, Report, Store};
+use journal::{Check, Diff, Ending, Event, Journal, ModelRole, Record, Report, Store};
 use models::{Delta, DeltaStream, End, EndReason, Error, Identity, Model, Request, Usage};
-use planner::{Instructions, Job, Parts, Repository, Settings, Verifier};
+use planner::{Instructions, Job, OpenModel, OpenedModel, Parts, Repository, Settings, Verifier};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -48,10 +48,26 @@ pub fn says(answer: &str) -> Reply {
     Reply::Says(text(answer))
 }
 
+/// A model. All models of a world take their replies from the same script.
+#[derive(Clone)]
 pub struct Script {
-    replies: Mutex<VecDeque<Reply>>,
+    replies: Arc<Mutex<VecDeque<Reply>>>,
     requests: Arc<Mutex<Vec<Request>>>,
     identity: Identity,
+}
+
+/// A model that is opened later. `None` is one that cannot be opened.
+struct Later(Option<Script>);
+
+#[async_trait]
+impl OpenModel for Later {
+    async fn open(&self) -> Result<OpenedModel, (Ending, String)> {
+        let Some(script) = self.0.clone() else {
+            return Err((Ending::Unavailable, "nobody is there".into()));
+        };
+        let why = "the test says so".into();
+        Ok(OpenedModel { model: Box::new(script), why, warnings: Vec::new() })
+    }
 }
 
 #[async_trait]
@@ -367,6 +383,10 @@ pub struct World {
     pub interrupted_at: Option<&'static str>,
     pub settings: Settings,
     pub identity: Identity,
+    /// The model of the last try. The inner `None` is one that cannot be opened.
+    pub escalation: Option<Option<Identity>>,
+    /// The model that replaces an unavailable one.
+    pub fallback: Option<Option<Identity>>,
     pub verified: bool,
     pub instructions: Vec<Instructions>,
     /// The original files of a resumed run; empty for a new run.
@@ -412,6 +432,8 @@ pub fn world() -> World {
             local: true,
             ..Identity::default()
         },
+        escalation: None,
+        fallback: None,
         verified: true,
         instructions: Vec::new(),
         original: BTreeMap::new(),
@@ -422,24 +444,26 @@ pub fn world() -> World {
 
 impl World {
     pub async fn run(self, task: &str, replies: Vec<Reply>) -> Ran {
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let model = Script {
-            replies: Mutex::new(replies.into()),
-            requests: Arc::clone(&requests),
-            identity: self.identity.clone(),
-        };
-        self.run_with(task, Box::new(model), requests).await
+        self.resume(task, replies, &[]).await
     }
 
-    /// Resumes a run whose journal is `past`.
+    /// Resumes a run whose journal is `past`, with the model that the journal names last.
     pub async fn resume(self, task: &str, replies: Vec<Reply>, past: &[Record]) -> Ran {
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let model = Script {
-            replies: Mutex::new(replies.into()),
-            requests: Arc::clone(&requests),
-            identity: self.identity.clone(),
+        let role = past.iter().rev().find_map(|record| match &record.event {
+            Event::Model(model) | Event::ModelChanged { model, .. } => Some(model.role),
+            _ => None,
+        });
+        let identity = match role.flatten() {
+            Some(ModelRole::Escalate) => self.escalation.clone().flatten(),
+            Some(ModelRole::Fallback) => self.fallback.clone().flatten(),
+            None => None,
         };
-        self.go(task, Box::new(model), requests, past).await
+        let script = Script {
+            replies: Arc::new(Mutex::new(replies.into())),
+            requests: Arc::default(),
+            identity: identity.unwrap_or_else(|| self.identity.clone()),
+        };
+        self.go(task, Box::new(script.clone()), script, past).await
     }
 
     /// Runs with any model, which records its requests.
@@ -449,16 +473,11 @@ impl World {
         model: Box<dyn Model>,
         requests: Arc<Mutex<Vec<Request>>>,
     ) -> Ran {
-        self.go(task, model, requests, &[]).await
+        let script = Script { replies: Arc::default(), requests, identity: self.identity.clone() };
+        self.go(task, model, script, &[]).await
     }
 
-    async fn go(
-        self,
-        task: &str,
-        model: Box<dyn Model>,
-        requests: Arc<Mutex<Vec<Request>>>,
-        past: &[Record],
-    ) -> Ran {
+    async fn go(self, task: &str, model: Box<dyn Model>, script: Script, past: &[Record]) -> Ran {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::new(folder.path());
         let mut journal: Journal = store.create().unwrap();
@@ -468,8 +487,20 @@ impl World {
             seen.lock().unwrap().push((files.lock().unwrap().clone(), made.lock().unwrap().len()));
         }));
         let turns = Turns::default();
+        let later = |identity: Option<Option<Identity>>| {
+            let other = |identity: Identity| Script { identity, ..script.clone() };
+            identity.map(|identity| Box::new(Later(identity.map(other))) as Box<dyn OpenModel>)
+        };
+        let fell_back = past.iter().any(|record| match &record.event {
+            Event::Model(model) | Event::ModelChanged { model, .. } => {
+                model.role == Some(ModelRole::Fallback)
+            }
+            _ => false,
+        });
         let parts = Parts {
             model,
+            escalation: later(self.escalation),
+            fallback: later(self.fallback).filter(|_| !fell_back),
             tools: Registry::of(
                 [
                     ReadFile(Arc::clone(&self.files)).into_tool(),
@@ -509,13 +540,18 @@ impl World {
             inbox: self.inbox,
             interrupt: self.interrupt.subscribe(),
         };
-        let job = Job { task: task.into(), settings: self.settings, why_model: "the test says so".into() };
+        let job = Job {
+            task: task.into(),
+            settings: self.settings,
+            why_model: "the test says so".into(),
+            role: None,
+        };
         let report = match past {
-            [] => planner::run(job, parts, &mut journal).await.unwrap(),
-            past => planner::resume(job, parts, &mut journal, past).await.unwrap(),
+            [] => Box::pin(planner::run(job, parts, &mut journal)).await.unwrap(),
+            past => Box::pin(planner::resume(job, parts, &mut journal, past)).await.unwrap(),
         };
         let records = store.load(journal.id()).unwrap();
-        let requests = requests.lock().unwrap().clone();
+        let requests = script.requests.lock().unwrap().clone();
         let files = self.files.lock().unwrap().clone();
         let (states, changes_made) = std::mem::take(&mut *states.lock().unwrap()).into_iter().unzip();
         let changed_in = turns.lock().unwrap().1.clone();
@@ -562,4 +598,36 @@ pub fn world_with_branches() -> World {
     world.settings.approach = planner::Approach::WholeFile;
     world.identity.branches = true;
     world
+}
+
+/// A model with this name and window.
+pub fn named(name: &str, window: u64) -> Identity {
+    Identity {
+        server: "script".into(),
+        model: name.into(),
+        window: Some(window),
+        local: true,
+        ..Identity::default()
+    }
+}
+
+/// A world whose last try uses the model `large`.
+pub fn escalating() -> World {
+    let mut world = world();
+    world.settings.escalates = true;
+    world.escalation = Some(Some(named("large", 65_536)));
+    world
+}
+
+/// The edit of `calc.py` that makes `add` return this.
+pub fn patch(line: &str) -> Reply {
+    let content = format!("def add(a, b):\\n    return {line}\\n");
+    says(&format!(r#"{{"tool": "apply_patch", "arguments": {{"path": "calc.py", "content": "{content}"}}}}"#))
+}
+
+pub const FINISH: &str = r#"{"tool": "finish", "arguments": {"summary": "done"}}"#;
+
+/// A try that makes an edit and insists that it is done.
+pub fn gives_up(line: &str) -> Vec<Reply> {
+    vec![patch(line), says(FINISH), says(FINISH), says(FINISH)]
 }

@@ -1,0 +1,257 @@
+//! The models that a run may change to (`--escalate`, `--fallback`): their settings, which keep each
+//! server's secrets from the other one, and how they are opened during a run.
+
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use journal::{Ending, Event, ModelRole, Record};
+use models::Absent;
+use models::choose::{Choice, Chosen};
+use planner::{OpenModel, OpenedModel};
+use secrets::Secrets;
+
+use crate::exit::{Failure, Result};
+use crate::masking::MaskedModel;
+use crate::model;
+use crate::settings::Settings;
+use crate::waiting::Waits;
+
+/// A kind of model server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Ollama,
+    DeepSeek,
+    OpenAi,
+    /// In this process.
+    Here,
+}
+
+/// The kind of server that a choice means.
+fn kind(choice: Option<&Choice>, settings: &Settings) -> Kind {
+    match choice {
+        Some(Choice::Ollama(_)) => Kind::Ollama,
+        Some(Choice::DeepSeek(_)) => Kind::DeepSeek,
+        Some(Choice::OpenAi(_)) => Kind::OpenAi,
+        Some(Choice::Embedded(_) | Choice::Replay(_)) => Kind::Here,
+        // The key and the headers of the user's server go to no other server that is found.
+        Some(Choice::Bare(_)) | None if settings.base_url.is_some() => Kind::OpenAi,
+        Some(Choice::Bare(_)) | None => Kind::Ollama,
+    }
+}
+
+/// The address of the OpenAI-compatible server for `openai:NAME`, if it is not the first model's.
+fn second_address<'a>(choice: &Choice, settings: &'a Settings) -> Option<&'a String> {
+    let second = settings.openai_base_url.as_ref().filter(|_| matches!(choice, Choice::OpenAi(_)))?;
+    (settings.base_url.as_ref()? != second).then_some(second)
+}
+
+/// The settings for the model that the setting `escalate` or `fallback` names; `None` if it is not
+/// set. The server that the first model's settings name, and the secrets for it, are kept only for
+/// a model of the same server.
+///
+/// # Errors
+/// If the name is invalid, or the settings lack its address or key.
+pub(crate) fn settings(settings: &Settings, role: ModelRole) -> Result<Option<Settings>> {
+    let Some(choice) = choice(settings, role)? else { return Ok(None) };
+    let first = model::choice(settings)?;
+    let same = match &choice {
+        Choice::Bare(_) => settings.base_url.is_some() || kind(first.as_ref(), settings) == Kind::Ollama,
+        choice if second_address(choice, settings).is_some() => false,
+        choice => kind(first.as_ref(), settings) == kind(Some(choice), settings),
+    };
+    let mut other = Settings { model: Some(choice.to_string()), ..settings.clone() };
+    if !same {
+        (other.base_url, other.headers) = (None, None);
+        (other.api_key_file, other.api_key_command) = (None, None);
+        (other.client_cert_file, other.client_key_file) = (None, None);
+    }
+    // Report this now, not after the first model has done its work.
+    let no_address = other.base_url.is_none() && other.openai_base_url.is_none();
+    let no_key = other.deepseek_api_key.is_none() && !same;
+    match choice {
+        Choice::OpenAi(_) if no_address => Err(Failure::misuse(format!(
+            "{}: {choice} needs the address of its server in OPENAI_BASE_URL",
+            name(role)
+        ))),
+        Choice::DeepSeek(_) if no_key => {
+            Err(Failure::misuse(format!("{}: {choice} needs a key in DEEPSEEK_API_KEY", name(role))))
+        }
+        _ => Ok(Some(other)),
+    }
+}
+
+/// The settings for the first model. `OPENAI_API_KEY` belongs to `OPENAI_BASE_URL` if another model
+/// is there.
+pub(crate) fn first(settings: &Settings) -> Result<Settings> {
+    let mut first = settings.clone();
+    for role in [ModelRole::Escalate, ModelRole::Fallback] {
+        if choice(settings, role)?.is_some_and(|choice| second_address(&choice, settings).is_some()) {
+            first.openai_api_key = None;
+        }
+    }
+    Ok(first)
+}
+
+/// Checks the names of the models that the settings name.
+///
+/// # Errors
+/// As [`settings`] and [`model::choice`].
+pub(crate) fn check(all: &Settings) -> Result<()> {
+    model::choice(all)?;
+    settings(all, ModelRole::Escalate)?;
+    settings(all, ModelRole::Fallback)?;
+    Ok(())
+}
+
+fn choice(settings: &Settings, role: ModelRole) -> Result<Option<Choice>> {
+    let text = match role {
+        ModelRole::Escalate => &settings.escalate,
+        ModelRole::Fallback => &settings.fallback,
+    };
+    let parse = |text: &str| Choice::from_str(text).map_err(|why| format!("{}: {why}", name(role)));
+    text.as_deref().map(parse).transpose().map_err(Failure::misuse)
+}
+
+/// The name of the setting.
+fn name(role: ModelRole) -> &'static str {
+    match role {
+        ModelRole::Escalate => "escalate",
+        ModelRole::Fallback => "fallback",
+    }
+}
+
+/// The models of a run.
+pub(crate) struct Models {
+    /// The model to start with, which may be [`Absent`] in a resumed run.
+    pub(crate) chosen: Chosen,
+    /// The setting that names it, if it is not the first choice.
+    pub(crate) role: Option<ModelRole>,
+    pub(crate) escalation: Option<Box<dyn OpenModel>>,
+    pub(crate) fallback: Option<Box<dyn OpenModel>>,
+}
+
+/// Opens the model of a new run, or the one that the journal names last. The fallback takes its
+/// place if it is unavailable, and is used only once.
+///
+/// # Errors
+/// If no model can be opened.
+pub(crate) async fn open(all: &Settings, past: &[Record], secrets: &Secrets, waits: Waits) -> Result<Models> {
+    let roles: Vec<_> = past.iter().filter_map(role).collect();
+    let role = roles.last().copied().flatten();
+    let later = |role| {
+        let other = settings(all, role)?;
+        let open =
+            |settings| Box::new(Later { settings, secrets: secrets.clone(), waits }) as Box<dyn OpenModel>;
+        Ok::<_, Failure>(other.map(open))
+    };
+    let escalation = later(ModelRole::Escalate)?;
+    let fallback = later(ModelRole::Fallback)?.filter(|_| !roles.contains(&Some(ModelRole::Fallback)));
+    let current = match role {
+        None => first(all)?,
+        Some(role) => settings(all, role)?.ok_or_else(|| {
+            let name = name(role);
+            Failure::misuse(format!("the session continues with the model of --{name}: name it again"))
+        })?,
+    };
+    let failure = match model::open(&current, true, waits.notices()).await {
+        Ok(chosen) => return Ok(Models { chosen, role, escalation, fallback }),
+        Err(failure) => failure,
+    };
+    let spare = settings(all, ModelRole::Fallback)?.filter(|_| fallback.is_some() && is_of_server(&failure));
+    let Some(spare) = spare else { return Err(failure) };
+    let why = format!("{:#}", failure.error);
+    if roles.is_empty() {
+        return match model::open(&spare, true, waits.notices()).await {
+            Ok(mut chosen) => {
+                chosen.warnings.insert(0, format!("continuing with the fallback model: {why}"));
+                let role = Some(ModelRole::Fallback);
+                Ok(Models { chosen, role, escalation, fallback: None })
+            }
+            Err(also) => {
+                Err(failure.hint(format!("the fallback model is unavailable too: {:#}", also.error)))
+            }
+        };
+    }
+    // The planner changes to the fallback at the next request.
+    let chosen = Chosen { model: Box::new(Absent(why)), why: String::new(), warnings: Vec::new() };
+    Ok(Models { chosen, role, escalation, fallback })
+}
+
+/// The setting that names the model that a record starts to use.
+fn role(record: &Record) -> Option<Option<ModelRole>> {
+    match &record.event {
+        Event::Model(model) | Event::ModelChanged { model, .. } => Some(model.role),
+        _ => None,
+    }
+}
+
+/// Whether the server is the problem, and not how the agent was called.
+fn is_of_server(failure: &Failure) -> bool {
+    let settings = |error: &models::Error| matches!(error, models::Error::Settings(_));
+    failure.ending == Ending::Unavailable || failure.error.downcast_ref().is_some_and(settings)
+}
+
+/// A model that is opened when the run changes to it.
+struct Later {
+    settings: Settings,
+    secrets: Secrets,
+    waits: Waits,
+}
+
+#[async_trait]
+impl OpenModel for Later {
+    /// Opens the model, without a question to the user, who may be away.
+    async fn open(&self) -> Result<OpenedModel, (Ending, String)> {
+        let opened = model::open(&self.settings, false, self.waits.notices()).await;
+        let Chosen { model, why, warnings } = opened.map_err(|failure| {
+            (failure.ending, self.secrets.mask(&format!("{:#}", failure.error)).into_owned())
+        })?;
+        let model = self.waits.explain(Box::new(MaskedModel(model, self.secrets.clone())));
+        Ok(OpenedModel { model, why, warnings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::Environment;
+
+    fn resolved(flags: &[(&'static str, &str)]) -> Settings {
+        let flags: Vec<_> = flags.iter().map(|(key, text)| (*key, (*text).to_owned())).collect();
+        crate::layers::resolve(&flags, &Environment::default(), None).unwrap().settings().unwrap()
+    }
+
+    /// The address and the key file for the other model; `None` if the settings are refused.
+    fn other(flags: &[(&'static str, &str)]) -> Option<(Option<String>, Option<String>)> {
+        let all = resolved(&[&[("api_key_file", "k")], flags].concat());
+        let other = settings(&all, ModelRole::Escalate).ok()??;
+        Some((other.base_url, other.api_key_file))
+    }
+
+    #[test]
+    fn the_address_and_the_key_of_the_first_server_go_only_to_a_model_of_that_server() {
+        let url = ("base_url", "http://one/v1");
+        let kept = Some((Some("http://one/v1".to_owned()), Some("k".to_owned())));
+        for name in ["large", "openai:large"] {
+            assert_eq!(other(&[url, ("escalate", name)]), kept, "{name}");
+        }
+        assert_eq!(other(&[url, ("model", "ollama:a"), ("escalate", "ollama:b")]), kept);
+        for name in ["ollama:b", "embedded:b"] {
+            assert_eq!(other(&[url, ("escalate", name)]), Some((None, None)), "{name}");
+        }
+        assert_eq!(other(&[("model", "deepseek"), ("escalate", "b")]), Some((None, None)));
+        assert_eq!(other(&[url, ("escalate", "deepseek")]), None, "it needs a key of its own");
+        assert_eq!(other(&[("escalate", "openai:b")]), None, "it needs an address");
+    }
+
+    #[test]
+    fn a_second_openai_compatible_server_has_its_own_address_and_key() {
+        let mut all = resolved(&[("base_url", "http://one/v1"), ("escalate", "openai:large")]);
+        (all.openai_base_url, all.openai_api_key) = (Some("http://two/v1".into()), Some("secret".into()));
+        let other = settings(&all, ModelRole::Escalate).ok().flatten().unwrap();
+        assert_eq!((other.base_url, other.openai_api_key.as_deref()), (None, Some("secret")));
+        assert_eq!(first(&all).ok().unwrap().openai_api_key, None);
+        all.escalate = Some("large".into());
+        assert_eq!(first(&all).ok().unwrap().openai_api_key.as_deref(), Some("secret"));
+    }
+}

@@ -1,0 +1,160 @@
+//! The driver's work to change the model: plans the work of a model, and opens the one of the last
+//! try (`--escalate`) or the one that replaces an unavailable one (`--fallback`).
+
+use journal::{Check, Ending, Event, ModelInfo, ModelRole};
+use models::Absent;
+
+use crate::driver::{Driver, Stop, recorded, refused, stopped};
+use crate::machine::{Input, Machine, Plan};
+use crate::opening;
+use crate::settings::{Approach, Settings};
+use crate::{OpenModel, OpenedModel};
+
+impl Driver<'_> {
+    /// The current model, for the journal.
+    pub(crate) fn model_info(&self, approach: Approach, why: String, role: Option<ModelRole>) -> ModelInfo {
+        let identity = &self.identity;
+        ModelInfo {
+            server: identity.server.clone(),
+            server_version: identity.server_version.clone(),
+            model: identity.model.clone(),
+            window: identity.window,
+            thinking: identity.thinking,
+            approach: approach.name().into(),
+            why,
+            family: identity.family.clone(),
+            parameters_b: identity.parameters_b,
+            local: Some(identity.local),
+            price: identity.price,
+            edit_format: identity.edit_format.clone(),
+            role,
+        }
+    }
+
+    /// The plan of the current model for a new conversation.
+    pub(crate) fn new_plan(&mut self, baseline: Option<&Check>) -> Plan {
+        let task = self.task.clone();
+        let (opening, focus) = match self.shown.pop_front() {
+            Some(Plan { opening, focus, .. }) => (opening::from_recorded(opening, &self.tools, task), focus),
+            None => opening::compose(
+                &*self.repository,
+                &self.tools,
+                task,
+                baseline,
+                self.settings.approach.resolve(&self.identity),
+                self.identity.window,
+            ),
+        };
+        Plan {
+            settings: self.settings_of_model(),
+            opening,
+            window: self.identity.window,
+            has_verifier: self.verifier.is_some(),
+            repeats_thinking: self.identity.repeats_thinking,
+            branches: self.identity.branches,
+            focus,
+        }
+    }
+
+    /// The settings, adapted to the current model.
+    fn settings_of_model(&self) -> Settings {
+        let mut settings = self.settings.clone();
+        if self.identity.thinking {
+            // Reasoning counts against the limit of an answer, and an answer with cut-off reasoning
+            // is lost (docs/model-apis.md#deepseek-requests).
+            let least = if self.identity.local { 8 << 10 } else { 32 << 10 };
+            settings.max_answer_tokens = settings.max_answer_tokens.max(least);
+        }
+        settings.temperature = settings.temperature.or(Some(self.identity.temperature));
+        settings
+    }
+
+    /// Changes to the model of the last try, or to the fallback if that one is unavailable.
+    pub(crate) async fn escalate(&mut self, machine: &Machine) -> Result<Input, Stop> {
+        self.renew_limits();
+        let Some(opener) = self.escalation.take() else {
+            return Err(refused("the session escalates to another model; name it with --escalate"));
+        };
+        let failed = match self.open_model(&*opener).await? {
+            Ok(opened) => {
+                let why = "no try passed the verification".into();
+                return self.change_model(machine, opened, ModelRole::Escalate, why, true);
+            }
+            Err((ending, why)) => (ending, format!("cannot escalate: {why}")),
+        };
+        let (ending, why) = failed;
+        let opened = self.open_fallback(ending, &why).await?;
+        self.change_model(machine, opened, ModelRole::Fallback, why, true)
+    }
+
+    /// Continues the conversation with the fallback, because `why` no answer came.
+    pub(crate) async fn fall_back(
+        &mut self,
+        machine: &Machine,
+        ending: Ending,
+        why: String,
+    ) -> Result<Input, Stop> {
+        let opened = self.open_fallback(ending, &why).await?;
+        let input = self.change_model(machine, opened, ModelRole::Fallback, why, false)?;
+        self.turn -= 1; // the same turn is asked again
+        Ok(input)
+    }
+
+    /// Opens the fallback. Without one, the run ends like this.
+    async fn open_fallback(&mut self, ending: Ending, why: &str) -> Result<OpenedModel, Stop> {
+        let Some(opener) = self.fallback.take() else { return Err(Stop::Ended(ending, why.to_owned())) };
+        self.open_model(&*opener).await?.map_err(|(_, also)| {
+            Stop::Ended(ending, format!("{why}; the fallback model is unavailable too: {also}"))
+        })
+    }
+
+    /// Closes the current model and opens another one.
+    async fn open_model(
+        &mut self,
+        opener: &dyn OpenModel,
+    ) -> Result<Result<OpenedModel, (Ending, String)>, Stop> {
+        self.model = Box::new(Absent("the model was closed".into()));
+        tokio::select! {
+            opened = opener.open() => Ok(opened),
+            stop = stopped(self.interrupt.clone(), self.deadline) => Err(stop),
+        }
+    }
+
+    /// Journals the change to an opened model.
+    fn change_model(
+        &mut self,
+        machine: &Machine,
+        opened: OpenedModel,
+        role: ModelRole,
+        why: String,
+        new_try: bool,
+    ) -> Result<Input, Stop> {
+        self.model = opened.model;
+        self.identity = self.model.identity();
+        self.first_call_only = self.settings.cut.after_first_call(&self.identity);
+        let plan = if new_try {
+            self.new_plan(machine.baseline.as_ref())
+        } else {
+            Plan {
+                settings: self.settings_of_model(),
+                window: self.identity.window,
+                repeats_thinking: self.identity.repeats_thinking,
+                branches: self.identity.branches,
+                ..machine.plan().clone()
+            }
+        };
+        self.window = self.identity.window;
+        let approach = if plan.focus.is_empty() { Approach::Tools } else { Approach::WholeFile };
+        let model = self.model_info(approach, opened.why, Some(role));
+        self.accountant.start_model(&model);
+        let (turn, recorded) = (self.turn, recorded(&plan)?);
+        self.journal.append(Event::ModelChanged { turn, why, new_try, model, plan: recorded })?;
+        for message in opened.warnings {
+            self.journal.append(Event::Warning { message })?;
+        }
+        if new_try {
+            self.renew_limits();
+        }
+        Ok(Input::ModelChanged { plan: Box::new(plan), new_try })
+    }
+}

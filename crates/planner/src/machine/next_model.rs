@@ -1,0 +1,45 @@
+//! The machine's part of a change of the model: starts the try of the new model, or continues the
+//! conversation with it.
+
+use std::sync::Arc;
+
+use journal::Ending;
+use models::Role;
+
+use super::{Ask, Machine, Plan, Step};
+use crate::budget::Estimator;
+
+impl Machine {
+    /// Continues with another model. Effect on the prompt cache: the new server's is empty.
+    pub(super) fn model_changed(&mut self, plan: Plan, new_try: bool) -> Step {
+        self.plan = plan;
+        // Another model may count tokens in another way.
+        self.estimator = Estimator::default();
+        if new_try { self.open_try() } else { self.repeat_request() }
+    }
+
+    /// Sends the last request to the new model.
+    fn repeat_request(&mut self) -> Step {
+        if !self.plan.repeats_thinking {
+            for message in self.messages.iter_mut().filter(|m| m.thinking.is_some()) {
+                Arc::make_mut(message).thinking = None;
+            }
+        }
+        let Some(attempts) = &mut self.attempts else {
+            let full = |usable| self.estimator.messages(&self.messages) > usable;
+            if self.usable().is_some_and(full) && !self.compact() {
+                let message = "the conversation does not fit the window of the fallback model";
+                return Step::Finish(Ending::GaveUp, message.into());
+            }
+            return Step::Ask(self.ask());
+        };
+        let continues = self.messages.last().is_some_and(|m| m.role == Role::Assistant);
+        if continues && !self.plan.branches {
+            let next = attempts.without_branches();
+            return self.whole_file(next);
+        }
+        let asked = self.asked.clone();
+        let alternatives = if self.plan.branches { asked.alternatives } else { 0 };
+        Step::Ask(Ask { alternatives, max_tokens: self.room_for(asked.max_tokens), ..asked })
+    }
+}

@@ -1,0 +1,45 @@
+//! What a machine works from, in the planner's own format.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::blocks::Focus;
+use crate::prompts::Opening;
+use crate::settings::Settings;
+
+/// What a run starts from, or continues from with another model. The journal keeps it
+/// ([`journal::Event::RunStarted`], [`journal::Event::ModelChanged`]), so that a resumed run builds
+/// the same machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) settings: Settings,
+    pub(crate) opening: Opening,
+    /// The model's window in tokens, if known.
+    pub(crate) window: Option<u64>,
+    pub(crate) has_verifier: bool,
+    /// Whether the conversation keeps the reasoning of answers
+    /// ([`models::Identity::repeats_thinking`]).
+    #[serde(alias = "send_thinking")]
+    pub(crate) repeats_thinking: bool,
+    /// Whether the server reports alternatives and can continue an answer
+    /// ([`models::Identity::branches`]).
+    pub(crate) branches: bool,
+    /// The files to request whole, if the approach is whole-file.
+    #[serde(deserialize_with = "none_one_or_several")]
+    pub(crate) focus: Vec<Focus>,
+}
+
+/// Reads the requested files. Earlier versions wrote one file or `null`.
+fn none_one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Focus>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Files {
+        Several(Vec<Focus>),
+        One(Focus),
+        None,
+    }
+    Ok(match Files::deserialize(deserializer)? {
+        Files::Several(files) => files,
+        Files::One(file) => vec![file],
+        Files::None => Vec::new(),
+    })
+}
