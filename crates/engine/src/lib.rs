@@ -19,6 +19,7 @@
 //! `saved` and `sample`) → tokens → `output` → [`Delta`]s.
 
 mod cache;
+mod constrain;
 mod cpu;
 mod draft;
 mod open;

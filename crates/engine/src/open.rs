@@ -227,6 +227,8 @@ fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Wo
         prefers_whole_files: prefers_whole_files(parameters_b),
         thinking,
         branches: !thinking,
+        // Reasoning does not fit a schema.
+        can_constrain: !thinking,
         ..Identity::default()
     };
     let saved = options.cache.as_ref().and_then(|cache| Saved::new(cache, &options.file));
