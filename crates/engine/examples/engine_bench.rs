@@ -76,6 +76,20 @@ async fn main() -> Result<(), Failure> {
     request.messages.push(message(Role::Assistant, &text));
     request.messages.push(message(Role::User, "Now add a method that transfers money."));
     let (_, two, second, _) = ask(&model, &request).await?;
+    let (mut free_rates, mut constrained_rates) = (Vec::new(), Vec::new());
+    let calls = calls();
+    for pair in 0..PAIRS {
+        // Each pair has its own task, and the constrained answer alternates between first and second.
+        let task = format!("Task {pair}: fix the function sum in src/sum.py, which subtracts. Read it first.");
+        let free = Request { messages: call_messages(&task), max_tokens: 64, ..request.clone() };
+        let constrained = Request { constraint: Some(Arc::clone(&calls)), ..free.clone() };
+        for constrain in [pair % 2 == 0, pair % 2 == 1] {
+            let (text, usage, ..) = ask(&model, if constrain { &constrained } else { &free }).await?;
+            eprintln!("{}: {text}", if constrain { "constrained" } else { "free" });
+            let rates = if constrain { &mut constrained_rates } else { &mut free_rates };
+            rates.push(rate(usage.generated_tokens, usage.generation_ms));
+        }
+    }
     let four = (0..4).map(|seed| Request { temperature: Some(0.8), seed: Some(seed), ..request.clone() });
     let from = Instant::now();
     let answers: Vec<Request> = four.collect();

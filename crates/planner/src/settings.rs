@@ -53,6 +53,31 @@ impl Approach {
     }
 }
 
+/// Whether a model's tool calls are constrained to the tools' schemas while it writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Constrain {
+    /// What suits the model ([`models::Identity::constrained`]).
+    #[default]
+    Auto,
+    /// Yes, if the server can.
+    On,
+    /// No.
+    Off,
+}
+
+impl Constrain {
+    /// Resolves `Auto` for a model.
+    #[must_use]
+    pub fn resolve(self, model: &models::Identity) -> bool {
+        match self {
+            Constrain::Auto => model.constrained && model.can_constrain,
+            Constrain::On => true,
+            Constrain::Off => false,
+        }
+    }
+}
+
 /// What a run may use, counted from its beginning or from the user's last message. `None` is no
 /// limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -86,6 +111,9 @@ pub struct Settings {
     /// How the model works on the task.
     #[serde(alias = "dialect")]
     pub approach: Approach,
+    /// Whether tool calls are constrained to the tools' schemas. Files and other text never are.
+    #[serde(skip_serializing_if = "is_auto")]
+    pub constrain: Constrain,
     /// Sampling temperature of a first attempt. It rises when the model repeats itself.
     pub temperature: f32,
     /// How many times to try the task, each time with the original files, until the verification
@@ -104,12 +132,17 @@ impl Default for Settings {
             limits: Limits::default(),
             cut: Cut::Auto,
             approach: Approach::Auto,
+            constrain: Constrain::Auto,
             temperature: 0.0,
             attempts: 1,
             max_answer_tokens: 4096,
             plan_only: false,
         }
     }
+}
+
+fn is_auto(constrain: &Constrain) -> bool {
+    *constrain == Constrain::Auto
 }
 
 fn is_one(n: &u32) -> bool {

@@ -149,6 +149,7 @@ fn identity(records: &[Record], plan: &Value) -> Identity {
     (identity.model, identity.window, identity.thinking) = (m.model.clone(), m.window, m.thinking);
     (identity.family, identity.parameters_b) = (m.family.clone(), m.parameters_b);
     identity.price = m.price;
+    (identity.can_constrain, identity.constrained) = (m.constrained, m.constrained);
     identity.branches = plan["branches"] == true;
     // Sessions of earlier versions use the old name.
     identity.repeats_thinking = plan["repeats_thinking"] == true || plan["send_thinking"] == true;
