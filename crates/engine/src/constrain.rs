@@ -24,8 +24,6 @@ const LEVELS: usize = 64;
 const VALUES: usize = 20_000;
 /// The longest text in a schema, such as a pattern, in bytes.
 const TEXT: usize = 20_000;
-/// The largest number in a schema. A length or a count may be compiled into as many states.
-const NUMBER: f64 = 10_000.0;
 
 /// Compiles schemas for the vocabulary of one model.
 #[derive(Default)]
@@ -126,9 +124,6 @@ fn check_size(schema: &Value) -> Result<(), String> {
         match value {
             Value::String(text) if text.len() > TEXT => {
                 return Err(format!("it has a text of more than {TEXT} bytes"));
-            }
-            Value::Number(number) if number.as_f64().is_some_and(|number| number.abs() > NUMBER) => {
-                return Err(format!("it has a number above {NUMBER}"));
             }
             Value::Array(items) => left.extend(items.iter().map(|item| (item, level + 1))),
             Value::Object(fields) => left.extend(fields.values().map(|field| (field, level + 1))),

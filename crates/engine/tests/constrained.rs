@@ -79,11 +79,8 @@ async fn a_constrained_answer_is_one_value_that_fits_the_schema() {
     let mut tools = std::collections::BTreeSet::new();
     for seed in 0..40 {
         for temperature in [0.7, 3.0] {
-            let request = Request {
-                temperature: Some(temperature),
-                seed: Some(seed),
-                ..request(Some(schema.clone()))
-            };
+            let request =
+                Request { temperature: Some(temperature), seed: Some(seed), ..request(Some(schema.clone())) };
             let answer = ask(&model, &request).await;
             let value: Value = serde_json::from_str(&answer.text)
                 .unwrap_or_else(|why| panic!("{why} in seed {seed}: {}", answer.text));
@@ -161,7 +158,6 @@ async fn a_schema_that_cannot_be_compiled_is_refused_in_one_sentence() {
         json!({"type": "string", "pattern": "(("}),
         json!({"$ref": "https://example.com/schema.json"}),
         json!({"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}, "required": ["a"]}),
-        json!({"type": "string", "minLength": 1_000_000_000}),
         json!({"allOf": [{"type": "string"}, {"type": "integer"}]}),
         json!({"type": "string", "pattern": "x".repeat(50_000)}),
         json!([1, 2]),
@@ -188,10 +184,10 @@ async fn a_schema_with_too_many_states_does_not_hang_the_engine() {
     for schema in [
         json!({"type": "string", "pattern": "^((a{1,900}){1,900}b?){1,900}$"}),
         json!({"type": "string", "pattern": "^(a|aa|aaa|a*)*(.*a.{200})+$"}),
-        json!({"type": "string", "minLength": 9_999, "maxLength": 10_000}),
-        json!({"type": "array", "items": {"type": "string", "pattern": "a+"}, "minItems": 9_999}),
+        json!({"type": "string", "minLength": 1_000_000_000}),
+        json!({"type": "array", "items": {"type": "string", "pattern": "a+"}, "minItems": 1_000_000_000}),
         json!({"type": "object", "patternProperties": {"^(.*x.{100})+": {}, "^(.*y.{100})+": {}}}),
-        json!({"multipleOf": 7, "type": "integer", "minimum": -9_999, "maximum": 9_999}),
+        json!({"multipleOf": 999_999_937, "type": "integer", "minimum": -9_999, "maximum": 9_999}),
     ] {
         // Either the schema is refused, or the answer starts with what it allows.
         let request = Request { max_tokens: 20, ..request(Some(schema.clone())) };

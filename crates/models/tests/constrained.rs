@@ -54,7 +54,10 @@ async fn ollama_gets_the_schema_with_a_raw_prompt_too() {
 #[tokio::test]
 async fn an_ollama_that_refuses_a_schema_is_asked_without_for_the_session() {
     for refusal in [
-        Reply::error(400, "json: cannot unmarshal object into Go struct field ChatRequest.format of type string"),
+        Reply::error(
+            400,
+            "json: cannot unmarshal object into Go struct field ChatRequest.format of type string",
+        ),
         Reply::error(500, "invalid JSON schema in format"),
     ] {
         let server = Server::start();
@@ -70,7 +73,8 @@ async fn an_ollama_that_refuses_a_schema_is_asked_without_for_the_session() {
 
 #[tokio::test]
 async fn servers_known_to_enforce_a_schema_get_it_as_the_response_format() {
-    let format = json!({"type": "json_schema", "json_schema": {"name": "answer", "strict": true, "schema": schema()}});
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "answer", "strict": true, "schema": schema()}});
     for (personality, expected) in [
         (Personality::LlamaServer, Some(&format)),
         (Personality::Vllm, Some(&format)),
@@ -91,13 +95,16 @@ async fn a_server_that_refuses_a_schema_is_asked_without_and_remembered() {
     let folder = std::env::temp_dir().join(format!("models-constrained-{}", std::process::id()));
     let memory = || Access { memory: Memory::in_folder(folder.clone()), ..Access::default() };
     let server = Server::of(Personality::Vllm);
-    let model = openai_with(&server, |options| (options.access, options.think) = (memory(), Think::Off)).await;
-    server.enqueue(Reply::error(400, "The provided JSON schema contains features not supported by xgrammar."));
+    let model =
+        openai_with(&server, |options| (options.access, options.think) = (memory(), Think::Off)).await;
+    server
+        .enqueue(Reply::error(400, "The provided JSON schema contains features not supported by xgrammar."));
     server.fallback("ok");
     ask(&model).await;
     assert!(!model.identity().can_constrain);
     ask(&model).await;
-    let later = openai_with(&server, |options| (options.access, options.think) = (memory(), Think::Off)).await;
+    let later =
+        openai_with(&server, |options| (options.access, options.think) = (memory(), Think::Off)).await;
     assert!(!later.identity().can_constrain);
     ask(&later).await;
     let has: Vec<bool> = sent(&server, "response_format").iter().map(Option::is_some).collect();

@@ -73,7 +73,8 @@ async fn a_server_that_cannot_constrain_is_reported_once() {
 async fn whole_files_are_never_constrained() {
     let mut world = with(Constrain::On, true, true);
     world.settings.approach = Approach::WholeFile;
-    let ran = world.run("Fix the sum.", vec![says("```python\ndef add(a, b):\n    return a + b\n```\n")]).await;
+    let ran =
+        world.run("Fix the sum.", vec![says("```python\ndef add(a, b):\n    return a + b\n```\n")]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert_eq!(constrained(&ran), [false]);
     // A tool call switches the run to tools.
