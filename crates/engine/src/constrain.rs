@@ -1,8 +1,10 @@
 //! Constrained decoding: an answer that is one JSON value of a given schema, and nothing else.
 //!
-//! A sampled token is checked against the schema first. The mask of allowed tokens is computed only
-//! if the schema does not allow the token; then the sampler chooses among the allowed ones. So an
-//! answer that fits the schema anyway stays as it is and costs next to nothing.
+//! A sampled token is checked against the schema first, so an answer that fits the schema anyway
+//! stays as it is and costs next to nothing. If the schema does not allow the token, and only one
+//! text may follow, the next token is the first one of that text. Otherwise the mask of allowed
+//! tokens is computed, and the sampler chooses among them. Text that must follow is also guessed
+//! ([`crate::draft`] explains guesses), so that it is evaluated in one batch.
 //!
 //! Between tokens, JSON has one space after each colon and comma, as the prompts show it.
 
@@ -154,12 +156,18 @@ impl Constraint {
         }
     }
 
-    /// Chooses the next token as the sampler would, among the allowed tokens.
-    pub(crate) fn choose(&mut self, sampler: &mut Sampler, logits: &[f32]) -> Choice {
+    /// Chooses the next token like the sampler, among the allowed tokens. `tokenize` splits text
+    /// that must follow.
+    pub(crate) fn choose(
+        &mut self,
+        sampler: &mut Sampler,
+        logits: &[f32],
+        tokenize: impl Fn(&[u8]) -> Vec<LlamaToken>,
+    ) -> Choice {
         let choice = sampler.choose(logits);
         let Some(matcher) = &mut self.matcher else { return choice };
         let chosen = match matcher.try_consume_tokens(&[id(choice.token)]) {
-            Ok(0) => masked(matcher, sampler, logits),
+            Ok(0) => allowed(matcher, sampler, logits, tokenize),
             Ok(_) => return choice,
             Err(why) => Err(why.to_string()),
         };
@@ -181,17 +189,27 @@ impl Constraint {
     }
 }
 
-/// Chooses among the allowed tokens only.
-fn masked(matcher: &mut Matcher, sampler: &mut Sampler, logits: &[f32]) -> Result<Choice, String> {
-    let mask = matcher.compute_mask_or_eos().map_err(|why| why.to_string())?;
-    let allowed: Vec<f32> = (0..)
-        .zip(logits)
-        .map(|(id, logit)| if mask.is_allowed(id) { *logit } else { f32::NEG_INFINITY })
-        .collect();
-    let choice = sampler.choose(&allowed);
-    if matcher.is_stopped() {
-        return Ok(choice);
+/// Chooses an allowed token.
+fn allowed(
+    matcher: &mut Matcher,
+    sampler: &mut Sampler,
+    logits: &[f32],
+    tokenize: impl Fn(&[u8]) -> Vec<LlamaToken>,
+) -> Result<Choice, String> {
+    let forced = tokenize(&matcher.compute_ff_bytes());
+    let choice = match forced.first() {
+        Some(token) => Choice { token: *token, others: Vec::new() },
+        None => {
+            let mask = matcher.compute_mask_or_eos().map_err(|why| why.to_string())?;
+            let logits = (0..).zip(logits);
+            let masked =
+                logits.map(|(id, logit)| if mask.is_allowed(id) { *logit } else { f32::NEG_INFINITY });
+            sampler.choose(&masked.collect::<Vec<_>>())
+        }
+    };
+    // Only the end may follow a complete value, and the matcher has stopped there.
+    if !matcher.is_stopped() {
+        matcher.consume_token(id(choice.token)).map_err(|why| why.to_string())?;
     }
-    matcher.consume_token(id(choice.token)).map_err(|why| why.to_string())?;
     Ok(choice)
 }

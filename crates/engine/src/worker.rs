@@ -425,7 +425,8 @@ impl<'m> Worker<'m> {
         for index in logits.. {
             let logits = self.cache.context.get_logits_ith(index);
             let choice = match &mut answer.constraint {
-                Some(constraint) => constraint.choose(&mut answer.sampler, logits),
+                Some(constraint) => constraint
+                    .choose(&mut answer.sampler, logits, |text| self.cache.tokenize_bytes(text, false)),
                 None => answer.sampler.choose(logits),
             };
             let guessed = guess.tokens.get(right) == Some(&choice.token);

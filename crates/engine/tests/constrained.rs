@@ -131,7 +131,7 @@ async fn forced_text_is_evaluated_several_tokens_at_once() {
     next.messages.push(message(Role::Assistant, &format!("\"{word}\"")));
     let usage = ask(&model, &next).await.end.usage;
     let evaluated = usage.prompt_tokens.unwrap() - usage.cached_tokens.unwrap();
-    assert!(evaluated < 35, "{evaluated} evaluated again");
+    assert!(evaluated <= 2, "{evaluated} evaluated again");
 }
 
 #[tokio::test]
