@@ -12,11 +12,13 @@
 //!   at the next start.
 //! - **Copied text is guessed.** Where an answer repeats the prompt, several tokens are evaluated
 //!   at once.
+//! - **An answer can be constrained** to a JSON Schema ([`Request::constraint`]). Text that must
+//!   follow is evaluated in one batch.
 //! - **Alternative tokens cost nothing extra**, and simultaneous answers share a prefix and a
 //!   batch.
 //!
 //! Inside, data flows in one direction: messages → `template` → text → `worker` (with `cache`,
-//! `saved` and `sample`) → tokens → `output` → [`Delta`]s.
+//! `saved`, `sample` and `constrain`) → tokens → `output` → [`Delta`]s.
 
 mod cache;
 mod constrain;
