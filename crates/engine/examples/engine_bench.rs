@@ -1,7 +1,7 @@
 //! Measures the engine: `cargo run --release -p engine --example engine_bench FILE.gguf [TOKENS]`.
 //! Prints one JSON object: seconds to load, prompt and generation rates in tokens per second,
-//! tokens evaluated by a second turn, and peak memory. `scripts/bench-engine` compares it with
-//! llama-server.
+//! tokens evaluated by a second turn, rates of free and constrained tool calls, and peak memory.
+//! `scripts/bench-engine` compares it with llama-server.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -103,7 +103,13 @@ async fn main() -> Result<(), Failure> {
     request.messages.push(message(Role::User, "Now add a method that transfers money."));
     let (_, two, second, _) = ask(&model, &request).await?;
     let call = Request {
-        messages: vec![message(Role::System, CALL_RULES), message(Role::User, CALL_TASK)],
+        // After a first call the model writes the next one in the same form, free or constrained.
+        messages: vec![
+            message(Role::System, CALL_RULES),
+            message(Role::User, CALL_TASK),
+            message(Role::Assistant, r#"{"tool": "read_file", "arguments": {"path": "account.py"}}"#),
+            message(Role::User, "read_file account.py: refused\naccount.py does not exist"),
+        ],
         max_tokens: tokens,
         ..request.clone()
     };

@@ -226,7 +226,9 @@ impl<'m> Worker<'m> {
         let constraint = match self.constraint(&request) {
             Ok(constraint) => constraint,
             Err(why) => {
-                let why = format!("cannot constrain the answer to the schema: {why}");
+                let why = format!(
+                    "cannot constrain the answer to the schema: {why}; --constrain=off leaves answers free"
+                );
                 let _ = started.send(Err(Error::Refused(why)));
                 return;
             }

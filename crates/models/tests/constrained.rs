@@ -1,5 +1,7 @@
 //! How servers are told the schema of an answer, and what happens where they cannot enforce it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::Arc;

@@ -47,9 +47,8 @@ pub(crate) fn closed(schema: &Value) -> Value {
         if object.get("type").is_some_and(|kind| kind == "object") {
             object.insert("additionalProperties".into(), Value::Bool(false));
         }
-        match object.get_mut("properties") {
-            Some(Value::Object(properties)) => properties.values_mut().for_each(|p| *p = self::closed(p)),
-            _ => {}
+        if let Some(Value::Object(properties)) = object.get_mut("properties") {
+            properties.values_mut().for_each(|property| *property = self::closed(property));
         }
         if let Some(items) = object.get_mut("items") {
             *items = self::closed(items);
