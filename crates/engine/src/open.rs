@@ -229,6 +229,8 @@ fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Wo
         branches: !thinking,
         // Reasoning does not fit a schema.
         can_constrain: !thinking,
+        // Measured with qwen2.5-coder-1.5b (docs/models.md, "Constrained calls").
+        constrained: !thinking && prefers_whole_files(parameters_b),
         ..Identity::default()
     };
     let saved = options.cache.as_ref().and_then(|cache| Saved::new(cache, &options.file));
