@@ -91,6 +91,9 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --max-answer-tokens <TOKENS>    Limit each answer, thinking included [default: 4096]
           --think[=<LEVEL>]               Turn thinking on or off, or set its effort [default: auto]
                                           [possible values: auto, on, off, low, medium, high]
+          --constrain[=<WHEN>]            Let the model write nothing but valid tool calls, if the
+                                          server can enforce it; auto: for models that do better
+                                          [default: auto] [possible values: auto, on, off]
 
     Work:
           --verify <CMD>          Run this command to decide whether the task is done [default: the

@@ -60,6 +60,26 @@ fn without_any_server_a_model_file_on_this_machine_is_used() {
 }
 
 #[test]
+fn even_a_model_of_random_weights_writes_calls_of_existing_tools() {
+    let world = World::with_a_bug();
+    downloaded(&world);
+    // The default for small models.
+    let (_, records) = events(&world, &RUN);
+    assert_eq!(of(&records, "model")[0]["constrained"], true);
+    let answers = of(&records, "output");
+    assert_eq!(answers.len(), 2);
+    for answer in answers {
+        let text = answer["content"].as_str().unwrap();
+        let tool = text.strip_prefix("{\"tool\": \"").and_then(|rest| rest.split('"').next()).unwrap_or(text);
+        let known =
+            ["read_file", "list_files", "search", "apply_patch", "run_command", "run_tests", "finish"];
+        assert!(known.contains(&tool), "{text}");
+    }
+    let (_, records) = events(&world, &[&RUN[..], &["--constrain=off"]].concat());
+    assert!(!of(&records, "output")[0]["content"].as_str().unwrap().starts_with("{\"tool"));
+}
+
+#[test]
 fn a_model_file_is_named_by_its_path_or_as_embedded() {
     let world = World::with_a_bug();
     downloaded(&world);
@@ -147,7 +167,8 @@ fn without_a_model_the_error_lists_ways_to_get_one() {
 fn a_run_killed_while_the_model_generates_is_resumed() {
     let world = World::with_a_bug();
     downloaded(&world);
-    let mut child = world.agent(&RUN).envs([NOWHERE]).stdout(Stdio::piped()).spawn().unwrap();
+    let run = [&RUN[..], &["--constrain=off"]].concat();
+    let mut child = world.agent(&run).envs([NOWHERE]).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     // The first text has arrived, so the model is in the middle of an answer.
     lines

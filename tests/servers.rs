@@ -268,3 +268,33 @@ fn a_cloud_model_behind_ollama_is_a_hosted_model() {
     let seen = agent(&["doctor", "--model", "gpt-oss:120b-cloud"]);
     assert!(seen.contains("sign in at https://ollama.com/connect?x"), "{seen}");
 }
+
+#[test]
+fn tool_calls_are_constrained_on_request_and_a_server_that_refuses_is_asked_without() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let agent = |flags: &[&str]| {
+        let flags = [&["--dry-run", "--model", "deepseek-coder:6.7b"], flags].concat();
+        let output = world.agent(&run(&flags)).env("OLLAMA_HOST", server.url()).output().unwrap();
+        world.tell(&output)
+    };
+    let formats = || {
+        let chats = server.chats();
+        let first = |chat: &fake_model::Request| chat.json["format"]["anyOf"][0]["type"] == "object";
+        chats.iter().map(first).collect::<Vec<_>>()
+    };
+    answer(&server);
+    let seen = agent(&[]);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert_eq!(formats(), [false, false], "free by default");
+    answer(&server);
+    let seen = agent(&["--constrain"]);
+    assert!(seen.starts_with("exit 0\n") && !seen.contains("constrain"), "{seen}");
+    assert_eq!(formats()[2..], [true, true]);
+    server.enqueue(Reply::error(500, "invalid JSON schema in format"));
+    answer(&server);
+    let seen = agent(&["--constrain"]);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert_eq!(formats()[4..], [true, false, false]);
+    let warning = "cannot constrain this model's answers to the tools' schemas";
+    assert_eq!(seen.matches(warning).count(), 1, "{seen}");
+}

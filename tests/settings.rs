@@ -38,6 +38,7 @@ fn every_setting_is_shown_with_its_origin() {
     temperature         0.5                                      --temperature
     max_answer_tokens   4096                                     default
     think               on                                       --think
+    constrain           auto                                     default
     verify              make check                               [WORLD]/repo/.agent.toml
     approach            auto                                     default
     edit_format         auto                                     default

@@ -69,6 +69,12 @@ impl Asked<'_> {
         self.explain("think", None, self.profile.think.as_ref(), |think: &Think| think.name().to_owned())
     }
 
+    /// Whether tool calls are constrained.
+    pub(crate) fn constrain(&self) -> String {
+        let name = |constrained: &bool| String::from(if *constrained { "on" } else { "off" });
+        self.explain("constrain", None, self.profile.constrain.as_ref(), name)
+    }
+
     /// The window to request; `None` if neither the settings nor the profile have one.
     pub(crate) fn window(&self) -> Option<String> {
         let window = self.profile.window.as_ref();

@@ -432,6 +432,7 @@ mod tests {
                 model: "qwen2.5-coder:1.5b".into(),
                 window: Some(32768),
                 thinking: false,
+                constrained: false,
                 approach: "tools".into(),
                 why: "the only model there".into(),
                 family: None,

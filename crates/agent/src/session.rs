@@ -300,6 +300,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
         },
         cut: serde_json::from_value(word(&settings.cut)).map_err(Failure::refused)?,
         approach: serde_json::from_value(word(&settings.approach)).map_err(Failure::refused)?,
+        constrain: serde_json::from_value(word(&settings.constrain)).map_err(Failure::refused)?,
         temperature: settings.temperature,
         attempts: settings.attempts,
         escalates: settings.escalate.is_some(),

@@ -1,7 +1,7 @@
 //! Measures the engine: `cargo run --release -p engine --example engine_bench FILE.gguf [TOKENS]`.
 //! Prints one JSON object: seconds to load, prompt and generation rates in tokens per second,
-//! tokens evaluated by a second turn, and peak memory. `scripts/bench-engine` compares it with
-//! llama-server.
+//! tokens evaluated by a second turn, rates of free and constrained tool calls, and peak memory.
+//! `scripts/bench-engine` compares it with llama-server.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -12,6 +12,7 @@ use engine::{Embedded, Options};
 use futures_util::StreamExt;
 use models::profile::Profiles;
 use models::{Delta, Message, Model, Request, Role, Think, Usage};
+use serde_json::{Value, json};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -38,6 +39,31 @@ async fn ask(model: &Embedded, request: &Request) -> Result<(String, Usage, f64,
         }
     }
     Ok((text, usage, first, from.elapsed().as_secs_f64()))
+}
+
+/// How often a free and a constrained answer are compared.
+const PAIRS: usize = 4;
+const CALL_RULES: &str = "You act by calling tools. Answer with exactly one JSON object and nothing else:\n\
+    {\"tool\": \"NAME\", \"arguments\": {...}}\n\nTools:\n\
+    read_file: Show a file. {\"path\": string}\n\
+    write_file: Write a file. {\"path\": string, \"content\": string}";
+const CALL_TASK: &str = "Write account.py, a Python class for a bank account with tests.";
+
+/// The schema of the calls that `CALL_RULES` describes.
+fn call_schema() -> Value {
+    let call = |name: &str, arguments: &[&str]| {
+        let object = |properties: Value, required: &[&str]| json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
+        let texts: serde_json::Map<_, _> =
+            arguments.iter().map(|name| ((*name).to_owned(), json!({"type": "string"}))).collect();
+        let arguments = object(texts.into(), arguments);
+        object(json!({"tool": {"const": name}, "arguments": arguments}), &["tool", "arguments"])
+    };
+    json!({"anyOf": [call("read_file", &["path"]), call("write_file", &["path", "content"])]})
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates.get(rates.len() / 2).copied().unwrap_or_default()
 }
 
 fn rate(tokens: Option<u64>, ms: Option<f64>) -> f64 {
@@ -78,6 +104,33 @@ async fn main() -> Result<(), Failure> {
     request.messages.push(message(Role::Assistant, &text));
     request.messages.push(message(Role::User, "Now add a method that transfers money."));
     let (_, two, second, _) = ask(&model, &request).await?;
+    let call = Request {
+        // After a first call the model writes the next one in the same form, free or constrained.
+        messages: vec![
+            message(Role::System, CALL_RULES),
+            message(Role::User, CALL_TASK),
+            message(Role::Assistant, r#"{"tool": "read_file", "arguments": {"path": "account.py"}}"#),
+            message(Role::User, "read_file account.py: refused\naccount.py does not exist"),
+        ],
+        max_tokens: tokens,
+        ..request.clone()
+    };
+    let constrained = Request { constraint: Some(call_schema().into()), ..call.clone() };
+    // The first answers of each kind compile the schema and evaluate the prompt.
+    let (mut rates, mut firsts) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    for pair in 0..=PAIRS {
+        // The two kinds take turns, so that a machine that becomes slower slows both.
+        for kind in [pair % 2, 1 - pair % 2] {
+            let (text, usage, first, _) = ask(&model, [&call, &constrained][kind]).await?;
+            firsts[kind].push(first);
+            if pair == 0 {
+                eprintln!("{text}");
+            } else {
+                rates[kind].push(rate(usage.generated_tokens, usage.generation_ms));
+            }
+        }
+    }
+    let [call_rate, constrained_rate] = rates.map(median);
     let four = (0..4).map(|seed| Request { temperature: Some(0.8), seed: Some(seed), ..request.clone() });
     let from = Instant::now();
     let answers: Vec<Request> = four.collect();
@@ -90,6 +143,7 @@ async fn main() -> Result<(), Failure> {
     println!(
         "{{\"load_s\":{load:.3},\"prompt_tokens\":{},\"prompt_rate\":{:.1},\"first_s\":{first:.3},\"rate\":{:.2},\
          \"second_cached\":{},\"second_evaluated\":{},\"second_first_s\":{second:.3},\"second_rate\":{:.2},\"four_rate\":{batch:.2},\
+         \"call_rate\":{call_rate:.2},\"constrained_rate\":{constrained_rate:.2},\"schema_s\":{:.3},\
          \"peak\":\"{}\",\"anon\":\"{}\"}}",
         one.prompt_tokens.unwrap_or(0),
         rate(one.prompt_tokens.map(|all| all - one.cached_tokens.unwrap_or(0)), one.prompt_ms),
@@ -97,6 +151,7 @@ async fn main() -> Result<(), Failure> {
         two.cached_tokens.unwrap_or(0),
         two.prompt_tokens.unwrap_or(0) - two.cached_tokens.unwrap_or(0),
         rate(two.generated_tokens, two.generation_ms),
+        firsts[1][0] - firsts[1][1],
         kib("VmHWM:"),
         kib("RssAnon:"),
     );

@@ -111,7 +111,7 @@ impl<'m> Cache<'m> {
         self.tokenize_bytes(text.as_bytes(), start)
     }
 
-    fn tokenize_bytes(&self, text: &[u8], start: bool) -> Vec<LlamaToken> {
+    pub(crate) fn tokenize_bytes(&self, text: &[u8], start: bool) -> Vec<LlamaToken> {
         if text.is_empty() {
             return Vec::new();
         }

@@ -12,13 +12,16 @@
 //!   at the next start.
 //! - **Copied text is guessed.** Where an answer repeats the prompt, several tokens are evaluated
 //!   at once.
+//! - **An answer can be constrained** to a JSON Schema ([`Request::constraint`]). Text that must
+//!   follow is evaluated in one batch.
 //! - **Alternative tokens cost nothing extra**, and simultaneous answers share a prefix and a
 //!   batch.
 //!
 //! Inside, data flows in one direction: messages → `template` → text → `worker` (with `cache`,
-//! `saved` and `sample`) → tokens → `output` → [`Delta`]s.
+//! `saved`, `sample` and `constrain`) → tokens → `output` → [`Delta`]s.
 
 mod cache;
+mod constrain;
 mod cpu;
 mod draft;
 mod open;
@@ -98,13 +101,15 @@ impl Model for Embedded {
     }
 
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
-        let Loaded { template, worker, next, .. } = &*self.0;
+        let Loaded { identity, template, worker, next, .. } = &*self.0;
         let prompt = template.prompt(&request.messages)?;
+        let mut request = request.clone();
+        request.constraint = request.constraint.filter(|_| identity.can_constrain);
         let id = next.fetch_add(1, Ordering::Relaxed);
         let (started, starts) = oneshot::channel();
         let (sender, deltas) = channel::unbounded_channel();
         let answer = Answer { id, commands: worker.commands.clone(), deltas, asked: true, ended: false };
-        let job = Job { id, prompt, request: request.clone(), started, deltas: sender };
+        let job = Job { id, prompt, request, started, deltas: sender };
         answer.commands.send(Command::Start(Box::new(job))).map_err(|_| gone())?;
         starts.await.map_err(|_| gone())??;
         Ok(Box::pin(answer))

@@ -238,6 +238,8 @@ fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Wo
         local: true,
         thinking,
         branches: !thinking,
+        // Reasoning does not fit a schema.
+        can_constrain: !thinking,
         ..Identity::default()
     };
     profile.describe(&mut identity);

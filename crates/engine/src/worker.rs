@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 use llama_cpp_2::DecodeError;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
-use models::{Delta, End, EndReason, Error, Request, Usage};
+use models::{Delta, End, EndReason, Error, Request, Role, Usage};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cache::{Cache, SEQUENCES};
+use crate::constrain::{Constraint, Grammars};
 use crate::draft::Draft;
 use crate::output::Output;
 use crate::sample::{Choice, Sampler};
@@ -78,6 +79,7 @@ struct Answer {
     generated: u64,
     max_tokens: u64,
     sampler: Sampler,
+    constraint: Option<Constraint>,
     alternatives: bool,
     output: Output,
     /// Whether the reader waits.
@@ -96,7 +98,15 @@ struct Part {
     /// evaluated first.
     logits: Option<i32>,
     /// The guessed tokens after them. Each has logits.
-    guess: Vec<LlamaToken>,
+    guess: Guess,
+}
+
+/// Tokens that probably come next.
+#[derive(Default)]
+struct Guess {
+    tokens: Vec<LlamaToken>,
+    /// Whether the answer's constraint leaves no other text.
+    forced: bool,
 }
 
 #[derive(Default)]
@@ -112,6 +122,7 @@ pub(crate) struct Worker<'m> {
     batch: LlamaBatch<'static>,
     window: usize,
     saved: Option<Saved>,
+    grammars: Grammars,
     /// One for each sequence of the cache.
     slots: [Slot; SEQUENCES],
     queue: VecDeque<Job>,
@@ -125,6 +136,7 @@ impl<'m> Worker<'m> {
             cache,
             batch: LlamaBatch::new(BATCH, 1),
             saved,
+            grammars: Grammars::default(),
             slots: Default::default(),
             queue: VecDeque::new(),
             answers: 0,
@@ -210,8 +222,18 @@ impl<'m> Worker<'m> {
 
     /// Starts an answer. The sequence `free` must be free.
     fn start(&mut self, job: Job, free: usize) {
-        let mut at = self.choose(&job.prompt, free);
         let Job { id, prompt, request, started, deltas } = job;
+        let constraint = match self.constraint(&request) {
+            Ok(constraint) => constraint,
+            Err(why) => {
+                let why = format!(
+                    "cannot constrain the answer to the schema: {why}; --constrain=off leaves answers free"
+                );
+                let _ = started.send(Err(Error::Refused(why)));
+                return;
+            }
+        };
+        let mut at = self.choose(&prompt, free);
         self.answers += 1;
         let (mut kept, mut todo) = self.cache.split(at, &prompt.text);
         let stable = &prompt.text[..prompt.stable];
@@ -268,6 +290,7 @@ impl<'m> Worker<'m> {
             generated: 0,
             max_tokens: u64::from(request.max_tokens),
             sampler: Sampler::new(request.temperature, request.seed, request.alternatives),
+            constraint,
             alternatives: request.alternatives > 0,
             output: Output::new(prompt.thinking),
             prompt,
@@ -276,6 +299,16 @@ impl<'m> Worker<'m> {
             first: None,
             deltas,
         });
+    }
+
+    /// What a request constrains its answer to.
+    fn constraint(&mut self, request: &Request) -> Result<Option<Constraint>, String> {
+        let Some(schema) = &request.constraint else { return Ok(None) };
+        let mut constraint = self.grammars.constraint(schema, self.cache.vocab())?;
+        if let Some(last) = request.messages.last().filter(|last| last.role == Role::Assistant) {
+            constraint.continues(&self.cache.tokenize(&last.content, false))?;
+        }
+        Ok(Some(constraint))
     }
 
     /// Returns the sequence for the answer to `prompt`, which then begins with the longest common
@@ -324,13 +357,13 @@ impl<'m> Worker<'m> {
             room -= count;
             let logits = whole.then(|| self.batch.n_tokens() - 1);
             let guesses = guesses && whole && self.cache.rewinds();
-            let guess = if guesses { self.guess(answer, at, room) } else { Vec::new() };
-            for (n, token) in guess.iter().enumerate() {
+            let guess = if guesses { self.guess(at, room) } else { Guess::default() };
+            for (n, token) in guess.tokens.iter().enumerate() {
                 if self.batch.add(*token, (start + count + n) as i32, &[at as i32], true).is_err() {
                     break;
                 }
             }
-            room -= guess.len();
+            room -= guess.tokens.len();
             parts.push(Part { at, count, logits, guess });
         }
         match self.cache.context.decode(&mut self.batch) {
@@ -339,7 +372,7 @@ impl<'m> Worker<'m> {
                     self.evaluated(part);
                 }
             }
-            Err(DecodeError::NoKvCacheSlot) if parts.iter().any(|part| !part.guess.is_empty()) => {
+            Err(DecodeError::NoKvCacheSlot) if parts.iter().any(|part| !part.guess.tokens.is_empty()) => {
                 self.step(false);
             }
             Err(DecodeError::NoKvCacheSlot) => self.make_room(&parts),
@@ -353,13 +386,20 @@ impl<'m> Worker<'m> {
     }
 
     /// Guesses the tokens after the last one to evaluate, as far as the answer may still go.
-    fn guess(&self, answer: &Answer, at: usize, room: usize) -> Vec<LlamaToken> {
+    fn guess(&mut self, at: usize, room: usize) -> Guess {
+        let Some(answer) = &mut self.slots[at].answer else { return Guess::default() };
         let mut tokens = self.cache.sequence(at).tokens().to_vec();
         tokens.extend(&answer.todo);
         let in_window = self.window.saturating_sub(tokens.len() + 1);
         let left = usize::try_from(answer.max_tokens - answer.generated).unwrap_or(usize::MAX);
         let limit = room.min(in_window).min(left.saturating_sub(1));
-        answer.draft.guess(&tokens, limit).to_vec()
+        let forced = answer.constraint.as_mut().map(Constraint::forced).unwrap_or_default();
+        if !forced.is_empty() {
+            let mut tokens = self.cache.tokenize_bytes(&forced, false);
+            tokens.truncate(limit);
+            return Guess { tokens, forced: true };
+        }
+        Guess { tokens: answer.draft.guess(&tokens, limit).to_vec(), forced: false }
     }
 
     /// Records what was evaluated of an answer. If its last token has logits, samples the tokens
@@ -385,17 +425,24 @@ impl<'m> Worker<'m> {
         answer.first.get_or_insert_with(Instant::now);
         let mut right = 0;
         for index in logits.. {
-            let choice = answer.sampler.choose(self.cache.context.get_logits_ith(index));
-            let guessed = guess.get(right) == Some(&choice.token);
+            let logits = self.cache.context.get_logits_ith(index);
+            let choice = match &mut answer.constraint {
+                Some(constraint) => constraint
+                    .choose(&mut answer.sampler, logits, |text| self.cache.tokenize_bytes(text, false)),
+                None => answer.sampler.choose(logits),
+            };
+            let guessed = guess.tokens.get(right) == Some(&choice.token);
             answer.sampled.push_back(choice);
-            if !guessed {
+            if !guessed || answer.is_complete() {
                 break;
             }
             right += 1;
         }
-        answer.draft.learn(right, guess.len());
-        self.cache.extend(at, &guess[..right]);
-        if right < guess.len() {
+        if !guess.forced {
+            answer.draft.learn(right, guess.tokens.len());
+        }
+        self.cache.extend(at, &guess.tokens[..right]);
+        if right < guess.tokens.len() {
             let kept = self.cache.sequence(at).len();
             self.cache.roll_back(at, kept);
         }
@@ -451,6 +498,9 @@ impl<'m> Worker<'m> {
         }
         answer.wanted = wanted;
         if answer.sampled.is_empty() {
+            if answer.is_complete() {
+                return self.end(at, EndReason::Stop);
+            }
             answer.todo.push(choice.token);
         }
         let full = answer.prompt_tokens as u64 + answer.generated >= self.window as u64;
@@ -496,6 +546,11 @@ impl Answer {
     /// Whether there are tokens to evaluate, and either the reader waits or the prompt is not done.
     fn ready(&self) -> bool {
         !self.todo.is_empty() && (self.wanted || self.first.is_none())
+    }
+
+    /// Whether the last sampled token completes what the answer is constrained to.
+    fn is_complete(&self) -> bool {
+        self.constraint.as_ref().is_some_and(Constraint::is_complete)
     }
 
     fn send(&self, delta: Delta) {

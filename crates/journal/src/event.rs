@@ -70,6 +70,9 @@ pub struct ModelInfo {
     pub window: Option<u64>,
     /// Whether thinking is enabled.
     pub thinking: bool,
+    /// Whether tool calls are constrained to the tools' schemas.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub constrained: bool,
     /// How the model works on the task: `tools` or `whole-file`. Old sessions call this field
     /// `dialect` and say `json` for `tools`.
     #[serde(alias = "dialect")]

@@ -107,6 +107,9 @@ pub struct Request {
     /// How many alternatives to report per token ([`Delta::Doubt`]), given [`Identity::branches`];
     /// 0 for none.
     pub alternatives: u8,
+    /// The JSON Schema that the whole answer has to fit, given [`Identity::can_constrain`]. Other
+    /// models ignore it.
+    pub constraint: Option<Arc<Value>>,
 }
 
 /// A piece of an answer, in order of arrival.
@@ -213,6 +216,10 @@ pub struct Identity {
     /// Whether the server honors [`Request::alternatives`] and can continue an answer from its
     /// middle.
     pub branches: bool,
+    /// Whether the server honors [`Request::constraint`].
+    pub can_constrain: bool,
+    /// Whether the model does better when its calls are constrained to the tools' schemas.
+    pub constrained: bool,
     /// Dollars per million tokens: (prompt, cached prompt, generated), where known.
     pub price: Option<(f64, f64, f64)>,
 }

@@ -204,13 +204,7 @@ mod tests {
 
     fn request(content: &str) -> Request {
         let message = Message { role: Role::User, content: content.to_owned(), thinking: None };
-        Request {
-            messages: vec![message.into()],
-            temperature: None,
-            seed: None,
-            max_tokens: 1,
-            alternatives: 0,
-        }
+        Request { messages: vec![message.into()], max_tokens: 1, ..Request::default() }
     }
 
     #[tokio::test]

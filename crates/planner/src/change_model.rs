@@ -1,6 +1,8 @@
 //! The driver's work to change the model: plans the work of a model, and opens the one of the last
 //! try (`--escalate`) or the one that replaces an unavailable one (`--fallback`).
 
+use std::sync::Arc;
+
 use journal::{Check, Ending, Event, ModelInfo, ModelRole};
 use models::Absent;
 
@@ -20,6 +22,7 @@ impl Driver<'_> {
             model: identity.model.clone(),
             window: identity.window,
             thinking: identity.thinking,
+            constrained: self.call_schema.is_some() && identity.can_constrain,
             approach: approach.name().into(),
             why,
             family: identity.family.clone(),
@@ -132,6 +135,8 @@ impl Driver<'_> {
         self.model = opened.model;
         self.identity = self.model.identity();
         self.first_call_only = self.settings.cut.after_first_call(&self.identity);
+        let constrained = self.settings.constrain.resolve(&self.identity);
+        self.call_schema = constrained.then(|| Arc::new(self.tools.call_schema()));
         let plan = if new_try {
             self.new_plan(machine.baseline.as_ref())
         } else {

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use journal::{Budget, Check, Diff, Ending, Error, Event, Journal, Record, Report};
 use models::retry::{Decision, Policy};
 use models::{Identity, Request};
+use serde_json::Value;
 use tokio::task::JoinHandle;
 use tool_api::{Registry, Status};
 
-use crate::answer::ReadyCall;
+use crate::answer::{ReadyCall, Wanted};
 use crate::blocks::Focus;
 use crate::budget::{Accountant, worked_ms};
 use crate::calls::CallQueue;
@@ -102,6 +103,8 @@ pub(crate) struct Driver<'a> {
     pub(crate) deadline: Option<tokio::time::Instant>,
     pub(crate) accountant: Accountant,
     pub(crate) first_call_only: bool,
+    /// The JSON Schema of a tool call, if calls are constrained to it.
+    pub(crate) call_schema: Option<Arc<Value>>,
     pub(crate) retries: Policy,
     inbox: Box<dyn Inbox>,
     /// The user's messages that have not joined the conversation yet.
@@ -146,9 +149,11 @@ impl<'a> Driver<'a> {
         let identity = parts.model.identity();
         let limits = job.settings.limits;
         let repository = Arc::clone(&parts.repository);
+        let constrained = job.settings.constrain.resolve(&identity);
         Self {
             task: job.task.clone(),
             settings: job.settings.clone(),
+            call_schema: constrained.then(|| Arc::new(parts.tools.call_schema())),
             first_call_only: job.settings.cut.after_first_call(&identity),
             accountant: Accountant::of(past, limits, identity.price),
             deadline: limits.seconds.map(|seconds| {
@@ -318,10 +323,24 @@ impl<'a> Driver<'a> {
         self.repository.turn(self.turn);
     }
 
+    /// The schema that constrains a tool call. Warns once if the server turns out not to support it.
+    fn call_schema(&mut self) -> Result<Option<Arc<Value>>, Stop> {
+        if self.call_schema.is_some() && !self.model.identity().can_constrain {
+            self.call_schema = None;
+            let message =
+                "the server cannot constrain this model's answers to the tools' schemas; the run continues without"
+                    .into();
+            self.journal.append(Event::Warning { message })?;
+        }
+        Ok(self.call_schema.clone())
+    }
+
     /// Sends one request with retries, and carries out its answer.
     async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
         self.next_turn();
+        let constraint = if ask.wanted == Wanted::Calls { self.call_schema()? } else { None };
         let request = Request {
+            constraint,
             messages: machine.messages.clone(),
             temperature: Some(ask.temperature),
             seed: ask.seed,

@@ -58,7 +58,7 @@ pub use budget::totals;
 pub use driver::{replay, resume, run};
 pub use finish_tool::Finish;
 pub use opening::read_opening_files;
-pub use settings::{Approach, Cut, Limits, Settings};
+pub use settings::{Approach, Constrain, Cut, Limits, Settings};
 
 /// A task and how to work on it.
 #[derive(Debug, Clone)]

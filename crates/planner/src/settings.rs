@@ -64,6 +64,31 @@ impl Approach {
     }
 }
 
+/// Whether a model's tool calls are constrained to the tools' schemas while it writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Constrain {
+    /// What suits the model ([`models::Identity::constrained`]).
+    #[default]
+    Auto,
+    /// Yes, if the server can.
+    On,
+    /// No.
+    Off,
+}
+
+impl Constrain {
+    /// Resolves `Auto` for a model.
+    #[must_use]
+    pub fn resolve(self, model: &models::Identity) -> bool {
+        match self {
+            Constrain::Auto => model.constrained && model.can_constrain,
+            Constrain::On => true,
+            Constrain::Off => false,
+        }
+    }
+}
+
 /// What a run may use, counted from its beginning or from the user's last message. `None` is no
 /// limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -97,6 +122,9 @@ pub struct Settings {
     /// How the model works on the task.
     #[serde(alias = "dialect")]
     pub approach: Approach,
+    /// Whether tool calls are constrained to the tools' schemas. Files and other text never are.
+    #[serde(skip_serializing_if = "is_auto")]
+    pub constrain: Constrain,
     /// Sampling temperature of a first attempt. It rises when the model repeats itself. `None` is
     /// what suits the model ([`models::Identity::temperature`]).
     pub temperature: Option<f32>,
@@ -120,6 +148,7 @@ impl Default for Settings {
             limits: Limits::default(),
             cut: Cut::Auto,
             approach: Approach::Auto,
+            constrain: Constrain::Auto,
             temperature: None,
             attempts: 1,
             escalates: false,
@@ -127,6 +156,10 @@ impl Default for Settings {
             plan_only: false,
         }
     }
+}
+
+fn is_auto(constrain: &Constrain) -> bool {
+    *constrain == Constrain::Auto
 }
 
 fn is_one(n: &u32) -> bool {

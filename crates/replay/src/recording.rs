@@ -191,6 +191,7 @@ fn identity_of(m: &ModelInfo, plan: &Value) -> Identity {
     identity.price = m.price;
     identity.edit_format = m.edit_format.clone();
     identity.temperature = plan["settings"]["temperature"].as_f64().unwrap_or_default() as f32;
+    (identity.can_constrain, identity.constrained) = (m.constrained, m.constrained);
     identity.branches = plan["branches"] == true;
     // Sessions of earlier versions use the old name.
     identity.repeats_thinking = plan["repeats_thinking"] == true || plan["send_thinking"] == true;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use jsonschema::Validator;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::incoming::{Accepted, Incoming, Refusal, RefusalKind};
-use crate::{Outcome, Parsed, Spec, Tool, ToolError, aliases};
+use crate::{Outcome, Parsed, Spec, Tool, ToolError, aliases, schema};
 
 /// Why a tool cannot be registered.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +109,21 @@ impl Registry {
     #[must_use]
     pub fn followed(&self) -> Vec<String> {
         self.specs().filter(|spec| spec.follows).map(|spec| spec.name.clone()).collect()
+    }
+
+    /// The JSON Schema of one call, as the prompts show it: `{"tool": NAME, "arguments": {...}}` with
+    /// the arguments that the model is shown, and no others.
+    #[must_use]
+    pub fn call_schema(&self) -> Value {
+        let call = |spec: &Arc<Spec>| {
+            json!({
+                "type": "object",
+                "properties": {"tool": {"const": spec.name}, "arguments": schema::closed(&spec.shown)},
+                "required": ["tool", "arguments"],
+                "additionalProperties": false,
+            })
+        };
+        json!({ "anyOf": self.specs().map(call).collect::<Vec<_>>() })
     }
 
     /// The tools that a name may stand for: the one of that name, else those that take calls of

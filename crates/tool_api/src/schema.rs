@@ -40,6 +40,23 @@ pub(crate) fn shown(schema: &Value) -> Value {
     shown
 }
 
+/// A schema whose objects have no properties except those it lists.
+pub(crate) fn closed(schema: &Value) -> Value {
+    let mut closed = schema.clone();
+    if let Some(object) = closed.as_object_mut() {
+        if object.get("type").is_some_and(|kind| kind == "object") {
+            object.insert("additionalProperties".into(), Value::Bool(false));
+        }
+        if let Some(Value::Object(properties)) = object.get_mut("properties") {
+            properties.values_mut().for_each(|property| *property = self::closed(property));
+        }
+        if let Some(items) = object.get_mut("items") {
+            *items = self::closed(items);
+        }
+    }
+    closed
+}
+
 /// Whether an argument is accepted but not shown: `#[schemars(extend("hidden" = true))]`.
 pub(crate) fn is_hidden(property: &Value) -> bool {
     property["hidden"] == true

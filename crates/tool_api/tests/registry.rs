@@ -247,3 +247,28 @@ async fn what_judging_a_field_parsed_reaches_the_call() {
         registry.call_parsed(&accepted.spec.name, accepted.arguments, accepted.parsed).await.unwrap();
     assert_eq!((outcome.text.as_str(), tool.parsed.load(Ordering::Relaxed)), ("42", 1));
 }
+
+#[test]
+fn a_call_is_described_as_one_of_the_tools_with_the_arguments_that_the_model_is_shown() {
+    let mut registry = Registry::of([Look.into_tool()]).unwrap();
+    let validator = |registry: &Registry| jsonschema::validator_for(&registry.call_schema()).unwrap();
+    let fits = validator(&registry);
+    let call = |arguments: Value| json!({"tool": "look", "arguments": arguments});
+    assert!(fits.is_valid(&call(json!({"path": "a", "edits": [{"search": "x", "replace": "y"}]}))));
+    for wrong in [
+        json!({"tool": "other", "arguments": {"path": "a"}}),
+        json!({"tool": "look"}),
+        json!({"tool": "look", "arguments": {"path": "a"}, "why": "because"}),
+        call(json!({})),
+        call(json!({"path": 1})),
+        call(json!({"path": "a", "depth": 1})),
+        call(json!({"path": "a", "edits": [{"search": "x", "replace": "y", "why": "z"}]})),
+    ] {
+        assert!(!fits.is_valid(&wrong), "{wrong}");
+    }
+    let shown = json!({"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]});
+    registry.describe("look", "looks".into(), shown);
+    let fits = validator(&registry);
+    assert!(fits.is_valid(&call(json!({"path": "a"}))));
+    assert!(!fits.is_valid(&call(json!({"path": "a", "all": true}))), "accepted, but not shown");
+}

@@ -7,6 +7,7 @@
 use super::{Definition, Flag, Group, Kind, Trust};
 
 const THINK: &[&str] = &["auto", "on", "off", "low", "medium", "high"];
+const CONSTRAIN: &[&str] = &["auto", "on", "off"];
 const APPROACHES: &[&str] = &["auto", "tools", "whole-file"];
 const EDIT_FORMATS: &[&str] = &["auto", "edits", "unified", "envelope", "search-replace", "whole-file"];
 const NETWORKS: &[&str] = &["loopback", "none", "full"];
@@ -94,6 +95,13 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("auto")
         .flag(Flag::Optional("LEVEL", "on"))
         .help("Turn thinking on or off, or set its effort"),
+    Definition::new("constrain", Kind::Choice(CONSTRAIN), Trust::User, Group::Model)
+        .default("auto")
+        .flag(Flag::Optional("WHEN", "on"))
+        .help(
+            "Let the model write nothing but valid tool calls, if the server can enforce it; auto: for \
+             models that do better",
+        ),
     // These say how the work is done. The sandbox, the budgets and the limit on answers hold either
     // way.
     Definition::new("verify", Kind::Text, Trust::Repository, Group::Work)

@@ -1,14 +1,12 @@
 //! What an Ollama server's answers and refusals teach about a model, for the rest of the session.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 
 use super::server::LoadedModel;
 use crate::failure::Failure;
 use crate::roles::Roles;
 use crate::shared::Reported;
-use crate::{Identity, Message};
+use crate::{Identity, Request};
 
 /// What is known about the model so far.
 #[derive(Debug, Clone, Default)]
@@ -63,9 +61,14 @@ impl Learned {
         warnings
     }
 
+    /// The schema to send with a request, unless the server cannot constrain answers.
+    pub(super) fn format<'r>(&self, request: &'r Request) -> Option<&'r Value> {
+        request.constraint.as_deref().filter(|_| self.identity.can_constrain)
+    }
+
     /// Stops using what the server refuses, for the rest of the session. Returns whether anything
     /// changed.
-    pub(super) fn adapt(&mut self, failure: &Failure, messages: &[Arc<Message>]) -> bool {
+    pub(super) fn adapt(&mut self, failure: &Failure, request: &Request) -> bool {
         if self.think.is_some()
             && failure.names(&["support thinking", "think value", "invalid think", ".think", "\"think\""])
         {
@@ -79,7 +82,11 @@ impl Learned {
             }
             return true;
         }
-        if self.roles.learn(failure, messages) {
+        if self.format(request).is_some() && failure.names(&["format", "grammar", "schema"]) {
+            self.identity.can_constrain = false;
+            return true;
+        }
+        if self.roles.learn(failure, &request.messages) {
             return true;
         }
         // The server never lowers an explicit window; the load fails instead

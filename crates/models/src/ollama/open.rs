@@ -176,6 +176,8 @@ impl Ollama {
             thinking,
             // Servers before 0.12.11 ignore a request for alternatives and report no doubts.
             branches: !cloud && !thinking && show.is_none_or(|show| show.chat_template),
+            // The cloud ignores a schema (docs/model-apis.md#ollama-structured-outputs).
+            can_constrain: !cloud && !thinking,
             ..Identity::default()
         };
         profile.describe(&mut identity);
@@ -218,9 +220,16 @@ impl Ollama {
         let frozen = self.frozen(&learned, false);
         let options = self.session_options(&learned);
         let body = if self.chat {
-            encode(&Chat { frozen, messages: Vec::new(), options, logprobs: None, top_logprobs: None })
+            encode(&Chat {
+                frozen,
+                messages: Vec::new(),
+                options,
+                format: None,
+                logprobs: None,
+                top_logprobs: None,
+            })
         } else {
-            encode(&Generate { frozen, raw: false, prompt: "", options })
+            encode(&Generate { frozen, raw: false, prompt: "", options, format: None })
         };
         let url = http.url(path);
         tokio::spawn(async move {
@@ -272,7 +281,13 @@ impl Ollama {
                 // Raw output is not parsed for thinking.
                 let frozen = Frozen { think: None, ..self.frozen(learned, true) };
                 let options = self.request_options(learned, request);
-                encode(&Generate { frozen, raw: true, prompt: &prompt, options })
+                encode(&Generate {
+                    frozen,
+                    raw: true,
+                    prompt: &prompt,
+                    options,
+                    format: learned.format(request),
+                })
             });
             return send.await;
         }
@@ -286,6 +301,7 @@ impl Ollama {
                     .map(|message| WireMessage::from(&**message))
                     .collect(),
                 options: self.request_options(learned, request),
+                format: learned.format(request),
                 logprobs: (request.alternatives > 0).then_some(true),
                 top_logprobs: (request.alternatives > 0).then_some(request.alternatives),
             })
@@ -326,7 +342,7 @@ impl Ollama {
 
 impl Ollama {
     fn adapt(&self, failure: &Failure, request: &Request) -> bool {
-        self.learned.change(|learned| learned.adapt(failure, &request.messages))
+        self.learned.change(|learned| learned.adapt(failure, request))
     }
 
     /// The model's entry in the list of loaded models, if it is loaded.

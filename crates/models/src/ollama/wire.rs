@@ -68,6 +68,9 @@ pub(super) struct Chat<'a> {
     pub(super) frozen: Frozen<'a>,
     pub(super) messages: Vec<WireMessage<'a>>,
     pub(super) options: Options<'a>,
+    /// The JSON Schema of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) format: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) logprobs: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,6 +86,9 @@ pub(super) struct Generate<'a> {
     pub(super) raw: bool,
     pub(super) prompt: &'a str,
     pub(super) options: Options<'a>,
+    /// The JSON Schema of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) format: Option<&'a Value>,
 }
 
 /// Stop strings for a model without a chat template. The turn markers are those of the first

@@ -52,6 +52,15 @@ impl Kind {
             Kind::Generic => "openai",
         }
     }
+
+    /// Whether it constrains answers to a JSON Schema
+    /// (docs/model-apis.md#openai-structured-outputs).
+    pub(super) fn constrains(self) -> bool {
+        match self {
+            Kind::LlamaServer | Kind::Vllm | Kind::LmStudio => true,
+            Kind::DeepSeek | Kind::Generic => false,
+        }
+    }
 }
 
 /// One model in a server's list.

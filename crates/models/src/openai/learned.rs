@@ -10,9 +10,12 @@ use crate::roles::Roles;
 use crate::shared::Reported;
 use crate::{Identity, Message};
 
+/// The field that constrains an answer to a schema.
+pub(super) const RESPONSE_FORMAT: &str = "response_format";
+
 /// Fields that may be dropped, and the words by which refusals name them
 /// (docs/model-apis.md#openai-request-fields).
-pub(super) const OPTIONAL: [(&str, &[&str]); 10] = [
+pub(super) const OPTIONAL: [(&str, &[&str]); 11] = [
     ("stream_options", &["stream_options", "stream options", "include_usage", "continuous_usage"]),
     ("reasoning_effort", &["reasoning_effort"]),
     ("thinking", &["thinking"]),
@@ -20,6 +23,7 @@ pub(super) const OPTIONAL: [(&str, &[&str]); 10] = [
     ("cache_prompt", &["cache_prompt"]),
     ("return_progress", &["return_progress"]),
     ("timings_per_token", &["timings_per_token"]),
+    (RESPONSE_FORMAT, &["response_format", "json_schema", "structured output", "grammar", "schema"]),
     ("logprobs", &["logprobs"]),
     ("seed", &["seed"]),
     ("temperature", &["temperature"]),

@@ -6,10 +6,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::detect::{self, Found, Kind};
-use super::learned::{Current, Learned, OPTIONAL};
+use super::learned::{Current, Learned, OPTIONAL, RESPONSE_FORMAT};
 use super::prices::price;
 use super::shape;
-use super::wire::{Chat, OpenAiAnswer, Reasoning, WireMessage};
+use super::wire::{Chat, OpenAiAnswer, Reasoning, ResponseFormat, WireMessage};
 use crate::answer::{self, encode};
 use crate::failure::Failure;
 use crate::http::{Http, Secret};
@@ -162,6 +162,7 @@ impl OpenAi {
             thinking: thinks,
             repeats_thinking: kind == Kind::DeepSeek,
             branches: kind == Kind::LlamaServer && !thinks,
+            can_constrain: kind.constrains() && !thinks,
             price: if kind == Kind::DeepSeek { price(&model) } else { None },
             model: model.clone(),
             ..Identity::default()
@@ -328,6 +329,11 @@ impl OpenAi {
             temperature: request.temperature.filter(|_| keep("temperature") && !self.ignores_temperature),
             // Seeds have 32 bits in every engine, and are signed in some.
             seed: request.seed.filter(|_| keep("seed")).map(|seed| (seed & 0x7fff_ffff) as u32),
+            response_format: request
+                .constraint
+                .as_deref()
+                .filter(|_| learned.identity.can_constrain && keep(RESPONSE_FORMAT))
+                .map(ResponseFormat::new),
             logprobs: (request.alternatives > 0 && keep("logprobs")).then_some(true),
             top_logprobs: (request.alternatives > 0 && keep("logprobs")).then_some(request.alternatives),
         }
@@ -380,7 +386,9 @@ fn is_reasoner(model: &str) -> bool {
 #[async_trait::async_trait]
 impl Model for OpenAi {
     fn identity(&self) -> Identity {
-        self.learned.get().identity
+        let learned = self.learned.get();
+        let refused = learned.dropped.contains(RESPONSE_FORMAT);
+        Identity { can_constrain: learned.identity.can_constrain && !refused, ..learned.identity }
     }
 
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {

@@ -45,9 +45,31 @@ pub(super) struct Chat<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seed: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) response_format: Option<ResponseFormat<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) logprobs: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) top_logprobs: Option<u8>,
+}
+
+/// The schema of an answer (docs/model-apis.md#openai-structured-outputs).
+#[derive(Debug, Serialize)]
+pub(super) struct ResponseFormat<'a> {
+    r#type: &'static str,
+    json_schema: NamedSchema<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct NamedSchema<'a> {
+    name: &'static str,
+    strict: bool,
+    schema: &'a Value,
+}
+
+impl<'a> ResponseFormat<'a> {
+    pub(super) fn new(schema: &'a Value) -> Self {
+        Self { r#type: "json_schema", json_schema: NamedSchema { name: "answer", strict: true, schema } }
+    }
 }
 
 /// Whether assistant messages are sent back with their reasoning

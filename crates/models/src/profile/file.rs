@@ -33,6 +33,8 @@ pub(super) struct Values {
     pub(super) temperature: Vec<Entry<f32>>,
     pub(super) think: Vec<Entry<Think>>,
     pub(super) window: Vec<Entry<u64>>,
+    /// Whether to constrain tool calls, if the server can.
+    pub(super) constrain: Vec<Entry<bool>>,
 }
 
 /// A value, and when it applies.
@@ -73,6 +75,8 @@ struct RawFile {
     think: Vec<RawEntry>,
     #[serde(default)]
     window: Vec<RawEntry>,
+    #[serde(default)]
+    constrain: Vec<RawEntry>,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +125,7 @@ impl File {
             window: reader.entries("window", raw.window, "an integer from 256 to 16777216", |value| {
                 u64::try_from(value.as_integer()?).ok().filter(|tokens| (256..=1 << 24).contains(tokens))
             })?,
+            constrain: reader.entries("constrain", raw.constrain, "one of on, off", constrain)?,
         };
         Ok(Self { source: source.into(), names, values })
     }
@@ -234,6 +239,14 @@ fn approach(value: &Value) -> Option<bool> {
     match value.as_str()? {
         "tools" => Some(false),
         "whole-file" => Some(true),
+        _ => None,
+    }
+}
+
+fn constrain(value: &Value) -> Option<bool> {
+    match value.as_str()? {
+        "on" => Some(true),
+        "off" => Some(false),
         _ => None,
     }
 }

@@ -61,6 +61,8 @@ pub struct Profile {
     pub think: Option<Given<Think>>,
     /// The context window to request, in tokens.
     pub window: Option<Given<u64>>,
+    /// Whether to constrain tool calls, if the server can.
+    pub constrain: Option<Given<bool>>,
 }
 
 impl Profiles {
@@ -89,6 +91,7 @@ impl Profiles {
             thinking_temperature: pick(&files, about, true, |values| &values.temperature),
             think: pick(&files, about, false, |values| &values.think),
             window: pick(&files, about, false, |values| &values.window),
+            constrain: pick(&files, about, false, |values| &values.constrain),
         }
     }
 }
@@ -116,6 +119,7 @@ impl Profile {
     /// [`Identity::thinking`] is known.
     pub fn describe(&self, identity: &mut Identity) {
         identity.prefers_whole_files = self.prefers_whole_files.as_ref().is_some_and(|given| given.value);
+        identity.constrained = self.constrain.as_ref().is_some_and(|given| given.value);
         identity.edit_format = self.edit_format.as_ref().map(|given| given.value.clone());
         identity.temperature = self.temperature_if(identity.thinking).map_or(0.0, |given| given.value);
     }

@@ -29,9 +29,10 @@ fn the_list_of_built_in_files_is_the_folder() {
 fn every_built_in_file_is_valid_and_every_value_has_a_reason() {
     for (name, text) in built_in::TEXTS {
         let File { values, .. } = File::parse(name, text).unwrap();
-        let Values { approach, edit_format, temperature, think, window } = &values;
+        let Values { approach, edit_format, temperature, think, window, constrain } = &values;
         let reasons = approach.iter().map(|e| &e.reason).chain(edit_format.iter().map(|e| &e.reason));
         let reasons = reasons.chain(temperature.iter().map(|e| &e.reason));
+        let reasons = reasons.chain(constrain.iter().map(|e| &e.reason));
         let reasons: Vec<_> =
             reasons.chain(think.iter().map(|e| &e.reason)).chain(window.iter().map(|e| &e.reason)).collect();
         assert!(!reasons.is_empty(), "{name} has no value");
@@ -54,6 +55,15 @@ fn models_without_a_profile_of_their_own_are_asked_by_size() {
         assert_eq!(profile.think.unwrap().value, Think::Auto);
         assert_eq!(profile.window, None, "the server has it");
     }
+}
+
+#[test]
+fn small_models_are_constrained_where_that_was_measured() {
+    let constrained = |name, size, server| built_in(name, Some(size), server).constrain.unwrap().value;
+    assert!(constrained("qwen2.5-coder:1.5b", 1.5, "embedded"));
+    assert!(constrained("some-model", 3.0, "embedded"));
+    assert!(!constrained("qwen2.5-coder:1.5b", 1.5, "ollama"));
+    assert!(!constrained("some-model", 7.0, "embedded"));
 }
 
 #[test]

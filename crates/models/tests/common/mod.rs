@@ -15,7 +15,14 @@ pub fn message(role: Role, content: &str) -> Arc<Message> {
 
 pub fn request(content: &str) -> Request {
     let messages = vec![message(Role::System, "Be brief."), message(Role::User, content)];
-    Request { messages, temperature: Some(0.0), seed: Some(7), max_tokens: 500, alternatives: 0 }
+    Request {
+        messages,
+        temperature: Some(0.0),
+        seed: Some(7),
+        max_tokens: 500,
+        alternatives: 0,
+        constraint: None,
+    }
 }
 
 /// Options without preloading, which would add a request to every record.

@@ -74,6 +74,7 @@ fn asked_rows(asked: &Asked<'_>) -> Rows {
         rows.push(("  if it thinks", asked.temperature(true)));
     }
     rows.push(("thinking", asked.thinking()));
+    rows.push(("constrain", asked.constrain()));
     rows.extend(asked.window().map(|window| ("window", window)));
     rows
 }

@@ -1,0 +1,215 @@
+//! Constrained decoding: an answer that is one JSON value of a given schema, and nothing else.
+//!
+//! A sampled token is checked against the schema first, so an answer that fits the schema anyway
+//! stays as it is and costs next to nothing. If the schema does not allow the token, and only one
+//! text may follow, the next token is the first one of that text. Otherwise the mask of allowed
+//! tokens is computed, and the sampler chooses among them. Text that must follow is also guessed
+//! ([`crate::draft`] explains guesses), so that it is evaluated in one batch.
+//!
+//! Between tokens, JSON has one space after each colon and comma, as the prompts show it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::vocab::LlamaVocab;
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{JsonCompileOptions, Matcher, ParserFactory, panic_utils};
+use serde_json::Value;
+
+use crate::sample::{Choice, Sampler};
+
+/// The most levels of a schema. Compiling one takes a stack frame or more for each level.
+const LEVELS: usize = 64;
+/// The most values in a schema. The schema of all tools has some hundreds.
+const VALUES: usize = 20_000;
+/// The longest text in a schema, such as a pattern, in bytes.
+const TEXT: usize = 20_000;
+
+/// Compiles schemas for the vocabulary of one model.
+#[derive(Default)]
+pub(crate) struct Grammars {
+    /// Made for the first constrained answer, because it takes a good part of a second.
+    factory: Option<ParserFactory>,
+    /// The last schema, since all requests of a run have the same.
+    last: Option<(Arc<Value>, Matcher)>,
+}
+
+impl Grammars {
+    /// Compiles a schema.
+    ///
+    /// # Errors
+    /// If the schema is invalid, cannot be compiled, or is too large.
+    pub(crate) fn constraint(
+        &mut self,
+        schema: &Arc<Value>,
+        vocab: LlamaVocab<'_>,
+    ) -> Result<Constraint, String> {
+        if let Some((last, matcher)) = &self.last
+            && last == schema
+        {
+            return Ok(Constraint { matcher: Some(matcher.clone()) });
+        }
+        check_size(schema)?;
+        let from = Instant::now();
+        let factory = match self.factory.take() {
+            Some(factory) => factory,
+            None => factory(vocab).map_err(|why| first_line(&why.to_string()))?,
+        };
+        let factory = self.factory.insert(factory);
+        let made = from.elapsed();
+        let matcher = Matcher::new(factory.create_parser(grammar(schema)));
+        if let Some(why) = matcher.get_error() {
+            return Err(first_line(&why));
+        }
+        tracing::debug!(vocabulary = ?made, all = ?from.elapsed(), "schema compiled");
+        self.last = Some((Arc::clone(schema), matcher.clone()));
+        Ok(Constraint { matcher: Some(matcher) })
+    }
+}
+
+fn grammar(schema: &Value) -> TopLevelGrammar {
+    let mut schema = schema.clone();
+    let options = JsonCompileOptions {
+        item_separator: String::from(", "),
+        key_separator: String::from(": "),
+        whitespace_flexible: false,
+        ..JsonCompileOptions::default()
+    };
+    if schema.is_object() {
+        options.apply_to(&mut schema);
+    }
+    TopLevelGrammar::from_json_schema(schema)
+}
+
+/// Reads the whole vocabulary.
+fn factory(vocab: LlamaVocab<'_>) -> Result<ParserFactory, impl std::fmt::Display> {
+    // The library panics on some vocabularies, such as one with a token of a kilobyte.
+    panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let tokens = || vocab.tokens();
+        let words: Vec<Vec<u8>> = tokens().map(|token| vocab.token_to_piece(token, false, None)).collect();
+        let mut ends: Vec<u32> = tokens().filter(|token| vocab.is_eog(*token)).map(id).collect();
+        if ends.is_empty() {
+            ends.push(id(vocab.eos()));
+        }
+        let info = TokRxInfo::new(words.len() as u32, ends[0]);
+        let trie = TokTrie::from(&info, &words).with_eos_tokens(&ends);
+        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let mut factory = ParserFactory::new_simple(&environment)?;
+        factory.quiet();
+        factory.limits_mut().verbose_errors = false;
+        Ok(factory)
+    }))
+}
+
+fn id(token: LlamaToken) -> u32 {
+    token.0.cast_unsigned()
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(300).collect()
+}
+
+/// Refuses what would take too long, too much memory or too deep a recursion to compile.
+fn check_size(schema: &Value) -> Result<(), String> {
+    let mut left = vec![(schema, 1)];
+    let mut values = 0;
+    while let Some((value, level)) = left.pop() {
+        values += 1;
+        if values > VALUES {
+            return Err(format!("it has more than {VALUES} values"));
+        }
+        if level > LEVELS {
+            return Err(format!("it has more than {LEVELS} levels"));
+        }
+        match value {
+            Value::String(text) if text.len() > TEXT => {
+                return Err(format!("it has a text of more than {TEXT} bytes"));
+            }
+            Value::Array(items) => left.extend(items.iter().map(|item| (item, level + 1))),
+            Value::Object(fields) => left.extend(fields.values().map(|field| (field, level + 1))),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What may still come in one answer.
+pub(crate) struct Constraint {
+    /// `None` if the library failed; then the rest of the answer is free.
+    matcher: Option<Matcher>,
+}
+
+impl Constraint {
+    /// Starts after text that the answer continues.
+    ///
+    /// # Errors
+    /// If the schema does not allow that text.
+    pub(crate) fn continues(&mut self, text: &[LlamaToken]) -> Result<(), String> {
+        let Some(matcher) = &mut self.matcher else { return Ok(()) };
+        let tokens: Vec<u32> = text.iter().copied().map(id).collect();
+        match matcher.try_consume_tokens(&tokens) {
+            Ok(consumed) if consumed == tokens.len() => Ok(()),
+            Ok(_) => Err(String::from("the answer to continue does not fit it")),
+            Err(why) => Err(first_line(&why.to_string())),
+        }
+    }
+
+    /// Chooses the next token like the sampler, among the allowed tokens. `tokenize` splits text
+    /// that must follow.
+    pub(crate) fn choose(
+        &mut self,
+        sampler: &mut Sampler,
+        logits: &[f32],
+        tokenize: impl Fn(&[u8]) -> Vec<LlamaToken>,
+    ) -> Choice {
+        let choice = sampler.choose(logits);
+        let Some(matcher) = &mut self.matcher else { return choice };
+        let chosen = match matcher.try_consume_tokens(&[id(choice.token)]) {
+            Ok(0) => allowed(matcher, sampler, logits, tokenize),
+            Ok(_) => return choice,
+            Err(why) => Err(why.to_string()),
+        };
+        chosen.unwrap_or_else(|why| {
+            tracing::warn!(why = first_line(&why), "the rest of the answer is not constrained");
+            self.matcher = None;
+            choice
+        })
+    }
+
+    /// Whether the answer is complete.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.matcher.as_ref().is_some_and(Matcher::is_stopped)
+    }
+
+    /// The text that has to come next, if there is only one.
+    pub(crate) fn forced(&mut self) -> Vec<u8> {
+        self.matcher.as_mut().map(Matcher::compute_ff_bytes).unwrap_or_default()
+    }
+}
+
+/// Chooses an allowed token.
+fn allowed(
+    matcher: &mut Matcher,
+    sampler: &mut Sampler,
+    logits: &[f32],
+    tokenize: impl Fn(&[u8]) -> Vec<LlamaToken>,
+) -> Result<Choice, String> {
+    let forced = tokenize(&matcher.compute_ff_bytes());
+    let choice = match forced.first() {
+        Some(token) => Choice { token: *token, others: Vec::new() },
+        None => {
+            let mask = matcher.compute_mask_or_eos().map_err(|why| why.to_string())?;
+            let logits = (0..).zip(logits);
+            let masked =
+                logits.map(|(id, logit)| if mask.is_allowed(id) { *logit } else { f32::NEG_INFINITY });
+            sampler.choose(&masked.collect::<Vec<_>>())
+        }
+    };
+    // Only the end may follow a complete value, and the matcher has stopped there.
+    if !matcher.is_stopped() {
+        matcher.consume_token(id(choice.token)).map_err(|why| why.to_string())?;
+    }
+    Ok(choice)
+}

@@ -1,0 +1,202 @@
+//! Tests constrained decoding with a tiny model of random weights: whatever the model would write,
+//! the answer fits the schema.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use engine::{Embedded, Options};
+use futures_util::StreamExt;
+use models::{Answer, Delta, EndReason, Error, Message, Model, Request, Role, Think, collect};
+use serde_json::{Value, json};
+
+/// Opens a model in its own temporary folder.
+async fn open() -> (tempfile::TempDir, Embedded) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tiny.gguf");
+    tiny_model::write(&file).unwrap();
+    let options = Options {
+        file,
+        name: String::from("tiny"),
+        window: Some(4096),
+        gpu_layers: 0,
+        think: Think::Auto,
+        cache: None,
+        trial: Vec::new(),
+    };
+    (folder, Embedded::open(options).await.unwrap())
+}
+
+fn message(role: Role, content: &str) -> Arc<Message> {
+    Message { role, content: content.to_owned(), thinking: None }.into()
+}
+
+fn request(schema: Option<Value>) -> Request {
+    Request {
+        messages: vec![message(Role::User, "read read read \"tool\": \"read\" the file")],
+        temperature: Some(0.0),
+        max_tokens: 400,
+        constraint: schema.map(Arc::new),
+        ..Request::default()
+    }
+}
+
+async fn ask(model: &Embedded, request: &Request) -> Answer {
+    collect(model.stream(request).await.unwrap()).await.unwrap()
+}
+
+/// A call of one of two tools. All texts are short, since a model of random weights ends none.
+fn call() -> Value {
+    let text = json!({"type": "string", "maxLength": 9});
+    let tool = |name: &str, arguments: Value| {
+        json!({
+            "type": "object",
+            "properties": {"tool": {"const": name}, "arguments": arguments},
+            "required": ["tool", "arguments"],
+            "additionalProperties": false,
+        })
+    };
+    let read = json!({
+        "type": "object",
+        "properties": {"path": text, "start": {"type": "integer", "minimum": 1, "maximum": 99}},
+        "required": ["path"],
+        "additionalProperties": false,
+    });
+    let edit = json!({
+        "type": "object",
+        "properties": {"edits": {"type": "array", "items": text, "minItems": 1, "maxItems": 3}},
+        "required": ["edits"],
+        "additionalProperties": false,
+    });
+    json!({"anyOf": [tool("read_file", read), tool("edit", edit)]})
+}
+
+#[tokio::test]
+async fn a_constrained_answer_is_one_value_that_fits_the_schema() {
+    let (_folder, model) = open().await;
+    let schema = call();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let mut tools = std::collections::BTreeSet::new();
+    for seed in 0..40 {
+        for temperature in [0.7, 3.0] {
+            let request =
+                Request { temperature: Some(temperature), seed: Some(seed), ..request(Some(schema.clone())) };
+            let answer = ask(&model, &request).await;
+            let value: Value = serde_json::from_str(&answer.text)
+                .unwrap_or_else(|why| panic!("{why} in seed {seed}: {}", answer.text));
+            assert!(validator.is_valid(&value), "seed {seed}: {value}");
+            assert_eq!(answer.end.reason, EndReason::Stop, "the answer ends with the value");
+            tools.insert(value["tool"].to_string());
+        }
+    }
+    assert_eq!(tools.len(), 2, "the model chooses the tool: {tools:?}");
+}
+
+#[tokio::test]
+async fn an_answer_without_a_constraint_stays_free() {
+    let (_folder, model) = open().await;
+    let free = Request { max_tokens: 40, ..request(None) };
+    let text = ask(&model, &free).await.text;
+    assert!(serde_json::from_str::<Value>(&text).is_err(), "{text}");
+    ask(&model, &request(Some(call()))).await;
+    assert_eq!(ask(&model, &free).await.text, text);
+}
+
+#[tokio::test]
+async fn a_constrained_answer_is_the_same_with_and_without_guessed_tokens() {
+    let (_folder, model) = open().await;
+    let talk = request(Some(call()));
+    let whole = ask(&model, &talk).await;
+    // An answer of one token leaves no room for a guess.
+    let mut text = String::new();
+    while text.len() < whole.text.len() {
+        let mut next = Request { max_tokens: 1, ..talk.clone() };
+        next.messages.push(message(Role::Assistant, &text));
+        let more = ask(&model, &next).await.text;
+        assert!(!more.is_empty(), "{text}");
+        text.push_str(&more);
+    }
+    assert_eq!(text, whole.text);
+}
+
+#[tokio::test]
+async fn forced_text_is_evaluated_several_tokens_at_once() {
+    let (_folder, model) = open().await;
+    let word = "the only answer that this schema allows";
+    let mut deltas = model.stream(&request(Some(json!({"const": word})))).await.unwrap();
+    while !matches!(deltas.next().await.unwrap().unwrap(), Delta::Text(_)) {}
+    drop(deltas);
+    // The reader has seen one token, but the forced ones after it are in the cache too.
+    let mut next = request(None);
+    next.messages.push(message(Role::Assistant, &format!("\"{word}\"")));
+    let usage = ask(&model, &next).await.end.usage;
+    let evaluated = usage.prompt_tokens.unwrap() - usage.cached_tokens.unwrap();
+    assert!(evaluated <= 2, "{evaluated} evaluated again");
+}
+
+#[tokio::test]
+async fn simultaneous_answers_have_their_own_constraints() {
+    let (_folder, model) = open().await;
+    let schemas = [Some(json!({"const": "one"})), None, Some(json!({"enum": ["two"]})), Some(call())];
+    let requests = schemas.map(request);
+    let answers = futures_util::future::join_all(requests.iter().map(|request| ask(&model, request))).await;
+    assert_eq!(answers[0].text, "\"one\"");
+    assert_eq!(answers[2].text, "\"two\"");
+    assert!(serde_json::from_str::<Value>(&answers[1].text).is_err());
+    assert!(serde_json::from_str::<Value>(&answers[3].text).is_ok());
+}
+
+#[tokio::test]
+async fn a_schema_that_cannot_be_compiled_is_refused_in_one_sentence() {
+    let (_folder, model) = open().await;
+    let deep = |levels: usize| {
+        (0..levels).fold(json!({"type": "string"}), |inner, _| json!({"type": "array", "items": inner}))
+    };
+    let wide = json!({"enum": (0..30_000).collect::<Vec<_>>()});
+    let schemas = [
+        json!({"type": "strange"}),
+        json!({"type": "string", "pattern": "(("}),
+        json!({"$ref": "https://example.com/schema.json"}),
+        json!({"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}, "required": ["a"]}),
+        json!({"allOf": [{"type": "string"}, {"type": "integer"}]}),
+        json!({"type": "string", "pattern": "x".repeat(50_000)}),
+        json!([1, 2]),
+        json!("text"),
+        deep(70),
+        deep(500),
+        wide,
+        Value::Null,
+    ];
+    for schema in schemas {
+        let start: String = schema.to_string().chars().take(80).collect();
+        let Err(Error::Refused(why)) = model.stream(&request(Some(schema))).await.map(|_| ()) else {
+            panic!("not refused: {start}");
+        };
+        assert!(why.starts_with("cannot constrain the answer to the schema: "), "{start}: {why}");
+        assert!(!why.contains('\n') && why.len() < 400, "{start}: {why}");
+    }
+    assert_eq!(ask(&model, &request(Some(json!({"const": 1})))).await.text, "1", "the engine goes on");
+}
+
+#[tokio::test]
+async fn a_schema_with_too_many_states_does_not_hang_the_engine() {
+    let (_folder, model) = open().await;
+    for schema in [
+        json!({"type": "string", "pattern": "^((a{1,900}){1,900}b?){1,900}$"}),
+        json!({"type": "string", "pattern": "^(a|aa|aaa|a*)*(.*a.{200})+$"}),
+        json!({"type": "string", "minLength": 1_000_000_000}),
+        json!({"type": "array", "items": {"type": "string", "pattern": "a+"}, "minItems": 1_000_000_000}),
+        json!({"type": "object", "patternProperties": {"^(.*x.{100})+": {}, "^(.*y.{100})+": {}}}),
+        json!({"multipleOf": 999_999_937, "type": "integer", "minimum": -9_999, "maximum": 9_999}),
+    ] {
+        // Either the schema is refused, or the answer starts with what it allows.
+        let request = Request { max_tokens: 20, ..request(Some(schema.clone())) };
+        match model.stream(&request).await {
+            Ok(deltas) => {
+                let text = collect(deltas).await.unwrap().text;
+                assert!("\"[{-0123456789".contains(&text[..1]), "{schema}: {text}");
+            }
+            Err(why) => assert!(matches!(why, Error::Refused(_)), "{schema}: {why}"),
+        }
+    }
+}
