@@ -156,7 +156,7 @@ fn doctor_and_models_show_say_where_each_value_comes_from_and_why() {
     ok    edits     unified, from [WORLD]/home/.config/agent/profiles/deepseek-coder.toml; a guess: it was trained on diffs
     ok    sampling  temperature 0.2, set by --temperature
     ok    thinking  auto, from built-in profiles/default.toml; a guess: A model that can think does. Nothing was measured without thinking
-    ok    constrain  off, from built-in profiles/default.toml; a guess: Large models write valid calls. No other server was measured
+    ok    calls     constrained: off, from built-in profiles/default.toml; a guess: Large models write valid calls. No other server was measured
     ");
     snapshot!(observe(&["models", "show", "deepseek-coder:6.7b"]), @r"
     exit 0
