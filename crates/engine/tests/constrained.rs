@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use engine::{Embedded, Options};
 use futures_util::StreamExt;
+use models::profile::Profiles;
 use models::{Answer, Delta, EndReason, Error, Message, Model, Request, Role, Think, collect};
 use serde_json::{Value, json};
 
@@ -21,6 +22,7 @@ async fn open() -> (tempfile::TempDir, Embedded) {
         window: Some(4096),
         gpu_layers: 0,
         think: Think::Auto,
+        profiles: Profiles::default(),
         cache: None,
         trial: Vec::new(),
     };
