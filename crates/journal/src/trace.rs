@@ -255,6 +255,7 @@ mod tests {
             local: None,
             price: None,
             edit_format: None,
+            constrained: false,
             role: Some(ModelRole::Fallback),
         };
         let changed =

@@ -303,6 +303,7 @@ mod tests {
             local: None,
             price,
             edit_format: None,
+            constrained: false,
             role: None,
         };
         let counts =
