@@ -40,7 +40,7 @@ fn help_names_the_commands() {
 
     Settings come from flags, AGENT_… variables, .agent.toml in the repository, your config.toml, and
     defaults, in this order; `agent config show` shows them. AGENT_LOG=debug prints diagnostics.
-    AGENT_PAGER or PAGER shows output that is longer than the terminal.
+    AGENT_PAGER or PAGER names the pager for output longer than the terminal.
     ");
 }
 
@@ -60,8 +60,8 @@ fn help_of_run_lists_every_flag_and_exit_code() {
       -C <DIR>                Change to DIR before doing anything
           --task-file <FILE>  Read the task from a file
           --dry-run[=<HOW>]   Work on an overlay or copy of the repository, and show the changes for
-                              `agent apply`; plan stops before the first command [possible values: run,
-                              plan]
+                              `agent apply`; `--dry-run=plan` stops before the first command [possible
+                              values: run, plan]
           --preview <FORMAT>  Show the changes of a dry run in this format [default: words on a
                               terminal, otherwise unified] [possible values: words, side-by-side,
                               unified, none]
@@ -88,19 +88,20 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --temperature <T>               Set the sampling temperature of the first attempt; retries
                                           vary it if the model repeats itself [default: from the model's
                                           profile, usually 0]
-          --max-answer-tokens <TOKENS>    Limit each answer, thinking included [default: 4096]
+          --max-answer-tokens <TOKENS>    Limit each answer to this many tokens, thinking included
+                                          [default: 4096]
           --think[=<LEVEL>]               Turn thinking on or off, or set its effort [default: auto]
                                           [possible values: auto, on, off, low, medium, high]
           --constrain[=<WHEN>]            Let the model write nothing but valid tool calls, if the
-                                          server can enforce it; auto: for models that do better
-                                          [default: auto] [possible values: auto, on, off]
+                                          server can enforce it; auto: on for models that do better with
+                                          it [default: auto] [possible values: auto, on, off]
 
     Work:
           --verify <CMD>          Run this command to decide whether the task is done [default: the
                                   detected test command]
-          --approach <HOW>        Let the model call tools, or show it files and ask for them whole;
-                                  auto: as the model's profile says [default: auto] [possible values:
-                                  auto, tools, whole-file]
+          --approach <HOW>        Let the model call tools, or show it files and ask it to return them
+                                  whole; auto: as the model's profile says [default: auto] [possible
+                                  values: auto, tools, whole-file]
           --edit-format <FORMAT>  Tell the model to write edits in this format; every format is
                                   understood. auto: as the model's profile says [default: auto]
                                   [possible values: auto, edits, unified, envelope, search-replace,

@@ -1,4 +1,5 @@
-//! A long session killed anywhere and resumed ends with the same tree and the same requests.
+//! A long session that is killed at any point and resumed ends with the same tree and the same
+//! requests.
 //!
 //! `CRASHES=all` kills it after every journal line and at every writing system call. The default is a sample.
 
@@ -47,7 +48,7 @@ fn answers() -> Vec<String> {
             "diff --git a/old/two.txt b/new/two.txt\nsimilarity index 50%\nrename from old/two.txt\nrename to new/two.txt\n--- a/old/two.txt\n+++ b/new/two.txt\n@@ -1,2 +1,2 @@\n two\n-lines\n+other lines\n",
         ),
         command(make),
-        // The next resume completes what the previous one left half done.
+        // If a kill leaves the first command half done, the second one completes it.
         command(make),
         call("apply_patch", json!({"path": "README.md", "content": "# Sums\n\nAdds and multiplies.\n"})),
         call("read_file", json!({"path": "docs/long.txt", "start_line": 40, "end_line": 60})),
@@ -98,7 +99,8 @@ pub(crate) fn world() -> World {
     ])
 }
 
-/// A server that gives each request its own answer and repeats it when the request is repeated.
+/// A server that gives each request its own answer, and repeats that answer when the request is
+/// repeated.
 pub(crate) fn server() -> Server {
     let server = Server::start();
     let (answers, asked) = (answers(), Mutex::new((Vec::new(), 0)));
@@ -245,7 +247,7 @@ fn thirty_turns_killed_at_a_write_end_as_if_uninterrupted() {
     for n in (1..).step_by(step) {
         let (world, server) = (world(), server());
         let mut writes = 0;
-        // Killed before this call, which is right after the previous one.
+        // Each kill is just before a call, and so also just after the previous call.
         let end = traced::kill_when(agent(&world, &server, &RUN), Scope::Program, |stop| {
             writes += usize::from(!stop.done && CHANGES.contains(&stop.call));
             writes == n
@@ -267,7 +269,7 @@ fn thirty_turns_killed_repeatedly_end_as_if_uninterrupted() {
     let mut kills = 0;
     loop {
         let args: &[&str] = if kills == 0 { &RUN } else { &["resume", "--json"] };
-        // Each process gets a little further than a resume alone.
+        // Each process makes more changes than a resume needs, so the session advances a little.
         let mut left = 60 + kills * 13 % 50;
         let end = traced::kill_when(agent(&world, &server, args), Scope::Program, |stop| {
             left -= usize::from(!stop.done && CHANGES.contains(&stop.call));

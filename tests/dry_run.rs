@@ -50,7 +50,8 @@ fn a_dry_run_changes_nothing_about_the_repository() {
     world.write("staged.txt", "staged\n");
     world.git(&["add", "staged.txt"]);
     std::os::unix::fs::symlink("add.sh", world.repo().join("link")).unwrap();
-    // What a test command may do: create and write files, call git, which refreshes its index, and commit.
+    // What a test command may do: create files, write to them, and call git, which refreshes its
+    // index.
     world.write(
         ".agent.toml",
         "verify = 'sh check.sh && test -f build/cache && echo x >> build/cache && echo y > made.txt && touch add.sh old && git status'\n",

@@ -52,7 +52,7 @@ fn without_any_server_a_model_file_on_this_machine_is_used() {
     let evaluated = counts[1]["evaluated_tokens"].as_u64().unwrap();
     let added = counts[1]["prompt_tokens"].as_u64().unwrap() - counts[0]["prompt_tokens"].as_u64().unwrap();
     assert!(evaluated <= added, "{evaluated} evaluated, {added} added");
-    // The next session finds the evaluated system prompt.
+    // The next session finds the system prompt already evaluated.
     let (_, again) = events(&world, &RUN);
     let first = &of(&again, "output")[0]["counts"];
     let (prompt, evaluated) = (first["prompt_tokens"].as_u64(), first["evaluated_tokens"].as_u64());
@@ -63,7 +63,7 @@ fn without_any_server_a_model_file_on_this_machine_is_used() {
 fn even_a_model_of_random_weights_writes_calls_of_existing_tools() {
     let world = World::with_a_bug();
     downloaded(&world);
-    // The default for small models.
+    // Constrained calls are the default for small models.
     let (_, records) = events(&world, &RUN);
     assert_eq!(of(&records, "model")[0]["constrained"], true);
     let answers = of(&records, "output");

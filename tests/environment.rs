@@ -40,7 +40,8 @@ fn run(world: &World, server: &Server, flags: &[&str], url: Option<&str>) -> Out
         .unwrap()
 }
 
-/// The commands and the verification got the value; the model, the journal and the screen did not.
+/// Checks that the commands and the verification got the value, and that the model, the journal and
+/// the screen did not.
 fn used_and_hidden(world: &World, server: &Server, output: &Output) {
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(output));
     let journal: Vec<_> = world.journal().iter().map(ToString::to_string).collect();
@@ -108,7 +109,7 @@ fn bug_9_a_resumed_run_passes_the_same_names() {
     used_and_hidden(&world, &server, &resumed);
 }
 
-/// They replaced the recorded names.
+/// The bug: the new variables replaced the recorded names.
 #[test]
 fn variables_given_to_a_resumed_run_are_added_and_replace_those_of_the_same_name() {
     for (flag, url) in [("OTHER=1".to_owned(), Some(URL)), (format!("DATABASE_URL={URL}"), Some("old"))] {
@@ -152,7 +153,7 @@ fn a_variable_that_is_not_set_is_mentioned_and_a_bad_name_is_refused_without_its
     assert!(!seen.contains("secret-value"), "{seen}");
 }
 
-/// It was ignored.
+/// The bug: an empty variable was ignored.
 #[test]
 fn an_empty_variable_is_an_error_that_says_what_to_write() {
     let seen = World::new().observe(&["run", "--env", "", "x"]);

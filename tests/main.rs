@@ -1,6 +1,6 @@
 //! End to end: the real binary as a child process, observed from outside.
 
-#![allow(clippy::unwrap_used, reason = "what cannot be is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 

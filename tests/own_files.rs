@@ -22,7 +22,7 @@ fn answers() -> [String; 5] {
     ]
 }
 
-/// Runs a session with its output redirected to these files of the repository. Returns its events.
+/// Runs a session with its output redirected to these files of the repository.
 fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&str>) {
     let server = Server::start();
     answers().into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
@@ -74,7 +74,7 @@ fn a_dry_run_ignores_its_output_files() {
     for state in [None, Some(".agent-state")] {
         let world = World::with_a_bug();
         let open = |name: &str| File::create(world.repo().join(name)).unwrap();
-        // With the state folder inside, the dry run uses a copy.
+        // With the state folder inside the repository, the dry run uses a copy.
         session(&world, &["--dry-run"], open("events.jsonl"), open("err.log"), state);
         check(&world.read("events.jsonl"), &["events.jsonl", "err.log", ".agent-state"]);
         assert_eq!(world.read("add.sh"), ADD);
@@ -114,7 +114,8 @@ fn the_file_that_stdout_points_to_cannot_be_edited() {
 fn an_event_log_inside_the_repository_does_not_block_undo() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let [edit, ..] = answers();
-    // The command ends after the events were written, so they look like its change.
+    // The command ends after the events were written, so they look like a change that the command
+    // made.
     let command = "touch started; while [ ! -s events.jsonl ]; do :; done";
     let command = call("run_command", json!({ "command": command }));
     [edit, command, call("finish", json!({}))]

@@ -125,7 +125,7 @@ fn an_invalid_profile_is_refused_before_a_session_begins() {
     assert!(seen.contains("FAIL  settings  [WORLD]/home/.config/agent/profiles/mine.toml:2: "), "{seen}");
 }
 
-/// The recorded prompt has the format of the profile, and a replay must come to the same prompt.
+/// The recorded prompt has the format of the profile, and a replay must produce the same prompt.
 #[test]
 fn a_replay_asks_as_the_recorded_profile_did() {
     let world = World::with_a_bug();

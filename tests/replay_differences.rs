@@ -106,7 +106,7 @@ fn replay_reports_the_first_difference() {
                                      ^^^^^^
     same before that: 44 events; recorded by agent [VERSION], replayed by agent [VERSION]
     "#);
-    // It left the file in a different state.
+    // The session left the file in a different state.
     let altered_file = altered(&world, &file, |line| {
         if line["end"]["path"] == "add.sh" {
             replace(&mut line["end"]["text"], "+", "-");
@@ -125,7 +125,7 @@ fn replay_reports_the_first_difference() {
       3   }
     same before that: 90 events; recorded by agent [VERSION], replayed by agent [VERSION]
     ");
-    // It ended differently.
+    // The session ended differently.
     let altered_file = altered(&world, &file, |line| {
         if line["event"] == "finished" {
             line["ending"]["kind"] = json!("unverified");
@@ -277,7 +277,7 @@ fn a_killed_replay_leaves_the_repository_unchanged() {
             std::fs::create_dir(&temporary).unwrap();
             let mut child =
                 world.agent(args).env("TMPDIR", &temporary).stdout(Stdio::null()).spawn().unwrap();
-            // Wait until it creates its tree, or has already ended.
+            // Wait until the replay creates its tree, or has already ended.
             let mut ended = false;
             while !ended && std::fs::read_dir(&temporary).unwrap().next().is_none() {
                 ended = child.try_wait().unwrap().is_some();
@@ -285,7 +285,7 @@ fn a_killed_replay_leaves_the_repository_unchanged() {
             }
             child.kill().unwrap();
             if child.wait().unwrap().code().is_none() {
-                break; // it was there to be killed
+                break; // killed while it was still running
             }
         }
         assert!(before == everything(&world.repo()), "{args:?}");

@@ -104,7 +104,7 @@ fn a_run_killed_after_any_event_resumes_to_the_same_tree_and_requests() {
     }
 }
 
-/// Old names were silently ignored.
+/// The bug: old names of settings were silently ignored.
 #[test]
 fn settings_recorded_by_an_earlier_version_keep_their_meaning_or_are_named() {
     let world = World::with_a_bug();

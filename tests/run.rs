@@ -480,7 +480,7 @@ fn a_second_interrupt_ends_the_run_immediately() {
     server.block_for_gate("never released");
     assert!(std::process::Command::new("mkfifo").arg(&hold).status().unwrap().success());
     terminate();
-    let writer = std::fs::OpenOptions::new().write(true).open(&hold).unwrap(); // git waits: the first one was heard
+    let writer = std::fs::OpenOptions::new().write(true).open(&hold).unwrap(); // git waits: the signal has arrived
     terminate();
     let output = child.wait_with_output().unwrap();
     drop(writer);

@@ -196,7 +196,7 @@ fn a_repository_cannot_lead_a_command_outside() {
     symlink(world.home().join("secret"), world.repo().join("link")).unwrap();
     symlink(world.home(), world.repo().join("folder")).unwrap();
     fs::create_dir(world.repo().join("bin")).unwrap();
-    // A `git` in the repository is only found if the command itself puts it in PATH.
+    // A `git` in the repository is found only if the command itself puts its folder in PATH.
     world.write("git", "#!/bin/sh\ncat ../home/secret\n");
     let seen = world.confined(&[], "cat link folder/secret; PATH=.:$PATH sh git; echo x >> link; echo x > folder/new; ls -d folder/*; true");
     assert!(seen.starts_with("exit 0") && !seen.contains("--- stdout\nsecret"), "{seen}");

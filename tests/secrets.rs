@@ -66,8 +66,8 @@ fn prompt_text(body: &[u8]) -> String {
     messages.iter().filter_map(|m| m["content"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// Chooses its answer by the length of the conversation. `{behind: TEXT}` becomes the placeholder
-/// after that text.
+/// A server that chooses its answer by the length of the conversation. `{behind: TEXT}` in an
+/// answer becomes the placeholder that follows that text in the prompt.
 fn server(answers: &[&str]) -> Server {
     let server = Server::start();
     let answers: Vec<String> = answers.iter().map(|a| (*a).to_owned()).collect();

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The arguments of a run with tools that prints its events.
+/// The arguments of a run that uses tools and prints its events.
 pub(crate) const JSON_RUN: [&str; 7] =
     ["run", "--json", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."];
 
@@ -112,7 +112,7 @@ impl World {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The binary in the repository, with nothing from the outer environment.
+    /// The binary, with the environment of [`World::program`].
     pub(crate) fn agent(&self, args: &[&str]) -> Command {
         let mut command = self.program(env!("CARGO_BIN_EXE_agent"));
         command.args(args);
@@ -124,7 +124,7 @@ impl World {
         self.tell(&self.agent(args).output().unwrap())
     }
 
-    /// The same, with text on stdin.
+    /// Like [`World::observe`], with text on stdin.
     pub(crate) fn observe_with_input(&self, args: &[&str], input: &[u8]) -> String {
         self.tell(&self.agent_with_input(args, input))
     }
@@ -187,7 +187,7 @@ pub(crate) fn call(tool: &str, arguments: Value) -> String {
 
 /// What differs between runs, and its replacement.
 pub(crate) const FILTERS: [(&str, &str); 10] = [
-    (r"(?m)^sandbox (namespaces|Landlock).*\n", ""), // which kernel it is
+    (r"(?m)^sandbox (namespaces|Landlock).*\n", ""), // depends on the kernel
     (r"\b\d{8}-\d{6}-[0-9a-f]{4}\b", "[SESSION]"),
     (r"127\.0\.0\.1:\d{4,5}", "[SERVER]"),
     (r"\b\d+ min \d+ s\b", "[TIME]"),

@@ -78,7 +78,7 @@ impl World {
     ) -> (Output, Vec<String>) {
         let server = Server::start();
         let answers: Vec<String> = answers.into_iter().collect();
-        // A run that wants more turns would retry against a server without answers.
+        // A run that wants more turns would retry requests to a server that has no answers left.
         let turns = answers.len().to_string();
         answers.into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
         let limit = if flags.contains(&"--max-turns") { &[][..] } else { &["--max-turns", &turns] };

@@ -12,7 +12,7 @@ use preview::Format;
 
 const SOURCES: &str = "Settings come from flags, AGENT_… variables, .agent.toml in the repository, your \
 config.toml, and defaults, in this order; `agent config show` shows them. AGENT_LOG=debug prints diagnostics. \
-AGENT_PAGER or PAGER shows output that is longer than the terminal.";
+AGENT_PAGER or PAGER names the pager for output longer than the terminal.";
 
 /// An autonomous coding agent for DeepSeek and other open models.
 #[derive(Debug, Parser)]
@@ -100,8 +100,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE", conflicts_with = "task")]
     pub(crate) task_file: Option<PathBuf>,
 
-    /// Work on an overlay or copy of the repository, and show the changes for `agent apply`; plan
-    /// stops before the first command
+    /// Work on an overlay or copy of the repository, and show the changes for `agent apply`;
+    /// `--dry-run=plan` stops before the first command
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "run")]
     pub(crate) dry_run: Option<DryRun>,
 
@@ -128,10 +128,11 @@ pub(crate) struct Resume {
     #[arg(default_value = "last")]
     pub(crate) session: String,
 
-    /// Continue the session with a new message, even if it has ended. Limits count anew from the message
+    /// Continue the session, even one that has ended, with a new message. Limits count anew from
+    /// the message
     pub(crate) message: Option<String>,
 
-    /// Copy the session to a new id first, and leave the old one as it is
+    /// Copy the session to a new id first, and leave the original unchanged
     #[arg(long)]
     pub(crate) fork: bool,
 
@@ -197,7 +198,7 @@ pub(crate) struct Batch {
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Find the clones that SWE-bench instances name in this folder
+    /// Look in this folder for the clones that SWE-bench instances name
     #[arg(long, value_name = "DIR")]
     pub(crate) repos: Option<PathBuf>,
 
@@ -211,7 +212,8 @@ pub(crate) struct Patch {
     /// stdin]
     pub(crate) file: Option<String>,
 
-    /// Apply parts of the patch that name no file to PATH, relative to the repository's root
+    /// Apply to PATH the parts of the patch that name no file; PATH is relative to the repository's
+    /// root
     #[arg(long, value_name = "PATH")]
     pub(crate) path: Option<String>,
 
@@ -242,7 +244,7 @@ pub(crate) struct Apply {
     /// An id, a prefix of one, or `last`
     pub(crate) session: Option<String>,
 
-    /// Merge with later changes to the same files if they touch other lines
+    /// Merge with later changes to the same files, if those changes touch different lines
     #[arg(long)]
     pub(crate) merge: bool,
 
@@ -347,7 +349,7 @@ pub(crate) struct SessionId {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Models {
-    /// List the models in Ollama, on this machine and available for download
+    /// List the models in Ollama, the model files on this machine, and the models to download
     List {
         /// Print one JSON object per line
         #[arg(long)]

@@ -8,7 +8,7 @@ use sandbox::{Host, Level, Network, Policy, ResourceLimits, Sandbox};
 use crate::exit::{Failure, Result};
 use crate::settings::Settings;
 
-/// The first argument with which this binary is the sandbox's launcher.
+/// The first argument that makes this binary act as the sandbox's launcher.
 pub(crate) const LAUNCHER: &str = "__sandbox";
 
 /// The command by which the sandbox starts this binary again.
@@ -16,7 +16,7 @@ pub(crate) fn launcher() -> Vec<OsString> {
     vec!["/proc/self/exe".into(), LAUNCHER.into()]
 }
 
-/// Creates the sandbox for a work tree. Its private files go to `folder`.
+/// Creates the sandbox for a work tree. The sandbox's private files go to `folder`.
 ///
 /// # Errors
 /// As [`policy`], or if a path of the policy does not exist.
@@ -34,8 +34,8 @@ pub(crate) fn sandbox(
 /// them.
 ///
 /// # Errors
-/// If a path is relative, or starts with `~` without a home; if a host is invalid, or commands have
-/// no network to reach it.
+/// If a path is neither absolute nor below a known home folder, if a host is invalid, or if hosts
+/// are allowed while commands have no network.
 fn policy(settings: &Settings, root: &Path, variables: Vec<(OsString, OsString)>) -> Result<Policy> {
     let home = variables.iter().find(|(name, _)| name == "HOME").map(|(_, value)| PathBuf::from(value));
     let paths = |given: &Option<String>| -> Result<Vec<PathBuf>> {
@@ -75,7 +75,8 @@ fn policy(settings: &Settings, root: &Path, variables: Vec<(OsString, OsString)>
     })
 }
 
-/// The environment of commands: the sandbox's allow list, and the variables that the user gives.
+/// The environment of commands: the variables on the sandbox's allow list, and those that the user
+/// gives.
 fn environment(settings: &Settings, variables: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let given = given(settings, &variables);
     let names: Vec<_> = given.iter().filter_map(|(name, _)| name.to_str().map(str::to_owned)).collect();
@@ -94,7 +95,7 @@ pub(crate) fn given(settings: &Settings, variables: &[(OsString, OsString)]) -> 
     entries.filter_map(value).collect()
 }
 
-/// Resolves a path of the settings, which may start with `~/`.
+/// Resolves a path from the settings. The path may start with `~/`.
 fn absolute(path: &str, home: Option<&Path>) -> Result<PathBuf> {
     match (path.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => Ok(home.join(rest)),

@@ -79,14 +79,14 @@ pub(crate) fn terminal() -> Option<(usize, usize)> {
     Some((usize::from(columns.0), usize::from(lines.0)))
 }
 
-/// The width to draw in on standard output, in columns.
+/// The width, in columns, for drawing on standard output.
 pub(crate) fn width(variables: &std::collections::BTreeMap<String, String>) -> usize {
     let said = variables.get("COLUMNS").and_then(|text| text.parse::<usize>().ok()).filter(|n| *n > 0);
     said.or_else(|| Some(terminal()?.0).filter(|n| *n > 0)).unwrap_or(WIDTH).clamp(NARROWEST, WIDEST)
 }
 
-/// Shows changes on standard output. On a terminal: a summary and, unless another format is given,
-/// the changes word by word, through the pager. Otherwise a patch.
+/// Shows changes on standard output. On a terminal, shows a summary and the changes through the
+/// pager; the default format marks changed words. Elsewhere, the default is a patch.
 ///
 /// # Errors
 /// If writing fails.

@@ -107,7 +107,8 @@ impl Context {
     }
 }
 
-/// Whether a folder is a bare repository. A `.git` belongs to the work tree around it.
+/// Whether a folder is a bare repository. A `.git` folder is not: it belongs to the work tree
+/// around it.
 fn is_bare(dir: &Path) -> bool {
     let parts = dir.join("HEAD").is_file() && dir.join("objects").is_dir() && dir.join("refs").is_dir();
     parts && !dir.join(".git").exists() && !dir.components().any(|part| part.as_os_str() == ".git")

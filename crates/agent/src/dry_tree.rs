@@ -1,5 +1,5 @@
-//! The tree of a dry run: an overlay at the repository's own path, visible to this process and its
-//! commands; otherwise a reflink copy; otherwise a plain copy, which reports its cost first.
+//! The tree of a dry run: an overlay at the repository's own path, visible only to this process and
+//! its commands; otherwise a reflink copy; otherwise a plain copy, whose cost is reported first.
 
 use std::path::{Path, PathBuf};
 
@@ -97,7 +97,7 @@ pub(crate) fn cost(root: &Path, folder: &Path, own: &Own, why: String) -> Result
     Ok(Event::Tree { way, files: cost.files, bytes: cost.bytes, why })
 }
 
-/// The name of the kind of tree.
+/// Describes the kind of tree and its cost.
 pub(crate) fn describe(way: TreeWay, files: u64, size: u64, why: &str) -> String {
     match way {
         TreeWay::Overlay => "an overlay of the repository; nothing is copied".into(),

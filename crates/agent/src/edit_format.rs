@@ -1,5 +1,5 @@
-//! The format in which a model is told to write edits. Every format is understood, whatever it was
-//! told.
+//! The format in which a model is told to write edits. Every format is understood, whatever the
+//! model was told.
 
 use models::Identity;
 use tool_api::Registry;
@@ -7,7 +7,7 @@ use tool_apply_patch::{ApplyPatch, EditFormat};
 
 use crate::settings::Settings;
 
-/// The format if there is no model.
+/// The format if neither the settings nor the model names one.
 const DEFAULT: &str = "edits";
 
 /// Describes the editing tool in the format that is set, or else in the one that suits the model.

@@ -15,7 +15,8 @@ use crate::console;
 use crate::layers::Environment;
 use crate::model_store;
 
-/// The first argument of the process that loads a model file on trial.
+/// The first argument that makes this binary only load a model file on trial, because a broken file
+/// can end the process.
 pub(crate) const TRIAL: &str = "--load-model-on-trial";
 
 /// The model files on this machine.
@@ -55,12 +56,13 @@ fn is_file_name(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "gguf")
 }
 
-/// This program with [`TRIAL`]. Its own path may hold another version by now.
+/// The command that starts this program with [`TRIAL`]. `/proc/self/exe` is this version of the
+/// program; its path may hold another one by now.
 fn trial_command() -> Vec<OsString> {
     vec!["/proc/self/exe".into(), TRIAL.into()]
 }
 
-/// The process that loads a model file on trial.
+/// Loads a model file on trial. This is all that the process does.
 pub(crate) fn trial(file: Option<OsString>) -> ExitCode {
     let options = Options {
         file: file.unwrap_or_default().into(),

@@ -13,7 +13,7 @@ pub(crate) enum Exit {
     Negative,
     /// A run ended.
     Run(Ending),
-    /// Exit with this code: the one of a sandboxed command or of a batch's summary.
+    /// Exit with this code, which comes from a sandboxed command or a batch's summary.
     Code(u8),
 }
 
@@ -44,7 +44,8 @@ pub(crate) struct Failure {
 pub(crate) type Result<T = Exit, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
-    /// A failure on our side: misuse, invalid settings, an unreadable file.
+    /// A failure that neither the model nor its server caused: misuse, invalid settings, an
+    /// unreadable file.
     pub(crate) fn refused(error: impl Into<anyhow::Error>) -> Self {
         Self { ending: Ending::Refused, error: error.into(), hints: Vec::new() }
     }
@@ -97,7 +98,7 @@ impl From<journal::Error> for Failure {
 impl From<replay::Error> for Failure {
     fn from(error: replay::Error) -> Self {
         let gone = matches!(error, replay::Error::NoRepository(_));
-        let hint = "--recorded replays without the repository, --no-contents exports without it";
+        let hint = "--recorded replays without the repository; --no-contents exports without it";
         Self { hints: gone.then(|| hint.into()).into_iter().collect(), ..Self::refused(error) }
     }
 }
@@ -168,8 +169,8 @@ pub(crate) fn parse_table() -> &'static str {
 
 /// The exit codes of `agent apply` and `agent undo`.
 pub(crate) fn changes_table() -> &'static str {
-    "Exit codes:\n    0  done, or nothing to do (with --check or --preview: possible)\n    1  refused: files were changed since, \
-     and are listed; nothing was changed\n    2  misuse, a session that is still running, or a system error\n"
+    "Exit codes:\n    0  done, or nothing to do (with --check or --preview: possible)\n    1  refused: the listed files have \
+     changed in the meantime; nothing was written\n    2  misuse, a session that is still running, or a system error\n"
 }
 
 /// The exit codes of `agent replay`.

@@ -17,7 +17,8 @@ pub(crate) fn model() -> Option<Model> {
     find(FIRST)
 }
 
-/// A model in the catalogue; `None` if it has none of this name or this agent has no engine.
+/// A model in the catalogue; `None` if the catalogue has no model of this name, or if this agent
+/// has no engine.
 pub(crate) fn find(name: &str) -> Option<Model> {
     catalogue::find(name).filter(|_| cfg!(feature = "embedded"))
 }

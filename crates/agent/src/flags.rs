@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::settings::{DEFINITIONS, Definition, Flag, Kind};
 
-/// The settings given as flags, of the groups in the bit mask `GROUPS`.
+/// The settings given as flags, for the groups of settings in the bit mask `GROUPS`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Flags<const GROUPS: u8> {
     /// Keys and values, as typed.
@@ -94,7 +94,7 @@ fn arg(of: &'static Definition) -> Option<Arg> {
     let arg = if of.key == "model" { arg.short('m') } else { arg };
     Some(match of.kind {
         Kind::Choice(words) => arg.value_parser(PossibleValuesParser::new(words)),
-        // clap would repeat an invalid value in its message.
+        // Not parsed here, because clap would repeat an invalid value in its message.
         Kind::Headers | Kind::Variables => arg,
         _ => arg.value_parser(move |text: &str| of.parse(text).map(|_| text.to_owned())),
     })

@@ -18,8 +18,8 @@ impl Signals {
         let (asked, insisted) = (watch::Sender::new(false), watch::Sender::new(false));
         let ignored = ignored();
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
-            // A process that was started to ignore a signal (`nohup`, a background job of a script)
-            // keeps ignoring it.
+            // A process that starts with a signal ignored (under `nohup`, or as a background job of
+            // a script) keeps ignoring it.
             if ignored >> (kind.as_raw_value() - 1) & 1 == 1 {
                 continue;
             }
@@ -52,7 +52,8 @@ impl Signals {
     }
 }
 
-/// The signals that this process was started to ignore, as a bit mask; empty if unknown.
+/// The signals that were already ignored when this process started, as a bit mask; empty if
+/// unknown.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -70,10 +71,11 @@ pub(crate) fn block_on<T>(future: impl Future<Output = crate::exit::Result<T>>) 
     result
 }
 
-/// Does work in a thread with a runtime of its own. What blocks there holds up nothing here.
+/// Does work in a thread with a runtime of its own. Blocking calls there do not stall the caller's
+/// runtime.
 ///
 /// # Errors
-/// When the runtime cannot be made, and what the work returns.
+/// If the runtime cannot be created, or the work fails.
 pub(crate) async fn on_own_thread<T: Send + 'static>(
     work: impl AsyncFnOnce() -> crate::exit::Result<T> + Send + 'static,
 ) -> crate::exit::Result<T> {

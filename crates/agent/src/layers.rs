@@ -55,7 +55,8 @@ impl Environment {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        // An empty variable counts as unset: people write `OLLAMA_HOST= agent …` to turn one off.
+        // An empty variable counts as unset: people write `OLLAMA_HOST= agent …` to unset a
+        // variable for one command.
         self.variables.get(name).map(String::as_str).filter(|v| !v.trim().is_empty())
     }
 
@@ -105,7 +106,7 @@ pub(crate) struct Resolved {
     pub(crate) values: Vec<(&'static Definition, Value, Origin)>,
     /// Warnings for the user.
     pub(crate) notes: Vec<String>,
-    /// The names of the variables given by `--env`.
+    /// The names of the variables given with `--env`.
     env_flags: Vec<String>,
 }
 
@@ -120,8 +121,7 @@ impl Resolved {
     }
 
     /// The settings that differ from their defaults, as values of flags. Leaves out secrets and
-    /// addresses that contain credentials. Of the variables given by `--env` only the names are
-    /// kept.
+    /// addresses that contain credentials. Keeps only the names of variables given with `--env`.
     pub(crate) fn chosen(&self) -> Vec<(String, String)> {
         let chosen = self.values.iter().filter(|(d, v, o)| {
             !matches!(o, Origin::Default)

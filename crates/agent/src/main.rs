@@ -69,7 +69,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<Exit> {
     let environment = Environment::new(std::env::vars_os());
-    // Diagnostics go to standard error, filtered as in `debug` or `models=trace`.
+    // Diagnostics go to standard error. The filter is, for example, `debug` or `models=trace`.
     if let Some(filter) = environment.variables.get("AGENT_LOG") {
         let filter = tracing_subscriber::EnvFilter::new(filter);
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();

@@ -27,10 +27,10 @@ use preview::FileChange;
 
 /// The explanation for the model when it first sees a placeholder.
 pub(crate) const EXPLANATION: &str = include_str!("../../../prompts/secrets.md");
-/// Prefixes and suffixes of the names of files in the root that contain secrets.
+/// The prefixes and the suffixes of file names by which a file in the root counts as secret.
 const SECRET_FILES: ([&str; 6], [&str; 2]) =
     ([".env", ".npmrc", ".netrc", ".pypirc", "id_", "credentials"], [".pem", ".key"]);
-/// The maximum number of such files to read, and the largest one, in bytes.
+/// The maximum number of such files to read, and the maximum size of each, in bytes.
 const MAX_SECRET_FILES: usize = 20;
 const MAX_SECRET_FILE: u64 = 64 << 10;
 
@@ -128,7 +128,7 @@ pub(crate) fn shown(mut changes: Vec<FileChange>, secrets: &Secrets) -> Vec<File
             if let Cow::Owned(masked) = secrets.mask_bytes(&image.bytes) {
                 image.bytes = masked;
             }
-            // Also as decoded text: the encoded bytes may hide a secret.
+            // Mask the decoded text too: the encoded bytes may hide a secret.
             if let Ok(view) = text_view::View::of(&change.path, image.bytes.clone())
                 && !view.is_plain()
                 && let Cow::Owned(masked) = secrets.mask_bytes(view.text())
@@ -218,8 +218,8 @@ pub(crate) fn mask_value(value: &mut Value, mask: &dyn for<'a> Fn(&'a str) -> Co
     }
 }
 
-/// Wraps a model to mask the values of known variables in requests and in its answers. It may know
-/// a value from elsewhere.
+/// Wraps a model to mask the values of known variables in requests and in its answers. The model
+/// may know a value from elsewhere.
 pub(crate) struct MaskedModel(pub(crate) Box<dyn Model>, pub(crate) Secrets);
 
 #[async_trait]
@@ -257,7 +257,7 @@ impl Model for MaskedModel {
     }
 }
 
-/// Masks the values of known variables in a message. Messages without any stay shared.
+/// Masks the values of known variables in a message. A message without such a value stays shared.
 fn mask_message(secrets: &Secrets, message: &mut Arc<Message>) {
     let masked = |text: &str| match known_masked(secrets, text) {
         Cow::Owned(masked) => Some(masked),
@@ -276,7 +276,8 @@ struct StreamMasker {
     secrets: Secrets,
     text: secrets::Stream,
     thinking: secrets::Stream,
-    /// Other pieces that arrived while the start of a value was held back. They follow it.
+    /// Other pieces that arrived while the start of a value was held back. They are emitted after
+    /// it.
     waiting: Vec<Delta>,
 }
 

@@ -1,5 +1,5 @@
-//! Opens the model of the settings: resolves addresses and keys, pulls a missing model, and opens a
-//! recorded session as a model.
+//! Opens the model that the settings name: resolves addresses and keys, pulls a missing model, and
+//! opens a recorded session as a model.
 
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -27,10 +27,10 @@ use crate::progress;
 use crate::sanitize;
 use crate::settings::Settings;
 
-/// The time limit of the command that prints a key, which may wait for a password manager.
+/// The time limit for the command that prints a key. The command may wait for a password manager.
 const KEY_COMMAND: Duration = Duration::from_secs(60);
 
-/// The folder in the state folder with what was learned about servers.
+/// The name of the folder, inside the state folder, for what was learned about servers.
 const SERVERS: &str = "servers";
 
 /// The configuration of the crate `models`.
@@ -39,8 +39,8 @@ const SERVERS: &str = "servers";
 /// If a file named by a setting cannot be read, or the command for the key fails.
 pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
     let secret = |key: &Option<String>| key.as_deref().map(Secret::new);
-    // Use the endpoint of other programs if the model is OpenAI-compatible or nothing else is
-    // configured.
+    // Use `OPENAI_BASE_URL`, which other programs read too, only if the model is OpenAI-compatible
+    // or nothing else is configured.
     let model = settings.model.as_deref().unwrap_or_default();
     let wants_openai = model.starts_with("openai")
         || (model.is_empty() && settings.ollama_host.is_none() && settings.deepseek_api_key.is_none());
@@ -176,7 +176,7 @@ async fn printed_key(command: &str) -> Result<String> {
     String::from_utf8(output.stdout).map_err(|_| failed("its output is not UTF-8".into()))
 }
 
-/// The Ollama server of the settings.
+/// The Ollama server that the settings name.
 pub(crate) async fn server(settings: &Settings) -> Result<Server> {
     let surroundings = surroundings(settings).await?;
     let given = settings.base_url.as_deref().or(settings.ollama_host.as_deref());
@@ -195,8 +195,9 @@ pub(crate) fn choice(settings: &Settings) -> Result<Option<Choice>> {
 }
 
 /// Opens the configured model or the auto-detected one. A missing model is pulled with `--pull` or
-/// after the user agrees. With `preload`, a local server starts to load the model. Without it, this
-/// is only a check, and the user is asked nothing. `notices` receives waits.
+/// after the user agrees. With `preload`, a local server starts to load the model. Without
+/// `preload`, this is only a check, and the user is asked nothing. `notices` receives a sentence
+/// about each wait.
 ///
 /// # Errors
 /// As [`choose::open`].

@@ -13,7 +13,7 @@ use crate::layers::Environment;
 
 const HUB: &str = "https://huggingface.co";
 const INDEX: &str = "https://pypi.org/simple";
-/// The service's models, as set up by Ollama's installer for Linux.
+/// The folder of the Ollama service's models, as Ollama's installer for Linux sets it up.
 const OLLAMA_SERVICE: &str = "/usr/share/ollama/.ollama/models";
 /// The largest configuration file of pip that is read, in bytes.
 const MAX_CONFIGURATION: u64 = 1 << 20;

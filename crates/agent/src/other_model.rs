@@ -1,5 +1,5 @@
-//! The models that a run may change to (`--escalate`, `--fallback`): their settings, which keep each
-//! server's secrets from the other one, and how they are opened during a run.
+//! The models that a run may change to (`--escalate`, `--fallback`): their settings, and how they
+//! are opened during a run. The settings keep each server's secrets from the other server.
 
 use std::str::FromStr;
 
@@ -33,7 +33,8 @@ fn kind(choice: Option<&Choice>, settings: &Settings) -> Kind {
         Some(Choice::DeepSeek(_)) => Kind::DeepSeek,
         Some(Choice::OpenAi(_)) => Kind::OpenAi,
         Some(Choice::Embedded(_) | Choice::Replay(_)) => Kind::Here,
-        // The key and the headers of the user's server go to no other server that is found.
+        // The key and the headers of the server at `base_url` must not go to an auto-detected
+        // server.
         Some(Choice::Bare(_)) | None if settings.base_url.is_some() => Kind::OpenAi,
         Some(Choice::Bare(_)) | None => Kind::Ollama,
     }
@@ -45,12 +46,12 @@ fn second_address<'a>(choice: &Choice, settings: &'a Settings) -> Option<&'a Str
     (settings.base_url.as_ref()? != second).then_some(second)
 }
 
-/// The settings for the model that the setting `escalate` or `fallback` names; `None` if it is not
-/// set. The server that the first model's settings name, and the secrets for it, are kept only for
-/// a model of the same server.
+/// The settings for the model that the setting `escalate` or `fallback` names; `None` if that
+/// setting is not set. The address of the first model's server, and the secrets for it, are kept
+/// only if both models are on the same server.
 ///
 /// # Errors
-/// If the name is invalid, or the settings lack its address or key.
+/// If the name is invalid, or the settings lack the address or the key that the model needs.
 pub(crate) fn settings(settings: &Settings, role: ModelRole) -> Result<Option<Settings>> {
     let Some(choice) = choice(settings, role)? else { return Ok(None) };
     let first = model::choice(settings)?;
@@ -80,8 +81,8 @@ pub(crate) fn settings(settings: &Settings, role: ModelRole) -> Result<Option<Se
     }
 }
 
-/// The settings for the first model. `OPENAI_API_KEY` belongs to `OPENAI_BASE_URL` if another model
-/// is there.
+/// The settings for the first model. Leaves out `OPENAI_API_KEY` if another model uses
+/// `OPENAI_BASE_URL`, because the key belongs to that server.
 pub(crate) fn first(settings: &Settings) -> Result<Settings> {
     let mut first = settings.clone();
     for role in [ModelRole::Escalate, ModelRole::Fallback] {
@@ -124,14 +125,14 @@ fn name(role: ModelRole) -> &'static str {
 pub(crate) struct Models {
     /// The model to start with, which may be [`Absent`] in a resumed run.
     pub(crate) chosen: Chosen,
-    /// The setting that names it, if it is not the first choice.
+    /// The setting that names this model; `None` for the first model.
     pub(crate) role: Option<ModelRole>,
     pub(crate) escalation: Option<Box<dyn OpenModel>>,
     pub(crate) fallback: Option<Box<dyn OpenModel>>,
 }
 
-/// Opens the model of a new run, or the one that the journal names last. The fallback takes its
-/// place if it is unavailable, and is used only once.
+/// Opens the model of a new run, or the one that the journal names last. If that model is
+/// unavailable, the fallback takes its place. The fallback is used only once.
 ///
 /// # Errors
 /// If no model can be opened.
@@ -150,7 +151,7 @@ pub(crate) async fn open(all: &Settings, past: &[Record], secrets: &Secrets, wai
         None => first(all)?,
         Some(role) => settings(all, role)?.ok_or_else(|| {
             let name = name(role);
-            Failure::misuse(format!("the session continues with the model of --{name}: name it again"))
+            Failure::misuse(format!("the session continues with the model of --{name}: repeat the flag"))
         })?,
     };
     let failure = match model::open(&current, true, waits.notices()).await {
@@ -177,7 +178,8 @@ pub(crate) async fn open(all: &Settings, past: &[Record], secrets: &Secrets, wai
     Ok(Models { chosen, role, escalation, fallback })
 }
 
-/// The setting that names the model that a record starts to use.
+/// The setting that names the model used from this record on; `None` if the record does not change
+/// the model.
 fn role(record: &Record) -> Option<Option<ModelRole>> {
     match &record.event {
         Event::Model(model) | Event::ModelChanged { model, .. } => Some(model.role),
@@ -200,7 +202,7 @@ struct Later {
 
 #[async_trait]
 impl OpenModel for Later {
-    /// Opens the model, without a question to the user, who may be away.
+    /// Opens the model without asking the user, who may be away.
     async fn open(&self) -> Result<OpenedModel, (Ending, String)> {
         let opened = model::open(&self.settings, false, self.waits.notices()).await;
         let Chosen { model, why, warnings } = opened.map_err(|failure| {

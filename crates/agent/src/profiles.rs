@@ -1,5 +1,5 @@
-//! The user's model profiles, and how a model is asked and why, for `agent doctor` and `agent models
-//! show`.
+//! The user's model profiles. Also describes, for `agent doctor` and `agent models show`, how a
+//! model is asked (approach, edit format, temperature and so on) and why.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -39,21 +39,21 @@ fn read(path: &Path) -> Result<Option<File>> {
     text.map(|text| File::parse(&path.display().to_string(), &text).map_err(Failure::misuse)).transpose()
 }
 
-/// How a model is asked: the settings, and its profile for what they leave open.
+/// How a model is asked: the settings decide, and the model's profile decides what they leave open.
 pub(crate) struct Asked<'a> {
     pub(crate) settings: &'a Resolved,
     pub(crate) profile: Profile,
 }
 
 impl Asked<'_> {
-    /// The approach, as the profile has it or as `model` says.
+    /// The approach, from the settings, `model` or the profile, in this order.
     pub(crate) fn approach(&self, model: Option<&Identity>) -> String {
         let name = |whole: &bool| String::from(if *whole { "whole-file" } else { "tools" });
         let now = model.map(|model| name(&model.prefers_whole_files));
         self.explain("approach", now, self.profile.prefers_whole_files.as_ref(), name)
     }
 
-    /// The edit format, as the profile has it or as `model` says.
+    /// The edit format, from the settings, `model` or the profile, in this order.
     pub(crate) fn edit_format(&self, model: Option<&Identity>) -> String {
         let now = model.and_then(|model| model.edit_format.clone());
         self.explain("edit_format", now, self.profile.edit_format.as_ref(), String::clone)
@@ -82,8 +82,8 @@ impl Asked<'_> {
         any.then(|| self.explain("num_ctx", None, window, |tokens| thousands(*tokens)))
     }
 
-    /// A value with its source and its reason. `now` is the value of an open model, if it may differ
-    /// from the profile's, as that of a recording.
+    /// A value with its source and its reason. `now` is the value that an open model uses; it can
+    /// differ from the profile's, for example in a recording.
     fn explain<T>(
         &self,
         key: &str,
@@ -102,7 +102,8 @@ impl Asked<'_> {
         format!("{}, from {}; {reason}", show(&given.value), given.source)
     }
 
-    /// The value of a setting and its source, unless it leaves the choice to the profile.
+    /// The value of a setting and its source; `None` if the setting leaves the choice to the
+    /// profile.
     fn set(&self, key: &str) -> Option<(String, &dyn Display)> {
         let (_, value, origin) = self.settings.values.iter().find(|(d, _, _)| d.key == key)?;
         let value = match value {

@@ -1,4 +1,5 @@
-//! Rolls back what a killed process left half done in a work tree, before the next one works there.
+//! Rolls back what a killed process left half done in a work tree, before the next process works
+//! there.
 
 use std::fs::{self, File};
 use std::io;

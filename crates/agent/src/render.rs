@@ -24,9 +24,9 @@ pub(crate) enum Detail {
     Live,
 }
 
-/// The most lines to show of a failed result.
+/// The maximum number of lines to show of a failed result.
 const NEWS_LINES: usize = 8;
-/// The most characters of a one-line summary.
+/// The maximum number of characters of a one-line summary.
 const WIDTH: usize = 100;
 
 /// The line in progress.

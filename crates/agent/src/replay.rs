@@ -1,5 +1,5 @@
-//! Wires a recorded session to the planner: a tree, the edges of the crate `replay`, and the
-//! result.
+//! Replays a recorded session with the planner: creates a tree, replaces the planner's other parts
+//! with those of the crate `replay`, and returns the result.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

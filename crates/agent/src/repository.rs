@@ -15,11 +15,11 @@ use workspace::{Baseline, By, History, WalkFilter, Watch, Workspace};
 
 use crate::masking::{EXPLANATION, mask_value};
 
-/// The most files to list for the first turn, which shows fewer.
+/// The maximum number of files to list for the first turn, whose prompt shows fewer.
 const FILES: usize = 2_000;
 /// The file with instructions for agents. Any folder of a repository may have one.
 pub(crate) const INSTRUCTIONS: &str = "AGENTS.md";
-/// The most bytes to read of one instruction file.
+/// The maximum number of bytes to read of one instruction file.
 const INSTRUCTIONS_LIMIT: u64 = 32 * 1024;
 
 /// The work tree of a run.
@@ -35,7 +35,8 @@ pub(crate) struct Tree {
     patch: Mutex<Vec<u8>>,
     /// The state of the tree before the running command.
     watch: Mutex<Option<Watch>>,
-    /// The diff computed by [`planner::Repository::changed`], for the final diff right after it.
+    /// The diff that [`planner::Repository::changed`] computed. The final diff, which follows
+    /// immediately, reuses it.
     last: Mutex<Option<Diff>>,
 }
 
@@ -64,7 +65,8 @@ impl Tree {
     }
 
     fn unmasked(&self, path: &str, limit: u64) -> Option<String> {
-        // Without this, the error would search the tree for similar paths.
+        // Checked first, because `resolve` would search the tree for paths similar to a missing
+        // one.
         self.workspace.root().join(path).symlink_metadata().ok()?;
         // `resolve` accepts what models write (`a/lib.rs` for `lib.rs`); here the path must be
         // exact.
@@ -93,8 +95,8 @@ impl planner::Repository for Tree {
         Some(masked)
     }
 
-    /// The instruction files, and how to read placeholders if a secret was masked. The first turn
-    /// reads them last, so `has_secret` covers everything that it shows.
+    /// The instruction files and, if a secret was masked, an explanation of placeholders. The first
+    /// turn reads the instructions last, so `has_secret` covers everything that the turn shows.
     fn instructions(&self) -> Vec<Instructions> {
         let found = self.folders.iter().filter_map(|folder| {
             let path = folder.join(INSTRUCTIONS).to_str()?.to_owned();

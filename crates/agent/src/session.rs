@@ -201,7 +201,8 @@ struct Prepared {
     dry_tree: (Option<Overlay>, Option<dry_tree::Copy>),
 }
 
-/// Prepares a run. Journals the cost of a dry run before paying it, and how commands are confined.
+/// Prepares a run. Journals how commands are confined, and the cost of a dry run's tree before
+/// creating it.
 async fn begin(
     order: Order,
     secrets: &Secrets,
@@ -318,7 +319,7 @@ pub(crate) struct Toolbox {
     pub(crate) tests: RunTests,
 }
 
-/// Creates the tools for a work tree. The history of the tree and logs go to `folder`.
+/// Creates the tools for a work tree. The tree's history and the logs go to `folder`.
 ///
 /// # Errors
 /// If the tree or the folder cannot be opened.
@@ -334,8 +335,8 @@ pub(crate) fn toolbox(
     toolbox_on(workspace, settings, secrets, folder, sandbox, |tool| tool)
 }
 
-/// Creates the tools on an open workspace. `wrap` gets each tool that works on the tree or runs
-/// commands, after its results are masked.
+/// Creates the tools on an open workspace. `wrap` is called for each tool that works on the tree or
+/// runs commands. The tool that it gets already masks its results.
 pub(crate) fn toolbox_on(
     workspace: Workspace,
     settings: &Settings,

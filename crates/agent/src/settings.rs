@@ -1,5 +1,5 @@
-//! Settings: one definition each, from which come the flag, the environment variable, the key in
-//! the two settings files, the help text, the line of `agent config show` and
+//! Settings. Each has one definition, which yields its flag, its environment variable, its key in
+//! the two settings files, its help text, its line of `agent config show` and its section of
 //! `docs/configuration.md`.
 
 mod definition;

@@ -1,4 +1,4 @@
-//! Shows what a run is waiting for until the model server starts its answer, and for how long. A
+//! Until the model server starts its answer, shows what a run is waiting for, and for how long. A
 //! terminal shows one line that updates; a log gets lines at growing intervals.
 
 use std::io::Write;
@@ -15,9 +15,10 @@ use crate::console;
 use crate::figures::{duration, thousands};
 use crate::sanitize;
 
-/// The seconds of waiting after which a log gets a line; after these, every ten minutes.
+/// The waiting times, in seconds, after which a log gets a line. After the last one, it gets a line
+/// every ten minutes.
 const LINES: [u64; 6] = [10, 30, 60, 120, 300, 600];
-/// The seconds of waiting after which a terminal shows a line.
+/// The waiting time, in seconds, after which a terminal shows a line.
 const FIRST: u64 = 2;
 /// Clears the line on a terminal.
 const CLEAR: &str = "\r\x1b[2K";
@@ -39,7 +40,7 @@ pub(crate) enum Waits {
 }
 
 impl Waits {
-    /// Chooses by what standard error is.
+    /// Chooses by whether progress is wanted and whether standard error is a terminal.
     pub(crate) fn for_people(quiet: bool) -> Self {
         match (quiet, console::stderr_is_terminal()) {
             (true, _) => Waits::Unseen,
@@ -48,7 +49,7 @@ impl Waits {
         }
     }
 
-    /// The notices for waits before the first request.
+    /// Returns notices that show the waits before the first request.
     pub(crate) fn notices(self) -> Notices {
         match self {
             Waits::Unseen => Notices::default(),
@@ -144,7 +145,7 @@ impl Drop for Wait {
     }
 }
 
-/// The seconds of a wait at which a line is shown.
+/// The waiting times, in seconds, at which a line is shown.
 fn moments(live: bool) -> Box<dyn Iterator<Item = u64> + Send> {
     if live { Box::new(FIRST..) } else { Box::new(LINES.into_iter().chain((1..).map(|n| 600 + n * 600))) }
 }

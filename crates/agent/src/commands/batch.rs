@@ -57,14 +57,14 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     })
 }
 
-/// The results of `tasks.jsonl` are in `tasks.results`.
+/// The default folder for results: for `tasks.jsonl`, this is `tasks.results`.
 fn beside(tasks: &Path) -> PathBuf {
     let absolute = std::path::absolute(tasks).unwrap_or_else(|_| tasks.to_owned());
     absolute.with_extension("results")
 }
 
-/// Works on each task in its own thread, because reading files, walking trees and syncing block and
-/// would stall the streams of other tasks.
+/// Works on each task in its own thread, because file reads, tree walks and syncs block the thread
+/// and would stall the streams of other tasks.
 impl Runner for Worker {
     async fn run(&self, task: &Task, worktree: &Path, interrupt: watch::Receiver<bool>) -> Attempt {
         let (worker, task, worktree) = (self.clone(), task.clone(), worktree.to_owned());
@@ -85,7 +85,8 @@ fn failed(failure: Failure) -> Attempt {
 }
 
 impl Worker {
-    /// The settings of one task: with those of its repository, overridden by the task's own.
+    /// The settings of one task: those of the batch and of the task's repository, overridden by the
+    /// task's own.
     fn settings(&self, task: &Task, worktree: &Path) -> Result<Settings> {
         let resolved = layers::resolve(&self.flags, &self.context.environment, Some(worktree))?;
         let mut settings = resolved.settings()?;

@@ -1,6 +1,6 @@
 //! `agent diff|undo|apply`: shows the changes of a session, undoes them, or applies those of a dry
-//! run to the repository. They come from the session's folder, so the tree of a dry run need not
-//! exist anymore.
+//! run to the repository. The changes come from the session's folder, so the tree of a dry run need
+//! not exist anymore.
 
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     let (past, _lock) =
         PastSession::take(&context.store()?, command.session.as_deref(), "agent undo SESSION")?;
     if past.applied().exists() {
-        // Opening the workspace first rolls back an interrupted commit.
+        // Before the history is read, open the workspace: this rolls back an interrupted commit.
         past.workspace()?;
     }
     let history = History::open(&past.applied())?;
@@ -91,8 +91,8 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     }
 }
 
-/// Whether a file is the output of `agent run --json | tee FILE` of this session, judging by its
-/// first line.
+/// Whether a file contains the events of this session, as after `agent run --json | tee FILE`.
+/// Decides by its first line.
 fn is_own_events(change: &NetChange, session: &str) -> bool {
     let Some(after) = change.after.as_ref().filter(|image| !image.link) else { return false };
     let first = after.bytes.split(|b| *b == b'\n').next().unwrap_or_default();

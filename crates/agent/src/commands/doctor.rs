@@ -124,8 +124,8 @@ async fn server(settings: &Settings, resolved: &Resolved, profiles: &Profiles, f
     for warning in chosen.warnings {
         findings.warn("model", warning, "");
     }
-    // This check does not load a model on a server. A model in this process was loaded above, which
-    // checked it.
+    // This check does not make a server load a model. An embedded model was already loaded above,
+    // which checked it.
     let outlook = match chosen.model.outlook().await {
         Ok(outlook) => outlook,
         Err(error) => return findings.failure("model", &error.into()),
@@ -227,7 +227,7 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
     }
 }
 
-/// Checks what a dry run would work in.
+/// Checks which kind of tree a dry run would work in.
 fn dry_run(root: &Path, folder: &Path, findings: &mut Findings) {
     let Err(why) = sandbox::overlay::probe(root, &dry_tree::layers(folder), &confinement::launcher()) else {
         return findings.ok("dry run", dry_tree::describe(TreeWay::Overlay, 0, 0, ""));

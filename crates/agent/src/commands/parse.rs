@@ -70,8 +70,8 @@ fn answer(judged: &Judged) -> Value {
     json!({"status": judged.status, "calls": calls, "why": judged.why})
 }
 
-/// Describes a call: as it would run, and as written if that differs; or as written, and why it is
-/// refused.
+/// Describes a call. An accepted call is shown as it would run, and also as written if the two
+/// differ. A refused call is shown as written, with the reason.
 fn call(call: &JudgedCall) -> Value {
     let JudgedCall { found, repairs, judged } = call;
     let mut value = json!({

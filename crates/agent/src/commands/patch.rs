@@ -1,5 +1,5 @@
 //! `agent patch`: applies a patch in any format to the work tree, with the code that applies a
-//! model's edits. It needs no settings, no model and no session.
+//! model's edits. The command needs no settings, no model and no session.
 
 use std::borrow::Cow;
 use std::fs;
@@ -109,7 +109,7 @@ fn arguments(text: &str, call: Option<Value>, path: Option<&str>) -> Result<Argu
 }
 
 /// Reads the text as a call of apply_patch, as its arguments alone, or as a patch in an array of
-/// lines. The patch parser reads lists of edits.
+/// lines. Returns `None` for all other text, such as a list of edits, which the patch parser reads.
 fn call(text: &str) -> Result<Option<Value>> {
     match serde_json::from_str(text) {
         Ok(Value::Object(mut call)) if call.contains_key("tool") => Ok(call.remove("arguments")),

@@ -90,7 +90,7 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
     Ok(if outcome.comparison.difference.is_none() { Exit::Success } else { Exit::Negative })
 }
 
-/// The settings of the session overridden by the command line, or the current ones.
+/// The settings of the session, overridden by the command line; or the current settings.
 fn settings(
     command: &Replay,
     context: &Context,

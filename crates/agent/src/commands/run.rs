@@ -34,7 +34,8 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     let task = task(command.task, command.task_file.as_deref())?;
     let resolved = context.resolve(&command.settings.given)?;
     let settings = resolved.settings()?;
-    // An invalid name or profile creates no session.
+    // Check these before the session is created: an invalid name or profile must not leave one
+    // behind.
     other_model::check(&settings)?;
     profiles::load(&context.environment)?;
     let root = root(context)?;
@@ -44,7 +45,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     })?;
     journal.observe(observer(command.json, command.quiet, command.dry_run.is_some()));
     let own = context.own();
-    // A dry run has its own tree.
+    // A dry run has its own tree, so it needs no lock.
     let lock = match command.dry_run {
         None => store.take_tree(&root, journal.id()).map(Some).map_err(Failure::from),
         Some(_) => Ok(None),
@@ -167,7 +168,8 @@ fn print_record(record: &Record) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Ends a run after the second signal: journals the last event with the totals and files on record.
+/// Ends a run after the second signal: journals a final event with the totals and the files
+/// recorded so far.
 pub(crate) fn end_now(journal: &mut Journal, store: &Store) -> Result<Done> {
     let records = store.load(journal.id())?;
     let report = match records.last().map(|r| &r.event) {

@@ -88,8 +88,8 @@ fn show(store: &Store, id: &str, json: bool) -> Result<Exit> {
 }
 
 fn remove(store: &Store, wanted: &[String]) -> Result<Exit> {
-    // Look up all sessions before removing one: `last` twice means one session, and a typo removes
-    // nothing.
+    // Look up all sessions before removing one, so that `last` given twice means one session, and a
+    // typo removes nothing.
     let mut ids = Vec::new();
     for id in wanted {
         let id = store.find(id)?;

@@ -28,12 +28,12 @@ pub(crate) enum Kind {
 /// Who may set a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// Anyone, including the repository: it only affects how the work is done.
+    /// Anyone, including the repository. Such a setting only affects how the work is done.
     Repository,
-    /// Anyone, but the repository may only lower it: it affects time and money.
+    /// Anyone, but the repository may only lower the value. Such a setting affects time and money.
     RepositoryMayLower,
-    /// The user: it decides where code and keys are sent, what is downloaded, what is paid, or what
-    /// commands may do.
+    /// The user. Such a setting decides where code and keys are sent, what is downloaded, what is
+    /// paid, or what commands may do.
     User,
     /// The environment only, because neither a command line nor a file should hold it.
     Environment,
@@ -54,7 +54,7 @@ pub(crate) enum Flag {
     Sets(&'static str, &'static str),
 }
 
-/// The subject of a setting, which decides the commands that take its flag.
+/// The subject of a setting. It decides which commands take the setting's flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Group {
@@ -210,8 +210,8 @@ impl Definition {
     }
 }
 
-/// Reads a text, a list of texts, or a table whose names and values `separator` joins. Returns
-/// `None` if `read` refuses one of them.
+/// Reads a string, a list of strings, or a table; `separator` joins each of the table's names to
+/// its value. Returns `None` if `read` refuses an entry.
 fn each(value: &Value, separator: &str, read: fn(&str) -> Option<String>) -> Option<Vec<String>> {
     match value {
         Value::String(text) => Some(vec![read(text)?]),

@@ -90,7 +90,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
     Definition::new("max_answer_tokens", Kind::Whole(64, 1_000_000), Trust::RepositoryMayLower, Group::Model)
         .default("4096")
         .flag(Flag::Value("TOKENS"))
-        .help("Limit each answer, thinking included"),
+        .help("Limit each answer to this many tokens, thinking included"),
     Definition::new("think", Kind::Choice(THINK), Trust::User, Group::Model)
         .default("auto")
         .flag(Flag::Optional("LEVEL", "on"))
@@ -99,11 +99,11 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("auto")
         .flag(Flag::Optional("WHEN", "on"))
         .help(
-            "Let the model write nothing but valid tool calls, if the server can enforce it; auto: for \
-             models that do better",
+            "Let the model write nothing but valid tool calls, if the server can enforce it; auto: on \
+             for models that do better with it",
         ),
-    // These say how the work is done. The sandbox, the budgets and the limit on answers hold either
-    // way.
+    // The next settings say how the work is done. The sandbox, the budgets and the limit on answers
+    // apply regardless of them.
     Definition::new("verify", Kind::Text, Trust::Repository, Group::Work)
         .flag(Flag::Value("CMD"))
         .help("Run this command to decide whether the task is done [default: the detected test command]"),
@@ -111,8 +111,8 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("auto")
         .flag(Flag::Value("HOW"))
         .help(
-            "Let the model call tools, or show it files and ask for them whole; auto: as the model's \
-             profile says",
+            "Let the model call tools, or show it files and ask it to return them whole; auto: as \
+             the model's profile says",
         ),
     Definition::new("edit_format", Kind::Choice(EDIT_FORMATS), Trust::Repository, Group::Work)
         .default("auto")

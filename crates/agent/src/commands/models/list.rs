@@ -1,4 +1,5 @@
-//! `agent models list`: the models in Ollama, on this machine and available for download.
+//! `agent models list`: lists the models in Ollama, the model files on this machine, and the models
+//! to download.
 
 use model_files::catalogue::{self, Model};
 use model_files::{Cached, Store, gguf};

@@ -1,5 +1,5 @@
-//! `agent models pull`: downloads the catalogue's own names into the agent's store, and Ollama tags
-//! of the catalogue too if Ollama is not running. Ollama pulls everything else.
+//! `agent models pull`: downloads a model into the agent's store if it is named as in the
+//! catalogue, or by its Ollama tag while Ollama is not running. Ollama pulls everything else.
 
 use model_files::{Store, catalogue};
 use models::ollama::Server;

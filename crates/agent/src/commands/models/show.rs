@@ -1,5 +1,5 @@
-//! `agent models show`: the header of a model file, or what an Ollama server says about a model, and
-//! how a run asks the model.
+//! `agent models show`: shows the header of a model file, or what an Ollama server says about a
+//! model. Also shows how a run asks the model.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -140,7 +140,7 @@ fn print_rows(rows: impl IntoIterator<Item = (&'static str, String)>, asked: Row
     Ok(Exit::Success)
 }
 
-/// A count of parameters as `1.5 B`.
+/// Formats a count of parameters, such as `1.5 B`.
 fn billions(parameters: u64) -> String {
     format!("{:.1} B", parameters as f64 / 1e9)
 }

@@ -1,14 +1,15 @@
-//! Decodes patches that are not UTF-8, such as git makes of files in other encodings. Such a patch has the
-//! encoding of the files that it changes.
+//! Decodes patches that are not UTF-8, such as those that git creates from files in other
+//! encodings. Such a patch has the encoding of the files that it changes.
 
 use workspace::Workspace;
 
 use crate::exit::{Failure, Result};
 
-/// Decodes a patch. If it is not UTF-8, it has the encoding of the first file it names that is not UTF-8.
+/// Decodes a patch. A patch that is not UTF-8 is decoded with the encoding of a file that it names:
+/// the first one that is not UTF-8 either and whose encoding fits.
 ///
 /// # Errors
-/// If there is no such file.
+/// If the patch names no such file.
 pub(crate) fn text(bytes: Vec<u8>, workspace: &Workspace) -> Result<String> {
     let bytes = match String::from_utf8(bytes) {
         Ok(text) => return Ok(text),
