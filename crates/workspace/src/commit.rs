@@ -111,7 +111,7 @@ pub enum CommitError {
         source: io::Error,
     },
     /// A system call failed, and so did the rollback. The state folder holds the previous contents.
-    #[error("{why}, and {left} could not be rolled back; reopening the workspace does it")]
+    #[error("{why}, and {left} could not be rolled back; reopening the workspace rolls it back")]
     Torn {
         /// The first failure.
         why: String,
