@@ -36,7 +36,7 @@ const SNIFF: usize = 8_000;
 pub struct Bundle {
     /// Whether it contains files of the repository.
     pub contents: bool,
-    /// The files at the start of the session. Of a file that no tool read, only the size.
+    /// The files at the start of the session. A file that no tool read has only a size.
     pub files: BTreeMap<CleanPath, Seed>,
     /// The changes of commands.
     pub changes: Changes,

@@ -1,9 +1,9 @@
 //! Creates a [`Bundle`] from a session of this machine, with the files that its replay reads, as
 //! they were at the start of the session.
 //!
-//! A bundle has the contents of files that the first turn reads, the model named, a search matched,
-//! or the session changed, and of instruction files and ignore rules. Of all other files, it has
-//! only the names and sizes, so a search finds nothing in them.
+//! A bundle has the contents of instruction files, of ignore rules, and of all files that the first
+//! turn reads, the model named, a search matched, or the session changed. Of all other files, it
+//! has only the names and sizes, so a search finds nothing in them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

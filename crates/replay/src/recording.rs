@@ -36,7 +36,7 @@ pub struct Recording {
     pub(crate) changes: Vec<ModelChange>,
     /// The answer to each request; `None` if it was not recorded.
     pub(crate) answers: Vec<Option<Turn>>,
-    /// The window detected after a turn, if it changed.
+    /// The context window detected after a turn, if the window changed.
     pub(crate) windows: HashMap<u32, u64>,
     pub(crate) results: Vec<CallResult>,
     pub(crate) checks: Vec<Checked>,
@@ -54,7 +54,7 @@ pub struct Recording {
     pub resumed: bool,
     /// Whether it changed anything.
     pub changed: bool,
-    /// Whether no tool was running when it ended, so that the tree matches the record.
+    /// Whether no tool was running when the session ended, so that the tree matches the record.
     pub whole: bool,
 }
 

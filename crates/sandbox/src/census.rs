@@ -1,5 +1,5 @@
 //! Measures a command while it runs: the number of its processes and threads, and their memory.
-//! Kernel limits apply to single processes, or need control groups that few programs get.
+//! Kernel limits apply to single processes, or need control groups, which few programs may create.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

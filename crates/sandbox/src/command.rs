@@ -96,7 +96,7 @@ impl Command {
 pub enum Status {
     /// It exited with this code.
     Exited(i32),
-    /// A signal that the sandbox did not send terminated it.
+    /// It was terminated by a signal that the sandbox did not send.
     Signaled(i32),
     /// It was stopped because it exceeded its timeout.
     TimedOut,

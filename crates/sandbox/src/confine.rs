@@ -313,8 +313,8 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     Ok(())
 }
 
-/// Without namespaces, sockets that the filter allows reach the machine's network, and any Unix
-/// socket that Landlock does not cover.
+/// Which mechanisms the filter can rely on. Without namespaces, a socket that the filter allows can
+/// reach the machine's network, or any Unix socket that Landlock does not cover.
 fn mechanisms(order: &Order) -> Mechanisms {
     let namespaces = order.profile.namespaces;
     let landlock = order.profile.landlock && sys::landlock_abi() >= Some(UNIX_SOCKETS);

@@ -1,5 +1,5 @@
-//! Checks whether an overlay works here: creates one in a separate process, uses it as a run would,
-//! and removes it with that process.
+//! Checks whether an overlay works here: creates one in a separate process, and uses it as a run
+//! would. The overlay ends with that process.
 
 use std::{
     ffi::{OsStr, OsString},

@@ -69,7 +69,7 @@ pub struct Policy {
     /// The network access of commands.
     pub network: Network,
     /// Hosts that commands may reach with [`Network::Loopback`], through a proxy of the agent. If
-    /// commands cannot have a network of their own, none of them runs.
+    /// commands cannot have a network of their own, no command runs.
     pub hosts: Vec<Host>,
     /// A directory for this session's sandbox: what commands see as `/tmp` (as `TMPDIR` if mounts
     /// are refused), and what they change in caches. It is emptied and created first, and removed

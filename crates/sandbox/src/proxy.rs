@@ -3,7 +3,7 @@
 //!
 //! A socket belongs to the network it was created in, whoever holds it. Commands reach this socket
 //! on their loopback interface, and nothing else; the agent accepts connections from outside and
-//! decides. It resolves names itself, connects only to Internet addresses whatever a name resolves
+//! decides. It resolves names itself, connects only to Internet addresses, whatever a name resolves
 //! to, and performs one request per connection. Refusals are recorded for the command's result.
 //!
 //! The content of a tunnel is not inspected: it is encrypted for the named host.

@@ -122,8 +122,8 @@ const SHARED: &[c_long] = &[
     libc::SYS_mq_unlink,
 ];
 
-/// Calls that set a file's mode, and the index of that argument. `openat2` takes the mode in a
-/// structure, which a filter cannot read.
+/// Calls that set a file's mode, and the index of the mode among their arguments. `openat2` takes
+/// the mode in a structure, which a filter cannot read.
 const FILE_MODES: &[(c_long, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_chmod, 1),

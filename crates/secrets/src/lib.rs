@@ -130,7 +130,7 @@ impl Secrets {
     pub fn mask_bytes<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(inner) = &self.0 else { return Cow::Borrowed(text) };
         let mut text = Cow::Borrowed(text);
-        // A masked value may expose its neighbor as a secret. The bound is only a safeguard.
+        // Masking a value may expose its neighbor as a secret. The bound is only a safeguard.
         for _ in 0..16 {
             let mut spans = scan::find(&text);
             inner.find_known(&text, &mut spans);

@@ -12,7 +12,7 @@ struct Shape {
     of: fn(u8) -> bool,
     /// Minimum and maximum number of characters after the prefix.
     length: (usize, usize),
-    /// Minimum number of digits among them; words have none.
+    /// Minimum number of digits among these characters; words have none.
     digits: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The one write path: makes every change of a call or none.
+//! The only way to write files: makes every change of a call or none.
 //!
 //! Every change is checked here; `transaction.rs` then executes it. Permissions survive, and so do
 //! hard links (`links.rs`).

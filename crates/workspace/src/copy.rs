@@ -17,7 +17,7 @@ use crate::{CleanPath, Own, Workspace, git};
 pub struct CopyReport {
     /// The number of files and links.
     pub files: u64,
-    /// Their size in bytes.
+    /// Their total size in bytes.
     pub bytes: u64,
     /// How many files share their blocks with the original.
     pub reflinked: u64,
@@ -30,7 +30,7 @@ pub struct CopyReport {
 pub struct CopyCost {
     /// The number of files and links.
     pub files: u64,
-    /// Their size in bytes.
+    /// Their total size in bytes.
     pub bytes: u64,
     /// Whether the file system can share blocks, so that the copies of files take no space.
     pub shared: bool,
@@ -166,7 +166,7 @@ struct Copying<'a> {
     todo: Vec<(PathBuf, PathBuf)>,
     /// Folders with their times, which are set last because adding files changes them.
     folders: Vec<(PathBuf, Metadata)>,
-    /// Whether the file system can share blocks, as far as is known.
+    /// Whether the file system can share blocks. Assumed until the first failure.
     share: bool,
     report: &'a mut CopyReport,
 }

@@ -1,4 +1,5 @@
-//! Knows in which folders something happened since a scan, from the kernel's reports (inotify(7)).
+//! Finds out, from the kernel's reports (inotify(7)), in which folders something happened since a
+//! scan.
 //!
 //! A scan adds each folder before it reads the names in it, so no later change is missed. The next
 //! scan then visits only folders in which something happened, and the folders above them.
@@ -66,7 +67,8 @@ struct Watching {
     limit: usize,
     folders: HashMap<i32, PathBuf>,
     numbers: HashMap<PathBuf, i32>,
-    /// Folders outside the tree, with the names in them that decide what is ignored in the tree.
+    /// Folders outside the tree, with the names of the files in them that decide what is ignored in
+    /// the tree.
     rules: Vec<(i32, Vec<u8>)>,
     /// Since [`Events::open`].
     since_start: Touched,

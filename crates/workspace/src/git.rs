@@ -71,7 +71,7 @@ const SAFE: &[&str] = &[
     "submodule.recurse=false",
 ];
 
-/// Paths below `.git` that git opens, and would hang on if they were a pipe or a device.
+/// Paths below `.git` that git opens. If one were a pipe or a device, git would hang.
 const READ_BY_GIT: &[&str] = &[
     "HEAD",
     "commondir",

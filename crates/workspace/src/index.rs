@@ -1,4 +1,5 @@
-//! Reads git's index: the blob of each tracked file, and the file's metadata when git last read it.
+//! Reads git's index: the blob of each tracked file, and the file's metadata at the time when git
+//! last read the file.
 //!
 //! A file with the same metadata is unchanged. gitformat-index(5) describes the format. Git's
 //! `racy-git.txt` describes files that change while the index is written.

@@ -78,8 +78,8 @@ pub(crate) enum Extent<'a> {
     /// The whole tree, read through this folder: the lower layer of an overlay without changes.
     Lower(BorrowedFd<'a>),
     /// Only folders with changes: those in the overlay's upper layer, else the touched ones if they
-    /// are known. Correct only if the overlay was mounted, or the recording of touched folders
-    /// began, before what is known was learned.
+    /// are known. Correct only if everything known of the tree was learned after the overlay was
+    /// mounted, or after the recording of touched folders began.
     Changes(Option<&'a Touched>),
 }
 

@@ -254,7 +254,8 @@ fn recovers() {
     drop(own);
 }
 
-/// Returns the tree to work on. Creates one if the test runs by itself, which must succeed.
+/// Returns the tree to work on. Creates one if the test runs by itself, because the test must
+/// succeed then too.
 fn in_place() -> (Option<TempDir>, PathBuf) {
     match env::var_os(PLACE) {
         Some(place) => (None, place.into()),

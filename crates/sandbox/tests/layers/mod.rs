@@ -15,7 +15,7 @@ use workspace::Workspace;
 
 use crate::support;
 
-/// Tells the restarted test which directories to ask about.
+/// Tells the restarted test which directories to probe.
 pub(crate) const ASK: &str = "OVERLAY_TEST_ROOT";
 pub(crate) const ASK_DIR: &str = "OVERLAY_TEST_DIR";
 
