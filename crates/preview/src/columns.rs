@@ -9,7 +9,7 @@ use super::lines::shown;
 use super::words;
 use crate::style::Style;
 
-/// The most rows of one line; longer ones are cut.
+/// The maximum number of rows for one line; longer lines are cut.
 const ROWS: usize = 6;
 /// The separator of the two columns.
 const BETWEEN: &str = " │ ";
@@ -47,7 +47,7 @@ struct Page<'a> {
     digits: usize,
     /// The width of one side, including number and sign.
     column: usize,
-    /// The width of its text.
+    /// The width of the text of one side.
     text: usize,
 }
 

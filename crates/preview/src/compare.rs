@@ -4,9 +4,9 @@ use similar::{Algorithm, DiffOp, DiffTag};
 
 use super::{FileChange, Image};
 
-/// The unchanged lines to show around a change, as in git.
+/// The number of unchanged lines to show around a change, as in git.
 const CONTEXT: usize = 3;
-/// The bytes to inspect to tell binary files from text, as in git.
+/// The number of bytes to inspect to distinguish binary files from text, as in git.
 const SNIFF: usize = 8_000;
 
 /// Two versions of a file, line by line.

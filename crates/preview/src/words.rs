@@ -11,7 +11,7 @@ use similar::{Algorithm, DiffTag};
 const WEIGHED: usize = 2_500;
 /// The longest line whose words are compared, in bytes.
 const LONGEST: usize = 20_000;
-/// The similarity, from 0 to 1, from which two lines are versions of one line.
+/// Two lines with at least this similarity, from 0 to 1, count as versions of one line.
 const ALIKE: f32 = 0.5;
 
 /// Byte ranges in the old line and in the new one.

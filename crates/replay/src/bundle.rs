@@ -1,5 +1,5 @@
 //! A session and the files that its replay needs, in one file. `docs/replay.md` describes the
-//! format. Files are untrusted: every line is validated here, and reading writes nothing.
+//! format. Bundles are untrusted: every line is validated here, and reading writes nothing.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,11 +24,11 @@ const FILE_LIMIT: u64 = 512 << 20;
 /// The maximum size of all file contents in a bundle, in bytes. A bundle is meant to be committed
 /// with a test.
 pub const CONTENTS_LIMIT: u64 = 64 << 20;
-/// The maximum number of files in a bundle: one more than the tools list.
+/// The maximum number of files in a bundle: one more than the tools can list.
 pub(crate) const FILES_LIMIT: usize = 50_001;
 /// The maximum size of a file without contents, in bytes: 1 TiB.
 const SIZE_LIMIT: u64 = 1 << 40;
-/// The bytes examined to distinguish text from binary files, as the tools do.
+/// The number of bytes examined to distinguish text from binary files, as the tools do.
 const SNIFF: usize = 8_000;
 
 /// A session and its files.
@@ -36,7 +36,7 @@ const SNIFF: usize = 8_000;
 pub struct Bundle {
     /// Whether it contains files of the repository.
     pub contents: bool,
-    /// The files at the start of the session; only the size of those that no tool read.
+    /// The files at the start of the session. A file that no tool read has only a size.
     pub files: BTreeMap<CleanPath, Seed>,
     /// The changes of commands.
     pub changes: Changes,
@@ -53,7 +53,7 @@ pub struct Bundle {
 #[serde(deny_unknown_fields)]
 struct Head {
     version: u32,
-    /// The version of the agent that wrote it.
+    /// The version of the agent that wrote the file.
     agent: String,
     session: String,
     contents: bool,

@@ -56,8 +56,8 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// The difference between a recorded and a replayed step. `before` are the equal steps before
-    /// it, `commands` the tools that run commands.
+    /// The difference between a recorded and a replayed step. `before` holds the equal steps that
+    /// precede it, and `commands` the names of the tools that run commands.
     pub(crate) fn between(
         wanted: Option<&Step>,
         now: Option<&Step>,

@@ -78,7 +78,7 @@ impl Inbox for RecordedUser {
 /// Where results come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// File tools run, commands come from the record.
+    /// File tools run; the results of commands come from the record.
     Files,
     /// Everything runs.
     Commands,
@@ -145,7 +145,8 @@ impl ReplayedTool {
         self.spec().effect == Effect::Execute
     }
 
-    /// Whether recorded refusals decide instead of the tool, which needs a tree.
+    /// Whether recorded refusals decide instead of the tool. The tool itself would need a tree to
+    /// decide.
     fn uses_recorded_refusals(&self) -> bool {
         self.stage.source == Source::Record && !self.runs_commands()
     }

@@ -1,9 +1,9 @@
 //! Creates a [`Bundle`] from a session of this machine, with the files that its replay reads, as
 //! they were at the start of the session.
 //!
-//! A bundle has the contents of files that the first turn reads, the model named, a search matched,
-//! or the session changed, and of instruction files and ignore rules. It has only the names and
-//! sizes of other files, so a search finds nothing in them.
+//! A bundle has the contents of instruction files, of ignore rules, and of all files that the first
+//! turn reads, the model named, a search matched, or the session changed. Of all other files, it
+//! has only the names and sizes, so a search finds nothing in them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,9 +32,10 @@ pub struct Gathered {
     pub remembered: Remembered,
 }
 
-/// Gathers the files that a replay needs. `state` is the folder with the history of the tree,
-/// `scratch` an empty one. Includes files named `instructions`, and files in the root for which
-/// `holds_secrets` is true, because a run reads them before its first turn.
+/// Gathers the files that a replay needs. `state` is the folder with the history of the tree, and
+/// `scratch` is an empty folder. Includes files whose name is the value of `instructions`, and
+/// files in the root for which `holds_secrets` is true, because a run reads all of these before its
+/// first turn.
 ///
 /// # Errors
 /// If the repository no longer exists, or the session's folder cannot be read.
@@ -57,7 +58,7 @@ pub fn gather(
     let searches = Searches::new(&remembered, &scratch.join("then"))?;
     let mut wanted = wanted(&remembered, &recording, &records, &listed, &searches);
     wanted.extend(listed.keys().filter(|path| name(path) == instructions).cloned());
-    // Ignored files are not listed, so look these up.
+    // `listed` has no ignored files, so look up the names in the root.
     let top = std::fs::read_dir(remembered.now().root()).into_iter().flatten();
     let names = top.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     wanted.extend(names.filter(|n| holds_secrets(n)).filter_map(|n| remembered.now().resolve(&n).ok()));
@@ -69,7 +70,7 @@ pub fn gather(
             files.insert(path, bundle::seed(image));
         }
     }
-    let lost = |path| format!("{path}: the original content is unknown, because it was changed since");
+    let lost = |path| format!("{path}: the original content is unknown, because the file has changed since");
     let mut notes: Vec<String> = remembered.lost().iter().map(lost).collect();
     let mut changes = super::script::Changes::new();
     let known = by_commands(&records);

@@ -36,11 +36,11 @@ pub struct Recording {
     pub(crate) changes: Vec<ModelChange>,
     /// The answer to each request; `None` if it was not recorded.
     pub(crate) answers: Vec<Option<Turn>>,
-    /// The window detected after a turn, if it changed.
+    /// The context window detected after a turn, if the window changed.
     pub(crate) windows: HashMap<u32, u64>,
     pub(crate) results: Vec<CallResult>,
     pub(crate) checks: Vec<Checked>,
-    /// The number of each revert's record, here and in the history of the tree.
+    /// The numbers of each revert's record, in the session and in the history of the tree.
     pub(crate) reverts: Vec<(u64, Option<u64>)>,
     /// The number of lines that each try changed.
     pub(crate) tries: Vec<u64>,
@@ -54,7 +54,7 @@ pub struct Recording {
     pub resumed: bool,
     /// Whether it changed anything.
     pub changed: bool,
-    /// Whether no tool was running when it ended, so that the tree matches the record.
+    /// Whether no tool was running when the session ended, so that the tree matches the record.
     pub whole: bool,
 }
 
@@ -146,7 +146,7 @@ impl Recording {
         })
     }
 
-    /// Whether the run stopped before its first command on request.
+    /// Whether the run stopped, as requested, before its first command.
     pub fn plan_only(&self) -> bool {
         self.plan["settings"]["plan_only"] == true
     }
@@ -253,8 +253,8 @@ fn answers(records: &[Record]) -> Vec<Option<Turn>> {
     answers
 }
 
-/// Converts an answer to a turn of a replay. `cut` says whether the agent cut it. Otherwise a cut
-/// answer is one whose stream broke after a call, for the reason in `warning`.
+/// Converts an answer to a turn of a replay. `cut` says whether the agent cut the answer. If it did
+/// not, a cut answer is one whose stream broke after a call, and `warning` holds the reason.
 pub fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
     let Event::Output { content, thinking, ended_by, doubts, counts, .. } = output else { return None };
     // Sessions of earlier versions say "going on".
@@ -314,8 +314,8 @@ fn try_lines(record: &Record) -> Option<u64> {
     if let Event::TryEnded { lines, .. } = record.event { Some(lines) } else { None }
 }
 
-/// The reverts that a replay repeats: those after a try and at the end of a stopped run. Those of
-/// earlier stops are left out, because the resumed run reverted them.
+/// The reverts that a replay repeats: those after a try and at the end of a stopped run. The
+/// reverts of earlier stops are left out, because the resumed run undid them.
 fn reverts(records: &[Record]) -> Vec<(u64, Option<u64>)> {
     let (mut reverts, mut ended, mut stopped) = (Vec::new(), false, None);
     for Record { seq, event, .. } in records {

@@ -40,12 +40,12 @@ struct State {
     command: String,
     reverts: VecDeque<(u64, Option<u64>)>,
     tries: VecDeque<u64>,
-    /// The tools called so far that run commands.
+    /// The tools that run commands, among those called so far.
     commands: HashSet<String>,
     /// The current turn, and the number of calls opened in its answer.
     turn: u32,
     opened: usize,
-    /// Recorded refusals by turn: the number of calls before it, the tool and the message.
+    /// Recorded refusals by turn: the number of calls before the refusal, the tool and the message.
     refused: HashMap<u32, (usize, String, String)>,
     difference: Option<Difference>,
     /// Whether the whole record matched.
@@ -150,8 +150,8 @@ impl Script {
         }
     }
 
-    /// The next change of the model, if it is to the one with this role. The outer `None` means that
-    /// the replay has ended.
+    /// The next change of model, if it is a change to the model with this role. The outer `None`
+    /// means that the replay has ended.
     pub(crate) fn change_model(&self, role: ModelRole) -> Option<Option<Identity>> {
         let mut state = self.state();
         let Some(next) = state.changes.front() else {

@@ -1,5 +1,5 @@
-//! Measures what the sandbox costs per command, next to a plain spawn of the same program. Run with
-//! `cargo bench -p sandbox`.
+//! Measures what the sandbox costs per command, compared with a plain spawn of the same program.
+//! Run with `cargo bench -p sandbox`.
 
 use std::{
     io::Write,
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         writeln!(out, "{line}")?;
     }
     off.probe().await?;
-    writeln!(out, "finding that out took {:.1} ms", started.elapsed().as_secs_f64() * 1e3)?;
+    writeln!(out, "the probes took {:.1} ms", started.elapsed().as_secs_f64() * 1e3)?;
     let (mut bare, mut confined, mut unconfined) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let start = Instant::now();

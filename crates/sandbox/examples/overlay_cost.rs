@@ -1,4 +1,4 @@
-//! Prints what an overlay of a large repository costs, next to a copy: `cargo run -p sandbox
+//! Prints what an overlay of a large repository costs, compared with a copy: `cargo run -p sandbox
 //! --example overlay_cost [FILES]`
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for a person at a terminal")]

@@ -1,7 +1,7 @@
-//! Namespaces created by bubblewrap, for systems that allow them to bubblewrap but not to this
-//! program: because it is set-user-ID, or has its own AppArmor profile (Ubuntu 24.04 and later). It
-//! gives the launcher the same view as [`crate::confine::arrange`]. Landlock, the filter and the
-//! limits are applied inside, by the launcher itself.
+//! Namespaces created by bubblewrap, for systems on which bubblewrap may create them but this
+//! program may not: bubblewrap may be set-user-ID, or have its own AppArmor profile (Ubuntu 24.04
+//! and later). Bubblewrap gives the launcher the same view as [`crate::confine::arrange`].
+//! Landlock, the filter and the limits are applied inside, by the launcher itself.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -12,10 +12,10 @@ use std::{
 
 use crate::{Network, order::Order, view::View};
 
-/// Where the system installs it. `PATH` is not used, because it may lead into a repository.
+/// Where systems install bubblewrap. `PATH` is not used, because it may lead into a repository.
 const PLACES: &[&str] = &["/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap"];
 
-/// The launcher's path inside, in a directory that is always new there.
+/// The launcher's path inside the sandbox, in a directory that is always new there.
 const LAUNCHER: &str = "/dev/agent-sandbox";
 
 /// The system's bubblewrap, if only root can have installed it.
@@ -31,7 +31,7 @@ fn owned_by_root(place: &Path) -> Option<PathBuf> {
     (program.is_file() && program.ancestors().all(owned_by_root)).then_some(program)
 }
 
-/// The arguments before the launcher's, applied in order. All sources are outside.
+/// The arguments before the launcher's, applied in order. All source paths are outside the sandbox.
 pub(crate) fn arguments(order: &Order, launcher: &OsStr) -> Vec<OsString> {
     let mut all = Arguments(Vec::new());
     // A user namespace is needed only if bubblewrap is not set-user-ID.

@@ -65,7 +65,7 @@ pub(crate) fn existing(policy: &Policy) -> BTreeSet<PathBuf> {
 
 /// Mounts an overlay over each cache, in the mount namespace of a command, and returns the mounts
 /// to attach. Caches for which this fails stay read-only. All caches on the home directory's file
-/// system share one overlay, because each costs 0.4 ms.
+/// system share one overlay, because each overlay costs 0.4 ms.
 pub(crate) fn mount_overlays(order: &Order) -> Vec<Detached<'_>> {
     let View { home, caches, layers, .. } = &order.view;
     let device = |path: &OsStr| fs::metadata(path).map(|m| m.dev()).ok();

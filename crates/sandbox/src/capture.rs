@@ -1,5 +1,5 @@
-//! What is kept of a command's output: its beginning and its end, by bytes and by lines, and all of
-//! it in a log file. Errors tend to be at the beginning and summaries at the end.
+//! Captures a command's output: keeps its beginning and its end, limited in bytes and in lines, and
+//! writes all of it to a log file. Errors tend to be at the beginning and summaries at the end.
 
 use std::{
     collections::VecDeque,

@@ -1,5 +1,5 @@
 //! Measures a command while it runs: the number of its processes and threads, and their memory.
-//! Kernel limits apply to single processes, or need control groups that few programs get.
+//! Kernel limits apply to single processes, or need control groups, which few programs may create.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,10 +12,12 @@ use crate::policy::ResourceLimits;
 /// The time before the first measurement, and the shortest time between two.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// The pause after a measurement, as a multiple of its duration, which is long on a large machine …
+/// The pause after a measurement, as a multiple of the measurement's duration, which is long on a
+/// machine with many processes.
 const PAUSE: u32 = 20;
 
-/// … but at most this long: measuring also takes longer the more a command is out of control.
+/// The longest pause. Without it, a command that is out of control would be measured less often,
+/// because more processes also make a measurement longer.
 const LONGEST: Duration = Duration::from_millis(300);
 
 /// The limit that a command exceeded.

@@ -1,4 +1,5 @@
-//! The life of one command: start it through the launcher, read its output, stop it, see it dead.
+//! The life of one command: start it through the launcher, read its output, stop it, and wait until
+//! it is gone.
 
 use std::{
     ffi::OsString,
@@ -95,7 +96,7 @@ impl Command {
 pub enum Status {
     /// It exited with this code.
     Exited(i32),
-    /// A signal terminated it that the sandbox did not send.
+    /// It was terminated by a signal that the sandbox did not send.
     Signaled(i32),
     /// It was stopped because it exceeded its timeout.
     TimedOut,
@@ -114,7 +115,8 @@ impl Status {
         self == Self::Exited(0)
     }
 
-    /// The exit code as a shell reports it: 128 plus the signal for a signal.
+    /// The exit code as a shell reports it: 128 plus the signal's number if a signal terminated the
+    /// command.
     #[must_use]
     pub fn code(self) -> Option<i32> {
         match self {
@@ -341,7 +343,8 @@ impl Running {
             received = receive(&self.control, &mut self.messages), if control => received,
             () = timer => return Next::Time,
             _ = self.child.wait(), if control && self.group.is_some() => {
-                // bubblewrap may fail and leave a process waiting that holds our socket open.
+                // bubblewrap may fail and leave behind a waiting process that holds our socket
+                // open.
                 if let Some(group) = self.group.take() {
                     let _ = kill_process_group(group, Signal::KILL);
                 }

@@ -1,9 +1,9 @@
 //! Confines a process by namespaces, mounts, Landlock, limits and capabilities, in the order in
 //! which the launcher applies them.
 //!
-//! Landlock decides which files can be opened. Mounts do what it cannot: keep `.git` read-only
-//! inside a writable tree, prevent `chmod` and `utime` outside, provide a private `/tmp`, `/proc`
-//! and `/dev/shm`, and hide the socket files of other programs.
+//! Landlock decides which files can be opened. Mounts do what Landlock cannot: keep `.git`
+//! read-only inside a writable tree, prevent `chmod` and `utime` outside, provide a private `/tmp`,
+//! `/proc` and `/dev/shm`, and hide the socket files of other programs.
 
 use std::{
     ffi::{CString, OsStr, OsString},
@@ -38,7 +38,7 @@ use crate::{
     view::View,
 };
 
-/// The most processes and threads that the user may have in addition to a command's.
+/// The maximum number of processes and threads that the user may have in addition to a command's.
 const OTHER_PROCESSES: u64 = 8_192;
 
 /// Devices that any program may use.
@@ -50,7 +50,8 @@ const KEPT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID);
 
-/// Runs in the supervisor: enters new namespaces. Its first child is in the process namespace.
+/// Runs in the supervisor: enters new namespaces. The supervisor's first child is then in the new
+/// process namespace.
 pub(crate) fn enter_namespaces(order: &Order) -> io::Result<()> {
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
     let mut flags = UnshareFlags::NEWPID | UnshareFlags::NEWIPC;
@@ -95,11 +96,12 @@ fn raise_loopback() -> io::Result<()> {
     match answer[..length].get(16..20).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])) {
         Some(0) => Ok(()),
         Some(code) => Err(io::Error::from_raw_os_error(-code)),
-        None => Err(io::Error::other("netlink answered too short")),
+        None => Err(io::Error::other("the netlink answer is too short")),
     }
 }
 
-/// A detached mount that is attached again after what covered it was hidden.
+/// A detached copy of what is mounted at a path, to be attached again once the directories around
+/// it are hidden.
 pub(crate) struct Detached<'a> {
     tree: OwnedFd,
     at: &'a OsStr,
@@ -128,7 +130,7 @@ impl<'a> Detached<'a> {
     }
 }
 
-/// Runs in init: enters a mount namespace that shows only the view in shared directories.
+/// Runs in init: enters a mount namespace in which shared directories show only the view.
 pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     let view = &order.view;
     sys::unshare(UnshareFlags::NEWNS).context("mount namespace")?;
@@ -214,7 +216,8 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
 /// Sets the highest process number, which belongs to the process namespace from Linux 6.14 on.
 /// Before that it was machine-wide.
 fn limit_processes(order: &Order) {
-    /// Numbers that the kernel assigns only once, which is also the lowest value it accepts.
+    /// How many process numbers the kernel assigns only once. This is also the lowest limit that it
+    /// accepts.
     const RESERVED: u64 = 301;
     let release = rustix::system::uname();
     let mut numbers = release.release().to_str().unwrap_or_default().split(['.', '-']).map(str::parse::<u32>);
@@ -250,7 +253,8 @@ fn make_mount_point(mount_tree: &Detached<'_>) -> io::Result<()> {
         .context(&place.to_string_lossy())
 }
 
-/// Replaces `/dev` by the devices that any program may use. With Landlock, its rules do that.
+/// Replaces `/dev` by the devices that any program may use. Not needed with Landlock, whose rules
+/// allow only these devices.
 fn own_devices() -> io::Result<()> {
     let mount_tree: Vec<_> = DEVICES.iter().map(|dev| detach(OsStr::new(dev))).collect::<Result<_, _>>()?;
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
@@ -267,7 +271,8 @@ fn own_devices() -> io::Result<()> {
     Ok(())
 }
 
-/// Mounts private pseudo-terminals: programs that need one find it, and no other can be written to.
+/// Mounts private pseudo-terminals: programs that need one find it, and cannot write to any other
+/// terminal.
 fn own_terminals() {
     let options = c"newinstance,ptmxmode=0666,mode=620";
     if mount("devpts", "/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, options).is_ok()
@@ -277,7 +282,7 @@ fn own_terminals() {
     }
 }
 
-/// Runs in the command, just before it becomes the program.
+/// Runs in the command's process, just before it becomes the program.
 pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     let limits = &order.limits;
     limit(Resource::Core, 0)?;
@@ -308,8 +313,8 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     Ok(())
 }
 
-/// Without namespaces, sockets that the filter allows reach the machine's network, and any Unix
-/// socket that Landlock does not cover.
+/// Which mechanisms the filter can rely on. Without namespaces, a socket that the filter allows can
+/// reach the machine's network, or any Unix socket that Landlock does not cover.
 fn mechanisms(order: &Order) -> Mechanisms {
     let namespaces = order.profile.namespaces;
     let landlock = order.profile.landlock && sys::landlock_abi() >= Some(UNIX_SOCKETS);

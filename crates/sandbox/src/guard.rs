@@ -1,7 +1,7 @@
-//! Refuses commands that destroy what cannot be recovered. This helps the model and is a last line
-//! of defense after the confinement, not a security boundary: a script can hide anything. A line is
-//! split as a shell would split it, and commands inside `env`, `timeout`, `xargs`, `sh -c` or
-//! `$(…)` are checked too.
+//! Refuses commands that destroy data that cannot be recovered. This helps the model and is a last
+//! line of defense after the confinement, not a security boundary: a script can hide anything. A
+//! line is split as a shell would split it, and commands inside `env`, `timeout`, `xargs`, `sh -c`
+//! or `$(…)` are checked too.
 //!
 //! `fixtures/guarded_commands` lists what is refused and what is not, one command per line.
 
@@ -37,7 +37,8 @@ const BUILD_FOLDERS: &[&str] = &[
     ".cache",
 ];
 
-/// Programs that run another: names, options with a value, and arguments before the command.
+/// Programs that run another program: their names, their options with a value, and the number of
+/// arguments before the command.
 const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (
         &[
@@ -58,7 +59,8 @@ const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (&["watch"], &["-n", "--interval"], 0),
 ];
 
-/// Some models take the tool for a program, and a shell would run the rest without the patch.
+/// Some models mistake the tool for a program. A shell would then run the rest of the line without
+/// the patch.
 const APPLY_PATCH: &str = "apply_patch is a tool, not a shell program: send the patch as a call of apply_patch, and the \
                            rest as a separate command";
 
@@ -149,7 +151,8 @@ fn is_assignment(word: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Checks the command that a program runs, after its options and `own` arguments.
+/// Checks the command that a program runs. In the program's arguments, the command comes after the
+/// options and `own` other arguments.
 fn inner_command(mut words: &[&str], with_value: &[&str], own: usize, depth: usize) -> Result<(), String> {
     let depth = deeper(depth)?;
     while let Some((first, rest)) = words.split_first() {
@@ -173,7 +176,8 @@ fn shell(words: &[&str], depth: usize) -> Result<(), String> {
     at.and_then(|at| words.get(at + 1)).map_or(Ok(()), |line| judge_line(line, depth))
 }
 
-/// Whether an option is given: its letter, also in a group, or its long name, also abbreviated.
+/// Whether an option is given: as its letter, alone or in a group, or as its long name, in full or
+/// abbreviated.
 fn has_flag(words: &[&str], short: char, long: &[&str]) -> bool {
     let is_long = |word: &str| {
         let word = word.split('=').next().unwrap_or(word);

@@ -1,4 +1,5 @@
-//! Detects from a command's output that it failed because it cannot write below the home directory.
+//! Detects, from a command's output, that the command failed because it cannot write below the home
+//! directory.
 
 use std::path::{Path, PathBuf};
 
@@ -14,11 +15,13 @@ const REFUSED: &[&str] = &[
     "read-only file system",
     "accessdenied",
 ];
-/// What they print when a directory is missing. Hidden parts of the home directory look missing.
+/// What programs print when a directory is missing. Hidden parts of the home directory look
+/// missing.
 const MISSING: &[&str] =
     &["no such file or directory", "directory nonexistent", "enoent", "filenotfounderror", "nosuchfile"];
 
-/// A sentence about a denied or hidden path below the home directory, if the output has one.
+/// A sentence about a denied or hidden path below the home directory, if the output mentions such a
+/// path.
 pub(crate) fn refused(policy: &Policy, output: &str) -> Option<String> {
     let home = PathBuf::from(policy.variable("HOME").filter(|home| !home.is_empty())?);
     let shown = home.to_str().filter(|home| home.len() > 1)?;

@@ -12,8 +12,9 @@ const PORTS: [u16; 2] = [443, 80];
 /// The longest DNS name (RFC 1035, 2.3.4).
 const MAX_NAME: usize = 253;
 
-/// A host that commands may reach: `name`, `*.name` (every name below it, but not itself) or an
-/// address, with `:port` for a port other than 443 and 80. IPv6 with a port needs brackets.
+/// A host that commands may reach: `name`, `*.name` (every name below `name`, but not `name`
+/// itself) or an address, with `:port` for a port other than 443 and 80. IPv6 with a port needs
+/// brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     name: Name,

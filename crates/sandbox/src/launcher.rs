@@ -1,4 +1,4 @@
-//! The launcher: the same binary, started again with a single thread, that confines itself and
+//! The launcher: the agent's own binary, started again with a single thread. It confines itself and
 //! becomes the command.
 //!
 //! There are three processes, so that nothing can be left behind:
@@ -152,7 +152,8 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
             break;
         }
     }
-    // SIGKILL to process 1 kills its namespace, and it is reaped only when all of that is dead.
+    // SIGKILL to process 1 kills its namespace, and process 1 is reaped only when everything in the
+    // namespace is dead.
     let _ = kill_process_group(init, Signal::KILL);
     let _ = kill_process(init, Signal::KILL);
     reap_all(!alone);
@@ -183,8 +184,8 @@ fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, timeout: Duratio
     }
 }
 
-/// Reaps until no descendant is left. Without a process namespace it kills as well: when a parent
-/// dies, its children become ours.
+/// Reaps until no descendant is left. With `kill`, used where there is no process namespace, also
+/// kills them: when a parent dies, its children become children of this process.
 fn reap_all(kill: bool) {
     loop {
         // Reap dead processes without searching all of `/proc`.

@@ -135,8 +135,8 @@ struct Inner {
 
 impl Sandbox {
     /// Prepares commands under a policy. `launcher` is the command line that leads to
-    /// [`launcher_main`]; a program of `/proc/self/exe` means the running binary, even if its file
-    /// has been replaced.
+    /// [`launcher_main`]; `/proc/self/exe` as its program means the running binary, even if the
+    /// binary's file has been replaced.
     ///
     /// # Errors
     /// Fails if the work tree or another path of the policy does not exist.
@@ -173,7 +173,8 @@ impl Sandbox {
         &self.0.policy
     }
 
-    /// The absolute path of the work tree, without symbolic links, as programs in it see it.
+    /// The absolute path of the work tree, without symbolic links, as programs that start there see
+    /// it.
     #[must_use]
     pub fn root(&self) -> &Path {
         Path::new(&self.0.view.root)
@@ -234,8 +235,8 @@ impl Sandbox {
         env
     }
 
-    /// Variables that name the proxy, and the names that bypass it: the command's own servers,
-    /// unless the policy gives that name to a host.
+    /// Variables that name the proxy, and that list the names that bypass the proxy. These are the
+    /// names of the command's own servers, except those that the policy lists as hosts.
     fn proxy_variables(&self) -> impl Iterator<Item = (OsString, OsString)> {
         let direct = ["localhost", "127.0.0.1", "::1"];
         let direct = direct.into_iter().filter(|name| !self.0.policy.hosts.iter().any(|host| host.is(name)));

@@ -1,9 +1,9 @@
 //! The messages between the sandbox and its launcher, over a Unix socket that is the launcher's
 //! standard input.
 //!
-//! To the launcher: a length (4 bytes, little endian) and an [`Order`] as JSON, then single bytes,
-//! of which [`TERMINATE`] is the only one. The end of that stream means: kill everything. From the
-//! launcher: one JSON [`Event`] per line.
+//! To the launcher: a length (4 bytes, little endian) and an [`Order`] as JSON, then messages of
+//! one byte, of which [`TERMINATE`] is the only kind. The end of that stream means: kill
+//! everything. From the launcher: one JSON [`Event`] per line.
 
 use std::ffi::OsString;
 

@@ -38,7 +38,8 @@ use crate::{launcher::Context, sys};
 pub use crate::overlay_probe::probe;
 
 /// An overlay that this process has entered. Dropping it removes the changes. The process stays in
-/// its namespace, where a path that the overlay covered never leads to the repository again.
+/// the overlay's mount namespace, where a path that the overlay covered never leads to the
+/// repository again.
 #[derive(Debug)]
 pub struct Overlay {
     dir: PathBuf,
@@ -56,7 +57,8 @@ impl Overlay {
     }
 
     /// Hands over the lower layer, the repository itself, if the overlay had no changes when it was
-    /// entered. It is only for reading: scanning it costs less than scanning the overlay.
+    /// entered. The lower layer is only for reading: scanning it costs less than scanning the
+    /// overlay.
     pub fn take_lower(&mut self) -> Option<OwnedFd> {
         self.lower.take()
     }
@@ -79,9 +81,9 @@ impl Drop for Overlay {
 }
 
 /// Moves this process, which must be single-threaded, into a mount namespace where `merged` shows
-/// `root` and changes go to `dir`. Missing directories are created, in `dir` `upper` and `work`. An
-/// existing `upper` is shown as it is, so that an interrupted dry run can be resumed. Only the user
-/// and mount namespaces change: terminal, network, process id and signals stay.
+/// `root` and changes go to `dir`. Creates missing directories, including `upper` and `work` in
+/// `dir`. An existing `upper` is shown as it is, so that an interrupted dry run can be resumed.
+/// Only the user and mount namespaces change: terminal, network, process id and signals stay.
 ///
 /// With the right to mount (root), only a mount namespace is created; otherwise also a user
 /// namespace, which contains only this user and group. Call [`probe`] first: it finds problems that
@@ -125,7 +127,7 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     if let Ok(here) = here
         && here.starts_with(&merged)
     {
-        // The current directory is still the repository's.
+        // The current directory is still that of the repository, not that of the overlay.
         std::env::set_current_dir(&here).context(&here.to_string_lossy())?;
     }
     Ok(Overlay { dir, merged, apart, lower: is_new.then_some(lower) })
@@ -225,15 +227,15 @@ fn new_namespaces(own_users: bool) -> io::Result<()> {
 }
 
 /// Mounts `root` at `merged`, with changes going to `upper` in `dir`, which must also have `work`.
-/// `trusted`: attributes that only root can set may be used.
+/// `trusted` says whether attributes that only root can set may be used.
 pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path, trusted: bool) -> io::Result<()> {
     // Use descriptors: escapes in mount options differ between kernels.
     let [lower, upper, work] = [root, &dir.join("upper"), &dir.join("work")].map(open_folder);
     let (lower, upper, work) = (lower?, upper?, work?);
     let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let layers = format!("lowerdir={},upperdir={},workdir={}", path(&lower), path(&upper), path(&work));
-    // With `trusted` attributes, directories of the repository can be renamed. Without, `rename`
-    // fails with EXDEV and programs copy them.
+    // With `trusted` attributes, directories of the repository can be renamed. Without them,
+    // `rename` fails with EXDEV and programs copy the directories instead.
     let attempts = if trusted { &["redirect_dir=on", "redirect_dir=off"][..] } else { &["userxattr"][..] };
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let mut outcome = Ok(());
@@ -252,8 +254,8 @@ fn open_folder(path: &Path) -> io::Result<OwnedFd> {
         .context(&path.to_string_lossy())
 }
 
-/// Whether overlayfs can set its `trusted` attributes: not in user namespaces or on all file
-/// systems.
+/// Whether overlayfs can set its `trusted` attributes. It cannot in user namespaces and on some
+/// file systems.
 fn can_set_trusted_attributes(folder: &Path) -> bool {
     const NAME: &str = "trusted.overlay.probe";
     rustix::fs::setxattr(folder, NAME, b"y", XattrFlags::empty()).is_ok()

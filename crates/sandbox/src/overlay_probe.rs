@@ -1,5 +1,5 @@
-//! Checks whether an overlay works here: creates one in a separate process, uses it as a run would,
-//! and removes it with that process.
+//! Checks whether an overlay works here: creates one in a separate process, and uses it as a run
+//! would. The overlay ends with that process.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -34,12 +34,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const TRIAL_FILE: u64 = 1 << 20;
 
 /// Checks that an overlay of `root` can be created with its changes in `dir`, which need not exist,
-/// by doing it in a separate process. Leaves nothing behind. `launcher` is that of
+/// by doing it in a separate process. Leaves nothing behind. `launcher` is the same as in
 /// [`crate::Sandbox::new`]. For a user who needs a user namespace to mount, this walks the whole
 /// tree, because all files in it must belong to the user.
 ///
 /// # Errors
-/// Why it cannot, as a sentence without a period.
+/// Says why the overlay cannot be created, in a sentence without a period.
 pub fn probe(root: &Path, dir: &Path, launcher: &[OsString]) -> Result<(), String> {
     try_overlay(root, dir, launcher).map_err(|e| e.to_string())
 }

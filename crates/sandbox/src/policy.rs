@@ -10,7 +10,7 @@ use crate::Host;
 /// Whether commands are confined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Level {
-    /// Confined as far as the system allows; if it allows nothing, no command runs.
+    /// Confined as far as the system allows; if it allows no confinement, no command runs.
     #[default]
     On,
     /// Not confined (`--dangerously-no-sandbox`). Limits, cleanup and output capture still apply.
@@ -34,20 +34,20 @@ pub enum Network {
 pub struct ResourceLimits {
     /// The largest file that a command may write, in bytes.
     pub file_size: u64,
-    /// The most open files per process.
+    /// The maximum number of open files per process.
     pub open_files: u64,
-    /// The most processes and threads at a time. Counted ten times a second; exact from Linux 6.14
-    /// if the sandbox has its own `/proc`.
+    /// The maximum number of processes and threads at a time. Counted ten times a second; exact
+    /// from Linux 6.14 if the sandbox has its own `/proc`.
     pub processes: u64,
     /// The memory of all processes together, in bytes. Counted ten times a second. If the machine
-    /// runs out first, the kernel kills commands before other processes.
+    /// runs out of memory first, the kernel kills commands before other processes.
     pub memory: u64,
     /// The CPU time of each process, in seconds.
     pub cpu_seconds: u64,
 }
 
 impl Default for ResourceLimits {
-    /// Limits far above what builds need. That of the memory is 3/4 of the machine's.
+    /// Limits far above what builds need. The memory limit is 3/4 of the machine's memory.
     fn default() -> Self {
         let machine = rustix::system::sysinfo();
         let memory = machine.totalram.saturating_mul(u64::from(machine.mem_unit)) / 4 * 3;
@@ -69,12 +69,12 @@ pub struct Policy {
     /// The network access of commands.
     pub network: Network,
     /// Hosts that commands may reach with [`Network::Loopback`], through a proxy of the agent. If
-    /// commands cannot have a network of their own, none of them runs.
+    /// commands cannot have a network of their own, no command runs.
     pub hosts: Vec<Host>,
     /// A directory for this session's sandbox: what commands see as `/tmp` (as `TMPDIR` if mounts
     /// are refused), and what they change in caches. It is emptied and created first, and removed
-    /// at the end. The default, also for unsuitable file systems (network file systems, overlays),
-    /// is the system's temporary directory.
+    /// at the end. By default, and if the directory's file system is unsuitable (a network file
+    /// system, an overlay), the system's temporary directory is used instead.
     pub folder: Option<PathBuf>,
     /// The environment of commands; see [`clean_environment`]. `HOME` and `PATH` select toolchains.
     pub env: Vec<(OsString, OsString)>,

@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The first Landlock version that controls which Unix sockets can be connected to by path.
 pub(crate) const UNIX_SOCKETS: u32 = 9;
 
-/// Confinements from strongest to weakest. A system call filter alone is not one.
+/// Confinements from strongest to weakest. A system call filter alone is not a confinement.
 const PROFILES: [Profile; 7] = {
     const fn own(namespaces: bool, landlock: bool, seccomp: bool) -> Profile {
         Profile { namespaces, bubblewrap: false, landlock, seccomp }
@@ -53,7 +53,7 @@ pub struct Report {
     pub read_only_caches: Vec<OsString>,
     /// What is and is not enforced, one sentence each.
     pub lines: Vec<String>,
-    /// The same in one line.
+    /// A summary in one line.
     pub summary: String,
 }
 

@@ -1,10 +1,10 @@
 //! The way to named hosts: an HTTP proxy in the agent, on a socket that the launcher creates in the
 //! command's own network.
 //!
-//! A socket belongs to the network it was created in, whoever holds it. Commands reach this one on
-//! their loopback and nothing else; the agent accepts connections from outside and decides. It
-//! resolves names itself, connects only to Internet addresses whatever a name resolves to, and
-//! performs one request per connection. Refusals are recorded for the command's result.
+//! A socket belongs to the network it was created in, whoever holds it. Commands reach this socket
+//! on their loopback interface, and nothing else; the agent accepts connections from outside and
+//! decides. It resolves names itself, connects only to Internet addresses, whatever a name resolves
+//! to, and performs one request per connection. Refusals are recorded for the command's result.
 //!
 //! The content of a tunnel is not inspected: it is encrypted for the named host.
 
@@ -31,22 +31,23 @@ use request::{Kind, MAX_HEAD, Request};
 /// The port in the command's network. Linux does not assign it to anyone by itself.
 pub(crate) const PORT: u16 = 61_080;
 
-/// The most simultaneous connections, a quarter of the usual descriptors. Others wait.
+/// The maximum number of simultaneous connections. This takes a quarter of the usual number of
+/// descriptors. Further connections wait.
 const MAX_CONNECTIONS: usize = 128;
 
 /// How long a client may take to send its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a name lookup may take, and a connection to one address.
+/// How long a name lookup, or a connection to one address, may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most addresses of one name to try.
+/// The maximum number of addresses to try for one name.
 const MAX_ADDRESSES: usize = 4;
 
-/// The most lines about refusals in a result.
+/// The maximum number of lines about refusals in a result.
 const MAX_LINES: usize = 8;
 
-/// The most distinct refusals to record.
+/// The maximum number of distinct refusals to record.
 const MAX_REFUSALS: usize = 1_000;
 
 /// The proxy of one command.
@@ -84,7 +85,7 @@ impl Proxy {
         }
     }
 
-    /// Serves until it is dropped.
+    /// Serves until the future is dropped.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
         let mut open = JoinSet::new();
         loop {
@@ -94,7 +95,7 @@ impl Proxy {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((client, _)) => drop(open.spawn(Arc::clone(&self).serve_client(client))),
-                    // Out of descriptors: some connection will end.
+                    // Out of descriptors: wait until some connection ends.
                     Err(_) => sleep(Duration::from_millis(100)).await,
                 },
                 Some(_) = open.join_next() => {}

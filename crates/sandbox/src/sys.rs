@@ -51,8 +51,8 @@ pub(crate) fn ignore_sigterm() {
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
 }
 
-/// Makes a mount, or with an empty path the mount of `at`, read-only with all mounts below it if
-/// `recursive`.
+/// Makes a mount read-only: the mount at `path` or, if `path` is empty, that of `at`. If
+/// `recursive`, also makes all mounts below it read-only.
 #[expect(unsafe_code, reason = "mount_setattr has no safe form")]
 pub(crate) fn mount_read_only(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> io::Result<()> {
     let attributes =

@@ -13,7 +13,8 @@ use seccompiler::{
     TargetArch, apply_filter, sock_filter,
 };
 
-/// Which other mechanisms are in force, so that the filter need not refuse the same.
+/// Which other mechanisms are in force, so that the filter need not refuse what they already
+/// prevent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mechanisms {
     /// IPv4 and IPv6 sockets are allowed.
@@ -104,7 +105,7 @@ const NAMESPACES: &[libc::c_int] = &[
     libc::CLONE_NEWCGROUP,
 ];
 
-/// Access to other processes of the same user, which namespaces prevent.
+/// Calls that give access to other processes of the same user. Namespaces prevent that access.
 const SHARED: &[c_long] = &[
     libc::SYS_shmget,
     libc::SYS_shmat,
@@ -121,7 +122,8 @@ const SHARED: &[c_long] = &[
     libc::SYS_mq_unlink,
 ];
 
-/// Calls that set a file's mode, and the index of that argument. `openat2` hides its own.
+/// Calls that set a file's mode, and the index of the mode among their arguments. `openat2` takes
+/// the mode in a structure, which a filter cannot read.
 const FILE_MODES: &[(c_long, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_chmod, 1),
@@ -228,7 +230,8 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     ])
 }
 
-/// Instructions before a filter that make x32 calls fail, which it would not recognize.
+/// Instructions that precede a filter and make x32 calls fail, which the filter would not
+/// recognize.
 fn refuse_x32() -> Vec<sock_filter> {
     const X32: u32 = 0x4000_0000;
     const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, at offset 0 of seccomp_data

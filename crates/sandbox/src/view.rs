@@ -196,7 +196,8 @@ const TOOLCHAIN_VARIABLES: &[&str] = &[
 /// Directories with sockets and files of other programs.
 const SHARED: &[&str] = &["/run", "/tmp", "/var/tmp", "/dev/shm"];
 
-/// The most entries of a `PATH` directory to check for links that lead elsewhere.
+/// The maximum number of entries of a `PATH` directory that are checked for links that lead
+/// elsewhere.
 const PATH_ENTRIES: usize = 1_000;
 
 impl View {

@@ -16,8 +16,8 @@ use std::{
 use sandbox::{Command, Finished, Network, Overrides, Policy, Sandbox, SandboxError};
 use support::Fixture;
 
-/// `python3 send.py FIRST [SECOND]`: sends something to the proxy, something else once it has
-/// answered, and prints all answers, up to a pong.
+/// `python3 send.py FIRST [SECOND]`: sends FIRST to the proxy and, once the proxy has answered,
+/// SECOND. Prints all answers, up to a pong.
 const SEND: &str = r#"
 import os, socket, sys
 host, port = os.environ["HTTP_PROXY"].removeprefix("http://").split(":")

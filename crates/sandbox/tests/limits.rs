@@ -1,5 +1,5 @@
-//! What a command may use: memory, processes, files, time. Each limit holds, and is no obstacle
-//! below it.
+//! What a command may use: memory, processes, files, time. Each limit holds, and does not affect
+//! commands that stay below it.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

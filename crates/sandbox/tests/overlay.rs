@@ -30,7 +30,8 @@ fn sandbox(root: &Path) -> Sandbox {
     Sandbox::new(Policy { env, ..Policy::new(root) }, vec![support::launcher().into()]).unwrap()
 }
 
-/// Started by other tests to ask. On its own it shows that the directory need not exist.
+/// Other tests start this test to probe an overlay. On its own, it shows that the directory need
+/// not exist.
 #[test]
 fn probe_says_why_not() {
     let launcher = [support::launcher().into_os_string()];
@@ -371,7 +372,7 @@ fn an_interrupted_overlay_can_be_resumed_and_removed() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "x\nshut\n");
         assert_eq!(output.status.code(), Some(3));
         assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);
-        // The next process removes them, not the end of the overlay.
+        // This time the next process removes the changes, not the end of the overlay.
         assert_eq!(shell(killed).status().unwrap().code(), None);
         overlay::remove(&setting.dir()).unwrap();
         assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);

@@ -1,5 +1,5 @@
-//! Lists what would be masked in the files of some folders, and how fast: `cargo run --release -p
-//! secrets --example find -- FOLDER…`
+//! Lists what would be masked in the files of some folders, and measures the speed: `cargo run
+//! --release -p secrets --example find -- FOLDER…`
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example prints and may panic")]
 

@@ -1,8 +1,9 @@
 //! Finds values that are secret because of the name they are assigned to: `DB_PASSWORD=…`,
 //! `"api_key": "…"`, `password: …`.
 //!
-//! Masking a harmless value hides code from the model, so this errs on the side of showing. In
-//! code, only values that look random are masked; a line of a `.env` file needs less evidence.
+//! Masking a harmless value hides code from the model, so this module errs on the side of showing
+//! values. In code, only values that look random are masked; a line of a `.env` file needs less
+//! evidence.
 
 use std::ops::Range;
 
@@ -106,7 +107,7 @@ pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     let start = at.end - before;
     let name = &text[start..end];
     let anchor = text[at.clone()].to_ascii_lowercase();
-    // Many words end in `pwd`, and in a shell it is the working directory.
+    // Many words end in `pwd`, and in a shell `PWD` is the working directory.
     if anchor == b"pwd" && name.eq_ignore_ascii_case(b"pwd") && text.get(end) != Some(&b'=') {
         return None;
     }

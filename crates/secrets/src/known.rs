@@ -23,8 +23,8 @@ const METADATA_WORDS: &str = "FILE PATH DIR URL URI HOST NAME USER SOCK SOCKET T
     EXPIRY LENGTH SIZE COUNT LIMIT MODE SCOPE SCOPES PERMISSIONS ENABLED REQUIRED PORT DOMAIN REGION \
     ALGORITHM";
 
-/// The values of these variables that must not be shown: the whole value if the variable's name
-/// marks it as secret, and any part of a value that has the shape of a secret.
+/// The values that must not be shown: the whole value of a variable whose name marks it as secret,
+/// and any part of a value that has the shape of a secret.
 #[must_use]
 pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
@@ -45,8 +45,8 @@ pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>
     out
 }
 
-/// Returns a value to mask whatever variable holds it, unless it is too short, too long or too
-/// common.
+/// Returns a value that is to be masked whatever variable holds it; `None` if the value is too
+/// short, too long or too common.
 #[must_use]
 pub fn whole(value: &str) -> Option<String> {
     let value = value.trim();

@@ -12,7 +12,8 @@
 //! Masking masked text changes nothing. The number of lines is kept: each line of a private key
 //! gets its own placeholder.
 //!
-//! This crate reads no files and no environment. Time is linear in the text.
+//! This crate reads no files and no environment. The running time is linear in the length of the
+//! text.
 //!
 //! ```
 //! let secrets = secrets::Secrets::new("session", Vec::new());
@@ -43,10 +44,10 @@ use aho_corasick::{AhoCorasick, MatchKind};
 pub use placeholder::{first as first_placeholder, may_contain_placeholder};
 pub use stream::Stream;
 
-/// The most found values to search for in later texts. A session meets a few; thousands of tokens
-/// in one file are still masked by their shape.
+/// The maximum number of found values to search for in later texts. A session meets a few;
+/// thousands of tokens in one file are still masked by their shape.
 const MAX_LEARNED: usize = 2_000;
-/// The most placeholders that can be restored.
+/// The maximum number of placeholders that can be restored.
 const MAX_PLACEHOLDERS: usize = 100_000;
 /// The shortest found value to search for elsewhere. Shorter ones may be parts of words.
 const MIN_LEARNED_LEN: usize = 8;
@@ -129,7 +130,7 @@ impl Secrets {
     pub fn mask_bytes<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(inner) = &self.0 else { return Cow::Borrowed(text) };
         let mut text = Cow::Borrowed(text);
-        // A masked value may expose its neighbor as a secret. The bound is only a safeguard.
+        // Masking a value may expose its neighbor as a secret. The bound is only a safeguard.
         for _ in 0..16 {
             let mut spans = scan::find(&text);
             inner.find_known(&text, &mut spans);

@@ -12,7 +12,7 @@ struct Shape {
     of: fn(u8) -> bool,
     /// Minimum and maximum number of characters after the prefix.
     length: (usize, usize),
-    /// Minimum number of digits among them; words have none.
+    /// Minimum number of digits among these characters; words have none.
     digits: usize,
 }
 
@@ -259,7 +259,8 @@ fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     const MAX_KEY: usize = 64 << 10;
     /// The shortest run of base64 that is a line of a key, except for the last line.
     const MIN_LINE: usize = 16;
-    /// The most bytes between two lines: line ends, indentation, quotes, line numbers, headers.
+    /// The maximum number of bytes between two lines: line ends, indentation, quotes, line numbers,
+    /// headers.
     const MAX_GAP: usize = 120;
     let label = run(text, at.end, MAX_LABEL, |b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ');
     let named = memchr::memmem::find(&text[at.end..at.end + label], b"PRIVATE KEY").is_some();

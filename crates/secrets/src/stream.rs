@@ -29,8 +29,8 @@ impl Stream {
         let may_start = |from: usize| {
             self.values.all.iter().any(|v| v.len() > bytes.len() - from && v.starts_with(&bytes[from..]))
         };
-        // A complete value wins over one that starts inside it, but a longer one with the same
-        // start wins.
+        // A complete value takes precedence over a value that starts inside it, but not over a
+        // longer value with the same start.
         let complete: Vec<_> = self.values.matcher.find_iter(bytes).map(|m| m.range()).collect();
         let is_inside = |from: usize| complete.iter().any(|m| m.start < from && from < m.end);
         let first = bytes.len().saturating_sub(longest);

@@ -10,7 +10,7 @@ use crate::declared::declared;
 use crate::encoding::{Encoding, LATIN_1, LATIN_5};
 use crate::western;
 
-/// How many bytes decide between text and binary; git looks at as many.
+/// The number of bytes that decide between text and binary, as in git.
 const SNIFF: usize = 8000;
 /// How many bytes the encoding is guessed from.
 const GUESSED_FROM: usize = 256 << 10;

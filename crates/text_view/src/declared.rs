@@ -2,9 +2,9 @@
 
 use crate::encoding::{Encoding, LATIN_1, LATIN_5, THAI};
 
-/// Bytes to search for a declaration, as HTML's rules say.
+/// The number of bytes to search for a declaration, as the HTML standard specifies.
 const HEAD: usize = 1024;
-/// Bytes to search in LaTeX, where packages follow a title and comments.
+/// The number of bytes to search in LaTeX, where packages follow a title and comments.
 const PREAMBLE: usize = 8 << 10;
 
 /// Encodings that files declare in practice but that are not supported here.

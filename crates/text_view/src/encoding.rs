@@ -116,7 +116,7 @@ impl Encoding {
         text.chars().find(|c| self.encode(&c.to_string()).is_none()).unwrap_or('\u{fffd}')
     }
 
-    /// Encodes one character, or one line, if it decodes to the same text.
+    /// Encodes one character, or one line, if the result decodes to the same text.
     fn encode(self, text: &str) -> Option<Vec<u8>> {
         let c = text.chars().next().unwrap_or_default();
         match self {

@@ -153,7 +153,7 @@ impl Notebook {
                 None => format.cell(&wanted.kind, &wanted.source, &new_id(&mut ids)),
             });
         }
-        // Keep the text between cells if their number is the same.
+        // Keep the text between cells if the number of cells is the same.
         let same_cells = cells.len() == self.cells.len();
         let mut out = String::with_capacity(file.len() + new.len());
         out.push_str(&file[..self.array.start]);

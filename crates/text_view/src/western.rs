@@ -7,10 +7,11 @@ use encoding_rs::{
     ISO_8859_14, ISO_8859_16, SHIFT_JIS, WINDOWS_1250, WINDOWS_1252, WINDOWS_1257, WINDOWS_1258,
 };
 
-/// Up to this many plausible symbols decide. More would come with letters of the language.
+/// Up to this many plausible symbols decide. A text with more symbols would also have letters of
+/// its language.
 const SIGNS: usize = 8;
-/// The most bytes that say nothing among languages with Latin letters, or that may form one
-/// two-byte character by accident.
+/// The maximum number of bytes that do not distinguish languages with Latin letters, or that may
+/// form one two-byte character by accident.
 const FEW: usize = 2;
 
 /// Whether a text with `high` non-ASCII bytes is more likely Western European than `guess`.

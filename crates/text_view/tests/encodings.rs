@@ -146,7 +146,7 @@ fn a_single_western_european_symbol_or_letter_is_read_correctly() {
 
 #[test]
 fn a_few_east_asian_characters_leave_the_encoding_open() {
-    // Two characters that are different ones in GBK and in EUC-KR.
+    // Two characters whose bytes stand for other characters in GBK and in EUC-KR.
     let view = view("a.c", &encoded("big5", "// 測試\nint x = 1;\n"));
     let new = format!("{}// 中文\n", text(&view));
     assert!(

@@ -4,7 +4,7 @@
 
 use text_view::View;
 
-/// As Jupyter writes it, with one space per level.
+/// A notebook as Jupyter writes it, with one space per level.
 const NOTEBOOK: &str = r##"{
  "cells": [
   {

@@ -7,8 +7,8 @@ use rustix::fs::XattrFlags;
 /// The kernel's limit for the names of a file's attributes and for each value, in bytes.
 const XATTR_LIMIT: usize = 64 << 10;
 
-/// Copies owner and attributes to the file that replaces another one, as far as the system allows.
-/// Only root may change a file's owner.
+/// Copies the owner and the attributes of a file to the file that replaces it, where the system
+/// allows this. Only root may change a file's owner.
 pub(crate) fn copy_to(from: &File, to: &File) -> io::Result<()> {
     let (old, new) = (rustix::fs::fstat(from)?, rustix::fs::fstat(to)?);
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid) {

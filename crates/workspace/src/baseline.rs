@@ -4,17 +4,17 @@
 //! The private repository is in the state folder. Its index is the baseline: a copy of the user's
 //! index, updated with the files that differ from it. A file whose metadata match the index is
 //! neither read nor passed to git, so the cost grows with the changes and not with the repository.
-//! A diff compares two small trees that hold only files that may have changed. Git adds files
-//! without access to the user's objects, because it would update the time of each object that it
+//! A diff compares two small trees that hold only files that may have changed. When git adds files,
+//! it has no access to the user's objects, because it would update the time of each object that it
 //! finds.
 //!
 //! The baseline includes untracked files that are not ignored by `.gitignore`, `.git/info/exclude`
-//! or the user's own list. Without a git repository, or before its first `git add`, every file is
-//! read once.
+//! or the user's global ignore list. Without a git repository, or before its first `git add`, every
+//! file is read once.
 //!
-//! Git never searches for files but is given their names: otherwise it would hang on pipes and run
-//! what submodules configure. Files in submodules are treated like all others. Files too large to
-//! restore are left out.
+//! Git never searches for files but is given their names: a search would hang on pipes and run the
+//! programs that submodules configure. Files in submodules are treated like all others. Files too
+//! large to restore are left out.
 
 use std::{
     fs, io,
@@ -140,7 +140,7 @@ impl Inner {
     /// Updates the private index from the tree.
     fn remember(&self, workspace: &Workspace) -> io::Result<()> {
         let (file, mut index) = (self.repository.index_file(), self.repository.index()?);
-        // Submodules and these marks would hide changes.
+        // Submodules and these two flags of files would hide changes.
         for (how, paths) in [
             (&["--force-remove"][..], &index.modules),
             (&["--no-assume-unchanged"], &index.flagged),
@@ -166,8 +166,8 @@ impl Inner {
         workspace.learn(index, found)
     }
 
-    /// Compares two small trees, before and now, of the files that may have changed. Returns git's
-    /// output, which is empty if nothing has changed.
+    /// Compares two small trees: the old and the current state of the files that may have changed.
+    /// Returns git's output, which is empty if nothing has changed.
     fn compare(&self, options: &[&str]) -> io::Result<Vec<u8>> {
         let number = self.diffs.fetch_add(1, Ordering::Relaxed);
         let small = self.repository.index_file().with_extension(number.to_string());

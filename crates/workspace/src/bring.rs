@@ -43,7 +43,7 @@ pub struct Brought {
     pub already: Vec<CleanPath>,
 }
 
-/// A change in one of its two directions.
+/// A change in one direction: forward, or backward to undo it.
 struct Delta<'a> {
     path: &'a CleanPath,
     from: Option<&'a FileImage>,
@@ -96,18 +96,18 @@ impl Workspace {
     /// Undoes changes: each file must be in its `after` state and returns to `before`; all of them
     /// or none. Skips files that are in the `before` state already; if all are, the commit has no
     /// files and no number. Removes folders that the agent created if they become empty.
-    /// Permissions may have changed since, unless the changes set them too.
+    /// Permissions may differ from the `after` state, unless the changes set them too.
     ///
     /// # Errors
     /// If files have been changed since, or someone else changed them between two of the agent's
-    /// changes. Lists all of them. A file that has become a folder, or the reverse, is a conflict
-    /// too.
+    /// changes. The error lists all these files. A file that has become a folder, or the reverse,
+    /// is a conflict too.
     pub fn put_back(&self, changes: &[NetChange]) -> Result<Commit, BringError> {
         Ok(self.apply(backward(changes), false, By::Undo)?.commit)
     }
 
-    /// Same as [`Workspace::put_back`], but as a part of the agent's own work ([`By::Revert`]): its net
-    /// changes no longer contain these.
+    /// Same as [`Workspace::put_back`], but as a part of the agent's own work ([`By::Revert`]): the
+    /// agent's net changes then no longer contain `changes`.
     ///
     /// # Errors
     /// Same as [`Workspace::put_back`].
@@ -120,7 +120,8 @@ impl Workspace {
     /// three-way merge of text files that have other changes.
     ///
     /// # Errors
-    /// If files have other changes or, when merging, changes in the same lines. Lists all of them.
+    /// If files have other changes or, when merging, changes in the same lines. The error lists all
+    /// these files.
     pub fn bring(&self, changes: &[NetChange], merge: bool) -> Result<Brought, BringError> {
         self.apply(forward(changes), merge, By::Apply)
     }

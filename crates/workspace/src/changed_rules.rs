@@ -1,4 +1,5 @@
-//! Distinguishes files that a command created from files that it stopped ignoring.
+//! Distinguishes files that a command created from older files that were ignored until the command
+//! changed the ignore rules.
 
 use std::path::Path;
 
@@ -27,8 +28,8 @@ impl ChangedRules {
         self.add(folder, Some(b"*"), None);
     }
 
-    /// Whether a path may have existed, ignored, before the command: the old rules ignore it, or
-    /// the new ones re-include it.
+    /// Whether a path may have existed before the command but been ignored: the old rules ignore
+    /// it, or the new rules re-include it.
     pub(crate) fn may_have_hidden(&self, path: &CleanPath, is_folder: bool) -> bool {
         self.0.iter().any(|Changed(folder, old, new)| {
             let folder = if folder.as_str() == "." { Path::new("") } else { folder.as_ref() };

@@ -1,4 +1,4 @@
-//! The one write path: makes every change of a call or none.
+//! The only way to write files: makes every change of a call or none.
 //!
 //! Every change is checked here; `transaction.rs` then executes it. Permissions survive, and so do
 //! hard links (`links.rs`).
@@ -111,7 +111,7 @@ pub enum CommitError {
         source: io::Error,
     },
     /// A system call failed, and so did the rollback. The state folder holds the previous contents.
-    #[error("{why}, and {left} could not be rolled back; reopening the workspace does it")]
+    #[error("{why}, and {left} could not be rolled back; reopening the workspace rolls it back")]
     Torn {
         /// The first failure.
         why: String,

@@ -17,7 +17,7 @@ use crate::{CleanPath, Own, Workspace, git};
 pub struct CopyReport {
     /// The number of files and links.
     pub files: u64,
-    /// Their size in bytes.
+    /// Their total size in bytes.
     pub bytes: u64,
     /// How many files share their blocks with the original.
     pub reflinked: u64,
@@ -30,9 +30,9 @@ pub struct CopyReport {
 pub struct CopyCost {
     /// The number of files and links.
     pub files: u64,
-    /// Their size in bytes.
+    /// Their total size in bytes.
     pub bytes: u64,
-    /// Whether the file system can share blocks, so that the files take no space.
+    /// Whether the file system can share blocks, so that the copies of files take no space.
     pub shared: bool,
 }
 
@@ -82,7 +82,8 @@ impl Workspace {
 
     /// If the `.git` of this workspace only points to a repository elsewhere (a worktree or a
     /// submodule), gives `tree` its own repository, as [`Workspace::copy_to`] does. `tree` shows
-    /// the same files, for example in an overlay, maybe at this very path. Returns whether it did.
+    /// the same files as this workspace, for example in an overlay, which may be mounted at the
+    /// same path. Returns whether `tree` got a repository.
     ///
     /// # Errors
     /// If something cannot be read or written.
@@ -105,7 +106,8 @@ impl Workspace {
     /// Links stay links. Keeps permissions and times, so that build caches stay valid. Shares
     /// blocks if the file system can. Skips files of the run itself, and the copy if it lies inside
     /// the root. If `.git` only points to a repository elsewhere (a worktree or a submodule), the
-    /// copy gets its own repository, so that git in the copy changes nothing there.
+    /// copy gets its own repository, so that git in the copy changes nothing in the original
+    /// repository.
     ///
     /// # Errors
     /// If the folder exists, or something cannot be read or written. What was copied so far stays.
@@ -164,7 +166,7 @@ struct Copying<'a> {
     todo: Vec<(PathBuf, PathBuf)>,
     /// Folders with their times, which are set last because adding files changes them.
     folders: Vec<(PathBuf, Metadata)>,
-    /// Whether the file system can share blocks, as far as is known.
+    /// Whether the file system can share blocks. Assumed until the first failure.
     share: bool,
     report: &'a mut CopyReport,
 }
@@ -195,8 +197,8 @@ impl Copying<'_> {
 }
 
 /// Replaces a `.git` file with a repository. If git fails or the file points nowhere, only removes
-/// it: no repository is better than someone else's. Copies the objects instead of borrowing them,
-/// because git updates the times of borrowed objects.
+/// the file: no repository is better than someone else's. Copies the objects instead of borrowing
+/// them, because git updates the times of borrowed objects.
 fn replace_git_file(root: &Path, at: &Path, report: &mut CopyReport) -> io::Result<()> {
     let other = git::repository(root);
     fs::remove_file(at)?;
@@ -225,7 +227,7 @@ fn replace_git_file(root: &Path, at: &Path, report: &mut CopyReport) -> io::Resu
 }
 
 /// Copies a file and returns whether it shares blocks. Sets `share` to false if the file system
-/// cannot, so that this is tried only once.
+/// cannot share blocks, so that later calls do not try again.
 fn copy_file(source: &Path, target: &Path, found: &Metadata, share: &mut bool) -> io::Result<bool> {
     let mut from = File::open(source)?;
     let mut to = File::create_new(target)?;

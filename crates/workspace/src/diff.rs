@@ -5,7 +5,7 @@ use crate::names::escape;
 /// One file of a diff.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiffFile {
-    /// The path now, or last, relative to the root.
+    /// The current path, or the last path of a removed file, relative to the root.
     pub path: String,
     /// Lines added; 0 for binary files.
     pub added: u64,

@@ -1,4 +1,5 @@
-//! Knows in which folders something happened since a scan, from the kernel's reports (inotify(7)).
+//! Finds out, from the kernel's reports (inotify(7)), in which folders something happened since a
+//! scan.
 //!
 //! A scan adds each folder before it reads the names in it, so no later change is missed. The next
 //! scan then visits only folders in which something happened, and the folders above them.
@@ -35,12 +36,12 @@ const LOCAL: [u32; 8] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1, 0x794c_7630];
 /// The number of watches that a user may have, for all programs together.
 const SYSTEM_LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
-/// The part of that number that one run may take, so that editors still get theirs.
+/// One run may take that number divided by this, so that enough watches are left for editors.
 const SHARE: usize = 4;
 /// The size of the buffer for reports, in bytes.
 const BUFFER: usize = 16 << 10;
 
-/// What is reported of a folder.
+/// The kinds of events that the kernel reports for a folder.
 fn flags() -> WatchFlags {
     WatchFlags::CREATE
         | WatchFlags::DELETE
@@ -66,19 +67,20 @@ struct Watching {
     limit: usize,
     folders: HashMap<i32, PathBuf>,
     numbers: HashMap<PathBuf, i32>,
-    /// Folders outside the tree, with the names in them that decide what is ignored in the tree.
+    /// Folders outside the tree, with the names of the files in them that decide what is ignored in
+    /// the tree.
     rules: Vec<(i32, Vec<u8>)>,
     /// Since [`Events::open`].
     since_start: Touched,
     /// Since the last call of [`Events::since_last`].
     since_last: Touched,
-    /// Whether the first scan has ended. A folder that is added later is new, or was.
+    /// Whether the first scan has ended. A folder that is added later counts as touched.
     complete: bool,
 }
 
 impl Events {
-    /// Starts to watch a tree, as yet without folders. Watches nothing if the root's file system
-    /// can change without this kernel.
+    /// Starts to watch a tree, in which no folder is watched yet. Watches nothing if the root's
+    /// file system can change without this kernel's knowledge.
     pub(crate) fn open(tree: &Workspace) -> Self {
         Self(Mutex::new(Watching::open(tree).ok().flatten()))
     }
@@ -155,7 +157,7 @@ impl Watching {
         if device != self.device || self.folders.len() >= self.limit {
             return false;
         }
-        // A path could lead to another folder by now.
+        // By now, the path could lead to another folder.
         let opened = format!("/proc/self/fd/{}", folder.as_raw_fd());
         let Ok(number) = add_watch(&self.inotify, opened, flags()) else { return false };
         self.numbers.insert(path.to_owned(), number);

@@ -1,4 +1,4 @@
-//! Runs git with a time limit, and so that no configuration makes it run other programs.
+//! Runs git with a time limit, and prevents configuration from making git run other programs.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -25,7 +25,8 @@ const WORK_LIMIT: Duration = Duration::from_secs(600);
 /// hang: a repository may make git open a pipe (`include.path`).
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
-/// Variables that a surrounding git (a hook, an alias) sets and that would redirect ours.
+/// Variables that an outer git process (a hook, an alias) sets and that would redirect the git that
+/// runs here.
 const INHERITED: &[&str] = &[
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_ATTR_SOURCE",
@@ -70,7 +71,7 @@ const SAFE: &[&str] = &[
     "submodule.recurse=false",
 ];
 
-/// Paths below `.git` that git opens, and would hang on if they were a pipe or a device.
+/// Paths below `.git` that git opens. If one were a pipe or a device, git would hang.
 const READ_BY_GIT: &[&str] = &[
     "HEAD",
     "commondir",
@@ -120,8 +121,9 @@ pub fn git(cwd: &Path) -> Command {
     command
 }
 
-/// Returns `PATH` without relative folders and without those below `outside`, which a repository
-/// could fill. Reads the variable, as starting a program would.
+/// Returns `PATH` without relative folders and without folders below `outside`, because a
+/// repository could put programs there. Reads the environment variable, as starting a program
+/// would.
 #[must_use]
 pub fn search_path(outside: &Path) -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -135,8 +137,8 @@ pub fn search_path(outside: &Path) -> OsString {
     }
 }
 
-/// Returns a git command for a private repository with the user's work tree. It reads no
-/// configuration but that repository's own.
+/// Returns a git command for a private repository with the user's work tree. The command reads no
+/// configuration except that of the private repository.
 pub(crate) fn private(cwd: &Path, git_dir: &Path, work_tree: &Path, index: &Path) -> Command {
     let mut command = git(cwd);
     command
@@ -174,7 +176,7 @@ pub fn git_output(command: Command, input: Option<&[u8]>) -> io::Result<Output> 
 }
 
 /// Same as [`git_output`] with a limit of ten seconds, for a query that does not depend on the size
-/// of the repository, such as one of the configuration.
+/// of the repository, such as a query of the configuration.
 ///
 /// # Errors
 /// Same as [`git_output`].
@@ -269,7 +271,8 @@ fn repository_within(limit: Duration, folder: &Path) -> io::Result<Option<Reposi
         "objects",
     ]);
     query.args(["--git-path", "info/exclude", "--git-path", "packed-refs", "--show-object-format"]);
-    // Last, because it fails before the first commit. The output so far is printed all the same.
+    // Last, because this query fails before the first commit. Git prints the earlier answers all
+    // the same.
     query.args(["--verify", "--quiet", "HEAD"]);
     let output = output_within(limit, query, None)?;
     let stdout = String::from_utf8_lossy(&output.stdout);
@@ -289,7 +292,7 @@ fn repository_within(limit: Duration, folder: &Path) -> io::Result<Option<Reposi
 /// Checks that git can read the repository around a folder without blocking.
 ///
 /// # Errors
-/// Names the pipe, socket or device that would block it.
+/// If a pipe, socket or device would block git. The error names it.
 pub fn readable(folder: &Path) -> io::Result<()> {
     let Some(git) = folder.ancestors().map(|f| f.join(".git")).find(|git| git.symlink_metadata().is_ok())
     else {
@@ -307,7 +310,7 @@ pub fn readable(folder: &Path) -> io::Result<()> {
 }
 
 /// Copies an index with its modification time. Git distrusts entries that are as new as the index;
-/// in a copy that looked newer, it would miss a change.
+/// if the copy looked newer, git would trust these entries and miss a change.
 pub(crate) fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
     let modified = match fs::metadata(from) {
         // Opening a pipe would block.
@@ -350,7 +353,7 @@ mod tests {
     #[test]
     fn a_hanging_command_is_killed_with_its_children() {
         let mut forever = Command::new("sh");
-        // The child holds the pipe that is read to its end.
+        // The child keeps open the pipe that is read to its end.
         forever.args(["-c", "sleep 1000 & wait"]).stdin(Stdio::null()).stdout(Stdio::piped());
         let error = output_within(AT_ONCE, forever, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");

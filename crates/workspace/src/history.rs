@@ -1,9 +1,10 @@
 //! What a session changed: every commit and every change by a command, in order, with the contents
 //! before and after.
 //!
-//! One state folder may hold changes of two trees: that of a dry run, and the repository, where
-//! they were applied and maybe undone. [`History::net`] returns what the agent did in any tree.
-//! [`History::standing`] returns what is still in effect in the tree that was changed last.
+//! One state folder may hold changes of two trees: the tree of a dry run, and the repository, where
+//! the changes of the dry run were applied and maybe undone. [`History::net`] returns what the
+//! agent did in any tree. [`History::standing`] returns what is still in effect in the tree that
+//! was changed last.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -36,7 +37,7 @@ pub struct HistoryRecord {
     pub by: By,
     /// The files that changed.
     pub files: Vec<Committed>,
-    /// Files that changed but cannot be undone, because they are too large to keep.
+    /// Files whose changes cannot be undone, because the files are too large to keep.
     pub left_out: Vec<CleanPath>,
 }
 
@@ -49,7 +50,7 @@ pub struct NetChange {
     pub before: Option<FileImage>,
     /// The file after the last change; `None` if it no longer exists.
     pub after: Option<FileImage>,
-    /// Whether someone else changed it between two of the agent's changes.
+    /// Whether someone else changed the file between two of the agent's changes.
     pub foreign: bool,
 }
 
@@ -103,9 +104,9 @@ impl History {
         self.sum(&self.made(), |entry| turns.contains(&entry.turn))
     }
 
-    /// Returns the changes of these turns that are in effect in the tree that was changed last,
-    /// which are those that an undo reverts. Leaves out what was undone, and what a dry run did but
-    /// nobody applied. A merged file belongs to the last turn.
+    /// Returns the changes of these turns that are in effect in the tree that was changed last. An
+    /// undo reverts exactly these. Leaves out what was undone, and what a dry run did but nobody
+    /// applied. A merged file belongs to the last turn.
     ///
     /// # Errors
     /// If a kept content cannot be read.

@@ -1,4 +1,5 @@
-//! Reads git's index: the blob of each tracked file, and the file's metadata when git last read it.
+//! Reads git's index: the blob of each tracked file, and the file's metadata at the time when git
+//! last read the file.
 //!
 //! A file with the same metadata is unchanged. gitformat-index(5) describes the format. Git's
 //! `racy-git.txt` describes files that change while the index is written.
@@ -83,7 +84,7 @@ impl Index {
         opened.read_to_end(&mut bytes)?;
         let written = (found.mtime() as u32, found.mtime_nsec() as u32);
         let within = root.strip_prefix(top).unwrap_or(Path::new("")).join("");
-        // An index does not name its hash function, but parses with only one.
+        // An index does not name its hash function, but it parses with only one of them.
         Ok([20, 32].into_iter().find_map(|length| Self::parse(&bytes, length, written, &within, root)))
     }
 

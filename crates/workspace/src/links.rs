@@ -1,9 +1,9 @@
 //! Writing a file updates all its hard links in the work tree.
 //!
 //! A write replaces the file instead of writing into it, so hard links outside the work tree or in
-//! `.git` keep the old content. The same commit links the other names in the work tree, also in
-//! ignored folders, to the new file. If a commit writes different contents through two hard links,
-//! they become separate files. Removing one leaves the others alone.
+//! `.git` keep the old content. The same commit links the other names in the work tree, including
+//! those in ignored folders, to the new file. If a commit writes different contents through two
+//! hard links, they become separate files. Removing one hard link leaves the others alone.
 
 use std::{
     collections::{HashMap, HashSet},

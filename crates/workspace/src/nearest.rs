@@ -35,7 +35,8 @@ impl Workspace {
 
 /// Returns the edit distance, with a swap of neighbors as one edit; `None` if it exceeds `most`.
 fn distance(a: &str, b: &str, most: usize) -> Option<usize> {
-    /// How many characters of a path are compared. Enough to rank them, and bounds the work.
+    /// The maximum number of characters that are compared in a path. This is enough to rank paths,
+    /// and it bounds the work.
     const MAX_CHARS: usize = 256;
     let cut = |text: &str| text.char_indices().nth(MAX_CHARS).map_or(text.len(), |(at, _)| at);
     let (a, b) = (&a[..cut(a)], &b[..cut(b)]);

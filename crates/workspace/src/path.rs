@@ -19,8 +19,8 @@ const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
 
 /// A path inside the workspace: relative, `/` between components, no `.` and no `..`; the root
-/// itself is `"."`. The directory handle, not the text, keeps an access inside. In the text, bytes
-/// that are not UTF-8 are written `\xHH`.
+/// itself is `"."`. The directory handle, not the text, keeps every access inside the workspace. In
+/// the text, bytes that are not UTF-8 are written `\xHH`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CleanPath {
@@ -348,7 +348,8 @@ fn normalize(text: &str) -> Option<CleanPath> {
 
 /// Whether some file system might read this name as `.git`. HFS+ ignores case and invisible
 /// characters. Windows also accepts `git~1`, trailing blanks and dots, and
-/// `.git::$INDEX_ALLOCATION`. All of them count, because repositories are copied between systems.
+/// `.git::$INDEX_ALLOCATION`. All of these names count, because repositories are copied between
+/// systems.
 pub(crate) fn is_git(name: &str) -> bool {
     if name.is_ascii() && !name.starts_with(['.', 'g', 'G']) {
         return false;

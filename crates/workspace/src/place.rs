@@ -243,7 +243,7 @@ impl Place {
         Ok(rustix::fs::openat(&self.folder, &self.name, flags, mode)?)
     }
 
-    /// Adds a hard link beside this place to a file staged beside another one.
+    /// Adds, beside this place, a hard link to the file that is staged beside `other`.
     pub(crate) fn stage_link(&self, temp: &str, other: &Self, staged: &str) -> io::Result<()> {
         Ok(rustix::fs::linkat(&other.folder, staged, &self.folder, temp, AtFlags::empty())?)
     }
@@ -256,8 +256,8 @@ impl Place {
         }
     }
 
-    /// Same as [`Place::swap`] with plain renames. A crash may leave a second name of the old
-    /// file, which [`Place::finish_swap`] resolves.
+    /// Same as [`Place::swap`] with plain renames. A crash may leave a second name of the old file;
+    /// [`Place::finish_swap`] resolves that.
     fn swap_in_steps(&self, temp: &str) -> io::Result<()> {
         let old = old(temp);
         self.remove(&*old)?;
@@ -357,7 +357,7 @@ impl Workspace {
     /// as safe, but slower. Creates and removes two files in the root to find out.
     ///
     /// # Errors
-    /// If these cannot be written.
+    /// If the two files cannot be written.
     pub fn can_exchange(&self) -> io::Result<bool> {
         let name = |n| format!(".agent-{}-probe{n}.tmp", std::process::id());
         let path = CleanPath::new(name(1));

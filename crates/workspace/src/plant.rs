@@ -36,8 +36,8 @@ impl Workspace {
         }
     }
 
-    /// Sets files to the given states, whatever they are now: all of them or none. `None` removes a
-    /// file.
+    /// Sets files to the given states, whatever their current states are: all of them or none.
+    /// `None` removes a file.
     ///
     /// # Errors
     /// Same as [`Workspace::commit`].
@@ -64,7 +64,7 @@ impl Workspace {
 }
 
 impl CleanPath {
-    /// Whether the path could be git's on any system that may hold a copy of the repository.
+    /// Whether the path could belong to git on any system that may hold a copy of the repository.
     #[must_use]
     pub fn is_gits(&self) -> bool {
         self.as_str().split('/').any(is_git)

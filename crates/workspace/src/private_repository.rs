@@ -16,8 +16,8 @@ use crate::{
     index::Index,
 };
 
-/// The user's settings that affect how files become blobs. With different ones, every file might
-/// appear changed.
+/// The user's settings that affect how files become blobs. If the private repository had different
+/// settings, every file might appear changed.
 const KEPT: &str = "^core\\.(autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
 
 /// The file in the private repository that marks its index as complete.
@@ -34,8 +34,8 @@ pub(crate) struct PrivateRepository {
     folder: PathBuf,
     /// The user's object folder.
     objects: Option<PathBuf>,
-    /// An empty tree to take attributes from, if a `.gitattributes` is a pipe, on which git would
-    /// block.
+    /// The hash of an empty tree from which git takes attributes. Set only if a `.gitattributes` is
+    /// a pipe, on which git would block.
     attributes: OnceLock<String>,
 }
 
@@ -63,8 +63,9 @@ impl PrivateRepository {
         fs::write(self.folder.join(COMPLETE), "")
     }
 
-    /// Adds the excluded paths that earlier processes of the session stored, and stores them all. A
-    /// process that resumes the session cannot find them through its open files.
+    /// Adds to `own` the excluded paths that earlier processes of the session stored, then stores
+    /// all paths in `own`. A process that resumes the session cannot find the earlier paths through
+    /// its open files.
     pub(crate) fn keep_own(&self, own: &mut Own) -> io::Result<()> {
         let kept = fs::read(self.folder.join(OWN)).unwrap_or_default();
         let kept = kept.split(|b| *b == 0).filter(|path| !path.is_empty());
@@ -93,7 +94,7 @@ impl PrivateRepository {
         read()?.ok_or_else(|| io::Error::other("git's index cannot be read"))
     }
 
-    /// The root's path in the repository, which starts every path in an index.
+    /// The root's path in the repository. Every path in an index starts with it.
     pub(crate) fn within(&self) -> &Path {
         self.root.strip_prefix(&self.top).unwrap_or(Path::new(""))
     }
@@ -177,7 +178,7 @@ fn in_list(folder: &Path) -> OsString {
     OsString::from_vec(quoted)
 }
 
-/// Reads the user's settings of [`KEPT`].
+/// Reads those of the user's settings that [`KEPT`] matches.
 fn settings(root: &Path) -> io::Result<Vec<(String, String)>> {
     let mut query = git::git(root);
     query.args(["config", "-z", "--includes", "--get-regexp", KEPT]);

@@ -82,7 +82,8 @@ fn put(place: &Place, temp: &str, replaces: bool) -> io::Result<()> {
     if replaces { place.swap(temp) } else { place.move_in(temp) }
 }
 
-/// Returns the state of a file. The outer `None` means neither a file nor nothing.
+/// Returns the state of a file. The outer `None` means that something other than a file exists
+/// there.
 fn state(place: &Place, name: impl rustix::path::Arg + Copy) -> io::Result<Option<Option<State>>> {
     Ok(match place.find_as(name, REPLACE_LIMIT)? {
         Found::File(image, _) => Some(Some(State::of(&image))),

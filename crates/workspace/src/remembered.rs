@@ -1,5 +1,5 @@
-//! Reconstructs the tree in which a session started from the session's state folder and the current
-//! tree. Changes neither.
+//! Reconstructs, from a session's state folder and the current tree, the tree in which the session
+//! started. Changes neither.
 
 use std::{
     collections::BTreeMap,

@@ -50,8 +50,8 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) dir: Dir,
     pub(crate) store: Option<Store>,
-    /// Folders that are never written, by device and inode, and their owners: git's and the agent's
-    /// own.
+    /// Folders that are never written, by device and inode, each with its owner: git or the agent
+    /// itself.
     pub(crate) guarded: Vec<((u64, u64), &'static str)>,
     seen: Mutex<HashMap<CleanPath, Digest>>,
     pub(crate) writing: Mutex<()>,
@@ -65,7 +65,7 @@ pub(crate) struct Inner {
     pub(crate) upper: OnceLock<PathBuf>,
     /// The lower layer for the first scan, if the upper one was empty.
     pub(crate) lower: Mutex<Option<OwnedFd>>,
-    /// Folders that are watched since the baseline was taken.
+    /// The folders that have been watched since the baseline was taken.
     pub(crate) events: OnceLock<Arc<Events>>,
     /// The folder of which this one is a replica.
     pub(crate) original: Option<PathBuf>,
@@ -140,9 +140,9 @@ impl Workspace {
     }
 
     /// Declares the root an overlay with this upper layer. Later scans skip folders that are not in
-    /// it. If the upper layer is still empty, pass the lower one too, so that the first baseline
-    /// scans it directly: every file seen through an overlay takes memory until it is unmounted.
-    /// The upper layer can be set once.
+    /// the upper layer. If the upper layer is still empty, pass the lower one too, so that the
+    /// first baseline scans it directly: every file seen through an overlay takes memory until the
+    /// overlay is unmounted. The upper layer can be set once.
     pub fn overlays(&self, upper: &Path, lower: Option<OwnedFd>) {
         let _ = self.0.upper.set(upper.to_owned());
         *lock(&self.0.lower) = lower;
@@ -159,7 +159,8 @@ impl Workspace {
         lock(&self.0.seen).insert(path.clone(), Digest::of(bytes));
     }
 
-    /// Returns the content that the model last saw of a file; `None` if it has not read it.
+    /// Returns the content that the model last saw of a file; `None` if the model has not seen the
+    /// file.
     #[must_use]
     pub fn seen(&self, path: &CleanPath) -> Option<Digest> {
         lock(&self.0.seen).get(path).copied()

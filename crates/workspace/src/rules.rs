@@ -1,5 +1,6 @@
-//! Decides what is ignored: by `.ignore`, `.gitignore`, `.git/info/exclude` and the user's own
-//! list, in this order. The list nearest to a file wins.
+//! Decides what is ignored, by four kinds of lists: `.ignore`, `.gitignore`, `.git/info/exclude`
+//! and the user's global list. A kind named earlier takes precedence over one named later. Within a
+//! kind, the list nearest to the file wins.
 //!
 //! The walker does not read these lists itself, because it would hang on a pipe and read a device
 //! until memory is full. Like git, this follows no symbolic links.
@@ -46,7 +47,7 @@ pub(crate) struct Folder {
 }
 
 impl Rules {
-    /// `users` says whether to use the user's own list.
+    /// `users` says whether to use the user's global list.
     pub(crate) fn new(top: &Path, dot_ignore: bool, users: bool) -> Self {
         let user = if users { GitignoreBuilder::new(top).build_global().0 } else { Gitignore::empty() };
         Self { top: top.to_owned(), dot_ignore, user, folders: Mutex::default() }
@@ -94,7 +95,8 @@ impl Rules {
         folder
     }
 
-    /// Reads the lists of a folder. `above` are those of its parent, which are read if not given.
+    /// Reads the lists of a folder. `above` holds the lists of its parent folder, which are read if
+    /// not given.
     pub(crate) fn folder_in(&self, path: &Path, above: Option<Arc<Folder>>) -> Arc<Folder> {
         let in_tree = || path.parent().filter(|_| path != self.top && path.starts_with(&self.top));
         let list = |from: &Path| list(path, from);

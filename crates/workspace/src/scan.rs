@@ -1,7 +1,8 @@
 //! Scans the work tree for files that differ from what is known of them.
 //!
 //! An unchanged file costs one `stat`. Ignored files and folders cost only reading their names. A
-//! folder without changes costs nothing where the overlay or the kernel tells which ones changed.
+//! folder without changes costs nothing where the overlay or the kernel tells which folders
+//! changed.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -77,8 +78,8 @@ pub(crate) enum Extent<'a> {
     /// The whole tree, read through this folder: the lower layer of an overlay without changes.
     Lower(BorrowedFd<'a>),
     /// Only folders with changes: those in the overlay's upper layer, else the touched ones if they
-    /// are known. Correct if what is known was learned after the overlay was mounted, and since
-    /// when folders count as touched.
+    /// are known. Correct only if everything known of the tree was learned after the overlay was
+    /// mounted, or after the recording of touched folders began.
     Changes(Option<&'a Touched>),
 }
 
@@ -287,7 +288,7 @@ enum Source<'a> {
 }
 
 impl Source<'_> {
-    /// Whether it would report a change in this folder.
+    /// Whether this source would report a change in the folder.
     fn tells_of(self, folder: &Path) -> bool {
         match self {
             Self::Upper(_) => true,

@@ -1,5 +1,5 @@
 //! A snapshot of the work tree: the metadata of each file and where its content is, so that a
-//! command's changes can be recorded with the content before.
+//! command's changes can be recorded together with the previous contents.
 //!
 //! Contents that git has are not copied. All others are written once into an unnamed file in the
 //! state folder, which the system deletes when the process ends.
@@ -23,7 +23,8 @@ use crate::{
     tracked,
 };
 
-/// The most bytes that a process keeps, of contents that git does not have and of changed files.
+/// The maximum number of bytes that a process keeps: contents that git does not have, and changed
+/// files.
 const KEEP_LIMIT: u64 = 4 << 30;
 /// A second write within this time may leave the same metadata: file system clocks tick every 10 ms
 /// at worst.
@@ -174,7 +175,7 @@ impl Snapshot {
         }
     }
 
-    /// Reads a file and keeps its content, unless it is the known one. Returns `None` if the file
+    /// Reads a file and keeps its content, unless that is already known. Returns `None` if the file
     /// is gone or protected.
     fn read(
         &mut self,

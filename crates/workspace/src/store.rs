@@ -154,8 +154,8 @@ impl Store {
             File::open(self.dir.join("commits"))?.sync_all()
         })();
         if written.is_err() {
-            // Free the space in case the disk is full. Harmless if it stays: the commit is not
-            // done.
+            // Free the space in case the disk is full. If this fails, the files do no harm, because
+            // the commit is not marked as done.
             let _ = self.forget(id);
         }
         written.map(|()| id)
@@ -176,8 +176,8 @@ impl Store {
         self.commit_dir(id).join("done").exists()
     }
 
-    /// Returns the record of a commit; `None` if a crash came before it was complete, and so before
-    /// any change.
+    /// Returns the record of a commit; `None` if a crash came before the record was complete, which
+    /// is before any change.
     pub(crate) fn record(&self, id: u64) -> io::Result<Option<Record>> {
         match fs::read(self.commit_dir(id).join("record.json")) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
@@ -215,7 +215,7 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct Images {
     path: PathBuf,
-    /// Offset and size of each.
+    /// The offset and size of each content.
     places: HashMap<Digest, (u64, u64)>,
 }
 

@@ -1,4 +1,5 @@
-//! Recovers the former content of tracked files from git's blobs, so that they need not be copied.
+//! Recovers the former content of tracked files from git's blobs, so that the files need not be
+//! copied.
 //!
 //! Git may convert contents on checkout. [`converted`] finds files for which this is more than a
 //! change of line endings; [`as_it_was`] handles line endings.

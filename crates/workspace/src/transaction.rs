@@ -30,7 +30,7 @@ pub(crate) struct Step {
     pub(crate) before: Option<FileImage>,
     pub(crate) stamp: Option<Stamp>,
     pub(crate) after: Option<FileImage>,
-    /// The file, by device and inode, whose other hard links have to point to the new file.
+    /// The device and inode of the old file, if its other hard links have to point to the new file.
     pub(crate) links_of: Option<(u64, u64)>,
     /// The file whose owner and attributes the new one gets.
     pub(crate) like: CleanPath,
@@ -48,7 +48,8 @@ pub(crate) struct CommitInfo {
 }
 
 impl Workspace {
-    /// Starts a step from the current state of a file. Unless `after` is set, the step removes it.
+    /// Starts a step from the current state of a file. Unless `after` is set, the step removes the
+    /// file.
     pub(crate) fn step(&self, path: &CleanPath) -> Result<Step, CommitError> {
         let system = |source| CommitError::System { path: path.clone(), source };
         let found = match self.place(path, None)? {
@@ -82,8 +83,8 @@ impl Workspace {
             let outcome = self.swap_all(&steps, &folders, finish);
             if !matches!(outcome, Err(CommitError::Torn { .. })) {
                 for (step, folder) in steps.iter().zip(&folders) {
-                    // These are the old versions after success, the new ones after failure.
-                    // Harmless if they stay.
+                    // The temporary files are the old versions after success and the new versions
+                    // after failure. Harmless if they stay.
                     let _ = self.at(step, *folder).map(|place| place.remove(&step.temp));
                 }
             }
@@ -283,7 +284,7 @@ impl Step {
     }
 }
 
-/// Returns a name, for a file in the same folder, that no project uses.
+/// Returns a name that no project uses, for a temporary file in the same folder.
 fn temporary_name() -> String {
     format!(".agent-{:016x}.tmp", fastrand::u64(..))
 }

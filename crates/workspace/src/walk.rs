@@ -6,8 +6,8 @@ use ignore::{DirEntry, WalkBuilder};
 
 use crate::{CleanPath, Workspace, rules::Rules};
 
-/// Hidden folders to list, because they hold a project's own files. Others hold caches and tools'
-/// state.
+/// Hidden folders to list, because they hold a project's own files. Other hidden folders hold
+/// caches and tools' state.
 const SHOWN: &[&str] =
     &[".github", ".gitlab", ".circleci", ".cargo", ".config", ".devcontainer", ".storybook"];
 

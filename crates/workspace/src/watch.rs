@@ -22,7 +22,7 @@ const EXCLUDE_LIMIT: u64 = 1 << 20;
 
 /// The state of the tree before a command.
 #[derive(Debug)]
-#[must_use = "what the command changes is told by Workspace::watched"]
+#[must_use = "pass it to `Workspace::watched` to record what the command changes"]
 pub struct Watch {
     began: SystemTime,
     inside: bool,
@@ -30,10 +30,10 @@ pub struct Watch {
 }
 
 impl Workspace {
-    /// Takes a snapshot of the tree before a command. Costs one `stat` for each file in a folder
-    /// that changed, or of the whole tree if that is not known, and the reading of files written
-    /// since the last snapshot; for the first one, of files that differ from git's index. Watch
-    /// one command at a time.
+    /// Takes a snapshot of the tree before a command. Costs one `stat` for each file in the folders
+    /// that changed, or in the whole tree if these folders are not known. Reads the files written
+    /// since the last snapshot; the first snapshot reads the files that differ from git's index.
+    /// Watch one command at a time.
     ///
     /// # Errors
     /// If the state folder cannot be written or the tree cannot be read.
@@ -131,7 +131,7 @@ impl Workspace {
     }
 
     /// Whether a file was certainly created after `moment`: false if the file system does not
-    /// record that or its clock has not ticked since.
+    /// record creation times, or if its clock has not ticked since `moment`.
     fn born_after(&self, path: &CleanPath, moment: SystemTime) -> bool {
         let born = fs::symlink_metadata(self.root().join(path)).and_then(|m| m.created());
         born.is_ok_and(|born| born > moment)
@@ -140,8 +140,8 @@ impl Workspace {
 
 type States = (Vec<FileRecord>, Vec<Content>, Vec<CleanPath>);
 
-/// Splits differences into files with known contents, these contents, and files that cannot be
-/// undone.
+/// Splits differences into files with known contents, the contents themselves, and files whose
+/// changes cannot be undone.
 fn states(snapshot: &Snapshot, differences: Vec<Difference>) -> io::Result<States> {
     let (mut files, mut contents, mut left_out) = States::default();
     let unknown = |known: &Option<Known>| known.as_ref().is_some_and(|k| k.content == Content::Unknown);

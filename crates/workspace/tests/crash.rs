@@ -212,7 +212,8 @@ fn the_next_recovery_finishes_a_killed_one_without_atomic_swaps_too() {
     assert!(kill_recoveries(&[(libc::SYS_renameat2, 2), (libc::SYS_renameat2, 3)], old) > 100);
 }
 
-/// Kills a commit after each of these calls, and the recovery at every call. Returns how often.
+/// Kills a commit after each of these calls, and the recovery at every call. Returns the number of
+/// recoveries.
 fn kill_recoveries(cuts: &[(i64, u32)], part: impl Fn(&str, &Path) -> Command) -> u32 {
     let (old, new) = old_and_new();
     let (mut kills, mut wrong) = (0, Vec::new());
@@ -253,7 +254,8 @@ fn recovers() {
     drop(own);
 }
 
-/// Returns the tree to work on. Creates one if the test runs by itself, which must succeed.
+/// Returns the tree to work on. Creates one if the test runs by itself, because the test must
+/// succeed then too.
 fn in_place() -> (Option<TempDir>, PathBuf) {
     match env::var_os(PLACE) {
         Some(place) => (None, place.into()),

@@ -1,4 +1,4 @@
-//! What the kernel reports about folders replaces full scans, and makes no difference to the result.
+//! The kernel's reports about folders replace full scans and do not change the result.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 

@@ -131,7 +131,7 @@ fn flags_that_hide_changes_from_git_hide_none_from_a_diff() {
     for mark in ["--assume-unchanged", "--skip-worktree"] {
         let (outer, root) = repository(&[]);
         git(&root, &["update-index", mark, "src/part7/a.txt"]);
-        // Part of the baseline, because it changes before.
+        // This change is part of the baseline, because it is made before the baseline is taken.
         fs::write(root.join("src/part7/a.txt"), "mine\n").unwrap();
         assert_eq!(changes(outer.path(), &root).0, expected(), "{mark}");
         let patch = Baseline::open(&root, &outer.path().join("state")).unwrap().diff().unwrap().patch;

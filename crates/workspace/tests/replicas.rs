@@ -122,7 +122,8 @@ fn files_whose_content_is_lost_are_listed() {
     let (root, state) = (folder.path().join("repo"), folder.path().join("state"));
     fs::create_dir(&root).unwrap();
     fs::write(root.join("a"), "before\n").unwrap();
-    // The baseline keeps a copy of a file as new as the index, so this one must be older.
+    // The baseline keeps a copy of any file that is as new as the index, so this file must be
+    // older.
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
     fs::File::options().write(true).open(root.join("a")).unwrap().set_modified(long_ago).unwrap();
     git(&root, &["init", "-q"]);

@@ -1,5 +1,5 @@
-//! Commands' changes are recorded byte for byte, even where git converts contents, and nothing
-//! else.
+//! Exactly the changes that commands make are recorded, byte for byte, even where git converts
+//! contents.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 

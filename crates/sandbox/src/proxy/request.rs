@@ -8,7 +8,7 @@ use crate::hosts::Target;
 /// The longest head in bytes.
 pub(crate) const MAX_HEAD: usize = 32 << 10;
 
-/// The most fields in a head.
+/// The maximum number of fields in a head.
 const MAX_FIELDS: usize = 100;
 
 /// A parsed request.
@@ -35,7 +35,7 @@ pub(crate) fn end_of_head(bytes: &[u8]) -> Option<usize> {
 /// Parses a head.
 ///
 /// # Errors
-/// What is wrong with it, for the author of the client.
+/// Says what is wrong with the head, for the author of the client.
 pub(crate) fn parse(head: &[u8]) -> Result<Request, &'static str> {
     let head = std::str::from_utf8(head).map_err(|_| "the request is not valid UTF-8")?;
     let head = head.strip_suffix("\r\n\r\n").ok_or("the request is incomplete")?;

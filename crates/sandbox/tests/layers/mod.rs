@@ -15,7 +15,7 @@ use workspace::Workspace;
 
 use crate::support;
 
-/// Tells the restarted test which directories to ask about.
+/// Tells the restarted test which directories to probe.
 pub(crate) const ASK: &str = "OVERLAY_TEST_ROOT";
 pub(crate) const ASK_DIR: &str = "OVERLAY_TEST_DIR";
 
@@ -157,8 +157,8 @@ impl Setting {
         (output != "yes").then_some(output)
     }
 
-    /// Whether overlays are unavailable here. Checks that this is true: entering one fails, and the
-    /// copy that replaces it can be made.
+    /// Whether overlays are unavailable here. Checks that this is true: entering an overlay fails,
+    /// and a copy can be made instead.
     pub(crate) fn refused(&self) -> bool {
         let Some(output) = self.probe() else { return false };
         let tried = self.in_overlay(&self.root(), "/bin/true").output().unwrap();

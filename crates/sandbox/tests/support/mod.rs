@@ -65,8 +65,8 @@ pub(crate) const LAUNCHER: &str = "SANDBOX_TEST_LAUNCHER";
 /// The path of another directory for work trees, for the same reason.
 pub(crate) const PLACE: &str = "SANDBOX_TEST_PLACE";
 
-/// The build directory, if that is suitable: not below `/tmp` and similar, which commands have of
-/// their own, and, for root, accessible to an ordinary user.
+/// The build directory, if it is suitable. It must not be below `/tmp` or a similar directory of
+/// which commands have their own, and, for root, it must be accessible to an ordinary user.
 pub(crate) fn place() -> PathBuf {
     if let Some(place) = std::env::var_os(PLACE) {
         return place.into();

@@ -10,7 +10,7 @@ use super::{Source, indent};
 pub(super) struct Format {
     /// The line ending, `\n` or `\r\n`; empty if everything is on one line.
     newline: &'static str,
-    /// The space after `:`, and after `,` on one line.
+    /// The space after `:`, and after `,` if the next item is on the same line.
     blank: &'static str,
     /// Indentation of the closing bracket of the cell array.
     outer: String,
@@ -91,7 +91,8 @@ impl Format {
         format!("{{{newline}{field}{}{newline}{inner}}}", fields.join(&format!(",{newline}{field}")))
     }
 
-    /// The JSON of a source in the style of the old one. Lines that were there keep their spelling.
+    /// The JSON of a source in the style of the old one. Lines that existed before keep their
+    /// spelling.
     pub(super) fn source(&self, old: &str, source: &str, indent: &str) -> String {
         match serde_json::from_str::<Source>(old) {
             Ok(Source::Whole(_)) => return self.literal(source),

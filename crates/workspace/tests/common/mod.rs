@@ -42,7 +42,7 @@ impl Setting {
         Self { outer, ws, state }
     }
 
-    /// Copies it, as a dry run does. The copy has its own state folder.
+    /// Copies the repository, as a dry run does. The copy has its own state folder.
     pub(crate) fn dry_run(&self) -> Self {
         let outer = tempfile::tempdir().unwrap();
         let root = outer.path().join("copy");
