@@ -29,7 +29,7 @@ pub(crate) fn resolve<'h>(
     Ok(out)
 }
 
-/// Returns what a hunk means, if that is not what it says.
+/// Returns the hunk that was meant, if it differs from the one that was written.
 pub(crate) fn resolve_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Option<Hunk>, Refusal> {
     match dialect {
         _ if hunk.everywhere => replace_everywhere(index, hunk),
@@ -135,8 +135,8 @@ fn balanced(search: &[u8], replace: &[u8]) -> bool {
     dividers(search) > 0 && dividers(search) == dividers(replace)
 }
 
-/// Returns whether each `=======` line of a replacement underlines a heading of its length, or is
-/// inside a git conflict.
+/// Returns whether each `=======` line of a replacement underlines a heading of about the same
+/// length, or is inside a git conflict.
 fn dividers_are_content(replace: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(replace) else { return false };
     let (mut above, mut conflict) = ("", false);
