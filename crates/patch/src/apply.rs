@@ -26,7 +26,7 @@ pub struct Applied {
     pub summary: ApplySummary,
 }
 
-/// How a patch matched, and its size.
+/// How a patch matched, and how many lines it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplySummary {
     /// The loosest rung of the ladder that a hunk needed.
@@ -206,9 +206,9 @@ fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     Ok(Applied::new(None, Rung::Named, (0, index.lines.len()), vec![1]))
 }
 
-/// Applies the hunks one after another, each to the result of the one before, for models that edit
-/// text they have just written. The hunks of a unified diff never have this meaning. Returns `None`
-/// unless each hunk has exactly one match and all of its context is right.
+/// Applies the hunks one after another, each to the result of the one before. Some models edit text
+/// that an earlier hunk has added, but never in a unified diff. Returns `None` unless each hunk has
+/// exactly one match and all of its context is right.
 fn in_sequence(original: &[u8], patch: &FilePatch) -> Option<Applied> {
     if patch.dialect == Dialect::Unified {
         return None;

@@ -145,7 +145,7 @@ fn readings(lines: &[&str]) -> Vec<(String, String)> {
     let of = |wanted: fn(usize) -> bool| -> Vec<usize> {
         dividers.iter().copied().filter(|j| wanted(length(j))).collect()
     };
-    // The standard divider has seven characters. If there is one, other lengths are text.
+    // The standard divider has seven characters. If there is one, lines of other lengths are text.
     let likely = [of(|n| n == 7), of(|n| n >= 5), dividers.clone()].into_iter().find(|some| !some.is_empty());
     let text = |range: &[&str]| range.iter().map(|line| format!("{}\n", unescaped(line))).collect::<String>();
     let pair = |divider: usize| (text(&lines[..divider]), text(&lines[divider + 1..]));

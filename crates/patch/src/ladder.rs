@@ -95,7 +95,7 @@ const MAX_COMPARED: usize = 10_000_000;
 #[derive(Debug)]
 pub(crate) struct TooMany(pub(crate) usize);
 
-/// Returns the matches on the strictest rung that has any, in order. Pasted line numbers and
+/// Returns, in order, the matches on the strictest rung that has any. Pasted line numbers and
 /// slightly wrong context are not considered.
 pub(crate) fn fits(index: &Index<'_>, body: &Body<'_>) -> Result<Vec<Fit>, TooMany> {
     let old: Vec<&[u8]> = old(body);

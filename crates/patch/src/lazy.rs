@@ -23,7 +23,7 @@ use comment::Text;
 pub(crate) enum Claim {
     /// Something is omitted here.
     Omitted,
-    /// Existing code stays here. A new file has none.
+    /// Existing code stays here. A new file has no existing code.
     Existing,
 }
 

@@ -26,9 +26,9 @@
 //! line divides a block ([`Hunk::readings`]), what a line of dots on both sides of a block stands
 //! for, and whether context lines lost their first column.
 //!
-//! All hunks match against the original file. If one matches nowhere, they are applied one after
-//! another, each to the result of the one before. The hunks of a unified diff are never applied
-//! this way.
+//! All hunks match against the original file. If a hunk matches nowhere, the hunks are applied one
+//! after another, each to the result of the one before. The hunks of a unified diff are never
+//! applied this way.
 //!
 //! A new line that stands for omitted code (`# ... existing code ...`) is refused in every dialect
 //! ([`RefusalKind::Placeholder`]).

@@ -205,7 +205,8 @@ fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Optio
     named(&short).map(|fit| Found::Lines(vec![fit], short, None))
 }
 
-/// Returns where the pasted line numbers place a hunk, if it matches there up to indentation.
+/// Returns where the pasted line numbers place a hunk, if it matches there when indentation is
+/// ignored.
 fn numbered_place(index: &Index<'_>, body: &Body<'_>, first: usize) -> Option<usize> {
     let at = first.checked_sub(1)?;
     let old = old(body);

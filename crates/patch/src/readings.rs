@@ -234,9 +234,9 @@ fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
     (earliest == latest).then_some(earliest)
 }
 
-/// Restores the first column of context lines that match the file only with the space that was read
-/// as their mark. Changed lines have marks and stay as they are, whereas shifting the indentation
-/// would move them too.
+/// Restores the first column of context lines whose first space was read as their mark although it
+/// is part of the text. Changed lines have real marks and stay as they are; shifting the
+/// indentation of the whole hunk would move them too.
 fn restore_first_column(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     let may_lack_column =
         |line: &Line| line.mark == Mark::Keep && line.marked && !line.text.trim_ascii().is_empty();

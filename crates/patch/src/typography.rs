@@ -1,8 +1,8 @@
 //! Adapts the typography and spacing of added lines when patch and file write the same lines
 //! differently.
 //!
-//! What an added line shares with the line it replaces is copied from the file. Other characters
-//! change the way they do in the old lines.
+//! What an added line shares with the line it replaces is copied from the file. The other
+//! characters are converted as in the old lines.
 
 use std::collections::BTreeMap;
 

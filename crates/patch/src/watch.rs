@@ -45,7 +45,7 @@ pub enum PathState {
     File(Vec<u8>),
     /// Nothing; a file can be created.
     Nothing,
-    /// Something that a patch cannot change; checked when the patch is complete.
+    /// Something that can be judged only when the patch is complete.
     Unknown,
     /// A path that may not be written, and why.
     Refused(String),

@@ -10,7 +10,7 @@ use crate::{
     write::{Draft, landmark},
 };
 
-/// Strips everything from a line that a deformation may have changed: whitespace, typography, a
+/// Strips from a line everything that a deformation may have changed: whitespace, typography, a
 /// pasted line number.
 pub(crate) fn fold(text: &str) -> String {
     let text = unnumbered(text.trim()).unwrap_or(text);

@@ -6,7 +6,7 @@ use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
 };
 
-/// A file system that lacks something.
+/// A kind of file system that lacks some features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Old {
     /// No renames with flags, like NFS.

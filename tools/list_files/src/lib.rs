@@ -77,7 +77,7 @@ impl TypedTool for ListFiles {
         }
         for (line, count) in fold(&files, start) {
             text += "\n";
-            // A newline in a name must not look like another file.
+            // A name with a newline must not look like two files.
             text.extend(line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
             if let Some(count) = count {
                 text += &format!("/ ({count} files)");
