@@ -1,7 +1,8 @@
-//! Reads arbitrary bytes as a GGUF header: it never panics, and the accepted sizes fit the file.
+//! Reads arbitrary bytes as a GGUF header: the parser never panics, and the accepted sizes fit the
+//! file.
 //!
-//! The first byte says how many kB the file is larger than the following bytes, so that tensors can
-//! be larger than an input.
+//! The first byte says by how many KiB the file is larger than the bytes that follow, so that
+//! tensors can be larger than an input.
 #![no_main]
 
 use std::io::{BufReader, Cursor};

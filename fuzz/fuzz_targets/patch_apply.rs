@@ -1,8 +1,8 @@
 //! Generated cases of `patch_corpus`: patches that must apply do, and all others apply correctly or
 //! are refused. Line endings are left to the corpus tests, because they are ambiguous in about ten
-//! of a million patches. Then part of the patch is damaged, and the engine must not panic.
+//! patches per million. Then part of the patch is damaged, and the engine must not panic.
 //!
-//! The first eight bytes select the case. Each three bytes after them are a position in the patch
+//! The first eight bytes select the case. Every three bytes after them are a position in the patch
 //! and a kind of damage.
 #![no_main]
 

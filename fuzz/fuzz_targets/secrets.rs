@@ -1,5 +1,6 @@
 //! Any bytes: masking does not panic, is idempotent, keeps the number of lines, and can be undone
-//! with the text alone. Masking a stream gives the same result as masking the whole text.
+//! by an instance that has read only the original text. Masking a stream gives the same result as
+//! masking the whole text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

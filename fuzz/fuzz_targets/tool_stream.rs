@@ -1,5 +1,5 @@
-//! Any bytes, in any chunks: the parser does not panic, emits the same events, and never retracts
-//! one. The first byte selects the chunk size and the options.
+//! Any bytes, in any chunks: the parser does not panic, emits the same events for every chunk size,
+//! and never retracts an event. The first byte selects the chunk size and the options.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,8 +1,8 @@
 //! Detects an answer that consists of prose and one complete patch at its end.
 //!
 //! The check is strict because the caller applies the patch without an explicit tool call. It
-//! rejects a patch that may have been cut off, one that more prose follows, and one that changes a
-//! file in two places with prose between them, which may be two alternatives.
+//! rejects a patch that may have been cut off, a patch followed by more prose, and a patch that
+//! changes one file in two places with prose between them, since these may be two alternatives.
 
 use std::collections::HashSet;
 
@@ -13,8 +13,9 @@ use crate::{
     parse, unified,
 };
 
-/// Returns the patch that ends an answer, as text and parsed: an envelope, a unified diff or SEARCH/REPLACE blocks,
-/// complete and followed by at most a closing fence.
+/// Returns the patch at the end of an answer, both as text and parsed. The patch is an envelope, a
+/// unified diff or SEARCH/REPLACE blocks; it must be complete and followed by at most a closing
+/// fence.
 ///
 /// Returns `None` for anything else, and for a patch without a clear end: an envelope without
 /// `*** End Patch`, a block without `>>>>>>> REPLACE`, an open fence, or an unfenced diff whose
@@ -61,8 +62,8 @@ struct Piece {
     to: usize,
 }
 
-/// Finds the patches or blocks of an answer that ends with one. Returns `None` if one of them, or a
-/// fence, is not closed.
+/// Finds the patches or blocks of an answer that ends with one. Returns `None` if a patch, a block
+/// or a fence is not closed.
 fn pieces(lines: &[&str]) -> Option<Vec<Piece>> {
     let mut out: Vec<Piece> = Vec::new();
     let mut fence: Option<Fence> = None;
@@ -113,7 +114,8 @@ fn pieces(lines: &[&str]) -> Option<Vec<Piece>> {
     (tail && fence.is_none() && !out.is_empty()).then_some(out)
 }
 
-/// Returns the line above a block that names its file, skipping fences and blank lines.
+/// Returns the index of the line that names a block's file: the nearest line above the block that
+/// is neither blank nor a fence. Returns `block` if there is none.
 fn path_line(lines: &[&str], before: &[Piece], block: usize) -> usize {
     let after = before.last().map_or(0, |piece| piece.to);
     let layout = |line: &str| line.trim().is_empty() || Fence::opens(line).is_some();

@@ -12,8 +12,8 @@ use crate::{
     splice, units,
 };
 
-/// Returns whether the lines that a hunk only adds are already there. If some context differs,
-/// compare the added lines alone; otherwise compare the whole hunk.
+/// Returns whether purely added lines of a hunk are already in the file. If some context differs,
+/// only the added lines are compared; otherwise the whole hunk is.
 pub(crate) fn at_fit(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     if fit.rung == Rung::Context {
         splice::already_added(index, body, fit)
@@ -22,8 +22,8 @@ pub(crate) fn at_fit(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     }
 }
 
-/// Returns whether the lines added at the edge of a hunk already follow or precede its old lines,
-/// so that applying it again would duplicate them.
+/// Returns whether the lines added at the edge of a hunk already follow or precede its old lines.
+/// If they do, applying the hunk again would duplicate them.
 pub(crate) fn at_line(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
     let leading = body.iter().take_while(|(m, _)| *m == Mark::Add).count();
     let trailing = body.iter().rev().take_while(|(m, _)| *m == Mark::Add).count();

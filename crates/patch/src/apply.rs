@@ -26,7 +26,7 @@ pub struct Applied {
     pub summary: ApplySummary,
 }
 
-/// How a patch matched, and its size.
+/// How a patch matched, and how many lines it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplySummary {
     /// The loosest rung of the ladder that a hunk needed.
@@ -126,7 +126,8 @@ fn replacement(index: &Index<'_>, range: &Range<usize>, hunk: &Hunk) -> Vec<u8> 
 /// ending of the line above. `from` is the byte where the match starts.
 fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec<u8> {
     let line = index.lines.line_at(from);
-    // The search text starts with a newline that matched the second half of `\r\n`; the `\r` stays.
+    // Whether the search text starts with a newline that matched the second half of `\r\n`. If so,
+    // the `\r` stays.
     let halved = index.lines.bytes[..from].ends_with(b"\r");
     let own = |line: usize| index.lines.ends.get(line).filter(|end| !end.is_empty()).copied();
     let (mut at, mut removed) = (line, VecDeque::new());
@@ -163,8 +164,8 @@ fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec
     out
 }
 
-/// Gives new content the byte order mark, line endings and final newline of the old content, if
-/// that uses them consistently.
+/// Gives new content the byte order mark, line endings and final newline of the old content, if the
+/// old content uses them consistently.
 fn in_style(original: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
     let Some(original) = original.filter(|t| !t.is_empty()) else { return content.to_vec() };
     let index = Index::of(original);
@@ -205,9 +206,9 @@ fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     Ok(Applied::new(None, Rung::Named, (0, index.lines.len()), vec![1]))
 }
 
-/// Applies the hunks one after another, each to the result of the one before, for models that edit
-/// text they have just written. Diffs never mean this. Returns `None` unless each hunk has exactly
-/// one match and all of its context is right.
+/// Applies the hunks one after another, each to the result of the one before. Some models edit text
+/// that an earlier hunk has added, but never in a unified diff. Returns `None` unless each hunk has
+/// exactly one match and all of its context is right.
 fn in_sequence(original: &[u8], patch: &FilePatch) -> Option<Applied> {
     if patch.dialect == Dialect::Unified {
         return None;

@@ -4,7 +4,7 @@ use similar::{Algorithm, ChangeTag, capture_diff_slices};
 
 use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError, fence::Fence};
 
-/// Minimum number of marker characters when a word follows, or nothing.
+/// Minimum number of marker characters when a word or nothing follows.
 const MIN_MARKER: usize = 3;
 /// Minimum number of marker characters when a path follows.
 const MIN_MARKER_WITH_PATH: usize = 5;
@@ -135,9 +135,9 @@ pub(crate) fn head(lines: &[&str], mut i: usize) -> (Option<usize>, usize) {
     (start.filter(|start| *start > 0), i)
 }
 
-/// Splits a block at each `=======` line that may be the divider, longest search first. Text may
-/// contain such lines (git conflicts, heading underlines), so only the file can tell which one
-/// divides.
+/// Splits a block at each `=======` line that may be the divider. The split with the longest search
+/// text comes first. Text may contain such lines (git conflicts, heading underlines), so only the
+/// file can tell which line is the divider.
 fn readings(lines: &[&str]) -> Vec<(String, String)> {
     let dividers: Vec<usize> =
         (0..lines.len()).filter(|j| marker(lines[*j]) == Some(Marker::Divider)).collect();
@@ -145,14 +145,14 @@ fn readings(lines: &[&str]) -> Vec<(String, String)> {
     let of = |wanted: fn(usize) -> bool| -> Vec<usize> {
         dividers.iter().copied().filter(|j| wanted(length(j))).collect()
     };
-    // The standard divider has seven characters. If there is one, other lengths are text.
+    // The standard divider has seven characters. If there is one, lines of other lengths are text.
     let likely = [of(|n| n == 7), of(|n| n >= 5), dividers.clone()].into_iter().find(|some| !some.is_empty());
     let text = |range: &[&str]| range.iter().map(|line| format!("{}\n", unescaped(line))).collect::<String>();
     let pair = |divider: usize| (text(&lines[..divider]), text(&lines[divider + 1..]));
     likely.unwrap_or_default().into_iter().rev().map(pair).collect()
 }
 
-/// Roo escapes a text line that looks like a marker with a backslash.
+/// Removes the backslash that Roo puts before a text line that looks like a marker.
 pub(crate) fn unescaped(line: &str) -> &str {
     let marker = |line: &str| {
         ["<<<<<<<", "=======", ">>>>>>>", "-------", ":start_line:"].iter().any(|m| line.starts_with(m))
@@ -198,8 +198,8 @@ fn path_in(line: &str) -> Option<String> {
     if let Some((_, rest)) = line.split_once('>').filter(|_| line.starts_with('<')) {
         return rest.split_once("</").map(|(path, _)| path.trim().to_owned());
     }
-    // A space follows the slashes of a comment. Without it they are part of a path, which must stay
-    // as it is.
+    // A space follows the slashes of a comment. Without that space, the slashes are part of a path,
+    // which must not change.
     let line = line.trim_start_matches('/').strip_prefix(' ').unwrap_or(line);
     let line = without_decoration(line);
     // An item of a numbered list.

@@ -62,8 +62,8 @@ impl<'b> Old<'b> {
                 adjacent[line] = line + 1 < at + removed;
             }
             if removed == 0 {
-                // Purely added lines go between two adjacent lines. If there are two, one of them
-                // may be wrong.
+                // Purely added lines go next to one old line or between two adjacent ones. Of two,
+                // one may be wrong.
                 let between = at > 0 && at < texts.len();
                 if at > 0 {
                     (required[at - 1], flexible[at - 1], adjacent[at - 1]) = (true, between, between);
@@ -93,7 +93,8 @@ impl<'b> Old<'b> {
 pub(crate) struct Alignment {
     /// The file's line for each old line.
     pub(crate) lines: Vec<Option<usize>>,
-    /// The same for required lines only. Alignments that agree on them are the same place.
+    /// Same as `lines`, for required lines only. Alignments that agree on the required lines are
+    /// the same place.
     pub(crate) required: Vec<Option<usize>>,
 }
 

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::{Action, Dialect, FilePatch, ParseError, apply, blocks, envelope, json, shell, tags, unified};
 
-/// Returns the dialect of a text, judged by the first line that is unambiguous; `None` if there is
-/// none. Prose and fences around the patch are ignored.
+/// Returns the dialect of a text, judged by its first unambiguous line, or `None` if it has no such
+/// line. Prose and fences around the patch are ignored.
 #[must_use]
 pub fn detect(text: &str) -> Option<Dialect> {
     let lines: Vec<&str> = text.lines().collect();
@@ -64,8 +64,8 @@ pub fn parse_for(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Parse
     Ok(patches)
 }
 
-/// Removes the common indentation of a patch, as inside a Markdown list. Returns `None` unless
-/// every line has it.
+/// Removes the common indentation of a patch, such as one inside a Markdown list. Returns `None`
+/// unless every line that is not blank has this indentation.
 fn dedented(text: &str) -> Option<String> {
     let starts = ["*** Begin Patch", "diff --git ", "--- ", "<<<<<<< ", "```"];
     let lines: Vec<&str> = text.split_inclusive('\n').collect();

@@ -15,7 +15,7 @@ pub(crate) struct Index<'a> {
     chains: HashMap<u64, Chain, BuildHasherDefault<KeyHasher>>,
     /// For each line the next one with the same key; 0 for the last.
     next: Vec<u32>,
-    /// The keys of the lines without whitespace, computed on first use.
+    /// The keys of the lines with all whitespace removed, computed on first use.
     squeezed: OnceCell<Vec<u64>>,
 }
 
@@ -61,8 +61,8 @@ impl<'a> Index<'a> {
         Self { lines, keys, chains, next, squeezed: OnceCell::new() }
     }
 
-    /// Returns the lines that equal `text`, ignoring differences in whitespace and typography, in
-    /// order.
+    /// Returns, in order, the lines that equal `text`, ignoring differences in whitespace and
+    /// typography.
     pub(crate) fn places_of(&self, text: &[u8]) -> impl Iterator<Item = usize> + '_ {
         let mut at = self.chains.get(&units::key(text)).map(|chain| chain.first as usize);
         std::iter::from_fn(move || {
@@ -81,7 +81,7 @@ impl<'a> Index<'a> {
         self.keys.get(at) == Some(&key)
     }
 
-    /// Returns where these lines occur in a row, ignoring all whitespace, in order.
+    /// Returns, in order, where these lines occur in a row, ignoring all whitespace.
     pub(crate) fn squeezed_runs(&self, old: &[&[u8]]) -> Vec<usize> {
         let wanted: Vec<u64> = old.iter().map(|text| units::squeezed_key(text)).collect();
         let keys = self

@@ -95,7 +95,7 @@ const MAX_COMPARED: usize = 10_000_000;
 #[derive(Debug)]
 pub(crate) struct TooMany(pub(crate) usize);
 
-/// Returns the matches on the strictest rung that has any, in order. Pasted line numbers and
+/// Returns, in order, the matches on the strictest rung that has any. Pasted line numbers and
 /// slightly wrong context are not considered.
 pub(crate) fn fits(index: &Index<'_>, body: &Body<'_>) -> Result<Vec<Fit>, TooMany> {
     let old: Vec<&[u8]> = old(body);
@@ -192,8 +192,8 @@ fn fit<'a>(
 }
 
 /// Returns whether added lines use tabs in a file of spaces (or the reverse), or typographic
-/// characters in a file without them. If the context is wrong too, there is no telling what they
-/// should be.
+/// characters in a file without them. If the context is wrong too, there is no telling which
+/// characters are right.
 fn is_foreign(index: &Index<'_>, body: &Body<'_>) -> bool {
     let by = |blank: u8| move |text: &[u8]| text.first() == Some(&blank) && !text.trim_ascii().is_empty();
     let file = |blank| index.lines.texts.iter().any(|text| by(blank)(text));
@@ -211,9 +211,9 @@ fn shift<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>, body: &Body<'_>)
     indents.shift(body.iter().filter(|(mark, _)| *mark == Mark::Add).map(|(_, text)| *text))
 }
 
-/// Like [`fit`], judged by the changed lines only, because context lines are not rewritten. Either
-/// the removed lines have the file's indentation, or each added line can take the indentation of
-/// the similar line it replaces.
+/// Like [`fit`], judged by the changed lines only, because context lines are not rewritten.
+/// Succeeds if the removed lines have the file's indentation, or if each added line can take the
+/// indentation of the similar line it replaces.
 fn fit_of_changes<'a>(
     pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     body: &Body<'_>,
@@ -236,7 +236,7 @@ fn fit_of_changes<'a>(
 }
 
 /// Strips line numbers pasted from `read_file`. Returns the hunk and the first number; `None`
-/// unless every old line has a number and they are consecutive.
+/// unless every old line has a number and the numbers are consecutive.
 pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
     let (mut first, mut next) = (None, None);
     let mut out = Vec::with_capacity(body.len());
@@ -244,7 +244,7 @@ pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
         match (mark, number(text)) {
             (Mark::Add, Some((_, rest))) => out.push((*mark, rest)),
             (Mark::Add, None) => out.push((*mark, *text)),
-            // An empty line of layout, or one whose number is lost.
+            // An empty line that is layout or that lost its number.
             (Mark::Keep, None) if text.trim_ascii().is_empty() => {
                 next = next.map(|n| n + 1);
                 out.push((*mark, *text));

@@ -3,7 +3,7 @@
 //! In a replacement, `# ... rest of the code remains the same ...` deletes the code it stands for.
 //! [`find`] looks for such lines among the added lines; a line that the file already has is not a
 //! placeholder. A comment is a placeholder only if all of it is about omitted code: every word is
-//! in the tables of [`words`], or an ellipsis surrounds one of their phrases. So
+//! in the tables of [`words`], or the comment has an ellipsis at both ends and few other words. So
 //! `# keep the rest of the buffer` is an ordinary comment, and Python's `...` bodies and
 //! JavaScript's `...rest` are code.
 
@@ -23,7 +23,7 @@ use comment::Text;
 pub(crate) enum Claim {
     /// Something is omitted here.
     Omitted,
-    /// Existing code stays here. A new file has none.
+    /// Existing code stays here. A new file has no existing code.
     Existing,
 }
 
@@ -60,8 +60,8 @@ pub(crate) fn is_prose(path: &str) -> bool {
     Syntax::of(path) == Syntax::Prose
 }
 
-/// Refuses a patch that adds a placeholder, at the first such line. `file` is the file it is
-/// applied to; `complete` is false while the patch streams.
+/// Refuses a patch that adds a placeholder, and names the first such line. `file` is the content of
+/// the file that the patch changes; `complete` is false while the patch streams.
 pub(crate) fn refusal(file: Option<&[u8]>, patch: &FilePatch, complete: bool) -> Option<Refusal> {
     match &patch.action {
         Action::Create(content) | Action::Replace(content) => {

@@ -17,7 +17,7 @@
 //!    converted;
 //! 7. with other typographic characters (curly quotes, dashes, no-break spaces), full-width
 //!    punctuation, composed or decomposed letters, and invisible characters; added lines get the
-//!    file's;
+//!    file's characters;
 //! 8. any of these after removing line numbers pasted from `read_file` (`12|`);
 //! 9. ignoring whitespace within lines, or with up to three context lines that differ slightly, are
 //!    missing or are extra; removed lines must match.
@@ -26,8 +26,9 @@
 //! line divides a block ([`Hunk::readings`]), what a line of dots on both sides of a block stands
 //! for, and whether context lines lost their first column.
 //!
-//! All hunks match against the original file. If one matches nowhere, they are applied one after
-//! another, each to the result of the one before. The hunks of a diff are never meant this way.
+//! All hunks match against the original file. If a hunk matches nowhere, the hunks are applied one
+//! after another, each to the result of the one before. The hunks of a unified diff are never
+//! applied this way.
 //!
 //! A new line that stands for omitted code (`# ... existing code ...`) is refused in every dialect
 //! ([`RefusalKind::Placeholder`]).
@@ -45,7 +46,7 @@
 //!   whole answer.
 //! - `wrapped` strips what models write around a file's text, `lazy` detects placeholders, and
 //!   `readings` resolves ambiguous hunks.
-//! - `apply` applies a patch to one file. `strict` takes diffs that match byte for byte.
+//! - `apply` applies a patch to one file. `strict` handles diffs that match byte for byte.
 //! - `lines`, `body` and `units` define lines and their equality, `index` finds lines in a file,
 //!   `ladder` and `context` match one hunk, `applied` detects changes made before, and `place`
 //!   selects a match for every hunk.

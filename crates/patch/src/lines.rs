@@ -67,7 +67,7 @@ impl<'a> Lines<'a> {
         self.ends.iter().any(|e| *e == b"\r\n") && self.ends.iter().all(|e| *e != b"\n")
     }
 
-    /// Converts the line endings of text from a patch to the file's, if those are consistent.
+    /// Converts the line endings of text from a patch to the file's, if the file's are consistent.
     pub(crate) fn with_endings(&self, text: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(text.len() + 16);
         let crlf = self.all_crlf();
@@ -82,7 +82,8 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Strips the carriage return of a patch with such line endings, and a byte order mark.
+/// Strips a byte order mark, and the carriage return that a line has in a patch with `\r\n`
+/// endings.
 pub(crate) fn bare(text: &[u8]) -> &[u8] {
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     text.strip_prefix(BOM).unwrap_or(text)

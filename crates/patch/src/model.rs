@@ -46,7 +46,7 @@ impl Mark {
 pub struct Line {
     /// Whether the line is kept, removed or added.
     pub mark: Mark,
-    /// The text without its newline, but with a carriage return before that.
+    /// The text without its newline. A carriage return before the newline is kept.
     pub text: Vec<u8>,
     /// `false` after `\ No newline at end of file`.
     pub newline: bool,
@@ -76,7 +76,8 @@ pub struct Hunk {
     pub expected: Option<usize>,
     /// Insert the added lines below this line of the file; 0 is the start of the file.
     pub below: Option<usize>,
-    /// The possible meanings of a hunk that only the file can resolve, most likely first.
+    /// The possible meanings, most likely first, of a hunk that only the file's content can
+    /// resolve.
     pub readings: Vec<Hunk>,
 }
 
@@ -121,8 +122,8 @@ pub struct FilePatch {
     pub hunks: Vec<Hunk>,
     /// Sets or clears the executable bits.
     pub executable: Option<bool>,
-    /// The patch uses `\r\n` throughout, which says nothing about the file it creates. Its content
-    /// here uses `\n`.
+    /// The patch uses `\r\n` throughout, which says nothing about the file it creates. The content
+    /// of the new file is stored here with `\n`.
     pub own_endings: bool,
 }
 
@@ -172,7 +173,8 @@ impl FilePatch {
         self.hunks.iter_mut().for_each(|hunk| hunk.for_each_text(change));
     }
 
-    /// Returns whether the patch only adds lines, so that it can also create the file.
+    /// Returns whether the patch is an update that only adds lines. Such a patch can also create
+    /// the file.
     #[must_use]
     pub fn only_adds(&self) -> bool {
         let adds = |hunk: &Hunk| hunk.lines.iter().all(|line| line.mark == Mark::Add);

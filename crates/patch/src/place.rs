@@ -205,7 +205,8 @@ fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Optio
     named(&short).map(|fit| Found::Lines(vec![fit], short, None))
 }
 
-/// Returns where the pasted line numbers place a hunk, if it matches there up to indentation.
+/// Returns where the pasted line numbers place a hunk, if it matches there when indentation is
+/// ignored.
 fn numbered_place(index: &Index<'_>, body: &Body<'_>, first: usize) -> Option<usize> {
     let at = first.checked_sub(1)?;
     let old = old(body);
@@ -213,7 +214,7 @@ fn numbered_place(index: &Index<'_>, body: &Body<'_>, first: usize) -> Option<us
     here.iter().zip(&old).all(|(here, old)| here.trim_ascii() == old.trim_ascii()).then_some(at)
 }
 
-/// Returns whether the hunk moves a line: it removes it and adds it elsewhere.
+/// Returns whether the hunk moves a line, that is, removes it and adds it elsewhere.
 fn moves(body: &Body<'_>) -> bool {
     let removed = body.iter().filter(|(mark, text)| *mark == Mark::Remove && units::is_distinctive(text));
     let removed: HashSet<&[u8]> = removed.map(|(_, text)| *text).collect();
@@ -294,7 +295,7 @@ fn under(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
     places.all(|p| p == Some(first)).then_some(first)
 }
 
-/// Returns the first line below a header that is not indented deeper.
+/// Returns the first line below a header that is not indented more deeply than the header.
 fn scope_end(index: &Index<'_>, header: usize) -> usize {
     let texts = &index.lines.texts;
     let depth = indent(texts[header]).len();
@@ -302,8 +303,8 @@ fn scope_end(index: &Index<'_>, header: usize) -> usize {
     texts[header + 1..].iter().position(out).map_or(texts.len(), |below| header + 1 + below)
 }
 
-/// Selects the match at the line that the hunk names, shifted like the nearest hunk with a unique
-/// match.
+/// Selects the match at the line that the hunk names, shifted by the same offset as the nearest
+/// hunk with a unique match.
 fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     let offset = |i: usize, choice: Option<usize>| match (&found[i], choice, hunks[i].start) {
         (Found::Lines(fits, ..), Some(c), Some(start)) => Some(fits[c].at as isize + 1 - start as isize),
@@ -322,7 +323,8 @@ fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize
     }
 }
 
-/// Matches hunks with equal old lines one to one, if there are as many of them as matches.
+/// Pairs hunks that have equal old lines with their matches, one to one, if there are as many hunks
+/// as matches.
 fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     for i in 0..found.len() {
         let Found::Lines(fits, body, _) = &found[i] else { continue };
@@ -357,7 +359,8 @@ fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
 }
 
 /// Selects one range from each list so that they are in order, once from the top and once from the
-/// bottom. Returns the ids of both selections, which are the same if there is only one.
+/// bottom. Returns the ids of both selections, which are the same if only one selection is
+/// possible.
 pub(crate) fn earliest_and_latest(lists: &[Vec<(usize, Range<usize>)>]) -> Option<(Vec<usize>, Vec<usize>)> {
     let (mut earliest, mut end) = (Vec::new(), 0);
     for list in lists {

@@ -29,7 +29,7 @@ pub(crate) fn resolve<'h>(
     Ok(out)
 }
 
-/// Returns what a hunk means, if that is not what it says.
+/// Returns the hunk that was meant, if it differs from the one that was written.
 pub(crate) fn resolve_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Option<Hunk>, Refusal> {
     match dialect {
         _ if hunk.everywhere => replace_everywhere(index, hunk),
@@ -135,8 +135,8 @@ fn balanced(search: &[u8], replace: &[u8]) -> bool {
     dividers(search) > 0 && dividers(search) == dividers(replace)
 }
 
-/// Returns whether each `=======` line of a replacement underlines a heading of its length, or is
-/// inside a git conflict.
+/// Returns whether each `=======` line of a replacement underlines a heading of about the same
+/// length, or is inside a git conflict.
 fn dividers_are_content(replace: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(replace) else { return false };
     let (mut above, mut conflict) = ("", false);
@@ -234,9 +234,9 @@ fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
     (earliest == latest).then_some(earliest)
 }
 
-/// Restores the first column of context lines that match the file only with the space that was read
-/// as their mark. Changed lines have marks and stay as they are, whereas shifting the indentation
-/// would move them too.
+/// Restores the first column of context lines whose first space was read as their mark although it
+/// is part of the text. Changed lines have real marks and stay as they are; shifting the
+/// indentation of the whole hunk would move them too.
 fn restore_first_column(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     let may_lack_column =
         |line: &Line| line.mark == Mark::Keep && line.marked && !line.text.trim_ascii().is_empty();

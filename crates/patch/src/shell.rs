@@ -20,7 +20,7 @@ pub(crate) fn heredoc(line: &str) -> Option<Heredoc<'_>> {
     word.starts_with(char::is_alphabetic).then_some(Heredoc { word, strips_tabs })
 }
 
-/// The heredoc that a line opens, unless the line is a mark of a patch.
+/// The heredoc that a line opens, unless the line is a marker of a patch.
 pub(crate) fn opened(line: &str) -> Option<Heredoc<'_>> {
     if line.starts_with("<<") { None } else { heredoc(line) }
 }

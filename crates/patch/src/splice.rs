@@ -21,7 +21,8 @@ use crate::{
 pub(crate) type Splice = (Range<usize>, Vec<u8>);
 
 struct Block<'b> {
-    /// The lines of the file to remove; empty if lines are only added, above its start.
+    /// The lines of the file to remove. If lines are only added, this range is empty, and they go
+    /// above its start.
     removed_range: Range<usize>,
     /// The removed lines as written in the patch.
     removed: Vec<&'b [u8]>,
@@ -42,8 +43,8 @@ fn blocks<'b>(body: &Body<'b>, fit: &Fit) -> Vec<Block<'b>> {
         }
         if !open {
             let here = if fit.lines.is_empty() { Some(fit.at) } else { None };
-            // Insert above the next old line if it has a match, or else below the last one that
-            // does.
+            // Insert above the next old line if it has a match, or else below the last old line
+            // that has one.
             let below = || fit.lines.get(old).copied().flatten();
             let at = here.or_else(below).or(above.map(|a| a + 1)).unwrap_or(fit.at);
             out.push(Block { removed_range: at..at, removed: Vec::new(), added: Vec::new() });
@@ -63,7 +64,7 @@ fn blocks<'b>(body: &Body<'b>, fit: &Fit) -> Vec<Block<'b>> {
     out
 }
 
-/// Returns whether the purely added lines of a block are already there.
+/// Returns whether the purely added lines of some block are already in the file.
 pub(crate) fn already_added(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     let texts = &index.lines.texts;
     let has = |from: Option<usize>, lines: &[&[u8]]| {
@@ -96,8 +97,8 @@ pub(crate) fn splices(index: &Index<'_>, hunk: &Hunk, body: &Body<'_>, fit: &Fit
         .collect()
 }
 
-/// Returns the splice of a block. For the last block of a hunk, `hunk` tells about the final
-/// newline.
+/// Returns the splice of a block. `hunk` is given only for the last block of the hunk, where it
+/// decides about the final newline.
 fn splice(
     file: &Lines<'_>,
     block: &Block<'_>,
@@ -143,8 +144,8 @@ fn splice(
     (range, bytes)
 }
 
-/// Returns whether the hunk is a search and a replacement that both reach the end of the file, so
-/// that it says nothing about the final newline.
+/// Returns whether the hunk is a search and a replacement that both reach the end of the file. Such
+/// a hunk says nothing about the final newline.
 fn keeps_final_newline(hunk: &Hunk) -> bool {
     hunk.text.is_some() && hunk.lines.iter().any(|l| l.mark != Mark::Remove)
 }

@@ -1,4 +1,4 @@
-//! Hands a unified diff that matches byte for byte to `diffy`.
+//! Applies a unified diff that matches byte for byte, with `diffy`.
 //!
 //! diffy ends a hunk when the counts in its header are reached and ignores what follows, so the
 //! headers are rewritten from the actual lines. It also moves hunks to the nearest match, so it is
@@ -6,7 +6,8 @@
 
 use crate::{Hunk, Line, Mark, applied, body::body, index::Index};
 
-/// Returns `None` unless every hunk matches exactly at its line; then the ladder decides.
+/// Returns `None`, and so leaves the decision to the ladder, unless every hunk matches exactly at
+/// its line.
 pub(crate) fn apply(index: &Index<'_>, hunks: &[Hunk]) -> Option<Vec<u8>> {
     let original = index.lines.bytes;
     let starts = line_starts(original);

@@ -15,7 +15,7 @@ pub(crate) fn is_open(line: &str) -> bool {
     PAIRS.iter().any(|(old, _)| opening(line.trim_start(), old).is_some())
 }
 
-/// Reads an opening tag. Returns its line number and the text after it.
+/// Reads an opening tag. Returns the number in its `line` attribute, and the text after the tag.
 fn opening<'a>(text: &'a str, name: &str) -> Option<(Option<usize>, &'a str)> {
     let rest = text.strip_prefix('<')?.strip_prefix(name)?;
     let end = rest.find('>')?;

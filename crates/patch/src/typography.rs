@@ -1,8 +1,8 @@
 //! Adapts the typography and spacing of added lines when patch and file write the same lines
 //! differently.
 //!
-//! What an added line shares with the line it replaces is copied from the file. Other characters
-//! change the way they do in the old lines.
+//! What an added line shares with the line it replaces is copied from the file. The other
+//! characters are converted as in the old lines.
 
 use std::collections::BTreeMap;
 
@@ -80,8 +80,8 @@ impl<'a> Typography<'a> {
         out
     }
 
-    /// Writes a unit that the old lines do not have: in plain characters if the patch adds
-    /// typographic ones to the old lines.
+    /// Writes a unit that the old lines do not have: in plain characters if the patch wrote old
+    /// lines in typographic ones where the file has plain ones.
     fn write_unknown(&self, unit: &Unit<'_>) -> Vec<u8> {
         if self.invented && !unit.raw.is_ascii() && unit.normal.is_ascii() {
             plain(unit.raw).unwrap_or_else(|| unit.raw.to_vec())

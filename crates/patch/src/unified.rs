@@ -2,8 +2,8 @@
 //! numbers and lost prefixes of blank lines.
 //!
 //! The counts of a hunk are trusted only if what follows looks like the end of a hunk. Otherwise
-//! the hunk extends to its last line that starts with a space, `+` or `-`. A line in between with
-//! another start is taken as context and must be in the file.
+//! the hunk extends to its last line that starts with a space, `+` or `-`. A line in between that
+//! starts with anything else is taken as context and must be in the file.
 
 use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError};
 
@@ -97,7 +97,7 @@ pub(crate) fn lone_header(lines: &[&str], i: usize) -> Option<String> {
 }
 
 /// Returns whether a header is unlikely to be two lines of a hunk: a hunk with line numbers
-/// follows, and both lines name the same file, or one names none.
+/// follows, and both lines name the same file, or only one of them names a file.
 fn names_a_file(lines: &[&str], i: usize) -> bool {
     let hunk = || lines.get(i + 2).is_some_and(|l| hunk_header(l).is_some_and(|h| h.start.is_some()));
     if i >= lines.len() || !is_header(lines, i) || !hunk() {
@@ -212,8 +212,8 @@ fn read_hunk(
     Ok(end)
 }
 
-/// Returns the line below which a hunk of `diff -U0` inserts. Models invent line numbers, so the
-/// header must have the right counts and agree with the hunks above it.
+/// Returns the line below which a hunk of `diff -U0` inserts its lines. Models invent line numbers,
+/// so the header must have the right counts and agree with the hunks above it.
 fn insertion(header: &str, hunk: &Hunk, above: &[Hunk]) -> Option<usize> {
     let (start, counts) = ranges(header.strip_prefix("@@")?)?;
     let new = header.split_whitespace().nth(2)?.strip_prefix('+')?;
@@ -229,7 +229,8 @@ fn insertion(header: &str, hunk: &Hunk, above: &[Hunk]) -> Option<usize> {
     right.then_some(start)
 }
 
-/// Returns how many old and new lines are left in a hunk after this one; `None` if it does not fit.
+/// Returns how many old and new lines are left in a hunk after `line`; `None` if the line does not
+/// fit.
 pub(crate) fn count_down((old, new): (usize, usize), line: &str) -> Option<(usize, usize)> {
     match line.as_bytes().first() {
         Some(b' ') | None => old.checked_sub(1).zip(new.checked_sub(1)),
@@ -263,8 +264,8 @@ fn end_by_counts(lines: &[&str], from: usize, mut left: (usize, usize)) -> Optio
     ends.then_some(i)
 }
 
-/// Returns whether the signature of `git format-patch` follows: `-- ` and a version. It is not a
-/// removed line.
+/// Returns whether the signature of `git format-patch` follows: `-- ` and a version. The signature
+/// is not a removed line.
 fn is_signature(lines: &[&str], i: usize) -> bool {
     let version = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
     lines[i].trim_end() == "--" && lines.get(i + 1).is_some_and(version)

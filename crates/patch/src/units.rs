@@ -172,7 +172,7 @@ pub(crate) fn squeezed_key(text: &[u8]) -> u64 {
     key(&text)
 }
 
-/// Returns a line in plain characters; `None` if it has no others.
+/// Returns a line in plain characters; `None` if all its characters are plain already.
 pub(crate) fn plain(text: &[u8]) -> Option<Vec<u8>> {
     if text.is_ascii() {
         return None;

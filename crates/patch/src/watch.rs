@@ -1,8 +1,8 @@
 //! Checks a patch while it streams, and refuses it as soon as no continuation could apply.
 //!
 //! The checks use the same code as [`apply`](crate::apply()). A complete hunk is parsed and
-//! matched; of an incomplete hunk, the lines so far are matched ([`may_match`]). If later text
-//! could change the meaning of a line, no verdict is given: a patch that would apply is never
+//! matched. For an incomplete hunk, the lines received so far are matched ([`may_match`]). If later
+//! text could change the meaning of a line, no verdict is given: a patch that would apply is never
 //! refused here.
 
 mod blocks;
@@ -45,7 +45,7 @@ pub enum PathState {
     File(Vec<u8>),
     /// Nothing; a file can be created.
     Nothing,
-    /// Something that a patch cannot change; checked when the patch is complete.
+    /// Something that can be judged only when the patch is complete.
     Unknown,
     /// A path that may not be written, and why.
     Refused(String),
@@ -147,7 +147,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Adds what an edit searches for, so far. It is not known yet which of the lines stay.
+    /// Adds the search text of an edit, as far as it has been received. It is not known yet which
+    /// of its lines stay.
     ///
     /// # Errors
     /// Same as [`Watch::feed`].

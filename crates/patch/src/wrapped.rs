@@ -161,7 +161,8 @@ impl Text<'_> {
     }
 }
 
-/// Strips the numbers if all lines have one, followed by a bar or an arrow, counting up from 1.
+/// Strips the numbers if every line has one before a bar or an arrow, and the numbers count up from
+/// 1.
 fn numbered(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut count = 0;

@@ -72,7 +72,7 @@ fn no_corpus_patch_that_applies_is_refused_early() {
             bytes += text.len();
             saved += text.len() - at;
         }
-        // The way it is split does not change the refusal.
+        // How the text is split does not change the refusal.
         let in_pieces = watched(&tree, &pieces(&text, 7));
         assert_eq!(by_line.map(|(_, stop)| stop), in_pieces.map(|(_, stop)| stop), "{}", case.name);
     }

@@ -69,7 +69,8 @@ impl Server {
         self.state.lock().unwrap().acts.entry(path.to_owned()).or_default().push_back(act);
     }
 
-    /// Returns the paths requested since the last call, each with its first byte if that is not 0.
+    /// Returns the paths requested since the last call, each with the offset of the first requested
+    /// byte if that is not 0.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }

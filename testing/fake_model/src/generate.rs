@@ -10,7 +10,8 @@ use crate::respond::After;
 use crate::state::Shared;
 use crate::tokens;
 
-/// The reported load time of a model, and that of one that is already loaded, in nanoseconds.
+/// The reported load time of a model that has to be loaded, and of one that already is, in
+/// nanoseconds.
 const LOAD_NS: u64 = 2_000_000_000;
 const WARM_NS: u64 = 20_000_000;
 
@@ -67,7 +68,7 @@ pub(crate) async fn generate(
 }
 
 impl Shared {
-    /// Ensures that the model is loaded with these options. Returns whether that took a load
+    /// Ensures that the model is loaded with these options. Returns whether it had to be loaded
     /// (docs/model-apis.md#ollama-options).
     pub(crate) fn load(&self, load: Loaded) -> bool {
         self.change(|inner| {

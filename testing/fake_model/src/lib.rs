@@ -13,7 +13,8 @@
 //! let server = Server::start();
 //! server.enqueue(Reply::text(r#"{"tool": "read_file", "arguments": {"path": "a.rs"}}"#).gate("cut me").more("chatter"));
 //! server.enqueue("All done.");
-//! // A client of server.url() with model `deepseek-coder:6.7b` now receives the object, and nothing more until
+//! // A client of server.url() with model `deepseek-coder:6.7b` now receives the object, and nothing
+//! // more until this call:
 //! server.release("cut me");
 //! assert!(server.chats().is_empty());
 //! ```

@@ -18,7 +18,7 @@ pub(crate) enum Answer {
     Generate(Box<Generation>),
 }
 
-/// The result of validating a request; the error is the refusal to send.
+/// The result of validating a request; the error is the response that refuses the request.
 pub(crate) type Validated<T> = Result<T, Response>;
 
 /// The default window on a machine without a large GPU, in tokens.
@@ -61,7 +61,7 @@ pub(crate) fn body(request: &Request) -> Validated<&Map<String, Value>> {
         .ok_or_else(|| error(400, "json: cannot unmarshal the request body into an object"))
 }
 
-/// The model that a request names, in `model` or the older `name`.
+/// The model that a request names, in the field `model` or the older field `name`.
 pub(crate) fn named_model(body: &Map<String, Value>) -> Validated<String> {
     let name = body.get("model").or_else(|| body.get("name")).and_then(Value::as_str).unwrap_or_default();
     if name.is_empty() { Err(error(400, "model is required")) } else { Ok(name.to_owned()) }

@@ -179,7 +179,7 @@ fn find_model(shared: &Shared, body: &Value) -> Validated<ModelSpec> {
     }
 }
 
-/// The first problem in the messages that every server refuses.
+/// The first problem in the messages, among those that every server refuses.
 fn message_problem(body: &Value) -> Option<String> {
     let messages = body["messages"].as_array()?;
     let mut open: Vec<&str> = Vec::new();

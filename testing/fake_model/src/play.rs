@@ -102,7 +102,7 @@ impl<'a> Player<'a> {
     }
 
     /// Records the end of the reply and updates the server. Runs before the last write, so that a
-    /// client that has read the end sees it.
+    /// client that has read the end sees the update.
     fn settle(&mut self, outcome: Outcome) {
         if let Some(turn) = &self.turn {
             let (generated, slots) = (&self.generated, self.shared.parallel);
@@ -200,8 +200,8 @@ impl<'a> Player<'a> {
                 self.reply.end == End::Done,
                 self.reply.usage_chunk,
             );
-            // Sent together with the end of HTTP's framing, so that a client that disconnects after
-            // the done marker has everything.
+            // Sent together with the last HTTP chunk, so that a client that disconnects after the
+            // done marker has everything.
             self.reply.late_burst = true;
             self.emit(events).await?;
         }
@@ -380,7 +380,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Sends protocol events, each in separate HTTP chunks.
+    /// Sends protocol events, each in HTTP chunks of its own.
     async fn emit(&mut self, events: Vec<Vec<u8>>) -> Result<(), Closed> {
         if !self.stream {
             return Ok(());
@@ -430,7 +430,7 @@ impl<'a> Player<'a> {
     }
 
     /// Writes the pending bytes. The record is updated first, so that it is correct for a client
-    /// that has read them, and restored if the write fails.
+    /// that has read the bytes, and restored if the write fails.
     async fn flush(&mut self) -> Result<(), Closed> {
         let out = std::mem::take(&mut self.out);
         let (now, generated) = (Instant::now(), self.counts.generated);

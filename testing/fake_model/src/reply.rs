@@ -88,7 +88,7 @@ pub enum End {
     NoMarker,
     /// Normally at the level of HTTP, but without `done: true` or a finish reason.
     Eof,
-    /// The connection closes normally in the middle of the body, without the end of HTTP's framing.
+    /// The connection closes normally in the middle of the body, without the last HTTP chunk.
     Cut,
     /// The connection is reset (RST).
     Reset,
@@ -251,7 +251,7 @@ impl Reply {
         self.gate("hold")
     }
 
-    /// Records when everything before it was written.
+    /// Records the time when everything before this step was written.
     pub fn mark(self, name: impl Into<String>) -> Self {
         self.step(Step::Mark(name.into()))
     }

@@ -202,8 +202,8 @@ fn balance() -> Value {
     }]})
 }
 
-/// Whether a host name means this machine. Ollama on a loopback address answers only to these
-/// (docs/model-apis.md#ollama-address).
+/// Whether a host name means this machine. Ollama on a loopback address answers only requests for
+/// such names (docs/model-apis.md#ollama-address).
 fn host_is_local(host: Option<&str>) -> bool {
     let Some(host) = host else { return true };
     let name = match host.strip_prefix('[') {
@@ -228,7 +228,7 @@ fn origin_is_local(origin: Option<&str>) -> bool {
     origin.is_none_or(|origin| host_is_local(origin.split("//").nth(1)))
 }
 
-/// Answers control requests, for scripts and other languages. They are not recorded.
+/// Answers control requests, for scripts and other languages. Control requests are not recorded.
 async fn control(shared: &Shared, method: &str, path: &str, body: &[u8]) -> Response {
     match (method, path.split_once('/').unwrap_or((path, ""))) {
         ("POST", ("release", gate)) => {

@@ -169,12 +169,12 @@ impl Server {
         self.shared.read().replies.clone()
     }
 
-    /// The requests for a generation, including refused ones, without preloads.
+    /// The requests for a generation, including refused requests but not preloads.
     pub fn chats(&self) -> Vec<Request> {
         self.shared.read().requests.iter().filter(|request| request.is_chat()).cloned().collect()
     }
 
-    /// The record of each reply to these.
+    /// The record of each reply to the requests that [`Server::chats`] returns.
     pub fn chat_replies(&self) -> Vec<ReplyRecord> {
         let inner = self.shared.read();
         let chats = inner.requests.iter().filter(|request| request.is_chat());
@@ -201,12 +201,12 @@ impl Server {
         self.shared.read().loads.clone()
     }
 
-    /// Waits for `n` requests; returns all.
+    /// Waits for `n` requests; returns all requests so far.
     pub async fn wait_for_requests(&self, n: usize) -> Vec<Request> {
         self.wait(format!("{n} requests"), enough_requests(n)).await
     }
 
-    /// Waits for `n` requests for a generation; returns those.
+    /// Waits for `n` requests for a generation; returns all of them so far.
     pub async fn wait_for_chats(&self, n: usize) -> Vec<Request> {
         self.wait(format!("{n} chats"), enough_chats(n)).await
     }

@@ -119,7 +119,7 @@ impl TlsServer {
         &self.issuer
     }
 
-    /// A client certificate from that authority and its key, as PEM.
+    /// A client certificate from the same authority, and the key of that certificate, as PEM.
     pub fn client(&self) -> (&str, &str) {
         (&self.client.0, &self.client.1)
     }

@@ -56,23 +56,23 @@ pub fn estimate(text: &str) -> u64 {
     (text.len() as u64).div_ceil(4)
 }
 
-/// The last prompt of each slot of a server, whose common prefix with the next prompt need not be
-/// evaluated again.
+/// The last prompt of each slot of a server. The prefix that it shares with the next prompt need
+/// not be evaluated again.
 #[derive(Debug, Default)]
 pub(crate) struct PrefixCache {
     slots: Vec<(String, String)>,
 }
 
 impl PrefixCache {
-    /// The tokens at the start of `prompt` that a slot holds for this model. Never all of them,
-    /// because the last one is always evaluated.
+    /// The tokens at the start of `prompt` that a slot holds for this model. Never the whole
+    /// prompt, because its last token is always evaluated.
     pub(crate) fn cached(&self, model: &str, prompt: &str) -> u64 {
         self.best(model, prompt)
             .map_or(0, |(_, common)| (common as u64 / 4).min(estimate(prompt).saturating_sub(1)))
     }
 
     /// Stores a prompt and the text generated after it, in the slot with the longest common prefix,
-    /// or else the oldest of `slots`.
+    /// or else in the oldest of `slots` slots.
     pub(crate) fn remember(&mut self, model: &str, prompt: &str, generated: &str, slots: usize) {
         let replaced = match self.best(model, prompt) {
             Some((at, common)) if common > 0 => Some(at),
@@ -85,7 +85,7 @@ impl PrefixCache {
         self.slots.push((model.to_owned(), format!("{prompt}{generated}")));
     }
 
-    /// Forgets a model, which is unloaded or reloaded.
+    /// Forgets a model that is unloaded or reloaded.
     pub(crate) fn forget(&mut self, model: &str) {
         self.slots.retain(|(held, _)| held != model);
     }

@@ -57,7 +57,7 @@ fn chunked_and_slow_request_bodies_are_read_completely() {
     client.body();
     assert_eq!(client.status, 200);
     client.send("GET", "/api/version", "", "");
-    assert!(client.json()["version"].is_string(), "the trailer was read away");
+    assert!(client.json()["version"].is_string(), "the trailer was consumed");
     assert_eq!(server.requests()[0].body, body.as_bytes());
 }
 

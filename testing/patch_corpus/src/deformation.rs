@@ -1,6 +1,7 @@
 //! The mistakes that models make in patches.
 
-/// Deformations, in the order in which they are applied. Of each group, a patch has at most one.
+/// Deformations, in the order in which they are applied. A patch has at most one deformation of
+/// each group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Deformation {
     NoFinalNewlineMarker,

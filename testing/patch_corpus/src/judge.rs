@@ -1,5 +1,5 @@
-//! Decides whether a draft is unambiguous, by counting where its old lines could match. No engine
-//! is involved.
+//! Decides whether a draft is unambiguous, by counting the places where its old lines could match.
+//! No engine is involved.
 
 use crate::{
     Form,
@@ -10,7 +10,7 @@ use crate::{
     write::{Draft, landmark},
 };
 
-/// Strips everything from a line that a deformation may have changed: whitespace, typography, a
+/// Strips from a line everything that a deformation may have changed: whitespace, typography, a
 /// pasted line number.
 pub(crate) fn fold(text: &str) -> String {
     let text = unnumbered(text.trim()).unwrap_or(text);
@@ -154,8 +154,8 @@ fn text_places(draft: &Draft<'_>, rows: &[&str], hunk: &Hunk) -> Vec<usize> {
     out
 }
 
-/// Returns whether a draft legitimately means something else than its edit, so that no engine can
-/// be blamed.
+/// Returns whether a draft legitimately means something other than its edit. If it does, no engine
+/// can be blamed.
 pub(crate) fn misleads(draft: &Draft<'_>) -> bool {
     literal(draft)
         || misdirected(draft)
@@ -168,8 +168,8 @@ fn mixed(edit: &FileEdit) -> bool {
     edit.before.as_ref().is_some_and(Text::mixed)
 }
 
-/// Returns whether a line number or the order of the hunks is wrong and there are several matches,
-/// so that an engine may select another one.
+/// Returns whether a line number or the order of the hunks is wrong and there are several matches.
+/// If so, an engine may select the wrong match.
 fn misdirected(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let several = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {
@@ -182,8 +182,8 @@ fn misdirected(draft: &Draft<'_>) -> bool {
     (draft.unified() && draft.style.offset != 0 || wrong_order) && files.into_iter().any(several)
 }
 
-/// Returns whether deformed lines match in several places that differ, so that another place may be
-/// more similar.
+/// Returns whether deformed lines match in several places that differ. If they do, another place
+/// may be more similar.
 fn closer_elsewhere(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let closer = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {
@@ -207,7 +207,7 @@ pub(crate) fn moved(draft: &Draft<'_>, edit: &FileEdit) -> bool {
     texts_only && texts(Mark::Add).any(|new| texts(Mark::Remove).any(|old| old == new))
 }
 
-/// Returns whether a deformed search text still occurs in the file, so that it may be meant
+/// Returns whether a deformed search text still occurs in the file. If it does, it may be meant
 /// literally.
 fn literal(draft: &Draft<'_>) -> bool {
     let mut files = draft.base.edits.iter().zip(&draft.hunks);

@@ -3,8 +3,8 @@
 //! Each [`Case`] starts from an edit of a realistic file. The edited file is the expected result,
 //! whatever an engine does. The edit is written as a patch in every [`Form`], first clean, then
 //! deformed the way models deform patches. If a deformation makes a patch ambiguous, refusing it
-//! also counts as correct ([`Class::Either`]). The generator detects this by counting where the old
-//! lines could match.
+//! also counts as correct ([`Class::Either`]). The generator detects this by counting the places
+//! where the old lines could match.
 //!
 //! ```
 //! let cases = patch_corpus::cases();
@@ -117,7 +117,7 @@ pub enum Input {
 pub enum Expected {
     /// The files afterwards. For [`Class::Either`], they may also be unchanged.
     Tree(Tree),
-    /// The patch is refused, for this reason if only one is right.
+    /// The patch is refused. The reason is given if only one reason is right.
     Refused(Option<&'static str>),
 }
 

@@ -1,5 +1,5 @@
-//! Makes each mistake in a draft. Mistakes in how the patch is written are here, those in its lines
-//! in [`lines`].
+//! Makes each mistake in a draft. Mistakes in how the patch is written are here; mistakes in its
+//! lines are in [`lines`].
 
 use crate::{
     Form,
@@ -216,8 +216,8 @@ pub(crate) fn change(deformation: D, draft: &mut Draft<'_>, random: &mut Random)
                 D::Fence => Around::Fence,
                 _ => Around::FenceAndProse,
             };
-            // A fence inside a fence would end it, and an envelope without its end line would not
-            // end at the fence.
+            // A fence inside a fence would end the outer one, and an envelope without its end line
+            // would not end at the fence.
             let inner =
                 || draft.hunks.iter().flatten().flat_map(|h| &h.lines).any(|l| l.text.starts_with("```"));
             let framed = form != Form::Envelope || style.end_patch;

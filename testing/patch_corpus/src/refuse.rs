@@ -1,5 +1,5 @@
-//! Patches that must be refused, because their old lines match nowhere or twice, or because they
-//! are already applied.
+//! Patches that must be refused, because their old lines match nowhere or twice, or because the
+//! change is already applied.
 
 use crate::{
     Case, Class, Expected, Form, Input, Tree,
@@ -16,7 +16,7 @@ use crate::{
     write::Draft,
 };
 
-/// Each kind of refusal is made for one in this many combinations of base edit and form.
+/// Each kind of refusal is made for one in `EVERY` combinations of base edit and form.
 const EVERY: usize = 5;
 
 pub(crate) type Kind = Option<&'static str>;
@@ -217,7 +217,7 @@ fn applied<'a>(draft: &Draft<'a>, bare: bool) -> Option<(Draft<'a>, Kind)> {
     (!again).then_some((out, kind))
 }
 
-/// Adds a hunk that changes lines of the first in another way.
+/// Adds a hunk that changes lines of the first hunk in another way.
 fn overlapping<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     let mut out = draft.clone();
     let plain = draft
@@ -251,7 +251,7 @@ fn overlapping<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     Some(out)
 }
 
-/// Adds exactly what it removes.
+/// Returns a draft that adds exactly what it removes.
 fn unchanging<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     let mut out = draft.clone();
     let [edit] = &draft.base.edits[..] else { return None };

@@ -245,14 +245,14 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
             }
         }
     }
-    // These paths are permitted, but must not lead to one that is not.
+    // These paths are permitted, but must not lead to a path that is not.
     let changed = |path: &str| {
         let mut tree = before();
         tree.insert(path.into(), (NEW.into(), false));
         tree
     };
     for form in FORMS {
-        // `..` removes the component before it, even if that is a link.
+        // `..` removes the component before it, even if that component is a link.
         for path in ["out/../new.txt", "src/up/../../secret.txt"] {
             let mut tree = before();
             let name = path.rsplit('/').next().unwrap_or(path);

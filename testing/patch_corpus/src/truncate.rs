@@ -1,5 +1,5 @@
 //! Truncated patches. They are cut only where nothing complete remains, or where the rest matches
-//! nowhere, because what looks like a smaller patch may be one.
+//! nowhere, because otherwise the result may be a valid, smaller patch.
 
 use crate::{
     Case, Class, Expected, Form, Input,
@@ -72,8 +72,8 @@ fn floor(text: &str, at: usize) -> Option<usize> {
     (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).filter(|i| *i > 0 && *i < text.len())
 }
 
-/// Cuts inside a removed line whose rest matches nowhere, and after the header of the last file,
-/// which then has no lines.
+/// Cuts inside a removed line if the part that remains matches nowhere, and after the header of the
+/// last file, which then has no lines.
 fn lines(text: &str, form: Form, rows: &[String], cuts: &mut Vec<(usize, &'static str)>) {
     let mut at = 0;
     let mut in_hunk = false;

@@ -73,9 +73,9 @@ impl fmt::Display for End {
 /// Which calls stop the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Calls between [`begin`] and [`end`], in the thread that calls these.
+    /// Calls between [`begin`] and [`end`], in the thread that calls these functions.
     Marked,
-    /// Calls of all its threads, from start to end.
+    /// Calls of all the program's threads, from start to end.
     Program,
 }
 
@@ -97,7 +97,7 @@ pub struct Stop {
     pub n: usize,
     /// The number of the system call.
     pub call: i64,
-    /// Whether the call has finished or is about to start.
+    /// Whether the call has finished. If not, it is about to start.
     pub done: bool,
 }
 

@@ -1,4 +1,4 @@
-//! System calls that fail as they do on file systems that do not have them.
+//! System calls that fail as they do on file systems that do not support them.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
 };
 
-/// A file system that lacks something.
+/// A kind of file system that lacks some features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Old {
     /// No renames with flags, like NFS.
@@ -15,7 +15,8 @@ pub enum Old {
     RenamesAndLinks,
 }
 
-/// From here on, files behave like this for the calling thread and for what it starts. There is no way back.
+/// Makes files behave as on this file system, for the calling thread and for everything it starts.
+/// This cannot be undone.
 ///
 /// # Panics
 /// When the system does not allow it.

@@ -140,8 +140,8 @@ fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     }
 }
 
-/// Converts a call that inserts text after a line. Returns whether it was one. `inserts` is the
-/// result of [`command`].
+/// Converts a call that inserts text after a line. Returns whether the call is of this kind.
+/// `inserts` is the result of [`command`].
 fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Result<bool, String> {
     let line = aliases::take(arguments, "insert_line").filter(|line| !aliases::is_empty(line));
     let Some(line) = line.filter(|_| inserts != Some(false)) else {

@@ -197,9 +197,9 @@ fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> PathState {
         Err(e) => return PathState::Refused(e.to_string()),
     };
     match workspace.read(&target) {
-        // Whether a notebook is edited as cells or JSON shows only in the complete patch.
+        // Only the complete patch shows whether a notebook is edited as cells or as JSON.
         Ok(file) if file.is_notebook() => PathState::Unknown,
-        // Whether the model writes a placeholder or its value shows only in the complete patch.
+        // Only the complete patch shows whether the model writes a placeholder or its value.
         Ok(file) if matches!(secrets.mask_bytes(file.text()), Cow::Owned(_)) => PathState::Unknown,
         // The model has seen altered control tokens: wait for the complete patch.
         Ok(file) if has_tokens(file.text()) => PathState::Unknown,

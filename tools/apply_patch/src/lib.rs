@@ -71,7 +71,7 @@ impl Tool for ApplyPatch {
         &self.spec
     }
 
-    /// Checks paths only. Whether lines match turns out when the call is executed.
+    /// Checks paths only. Whether lines match is checked when the call is executed.
     fn judge_field(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<(), String> {
         let target = |path: &str| match paths::refusal(&self.workspace, path) {
             Some(message) => Err(message),

@@ -10,8 +10,8 @@ use crate::refusal::Why;
 /// Characters that Markdown and comments put before a file's name.
 const DECORATION: [char; 4] = ['#', '*', '>', '-'];
 
-/// Returns the path without decoration. Only search/replace blocks have decorated paths. A file of
-/// exactly this name takes precedence.
+/// Returns the path without decoration. Only search/replace blocks have decorated paths. A file
+/// with exactly the decorated name takes precedence.
 pub(crate) fn undecorated<'p>(
     workspace: &Workspace,
     path: &'p str,

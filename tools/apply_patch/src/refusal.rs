@@ -15,7 +15,7 @@ const SMALL: usize = 100;
 const AROUND: usize = 30;
 /// The maximum length of a line shown, in characters.
 const WIDTH: usize = 200;
-/// Misses up to this many lines apart are in the same place.
+/// Misses up to this many lines apart count as the same place.
 const SAME: usize = 40;
 
 /// Why a patch is refused, and for which file, if any.

@@ -2,8 +2,8 @@
 //!
 //! Values replace placeholders before the patch is applied to the file on disk. So a model that
 //! knows a value, because it wrote it, and one that has only seen the placeholder can both edit the
-//! line. A refusal quotes the masked file, because quoted lines may be truncated, and part of a
-//! secret is not recognized.
+//! line. A refusal quotes the masked file, because quoted lines may be truncated, and masking would
+//! not recognize part of a secret.
 
 use std::borrow::Cow;
 
@@ -15,8 +15,9 @@ use crate::refusal::Why;
 use crate::{ApplyPatch, Arguments};
 
 impl ApplyPatch {
-    /// Returns the patches with values in place of placeholders and, if there are any, the patches
-    /// as written. Values come from the files that the patches name and from those masked before.
+    /// Returns the patches with values in place of placeholders and, if there are placeholders, the
+    /// patches as written. Values come from the files that the patches name and from text masked
+    /// before.
     pub(crate) fn with_values(
         &self,
         arguments: Arguments,

@@ -196,6 +196,6 @@ async fn replace_all_changes_every_place() {
     let accepted = registry.accept("Edit", &arguments).unwrap();
     assert!(
         registry.call(&accepted.spec.name, accepted.arguments).await.is_err(),
-        "which of them is not said"
+        "the call does not say which place"
     );
 }

@@ -85,7 +85,7 @@ fn set_up(case: &Case, outer: &Path) -> (PathBuf, PathBuf) {
     (root, state)
 }
 
-/// Whether the files are exactly those of the tree and the planted ones.
+/// Returns whether the files are exactly those of the tree and the fixtures of the case.
 fn is_tree(
     all: &BTreeMap<PathBuf, Entry>,
     before: &BTreeMap<PathBuf, Entry>,
@@ -138,7 +138,7 @@ async fn judge(case: &Case) -> Result<(), String> {
     }
 }
 
-/// Returns what is wrong with some of the cases. Each thread calls it once.
+/// Judges a part of the cases and returns the failures. Each thread calls this once.
 fn judge_all(cases: &[&Case]) -> Vec<(Class, String)> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let judged = cases.iter().filter_map(|case| {

@@ -1,5 +1,5 @@
-//! A call checked while it streams in, as the stream parser passes it on: the same decision as for
-//! the whole call, only earlier.
+//! Checks calls while they stream in, as the stream parser passes them on. The decision is the same
+//! as for the whole call, only earlier.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -157,7 +157,7 @@ fn only_the_last_value_of_a_repeated_key_counts() {
         format!("\"path\": \"{path}\", \"search\": {search}, \"replace\": \"x\"")
     };
     for (early, last) in [
-        // The first value alone is not refused, but joined to the second it would be.
+        // The first value alone is not refused, but both values joined together would be.
         (
             format!("\"patch\": {}", text("*** Begin Patch\n*** Update File: short.txt\n@@\n one\n")),
             format!("\"patch\": {}", text(&patch("two"))),

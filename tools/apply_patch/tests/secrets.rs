@@ -98,7 +98,8 @@ async fn edits_of_the_masked_file_apply_to_the_real_one_byte_for_byte() {
             |lines: &mut dyn Iterator<Item = &String>| lines.map(|l| format!("{l}{end}")).collect::<String>();
         let real = dice.file();
         let before = text(&mut real.iter());
-        // The model edits the file that it sees, and leaves other lines as it sees them.
+        // The model edits the file as it sees it, and copies the other lines with their
+        // placeholders.
         let old = secrets::Secrets::new("session", Vec::new()).mask(&before).into_owned();
         let seen: Vec<Line> = real.into_iter().zip(old.lines().map(str::to_owned)).collect();
         let after = dice.edited(&seen);

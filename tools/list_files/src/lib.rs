@@ -77,7 +77,7 @@ impl TypedTool for ListFiles {
         }
         for (line, count) in fold(&files, start) {
             text += "\n";
-            // A newline in a name must not look like another file.
+            // A name with a newline must not look like two files.
             text.extend(line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
             if let Some(count) = count {
                 text += &format!("/ ({count} files)");
@@ -89,7 +89,8 @@ impl TypedTool for ListFiles {
     }
 }
 
-/// Returns the paths or, if there are too many, their folders with counts, as deep as fits.
+/// Returns the paths or, if there are too many, their folders with counts, as deep as the limit of
+/// lines allows.
 fn fold(files: &[&str], start: usize) -> Vec<(String, Option<usize>)> {
     if files.len() <= LINES {
         return files.iter().map(|f| ((*f).to_owned(), None)).collect();

@@ -84,8 +84,8 @@ impl RunCommand {
         }
     }
 
-    /// Returns the output with secrets masked. Removes the words next to a gap, because half a
-    /// secret is not recognized.
+    /// Returns the output with secrets masked. Removes the words next to the gap where output was
+    /// left out, because half a secret would not be recognized.
     fn shown(&self, output: &Captured) -> String {
         /// The longest word to remove, in bytes.
         const WORD: usize = 512;

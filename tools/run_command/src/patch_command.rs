@@ -1,9 +1,9 @@
 //! Commands that consist only of a patch: `apply_patch 'PATCH'`, `apply_patch <<'EOF'`, and both
 //! within `bash -lc`.
 //!
-//! Models trained on an agent whose shell has such a program send their patches this way. Accepts
-//! only text that the shell would pass on unchanged. `sandbox::guard` refuses every other use of
-//! the program before anything runs.
+//! Models trained on an agent whose shell has such a program send their patches this way. This
+//! module accepts only text that the shell would pass on unchanged. `sandbox::guard` refuses every
+//! other use of the program before anything runs.
 
 /// Returns the patch that a command consists of; `None` for any other command.
 pub(crate) fn read(line: &str) -> Option<String> {

@@ -73,7 +73,7 @@ fn unsupported_arguments_are_refused_with_an_explanation() {
     }
 }
 
-/// Accepts patches, like the tool of that name.
+/// Accepts patches, like the real `apply_patch`.
 struct Patches;
 
 #[async_trait::async_trait]

@@ -1,7 +1,7 @@
-//! Detects the command that runs a repository's tests from its files. Nothing is executed.
+//! Detects, from a repository's files, the command that runs its tests. Nothing is executed.
 //!
-//! Manifests come first, in a fixed order; test files without a manifest come last. A repository
-//! with neither costs one walk of its folders, bounded by [`DIRECTORIES`].
+//! Manifests come first, in a fixed order, then test files, then the targets of a Makefile. Without
+//! a manifest, the folders are searched once, at most [`DIRECTORIES`] of them.
 
 use std::{
     ffi::OsStr,
@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-/// How many folders to search for test files without a manifest.
+/// The maximum number of folders searched for test files if there is no manifest.
 const DIRECTORIES: usize = 48;
 
 /// The depth of that search. Finds `packages/NAME/tests`.
@@ -31,7 +31,7 @@ pub struct TestCommand {
     pub argv: Vec<String>,
     /// The environment variables it needs.
     pub env: Vec<(String, String)>,
-    /// Its origin, for people: "Cargo.toml".
+    /// Where the command comes from, for people, such as "Cargo.toml".
     pub why: String,
 }
 
@@ -134,7 +134,8 @@ impl Repository<'_> {
         None
     }
 
-    /// Returns the `test` script if there is a real one, else the installed runner.
+    /// Returns the `test` script if there is a real one, else the test runner among the
+    /// dependencies.
     fn package_json(&self, text: &str) -> Option<TestCommand> {
         let package: Value = serde_json::from_str(text).ok()?;
         let script = package["scripts"]["test"].as_str().filter(|s| !s.contains("no test specified"));

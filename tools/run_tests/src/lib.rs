@@ -113,8 +113,8 @@ impl RunTests {
         env.iter().find(|(name, _)| name == "PATH").map_or(OsStr::new("/usr/bin:/bin"), |(_, value)| value)
     }
 
-    /// Runs the command of [`RunTests::command`], at most as long as `limit`; `None` when there is
-    /// none.
+    /// Runs the command of [`RunTests::command`] for at most `limit`. Returns `None` if there is no
+    /// such command.
     ///
     /// # Errors
     /// If the sandbox cannot be set up.
@@ -188,7 +188,7 @@ impl TestCommand {
                 self.argv = vec!["sh".into(), "-c".into(), line, "sh".into()];
             }
             [npm, test] if npm == "npm" && test == "test" => self.argv.push("--".into()),
-            // Discovery takes a folder, so a test's name replaces it.
+            // Discovery takes a folder, so a named test runs without discovery.
             [python, m, unittest, discover, ..]
                 if unittest == "unittest" && discover == "discover" && names_a_test(&more) =>
             {

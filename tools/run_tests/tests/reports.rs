@@ -1,6 +1,6 @@
 //! Every recorded output in `fixtures/test_reports` parses as its `expect.json` says.
 //!
-//! `UPDATE_EXPECT=1` rewrites the files instead. Check the diff before committing it.
+//! `UPDATE_EXPECT=1` rewrites the `expect.json` files instead. Check the diff before committing it.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

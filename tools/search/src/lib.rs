@@ -112,7 +112,7 @@ impl Drop for Stop {
     }
 }
 
-/// Compiles a pattern. Case matters if it has upper-case letters. An invalid regex is searched
+/// Compiles a pattern. Case matters if it has upper-case letters. An invalid regex is searched for
 /// literally.
 fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
     if pattern.is_empty() {

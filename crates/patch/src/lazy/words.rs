@@ -20,20 +20,20 @@ const PARTS: &str = "content contents test tests case cases field fields propert
     readme scripts effects effect callback callbacks event events listeners enum enums variant variants trait traits impl \
     overload overloads assertions checks steps step";
 
-/// Everything that the patch does not show.
+/// Words for everything that the patch does not show.
 const REST: &str = "rest remainder remaining else others other everything";
 
-/// What was there before.
+/// Words for what was there before.
 const OLD: &str = "existing previous prior original old current earlier already";
 
-/// It is unchanged.
+/// Words that say that code is unchanged.
 const STATE: &str = "unchanged unmodified untouched intact identical unaltered";
 
-/// It is omitted.
+/// Words that say that code is omitted.
 const OMITTED: &str =
     "omitted elided truncated abbreviated snip snipped skipped trimmed collapsed hidden brevity shortened";
 
-/// It must stay.
+/// Words that say that code must stay.
 const KEEP: &str = "keep keeps kept leave leaves left retain retained preserve preserved maintain maintained stay stays remain remains \
     continue continues";
 
@@ -89,8 +89,8 @@ pub(super) fn has_dots(text: &str) -> bool {
     text.contains("...") || text.contains('…') || text.contains(". . .")
 }
 
-/// Returns whether text outside a comment reads like a placeholder. It must be clearer than a
-/// comment, since nothing else marks it.
+/// Returns whether text outside a comment reads like a placeholder. Such text must be clearer than
+/// a comment, since it has no comment marker.
 pub(super) fn is_plain(text: &str) -> bool {
     let words: Vec<String> = words(text);
     let tag = text.strip_prefix(['<', '[']).and_then(|text| text.strip_suffix(['>', ']'])).map(str::trim);
@@ -127,8 +127,8 @@ pub(super) fn classify(text: &str) -> Option<Claim> {
     foreign(text, &words).or_else(|| english(text, &words, dots))
 }
 
-/// Returns what a comment claims, if it is a placeholder only where code is removed. `lost` tells
-/// whether the removed code has a word.
+/// Like [`classify`], for comments that are placeholders only where code is removed. `lost` returns
+/// whether a word occurs only in the removed code.
 pub(super) fn classify_if_removed(text: &str, lost: impl Fn(&str) -> bool) -> Option<Claim> {
     let words = words(text);
     if words.is_empty() || words.len() > 20 || text.contains('?') || text.contains("TODO") {

@@ -1,7 +1,8 @@
 //! Follows a unified diff line by line.
 //!
-//! A line with `@@`, `diff --git`, a fence, `*** ` or `Index:` ends a hunk regardless of its
-//! counts. A `---` and a `+++` line end it unless the counts leave room for them.
+//! A line that starts with `@@`, `diff --git`, a fence, `*** ` or `Index:` ends a hunk regardless
+//! of its counts. A `---` line followed by a `+++` line ends the hunk unless the counts leave room
+//! for them.
 
 use super::{BEGINNING, EarlyRefusal, Watch};
 use crate::{Action, Dialect, FilePatch, lazy, unified};

@@ -45,8 +45,8 @@ pub(crate) fn patches(input: &Input) -> Result<Vec<FilePatch>, String> {
     }
 }
 
-/// Returns the resulting tree, or the kind of refusal and the feedback. Like a workspace, it
-/// refuses to change a file twice or to rename one onto another.
+/// Returns the resulting tree, or the kind of refusal and the feedback. Like a workspace, this
+/// refuses to change a file twice or to rename a file onto another.
 pub(crate) fn run(case: &Case) -> Result<Tree, String> {
     let mut out = case.before.clone();
     let mut touched = Vec::new();
@@ -85,8 +85,8 @@ pub(crate) fn judge(case: &Case) -> (Verdict, String) {
     }
 }
 
-/// Returns whether a wrong result differs from the right one only in line endings. If a file ends
-/// equal lines differently, the patch does not say which of them is the new one.
+/// Returns whether a wrong result differs from the right one only in line endings. If equal lines
+/// of a file have different endings, the patch does not say which of these endings a new line gets.
 pub(crate) fn is_right_but_for_line_ends(case: &Case) -> bool {
     let (Expected::Tree(wanted), Ok(after)) = (&case.expected, run(case)) else { return false };
     let plain = |tree: &Tree| -> Vec<(String, Vec<Vec<u8>>, bool)> {

@@ -126,7 +126,7 @@ impl Client {
         self.body().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The `data:` events of an SSE body, `[DONE]` as a string.
+    /// The `data:` events of an SSE body, with `[DONE]` as a string.
     pub(crate) fn events(&mut self) -> Vec<Value> {
         let body = self.body();
         let data = body.split("\n\n").filter_map(|event| event.strip_prefix("data: "));

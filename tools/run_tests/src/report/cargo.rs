@@ -1,4 +1,4 @@
-//! `cargo test`: the harness of Rust's standard library, and the compiler before it.
+//! `cargo test`: the test harness of Rust's standard library, and the compiler that runs before it.
 
 use super::{
     Failure, TestReport,
@@ -85,7 +85,8 @@ fn failure(name: &str, body: &[&str], places: &Places) -> Failure {
     found.failure(name)
 }
 
-/// An error such as `error[E0308]: mismatched types`, with its place and the marked source lines.
+/// Parses errors such as `error[E0308]: mismatched types`, with their places and marked source
+/// lines.
 pub(crate) fn compile_errors(lines: &[&str], places: &Places) -> Vec<Failure> {
     let mut errors: Vec<Failure> = Vec::new();
     for (at, line) in lines.iter().enumerate() {
@@ -111,7 +112,7 @@ pub(crate) fn compile_errors(lines: &[&str], places: &Places) -> Vec<Failure> {
     errors
 }
 
-/// Cargo stopped before it compiled anything.
+/// Handles an error that stopped Cargo before it compiled anything.
 fn manifest_error(lines: &[&str]) -> Option<TestReport> {
     let at = lines.iter().position(|l| l.starts_with("error: "))?;
     let cargo = ["required by package", "Cargo.toml", "--offline", "cargo", "manifest", "toolchain"];

@@ -25,7 +25,7 @@ pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
     })
 }
 
-/// Errors with a place: gcc, clang, javac, rustc, go, tsc.
+/// Parses errors with a place, as gcc, clang, javac, rustc, go and tsc write them.
 pub(crate) fn errors(output: &str, places: &Places) -> Vec<Failure> {
     let lines: Vec<&str> = output.lines().collect();
     let mut errors = super::cargo::compile_errors(&lines, places);
@@ -52,8 +52,8 @@ pub(crate) fn errors(output: &str, places: &Places) -> Vec<Failure> {
     errors
 }
 
-/// `prog: prog.c:2: main: Assertion …` (glibc) and `Assertion failed: (…), function f, file a.c,
-/// line 3.` (BSD).
+/// Parses the place of a failed assertion: `prog: prog.c:2: main: Assertion …` (glibc) or
+/// `Assertion failed: (…), function f, file a.c, line 3.` (BSD).
 pub(crate) fn assertion(line: &str, places: &Places) -> Option<Frame> {
     if let Some((_, rest)) = line.split_once("Assertion failed: ").and_then(|(_, r)| r.split_once(", file "))
     {

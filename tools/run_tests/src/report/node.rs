@@ -96,7 +96,8 @@ fn yaml_failure<'a>(body: &[&'a str], places: &Places) -> Found<'a> {
     found
 }
 
-/// A failure in the TAP of another runner: its messages precede it as they are.
+/// A failure in the TAP output of another runner. Its messages precede the `not ok` line,
+/// unchanged.
 fn plain_failure<'a>(before: &[&'a str], places: &Places) -> Found<'a> {
     let is_tap = |line: &&&str| {
         ["ok ", "not ok ", "#", "1..", "TAP version"].iter().any(|start| line.trim_start().starts_with(start))
@@ -106,7 +107,7 @@ fn plain_failure<'a>(before: &[&'a str], places: &Places) -> Found<'a> {
     Found::new(message, message.iter().filter_map(|line| places.place(line.trim_start())).take(1))
 }
 
-/// A whole file failed: its output precedes it as comments.
+/// The failure of a whole file, whose output precedes the `not ok` line as comments.
 fn file_failure(before: &[&str], name: &str, places: &Places) -> Failure {
     let comments: Vec<&str> = before
         .iter()

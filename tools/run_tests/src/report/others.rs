@@ -51,7 +51,7 @@ pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
             let frames = lines[at..].iter().filter_map(|l| places.place(l.trim().split(" +0x").next()?));
             let mut found = Found::new(&[*line], frames.take(4));
             found.frames.reverse();
-            // A panic ends the program; its message follows the test in which it happened.
+            // A panic ends the program. The panic's message follows the test in which it happened.
             let silent = report.failures.pop_if(|f| f.message.is_empty());
             report.failed += u32::from(silent.is_none());
             let name = silent.map_or_else(|| "panic".to_owned(), |f| f.name);
@@ -199,7 +199,7 @@ pub(crate) fn gradle(output: &str, places: &Places) -> Option<TestReport> {
     if summary.is_none() {
         let errors = super::compilers::errors(output, places);
         if errors.is_empty() {
-            return None; // a success has no counts, and the last lines say what went wrong
+            return None; // no counts after a success; after a failure, the last lines explain it
         }
         report.build_failed(errors.len());
         report.errors = errors.len() as u32;

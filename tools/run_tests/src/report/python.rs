@@ -12,7 +12,7 @@ fn traceback<'a>(lines: &[&'a str], places: &Places) -> Found<'a> {
     while at < lines.len() {
         let line = lines[at];
         if line.trim_start().starts_with("Traceback (most recent call last)") {
-            found = Found::default(); // the earlier one was the cause of this one
+            found = Found::default(); // the earlier traceback is the cause of this one
         } else if let Some((path, number)) = file_line(line) {
             let source = lines.get(at + 1).filter(|l| file_line(l).is_none()).map_or("", |l| l.trim());
             if let Some(path) = places.inside(path) {
@@ -46,8 +46,8 @@ pub(crate) fn uncaught(output: &str, places: &Places) -> Option<Failure> {
     (!found.message.is_empty()).then(|| found.failure("uncaught exception"))
 }
 
-/// `test_a (module.Class.test_a) (n=2)`, before Python 3.11 `test_a (module.Class) (n=2)`, as the
-/// name that runs this test alone: `module.Class.test_a (n=2)`.
+/// Converts `test_a (module.Class.test_a) (n=2)`, or `test_a (module.Class) (n=2)` before Python
+/// 3.11, to the name that runs only this test: `module.Class.test_a (n=2)`.
 fn dotted(name: &str) -> String {
     let parts = name.split_once(" (").and_then(|(test, rest)| Some((test, rest.split_once(')')?)));
     match parts {
@@ -241,7 +241,8 @@ fn failure(name: &str, body: &[&str], places: &Places) -> Failure {
     found.failure(&name)
 }
 
-/// `FAILED file::test - message`, where failures are not shown themselves (`--tb=no`).
+/// Parses lines such as `FAILED file::test - message`, for output without the failures themselves
+/// (`--tb=no`).
 fn short_summary(lines: &[&str]) -> Vec<Failure> {
     let entries = lines.iter().filter_map(|l| l.strip_prefix("FAILED ").or_else(|| l.strip_prefix("ERROR ")));
     entries

@@ -10,8 +10,8 @@ use tool_api::Outcome;
 use super::{Failure, TestReport, parse};
 use crate::TestCommand;
 
-/// The maximum length of the text, in characters: about 500 tokens. It always includes the counts,
-/// and as many failures as fit.
+/// The maximum length of the text, in characters: about 500 tokens. The text always includes the
+/// counts, and as many failures as fit.
 const TEXT: usize = 2_000;
 
 /// The maximum length of one failure, in characters.
@@ -20,7 +20,7 @@ const ONE_FAILURE: usize = 700;
 /// How many lines to show of output that no parser recognizes.
 const LAST_LINES: usize = 20;
 
-/// For how many failures to look up source lines.
+/// The maximum number of failures for which source lines are looked up.
 const SHOWN_SOURCES: usize = 10;
 
 /// The largest file to take a source line from, in bytes.
@@ -60,7 +60,7 @@ pub(crate) fn outcome(
     }
     let outcome = if ok { Outcome::ok(text) } else { Outcome::failed(text) };
     let mut facts = facts(test, finished.status.code(), report, timed_out);
-    // Not for the model, which cannot read it; and the path differs between sessions.
+    // The log is not for the model, which cannot read it, and its path differs between sessions.
     if let (Some(log), Some(facts)) = (&finished.output.log, facts.as_object_mut()) {
         facts.insert("log".into(), log.display().to_string().into());
     }

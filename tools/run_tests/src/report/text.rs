@@ -128,7 +128,8 @@ impl TestReport {
         self.could_not_run = Some(format!("build failed with {}", several(errors, "error")));
     }
 
-    /// Records that no test could run if only files failed, because they cannot be loaded.
+    /// Records that no test could run, if none passed and all failures are files that cannot be
+    /// loaded.
     pub(crate) fn check_loaded(&mut self) {
         let files = self.unloadable();
         if files > 0 && self.passed == 0 && files == self.failures.len() {
