@@ -86,7 +86,8 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Runs models in this process. The program provides it, because this crate only knows servers.
+/// Runs models in this process. The program provides the implementation, because this crate knows
+/// only servers.
 #[async_trait::async_trait]
 pub trait InProcess: Send + Sync {
     /// The best model on this machine, which is used if none is named.
@@ -108,8 +109,8 @@ pub struct Surroundings {
     pub deepseek_key: Option<Secret>,
     /// `OPENAI_API_KEY`
     pub openai_key: Option<Secret>,
-    /// A key from the user's file or command, for the server that the user names, of any kind. On a
-    /// provider's own servers, that provider's variable takes precedence.
+    /// A key from the user's file or command, for a server of any kind that the user names. On a
+    /// provider's own servers, that provider's environment variable takes precedence.
     pub own_key: Option<Secret>,
     /// `--base-url`
     pub base_url: Option<String>,
@@ -141,7 +142,8 @@ pub struct Chosen {
 /// still loading its model, as [`Policy`] decides.
 ///
 /// # Errors
-/// The error of opening the model; [`Error::Refused`], with what to do, if no model was found.
+/// The error of opening the model; [`Error::NoModel`], which says what to do, if no model was
+/// found.
 pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chosen, Error> {
     // Agents that were refused together must not retry together.
     let policy = Policy { seed: u64::from(std::process::id()), ..Policy::default() };
@@ -196,8 +198,9 @@ async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
     }
 }
 
-/// Opens a bare name: Ollama's model if it has one, else a model file of that name, else DeepSeek's
-/// model if the name looks like one of its models and there is a key.
+/// Opens the model that a bare name stands for: in Ollama if it has the model, else a model file of
+/// that name, else on DeepSeek's platform if the name looks like one of its models and there is a
+/// key.
 async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     let error = match ollama(name, around, "Ollama has it").await {
         Ok(chosen) => return Ok(chosen),
@@ -223,8 +226,8 @@ async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     Err(error)
 }
 
-/// The surroundings for a server that the user did not name: without the secrets meant for another
-/// one.
+/// The surroundings for a server that the user did not name: without the secrets meant for other
+/// servers.
 fn unnamed(around: &Surroundings) -> Surroundings {
     Surroundings { own_key: None, access: around.access.for_unnamed(), ..around.clone() }
 }
@@ -248,7 +251,7 @@ fn ollama_server(around: &Surroundings) -> Result<Server, Error> {
     Server::new(&base, ollama_key(around), &around.access)
 }
 
-/// The key for Ollama. A key for the named server counts only if the user named an address.
+/// The key for Ollama. The user's own key counts only if the user named an address.
 fn ollama_key(around: &Surroundings) -> Option<&Secret> {
     let named = around.base_url.is_some() || around.ollama_host.is_some();
     around.ollama_key.as_ref().or(around.own_key.as_ref().filter(|_| named))

@@ -12,8 +12,8 @@ pub(crate) fn read(tokens: &Value, text: &Value) -> Option<Delta> {
 }
 
 /// Like [`read`], for a chunk with other text before its token; also returns where in the chunk the
-/// token starts. Ollama's first chunk of a continued message repeats that message, and its log
-/// probabilities are those of the new token.
+/// token starts. Ollama's first chunk of a continued message repeats that message, and the log
+/// probabilities in the chunk are those of the new token.
 pub(crate) fn placed(tokens: &Value, text: &str) -> Option<(usize, Delta)> {
     let [token] = tokens.as_array()?.as_slice() else { return None };
     let chosen = token["token"].as_str().filter(|chosen| !chosen.is_empty())?;

@@ -1,8 +1,8 @@
 //! Downloads large files over HTTP, with the TLS roots, the proxy and the timeouts of [`Access`].
 //!
 //! The user's keys, headers and client certificates are not sent, because the host is not the
-//! user's server. So it is safe to follow redirects, which model hubs need, except from `https` to
-//! `http`.
+//! user's server. So redirects, which model hubs need, are safe to follow. Only a redirect from
+//! `https` to `http` is refused.
 
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};

@@ -21,11 +21,11 @@ pub enum TurnEnd {
     Stop,
     /// A limit was reached.
     Length,
-    /// The reader cut it. Whoever replays it has to cut it at the same place.
+    /// The reader cut the answer. The reader of the replay has to cut it at the same place.
     Cut,
     /// It failed with this message and may be retried.
     Failed(String),
-    /// It failed with this message for good.
+    /// It failed with this message and must not be retried.
     Refused(String),
     /// It failed with this message, and the user has to change a setting.
     Settings(String),

@@ -142,8 +142,8 @@ impl Probes<'_> {
         self.get(format!("{}{path}", self.root)).await
     }
 
-    /// The same for local servers only. LM Studio and a bare vLLM run on the user's own network, so
-    /// hosted services are not asked.
+    /// Like `at`, but only for local servers. LM Studio and a bare vLLM run on the user's own
+    /// network, so hosted services are not asked.
     async fn at_local(&self, path: &str) -> Value {
         if self.local { self.at(path).await.unwrap_or(Value::Null) } else { Value::Null }
     }
