@@ -116,7 +116,7 @@ async fn main() -> Result<(), Failure> {
         ..request.clone()
     };
     let constrained = Request { constraint: Some(call_schema().into()), ..call.clone() };
-    // The first answers of each kind compile the schema and evaluate the prompt.
+    // The first pair does not count for the rates: it compiles the schema and evaluates the prompt.
     let (mut rates, mut firsts) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for pair in 0..=PAIRS {
         // The two kinds take turns, so that a machine that becomes slower slows both.

@@ -32,13 +32,13 @@ impl<'m> Cache<'m> {
         self.model.vocab()
     }
 
-    /// Whether text tokenizes the same in parts as in one piece, so that it can be compared as
+    /// Whether text tokenizes the same in parts as in one piece. Only then can it be compared as
     /// bytes.
     pub(crate) fn exact(&self) -> bool {
         self.exact
     }
 
-    /// Whether the last tokens of a sequence can be removed. A recurrent state cannot go back.
+    /// Whether the last tokens of a sequence can be removed. A recurrent state cannot be rewound.
     pub(crate) fn rewinds(&self) -> bool {
         !self.model.is_recurrent() && !self.model.is_hybrid()
     }
@@ -143,7 +143,7 @@ impl<'m> Cache<'m> {
     }
 
     /// Removes all but the first `kept` tokens of a sequence. Returns `false` if the model does not
-    /// support it.
+    /// support this.
     pub(crate) fn roll_back(&mut self, at: usize, kept: usize) -> bool {
         let from = u32::try_from(kept).ok();
         let removed = self.context.kv_cache_seq_rm(at as i32, from, None).is_ok();

@@ -25,15 +25,15 @@ const REGISTRIES: [&str; 2] = ["ollama.com", "registry.ollama.ai"];
 const LIBRARY: &str = "library";
 /// The largest manifest, in bytes. Real ones have 1 kB.
 const MAX_MANIFEST: u64 = 1 << 20;
-/// The most entries that are read of a folder.
+/// The most entries of a folder that are read.
 const MAX_ENTRIES: usize = 10_000;
 /// The layer with the weights.
 const MODEL: &str = "application/vnd.ollama.image.model";
 /// Layers that change or extend the weights. The weights alone would be a different model.
 const CHANGES: [&str; 2] = ["application/vnd.ollama.image.adapter", "application/vnd.ollama.image.tensor"];
 
-/// The builds of a model to use if the manifest lists several, in order of preference: the one for
-/// llama.cpp, then the one for Ollama's own engine, which llama.cpp can open for most
+/// The engines whose build of a model is used if the manifest lists several builds, in order of
+/// preference: llama.cpp, then Ollama's own engine, whose builds llama.cpp can open for most
 /// architectures.
 const ENGINES: [&str; 2] = ["llamacpp", "ggml"];
 
@@ -119,7 +119,8 @@ impl OllamaStore {
             for (manifest, names) in manifests {
                 let Some((path, bytes)) = self.model(&manifest) else { continue };
                 let name = short(&names);
-                // A copy for older versions of a model that is also listed under its own name.
+                // A copy, made for older versions of Ollama, of a model that is also listed under
+                // its own name.
                 if name.starts_with("llamacpp:") {
                     continue;
                 }
@@ -150,7 +151,7 @@ impl OllamaStore {
         (metadata.is_file() && metadata.len() == layer.size).then_some((path, layer.size))
     }
 
-    /// The path of a blob; `None` if the digest is not one.
+    /// The path of a blob; `None` if the digest is not valid.
     fn blob(&self, digest: &str) -> Option<PathBuf> {
         let digest = digest.strip_prefix("sha256").and_then(|rest| rest.strip_prefix([':', '-']))?;
         let hex = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());

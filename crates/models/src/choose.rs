@@ -198,9 +198,9 @@ async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
     }
 }
 
-/// Opens the model that a bare name stands for: in Ollama if it has the model, else a model file of
-/// that name, else on DeepSeek's platform if the name looks like one of its models and there is a
-/// key.
+/// Opens the model that a bare name stands for: in Ollama if it has the model, else from a model
+/// file of that name, else on DeepSeek's platform if the name looks like one of its models and
+/// there is a key.
 async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     let error = match ollama(name, around, "Ollama has it").await {
         Ok(chosen) => return Ok(chosen),

@@ -224,8 +224,8 @@ impl From<Failure> for Error {
         let exhausted = |hint: &str| Error::Exhausted(because(hint));
         let settings = |hint: &str| Error::Settings(because(hint));
         match status {
-            // The server compares the memory before it loads the model. A retry would fail in the
-            // same way.
+            // The server checks the free memory before it loads the model. A retry would fail in
+            // the same way.
             500 if said.contains("requires more system memory") => {
                 exhausted("; choose a smaller model or window")
             }

@@ -81,9 +81,9 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// For a server on this machine or its network: 10 s to connect, 1800 s to the first byte, 300
-    /// s of silence. Loading a 70B model from disk and evaluating a prompt on a CPU takes more than
-    /// ten minutes.
+    /// For a server on this machine or its network: 10 s to connect, 1800 s to the first byte, and
+    /// then 300 s of silence. Loading a 70B model from disk and evaluating a prompt on a CPU takes
+    /// more than ten minutes.
     #[must_use]
     pub const fn local() -> Self {
         Self {
@@ -93,7 +93,7 @@ impl Timeouts {
         }
     }
 
-    /// For a hosted service: 10 s to connect, 300 s to the first byte, 300 s of silence.
+    /// For a hosted service: 10 s to connect, 300 s to the first byte, and then 300 s of silence.
     #[must_use]
     pub const fn remote() -> Self {
         Self { first_byte: Duration::from_secs(300), ..Self::local() }

@@ -255,8 +255,7 @@ async fn credentials_in_an_address_are_sent_and_never_shown() {
             assert_eq!(sent.query, "key=sesame-sesame", "{}", sent.path);
             assert_eq!(sent.headers.iter().filter(|(name, _)| name == "authorization").count(), 1);
         }
-        // Servers that echo what they refuse, and one that redirects with the credentials in the
-        // address.
+        // Servers that echo what they refuse, and one whose redirect repeats the credentials.
         let echo = "there is no hunter2-hunter2, nor sesame-sesame";
         server.enqueue(Reply::error(401, echo));
         server.enqueue(Reply::error(500, echo));

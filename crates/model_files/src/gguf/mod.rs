@@ -170,7 +170,7 @@ pub enum Fault {
         /// What is wrong with it.
         why: String,
     },
-    /// There are no tensors: a vocabulary, or an empty conversion.
+    /// There are no tensors. The file holds only a vocabulary, or is an empty conversion.
     #[error("it has no tensors")]
     NoTensors,
     /// The file is one of several of a split model.

@@ -214,8 +214,8 @@ impl Pull<'_> {
         Ok(part)
     }
 
-    /// Waits before the next attempt, or returns the error if there should be none. `attempt`
-    /// counts failures since the last progress.
+    /// Waits before the next attempt, or returns the error if there should be no further attempt.
+    /// `attempt` counts failures since the last progress.
     async fn retry(
         &mut self,
         attempt: u32,

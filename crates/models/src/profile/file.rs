@@ -49,8 +49,8 @@ pub(super) struct Entry<T> {
 }
 
 impl<T> Entry<T> {
-    /// Whether the entry applies to this model when it thinks or does not. An entry that depends on
-    /// the size never applies to a model of unknown size.
+    /// Whether the entry applies to a model, given whether the model thinks. An entry that depends
+    /// on the size never applies to a model of unknown size.
     pub(super) fn applies(&self, about: About<'_>, thinking: bool) -> bool {
         let size = about.parameters_b.map(f64::from);
         self.above_b.is_none_or(|least| size.is_some_and(|size| size > least))
