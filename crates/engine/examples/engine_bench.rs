@@ -1,7 +1,7 @@
 //! Measures the engine: `cargo run --release -p engine --example engine_bench FILE.gguf [TOKENS]`.
 //! Prints one JSON object: seconds to load, prompt and generation rates in tokens per second,
 //! tokens evaluated by a second turn, rates of free and constrained tool calls, and peak memory.
-//! `scripts/bench-engine` compares it with llama-server.
+//! `scripts/bench-engine` compares the engine with llama-server.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

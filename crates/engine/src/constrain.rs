@@ -84,7 +84,7 @@ fn grammar(schema: &Value) -> TopLevelGrammar {
     TopLevelGrammar::from_json_schema(schema)
 }
 
-/// Reads the whole vocabulary.
+/// Creates a factory, which reads the whole vocabulary.
 fn factory(vocab: LlamaVocab<'_>) -> Result<ParserFactory, impl std::fmt::Display> {
     // The library panics on some vocabularies, such as one with a token of a kilobyte.
     panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -112,7 +112,7 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().take(300).collect()
 }
 
-/// Refuses what would take too long, too much memory or too deep a recursion to compile.
+/// Refuses a schema that would take too much time, memory or recursion to compile.
 fn check_size(schema: &Value) -> Result<(), String> {
     let mut left = vec![(schema, 1)];
     let mut values = 0;
@@ -138,7 +138,7 @@ fn check_size(schema: &Value) -> Result<(), String> {
 
 /// What may still come in one answer.
 pub(crate) struct Constraint {
-    /// `None` if the library failed; then the rest of the answer is free.
+    /// `None` if the library failed; then the rest of the answer is not constrained.
     matcher: Option<Matcher>,
 }
 

@@ -115,7 +115,7 @@ struct Guess {
 #[derive(Default)]
 struct Slot {
     answer: Option<Answer>,
-    /// When it was last used, counted in answers.
+    /// When the slot was last used: how many answers had been started by then.
     used: u64,
 }
 
@@ -223,7 +223,7 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Starts an answer. The sequence `free` must be free.
+    /// Starts an answer. The sequence `free` must not be in use.
     fn start(&mut self, job: Job, free: usize) {
         let Job { id, prompt, request, started, deltas } = job;
         let constraint = match self.constraint(&request) {
@@ -406,8 +406,8 @@ impl<'m> Worker<'m> {
         Guess { tokens: answer.draft.guess(&tokens, limit).to_vec(), forced: false }
     }
 
-    /// Records what was evaluated of an answer. If its last token has logits, samples the tokens
-    /// that follow.
+    /// Records the evaluated tokens of an answer. If the last of them has logits, samples the
+    /// tokens that follow.
     fn evaluated(&mut self, part: Part) {
         let Part { at, count, logits, guess } = part;
         let Some(answer) = &mut self.slots[at].answer else { return };

@@ -111,7 +111,7 @@ async fn a_turn_evaluates_no_more_than_was_added() {
         }
         // The last token was sampled but not evaluated.
         before = prompt + generated - 1;
-        // A cut in the middle of a token, and a refusal as the answer.
+        // Cut the answer in the middle of a token, then refuse it.
         if turn % 2 == 1 {
             text.pop();
             before -= 1;

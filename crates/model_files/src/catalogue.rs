@@ -23,7 +23,7 @@ pub struct Model {
     pub window: u64,
     /// Bytes of memory with a window of 16,384 tokens, estimated.
     pub memory: u64,
-    /// What measurements showed it is good for, or "not measured here".
+    /// What the model is good for according to measurements, or "not measured here".
     pub good_for: String,
     /// The name in Ollama's library.
     pub ollama: Option<String>,

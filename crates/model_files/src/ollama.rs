@@ -5,7 +5,7 @@
 //! manifest may list one manifest per engine.
 //!
 //! Anyone may have published a manifest, so everything in it is checked before it becomes part of a
-//! path. A file is used only if it is regular and has the size that the manifest states.
+//! path. A file is used only if it is a regular file and has the size that the manifest states.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const V2: &str = "manifests-v2";
 const PORT_V2: &str = "%3A";
 /// The registries whose models are named without a host, newest first.
 const REGISTRIES: [&str; 2] = ["ollama.com", "registry.ollama.ai"];
-/// The namespace of models without one.
+/// The namespace of models that are named without one.
 const LIBRARY: &str = "library";
 /// The largest manifest, in bytes. Real ones have 1 kB.
 const MAX_MANIFEST: u64 = 1 << 20;

@@ -160,7 +160,7 @@ fn every_truncation_is_detected() {
     assert!(said.contains(&format!("its tensors need {}", bytes.len())), "{said}");
 }
 
-/// Each flip is an error or leaves a header that still fits its file.
+/// Each flipped bit causes an error, or leaves a header that still fits its file.
 #[test]
 fn every_flipped_bit_is_handled() {
     let bytes = valid().bytes();

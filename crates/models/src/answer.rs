@@ -33,10 +33,10 @@ pub(crate) trait Protocol: Send + 'static {
 
 /// A piece of an answer: a delta, or the progress of a download.
 pub(crate) trait Item: Send + 'static {
-    /// Whether it proves normal completion and ends the stream.
+    /// Whether the item proves normal completion and ends the stream.
     fn is_end(&self) -> bool;
 
-    /// Whether it is content, which shows that the server has started to answer.
+    /// Whether the item is content, which shows that the server has started to answer.
     fn is_content(&self) -> bool {
         true
     }
@@ -205,8 +205,8 @@ where
 /// piece is at least one token. Proxies may split tokens, but into pieces of at least one letter.
 const PIECES_PER_TOKEN: u64 = 8;
 
-/// Ends an answer that runs far beyond the limit the server was given, as if it had stopped at that
-/// limit.
+/// Ends an answer that runs far beyond the limit the server was given, as if the answer had stopped
+/// at that limit.
 pub(crate) fn bounded(
     deltas: impl Stream<Item = Result<Delta, Error>> + Send + 'static,
     max_tokens: u32,
@@ -241,7 +241,7 @@ pub struct Answer {
     pub thinking: String,
     /// Native tool calls: name and arguments.
     pub calls: Vec<(String, Value)>,
-    /// How it ended.
+    /// How the answer ended.
     pub end: End,
 }
 

@@ -90,7 +90,7 @@ impl fmt::Display for Choice {
 /// only servers.
 #[async_trait::async_trait]
 pub trait InProcess: Send + Sync {
-    /// The best model on this machine, which is used if none is named.
+    /// The best model on this machine, which is used if no model is named.
     fn preferred(&self) -> Option<String>;
     /// Whether there is a model of this name on this machine.
     fn has(&self, name: &str) -> bool;
@@ -128,11 +128,11 @@ pub struct Surroundings {
     pub in_process: Option<Arc<dyn InProcess>>,
 }
 
-/// An opened model, and one line that says which and why.
+/// An opened model, and one line that says which model was chosen and why.
 pub struct Chosen {
     /// The model.
     pub model: Box<dyn Model>,
-    /// Such as `ollama:qwen2.5-coder:7b (already loaded)`.
+    /// The line, such as `ollama:qwen2.5-coder:7b (already loaded)`.
     pub why: String,
     /// Sentences about settings that the model does not support, and what happens instead.
     pub warnings: Vec<String>,
@@ -145,7 +145,7 @@ pub struct Chosen {
 /// The error of opening the model; [`Error::NoModel`], which says what to do, if no model was
 /// found.
 pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chosen, Error> {
-    // Agents that were refused together must not retry together.
+    // Agents that were refused at the same time must not retry at the same time.
     let policy = Policy { seed: u64::from(std::process::id()), ..Policy::default() };
     let mut attempt = 0;
     loop {
@@ -235,7 +235,8 @@ fn unnamed(around: &Surroundings) -> Surroundings {
 /// The preferred model of those on Ollama's disk: coding models first, then the largest that a
 /// typical machine can run.
 fn preferred(models: &[LocalModel]) -> Option<&LocalModel> {
-    /// Larger models are often on disk, but rarely fit in free memory.
+    /// The size up to which a larger model is preferred, in bytes. Models above it are often on
+    /// disk, but rarely fit in free memory.
     const LARGEST: u64 = 24 << 30;
     let rank = |model: &&LocalModel| {
         let name = model.name.to_lowercase();

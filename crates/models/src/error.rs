@@ -56,11 +56,11 @@ pub enum Error {
     /// No model was named, and none was found.
     #[error("{0}")]
     NoModel(String),
-    /// The server refused the request for good (400, 422, 501 and every status without another
-    /// meaning), or its certificate is not trusted.
+    /// The server refused the request for good (400, 422, 501 and every status that no other
+    /// variant covers), or its certificate is not trusted.
     #[error("{0}")]
     Refused(String),
-    /// The account has no balance or quota left, or the server too little memory for the model.
+    /// The account has no balance or quota left, or the server has too little memory for the model.
     #[error("{0}")]
     Exhausted(String),
     /// A setting is wrong: an address (404, 405, a redirect), a key (401, 403), a proxy (407) or a
@@ -73,7 +73,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether and when to retry. This is the only place that decides it.
+    /// Whether and when to retry. This is the only place that decides this.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {

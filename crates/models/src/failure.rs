@@ -170,7 +170,7 @@ impl Body {
     }
 }
 
-/// A failed request, with a status or before there was one.
+/// A request that failed with a status, or before a status arrived.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Failure {
     /// The server answered with an error status.
@@ -178,7 +178,7 @@ pub(crate) enum Failure {
         status: u16,
         url: String,
         body: Box<Body>,
-        /// Seconds.
+        /// The delay that the server asks for, in seconds.
         retry_after: Option<u64>,
         /// Whether a key or other credentials were sent.
         keyed: bool,

@@ -110,7 +110,7 @@ impl Timeouts {
 #[derive(Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
-    /// Without trailing slash, credentials and query, as messages show it.
+    /// The base URL as messages show it: without trailing slash, credentials and query.
     base: Arc<str>,
     /// `user:password@`, sent as basic authentication.
     user: Arc<str>,
@@ -164,7 +164,8 @@ impl Http {
         first_byte: Duration,
     ) -> Result<(Response, Instant), Failure> {
         let deadline = Instant::now() + first_byte;
-        // Compression, also by a proxy, would delay chunks that should arrive at once.
+        // Compression, whether by the server or by a proxy, would delay chunks that should arrive
+        // at once.
         let mut request = self.client.request(method, self.full(url)).header(ACCEPT_ENCODING, "identity");
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
@@ -309,7 +310,7 @@ pub(crate) struct Waits {
     pub(crate) patient: bool,
 }
 
-/// What a request without an answer means.
+/// The error for a request that got no answer.
 pub(crate) fn no_answer(base: &str, why: reqwest::Error) -> Error {
     let why = why.without_url();
     if why.is_builder() {
@@ -369,7 +370,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Opt
 }
 
 /// The delay in seconds that a server asks for: a number, or a date. A date is compared with the
-/// server's own clock, if the response states it.
+/// server's own clock, if the response has a `Date` header.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
     let milliseconds =
         headers.get("retry-after-ms").and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());

@@ -98,7 +98,7 @@ impl Failure {
         matches!(self, Failure::Status { status: 400 | 422 | 500 | 501, body, .. } if body.is_template())
     }
 
-    /// The refusal behind an error that starts an answer of status 200.
+    /// The refusal behind an error at the start of an answer of status 200.
     pub(crate) fn of_stream(error: &Error) -> Option<Self> {
         let (Error::Refused(message) | Error::Unavailable { message, .. }) = error else { return None };
         let body = Box::new(Body::from_json(&Value::from(message.as_str())));

@@ -135,8 +135,8 @@ impl Model for Replay {
 }
 
 impl Turn {
-    /// The answer as a server would send it; `number` is for the error when the reader does not
-    /// repeat the cut.
+    /// The answer as a server would send it; `number` is the number of the turn, for the error if
+    /// the reader does not repeat the cut.
     #[must_use]
     pub fn play(self, number: usize) -> DeltaStream {
         Box::pin(stream::iter(deltas(self, number)))

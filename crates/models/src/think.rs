@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Think {
-    /// On if the model can think, except where thinking is known to break it.
+    /// On if the model can think, except where thinking is known to break the model.
     #[default]
     Auto,
     /// Off.

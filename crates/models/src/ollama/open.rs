@@ -33,7 +33,7 @@ const LOADED_LIMIT: Duration = Duration::from_secs(2);
 /// How to open a model. All these options are frozen for the session.
 #[derive(Debug, Clone, Default)]
 pub struct OllamaOptions {
-    /// The server, see [`crate::host::ollama_base`].
+    /// The server; see [`crate::host::ollama_base`].
     pub base: String,
     /// The model's name.
     pub model: String,
@@ -128,7 +128,7 @@ impl Ollama {
                 options.model
             )));
         }
-        // Whatever its name, a model without a file on this machine runs in the cloud.
+        // A model without a file on this machine runs in the cloud, whatever its name.
         let here = show
             .is_some_and(|show| !show.remote && show.raw["model_info"]["general.architecture"].is_string());
         let cloud = server.is_cloud() || show.is_some_and(|show| show.remote) || (named_cloud && !here);

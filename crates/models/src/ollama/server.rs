@@ -169,7 +169,7 @@ impl Server {
         Ok(Self { http: Http::new(base, key, access)? })
     }
 
-    /// Whether it is Ollama's cloud itself.
+    /// Whether the server is Ollama's cloud itself.
     #[must_use]
     pub fn is_cloud(&self) -> bool {
         is_cloud_host(self.base())
@@ -275,7 +275,7 @@ impl Server {
         }
     }
 
-    /// The error for a missing model, which lists the available ones.
+    /// The error for a missing model. It lists the available models.
     pub(super) async fn missing(&self, model: &str) -> Error {
         let available: Vec<String> =
             self.tags().await.unwrap_or_default().into_iter().map(|model| model.name).collect();

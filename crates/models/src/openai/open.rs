@@ -222,7 +222,7 @@ impl OpenAi {
             let failure = match self.http.post("/chat/completions", body).await {
                 Ok(response) => {
                     let protocol = OpenAiAnswer::new(self.kind == Kind::Vllm, Arc::clone(&self.answers));
-                    // LM Studio and some gateways refuse inside a response of status 200.
+                    // LM Studio and some gateways report a refusal inside a response of status 200.
                     let (failed, refusal, deltas) =
                         answer::start(response, protocol, request.max_tokens).await;
                     if refusal.is_some_and(|refusal| self.adapt(&refusal, &learned, request, stream)) {
@@ -312,7 +312,7 @@ impl OpenAi {
             model: self.model(),
             stream,
             stream_options: (stream && keep("stream_options")).then(|| match self.kind {
-                // Makes the counts of a turn known even if it is cut.
+                // Makes the counts of a turn known even if the turn is cut.
                 Kind::Vllm => json!({ "include_usage": true, "continuous_usage_stats": true }),
                 _ => json!({ "include_usage": true }),
             }),
@@ -341,7 +341,7 @@ impl OpenAi {
         }
     }
 
-    /// DeepSeek's thinking switch, which is on by default, so only an explicit setting is sent.
+    /// DeepSeek's thinking switch. It is on by default, so only an explicit setting is sent.
     fn thinking(&self) -> Option<Value> {
         let kind = match self.options.think {
             _ if self.kind != Kind::DeepSeek => return None,

@@ -90,7 +90,7 @@ pub(super) fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value
 
 /// The window and the model's file from llama-server's `/props`.
 pub(super) fn read_props(props: &Value) -> (Option<u64>, Option<String>) {
-    // A router of several models reports 0.
+    // A llama-server that routes between several models reports 0.
     let window = props["default_generation_settings"]["n_ctx"].as_u64().filter(|window| *window > 0);
     (window, props["model_path"].as_str().map(str::to_owned))
 }

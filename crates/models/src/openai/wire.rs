@@ -79,12 +79,12 @@ pub(super) enum Reasoning {
     /// Never: templates drop it, and DeepSeek's first reasoning API refused it.
     #[default]
     Dropped,
-    /// On assistant messages that have some.
+    /// On assistant messages that have reasoning.
     Kept,
-    /// On every assistant message, empty where there is none.
+    /// On every assistant message; empty if the message has no reasoning.
     Everywhere,
-    /// On every assistant message, with a placeholder where there is none, because some gateways
-    /// refuse an empty text.
+    /// On every assistant message, with a placeholder if the message has no reasoning, because some
+    /// gateways refuse an empty text.
     Filled,
 }
 
@@ -254,7 +254,7 @@ impl OpenAiAnswer {
 
     fn content(&mut self, mut part: Value, out: &mut VecDeque<Delta>) -> Result<(), Error> {
         // vLLM and Ollama call the field `reasoning` (docs/model-apis.md#vllm). A server that sends
-        // both fields repeats itself.
+        // both fields sends the same text in each.
         let fields = ["reasoning_content", "reasoning", "reasoning_details"];
         let beside = fields.iter().map(|key| thoughts(&part[*key])).find(|text| !text.is_empty());
         let (mut text, inside) = content(part["content"].take());

@@ -28,7 +28,7 @@ pub struct Profiles {
 pub struct About<'a> {
     /// The model's name, in any spelling.
     pub name: &'a str,
-    /// Billions of parameters; if `None`, those in the name count.
+    /// Billions of parameters; if `None`, the number in the model's name counts.
     pub parameters_b: Option<f32>,
     /// The kind of server, as in [`Identity::server`].
     pub server: &'a str,
