@@ -50,8 +50,8 @@ fn a_model_is_pulled_listed_shown_and_removed_without_ollama() {
       qwen2.5-coder-7b               7.6B        Q4_K_M         4.7 GB   6.1 GB   32,768  not measured here
       qwen2.5-coder-14b              14.8B       Q4_K_M         9.0 GB  12.8 GB   32,768  not measured here
       qwen2.5-coder-32b              32.8B       Q4_K_M        19.9 GB  25.0 GB   32,768  not measured here
-      qwen3-coder-30b                30.5B       Q4_K_M        18.6 GB  20.8 GB  262,144  not measured here; 3.3 B parameters per token, so faster than its size
-      deepseek-coder-v2-lite         15.7B       Q4_K_M        10.4 GB  15.5 GB  163,840  not measured here; 2.4 B parameters per token, so faster than its size
+      qwen3-coder-30b                30.5B       Q4_K_M        18.6 GB  20.8 GB  262,144  not measured here; 3.3 B parameters per token, so faster than its size suggests
+      deepseek-coder-v2-lite         15.7B       Q4_K_M        10.4 GB  15.5 GB  163,840  not measured here; 2.4 B parameters per token, so faster than its size suggests
       deepseek-r1-distill-qwen-1.5b  1.8B        Q4_K_M         1.1 GB   2.0 GB  131,072  not measured here; thinks before it answers
       deepseek-r1-distill-qwen-7b    7.6B        Q4_K_M         4.7 GB   6.1 GB  131,072  not measured here; thinks before it answers
       deepseek-r1-distill-qwen-14b   14.8B       Q4_K_M         9.0 GB  12.8 GB  131,072  not measured here; thinks before it answers

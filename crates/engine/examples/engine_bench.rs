@@ -1,7 +1,7 @@
 //! Measures the engine: `cargo run --release -p engine --example engine_bench FILE.gguf [TOKENS]`.
 //! Prints one JSON object: seconds to load, prompt and generation rates in tokens per second,
 //! tokens evaluated by a second turn, rates of free and constrained tool calls, and peak memory.
-//! `scripts/bench-engine` compares it with llama-server.
+//! `scripts/bench-engine` compares the engine with llama-server.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -116,7 +116,7 @@ async fn main() -> Result<(), Failure> {
         ..request.clone()
     };
     let constrained = Request { constraint: Some(call_schema().into()), ..call.clone() };
-    // The first answers of each kind compile the schema and evaluate the prompt.
+    // The first pair does not count for the rates: it compiles the schema and evaluates the prompt.
     let (mut rates, mut firsts) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for pair in 0..=PAIRS {
         // The two kinds take turns, so that a machine that becomes slower slows both.

@@ -9,8 +9,8 @@ use llama_cpp_2::vocab::{LlamaVocab, VocabType};
 use crate::saved::Saved;
 use crate::sequence::Sequence;
 
-/// The number of sequences in the cache, which limits the simultaneous answers. Further requests
-/// are queued.
+/// The number of sequences in the cache, which limits how many answers are generated at the same
+/// time. Further requests are queued.
 pub(crate) const SEQUENCES: usize = 4;
 
 /// The cache of one model.
@@ -32,13 +32,13 @@ impl<'m> Cache<'m> {
         self.model.vocab()
     }
 
-    /// Whether text tokenizes the same in parts as in one piece, so that it can be compared as
+    /// Whether text tokenizes the same in parts as in one piece. Only then can it be compared as
     /// bytes.
     pub(crate) fn exact(&self) -> bool {
         self.exact
     }
 
-    /// Whether the last tokens of a sequence can be removed. A recurrent state cannot go back.
+    /// Whether the last tokens of a sequence can be removed. A recurrent state cannot be rewound.
     pub(crate) fn rewinds(&self) -> bool {
         !self.model.is_recurrent() && !self.model.is_hybrid()
     }
@@ -49,7 +49,7 @@ impl<'m> Cache<'m> {
     }
 
     /// The number of tokens of a sequence that spell the start of `text`; 0 if finding out would
-    /// require tokenizing it.
+    /// require tokenizing `text`.
     pub(crate) fn common(&self, at: usize, text: &str) -> usize {
         if self.exact { self.sequences[at].matching(text.as_bytes()) } else { 0 }
     }
@@ -98,7 +98,7 @@ impl<'m> Cache<'m> {
                 if kept == 0 || appended || !joined(text, end) {
                     return (kept, rest);
                 }
-                // The tokenizer might join the text on both sides into one token.
+                // The tokenizer might join the text on both sides of `end` into one token.
                 kept -= 1;
             }
         }
@@ -116,7 +116,7 @@ impl<'m> Cache<'m> {
             return Vec::new();
         }
         let vocab = self.model.vocab();
-        // Most templates already contain the first token.
+        // Most templates already start the text with this token.
         let bos = vocab.bos();
         let first = start && vocab.should_add_bos() && {
             let piece = vocab.token_to_piece(bos, true, None);
@@ -143,7 +143,7 @@ impl<'m> Cache<'m> {
     }
 
     /// Removes all but the first `kept` tokens of a sequence. Returns `false` if the model does not
-    /// support it.
+    /// support this.
     pub(crate) fn roll_back(&mut self, at: usize, kept: usize) -> bool {
         let from = u32::try_from(kept).ok();
         let removed = self.context.kv_cache_seq_rm(at as i32, from, None).is_ok();

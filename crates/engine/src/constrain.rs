@@ -1,10 +1,11 @@
 //! Constrained decoding: an answer that is one JSON value of a given schema, and nothing else.
 //!
 //! A sampled token is checked against the schema first, so an answer that fits the schema anyway
-//! stays as it is and costs next to nothing. If the schema does not allow the token, and only one
-//! text may follow, the next token is the first one of that text. Otherwise the mask of allowed
-//! tokens is computed, and the sampler chooses among them. Text that must follow is also guessed
-//! ([`crate::draft`] explains guesses), so that it is evaluated in one batch.
+//! stays as it is, and the check costs next to nothing. If the schema does not allow the token, and
+//! only one text may follow, the first token of that text replaces it. If several texts may follow,
+//! the mask of allowed tokens is computed, and the sampler chooses among those tokens. Text that
+//! must follow is also guessed ([`crate::draft`] explains guesses), so that it is evaluated in one
+//! batch.
 //!
 //! Between tokens, JSON has one space after each colon and comma, as the prompts show it.
 
@@ -22,7 +23,7 @@ use crate::sample::{Choice, Sampler};
 
 /// The most levels of a schema. Compiling one takes a stack frame or more for each level.
 const LEVELS: usize = 64;
-/// The most values in a schema. The schema of all tools has some hundreds.
+/// The most values in a schema. The schema of all tools has a few hundred.
 const VALUES: usize = 20_000;
 /// The longest text in a schema, such as a pattern, in bytes.
 const TEXT: usize = 20_000;
@@ -30,9 +31,9 @@ const TEXT: usize = 20_000;
 /// Compiles schemas for the vocabulary of one model.
 #[derive(Default)]
 pub(crate) struct Grammars {
-    /// Made for the first constrained answer, because it takes a good part of a second.
+    /// Created only for the first constrained answer, because that takes a good part of a second.
     factory: Option<ParserFactory>,
-    /// The last schema, since all requests of a run have the same.
+    /// The last schema with its matcher. All requests of a run have the same schema.
     last: Option<(Arc<Value>, Matcher)>,
 }
 
@@ -83,7 +84,7 @@ fn grammar(schema: &Value) -> TopLevelGrammar {
     TopLevelGrammar::from_json_schema(schema)
 }
 
-/// Reads the whole vocabulary.
+/// Creates a factory, which reads the whole vocabulary.
 fn factory(vocab: LlamaVocab<'_>) -> Result<ParserFactory, impl std::fmt::Display> {
     // The library panics on some vocabularies, such as one with a token of a kilobyte.
     panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -111,7 +112,7 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().take(300).collect()
 }
 
-/// Refuses what would take too long, too much memory or too deep a recursion to compile.
+/// Refuses a schema that would take too much time, memory or recursion to compile.
 fn check_size(schema: &Value) -> Result<(), String> {
     let mut left = vec![(schema, 1)];
     let mut values = 0;
@@ -137,12 +138,12 @@ fn check_size(schema: &Value) -> Result<(), String> {
 
 /// What may still come in one answer.
 pub(crate) struct Constraint {
-    /// `None` if the library failed; then the rest of the answer is free.
+    /// `None` if the library failed; then the rest of the answer is not constrained.
     matcher: Option<Matcher>,
 }
 
 impl Constraint {
-    /// Starts after text that the answer continues.
+    /// Consumes the text that the answer continues.
     ///
     /// # Errors
     /// If the schema does not allow that text.
@@ -156,8 +157,8 @@ impl Constraint {
         }
     }
 
-    /// Chooses the next token like the sampler, among the allowed tokens. `tokenize` splits text
-    /// that must follow.
+    /// Chooses the next token as the sampler does, but only among the allowed tokens. `tokenize`
+    /// splits the text that must follow into tokens.
     pub(crate) fn choose(
         &mut self,
         sampler: &mut Sampler,
@@ -183,7 +184,7 @@ impl Constraint {
         self.matcher.as_ref().is_some_and(Matcher::is_stopped)
     }
 
-    /// The text that has to come next, if there is only one.
+    /// The text that has to come next; empty if more than one text may.
     pub(crate) fn forced(&mut self) -> Vec<u8> {
         self.matcher.as_mut().map(Matcher::compute_ff_bytes).unwrap_or_default()
     }

@@ -9,7 +9,7 @@
 /// Makes llama.cpp's threads sleep while they wait for each other. By default they spin, which
 /// slows generation down thirtyfold as soon as a test run needs one of the cores.
 ///
-/// OpenMP reads the variable in its own constructor, so this constructor has to run first.
+/// OpenMP reads `OMP_WAIT_POLICY` in its own constructor, so this constructor has to run first.
 #[cfg(target_os = "linux")]
 #[used]
 #[unsafe(link_section = ".init_array.00101")]

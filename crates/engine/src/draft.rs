@@ -50,7 +50,7 @@ impl Draft {
         &tokens[start..tokens.len().min(start + self.length.min(limit))]
     }
 
-    /// Adapts to a guess of which the first `right` of `all` tokens were right.
+    /// Adapts to a guess of `all` tokens, of which the first `right` were right.
     pub(crate) fn learn(&mut self, right: usize, all: usize) {
         if right < all {
             self.length = right.max(LEAST);
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(guess("if a then b. or a then c. so if a then", 3), " b.");
         assert_eq!(guess("abc1 abc2 abc", 1), "2", "the latest of equal ones");
         assert_eq!(guess("abcabc", 9), "abc");
-        assert_eq!(guess("ab ab", 9), "", "two tokens are no place");
+        assert_eq!(guess("ab ab", 9), "", "a match of two tokens is too short");
         assert_eq!((guess("", 9), guess("aaaa", 0)), (String::new(), String::new()));
     }
 

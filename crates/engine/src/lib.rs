@@ -1,15 +1,15 @@
 //! Runs a model in this process: llama.cpp behind [`models::Model`].
 //!
-//! [`Embedded::open`] loads a GGUF file. Its answers stream like those of a server. Being in the
-//! same process adds:
+//! [`Embedded::open`] loads a GGUF file. The model's answers stream like those of a server. Being
+//! in the same process adds:
 //!
 //! - **It stops at the exact token.** A token is generated only when the reader waits for it, so
 //!   cutting an answer after a complete call wastes nothing but guessed tokens.
 //! - **Only new text is evaluated.** A conversation is compared with the KV cache byte by byte.
 //!   After a cut or a refusal, the cache is rolled back to the last token before the first
 //!   difference.
-//! - **The system prompt is evaluated once per model.** Its KV cache is saved on disk and loaded
-//!   at the next start.
+//! - **The system prompt is evaluated once per model.** The KV cache of the prompt is saved on disk
+//!   and loaded at the next start.
 //! - **Copied text is guessed.** Where an answer repeats the prompt, several tokens are evaluated
 //!   at once.
 //! - **An answer can be constrained** to a JSON Schema ([`Request::constraint`]). Text that must

@@ -25,7 +25,7 @@ use crate::trial;
 use crate::worker::{BATCH, Command, Worker};
 use crate::{Embedded, Loaded, Thread, gone};
 
-/// The last opened model, kept because a batch opens its model again for each task.
+/// The last opened model, kept because `agent batch` opens its model again for each task.
 static OPEN: tokio::sync::Mutex<Option<(Options, Embedded)>> = tokio::sync::Mutex::const_new(None);
 
 /// Releases the last opened model. If it has no other users, its thread ends and its memory is
@@ -37,7 +37,7 @@ pub fn close() {
     }
 }
 
-/// Its name in [`Identity::server`].
+/// The engine's name in [`Identity::server`].
 const SERVER: &str = "embedded";
 
 /// How to open a model.
@@ -53,13 +53,14 @@ pub struct Options {
     pub gpu_layers: u32,
     /// Whether the model reasons before it answers, if its template has a switch for it.
     pub think: Think,
-    /// The profiles of model families, which have the window and thinking if they are not set.
+    /// The profiles of model families. They supply the window and thinking if the fields above do
+    /// not.
     pub profiles: Profiles,
-    /// The cache folder, for evaluated prefixes and the files that passed a trial; `None` caches
-    /// nothing.
+    /// The cache folder, for evaluated prefixes and for the list of files that passed a trial;
+    /// `None` caches nothing.
     pub cache: Option<PathBuf>,
-    /// The command that calls [`crate::load_for_trial`] with the file as its last argument; empty
-    /// to load the file without a trial.
+    /// The command that calls [`crate::load_for_trial`]. The file is appended as the last argument.
+    /// Empty to load the file without a trial.
     pub trial: Vec<OsString>,
 }
 

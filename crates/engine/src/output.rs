@@ -9,7 +9,7 @@ const THINK_CLOSE: &str = "</think>";
 pub(crate) struct Output {
     /// The start of a character that the next token completes.
     partial: Vec<u8>,
-    /// Text that may turn out to be the start of a mark.
+    /// Text that may turn out to be the start of the mark that ends the reasoning.
     held: String,
     /// Whether the text so far is reasoning.
     thinking: bool,
@@ -68,7 +68,7 @@ impl Output {
     }
 }
 
-/// The length of the bytes without an incomplete character at their end.
+/// The number of bytes before the incomplete character at their end, if there is one.
 fn complete(bytes: &[u8]) -> usize {
     match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),

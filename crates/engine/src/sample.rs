@@ -39,8 +39,8 @@ impl Sampler {
         }
     }
 
-    /// Chooses the next token: the likeliest one at temperature 0, otherwise a random one of the
-    /// likeliest.
+    /// Chooses the next token: the likeliest one at temperature 0, otherwise one drawn at random
+    /// from the likeliest.
     pub(crate) fn choose(&mut self, logits: &[f32]) -> Choice {
         let count = if self.temperature > 0.0 { TOP_K } else { 1 }.max(self.alternatives + 1);
         let best = likeliest(logits, count);

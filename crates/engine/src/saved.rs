@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 /// edit formats needs one for each. 700 tokens of a 1.5-billion-parameter model take 20 MB.
 const KEPT: usize = 8;
 
-/// The folder in the cache folder.
+/// The folder of prefixes in the cache folder.
 const PREFIXES: &str = "prefixes";
 
 /// A name for this version of a model file with this version of the engine.
@@ -61,7 +61,7 @@ impl Saved {
         }
         match context.state_seq_load_file(&file, sequence, prefix.len() + 1) {
             Ok((tokens, _)) => {
-                // `prune` deletes the least recently used files.
+                // Marks the file as used, because `prune` deletes the least recently used files.
                 let now = std::fs::FileTimes::new().set_modified(SystemTime::now());
                 let _ = std::fs::File::open(&file).and_then(|file| file.set_times(now));
                 Some(tokens)

@@ -12,13 +12,13 @@ const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.cont
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 const NAME: &str = "chat";
-/// The most instructions of one rendering. A long conversation takes some thousands; a template
-/// that takes more may never end.
+/// The most instructions of one rendering. A long conversation takes a few thousand; a template
+/// that exceeds this limit may never end.
 const FUEL: u64 = 10_000_000;
 const THINK_OPEN: &str = "<think>";
 
-/// What a template may refuse, in the order in which it is assumed. The templates of Gemma, Mistral
-/// and others refuse a system message, or two messages of one role in a row.
+/// What a template may refuse, in the order of the attempts. The templates of Gemma, Mistral and
+/// others refuse a system message, or two messages of one role in a row.
 const REFUSED: [Roles; 3] = [
     Roles { alternate: false, no_system: false },
     Roles { alternate: true, no_system: false },
@@ -81,7 +81,8 @@ impl Template {
         }
     }
 
-    /// Renders a conversation. If its last message is the assistant's, the prompt ends with it.
+    /// Renders a conversation. If its last message is the assistant's, the prompt ends with that
+    /// message.
     ///
     /// # Errors
     /// [`Error::Refused`] if the template refuses every form of the conversation.

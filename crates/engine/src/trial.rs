@@ -1,8 +1,8 @@
-//! Loads a model file in a child process before this process loads it. llama.cpp ends its process
-//! on some broken files that have a valid header.
+//! Loads a model file in a child process before this process loads it. On some broken files that
+//! have a valid header, llama.cpp ends its process.
 //!
 //! The child is the program itself ([`crate::Options::trial`]), which calls [`load`]. A file that
-//! passed is remembered by its path, size and time.
+//! passed is remembered by its path, size and modification time.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -21,13 +21,13 @@ use crate::saved::file_key;
 
 /// The folder in the cache folder that remembers files that passed.
 const TRIED: &str = "tried";
-/// How often to look whether the model is still wanted.
+/// How often to check whether the model is still wanted.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The most of the child's messages that is read, in bytes.
+/// How much of the child's messages is read at most, in bytes.
 const MESSAGES: u64 = 64 << 10;
 
-/// Loads the file as far as an answer needs it. For the child process, which ends when its standard
-/// input is closed: then its parent has ended.
+/// Loads the file and evaluates one token. Call this in the child process: the process ends when
+/// its standard input is closed, because its parent has then ended.
 ///
 /// # Errors
 /// As [`crate::Embedded::open`].
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options, stop: &AtomicBool) -> Result<(), Error> {
         return Err(Error::Refused(format!("{file}: the engine cannot load this file: {said}")));
     }
     if let Some(file) = passed {
-        // Without the note, the next run tries the file again.
+        // If the note cannot be written, the next run tries the file again.
         let noted = file.parent().map(std::fs::create_dir_all).transpose();
         let _ = noted.and_then(|_| std::fs::write(&file, ""));
     }

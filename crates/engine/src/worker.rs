@@ -3,13 +3,14 @@
 //!
 //! Each answer has a sequence of the KV cache. A new conversation starts from the sequence with the
 //! longest common prefix: that sequence is rolled back to the prefix, and only the new text is
-//! evaluated. If the sequence is in use or shares too little, the prefix goes to another sequence,
-//! which shares its cells without copying them. All answers advance in one batch.
+//! evaluated. If the sequence is in use or shares too little, the prefix is given to another
+//! sequence, which shares the cells of the prefix without copying them. All answers advance in one
+//! batch.
 //!
 //! Tokens are generated only when the reader of the answer waits for more text. So a reader that
 //! stops has seen the last token that counts. Guessed tokens ([`crate::draft`]) are evaluated
-//! together with the last one. The right guesses are kept until the reader asks for more; if it
-//! never does, only they were in vain.
+//! together with the last token. Right guesses are kept until the reader asks for more; if it never
+//! does, only these guesses were evaluated in vain.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -29,16 +30,17 @@ use crate::sample::{Choice, Sampler};
 use crate::saved::Saved;
 use crate::template::Prompt;
 
-/// The most tokens evaluated at once. A reader that stops and the other answers wait for at most
-/// one batch: about a second of prompt on two cores.
+/// The most tokens evaluated at once. A reader that stops has to wait for at most one batch, and so
+/// do the other answers: about a second of prompt evaluation on two cores.
 pub(crate) const BATCH: usize = 128;
 /// The shortest stable prefix worth saving, in bytes. A shorter one is faster to evaluate than to
 /// load.
 const LEAST_SAVED: usize = 1024;
 /// How long the other answers wait for a reader before they advance without it.
 const PATIENCE: Duration = Duration::from_millis(2);
-/// A conversation takes over an idle sequence if it rolls back at most this many tokens. Otherwise
-/// the sequence is kept for its own conversation, and both use the shared part.
+/// A conversation takes over an idle sequence if at most this many tokens have to be rolled back.
+/// Otherwise the sequence is kept for its own conversation, and both conversations share the common
+/// part.
 const ROLLED_BACK: usize = 16;
 
 /// A message to the thread.
@@ -69,9 +71,10 @@ struct Answer {
     /// Tokens still to be evaluated, in order: the rest of the prompt, or the last sampled token.
     todo: Vec<LlamaToken>,
     draft: Draft,
-    /// Sampled tokens that the reader has not asked for. All but the last are evaluated.
+    /// Sampled tokens that the reader has not asked for yet. All but the last are evaluated.
     sampled: VecDeque<Choice>,
-    /// The number of tokens in the stable prefix, if it should be saved when it is evaluated.
+    /// The number of tokens in the stable prefix, if the prefix is to be saved once it is
+    /// evaluated.
     boundary: Option<usize>,
     prompt: Prompt,
     prompt_tokens: usize,
@@ -89,15 +92,15 @@ struct Answer {
     deltas: mpsc::UnboundedSender<Result<Delta, Error>>,
 }
 
-/// What a batch has of one sequence.
+/// The tokens of one sequence in a batch.
 struct Part {
     at: usize,
-    /// How many of the tokens to do.
+    /// How many tokens of [`Answer::todo`] are in the batch.
     count: usize,
     /// The index of the logits that follow the last token; `None` if more tokens have to be
     /// evaluated first.
     logits: Option<i32>,
-    /// The guessed tokens after them. Each has logits.
+    /// The guessed tokens after those. Each has logits.
     guess: Guess,
 }
 
@@ -112,7 +115,7 @@ struct Guess {
 #[derive(Default)]
 struct Slot {
     answer: Option<Answer>,
-    /// When it was last used, counted in answers.
+    /// When the slot was last used: how many answers had been started by then.
     used: u64,
 }
 
@@ -143,7 +146,7 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Evaluates one token, to see whether the model can.
+    /// Evaluates one token, to see whether that works.
     pub(crate) fn evaluate_one(&mut self) -> Result<(), Error> {
         let failed = |why: String| Error::Refused(format!("the engine cannot evaluate a token: {why}"));
         self.batch.add(LlamaToken(0), 0, &[0], true).map_err(|why| failed(why.to_string()))?;
@@ -220,7 +223,7 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Starts an answer. The sequence `free` must be free.
+    /// Starts an answer. The sequence `free` must not be in use.
     fn start(&mut self, job: Job, free: usize) {
         let Job { id, prompt, request, started, deltas } = job;
         let constraint = match self.constraint(&request) {
@@ -311,8 +314,9 @@ impl<'m> Worker<'m> {
         Ok(Some(constraint))
     }
 
-    /// Returns the sequence for the answer to `prompt`, which then begins with the longest common
-    /// prefix of any sequence. `oldest` is an empty free sequence or the least recently used one.
+    /// Chooses the sequence for the answer to `prompt`, and makes it begin with the longest prefix
+    /// that any sequence has in common with the prompt. `oldest` is a free sequence: an empty one
+    /// or, if there is none, the least recently used one.
     fn choose(&mut self, prompt: &Prompt, oldest: usize) -> usize {
         let common = (0..SEQUENCES).map(|at| (self.cache.common(at, &prompt.text), at)).max();
         let Some((common, best)) = common.filter(|(common, _)| *common > 0) else { return oldest };
@@ -385,7 +389,7 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Guesses the tokens after the last one to evaluate, as far as the answer may still go.
+    /// Guesses the tokens that follow [`Answer::todo`], but no more than the answer may still have.
     fn guess(&mut self, at: usize, room: usize) -> Guess {
         let Some(answer) = &mut self.slots[at].answer else { return Guess::default() };
         let mut tokens = self.cache.sequence(at).tokens().to_vec();
@@ -402,8 +406,8 @@ impl<'m> Worker<'m> {
         Guess { tokens: answer.draft.guess(&tokens, limit).to_vec(), forced: false }
     }
 
-    /// Records what was evaluated of an answer. If its last token has logits, samples the tokens
-    /// that follow.
+    /// Records the evaluated tokens of an answer. If the last of them has logits, samples the
+    /// tokens that follow.
     fn evaluated(&mut self, part: Part) {
         let Part { at, count, logits, guess } = part;
         let Some(answer) = &mut self.slots[at].answer else { return };

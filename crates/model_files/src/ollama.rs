@@ -5,7 +5,7 @@
 //! manifest may list one manifest per engine.
 //!
 //! Anyone may have published a manifest, so everything in it is checked before it becomes part of a
-//! path. A file is used only if it is regular and has the size that the manifest states.
+//! path. A file is used only if it is a regular file and has the size that the manifest states.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,19 +21,19 @@ const V2: &str = "manifests-v2";
 const PORT_V2: &str = "%3A";
 /// The registries whose models are named without a host, newest first.
 const REGISTRIES: [&str; 2] = ["ollama.com", "registry.ollama.ai"];
-/// The namespace of models without one.
+/// The namespace of models that are named without one.
 const LIBRARY: &str = "library";
 /// The largest manifest, in bytes. Real ones have 1 kB.
 const MAX_MANIFEST: u64 = 1 << 20;
-/// The most entries that are read of a folder.
+/// The most entries of a folder that are read.
 const MAX_ENTRIES: usize = 10_000;
 /// The layer with the weights.
 const MODEL: &str = "application/vnd.ollama.image.model";
 /// Layers that change or extend the weights. The weights alone would be a different model.
 const CHANGES: [&str; 2] = ["application/vnd.ollama.image.adapter", "application/vnd.ollama.image.tensor"];
 
-/// The builds of a model to use if the manifest lists several, in order of preference: the one for
-/// llama.cpp, then the one for Ollama's own engine, which llama.cpp can open for most
+/// The engines whose build of a model is used if the manifest lists several builds, in order of
+/// preference: llama.cpp, then Ollama's own engine, whose builds llama.cpp can open for most
 /// architectures.
 const ENGINES: [&str; 2] = ["llamacpp", "ggml"];
 
@@ -119,7 +119,8 @@ impl OllamaStore {
             for (manifest, names) in manifests {
                 let Some((path, bytes)) = self.model(&manifest) else { continue };
                 let name = short(&names);
-                // A copy for older versions of a model that is also listed under its own name.
+                // A copy, made for older versions of Ollama, of a model that is also listed under
+                // its own name.
                 if name.starts_with("llamacpp:") {
                     continue;
                 }
@@ -150,7 +151,7 @@ impl OllamaStore {
         (metadata.is_file() && metadata.len() == layer.size).then_some((path, layer.size))
     }
 
-    /// The path of a blob; `None` if the digest is not one.
+    /// The path of a blob; `None` if the digest is not valid.
     fn blob(&self, digest: &str) -> Option<PathBuf> {
         let digest = digest.strip_prefix("sha256").and_then(|rest| rest.strip_prefix([':', '-']))?;
         let hex = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());

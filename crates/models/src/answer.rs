@@ -33,10 +33,10 @@ pub(crate) trait Protocol: Send + 'static {
 
 /// A piece of an answer: a delta, or the progress of a download.
 pub(crate) trait Item: Send + 'static {
-    /// Whether it proves normal completion and ends the stream.
+    /// Whether the item proves normal completion and ends the stream.
     fn is_end(&self) -> bool;
 
-    /// Whether it is content, which shows that the server has started to answer.
+    /// Whether the item is content, which shows that the server has started to answer.
     fn is_content(&self) -> bool {
         true
     }
@@ -158,14 +158,15 @@ where
         };
         match read {
             Ok(Some(Ok(bytes))) => {
-                // An empty chunk contains no bytes.
+                // An empty chunk does not count as the first byte.
                 self.started |= !bytes.is_empty();
                 self.frames.push(&bytes);
             }
             Ok(None) => {
                 self.body = None;
                 self.frames.finish();
-                // The last frames come first; the next read then finds no body.
+                // The frames that are still buffered are returned first. Only then does the next
+                // read find no body.
             }
             Ok(Some(Err(why))) => {
                 self.fail(Error::Transport(format!("the connection broke during the answer: {why}")));
@@ -200,12 +201,12 @@ where
     }
 }
 
-/// How many pieces of text a server may send per token of the limit. With every known server a
-/// piece is at least one token; proxies that split tokens split them no smaller than letters.
+/// How many pieces of text a server may send per token of the limit. With every known server, a
+/// piece is at least one token. Proxies may split tokens, but into pieces of at least one letter.
 const PIECES_PER_TOKEN: u64 = 8;
 
-/// Ends an answer that runs far beyond the limit the server was given, as if it had stopped at that
-/// limit.
+/// Ends an answer that runs far beyond the limit the server was given, as if the answer had stopped
+/// at that limit.
 pub(crate) fn bounded(
     deltas: impl Stream<Item = Result<Delta, Error>> + Send + 'static,
     max_tokens: u32,
@@ -240,13 +241,14 @@ pub struct Answer {
     pub thinking: String,
     /// Native tool calls: name and arguments.
     pub calls: Vec<(String, Value)>,
-    /// How it ended.
+    /// How the answer ended.
     pub end: End,
 }
 
-/// Waits for the first item of an answer and returns the whole answer, with a copy of the error it
-/// starts with, if any. This finds a refusal in a response of status 200 before any item reaches
-/// the caller: an error before the first item is a refusal, whatever the status.
+/// Waits for the first item of an answer. If the item is an error, returns a copy of the error and
+/// the refusal behind it, if any. In every case returns the whole answer, including the first item.
+/// This finds a refusal in a response of status 200 before any item reaches the caller: an error in
+/// place of the first item is a refusal, whatever the status.
 pub(crate) async fn start(
     (body, waits): (ByteStream, Waits),
     protocol: impl Protocol<Item = Delta>,

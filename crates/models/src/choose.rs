@@ -86,10 +86,11 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Runs models in this process. The program provides it, because this crate only knows servers.
+/// Runs models in this process. The program provides the implementation, because this crate knows
+/// only servers.
 #[async_trait::async_trait]
 pub trait InProcess: Send + Sync {
-    /// The best model on this machine, which is used if none is named.
+    /// The best model on this machine, which is used if no model is named.
     fn preferred(&self) -> Option<String>;
     /// Whether there is a model of this name on this machine.
     fn has(&self, name: &str) -> bool;
@@ -108,8 +109,8 @@ pub struct Surroundings {
     pub deepseek_key: Option<Secret>,
     /// `OPENAI_API_KEY`
     pub openai_key: Option<Secret>,
-    /// A key from the user's file or command, for the server that the user names, of any kind. On a
-    /// provider's own servers, that provider's variable takes precedence.
+    /// A key from the user's file or command, for a server of any kind that the user names. On a
+    /// provider's own servers, that provider's environment variable takes precedence.
     pub own_key: Option<Secret>,
     /// `--base-url`
     pub base_url: Option<String>,
@@ -127,11 +128,11 @@ pub struct Surroundings {
     pub in_process: Option<Arc<dyn InProcess>>,
 }
 
-/// An opened model, and one line that says which and why.
+/// An opened model, and one line that says which model was chosen and why.
 pub struct Chosen {
     /// The model.
     pub model: Box<dyn Model>,
-    /// Such as `ollama:qwen2.5-coder:7b (already loaded)`.
+    /// The line, such as `ollama:qwen2.5-coder:7b (already loaded)`.
     pub why: String,
     /// Sentences about settings that the model does not support, and what happens instead.
     pub warnings: Vec<String>,
@@ -141,9 +142,10 @@ pub struct Chosen {
 /// still loading its model, as [`Policy`] decides.
 ///
 /// # Errors
-/// The error of opening the model; [`Error::Refused`], with what to do, if no model was found.
+/// The error of opening the model; [`Error::NoModel`], which says what to do, if no model was
+/// found.
 pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chosen, Error> {
-    // Agents that were refused together must not retry together.
+    // Agents that were refused at the same time must not retry at the same time.
     let policy = Policy { seed: u64::from(std::process::id()), ..Policy::default() };
     let mut attempt = 0;
     loop {
@@ -196,8 +198,9 @@ async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
     }
 }
 
-/// Opens a bare name: Ollama's model if it has one, else a model file of that name, else DeepSeek's
-/// model if the name looks like one of its models and there is a key.
+/// Opens the model that a bare name stands for: in Ollama if it has the model, else from a model
+/// file of that name, else on DeepSeek's platform if the name looks like one of its models and
+/// there is a key.
 async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     let error = match ollama(name, around, "Ollama has it").await {
         Ok(chosen) => return Ok(chosen),
@@ -223,8 +226,8 @@ async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     Err(error)
 }
 
-/// The surroundings for a server that the user did not name: without the secrets meant for another
-/// one.
+/// The surroundings for a server that the user did not name: without the secrets meant for other
+/// servers.
 fn unnamed(around: &Surroundings) -> Surroundings {
     Surroundings { own_key: None, access: around.access.for_unnamed(), ..around.clone() }
 }
@@ -232,7 +235,8 @@ fn unnamed(around: &Surroundings) -> Surroundings {
 /// The preferred model of those on Ollama's disk: coding models first, then the largest that a
 /// typical machine can run.
 fn preferred(models: &[LocalModel]) -> Option<&LocalModel> {
-    /// Larger models are often on disk, but rarely fit in free memory.
+    /// The size up to which a larger model is preferred, in bytes. Models above it are often on
+    /// disk, but rarely fit in free memory.
     const LARGEST: u64 = 24 << 30;
     let rank = |model: &&LocalModel| {
         let name = model.name.to_lowercase();
@@ -248,7 +252,7 @@ fn ollama_server(around: &Surroundings) -> Result<Server, Error> {
     Server::new(&base, ollama_key(around), &around.access)
 }
 
-/// The key for Ollama. A key for the named server counts only if the user named an address.
+/// The key for Ollama. The user's own key counts only if the user named an address.
 fn ollama_key(around: &Surroundings) -> Option<&Secret> {
     let named = around.base_url.is_some() || around.ollama_host.is_some();
     around.ollama_key.as_ref().or(around.own_key.as_ref().filter(|_| named))

@@ -5,15 +5,15 @@ use serde_json::Value;
 
 use crate::Delta;
 
-/// The alternatives to the text of a chunk, if the chunk is one token and has any. A chunk of
-/// several tokens, or of part of a character, has no definite place in the text and is skipped.
+/// The alternatives to the text of a chunk, if the chunk is one token and has alternatives. A chunk
+/// of several tokens, or of part of a character, has no definite place in the text and is skipped.
 pub(crate) fn read(tokens: &Value, text: &Value) -> Option<Delta> {
     placed(tokens, text.as_str()?).filter(|(at, _)| *at == 0).map(|(_, doubt)| doubt)
 }
 
 /// Like [`read`], for a chunk with other text before its token; also returns where in the chunk the
-/// token starts. Ollama's first chunk of a continued message repeats that message, and its log
-/// probabilities are those of the new token.
+/// token starts. Ollama's first chunk of a continued message repeats that message, and the log
+/// probabilities in the chunk are those of the new token.
 pub(crate) fn placed(tokens: &Value, text: &str) -> Option<(usize, Delta)> {
     let [token] = tokens.as_array()?.as_slice() else { return None };
     let chosen = token["token"].as_str().filter(|chosen| !chosen.is_empty())?;

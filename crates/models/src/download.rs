@@ -1,8 +1,8 @@
 //! Downloads large files over HTTP, with the TLS roots, the proxy and the timeouts of [`Access`].
 //!
 //! The user's keys, headers and client certificates are not sent, because the host is not the
-//! user's server. So it is safe to follow redirects, which model hubs need, except from `https` to
-//! `http`.
+//! user's server. So redirects, which model hubs need, are safe to follow. Only a redirect from
+//! `https` to `http` is refused.
 
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
@@ -37,7 +37,7 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 /// several.
 ///
 /// # Errors
-/// If the server cannot be reached, is silent too long, or refuses.
+/// If the server cannot be reached, is silent too long, or refuses the request.
 pub async fn get(url: &str, accept: Option<&str>, from: u64, access: &Access) -> Result<Download, Error> {
     let access = access.for_unnamed();
     let idle = access.idle.unwrap_or(IDLE);
@@ -52,7 +52,7 @@ pub async fn get(url: &str, accept: Option<&str>, from: u64, access: &Access) ->
     let shown = host::shown(url);
     let sent = timeout(idle, request.send()).await.map_err(|_| http::no_answer_within(&shown, idle))?;
     let response = sent.map_err(|why| {
-        // A redirect may have led elsewhere.
+        // A redirect may have led to another host.
         let base = host::shown(why.url().map_or(url, |url| url.as_str()));
         http::no_answer(&base, why)
     })?;

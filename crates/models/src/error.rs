@@ -3,7 +3,7 @@
 /// Whether to send the same request again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// Yes, after a pause; the server's own delay in seconds, where it names one.
+    /// Yes, after a pause. Holds the delay in seconds that the server asks for, if it names one.
     After(Option<u64>),
     /// Only after the conversation has been compacted.
     Compact,
@@ -14,7 +14,7 @@ pub enum Retry {
 /// A failed request. The text says what happened and, where known, what to do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// No connection, or it failed before the answer was complete.
+    /// There was no connection, or it failed before the answer was complete.
     #[error("{0}")]
     Transport(String),
     /// The server reports that it is busy or failing (408, 429, 499, 5xx except 501).
@@ -42,7 +42,7 @@ pub enum Error {
     #[error("{0}")]
     Timeout(String),
     /// A local server did not start its answer within the first-byte timeout. It may still be
-    /// loading or evaluating, and a retry would only start that over.
+    /// loading or evaluating, and a retry would only start that work over.
     #[error("{0}")]
     Slow(String),
     /// The server does not have the model.
@@ -56,11 +56,11 @@ pub enum Error {
     /// No model was named, and none was found.
     #[error("{0}")]
     NoModel(String),
-    /// The server refused the request for good (400, 422, 501 and every status without another
-    /// meaning), or its certificate is not trusted.
+    /// The server refused the request for good (400, 422, 501 and every status that no other
+    /// variant covers), or its certificate is not trusted.
     #[error("{0}")]
     Refused(String),
-    /// The account has no balance or quota left, or the server too little memory for the model.
+    /// The account has no balance or quota left, or the server has too little memory for the model.
     #[error("{0}")]
     Exhausted(String),
     /// A setting is wrong: an address (404, 405, a redirect), a key (401, 403), a proxy (407) or a
@@ -73,7 +73,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether and when to retry. This is the only place that decides it.
+    /// Whether and when to retry. This is the only place that decides this.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
@@ -91,7 +91,7 @@ impl Error {
         }
     }
 
-    /// Whether the server is the problem, so that another one may answer the same request.
+    /// Whether the server is the problem. If so, another server may answer the same request.
     #[must_use]
     pub fn is_of_server(&self) -> bool {
         match self {

@@ -15,10 +15,10 @@ const MAX_MESSAGE: usize = 600;
 /// How deep JSON may be wrapped in error strings.
 const MAX_WRAPS: usize = 4;
 
-/// The reason of an error response without one.
+/// The reason to show for an error response that states none.
 const NO_REASON: &str = "no reason given";
 
-/// Phrases of a prompt that exceeds the context window.
+/// Phrases by which servers report a prompt that exceeds the context window.
 const OVERFLOW: [&str; 8] = [
     "exceed_context_size",
     "exceeds the available context",
@@ -30,7 +30,8 @@ const OVERFLOW: [&str; 8] = [
     "too many tokens",
 ];
 
-/// Phrases of a 429 that waiting does not help: the account's quota is used up.
+/// Phrases of a 429 response after which waiting does not help, because the account's quota is used
+/// up.
 const USED_UP: [&str; 8] = [
     "insufficient_quota",
     "exceeded your current quota",
@@ -42,7 +43,7 @@ const USED_UP: [&str; 8] = [
     "usage limit", // Ollama's cloud, by the hour or the week
 ];
 
-/// Phrases of a chat template that failed to render.
+/// Phrases by which servers report a chat template that failed to render.
 const TEMPLATE: [&str; 8] = [
     "jinja",
     "chat template",
@@ -132,7 +133,7 @@ impl Body {
     }
 
     pub(crate) fn is_template(&self) -> bool {
-        // A server may refuse the field of this name without any template failing.
+        // A server may refuse the field `chat_template_kwargs` although no template failed.
         let text = self.message.to_lowercase().replace("chat_template_kwargs", "");
         TEMPLATE.iter().any(|phrase| text.contains(phrase))
             // llama.cpp's template engine: "… at row 12, column 40".
@@ -148,7 +149,7 @@ impl Body {
         }
     }
 
-    /// The error for one that arrives inside a stream of status 200.
+    /// What this body means if it arrives inside a stream of status 200.
     pub(crate) fn mid_stream(self) -> Error {
         if self.is_overflow() {
             return self.overflow();
@@ -169,7 +170,7 @@ impl Body {
     }
 }
 
-/// A failed request, with a status or before there was one.
+/// A request that failed with a status, or before a status arrived.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Failure {
     /// The server answered with an error status.
@@ -177,7 +178,7 @@ pub(crate) enum Failure {
         status: u16,
         url: String,
         body: Box<Body>,
-        /// Seconds.
+        /// The delay that the server asks for, in seconds.
         retry_after: Option<u64>,
         /// Whether a key or other credentials were sent.
         keyed: bool,
@@ -223,7 +224,8 @@ impl From<Failure> for Error {
         let exhausted = |hint: &str| Error::Exhausted(because(hint));
         let settings = |hint: &str| Error::Settings(because(hint));
         match status {
-            // The server computed this before trying and would compute the same again.
+            // The server checks the free memory before it loads the model. A retry would fail in
+            // the same way.
             500 if said.contains("requires more system memory") => {
                 exhausted("; choose a smaller model or window")
             }

@@ -2,8 +2,8 @@
 //!
 //! Pure functions. `OLLAMA_HOST` follows the rules of Ollama's own client
 //! (docs/model-apis.md#ollama-address), so that both agree. An address may contain credentials, as
-//! `user:password@` or in a query. They go out with each request; [`shown`] removes them for people
-//! and journals.
+//! `user:password@` or in a query. Each request sends them; [`shown`] removes them from what people
+//! and journals get to see.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv6Addr};
 const OLLAMA_PORT: &str = "11434";
 
 /// The base URL for a value of `OLLAMA_HOST`, without a trailing slash. Never fails: as in Ollama,
-/// the scheme's default replaces an invalid port.
+/// the scheme's default port replaces an invalid one.
 ///
 /// ```
 /// use models::host::ollama_base;
@@ -80,7 +80,7 @@ pub fn shown(url: &str) -> String {
     format!("{scheme}{}{path}", split_user(authority).1)
 }
 
-/// Splits `host:port`, `[v6]:port`, bare IPv6 and plain hosts; the host has no brackets.
+/// Splits `host:port`, `[v6]:port`, bare IPv6 and plain hosts. The returned host has no brackets.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     if let Some(rest) = authority.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').unwrap_or((rest, ""));
@@ -133,7 +133,7 @@ pub fn host_of(base: &str) -> String {
     split_port(split_user(authority).1).0.to_ascii_lowercase()
 }
 
-/// Whether a URL points to this machine, so that no proxy is used.
+/// Whether a URL points to this machine. Such a URL is reached without a proxy.
 #[must_use]
 pub fn is_loopback(base: &str) -> bool {
     let host = host_of(base);

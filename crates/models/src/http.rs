@@ -37,8 +37,8 @@ const MAX_BODY: usize = 64 * 1024 * 1024;
 /// and a request on a closing connection fails.
 const LOCAL_IDLE: Duration = Duration::from_secs(4);
 
-/// The same for hosted services, whose front ends wait a minute or more, and where a new connection
-/// costs several round trips.
+/// How long an idle connection to a hosted service is kept. The front ends of such services wait a
+/// minute or more, and a new connection takes several round trips.
 const REMOTE_IDLE: Duration = Duration::from_secs(45);
 
 /// The bytes of an answer as they arrive. Dropping it closes the connection.
@@ -81,8 +81,9 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// For a server on this machine or network: 10 s, 1800 s, 300 s. Loading a 70B model from disk
-    /// and evaluating a prompt on a CPU takes more than ten minutes.
+    /// For a server on this machine or its network: 10 s to connect, 1800 s to the first byte, and
+    /// then 300 s of silence. Loading a 70B model from disk and evaluating a prompt on a CPU takes
+    /// more than ten minutes.
     #[must_use]
     pub const fn local() -> Self {
         Self {
@@ -92,7 +93,7 @@ impl Timeouts {
         }
     }
 
-    /// For a hosted service: 10 s, 300 s, 300 s.
+    /// For a hosted service: 10 s to connect, 300 s to the first byte, and then 300 s of silence.
     #[must_use]
     pub const fn remote() -> Self {
         Self { first_byte: Duration::from_secs(300), ..Self::local() }
@@ -109,7 +110,7 @@ impl Timeouts {
 #[derive(Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
-    /// Without trailing slash, credentials and query, as messages show it.
+    /// The base URL as messages show it: without trailing slash, credentials and query.
     base: Arc<str>,
     /// `user:password@`, sent as basic authentication.
     user: Arc<str>,
@@ -118,7 +119,7 @@ pub(crate) struct Http {
     authorization: Option<HeaderValue>,
     /// The user's headers; they override ours.
     headers: HeaderMap,
-    /// Whether the server is local, so that a long silence means work, not a fault.
+    /// Whether the server is local. A long silence then means work, not a fault.
     pub(crate) patient: bool,
     /// Secrets that no message may contain.
     secrets: Arc<[String]>,
@@ -163,7 +164,8 @@ impl Http {
         first_byte: Duration,
     ) -> Result<(Response, Instant), Failure> {
         let deadline = Instant::now() + first_byte;
-        // Compression, also by a proxy, would delay chunks that should arrive at once.
+        // Compression, whether by the server or by a proxy, would delay chunks that should arrive
+        // at once.
         let mut request = self.client.request(method, self.full(url)).header(ACCEPT_ENCODING, "identity");
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
@@ -308,7 +310,7 @@ pub(crate) struct Waits {
     pub(crate) patient: bool,
 }
 
-/// What a request without an answer means.
+/// The error for a request that got no answer.
 pub(crate) fn no_answer(base: &str, why: reqwest::Error) -> Error {
     let why = why.without_url();
     if why.is_builder() {
@@ -367,8 +369,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Opt
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-/// The delay in seconds that a server asks for: a number, or a date relative to the server's own
-/// clock, where it sends one.
+/// The delay in seconds that a server asks for: a number, or a date. A date is compared with the
+/// server's own clock, if the response has a `Date` header.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
     let milliseconds =
         headers.get("retry-after-ms").and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());

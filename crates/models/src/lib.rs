@@ -73,7 +73,7 @@ pub enum Role {
     System,
     /// The task, and tool results.
     User,
-    /// The model: exactly the bytes it generated, up to a cut.
+    /// The model. Its messages hold exactly the bytes that it generated, up to a cut.
     Assistant,
 }
 
@@ -82,7 +82,7 @@ pub enum Role {
 pub struct Message {
     /// Its author.
     pub role: Role,
-    /// Its text. Never empty for user and system.
+    /// Its text. Never empty in user and system messages.
     pub content: String,
     /// Reasoning that came with an assistant message, for models that need it back
     /// ([`Identity::repeats_thinking`]).
@@ -91,8 +91,8 @@ pub struct Message {
 }
 
 /// The part of a request that may change within a session without a reload or a lost prefix cache.
-/// If the last message is the assistant's, the answer continues from its last byte, given
-/// [`Identity::branches`]; some servers repeat the message first.
+/// If the last message is the assistant's, and if [`Identity::branches`] is set, the answer
+/// continues that message from its last byte. Some servers repeat the message first.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
     /// The conversation. Each request repeats the messages of the previous one and appends to them.
@@ -104,11 +104,11 @@ pub struct Request {
     pub seed: Option<u64>,
     /// The most tokens to generate, thinking included. Always bounded.
     pub max_tokens: u32,
-    /// How many alternatives to report per token ([`Delta::Doubt`]), given [`Identity::branches`];
-    /// 0 for none.
+    /// How many alternatives to report per token ([`Delta::Doubt`]); 0 for none. Requires
+    /// [`Identity::branches`].
     pub alternatives: u8,
-    /// The JSON Schema that the whole answer has to fit, given [`Identity::can_constrain`]. Other
-    /// models ignore it.
+    /// The JSON Schema that the whole answer has to fit. Models without [`Identity::can_constrain`]
+    /// ignore it.
     pub constraint: Option<Arc<Value>>,
 }
 
@@ -140,8 +140,8 @@ pub enum Delta {
         /// Prompt tokens in total.
         total: u64,
     },
-    /// Token counts so far, from servers that report them with every chunk. The last ones before a
-    /// cut are all that is known of the turn.
+    /// Token counts so far, from servers that report them with every chunk. If the answer is cut,
+    /// the last counts before the cut are the only ones known for the turn.
     Usage(Usage),
     /// Proof of normal completion; nothing follows.
     End(End),
@@ -199,7 +199,7 @@ pub struct Identity {
     pub parameters_b: Option<f32>,
     /// The context window in force, in tokens; `None` where the server does not report it.
     pub window: Option<u64>,
-    /// Whether the server runs on this machine or network, so that tokens cost time, not money.
+    /// Whether the server runs on this machine or its network. There, tokens cost time, not money.
     pub local: bool,
     /// Whether the model does better when it is asked for a whole file than when it has to call
     /// tools ([`profile`]).
@@ -247,18 +247,18 @@ pub type DeltaStream = Pin<Box<dyn Stream<Item = Result<Delta, Error>> + Send>>;
 /// An opened model: one server, one model, one frozen set of options.
 #[async_trait::async_trait]
 pub trait Model: Send + Sync {
-    /// What is known since the model was opened, or since the last [`Model::verify`].
+    /// What is known about the model, as of its opening or the last [`Model::verify`].
     fn identity(&self) -> Identity;
     /// Sends one request. Returns when the response headers have arrived; the deltas follow.
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error>;
-    /// Checks after an answer that the same model still answers, with the window that was
-    /// requested, and updates [`Model::identity`]. Sends at most one quick request. Returns each
-    /// warning only once.
+    /// Checks, after an answer, that the same model still answers and has the requested window, and
+    /// updates [`Model::identity`]. Sends at most one quick request. Returns each warning only
+    /// once.
     async fn verify(&self) -> Vec<String> {
         Vec::new()
     }
-    /// Describes the window before the first request, where it is not simply [`Identity::window`].
-    /// Loads nothing.
+    /// Describes the window before the first request; `None` if [`Identity::window`] already says
+    /// it all. Loads nothing.
     ///
     /// # Errors
     /// Known reasons why the first request would fail.

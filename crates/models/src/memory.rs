@@ -1,8 +1,8 @@
 //! What earlier runs learned about servers, in one small file per address: the kind of server, and
 //! what it refuses.
 //!
-//! It only saves requests. A server that no longer answers as remembered is detected again, and an
-//! entry expires after a week.
+//! Its only purpose is to avoid requests. A server that no longer answers as remembered is detected
+//! again, and an entry expires after a week.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The most models remembered per address.
 const MAX_MODELS: usize = 64;
 
-/// The folder of these files. The default has none and remembers nothing.
+/// The memory, which is a folder of such files. The default has no folder and remembers nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     folder: Option<PathBuf>,
@@ -57,7 +57,8 @@ impl Memory {
 
     fn file(&self, base: &str) -> Option<PathBuf> {
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' };
-        // FNV-1a keeps names apart that differ only in replaced or truncated characters.
+        // The FNV-1a hash distinguishes addresses that differ only in replaced or truncated
+        // characters.
         let hash = base.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
@@ -73,8 +74,8 @@ impl Memory {
         (known.base == base && age < LIFETIME.as_secs()).then_some(known)
     }
 
-    /// Records a detected server. Forgets what was learned about its models if the server is a
-    /// different one.
+    /// Records a detected server. If the kind of server has changed, forgets what was learned about
+    /// its models.
     pub(crate) fn detected(&self, base: &str, server: &str, version: Option<String>) {
         let mut known = self.recall(base).unwrap_or_default();
         if known.server != server {

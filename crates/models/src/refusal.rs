@@ -1,8 +1,8 @@
-//! What a refusal asks for: the fields that it names and the limits that it states, so that a
-//! changed request may be accepted.
+//! What a refusal asks for: the fields that it names and the limits that it states. A request that
+//! is changed accordingly may be accepted.
 //!
-//! Servers say this only in words, each in its own, so matching is loose. A wrong guess costs one
-//! request.
+//! Servers state these only in prose, and each uses its own words, so matching is loose. A wrong
+//! guess costs one request.
 
 use serde_json::Value;
 
@@ -98,7 +98,7 @@ impl Failure {
         matches!(self, Failure::Status { status: 400 | 422 | 500 | 501, body, .. } if body.is_template())
     }
 
-    /// The refusal behind an error that starts an answer of status 200.
+    /// The refusal behind an error at the start of an answer of status 200.
     pub(crate) fn of_stream(error: &Error) -> Option<Self> {
         let (Error::Refused(message) | Error::Unavailable { message, .. }) = error else { return None };
         let body = Box::new(Body::from_json(&Value::from(message.as_str())));

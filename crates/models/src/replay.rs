@@ -21,11 +21,11 @@ pub enum TurnEnd {
     Stop,
     /// A limit was reached.
     Length,
-    /// The reader cut it. Whoever replays it has to cut it at the same place.
+    /// The reader cut the answer. The reader of the replay has to cut it at the same place.
     Cut,
     /// It failed with this message and may be retried.
     Failed(String),
-    /// It failed with this message for good.
+    /// It failed with this message and must not be retried.
     Refused(String),
     /// It failed with this message, and the user has to change a setting.
     Settings(String),
@@ -135,8 +135,8 @@ impl Model for Replay {
 }
 
 impl Turn {
-    /// The answer as a server would send it; `number` is for the error when the reader does not
-    /// repeat the cut.
+    /// The answer as a server would send it; `number` is the number of the turn, for the error if
+    /// the reader does not repeat the cut.
     #[must_use]
     pub fn play(self, number: usize) -> DeltaStream {
         Box::pin(stream::iter(deltas(self, number)))

@@ -1,7 +1,7 @@
-//! When to retry a request: pure policy, the caller waits.
+//! When to retry a request. The policy is pure: it only decides, and the caller waits.
 //!
-//! A retry sends the same request byte for byte. A changed request is a new turn and is not decided
-//! here.
+//! A retry sends the same request byte for byte. A changed request is a new turn, which this policy
+//! does not cover.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::{Error, Retry};
 pub struct Policy {
     /// The most retries of one request.
     pub retries: u32,
-    /// The most retries while the server loads its model; with the longest pause, about ten
-    /// minutes.
+    /// The most retries while the server loads its model. With the default pauses, they last about
+    /// ten minutes.
     pub loading: u32,
     /// The first pause.
     pub first: Duration,
@@ -44,15 +44,15 @@ impl Default for Policy {
 pub enum Decision {
     /// Wait this long, then send the same bytes.
     Wait(Duration),
-    /// Compact the conversation, then send that.
+    /// Compact the conversation, then send the compacted one.
     Compact,
     /// Stop; the sentence says why.
     GiveUp(String),
 }
 
 impl Policy {
-    /// Decides after attempt number `attempt` (the first is 0) has failed, with `left` of the run's
-    /// time.
+    /// Decides what to do after attempt number `attempt` (the first is 0) has failed. `left` is the
+    /// time that remains for the run; `None` if that is unlimited.
     ///
     /// ```
     /// use models::{Error, retry::{Decision, Policy}};

@@ -77,8 +77,8 @@ impl Roles {
         let before = *self;
         let has_system = messages.iter().any(|message| message.role == Role::System);
         if any(&ALTERNATE) {
-            // A template with an optional system message says so. Others count a system message as
-            // out of turn.
+            // A template with an optional system message says so. Other templates count a system
+            // message as out of turn.
             self.no_system |= has_system && (self.alternate || !text.contains("optional system"));
             self.alternate = true;
         } else if any(&SYSTEM) || any(&OTHER_ROLES) {

@@ -1,6 +1,6 @@
 //! The size of a model, from servers and names.
 
-/// `7.6B`, `494.03M` or `1.5b` in billions.
+/// Parses a size such as `7.6B`, `494.03M` or `1.5b`. Returns billions.
 pub(crate) fn billions(size: &str) -> Option<f32> {
     let number =
         |digits: &str| digits.parse::<f32>().ok().filter(|number| number.is_finite() && *number > 0.0);

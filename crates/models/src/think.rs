@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Whether and how much a model reasons before it answers. Fixed for a session, because a change
-/// costs the cached prefix (docs/model-apis.md#ollama-thinking).
+/// would lose the cached prefix (docs/model-apis.md#ollama-thinking).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Think {
-    /// On if the model can think, except where thinking is known to break it.
+    /// On if the model can think, except where thinking is known to break the model.
     #[default]
     Auto,
     /// Off.

@@ -25,7 +25,7 @@ async fn ask(model: &dyn Model) {
     collect(model.stream(&constrained()).await.unwrap()).await.unwrap();
 }
 
-/// What each request said of a field.
+/// The value of a field in each request; `None` if the request did not have the field.
 fn sent(server: &Server, field: &str) -> Vec<Option<Value>> {
     server.chats().iter().map(|chat| chat.json.get(field).cloned()).collect()
 }

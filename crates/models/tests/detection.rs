@@ -187,7 +187,7 @@ async fn what_was_learned_about_a_gateway_without_a_model_list_is_kept() {
         })
         .await;
         ask(&model, "x").await.unwrap();
-        // A remembered server gets the request for its list first.
+        // A remembered server first gets the request for its list.
         server.enqueue_for("/v1/models", Reply::status(404, "not here"));
     }
     assert_eq!(server.chats().len(), 4, "one refusal in three runs");

@@ -145,8 +145,8 @@ async fn a_response_cut_in_its_head_or_framing_is_not_an_answer() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     for response in whole {
-        // Proof of completion is enough, even if the HTTP framing is incomplete. A line may also
-        // end with the body.
+        // Proof of completion is enough, even if the HTTP framing is incomplete. The end of the
+        // body also ends the last line.
         let proved = response.rfind('}').unwrap() + 1;
         for at in 0..response.len() {
             server.enqueue(Reply::wire(&response[..at]));
@@ -255,7 +255,7 @@ async fn credentials_in_an_address_are_sent_and_never_shown() {
             assert_eq!(sent.query, "key=sesame-sesame", "{}", sent.path);
             assert_eq!(sent.headers.iter().filter(|(name, _)| name == "authorization").count(), 1);
         }
-        // Servers that echo what they refuse, and one that redirects to itself.
+        // Servers that echo what they refuse, and one whose redirect repeats the credentials.
         let echo = "there is no hunter2-hunter2, nor sesame-sesame";
         server.enqueue(Reply::error(401, echo));
         server.enqueue(Reply::error(500, echo));

@@ -78,7 +78,7 @@ async fn a_request_repeats_the_bytes_of_the_previous_one() {
     let second = String::from_utf8(chats[1].body.clone()).unwrap();
     let shared = first.split(r#"],"options""#).next().unwrap();
     assert!(shared.contains("first") && second.starts_with(shared), "{first}\n{second}");
-    assert_eq!(server.connections(), 2, "the connections of opening serve the session");
+    assert_eq!(server.connections(), 2, "the connections made by `open` serve the session");
 }
 
 #[tokio::test]

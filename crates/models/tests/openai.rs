@@ -91,7 +91,8 @@ async fn reasoning_is_sent_back_with_the_answer_it_belongs_to() {
         json!({"role": "assistant", "content": "yes", "reasoning_content": "hm"})
     );
     assert_eq!(sent[1].header("authorization"), Some("Bearer sk-secret"));
-    // The temperature is ignored while thinking, and known to cause loops elsewhere.
+    // DeepSeek ignores the temperature while it thinks. On other servers, a temperature of 0 is
+    // known to cause loops.
     assert!(sent[0].json.get("temperature").is_none() && sent[0].json.get("thinking").is_none());
 
     let model = on_deepseek(&server, Think::Off).await;
@@ -153,7 +154,7 @@ async fn a_refused_field_is_dropped_for_the_session() {
     assert_eq!(has("seed"), [true, true, false, false, false]);
     assert_eq!(has("max_tokens"), [true, true, true, false, false]);
     assert_eq!(has("max_completion_tokens"), [false, false, false, true, true]);
-    // A refusal that dropping fields does not help is final after a limited number of retries.
+    // If dropping fields does not help, the refusal is final after a limited number of retries.
     let before = server.chats().len();
     server.fallback(Reply::error(422, "something else"));
     assert!(matches!(ask(&model, "x").await, Err(Error::Refused(_))));
@@ -282,7 +283,8 @@ async fn a_loading_server_is_waited_for_and_a_wrong_key_is_not() {
         ..Config::default()
     });
     let error = OpenAi::open(OpenAiOptions::new(&server.openai_url())).await.err();
-    // Both the list and the chat report it, whichever comes first.
+    // Either the model list or the chat reports that the server is loading, whichever is requested
+    // first.
     match error {
         Some(error) => assert!(matches!(error, Error::Loading(_)), "{error:?}"),
         None => assert!(matches!(ask(&openai(&server).await, "x").await, Err(Error::Loading(_)))),

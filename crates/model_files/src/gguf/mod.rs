@@ -124,7 +124,7 @@ pub enum Fault {
         what: String,
         /// Bytes of the file.
         have: u64,
-        /// Bytes it needs.
+        /// Bytes that it would need.
         needs: u64,
     },
     /// Tensors lie outside the file.
@@ -132,7 +132,7 @@ pub enum Fault {
     Truncated {
         /// Bytes of the file.
         have: u64,
-        /// Bytes it needs.
+        /// Bytes that it would need.
         needs: u64,
     },
     /// A count or length is larger than in any real model.
@@ -170,7 +170,7 @@ pub enum Fault {
         /// What is wrong with it.
         why: String,
     },
-    /// There are no tensors: a vocabulary, or an empty conversion.
+    /// There are no tensors. The file holds only a vocabulary, or is an empty conversion.
     #[error("it has no tensors")]
     NoTensors,
     /// The file is one of several of a split model.

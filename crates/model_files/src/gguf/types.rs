@@ -10,7 +10,7 @@ pub(super) struct Format {
     pub(super) bytes: u64,
 }
 
-/// Returns the element type of a number; `None` for unknown and removed ones.
+/// Returns the element type with this number; `None` for unknown and removed types.
 pub(super) fn format(number: u32) -> Option<Format> {
     let (name, elements, bytes) = match number {
         0 => ("F32", 1, 4),

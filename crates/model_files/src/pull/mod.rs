@@ -147,7 +147,7 @@ pub async fn pull(
     let folder = store.folder();
     fs::create_dir_all(folder).map_err(|source| Error::Io { folder: folder.to_owned(), source })?;
     let _lock = lock(folder, &model.name, &mut tell).await?;
-    // Another process may have pulled it while this one waited.
+    // Another process may have pulled the model while this one waited.
     if path.is_file() {
         return Ok(path);
     }
@@ -214,8 +214,8 @@ impl Pull<'_> {
         Ok(part)
     }
 
-    /// Waits before the next attempt, or returns the error if there should be none. `attempt`
-    /// counts failures since the last progress.
+    /// Waits before the next attempt, or returns the error if there should be no further attempt.
+    /// `attempt` counts failures since the last progress.
     async fn retry(
         &mut self,
         attempt: u32,

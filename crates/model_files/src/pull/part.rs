@@ -1,8 +1,8 @@
 //! An unfinished file: `NAME.part` holds its first bytes, and `NAME.part.json` identifies the file.
 //!
-//! The bytes are the beginning of the file with one SHA-256, whichever source they came from, so
-//! another source can resume after the last byte. A source that delivers the file in parts resumes
-//! after the last complete part.
+//! The bytes are the beginning of the file that has the recorded SHA-256, whichever source they
+//! came from. So another source can resume after the last byte. A source that delivers the file in
+//! parts resumes after the last complete part.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};

@@ -68,7 +68,8 @@ impl Lines {
         if self.failed || self.finished {
             return;
         }
-        // Moving the rest only when it is the smaller half keeps copying linear in the input.
+        // Moving the unread rest only when it is the smaller half keeps copying linear in the
+        // input.
         if self.start > self.buffer.len() / 2 {
             self.buffer.drain(..self.start);
             self.scanned -= self.start;

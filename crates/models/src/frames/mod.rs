@@ -2,8 +2,8 @@
 //!
 //! [`Lines`] splits bytes into lines, [`Ndjson`] and [`Sse`] decode lines, and `Frames` detects
 //! which of the two a response is. Servers and proxies answer a streaming request with NDJSON, SSE
-//! or one plain JSON object and label it at will, so the first byte that is not white space
-//! decides, not the content type.
+//! or one plain JSON object, and their content type is unreliable. So the first byte that is not
+//! white space decides.
 
 use std::collections::VecDeque;
 
@@ -35,7 +35,8 @@ pub(crate) enum Frame {
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     mode: Mode,
-    /// All bytes so far, while undecided or while the body may be one JSON text over several lines.
+    /// All bytes so far, while the framing is undecided or the body may be one JSON text over
+    /// several lines.
     whole: Vec<u8>,
     /// How far `whole` has been searched for the end of its first line.
     searched: usize,

@@ -51,8 +51,8 @@ impl Ndjson {
     /// Returns the next value, or `None` until more bytes arrive.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for a line that is too long (nothing follows) or is not JSON (the next
-    /// line does).
+    /// [`Error::Protocol`] for a line that is not JSON, after which decoding continues with the
+    /// next line, and for a line that is too long, after which it ends.
     pub fn next_value(&mut self) -> Option<Result<Value, Error>> {
         loop {
             let line = match self.lines.next_line()? {
@@ -73,7 +73,7 @@ pub(crate) fn strip_bom<'a>(line: &'a [u8], first: &mut bool) -> &'a [u8] {
 }
 
 /// Parses one JSON text. Invalid UTF-8 becomes U+FFFD, so that a server that splits characters does
-/// not cost the whole turn.
+/// not spoil the whole turn.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, Error> {
     let parsed = match std::str::from_utf8(text) {
         Ok(text) => serde_json::from_str(text),

@@ -12,7 +12,7 @@ use crate::Error;
 /// One event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Event {
-    /// The event's type: empty unless the server names one; `error` also where the server writes
+    /// The event's type: empty unless the server names one. It is also `error` if the server writes
     /// `error:` instead of `data:`.
     pub name: String,
     /// The data lines, joined with LF.

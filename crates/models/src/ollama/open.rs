@@ -17,7 +17,7 @@ use crate::shared::Shared;
 use crate::size::parameters_in;
 use crate::{Access, DeltaStream, Error, Identity, Model, Request, Think};
 
-/// Its name in [`Identity::server`].
+/// Ollama's name in [`Identity::server`].
 const SERVER: &str = "ollama";
 
 /// The smallest window to request, in tokens.
@@ -30,10 +30,10 @@ const KEEP_ALIVE: &str = "30m";
 /// How long listing the loaded models may take between two turns.
 const LOADED_LIMIT: Duration = Duration::from_secs(2);
 
-/// How to open a model. Everything in it is frozen for the session.
+/// How to open a model. All these options are frozen for the session.
 #[derive(Debug, Clone, Default)]
 pub struct OllamaOptions {
-    /// The server, see [`crate::host::ollama_base`].
+    /// The server; see [`crate::host::ollama_base`].
     pub base: String,
     /// The model's name.
     pub model: String,
@@ -43,7 +43,8 @@ pub struct OllamaOptions {
     pub num_ctx: Option<u64>,
     /// Thinking.
     pub think: Think,
-    /// The profiles of model families, which have the window and thinking if they are not set.
+    /// The profiles of model families. They supply the window and thinking if the fields above do
+    /// not.
     pub profiles: Profiles,
     /// Whether to load the model in the background while the first request is prepared.
     pub preload: bool,
@@ -66,8 +67,8 @@ pub struct Ollama {
     /// Whether the server can apply a chat template. If not, `/api/generate` gets a plain
     /// transcript.
     chat: bool,
-    /// The `shift` field; `None` for 0.30.0 to 0.30.7, which lose the prefix cache when it is sent
-    /// (docs/model-apis.md#ollama-overflow).
+    /// The `shift` field; `None` for versions 0.30.0 to 0.30.7, which lose the prefix cache when
+    /// the field is sent (docs/model-apis.md#ollama-overflow).
     shift: Option<bool>,
     /// Whether the server counts prompt tokens correctly.
     counts_prompt: bool,
@@ -127,7 +128,7 @@ impl Ollama {
                 options.model
             )));
         }
-        // Whatever its name, a model without a file on this machine runs in the cloud.
+        // A model without a file on this machine runs in the cloud, whatever its name.
         let here = show
             .is_some_and(|show| !show.remote && show.raw["model_info"]["general.architecture"].is_string());
         let cloud = server.is_cloud() || show.is_some_and(|show| show.remote) || (named_cloud && !here);

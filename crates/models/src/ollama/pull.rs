@@ -1,5 +1,5 @@
-//! Downloads a model: progress as the server reports it, success only with its last line
-//! (docs/model-apis.md#ollama-pull).
+//! Downloads a model. Passes on the progress as the server reports it, and success only when the
+//! server's last line reports it (docs/model-apis.md#ollama-pull).
 
 use std::collections::VecDeque;
 use std::pin::Pin;

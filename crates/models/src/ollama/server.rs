@@ -115,8 +115,8 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Whether a template knows roles. One that only repeats the prompt does not: the model was
-/// imported without a chat template.
+/// Whether a template knows roles. A template that only repeats the prompt does not: it belongs to
+/// a model that was imported without a chat template.
 fn is_chat_template(template: &str) -> bool {
     let bare: String = template.split_whitespace().collect();
     !bare.is_empty() && bare != "{{.Prompt}}"
@@ -153,7 +153,7 @@ pub(crate) fn is_cloud_name(name: &str) -> bool {
     name.ends_with(":cloud") || name.ends_with("-cloud")
 }
 
-/// The name of such a model within the cloud.
+/// The name that a cloud model has within the cloud, such as `m:671b` for `m:671b-cloud`.
 pub(crate) fn without_cloud(name: &str) -> &str {
     name.strip_suffix(":cloud").or_else(|| name.strip_suffix("-cloud")).unwrap_or(name)
 }
@@ -169,13 +169,14 @@ impl Server {
         Ok(Self { http: Http::new(base, key, access)? })
     }
 
-    /// Whether it is Ollama's cloud itself.
+    /// Whether the server is Ollama's cloud itself.
     #[must_use]
     pub fn is_cloud(&self) -> bool {
         is_cloud_host(self.base())
     }
 
-    /// Treats the server as a hosted service from now on, even if the address is a local daemon.
+    /// Treats the server as a hosted service from now on, even if the address is that of a local
+    /// daemon.
     pub(super) fn hosted(&mut self, access: &Access) {
         self.http.timeouts = access.over(Timeouts::remote());
         self.http.patient = false;
@@ -214,7 +215,7 @@ impl Server {
         version.ok_or_else(|| Error::Protocol(format!("{} is not an Ollama server", self.base())))
     }
 
-    /// The models on its disk.
+    /// The models on the server's disk.
     ///
     /// # Errors
     /// No connection, or a failing server.
@@ -234,7 +235,7 @@ impl Server {
         Ok(value["models"].as_array().into_iter().flatten().filter_map(model).collect())
     }
 
-    /// The models in its memory.
+    /// The models in the server's memory.
     ///
     /// # Errors
     /// No connection, or a failing server.
@@ -274,7 +275,7 @@ impl Server {
         }
     }
 
-    /// The error for a missing model, which lists the available ones.
+    /// The error for a missing model. It lists the available models.
     pub(super) async fn missing(&self, model: &str) -> Error {
         let available: Vec<String> =
             self.tags().await.unwrap_or_default().into_iter().map(|model| model.name).collect();
@@ -287,7 +288,7 @@ impl Server {
         Error::MissingModel { message, available }
     }
 
-    /// Removes a model from its disk.
+    /// Removes a model from the server's disk.
     ///
     /// # Errors
     /// [`Error::MissingModel`] if the server does not have it.
@@ -300,7 +301,7 @@ impl Server {
     /// and continues from them next time.
     ///
     /// # Errors
-    /// No connection, or refused before it started. Most failures arrive in the stream
+    /// No connection, or a refusal before the download started. Most failures arrive in the stream
     /// (docs/model-apis.md#ollama-pull).
     pub async fn pull(&self, model: &str) -> Result<PullStream, Error> {
         let request = json!({ "model": model, "stream": true }).to_string().into_bytes();

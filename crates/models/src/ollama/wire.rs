@@ -119,8 +119,8 @@ pub(super) fn transcript(messages: &[Arc<Message>]) -> String {
 /// The state of one answer.
 #[derive(Debug)]
 pub(super) struct OllamaAnswer {
-    /// Whether prompt counts are correct. 0.30.0 counts only uncached prompt tokens
-    /// (docs/model-apis.md#ollama-streaming), and no count is better than a wrong one.
+    /// Whether prompt counts are correct. Ollama 0.30.0 counts only uncached prompt tokens
+    /// (docs/model-apis.md#ollama-streaming), and a missing count is better than a wrong one.
     pub(super) counts_prompt: bool,
 }
 

@@ -62,9 +62,9 @@ impl Calls {
     }
 
     /// The call that a fragment continues; `None` when it starts a new one. Some servers number
-    /// every call 0, or none. There, a name with a new id starts a call, and so does a name after
-    /// complete arguments or after another fragment of the same chunk. An id alone proves nothing,
-    /// because some servers make one up for every fragment.
+    /// every call 0, or send no numbers. There, a name with a new id starts a call. Without
+    /// numbers, so does a name after complete arguments or after another fragment of the same
+    /// chunk. An id alone proves nothing, because some servers make one up for every fragment.
     fn continued(&self, index: Option<u64>, fragment: &Value, first: bool) -> Option<usize> {
         let at =
             self.0.iter().rposition(|call| index.is_none() || call.index.is_none() || index == call.index)?;
@@ -81,7 +81,7 @@ impl Calls {
         (!starts).then_some(at)
     }
 
-    /// Starts a call. It completes the calls of lower indexes, and an earlier call of the same
+    /// Starts a call, which completes the calls of lower indexes and an earlier call of the same
     /// index.
     fn start(&mut self, index: Option<u64>, out: &mut VecDeque<Delta>) -> usize {
         let open = |call: &Call| index.zip(call.index).is_some_and(|(new, old)| new < old);

@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-/// The text and the reasoning of a `content`. Mistral and others send reasoning as parts of their
-/// own.
+/// The text and the reasoning of a `content`. Mistral and others send reasoning in separate parts.
 pub(super) fn content(value: Value) -> (String, String) {
     let (mut text, mut inside) = (String::new(), String::new());
     match value {

@@ -53,7 +53,7 @@ impl Kind {
         }
     }
 
-    /// Whether it constrains answers to a JSON Schema
+    /// Whether such a server constrains answers to a JSON Schema
     /// (docs/model-apis.md#openai-structured-outputs).
     pub(super) fn constrains(self) -> bool {
         match self {
@@ -95,8 +95,8 @@ pub(super) struct Server {
     pub(super) templated: bool,
     /// The file of its model (llama-server).
     pub(super) file: Option<String>,
-    /// The error, if it refused to list its models. A key may be valid for chat only, and a gateway
-    /// may have no list.
+    /// The error, if the server refused to list its models. A key may be valid for chat only, and a
+    /// gateway may have no list.
     pub(super) unlisted: Option<Error>,
 }
 
@@ -142,8 +142,8 @@ impl Probes<'_> {
         self.get(format!("{}{path}", self.root)).await
     }
 
-    /// The same for local servers only. LM Studio and a bare vLLM run on the user's own network, so
-    /// hosted services are not asked.
+    /// Like `at`, but only for local servers. LM Studio and a bare vLLM run on the user's own
+    /// network, so hosted services are not asked.
     async fn at_local(&self, path: &str) -> Value {
         if self.local { self.at(path).await.unwrap_or(Value::Null) } else { Value::Null }
     }

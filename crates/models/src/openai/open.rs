@@ -27,12 +27,13 @@ const ROOM_MARGIN: u64 = 16;
 /// The smallest useful answer, in tokens. With less room, the conversation has to be compacted.
 const LEAST_ROOM: u32 = 256;
 
-/// How to open a model. Everything in it is frozen for the session.
+/// How to open a model. All these options are frozen for the session.
 #[derive(Debug, Clone, Default)]
 pub struct OpenAiOptions {
     /// The endpoint; see [`host::openai_base`].
     pub base: String,
-    /// The model's name; `None` for a loaded model, or the server's first.
+    /// The model's name; `None` for a loaded model or, if none is loaded, the first that the server
+    /// lists.
     pub model: Option<String>,
     /// The API key.
     pub key: Option<Secret>,
@@ -44,7 +45,8 @@ pub struct OpenAiOptions {
     pub window: Option<u64>,
     /// Thinking.
     pub think: Think,
-    /// The profiles of model families, which have the window and thinking if they are not set.
+    /// The profiles of model families. They supply the window and thinking if the fields above do
+    /// not.
     pub profiles: Profiles,
     /// How to reach the server.
     pub access: Access,
@@ -88,8 +90,8 @@ pub struct OpenAi {
 }
 
 impl OpenAi {
-    /// Detects the server and opens a model on it, in one round trip; none for DeepSeek's platform.
-    /// A server known from an earlier run gets only the probes for its kind.
+    /// Detects the server and opens a model on it, in one round trip. DeepSeek's platform needs
+    /// none. A server known from an earlier run gets only the probes for its kind.
     ///
     /// # Errors
     /// No connection, a refused key, a server that is still loading, or a missing model.
@@ -121,8 +123,8 @@ impl OpenAi {
             }
         };
         let listed = server.models.iter().find(|listed| listed.id == model);
-        // llama-server serves its one model under any name, LM Studio loads on demand, and lists of
-        // others may be incomplete.
+        // llama-server serves its one model under any name, LM Studio loads on demand, and the
+        // lists of other servers may be incomplete.
         if listed.is_none() && kind == Kind::Vllm {
             return Err(missing(
                 http.base(),
@@ -220,7 +222,7 @@ impl OpenAi {
             let failure = match self.http.post("/chat/completions", body).await {
                 Ok(response) => {
                     let protocol = OpenAiAnswer::new(self.kind == Kind::Vllm, Arc::clone(&self.answers));
-                    // LM Studio and some gateways refuse inside a response of status 200.
+                    // LM Studio and some gateways report a refusal inside a response of status 200.
                     let (failed, refusal, deltas) =
                         answer::start(response, protocol, request.max_tokens).await;
                     if refusal.is_some_and(|refusal| self.adapt(&refusal, &learned, request, stream)) {
@@ -310,7 +312,7 @@ impl OpenAi {
             model: self.model(),
             stream,
             stream_options: (stream && keep("stream_options")).then(|| match self.kind {
-                // Makes the counts of a turn known even if it is cut.
+                // Makes the counts of a turn known even if the turn is cut.
                 Kind::Vllm => json!({ "include_usage": true, "continuous_usage_stats": true }),
                 _ => json!({ "include_usage": true }),
             }),
@@ -339,7 +341,7 @@ impl OpenAi {
         }
     }
 
-    /// DeepSeek's thinking switch, which is on by default, so only an explicit setting is sent.
+    /// DeepSeek's thinking switch. It is on by default, so only an explicit setting is sent.
     fn thinking(&self) -> Option<Value> {
         let kind = match self.options.think {
             _ if self.kind != Kind::DeepSeek => return None,
@@ -351,7 +353,7 @@ impl OpenAi {
     }
 
     /// The thinking switch of chat templates. Two names are in use (docs/model-apis.md#vllm); a
-    /// template ignores the other one.
+    /// template ignores the name that it does not use.
     fn template_switch(&self) -> Option<Value> {
         let switched =
             matches!(self.kind, Kind::LlamaServer | Kind::Vllm) && self.options.think != Think::Auto;
@@ -366,8 +368,8 @@ impl OpenAi {
     }
 }
 
-/// The name of a model in the memory. llama-server answers to any name, so there it is the model's
-/// file.
+/// The name of a model in the memory. llama-server answers to any name, so the model's file
+/// identifies it there.
 fn remembered_as(learned: &Learned, model: &str) -> String {
     learned.file.clone().unwrap_or_else(|| model.to_owned())
 }
@@ -398,7 +400,8 @@ impl Model for OpenAi {
     async fn verify(&self) -> Vec<String> {
         let known = self.learned.get().identity.window;
         let current = match self.kind {
-            // LM Studio loads a model on the first request, and has no window to report before.
+            // LM Studio loads a model on the first request, and has no window to report before
+            // that.
             Kind::LmStudio if known.is_none() => {
                 match detect::detect(&self.http, None, &self.options.access.memory).await {
                     Ok(Found::Server(server)) => Current {

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::detect::{Kind, Listed, Server};
 
-/// The version, if an answer has the form of Ollama's: an object with this key alone, and three
-/// numbers.
+/// The version, if an answer has the form of Ollama's: an object whose only key is `version`, with
+/// three numbers as its value.
 pub(super) fn ollama_version(answer: &Value) -> Option<String> {
     let object = answer.as_object().filter(|object| object.len() == 1)?;
     let version = object.get("version")?.as_str()?;
@@ -17,7 +17,7 @@ pub(super) fn ollama_version(answer: &Value) -> Option<String> {
 }
 
 /// Whether an answer is Ollama's list of local models. KoboldCpp imitates it with one model, named
-/// after itself.
+/// `koboldcpp`.
 pub(super) fn is_ollama_tags(tags: &Value) -> bool {
     let whole = |model: &Value| {
         model["name"].as_str().is_some_and(|name| name != "koboldcpp")
@@ -33,8 +33,8 @@ pub(super) fn is_ollama_tags(tags: &Value) -> bool {
     }
 }
 
-/// Whether a model list is Ollama's: each owner is the account in the model's name, or `library`
-/// without one.
+/// Whether a model list is Ollama's: each owner is the account in the model's name, or `library` if
+/// the name has no account.
 pub(super) fn has_ollama_models(list: &Value) -> bool {
     list["data"].as_array().is_some_and(|models| {
         let own = |model: &Value| {
@@ -90,7 +90,7 @@ pub(super) fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value
 
 /// The window and the model's file from llama-server's `/props`.
 pub(super) fn read_props(props: &Value) -> (Option<u64>, Option<String>) {
-    // A router of several models reports 0.
+    // A llama-server that routes between several models reports 0.
     let window = props["default_generation_settings"]["n_ctx"].as_u64().filter(|window| *window > 0);
     (window, props["model_path"].as_str().map(str::to_owned))
 }
@@ -100,7 +100,7 @@ pub(super) fn listed(model: &Value) -> Option<Listed> {
         id: model["id"].as_str()?.to_owned(),
         window: model["max_model_len"].as_u64().or(model["meta"]["n_ctx"].as_u64()),
         parameters_b: model["meta"]["n_params"].as_f64().map(|count| (count / 1e9) as f32),
-        // llama-server's router.
+        // Only llama-server's router reports this.
         loaded: model["status"]["value"] == "loaded",
     })
 }
@@ -117,11 +117,13 @@ pub(super) fn studio_models(list: &Value) -> Vec<Listed> {
             loaded: false,
         })
     };
-    // Gateways have lists with this name too; LM Studio's has the loaded instances of each model.
+    // Gateways have lists named `models` too; LM Studio's list has the loaded instances of each
+    // model.
     let current = list["models"].as_array().filter(|list| {
         list.iter().any(|model| model["key"].is_string() && model["loaded_instances"].is_array())
     });
-    // Others answer this path with their plain model list; LM Studio's older list has this field.
+    // Other servers answer `/api/v0/models` with their plain model list; LM Studio's older list has
+    // `max_context_length`.
     let before =
         list["data"].as_array().filter(|list| list.iter().any(|model| model["max_context_length"].is_u64()));
     current.or(before).into_iter().flatten().filter_map(model).collect()

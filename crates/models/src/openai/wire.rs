@@ -79,12 +79,12 @@ pub(super) enum Reasoning {
     /// Never: templates drop it, and DeepSeek's first reasoning API refused it.
     #[default]
     Dropped,
-    /// Where there is some.
+    /// On assistant messages that have reasoning.
     Kept,
-    /// On every assistant message, empty where there is none.
+    /// On every assistant message; empty if the message has no reasoning.
     Everywhere,
-    /// On every assistant message, with a placeholder where there is none, because some gateways
-    /// refuse an empty text.
+    /// On every assistant message, with a placeholder if the message has no reasoning, because some
+    /// gateways refuse an empty text.
     Filled,
 }
 
@@ -133,8 +133,7 @@ impl<'a> WireMessage<'a> {
 /// The state of one answer.
 #[derive(Debug, Default)]
 pub(super) struct OpenAiAnswer {
-    /// Whether counts come with every chunk, so that only those in a chunk without choices are
-    /// final.
+    /// Whether counts come with every chunk. Only those in a chunk without choices are then final.
     continuous: bool,
     /// Whether any text, reasoning or call has arrived.
     content: bool,
@@ -151,8 +150,8 @@ impl Protocol for OpenAiAnswer {
 
     fn frame(&mut self, frame: Frame, out: &mut VecDeque<Delta>) -> Result<(), Error> {
         let Frame::Json(chunk) = frame else {
-            // Some proxies leave out the finish reason. After content, the marker proves
-            // completion; without content it proves nothing.
+            // Some proxies leave out the finish reason. After content, the end marker proves
+            // completion; without content, it proves nothing.
             if self.finished.is_none() && self.content {
                 self.finish("stop", out)?;
             }
@@ -254,8 +253,8 @@ impl OpenAiAnswer {
     }
 
     fn content(&mut self, mut part: Value, out: &mut VecDeque<Delta>) -> Result<(), Error> {
-        // vLLM and Ollama call it `reasoning` (docs/model-apis.md#vllm). A server that sends both
-        // fields repeats itself.
+        // vLLM and Ollama call the field `reasoning` (docs/model-apis.md#vllm). A server that sends
+        // both fields sends the same text in each.
         let fields = ["reasoning_content", "reasoning", "reasoning_details"];
         let beside = fields.iter().map(|key| thoughts(&part[*key])).find(|text| !text.is_empty());
         let (mut text, inside) = content(part["content"].take());

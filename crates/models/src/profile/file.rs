@@ -49,8 +49,8 @@ pub(super) struct Entry<T> {
 }
 
 impl<T> Entry<T> {
-    /// Whether it applies to a model that thinks or does not. A model of unknown size has no entry
-    /// that depends on the size.
+    /// Whether the entry applies to a model, given whether the model thinks. An entry that depends
+    /// on the size never applies to a model of unknown size.
     pub(super) fn applies(&self, about: About<'_>, thinking: bool) -> bool {
         let size = about.parameters_b.map(f64::from);
         self.above_b.is_none_or(|least| size.is_some_and(|size| size > least))
@@ -130,14 +130,15 @@ impl File {
         Ok(Self { source: source.into(), names, values })
     }
 
-    /// The length of the longest name that the model's name contains; `None` if there is none.
+    /// The length of the longest name in this file that the model's name contains; `None` if it
+    /// contains none of them.
     pub(super) fn matches(&self, model: &[String]) -> Option<usize> {
         let length = |name: &Vec<String>| name.iter().map(String::len).sum::<usize>() + name.len();
         self.names.iter().filter(|name| names::contains(model, name)).map(length).max()
     }
 }
 
-/// Turns raw values into values, and complains with the line.
+/// Checks and converts raw values. Its errors state the line.
 struct Reader<'a> {
     source: &'a str,
     text: &'a str,
@@ -259,7 +260,7 @@ fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|n| n as f64)).filter(|n| n.is_finite())
 }
 
-/// The text as the end of a message.
+/// The text on one line, without a final period.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
 }

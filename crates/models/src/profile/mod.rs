@@ -2,8 +2,9 @@
 //!
 //! The built-in files are in the folder `profiles/` of the repository; the program may add the
 //! user's ([`Profiles::with`]). [`Profiles::resolve`] looks for each value in the files that name
-//! the model: the user's files before the built-in ones, and files with longer names before others.
-//! Every value says what measured it, or that it is a guess. `docs/models.md` describes the format.
+//! the model: the user's files before the built-in ones and, within each group, the file with the
+//! longest matching name first. Every built-in value states how it was measured, or that it is a
+//! guess. `docs/models.md` describes the format.
 
 mod built_in;
 mod file;
@@ -27,7 +28,7 @@ pub struct Profiles {
 pub struct About<'a> {
     /// The model's name, in any spelling.
     pub name: &'a str,
-    /// Billions of parameters; if `None`, those in the name count.
+    /// Billions of parameters; if `None`, the number in the model's name counts.
     pub parameters_b: Option<f32>,
     /// The kind of server, as in [`Identity::server`].
     pub server: &'a str,
@@ -42,7 +43,7 @@ pub struct Given<T> {
     pub source: Arc<str>,
     /// `measured: …` or `a guess: …`; empty if the file does not say.
     pub reason: String,
-    /// Whether the user's file has it, not a built-in one.
+    /// Whether the value comes from a file of the user, not from a built-in one.
     pub by_user: bool,
 }
 
@@ -66,7 +67,8 @@ pub struct Profile {
 }
 
 impl Profiles {
-    /// Adds the user's files. Of files that name a model equally, the later one wins.
+    /// Adds the user's files. If two files match a model with names of equal length, the later file
+    /// wins.
     #[must_use]
     pub fn with(user: Vec<File>) -> Self {
         Self { user: Arc::new(user) }
@@ -96,7 +98,7 @@ impl Profiles {
     }
 }
 
-/// The last entry that applies, of the first file that has one.
+/// Returns the last entry that applies, from the first file that has such an entry.
 fn pick<T: Clone>(
     files: &[(&File, bool)],
     about: About<'_>,

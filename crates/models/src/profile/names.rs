@@ -1,4 +1,4 @@
-//! Names of models: the same model has other names in Ollama, on Hugging Face and as a file.
+//! Names of models: the same model has different names in Ollama, on Hugging Face and as a file.
 
 /// Words that say nothing about the model.
 const NOISE: [&str; 3] = ["gguf", "instruct", "latest"];

@@ -25,7 +25,7 @@ pub fn request(content: &str) -> Request {
     }
 }
 
-/// Options without preloading, which would add a request to every record.
+/// Options without preloading. A preload would add a request to what the server records.
 pub fn quiet(server: &fake_model::Server, model: &str) -> OllamaOptions {
     OllamaOptions { preload: false, ..OllamaOptions::new(&server.url(), model) }
 }
