@@ -17,8 +17,8 @@ A setting can come from several places. The first one that has it wins:
 2. an environment variable, such as `AGENT_MAX_TURNS=10`;
 3. `.agent.toml` in the root of the repository, such as `max_turns = 10`;
 4. your own file, `~/.config/agent/config.toml`, with the same keys;
-5. the default. For how a model is asked (`approach`, `edit_format`, `temperature`, `think`, `num_ctx`),
-   this is the model's [profile](models.md#model-profiles).
+5. the default. For the settings that say how a model is asked (`approach`, `edit_format`, `temperature`,
+   `think`, `num_ctx`), the default is the model's [profile](models.md#model-profiles).
 
 `agent config show` lists every setting with its value and its origin.
 
@@ -27,11 +27,11 @@ and it may lower budgets. It cannot decide where code and keys go, what is downl
 what commands may do. A run refuses to start if `.agent.toml` has a key that a repository may not set,
 and ignores a budget that it would raise, with a warning.
 
-Environment variables for commands and tests come from `--env` and from your own file. Variables of
-`--env` are added to those of the file and replace them by name. `NAME` alone passes on the value from
-your environment. The model, the journal and the screen see placeholders in place of the values. A session
-records only the names, so give a value that you typed to `agent resume` again. `agent resume --env` adds
-to the recorded names.
+Environment variables for commands and tests come from `--env` and from your own file. Variables from
+`--env` are added to those from the file; if both set the same name, `--env` wins. `NAME` alone passes on
+the value from your environment. The model, the journal and the screen see placeholders in place of the
+values. A session records only the names. If you typed a value (`NAME=VALUE`), give it to `agent resume`
+again. `agent resume --env` adds to the recorded names.
 
     agent run --env DATABASE_URL --env MODE=ci \"Fix the failing migration\"
 

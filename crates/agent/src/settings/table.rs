@@ -99,8 +99,8 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("auto")
         .flag(Flag::Optional("WHEN", "on"))
         .help(
-            "Let the model write nothing but valid tool calls, if the server can enforce it; auto: for \
-             models that do better",
+            "Let the model write nothing but valid tool calls, if the server can enforce it; auto: as the \
+             model's profile says",
         ),
     // These say how the work is done. The sandbox, the budgets and the limit on answers hold either
     // way.
