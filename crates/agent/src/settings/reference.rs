@@ -85,7 +85,7 @@ fn entry(d: &Definition) -> String {
     };
     let or_none = |list: Vec<String>| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
     let subject = match d.flag {
-        Flag::Sets(..) => "The flag: ",
+        Flag::Sets(..) => "What the flag does: ",
         _ => "",
     };
     let sentence = if subject.is_empty() { help.to_owned() } else { help[..1].to_lowercase() + &help[1..] };
