@@ -1,4 +1,4 @@
-"""Ollama's native API from memory, for benchmarks: answers at once and notes when each request arrives."""
+"""A server with Ollama's native API, for benchmarks. It answers at once from memory and records when each request arrives."""
 
 import json
 import os

@@ -1,8 +1,8 @@
 """The baseline: what a model repairs with a single chat request, without an agent.
 
-The prompt has the task and the file and asks for the whole corrected file in a fenced block, at
-temperature 0. The answer replaces the file. Do not tune this, neither to help the model nor to
-make the agent look better: the agent must solve at least as many tasks.
+The prompt contains the task and the file and asks for the whole corrected file in a fenced block.
+The temperature is 0. The answer replaces the file. Do not tune this request, neither to help the
+model nor to make the agent look better: the agent must solve at least as many tasks.
 """
 
 import http.client

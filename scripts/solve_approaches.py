@@ -36,7 +36,8 @@ def sources(task):
 def shown(task):
     """Return the files that a plain request shows.
 
-    This is the only file to fix if the task names it, and otherwise all sources.
+    If there is only one file to fix and the task names it, that is the only one shown. Otherwise all
+    sources are.
     """
     files = sources(task)
     if len(files) > 1 and len(task.files) == 1 and task.files[0] in files and pathlib.Path(task.files[0]).name in task.text:
@@ -57,7 +58,7 @@ def prompt(task, files, path):
 
 
 def named(line, files):
-    """Return the path that a line names: the last one, a shown file if possible, or None."""
+    """Return the last path that a line names, preferably of a shown file, or None."""
     paths = [name for name in PATH.findall(line) if pathlib.Path(name).suffix in SOURCES]
     for name in reversed(paths):
         for file in files:
@@ -133,7 +134,7 @@ def sample(base_url, model, task, number, seconds):
                 record["note"] = "no fenced block"
             elif not write(task, contents, path):
                 record["note"] = "files unchanged"
-        except (TimeoutError, ValueError, KeyError) as error:  # without a server there is no result
+        except (TimeoutError, ValueError, KeyError) as error:  # other errors end the script: without a server there is no result
             record["note"] = f"{type(error).__name__}: {error}"
         record["solved"] = verified(task, path)
     return record | {"seconds": round(time.monotonic() - before, 1)}
@@ -151,7 +152,7 @@ def run_limited(command, path, env, seconds):
         late = True
     finally:
         try:
-            os.killpg(started.pid, signal.SIGKILL)  # also what a finished command has left running
+            os.killpg(started.pid, signal.SIGKILL)  # also kills what a finished command has left running
         except ProcessLookupError:
             pass
     if late:

@@ -93,8 +93,8 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --think[=<LEVEL>]               Turn thinking on or off, or set its effort [default: auto]
                                           [possible values: auto, on, off, low, medium, high]
           --constrain[=<WHEN>]            Let the model write nothing but valid tool calls, if the
-                                          server can enforce it; auto: on for models that do better with
-                                          it [default: auto] [possible values: auto, on, off]
+                                          server can enforce it; auto: as the model's profile says
+                                          [default: auto] [possible values: auto, on, off]
 
     Work:
           --verify <CMD>          Run this command to decide whether the task is done [default: the

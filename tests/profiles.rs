@@ -119,7 +119,7 @@ fn an_invalid_profile_is_refused_before_a_session_begins() {
     snapshot!(world.observe(&["batch", "tasks.jsonl"]), @r"
     exit 2
     --- stderr
-    error: [WORLD]/home/.config/agent/profiles/mine.toml:2: unknown field `temprature`, expected one of `names`, `approach`, `edit_format`, `temperature`, `think`, `window`
+    error: [WORLD]/home/.config/agent/profiles/mine.toml:2: unknown field `temprature`, expected one of `names`, `approach`, `edit_format`, `temperature`, `think`, `window`, `constrain`
     ");
     let seen = world.observe(&["doctor"]);
     assert!(seen.contains("FAIL  settings  [WORLD]/home/.config/agent/profiles/mine.toml:2: "), "{seen}");
@@ -155,8 +155,8 @@ fn doctor_and_models_show_say_where_each_value_comes_from_and_why() {
     ok    approach  whole-file, from [WORLD]/home/.config/agent/profiles/deepseek-coder.toml; measured: our 30 tasks: 12 solved, with tools 7
     ok    edits     unified, from [WORLD]/home/.config/agent/profiles/deepseek-coder.toml; a guess: it was trained on diffs
     ok    sampling  temperature 0.2, set by --temperature
-    ok    thinking  auto, from built-in profiles/default.toml; a guess: A model that can think does. Nothing was measured without thinking
-    ok    calls     constrained: off, from built-in profiles/default.toml; a guess: Large models write valid calls. No other server was measured
+    ok    thinking  auto, from built-in profiles/default.toml; a guess: Models that can think do so by default. Nothing was measured without thinking
+    ok    calls     constrained: off, from built-in profiles/default.toml; a guess: Large models write valid calls. Only the embedded engine was measured
     ");
     snapshot!(observe(&["models", "show", "deepseek-coder:6.7b"]), @r"
     exit 0
@@ -170,8 +170,8 @@ fn doctor_and_models_show_say_where_each_value_comes_from_and_why() {
     approach        whole-file, from [WORLD]/home/.config/agent/profiles/deepseek-coder.toml; measured: our 30 tasks: 12 solved, with tools 7
     edit format     unified, from [WORLD]/home/.config/agent/profiles/deepseek-coder.toml; a guess: it was trained on diffs
     temperature     0.4, from [WORLD]/home/.config/agent/profiles/deepseek-coder.toml; no reason given
-    thinking        auto, from built-in profiles/default.toml; a guess: A model that can think does. Nothing was measured without thinking
-    constrain       off, from built-in profiles/default.toml; a guess: Large models write valid calls. No other server was measured
+    thinking        auto, from built-in profiles/default.toml; a guess: Models that can think do so by default. Nothing was measured without thinking
+    constrain       off, from built-in profiles/default.toml; a guess: Large models write valid calls. Only the embedded engine was measured
     window          8,192, from [WORLD]/home/.config/agent/profiles/deepseek-coder.toml; no reason given
     ");
 }

@@ -17,8 +17,8 @@ A setting can come from several places. The first one that has it wins:
 2. an environment variable, such as `AGENT_MAX_TURNS=10`;
 3. `.agent.toml` in the root of the repository, such as `max_turns = 10`;
 4. your own file, `~/.config/agent/config.toml`, with the same keys;
-5. the default. The defaults of `approach`, `edit_format`, `temperature`, `think` and `num_ctx` come from
-   the model's [profile](models.md#model-profiles).
+5. the default. For the settings that say how a model is asked (`approach`, `edit_format`, `temperature`,
+   `think`, `num_ctx`, `constrain`), the default is the model's [profile](models.md#model-profiles).
 
 `agent config show` lists every setting with its value and its origin.
 
@@ -28,10 +28,10 @@ what commands may do. If `.agent.toml` has a key that a repository may not set, 
 If it raises a budget, the run ignores the new value with a warning.
 
 Environment variables for commands and tests come from `--env` and from your own file. Variables from
-`--env` are added to those from the file; if both have the same name, the one from `--env` wins. `NAME`
-alone passes on the value from your environment. The model, the journal and the screen see placeholders in
-place of the values. A session records only the names. If you typed a value on the command line, type it
-again for `agent resume`. `agent resume --env` adds to the recorded names.
+`--env` are added to those from the file; if both set the same name, `--env` wins. `NAME` alone passes on
+the value from your environment. The model, the journal and the screen see placeholders in place of the
+values. A session records only the names. If you typed a value (`NAME=VALUE`), give it to `agent resume`
+again. `agent resume --env` adds to the recorded names.
 
     agent run --env DATABASE_URL --env MODE=ci \"Fix the failing migration\"
 
@@ -85,7 +85,7 @@ fn entry(d: &Definition) -> String {
     };
     let or_none = |list: Vec<String>| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
     let subject = match d.flag {
-        Flag::Sets(..) => "The flag: ",
+        Flag::Sets(..) => "What the flag does: ",
         _ => "",
     };
     let sentence = if subject.is_empty() { help.to_owned() } else { help[..1].to_lowercase() + &help[1..] };

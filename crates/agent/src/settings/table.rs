@@ -99,8 +99,8 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("auto")
         .flag(Flag::Optional("WHEN", "on"))
         .help(
-            "Let the model write nothing but valid tool calls, if the server can enforce it; auto: on \
-             for models that do better with it",
+            "Let the model write nothing but valid tool calls, if the server can enforce it; auto: as the \
+             model's profile says",
         ),
     // The next settings say how the work is done. The sandbox, the budgets and the limit on answers
     // apply regardless of them.
