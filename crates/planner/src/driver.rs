@@ -331,7 +331,7 @@ impl<'a> Driver<'a> {
         if self.call_schema.is_some() && !self.model.identity().can_constrain {
             self.call_schema = None;
             let message =
-                "the server cannot constrain this model's answers to the tools' schemas; the run continues without"
+                "the server cannot constrain this model's answers to the tools' schemas; the run continues without constraints"
                     .into();
             self.journal.append(Event::Warning { message })?;
         }

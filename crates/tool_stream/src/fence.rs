@@ -1,4 +1,5 @@
-//! Markdown fences: their labels, and what they say about the file they hold.
+//! Markdown fences: their labels, and what the labels and the context say about the file in a
+//! fence.
 
 /// An open fence.
 #[derive(Debug, Clone)]

@@ -66,9 +66,9 @@
 //! calls as tags, the call's closing tag may be missing at the end of an answer that the model
 //! ended itself ([`Repair::MissingCloser`], ambiguous). A value always needs its own closing tag.
 //!
-//! **After a malformed call** the parser cannot know whether it is still inside one of its strings.
-//! From there on a call counts only if it begins in the first column, or after the closing tag or
-//! token of the malformed call.
+//! **After a malformed call** the parser cannot know whether it is still inside one of the call's
+//! strings. From there on a call counts only if it begins in the first column, or after the closing
+//! tag or token of the malformed call.
 //!
 //! **Spans.** A call starts at its opening brace, or at the tag or token that names its tool, and
 //! ends just past its closing brace, or past the closing tag if it has no brace. In a list each
@@ -82,12 +82,12 @@
 //!
 //! # Whole files
 //!
-//! With [`Options::whole_file`], a fence that holds no call is a call of [`Options::text_tool`] with
-//! the file's content and, if it is known, its path. The path comes from the info string (```` ```python
-//! src/a.py ````, `title="src/a.py"`) or from the line before the fence, if that line is nothing
-//! but a path. The file ends at a line that is only a fence of the same kind; a fence with a label
-//! inside it opens a nested one. An empty fence is text, and so is a shell or diff fence without a
-//! path. A file without its closing fence is truncated.
+//! With [`Options::whole_file`], a fence that holds no call is a call of [`Options::text_tool`]
+//! with the file's content and, if it is known, its path. The path comes from the info string
+//! (```` ```python src/a.py ````, `title="src/a.py"`) or from the line before the fence, if that
+//! line is nothing but a path. The file ends at a line that is only a fence of the same kind; a
+//! labeled fence inside the file opens a nested one. An empty fence is text, and so is a shell or
+//! diff fence without a path. A file without its closing fence is truncated.
 //!
 //! # Cost
 //!

@@ -8,7 +8,8 @@
 
 use std::sync::LazyLock;
 
-/// Words that make what follows in the sentence an example, or say that it is not being sent.
+/// Words after which the rest of the sentence is an example, or is something that the model does
+/// not send.
 static CUES: LazyLock<Vec<&str>> = LazyLock::new(|| {
     "never do|don't:|do not:|one option|an alternative|alternative is|decided against|could run|\
         would call|such a call|has this shape|shows the form|hypothetical|mistake to|malicious|\
@@ -118,7 +119,7 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         }
     }
     // The sentence that leads to the object: on the object's own line or, if the object begins its
-    // line, the sentence before it, unless that has ended.
+    // line, the sentence before it, unless that sentence has ended.
     let line = if same_line {
         &tail[line_start..]
     } else {
