@@ -94,7 +94,7 @@ pub struct ModelInfo {
     /// The edit format that suits the model, if its profile has one. A setting overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edit_format: Option<String>,
-    /// The setting that names it; absent for the session's first choice.
+    /// The setting that names the model; absent for the session's first choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<ModelRole>,
 }
@@ -233,7 +233,7 @@ pub struct ModelTotals {
     pub server: String,
     /// The model's name.
     pub model: String,
-    /// The setting that names it; absent for the session's first choice.
+    /// The setting that names the model; absent for the session's first choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<ModelRole>,
     /// Answered requests.
@@ -242,7 +242,7 @@ pub struct ModelTotals {
     pub prompt_tokens: u64,
     /// Generated tokens.
     pub generated_tokens: u64,
-    /// Dollars, if its prices are known.
+    /// Dollars, if the model's prices are known.
     pub cost: Option<f64>,
 }
 

@@ -439,7 +439,7 @@ impl<'a> Answer<'a> {
         self.returned.len() < self.options.wanted.files().len()
     }
 
-    /// Handles an answer that is a call as a whole: a patch with nothing after it.
+    /// Handles an answer that is, as a whole, a call: a patch with nothing after it.
     fn whole_answer(&mut self, out: &mut Vec<AnswerEvent>) {
         match self.options.tools.whole_answer(&self.prose) {
             None => {}

@@ -208,8 +208,8 @@ pub trait Repository: Send + Sync {
     /// # Errors
     /// If somebody else has changed one of the files. Then nothing is changed.
     fn revert_from(&self, record: u64) -> Result<Option<u64>, String>;
-    /// Whether anything differs from the tree at [`Repository::remember`], including ignored files
-    /// that were edited.
+    /// Whether anything differs from the tree recorded by [`Repository::remember`], including
+    /// ignored files that were edited.
     fn changed(&self) -> bool {
         self.diff().is_ok_and(|diff| !diff.files.is_empty())
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 pub enum Cut {
     /// After the first complete call for local models, where each further token costs time. At the
-    /// end for remote models.
+    /// end of the answer for remote models.
     #[default]
     Auto,
     /// After the first complete call.

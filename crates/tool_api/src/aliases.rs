@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 pub struct Aliases {
     /// Names of other agents' tools whose calls this tool may carry out, in snake case.
     pub tools: &'static str,
-    /// More such names that are plain words, which data may have as names too. They are accepted
-    /// where it is certain that a tool is called.
+    /// More such names that are plain words. Data may have these names too, so they are accepted
+    /// only where it is certain that a tool is called.
     pub words: &'static str,
     /// Other names of arguments, in snake case.
     pub arguments: &'static [(&'static str, Take)],

@@ -18,7 +18,7 @@ pub(crate) struct Dialect {
     #[allow(dead_code, reason = "for readers and tests")]
     pub(crate) example: &'static str,
     /// Tokens that open a call. After a `<|…|>` token there is a call or a mistake; after an
-    /// element there may also be prose about it.
+    /// element there may also be prose about the element.
     pub(crate) open: &'static [&'static str],
     /// Tokens around a list of calls.
     pub(crate) list: &'static [&'static str],

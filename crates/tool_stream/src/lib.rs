@@ -44,7 +44,8 @@
 //! - Anything in code, in a quoted line, or after a quote, a bracket or an equals sign in prose.
 //! - An example: an object in a sentence that offers one (`prose.rs` decides by the words before
 //!   it).
-//! - An object in the middle of a sentence that does not introduce it, when more text comes after it.
+//! - An object in the middle of a sentence that does not introduce the object, if more text
+//!   follows.
 //! - An object in a table row, list item, footnote or log line, or next to a result or a timestamp.
 //! - Anything in an invented turn or tool result. After a call, also everything that follows the
 //!   invented text.
@@ -93,9 +94,9 @@
 //!
 //! Time is linear in the number of bytes, whatever they are and however they are chunked. Only the
 //! few bytes after a quote, the first few hundred bytes of a tag or fence line, and a bounded
-//! number of bytes of text that looked like the start of an object are scanned twice. Memory is the
-//! open call (at most [`Options::max_call_bytes`]) and its values. `benches/throughput.rs` measures
-//! both.
+//! number of bytes of text that looked like the start of an object are scanned twice. Memory use is
+//! the open call (at most [`Options::max_call_bytes`]) and its values. `benches/throughput.rs`
+//! measures both.
 //!
 //! # Layers
 //!

@@ -1,10 +1,11 @@
 //! Decides whether a call in prose is an example.
 //!
-//! A call is executed at its closing brace, so only the text before it can decide. It is an example
-//! after words that offer one in the same sentence, directly after a quote, a bracket or an equals
-//! sign, and in a quoted line (`> `, `12|`). It is a call after a sentence that announces it or
-//! that has ended. If the text implies neither ([`LeadIn::CallAtEnd`]), it is a call only if it
-//! ends the answer, because then nothing explains it.
+//! A call is executed at its closing brace, so only the text before it can decide. An object is an
+//! example if it comes after words that offer one in the same sentence, directly after a quote, a
+//! bracket or an equals sign, or in a quoted line (`> `, `12|`). It is a call if it comes after a
+//! sentence that announces it or that has ended. If the text implies neither
+//! ([`LeadIn::CallAtEnd`]), the object is a call only if it ends the answer, because then nothing
+//! explains it.
 
 use std::sync::LazyLock;
 

@@ -67,7 +67,7 @@ impl Parser {
             }
             Tag::ThinkClose(kind) => {
                 let prose = THOUGHTS[kind].close.iter().any(|mark| mark.contains(' '));
-                // A tag known only by its name closes nothing unless it was opened.
+                // A tag known only by its name closes nothing unless a block was opened.
                 if (prose || kind == UNKNOWN) && !self.think_seen {
                     return self.plain(len);
                 }

@@ -76,7 +76,7 @@ pub(crate) fn pending_messages(records: &[Record]) -> VecDeque<String> {
 
 fn read_plan(plan: Value) -> Result<Plan, String> {
     serde_json::from_value(plan)
-        .map_err(|e| format!("cannot read the plan, written by another version of the agent: {e}"))
+        .map_err(|e| format!("cannot read the plan, which another version of the agent wrote: {e}"))
 }
 
 impl<'a> History<'a> {

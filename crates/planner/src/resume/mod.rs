@@ -176,7 +176,7 @@ fn drop_recorded(machine: &mut Machine, history: &History<'_>) -> Result<(), Sto
             Some(event) if event == *recorded => {}
             _ => {
                 let message = format!(
-                    "cannot resume the session: message {} of its conversation differs with this version of the agent",
+                    "cannot resume the session: this version of the agent writes message {} of its conversation differently",
                     i + 1
                 );
                 return Err(refused(message));
