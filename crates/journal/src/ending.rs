@@ -83,7 +83,7 @@ impl Ending {
         matches!(self, Ending::Unavailable | Ending::Refused | Ending::Interrupted | Ending::Budget { .. })
     }
 
-    /// Whether the infrastructure failed rather than the agent, so that a batch may try the task
+    /// Whether the infrastructure failed rather than the agent. If so, a batch may try the task
     /// again.
     #[must_use]
     pub fn is_infrastructure(&self) -> bool {

@@ -62,7 +62,7 @@ pub enum Role {
 pub struct ModelInfo {
     /// The kind of server (`ollama`, `deepseek`, `llama-server`, …).
     pub server: String,
-    /// Its version, if reported.
+    /// The server's version, if reported.
     pub server_version: Option<String>,
     /// The model's name.
     pub model: String,
@@ -79,13 +79,13 @@ pub struct ModelInfo {
     pub approach: String,
     /// Why this model was chosen, in one line.
     pub why: String,
-    /// Its family or architecture, if reported.
+    /// The model's family or architecture, if reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
     /// Billions of parameters, if reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters_b: Option<f32>,
-    /// Whether it runs on this machine or local network.
+    /// Whether the model runs on this machine or the local network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<bool>,
     /// Dollars per million tokens (prompt, cached prompt, generated), if known.
@@ -94,7 +94,7 @@ pub struct ModelInfo {
     /// The edit format that suits the model, if its profile has one. A setting overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edit_format: Option<String>,
-    /// The setting that names it; absent for the session's first choice.
+    /// The setting that names the model; absent for the session's first choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<ModelRole>,
 }
@@ -116,7 +116,8 @@ pub struct Counts {
     pub prompt_tokens: Option<u64>,
     /// Prompt tokens that did not come from the server's cache.
     pub evaluated_tokens: Option<u64>,
-    /// Generated tokens, including thinking. Counted in chunks if the stream was cut.
+    /// Generated tokens, including thinking. If the stream was cut before the server reported them,
+    /// the number of chunks.
     pub generated_tokens: Option<u64>,
     /// Milliseconds from sending the request to the first token.
     pub first_token_ms: Option<u64>,
@@ -205,10 +206,10 @@ pub struct Diff {
 pub struct Totals {
     /// Answered requests.
     pub turns: u32,
-    /// Prompt tokens, counted by the server or estimated. Broken answers count.
+    /// Prompt tokens, counted by the server or estimated. Those of broken answers count too.
     pub prompt_tokens: u64,
-    /// Those that did not come from the cache. Absent unless the server reported it for every
-    /// request.
+    /// Prompt tokens that did not come from the server's cache. Absent unless the server reported
+    /// the number for every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluated_tokens: Option<u64>,
     /// Generated tokens.
@@ -216,7 +217,7 @@ pub struct Totals {
     /// Tokens not generated because refused calls were cut: an estimate from the length of similar
     /// calls.
     pub saved_tokens: u64,
-    /// The same in bytes of text.
+    /// Bytes of text not generated because refused calls were cut, estimated like `saved_tokens`.
     #[serde(default)]
     pub saved_bytes: u64,
     /// Dollars, if prices are known.
@@ -232,7 +233,7 @@ pub struct ModelTotals {
     pub server: String,
     /// The model's name.
     pub model: String,
-    /// The setting that names it; absent for the session's first choice.
+    /// The setting that names the model; absent for the session's first choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<ModelRole>,
     /// Answered requests.
@@ -241,7 +242,7 @@ pub struct ModelTotals {
     pub prompt_tokens: u64,
     /// Generated tokens.
     pub generated_tokens: u64,
-    /// Dollars, if its prices are known.
+    /// Dollars, if the model's prices are known.
     pub cost: Option<f64>,
 }
 
@@ -256,7 +257,7 @@ pub struct Report {
     pub diff: Diff,
     /// Sums over the session.
     pub totals: Totals,
-    /// The parts of the sums by model, in the order of use. Absent if only one model was used.
+    /// The sums for each model, in the order of use. Absent if only one model was used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelTotals>,
 }
@@ -300,10 +301,11 @@ pub enum Event {
         /// Number of files to copy.
         #[serde(default, skip_serializing_if = "is_zero")]
         files: u64,
-        /// Bytes in them. They use disk space only if blocks are not shared.
+        /// Bytes in these files. The copies use disk space only if they do not share blocks with
+        /// the originals.
         #[serde(default, skip_serializing_if = "is_zero")]
         bytes: u64,
-        /// Why it is not an overlay.
+        /// Why the tree is not an overlay.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,
     },
@@ -311,7 +313,7 @@ pub enum Event {
     Sandbox {
         /// Whether commands are confined.
         enforced: bool,
-        /// How, and what is not prevented, in one line.
+        /// How commands are confined, and what is not prevented, in one line.
         summary: String,
         /// The same in sentences.
         lines: Vec<String>,
@@ -330,8 +332,8 @@ pub enum Event {
         turn: u32,
         /// Why.
         why: String,
-        /// Whether the model starts a new try. Then the limits restart. Otherwise it continues the
-        /// conversation.
+        /// Whether the model starts a new try, for which the limits restart. Otherwise it continues
+        /// the conversation.
         new_try: bool,
         /// The model, as it was when it was opened.
         model: ModelInfo,
@@ -356,7 +358,7 @@ pub enum Event {
     Resumed {
         /// The agent's version.
         version: String,
-        /// Files of the session that somebody else has changed since.
+        /// Files changed by the session that somebody else has changed since.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         changed: Vec<String>,
         /// The user's message to the resumed session. [`Event::UserMessage`] follows when it joins
@@ -403,8 +405,8 @@ pub enum Event {
         /// Lines added and removed.
         lines: u64,
     },
-    /// Changes were reverted: the changes of a try, so that the next one can start over; all records
-    /// since the best try was reverted, to restore that try; or, when the run was stopped, a
+    /// Changes were reverted: those of a try, so that the next try can start over; the revert of
+    /// the best try and all later records, to restore that try; or, when the run was stopped, a
     /// candidate that was not verified yet. A resumed run reverts the revert.
     Reverted {
         /// The turn.
@@ -589,7 +591,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether the event must be on disk, and not just with the kernel, before its effect.
+    /// Whether the event must be on disk, and not just in the kernel's buffers, before its effect.
     #[must_use]
     pub fn precedes_effect(&self) -> bool {
         match self {

@@ -22,8 +22,8 @@ pub trait Versioned {
     fn version(&self) -> u32;
 }
 
-/// A log that this process appends to. The caller holds a [`LockFile`](crate::LockFile), so that
-/// nobody else does.
+/// A log that this process appends to. The caller holds a [`LockFile`](crate::LockFile), so that no
+/// other process appends to it.
 #[derive(Debug)]
 pub struct Log<T> {
     path: PathBuf,
@@ -64,8 +64,8 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
         serde_json::to_string(record).map_err(failed)
     }
 
-    /// Appends an encoded record in one write. With `sync`, it is on disk when this returns. After
-    /// an error the log contains only the complete records before this one.
+    /// Appends an encoded record in one write. With `sync`, the record is on disk when this
+    /// returns. After an error, the log contains only the complete records before this one.
     ///
     /// # Errors
     /// When the file cannot be written.

@@ -266,8 +266,8 @@ impl Journal {
     /// Appends an event in one write. Events that precede an effect are on disk when this returns.
     ///
     /// # Errors
-    /// If the journal cannot be written, as on a full disk. It then contains complete records up to
-    /// this one, and the effect must not happen.
+    /// If the journal cannot be written, as on a full disk. It then contains only the complete
+    /// records before this one, and the effect must not happen.
     pub fn append(&mut self, event: Event) -> Result<(), Error> {
         let sync = event.precedes_effect();
         let time_ms = now().as_millisecond().max(0) as u64;

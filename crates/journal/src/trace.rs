@@ -1,7 +1,8 @@
 //! Reduces a session to its decisions, to compare a recorded run with its replay.
 //!
-//! Records go in. Out come the requests, how the answers were read and their effects, without
-//! anything that depends on time, the network or chance. Only this module defines what counts:
+//! Takes records and returns the requests, how the answers were read, and the effects of the
+//! answers, without anything that depends on time, the network or chance. Only this module defines
+//! what counts:
 //!
 //! - Omitted: pieces as they arrive (`thinking`, `text`, `call_opened`), announcements (`tool_started`,
 //!   `check_started`), notes to people (`guard`, `warning`), what the server did (`retry`, `overflow`,
@@ -78,7 +79,8 @@ impl Trace {
         }
     }
 
-    /// Adds the collected results. Call this when no more can follow before the next message.
+    /// Adds the collected results. Call this when no more results can follow before the next
+    /// message.
     pub fn settle(&mut self) {
         self.results.sort_by_key(|(call, _)| *call);
         self.steps.extend(self.results.drain(..).map(|(_, step)| step));

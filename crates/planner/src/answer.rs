@@ -80,7 +80,7 @@ pub(crate) enum Wanted {
     Calls,
     /// Corrected files in fenced blocks, or tool calls.
     Files(Vec<Focus>),
-    /// Text until it is back at one of these lines of the file ([`crate::branches`]). No calls.
+    /// Text, until it is back at one of these lines of the file ([`crate::branches`]). No calls.
     Lines(Vec<String>),
 }
 
@@ -158,7 +158,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Whether a call is complete, so that a stream that breaks now can be treated as cut.
+    /// Whether a call is complete. If so, a stream that breaks now can be treated as cut.
     pub(crate) fn has_call(&self) -> bool {
         self.last_call_end.is_some()
     }
@@ -290,9 +290,9 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Handles an answer that the server reports as reasoning only. A call at its very end in the
-    /// tokens of a model family counts, as it does for reasoning inside the text. Anything else is
-    /// refused.
+    /// Handles an answer that the server reports as reasoning only. A call counts if it is at the
+    /// very end of the reasoning and in a model family's own tokens, as for reasoning inside the
+    /// text. Anything else is refused.
     fn thinking_only(&mut self, out: &mut Vec<AnswerEvent>) {
         let options = parser_options(self.options.tools, &[]);
         let call = tool_stream::calls_at_end(self.thinking.as_bytes(), &options).into_iter().next();
@@ -377,7 +377,7 @@ impl<'a> Answer<'a> {
     /// Accepts or refuses a complete call.
     fn judge(&mut self, draft: CallDraft<'a>, in_text: bool, out: &mut Vec<AnswerEvent>) {
         let CallDraft { incoming, tool, mut arguments, span, repairs, certain } = draft;
-        // A fenced block is a requested file. A JSON call names its own file.
+        // Only a fenced block can be a requested file. A JSON call names its own file.
         let start = span.0 as usize;
         let fenced = in_text && matches!(self.content.as_bytes().get(start), Some(b'`' | b'~'));
         let files = self.options.wanted.files();
@@ -439,7 +439,7 @@ impl<'a> Answer<'a> {
         self.returned.len() < self.options.wanted.files().len()
     }
 
-    /// Handles an answer that is a call as a whole: a patch with nothing after it.
+    /// Handles an answer that is, as a whole, a call: a patch with nothing after it.
     fn whole_answer(&mut self, out: &mut Vec<AnswerEvent>) {
         match self.options.tools.whole_answer(&self.prose) {
             None => {}
@@ -534,8 +534,8 @@ struct CallDraft<'a> {
     certain: bool,
 }
 
-/// Whether the chat template opens a thought before the model's first word. Then each answer closes
-/// a thought that it did not open.
+/// Whether the chat template opens a thought before the model's first word, judged by an earlier
+/// answer. If so, the answer closes a thought that it did not open.
 fn starts_thinking(answer: &str) -> bool {
     let (mut parser, mut events) = (Parser::new(Options::default()), Vec::new());
     parser.feed(answer.as_bytes(), &mut events);
@@ -543,8 +543,8 @@ fn starts_thinking(answer: &str) -> bool {
     events.iter().any(|event| matches!(event, Event::OrphanThink { .. }))
 }
 
-/// The parser's options for an answer. The request for a file shows no tools, so there an object
-/// with the name of another agent's tool is data.
+/// The parser's options for an answer. A request for whole files shows no tools. In its answer, an
+/// object with the name of another agent's tool is therefore data.
 pub(crate) fn parser_options(tools: &Registry, files: &[Focus]) -> Options {
     let own = || tools.specs().map(|s| s.name.clone()).collect();
     let text_tool = tools.specs().find_map(|spec| {

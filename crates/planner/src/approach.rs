@@ -1,8 +1,8 @@
 //! The whole-file approach for small models: show the file that the task is about, or up to three
-//! files, ask for them corrected, verify, and try the places where the model was unsure.
+//! files, ask for corrected versions, verify, and try the places where the model was unsure.
 //!
 //! Measured on a 1.5B model: shown a file and asked for the whole of it, the model solves most
-//! short repairs of one file. Asked to call tools it solves few, and feedback never helped. So the
+//! short repairs of one file. Asked to call tools, it solves few, and feedback never helped. So the
 //! first attempt is exactly the plain request that `scripts/floor` measures. If it fails, the
 //! places where the model was unsure are tried ([`crate::branches`]). Then the same request is sent
 //! again at a higher temperature, or with the files that a branch has improved. A change stays only
@@ -22,7 +22,7 @@ use crate::branches::{self, Branch};
 /// to twice.
 const BRANCH_CHECK_MS: u64 = 60_000;
 
-/// Requests for the same files.
+/// The maximum number of requests for the same version of the files.
 const MAX_ATTEMPTS: u32 = 2;
 
 /// What to do next.
@@ -30,7 +30,7 @@ const MAX_ATTEMPTS: u32 = 2;
 pub(crate) enum Move {
     /// Ask for the whole file.
     Whole,
-    /// Ask for the rest of a line, and more lines until one of these comes.
+    /// Ask for the rest of a line and for more lines, until one of `following` comes.
     Line {
         /// The text that the model continues.
         prefix: String,
@@ -47,7 +47,7 @@ pub(crate) enum Move {
 /// The outcome of an answer to [`Move::Whole`].
 pub(crate) struct Attempt<'a> {
     pub(crate) answer: &'a str,
-    /// The files in it.
+    /// The files in the answer.
     pub(crate) blocks: &'a [Found],
     pub(crate) doubts: &'a [Doubt],
     /// The path and the new content of the files that were written.
@@ -64,14 +64,14 @@ pub(crate) struct Attempts {
     in_tree: Vec<String>,
     /// Requests so far.
     number: u32,
-    /// Those of them that started from `base`.
+    /// How many of these requests started from `base`.
     on_base: u32,
     /// The result of the verification on `base`.
     best: Option<Check>,
     branches: VecDeque<Branch>,
     current: Option<Branch>,
     candidates: VecDeque<Vec<String>>,
-    /// How long their verifications took, since the last answer with whole files.
+    /// How long the verifications of candidates have taken since the last answer with whole files.
     branch_ms: u64,
     /// Whether anything was written.
     wrote: bool,
@@ -100,7 +100,7 @@ impl Attempts {
         &self.base
     }
 
-    /// The files of which the tree holds another version than [`Attempts::base`].
+    /// The files of [`Attempts::base`] whose content in the tree is different.
     pub(crate) fn to_restore(&self) -> Vec<Focus> {
         let files = self.base.iter().zip(&self.in_tree);
         files.filter(|(base, in_tree)| base.content != **in_tree).map(|(base, _)| base.clone()).collect()
@@ -121,8 +121,9 @@ impl Attempts {
         self.number
     }
 
-    /// Temperature and seed: as given for the first request about a version of the files, then
-    /// warm. The same request at temperature 0 gives the same bytes.
+    /// Temperature and seed: as given for the first request about a version of the files. A
+    /// repetition is sampled at a high temperature, because the same request at temperature 0 gives
+    /// the same bytes.
     pub(crate) fn sampling(&self, base: f32, seed: Option<u64>) -> (f32, Option<u64>) {
         if self.on_base == 1 { (base, seed) } else { (1.0, seed.or(Some(u64::from(self.number - 1)))) }
     }
@@ -181,7 +182,7 @@ impl Attempts {
         Arc::new(self.base.iter().map(|file| file.content.clone()).collect())
     }
 
-    /// The files that the tree holds with other contents than these.
+    /// The files whose content in the tree differs from `contents`, with their new content.
     pub(crate) fn differing(&self, contents: Vec<String>) -> Vec<Focus> {
         let files = self.base.iter().zip(&self.in_tree).zip(contents);
         files
@@ -200,7 +201,7 @@ impl Attempts {
     /// Records the result of the verification on the files in the tree. Returns whether it passes.
     fn wrote(&mut self, check: &Check) -> bool {
         self.wrote = true;
-        // A version that fails never replaces one that passes, however many tests it has.
+        // A version that fails never replaces one that passes, however many of its tests pass.
         if check.passed || self.fails() && passing(check) > self.best.as_ref().map_or(0, passing) {
             for (base, in_tree) in self.base.iter_mut().zip(&self.in_tree) {
                 base.content.clone_from(in_tree);
@@ -237,7 +238,7 @@ impl Attempts {
         self.next_branch()
     }
 
-    /// The move of a model that cannot continue an answer from its middle.
+    /// The next move if the model cannot continue an answer from its middle.
     pub(crate) fn without_branches(&mut self) -> Move {
         self.branches.clear();
         self.candidates.clear();
@@ -260,8 +261,8 @@ impl Attempts {
     }
 }
 
-/// How many tests pass, as far as the report says. Passing tests count, not failing ones, because a
-/// file that does not compile fails once.
+/// How many tests pass, according to the report. Attempts are compared by their passing tests, not
+/// by their failing ones, because a file that does not compile counts as a single failure.
 fn passing(check: &Check) -> u64 {
     check.facts.get("passed").and_then(serde_json::Value::as_u64).unwrap_or(0)
 }

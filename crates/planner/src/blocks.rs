@@ -74,9 +74,9 @@ pub(crate) fn classify(files: &[Focus], path: Option<&str>, above: &str, content
     Block::File { index, content: format!("{new}{end}") }
 }
 
-/// The requested file that a block is. If several were requested, it is the one that the info
-/// string, the line above the block or its first line names, and otherwise the one that has the
-/// most of its lines, at least half.
+/// The requested file that a block is. If several were requested, it is the file named by the info
+/// string, the line above the block or the block's first line; otherwise it is the file that
+/// contains the most lines of the block, if that is at least half of them.
 fn requested<'a>(
     files: &'a [Focus],
     path: Option<&str>,
@@ -95,13 +95,13 @@ fn requested<'a>(
     Some((index, &files[index]))
 }
 
-/// The text of a comment that takes a line.
+/// A line without the comment marks around its text.
 fn comment(line: &str) -> &str {
     let marks = |c: char| c.is_whitespace() || "#/*-;<!>:`".contains(c);
     line.trim_matches(marks)
 }
 
-/// The file that a text names, if it is only one: by its path, or by its name.
+/// The file that a text names by path, or else by file name, if it names exactly one.
 fn named(files: &[Focus], text: &str) -> Option<usize> {
     let only = |name: fn(&str) -> &str| {
         let mut found = files.iter().enumerate().filter(|(_, file)| mentions(text, name(&file.path)));

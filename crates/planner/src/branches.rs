@@ -4,12 +4,12 @@
 //! Asked for a corrected file, a small model mostly sends the file back unchanged, or with a wrong
 //! change. But it is not equally sure everywhere: at the bug the right token is often a close
 //! second choice. So those places are tried, the most likely first: the model continues from the
-//! other token until it is back at a line of the file (about twenty tokens, with the prefix in the
-//! server's cache), and the verification decides.
+//! other token until its text is back at a line of the file (about twenty tokens, with the prefix
+//! in the server's cache), and the verification decides.
 //!
 //! Measured on a 1.5B model over 26 small repairs, with branches of one line in unchanged answers:
-//! the plain request solves 10, with branches 18, for 45 more generated tokens per miss. A second
-//! whole file costs about 300.
+//! the plain request solves 10, and branches raise this to 18, for 45 more generated tokens per
+//! failed answer. Requesting the whole file again costs about 300 tokens.
 //!
 //! Pure: text in, text out.
 
@@ -29,7 +29,8 @@ pub(crate) const MAX_TOKENS: u32 = 120;
 const MAX_LINES: usize = 12;
 /// Lines of the file that a branch may replace.
 const MAX_REPLACED: usize = 30;
-/// A line with fewer letters and digits, such as `else:` or `}`, does not tell a place.
+/// A line with fewer letters and digits, such as `else:` or `}`, does not identify a place in the
+/// file.
 const TELLING: usize = 6;
 
 /// A place where another token might have been written.
@@ -41,11 +42,11 @@ pub(crate) struct Branch {
     index: usize,
     /// The byte offset in it.
     at: usize,
-    /// The answer up to there with the other token, which the model continues.
+    /// The answer up to that place, followed by the other token. The model continues this text.
     pub(crate) prefix: String,
     other: String,
     logprob: f32,
-    /// Whether it begins a line, so that it may also be a missing line.
+    /// Whether the other token begins a line. Then that line may also be one that is missing.
     new_line: bool,
 }
 
@@ -106,19 +107,19 @@ impl Branch {
         Some((&file[..start], file[start..].split('\n').collect()))
     }
 
-    /// The lines of the file from the line of the branch, as far as the branch may replace them.
+    /// The lines of the file, from the line of the branch on, that the branch may replace.
     pub(crate) fn following(&self) -> Vec<String> {
         let lines = self.parts().map(|(_, lines)| lines).unwrap_or_default();
         lines.into_iter().take(MAX_REPLACED).map(str::to_owned).collect()
     }
 }
 
-/// Where a continued line and the lines after it are back at a line of the file.
+/// Where the text of a branch is back at a line of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Rejoined {
-    /// How many new lines come before it.
+    /// How many new lines come before that line.
     new: usize,
-    /// How many lines of the file they replace.
+    /// How many lines of the file the new lines replace.
     replaced: usize,
 }
 
@@ -138,11 +139,11 @@ pub(crate) fn is_complete(following: &[String], text: &str) -> bool {
     text.matches('\n').count() >= MAX_LINES || rejoined(following, text).is_some()
 }
 
-/// The files that a branch leads to with the text that the model continued it with: up to where
-/// that is back at the file. If it is not, only its first line counts, in place of the old one or
-/// before it.
+/// The files that a branch leads to when the model continues it with `rest`. The text counts up to
+/// where it is back at the file. If it never is, only its first line counts, in place of the old
+/// line or before it.
 pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
-    // Sessions of earlier versions contain what the server repeated.
+    // In sessions of earlier versions, the text may include the prefix, repeated by the server.
     let rest = rest.strip_prefix(branch.prefix.as_str()).unwrap_or(rest);
     let Some((before, old)) = branch.parts() else { return Vec::new() };
     let start = before.len();
@@ -171,7 +172,8 @@ pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
     candidates
 }
 
-/// Removes from a continued message what some servers repeat of it, whatever the pieces.
+/// Removes the text that some servers repeat when they continue a message, however that text is
+/// split into pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
     /// The text that the server may repeat.
@@ -203,8 +205,8 @@ impl Echo {
     }
 }
 
-/// The branch after a change of the files elsewhere; `None` if the change is at the branch, or the
-/// branch is on other files.
+/// The branch, moved after the files changed elsewhere; `None` if the change is at the branch, or
+/// if the branch is based on other files.
 pub(crate) fn moved(branch: &Branch, old: &[String], new: &Arc<Vec<String>>) -> Option<Branch> {
     if *branch.files != old {
         return None;
@@ -291,7 +293,7 @@ mod tests {
         }
         assert!(is_complete(&following, text));
         assert!(is_complete(&following, &"y\n".repeat(MAX_LINES)), "too long");
-        // A short line tells no place: `x = 1` may come again.
+        // A short line does not identify a place: `x = 1` may come again.
         assert_eq!(rejoined(&following, " c\nx = 1\n"), None);
         let branch = &branches(&[doubt(&answer, "- b", "*", -0.5)])[0];
         let unchanged = Branch { other: "-".into(), ..branch.clone() };

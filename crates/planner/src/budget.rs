@@ -1,5 +1,5 @@
-//! What a run uses: token estimates calibrated by the server's counts, sums, and limits. It works
-//! on numbers and knows no clock.
+//! What a run uses: sums, limits, and token estimates that the server's counts calibrate. This
+//! module works on numbers and knows no clock.
 
 use journal::{Budget, Counts, Event, ModelInfo, ModelTotals, Record, Totals};
 use models::{Message, Usage};
@@ -59,12 +59,12 @@ pub(crate) struct Accountant {
     limits: Limits,
     price: Option<Price>,
     totals: Totals,
-    /// The parts of the sums by model. The last one is in use.
+    /// The sums for each model. The last model is in use.
     models: Vec<ModelTotals>,
     /// Whether a request has been counted.
     counted: bool,
-    /// Prompt and generated tokens that count against the limit, without what is known to have come
-    /// from a cache.
+    /// The prompt and generated tokens that count against the limit: all except those known to have
+    /// come from a cache.
     spent: u64,
     /// Turns, tokens and dollars when the limits started to count: at the start, at the last
     /// message of the user, or at the start of a try with another model.
@@ -77,7 +77,8 @@ impl Accountant {
         Self { limits, price, totals, models: Vec::new(), counted: false, spent: 0, since: (0, 0, 0.0) }
     }
 
-    /// Sums up the usage recorded in a journal. `price` is that of the model from now on.
+    /// Sums up the usage recorded in a journal. `price` is the current model's price, which applies
+    /// from now on.
     pub(crate) fn of(records: &[Record], limits: Limits, price: Option<Price>) -> Self {
         // Earlier versions did not record the price.
         let mut accountant = Self::new(limits, price);
@@ -127,7 +128,7 @@ impl Accountant {
         }
     }
 
-    /// The parts of the sums by model; none if only one was used.
+    /// The sums for each model; none if only one model was used.
     pub(crate) fn models(&self) -> Vec<ModelTotals> {
         let used = |model: &&ModelTotals| model.prompt_tokens + model.generated_tokens > 0;
         let used: Vec<_> = self.models.iter().filter(used).cloned().collect();
@@ -153,7 +154,7 @@ impl Accountant {
         let prompt = counts.prompt_tokens.unwrap_or(estimated_prompt);
         let evaluated = counts.evaluated_tokens.unwrap_or(prompt);
         let generated = counts.generated_tokens.unwrap_or(0);
-        // The sum is unknown as soon as one request does not report it.
+        // The sum is unknown as soon as the server does not report the count of one request.
         let before = if self.counted { self.totals.evaluated_tokens } else { Some(0) };
         self.counted = true;
         self.totals.evaluated_tokens = before.zip(counts.evaluated_tokens).map(|(sum, n)| sum + n);
@@ -208,7 +209,7 @@ impl Accountant {
     }
 }
 
-/// The sums of a session and their parts by model, from its journal.
+/// The sums of a session, in total and for each model, from its journal.
 #[must_use]
 pub fn totals(records: &[Record]) -> (Totals, Vec<ModelTotals>) {
     let accountant = Accountant::of(records, Limits::default(), None);
@@ -222,9 +223,9 @@ pub(crate) fn worked_ms(records: &[Record]) -> u64 {
     segments.filter_map(span).sum()
 }
 
-/// The counts of an answer: the server's usage and the times measured here. `pieces` is the number of
-/// chunks with text. It replaces the token count if a cut kept the server from reporting it, because
-/// most servers send one token per chunk.
+/// The counts of an answer: the server's usage and the times measured here. `pieces` is the number
+/// of chunks with text. If a cut kept the server from reporting the token count, `pieces` replaces
+/// it, because most servers send one token per chunk.
 pub(crate) fn counts(usage: &Usage, pieces: u64, first_token_ms: Option<u64>, total_ms: u64) -> Counts {
     let cached = usage.prompt_tokens.zip(usage.cached_tokens);
     Counts {
@@ -332,7 +333,7 @@ mod tests {
         assert_eq!(accountant.totals(0).evaluated_tokens, Some(14));
         accountant.add(&unreported, 0);
         assert_eq!(accountant.totals(0).evaluated_tokens, None);
-        assert_eq!(accountant.reached(0), Some(Budget::Tokens), "what is unknown is paid in full");
+        assert_eq!(accountant.reached(0), Some(Budget::Tokens), "without a report, the whole prompt counts");
         accountant.add(&reported, 0);
         assert_eq!(accountant.totals(0).evaluated_tokens, None);
     }

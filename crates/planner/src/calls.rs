@@ -33,14 +33,14 @@ pub(crate) struct CallResult {
 const CHANGED: &str = "changed_files";
 
 impl CallResult {
-    /// Whether it is a command that changed files.
+    /// Whether the call is a command that changed files.
     pub(crate) fn changed_by_command(&self) -> bool {
         self.outcome.facts[CHANGED] == true
     }
 }
 
-/// Records in the outcome of a command that it changed files. The machine decides by it, so it must
-/// be in the journal.
+/// Records in a command's outcome that the command changed files. The machine bases decisions on
+/// this fact, so the journal must have it.
 pub(crate) fn note_change(outcome: &mut Outcome) {
     if outcome.facts.is_null() || outcome.facts.is_object() {
         outcome.facts[CHANGED] = true.into();
@@ -59,7 +59,7 @@ pub(crate) struct CallQueue {
     tools: Arc<Registry>,
     queued: VecDeque<ReadyCall>,
     running: FuturesUnordered<Running>,
-    /// Whether the running call may change something. It runs alone.
+    /// Whether the running call may change something. Such a call runs alone.
     exclusive: bool,
 }
 

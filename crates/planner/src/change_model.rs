@@ -1,5 +1,5 @@
-//! The driver's work to change the model: plans the work of a model, and opens the one of the last
-//! try (`--escalate`) or the one that replaces an unavailable one (`--fallback`).
+//! The driver's part of a change of the model: plans the work of a model, and opens the model of
+//! the last try (`--escalate`) or the replacement for an unavailable model (`--fallback`).
 
 use std::sync::Arc;
 
@@ -63,8 +63,8 @@ impl Driver<'_> {
     fn settings_of_model(&self) -> Settings {
         let mut settings = self.settings.clone();
         if self.identity.thinking {
-            // Reasoning counts against the limit of an answer, and an answer with cut-off reasoning
-            // is lost (docs/model-apis.md#deepseek-requests).
+            // Reasoning counts against the limit of an answer, and an answer whose reasoning is cut
+            // off is lost (docs/model-apis.md#deepseek-requests).
             let least = if self.identity.local { 8 << 10 } else { 32 << 10 };
             settings.max_answer_tokens = settings.max_answer_tokens.max(least);
         }
@@ -72,7 +72,7 @@ impl Driver<'_> {
         settings
     }
 
-    /// Changes to the model of the last try, or to the fallback if that one is unavailable.
+    /// Changes to the model of the last try, or to the fallback if that model is unavailable.
     pub(crate) async fn escalate(&mut self, machine: &Machine) -> Result<Input, Stop> {
         self.renew_limits();
         let Some(opener) = self.escalation.take() else {
@@ -90,7 +90,7 @@ impl Driver<'_> {
         self.change_model(machine, opened, ModelRole::Fallback, why, true)
     }
 
-    /// Continues the conversation with the fallback, because `why` no answer came.
+    /// Continues the conversation with the fallback. `why` says why no answer came.
     pub(crate) async fn fall_back(
         &mut self,
         machine: &Machine,
@@ -103,7 +103,7 @@ impl Driver<'_> {
         Ok(input)
     }
 
-    /// Opens the fallback. Without one, the run ends like this.
+    /// Opens the fallback. Without one, the run ends with `ending` and `why`.
     async fn open_fallback(&mut self, ending: Ending, why: &str) -> Result<OpenedModel, Stop> {
         let Some(opener) = self.fallback.take() else { return Err(Stop::Ended(ending, why.to_owned())) };
         self.open_model(&*opener).await?.map_err(|(_, also)| {
@@ -123,7 +123,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Journals the change to an opened model.
+    /// Changes to an opened model, and journals the change.
     fn change_model(
         &mut self,
         machine: &Machine,

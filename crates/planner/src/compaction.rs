@@ -12,13 +12,13 @@ use models::{Message, Role};
 const TAIL: usize = 2;
 /// A result longer than this, in bytes, is reduced to its first line.
 const LONG: usize = 240;
-/// How many of the dropped results are still named, the newest ones.
+/// The maximum number of dropped results that the note lists; it keeps the newest ones.
 const NAMED: usize = 12;
 
 /// How long a conversation may be, in tokens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
-    /// The length to reduce it to, so that the next compaction is far off.
+    /// The length to reduce the conversation to: short enough that the next compaction is far off.
     pub(crate) target: u64,
     /// The length to accept if the target cannot be reached.
     pub(crate) limit: u64,
@@ -31,13 +31,14 @@ pub(crate) struct Dropped {
     lines: Vec<String>,
     /// The user's messages, in full.
     user_messages: Vec<String>,
-    /// The note at the end of the task's message that lists them.
+    /// The text at the end of the task's message that contains both.
     note: String,
 }
 
 /// Returns a shorter conversation as counted by `tokens`, or `None` if head and tail alone do not
 /// fit. `note` renders the note about dropped results from one line per result. Messages for which
-/// `by_user` holds keep their text: when they are dropped, it moves to the task.
+/// `by_user` holds keep their text: when such a message is dropped, its text moves to the task's
+/// message.
 pub(crate) fn compact(
     messages: &[Arc<Message>],
     dropped: &mut Dropped,

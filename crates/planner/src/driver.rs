@@ -24,7 +24,8 @@ use crate::resume::OWN_CALL;
 use crate::settings::Settings;
 use crate::{Inbox, Job, OpenModel, Parts, Repository, Verifier};
 
-/// Works on a task until the run ends. The final diff is computed from the tree on every path.
+/// Works on a task until the run ends. However the run ends, the final diff is computed from the
+/// tree.
 ///
 /// # Errors
 /// If the journal cannot be written. The run stops, because every effect must be journaled first.
@@ -128,7 +129,8 @@ pub(crate) struct Driver<'a> {
     pub(crate) checked: bool,
     /// The longest verification whose tests ran to their end.
     pub(crate) usual_check: Option<Duration>,
-    /// The number of the last change by a command, before the first turn.
+    /// The number of the last record that a command made in the tree's history before the first
+    /// turn.
     pub(crate) start: u64,
     /// Whether anything may have changed without the machine knowing.
     pub(crate) unsettled: bool,
@@ -160,7 +162,7 @@ impl<'a> Driver<'a> {
                 let used = Duration::from_millis(earlier_ms.saturating_sub(limits_from_ms));
                 tokio::time::Instant::now() + Duration::from_secs(seconds).saturating_sub(used)
             }),
-            // Runs must not retry in step, even within one process.
+            // Concurrent runs must not retry at the same moments, even within one process.
             retries: Policy { seed: fastrand::u64(..), ..Policy::default() },
             inbox: parts.inbox,
             pending_messages: VecDeque::new(),
@@ -280,7 +282,8 @@ impl<'a> Driver<'a> {
         self.deadline = self.seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s));
     }
 
-    /// Checks the ending against the tree: if all changes were reverted, it is no change.
+    /// Checks the ending against the tree: if all changes were reverted, the ending is
+    /// [`Ending::NoChange`].
     async fn confirm(&mut self, ending: Ending, machine: &Machine) -> Result<Ending, Stop> {
         let done = matches!(ending, Ending::Verified | Ending::Unverified);
         if !done || machine.now_passes() || machine.fails() {
@@ -328,7 +331,7 @@ impl<'a> Driver<'a> {
         if self.call_schema.is_some() && !self.model.identity().can_constrain {
             self.call_schema = None;
             let message =
-                "the server cannot constrain this model's answers to the tools' schemas; the run continues without"
+                "the server cannot constrain this model's answers to the tools' schemas; the run continues without constraints"
                     .into();
             self.journal.append(Event::Warning { message })?;
         }
@@ -403,7 +406,8 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Writes a file for the machine with the tool that makes all edits, and verifies a candidate.
+    /// Writes a file for the machine with the tool that makes all edits, and verifies a complete
+    /// candidate.
     async fn write(&mut self, file: Focus, why: WriteReason) -> Result<Input, Stop> {
         let Focus { path, content } = &file;
         let message = match why {

@@ -11,9 +11,11 @@ use crate::calls::CallQueue;
 use crate::driver::{Driver, Stop, refused, stopped};
 use crate::machine::{Machine, Turn};
 
-/// A candidate whose verification takes this many times as long as the longest one before has hung.
+/// If a candidate's verification takes this many times as long as the longest earlier one, it has
+/// hung.
 const SLOWER: u32 = 10;
-/// A shorter time limit could stop a verification that only has a slow moment.
+/// The shortest time limit. A shorter one could stop a verification that is merely slow for a
+/// moment.
 const LEAST_LIMIT: Duration = Duration::from_secs(30);
 
 impl Driver<'_> {
@@ -22,8 +24,8 @@ impl Driver<'_> {
         self.check_within(None).await
     }
 
-    /// Runs the verification of a candidate, which may loop. It may not take much longer than the
-    /// tests did before.
+    /// Verifies a candidate, whose code may loop forever. So the verification may not take much
+    /// longer than earlier ones.
     pub(crate) async fn check_candidate(&mut self) -> Result<Check, Stop> {
         let limit = self.usual_check.map(|usual| (usual * SLOWER).max(LEAST_LIMIT));
         let check = self.check_within(limit).await?;
@@ -106,9 +108,9 @@ impl Driver<'_> {
         Ok(record)
     }
 
-    /// Reverts what nobody should find in the tree after the run was stopped: a candidate that is not
-    /// verified yet, and a try that is worse than an earlier one. A resumed run restores it and
-    /// continues.
+    /// Reverts what nobody should find in the tree after the run was stopped: a candidate that is
+    /// not verified yet, and a try that is worse than an earlier one. A resumed run restores what
+    /// was reverted and continues.
     pub(crate) async fn leave(
         &mut self,
         machine: Option<&Machine>,

@@ -1,12 +1,12 @@
-//! Selects the files that the first turn shows. A small model that must find the file itself often
-//! edits invented content. Shown the file and the failure, it solves half of the tasks. Files are
-//! ranked by the names in the task, the locations of failures, and the imports of tests.
+//! Selects the files that the first turn shows. If a small model must find the file itself, it
+//! often edits invented content. Shown the file and the failure, it solves half of the tasks. Files
+//! are ranked by the names in the task, the locations of failures, and the imports of tests.
 
 use std::collections::HashSet;
 
 use journal::Check;
 
-/// Source files read for ranking. In larger repositories only names count.
+/// The most source files to read for ranking. In larger repositories only names count.
 const MAX_READ: usize = 60;
 /// The most files to request whole. Small models get lost in more.
 pub(crate) const MAX_FILES: usize = 3;
@@ -20,7 +20,7 @@ pub(crate) struct Candidate {
     pub(crate) score: u32,
 }
 
-/// Source files worth showing, the best first. Empty if nothing points anywhere.
+/// Source files worth showing, the best first. Empty if nothing points at a file.
 pub(crate) fn rank(
     files: &[String],
     task: &str,
@@ -194,7 +194,8 @@ fn words(text: &str) -> HashSet<String> {
         .collect()
 }
 
-/// The last parts of what a file imports, lower-cased: Python, JavaScript, Rust, Go, Java, C.
+/// The words in the import lines of a file, in lowercase: for Python, JavaScript, Rust, Go, Java
+/// and C.
 fn imported(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     for line in text.lines().map(str::trim_start) {
@@ -211,7 +212,7 @@ fn imported(text: &str) -> Vec<String> {
     names
 }
 
-/// Names that a file defines: the word behind a defining keyword.
+/// Names that a file defines: the word after a defining keyword.
 fn defined(text: &str) -> impl Iterator<Item = &str> {
     const KEYWORDS: [&str; 10] =
         ["def", "class", "fn", "function", "func", "struct", "enum", "trait", "interface", "type"];

@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use journal::CutReason;
 
 /// More consecutive white space than any normal answer has. DeepSeek's JSON mode and Ollama's
-/// `format` are known for it (docs/model-apis.md#deepseek-requests).
+/// `format` are known to produce that much (docs/model-apis.md#deepseek-requests).
 const MAX_WHITESPACE: usize = 400;
 /// Equal lines in a row. Tables and test data repeat lines, but not this often.
 const MAX_EQUAL_LINES: usize = 40;
@@ -75,8 +75,8 @@ impl Degeneration {
 fn is_loop(tail: &[u8]) -> bool {
     let Some(start) = tail.len().checked_sub(LOOP_BYTES) else { return false };
     let tail = &tail[start..];
-    // Rows of dashes or equals signs are normal, so a period needs two bytes and the text a letter
-    // or digit.
+    // Rows of dashes or equals signs are normal, so a period needs two bytes, and the text needs a
+    // letter or digit.
     (2..=MAX_PERIOD).any(|period| tail[period..] == tail[..tail.len() - period])
         && tail.iter().any(u8::is_ascii_alphanumeric)
 }

@@ -1,4 +1,4 @@
-//! Judges a recorded answer with the code of a run, for `agent parse`.
+//! Judges a recorded answer with the same code as a run, for `agent parse`.
 
 use serde_json::Value;
 use tool_api::{Accepted, Incoming, Registry};

@@ -3,9 +3,10 @@
 //!
 //! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine
 //! receives `Input`s (an answer, the results of calls, a check, a message of the user) and decides
-//! the next step: ask, write or finish. It does no I/O. The driver carries the step out. It streams
+//! the next step: ask, write or finish. It does no I/O. The driver carries the step out: it streams
 //! an answer through [`answer`], which validates each call while the model writes it and decides
-//! when to cut. It runs tools, and writes each event to the journal before its effect.
+//! when to cut the answer off. The driver also runs tools, and writes each event to the journal
+//! before its effect.
 //!
 //! ```text
 //!      ┌──────────────────────── Input ────────────────────────────┐
@@ -67,9 +68,9 @@ pub struct Job {
     pub task: String,
     /// How to work on it.
     pub settings: Settings,
-    /// Why this model was chosen, in one line for the journal.
+    /// Why the run starts with this model, in one line for the journal.
     pub why_model: String,
-    /// The setting that names this model, if it is not the first choice.
+    /// The setting that names the model; `None` for the session's first choice.
     pub role: Option<ModelRole>,
 }
 
@@ -96,7 +97,7 @@ pub struct Parts {
 /// A model that is opened only if the run changes to it.
 #[async_trait]
 pub trait OpenModel: Send + Sync {
-    /// Opens the model. The previous one is closed by then, because both may not fit the memory.
+    /// Opens the model. The previous model is closed by then, because memory may not hold both.
     ///
     /// # Errors
     /// How the run ends if it cannot continue without this model, and why.
@@ -107,7 +108,7 @@ pub trait OpenModel: Send + Sync {
 pub struct OpenedModel {
     /// The model.
     pub model: Box<dyn Model>,
-    /// Why this one, in one line for the journal.
+    /// Why this model was chosen, in one line for the journal.
     pub why: String,
     /// Warnings about settings that the model does not support.
     pub warnings: Vec<String>,
@@ -154,15 +155,15 @@ pub struct Instructions {
 
 /// The tree that the run works on. Calls block, so the driver runs long ones on another thread.
 pub trait Repository: Send + Sync {
-    /// The files of the project without ignored ones, sorted and limited in number, relative to the
-    /// root, with `/`. `true` if some were omitted.
+    /// The paths of the project's files, except ignored ones: sorted, limited in number, relative
+    /// to the root, with `/`. The flag is `true` if some were omitted.
     fn files(&self) -> (Vec<String>, bool);
     /// A text file of at most `limit` bytes; `None` for anything else.
     fn read(&self, path: &str, limit: u64) -> Option<String>;
     /// Instruction files from the root down to the working directory, in that order.
     fn instructions(&self) -> Vec<Instructions>;
-    /// Records the original tree, which [`Repository::diff`] compares with. Called once, in the
-    /// background, and complete before the first effect.
+    /// Records the original tree, the base of [`Repository::diff`]. Called once, in the background,
+    /// and complete before the first effect.
     ///
     /// # Errors
     /// When the tree cannot be recorded. The run stops before it changes anything.
@@ -170,15 +171,15 @@ pub trait Repository: Send + Sync {
     /// Assigns changes from now on to this turn.
     fn turn(&self, _turn: u32) {}
     /// Called before a command runs. [`Repository::after_command`] always follows and records what
-    /// it changed.
+    /// the command changed.
     ///
     /// # Errors
     /// When changes could not be recorded. The run stops before the command.
     fn before_command(&self) -> Result<(), String> {
         Ok(())
     }
-    /// Called after the command ended or was stopped. Returns the number of the record in the
-    /// history if it changed anything.
+    /// Called after the command ended or was stopped. If the command changed anything, returns the
+    /// number of its record in the history.
     ///
     /// # Errors
     /// When its changes cannot be recorded. The run stops.
@@ -192,8 +193,8 @@ pub trait Repository: Send + Sync {
     fn last_record(&self) -> Result<u64, String> {
         Ok(0)
     }
-    /// Rolls back the edits of a turn after the first `done`, because the run was interrupted
-    /// before it journaled them.
+    /// Keeps the first `done` edits of a turn and rolls back the others, which the run had not
+    /// journaled when it was interrupted.
     ///
     /// # Errors
     /// If an edit cannot be rolled back because somebody else has changed the file.
@@ -207,8 +208,8 @@ pub trait Repository: Send + Sync {
     /// # Errors
     /// If somebody else has changed one of the files. Then nothing is changed.
     fn revert_from(&self, record: u64) -> Result<Option<u64>, String>;
-    /// Whether anything differs from the tree at [`Repository::remember`], including ignored files
-    /// that were edited.
+    /// Whether anything differs from the tree recorded by [`Repository::remember`], including
+    /// ignored files that were edited.
     fn changed(&self) -> bool {
         self.diff().is_ok_and(|diff| !diff.files.is_empty())
     }
@@ -223,12 +224,12 @@ pub trait Repository: Send + Sync {
     fn diff(&self) -> Result<Diff, String>;
 }
 
-/// Decides by running a command whether the task is done.
+/// Decides whether the task is done, by running a command.
 #[async_trait]
 pub trait Verifier: Send + Sync {
     /// The command, as a person would type it.
     fn command(&self) -> String;
-    /// Runs it. If it takes longer than `limit`, it fails.
+    /// Runs the command. The check fails if the command takes longer than `limit`.
     ///
     /// # Errors
     /// When the command could not be run at all, for example without a sandbox. The run stops.

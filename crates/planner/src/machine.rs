@@ -3,8 +3,8 @@
 //!
 //! Two approaches share it. With [`Approach::Tools`](crate::Approach) the model calls tools until a
 //! call of `finish` is accepted. With [`Approach::WholeFile`](crate::Approach), for small models,
-//! the model is shown up to three files and asked to return them ([`crate::approach`]). The run
-//! continues with tools if nothing points at a file, or as soon as the model calls another tool.
+//! the model is shown up to three files and asked to return them ([`crate::approach`]). If nothing
+//! points at a file, or as soon as the model calls another tool, the run uses tools instead.
 //!
 //! Effect on the prompt cache: messages are only added at the end. Exceptions, such as a fresh
 //! start or a compaction, are journaled as [`Event::Rewound`] and keep as many messages as they
@@ -36,7 +36,7 @@ pub(crate) use plan::Plan;
 
 /// Unusable answers in a row (no call, or a refused one) before the run gives up.
 const MAX_CORRECTIONS: u32 = 4;
-/// How often `finish` is refused while the verification fails.
+/// How often `finish` may be refused while the verification fails.
 const MAX_FINISH_REFUSALS: u32 = 2;
 
 /// What to do next.
@@ -97,7 +97,8 @@ pub(crate) enum Input {
     TryEnded { lines: u64 },
     /// Changes were reverted, with this record in the tree's history.
     Reverted { record: Option<u64> },
-    /// Another model was opened. It continues with this plan, in a new try or in the conversation.
+    /// Another model was opened. It continues with this plan, in a new try or in the current
+    /// conversation.
     ModelChanged { plan: Box<Plan>, new_try: bool },
 }
 
@@ -137,7 +138,7 @@ pub(crate) struct Machine {
     progress: Progress,
     last_answer: String,
     overflows_in_a_row: u32,
-    /// The texts of the conversation's messages that hold the user's later messages.
+    /// The text of each message in the conversation that contains a later message of the user.
     user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,
@@ -295,9 +296,9 @@ impl Machine {
         }
     }
 
-    /// Adds a message of the user to the conversation. It is a new task: it needs a change of its
-    /// own, and earlier mistakes no longer count. A whole-file run continues with tools.
-    /// The conversation is not started over, so there are no further tries.
+    /// Adds a message of the user to the conversation. The message is a new task: it needs a change
+    /// of its own, and earlier mistakes no longer count. A whole-file run continues with tools. The
+    /// conversation is not started over, so there are no further tries.
     ///
     /// Effect on the prompt cache: none. If the last message is still unanswered, the text is
     /// appended to it.
@@ -338,8 +339,8 @@ impl Machine {
         self.ask_with(text)
     }
 
-    /// Handles `finish` without a change. The model gets one reminder. A check that passes also
-    /// passed before.
+    /// Handles `finish` without a change. The model gets one reminder. If the verification passes
+    /// here, it also passed before.
     fn finish_unchanged(&mut self, summary: &str) -> Step {
         let Some(before) = self.progress.unchanged_summary.take() else {
             self.progress.unchanged_summary = Some(summary.trim().to_owned());
@@ -350,8 +351,8 @@ impl Machine {
         Step::Finish(Ending::NoChange, message)
     }
 
-    /// Ends a run without progress. It is verified if the verification failed before and passes
-    /// now.
+    /// Ends a run that makes no progress. The ending is [`Ending::Verified`] if the verification
+    /// failed before and passes now.
     fn stuck(&self, why: String) -> Step {
         if self.now_passes() && !self.unchecked {
             return Step::Finish(Ending::Verified, format!("the verification passes now ({why})"));
@@ -383,7 +384,7 @@ impl Machine {
         self.forget_repeats(&text).unwrap_or_else(|| self.ask_with(text))
     }
 
-    /// Reports the results of its calls to the model.
+    /// Tells the model the results of its calls.
     fn report(&mut self, results: &[CallResult], check: Option<&Check>, refused: Option<String>) -> Step {
         let (mut note, mut repeated) = (refused, false);
         if results.iter().any(|r| !r.outcome.changed.is_empty()) {

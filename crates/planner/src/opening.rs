@@ -17,11 +17,11 @@ use crate::{Instructions, Repository, focus};
 const MAX_TREE: usize = 1_600;
 /// Maximum bytes of all instruction files. Files closest to the working directory have priority.
 const MAX_INSTRUCTIONS: usize = 8 * 1024;
-/// Files may take one part in this many of the window.
+/// The files may fill the window divided by this number.
 const WINDOW_SHARE: u64 = 4;
 
-/// Composes the first turn. Also returns the files to request whole if the approach is
-/// [`Approach::WholeFile`]; none if nothing points at a file, or they are too large.
+/// Composes the first turn. For [`Approach::WholeFile`], also returns the files to request whole:
+/// none if nothing points at a file, or if they are too large.
 pub(crate) fn compose(
     repository: &dyn Repository,
     tools: &Registry,
@@ -50,7 +50,7 @@ pub(crate) fn compose(
     (opening, whole)
 }
 
-/// The files to request whole. Fewer if not all of them can be.
+/// The files to request whole: the best candidates, up to the first that cannot be requested whole.
 fn whole_files(
     candidates: &[focus::Candidate],
     read: impl Fn(&str, u64) -> Option<String>,
@@ -71,7 +71,8 @@ fn whole_files(
     files
 }
 
-/// Whether the model can be asked for the whole file, together with others of this many bytes.
+/// Whether the model can be asked for the whole file, together with other files of `others` bytes
+/// in total.
 pub(crate) fn may_be_whole(text: &str, others: u64, window: Option<u64>) -> bool {
     // Control tokens are broken up in prompts, so a file with control tokens would come back
     // changed.

@@ -138,8 +138,8 @@ impl Prompts {
         self.render("finish_refused.md", json!({ "check": check, "changed": changed }))
     }
 
-    /// The reply when the model says that it is done without a change. `refused`: a change was
-    /// refused. `whole`: a whole file was requested.
+    /// The reply when the model says that it is done but has changed nothing. `refused`: a change
+    /// was refused. `whole`: a whole file was requested.
     pub(crate) fn no_change(&self, refused: bool, whole: bool) -> String {
         self.render("no_change.md", json!({ "refused": refused, "whole": whole }))
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 pub enum Cut {
     /// After the first complete call for local models, where each further token costs time. At the
-    /// end for remote models.
+    /// end of the answer for remote models.
     #[default]
     Auto,
     /// After the first complete call.
@@ -128,15 +128,15 @@ pub struct Settings {
     /// Sampling temperature of a first attempt. It rises when the model repeats itself. `None` is
     /// what suits the model ([`models::Identity::temperature`]).
     pub temperature: Option<f32>,
-    /// How many times to try the task, each time with the original files, until the verification
-    /// passes. The limits count all tries together.
+    /// How many times the run may try the task, each time with the original files, until the
+    /// verification passes. The limits count all tries together.
     #[serde(skip_serializing_if = "is_one")]
     pub attempts: u32,
-    /// Whether one more try follows with another model ([`crate::Parts::escalation`]), with limits
-    /// of its own.
+    /// Whether another model ([`crate::Parts::escalation`]) makes one more try, with limits of its
+    /// own.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub escalates: bool,
-    /// Most tokens of one answer, including thinking.
+    /// The maximum number of tokens in one answer, including thinking.
     pub max_answer_tokens: u32,
     /// Run nothing: no verification, and the first command that the model asks for ends the run.
     pub plan_only: bool,

@@ -89,7 +89,7 @@ impl Tries {
         Self { limit, escalates, number: 1, start: before.and_then(Counts::of), best: None, ended: None }
     }
 
-    /// The number of the current try and the most tries, if there may be several.
+    /// The number of the current try and the maximum number, if there may be several tries.
     pub(crate) fn several(&self) -> Option<(u32, u32)> {
         (self.limit > 1).then_some((self.number, self.limit))
     }
@@ -109,7 +109,7 @@ impl Tries {
         if self.escalated() { 1 } else { self.number }
     }
 
-    /// Whether the model has tried before, so that the request must differ.
+    /// Whether the model has tried before. If so, the request must differ.
     pub(crate) fn varied(&self) -> bool {
         self.of_model() > 1
     }

@@ -165,8 +165,8 @@ impl Driver<'_> {
         Ok(self.journal.append(event)?)
     }
 
-    /// Estimates the bytes that a refused call had left to write, from the average complete call of
-    /// the same tool. A lower bound: 0 if there is none.
+    /// Estimates how many more bytes the model would have written of a refused call, from the
+    /// average complete call of the same tool. Returns 0, a lower bound, if there is none.
     fn saved_bytes(&self, refused: &Refused) -> u64 {
         let early = refused.tool.as_ref().filter(|_| refused.early);
         let Some((bytes, calls)) = early.and_then(|tool| self.call_sizes.get(tool)) else { return 0 };

@@ -71,7 +71,7 @@ async fn limits_restart_at_a_message() {
     assert_eq!((ran.report.ending, ran.report.totals.turns), (Ending::Verified, 4));
 }
 
-/// Returns the message on the nth request for one.
+/// Returns the message the nth time it is asked for one.
 struct Nth(usize);
 
 impl Inbox for Nth {

@@ -85,7 +85,7 @@ async fn if_the_other_model_is_unavailable_the_best_try_is_kept_and_a_resumed_ru
         assert_eq!(ran.report.ending, Ending::Unavailable);
         assert!(ran.report.message.starts_with("cannot escalate: nobody is there; stopped in try 2 of 2; "));
         assert_eq!(ran.files["calc.py"].contains(line), kept, "{}", ran.report.message);
-        // Again in vain.
+        // Resumed while the model is still unavailable.
         let again = after(&ran, unavailable()).resume("t", Vec::new(), &ran.records).await;
         assert_eq!((&again.report.ending, &again.files), (&Ending::Unavailable, &ran.files));
         let past: Vec<_> = ran.records.iter().chain(&again.records).cloned().collect();

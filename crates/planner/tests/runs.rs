@@ -37,7 +37,7 @@ async fn a_run_treats_tools_by_capability_not_by_name() {
     let (fix, end) = (FIX.replace("apply_patch", "put"), FINISH.replace("finish", "end_task"));
     let ran = renamed(Approach::Tools).run("t", vec![says(&fix), says(&end)]).await;
     assert_eq!((ran.report.ending, ran.files["calc.py"].as_str()), (Ending::Verified, FIXED));
-    // The requested file sent as a call does not switch the run to tools.
+    // A call that writes the requested file does not switch the run to tools.
     let wrong = fix.replace("a + b", "a * b");
     let ran = renamed(Approach::WholeFile).run("t", vec![says(&wrong), says(&fix)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
@@ -58,7 +58,7 @@ async fn a_whole_file_session_word_for_word() {
     assert_eq!(ran.files["calc.py"], FIXED);
     assert!(
         ran.requests[1].temperature > ran.requests[0].temperature,
-        "the same bytes again would help nothing"
+        "sending the same bytes again would not help"
     );
     insta::assert_snapshot!(ran.last_messages().join("\n=======================\n"));
 }
@@ -271,7 +271,8 @@ async fn a_call_repeated_in_vain_is_sampled_again_and_then_removed_from_the_conv
     let sampled: Vec<_> = ran.requests.iter().map(|r| (r.temperature.unwrap(), r.seed)).collect();
     assert_eq!(sampled[1], (0.0, None));
     assert_eq!(sampled[2], (0.35, Some(2)), "after the first repetition");
-    // After the second one, the conversation starts over, with one line about it.
+    // After the second repetition, the conversation starts over, with one line about the repeated
+    // call.
     let told = &ran.requests[3].messages;
     assert!(told.len() == 2 && told[1].content.starts_with(&*ran.requests[0].messages[1].content));
     let line = "You have made this read_file call 3 times with the same result. Try something different.";

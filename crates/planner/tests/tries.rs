@@ -115,7 +115,7 @@ async fn a_try_of_the_whole_file_approach_is_both_requests_and_the_next_one_is_w
     let whole = |line: &str| says(&format!("```python\ndef add(a, b):\n    return {line}\n```\n"));
     let other = says("```python\nfrom calc import add, sub\n```\n");
     let again = says("```python\nfrom calc import add, mul\n```\n");
-    // After `third`, which is better, two more requests start from it.
+    // `third` is better than the start, so two more requests start from it.
     let second = [whole("third"), whole("a ^ b"), whole("a | b")];
     let replies = [vec![whole("a * b"), whole("a / b")], second.into(), vec![other, again]].concat_replies();
     let ran = world.run("Fix calc.py, maybe half.py.", replies).await;
@@ -155,7 +155,7 @@ async fn a_budget_that_ends_in_a_later_try_keeps_the_best_and_a_resumed_run_cont
 
     let whole = counted(2).run("t", replies()).await;
     let (mut past, mut changes, mut files) = (ran.records, ran.changes, ran.files);
-    // Stopped once more, then to the end.
+    // The run is stopped once more. Then it runs to its end.
     for turns in [7, 40] {
         let world = limited(turns);
         world.files.lock().unwrap().clone_from(&files);

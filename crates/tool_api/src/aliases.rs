@@ -1,8 +1,9 @@
-//! What other agents call a tool and its arguments, as data beside the tool.
+//! Other agents' names for a tool and its arguments, as data beside the tool.
 //!
 //! Models are trained on the tools of many agents and fall back on those names. An alias is
-//! accepted only where it has one meaning. A tool refuses with a sentence what it cannot honor (a
-//! command in the background, text to append); it never drops it.
+//! accepted only where it has one meaning. If a tool cannot honor an argument (a command in the
+//! background, text to append), it refuses the call with a sentence. It never drops such an
+//! argument.
 //!
 //! A list of names is one string, separated by spaces. Comparisons of names ignore case, `_` and
 //! `-`: `filePath`, `file-path` and `FILE_PATH` are `file_path`.
@@ -14,8 +15,8 @@ use serde_json::{Map, Value};
 pub struct Aliases {
     /// Names of other agents' tools whose calls this tool may carry out, in snake case.
     pub tools: &'static str,
-    /// More such names that are plain words, which data may have as names too. They are accepted
-    /// where it is certain that a tool is called.
+    /// More such names that are plain words. Data may have these names too, so they are accepted
+    /// only where it is certain that a tool is called.
     pub words: &'static str,
     /// Other names of arguments, in snake case.
     pub arguments: &'static [(&'static str, Take)],
@@ -36,8 +37,9 @@ pub enum Take {
     As(&'static str),
     /// It is dropped, whatever its value: it does not change what the call does.
     LeftOut,
-    /// It is dropped where its value is empty or one of these; also where it is false, unless true
-    /// is one of them. Any other value is refused with the sentence.
+    /// It is dropped if its value is empty or one of the words in the first string, and also if it
+    /// is false, unless `true` is one of these words. Any other value is refused with the sentence
+    /// in the second string.
     Only(&'static str, &'static str),
     /// It is kept for [`Aliases::convert`].
     Converted,
@@ -95,8 +97,8 @@ pub fn set(arguments: &mut Map<String, Value>, name: &str, value: impl Into<Valu
     }
 }
 
-/// Makes a list with one item, under any of these names, the argument `own`. A value that is not a
-/// list and has the tool's own name stays as it is.
+/// Renames an argument with any of these names to `own`, and replaces a list with one item by that
+/// item. A value that is not a list and has the tool's own name stays as it is.
 ///
 /// # Errors
 /// When the list has several items.
@@ -130,7 +132,7 @@ pub fn one(
     Ok(())
 }
 
-/// Removes a boolean argument of any of these names.
+/// Removes and returns a boolean argument with any of these names.
 ///
 /// # Errors
 /// When its value is neither true nor false.

@@ -42,12 +42,12 @@ impl Refusal {
 pub struct Accepted {
     /// The tool that carries it out.
     pub spec: Arc<Spec>,
-    /// Its arguments, as its schema has them.
+    /// The arguments, as the tool's schema defines them.
     pub arguments: Value,
-    /// What judging it has parsed.
+    /// What was parsed while the call was judged.
     pub parsed: Parsed,
-    /// What was read differently from how it was written, a few words each: `file_path taken as
-    /// path`.
+    /// What was read differently from how it was written, in a few words each, such as `file_path
+    /// taken as path`.
     pub notes: Vec<String>,
 }
 
@@ -55,7 +55,8 @@ pub struct Accepted {
 pub struct Incoming<'r> {
     tools: &'r Registry,
     name: String,
-    /// The tools it may be a call of; what depends on the tool is judged once there is one only.
+    /// The tools that the call may mean. If there are several, what depends on the tool is judged
+    /// only when the call is complete.
     candidates: Vec<&'r Entry>,
     follow: Option<Box<dyn Follow>>,
     parsed: Parsed,
@@ -66,7 +67,7 @@ impl<'r> Incoming<'r> {
         Self { tools, name: name.to_owned(), candidates, follow: None, parsed }
     }
 
-    /// The same call, whose texts are handed over while they are written.
+    /// The same call, with its texts handed to the tool while they are written.
     pub(crate) fn followed(self) -> Self {
         let follow = match self.candidates.as_slice() {
             [entry] => entry.tool.follow(),
@@ -176,7 +177,7 @@ impl Entry {
         let refusal = |message| Err(Refusal { kind: RefusalKind::UnknownArgument, message });
         let take = self.spec.aliases.take(name);
         if let Some(validator) = self.fields.get(name) {
-            // Another agent's form of the argument may have such a value.
+            // The value may be another agent's form of the argument.
             let property = &self.spec.schema["properties"][name];
             let odd = matches!(take, Some(Take::Converted))
                 && !validator.is_valid(&schema::coerce(value.clone(), property));
@@ -264,8 +265,8 @@ impl Entry {
         self.tool.patch_instead(given).map_err(|why| Refusal::value(format!("{}: {why}", self.spec.name)))
     }
 
-    /// One of the tool's own arguments as it will be run; `None` for a null that says it is not
-    /// given.
+    /// Judges one of the tool's own arguments, and returns its value as it will be run; `None` for
+    /// a null that means "not given".
     fn judge(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<Option<Value>, Refusal> {
         let (Some(validator), Some(property)) =
             (self.fields.get(name), self.spec.schema["properties"].get(name))

@@ -1,12 +1,12 @@
 //! What a tool is: its schema, its effect, its outcome; and the registry that judges and dispatches
 //! calls.
 //!
-//! A [`Tool`] is an object, so tools can be added at run time and wrapped: masking and replay are
-//! tools around tools. Most tools are a [`TypedTool`], a type with an argument struct whose JSON
-//! Schema is derived. A tool holds what it works on (a workspace, a sandbox); a call carries
-//! arguments only.
+//! The trait [`Tool`] is object-safe, so tools can be added at run time and wrapped: masking and
+//! replay are tools that wrap other tools. Most tools are a [`TypedTool`], a type with an argument
+//! struct whose JSON Schema is derived. A tool holds what it works on (a workspace, a sandbox); a
+//! call carries arguments only.
 //!
-//! What the rest of the program needs to know of a tool is a field of its [`Spec`]. Nothing
+//! What the rest of the program needs to know about a tool is a field of its [`Spec`]. Nothing
 //! compares names.
 
 pub mod aliases;
@@ -76,22 +76,22 @@ pub enum ToolError {
     /// The model asked for something that cannot be done. It reads this sentence and tries again.
     #[error("{0}")]
     Model(String),
-    /// Our own side failed (a sandbox that does not start, a full disk). The run stops.
+    /// The agent itself failed (a sandbox that does not start, a full disk). The run stops.
     #[error("{0}")]
     Run(String),
 }
 
-/// What judging a call has parsed, so that carrying the call out does not parse it again.
+/// What was parsed while a call was judged. The tool need not parse it again to carry the call out.
 #[derive(Clone, Default)]
 pub struct Parsed(Option<Arc<dyn Any + Send + Sync>>);
 
 impl Parsed {
-    /// Keeps a value in place of the one before.
+    /// Keeps a value, in place of any earlier one.
     pub fn keep<T: Send + Sync + 'static>(&mut self, value: Arc<T>) {
         self.0 = Some(value);
     }
 
-    /// The kept value, where one of this type was kept.
+    /// The kept value, if it has this type.
     #[must_use]
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.0.clone()?.downcast().ok()
@@ -106,9 +106,10 @@ impl fmt::Debug for Parsed {
 
 /// Follows one call while the texts in its arguments are being written.
 pub trait Follow: Send {
-    /// More of the text at `path` (`patch`, `edits/0/search`); `closed` when it is complete. `Err`
-    /// is a sentence for the model: the call cannot succeed, whatever follows. The complete call
-    /// must be refused as well. Nothing is fed after an error.
+    /// Receives more of the text at `path` (`patch`, `edits/0/search`). `closed` means that the
+    /// text is complete. `Err` is a sentence for the model: the call cannot succeed, whatever
+    /// follows. A call refused here must also be refused when it is complete. Nothing is fed after
+    /// an error.
     ///
     /// # Errors
     /// See above.
@@ -140,21 +141,21 @@ pub trait Tool: Send + Sync {
         Ok(())
     }
 
-    /// What follows a call while its texts are being written; asked once for each call that is
-    /// opened. Only a tool with [`Spec::follows`] is handed texts.
+    /// Returns an object that follows a call while its texts are being written. Called once for
+    /// each call that is opened. Only a tool with [`Spec::follows`] receives texts.
     fn follow(&self) -> Option<Box<dyn Follow>> {
         None
     }
 
-    /// The call that a whole answer without a call stands for: its arguments, or a sentence for the
-    /// model on how to send the call that was meant. `None` for an answer that means nothing to the
-    /// tool. The text comes without the model's reasoning.
+    /// Interprets an answer that contains no call as a call of this tool. Returns the call's
+    /// arguments, or a sentence for the model on how to send the call that was meant; `None` for an
+    /// answer that means nothing to the tool. The text comes without the model's reasoning.
     fn whole_answer(&self, _text: &str, _parsed: &mut Parsed) -> Option<Result<Value, String>> {
         None
     }
 
-    /// The patch that a call of this tool amounts to, such as a shell command that only applies
-    /// one. The tool with [`Spec::patch`] is called instead. The arguments have the tool's own
+    /// The patch that a call of this tool amounts to, for example if its shell command only applies
+    /// a patch. The tool with [`Spec::patch`] is called instead. The arguments have the tool's own
     /// names and are not checked yet.
     ///
     /// # Errors
@@ -163,7 +164,7 @@ pub trait Tool: Send + Sync {
         Ok(None)
     }
 
-    /// Carries out a call. `parsed` is what judging these arguments has kept, or empty.
+    /// Carries out a call. `parsed` is what was kept while these arguments were judged, or empty.
     ///
     /// # Errors
     /// See [`ToolError`].

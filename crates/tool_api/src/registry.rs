@@ -72,8 +72,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Describes a tool to the model in other words than its own, and shows another part of its
-    /// schema. The tool accepts the same calls as before.
+    /// Replaces the description of a tool and the part of its schema that the model is shown. The
+    /// tool accepts the same calls as before.
     pub fn describe(&mut self, tool: &str, description: String, shown: Value) {
         if let Some(entry) = self.entries.iter_mut().find(|e| e.spec.name == tool) {
             let spec = Arc::make_mut(&mut entry.spec);
@@ -81,18 +81,18 @@ impl Registry {
         }
     }
 
-    /// What each tool is, in order.
+    /// The specs of the tools, in order.
     pub fn specs(&self) -> impl Iterator<Item = &Arc<Spec>> {
         self.entries.iter().map(|e| &e.spec)
     }
 
-    /// What the tool of this name is.
+    /// The spec of the tool with this name.
     #[must_use]
     pub fn spec(&self, tool: &str) -> Option<&Arc<Spec>> {
         self.specs().find(|spec| spec.name == tool)
     }
 
-    /// The names under which a call of these tools may come, in the usual spellings: those of the
+    /// The names under which calls of these tools may arrive, in the usual spellings: those of the
     /// tools, then those of other agents.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
@@ -146,7 +146,8 @@ impl Registry {
         Ok(found)
     }
 
-    /// What the one tool is that a name stands for, where that does not depend on the arguments.
+    /// The spec of the tool that a name stands for; `None` if there is none, or if the arguments
+    /// decide among several.
     #[must_use]
     pub fn named(&self, tool: &str) -> Option<&Arc<Spec>> {
         match self.candidates(tool).ok()?.as_slice() {
@@ -155,8 +156,8 @@ impl Registry {
         }
     }
 
-    /// The call that a whole answer without a call stands for, not judged yet, with its arguments;
-    /// or a sentence for the model.
+    /// Interprets an answer that contains no call as one call (see [`Tool::whole_answer`]). Returns
+    /// that call, not judged yet, and its arguments; or a sentence for the model.
     #[must_use]
     pub fn whole_answer(&self, text: &str) -> Option<Result<(Incoming<'_>, Value), String>> {
         self.entries.iter().find_map(|entry| {
@@ -170,7 +171,7 @@ impl Registry {
     /// Begins to judge a call, as soon as the tool's name is known.
     ///
     /// # Errors
-    /// When there is no such tool; the message lists those there are.
+    /// When there is no such tool; the message lists the tools that exist.
     pub fn open(&self, tool: &str) -> Result<Incoming<'_>, Refusal> {
         self.incoming(tool).map(Incoming::followed)
     }
@@ -180,7 +181,7 @@ impl Registry {
     }
 
     /// Judges a complete call and returns it as it will be run: with the tool's own names, and
-    /// coerced where the schema leaves one reading only.
+    /// coerced where the schema leaves only one reading.
     ///
     /// # Errors
     /// As [`Registry::open`] and [`Incoming::complete`].
@@ -188,7 +189,8 @@ impl Registry {
         self.incoming(tool)?.complete(arguments)
     }
 
-    /// Runs a call whose arguments came from [`Registry::accept`], without what judging it parsed.
+    /// Runs a call whose arguments came from [`Registry::accept`], without what was parsed while it
+    /// was judged.
     ///
     /// # Errors
     /// As the tool says: a sentence for the model, or a reason to stop the run.
@@ -196,7 +198,7 @@ impl Registry {
         self.call_parsed(tool, arguments, Parsed::default()).await
     }
 
-    /// Runs a call with what judging it parsed.
+    /// Runs a call with what was parsed while it was judged.
     ///
     /// # Errors
     /// As [`Registry::call`].

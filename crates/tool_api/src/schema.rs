@@ -100,7 +100,7 @@ pub(crate) fn required(schema: &Value, name: &str) -> bool {
     schema["required"].as_array().is_some_and(|names| names.iter().any(|n| n == name))
 }
 
-/// Coerces a value where the schema leaves one reading only: `"5"` for an integer, `"true"` for a
+/// Coerces a value where the schema leaves only one reading: `"5"` for an integer, `"true"` for a
 /// boolean, a JSON array or object written as a string, a single item for an array of such items.
 /// Everything else stays as it is.
 pub(crate) fn coerce(value: Value, schema: &Value) -> Value {

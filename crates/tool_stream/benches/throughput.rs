@@ -100,9 +100,9 @@ fn main() {
         ("call with inner quotes", &deformed, run),
         ("prose", &prose, run),
         ("objects in objects", &hostile, run),
-        ("objects that are none", &braces, run),
+        ("braces that open no object", &braces, run),
         ("quotes that end nothing", &quotes, run),
-        ("blanks behind a quote", &blank, run),
+        ("blanks after a quote", &blank, run),
     ];
     for (name, make, run) in kinds {
         for size in [1 << 10, 1 << 20, 16 << 20] {

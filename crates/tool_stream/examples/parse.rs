@@ -1,4 +1,5 @@
-//! Prints what the parser makes of the raw text on stdin. `--stop` and `--length` say how it ended.
+//! Prints what the parser makes of the raw text on stdin. `--stop` and `--length` say how the
+//! answer ended.
 #![allow(clippy::print_stdout)]
 use std::io::Read;
 

@@ -95,8 +95,8 @@ impl Parser {
         prose::lead_in(before, same_line, token, apart)
     }
 
-    /// Whether a call begins at `start`. If that depends on what follows, the answer is no for now,
-    /// and [`call_in_prose`](Parser::call_in_prose) revisits it at the end.
+    /// Whether a call begins at `start`. If that depends on what follows, returns `false` for now,
+    /// and [`call_in_prose`](Parser::call_in_prose) decides at the end.
     pub(crate) fn is_call(&mut self, start: usize, token: bool) -> bool {
         match self.lead_in(token) {
             LeadIn::Call => true,

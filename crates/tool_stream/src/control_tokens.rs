@@ -20,8 +20,8 @@ use crate::tags;
 /// Longest word between `<|` and `|>`, in bytes.
 const LONGEST: usize = 64;
 
-/// Tokens missing from `dialects.rs`: those that no model writes in an answer, and those that it
-/// recognizes by name alone.
+/// Tokens missing from `dialects.rs`: those that no model writes in an answer, and those that the
+/// parser recognizes by name alone.
 const OTHERS: &str = "
     <s> <bos> <eos> <pad> <unk> <mask> <sop> <eop> <start_of_image> <end_of_image>
     <think> </think> <thinking> </thinking> <longcat_think> </longcat_think> <seed:think> </seed:think>

@@ -18,7 +18,7 @@ pub(crate) struct Dialect {
     #[allow(dead_code, reason = "for readers and tests")]
     pub(crate) example: &'static str,
     /// Tokens that open a call. After a `<|…|>` token there is a call or a mistake; after an
-    /// element there may also be prose about it.
+    /// element there may also be prose about the element.
     pub(crate) open: &'static [&'static str],
     /// Tokens around a list of calls.
     pub(crate) list: &'static [&'static str],
@@ -290,7 +290,8 @@ pub(crate) struct Thought {
     pub(crate) families: &'static str,
     /// Tags that open a block.
     pub(crate) open: &'static [&'static str],
-    /// Tags that close it. Unopened, they close the chat template's block, unless they are prose.
+    /// Tags that close it. If no block was opened, they close the one that the chat template
+    /// opened, unless they are prose.
     pub(crate) close: &'static [&'static str],
     /// An opening tag at the start of a line inside a block opens a nested block.
     pub(crate) nests: bool,
@@ -307,8 +308,8 @@ pub(crate) const ANALYSIS_END: [&str; 4] = ["<|end|>", "<|return|>", "<|call|>",
 /// Index of the block that a chat template opens.
 pub(crate) const IMPLIED: usize = 1;
 
-/// Index of tags that no row has but whose name says that they mark thinking: `<|think_start|>`,
-/// `<cot>`, `[THINKING]`. `tags.rs` pairs them by that name.
+/// Index for tags that are in no row but whose name says that they mark thinking:
+/// `<|think_start|>`, `<cot>`, `[THINKING]`. `tags.rs` pairs them by that name.
 pub(crate) const UNKNOWN: usize = 2;
 
 /// Words that occur in such names.

@@ -37,7 +37,7 @@ pub struct TextTool {
     pub path: String,
     /// The argument with a file's content.
     pub content: String,
-    /// The argument with a patch; empty if it takes none.
+    /// The argument with a patch; empty if the tool takes none.
     pub patch: String,
 }
 
@@ -162,7 +162,7 @@ impl Call {
         !self.repairs.is_empty()
     }
 
-    /// True if the call has only one sensible reading. Other calls may read but not write.
+    /// True if the call has only one sensible reading. Run other calls only if they change nothing.
     #[must_use]
     pub fn unambiguous(&self) -> bool {
         self.repairs.iter().all(|r| r.unambiguous())

@@ -1,4 +1,5 @@
-//! Markdown fences: their labels, and what they say about the file they hold.
+//! Markdown fences: their labels, and what the labels and the context say about the file in a
+//! fence.
 
 /// An open fence.
 #[derive(Debug, Clone)]
@@ -18,7 +19,7 @@ pub(crate) struct Fence {
     pub(crate) fresh: bool,
     /// The opening line was not emitted, so the closing line is not either.
     pub(crate) hidden: bool,
-    /// In whole-file mode: the file it would be.
+    /// In whole-file mode: the file that the fence would hold.
     pub(crate) file: Option<FileInfo>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A header runs from `<|start|>` or `<|channel|>` to `<|message|>` and names, in any order, the
 //! role, the channel and the recipient. A message with a recipient is a call. The analysis channel
-//! without one is thinking.
+//! without a recipient is thinking.
 
 use serde_json::{Map, Value};
 
@@ -190,8 +190,9 @@ impl Parser {
         self.call_ended(end);
     }
 
-    /// Ends the body with an answer that the model ended itself. Servers strip the token that ends
-    /// the message, so only the patch's own end marker shows that it is complete.
+    /// Ends the body at the end of an answer that the model ended itself. Returns whether the call
+    /// is complete. Servers strip the token that ends the message, so only the patch's own end
+    /// marker shows that it is complete.
     pub(crate) fn end_raw(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> bool {
         let Mode::Raw(raw) = &self.mode else { return false };
         if self.calls == raw.call {

@@ -91,7 +91,7 @@ impl Parser {
 
     fn between(&mut self, win: Window<'_>, len: usize) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
-        // Between two separators is the format or an id, not the name.
+        // The text between two separators is the format or an id, not the name.
         if tool_name(&head.before).is_none() || !head.separated {
             head.before = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
         }
@@ -165,8 +165,8 @@ impl Parser {
         }
     }
 
-    /// The tool and the offset of its first key, if that key's opening tag is missing or a
-    /// different one.
+    /// The tool and the offset of its first key, if that key's opening tag is missing or is a
+    /// different tag.
     fn key_in_head(&self, win: Window<'_>, segment: &str) -> Option<(String, usize)> {
         let Mode::Head(head) = &self.mode else { return None };
         if let Some(tool) = tool_name(&head.before).filter(|_| head.separated) {

@@ -231,7 +231,8 @@ impl Reader {
                     self.pos += len;
                 }
             },
-            // Right after a string, this more likely follows an unescaped quote inside it.
+            // Right after a string, this is more likely text after an unescaped quote inside the
+            // string.
             b'/' | b'#' if self.pos == self.last.1 && matches!(self.state, State::After) => {
                 return Some(Step::Bad(Malformed::NotJson));
             }
@@ -678,8 +679,8 @@ fn plain(body: &[u8]) -> bool {
         && body.iter().all(|b| b.is_ascii_alphanumeric() || *b >= 0x80 || b"_-./\\:@~+*%".contains(b))
 }
 
-/// Length of the space at `at` if it is one outside ASCII, else 0; `None` if more bytes are needed.
-/// These are U+00A0, U+200B–200D, U+2028/9, U+202F, U+3000, U+FEFF.
+/// Length of the non-ASCII space at `at`, 0 if there is none; `None` if more bytes are needed. Such
+/// spaces are U+00A0, U+2000–200D, U+2028/9, U+202F, U+3000, U+FEFF.
 fn unicode_space(win: Window<'_>, at: usize) -> Option<usize> {
     match win.from(at) {
         [0xC2, 0xA0, ..] => Some(2),

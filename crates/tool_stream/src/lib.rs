@@ -44,7 +44,8 @@
 //! - Anything in code, in a quoted line, or after a quote, a bracket or an equals sign in prose.
 //! - An example: an object in a sentence that offers one (`prose.rs` decides by the words before
 //!   it).
-//! - An object in the middle of a sentence that does not introduce it, when more text comes after it.
+//! - An object in the middle of a sentence that does not introduce the object, if more text
+//!   follows.
 //! - An object in a table row, list item, footnote or log line, or next to a result or a timestamp.
 //! - Anything in an invented turn or tool result. After a call, also everything that follows the
 //!   invented text.
@@ -66,9 +67,9 @@
 //! calls as tags, the call's closing tag may be missing at the end of an answer that the model
 //! ended itself ([`Repair::MissingCloser`], ambiguous). A value always needs its own closing tag.
 //!
-//! **After a malformed call** the parser cannot know whether it is still inside one of its strings.
-//! From there on a call counts only if it begins in the first column, or after the closing tag or
-//! token of the malformed call.
+//! **After a malformed call** the parser cannot know whether it is still inside one of the call's
+//! strings. From there on a call counts only if it begins in the first column, or after the closing
+//! tag or token of the malformed call.
 //!
 //! **Spans.** A call starts at its opening brace, or at the tag or token that names its tool, and
 //! ends just past its closing brace, or past the closing tag if it has no brace. In a list each
@@ -82,20 +83,20 @@
 //!
 //! # Whole files
 //!
-//! With [`Options::whole_file`], a fence that holds no call is a call of [`Options::text_tool`] with
-//! the file's content and, if it is known, its path. The path comes from the info string (```` ```python
-//! src/a.py ````, `title="src/a.py"`) or from the line before the fence, if that line is nothing
-//! but a path. The file ends at a line that is only a fence of the same kind; a fence with a label
-//! inside it opens a nested one. An empty fence is text, and so is a shell or diff fence without a
-//! path. A file without its closing fence is truncated.
+//! With [`Options::whole_file`], a fence that holds no call is a call of [`Options::text_tool`]
+//! with the file's content and, if it is known, its path. The path comes from the info string
+//! (```` ```python src/a.py ````, `title="src/a.py"`) or from the line before the fence, if that
+//! line is nothing but a path. The file ends at a line that is only a fence of the same kind; a
+//! labeled fence inside the file opens a nested one. An empty fence is text, and so is a shell or
+//! diff fence without a path. A file without its closing fence is truncated.
 //!
 //! # Cost
 //!
 //! Time is linear in the number of bytes, whatever they are and however they are chunked. Only the
 //! few bytes after a quote, the first few hundred bytes of a tag or fence line, and a bounded
-//! number of bytes of text that looked like the start of an object are scanned twice. Memory is the
-//! open call (at most [`Options::max_call_bytes`]) and its values. `benches/throughput.rs` measures
-//! both.
+//! number of bytes of text that looked like the start of an object are scanned twice. Memory use is
+//! the open call (at most [`Options::max_call_bytes`]) and its values. `benches/throughput.rs`
+//! measures both.
 //!
 //! # Layers
 //!

@@ -70,7 +70,7 @@ pub(crate) enum Outcome {
     },
 }
 
-/// An object and what is known so far of the call in it.
+/// An object and what is known so far about the call in it.
 #[derive(Debug, Default)]
 pub(crate) struct Candidate {
     pub(crate) start: usize,
@@ -236,7 +236,7 @@ impl Candidate {
     }
 
     /// Opens the call of a known tool at the first key of its arguments, unless that key looks like
-    /// a schema. Opens the call of an unknown tool at the key of the arguments itself.
+    /// part of a schema. Opens the call of an unknown tool at the key of the arguments itself.
     fn key(&mut self, sink: &mut Sink<'_>) {
         let options = sink.options;
         let depth = self.reader.depth();

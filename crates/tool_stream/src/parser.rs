@@ -54,7 +54,7 @@ pub struct Parser {
     pub(crate) after_call: bool,
     /// The closing fence around a call's arguments is still to come.
     pub(crate) skip_closing_fence: bool,
-    /// Inside a turn of someone else that the model invented.
+    /// Inside a turn that the model invented for someone else.
     pub(crate) foreign: bool,
     /// The next word is the role of the turn that begins here.
     pub(crate) role_follows: bool,
@@ -81,7 +81,7 @@ pub struct Parser {
     pub(crate) is_nested: bool,
     /// Bytes rescanned after failed objects.
     pub(crate) rescanned: usize,
-    /// Objects for which the preceding text was judged.
+    /// Number of objects for which the preceding text was judged.
     pub(crate) lead_ins_judged: usize,
     /// How far the current tag has been searched for its end.
     pub(crate) searched: usize,

@@ -1,14 +1,16 @@
 //! Decides whether a call in prose is an example.
 //!
-//! A call is executed at its closing brace, so only the text before it can decide. It is an example
-//! after words that offer one in the same sentence, directly after a quote, a bracket or an equals
-//! sign, and in a quoted line (`> `, `12|`). It is a call after a sentence that announces it or
-//! that has ended. If the text implies neither ([`LeadIn::CallAtEnd`]), it is a call only if it
-//! ends the answer, because then nothing explains it.
+//! A call is executed at its closing brace, so only the text before it can decide. An object is an
+//! example if it comes after words that offer one in the same sentence, directly after a quote, a
+//! bracket or an equals sign, or in a quoted line (`> `, `12|`). It is a call if it comes after a
+//! sentence that announces it or that has ended. If the text implies neither
+//! ([`LeadIn::CallAtEnd`]), the object is a call only if it ends the answer, because then nothing
+//! explains it.
 
 use std::sync::LazyLock;
 
-/// Words that make what follows in the sentence an example, or say that it is not being sent.
+/// Words after which the rest of the sentence is an example, or is something that the model does
+/// not send.
 static CUES: LazyLock<Vec<&str>> = LazyLock::new(|| {
     "never do|don't:|do not:|one option|an alternative|alternative is|decided against|could run|\
         would call|such a call|has this shape|shows the form|hypothetical|mistake to|malicious|\
@@ -118,7 +120,7 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         }
     }
     // The sentence that leads to the object: on the object's own line or, if the object begins its
-    // line, the sentence before it, unless that has ended.
+    // line, the sentence before it, unless that sentence has ended.
     let line = if same_line {
         &tail[line_start..]
     } else {

@@ -83,8 +83,9 @@ impl Parser {
         }
     }
 
-    /// Reads such an answer as text up to its closing bracket, so that nothing in its strings is
-    /// taken for a call. [`calls`] decides at the end whether it is one itself.
+    /// Reads an answer that begins like a Python call as text up to its closing bracket, so that
+    /// nothing in its strings is taken for a call. [`calls`] decides at the end whether the answer
+    /// itself is a call.
     pub(crate) fn python_answer(&mut self, win: Window<'_>) -> Flow {
         while let Some(byte) = win.get(self.pos) {
             let rest = win.from(self.pos);
@@ -174,7 +175,7 @@ pub(crate) fn calls(answer: &[u8], options: &Options) -> Result<Vec<Call>, Malfo
                 call.end += offset;
                 calls.push(call);
             }
-            // If it does not end with a bracket, it is a sentence about a call.
+            // An answer that does not end with a bracket is a sentence about a call.
             Event::Malformed { why, .. } => {
                 let cut = matches!(why, Malformed::Truncated | Malformed::TruncatedInString);
                 return match cut || inner.is_some() || text.ends_with(b")") {

@@ -45,7 +45,7 @@ pub(crate) enum Tag {
     /// `<parameter name="p" string="true">`, `<parameter=p>`.
     Parameter {
         name: String,
-        /// Whether the tag declares the value as text (or as JSON).
+        /// Whether the tag declares the value as text; `None` if it declares nothing.
         string: Option<bool>,
         /// Written with an equals sign after the element's name.
         equals: bool,
@@ -362,7 +362,7 @@ pub(crate) enum Plain {
 }
 
 /// Length of the tag at `at` (a `<`), 0 if there is none, `None` if more bytes are needed.
-/// `searched` records how far its end was searched, so that no byte is scanned twice.
+/// `searched` records how far the search for its end has come, so that no byte is scanned twice.
 pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Option<usize> {
     let first = match win.get(at + 1) {
         Some(b'/') => win.get(at + 2),
@@ -461,7 +461,7 @@ fn spaced(win: Window<'_>, at: usize) -> Option<usize> {
 const MAX_SPACED: usize = 24;
 
 /// The token of the tables at the start of `rest`, if it begins with a byte other than `<`. The
-/// result is that of [`tag_at`].
+/// result has the form of that of [`tag_at`].
 pub(crate) fn literal(rest: &[u8], eof: bool) -> Option<(Option<Tag>, usize)> {
     let mut undecided = false;
     for word in LITERALS.iter().copied() {

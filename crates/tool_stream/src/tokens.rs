@@ -67,7 +67,7 @@ impl Parser {
             }
             Tag::ThinkClose(kind) => {
                 let prose = THOUGHTS[kind].close.iter().any(|mark| mark.contains(' '));
-                // A tag known only by its name closes nothing unless it was opened.
+                // A tag known only by its name closes nothing unless a block was opened.
                 if (prose || kind == UNKNOWN) && !self.think_seen {
                     return self.plain(len);
                 }
@@ -119,7 +119,7 @@ impl Parser {
                 self.after_call = true;
             }
             Tag::Key => return self.key_without_opening(win, start, after, out),
-            // The opening token was stripped; the name of a known tool comes before this one.
+            // The opening token was stripped; the name of a known tool comes before this separator.
             Tag::Between => {
                 let named = prose::last_word(self.before_all(win, out));
                 let known = |tool: &str| self.options.knows(&self.options.bare_name(tool));

@@ -18,7 +18,8 @@ impl<'a> Window<'a> {
         debug_assert!(at >= self.base, "byte {at} was forgotten");
         self.bytes.get(at.checked_sub(self.base)?).copied()
     }
-    /// The buffered bytes from `at` on. Empty if dropped already, a bug that debug builds catch.
+    /// The buffered bytes from `at` on. Empty if they were dropped already, which is a bug that
+    /// debug builds catch.
     pub(crate) fn from(&self, at: usize) -> &'a [u8] {
         debug_assert!(at >= self.base && at <= self.end(), "byte {at} is not at hand");
         at.checked_sub(self.base).and_then(|at| self.bytes.get(at..)).unwrap_or_default()

@@ -11,8 +11,9 @@ use crate::compaction::{self, Room};
 
 impl Machine {
     /// Removes repeated answers from the conversation: a model that sees its own answer twice
-    /// writes it a third time, at any temperature. The reply to the answer joins the message before
-    /// it. Effect on the prompt cache: it stays valid up to that message.
+    /// writes it a third time, at any temperature. The reply to the repeated answers is appended to
+    /// the message before them. Effect on the prompt cache: the cache stays valid up to that
+    /// message.
     pub(super) fn forget_repeats(&mut self, text: &str) -> Option<Step> {
         if self.progress.same_answers == 0 {
             return None;

@@ -19,7 +19,7 @@ pub(crate) struct History<'a> {
     pub(crate) plan: Plan,
     /// The verification before anything was changed.
     pub(crate) baseline: Option<journal::Check>,
-    /// The last change by a command before that.
+    /// The last record that a command made in the tree's history before the run started; 0 if none.
     pub(crate) start: u64,
     /// Whether something may have changed since the last check.
     pub(crate) dirty: bool,
@@ -42,7 +42,7 @@ pub(crate) struct RecordedAnswer {
     pub(crate) unfinished: Vec<(bool, ReadyCall)>,
     /// Tool and length of each call.
     pub(crate) calls: Vec<(String, usize)>,
-    /// Whether the journal ends here, so that the work after the calls may be missing.
+    /// Whether the journal ends here. Then the work after the calls may be missing.
     pub(crate) last: bool,
 }
 
@@ -59,7 +59,7 @@ pub(crate) enum OwnWrite {
 /// The call number of file writes by the machine.
 pub(crate) const OWN_CALL: u32 = u32::MAX;
 
-/// Messages with which the session was resumed and that the conversation does not have yet.
+/// Messages that came with a resume and have not joined the conversation yet.
 pub(crate) fn pending_messages(records: &[Record]) -> VecDeque<String> {
     let mut pending = VecDeque::new();
     for record in records {
@@ -76,7 +76,7 @@ pub(crate) fn pending_messages(records: &[Record]) -> VecDeque<String> {
 
 fn read_plan(plan: Value) -> Result<Plan, String> {
     serde_json::from_value(plan)
-        .map_err(|e| format!("cannot read the plan, written by another version of the agent: {e}"))
+        .map_err(|e| format!("cannot read the plan, which another version of the agent wrote: {e}"))
 }
 
 impl<'a> History<'a> {
@@ -189,7 +189,7 @@ impl<'a> History<'a> {
         self.baseline.is_some() || self.events.iter().any(|e| matches!(e, Event::Checked(_)))
     }
 
-    /// The number of edits of a turn with a recorded result.
+    /// The number of a turn's edits that have a recorded result.
     pub(crate) fn edits(&self, wanted: u32) -> usize {
         let edit = |e: &&&Event| matches!(e, Event::ToolFinished { turn, changed, status, .. } if *turn == wanted && !changed.is_empty() && status == "ok");
         self.events.iter().filter(edit).count()

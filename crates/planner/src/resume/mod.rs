@@ -2,10 +2,10 @@
 //! message.
 //!
 //! The machine is pure, so it is rebuilt by feeding it the recorded answers, results, checks and
-//! messages of the user. Completed requests and calls are not repeated. The conversation must come
-//! out word for word. If it does not, another version wrote the journal and the run is refused.
-//! Then the end of the journal is completed: unfinished calls of a recorded answer run, and a
-//! request without an answer is sent again.
+//! messages of the user. Completed requests and calls are not repeated. The rebuilt conversation
+//! must equal the recorded one word for word. If it does not, another version wrote the journal,
+//! and the run is refused. Then the end of the journal is completed: unfinished calls of a recorded
+//! answer run, and a request without an answer is sent again.
 
 mod history;
 
@@ -23,8 +23,8 @@ pub(crate) use history::OWN_CALL;
 use history::{History, OwnWrite, Recorded, RecordedAnswer};
 
 impl Driver<'_> {
-    /// Rebuilds the machine from the journal and completes its last turn. A run that never started
-    /// starts.
+    /// Rebuilds the machine from the journal and completes the last turn. If the run never started,
+    /// starts it.
     pub(crate) async fn restore(&mut self, job: Job, past: &[Record]) -> Result<(Machine, Step), Stop> {
         self.queue_messages(history::pending_messages(past));
         let Some(mut history) = History::new(past).map_err(refused)? else {
@@ -158,7 +158,7 @@ impl Driver<'_> {
         Ok(turn)
     }
 
-    /// Rolls back the edits of this turn after the first `done`, which have recorded results.
+    /// Rolls back the edits of this turn that have no recorded result: all after the first `done`.
     async fn roll_back(&mut self, done: usize) -> Result<(), Stop> {
         self.await_snapshot().await?;
         let turn = self.turn;
@@ -166,7 +166,8 @@ impl Driver<'_> {
     }
 }
 
-/// Drops from the machine's log what the journal already has, which must be equal.
+/// Drops from the machine's log what the journal already has. The recorded messages and rewinds
+/// must equal the machine's.
 fn drop_recorded(machine: &mut Machine, history: &History<'_>) -> Result<(), Stop> {
     let is_message = |event: &Event| matches!(event, Event::Message { .. } | Event::Rewound { .. });
     let mut log = std::mem::take(&mut machine.log).into_iter();
@@ -175,7 +176,7 @@ fn drop_recorded(machine: &mut Machine, history: &History<'_>) -> Result<(), Sto
             Some(event) if event == *recorded => {}
             _ => {
                 let message = format!(
-                    "cannot resume the session: message {} of its conversation differs with this version of the agent",
+                    "cannot resume the session: this version of the agent writes message {} of its conversation differently",
                     i + 1
                 );
                 return Err(refused(message));

@@ -102,8 +102,8 @@ impl Model for Script {
 /// The current turn, and the turn of each change so far.
 type Turns = Arc<Mutex<(u32, Vec<u32>)>>;
 
-/// The files before each change, and whether the change reverted others. Its records are numbered
-/// from 1.
+/// The files before each change, and whether the change reverted others. The records of this
+/// history are numbered from 1.
 pub type Changes = Arc<Mutex<Vec<(BTreeMap<String, String>, bool)>>>;
 
 pub struct Tree {
