@@ -1,6 +1,8 @@
 //! The command line as plain data. Nothing here reads the environment or the disk; `layers` does.
 //! Flags that set settings are made from the definitions in `settings`.
 
+mod batch;
+
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -8,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::flags::{RunFlags, SandboxFlags, ServerFlags, ToolFlags};
 use crate::{exit, settings};
+pub(crate) use batch::{BatchPlan, Jobs, Retry};
 use preview::Format;
 
 const SOURCES: &str = "Settings come from flags, AGENT_… variables, .agent.toml in the repository, your \
@@ -188,9 +191,12 @@ pub(crate) struct Batch {
     /// A JSONL, YAML or SWE-bench file, or a folder of Markdown tasks
     pub(crate) tasks: PathBuf,
 
-    /// Run this many tasks at a time
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) jobs: u16,
+    /// Run this many tasks at a time; auto: as many as the server answers requests
+    #[arg(short, long, value_name = "N|auto", default_value = "1")]
+    pub(crate) jobs: Jobs,
+
+    #[command(flatten)]
+    pub(crate) plan: BatchPlan,
 
     /// Write results to this folder; tasks that have a result there are skipped [default: TASKS
     /// with the extension `.results`]

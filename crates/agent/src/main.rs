@@ -21,6 +21,7 @@ mod model_store;
 mod pager;
 mod profiles;
 mod progress;
+mod protected;
 mod recovery;
 mod render;
 mod replay;

@@ -8,15 +8,19 @@
 //! | key | meaning |
 //! |---|---|
 //! | `id` | unique; letters, digits, `.`, `_`, `-`. Defaults to the file name in Markdown |
-//! | `repo` | the repository's folder, relative to the task file |
+//! | `repo` | the repository: a folder or bundle file, relative to the task file, or a URL to clone |
 //! | `base_commit` | the commit to start from; defaults to `HEAD` |
 //! | `task` | what to do; in Markdown, the text below the front matter |
+//! | `setup` | the command that prepares a worktree before the agent starts |
 //! | `verify` | the command that decides whether it is done |
+//! | `protected` | patterns of files that the agent restores before it verifies |
 //! | `limits` | `max_turns`, `max_tokens`, `max_seconds`, `max_cost` |
+//! | `attempts` | the most tries in one session |
 //! | `model` | overrides the model of the batch |
+//! | `tags` | words to select tasks by |
 //!
 //! A SWE-bench instance has `instance_id`, `repo`, `base_commit` and `problem_statement`, and
-//! optionally `verify`, `limits` and `model`. Keys that reveal the solution (`patch`, `test_patch`,
+//! optionally our own keys from `base_commit` on. Keys that reveal the solution (`patch`, `test_patch`,
 //! `hints_text`, the lists of tests) are never read.
 
 mod entry;

@@ -238,6 +238,7 @@ fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Wo
         local: true,
         thinking,
         branches: !thinking,
+        slots: Some(SEQUENCES as u16),
         ..Identity::default()
     };
     profile.describe(&mut identity);

@@ -211,6 +211,8 @@ pub struct Identity {
     /// Whether the server honors [`Request::alternatives`] and can continue an answer from its
     /// middle.
     pub branches: bool,
+    /// How many requests the server answers at a time, where it reports it.
+    pub slots: Option<u16>,
     /// Dollars per million tokens: (prompt, cached prompt, generated), where known.
     pub price: Option<(f64, f64, f64)>,
 }

@@ -9,7 +9,7 @@ use crate::task::Task;
 
 /// Our own keys that an instance may have. A key one edit away from these is a misspelling; other
 /// unknown keys are metadata.
-const ADDED: &[&str] = &["verify", "limits", "model"];
+const ADDED: &[&str] = &["setup", "verify", "protected", "limits", "attempts", "model", "tags"];
 
 /// A repository without a clone.
 pub(super) struct Missing {
@@ -39,23 +39,13 @@ impl Reader<'_> {
         };
         let (id, repo) = (required("instance_id"), required("repo"));
         let (commit, text) = (required("base_commit"), required("problem_statement"));
-        let base_commit = commit.and_then(|_| self.commit(entry));
-        let (verify, model) = (self.string(entry, "verify"), self.string(entry, "model"));
-        let limits = self.limits(entry);
+        // A missing or invalid commit has been reported.
+        let task = commit.map(|_| self.optional(entry));
         let clone = repo.as_deref().map(|repo| self.clone_of(entry, repo));
         if self.problems.len() > before {
             return None;
         }
-        Some(Task {
-            id: id?,
-            repo: clone??,
-            named_repo: repo?,
-            base_commit,
-            text: text?,
-            verify,
-            limits,
-            model,
-        })
+        Some(Task { id: id?, repo: clone??, named_repo: repo?, text: text?, ..task? })
     }
 
     fn clone_of(&mut self, entry: &Entry, repo: &str) -> Option<PathBuf> {

@@ -126,8 +126,31 @@ fn the_digest_covers_every_change_but_not_a_moved_folder() {
         Task { verify: None, ..task.clone() },
         Task { limits: TaskLimits::default(), ..task.clone() },
         Task { model: Some("x".into()), ..task.clone() },
+        Task { attempts: Some(2), ..task.clone() },
+        Task { setup: Some("x".into()), ..task.clone() },
+        Task { protected: vec!["x".into()], ..task.clone() },
     ];
     for other in changed {
         assert_ne!(other.digest(), digest, "{other:?}");
     }
+    let tagged = Task { tags: vec!["x".into()], ..task.clone() };
+    assert_eq!(tagged.digest(), digest, "a tag does not change the task");
+}
+
+#[test]
+fn tasks_have_setup_protected_files_attempts_and_tags_and_repositories_may_be_urls() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tasks.yaml");
+    let text = "- id: a\n  repo: git@example.org:shop/shop.git\n  task: do it\n  setup: make deps\n  \
+                protected: [\"tests/**\"]\n  attempts: 3\n  tags: [web, slow]\n- {id: b, repo: shop.bundle, task: do it}\n";
+    fs::write(&path, text).unwrap();
+    let tasks = tasks::read(&path, None).unwrap();
+    let a = &tasks[0];
+    assert_eq!(a.repo, Path::new("git@example.org:shop/shop.git"));
+    assert_eq!((a.setup.as_deref(), a.attempts), (Some("make deps"), Some(3)));
+    assert_eq!(
+        (&a.protected[..], &a.tags[..]),
+        (&["tests/**".to_owned()][..], &["web".to_owned(), "slow".to_owned()][..])
+    );
+    assert_eq!(tasks[1].repo, folder.path().join("shop.bundle"));
 }

@@ -162,6 +162,7 @@ impl OpenAi {
             thinking: thinks,
             repeats_thinking: kind == Kind::DeepSeek,
             branches: kind == Kind::LlamaServer && !thinks,
+            slots: server.slots.filter(|slots| *slots > 0),
             price: if kind == Kind::DeepSeek { price(&model) } else { None },
             model: model.clone(),
             ..Identity::default()
