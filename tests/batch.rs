@@ -201,7 +201,7 @@ fn protected_files_are_restored_before_the_verification_and_left_out_of_the_diff
     let seen = world.tell(&output);
     assert_eq!(output.status.code(), Some(0), "{seen}");
     let chats = server.chats();
-    let asked = |n: usize| chats[n].to_string();
+    let asked = |n: usize| chats[n].json.to_string();
     assert!(asked(0).contains("Do not change files that match `check.*`"), "{}", asked(0));
     assert!(asked(1).contains("add 2 3 is -1, not 5"), "the real check runs: {}", asked(1));
     let results = std::fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
@@ -232,4 +232,42 @@ fn a_repository_may_be_a_url() {
     let output = run(&world, &server, &tasks);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     assert_eq!(world.git(&["worktree", "list"]).lines().count(), 1);
+}
+
+#[test]
+fn a_check_prints_what_would_run_and_runs_nothing() {
+    let world = World::with_a_bug();
+    let tasks = tasks(&world, &["one", "two"]);
+    let seen = world.observe(&["batch", "--check", &tasks]);
+    assert!(seen.starts_with("exit 0\n") && seen.contains("2 tasks in 1 repository"), "{seen}");
+    assert!(!world.home().join("tasks.results").exists());
+    let text = std::fs::read_to_string(&tasks).unwrap();
+    std::fs::write(&tasks, text.replace("\"id\":\"two\"", "\"id\":\"two\",\"base_commit\":\"deadbeef\""))
+        .unwrap();
+    let seen = world.observe(&["batch", "--check", &tasks]);
+    assert!(seen.starts_with("exit 2\n") && seen.contains("two: ") && seen.contains("deadbeef"), "{seen}");
+    std::fs::write(&tasks, "{\"id\": \"a\"}\nnonsense\n").unwrap();
+    let seen = world.observe(&["batch", "--check", &tasks]);
+    assert!(seen.starts_with("exit 2\n") && seen.contains("tasks.jsonl:2: "), "{seen}");
+}
+
+#[test]
+fn shards_of_a_job_array_are_merged_into_one_result() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one", "two"]);
+    for index in ["0", "1", "2"] {
+        fix(&server);
+        let args =
+            ["batch", &tasks, "--shard", "auto/3", "--model", "deepseek-coder:6.7b", "--approach", "tools"];
+        let mut command = world.agent(&args);
+        let output =
+            command.env("OLLAMA_HOST", server.url()).env("JOB_COMPLETION_INDEX", index).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    }
+    let folder = |n: usize| world.home().join(format!("tasks.results/shard-{n}-of-3")).display().to_string();
+    let merged = world.home().join("merged").display().to_string();
+    let seen = world.observe(&["batch", "merge", &folder(1), &folder(2), &folder(3), "--out", &merged]);
+    assert!(seen.starts_with("exit 0\n") && seen.contains("2 tasks: 2 verified"), "{seen}");
+    let seen = world.observe(&["batch", &tasks, "--shard", "3/2"]);
+    assert!(seen.starts_with("exit 2\n") && seen.contains("no part 3 of 2"), "{seen}");
 }

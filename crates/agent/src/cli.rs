@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::flags::{RunFlags, SandboxFlags, ServerFlags, ToolFlags};
 use crate::{exit, settings};
-pub(crate) use batch::{BatchPlan, Jobs, Retry};
+pub(crate) use batch::{BatchCommand, BatchPlan, Jobs, Retry};
 use preview::Format;
 
 const SOURCES: &str = "Settings come from flags, AGENT_… variables, .agent.toml in the repository, your \
@@ -187,9 +187,22 @@ pub(crate) enum DryRun {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
 pub(crate) struct Batch {
-    /// A JSONL, YAML or SWE-bench file, or a folder of Markdown tasks
-    pub(crate) tasks: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: Option<BatchCommand>,
+
+    /// A JSONL, YAML, TOML, SWE-bench or SWE-agent file, or a folder of Markdown tasks
+    #[arg(required = true)]
+    pub(crate) tasks: Option<PathBuf>,
+
+    /// Print the tasks that would run, and all problems, without running anything
+    #[arg(long)]
+    pub(crate) check: bool,
 
     /// Run this many tasks at a time; auto: as many as the server answers requests
     #[arg(short, long, value_name = "N|auto", default_value = "1")]
@@ -203,7 +216,7 @@ pub(crate) struct Batch {
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Find the clones that SWE-bench instances name in this folder
+    /// Find the clones that instances of SWE-bench and SWE-agent name in this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) repos: Option<PathBuf>,
 

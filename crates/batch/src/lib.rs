@@ -26,11 +26,13 @@
 //! A task is done once one attempt ended by the agent's own decision. Infrastructure failures
 //! ([`journal::Ending::is_infrastructure`]) and killed attempts never count as done.
 
+mod check;
 mod clones;
 mod due;
 mod error;
 mod event;
 mod git;
+mod merge;
 mod predictions;
 mod record;
 mod run;
@@ -43,11 +45,13 @@ mod task;
 pub mod tasks;
 mod worktree;
 
+pub use check::check;
 pub use error::Error;
 pub use event::Event;
+pub use merge::merge;
 pub use record::{Finished, Started};
 pub use run::{Attempt, BatchLimits, BatchOptions, Runner, run};
-pub use selection::{Filter, Selection, Slice};
+pub use selection::{Filter, Selection, Shard, Slice};
 pub use stop::Stop;
 pub use summary::{Row, Summary};
 pub use task::{Task, TaskLimits};

@@ -1,6 +1,7 @@
 //! Which tasks an invocation runs, and in which order. Pure: depends only on the tasks.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -19,6 +20,8 @@ pub struct Selection {
     pub shuffle: Option<u64>,
     /// Keeps a range of the tasks that are left.
     pub slice: Option<Slice>,
+    /// Keeps one of several parts of the tasks that are left.
+    pub shard: Option<Shard>,
 }
 
 impl Selection {
@@ -33,6 +36,9 @@ impl Selection {
         if let Some(Slice { start, end }) = self.slice {
             tasks.truncate(end.unwrap_or(usize::MAX));
             tasks.drain(..start.min(tasks.len()));
+        }
+        if let Some(Shard { index, count }) = self.shard {
+            tasks = tasks.into_iter().skip(index).step_by(count.max(1)).collect();
         }
         if self.shuffle.is_none() { by_repository(tasks) } else { tasks }
     }
@@ -108,6 +114,48 @@ impl FromStr for Slice {
     }
 }
 
+/// One of several parts of a list, which together are the whole list. Neighbors go to different
+/// parts, so that these take about the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    index: usize,
+    count: usize,
+}
+
+impl Shard {
+    /// The part with this index, counted from 0.
+    ///
+    /// # Errors
+    /// If there is no such part.
+    pub fn new(index: usize, count: usize) -> Result<Self, String> {
+        if index < count {
+            Ok(Self { index, count })
+        } else {
+            Err(format!("there is no part {} of {count}", index + 1))
+        }
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    /// Parses `I/N`, with I from 1 to N.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts =
+            text.split_once('/').and_then(|(part, count)| Some((part.parse().ok()?, count.parse().ok()?)));
+        let (part, count): (usize, usize) =
+            parts.ok_or_else(|| format!("{text:?} is not of the form I/N"))?;
+        Self::new(part.checked_sub(1).ok_or("parts are counted from 1")?, count)
+    }
+}
+
+/// The name of its folder of results.
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard-{}-of-{}", self.index + 1, self.count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,5 +227,20 @@ mod tests {
         let shuffled = ids(&Selection { shuffle: Some(3), ..Selection::default() }, all.clone());
         let sample = ids(&Selection { shuffle: Some(3), slice, ..Selection::default() }, all);
         assert!(shuffled.starts_with(&sample) && sample.len() == 3, "{shuffled}: {sample}");
+    }
+
+    #[test]
+    fn shards_are_disjoint_and_together_all_tasks() {
+        let all = tasks(&[("a", "x"), ("b", "y"), ("c", "x"), ("d", "y"), ("e", "x")]);
+        let part = |shard: &str| {
+            ids(&Selection { shard: Some(shard.parse().unwrap()), ..Selection::default() }, all.clone())
+        };
+        assert_eq!([part("1/2"), part("2/2")], ["a c e", "b d"]);
+        assert_eq!([part("1/3"), part("2/3"), part("3/3")], ["a d", "b e", "c"]);
+        assert_eq!([part("5/9"), part("9/9")], ["e", ""]);
+        for wrong in ["0/2", "3/2", "1", "1/0", "a/b", ""] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+        assert_eq!(Shard::new(0, 2).unwrap().to_string(), "shard-1-of-2");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use journal::Ending;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::record::{Finished, Started};
 use crate::stop::Stop;
@@ -14,7 +14,7 @@ use crate::task::Task;
 const NOT_VERIFIED: u8 = 1;
 
 /// All tasks of a batch, with their state.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Version of the format: 1.
     pub v: u32,
@@ -37,7 +37,7 @@ pub struct Summary {
 }
 
 /// The state of a task: the last attempt that the agent ended, otherwise the last attempt.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The task.
     pub id: String,
@@ -100,6 +100,28 @@ impl Summary {
             tokens: spent().map(|result| tokens(result)).fold(0, u64::saturating_add),
             cost: (!costs.is_empty()).then(|| costs.iter().sum()),
             seconds: spent().map(|result| result.seconds).sum(),
+            rows,
+        }
+    }
+
+    /// The summary of several batches without a common task. It stopped for the most severe of their
+    /// reasons.
+    pub(crate) fn merge(parts: Vec<Self>) -> Self {
+        let costs: Vec<f64> = parts.iter().filter_map(|part| part.cost).collect();
+        let (attempts, seconds) =
+            (parts.iter().map(|p| p.attempts).sum(), parts.iter().map(|p| p.seconds).sum());
+        let tokens = parts.iter().map(|part| part.tokens).fold(0, u64::saturating_add);
+        let stopped = parts.iter().filter_map(|part| part.stopped).max_by_key(|stop| stop.exit_code());
+        let rows: Vec<Row> = parts.into_iter().flat_map(|part| part.rows).collect();
+        Self {
+            v: 1,
+            tasks: rows.len(),
+            endings: count(&rows),
+            stopped,
+            attempts,
+            tokens,
+            cost: (!costs.is_empty()).then(|| costs.iter().sum()),
+            seconds,
             rows,
         }
     }

@@ -1,10 +1,11 @@
 //! The flags of `agent batch` that say which tasks run, in which order, and when the batch stops.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use batch::{BatchLimits, Filter, Selection, Slice};
-use clap::{Args, ValueEnum};
+use batch::{BatchLimits, Filter, Selection, Shard, Slice};
+use clap::{Args, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 
 #[derive(Debug, Args)]
@@ -25,6 +26,11 @@ pub(crate) struct BatchPlan {
     /// Number that determines the random order [default: 0]
     #[arg(long, value_name = "N", requires = "shuffle", help_heading = "Selection")]
     seed: Option<u64>,
+
+    /// Run part I of N of the tasks, counted from 1; auto: of the job array of Slurm, Kubernetes or AWS
+    /// Batch. Results go to a subfolder `shard-I-of-N`
+    #[arg(long, value_name = "I/N|auto[/N]", help_heading = "Selection")]
+    pub(crate) shard: Option<String>,
 
     /// Run again the tasks that an earlier invocation ended without success
     #[arg(long, value_name = "WHAT", help_heading = "Selection")]
@@ -51,6 +57,19 @@ pub(crate) struct BatchPlan {
     /// gives up at once
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m", help_heading = "Limits of the whole batch")]
     pub(crate) wait: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BatchCommand {
+    /// Merge the results of shards into one folder
+    Merge {
+        /// The folders with the results of the shards
+        #[arg(required = true, value_name = "DIR")]
+        from: Vec<PathBuf>,
+        /// Write the merged results to this folder
+        #[arg(short, long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
 /// How many tasks run at a time.
@@ -87,9 +106,9 @@ pub(crate) enum Retry {
 }
 
 impl BatchPlan {
-    pub(crate) fn selection(&self) -> Selection {
+    pub(crate) fn selection(&self, shard: Option<Shard>) -> Selection {
         let shuffle = self.shuffle.then(|| self.seed.unwrap_or(0));
-        Selection { filters: self.filters.clone(), shuffle, slice: self.slice }
+        Selection { filters: self.filters.clone(), shuffle, slice: self.slice, shard }
     }
 
     pub(crate) fn limits(&self) -> BatchLimits {

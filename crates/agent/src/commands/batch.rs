@@ -1,16 +1,18 @@
 //! `agent batch`: runs many tasks, each in its own worktree and session. The summary goes to
 //! standard output, progress to standard error.
 
+mod check;
 mod jobs;
 mod setup;
+mod shard;
 
 use std::path::{Path, PathBuf};
 
-use batch::{Attempt, BatchOptions, Event, Runner, Task};
+use batch::{Attempt, BatchOptions, Event, Runner, Summary, Task};
 use journal::{Ending, Store};
 use tokio::sync::watch;
 
-use crate::cli::{Batch, Retry};
+use crate::cli::{Batch, BatchCommand, Retry};
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
@@ -31,22 +33,31 @@ const RETRIES: u32 = 3;
 
 /// Runs the batch.
 pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
+    if let Some(BatchCommand::Merge { from, out }) = &command.command {
+        return finish(&batch::merge(from, out).map_err(Failure::refused)?, out);
+    }
+    let file = command.tasks.as_deref().ok_or_else(|| Failure::misuse("no task file given"))?;
     // Report invalid flags and files once, before the first task.
     let settings = context.resolve_in(None, &command.settings.given)?.settings()?;
     model::choice(&settings)?;
     profiles::load(&context.environment)?;
-    let tasks = batch::tasks::read(&command.tasks, command.repos.as_deref())
+    let tasks = batch::tasks::read(file, command.repos.as_deref())
         .map_err(|problems| Failure::misuse(problems.to_string().trim_end()))?;
     let (plan, all) = (&command.plan, tasks.len());
-    let tasks = plan.selection().of(tasks);
-    if tasks.is_empty() {
-        let file = command.tasks.display();
-        return Err(Failure::misuse(format!(
-            "none of the {} of {file} is selected",
-            plural(all as u64, "task")
-        )));
+    let variable = |name: &str| context.environment.get(name).map(str::to_owned);
+    let shard = plan.shard.as_deref().map(|shard| shard::resolve(shard, variable)).transpose();
+    let shard = shard.map_err(|e| Failure::misuse(format!("--shard: {e}")))?;
+    let tasks = plan.selection(shard).of(tasks);
+    // A shard may be empty: a job array can have more jobs than there are tasks.
+    if tasks.is_empty() && shard.is_none() {
+        let (all, file) = (plural(all as u64, "task"), file.display());
+        return Err(Failure::misuse(format!("none of the {all} of {file} is selected")));
     }
-    let out = command.out.clone().unwrap_or_else(|| beside(&command.tasks));
+    if command.check {
+        return interrupt::block_on(check::run(&tasks));
+    }
+    let out = command.out.clone().unwrap_or_else(|| beside(file));
+    let out = shard.map_or(out.clone(), |shard| out.join(shard.to_string()));
     let mut options = BatchOptions {
         out: out.clone(),
         jobs: 1,
@@ -72,10 +83,14 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
                 return Ok(Exit::Run(Ending::Interrupted));
             }
         };
-        console::print(&*sanitize::text(&summary.to_text()))?;
-        console::say(format_args!("results are in {}", out.display()));
-        Ok(Exit::Code(summary.exit_code()))
+        finish(&summary, &out)
     })
+}
+
+fn finish(summary: &Summary, out: &Path) -> Result<Exit> {
+    console::print(&*sanitize::text(&summary.to_text()))?;
+    console::say(format_args!("results are in {}", out.display()));
+    Ok(Exit::Code(summary.exit_code()))
 }
 
 /// The results of `tasks.jsonl` are in `tasks.results`.

@@ -9,7 +9,7 @@ use super::entry::Entry;
 use crate::clones::is_url;
 use crate::task::{Task, TaskLimits};
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "id",
     "repo",
     "base_commit",
@@ -24,7 +24,7 @@ const KEYS: &[&str] = &[
 ];
 /// The most tries in one session, as for the flag `--attempts`.
 const MAX_ATTEMPTS: u32 = 20;
-const LIMITS: &[&str] = &["max_turns", "max_tokens", "max_seconds", "max_cost"];
+pub(super) const LIMITS: &[&str] = &["max_turns", "max_tokens", "max_seconds", "max_cost"];
 
 impl Reader<'_> {
     pub(super) fn native(&mut self, entry: &Entry) -> Option<Task> {

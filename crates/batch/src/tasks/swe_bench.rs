@@ -9,7 +9,8 @@ use crate::task::Task;
 
 /// Our own keys that an instance may have. A key one edit away from these is a misspelling; other
 /// unknown keys are metadata.
-const ADDED: &[&str] = &["setup", "verify", "protected", "limits", "attempts", "model", "tags"];
+const ADDED: &[&str] =
+    &["base_commit", "setup", "verify", "protected", "limits", "attempts", "model", "tags"];
 
 /// A repository without a clone.
 pub(super) struct Missing {
@@ -21,16 +22,7 @@ pub(super) struct Missing {
 impl Reader<'_> {
     pub(super) fn swe_bench(&mut self, entry: &Entry) -> Option<Task> {
         let before = self.problems.len();
-        for field in &entry.fields {
-            let misspelled = nearest(&field.key, ADDED, 1).filter(|near| *near != field.key);
-            if let Some(near) = misspelled {
-                self.problem(
-                    &entry.file,
-                    field.line,
-                    format!("unknown key {:?}; did you mean {near:?}?", field.key),
-                );
-            }
-        }
+        self.misspelled_keys(entry);
         let mut required = |key: &str| {
             if entry.field(key).is_none() {
                 self.problem(&entry.file, entry.line, format!("a SWE-bench instance must have {key:?}"));
@@ -46,6 +38,20 @@ impl Reader<'_> {
             return None;
         }
         Some(Task { id: id?, repo: clone??, named_repo: repo?, text: text?, ..task? })
+    }
+
+    /// Reports keys that are nearly one of our own. Other keys of an instance are metadata.
+    pub(super) fn misspelled_keys(&mut self, entry: &Entry) {
+        for field in &entry.fields {
+            let misspelled = nearest(&field.key, ADDED, 1).filter(|near| *near != field.key);
+            if let Some(near) = misspelled {
+                self.problem(
+                    &entry.file,
+                    field.line,
+                    format!("unknown key {:?}; did you mean {near:?}?", field.key),
+                );
+            }
+        }
     }
 
     fn clone_of(&mut self, entry: &Entry, repo: &str) -> Option<PathBuf> {

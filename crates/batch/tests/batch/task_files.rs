@@ -41,7 +41,7 @@ fn json_lines_support_every_key_of_a_task() {
 fn every_format_yields_the_same_tasks() {
     let read = |name| without_place(tasks::read(&fixture(name), None).unwrap());
     let lines = read("tasks.jsonl");
-    for other in ["tasks.yaml", "tasks.json", "markdown"] {
+    for other in ["tasks.yaml", "tasks.json", "tasks.toml", "markdown"] {
         assert_eq!(read(other), lines, "{other}");
     }
 }
@@ -153,4 +153,51 @@ fn tasks_have_setup_protected_files_attempts_and_tags_and_repositories_may_be_ur
         (&["tests/**".to_owned()][..], &["web".to_owned(), "slow".to_owned()][..])
     );
     assert_eq!(tasks[1].repo, folder.path().join("shop.bundle"));
+}
+
+#[test]
+fn a_template_repeats_its_task_for_each_item_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        let tasks = tasks::read(&path, None).unwrap();
+        let told = |task: &Task| format!("{} {} {} {:?}", task.id, task.named_repo, task.text, task.tags);
+        tasks.iter().map(told).collect::<Vec<_>>()
+    };
+    let expected = [r#"up-shop ../shop Update to 2. ["shop"]"#, r#"up-blog ../blog Update to 3. ["blog"]"#];
+    let yaml = "- id: up-{{name}}\n  repo: ../{{name}}\n  task: Update to {{version}}.\n  tags: [\"{{name}}\"]\n  \
+                for:\n    - {name: shop, version: 2}\n    - {name: blog, version: 3}\n";
+    assert_eq!(read("t.yaml", yaml), expected);
+    let json = r#"{"id": "up-{{name}}", "repo": "../{{name}}", "task": "Update to {{version}}.", "tags": ["{{name}}"], "for": [{"name": "shop", "version": 2}, {"name": "blog", "version": 3}]}"#;
+    assert_eq!(read("t.jsonl", json), expected);
+    let toml = "[[tasks]]\nid = \"up-{{name}}\"\nrepo = \"../{{name}}\"\ntask = \"Update to {{version}}.\"\ntags = [\"{{name}}\"]\n\
+                for = [{ name = \"shop\", version = 2 }, { name = \"blog\", version = 3 }]\n";
+    assert_eq!(read("t.toml", toml), expected);
+    let markdown = "---\nid: up-{{name}}\nrepo: ../{{name}}\ntags: [\"{{name}}\"]\n\
+                    for: [{name: shop, version: 2}, {name: blog, version: 3}]\n---\nUpdate to {{version}}.\n";
+    assert_eq!(read("t.md", markdown), expected);
+}
+
+#[test]
+fn instances_of_swe_agent_name_a_url_a_path_or_a_clone() {
+    let folder = tempfile::tempdir().unwrap();
+    let repos = tempfile::tempdir().unwrap();
+    fs::create_dir(repos.path().join("testbed")).unwrap();
+    let path = folder.path().join("instances.yaml");
+    let instance = |id: &str, repo: &str| {
+        format!(
+            "- instance_id: {id}\n  image_name: python:3.11\n  repo_name: {repo}\n  problem_statement: Fix it.\n  extra_fields: {{x: 1}}\n"
+        )
+    };
+    let text =
+        [instance("a", "https://github.com/acme/bank"), instance("b", "src/shop"), instance("c", "testbed")];
+    fs::write(&path, text.concat() + "  base_commit: HEAD~1\n").unwrap();
+    let tasks = tasks::read(&path, Some(repos.path())).unwrap();
+    let repositories: Vec<_> = tasks.iter().map(|task| task.repo.clone()).collect();
+    let expected =
+        ["https://github.com/acme/bank".into(), folder.path().join("src/shop"), repos.path().join("testbed")];
+    assert_eq!(repositories, expected);
+    assert_eq!((tasks[0].text.as_str(), &tasks[0].base_commit), ("Fix it.", &None));
+    assert_eq!(tasks[2].base_commit.as_deref(), Some("HEAD~1"));
 }
