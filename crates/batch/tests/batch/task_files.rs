@@ -201,3 +201,17 @@ fn instances_of_swe_agent_name_a_url_a_path_or_a_clone() {
     assert_eq!((tasks[0].text.as_str(), &tasks[0].base_commit), ("Fix it.", &None));
     assert_eq!(tasks[2].base_commit.as_deref(), Some("HEAD~1"));
 }
+
+#[test]
+fn the_examples_for_job_schedulers_have_a_valid_syntax() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples");
+    for name in ["slurm.sh", "hyperqueue.sh"] {
+        let status = std::process::Command::new("bash").arg("-n").arg(folder.join(name)).status().unwrap();
+        assert!(status.success(), "{name}");
+    }
+    let job = fs::read_to_string(folder.join("kubernetes-job.yaml")).unwrap();
+    let job: serde_json::Value = serde_saphyr::from_str(&job).unwrap();
+    assert_eq!(job["spec"]["completionMode"], "Indexed");
+    let command = job["spec"]["template"]["spec"]["containers"][0]["args"][0].as_str().unwrap();
+    assert!(command.contains(&format!("--shard auto/{}", job["spec"]["completions"])), "{command}");
+}
