@@ -23,7 +23,11 @@ fn fix(server: &Server) {
 }
 
 fn run(world: &World, server: &Server, tasks: &str) -> std::process::Output {
-    let args = ["batch", tasks, "--model", "deepseek-coder:6.7b", "--approach", "tools"];
+    run_with(world, server, &[tasks])
+}
+
+fn run_with(world: &World, server: &Server, args: &[&str]) -> std::process::Output {
+    let args = [&["batch", "--model", "deepseek-coder:6.7b", "--approach", "tools"], args].concat();
     world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap()
 }
 
@@ -76,9 +80,64 @@ fn a_batch_runs_every_task_and_leaves_the_repository_unchanged() {
 fn an_unreachable_server_leaves_the_task_pending() {
     let world = World::with_a_bug();
     let tasks = tasks(&world, &["one"]);
-    let args = ["batch", &tasks, "--model", "ollama:x"];
+    let args = ["batch", &tasks, "--model", "ollama:x", "--wait", "0s"];
     let output = world.agent(&args).env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap();
     assert_eq!(output.status.code(), Some(5), "{}", world.tell(&output));
+}
+
+#[test]
+fn a_selection_runs_its_tasks_only_and_the_batch_continues_without_it() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one", "two", "three"]);
+    fix(&server);
+    let output = run_with(&world, &server, &[&tasks, "--filter", "t*", "--slice", "1:"]);
+    let seen = world.tell(&output);
+    assert!(seen.starts_with("exit 0\n") && seen.contains("1 task: 1 verified"), "{seen}");
+    assert!(seen.contains("three") && !seen.contains("two"), "{seen}");
+    fix(&server);
+    fix(&server);
+    let seen = world.tell(&run(&world, &server, &tasks));
+    assert!(seen.contains("3 tasks, 1 already done") && seen.contains("3 verified"), "{seen}");
+}
+
+#[test]
+fn a_selection_without_tasks_is_misuse() {
+    let world = World::with_a_bug();
+    let tasks = tasks(&world, &["one"]);
+    let seen = world.observe(&["batch", &tasks, "--filter", "two"]);
+    assert!(seen.starts_with("exit 2\n") && seen.contains("none of the 1 task"), "{seen}");
+}
+
+#[test]
+fn a_limit_of_the_batch_pauses_it_and_says_how_to_continue() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one", "two"]);
+    fix(&server);
+    let seen = world.tell(&run_with(&world, &server, &[&tasks, "--batch-tokens", "1"]));
+    assert!(seen.starts_with("exit 4\n") && seen.contains("higher --batch-tokens to continue"), "{seen}");
+    let seen = world.tell(&run_with(&world, &server, &[&tasks, "--deadline", "2001-01-01T00:00Z"]));
+    assert!(seen.starts_with("exit 4\n") && seen.contains("paused at the deadline"), "{seen}");
+    fix(&server);
+    assert!(world.tell(&run(&world, &server, &tasks)).starts_with("exit 0\n"));
+}
+
+#[test]
+fn fail_fast_stops_at_a_failure_and_retry_failed_repeats_it() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one", "two"]);
+    let text = std::fs::read_to_string(&tasks).unwrap().replace("sh check.sh", "true");
+    std::fs::write(&tasks, text).unwrap();
+    server.enqueue(Reply::text(call("finish", json!({}))));
+    server.enqueue(Reply::text(call("finish", json!({}))));
+    let seen = world.tell(&run_with(&world, &server, &[&tasks, "--fail-fast"]));
+    assert!(seen.starts_with("exit 1\n") && seen.contains("1 not run"), "{seen}");
+    fix(&server);
+    fix(&server);
+    let seen = world.tell(&run_with(&world, &server, &[&tasks, "--retry", "failed"]));
+    assert!(
+        seen.starts_with("exit 0\n") && seen.contains("one: not verified so far; running it again"),
+        "{seen}"
+    );
 }
 
 #[test]
@@ -97,5 +156,118 @@ fn bad_task_files_are_refused_before_the_first_task() {
 #[test]
 fn help_of_batch_has_its_own_exit_codes() {
     let seen = World::new().observe(&["batch", "--help"]);
-    assert!(seen.contains("--jobs <N>") && seen.contains("all tasks are verified"), "{seen}");
+    assert!(seen.contains("--jobs <N|auto>") && seen.contains("all tasks are verified"), "{seen}");
+}
+
+#[test]
+fn the_setup_command_prepares_the_worktree_in_the_sandbox_before_the_baseline() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one"]);
+    let text = std::fs::read_to_string(&tasks).unwrap();
+    let text = text
+        .replace("\"id\"", "\"setup\":\"echo made > made && echo out > \\\"$HOME/leak\\\" || true\",\"id\"");
+    std::fs::write(&tasks, text.replace("sh check.sh", "test -e made && sh check.sh")).unwrap();
+    fix(&server);
+    let output = run(&world, &server, &tasks);
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    let results = std::fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
+    let result: Vec<Value> = json_lines(&results);
+    assert_eq!(result[0]["diff"]["files"], json!(["add.sh"]), "what the setup made is no change");
+    assert!(!world.home().join("leak").exists(), "the sandbox confines it");
+}
+
+#[test]
+fn a_failed_setup_is_a_failure_of_the_infrastructure() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one"]);
+    let text = std::fs::read_to_string(&tasks).unwrap().replace("\"id\"", "\"setup\":\"exit 3\",\"id\"");
+    std::fs::write(&tasks, text).unwrap();
+    let seen = world.tell(&run_with(&world, &server, &[&tasks, "--wait", "0s"]));
+    assert!(seen.starts_with("exit 5\n") && seen.contains("setup failed: `exit 3`: exit code 3"), "{seen}");
+    assert!(server.chats().is_empty(), "the model is not asked");
+}
+
+#[test]
+fn protected_files_are_restored_before_the_verification_and_left_out_of_the_diff() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one"]);
+    let text =
+        std::fs::read_to_string(&tasks).unwrap().replace("\"id\"", "\"protected\":[\"check.*\"],\"id\"");
+    std::fs::write(&tasks, text).unwrap();
+    let cheat = call("apply_patch", json!({"edits": [{"path": "check.sh", "content": "exit 0\n"}]}));
+    server.enqueue(Reply::text(cheat));
+    fix(&server);
+    let output = run(&world, &server, &tasks);
+    let seen = world.tell(&output);
+    assert_eq!(output.status.code(), Some(0), "{seen}");
+    let chats = server.chats();
+    let asked = |n: usize| chats[n].json.to_string();
+    assert!(asked(0).contains("Do not change files that match `check.*`"), "{}", asked(0));
+    assert!(asked(1).contains("add 2 3 is -1, not 5"), "the real check runs: {}", asked(1));
+    let results = std::fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
+    let result: Vec<Value> = json_lines(&results);
+    assert_eq!(result[0]["diff"]["files"], json!(["add.sh"]));
+}
+
+#[test]
+fn jobs_auto_asks_the_server_for_its_slots() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one"]);
+    fix(&server);
+    let seen = world.tell(&run_with(&world, &server, &[&tasks, "--jobs", "auto"]));
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert!(seen.contains("running 1 task at a time: ollama does not report how many"), "{seen}");
+    let seen = world.observe(&["batch", &tasks, "--jobs", "many"]);
+    assert!(seen.contains("neither `auto` nor a number from 1 to 256"), "{seen}");
+}
+
+#[test]
+fn a_repository_may_be_a_url() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one"]);
+    let text = std::fs::read_to_string(&tasks).unwrap();
+    let repo = world.repo().display().to_string();
+    std::fs::write(&tasks, text.replace(&repo, &format!("file://{repo}"))).unwrap();
+    fix(&server);
+    let output = run(&world, &server, &tasks);
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    assert_eq!(world.git(&["worktree", "list"]).lines().count(), 1);
+}
+
+#[test]
+fn a_check_prints_what_would_run_and_runs_nothing() {
+    let world = World::with_a_bug();
+    let tasks = tasks(&world, &["one", "two"]);
+    let seen = world.observe(&["batch", "--check", &tasks]);
+    assert!(seen.starts_with("exit 0\n") && seen.contains("2 tasks in 1 repository"), "{seen}");
+    assert!(!world.home().join("tasks.results").exists());
+    let text = std::fs::read_to_string(&tasks).unwrap();
+    std::fs::write(&tasks, text.replace("\"id\":\"two\"", "\"id\":\"two\",\"base_commit\":\"deadbeef\""))
+        .unwrap();
+    let seen = world.observe(&["batch", "--check", &tasks]);
+    assert!(seen.starts_with("exit 2\n") && seen.contains("two: ") && seen.contains("deadbeef"), "{seen}");
+    std::fs::write(&tasks, "{\"id\": \"a\"}\nnonsense\n").unwrap();
+    let seen = world.observe(&["batch", "--check", &tasks]);
+    assert!(seen.starts_with("exit 2\n") && seen.contains("tasks.jsonl:2: "), "{seen}");
+}
+
+#[test]
+fn shards_of_a_job_array_are_merged_into_one_result() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one", "two"]);
+    for index in ["0", "1", "2"] {
+        fix(&server);
+        let args =
+            ["batch", &tasks, "--shard", "auto/3", "--model", "deepseek-coder:6.7b", "--approach", "tools"];
+        let mut command = world.agent(&args);
+        let output =
+            command.env("OLLAMA_HOST", server.url()).env("JOB_COMPLETION_INDEX", index).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    }
+    let folder = |n: usize| world.home().join(format!("tasks.results/shard-{n}-of-3")).display().to_string();
+    let merged = world.home().join("merged").display().to_string();
+    let seen = world.observe(&["batch", "merge", &folder(1), &folder(2), &folder(3), "--out", &merged]);
+    assert!(seen.starts_with("exit 0\n") && seen.contains("2 tasks: 2 verified"), "{seen}");
+    let seen = world.observe(&["batch", &tasks, "--shard", "3/2"]);
+    assert!(seen.starts_with("exit 2\n") && seen.contains("no part 3 of 2"), "{seen}");
 }

@@ -5,6 +5,7 @@
 mod support;
 
 mod batch;
+mod batch_kills;
 mod changes;
 mod command_line;
 mod confinement;

@@ -1,6 +1,8 @@
 //! The command line as plain data. Nothing here reads the environment or the disk; `layers` does.
 //! Flags that set settings are made from the definitions in `settings`.
 
+mod batch;
+
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -8,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::flags::{RunFlags, SandboxFlags, ServerFlags, ToolFlags};
 use crate::{exit, settings};
+pub(crate) use batch::{BatchCommand, BatchPlan, Jobs, Retry};
 use preview::Format;
 
 const SOURCES: &str = "Settings come from flags, AGENT_… variables, .agent.toml in the repository, your \
@@ -185,20 +188,36 @@ pub(crate) enum DryRun {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
 pub(crate) struct Batch {
-    /// A JSONL, YAML or SWE-bench file, or a folder of Markdown tasks
-    pub(crate) tasks: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: Option<BatchCommand>,
 
-    /// Run this many tasks at a time
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) jobs: u16,
+    /// A JSONL, YAML, TOML, SWE-bench or SWE-agent file, or a folder of Markdown tasks
+    #[arg(required = true)]
+    pub(crate) tasks: Option<PathBuf>,
+
+    /// Print the tasks that would run, and all problems, without running anything
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// Run this many tasks at a time; auto: as many as the server answers requests
+    #[arg(short, long, value_name = "N|auto", default_value = "1")]
+    pub(crate) jobs: Jobs,
+
+    #[command(flatten)]
+    pub(crate) plan: BatchPlan,
 
     /// Write results to this folder; tasks that have a result there are skipped [default: TASKS
     /// with the extension `.results`]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Look in this folder for the clones that SWE-bench instances name
+    /// Look in this folder for the clones that SWE-bench and SWE-agent instances name
     #[arg(long, value_name = "DIR")]
     pub(crate) repos: Option<PathBuf>,
 

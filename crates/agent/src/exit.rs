@@ -145,6 +145,7 @@ pub(crate) fn batch_table() -> String {
         (Ending::Unverified, "a task is not verified"),
         (Ending::Refused, "refused: invalid flags, settings or task files"),
         (Ending::Unavailable, no_result),
+        (Ending::Budget { budget: Budget::Time }, "paused by --deadline, --batch-tokens or --batch-cost"),
         (Ending::Interrupted, "interrupted: run the batch again to resume"),
     ];
     listed("Exit codes (if several apply, the last one):\n", &rows)

@@ -22,6 +22,7 @@ mod other_model;
 mod pager;
 mod profiles;
 mod progress;
+mod protected;
 mod recovery;
 mod render;
 mod replay;

@@ -14,6 +14,7 @@ use tool_run_tests::RunTests;
 use workspace::{Baseline, By, History, WalkFilter, Watch, Workspace};
 
 use crate::masking::{EXPLANATION, mask_value};
+use crate::protected::Protected;
 
 /// The maximum number of files to list for the first turn, whose prompt shows fewer.
 const FILES: usize = 2_000;
@@ -35,6 +36,7 @@ pub(crate) struct Tree {
     patch: Mutex<Vec<u8>>,
     /// The state of the tree before the running command.
     watch: Mutex<Option<Watch>>,
+    protected: Option<Protected>,
     /// The diff that [`planner::Repository::changed`] computed. The final diff, which follows
     /// immediately, reuses it.
     last: Mutex<Option<Diff>>,
@@ -55,8 +57,18 @@ impl Tree {
             baseline: OnceLock::new(),
             patch: Mutex::default(),
             watch: Mutex::default(),
+            protected: None,
             last: Mutex::default(),
         }
+    }
+
+    /// Keeps these files as they are before the first turn.
+    pub(crate) fn protect(self, protected: Protected) -> Self {
+        Self { protected: Some(protected), ..self }
+    }
+
+    fn restore_protected(&self) -> Result<(), String> {
+        self.protected.as_ref().map_or(Ok(()), |protected| protected.restore(&self.workspace))
     }
 
     /// The patch of the last diff, byte for byte: files need not be UTF-8.
@@ -111,6 +123,9 @@ impl planner::Repository for Tree {
     }
 
     fn remember(&self) -> Result<(), String> {
+        if let Some(protected) = &self.protected {
+            protected.remember(&self.workspace)?;
+        }
         let baseline = Baseline::of(&self.workspace, &self.state).map_err(|e| e.to_string())?;
         self.baseline.set(baseline).map_err(|_| "the tree already has a baseline".to_owned())
     }
@@ -121,6 +136,7 @@ impl planner::Repository for Tree {
     }
 
     fn before_command(&self) -> Result<(), String> {
+        self.restore_protected()?;
         let watch = self.workspace.watch().map_err(|e| e.to_string())?;
         *lock(&self.watch) = Some(watch);
         Ok(())
@@ -177,6 +193,7 @@ impl planner::Repository for Tree {
             return Ok(diff);
         }
         let Some(baseline) = self.baseline.get() else { return Ok(Diff::default()) };
+        self.restore_protected()?;
         let diff = baseline.diff().map_err(|e| e.to_string())?;
         // A hunk may start in the middle of a key, so search the whole files for secrets.
         for text in diff.files.iter().filter_map(|file| self.unmasked(&file.path, workspace::READ_LIMIT)) {

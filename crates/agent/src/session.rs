@@ -29,6 +29,7 @@ use crate::exit::{Failure, Result};
 use crate::leftovers::{self, SANDBOX};
 use crate::masking::{self, MaskedModel, MaskedTool};
 use crate::other_model::{self, Models};
+use crate::protected::Protected;
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
 use crate::waiting::Waits;
@@ -50,6 +51,8 @@ pub(crate) struct Order {
     pub(crate) dry: Option<DryTree>,
     /// Whether to stop before the first command.
     pub(crate) plan_only: bool,
+    /// Patterns of files that are restored before each command and verification.
+    pub(crate) protected: Vec<String>,
     /// Settings that differ from the defaults, to journal for a resumed run.
     pub(crate) chosen: Vec<(String, String)>,
     /// Files of the agent itself, which may be inside the tree.
@@ -263,7 +266,9 @@ async fn begin(
         let message = secrets.mask(&message).into_owned();
         journal.append(Event::Warning { message })?;
     }
-    let tree = Arc::new(Tree::new(toolbox.workspace, secrets.clone(), inside, folder.join(STATE)));
+    let protected = Protected::new(&order.protected).map_err(Failure::refused)?;
+    let tree = Tree::new(toolbox.workspace, secrets.clone(), inside, folder.join(STATE));
+    let tree = Arc::new(tree.protect(protected));
     Ok(Prepared {
         job: Job {
             task: order.task,

@@ -16,6 +16,9 @@ pub enum Error {
     /// A file in the folder cannot be used.
     #[error(transparent)]
     Journal(#[from] journal::Error),
+    /// Results that cannot be merged.
+    #[error("{0}")]
+    Merge(String),
     /// A task that [`tasks::read`](crate::tasks::read) rejects.
     #[error("{0}")]
     Task(String),

@@ -1,5 +1,7 @@
 //! Events of a running batch, for display only. Everything important is in the records.
 
+use std::time::Duration;
+
 use crate::record::Finished;
 
 /// An event of a batch.
@@ -14,6 +16,11 @@ pub enum Event<'a> {
     },
     /// The task has changed since its result and is run again.
     Changed {
+        /// The task.
+        id: &'a str,
+    },
+    /// The agent ended the task without success earlier; it is run again.
+    Failed {
         /// The task.
         id: &'a str,
     },
@@ -44,5 +51,11 @@ pub enum Event<'a> {
         result: &'a Finished,
         /// Whether this invocation will retry the task.
         again: bool,
+    },
+    /// Several attempts in a row failed because of the infrastructure. One attempt starts after
+    /// this wait, to probe whether it works again.
+    Waiting {
+        /// The wait.
+        wait: Duration,
     },
 }

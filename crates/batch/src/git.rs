@@ -9,9 +9,21 @@ use std::path::{Path, PathBuf};
 /// `useRelativePaths` would make the entry of a worktree harder to recognize as ours.
 const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedHead=false"];
 
+/// What clones may use. Not `ext`, which runs a program.
+const PROTOCOLS: &str = "file:git:http:https:ssh";
+
 /// Runs git in a folder and returns its output without the last newline. Filters such as
 /// `filter.lfs.smudge` come from the user's settings, never from the repository's.
 pub(crate) async fn git<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<String> {
+    run(cwd, args, None).await
+}
+
+/// Same as [`git`], but may connect to other machines.
+pub(crate) async fn git_with_network<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<String> {
+    run(cwd, args, Some(PROTOCOLS)).await
+}
+
+async fn run<S: AsRef<OsStr>>(cwd: &Path, args: &[S], protocols: Option<&'static str>) -> io::Result<String> {
     let (cwd, args): (_, Vec<_>) = (cwd.to_owned(), args.iter().map(|arg| arg.as_ref().to_owned()).collect());
     let done = tokio::task::spawn_blocking(move || {
         workspace::readable(&cwd)?;
@@ -23,6 +35,9 @@ pub(crate) async fn git<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<S
         let settings = SETTINGS.iter().copied().chain(filters.iter().map(String::as_str));
         let mut command = workspace::git(&cwd);
         command.args(settings.flat_map(|setting| ["-c", setting])).args(args);
+        if let Some(protocols) = protocols {
+            command.env("GIT_ALLOW_PROTOCOL", protocols);
+        }
         workspace::git_output(command, None)
     });
     let output = done.await.map_err(io::Error::other)??;

@@ -1,41 +1,67 @@
 //! The scheduler: runs the remaining tasks, several at a time, and records each attempt before and
 //! after.
 
-use std::cell::RefCell;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use journal::{Ending, Report};
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
+use crate::clones;
+use crate::due::{self, Due};
 use crate::error::Error;
 use crate::event::Event;
 use crate::predictions;
 use crate::record::{Finished, Started, VERSION, now_ms};
+use crate::schedule::{Next, Schedule};
+use crate::stop::Stop;
 use crate::store::Store;
 use crate::summary::Summary;
 use crate::task::{Task, unsafe_id};
 use crate::worktree::{self, Source};
 
 /// The options of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BatchOptions {
     /// The folder of the batch; created if it does not exist.
     pub out: PathBuf,
     /// How many tasks run at a time; at least 1.
     pub jobs: usize,
-    /// How often this invocation retries a task after an infrastructure failure. A task that cannot
-    /// be prepared, such as one with a missing repository, is not retried, because nothing would
+    /// How often this invocation retries a task after an infrastructure failure that may be due to
+    /// the task. A task without its repository or commit is not retried, because nothing would
     /// change.
     pub retries: u32,
+    /// How long this invocation waits in total while everything fails because of the
+    /// infrastructure; with zero, it retries nothing.
+    pub wait: Duration,
+    /// Limits of the whole batch.
+    pub limits: BatchLimits,
+    /// Whether no more tasks start after one that is not verified.
+    pub fail_fast: bool,
+    /// Whether tasks that the agent ended without success run again.
+    pub retry_failed: bool,
     /// `model_name_or_path` of the predictions.
     pub model_name: String,
+}
+
+/// Limits of a whole batch, in contrast to those of each task.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct BatchLimits {
+    /// The time of this invocation. At its end, running attempts are interrupted.
+    pub time: Option<Duration>,
+    /// Prompt and generated tokens of all results in the folder. Once they are reached, no attempt
+    /// starts, and running ones end by themselves.
+    pub tokens: Option<u64>,
+    /// Dollars of all results in the folder; as for tokens.
+    pub cost: Option<f64>,
 }
 
 /// The outcome of an attempt.
@@ -89,47 +115,62 @@ pub async fn run<R: Runner>(
     }
     let store = Store::open(&options.out)?;
     let (stop, stopped) = watch::channel(*interrupt.borrow_and_update());
-    let (store, observer) = (RefCell::new(store), RefCell::new(observer));
+    let plan = due::plan(tasks, &store.started, &store.finished, options.retry_failed);
+    let (todo, changed, cut_off, again) = (plan.queue.len(), plan.changed, plan.cut_off, plan.failed);
+    let schedule = Schedule::new(plan.queue, options, &store.finished, Instant::now());
     let batch = Batch {
         options,
         runner,
-        store,
-        observer,
+        store: RefCell::new(store),
+        schedule: RefCell::new(schedule),
+        observer: RefCell::new(observer),
         stopped,
         trees: RefCell::default(),
         noted: RefCell::default(),
+        noted_cost: Cell::new(false),
     };
 
     batch.clean_up().await;
-    let mut queue = batch.plan(tasks);
+    batch.report(Event::Plan { tasks: tasks.len(), done: tasks.len() - todo });
+    changed.iter().for_each(|id| batch.report(Event::Changed { id }));
+    again.iter().for_each(|id| batch.report(Event::Failed { id }));
+    cut_off.iter().for_each(|(id, attempt)| batch.report(Event::CutOff { id, attempt: *attempt }));
+    if *stop.borrow() {
+        batch.schedule.borrow_mut().stop(Stop::Interrupted);
+    }
     let mut running = FuturesUnordered::new();
     let mut failed = None;
     loop {
-        while !*stop.borrow() && running.len() < options.jobs.max(1) {
-            let Some(next) = queue.pop_front() else { break };
-            running.push(batch.attempt(next).boxed_local());
+        let next = batch.schedule.borrow_mut().next(Instant::now(), running.len());
+        let interrupts = batch.schedule.borrow().stopped().is_some_and(Stop::interrupts);
+        if interrupts {
+            stop.send_if_modified(|stop| !std::mem::replace(stop, true));
         }
+        let wake = match next {
+            Next::Start(due) => {
+                running.push(batch.attempt(due).boxed_local());
+                continue;
+            }
+            Next::Wait(wake) => wake,
+            Next::End => break,
+        };
         tokio::select! {
             biased;
-            () = raised(&mut interrupt), if !*stop.borrow() => { stop.send_replace(true); }
-            ended = running.next() => match ended {
-                None => break,
-                Some(Ok(again)) => queue.extend(again),
+            () = raised(&mut interrupt), if !interrupts => batch.schedule.borrow_mut().stop(Stop::Interrupted),
+            Some(ended) = running.next() => if let Err(e) = ended {
                 // A record cannot be written: interrupt running tasks and start no more.
-                Some(Err(e)) => {
-                    failed.get_or_insert(e);
-                    stop.send_replace(true);
-                }
+                failed.get_or_insert(e);
+                batch.schedule.borrow_mut().stop(Stop::Interrupted);
             },
+            () = reached(wake) => {}
         }
     }
     if let Some(e) = failed {
         return Err(e);
     }
-    let interrupted = *stop.borrow();
     drop(running);
-    let store = batch.store.into_inner();
-    let summary = Summary::new(tasks, &store.started, &store.finished, interrupted);
+    let (store, stopped) = (batch.store.into_inner(), batch.schedule.into_inner().stopped());
+    let summary = Summary::new(tasks, &store.started, &store.finished, stopped);
     store.replace("predictions.jsonl", &predictions::render(tasks, &store.finished, &options.model_name))?;
     store.replace("summary.json", &summary.to_json())?;
     Ok(summary)
@@ -142,19 +183,19 @@ async fn raised(interrupt: &mut watch::Receiver<bool>) {
     }
 }
 
-/// A task that is due.
-struct Due<'t> {
-    task: &'t Task,
-    digest: String,
-    attempt: u32,
-    /// Retries that are left in this invocation.
-    retries: u32,
+/// Waits until a time; forever if there is none.
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
-struct Batch<'a, R, O> {
+struct Batch<'a, 't, R, O> {
     options: &'a BatchOptions,
     runner: &'a R,
     store: RefCell<Store>,
+    schedule: RefCell<Schedule<'t>>,
     observer: RefCell<O>,
     stopped: watch::Receiver<bool>,
     /// Locks for the worktree entries of each repository, because git may read other entries while
@@ -162,9 +203,11 @@ struct Batch<'a, R, O> {
     trees: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
     /// Repositories with a note that was reported.
     noted: RefCell<HashSet<PathBuf>>,
+    /// Whether it was reported that costs are unknown.
+    noted_cost: Cell<bool>,
 }
 
-impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
+impl<'t, R: Runner, O: FnMut(Event<'_>)> Batch<'_, 't, R, O> {
     fn report(&self, event: Event<'_>) {
         (*self.observer.borrow_mut())(event);
     }
@@ -192,52 +235,19 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
         }
     }
 
-    fn plan<'t>(&self, tasks: &'t [Task]) -> VecDeque<Due<'t>> {
-        let store = self.store.borrow();
-        let ended = store.ended();
-        let mut last: HashMap<&str, u32> = HashMap::new();
-        let started = store.started.iter().map(|attempt| (&attempt.id, attempt.attempt));
-        // Results count too, in case the other log was removed.
-        for (id, attempt) in started.chain(store.finished.iter().map(|result| (&result.id, result.attempt))) {
-            let last = last.entry(id).or_default();
-            *last = attempt.max(*last);
-        }
-        let mut done: HashMap<&str, Vec<&str>> = HashMap::new();
-        for result in store.finished.iter().filter(|result| !result.infrastructure) {
-            done.entry(&result.id).or_default().push(&result.digest);
-        }
-        let mut queue = VecDeque::new();
-        let (mut changed, mut cut_off) = (Vec::new(), Vec::new());
-        for task in tasks {
-            let (id, digest) = (task.id.as_str(), task.digest());
-            let last = last.get(id).copied();
-            match (done.get(id), last) {
-                (Some(digests), _) if digests.contains(&digest.as_str()) => continue,
-                (Some(_), _) => changed.push(task),
-                (None, Some(last)) if !ended.contains(&(id, last)) => cut_off.push((task, last)),
-                (None, _) => {}
-            }
-            let attempt = last.unwrap_or(0) + 1;
-            queue.push_back(Due { task, digest, attempt, retries: self.options.retries });
-        }
-        self.report(Event::Plan { tasks: tasks.len(), done: tasks.len() - queue.len() });
-        changed.iter().for_each(|task| self.report(Event::Changed { id: &task.id }));
-        cut_off
-            .iter()
-            .for_each(|(task, attempt)| self.report(Event::CutOff { id: &task.id, attempt: *attempt }));
-        queue
-    }
-
-    /// Runs one attempt, from its first record to its last. Returns the task if it should be
-    /// retried.
-    async fn attempt<'t>(&self, due: Due<'t>) -> Result<Option<Due<'t>>, Error> {
+    /// Runs one attempt, from its first record to its last, and reports its end to the schedule.
+    async fn attempt(&self, due: Due<'t>) -> Result<(), Error> {
         let start = Instant::now();
         let Due { task, attempt, .. } = due;
         let name = worktree::name(&task.id, attempt);
         let tree = self.store.borrow().out.join("worktrees").join(&name);
-        let source = Source::find(task, &tree).await;
+        let repository = self.repository(task).await;
+        let source = match &repository {
+            Ok(repo) => Source::find(task, repo, &tree).await,
+            Err(why) => Err(why.clone()),
+        };
         if *self.stopped.borrow() {
-            return Ok(None); // not started
+            return Ok(()); // not started
         }
         let found = source.as_ref().ok();
         self.store.borrow_mut().start(Started {
@@ -255,10 +265,9 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
             Err(why) => Err(why.clone()),
             Ok(source) => self.work(task, attempt, source, &tree).await,
         };
-        let prepared = worked.is_ok();
         let Attempt { report, session } = worked.unwrap_or_else(|why| Attempt::failed(Ending::Refused, why));
         let infrastructure = report.ending.is_infrastructure();
-        let may_help = prepared && infrastructure && report.ending != Ending::Interrupted;
+        let may_help = (source.is_ok() || repository.is_err()) && report.ending != Ending::Interrupted;
         let result = Finished {
             v: VERSION,
             id: task.id.clone(),
@@ -275,12 +284,40 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
             session,
         };
         self.store.borrow_mut().finish(result.clone())?;
-        let again = may_help && due.retries > 0 && !*self.stopped.borrow();
-        self.report(Event::Finished { result: &result, again });
+        let verdict = self.schedule.borrow_mut().ended(Instant::now(), &due, &result, may_help);
+        self.report(Event::Finished { result: &result, again: verdict.again });
+        if let Some(wait) = verdict.pause {
+            self.report(Event::Waiting { wait });
+        }
+        self.note_unknown_cost(&result);
         if let Ok(source) = &source {
             self.remove(task, source, &tree).await;
         }
-        Ok(again.then(|| Due { attempt: attempt + 1, retries: due.retries - 1, ..due }))
+        Ok(())
+    }
+
+    /// The folder of the task's repository, cloned first if necessary.
+    async fn repository(&self, task: &Task) -> Result<PathBuf, String> {
+        if !clones::is_remote(&task.repo) {
+            return Ok(task.repo.clone());
+        }
+        let folder = clones::folder(&task.repo, &self.store.borrow().out);
+        let one_at_a_time = self.lock_of(&folder);
+        let _held = one_at_a_time.lock().await;
+        if !folder.is_dir() {
+            self.report(Event::Note { id: &task.id, message: format!("cloning {}", task.repo.display()) });
+        }
+        clones::ensure(&task.repo, &folder).await?;
+        Ok(folder)
+    }
+
+    fn note_unknown_cost(&self, result: &Finished) {
+        let unknown = result.totals.turns > 0 && result.totals.cost.is_none();
+        if self.options.limits.cost.is_some() && unknown && !self.noted_cost.replace(true) {
+            let message =
+                "the cost of this attempt is unknown, so it does not count toward the batch's limit";
+            self.report(Event::Note { id: &result.id, message: message.into() });
+        }
     }
 
     /// Creates a work tree and runs the task in it. An error says why the tree could not be
@@ -318,8 +355,12 @@ impl<R: Runner, O: FnMut(Event<'_>)> Batch<'_, R, O> {
 
     fn trees_of(&self, source: &Source) -> Rc<Mutex<()>> {
         match source.git_dir() {
-            Some(git_dir) => Rc::clone(self.trees.borrow_mut().entry(git_dir.to_owned()).or_default()),
+            Some(git_dir) => self.lock_of(git_dir),
             None => Rc::default(),
         }
+    }
+
+    fn lock_of(&self, folder: &Path) -> Rc<Mutex<()>> {
+        Rc::clone(self.trees.borrow_mut().entry(folder.to_owned()).or_default())
     }
 }

@@ -4,25 +4,26 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use journal::Ending;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::record::{Finished, Started};
+use crate::stop::Stop;
 use crate::task::Task;
 
 /// The exit code if a task is not verified, and nothing worse happened.
 const NOT_VERIFIED: u8 = 1;
 
 /// All tasks of a batch, with their state.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Version of the format: 1.
     pub v: u32,
-    /// Tasks in the task file.
+    /// Tasks that were selected.
     pub tasks: usize,
     /// Tasks per ending, by [`Ending::label`] or `not run`, most frequent first.
     pub endings: Vec<(String, usize)>,
-    /// Whether the batch was interrupted.
-    pub interrupted: bool,
+    /// Why the batch stopped before all tasks had a result from the agent, if it did.
+    pub stopped: Option<Stop>,
     /// All attempts at these tasks, over all invocations, including killed ones.
     pub attempts: usize,
     /// Prompt and generated tokens of all attempts.
@@ -31,12 +32,12 @@ pub struct Summary {
     pub cost: Option<f64>,
     /// Total seconds of all attempts.
     pub seconds: f64,
-    /// One row per task, in the order of the task file.
+    /// One row per task, in the order in which they run.
     pub rows: Vec<Row>,
 }
 
 /// The state of a task: the last attempt that the agent ended, otherwise the last attempt.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The task.
     pub id: String,
@@ -64,12 +65,17 @@ pub struct Row {
     pub message: String,
 }
 
-fn tokens(result: &Finished) -> u64 {
+pub(crate) fn tokens(result: &Finished) -> u64 {
     result.totals.prompt_tokens.saturating_add(result.totals.generated_tokens)
 }
 
 impl Summary {
-    pub(crate) fn new(tasks: &[Task], started: &[Started], finished: &[Finished], interrupted: bool) -> Self {
+    pub(crate) fn new(
+        tasks: &[Task],
+        started: &[Started],
+        finished: &[Finished],
+        stopped: Option<Stop>,
+    ) -> Self {
         let mut attempts: HashMap<&str, usize> = HashMap::new();
         for attempt in started {
             *attempts.entry(&attempt.id).or_default() += 1;
@@ -89,7 +95,7 @@ impl Summary {
             v: 1,
             tasks: tasks.len(),
             endings: count(&rows),
-            interrupted,
+            stopped: stopped.filter(|_| rows.iter().any(Row::is_open)),
             attempts: rows.iter().map(|row| row.attempts).sum(),
             tokens: spent().map(|result| tokens(result)).fold(0, u64::saturating_add),
             cost: (!costs.is_empty()).then(|| costs.iter().sum()),
@@ -98,15 +104,39 @@ impl Summary {
         }
     }
 
-    /// The exit code of a batch, the first that applies: 130 if it was interrupted; 5 if a task has
-    /// no result from the agent, so that the batch should be run again; 1 if a task is not
-    /// verified; 0 otherwise.
+    /// The summary of several batches without a common task. It stopped for the most severe of their
+    /// reasons.
+    pub(crate) fn merge(parts: Vec<Self>) -> Self {
+        let costs: Vec<f64> = parts.iter().filter_map(|part| part.cost).collect();
+        let (attempts, seconds) =
+            (parts.iter().map(|p| p.attempts).sum(), parts.iter().map(|p| p.seconds).sum());
+        let tokens = parts.iter().map(|part| part.tokens).fold(0, u64::saturating_add);
+        let stopped = parts.iter().filter_map(|part| part.stopped).max_by_key(|stop| stop.exit_code());
+        let rows: Vec<Row> = parts.into_iter().flat_map(|part| part.rows).collect();
+        Self {
+            v: 1,
+            tasks: rows.len(),
+            endings: count(&rows),
+            stopped,
+            attempts,
+            tokens,
+            cost: (!costs.is_empty()).then(|| costs.iter().sum()),
+            seconds,
+            rows,
+        }
+    }
+
+    /// The exit code of a batch, the first that applies: 130 if it was interrupted; 4 if it paused
+    /// at a limit; 5 if a task has no result from the agent, so that the batch should be run again;
+    /// 1 if a task is not verified; 0 otherwise. After [`Stop::FailFast`], tasks that were not run
+    /// do not count.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        if self.interrupted {
-            return Ending::Interrupted.exit_code();
+        if let Some(code) = self.stopped.and_then(Stop::exit_code) {
+            return code;
         }
-        if self.rows.iter().any(|row| row.infrastructure || row.ending.is_none()) {
+        let on_purpose = self.stopped == Some(Stop::FailFast);
+        if self.rows.iter().any(|row| if on_purpose { row.infrastructure } else { row.is_open() }) {
             return Ending::Unavailable.exit_code();
         }
         if self.rows.iter().any(|row| row.ending != Some(Ending::Verified)) { NOT_VERIFIED } else { 0 }
@@ -146,8 +176,8 @@ impl Summary {
             "{} attempts, {} tokens, {:.1} s of work{cost}",
             self.attempts, self.tokens, self.seconds
         );
-        if self.interrupted {
-            text.push_str("interrupted; run the same command to continue\n");
+        if let Some(stop) = self.stopped {
+            let _ = writeln!(text, "{}", stop.describe());
         }
         text
     }
@@ -177,6 +207,11 @@ impl Row {
             session: last.and_then(|r| r.session.clone()),
             message: last.map_or(String::new(), |r| r.message.clone()),
         }
+    }
+
+    /// Whether the agent has not ended an attempt at the task.
+    fn is_open(&self) -> bool {
+        self.infrastructure || self.ending.is_none()
     }
 
     fn label(&self) -> &'static str {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 /// The longest id, in bytes. With an attempt's number appended, it must fit in a file name of 255
@@ -10,11 +11,11 @@ use sha2::{Digest as _, Sha256};
 pub(crate) const MAX_ID_BYTES: usize = 128;
 
 /// One task.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Task {
     /// Unique in its file, and safe as a file name.
     pub id: String,
-    /// The repository, absolute.
+    /// The repository: a folder or a bundle file, absolute, or a URL to clone.
     pub repo: PathBuf,
     /// The repository as the task file names it. [`Task::digest`] covers this, so that results stay
     /// valid when a folder moves.
@@ -29,6 +30,14 @@ pub struct Task {
     pub limits: TaskLimits,
     /// The model, if it overrides that of the batch.
     pub model: Option<String>,
+    /// The most tries in one session, if it overrides that of the batch.
+    pub attempts: Option<u32>,
+    /// The command that prepares a worktree before the agent starts.
+    pub setup: Option<String>,
+    /// Patterns of files that the agent restores before it verifies.
+    pub protected: Vec<String>,
+    /// Words to select tasks by. Not part of [`Task::digest`], because they do not change the task.
+    pub tags: Vec<String>,
 }
 
 /// The limits of one task; `None` keeps that of the batch.
@@ -49,10 +58,20 @@ impl Task {
     /// with the same digest.
     #[must_use]
     pub fn digest(&self) -> String {
-        let described = serde_json::json!({
+        let mut described = serde_json::json!({
             "id": self.id, "repo": self.named_repo, "base_commit": self.base_commit, "task": self.text,
             "verify": self.verify, "limits": self.limits, "model": self.model,
         });
+        // Keys that most tasks lack are left out, so that these tasks keep the digests of results
+        // that were recorded before the keys existed.
+        let added = [
+            ("attempts", self.attempts.map(Value::from)),
+            ("setup", self.setup.clone().map(Value::from)),
+            ("protected", (!self.protected.is_empty()).then(|| self.protected.clone().into())),
+        ];
+        for (key, value) in added {
+            value.map(|value| described[key] = value);
+        }
         Sha256::digest(described.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

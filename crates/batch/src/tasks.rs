@@ -1,27 +1,37 @@
-//! Task files: JSON lines, a YAML (or JSON) list, Markdown files with front matter, SWE-bench
-//! instances.
+//! Task files: JSON lines, a YAML (or JSON) list, a TOML file with `[[tasks]]`, Markdown files with
+//! front matter, instances of SWE-bench and SWE-agent.
 //!
-//! The content determines the format, for each object separately: one with an `instance_id` is a
-//! SWE-bench instance in any file. [`read`] finds all problems of a file in one pass and returns
+//! The extension determines the format of TOML and Markdown, otherwise the content does. One with an
+//! `instance_id` is an instance in any file. [`read`] finds all problems of a file in one pass and returns
 //! either all tasks or all [`Problem`]s.
 //!
 //! | key | meaning |
 //! |---|---|
 //! | `id` | unique; letters, digits, `.`, `_`, `-`. Defaults to the file name in Markdown |
-//! | `repo` | the repository's folder, relative to the task file |
+//! | `repo` | the repository: a folder or bundle file, relative to the task file, or a URL to clone |
 //! | `base_commit` | the commit to start from; defaults to `HEAD` |
 //! | `task` | what to do; in Markdown, the text below the front matter |
+//! | `setup` | the command that prepares a worktree before the agent starts |
 //! | `verify` | the command that decides whether it is done |
+//! | `protected` | patterns of files that the agent restores before it verifies |
 //! | `limits` | `max_turns`, `max_tokens`, `max_seconds`, `max_cost` |
+//! | `attempts` | the most tries in one session |
 //! | `model` | overrides the model of the batch |
+//! | `tags` | words to select tasks by |
+//!
+//! `for` makes several tasks of one: see [`template`]. [`schema`] describes a task for editors.
 //!
 //! A SWE-bench instance has `instance_id`, `repo`, `base_commit` and `problem_statement`, and
-//! optionally `verify`, `limits` and `model`. Keys that reveal the solution (`patch`, `test_patch`,
-//! `hints_text`, the lists of tests) are never read.
+//! optionally our own keys from `base_commit` on. Keys that reveal the solution (`patch`, `test_patch`,
+//! `hints_text`, the lists of tests) are never read. A SWE-agent instance has `instance_id`, `problem_statement` and `repo_name`, and optionally
+//! `base_commit` and our own keys.
 
 mod entry;
 mod fields;
+mod schema;
+mod swe_agent;
 mod swe_bench;
+mod template;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,6 +41,8 @@ use std::path::{Path, PathBuf};
 
 use crate::task::{Task, unsafe_id};
 use entry::Entry;
+
+pub use schema::schema;
 
 /// The largest task file, in bytes. The largest SWE-bench collections have a few hundred megabytes.
 const MAX_BYTES: u64 = 1 << 30;
@@ -131,20 +143,34 @@ impl Reader<'_> {
             }
         };
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        let read = if path.extension().is_some_and(|e| e == "md") {
+        let has_extension = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
+        let read = if has_extension("md") {
             entry::markdown(path, text)
+        } else if has_extension("toml") {
+            entry::toml(path, text)
         } else if text.trim_start().starts_with('{') {
             entry::json_lines(path, text)
         } else {
             entry::list(path, text)
         };
-        read.into_iter()
-            .filter_map(|entry| entry.map_err(|problem| self.problems.push(problem)).ok())
-            .collect()
+        let mut entries = Vec::new();
+        for expanded in read.into_iter().map(|entry| entry.and_then(template::expand)) {
+            match expanded {
+                Ok(expanded) => entries.extend(expanded),
+                Err(problem) => self.problems.push(problem),
+            }
+        }
+        entries
     }
 
     fn task(&mut self, entry: &Entry) -> Option<Task> {
-        if entry.field("instance_id").is_some() { self.swe_bench(entry) } else { self.native(entry) }
+        match (entry.field("instance_id"), entry.field("repo")) {
+            (None, _) => self.native(entry),
+            (Some(_), None) if entry.field("image_name").or(entry.field("repo_name")).is_some() => {
+                self.swe_agent(entry)
+            }
+            (Some(_), _) => self.swe_bench(entry),
+        }
     }
 }
 

@@ -20,13 +20,14 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Finds the source of a task without changing anything. Fails if the repository is missing or
-    /// something is in the tree's place. The error is a sentence for people.
-    pub(crate) async fn find(task: &Task, tree: &Path) -> Result<Self, String> {
+    /// Finds the source of a task in its repository, or in the clone of it, without changing
+    /// anything. Fails if the repository is missing or something is in the tree's place. The error is
+    /// a sentence for people.
+    pub(crate) async fn find(task: &Task, repo: &Path, tree: &Path) -> Result<Self, String> {
         if tree.symlink_metadata().is_ok() {
             return Err(format!("{} exists, but this batch did not make it; move it away", tree.display()));
         }
-        let repo = task.repo.clone();
+        let repo = repo.to_owned();
         if !repo.is_dir() {
             return Err(format!("folder {} does not exist", repo.display()));
         }

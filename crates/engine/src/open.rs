@@ -241,6 +241,7 @@ fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Wo
         branches: !thinking,
         // Reasoning does not fit a schema.
         can_constrain: !thinking,
+        slots: Some(SEQUENCES as u16),
         ..Identity::default()
     };
     profile.describe(&mut identity);

@@ -220,6 +220,8 @@ pub struct Identity {
     pub can_constrain: bool,
     /// Whether the model does better when its calls are constrained to the tools' schemas.
     pub constrained: bool,
+    /// How many requests the server answers at a time, where it reports it.
+    pub slots: Option<u16>,
     /// Dollars per million tokens: (prompt, cached prompt, generated), where known.
     pub price: Option<(f64, f64, f64)>,
 }

@@ -1,13 +1,18 @@
 //! `agent batch`: runs many tasks, each in its own worktree and session. The summary goes to
 //! standard output, progress to standard error.
 
+mod check;
+mod jobs;
+mod setup;
+mod shard;
+
 use std::path::{Path, PathBuf};
 
-use batch::{Attempt, BatchOptions, Event, Runner, Task};
+use batch::{Attempt, BatchOptions, Event, Runner, Summary, Task};
 use journal::{Ending, Store};
 use tokio::sync::watch;
 
-use crate::cli::Batch;
+use crate::cli::{Batch, BatchCommand, Retry};
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
@@ -16,34 +21,61 @@ use crate::interrupt::{self, Signals};
 use crate::layers;
 use crate::other_model;
 use crate::profiles;
+use crate::protected;
 use crate::sanitize;
 use crate::session::{self, Order};
 use crate::settings::Settings;
 use crate::waiting::Waits;
 use preview::Style;
 
-/// Retries of a task after a failure of the infrastructure.
-const RETRIES: u32 = 1;
+/// Retries of a task after failures of the infrastructure that may be due to the task.
+const RETRIES: u32 = 3;
 
 /// Runs the batch.
 pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
+    if let Some(BatchCommand::Merge { from, out }) = &command.command {
+        return finish(&batch::merge(from, out).map_err(Failure::refused)?, out);
+    }
+    let file = command.tasks.as_deref().ok_or_else(|| Failure::misuse("no task file given"))?;
     // Report invalid flags and files once, before the first task.
     let settings = context.resolve_in(None, &command.settings.given)?.settings()?;
     other_model::check(&settings)?;
     profiles::load(&context.environment)?;
-    let tasks = batch::tasks::read(&command.tasks, command.repos.as_deref())
+    let tasks = batch::tasks::read(file, command.repos.as_deref())
         .map_err(|problems| Failure::misuse(problems.to_string().trim_end()))?;
-    let out = command.out.clone().unwrap_or_else(|| beside(&command.tasks));
-    let options = BatchOptions {
+    let (plan, all) = (&command.plan, tasks.len());
+    let variable = |name: &str| context.environment.get(name).map(str::to_owned);
+    let shard = plan.shard.as_deref().map(|shard| shard::resolve(shard, variable)).transpose();
+    let shard = shard.map_err(|e| Failure::misuse(format!("--shard: {e}")))?;
+    let tasks = plan.selection(shard).of(tasks);
+    // A shard may be empty: a job array can have more jobs than there are tasks.
+    if tasks.is_empty() && shard.is_none() {
+        let (all, file) = (plural(all as u64, "task"), file.display());
+        return Err(Failure::misuse(format!("none of the {all} of {file} is selected")));
+    }
+    if command.check {
+        return interrupt::block_on(check::run(&tasks));
+    }
+    let out = command.out.clone().unwrap_or_else(|| beside(file));
+    let out = shard.map_or(out.clone(), |shard| out.join(shard.to_string()));
+    let mut options = BatchOptions {
         out: out.clone(),
-        jobs: usize::from(command.jobs),
+        jobs: 1,
         retries: RETRIES,
-        model_name: settings.model.unwrap_or_else(|| "agent".into()),
+        wait: plan.wait,
+        limits: plan.limits(),
+        fail_fast: plan.fail_fast,
+        retry_failed: plan.retry == Some(Retry::Failed),
+        model_name: settings.model.clone().unwrap_or_else(|| "agent".into()),
     };
     let flags = command.settings.given.clone();
     let worker = Worker { context: context.clone(), flags, store: context.store()? };
     interrupt::block_on(async {
         let signals = Signals::take()?;
+        options.jobs = tokio::select! {
+            jobs = Box::pin(jobs::count(command.jobs, &settings)) => jobs,
+            () = signals.wait() => return Ok(Exit::Run(Ending::Interrupted)),
+        };
         let summary = tokio::select! {
             summary = batch::run(&tasks, &options, &worker, signals.asked(), show) => summary.map_err(Failure::refused)?,
             () = signals.insisted() => {
@@ -51,10 +83,14 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
                 return Ok(Exit::Run(Ending::Interrupted));
             }
         };
-        console::print(&*sanitize::text(&summary.to_text()))?;
-        console::say(format_args!("results are in {}", out.display()));
-        Ok(Exit::Code(summary.exit_code()))
+        finish(&summary, &out)
     })
+}
+
+fn finish(summary: &Summary, out: &Path) -> Result<Exit> {
+    console::print(&*sanitize::text(&summary.to_text()))?;
+    console::say(format_args!("results are in {}", out.display()));
+    Ok(Exit::Code(summary.exit_code()))
 }
 
 /// The default folder for results: for `tasks.jsonl`, this is `tasks.results`.
@@ -97,6 +133,7 @@ impl Worker {
         settings.max_cost = limits.max_cost.or(settings.max_cost);
         settings.verify = task.verify.clone().or(settings.verify);
         settings.model = task.model.clone().or(settings.model);
+        settings.attempts = task.attempts.unwrap_or(settings.attempts);
         Ok(settings)
     }
 
@@ -109,9 +146,19 @@ impl Worker {
             Ok(journal) => journal,
             Err(error) => return failed(error.into()),
         };
+        if let Some(command) = &task.setup
+            && let Err(failure) = setup::run(command, &settings, worktree, &journal, interrupt.clone()).await
+        {
+            return failed(failure);
+        }
+        let mut text = task.text.clone();
+        if !task.protected.is_empty() {
+            text += &protected::note(&task.protected);
+        }
         let order = Order {
-            task: task.text.clone(),
+            task: text,
             message: None,
+            protected: task.protected.clone(),
             settings,
             root: worktree.to_owned(),
             directory: worktree.to_owned(),
@@ -141,6 +188,11 @@ fn show(event: Event<'_>) {
         Event::Plan { tasks, done: 0 } => plural(tasks as u64, "task"),
         Event::Plan { tasks, done } => format!("{}, {done} already done", plural(tasks as u64, "task")),
         Event::Changed { id } => format!("{id}: changed since its result; running it again"),
+        Event::Failed { id } => format!("{id}: not verified so far; running it again"),
+        Event::Waiting { wait } => format!(
+            "the last attempts failed because of the model, its server or this machine; next attempt in {} s",
+            wait.as_secs()
+        ),
         Event::CutOff { id, attempt } => format!("{id}: attempt {attempt} was interrupted; running it again"),
         Event::Started { id, attempt: 1 } => paint.paint(Style::Call, format_args!("→ {id}")),
         Event::Started { id, attempt } => {
@@ -182,11 +234,9 @@ mod tests {
             id: "a".into(),
             repo: folder.path().into(),
             named_repo: ".".into(),
-            base_commit: None,
             text: "do a".into(),
-            verify: None,
             limits: TaskLimits { max_turns: Some(3), max_cost: Some(0.1), ..TaskLimits::default() },
-            model: None,
+            ..Task::default()
         };
         let settings = worker.settings(&task, folder.path()).ok().unwrap();
         assert_eq!((settings.max_turns, settings.max_tokens), (3, Some(9)));

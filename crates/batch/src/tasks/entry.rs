@@ -11,7 +11,7 @@ use serde_saphyr::Spanned;
 use super::Problem;
 
 /// One object of a task file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) file: PathBuf,
     /// Counted from 1.
@@ -21,7 +21,7 @@ pub(super) struct Entry {
     pub(super) body: Option<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Field {
     pub(super) key: String,
     pub(super) line: usize,
@@ -73,6 +73,36 @@ pub(super) fn list(file: &Path, text: &str) -> Read {
             })
             .collect(),
     }
+}
+
+/// Parses the tables `[[tasks]]` of a TOML file.
+pub(super) fn toml(file: &Path, text: &str) -> Read {
+    type Table = toml::Spanned<Pairs<toml::Spanned<Value>>>;
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        #[serde(default)]
+        tasks: Vec<Table>,
+    }
+    let line = |at: usize| text.get(..at).unwrap_or(text).matches('\n').count() + 1;
+    let parsed: File = match toml::from_str(text) {
+        Ok(parsed) => parsed,
+        Err(e) => {
+            let line = e.span().map_or(0, |span| line(span.start));
+            let message = format!("is not a list of [[tasks]] in TOML: {}", e.message());
+            return vec![Err(Problem { file: file.into(), line, message })];
+        }
+    };
+    let field = |(key, value): (String, toml::Spanned<Value>)| {
+        let line = line(value.span().start);
+        Field { key, line, value: value.into_inner() }
+    };
+    let entry = |table: Table| {
+        let line = line(table.span().start);
+        let fields = table.into_inner().0.into_iter().map(field).collect();
+        Ok(Entry { file: file.into(), line, fields, body: None })
+    };
+    parsed.tasks.into_iter().map(entry).collect()
 }
 
 /// One task: YAML between two lines of `---`, then text.

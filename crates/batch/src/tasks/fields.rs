@@ -1,15 +1,30 @@
 //! The keys of a task in our own formats.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::Reader;
 use super::entry::Entry;
+use crate::clones::is_url;
 use crate::task::{Task, TaskLimits};
 
-const KEYS: &[&str] = &["id", "repo", "base_commit", "task", "verify", "limits", "model"];
-const LIMITS: &[&str] = &["max_turns", "max_tokens", "max_seconds", "max_cost"];
+pub(super) const KEYS: &[&str] = &[
+    "id",
+    "repo",
+    "base_commit",
+    "task",
+    "setup",
+    "verify",
+    "protected",
+    "limits",
+    "attempts",
+    "model",
+    "tags",
+];
+/// The most tries in one session, as for the flag `--attempts`.
+const MAX_ATTEMPTS: u32 = 20;
+pub(super) const LIMITS: &[&str] = &["max_turns", "max_tokens", "max_seconds", "max_cost"];
 
 impl Reader<'_> {
     pub(super) fn native(&mut self, entry: &Entry) -> Option<Task> {
@@ -29,15 +44,59 @@ impl Reader<'_> {
             }
             Some(body) => Some(body.clone()),
         };
-        let base_commit = self.commit(entry);
-        let (verify, model) = (self.string(entry, "verify"), self.string(entry, "model"));
-        let limits = self.limits(entry);
+        let task = self.optional(entry);
         if self.problems.len() > before {
             return None; // all problems of the task have been reported
         }
         let named_repo = repo?;
-        let repo = entry.file.parent().unwrap_or(Path::new("/")).join(&named_repo);
-        Some(Task { id: id?, repo, named_repo, base_commit, text: text?, verify, limits, model })
+        let repo = if is_url(&named_repo) {
+            PathBuf::from(&named_repo)
+        } else {
+            entry.file.parent().unwrap_or(Path::new("/")).join(&named_repo)
+        };
+        Some(Task { id: id?, repo, named_repo, text: text?, ..task })
+    }
+
+    /// A task with the keys that are optional in every format.
+    pub(super) fn optional(&mut self, entry: &Entry) -> Task {
+        Task {
+            base_commit: self.commit(entry),
+            setup: self.string(entry, "setup"),
+            verify: self.string(entry, "verify"),
+            protected: self.patterns(entry, "protected"),
+            limits: self.limits(entry),
+            attempts: self.attempts(entry),
+            model: self.string(entry, "model"),
+            tags: self.strings(entry, "tags"),
+            ..Task::default()
+        }
+    }
+
+    fn patterns(&mut self, entry: &Entry, key: &str) -> Vec<String> {
+        let patterns = self.strings(entry, key);
+        let line = entry.field(key).map_or(entry.line, |field| field.line);
+        for pattern in &patterns {
+            if let Err(e) = globset::Glob::new(pattern) {
+                self.problem(
+                    &entry.file,
+                    line,
+                    format!("{key}: {pattern:?} is not a valid pattern: {}", e.kind()),
+                );
+            }
+        }
+        patterns
+    }
+
+    fn attempts(&mut self, entry: &Entry) -> Option<u32> {
+        let field = entry.field("attempts")?;
+        let count = field.value.as_u64().and_then(|count| u32::try_from(count).ok());
+        let valid = count.filter(|count| (1..=MAX_ATTEMPTS).contains(count));
+        if valid.is_none() {
+            let message =
+                format!("\"attempts\" must be a whole number from 1 to {MAX_ATTEMPTS}, not {}", field.value);
+            self.problem(&entry.file, field.line, message);
+        }
+        valid
     }
 
     fn unknown_keys(&mut self, entry: &Entry) {
@@ -72,6 +131,18 @@ impl Reader<'_> {
         };
         self.problem(&entry.file, field.line, message);
         None
+    }
+
+    /// The value of a key that must be a list of non-blank strings.
+    pub(super) fn strings(&mut self, entry: &Entry, key: &str) -> Vec<String> {
+        let Some(field) = entry.field(key) else { return Vec::new() };
+        let text = |value: &Value| value.as_str().filter(|text| !text.trim().is_empty()).map(str::to_owned);
+        let texts: Option<Vec<String>> =
+            field.value.as_array().and_then(|values| values.iter().map(text).collect());
+        texts.unwrap_or_else(|| {
+            self.problem(&entry.file, field.line, format!("{key:?} must be a list of strings"));
+            Vec::new()
+        })
     }
 
     /// The base commit: a revision that git cannot mistake for an option.
@@ -126,7 +197,9 @@ fn unknown(key: &str, known: &[&str]) -> String {
 /// Returns the known key closest to a misspelled one, at most this many edits away.
 pub(super) fn nearest<'k>(key: &str, known: &[&'k str], edits: usize) -> Option<&'k str> {
     let near = known.iter().map(|name| (strsim::osa_distance(key, name), *name));
-    near.filter(|(distance, _)| *distance <= edits).min().map(|(_, name)| name)
+    near.filter(|(distance, _)| *distance <= edits)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -9,7 +9,8 @@ use crate::task::Task;
 
 /// Our own keys that an instance may have. A key one edit away from these is a misspelling; other
 /// unknown keys are metadata.
-const ADDED: &[&str] = &["verify", "limits", "model"];
+const ADDED: &[&str] =
+    &["base_commit", "setup", "verify", "protected", "limits", "attempts", "model", "tags"];
 
 /// A repository without a clone.
 pub(super) struct Missing {
@@ -21,6 +22,26 @@ pub(super) struct Missing {
 impl Reader<'_> {
     pub(super) fn swe_bench(&mut self, entry: &Entry) -> Option<Task> {
         let before = self.problems.len();
+        self.misspelled_keys(entry);
+        let mut required = |key: &str| {
+            if entry.field(key).is_none() {
+                self.problem(&entry.file, entry.line, format!("a SWE-bench instance must have {key:?}"));
+            }
+            self.string(entry, key)
+        };
+        let (id, repo) = (required("instance_id"), required("repo"));
+        let (commit, text) = (required("base_commit"), required("problem_statement"));
+        // A missing or invalid commit has been reported.
+        let task = commit.map(|_| self.optional(entry));
+        let clone = repo.as_deref().map(|repo| self.clone_of(entry, repo));
+        if self.problems.len() > before {
+            return None;
+        }
+        Some(Task { id: id?, repo: clone??, named_repo: repo?, text: text?, ..task? })
+    }
+
+    /// Reports keys that are nearly one of our own. Other keys of an instance are metadata.
+    pub(super) fn misspelled_keys(&mut self, entry: &Entry) {
         for field in &entry.fields {
             let misspelled = nearest(&field.key, ADDED, 1).filter(|near| *near != field.key);
             if let Some(near) = misspelled {
@@ -31,31 +52,6 @@ impl Reader<'_> {
                 );
             }
         }
-        let mut required = |key: &str| {
-            if entry.field(key).is_none() {
-                self.problem(&entry.file, entry.line, format!("a SWE-bench instance must have {key:?}"));
-            }
-            self.string(entry, key)
-        };
-        let (id, repo) = (required("instance_id"), required("repo"));
-        let (commit, text) = (required("base_commit"), required("problem_statement"));
-        let base_commit = commit.and_then(|_| self.commit(entry));
-        let (verify, model) = (self.string(entry, "verify"), self.string(entry, "model"));
-        let limits = self.limits(entry);
-        let clone = repo.as_deref().map(|repo| self.clone_of(entry, repo));
-        if self.problems.len() > before {
-            return None;
-        }
-        Some(Task {
-            id: id?,
-            repo: clone??,
-            named_repo: repo?,
-            base_commit,
-            text: text?,
-            verify,
-            limits,
-            model,
-        })
     }
 
     fn clone_of(&mut self, entry: &Entry, repo: &str) -> Option<PathBuf> {

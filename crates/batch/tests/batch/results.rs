@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::{Place, Script, run_with};
-use batch::{BatchOptions, Task};
+use batch::{BatchOptions, Selection, Task};
 use journal::{Budget, Ending};
 use serde_json::{Value, json};
 
@@ -115,4 +115,66 @@ async fn the_scheduler_rejects_an_id_that_leads_out_of_the_folder() {
     let error = run_with(&place.tasks(&["../../up"]), &place.options(), &runner).await.unwrap_err();
     assert!(error.to_string().contains("../../up"), "{error}");
     assert!(!place.out().exists());
+}
+
+#[tokio::test]
+async fn merged_shards_are_one_batch() {
+    let place = Place::new();
+    let (all, runner) = (place.tasks(&["verified", "slow", "unverified"]), Script::ending(by_id));
+    let whole = place.run(&all, &runner).await;
+    let mut folders = Vec::new();
+    for part in ["1/2", "2/2"] {
+        let selection = Selection { shard: Some(part.parse().unwrap()), ..Selection::default() };
+        let out = place.path(&part.replace('/', "-"));
+        let options = BatchOptions { out: out.clone(), ..place.options() };
+        run_with(&selection.of(all.clone()), &options, &runner).await.unwrap();
+        folders.push(out);
+    }
+    let out = place.path("merged");
+    let merged = batch::merge(&folders, &out).unwrap();
+    assert_eq!((merged.tasks, merged.attempts, merged.tokens), (3, whole.attempts, whole.tokens));
+    assert_eq!((merged.exit_code(), merged.cost), (1, whole.cost));
+    let ids = |text: &str| -> Vec<String> {
+        text.lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    assert_eq!(ids(&read("results.jsonl")), ["verified", "unverified", "slow"]);
+    assert_eq!(ids(&read("attempts.jsonl")), ["verified", "unverified", "slow"]);
+    assert_eq!(read("predictions.jsonl").lines().count(), 3);
+    let written: Value = serde_json::from_str(&read("summary.json")).unwrap();
+    assert_eq!(written["rows"].as_array().unwrap().len(), 3);
+
+    // The merged folder is one of a batch: nothing is left to do in it.
+    runner.take();
+    run_with(&all, &BatchOptions { out: out.clone(), ..place.options() }, &runner).await.unwrap();
+    assert_eq!(runner.take(), [""; 0]);
+}
+
+#[tokio::test]
+async fn results_that_do_not_fit_together_are_not_merged() {
+    let place = Place::new();
+    place.run(&place.tasks(&["verified"]), &Script::ending(by_id)).await;
+    let said = |from: &[std::path::PathBuf], out: &str| {
+        batch::merge(from, &place.path(out)).unwrap_err().to_string()
+    };
+    assert!(said(&[place.out(), place.out()], "merged").contains("the task verified is in both"));
+    assert!(said(&[place.path("repo")], "merged").contains("has not ended"));
+    assert!(!place.path("merged").exists());
+    assert!(said(&[place.out()], "out").contains("has results already"));
+}
+
+#[tokio::test]
+async fn a_check_finds_missing_repositories_and_commits_without_changing_anything() {
+    let place = Place::new();
+    let mut tasks = place.tasks(&["good", "gone", "old"]);
+    tasks[1].repo = place.path("nowhere");
+    tasks[2].base_commit = Some("deadbeef".into());
+    let before = place.state();
+    let problems = batch::check(&tasks).await;
+    assert_eq!(problems.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ["gone", "old"]);
+    assert!(problems[0].1.contains("nowhere") && problems[1].1.contains("deadbeef"), "{problems:?}");
+    assert!(!place.out().exists());
+    assert_eq!(place.state(), before);
 }

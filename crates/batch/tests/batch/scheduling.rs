@@ -39,7 +39,7 @@ async fn a_new_task_in_the_file_is_the_only_one_run() {
     assert_eq!(runner.take(), ["c"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn infrastructure_failures_are_retried_up_to_the_limit_and_then_by_the_next_invocation() {
     let place = Place::new();
     let tasks = place.tasks(&["a", "b"]);
@@ -67,7 +67,7 @@ async fn infrastructure_failures_are_retried_up_to_the_limit_and_then_by_the_nex
     assert_eq!(a, [1, 2, 3, 4]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_missing_repository_fails_its_task_once_and_the_others_continue() {
     let place = Place::new();
     let mut tasks = place.tasks(&["gone", "here"]);

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use batch::{Attempt, BatchOptions, Error, Event, Finished, Runner, Summary, Task, TaskLimits};
+use batch::{Attempt, BatchLimits, BatchOptions, Error, Event, Finished, Runner, Summary, Task};
 use futures_util::future::LocalBoxFuture;
 use journal::{Diff, Ending, Report, Totals};
 use tempfile::TempDir;
@@ -94,11 +95,8 @@ impl Place {
             id: id.into(),
             repo: self.path("repo"),
             named_repo: "repo".into(),
-            base_commit: None,
             text: format!("do {id}"),
-            verify: None,
-            limits: TaskLimits::default(),
-            model: None,
+            ..Task::default()
         }
     }
 
@@ -107,7 +105,16 @@ impl Place {
     }
 
     pub(crate) fn options(&self) -> BatchOptions {
-        BatchOptions { out: self.out(), jobs: 1, retries: 0, model_name: "test-model".into() }
+        BatchOptions {
+            out: self.out(),
+            jobs: 1,
+            retries: 0,
+            wait: Duration::from_secs(600),
+            limits: BatchLimits::default(),
+            fail_fast: false,
+            retry_failed: false,
+            model_name: "test-model".into(),
+        }
     }
 
     pub(crate) async fn run(&self, tasks: &[Task], runner: &Script) -> Summary {
@@ -167,6 +174,8 @@ pub(crate) fn telling(event: &Event<'_>) -> String {
     match event {
         Event::Plan { tasks, done } => format!("plan {tasks}, {done} done"),
         Event::Changed { id } => format!("changed {id}"),
+        Event::Failed { id } => format!("failed {id}"),
+        Event::Waiting { wait } => format!("waiting {} s", wait.as_secs()),
         Event::CutOff { id, attempt } => format!("cut off {id} {attempt}"),
         Event::Started { id, attempt } => format!("started {id} {attempt}"),
         Event::Note { id, message } => format!("note {id}: {message}"),

@@ -41,7 +41,7 @@ fn json_lines_support_every_key_of_a_task() {
 fn every_format_yields_the_same_tasks() {
     let read = |name| without_place(tasks::read(&fixture(name), None).unwrap());
     let lines = read("tasks.jsonl");
-    for other in ["tasks.yaml", "tasks.json", "markdown"] {
+    for other in ["tasks.yaml", "tasks.json", "tasks.toml", "markdown"] {
         assert_eq!(read(other), lines, "{other}");
     }
 }
@@ -126,8 +126,92 @@ fn the_digest_covers_every_change_but_not_a_moved_folder() {
         Task { verify: None, ..task.clone() },
         Task { limits: TaskLimits::default(), ..task.clone() },
         Task { model: Some("x".into()), ..task.clone() },
+        Task { attempts: Some(2), ..task.clone() },
+        Task { setup: Some("x".into()), ..task.clone() },
+        Task { protected: vec!["x".into()], ..task.clone() },
     ];
     for other in changed {
         assert_ne!(other.digest(), digest, "{other:?}");
     }
+    let tagged = Task { tags: vec!["x".into()], ..task.clone() };
+    assert_eq!(tagged.digest(), digest, "a tag does not change the task");
+}
+
+#[test]
+fn tasks_have_setup_protected_files_attempts_and_tags_and_repositories_may_be_urls() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tasks.yaml");
+    let text = "- id: a\n  repo: git@example.org:shop/shop.git\n  task: do it\n  setup: make deps\n  \
+                protected: [\"tests/**\"]\n  attempts: 3\n  tags: [web, slow]\n- {id: b, repo: shop.bundle, task: do it}\n";
+    fs::write(&path, text).unwrap();
+    let tasks = tasks::read(&path, None).unwrap();
+    let a = &tasks[0];
+    assert_eq!(a.repo, Path::new("git@example.org:shop/shop.git"));
+    assert_eq!((a.setup.as_deref(), a.attempts), (Some("make deps"), Some(3)));
+    assert_eq!(
+        (&a.protected[..], &a.tags[..]),
+        (&["tests/**".to_owned()][..], &["web".to_owned(), "slow".to_owned()][..])
+    );
+    assert_eq!(tasks[1].repo, folder.path().join("shop.bundle"));
+}
+
+#[test]
+fn a_template_repeats_its_task_for_each_item_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        let tasks = tasks::read(&path, None).unwrap();
+        let told = |task: &Task| format!("{} {} {} {:?}", task.id, task.named_repo, task.text, task.tags);
+        tasks.iter().map(told).collect::<Vec<_>>()
+    };
+    let expected = [r#"up-shop ../shop Update to 2. ["shop"]"#, r#"up-blog ../blog Update to 3. ["blog"]"#];
+    let yaml = "- id: up-{{name}}\n  repo: ../{{name}}\n  task: Update to {{version}}.\n  tags: [\"{{name}}\"]\n  \
+                for:\n    - {name: shop, version: 2}\n    - {name: blog, version: 3}\n";
+    assert_eq!(read("t.yaml", yaml), expected);
+    let json = r#"{"id": "up-{{name}}", "repo": "../{{name}}", "task": "Update to {{version}}.", "tags": ["{{name}}"], "for": [{"name": "shop", "version": 2}, {"name": "blog", "version": 3}]}"#;
+    assert_eq!(read("t.jsonl", json), expected);
+    let toml = "[[tasks]]\nid = \"up-{{name}}\"\nrepo = \"../{{name}}\"\ntask = \"Update to {{version}}.\"\ntags = [\"{{name}}\"]\n\
+                for = [{ name = \"shop\", version = 2 }, { name = \"blog\", version = 3 }]\n";
+    assert_eq!(read("t.toml", toml), expected);
+    let markdown = "---\nid: up-{{name}}\nrepo: ../{{name}}\ntags: [\"{{name}}\"]\n\
+                    for: [{name: shop, version: 2}, {name: blog, version: 3}]\n---\nUpdate to {{version}}.\n";
+    assert_eq!(read("t.md", markdown), expected);
+}
+
+#[test]
+fn instances_of_swe_agent_name_a_url_a_path_or_a_clone() {
+    let folder = tempfile::tempdir().unwrap();
+    let repos = tempfile::tempdir().unwrap();
+    fs::create_dir(repos.path().join("testbed")).unwrap();
+    let path = folder.path().join("instances.yaml");
+    let instance = |id: &str, repo: &str| {
+        format!(
+            "- instance_id: {id}\n  image_name: python:3.11\n  repo_name: {repo}\n  problem_statement: Fix it.\n  extra_fields: {{x: 1}}\n"
+        )
+    };
+    let text =
+        [instance("a", "https://github.com/acme/bank"), instance("b", "src/shop"), instance("c", "testbed")];
+    fs::write(&path, text.concat() + "  base_commit: HEAD~1\n").unwrap();
+    let tasks = tasks::read(&path, Some(repos.path())).unwrap();
+    let repositories: Vec<_> = tasks.iter().map(|task| task.repo.clone()).collect();
+    let expected =
+        ["https://github.com/acme/bank".into(), folder.path().join("src/shop"), repos.path().join("testbed")];
+    assert_eq!(repositories, expected);
+    assert_eq!((tasks[0].text.as_str(), &tasks[0].base_commit), ("Fix it.", &None));
+    assert_eq!(tasks[2].base_commit.as_deref(), Some("HEAD~1"));
+}
+
+#[test]
+fn the_examples_for_job_schedulers_have_a_valid_syntax() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples");
+    for name in ["slurm.sh", "hyperqueue.sh"] {
+        let status = std::process::Command::new("bash").arg("-n").arg(folder.join(name)).status().unwrap();
+        assert!(status.success(), "{name}");
+    }
+    let job = fs::read_to_string(folder.join("kubernetes-job.yaml")).unwrap();
+    let job: serde_json::Value = serde_saphyr::from_str(&job).unwrap();
+    assert_eq!(job["spec"]["completionMode"], "Indexed");
+    let command = job["spec"]["template"]["spec"]["containers"][0]["args"][0].as_str().unwrap();
+    assert!(command.contains(&format!("--shard auto/{}", job["spec"]["completions"])), "{command}");
 }

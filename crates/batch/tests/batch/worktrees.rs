@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::rc::Rc;
 
 use crate::support::{Place, Script, attempt, git, run_with};
-use batch::BatchOptions;
+use batch::{BatchOptions, Task};
 use journal::Ending;
 
 /// A runner that calls a closure with each worktree.
@@ -166,4 +166,53 @@ async fn a_worktree_is_removed_even_if_its_link_to_the_repository_is_broken() {
     place.run(&place.tasks(&["a"]), &runner).await;
     assert_eq!(place.worktrees(), [""; 0]);
     assert_eq!(place.state(), before);
+}
+
+#[tokio::test]
+async fn a_url_is_cloned_once_into_the_folder_of_the_batch_and_worktrees_share_it() {
+    let place = Place::new();
+    let before = place.state();
+    let url = format!("file://{}", place.path("repo").display());
+    let mut tasks = place.tasks(&["a", "b", "c"]);
+    tasks.iter_mut().for_each(|task| task.repo = url.clone().into());
+    let runner = looking(|worktree| {
+        assert_eq!(fs::read_to_string(worktree.join("file")).unwrap(), "first\n");
+        let shared = git(worktree, &["rev-parse", "--path-format=absolute", "--git-common-dir"]);
+        assert!(shared.contains("/out/repositories/"), "{shared}");
+    });
+    let options = BatchOptions { jobs: 3, ..place.options() };
+    let (summary, told) = run_with(&tasks, &options, &runner).await.unwrap();
+    assert_eq!(summary.exit_code(), 0, "{}", summary.to_text());
+    assert_eq!(told.iter().filter(|t| t.contains("cloning file://")).count(), 1, "{told:?}");
+    assert_eq!(fs::read_dir(place.out().join("repositories")).unwrap().count(), 1);
+    assert_eq!((place.worktrees(), place.state()), (vec![], before));
+    tasks.push(Task { id: "d".into(), ..tasks[0].clone() });
+    fs::rename(place.path("repo"), place.path("moved")).unwrap();
+    assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0, "the clone is used again");
+}
+
+#[tokio::test]
+async fn a_bundle_is_cloned() {
+    let place = Place::new();
+    git(&place.path("repo"), &["bundle", "create", "-q", "../repo.bundle", "--all"]);
+    let mut tasks = place.tasks(&["a"]);
+    tasks[0].repo = place.path("repo.bundle");
+    let runner = looking(|worktree| assert!(worktree.join("sub/inner").is_file()));
+    let summary = place.run(&tasks, &runner).await;
+    assert_eq!(summary.exit_code(), 0, "{}", summary.to_text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_clone_is_retried_and_leaves_nothing() {
+    let place = Place::new();
+    let mut tasks = place.tasks(&["a"]);
+    tasks[0].repo = format!("file://{}", place.path("nowhere").display()).into();
+    let runner = Script::ending(|_| Ending::Verified);
+    let options = BatchOptions { retries: 1, ..place.options() };
+    let (summary, _) = run_with(&tasks, &options, &runner).await.unwrap();
+    assert_eq!((summary.exit_code(), place.results().len()), (5, 2));
+    assert!(place.results()[0].message.contains("cannot clone file://"), "{:?}", place.results());
+    assert_eq!(fs::read_dir(place.out().join("repositories")).unwrap().count(), 0);
+    place.repository("nowhere");
+    assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0);
 }

@@ -93,6 +93,8 @@ pub(super) struct Server {
     pub(super) thinks: bool,
     /// Whether it reports its chat template.
     pub(super) templated: bool,
+    /// How many requests it answers at a time (llama-server).
+    pub(super) slots: Option<u16>,
     /// The file of its model (llama-server).
     pub(super) file: Option<String>,
     /// The error, if the server refused to list its models. A key may be valid for chat only, and a

@@ -165,6 +165,7 @@ impl OpenAi {
             repeats_thinking: kind == Kind::DeepSeek,
             branches: kind == Kind::LlamaServer && !thinks,
             can_constrain: kind.constrains() && !thinks,
+            slots: server.slots.filter(|slots| *slots > 0),
             price: if kind == Kind::DeepSeek { price(&model) } else { None },
             model: model.clone(),
             ..Identity::default()

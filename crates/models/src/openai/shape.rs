@@ -67,6 +67,7 @@ pub(super) fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value
         server.kind = Kind::LlamaServer;
         server.version = props["build_info"].as_str().map(str::to_owned);
         (server.window, server.file) = read_props(props);
+        server.slots = props["total_slots"].as_u64().and_then(|slots| slots.try_into().ok());
         server.templated = props["chat_template"].as_str().is_some_and(|template| !template.is_empty());
         server.thinks =
             props["chat_template"].as_str().is_some_and(|template| template.contains("enable_thinking"));

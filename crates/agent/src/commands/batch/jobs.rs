@@ -1,0 +1,58 @@
+//! `--jobs auto`: as many tasks at a time as the server answers requests.
+
+use models::{Identity, Notices};
+
+use crate::cli::Jobs;
+use crate::console;
+use crate::figures::plural;
+use crate::model;
+use crate::sanitize;
+use crate::settings::Settings;
+
+/// For a server on the network that does not report a number. Hosted APIs answer more requests at a
+/// time; limits of new accounts are often low.
+const REMOTE: u16 = 4;
+
+/// Returns how many tasks run at a time. With `auto`, asks the server, and says what was decided.
+pub(super) async fn count(jobs: Jobs, settings: &Settings) -> usize {
+    if let Jobs::Number(jobs) = jobs {
+        return jobs.into();
+    }
+    // Neither downloads a model nor asks the user.
+    let settings = Settings { pull: false, ..settings.clone() };
+    let (jobs, why) = match model::open(&settings, false, Notices::default()).await {
+        Ok(chosen) => decide(&chosen.model.identity()),
+        Err(failure) => (1, format!("the server could not be asked: {:#}", failure.error)),
+    };
+    console::say(format_args!(
+        "running {} at a time: {}",
+        plural(jobs.into(), "task"),
+        sanitize::short(&why, 200)
+    ));
+    jobs.into()
+}
+
+/// The number of tasks for a server, and the reason.
+fn decide(server: &Identity) -> (u16, String) {
+    let name = &server.server;
+    match server.slots {
+        Some(slots) => (slots.min(Jobs::MAX), format!("{name} answers as many requests at a time")),
+        None if server.local => (1, format!("{name} does not report how many requests it answers at a time")),
+        None => (REMOTE, format!("the default for hosted models; {name} does not report a number")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_slots_count_and_otherwise_where_it_is() {
+        let server = |slots, local| decide(&Identity { slots, local, ..Identity::default() }).0;
+        assert_eq!(server(Some(6), true), 6);
+        assert_eq!(server(Some(6), false), 6);
+        assert_eq!(server(Some(9999), true), 256);
+        assert_eq!(server(None, true), 1);
+        assert_eq!(server(None, false), 4);
+    }
+}

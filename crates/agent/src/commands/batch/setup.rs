@@ -1,0 +1,58 @@
+//! The command that prepares the worktree of a task.
+
+use std::path::Path;
+use std::time::Duration;
+
+use journal::{Ending, Journal};
+use sandbox::{Command, OutputLimits, Status};
+use tokio::sync::watch;
+
+use crate::confinement;
+use crate::exit::{Failure, Result};
+use crate::leftovers::SANDBOX;
+use crate::settings::Settings;
+
+/// The most bytes of output to keep. Only its last line is shown.
+const KEPT: usize = 4096;
+
+/// Runs the command in the sandbox, as the commands of the run that follows. Its log goes to the
+/// folder of the session.
+///
+/// # Errors
+/// If it cannot run or fails, which is a failure of the infrastructure, or if it is interrupted.
+pub(super) async fn run(
+    line: &str,
+    settings: &Settings,
+    worktree: &Path,
+    journal: &Journal,
+    mut interrupt: watch::Receiver<bool>,
+) -> Result<()> {
+    let folder = journal.folder();
+    let variables = std::env::vars_os().collect();
+    let sandbox = confinement::sandbox(settings, worktree, Some(folder.join(SANDBOX)), variables)?;
+    let log = folder.join("logs/setup.log");
+    let command = Command {
+        timeout: Duration::from_secs(settings.max_seconds),
+        output: OutputLimits::bytes(KEPT),
+        log: Some(log.clone()),
+        ..Command::shell(line)
+    };
+    let finished = tokio::select! {
+        finished = Box::pin(sandbox.run(command)) => finished.map_err(Failure::refused)?,
+        _ = interrupt.wait_for(|stop| *stop) => return Err(Failure {
+            ending: Ending::Interrupted,
+            error: anyhow::anyhow!("stopped by a signal during the setup command"),
+            hints: Vec::new(),
+        }),
+    };
+    let how = match finished.status {
+        status if status.success() => return Ok(()),
+        Status::Exited(code) => format!("exit code {code}"),
+        Status::Signaled(signal) => format!("signal {signal}"),
+        Status::TimedOut => "it ran too long".to_owned(),
+        Status::LimitReached | Status::OutOfMemory | Status::TooManyProcesses => {
+            "it reached a limit".to_owned()
+        }
+    };
+    Err(Failure::misuse(format!("setup failed: `{line}`: {how}; see {}", log.display())))
+}

@@ -1,0 +1,25 @@
+//! What can be said about tasks before anything runs.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::clones;
+use crate::task::Task;
+use crate::worktree::Source;
+
+/// Returns the ids of tasks whose repository or commit does not exist, each with a sentence for
+/// people. Changes nothing. Repositories that would have to be cloned are not checked.
+pub async fn check(tasks: &[Task]) -> Vec<(&str, String)> {
+    let mut known: HashMap<(&Path, Option<&str>), Option<String>> = HashMap::new();
+    let mut problems = Vec::new();
+    for task in tasks.iter().filter(|task| !clones::is_remote(&task.repo)) {
+        let source = (task.repo.as_path(), task.base_commit.as_deref());
+        if !known.contains_key(&source) {
+            known.insert(source, Source::find(task, &task.repo, Path::new("")).await.err());
+        }
+        if let Some(Some(problem)) = known.get(&source) {
+            problems.push((task.id.as_str(), problem.clone()));
+        }
+    }
+    problems
+}

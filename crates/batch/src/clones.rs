@@ -1,0 +1,77 @@
+//! Clones of repositories that a task names by URL or as a bundle file: bare, one for each, in the
+//! folder of the batch. Worktrees share their objects.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::git::git_with_network;
+
+/// Whether a repository has to be cloned: it is a URL, or a bundle file instead of a folder.
+pub(crate) fn is_remote(repo: &Path) -> bool {
+    is_url(&repo.to_string_lossy()) || repo.is_file()
+}
+
+/// Whether a text has the form of a URL, or of git's `user@host:path`.
+pub(crate) fn is_url(text: &str) -> bool {
+    let word = |text: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c))
+    };
+    match (text.split_once("://"), text.split_once('@')) {
+        (Some((scheme, rest)), _) => word(scheme) && !rest.is_empty(),
+        (None, Some((user, rest))) => word(user) && rest.split_once(':').is_some_and(|(host, _)| word(host)),
+        (None, None) => false,
+    }
+}
+
+/// The folder of the clone of a repository.
+pub(crate) fn folder(repo: &Path, out: &Path) -> PathBuf {
+    let digest = Sha256::digest(repo.as_os_str().as_encoded_bytes());
+    let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    out.join("repositories").join(name)
+}
+
+/// Clones a repository to a folder, unless an earlier call did. A killed clone leaves a folder with
+/// another name, which the next call removes. The error is a sentence for people.
+pub(crate) async fn ensure(repo: &Path, folder: &Path) -> Result<(), String> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let failed = |e: io::Error| format!("cannot clone {}: {e}", repo.display());
+    let partial = folder.with_extension("partial");
+    match fs::remove_dir_all(&partial) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    let parent = folder.parent().unwrap_or(folder);
+    fs::create_dir_all(parent).map_err(failed)?;
+    let args = [
+        "clone".as_ref(),
+        "--quiet".as_ref(),
+        "--bare".as_ref(),
+        "--".as_ref(),
+        repo.as_os_str(),
+        partial.as_os_str(),
+    ];
+    git_with_network(parent, &args).await.map_err(failed)?;
+    fs::rename(&partial, folder).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_told_from_paths() {
+        for url in
+            ["https://example.org/a.git", "file:///srv/a", "ssh://git@host/a", "git@example.org:a/b.git"]
+        {
+            assert!(is_url(url), "{url}");
+        }
+        for path in ["../shop", "/srv/git@home:x/a", "a b://c", "mail@host", "repo", "://x"] {
+            assert!(!is_url(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Which tasks are due, given the records of earlier invocations. Pure.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use journal::Ending;
+use tokio::time::Instant;
+
+use crate::record::{Finished, Started};
+use crate::task::Task;
+
+/// A task that is due.
+#[derive(Debug, Clone)]
+pub(crate) struct Due<'t> {
+    pub(crate) task: &'t Task,
+    pub(crate) digest: String,
+    pub(crate) attempt: u32,
+    /// How often this invocation has retried it.
+    pub(crate) retried: u32,
+    /// When it may start; `None` for at once.
+    pub(crate) not_before: Option<Instant>,
+}
+
+/// The tasks that are due, and why some are due again.
+pub(crate) struct Plan<'t> {
+    pub(crate) queue: VecDeque<Due<'t>>,
+    /// Tasks that have changed since their result.
+    pub(crate) changed: Vec<&'t str>,
+    /// Tasks whose last attempt was killed or crashed, with that attempt.
+    pub(crate) cut_off: Vec<(&'t str, u32)>,
+    /// Tasks that the agent ended without success, if these are to run again.
+    pub(crate) failed: Vec<&'t str>,
+}
+
+/// Returns the tasks without a result from the agent, in their order; with `retry_failed`, also
+/// those whose last result is a failure.
+pub(crate) fn plan<'t>(
+    tasks: &'t [Task],
+    started: &[Started],
+    finished: &[Finished],
+    retry_failed: bool,
+) -> Plan<'t> {
+    let ended: HashSet<(&str, u32)> =
+        finished.iter().map(|result| (result.id.as_str(), result.attempt)).collect();
+    let mut last: HashMap<&str, u32> = HashMap::new();
+    // Results count too, in case the other log was removed.
+    let attempts =
+        started.iter().map(|attempt| (attempt.id.as_str(), attempt.attempt)).chain(ended.iter().copied());
+    for (id, attempt) in attempts {
+        let last = last.entry(id).or_default();
+        *last = attempt.max(*last);
+    }
+    // For each task, the last ending per digest.
+    let mut done: HashMap<&str, HashMap<&str, &Ending>> = HashMap::new();
+    for result in finished.iter().filter(|result| !result.infrastructure) {
+        done.entry(&result.id).or_default().insert(&result.digest, &result.ending);
+    }
+    let mut plan =
+        Plan { queue: VecDeque::new(), changed: Vec::new(), cut_off: Vec::new(), failed: Vec::new() };
+    for task in tasks {
+        let (id, digest) = (task.id.as_str(), task.digest());
+        let last = last.get(id).copied();
+        match (done.get(id).map(|endings| endings.get(digest.as_str())), last) {
+            (Some(Some(ending)), _) if **ending == Ending::Verified || !retry_failed => continue,
+            (Some(Some(_)), _) => plan.failed.push(id),
+            (Some(None), _) => plan.changed.push(id),
+            (None, Some(last)) if !ended.contains(&(id, last)) => plan.cut_off.push((id, last)),
+            (None, _) => {}
+        }
+        let attempt = last.unwrap_or(0) + 1;
+        plan.queue.push_back(Due { task, digest, attempt, retried: 0, not_before: None });
+    }
+    plan
+}

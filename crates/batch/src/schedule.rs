@@ -1,0 +1,197 @@
+//! Decides when the next attempt starts, and when a batch stops. Pure: the caller provides the
+//! time, runs attempts and reports how they end.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use journal::Ending;
+use tokio::time::Instant;
+
+use crate::due::Due;
+use crate::record::Finished;
+use crate::run::BatchOptions;
+use crate::stop::Stop;
+use crate::summary::tokens;
+
+/// After this many failures of the infrastructure in a row, something all tasks need does not work:
+/// attempts then run one at a time, as probes.
+const OUTAGE: u32 = 3;
+/// The wait before the first retry or probe. Each further wait is twice as long.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait: a server that is back is noticed within a minute.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// What to do now.
+pub(crate) enum Next<'t> {
+    /// Start an attempt.
+    Start(Due<'t>),
+    /// Wait until a running attempt ends, or until this time.
+    Wait(Option<Instant>),
+    /// Nothing runs, and nothing more will start.
+    End,
+}
+
+/// What follows from the end of an attempt.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Whether the task is retried.
+    pub(crate) again: bool,
+    /// No attempt starts for this long, because the infrastructure fails.
+    pub(crate) pause: Option<Duration>,
+}
+
+/// The queue and everything that decides when it moves.
+pub(crate) struct Schedule<'t> {
+    queue: VecDeque<Due<'t>>,
+    options: BatchOptions,
+    deadline: Option<Instant>,
+    stopped: Option<Stop>,
+    /// Tokens of all results in the folder.
+    tokens: u64,
+    /// Dollars of all results in the folder.
+    cost: f64,
+    /// Failures of the infrastructure since an attempt last ended otherwise.
+    failures: u32,
+    /// Probes during this outage.
+    probes: u32,
+    /// The sum of the waits of this outage.
+    waited: Duration,
+    /// When the next probe may start.
+    probe_at: Instant,
+}
+
+impl<'t> Schedule<'t> {
+    /// The schedule of an invocation that starts now, with the results of earlier ones.
+    pub(crate) fn new(
+        queue: VecDeque<Due<'t>>,
+        options: &BatchOptions,
+        earlier: &[Finished],
+        now: Instant,
+    ) -> Self {
+        Self {
+            queue,
+            options: options.clone(),
+            deadline: options.limits.time.map(|time| now + time),
+            stopped: None,
+            tokens: earlier.iter().map(tokens).fold(0, u64::saturating_add),
+            cost: earlier.iter().filter_map(|result| result.totals.cost).sum(),
+            failures: 0,
+            probes: 0,
+            waited: Duration::ZERO,
+            probe_at: now,
+        }
+    }
+
+    /// Why the batch stops, if it does.
+    pub(crate) fn stopped(&self) -> Option<Stop> {
+        self.stopped
+    }
+
+    /// Starts no more attempts. The first reason stays, unless the new one is stronger because it
+    /// also ends the running attempts.
+    pub(crate) fn stop(&mut self, stop: Stop) {
+        match self.stopped {
+            Some(first) if first.interrupts() || !stop.interrupts() => {}
+            _ => self.stopped = Some(stop),
+        }
+    }
+
+    pub(crate) fn next(&mut self, now: Instant, running: usize) -> Next<'t> {
+        if !self.queue.is_empty() || running > 0 {
+            self.apply_limits(now);
+        }
+        let deadline = self.deadline.filter(|_| !self.stopped.is_some_and(Stop::interrupts));
+        if self.stopped.is_some() || self.queue.is_empty() {
+            return if running == 0 { Next::End } else { Next::Wait(deadline) };
+        }
+        let outage = self.failures >= OUTAGE;
+        if running >= if outage { 1 } else { self.options.jobs.max(1) } {
+            return Next::Wait(deadline);
+        }
+        let start_at = |due: &Due<'_>| {
+            let probe = outage.then_some(self.probe_at);
+            due.not_before.max(probe).unwrap_or(now)
+        };
+        match self.queue.iter().map(start_at).enumerate().min_by_key(|(_, at)| (*at).max(now)) {
+            Some((index, at)) if at <= now => self.queue.remove(index).map_or(Next::End, Next::Start),
+            Some((_, at)) => Next::Wait(Some(deadline.map_or(at, |deadline| deadline.min(at)))),
+            None => Next::End,
+        }
+    }
+
+    fn apply_limits(&mut self, now: Instant) {
+        let limits = &self.options.limits;
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            self.stop(Stop::Deadline);
+        } else if self.queue.is_empty() {
+            // Limits that start no more attempts have nothing to stop.
+        } else if limits.tokens.is_some_and(|most| self.tokens >= most) {
+            self.stop(Stop::Tokens);
+        } else if limits.cost.is_some_and(|most| self.cost >= most) {
+            self.stop(Stop::Cost);
+        }
+    }
+
+    /// Takes note of a result. `may_help` says whether a retry could end differently.
+    pub(crate) fn ended(
+        &mut self,
+        now: Instant,
+        due: &Due<'t>,
+        result: &Finished,
+        may_help: bool,
+    ) -> Verdict {
+        self.tokens = self.tokens.saturating_add(tokens(result));
+        self.cost += result.totals.cost.unwrap_or(0.0);
+        if !result.infrastructure {
+            (self.failures, self.probes, self.waited) = (0, 0, Duration::ZERO);
+            if self.options.fail_fast && result.ending != Ending::Verified {
+                self.stop(Stop::FailFast);
+            }
+            return Verdict::default();
+        }
+        if !may_help || self.stopped.is_some() {
+            return Verdict::default();
+        }
+        self.failures += 1;
+        let mut pause = None;
+        // An attempt that started before the outage was noticed is not a probe.
+        if self.failures == OUTAGE || self.failures > OUTAGE && now >= self.probe_at {
+            let wait = backoff(self.probes);
+            if self.waited + wait > self.options.wait {
+                self.stop(Stop::Infrastructure);
+                return Verdict::default();
+            }
+            self.probes += 1;
+            self.waited += wait;
+            self.probe_at = now + wait;
+            pause = Some(wait);
+        }
+        // Other failures than the server's may be due to the task, so their retries stay limited.
+        let outage = self.failures >= OUTAGE && result.ending == Ending::Unavailable;
+        let wait = if outage { Duration::ZERO } else { backoff(due.retried) };
+        let again = outage || due.retried < self.options.retries && wait <= self.options.wait;
+        if again {
+            let retried = if outage { due.retried } else { due.retried + 1 };
+            let not_before = Some(now + wait);
+            self.queue.push_back(Due { attempt: due.attempt + 1, retried, not_before, ..due.clone() });
+        }
+        Verdict { again, pause }
+    }
+}
+
+/// The wait before a retry, after this many.
+fn backoff(retries: u32) -> Duration {
+    FIRST_WAIT.saturating_mul(1_u32.checked_shl(retries).unwrap_or(u32::MAX)).min(LONGEST_WAIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_minute() {
+        let seconds: Vec<u64> = (0..7).map(|n| backoff(n).as_secs()).collect();
+        assert_eq!(seconds, [2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(backoff(u32::MAX), LONGEST_WAIT);
+    }
+}

@@ -1,0 +1,62 @@
+//! Why a batch stopped before all of its tasks were done.
+
+use journal::{Budget, Ending};
+use serde::{Deserialize, Serialize};
+
+/// The reason why a batch stopped. The same command continues it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// A person or the system interrupted it.
+    Interrupted,
+    /// The deadline has passed.
+    Deadline,
+    /// The limit of tokens is reached.
+    Tokens,
+    /// The limit of dollars is reached.
+    Cost,
+    /// The server or this machine kept failing.
+    Infrastructure,
+    /// A task was not verified, and the batch was asked to stop then.
+    FailFast,
+}
+
+impl Stop {
+    /// Whether running attempts are interrupted. Otherwise they end by themselves.
+    pub(crate) fn interrupts(self) -> bool {
+        matches!(self, Stop::Interrupted | Stop::Deadline)
+    }
+
+    /// The exit code of a batch that stopped for this reason; `None` if the results decide.
+    pub(crate) fn exit_code(self) -> Option<u8> {
+        match self {
+            Stop::Interrupted => Some(Ending::Interrupted.exit_code()),
+            Stop::Deadline => Some(Ending::Budget { budget: Budget::Time }.exit_code()),
+            Stop::Tokens => Some(Ending::Budget { budget: Budget::Tokens }.exit_code()),
+            Stop::Cost => Some(Ending::Budget { budget: Budget::Cost }.exit_code()),
+            Stop::Infrastructure => Some(Ending::Unavailable.exit_code()),
+            Stop::FailFast => None,
+        }
+    }
+
+    /// One sentence for people: what happened, and how to continue.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Stop::Interrupted => "interrupted; run the same command to continue",
+            Stop::Deadline => "paused at the deadline; run the same command to continue",
+            Stop::Tokens => {
+                "paused at the batch's limit of tokens; run the same command with a higher --batch-tokens to continue"
+            }
+            Stop::Cost => {
+                "paused at the batch's limit of cost; run the same command with a higher --batch-cost to continue"
+            }
+            Stop::Infrastructure => {
+                "stopped because the model, its server or this machine kept failing; run the same command to continue"
+            }
+            Stop::FailFast => {
+                "stopped at a task that is not verified (--fail-fast); run the same command to continue"
+            }
+        }
+    }
+}

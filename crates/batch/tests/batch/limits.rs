@@ -1,0 +1,215 @@
+//! Limits of the whole batch, failures of the infrastructure, and other reasons to stop early. The
+//! clock moves only while nothing else happens, so these tests do not wait.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::support::{Place, Script, attempt, run_with};
+use batch::{BatchLimits, BatchOptions, Stop};
+use journal::Ending;
+use tokio::time::Instant;
+
+/// Each attempt of a script costs 110 tokens and 25 cents.
+fn limited(place: &Place, limits: BatchLimits) -> BatchOptions {
+    BatchOptions { limits, ..place.options() }
+}
+
+#[tokio::test]
+async fn a_limit_of_tokens_counts_over_all_invocations_and_pauses_the_batch() {
+    let place = Place::new();
+    let tasks = place.tasks(&["a", "b", "c"]);
+    let runner = Script::ending(|_| Ending::Verified);
+    let options = |tokens| limited(&place, BatchLimits { tokens: Some(tokens), ..BatchLimits::default() });
+    let (summary, _) = run_with(&tasks, &options(111), &runner).await.unwrap();
+    assert_eq!(runner.take(), ["a", "b"], "the attempt that reaches the limit ends by itself");
+    assert_eq!((summary.exit_code(), summary.stopped), (4, Some(Stop::Tokens)));
+    assert!(summary.to_text().contains("higher --batch-tokens to continue"), "{}", summary.to_text());
+
+    let (summary, _) = run_with(&tasks, &options(220), &runner).await.unwrap();
+    assert_eq!((runner.take().len(), summary.exit_code()), (0, 4));
+    let (summary, _) = run_with(&tasks, &options(221), &runner).await.unwrap();
+    assert_eq!(runner.take(), ["c"]);
+    assert_eq!((summary.exit_code(), summary.stopped), (0, None), "a batch that is done is not paused");
+}
+
+#[tokio::test]
+async fn a_limit_of_cost_pauses_the_batch() {
+    let place = Place::new();
+    let runner = Script::ending(|_| Ending::Unverified);
+    let options = limited(&place, BatchLimits { cost: Some(0.5), ..BatchLimits::default() });
+    let (summary, _) = run_with(&place.tasks(&["a", "b", "c"]), &options, &runner).await.unwrap();
+    assert_eq!(runner.take(), ["a", "b"]);
+    assert_eq!((summary.exit_code(), summary.stopped), (4, Some(Stop::Cost)));
+}
+
+#[tokio::test]
+async fn a_limit_of_cost_says_once_that_costs_are_unknown() {
+    let place = Place::new();
+    let runner = Script::new(|task, _, _| {
+        let mut attempt = attempt(Ending::Verified, &task.id);
+        attempt.report.totals.cost = None;
+        std::future::ready(attempt)
+    });
+    let options = limited(&place, BatchLimits { cost: Some(0.5), ..BatchLimits::default() });
+    let (summary, told) = run_with(&place.tasks(&["a", "b"]), &options, &runner).await.unwrap();
+    assert_eq!(summary.exit_code(), 0);
+    assert_eq!(told.iter().filter(|t| t.contains("cost of this attempt is unknown")).count(), 1, "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_interrupts_running_tasks_and_starts_no_more() {
+    let place = Place::new();
+    let tasks = place.tasks(&["a", "b", "c"]);
+    let runner = Script::new(|task, _, mut told| {
+        let id = task.id.clone();
+        async move {
+            if id == "a" {
+                return attempt(Ending::Verified, &id);
+            }
+            told.wait_for(|told| *told).await.unwrap();
+            attempt(Ending::Interrupted, &id)
+        }
+    });
+    let hour = Duration::from_secs(3600);
+    let options = limited(&place, BatchLimits { time: Some(hour), ..BatchLimits::default() });
+    let start = Instant::now();
+    let (summary, _) = run_with(&tasks, &options, &runner).await.unwrap();
+    assert_eq!(runner.take(), ["a", "b"]);
+    assert!(start.elapsed() >= hour);
+    assert_eq!((summary.exit_code(), summary.stopped), (4, Some(Stop::Deadline)));
+    assert_eq!(place.worktrees(), [""; 0]);
+
+    let runner = Script::ending(|_| Ending::Verified);
+    assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0);
+    assert_eq!(runner.take(), ["b", "c"]);
+}
+
+#[tokio::test]
+async fn a_deadline_that_has_passed_starts_nothing() {
+    let place = Place::new();
+    let runner = Script::ending(|_| Ending::Verified);
+    let options = limited(&place, BatchLimits { time: Some(Duration::ZERO), ..BatchLimits::default() });
+    let (summary, _) = run_with(&place.tasks(&["a"]), &options, &runner).await.unwrap();
+    assert_eq!((runner.take().len(), summary.exit_code()), (0, 4));
+}
+
+#[tokio::test]
+async fn fail_fast_starts_no_task_after_a_failure_and_the_same_command_continues() {
+    let place = Place::new();
+    let tasks = place.tasks(&["a", "b", "c", "d"]);
+    let runner = Script::ending(|task| if task.id == "b" { Ending::GaveUp } else { Ending::Verified });
+    let options = BatchOptions { fail_fast: true, ..place.options() };
+    let (summary, _) = run_with(&tasks, &options, &runner).await.unwrap();
+    assert_eq!(runner.take(), ["a", "b"]);
+    assert_eq!((summary.exit_code(), summary.stopped), (1, Some(Stop::FailFast)));
+    let (summary, _) = run_with(&tasks, &options, &runner).await.unwrap();
+    assert_eq!(runner.take(), ["c", "d"]);
+    assert_eq!((summary.exit_code(), summary.stopped), (1, None));
+}
+
+#[tokio::test]
+async fn retry_failed_repeats_what_the_agent_ended_without_success() {
+    let place = Place::new();
+    let tasks = place.tasks(&["good", "bad", "lost"]);
+    let runner = Script::ending(|task| match task.id.as_str() {
+        "good" => Ending::Verified,
+        "bad" => Ending::Unverified,
+        _ => Ending::GaveUp,
+    });
+    assert_eq!(place.run(&tasks, &runner).await.exit_code(), 1);
+    runner.take();
+    let options = BatchOptions { retry_failed: true, ..place.options() };
+    let better = Script::ending(|_| Ending::Verified);
+    let (summary, told) = run_with(&tasks, &options, &better).await.unwrap();
+    assert_eq!(better.take(), ["bad", "lost"]);
+    assert_eq!(told[..3], ["plan 3, 1 done", "failed bad", "failed lost"]);
+    assert_eq!(summary.exit_code(), 0, "the last result counts");
+    run_with(&tasks, &options, &better).await.unwrap();
+    assert_eq!(better.take(), [""; 0], "nothing has failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_waits_before_retries_double() {
+    let place = Place::new();
+    let starts = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&starts);
+    // Refused, so that this does not look like an outage of the server.
+    let runner = Script::ending(move |_| {
+        starts.borrow_mut().push(Instant::now());
+        Ending::Refused
+    });
+    let options = BatchOptions { retries: 2, ..place.options() };
+    let (summary, _) = run_with(&place.tasks(&["a"]), &options, &runner).await.unwrap();
+    let starts = seen.take();
+    let waits: Vec<u64> = starts.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+    assert_eq!(waits, [2, 4]);
+    assert_eq!((summary.exit_code(), summary.stopped), (5, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn during_an_outage_single_probes_run_until_one_succeeds() {
+    let place = Place::new();
+    let ids = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let start = Instant::now();
+    let (running, most) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let probes = Rc::clone(&most);
+    let runner = Script::new(move |task, _, _| {
+        let (id, running, most) = (task.id.clone(), Rc::clone(&running), Rc::clone(&most));
+        async move {
+            running.set(running.get() + 1);
+            // Three attempts fail before the outage is noticed.
+            let up = start.elapsed() > Duration::from_secs(60);
+            if !up && start.elapsed() > Duration::from_secs(1) {
+                most.set(most.get().max(running.get()));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            running.set(running.get() - 1);
+            attempt(if up { Ending::Verified } else { Ending::Unavailable }, &id)
+        }
+    });
+    let options = BatchOptions { jobs: 3, retries: 1, ..place.options() };
+    let (summary, told) = run_with(&place.tasks(&ids), &options, &runner).await.unwrap();
+    assert_eq!(summary.exit_code(), 0, "{told:?}");
+    assert_eq!(probes.get(), 1);
+    let waits: Vec<_> = told.iter().filter(|t| t.starts_with("waiting")).collect();
+    assert_eq!(waits, ["waiting 2 s", "waiting 4 s", "waiting 8 s", "waiting 16 s", "waiting 32 s"]);
+    let results = place.results();
+    assert_eq!(results.iter().filter(|r| r.infrastructure).count(), 7, "three attempts and four probes");
+    assert_eq!(results.iter().filter(|r| !r.infrastructure).count(), ids.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_does_not_end_stops_the_batch_without_trying_every_task() {
+    let place = Place::new();
+    let names: Vec<String> = (0..50).map(|n| format!("t{n}")).collect();
+    let tasks = place.tasks(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let up = Rc::new(Cell::new(false));
+    let server = Rc::clone(&up);
+    let runner = Script::ending(move |_| if server.get() { Ending::Verified } else { Ending::Unavailable });
+    let options = BatchOptions { wait: Duration::from_secs(20), ..place.options() };
+    let (summary, _) = run_with(&tasks, &options, &runner).await.unwrap();
+    assert_eq!((summary.exit_code(), summary.stopped), (5, Some(Stop::Infrastructure)));
+    assert_eq!(runner.take().len(), 6, "three attempts, and probes after 2, 4 and 8 seconds");
+
+    let impatient = BatchOptions { wait: Duration::ZERO, ..place.options() };
+    run_with(&tasks, &impatient, &runner).await.unwrap();
+    assert_eq!(runner.take().len(), 3, "without a wait there are no probes");
+
+    up.set(true);
+    let summary = place.run(&tasks, &runner).await;
+    assert_eq!((summary.exit_code(), runner.take().len()), (0, 50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_always_fails_does_not_hold_up_the_batch() {
+    let place = Place::new();
+    let mut ids = vec!["broken1", "broken2", "broken3", "broken4"];
+    ids.extend(["a", "b", "c"]);
+    let runner =
+        Script::ending(|task| if task.id.starts_with("broken") { Ending::Refused } else { Ending::Verified });
+    let options = BatchOptions { retries: 1, ..place.options() };
+    let (summary, _) = run_with(&place.tasks(&ids), &options, &runner).await.unwrap();
+    let good = summary.rows.iter().filter(|row| row.ending == Some(Ending::Verified)).count();
+    assert_eq!((good, summary.exit_code(), summary.stopped), (3, 5, None));
+}

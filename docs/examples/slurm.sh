@@ -1,0 +1,21 @@
+#!/bin/bash
+# A batch as a Slurm job array: sbatch slurm.sh
+#SBATCH --job-name=agent-batch
+#SBATCH --array=0-7
+#SBATCH --time=04:00:00
+#SBATCH --requeue
+set -uo pipefail
+
+# A deadline before the time limit of the job lets the batch end cleanly.
+agent batch tasks.jsonl --shard auto/8 --deadline 3h45m
+code=$?
+
+# Paused at the deadline, or the server failed: another run of the same job continues.
+case $code in
+  4 | 5 | 130) scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" ;;
+esac
+
+# Failed tasks are results, not a failed job.
+[ "$code" -le 1 ]
+
+# When all jobs have ended: agent batch merge tasks.results/shard-* --out results
