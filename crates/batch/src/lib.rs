@@ -3,7 +3,7 @@
 //! [`tasks::read`] parses a task file or folder into [`Task`]s, or reports all of its problems at
 //! once. [`run`] runs them with a [`Runner`], several at a time. Each attempt gets its own
 //! worktree, so that the user's tree, index and HEAD never change, and leaves one record. The
-//! result is a [`Summary`].
+//! result is a [`Summary`]. [`Folder::read`] reads the folder of a batch, also while it runs.
 //!
 //! ```text
 //! task file ─► tasks::read ─► [Task] ─► run ─► started ─► worktree ─► Runner ─► finished ─► Summary, exit code
@@ -27,6 +27,7 @@
 
 mod error;
 mod event;
+mod folder;
 mod git;
 mod predictions;
 mod record;
@@ -39,6 +40,7 @@ mod worktree;
 
 pub use error::Error;
 pub use event::Event;
+pub use folder::{Folder, State};
 pub use record::{Finished, Started};
 pub use run::{Attempt, BatchOptions, Runner, run};
 pub use summary::{Row, Summary};

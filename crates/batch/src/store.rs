@@ -10,6 +10,11 @@ use journal::{LockFile, Log, io_error};
 use crate::error::Error;
 use crate::record::{Finished, Started};
 
+/// The file with a [`Started`] for each attempt.
+pub(crate) const ATTEMPTS: &str = "attempts.jsonl";
+/// The file with a [`Finished`] for each attempt that ended.
+pub(crate) const RESULTS: &str = "results.jsonl";
+
 /// A batch folder, locked for this process, and its records.
 pub(crate) struct Store {
     pub(crate) out: PathBuf,
@@ -36,8 +41,8 @@ impl Store {
         }
         let worktrees = out.join("worktrees");
         fs::create_dir_all(&worktrees).map_err(io_error("cannot create", &worktrees))?;
-        let (attempts, started) = Log::open(out.join("attempts.jsonl"))?;
-        let (results, finished) = Log::open(out.join("results.jsonl"))?;
+        let (attempts, started) = Log::open(out.join(ATTEMPTS))?;
+        let (results, finished) = Log::open(out.join(RESULTS))?;
         Ok(Self { out, started, finished, attempts, results, _lock: lock })
     }
 
