@@ -43,5 +43,6 @@ pub use event::Event;
 pub use folder::{Folder, State};
 pub use record::{Finished, Started};
 pub use run::{Attempt, BatchOptions, Runner, run};
+pub use store::replace;
 pub use summary::{Row, Summary};
 pub use task::{Task, TaskLimits};

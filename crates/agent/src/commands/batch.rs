@@ -8,12 +8,14 @@ use journal::{Ending, Store};
 use tokio::sync::watch;
 
 use crate::cli::Batch;
+use crate::commands::report;
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
 use crate::interrupt::{self, Signals};
 use crate::layers;
+use crate::masking;
 use crate::model;
 use crate::sanitize;
 use crate::session::{self, Order};
@@ -36,8 +38,10 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         out: out.clone(),
         jobs: usize::from(command.jobs),
         retries: RETRIES,
-        model_name: settings.model.unwrap_or_else(|| "agent".into()),
+        model_name: settings.model.clone().unwrap_or_else(|| "agent".into()),
     };
+    let variables: Vec<_> = std::env::vars_os().collect();
+    let secrets = masking::secrets(&settings, &variables, "");
     let flags = command.settings.given.clone();
     let worker = Worker { context: context.clone(), flags, store: context.store()? };
     interrupt::block_on(async {
@@ -50,8 +54,10 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
             }
         };
         console::print(&*sanitize::text(&summary.to_text()))?;
+        let code = summary.exit_code();
+        report::for_ci(&out, &report::name(&command.tasks), summary, &secrets)?;
         console::say(format_args!("results are in {}", out.display()));
-        Ok(Exit::Code(summary.exit_code()))
+        Ok(Exit::Code(code))
     })
 }
 
