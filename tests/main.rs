@@ -25,6 +25,7 @@ mod own_files;
 mod patch;
 mod replay;
 mod replay_differences;
+mod reports;
 mod resume;
 mod run;
 mod sandbox;

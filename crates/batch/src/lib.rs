@@ -19,6 +19,7 @@
 //! | `results.jsonl` | a [`Finished`] for each attempt that ended, whatever its ending |
 //! | `predictions.jsonl` | the last patch of each task in SWE-bench's format, rebuilt from the results |
 //! | `summary.json` | the [`Summary`], rebuilt from the results |
+//! | `summary.md`, `junit.xml`, `report.html` | views of the results, written by the binary with the crate `report` |
 //! | `worktrees/` | the trees of running attempts |
 //! | `lock` | the process that uses the folder |
 //!

@@ -25,8 +25,13 @@ const SOURCES: [&str; 4] = [
 const HOSTILE: &str = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'> <!-- \
                        \u{1b}[31mred\u{1b}[0m \u{202e}reversed\u{202c} \u{0}";
 const SUBJECTS: [&str; 6] = ["pager", "login", "parser", "cache", "invoice", "importer"];
-const FAULTS: [&str; 5] =
-    ["shows an empty last page", "crashes on empty input", "ignores the time zone", "loses the last line", "is slow"];
+const FAULTS: [&str; 5] = [
+    "shows an empty last page",
+    "crashes on empty input",
+    "ignores the time zone",
+    "loses the last line",
+    "is slow",
+];
 const PATCH: &str = "diff --git a/src/pager.py b/src/pager.py\n--- a/src/pager.py\n+++ b/src/pager.py\n@@ -10,5 +10,6 @@\n \
                      def pages(items, size):\n-    return len(items) // size + 1\n+    whole, rest = divmod(len(items), size)\n\
                      +    return whole + (1 if rest else 0)\n \n \n def first(items):\n";
@@ -144,7 +149,8 @@ fn records(n: usize, state: &State) -> Vec<Record> {
     let result = &state.attempts[state.attempts.len() - 1];
     let subject = SUBJECTS[n % SUBJECTS.len()];
     let fault = FAULTS[n % FAULTS.len()];
-    let task = if n == 3 { HOSTILE.to_owned() } else { format!("The {subject} {fault}.\nFix it, and add a test.") };
+    let task =
+        if n == 3 { HOSTILE.to_owned() } else { format!("The {subject} {fault}.\nFix it, and add a test.") };
     let message = |role: Role, content: String| Event::Message { role, content };
     let mut events = vec![
         Event::Session {
@@ -154,7 +160,10 @@ fn records(n: usize, state: &State) -> Vec<Record> {
             task: task.clone(),
             root: "/home/somebody/shop".into(),
             mode: Mode::Run,
-            settings: vec![("model".into(), "qwen2.5-coder:7b".into()), ("verify".into(), "make check".into())],
+            settings: vec![
+                ("model".into(), "qwen2.5-coder:7b".into()),
+                ("verify".into(), "make check".into()),
+            ],
         },
         checked(false),
         message(Role::System, include_str!("../../../prompts/secrets.md").repeat(6)),
@@ -171,7 +180,9 @@ fn records(n: usize, state: &State) -> Vec<Record> {
             max_tokens: 4_096,
         });
         if turn % 3 == 1 {
-            let text = format!("The {subject} {fault}. The cause may be in src/{subject}.py. I read it before I change it. {turn}");
+            let text = format!(
+                "The {subject} {fault}. The cause may be in src/{subject}.py. I read it before I change it. {turn}"
+            );
             events.push(Event::Thinking { turn, text: text.repeat(3) });
         }
         let last = turn == result.totals.turns;
@@ -186,7 +197,11 @@ fn records(n: usize, state: &State) -> Vec<Record> {
             ),
             () if turn % 3 == 0 => {
                 let command = "python -m pytest -x 2>&1 | tail -40";
-                ("run_command", json!({"command": command}), if n == 3 { HOSTILE.repeat(20) } else { quoted() })
+                (
+                    "run_command",
+                    json!({"command": command}),
+                    if n == 3 { HOSTILE.repeat(20) } else { quoted() },
+                )
             }
             () => ("read_file", json!({"path": format!("src/{subject}.py"), "first": turn}), quoted()),
         };
@@ -195,7 +210,14 @@ fn records(n: usize, state: &State) -> Vec<Record> {
             let text = format!("I look at how the {subject} is used before I change it.");
             events.push(Event::Text { turn, text });
         }
-        events.push(Event::Call { turn, call: 0, tool: tool.into(), arguments, span: (0, 9), repairs: Vec::new() });
+        events.push(Event::Call {
+            turn,
+            call: 0,
+            tool: tool.into(),
+            arguments,
+            span: (0, 9),
+            repairs: Vec::new(),
+        });
         events.push(Event::Output {
             turn,
             content: String::new(),
@@ -244,5 +266,11 @@ fn checked(passed: bool) -> Event {
          1 failed, 213 passed"
             .to_owned()
     };
-    Event::Checked(journal::Check { command: "make check".into(), passed, text, facts: Value::Null, ms: 2_300 })
+    Event::Checked(journal::Check {
+        command: "make check".into(),
+        passed,
+        text,
+        facts: Value::Null,
+        ms: 2_300,
+    })
 }

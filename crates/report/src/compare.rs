@@ -144,7 +144,12 @@ impl Comparison {
         // Writing to a string cannot fail.
         for (letter, side) in [("A", &self.a), ("B", &self.b)] {
             let tasks = plural(side.tasks as u64, "task");
-            let _ = writeln!(out, "{letter}  {}: {tasks}, {} verified", sanitize::line(&side.name), side.verified);
+            let _ = writeln!(
+                out,
+                "{letter}  {}: {tasks}, {} verified",
+                sanitize::line(&side.name),
+                side.verified
+            );
         }
         out.push('\n');
         let flaky = |id: &&String| self.a.flaky.contains(id) || self.b.flaky.contains(id);
@@ -165,7 +170,7 @@ impl Comparison {
             ("only in B", &self.only_b),
             ("flaky in A", &self.a.flaky),
             ("flaky in B", &self.b.flaky),
-            ("described otherwise", &self.changed),
+            ("changed description", &self.changed),
         ];
         for (what, ids) in lists.iter().filter(|(_, ids)| !ids.is_empty()) {
             let names: Vec<_> = ids.iter().take(10).map(|id| sanitize::line(id)).collect();
@@ -186,7 +191,14 @@ impl Comparison {
     fn sums(&self, out: &mut String) {
         let (a, b) = (&self.a, &self.b);
         let compared = self.better.len() + self.worse.len() + self.both + self.neither;
-        let _ = writeln!(out, "\n{:<19} {:>15} {:>15} {:>7}", plural(compared as u64, "compared task"), "A", "B", "B/A");
+        let _ = writeln!(
+            out,
+            "\n{:<19} {:>15} {:>15} {:>7}",
+            plural(compared as u64, "compared task"),
+            "A",
+            "B",
+            "B/A"
+        );
         let mut line = |what: &str, a: (f64, String), b: (f64, String)| {
             let ratio = if a.0 > 0.0 { format!("{:.2}", b.0 / a.0) } else { "-".into() };
             let _ = writeln!(out, "{what:<19} {:>15} {:>15} {ratio:>7}", a.1, b.1);
@@ -268,14 +280,36 @@ mod tests {
     #[test]
     fn each_task_is_counted_once() {
         use Ending::{GaveUp, Unavailable, Verified};
-        let a = [("up", GaveUp), ("down", Verified), ("good", Verified), ("bad", GaveUp), ("lost", Unavailable), ("a", GaveUp)];
-        let b = [("b", GaveUp), ("lost", Verified), ("bad", GaveUp), ("good", Verified), ("down", GaveUp), ("up", Verified)];
-        let of = |rows: &[(&str, Ending)]| rows.iter().map(|(id, e)| state(id, std::slice::from_ref(e))).collect();
+        let a = [
+            ("up", GaveUp),
+            ("down", Verified),
+            ("good", Verified),
+            ("bad", GaveUp),
+            ("lost", Unavailable),
+            ("a", GaveUp),
+        ];
+        let b = [
+            ("b", GaveUp),
+            ("lost", Verified),
+            ("bad", GaveUp),
+            ("good", Verified),
+            ("down", GaveUp),
+            ("up", Verified),
+        ];
+        let of =
+            |rows: &[(&str, Ending)]| rows.iter().map(|(id, e)| state(id, std::slice::from_ref(e))).collect();
         let seen = compared(of(&a), of(&b));
-        assert_eq!((seen.better.as_slice(), seen.worse.as_slice()), (&["up".to_owned()][..], &["down".to_owned()][..]));
+        assert_eq!(
+            (seen.better.as_slice(), seen.worse.as_slice()),
+            (&["up".to_owned()][..], &["down".to_owned()][..])
+        );
         assert_eq!((seen.both, seen.neither, seen.no_result.as_slice()), (1, 1, &["lost".to_owned()][..]));
         assert_eq!((seen.only_a, seen.only_b), (vec!["a".to_owned()], vec!["b".to_owned()]));
-        assert_eq!((seen.a.tokens, seen.b.turns, seen.a.cost), (4_000, 12, None), "sums cover compared tasks");
+        assert_eq!(
+            (seen.a.tokens, seen.b.turns, seen.a.cost),
+            (4_000, 12, None),
+            "sums cover compared tasks"
+        );
     }
 
     #[test]

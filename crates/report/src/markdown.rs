@@ -83,10 +83,7 @@ mod tests {
     #[test]
     fn hostile_messages_stay_code_in_one_cell() {
         let message = "`` | <img src=x> @all [a](b)\nsecond line";
-        let rows = vec![
-            row("done", Some(Ending::Verified), ""),
-            row("wrong", Some(Ending::GaveUp), message),
-        ];
+        let rows = vec![row("done", Some(Ending::Verified), ""), row("wrong", Some(Ending::GaveUp), message)];
         let text = markdown("tasks", &summary(rows));
         assert!(text.starts_with("## `tasks`: 1 of 2 tasks verified\n"), "{text}");
         assert!(text.contains("| gave up | 1 |\n"), "{text}");

@@ -98,7 +98,8 @@ mod tests {
     }
 
     fn step(turn: u32, length: usize) -> Step {
-        let part = Part { kind: "result", title: "read".into(), text: noise(turn, length), ..Part::default() };
+        let part =
+            Part { kind: "result", title: "read".into(), text: noise(turn, length), ..Part::default() };
         Step { turn: Some(turn), parts: vec![part], ..Step::default() }
     }
 
@@ -114,7 +115,10 @@ mod tests {
         assert!(packed.len() <= 10_000);
         let text = unpack(&packed)[0]["parts"][0]["text"].as_str().unwrap().to_owned();
         assert!(text.contains("[… 46,001 characters are left out of this report …]"), "{text}");
-        assert!(noise(1, 50_000).starts_with(&text[..2_000]) && noise(1, 50_000).ends_with(&text[text.len() - 1_000..]));
+        assert!(
+            noise(1, 50_000).starts_with(&text[..2_000])
+                && noise(1, 50_000).ends_with(&text[text.len() - 1_000..])
+        );
     }
 
     #[test]
@@ -132,6 +136,9 @@ mod tests {
     fn characters_are_never_cut() {
         let mut text = "ä€".repeat(300);
         shorten(&mut text, 300);
-        assert!(text.starts_with("ä€ä€") && text.ends_with("ä€") && text.contains("300 characters"), "{text}");
+        assert!(
+            text.starts_with("ä€ä€") && text.ends_with("ä€") && text.contains("300 characters"),
+            "{text}"
+        );
     }
 }

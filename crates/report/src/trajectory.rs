@@ -101,8 +101,7 @@ fn add(step: &mut Step, event: &Event, mask: Mask<'_>) {
         Event::Model(model) => {
             let title = format!("model {} on {}", model.model, model.server);
             let window = model.window.map_or("unknown".into(), figures::thousands);
-            let text =
-                format!("window {window}, approach {}, chosen because: {}", model.approach, model.why);
+            let text = format!("window {window}, approach {}, chosen because: {}", model.approach, model.why);
             parts.push(Part::new("note", title, text));
         }
         Event::Sandbox { enforced: false, summary, .. } => {
@@ -269,9 +268,10 @@ mod tests {
     fn told(events: Vec<Value>) -> Vec<Step> {
         let record = |(seq, mut event): (usize, Value)| {
             let at = seq as u64 * 1_000;
-            event.as_object_mut().unwrap().extend(
-                json!({"v": 1, "seq": seq, "time_ms": at}).as_object().unwrap().clone(),
-            );
+            event
+                .as_object_mut()
+                .unwrap()
+                .extend(json!({"v": 1, "seq": seq, "time_ms": at}).as_object().unwrap().clone());
             serde_json::from_value::<Record>(event).unwrap()
         };
         steps(&events.into_iter().enumerate().map(record).collect::<Vec<_>>(), &plain)
@@ -330,10 +330,7 @@ mod tests {
     fn a_retried_request_stays_in_its_turn() {
         let retry = json!({"event": "retry", "turn": 1, "error": "busy", "wait_ms": 1_000});
         let steps = told(vec![request(1), retry, request(1), output(1, "x"), request(2)]);
-        assert_eq!(
-            shape(&steps),
-            [(None, vec![]), (Some(1), vec!["warning", "answer"]), (Some(2), vec![])]
-        );
+        assert_eq!(shape(&steps), [(None, vec![]), (Some(1), vec!["warning", "answer"]), (Some(2), vec![])]);
     }
 
     #[test]
@@ -341,9 +338,10 @@ mod tests {
         let warning = json!({"event": "warning", "message": "a\u{1b}[31m \u{202e}key hunter2"});
         let event: Record = serde_json::from_value({
             let mut event = warning;
-            event.as_object_mut().unwrap().extend(
-                json!({"v": 1, "seq": 0, "time_ms": 0}).as_object().unwrap().clone(),
-            );
+            event
+                .as_object_mut()
+                .unwrap()
+                .extend(json!({"v": 1, "seq": 0, "time_ms": 0}).as_object().unwrap().clone());
             event
         })
         .unwrap();

@@ -26,9 +26,9 @@
   const count = (n) => n.toLocaleString('en-US');
   const plural = (n, word) => `${count(n)} ${word}${n === 1 ? '' : 's'}`;
   const time = (s) => {
-    if (s < 60) return `${s < 10 ? s.toFixed(1) : Math.round(s)} s`;
-    const minutes = Math.floor(s / 60);
-    return minutes < 60 ? `${minutes} min ${Math.round(s % 60)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+    if (s < 59.5) return `${s < 10 && s !== 0 ? s.toFixed(1) : Math.round(s)} s`;
+    const [minutes, seconds] = [Math.floor(Math.round(s) / 60), Math.round(s) % 60];
+    return minutes < 60 ? `${minutes} min ${seconds} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   };
   const dollars = (n) => `$${n.toFixed(4)}`;
   const short = (n) => n < 1e4 ? count(Math.round(n)) : n < 1e6 ? `${+(n / 1e3).toFixed(1)}k` : `${+(n / 1e6).toFixed(1)}M`;
@@ -71,9 +71,9 @@
   const cell = (t, column) => {
     const ran = t.tone !== 'none';
     switch (column.kind) {
-      case 'id': return node('td', { role: 'cell', class: 'id' }, node('a', { href: address(t) }, t.id));
+      case 'id': return node('td', { role: 'cell', class: t.id.length < 30 ? 'id short' : 'id' }, node('a', { href: address(t) }, t.id));
       case 'ending':
-        return node('td', { role: 'cell' }, badge(t.ending, t.tone), t.flaky ? ' ' : '', t.flaky ? badge('flaky', 'warn') : '');
+        return node('td', { role: 'cell', class: 'ending' }, badge(t.ending, t.tone), t.flaky ? ' ' : '', t.flaky ? badge('flaky', 'warn') : '');
       case 'message': return node('td', { role: 'cell', class: 'message' }, t.message);
       case 'lines': return node('td', { role: 'cell', class: 'number' }, ...(ran ? linesOf(t) : []));
       default: {
@@ -118,21 +118,23 @@
     const values = shown.map(value).sort((a, b) => a - b);
     const at = (share) => values[Math.min(values.length - 1, Math.floor(share * values.length))];
     // The last bar also counts the few tasks beyond it.
-    let top = niceTop(at(0.98));
-    const bins = whole && top <= BINS ? Math.max(top, 1) : BINS;
+    const top = niceTop(at(0.98));
+    const exact = whole && top >= 1 && top <= BINS; // one bar per number
+    const bins = exact ? top : BINS;
     const heights = Array.from({ length: bins }, () => [0, 0]);
     for (const t of shown) {
-      const n = whole && bins === top ? value(t) - 1 : Math.floor((value(t) / top) * bins);
+      const n = exact ? value(t) - 1 : Math.floor((value(t) / top) * bins);
       heights[Math.max(0, Math.min(bins - 1, n))][t.tone === 'good' ? 0 : 1] += 1;
     }
     const most = Math.max(...heights.map(([a, b]) => a + b));
-    const summary = `median ${show(at(0.5))}, highest ${show(values[values.length - 1])}`;
+    const highest = values[values.length - 1];
+    const summary = `median ${show(at(0.5))}, highest ${show(highest)}`;
     const svg = drawn('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': `${name}: ${summary}` });
     const step = WIDTH / bins;
     heights.forEach(([good, other], n) => {
-      const from = whole && bins === top ? n + 1 : (n / bins) * top;
+      const from = exact ? n + 1 : (n / bins) * top;
       const to = ((n + 1) / bins) * top;
-      const range = whole && bins === top ? show(from) : n === bins - 1 ? `${show(from)} and more` : `${show(from)} – ${show(to)}`;
+      const range = n === bins - 1 && highest > top ? `${show(from)} and more` : exact ? show(from) : `${show(from)} – ${show(to)}`;
       const bar = drawn('g', {});
       bar.append(drawn('title', {}, `${range}: ${plural(good + other, 'task')}, ${count(good)} verified`));
       let floor = FLOOR;
@@ -144,9 +146,9 @@
       svg.append(bar);
     });
     svg.append(drawn('line', { x1: 0, x2: WIDTH, y1: FLOOR + 0.5, y2: FLOOR + 0.5 }));
-    svg.append(drawn('text', { x: 0, y: HEIGHT - 4 }, show(whole && bins === top ? 1 : 0)));
-    const beyond = values[values.length - 1] > top ? '≥ ' : '';
-    svg.append(drawn('text', { x: WIDTH, y: HEIGHT - 4, 'text-anchor': 'end' }, beyond + show(beyond ? top - top / bins : top)));
+    svg.append(drawn('text', { x: 0, y: HEIGHT - 4 }, show(exact ? 1 : 0)));
+    const last = highest > top ? `≥ ${show(exact ? top : top - top / bins)}` : show(top);
+    svg.append(drawn('text', { x: WIDTH, y: HEIGHT - 4, 'text-anchor': 'end' }, last));
     return node('figure', {}, node('figcaption', {}, name, node('span', {}, summary)), svg);
   };
 
@@ -157,6 +159,8 @@
       histogram('Time', ran, (t) => t.seconds, time, false),
       histogram('Tokens', ran, (t) => t.tokens, short, false),
       histogram('Turns', ran, (t) => t.turns, short, true),
+      node('p', { class: 'legend quiet' }, node('span', { class: 'dot fill-good' }), 'verified',
+        node('span', { class: 'dot fill-warn' }), 'other endings'),
     ];
   };
 
@@ -253,6 +257,8 @@
     if (FOLDED.has(part.kind) && body) {
       return node('details', { class: `part ${part.kind}` }, node('summary', {}, ...title), body);
     }
+    // The head of the last step says how the session ended.
+    if (part.kind === 'end') return node('div', { class: 'part end' }, body);
     return node('div', { class: `part ${part.kind}` }, node('div', { class: 'title' }, ...title), body);
   };
 

@@ -48,7 +48,9 @@ pub(super) fn session(context: &Context, id: &str) -> Result<String> {
 /// The name of a task file or of a folder with results, for people.
 pub(super) fn name(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    absolute.file_stem().map_or_else(|| "batch".to_owned(), |stem| stem.to_string_lossy().into_owned())
+    let name = absolute.file_name().map_or_else(|| "batch".into(), |name| name.to_string_lossy());
+    let endings = [".results", ".jsonl", ".json", ".yaml", ".yml"];
+    endings.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name).to_owned()
 }
 
 /// Writes what CI systems read beside the summary of a batch.
