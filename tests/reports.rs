@@ -10,7 +10,7 @@ use fake_model::{Reply, Server};
 use quick_junit::{NonSuccessKind, TestCaseStatus};
 use serde_json::{Value, json};
 
-use crate::support::{World, call, snapshot};
+use crate::support::{World, call, json_lines, snapshot};
 
 /// Tries to break out of every format.
 const HOSTILE: &str =
@@ -159,7 +159,8 @@ fn a_report_shows_neither_secrets_nor_the_unmasked_patch() {
 fn a_task_whose_session_is_gone_stays_in_the_report() {
     let world = World::with_a_bug();
     two_tasks(&world);
-    world.observe(&["sessions", "rm", "last"]);
+    let idle = json_lines(&result(&world, "results.jsonl")).remove(1);
+    world.observe(&["sessions", "rm", idle["session"].as_str().unwrap()]);
     let results = world.home().join("tasks.results");
     let out = world.home().join("elsewhere.html");
     let seen = world.observe(&["report", results.to_str().unwrap(), "--out", out.to_str().unwrap()]);

@@ -157,7 +157,9 @@ fn add(step: &mut Step, event: &Event, mask: Mask<'_>) {
         Event::Overflow { .. } => {
             parts.push(Part::new("warning", "the request exceeded the context window", ""));
         }
-        Event::Rewound { why, .. } => parts.push(Part::new("note", "conversation cut back", why)),
+        Event::Rewound { why, .. } => {
+            parts.push(Part::new("note", format!("conversation cut back: {why}"), ""))
+        }
         Event::TryEnded { number, of, ending, message, .. } => {
             let title = format!("try {number} of {of}: {}", ending.label());
             parts.push(Part::new("warning", title, message));

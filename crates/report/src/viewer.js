@@ -114,7 +114,7 @@
   };
 
   const histogram = (name, shown, value, show, whole) => {
-    const BINS = 20, WIDTH = 300, HEIGHT = 84, FLOOR = 66;
+    const BINS = 20, WIDTH = 300, HEIGHT = 70;
     const values = shown.map(value).sort((a, b) => a - b);
     const at = (share) => values[Math.min(values.length - 1, Math.floor(share * values.length))];
     // The last bar also counts the few tasks beyond it.
@@ -129,7 +129,7 @@
     const most = Math.max(...heights.map(([a, b]) => a + b));
     const highest = values[values.length - 1];
     const summary = `median ${show(at(0.5))}, highest ${show(highest)}`;
-    const svg = drawn('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': `${name}: ${summary}` });
+    const svg = drawn('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': `${name}: ${summary}` });
     const step = WIDTH / bins;
     heights.forEach(([good, other], n) => {
       const from = exact ? n + 1 : (n / bins) * top;
@@ -137,19 +137,17 @@
       const range = n === bins - 1 && highest > top ? `${show(from)} and more` : exact ? show(from) : `${show(from)} – ${show(to)}`;
       const bar = drawn('g', {});
       bar.append(drawn('title', {}, `${range}: ${plural(good + other, 'task')}, ${count(good)} verified`));
-      let floor = FLOOR;
-      for (const [n_, fill] of [[good, 'fill-good'], [other, 'fill-warn']]) {
-        const height = n_ === 0 ? 0 : Math.max(1, (n_ / most) * (FLOOR - 4));
+      let floor = HEIGHT;
+      for (const [part, fill] of [[good, 'fill-good'], [other, 'fill-warn']]) {
+        const height = part === 0 ? 0 : Math.max(1, (part / most) * (HEIGHT - 4));
         floor -= height;
         if (height) bar.append(drawn('rect', { x: n * step + 0.5, y: floor, width: step - 1, height, class: fill }));
       }
       svg.append(bar);
     });
-    svg.append(drawn('line', { x1: 0, x2: WIDTH, y1: FLOOR + 0.5, y2: FLOOR + 0.5 }));
-    svg.append(drawn('text', { x: 0, y: HEIGHT - 4 }, show(exact ? 1 : 0)));
     const last = highest > top ? `≥ ${show(exact ? top : top - top / bins)}` : show(top);
-    svg.append(drawn('text', { x: WIDTH, y: HEIGHT - 4, 'text-anchor': 'end' }, last));
-    return node('figure', {}, node('figcaption', {}, name, node('span', {}, summary)), svg);
+    const axis = node('div', { class: 'axis' }, node('span', {}, show(exact ? 1 : 0)), node('span', {}, last));
+    return node('figure', {}, node('figcaption', {}, name, node('span', {}, summary)), svg, axis);
   };
 
   const plots = (shown) => {
@@ -242,8 +240,9 @@
   };
 
   const FOLDED = new Set(['prompt', 'thinking', 'answer', 'note']);
+  const isTold = (step) => step.parts.some((part) => ['call', 'edit', 'refused'].includes(part.kind));
   const NAMES = { call: 'call', edit: 'call', text: 'model', thinking: 'thinking', answer: 'complete answer' };
-  const shownPart = (part) => {
+  const shownPart = (part, told) => {
     const mark = part.ok === undefined ? null : node('span', { class: part.ok ? 'mark-good' : 'mark-bad' }, part.ok ? '✓ ' : '✗ ');
     const took = part.ms ? ` · ${time(part.ms / 1000)}` : '';
     const same = NAMES[part.kind] === undefined || part.kind === 'text' || part.kind === 'thinking' || part.kind === 'answer';
@@ -255,7 +254,9 @@
     else if (text) body = node('pre', { tabindex: '0' }, text);
     if (text === '') body = null;
     if (FOLDED.has(part.kind) && body) {
-      return node('details', { class: `part ${part.kind}` }, node('summary', {}, ...title), body);
+      // Where nothing else says what the model answered, the answer is open.
+      const unfolded = part.kind === 'answer' && !told ? '' : null;
+      return node('details', { class: `part ${part.kind}`, open: unfolded }, node('summary', {}, ...title), body);
     }
     // The head of the last step says how the session ended.
     if (part.kind === 'end') return node('div', { class: 'part end' }, body);
@@ -265,7 +266,7 @@
   const MAIN = ['call', 'edit', 'end', 'refused', 'text', 'answer', 'task'];
   const headline = (step) => {
     const main = MAIN.map((kind) => step.parts.find((part) => part.kind === kind)).find(Boolean) ?? step.parts[0];
-    const told = main === undefined ? '' : ['text', 'task', 'answer'].includes(main.kind) ? main.text.split('\n').find((line) => line.trim()) ?? '' : main.title;
+    const told = main === undefined ? '' : ['text', 'task', 'answer'].includes(main.kind) ? main.text.split('\n').find((line) => line.trim() && !line.startsWith('```')) ?? '' : main.title;
     const marks = step.parts.filter((part) => part.ok !== undefined && part !== main).map((part) => {
       const word = part.kind === 'check' ? (part.ok ? ' check passed' : ' check failed') : '';
       return node('span', { class: part.ok ? 'mark-good' : 'mark-bad' }, ` ${part.ok ? '✓' : '✗'}${word}`);
@@ -291,7 +292,10 @@
     if (!item) return;
     const body = item.querySelector('.body');
     // The parts of a step are made when it is first opened.
-    if (expanded && !body.hasChildNodes()) body.append(...open.steps[n].parts.map(shownPart));
+    if (expanded && !body.hasChildNodes()) {
+      const step = open.steps[n];
+      body.append(...step.parts.map((part) => shownPart(part, isTold(step))));
+    }
     body.hidden = !expanded;
     item.querySelector('.head').setAttribute('aria-expanded', String(expanded));
   };
