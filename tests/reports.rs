@@ -156,6 +156,24 @@ fn a_report_shows_neither_secrets_nor_the_unmasked_patch() {
 }
 
 #[test]
+fn a_secret_that_the_model_wrote_from_memory_is_masked_in_every_view() {
+    let world = World::with_a_bug();
+    let key = ["ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv"].concat();
+    let server = Server::start();
+    write_tasks(&world, "tasks.jsonl", &[("idle", "Do nothing.", "true")]);
+    change_nothing(&server, &format!("Use the key {key}."));
+    assert_eq!(batch(&world, &server, "tasks.jsonl").status.code(), Some(1));
+    assert!(result(&world, "results.jsonl").contains(&key));
+
+    world.observe(&["report", world.home().join("tasks.results").to_str().unwrap()]);
+    let (data, trajectories) = contents(&result(&world, "report.html"));
+    let page = format!("{data}{}", Value::Array(trajectories));
+    for shown in [page, result(&world, "junit.xml"), result(&world, "summary.md")] {
+        assert!(shown.contains("Use the key [secret-") && !shown.contains(&key), "{shown}");
+    }
+}
+
+#[test]
 fn a_task_whose_session_is_gone_stays_in_the_report() {
     let world = World::with_a_bug();
     two_tasks(&world);
