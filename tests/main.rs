@@ -28,6 +28,7 @@ mod patch;
 mod profiles;
 mod replay;
 mod replay_differences;
+mod reports;
 mod resume;
 mod run;
 mod sandbox;

@@ -50,6 +50,10 @@ pub(crate) enum Command {
     /// Run many tasks unattended
     #[command(after_help = exit::batch_table())]
     Batch(Batch),
+    /// Write a batch's results and trajectories to one HTML file
+    Report(Report),
+    /// Compare the results of two batches
+    Compare(Compare),
     /// Apply a patch in any format that models write, completely or not at all
     #[command(after_help = exit::patch_table())]
     Patch(Patch),
@@ -226,6 +230,32 @@ pub(crate) struct Batch {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// The folder with the results of a batch
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+
+    /// Write the report to FILE [default: report.html in DIR]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    /// The folder with the results of the first batch
+    #[arg(value_name = "DIR_A")]
+    pub(crate) a: PathBuf,
+
+    /// The folder with the results of the second batch
+    #[arg(value_name = "DIR_B")]
+    pub(crate) b: PathBuf,
+
+    /// Print the comparison as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Patch {
     /// The patch: a unified diff, `*** Begin Patch`, SEARCH/REPLACE blocks, or JSON [default:
     /// stdin]
@@ -336,6 +366,9 @@ pub(crate) enum Sessions {
         /// Print the recorded events, one JSON object per line
         #[arg(long)]
         json: bool,
+        /// Print an HTML page to step through the session
+        #[arg(long, conflicts_with = "json")]
+        html: bool,
     },
     /// Export a session, with the files it read and changed, to a file that can be replayed
     /// anywhere

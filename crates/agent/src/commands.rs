@@ -2,6 +2,7 @@
 
 mod batch;
 pub(crate) mod changes;
+mod compare;
 mod config;
 mod doctor;
 mod export;
@@ -9,6 +10,7 @@ pub(crate) mod models;
 mod parse;
 pub(crate) mod patch;
 mod replay;
+mod report;
 mod resume;
 pub(crate) mod run;
 mod sandbox;
@@ -32,6 +34,8 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Resume(command) => resume::run(command, context),
         Command::Replay(command) => replay::run(command, context),
         Command::Batch(command) => batch::run(&command, context),
+        Command::Report(command) => report::run(&command, context),
+        Command::Compare(command) => compare::run(&command),
         Command::Patch(command) => patch::run(command, context),
         Command::Diff(command) => changes::diff(&command, context),
         Command::Apply(command) => changes::apply(command, context),

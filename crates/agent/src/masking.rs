@@ -61,12 +61,18 @@ pub(crate) fn of_variables(environment: &Environment) -> Secrets {
 
 /// The secrets of a finished session, for displaying it.
 pub(crate) fn for_display(context: &Context, session: &str) -> Secrets {
+    of_sessions(context)(session)
+}
+
+/// The secrets of finished sessions, for displaying them. Resolves the settings once.
+pub(crate) fn of_sessions(context: &Context) -> impl Fn(&str) -> Secrets {
     // With invalid settings, masking is on, as by default.
-    let settings = context.resolve(&[]).and_then(|resolved| resolved.settings());
-    let variables: Vec<_> = context.environment.variables.iter().map(|(k, v)| (k.into(), v.into())).collect();
-    match settings {
-        Ok(settings) => secrets(&settings, &variables, session),
-        Err(_) => of_variables(&context.environment),
+    let settings = context.resolve(&[]).and_then(|resolved| resolved.settings()).ok();
+    let environment = context.environment.clone();
+    let variables: Vec<_> = environment.variables.iter().map(|(k, v)| (k.into(), v.into())).collect();
+    move |session| match &settings {
+        Some(settings) => secrets(settings, &variables, session),
+        None => of_variables(&environment),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::store::RESULTS;
+
 /// Why a batch cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -13,6 +15,9 @@ pub enum Error {
         /// Who holds it.
         holder: String,
     },
+    /// The folder has no results.
+    #[error("{} is not the folder of a batch: it has no {RESULTS}", _0.display())]
+    NoBatch(PathBuf),
     /// A file in the folder cannot be used.
     #[error(transparent)]
     Journal(#[from] journal::Error),

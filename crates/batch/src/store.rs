@@ -10,6 +10,11 @@ use journal::{LockFile, Log, io_error};
 use crate::error::Error;
 use crate::record::{Finished, Started};
 
+/// The file with a [`Started`] for each attempt.
+pub(crate) const ATTEMPTS: &str = "attempts.jsonl";
+/// The file with a [`Finished`] for each attempt that ended.
+pub(crate) const RESULTS: &str = "results.jsonl";
+
 /// A batch folder, locked for this process, and its records.
 pub(crate) struct Store {
     pub(crate) out: PathBuf,
@@ -36,8 +41,8 @@ impl Store {
         }
         let worktrees = out.join("worktrees");
         fs::create_dir_all(&worktrees).map_err(io_error("cannot create", &worktrees))?;
-        let (attempts, started) = Log::open(out.join("attempts.jsonl"))?;
-        let (results, finished) = Log::open(out.join("results.jsonl"))?;
+        let (attempts, started) = Log::open(out.join(ATTEMPTS))?;
+        let (results, finished) = Log::open(out.join(RESULTS))?;
         Ok(Self { out, started, finished, attempts, results, _lock: lock })
     }
 
@@ -60,16 +65,24 @@ impl Store {
         self.finished.iter().map(|result| (result.id.as_str(), result.attempt)).collect()
     }
 
-    /// Replaces a file of the folder atomically: readers see the old one or the new one.
+    /// Replaces a file of the folder, as [`replace`] does.
     pub(crate) fn replace(&self, name: &str, contents: &str) -> Result<(), Error> {
-        let path = self.out.join(name);
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.out)?;
-            file.write_all(contents.as_bytes())?;
-            file.as_file().sync_data()?;
-            file.persist(&path).map_err(|e| e.error)?;
-            File::open(&self.out)?.sync_all()
-        };
-        Ok(write().map_err(io_error("cannot write", &path))?)
+        Ok(replace(&self.out.join(name), contents)?)
     }
+}
+
+/// Replaces a file atomically: readers see the old one or the new one.
+///
+/// # Errors
+/// When it cannot be written. The old one is still there.
+pub fn replace(path: &Path, contents: &str) -> Result<(), journal::Error> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(contents.as_bytes())?;
+        file.as_file().sync_data()?;
+        file.persist(path).map_err(|e| e.error)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(io_error("cannot write", path))
 }

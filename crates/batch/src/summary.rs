@@ -89,13 +89,16 @@ impl Summary {
         let costs: Vec<f64> = spent().filter_map(|r| r.totals.cost).collect();
         let rows: Vec<Row> = tasks
             .iter()
-            .map(|task| Row::new(task, of(task), attempts.get(task.id.as_str()).copied().unwrap_or(0)))
+            .map(|task| {
+                let attempts = attempts.get(task.id.as_str()).copied().unwrap_or(0);
+                Row::new(&task.id, &task.digest(), of(task), attempts)
+            })
             .collect();
         Self {
             v: 1,
             tasks: tasks.len(),
             endings: count(&rows),
-            stopped: stopped.filter(|_| rows.iter().any(Row::is_open)),
+            stopped: stopped.filter(|_| rows.iter().any(|row| !row.has_result())),
             attempts: rows.iter().map(|row| row.attempts).sum(),
             tokens: spent().map(|result| tokens(result)).fold(0, u64::saturating_add),
             cost: (!costs.is_empty()).then(|| costs.iter().sum()),
@@ -136,7 +139,7 @@ impl Summary {
             return code;
         }
         let on_purpose = self.stopped == Some(Stop::FailFast);
-        if self.rows.iter().any(|row| if on_purpose { row.infrastructure } else { row.is_open() }) {
+        if self.rows.iter().any(|row| if on_purpose { row.infrastructure } else { !row.has_result() }) {
             return Ending::Unavailable.exit_code();
         }
         if self.rows.iter().any(|row| row.ending != Some(Ending::Verified)) { NOT_VERIFIED } else { 0 }
@@ -189,12 +192,12 @@ impl Summary {
 }
 
 impl Row {
-    fn new(task: &Task, results: &[&Finished], attempts: usize) -> Self {
-        let digest = task.digest();
+    /// The state of the task with this digest. `results` has all of its results in order.
+    pub(crate) fn new(id: &str, digest: &str, results: &[&Finished], attempts: usize) -> Self {
         let mut current = results.iter().rev().filter(|result| result.digest == digest);
         let last = current.clone().find(|result| !result.infrastructure).or_else(|| current.next());
         Self {
-            id: task.id.clone(),
+            id: id.to_owned(),
             ending: last.map(|r| r.ending.clone()),
             infrastructure: last.is_some_and(|r| r.infrastructure),
             attempts,
@@ -209,17 +212,27 @@ impl Row {
         }
     }
 
-    /// Whether the agent has not ended an attempt at the task.
-    fn is_open(&self) -> bool {
-        self.infrastructure || self.ending.is_none()
+    /// Whether the task is done and its verification passed.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.ending == Some(Ending::Verified)
     }
 
-    fn label(&self) -> &'static str {
+    /// Whether the agent itself ended an attempt, so that the task has a result.
+    #[must_use]
+    pub fn has_result(&self) -> bool {
+        self.ending.is_some() && !self.infrastructure
+    }
+
+    /// [`Ending::label`], or `not run`.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
         self.ending.as_ref().map_or("not run", Ending::label)
     }
 }
 
-fn count(rows: &[Row]) -> Vec<(String, usize)> {
+/// Counts rows per label, most frequent first.
+pub(crate) fn count(rows: &[Row]) -> Vec<(String, usize)> {
     let mut counts: Vec<(String, usize)> = Vec::new();
     for row in rows {
         match counts.iter_mut().find(|(label, _)| label == row.label()) {

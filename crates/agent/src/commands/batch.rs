@@ -10,15 +10,18 @@ use std::path::{Path, PathBuf};
 
 use batch::{Attempt, BatchOptions, Event, Runner, Summary, Task};
 use journal::{Ending, Store};
+use secrets::Secrets;
 use tokio::sync::watch;
 
 use crate::cli::{Batch, BatchCommand, Retry};
+use crate::commands::report;
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
 use crate::interrupt::{self, Signals};
 use crate::layers;
+use crate::masking;
 use crate::other_model;
 use crate::profiles;
 use crate::protected;
@@ -34,7 +37,9 @@ const RETRIES: u32 = 3;
 /// Runs the batch.
 pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     if let Some(BatchCommand::Merge { from, out }) = &command.command {
-        return finish(&batch::merge(from, out).map_err(Failure::refused)?, out);
+        let settings = context.resolve_in(None, &command.settings.given)?.settings()?;
+        let summary = batch::merge(from, out).map_err(Failure::refused)?;
+        return finish(summary, out, &report::name(out), &secrets(&settings));
     }
     let file = command.tasks.as_deref().ok_or_else(|| Failure::misuse("no task file given"))?;
     // Report invalid flags and files once, before the first task.
@@ -68,6 +73,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         retry_failed: plan.retry == Some(Retry::Failed),
         model_name: settings.model.clone().unwrap_or_else(|| "agent".into()),
     };
+    let secrets = secrets(&settings);
     let flags = command.settings.given.clone();
     let worker = Worker { context: context.clone(), flags, store: context.store()? };
     interrupt::block_on(async {
@@ -83,14 +89,21 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
                 return Ok(Exit::Run(Ending::Interrupted));
             }
         };
-        finish(&summary, &out)
+        finish(summary, &out, &report::name(file), &secrets)
     })
 }
 
-fn finish(summary: &Summary, out: &Path) -> Result<Exit> {
+/// Prints the summary, and writes it for CI systems.
+fn finish(summary: Summary, out: &Path, name: &str, secrets: &Secrets) -> Result<Exit> {
     console::print(&*sanitize::text(&summary.to_text()))?;
+    let code = summary.exit_code();
+    report::for_ci(out, name, summary, secrets)?;
     console::say(format_args!("results are in {}", out.display()));
-    Ok(Exit::Code(summary.exit_code()))
+    Ok(Exit::Code(code))
+}
+
+fn secrets(settings: &Settings) -> Secrets {
+    masking::secrets(settings, &std::env::vars_os().collect::<Vec<_>>(), "")
 }
 
 /// The default folder for results: for `tasks.jsonl`, this is `tasks.results`.

@@ -4,7 +4,7 @@ use journal::{Event, Mode, Store};
 use serde_json::json;
 
 use crate::cli::Sessions;
-use crate::commands::export;
+use crate::commands::{export, report};
 use crate::console;
 use crate::context::Context;
 use crate::dry_tree;
@@ -19,7 +19,11 @@ pub(crate) fn run(command: Sessions, context: &Context) -> Result<Exit> {
     let store = context.store()?;
     match command {
         Sessions::List { json } => list(&store, json),
-        Sessions::Show { session, json } => show(&store, &session.id, json),
+        Sessions::Show { session, html: true, .. } => {
+            console::print(report::session(context, &session.id)?)?;
+            Ok(Exit::Success)
+        }
+        Sessions::Show { session, json, .. } => show(&store, &session.id, json),
         Sessions::Export { session, file, output, no_contents } => {
             export::run(context, &session.id, file.or(output).as_deref(), !no_contents)
         }

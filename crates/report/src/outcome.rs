@@ -1,0 +1,45 @@
+//! What several views need of outcomes: colors, sums, single lines.
+
+use batch::Finished;
+use journal::Ending;
+use preview::{figures, sanitize};
+use serde::Serialize;
+
+/// Sums over attempts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub(crate) struct Totals {
+    pub(crate) attempts: u64,
+    pub(crate) tokens: u64,
+    pub(crate) seconds: f64,
+    /// `None` if no price is known.
+    pub(crate) cost: Option<f64>,
+}
+
+pub(crate) fn totals<'a>(attempts: impl Iterator<Item = &'a Finished>) -> Totals {
+    attempts.fold(Totals::default(), |sum, attempt| {
+        let used = attempt.totals;
+        let cost = used.cost.map_or(sum.cost, |cost| Some(sum.cost.unwrap_or(0.0) + cost));
+        let tokens = sum.tokens.saturating_add(used.prompt_tokens).saturating_add(used.generated_tokens);
+        Totals { attempts: sum.attempts + 1, tokens, seconds: sum.seconds + attempt.seconds, cost }
+    })
+}
+
+/// `good`, `warn`, `bad`, or `none` for a task that has not run.
+pub(crate) fn tone(ending: Option<&Ending>) -> &'static str {
+    match ending {
+        None => "none",
+        Some(Ending::Verified) => "good",
+        Some(Ending::Unverified | Ending::NoChange | Ending::Interrupted | Ending::Budget { .. }) => "warn",
+        Some(Ending::GaveUp | Ending::Unavailable | Ending::Refused) => "bad",
+    }
+}
+
+/// The first line of a message, at most `width` characters of it.
+pub(crate) fn first_line(message: &str, width: usize) -> String {
+    sanitize::short(message.trim().lines().next().unwrap_or_default(), width)
+}
+
+/// Seconds for people: `12.3 s`, `4 min 5 s`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    figures::duration((seconds * 1_000.0) as u64)
+}
