@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Replay(Replay),
     /// Run many tasks unattended
     #[command(after_help = exit::batch_table())]
-    Batch(Batch),
+    Batch(Box<Batch>),
     /// Write a batch's results and trajectories to one HTML file
     Report(Report),
     /// Compare the results of two batches

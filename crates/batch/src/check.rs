@@ -1,6 +1,7 @@
 //! What can be said about tasks before anything runs.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::path::Path;
 
 use crate::clones;
@@ -14,10 +15,11 @@ pub async fn check(tasks: &[Task]) -> Vec<(&str, String)> {
     let mut problems = Vec::new();
     for task in tasks.iter().filter(|task| !clones::is_remote(&task.repo)) {
         let source = (task.repo.as_path(), task.base_commit.as_deref());
-        if !known.contains_key(&source) {
-            known.insert(source, Source::find(task, &task.repo, Path::new("")).await.err());
-        }
-        if let Some(Some(problem)) = known.get(&source) {
+        let problem = match known.entry(source) {
+            Occupied(found) => found.into_mut(),
+            Vacant(new) => new.insert(Source::find(task, &task.repo, Path::new("")).await.err()),
+        };
+        if let Some(problem) = problem {
             problems.push((task.id.as_str(), problem.clone()));
         }
     }

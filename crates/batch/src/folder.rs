@@ -143,6 +143,7 @@ mod tests {
             ending,
             message: String::new(),
             diff: Diff::default(),
+            models: Vec::new(),
             totals: Totals::default(),
             seconds: 1.0,
             session: None,

@@ -70,7 +70,9 @@ impl Task {
             ("protected", (!self.protected.is_empty()).then(|| self.protected.clone().into())),
         ];
         for (key, value) in added {
-            value.map(|value| described[key] = value);
+            if let Some(value) = value {
+                described[key] = value;
+            }
         }
         Sha256::digest(described.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
     }

@@ -90,6 +90,7 @@ fn state(n: usize) -> State {
         ending,
         message: message.clone(),
         diff: diff.clone(),
+        models: Vec::new(),
         totals,
         seconds: f64::from(turns) * (2.0 + 9.0 * fastrand::f64()),
         session: Some(format!("session-{n}")),
@@ -248,6 +249,7 @@ fn records(n: usize, state: &State) -> Vec<Record> {
         ending: result.ending.clone(),
         message: result.message.clone(),
         diff: Diff { patch: PATCH.into(), ..result.diff.clone() },
+        models: Vec::new(),
         totals: result.totals,
     }));
     let mut at = 0;

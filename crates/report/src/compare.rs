@@ -250,6 +250,7 @@ mod tests {
             infrastructure: ending.is_infrastructure(),
             message: String::new(),
             diff: Diff::default(),
+            models: Vec::new(),
             totals: Totals::default(),
             seconds: 1.0,
             session: None,

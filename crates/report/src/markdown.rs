@@ -35,8 +35,8 @@ pub fn markdown(name: &str, summary: &Summary) -> String {
         plural(summary.tokens, "token"),
         seconds(summary.seconds)
     );
-    if summary.interrupted {
-        out.push_str("\nInterrupted; run the same command to continue.\n");
+    if let Some(stop) = summary.stopped {
+        let _ = writeln!(out, "\n**The batch is not complete**: {}.", stop.describe());
     }
     let open: Vec<&Row> = summary.rows.iter().filter(|row| !row.is_verified()).collect();
     if open.is_empty() {

@@ -32,7 +32,7 @@ pub(crate) fn summary(rows: Vec<Row>) -> Summary {
         v: 1,
         tasks: rows.len(),
         endings,
-        interrupted: false,
+        stopped: None,
         attempts: rows.len(),
         tokens: 2_000,
         cost: None,
