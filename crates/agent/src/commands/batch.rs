@@ -249,11 +249,13 @@ mod tests {
             named_repo: ".".into(),
             text: "do a".into(),
             limits: TaskLimits { max_turns: Some(3), max_cost: Some(0.1), ..TaskLimits::default() },
+            attempts: Some(2),
             ..Task::default()
         };
         let settings = worker.settings(&task, folder.path()).ok().unwrap();
         assert_eq!((settings.max_turns, settings.max_tokens), (3, Some(9)));
         assert_eq!((settings.max_seconds, settings.max_cost), (3600, Some(0.1)));
+        assert_eq!(settings.attempts, 2);
     }
 
     #[test]
