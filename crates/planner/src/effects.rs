@@ -108,9 +108,9 @@ impl Driver<'_> {
         Ok(record)
     }
 
-    /// Reverts what nobody should find in the tree after the run was stopped: a candidate that is
-    /// not verified yet, and a try that is worse than an earlier one. A resumed run restores what
-    /// was reverted and continues.
+    /// Reverts what must not stay in the tree after the run was stopped: a candidate that is not
+    /// verified yet, and a try that is worse than an earlier one. A resumed run restores what was
+    /// reverted and continues.
     pub(crate) async fn leave(
         &mut self,
         machine: Option<&Machine>,

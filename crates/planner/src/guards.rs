@@ -86,9 +86,9 @@ fn is_loop(tail: &[u8]) -> bool {
 pub(crate) enum Repeats {
     /// Nothing unusual.
     Fine,
-    /// Warn the model: the call was made this often.
+    /// Warn the model: the call was made this many times.
     Warn(u32),
-    /// End the run: the call was made this often.
+    /// End the run: the call was made this many times.
     Stop(u32),
 }
 

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::{Aliases, schema};
 
-/// What a call may do to the world. Reads may run concurrently, even while the answer streams;
-/// the others run alone and in order.
+/// What a call may do to the world. Reads may run concurrently, even while the answer streams.
+/// Calls with another effect run alone and in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// Looks only.
+    /// Only reads.
     Read,
     /// Changes files of the work tree.
     Write,
