@@ -279,8 +279,8 @@ pub enum Event {
     Session {
         /// The session's id.
         id: String,
-        /// The first session of a chain of forks. The conversation uses the placeholders for
-        /// secrets of that first session.
+        /// The first session of a chain of forks. The conversation uses that session's placeholders
+        /// for secrets.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         forked_from: Option<String>,
         /// The agent's version.
@@ -348,7 +348,7 @@ pub enum Event {
         /// The window, if the server reported it.
         window: Option<u64>,
     },
-    /// The server turned out to run the model with another window.
+    /// The model's context window turned out to have another size than assumed.
     Window {
         /// The turn after which this was seen.
         turn: u32,
@@ -396,7 +396,7 @@ pub enum Event {
         number: u32,
         /// How many tries the run may make.
         of: u32,
-        /// How the run would have ended.
+        /// How the run would have ended if this had been its only try.
         ending: Ending,
         /// Why.
         message: String,

@@ -94,7 +94,8 @@ impl Store {
 
     /// Resolves an id, a prefix of one, or `last` to the full id.
     ///
-    /// # Errors When no session matches, or when several do.
+    /// # Errors
+    /// When no session matches, or when several do.
     pub fn find(&self, wanted: &str) -> Result<String, Error> {
         let ids = self.ids()?;
         if wanted == "last" {

@@ -231,7 +231,7 @@ impl Attempts {
 
     /// The move after a candidate that cannot be tried, or that did not help.
     pub(crate) fn next_candidate(&mut self) -> Move {
-        // What the tree already holds has been verified.
+        // The version in the tree has already been verified, so it is skipped.
         while let Some(contents) = self.candidates.pop_front() {
             if contents != self.in_tree {
                 return Move::Try(contents);
@@ -395,7 +395,11 @@ mod tests {
         let next = attempts.line("");
         let next = tried(&mut attempts, &next, "a = 1\nb = 4\n", &check(false, 3));
         assert_eq!(prefix(&next), "a = 3");
-        assert_eq!(attempts.line(""), Move::Try(vec!["a = 3\nb = 4\n".into()]), "should start from the better file");
+        assert_eq!(
+            attempts.line(""),
+            Move::Try(vec!["a = 3\nb = 4\n".into()]),
+            "should start from the better file"
+        );
     }
 
     #[test]

@@ -322,7 +322,11 @@ mod tests {
             assert_eq!((new.as_str(), echo.rest().as_str()), (" = 2", ""), "{size}");
         }
         let mut echo = Echo::of(message);
-        assert_eq!((echo.new_in("``"), echo.rest()), (String::new(), "``".into()), "a new answer, not an echo");
+        assert_eq!(
+            (echo.new_in("``"), echo.rest()),
+            (String::new(), "``".into()),
+            "a new answer, not an echo"
+        );
         assert_eq!(Echo::of(message).new_in("b"), "b");
     }
 

@@ -35,10 +35,10 @@ pub(crate) struct Dropped {
     note: String,
 }
 
-/// Returns a shorter conversation, whose length `tokens` counts, or `None` if head and tail alone
-/// do not fit. `note` renders the note about dropped results from one line per result. Messages for
-/// which `by_user` holds keep their text: when such a message is dropped, its text moves to the
-/// task's message.
+/// Returns a shorter conversation, with its length measured by `tokens`, or `None` if head and tail
+/// alone do not fit. `note` renders the note about dropped results from one line per result.
+/// Messages for which `by_user` holds keep their text: when such a message is dropped, its text
+/// moves to the task's message.
 pub(crate) fn compact(
     messages: &[Arc<Message>],
     dropped: &mut Dropped,

@@ -177,7 +177,7 @@ fn is_test_of(test: &str, stem_of_code: &str) -> bool {
     .contains(&name)
 }
 
-/// Whether a text mentions a name that is not part of a longer name there.
+/// Whether a text mentions a name, other than as a part of a longer name.
 pub(crate) fn mentions(text: &str, what: &str) -> bool {
     text.match_indices(what).any(|(at, _)| {
         let before = text[..at].chars().next_back();

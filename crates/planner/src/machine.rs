@@ -34,7 +34,8 @@ use crate::prompts::Prompts;
 use crate::tries::Tries;
 pub(crate) use plan::Plan;
 
-/// Unusable answers in a row (no call, or a refused one) before the run gives up.
+/// The maximum number of unusable answers in a row (no call, or a refused one). At one more, the
+/// run gives up.
 const MAX_CORRECTIONS: u32 = 4;
 /// How many times `finish` may be refused while the verification fails.
 const MAX_FINISH_REFUSALS: u32 = 2;

@@ -223,7 +223,10 @@ async fn a_run_that_falls_back_resumed_after_any_event_ends_the_same() {
     })
     .await;
     assert_eq!(whole.report.ending, Ending::Verified);
-    assert!(whole.events().any(|e| matches!(e, Event::Rewound { .. })), "the conversation should be cut to fit the smaller window");
+    assert!(
+        whole.events().any(|e| matches!(e, Event::Rewound { .. })),
+        "the conversation should be cut to fit the smaller window"
+    );
     // The model changes in the middle of a line, which the fallback cannot continue.
     let begin = || {
         let mut world = world_with_branches();

@@ -71,7 +71,10 @@ async fn a_json_call_instead_of_the_whole_file_applies_to_the_file_it_names() {
     let ran = world.run("t", vec![says(other), says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert_eq!(ran.files["calc.py"], FIXED);
-    assert!(ran.files["notes.py"].contains("notes_of_the_day"), "the file that was shown should not be overwritten");
+    assert!(
+        ran.files["notes.py"].contains("notes_of_the_day"),
+        "the file that was shown should not be overwritten"
+    );
     assert!(ran.last_messages()[1].contains("Tools, with the JSON Schema"), "the run continues with tools");
 }
 

@@ -194,7 +194,7 @@ fn capitalized(word: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// Whether a value means the same as no value, such as null, false or an empty list.
+/// Whether a value, such as null, false or an empty list, means the same as no value.
 #[must_use]
 pub fn is_empty(value: &Value) -> bool {
     match value {

@@ -270,5 +270,8 @@ fn a_call_is_described_as_one_of_the_tools_with_the_arguments_that_the_model_is_
     registry.describe("look", "looks".into(), shown);
     let fits = validator(&registry);
     assert!(fits.is_valid(&call(json!({"path": "a"}))));
-    assert!(!fits.is_valid(&call(json!({"path": "a", "all": true}))), "an argument that is not shown should not fit the schema");
+    assert!(
+        !fits.is_valid(&call(json!({"path": "a", "all": true}))),
+        "an argument that is not shown should not fit the schema"
+    );
 }

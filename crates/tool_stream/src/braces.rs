@@ -163,7 +163,7 @@ impl Parser {
                 if !closed {
                     self.rescanned += pos - start;
                 }
-                // A call may begin after the object's first brace. The budget keeps rescanning
+                // A call may begin after the object's first brace. The budget keeps the total time
                 // linear.
                 let on = if closed || self.rescanned > RESCAN_BUDGET + 4 * pos { pos } else { start + 1 };
                 self.plain(0);

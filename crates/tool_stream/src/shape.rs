@@ -89,7 +89,7 @@ pub(crate) fn is_unambiguous_arguments(key: &str) -> bool {
     is_one_of(key, &ARGUMENTS[..1])
 }
 
-/// Keys of arrays of calls.
+/// Keys whose value is an array of calls.
 pub(crate) fn is_list(key: &str) -> bool {
     is_one_of(key, &LISTS)
 }
@@ -101,10 +101,10 @@ pub(crate) fn is_unambiguous_list(key: &str) -> bool {
 
 const LISTS: [&str; 6] = ["toolcalls", "functioncalls", "tooluses", "calls", "actions", "invocations"];
 
-/// Keys of objects that are calls.
+/// Keys whose value is an object that is a call.
 const WRAPPERS: [&str; 7] = ["function", "tool", "toolcall", "functioncall", "call", "tooluse", "action"];
 
-/// Keys of objects that are the answer, and therefore the call.
+/// Keys whose value is the whole answer, and therefore the call.
 const ANSWERS: [&str; 13] = [
     "response",
     "answer",

@@ -166,7 +166,7 @@ impl<'a> History<'a> {
                 Event::TryEnded { .. } => ended = true,
                 Event::Reverted { from, record, .. } => {
                     let after_try = std::mem::take(&mut ended);
-                    // Nothing was left to revert.
+                    // The same record again: nothing was left to revert.
                     if record.is_some() && std::mem::replace(&mut last, *record) == *record {
                         continue;
                     }

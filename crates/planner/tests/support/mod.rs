@@ -189,8 +189,9 @@ impl Repository for Tree {
 /// Passes if `calc.py` contains `a + b`.
 pub struct Passes(pub Files);
 
-/// Like [`Passes`], but with five tests. Three of them fail, two if `calc.py` contains `third`, one
-/// if it contains `half`. If it contains `hang`, the tests do not end.
+/// Like [`Passes`], but with five tests. Three of them fail, but only two if `calc.py` contains
+/// `third`, one if it contains `half`, and none if it contains `a + b`. If it contains `hang`, the
+/// tests do not end.
 struct Grades(Passes);
 
 #[async_trait]
