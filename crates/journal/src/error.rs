@@ -9,7 +9,7 @@ pub enum Error {
     /// A file operation failed.
     #[error("{what} {}: {source}", path.display())]
     Io {
-        /// The operation, as in "cannot open".
+        /// The failed operation, as in "cannot open".
         what: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -24,7 +24,7 @@ pub enum Error {
     Ambiguous {
         /// The prefix.
         prefix: String,
-        /// Those that match, at most a few.
+        /// The sessions that match, at most five of them.
         ids: Vec<String>,
     },
     /// Another process writes the session.
@@ -55,7 +55,8 @@ pub enum Error {
     },
 }
 
-/// Turns the error of a file operation into [`Error::Io`]. `what` is as in "cannot open".
+/// Turns the error of a file operation into [`Error::Io`]. `what` names the failed operation, as in
+/// "cannot open".
 pub fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io { what, path, source }

@@ -57,7 +57,7 @@ pub enum Role {
     Assistant,
 }
 
-/// The model of a session, as it was when it was opened.
+/// The properties of a session's model, recorded when the model was opened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelInfo {
     /// The kind of server (`ollama`, `deepseek`, `llama-server`, …).
@@ -160,7 +160,7 @@ pub enum CutReason {
     Refused,
     /// The model repeated the same text.
     Repetition,
-    /// Only white space.
+    /// Endless white space.
     Whitespace,
     /// Endless thinking.
     Thinking,
@@ -181,7 +181,7 @@ pub struct Check {
     pub passed: bool,
     /// Counts and failures, as the model sees them.
     pub text: String,
-    /// The same as data.
+    /// The same counts and failures, as data.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub facts: Value,
     /// The duration in milliseconds.
@@ -206,7 +206,8 @@ pub struct Diff {
 pub struct Totals {
     /// Answered requests.
     pub turns: u32,
-    /// Prompt tokens, counted by the server or estimated. Those of broken answers count too.
+    /// Prompt tokens, counted by the server or estimated. Requests whose answer broke off count
+    /// too.
     pub prompt_tokens: u64,
     /// Prompt tokens that did not come from the server's cache. Absent unless the server reported
     /// the number for every request.
@@ -226,7 +227,7 @@ pub struct Totals {
     pub ms: u64,
 }
 
-/// What one of several models of a session used.
+/// The usage of one model, in a session that used several.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelTotals {
     /// The kind of server.
@@ -278,8 +279,8 @@ pub enum Event {
     Session {
         /// The session's id.
         id: String,
-        /// The first session of a chain of forks. Placeholders for secrets in the conversation are
-        /// those of that session.
+        /// The first session of a chain of forks. The conversation uses that session's placeholders
+        /// for secrets.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         forked_from: Option<String>,
         /// The agent's version.
@@ -288,7 +289,7 @@ pub enum Event {
         task: String,
         /// The repository.
         root: String,
-        /// In the repository or in a copy.
+        /// Whether the run changes the repository or a copy.
         mode: Mode,
         /// Settings that differ from the defaults, without secrets. A resumed run uses them.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -315,7 +316,7 @@ pub enum Event {
         enforced: bool,
         /// How commands are confined, and what is not prevented, in one line.
         summary: String,
-        /// The same in sentences.
+        /// The same information in full sentences.
         lines: Vec<String>,
     },
     /// The model was opened.
@@ -347,7 +348,7 @@ pub enum Event {
         /// The window, if the server reported it.
         window: Option<u64>,
     },
-    /// The server turned out to run the model with another window.
+    /// The model's context window turned out to have another size than assumed.
     Window {
         /// The turn after which this was seen.
         turn: u32,
@@ -386,8 +387,8 @@ pub enum Event {
         /// Why.
         why: String,
     },
-    /// A try at the task ended without a passing verification. [`Event::Reverted`] follows unless its
-    /// changes are kept.
+    /// A try at the task ended without a passing verification. [`Event::Reverted`] follows unless
+    /// the changes of the try are kept.
     TryEnded {
         /// Its last turn.
         turn: u32,
@@ -395,7 +396,7 @@ pub enum Event {
         number: u32,
         /// How many tries the run may make.
         of: u32,
-        /// How the run would have ended.
+        /// How the run would have ended if this had been its only try.
         ending: Ending,
         /// Why.
         message: String,
@@ -405,9 +406,10 @@ pub enum Event {
         /// Lines added and removed.
         lines: u64,
     },
-    /// Changes were reverted: those of a try, so that the next try can start over; the revert of
-    /// the best try and all later records, to restore that try; or, when the run was stopped, a
-    /// candidate that was not verified yet. A resumed run reverts the revert.
+    /// Changes were reverted. After a try, the revert lets the next try start over. To restore the
+    /// best try, the revert of that try and all later records are reverted. When a run is stopped,
+    /// it reverts a candidate that was not verified yet, or a try that is worse than an earlier
+    /// one; a resumed run then reverts this revert.
     Reverted {
         /// The turn.
         turn: u32,
@@ -447,14 +449,14 @@ pub enum Event {
     Thinking {
         /// The turn.
         turn: u32,
-        /// A piece of it.
+        /// A piece of the reasoning.
         text: String,
     },
     /// Text outside of calls, as it arrives.
     Text {
         /// The turn.
         turn: u32,
-        /// A piece of it.
+        /// A piece of the text.
         text: String,
     },
     /// The model started a call.

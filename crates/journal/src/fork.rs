@@ -12,8 +12,8 @@ use crate::store::{JOURNAL, Journal, Store};
 /// messages refer to.
 const COPIED: [&str; 2] = ["state", "logs"];
 
-/// The id from which a session derives placeholders: its own, or that of the session it was forked
-/// from.
+/// The id from which a session derives its placeholders for secrets: its own id or, for a fork, the
+/// id of the first session in the chain of forks.
 #[must_use]
 pub fn origin(records: &[Record]) -> Option<&str> {
     match records.first().map(|record| &record.event) {

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::error::{Error, io_error};
 
-/// A locked file. Dropping it empties and unlocks the file; a killed process leaves its text there.
+/// A locked file. Dropping it empties and unlocks the file. If the process is killed, the text
+/// stays in the file.
 #[derive(Debug)]
 pub struct LockFile {
     file: File,
@@ -14,8 +15,8 @@ pub struct LockFile {
 }
 
 impl LockFile {
-    /// Locks `path`, creates it if missing, and writes `holder` into it. The inner error is the
-    /// text of the current holder.
+    /// Locks `path`, which is created if missing, and writes `holder` into it. The inner error is
+    /// the text of the current holder.
     ///
     /// # Errors
     /// If the file cannot be opened, locked or written.

@@ -104,7 +104,7 @@ fn parse<T: DeserializeOwned + Versioned>(path: &Path, file: &File) -> Result<(V
                     format!("it has version {}, and this program reads {}", record.version(), T::VERSION);
                 return Err(corrupt(why));
             }
-            // After a power loss the last line may be a block of zeros: torn as well.
+            // After a power loss the last line may be a block of zeros, which also counts as torn.
             Err(_) if reader.fill_buf().is_ok_and(<[u8]>::is_empty) => return Ok((records, whole)),
             Err(e) => return Err(corrupt(e.to_string())),
         }

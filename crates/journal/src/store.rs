@@ -55,7 +55,7 @@ impl Store {
         self.root.join(id)
     }
 
-    /// Starts a session with a new id (sorted by time), locked for this process.
+    /// Creates a session under a new id and locks it for this process. Ids sort by time.
     ///
     /// # Errors
     /// If the folder cannot be created or written.
@@ -95,7 +95,7 @@ impl Store {
     /// Resolves an id, a prefix of one, or `last` to the full id.
     ///
     /// # Errors
-    /// When no session or several match.
+    /// When no session matches, or when several do.
     pub fn find(&self, wanted: &str) -> Result<String, Error> {
         let ids = self.ids()?;
         if wanted == "last" {
@@ -165,13 +165,14 @@ impl Store {
         Ok(summary)
     }
 
-    /// Locks a work tree for a session of this process, until the value is dropped. Two agents
-    /// would undo each other's work.
+    /// Locks a work tree for a session of this process, until the value is dropped. Two agents in
+    /// one tree would undo each other's work.
     ///
     /// # Errors
     /// If another process has locked it.
     pub fn take_tree(&self, root: &Path, session: &str) -> Result<TreeLock, Error> {
-        /// The longest name, in bytes. Longer ones lose their start, which says less than the end.
+        /// The maximum length of a lock file's name, in bytes. A longer name loses its start,
+        /// because the end of a path identifies the tree better.
         const MAX_NAME: usize = 200;
         let folder = self.root.with_file_name("trees");
         fs::create_dir_all(&folder).map_err(io_error("cannot create", &folder))?;
@@ -305,7 +306,7 @@ fn apply_filter(value: &mut Value, filter: &Filter) {
     }
 }
 
-/// A locked work tree, until this is dropped.
+/// The lock on a work tree, held until this value is dropped.
 #[derive(Debug)]
 pub struct TreeLock {
     lock: LockFile,

@@ -10,8 +10,8 @@
 //!   the same), and the setup of the run (`session`, `tree`, `model`, `begun`, `resumed`).
 //! - Omitted from other events: durations, token counts and estimates, facts for programs (log files),
 //!   the plan for another model, and the final patch (the trees themselves are compared).
-//! - Order: the calls of an answer before their results, and results by the number of their call,
-//!   because reads run in parallel.
+//! - Order: the calls of an answer come before their results. Results are sorted by the number of
+//!   their call, because reads run in parallel.
 //! - Failed attempts are omitted, and so are turns that a resumed session repeats.
 
 use crate::{Counts, EndedBy, Event, Record};
@@ -30,14 +30,14 @@ pub struct Step {
     pub event: Event,
 }
 
-/// The decisions of a session, as its records come in.
+/// Collects the decisions of a session while its records come in.
 #[derive(Debug, Default)]
 pub struct Trace {
     steps: Vec<Step>,
     turn: u32,
     /// Decisions from an incomplete answer.
     pending: Vec<Step>,
-    /// Results of calls that do not count yet.
+    /// Results that do not count yet, each with the number of its call.
     results: Vec<(u32, Step)>,
 }
 

@@ -80,7 +80,8 @@ pub(crate) enum Wanted {
     Calls,
     /// Corrected files in fenced blocks, or tool calls.
     Files(Vec<Focus>),
-    /// Text, until it is back at one of these lines of the file ([`crate::branches`]). No calls.
+    /// Text, which ends as soon as it reaches one of these lines of the file ([`crate::branches`]).
+    /// No calls.
     Lines(Vec<String>),
 }
 
@@ -290,9 +291,9 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Handles an answer that the server reports as reasoning only. A call counts if it is at the
-    /// very end of the reasoning and in a model family's own tokens, as for reasoning inside the
-    /// text. Anything else is refused.
+    /// Handles an answer that the server reports as reasoning only. A call counts only if it is at
+    /// the very end of the reasoning and is written in a model family's own tokens. The same rule
+    /// applies to reasoning inside the text. Anything else is refused.
     fn thinking_only(&mut self, out: &mut Vec<AnswerEvent>) {
         let options = parser_options(self.options.tools, &[]);
         let call = tool_stream::calls_at_end(self.thinking.as_bytes(), &options).into_iter().next();
@@ -525,7 +526,7 @@ pub(crate) fn repair_name(repair: tool_stream::Repair) -> String {
 }
 
 struct CallDraft<'a> {
-    /// The validation so far, if the call was seen to start.
+    /// The validation so far, if the start of the call was reported.
     incoming: Option<Incoming<'a>>,
     tool: String,
     arguments: Value,
@@ -534,8 +535,8 @@ struct CallDraft<'a> {
     certain: bool,
 }
 
-/// Whether the chat template opens a thought before the model's first word, judged by an earlier
-/// answer. If so, the answer closes a thought that it did not open.
+/// Whether the chat template opens a thought before the model's first word. An earlier answer shows
+/// this: it closes a thought that it did not open.
 fn starts_thinking(answer: &str) -> bool {
     let (mut parser, mut events) = (Parser::new(Options::default()), Vec::new());
     parser.feed(answer.as_bytes(), &mut events);
@@ -543,8 +544,8 @@ fn starts_thinking(answer: &str) -> bool {
     events.iter().any(|event| matches!(event, Event::OrphanThink { .. }))
 }
 
-/// The parser's options for an answer. A request for whole files shows no tools. In its answer, an
-/// object with the name of another agent's tool is therefore data.
+/// The parser's options for an answer. A request for whole files shows no tools. In the answer to
+/// such a request, an object with the name of another agent's tool is therefore data.
 pub(crate) fn parser_options(tools: &Registry, files: &[Focus]) -> Options {
     let own = || tools.specs().map(|s| s.name.clone()).collect();
     let text_tool = tools.specs().find_map(|spec| {

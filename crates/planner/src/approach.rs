@@ -1,12 +1,14 @@
-//! The whole-file approach for small models: show the file that the task is about, or up to three
-//! files, ask for corrected versions, verify, and try the places where the model was unsure.
+//! The whole-file approach for small models: show the file that the task is about (or up to three
+//! files), ask for corrected versions, verify them, and try alternatives at the places where the
+//! model was unsure.
 //!
 //! Measured on a 1.5B model: shown a file and asked for the whole of it, the model solves most
 //! short repairs of one file. Asked to call tools, it solves few, and feedback never helped. So the
-//! first attempt is exactly the plain request that `scripts/floor` measures. If it fails, the
-//! places where the model was unsure are tried ([`crate::branches`]). Then the same request is sent
-//! again at a higher temperature, or with the files that a branch has improved. A change stays only
-//! if more tests pass with it, so the tree does not end up worse than before.
+//! first attempt is exactly the plain request that `scripts/floor` measures. If it fails,
+//! alternatives are tried at the places where the model was unsure ([`crate::branches`]). Then the
+//! same request is sent again at a higher temperature, or with the files that a branch has
+//! improved. A change stays only if more tests pass with it, so the tree does not end up worse than
+//! before.
 //!
 //! Pure: outcomes go in, and the next move comes out.
 
@@ -18,8 +20,8 @@ use journal::{Check, Doubt};
 use crate::blocks::{Focus, Found};
 use crate::branches::{self, Branch};
 
-/// Verification time that branches may take, in milliseconds. Each branch runs the verification up
-/// to twice.
+/// The verification time that the branches of an answer may take together, in milliseconds. Each
+/// branch runs the verification up to twice.
 const BRANCH_CHECK_MS: u64 = 60_000;
 
 /// The maximum number of requests for the same version of the files.
@@ -60,9 +62,9 @@ pub(crate) struct Attempt<'a> {
 pub(crate) struct Attempts {
     /// The best version of the files so far. Attempts start from it.
     base: Vec<Focus>,
-    /// Their content in the tree.
+    /// The content of these files in the tree.
     in_tree: Vec<String>,
-    /// Requests so far.
+    /// The number of requests so far.
     number: u32,
     /// How many of these requests started from `base`.
     on_base: u32,
@@ -121,9 +123,9 @@ impl Attempts {
         self.number
     }
 
-    /// Temperature and seed: as given for the first request about a version of the files. A
-    /// repetition is sampled at a high temperature, because the same request at temperature 0 gives
-    /// the same bytes.
+    /// The temperature and the seed of the current request. The first request about a version of
+    /// the files uses the given ones. A repetition is sampled at a high temperature, because the
+    /// same request at temperature 0 gives the same bytes.
     pub(crate) fn sampling(&self, base: f32, seed: Option<u64>) -> (f32, Option<u64>) {
         if self.on_base == 1 { (base, seed) } else { (1.0, seed.or(Some(u64::from(self.number - 1)))) }
     }
@@ -169,8 +171,8 @@ impl Attempts {
         }
         let base = self.contents();
         if base != before {
-            // Better but not good: the bug may be in two places. The other branches continue from
-            // here.
+            // Better, but the verification still fails: the bug may be in two places. The other
+            // branches continue from here.
             self.candidates.clear();
             self.branches = self.branches.iter().filter_map(|b| branches::moved(b, &before, &base)).collect();
         }
@@ -229,7 +231,7 @@ impl Attempts {
 
     /// The move after a candidate that cannot be tried, or that did not help.
     pub(crate) fn next_candidate(&mut self) -> Move {
-        // What the tree already holds has been verified.
+        // The version in the tree has already been verified, so it is skipped.
         while let Some(contents) = self.candidates.pop_front() {
             if contents != self.in_tree {
                 return Move::Try(contents);
@@ -393,7 +395,11 @@ mod tests {
         let next = attempts.line("");
         let next = tried(&mut attempts, &next, "a = 1\nb = 4\n", &check(false, 3));
         assert_eq!(prefix(&next), "a = 3");
-        assert_eq!(attempts.line(""), Move::Try(vec!["a = 3\nb = 4\n".into()]), "from the better file");
+        assert_eq!(
+            attempts.line(""),
+            Move::Try(vec!["a = 3\nb = 4\n".into()]),
+            "should start from the better file"
+        );
     }
 
     #[test]

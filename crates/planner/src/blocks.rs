@@ -1,4 +1,4 @@
-//! Finds out which of the requested files a fenced block of an answer is.
+//! Finds out which of the requested files, if any, a fenced block of an answer contains.
 
 use serde::{Deserialize, Serialize};
 use tool_stream::{End, Event, Options, Parser};
@@ -56,26 +56,26 @@ pub(crate) fn find(answer: &str, files: &[Focus]) -> Vec<Found> {
     events.into_iter().filter_map(found).collect()
 }
 
-/// Classifies a fenced block. `path` is the one in its info string, and `above` is the answer up to
-/// the block.
+/// Classifies a fenced block. `path` is the path in its info string, and `above` is the answer up
+/// to the block.
 pub(crate) fn classify(files: &[Focus], path: Option<&str>, above: &str, content: &str) -> Block {
     let Some((index, file)) = requested(files, path, above, content) else { return Block::Other };
     let (old, new) = (file.content.trim_end(), content.trim_end());
-    // A short snippet or a shell command is not the file, which may follow.
+    // A short snippet or a shell command is not the file. The file itself may still follow.
     if new.len() * 5 < old.len() * 2 {
         return Block::Other;
     }
     if old.lines().map(str::trim_end).eq(new.lines().map(str::trim_end)) {
         return Block::Unchanged { index };
     }
-    // The tool that writes the file keeps its line endings and byte order mark. The last line ends
-    // as before.
+    // The tool that writes the file keeps the file's line endings and byte order mark. Only the end
+    // of the last line has to be restored here.
     let end = if file.content.ends_with('\n') { "\n" } else { "" };
     Block::File { index, content: format!("{new}{end}") }
 }
 
-/// The requested file that a block is. If several were requested, it is the file named by the info
-/// string, the line above the block or the block's first line; otherwise it is the file that
+/// The requested file that a block contains. If several were requested, it is the file named by the
+/// info string, the line above the block or the block's first line; otherwise it is the file that
 /// contains the most lines of the block, if that is at least half of them.
 fn requested<'a>(
     files: &'a [Focus],

@@ -19,15 +19,15 @@ use journal::Doubt;
 
 use crate::blocks::Found;
 
-/// Only the most likely branches are worth trying.
+/// The maximum number of branches to try. Only the most likely ones are worth it.
 pub(crate) const MOST: usize = 12;
 /// Divides the probability of tokens that start a line by ten, because few of them fix anything.
 const LINE_START_PENALTY: f32 = 2.3;
-/// Tokens that a branch may take.
+/// The maximum number of tokens that the model writes for a branch.
 pub(crate) const MAX_TOKENS: u32 = 120;
-/// Lines that a branch may take.
+/// The maximum number of lines that the model writes for a branch.
 const MAX_LINES: usize = 12;
-/// Lines of the file that a branch may replace.
+/// The maximum number of lines of the file that a branch may replace.
 const MAX_REPLACED: usize = 30;
 /// A line with fewer letters and digits, such as `else:` or `}`, does not identify a place in the
 /// file.
@@ -40,19 +40,20 @@ pub(crate) struct Branch {
     files: Arc<Vec<String>>,
     /// The index of that file.
     index: usize,
-    /// The byte offset in it.
+    /// The byte offset of the other token in that file.
     at: usize,
     /// The answer up to that place, followed by the other token. The model continues this text.
     pub(crate) prefix: String,
     other: String,
     logprob: f32,
-    /// Whether the other token begins a line. Then that line may also be one that is missing.
+    /// Whether the other token begins a line. If so, the new line may also be a missing line, which
+    /// is inserted before the old one.
     new_line: bool,
 }
 
-/// The branches of an answer, the most likely first. `base` are the files that the answer started
-/// from, and `written` those that it led to. A branch before the first change of a file leaves out
-/// what the answer changed; a later one keeps it.
+/// The branches of an answer, the most likely first. `base` has the files before the answer, and
+/// `written` has them after it. A branch before the first change in its file starts from `base`,
+/// without the changes of the answer. A later branch starts from `written`.
 pub(crate) fn find(
     answer: &str,
     blocks: &[Found],
@@ -86,7 +87,7 @@ pub(crate) fn find(
     branches
 }
 
-/// Whether another token could fix anything: not white space, a comment or the end of the block.
+/// Whether another token could fix anything. White space, a comment or the end of the block cannot.
 fn is_worthwhile(other: &str) -> bool {
     let text = other.trim();
     !text.is_empty()
@@ -139,9 +140,9 @@ pub(crate) fn is_complete(following: &[String], text: &str) -> bool {
     text.matches('\n').count() >= MAX_LINES || rejoined(following, text).is_some()
 }
 
-/// The files that a branch leads to when the model continues it with `rest`. The text counts up to
-/// where it is back at the file. If it never is, only its first line counts, in place of the old
-/// line or before it.
+/// The versions of the files to try for a branch that the model continues with `rest`. The text
+/// counts up to the point where it is back at a line of the file. If it never gets back to one,
+/// only its first line counts, in place of the old line or inserted before that line.
 pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
     // In sessions of earlier versions, the text may include the prefix, repeated by the server.
     let rest = rest.strip_prefix(branch.prefix.as_str()).unwrap_or(rest);
@@ -205,8 +206,8 @@ impl Echo {
     }
 }
 
-/// The branch, moved after the files changed elsewhere; `None` if the change is at the branch, or
-/// if the branch is based on other files.
+/// The branch, adapted to files that have changed elsewhere; `None` if the change is at the branch,
+/// or if the branch is based on other files.
 pub(crate) fn moved(branch: &Branch, old: &[String], new: &Arc<Vec<String>>) -> Option<Branch> {
     if *branch.files != old {
         return None;
@@ -321,7 +322,11 @@ mod tests {
             assert_eq!((new.as_str(), echo.rest().as_str()), (" = 2", ""), "{size}");
         }
         let mut echo = Echo::of(message);
-        assert_eq!((echo.new_in("``"), echo.rest()), (String::new(), "``".into()), "an answer of its own");
+        assert_eq!(
+            (echo.new_in("``"), echo.rest()),
+            (String::new(), "``".into()),
+            "a new answer, not an echo"
+        );
         assert_eq!(Echo::of(message).new_in("b"), "b");
     }
 
@@ -370,7 +375,7 @@ mod tests {
         assert_eq!(moved(&find("- b"), &old, &new), None);
         let last = moved(&find("x = 1"), &old, &new).unwrap();
         assert!(new[0][last.at..].starts_with("x = 1"));
-        assert_eq!(moved(&last, &old, &new), None, "it is on other files");
+        assert_eq!(moved(&last, &old, &new), None, "the branch is based on other files");
         let accents = Branch { files: Arc::new(vec!["q = \"é\"\n".into()]), at: 0, ..last };
         let new = Arc::new(vec!["q = \"è\"\n".into()]);
         assert_eq!(moved(&accents, &accents.files, &new), None, "a change inside a character");

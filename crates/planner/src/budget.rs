@@ -66,8 +66,8 @@ pub(crate) struct Accountant {
     /// The prompt and generated tokens that count against the limit: all except those known to have
     /// come from a cache.
     spent: u64,
-    /// Turns, tokens and dollars when the limits started to count: at the start, at the last
-    /// message of the user, or at the start of a try with another model.
+    /// The turns, tokens and dollars that had been used when the limits started to count: at the
+    /// start, at the last message of the user, or at the start of a try with another model.
     since: (u32, u64, f64),
 }
 
@@ -106,7 +106,7 @@ impl Accountant {
         accountant
     }
 
-    /// Counts for this model from now on.
+    /// Adds usage to this model's sums from now on.
     pub(crate) fn start_model(&mut self, info: &ModelInfo) {
         let first = self.models.is_empty();
         self.set_price(if first { info.price.or(self.price) } else { info.price });
@@ -154,7 +154,7 @@ impl Accountant {
         let prompt = counts.prompt_tokens.unwrap_or(estimated_prompt);
         let evaluated = counts.evaluated_tokens.unwrap_or(prompt);
         let generated = counts.generated_tokens.unwrap_or(0);
-        // The sum is unknown as soon as the server does not report the count of one request.
+        // If the server does not report the count of one request, the sum is unknown from then on.
         let before = if self.counted { self.totals.evaluated_tokens } else { Some(0) };
         self.counted = true;
         self.totals.evaluated_tokens = before.zip(counts.evaluated_tokens).map(|(sum, n)| sum + n);

@@ -1,4 +1,4 @@
-//! The driver's part of a change of the model: plans the work of a model, and opens the model of
+//! The driver's part of changing the model: creates the plan for a model, and opens the model of
 //! the last try (`--escalate`) or the replacement for an unavailable model (`--fallback`).
 
 use std::sync::Arc;
@@ -99,7 +99,7 @@ impl Driver<'_> {
     ) -> Result<Input, Stop> {
         let opened = self.open_fallback(ending, &why).await?;
         let input = self.change_model(machine, opened, ModelRole::Fallback, why, false)?;
-        self.turn -= 1; // the same turn is asked again
+        self.turn -= 1; // the request of this turn is sent again
         Ok(input)
     }
 

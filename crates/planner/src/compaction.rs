@@ -31,14 +31,14 @@ pub(crate) struct Dropped {
     lines: Vec<String>,
     /// The user's messages, in full.
     user_messages: Vec<String>,
-    /// The text at the end of the task's message that contains both.
+    /// The note at the end of the task's message, which contains both.
     note: String,
 }
 
-/// Returns a shorter conversation as counted by `tokens`, or `None` if head and tail alone do not
-/// fit. `note` renders the note about dropped results from one line per result. Messages for which
-/// `by_user` holds keep their text: when such a message is dropped, its text moves to the task's
-/// message.
+/// Returns a shorter conversation, with its length measured by `tokens`, or `None` if head and tail
+/// alone do not fit. `note` renders the note about dropped results from one line per result.
+/// Messages for which `by_user` holds keep their text: when such a message is dropped, its text
+/// moves to the task's message.
 pub(crate) fn compact(
     messages: &[Arc<Message>],
     dropped: &mut Dropped,
@@ -54,7 +54,7 @@ pub(crate) fn compact(
     }
     let (head, rest) = messages.split_at(head);
     let (middle, tail) = rest.split_at(rest.len() - TAIL);
-    // First the text of old results, oldest first: it costs most and is worth least.
+    // First drop the text of old results, oldest first: it costs most and is worth least.
     let mut stubbed: Vec<Arc<Message>> = middle.to_vec();
     let join = |middle: &[Arc<Message>]| [head, middle, tail].concat();
     for i in 0..stubbed.len() {
@@ -67,8 +67,8 @@ pub(crate) fn compact(
             }
         }
     }
-    // Then whole exchanges, oldest first. A note joins the task's message, so that user and model
-    // still alternate.
+    // Then drop whole exchanges, oldest first. A note joins the task's message, so that user and
+    // model still alternate.
     let (task, before) = head.split_last()?;
     let plain = task.content.strip_suffix(&dropped.note).unwrap_or(&task.content);
     for drop in (2..=stubbed.len()).step_by(2).chain([stubbed.len()]) {

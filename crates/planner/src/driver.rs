@@ -47,8 +47,9 @@ pub async fn resume(job: Job, parts: Parts, journal: &mut Journal, past: &[Recor
     driver.drive(started).await
 }
 
-/// Runs like [`run`], with parts that replay a recorded run, and without pauses before retries.
-/// With `plans` from a journal, the first turn of each model shows the repository as its plan did.
+/// Runs like [`run`], with parts that replay a recorded run, and without pauses before retries. If
+/// `plans` has the plans from a journal, the first turn of each model shows the repository as the
+/// recorded plan of that model did.
 ///
 /// # Errors
 /// As [`run`].
@@ -406,8 +407,8 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Writes a file for the machine with the tool that makes all edits, and verifies a complete
-    /// candidate.
+    /// Writes a file for the machine, with the tool that also makes the model's edits. If this
+    /// write completes a candidate, verifies the candidate.
     async fn write(&mut self, file: Focus, why: WriteReason) -> Result<Input, Stop> {
         let Focus { path, content } = &file;
         let message = match why {

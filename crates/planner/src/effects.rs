@@ -14,8 +14,8 @@ use crate::machine::{Machine, Turn};
 /// If a candidate's verification takes this many times as long as the longest earlier one, it has
 /// hung.
 const SLOWER: u32 = 10;
-/// The shortest time limit. A shorter one could stop a verification that is merely slow for a
-/// moment.
+/// The shortest time limit for the verification of a candidate. A shorter one could stop a
+/// verification that is merely slow for a moment.
 const LEAST_LIMIT: Duration = Duration::from_secs(30);
 
 impl Driver<'_> {
@@ -108,9 +108,9 @@ impl Driver<'_> {
         Ok(record)
     }
 
-    /// Reverts what nobody should find in the tree after the run was stopped: a candidate that is
-    /// not verified yet, and a try that is worse than an earlier one. A resumed run restores what
-    /// was reverted and continues.
+    /// Reverts what must not stay in the tree after the run was stopped: a candidate that is not
+    /// verified yet, and a try that is worse than an earlier one. A resumed run restores what was
+    /// reverted and continues.
     pub(crate) async fn leave(
         &mut self,
         machine: Option<&Machine>,

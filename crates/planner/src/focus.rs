@@ -6,9 +6,9 @@ use std::collections::HashSet;
 
 use journal::Check;
 
-/// The most source files to read for ranking. In larger repositories only names count.
+/// The maximum number of source files to read for ranking. In larger repositories only names count.
 const MAX_READ: usize = 60;
-/// The most files to request whole. Small models get lost in more.
+/// The maximum number of files to request whole. Small models get lost in more.
 pub(crate) const MAX_FILES: usize = 3;
 /// The largest file worth showing whole.
 pub(crate) const MAX_SHOWN_BYTES: u64 = 16 * 1024;
@@ -177,7 +177,7 @@ fn is_test_of(test: &str, stem_of_code: &str) -> bool {
     .contains(&name)
 }
 
-/// Whether a text mentions a name, not as a part of a longer one.
+/// Whether a text mentions a name, other than as a part of a longer name.
 pub(crate) fn mentions(text: &str, what: &str) -> bool {
     text.match_indices(what).any(|(at, _)| {
         let before = text[..at].chars().next_back();

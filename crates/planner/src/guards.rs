@@ -17,9 +17,9 @@ const LOOP_BYTES: usize = 1_600;
 const MAX_PERIOD: usize = 200;
 /// Bytes between two checks of the tail.
 const LOOK_EVERY: usize = 256;
-/// Equal calls with equal results before the model gets a warning.
+/// The number of equal calls with equal results at which the model gets a warning.
 const WARN_REPEATS: u32 = 3;
-/// Equal calls with equal results before the run gives up.
+/// The number of equal calls with equal results at which the run gives up.
 const MAX_REPEATS: u32 = 5;
 
 /// Detects degeneration in one stream of text.
@@ -86,9 +86,9 @@ fn is_loop(tail: &[u8]) -> bool {
 pub(crate) enum Repeats {
     /// Nothing unusual.
     Fine,
-    /// Warn the model: the call was made this often.
+    /// Warn the model: the call was made this many times.
     Warn(u32),
-    /// End the run: the call was made this often.
+    /// End the run: the call was made this many times.
     Stop(u32),
 }
 

@@ -86,7 +86,7 @@ pub struct Parts {
     pub tools: Registry,
     /// The tree, for the first turn and the final diff.
     pub repository: Arc<dyn Repository>,
-    /// Decides whether the task is done. `None` without a test command.
+    /// Decides whether the task is done. `None` if there is no test command.
     pub verifier: Option<Arc<dyn Verifier>>,
     /// The user's messages during the run; `VecDeque::new()` for none.
     pub inbox: Box<dyn Inbox>,
@@ -137,7 +137,7 @@ impl Inbox for VecDeque<String> {
     }
 }
 
-/// Messages of an embedding program, which sends them at any time.
+/// Messages from a program that embeds the planner and may send them at any time.
 impl Inbox for UnboundedReceiver<String> {
     fn take(&mut self) -> Option<String> {
         self.try_recv().ok()
@@ -158,12 +158,12 @@ pub trait Repository: Send + Sync {
     /// The paths of the project's files, except ignored ones: sorted, limited in number, relative
     /// to the root, with `/`. The flag is `true` if some were omitted.
     fn files(&self) -> (Vec<String>, bool);
-    /// A text file of at most `limit` bytes; `None` for anything else.
+    /// The content of a text file of at most `limit` bytes; `None` for anything else.
     fn read(&self, path: &str, limit: u64) -> Option<String>;
     /// Instruction files from the root down to the working directory, in that order.
     fn instructions(&self) -> Vec<Instructions>;
-    /// Records the original tree, the base of [`Repository::diff`]. Called once, in the background,
-    /// and complete before the first effect.
+    /// Records the original tree, the base of [`Repository::diff`]. The call is made once, in the
+    /// background, and completes before the first effect.
     ///
     /// # Errors
     /// When the tree cannot be recorded. The run stops before it changes anything.

@@ -34,9 +34,10 @@ use crate::prompts::Prompts;
 use crate::tries::Tries;
 pub(crate) use plan::Plan;
 
-/// Unusable answers in a row (no call, or a refused one) before the run gives up.
+/// The maximum number of unusable answers in a row (no call, or a refused one). At one more, the
+/// run gives up.
 const MAX_CORRECTIONS: u32 = 4;
-/// How often `finish` may be refused while the verification fails.
+/// How many times `finish` may be refused while the verification fails.
 const MAX_FINISH_REFUSALS: u32 = 2;
 
 /// What to do next.
@@ -371,7 +372,7 @@ impl Machine {
         self.last_check.as_ref().is_some_and(|check| !check.passed)
     }
 
-    /// Answers a message without a usable call.
+    /// Replies to an answer that contains no usable call.
     fn correct(&mut self, refused: Option<String>) -> Step {
         self.progress.corrections += 1;
         if self.progress.corrections > MAX_CORRECTIONS {
@@ -432,8 +433,8 @@ impl Machine {
         Ask { temperature, seed, max_tokens, ..Ask::default() }
     }
 
-    /// The seed of a request that is not a repetition. The first try of a model leaves it to the
-    /// server.
+    /// The seed of a request that is not a repetition. In the first try of a model, the server
+    /// chooses the seed.
     fn seed(&self) -> Option<u64> {
         self.tries.varied().then_some(u64::from(self.turn))
     }

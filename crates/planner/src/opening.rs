@@ -17,7 +17,7 @@ use crate::{Instructions, Repository, focus};
 const MAX_TREE: usize = 1_600;
 /// Maximum bytes of all instruction files. Files closest to the working directory have priority.
 const MAX_INSTRUCTIONS: usize = 8 * 1024;
-/// The files may fill the window divided by this number.
+/// The part of the window that the files may fill, as a divisor: 4 stands for a quarter.
 const WINDOW_SHARE: u64 = 4;
 
 /// Composes the first turn. For [`Approach::WholeFile`], also returns the files to request whole:

@@ -104,8 +104,8 @@ impl Prompts {
 
     /// The request for whole files: the first message of the whole-file approach. There is no
     /// system prompt, so the chat template uses its own. Measurements showed that any additional
-    /// text lowers the number of solved tasks. `reworded` asks for the same in other words than the
-    /// first try.
+    /// text lowers the number of solved tasks. `reworded` words the request differently than the
+    /// first try did.
     pub(crate) fn whole_file(&self, opening: &Opening, shown: &[Focus], reworded: bool) -> String {
         let files: Vec<_> = shown.iter().map(|file| file_value(&file.path, &file.content)).collect();
         self.render(

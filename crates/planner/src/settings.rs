@@ -89,7 +89,7 @@ impl Constrain {
     }
 }
 
-/// What a run may use, counted from its beginning or from the user's last message. `None` is no
+/// What a run may use, counted from its beginning or from the user's last message. `None` means no
 /// limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -125,11 +125,11 @@ pub struct Settings {
     /// Whether tool calls are constrained to the tools' schemas. Files and other text never are.
     #[serde(skip_serializing_if = "is_auto")]
     pub constrain: Constrain,
-    /// Sampling temperature of a first attempt. It rises when the model repeats itself. `None` is
-    /// what suits the model ([`models::Identity::temperature`]).
+    /// Sampling temperature of a first attempt. It rises when the model repeats itself. `None`
+    /// selects the temperature that suits the model ([`models::Identity::temperature`]).
     pub temperature: Option<f32>,
     /// How many times the run may try the task, each time with the original files, until the
-    /// verification passes. The limits count all tries together.
+    /// verification passes. The limits apply to all tries together.
     #[serde(skip_serializing_if = "is_one")]
     pub attempts: u32,
     /// Whether another model ([`crate::Parts::escalation`]) makes one more try, with limits of its

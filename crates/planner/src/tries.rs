@@ -5,8 +5,8 @@
 //! they were at the start of the run. The first try that passes the verification ends the run. If
 //! none passes, the best one is kept, provided it is better than the start.
 //!
-//! The last try may use another model (`--escalate`). It is the first try of that model, so it does
-//! not vary the request.
+//! The last try may use another model (`--escalate`). For that model it is the first try, so the
+//! request is not varied.
 //!
 //! Effect on the prompt cache: the system prompt stays valid from try to try.
 //!
@@ -15,7 +15,7 @@
 use journal::{Check, Ending};
 use serde_json::Value;
 
-/// The temperatures of the second and later tries. Guesses, not measured.
+/// The temperatures of the second and later tries. The values are guesses, not measurements.
 const TEMPERATURES: [f32; 3] = [0.7, 0.9, 1.0];
 
 /// The test counts by which tries are compared.
@@ -26,7 +26,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// The counts of a verification. `None` if its report has none.
+    /// The counts of a verification. `None` if the report has no counts.
     pub(crate) fn of(check: &Check) -> Option<Self> {
         let count = |name: &str| check.facts.get(name).and_then(Value::as_u64);
         let passing = count("passed");

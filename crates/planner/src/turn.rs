@@ -165,8 +165,9 @@ impl Driver<'_> {
         Ok(self.journal.append(event)?)
     }
 
-    /// Estimates how many more bytes the model would have written of a refused call, from the
-    /// average complete call of the same tool. Returns 0, a lower bound, if there is none.
+    /// Estimates how many more bytes of a refused call the model would have written, from the
+    /// average length of the complete calls of the same tool. Returns 0, a lower bound, if there
+    /// are none.
     fn saved_bytes(&self, refused: &Refused) -> u64 {
         let early = refused.tool.as_ref().filter(|_| refused.early);
         let Some((bytes, calls)) = early.and_then(|tool| self.call_sizes.get(tool)) else { return 0 };

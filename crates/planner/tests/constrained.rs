@@ -1,4 +1,4 @@
-//! When tool calls are constrained to the tools' schemas.
+//! Tests which requests constrain tool calls to the tools' schemas.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

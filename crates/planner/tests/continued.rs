@@ -24,7 +24,7 @@ async fn finished() -> Ran {
     ran
 }
 
-/// The tree that a run left.
+/// A world with the files that a run left behind.
 fn after(ran: &Ran) -> World {
     let mut world = world();
     world.original = std::mem::replace(&mut *world.files.lock().unwrap(), ran.files.clone());

@@ -147,7 +147,7 @@ async fn a_run_with_several_whole_files_resumed_after_any_event_ends_the_same() 
     );
     let states = |file: &str, content: &str| whole.states.iter().any(|files| files[file] == content);
     assert!(states("more.py", "x = 1\ny = 5\n") && states("calc.py", "def add(a, b):\n    return a * b\n"));
-    // A branch before the first change leaves the change of the other file out.
+    // A branch before the first change starts without the change of the other file.
     let whole = ends_the_same_from_every_prefix(begin, || vec![unsure(" +"), says(" b")]).await;
     assert_eq!(
         (whole.report.ending.clone(), whole.files["more.py"].as_str()),
@@ -193,7 +193,7 @@ async fn a_run_that_escalates_resumed_after_any_event_ends_the_same() {
     assert!(whole.files["calc.py"].contains("half") && whole.report.ending == Ending::Unverified);
     let whole = ends_the_same_from_every_prefix(begin, replies("a + b")).await;
     assert_eq!(whole.report.ending, Ending::Verified);
-    // From the whole-file approach to tools.
+    // The run changes from the whole-file approach to tools.
     let begin = || {
         let mut world = support::escalating();
         (world.settings.approach, world.identity.prefers_whole_files) = (Approach::Auto, true);
@@ -223,8 +223,11 @@ async fn a_run_that_falls_back_resumed_after_any_event_ends_the_same() {
     })
     .await;
     assert_eq!(whole.report.ending, Ending::Verified);
-    assert!(whole.events().any(|e| matches!(e, Event::Rewound { .. })), "the window is smaller");
-    // In the middle of a line, which the fallback cannot continue.
+    assert!(
+        whole.events().any(|e| matches!(e, Event::Rewound { .. })),
+        "the conversation should be cut to fit the smaller window"
+    );
+    // The model changes in the middle of a line, which the fallback cannot continue.
     let begin = || {
         let mut world = world_with_branches();
         world.fallback = Some(Some(support::named("other", 32_768)));

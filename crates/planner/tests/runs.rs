@@ -71,7 +71,10 @@ async fn a_json_call_instead_of_the_whole_file_applies_to_the_file_it_names() {
     let ran = world.run("t", vec![says(other), says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert_eq!(ran.files["calc.py"], FIXED);
-    assert!(ran.files["notes.py"].contains("notes_of_the_day"), "not written over the file that was shown");
+    assert!(
+        ran.files["notes.py"].contains("notes_of_the_day"),
+        "the file that was shown should not be overwritten"
+    );
     assert!(ran.last_messages()[1].contains("Tools, with the JSON Schema"), "the run continues with tools");
 }
 
@@ -190,7 +193,7 @@ async fn an_unknown_tool_is_refused_before_its_arguments_are_written() {
         ran.last_messages()[1]
     );
     let sent = &ran.requests[1].messages[2].content;
-    assert!(sent.len() < 45, "cut at once: {sent}");
+    assert!(sent.len() < 45, "the answer should be cut at once: {sent}");
     assert!(ran.events().any(|e| matches!(e, Event::Refused { early: true, .. })));
 }
 
@@ -332,7 +335,7 @@ async fn a_model_that_changed_nothing_gets_one_reminder_and_the_run_is_not_verif
     unverified.verified = false;
     let ran = unverified.run("t", vec![says(FINISH), says(r#"{"tool": "finish", "arguments": {}}"#)]).await;
     assert_eq!(ran.report.ending, Ending::NoChange);
-    assert_eq!(ran.report.message, "added instead of subtracting", "said the first time");
+    assert_eq!(ran.report.message, "added instead of subtracting", "the first summary should be kept");
 }
 
 #[tokio::test]
@@ -375,7 +378,7 @@ async fn a_file_returned_unchanged_while_the_verification_passes_is_no_change() 
     let unchanged = "```python\ndef add(a, b):\n    return a + b\n```\n";
     let ran = world.run("t", vec![Reply::Says(deltas), says(unchanged)]).await;
     assert_eq!((&ran.report.ending, ran.files["calc.py"].as_str()), (&Ending::NoChange, FIXED));
-    assert_eq!(ran.requests.len(), 2, "no doubt is followed where the verification cannot tell");
+    assert_eq!(ran.requests.len(), 2, "no branch should be tried while the verification passes");
     assert!(
         ran.last_messages()[1].contains("Nothing in the repository was changed"),
         "{:?}",

@@ -62,7 +62,7 @@ async fn a_second_try_starts_over_and_ends_the_run_when_the_verification_passes(
 async fn a_run_with_one_attempt_ends_as_without_the_setting() {
     let ran = counted(1).run("t", tries(&["a * b"])).await;
     assert_eq!((&ran.report.ending, ran.requests.len()), (&Ending::Unverified, 4));
-    assert!(ran.files["calc.py"].contains("a * b"), "what it did is kept, as always");
+    assert!(ran.files["calc.py"].contains("a * b"), "the changes of the only try should be kept");
     let text = serde_json::to_string(&ran.records).unwrap();
     assert!(!text.contains("attempts") && !text.contains("try_ended") && !text.contains("reverted"));
 }

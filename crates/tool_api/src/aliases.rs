@@ -37,9 +37,9 @@ pub enum Take {
     As(&'static str),
     /// It is dropped, whatever its value: it does not change what the call does.
     LeftOut,
-    /// It is dropped if its value is empty or one of the words in the first string, and also if it
-    /// is false, unless `true` is one of these words. Any other value is refused with the sentence
-    /// in the second string.
+    /// It is dropped if its value is empty or one of the words in the first string, and also if the
+    /// value is false, unless `true` is one of these words. Any other value is refused with the
+    /// sentence in the second string.
     Only(&'static str, &'static str),
     /// It is kept for [`Aliases::convert`].
     Converted,
@@ -175,7 +175,7 @@ pub fn is_one_of(name: &str, names: &str) -> bool {
     names.split_whitespace().any(|n| plain(n) == name)
 }
 
-/// The usual spellings of a name in snake case.
+/// The usual spellings of a name. The name is given in snake case.
 pub(crate) fn spellings(name: &str) -> Vec<String> {
     let words: Vec<&str> = name.split('_').filter(|w| !w.is_empty()).collect();
     let pascal: String = words.iter().map(|w| capitalized(w)).collect();
@@ -194,7 +194,7 @@ fn capitalized(word: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// Whether a value is as good as none.
+/// Whether a value, such as null, false or an empty list, means the same as no value.
 #[must_use]
 pub fn is_empty(value: &Value) -> bool {
     match value {

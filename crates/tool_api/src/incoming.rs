@@ -163,12 +163,12 @@ impl<'r> Incoming<'r> {
     }
 }
 
-/// What an argument of a call is to the tool.
+/// What an argument of a call means to the tool.
 enum Taken {
     /// Its argument of this name.
     Own(String),
     LeftOut,
-    /// Known when the call is complete.
+    /// Known only when the call is complete.
     Converted,
 }
 

@@ -154,9 +154,9 @@ pub trait Tool: Send + Sync {
         None
     }
 
-    /// The patch that a call of this tool amounts to, for example if its shell command only applies
-    /// a patch. The tool with [`Spec::patch`] is called instead. The arguments have the tool's own
-    /// names and are not checked yet.
+    /// The patch that a call of this tool amounts to, for example if the call is a shell command
+    /// that only applies a patch. The tool with [`Spec::patch`] is called instead. The arguments
+    /// have the tool's own names and are not checked yet.
     ///
     /// # Errors
     /// If the call is meant as a patch but does not contain a usable one.

@@ -92,8 +92,8 @@ impl Registry {
         self.specs().find(|spec| spec.name == tool)
     }
 
-    /// The names under which calls of these tools may arrive, in the usual spellings: those of the
-    /// tools, then those of other agents.
+    /// The names under which calls of these tools may arrive, in the usual spellings: the tools'
+    /// own names, then the names from other agents.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let own = || self.specs().map(|spec| spec.name.as_str());
@@ -126,8 +126,8 @@ impl Registry {
         json!({ "anyOf": self.specs().map(call).collect::<Vec<_>>() })
     }
 
-    /// The tools that a name may stand for: the one of that name, else those that take calls of
-    /// another agent's tool of that name.
+    /// The tools that a name may stand for: the tool of that name or, if there is none, the tools
+    /// that accept calls of another agent's tool of that name.
     fn candidates(&self, tool: &str) -> Result<Vec<&Entry>, Refusal> {
         if let Some(entry) = self.entries.iter().find(|e| e.spec.name == tool) {
             return Ok(vec![entry]);
@@ -180,8 +180,8 @@ impl Registry {
         Ok(Incoming::new(self, tool, self.candidates(tool)?, Parsed::default()))
     }
 
-    /// Judges a complete call and returns it as it will be run: with the tool's own names, and
-    /// coerced where the schema leaves only one reading.
+    /// Judges a complete call and returns it as it will be run: with the tool's own names, and with
+    /// values coerced where the schema leaves only one reading.
     ///
     /// # Errors
     /// As [`Registry::open`] and [`Incoming::complete`].

@@ -19,7 +19,7 @@ pub(crate) fn of<T: JsonSchema>() -> Value {
     schema
 }
 
-/// The part of a schema that the model is shown: without what models get right anyway.
+/// The part of a schema that the model is shown. It leaves out what models get right anyway.
 pub(crate) fn shown(schema: &Value) -> Value {
     let mut shown = schema.clone();
     fn without(schema: &mut Value) {

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::{Aliases, schema};
 
-/// What a call may do to the world. Reads may run concurrently, even while the answer streams;
-/// the others run alone and in order.
+/// What a call may do to the world. Reads may run concurrently, even while the answer streams.
+/// Calls with another effect run alone and in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// Looks only.
+    /// Only reads.
     Read,
     /// Changes files of the work tree.
     Write,
@@ -43,9 +43,9 @@ pub struct Spec {
     /// Whether a call that was interrupted can be run again. Otherwise the model is told that it
     /// was interrupted.
     pub repeatable: bool,
-    /// Set for a tool that verifies the work tree: the argument with which a call runs a command of
-    /// its own instead of the verification. What a verification leaves behind (caches, reports)
-    /// does not count as a change.
+    /// For a tool that verifies the work tree: the argument that makes a call run another command
+    /// instead of the verification. What a verification leaves behind (caches, reports) does not
+    /// count as a change.
     pub verifies_without: Option<&'static str>,
     /// The argument whose first line names a call in the heading of its result.
     pub titled_by: Option<&'static str>,

@@ -157,7 +157,7 @@ fn what_is_refused_early_is_refused_late_and_what_is_accepted_late_was_not_refus
             call[name] = value.clone();
             let late = registry().accept("look", &call);
             if early.is_err() {
-                assert!(late.is_err(), "{name} {value}: refused early only");
+                assert!(late.is_err(), "{name} {value}: refused early, but accepted when complete");
             } else if name != "path" || !value.is_null() {
                 assert!(late.is_ok(), "{name} {value}: {late:?}");
             }
@@ -168,7 +168,7 @@ fn what_is_refused_early_is_refused_late_and_what_is_accepted_late_was_not_refus
 /// A tool that is made while the program runs: nothing of it is known at compile time.
 struct Made {
     spec: Spec,
-    /// How often an argument was parsed.
+    /// How many times an argument was parsed.
     parsed: AtomicUsize,
 }
 
@@ -270,5 +270,8 @@ fn a_call_is_described_as_one_of_the_tools_with_the_arguments_that_the_model_is_
     registry.describe("look", "looks".into(), shown);
     let fits = validator(&registry);
     assert!(fits.is_valid(&call(json!({"path": "a"}))));
-    assert!(!fits.is_valid(&call(json!({"path": "a", "all": true}))), "accepted, but not shown");
+    assert!(
+        !fits.is_valid(&call(json!({"path": "a", "all": true}))),
+        "an argument that is not shown should not fit the schema"
+    );
 }

@@ -8,7 +8,7 @@ use crate::prose::LeadIn;
 use crate::window::{Blanks, Window};
 use crate::{harmony, prose};
 
-/// The most objects after prose that are considered as calls. A real answer has far fewer.
+/// The maximum number of objects after prose to consider as calls. A real answer has far fewer.
 const MAX_LEAD_INS: usize = 4096;
 /// Bytes that may be rescanned after failed objects, in addition to four times the bytes read.
 const RESCAN_BUDGET: usize = 64 << 10;
@@ -100,7 +100,7 @@ impl Parser {
     pub(crate) fn is_call(&mut self, start: usize, token: bool) -> bool {
         match self.lead_in(token) {
             LeadIn::Call => true,
-            // The answer does contain calls.
+            // Earlier text shows that this answer makes calls.
             LeadIn::CallAtEnd if self.calls > 0 || self.after_malformed => true,
             LeadIn::CallAtEnd => {
                 self.deferred.get_or_insert(start);
@@ -110,7 +110,7 @@ impl Parser {
         }
     }
 
-    /// At the end of an answer without calls: emits the first undecided one if only calls follow
+    /// At the end of an answer without calls: emits the first undecided call if only calls follow
     /// it.
     pub(crate) fn call_in_prose(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         let Some(start) = self.deferred.filter(|start| *start >= win.base) else { return };
@@ -163,7 +163,8 @@ impl Parser {
                 if !closed {
                     self.rescanned += pos - start;
                 }
-                // A call may begin after the object's first brace. The budget keeps this linear.
+                // A call may begin after the object's first brace. The budget keeps the total time
+                // linear.
                 let on = if closed || self.rescanned > RESCAN_BUDGET + 4 * pos { pos } else { start + 1 };
                 self.plain(0);
                 self.pos = on.max(start + 1);

@@ -2,8 +2,9 @@
 //! open a call.
 //!
 //! Servers tokenize the whole prompt at once, so `<|im_end|>` in a file would end the message that
-//! shows the file. A space after its first character makes it plain text, visibly. A model that
-//! edits such a file writes the space too, and [`restored`] removes it.
+//! shows the file. [`broken`] therefore inserts a space after the token's first character: the
+//! token becomes plain text, and the change stays visible. A model that edits such a file writes
+//! the space too, and [`restored`] removes it.
 //!
 //! ```
 //! use tool_stream::control_tokens::{broken, restored};
@@ -55,8 +56,8 @@ fn is_token(first: u8, rest: &[u8]) -> bool {
     }
 }
 
-/// Whether `rest` begins with a word and `|>`, as in `im_start|>`. `<|>` is an operator in some
-/// languages.
+/// Whether `rest` begins with a word and `|>`, as in `im_start|>`. The word must not be empty,
+/// because `<|>` is an operator in some languages.
 fn bar(rest: &[u8]) -> bool {
     let word =
         |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'/' | b'.' | b':') || !b.is_ascii();
@@ -153,7 +154,7 @@ mod tests {
             let text = format!("a {token} b{token}{token}\n{token}");
             let broken = broken(&text);
             assert!(!broken.contains(token), "{token}: {broken}");
-            assert_eq!(super::broken(&broken), broken, "twice is once");
+            assert_eq!(super::broken(&broken), broken, "breaking tokens twice should change nothing more");
             assert_eq!(restored(broken.as_bytes()), text.as_bytes());
         }
     }

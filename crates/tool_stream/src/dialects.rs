@@ -2,7 +2,7 @@
 //!
 //! A call is an opening token, the tool's name, the arguments and a closing token. Families differ
 //! in their tokens and in where the name is. What may follow an opening token is the same for all
-//! of them, because models mix the forms: JSON that names the tool or is its arguments
+//! families, because models mix the forms: JSON that names the tool or is its arguments
 //! (`object.rs`), elements with text values (`markup.rs`), or a Python call (`python.rs`). To add a
 //! family, add a row here and a file in `fixtures/streams/families`.
 //!

@@ -85,7 +85,7 @@ pub enum End {
 /// arrive in several pieces.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Prose to show, without calls, the fences around them, thinking blocks and tool tokens.
+    /// Prose to show. Calls, the fences around calls, thinking blocks and tool tokens are left out.
     Text(String),
     /// The content of a thinking block.
     Thinking(String),
@@ -215,7 +215,8 @@ pub enum Repair {
     MissingBrace,
     /// `{{…}}` instead of `{…}`.
     DoubledBraces,
-    /// As [`DoubledBraces`](Repair::DoubledBraces), with a text whose braces may be doubled.
+    /// As [`DoubledBraces`](Repair::DoubledBraces), but a text in the object has braces too, which
+    /// may or may not be doubled.
     BracesInText,
     /// A control token attached to the tool's name.
     GluedToken,

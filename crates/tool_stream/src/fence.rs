@@ -27,7 +27,7 @@ pub(crate) struct Fence {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FileInfo {
     pub(crate) path: Option<String>,
-    /// An opening brace at its start may begin a call.
+    /// An opening brace at the start of the file may begin a call.
     pub(crate) may_be_call: bool,
 }
 

@@ -44,7 +44,7 @@ const MAX_HEADER: usize = 512;
 impl Parser {
     pub(crate) fn begin_header(&mut self, turn: Turn, start: usize) {
         let channel = turn == Turn::Channel;
-        // The template wrote the role, and the answer begins with the recipient.
+        // If the template wrote the role, the answer may begin with the recipient.
         let line = String::from_utf8_lossy(self.before()).into_owned();
         let word = line.rsplit('\n').next().unwrap_or_default().trim();
         let recipient = word.strip_prefix("to=").filter(|_| channel).and_then(tool_name);
@@ -124,7 +124,7 @@ impl Parser {
         }
     }
 
-    /// Reads the body of a message to a tool: JSON, or text if the tool takes it.
+    /// Reads the body of a message to a tool: JSON, or text if the tool takes text.
     pub(crate) fn raw(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Raw(raw) = &mut self.mode else { return Flow::Go };
         if self.calls == raw.call {
@@ -192,7 +192,7 @@ impl Parser {
 
     /// Ends the body at the end of an answer that the model ended itself. Returns whether the call
     /// is complete. Servers strip the token that ends the message, so only the patch's own end
-    /// marker shows that it is complete.
+    /// marker shows that the call is complete.
     pub(crate) fn end_raw(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> bool {
         let Mode::Raw(raw) = &self.mode else { return false };
         if self.calls == raw.call {

@@ -43,7 +43,7 @@ impl Head {
     }
 }
 
-/// The most bytes between two tokens of a head.
+/// The maximum number of bytes between two tokens of a head.
 const MAX_HEAD: usize = 512;
 
 impl Parser {
@@ -104,7 +104,8 @@ impl Parser {
     fn arguments_begin(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let segment = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
-        // Several words announce nothing. DeepSeek R1 writes the format after the name.
+        // Several words announce no call, except before a code fence: DeepSeek R1 writes the format
+        // after the name.
         let words = segment.split_whitespace().count();
         if !head.separated && words > 1 && !segment.contains("```") {
             return self.reject_head(out);

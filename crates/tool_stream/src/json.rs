@@ -66,7 +66,8 @@ pub(crate) enum Syntax {
 
 #[derive(Debug, Default)]
 enum State {
-    /// Expects a value; in an array, at its start or after a comma, also the closing bracket.
+    /// Expects a value. At the start of an array or after a comma in one, the closing bracket may
+    /// come instead.
     #[default]
     Value,
     /// Expects a key or the closing brace.

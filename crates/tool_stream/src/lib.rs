@@ -29,12 +29,12 @@
 //! unknown tool under `"tool"` is a call if it has arguments, so that the caller can refuse it;
 //! without arguments it is data.
 //!
-//! **Dialects.** `dialects.rs` has one row per call syntax: its tokens and an example call. After an
-//! opening token every form of arguments is accepted, because models mix them: JSON, elements
-//! with text values, key and value pairs, Python calls. Some forms need no token: ReAct's `Action:`
-//! lines, an element named after a known tool (Cline), a Python call that is the whole answer or is
-//! in a `tool_code` fence, and the name of a known tool right before an object, which is what
-//! remains when the server strips the tokens.
+//! **Dialects.** `dialects.rs` has one row per call syntax: its tokens and an example call. After
+//! an opening token every form of arguments is accepted, because models mix the forms: JSON,
+//! elements with text values, key and value pairs, Python calls. Some forms need no token: ReAct's
+//! `Action:` lines, an element named after a known tool (Cline), a Python call that is the whole
+//! answer or is in a `tool_code` fence, and the name of a known tool right before an object, which
+//! is what remains when the server strips the tokens.
 //!
 //! **What may surround a call.** Prose, Markdown fences, a byte order mark, end tokens.
 //!
@@ -77,7 +77,7 @@
 //!
 //! **Early events** are never contradicted by later ones: an opened call either completes under the
 //! same name or is malformed, and its fields are its arguments. A call of a known tool opens at the
-//! first key of its arguments, a call of an unknown tool at their start. A string
+//! first key of its arguments, a call of an unknown tool at the start of its arguments. A string
 //! argument closes at its quote if it looks like a name or a path, otherwise once what follows
 //! proves that the quote ended it. The one exception is [`Event::OrphanThink`].
 //!
@@ -96,7 +96,7 @@
 //! few bytes after a quote, the first few hundred bytes of a tag or fence line, and a bounded
 //! number of bytes of text that looked like the start of an object are scanned twice. Memory use is
 //! the open call (at most [`Options::max_call_bytes`]) and its values. `benches/throughput.rs`
-//! measures both.
+//! measures the time.
 //!
 //! # Layers
 //!

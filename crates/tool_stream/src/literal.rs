@@ -61,7 +61,8 @@ pub(crate) fn literal(bytes: &[u8], repairs: &mut Repairs) -> Option<Value> {
             return Some(value);
         }
     }
-    // A single quote comes first: the text is Python, so Python's string rules apply.
+    // If a single quote comes before any double quote, the text is Python, and Python's string
+    // rules apply.
     let python = memchr2(b'\'', b'"', bytes).is_some_and(|at| bytes[at] == b'\'');
     let mut reader = Reader::new(0, 128, if python { Syntax::Python } else { Syntax::Json });
     let win = Window { bytes, base: 0, eof: true };

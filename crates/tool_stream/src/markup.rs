@@ -435,7 +435,8 @@ impl Invoke {
             (Kind::Pair, text) => untyped(&field.name, text, &mut self.repairs),
             (_, text) => untyped(&field.name, trim_lines(text), &mut self.repairs),
         };
-        // Either escaped for XML or meant literally. The shell must not get the wrong one.
+        // The entity is either escaped for XML or meant literally. The shell must not get the wrong
+        // reading.
         if matches!(field.name.as_str(), "command" | "cmd")
             && value.as_str().is_some_and(|text| text.contains("&amp;") || text.contains("&lt;"))
         {
@@ -453,7 +454,7 @@ impl Invoke {
         self.arguments.insert(field.name, value);
     }
 
-    /// Reports the whole lines before `pos` of a followed text.
+    /// Reports the whole lines of a followed text that end before `pos`.
     fn report_lines(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         let (State::Value(field), Some(call)) = (&mut self.state, self.call) else { return };
         if !field.followed(self.followed) || self.lenient || field.depth > 0 {

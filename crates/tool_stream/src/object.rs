@@ -203,7 +203,8 @@ impl Candidate {
             && (self.announced || self.done > 0 || self.opened.is_some() || in_list || named)
     }
 
-    /// The value, if the call's closing tag comes where braces are missing. `None` if undecided.
+    /// The object's value, if the call's closing tag comes in place of the closing braces. `None`
+    /// if undecided.
     fn closed_by_tag(&mut self, win: Window<'_>) -> Option<Option<Value>> {
         let at = self.reader.pos;
         if win.get(at) != Some(b'<') || !self.announced || self.named.is_some() || !self.reader.after_value()

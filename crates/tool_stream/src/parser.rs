@@ -111,9 +111,9 @@ pub(crate) enum Flow {
     More,
 }
 
-/// The most bytes to hold back around a possible call.
+/// The maximum number of bytes to hold back around a possible call.
 const MAX_HOLD: usize = 4096;
-/// The most bytes to keep of an answer that may be written in Python.
+/// The maximum number of bytes to keep of an answer that may be written in Python.
 const MAX_ANSWER: usize = 1 << 20;
 
 impl Parser {
@@ -167,7 +167,8 @@ impl Parser {
         self.finished = true;
     }
 
-    /// The events of `text`, part of a complete answer. `certain`: it holds calls or nothing.
+    /// The events of `text`, which is a part of a complete answer. `certain` means that an object
+    /// in `text` can only be a call.
     pub(crate) fn parse_part(text: &[u8], options: &Options, certain: bool) -> Vec<Event> {
         let followed = Vec::new();
         let options = Options { starts_thinking: false, whole_file: false, followed, ..options.clone() };

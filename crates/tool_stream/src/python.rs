@@ -21,7 +21,7 @@ pub(crate) enum Head {
     },
 }
 
-/// The most bytes from the start of a call to its parenthesis.
+/// The maximum number of bytes from the start of a call to its parenthesis.
 pub(crate) const MAX_HEAD: usize = 160;
 
 /// Whether an answer that begins like this may be a call, judged by its first word so far.

@@ -8,7 +8,7 @@
 //! Once a string is known to hold unescaped quotes, the rules are stricter. Brackets inside the
 //! string must balance, otherwise the quote is one more inner quote. Inner quotes must come in
 //! pairs, otherwise the call is ambiguous and refused. The object must be the last thing on its
-//! line, and in an array such an element must have a line of its own.
+//! line, and in an array a string with inner quotes must be on a line of its own.
 
 use crate::event::Repair;
 use crate::json::{Frame, Node};

@@ -38,7 +38,7 @@ fn is_one_of(key: &str, keys: &[&str]) -> bool {
     key.len() <= 32 && keys.contains(&folded(key).as_str())
 }
 
-/// The member of `map` under the first of `keys` that it has.
+/// The member of `map` under the first of `keys` that `map` has.
 fn member<'a>(map: &'a Map<String, Value>, keys: &[&'static str]) -> Option<(&'a str, &'a Value)> {
     keys.iter().find_map(|wanted| {
         let (key, value) = map.iter().find(|(key, _)| key.len() <= 32 && folded(key) == *wanted)?;
@@ -89,7 +89,7 @@ pub(crate) fn is_unambiguous_arguments(key: &str) -> bool {
     is_one_of(key, &ARGUMENTS[..1])
 }
 
-/// Keys of arrays of calls.
+/// Keys whose value is an array of calls.
 pub(crate) fn is_list(key: &str) -> bool {
     is_one_of(key, &LISTS)
 }
@@ -101,10 +101,10 @@ pub(crate) fn is_unambiguous_list(key: &str) -> bool {
 
 const LISTS: [&str; 6] = ["toolcalls", "functioncalls", "tooluses", "calls", "actions", "invocations"];
 
-/// Keys of objects that are calls.
+/// Keys whose value is an object that is a call.
 const WRAPPERS: [&str; 7] = ["function", "tool", "toolcall", "functioncall", "call", "tooluse", "action"];
 
-/// Keys of objects that are the answer, and therefore the call.
+/// Keys whose value is the whole answer, and therefore the call.
 const ANSWERS: [&str; 13] = [
     "response",
     "answer",
@@ -208,7 +208,7 @@ pub(crate) fn is_tool_name(name: &str) -> bool {
         && name.chars().any(char::is_alphanumeric)
 }
 
-/// Whether a name can be a tool's. Command-R uses a pseudo tool for plain answers.
+/// Whether a name can be a tool's. Command-R's pseudo tool for plain answers does not count.
 pub(crate) fn names_tool(name: &str) -> bool {
     let bare = unglued(name);
     is_tool_name(bare) && !matches!(bare, "directly-answer" | "directly_answer")

@@ -461,7 +461,7 @@ fn spaced(win: Window<'_>, at: usize) -> Option<usize> {
 const MAX_SPACED: usize = 24;
 
 /// The token of the tables at the start of `rest`, if it begins with a byte other than `<`. The
-/// result has the form of that of [`tag_at`].
+/// result has the same form as the result of [`tag_at`].
 pub(crate) fn literal(rest: &[u8], eof: bool) -> Option<(Option<Tag>, usize)> {
     let mut undecided = false;
     for word in LITERALS.iter().copied() {

@@ -79,7 +79,7 @@ pub(crate) fn decode(bytes: &[u8], repairs: &mut Repairs) -> String {
 }
 
 /// Decodes `XXXX` (after `\u`), joined with the second half of a surrogate pair if there is one.
-/// Returns the character and the bytes used.
+/// Returns the character and the number of bytes used.
 fn unicode(bytes: &[u8], repairs: &mut Repairs) -> Option<(char, usize)> {
     let first = hex4(bytes)?;
     if let Some(c) = char::from_u32(first) {

@@ -135,7 +135,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Emits the text before `pos` and returns its end.
+    /// Emits the text before `pos` and returns the last words of it.
     fn before_all(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> &[u8] {
         self.show(win, self.pos, out);
         self.before()
@@ -293,7 +293,8 @@ impl Parser {
         }
     }
 
-    /// Whether the model invented a turn after its call, so that its next turn is invented too.
+    /// Whether the model invented a turn after its call. If so, the model's next turn is invented
+    /// too.
     pub(crate) fn follows_invented_turn(&self) -> bool {
         self.foreign && self.calls > 0
     }

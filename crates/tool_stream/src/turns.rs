@@ -16,7 +16,7 @@ impl Parser {
         }
     }
 
-    /// `User:` and `Human:` in the first column: the model writes both sides.
+    /// `User:` and `Human:` in the first column: the model writes both sides of the conversation.
     pub(crate) fn invented_turn(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         for word in [&b"User:"[..], b"Human:"] {
             match self.word_here(win, word) {

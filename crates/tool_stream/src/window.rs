@@ -21,13 +21,13 @@ impl<'a> Window<'a> {
     /// The buffered bytes from `at` on. Empty if they were dropped already, which is a bug that
     /// debug builds catch.
     pub(crate) fn from(&self, at: usize) -> &'a [u8] {
-        debug_assert!(at >= self.base && at <= self.end(), "byte {at} is not at hand");
+        debug_assert!(at >= self.base && at <= self.end(), "byte {at} is not buffered");
         at.checked_sub(self.base).and_then(|at| self.bytes.get(at..)).unwrap_or_default()
     }
     pub(crate) fn slice(&self, from: usize, to: usize) -> &'a [u8] {
         debug_assert!(
             from >= self.base && from <= to && to <= self.end(),
-            "bytes {from}..{to} are not at hand"
+            "bytes {from}..{to} are not buffered"
         );
         let range = from.checked_sub(self.base).zip(to.checked_sub(self.base));
         range.and_then(|(from, to)| self.bytes.get(from..to)).unwrap_or_default()
@@ -46,7 +46,8 @@ impl<'a> Window<'a> {
     }
 }
 
-/// The most whitespace bytes to skip; more would be rescanned with every chunk.
+/// The maximum number of whitespace bytes to skip. A longer run would be rescanned with every
+/// chunk.
 const MAX_BLANKS: usize = 256;
 
 /// The result of [`Window::skip_blanks`].

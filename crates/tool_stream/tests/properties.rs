@@ -230,7 +230,7 @@ proptest! {
         let whole = run(bytes.len().max(1));
         prop_assert_eq!(&run(1), &whole);
         prop_assert_eq!(&run(cut), &whole);
-        // Early events hold.
+        // Later events must not contradict early ones.
         let mut open: Option<(usize, String)> = None;
         let mut end = 0;
         for event in whole {

@@ -24,7 +24,8 @@ impl Machine {
         let from = self.messages.iter().rposition(by_user).unwrap_or(0);
         let recent = self.messages[from..].rchunks(2);
         let pairs = recent.take_while(|pair| pair.last().is_some_and(|last| same(last))).count();
-        // The answers, and the replies to all but the last of them.
+        // The messages to remove: the repeated answers, and the replies to all of them but the
+        // last.
         let first = self.messages.len().checked_sub((2 * pairs).checked_sub(1)?)?;
         let asked = self.messages.get(first.checked_sub(1)?)?.content.clone();
         let text = self.prompts.again(&asked, text);

@@ -1,4 +1,4 @@
-//! The machine's part of a change of the model: starts the try of the new model, or continues the
+//! The machine's part of changing the model: starts the try of the new model, or continues the
 //! conversation with it.
 
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use super::{Ask, Machine, Plan, Step};
 use crate::budget::Estimator;
 
 impl Machine {
-    /// Continues with another model. Effect on the prompt cache: the new server's is empty.
+    /// Continues with another model. Effect on the prompt cache: the cache of the new model's
+    /// server is empty.
     pub(super) fn model_changed(&mut self, plan: Plan, new_try: bool) -> Step {
         self.plan = plan;
         // Another model may count tokens in another way.

@@ -1,4 +1,4 @@
-//! What a machine works from, in the planner's own format.
+//! The plan from which a machine is built, in the planner's own format.
 
 use serde::{Deserialize, Deserializer, Serialize};
 

@@ -42,7 +42,7 @@ pub(crate) struct RecordedAnswer {
     pub(crate) unfinished: Vec<(bool, ReadyCall)>,
     /// Tool and length of each call.
     pub(crate) calls: Vec<(String, usize)>,
-    /// Whether the journal ends here. Then the work after the calls may be missing.
+    /// Whether the journal ends here. If so, the work after the calls may be missing.
     pub(crate) last: bool,
 }
 
@@ -80,7 +80,7 @@ fn read_plan(plan: Value) -> Result<Plan, String> {
 }
 
 impl<'a> History<'a> {
-    /// Starts at the start of the run. `None` if the run never started.
+    /// Starts reading at the start of the run. `None` if the run never started.
     pub(crate) fn new(records: &'a [Record]) -> Result<Option<Self>, String> {
         let started = records.iter().enumerate().find_map(|(i, r)| match &r.event {
             Event::RunStarted { plan } => Some((i, plan.clone())),
@@ -166,7 +166,7 @@ impl<'a> History<'a> {
                 Event::TryEnded { .. } => ended = true,
                 Event::Reverted { from, record, .. } => {
                     let after_try = std::mem::take(&mut ended);
-                    // Nothing was left to revert.
+                    // The same record again: nothing was left to revert.
                     if record.is_some() && std::mem::replace(&mut last, *record) == *record {
                         continue;
                     }

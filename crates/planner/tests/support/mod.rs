@@ -189,8 +189,9 @@ impl Repository for Tree {
 /// Passes if `calc.py` contains `a + b`.
 pub struct Passes(pub Files);
 
-/// Like [`Passes`], with three failing tests: with `third` two fail, with `half` one. With `hang`
-/// the tests do not end.
+/// Like [`Passes`], but with five tests. Three of them fail, but only two if `calc.py` contains
+/// `third`, one if it contains `half`, and none if it contains `a + b`. If it contains `hang`, the
+/// tests do not end.
 struct Grades(Passes);
 
 #[async_trait]
@@ -466,7 +467,7 @@ impl World {
         self.go(task, Box::new(script.clone()), script, past).await
     }
 
-    /// Runs with any model, which records its requests.
+    /// Runs with any model that records its requests in `requests`.
     pub async fn run_with(
         self,
         task: &str,
