@@ -7,7 +7,8 @@
 //! must follow is also guessed ([`crate::draft`] explains guesses), so that it is evaluated in one
 //! batch.
 //!
-//! Between tokens, JSON has one space after each colon and comma, as the prompts show it.
+//! The JSON has one space after each colon and comma and no other white space outside its strings,
+//! as in the prompts.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,7 +32,8 @@ const TEXT: usize = 20_000;
 /// Compiles schemas for the vocabulary of one model.
 #[derive(Default)]
 pub(crate) struct Grammars {
-    /// Created only for the first constrained answer, because that takes a good part of a second.
+    /// Created only for the first constrained answer, because creating it takes a good part of a
+    /// second.
     factory: Option<ParserFactory>,
     /// The last schema with its matcher. All requests of a run have the same schema.
     last: Option<(Arc<Value>, Matcher)>,

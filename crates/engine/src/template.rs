@@ -46,7 +46,7 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// Compiles the template of a file, or ChatML if it has none.
+    /// Compiles the template of a file, or ChatML if the file has none.
     ///
     /// # Errors
     /// [`Error::Refused`] if the template is not valid Jinja.

@@ -77,7 +77,7 @@ impl Access {
         self.over(Timeouts::for_base(base))
     }
 
-    /// These timeouts, with the user's overrides.
+    /// The `usual` timeouts, with the user's overrides.
     pub(crate) fn over(&self, usual: Timeouts) -> Timeouts {
         Timeouts {
             connect: self.connect.unwrap_or(usual.connect),

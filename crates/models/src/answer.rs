@@ -290,8 +290,8 @@ mod tests {
     use super::*;
     use tokio::time::Instant;
 
-    /// Every frame is text, except `"end"`, and `"settle"`, which makes the answer complete without
-    /// ending it.
+    /// Every frame is text, except `"end"`, which ends the answer, and `"settle"`, which makes the
+    /// answer complete without ending it.
     #[derive(Default)]
     struct Plain {
         settled: bool,
@@ -400,7 +400,7 @@ mod tests {
         assert!(matches!(&play(&[settled], true).await[..], [Ok(Delta::End(_))]));
         assert!(
             before.elapsed() < Duration::from_secs(10),
-            "a server that keeps the connection open is not waited for"
+            "should not wait for a server that keeps the connection open"
         );
     }
 

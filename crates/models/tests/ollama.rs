@@ -97,7 +97,7 @@ async fn thinking_text_and_native_calls_come_in_order_with_the_counts() {
         usage.prompt_tokens > Some(0) && usage.generated_tokens > Some(0) && usage.prompt_ms.is_some(),
         "{usage:?}"
     );
-    assert_eq!(server.chats()[0].json["think"], false, "this model breaks with thinking on");
+    assert_eq!(server.chats()[0].json["think"], false, "thinking is off, because it breaks this model");
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn an_error_that_is_json_inside_a_string_is_unwrapped() {
         }
         other => panic!("{other:?}"),
     }
-    // The same in the middle of a stream.
+    // The same error in the middle of a stream.
     server.enqueue(Reply::text("a").then_error_line(
         r#"{"error":{"code":400,"message":"m","type":"exceed_context_size_error","n_ctx":256}}"#,
     ));

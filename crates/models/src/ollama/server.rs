@@ -37,7 +37,7 @@ pub struct LocalModel {
     pub quantization: Option<String>,
     /// Whether it runs in the cloud instead of on the server.
     pub remote: bool,
-    /// RFC 3339.
+    /// When the model was last changed, RFC 3339.
     pub modified_at: Option<String>,
 }
 

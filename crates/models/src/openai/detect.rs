@@ -18,7 +18,7 @@ use crate::{Error, host};
 /// DeepSeek's documented window, in tokens (docs/model-apis.md#deepseek-models).
 const DEEPSEEK_WINDOW: u64 = 1_000_000;
 
-/// How long a probe of a local server may take; no answer means "no".
+/// How long a probe of a local server may take. A probe without an answer counts as negative.
 const LOCAL_PROBE: Duration = Duration::from_millis(1500);
 
 /// How long a probe of a remote server may take.
@@ -188,8 +188,8 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) ->
     })
 }
 
-/// Sends only the probes for a server of the remembered kind; `None` if it does not answer like
-/// one.
+/// Sends only the probes for a server of the remembered kind; `None` if the server does not answer
+/// like that kind.
 async fn recheck(
     probes: &Probes<'_>,
     remembered: &str,
@@ -284,7 +284,8 @@ async fn probe(probes: &Probes<'_>) -> Result<Found, Error> {
     let [ollama, props, studio, studio_before, vllm] = answers;
     let mut server = read(&listed, &props, &[studio, studio_before], &vllm);
     server.unlisted = unlisted;
-    // Other servers imitate Ollama for its clients, but name themselves in their list.
+    // Other servers imitate Ollama so that its clients can use them, but name themselves in their
+    // list.
     let names_itself = !matches!(owner(&listed), "" | "library") && !has_ollama_models(&listed);
     if let Some(version) = ollama_version(&ollama)
         && server.kind == Kind::Generic

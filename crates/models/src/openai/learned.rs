@@ -149,7 +149,7 @@ impl Learned {
             return true;
         }
         if drop.is_empty() && failure.status() == Some(422) {
-            drop = sent.to_vec(); // the refusal names no field: send only the portable ones
+            drop = sent.to_vec(); // the refusal names no field: send only the portable fields
         }
         let before = self.dropped.len();
         self.dropped.extend(drop);

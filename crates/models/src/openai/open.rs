@@ -90,8 +90,8 @@ pub struct OpenAi {
 }
 
 impl OpenAi {
-    /// Detects the server and opens a model on it, in one round trip. DeepSeek's platform needs
-    /// none. A server known from an earlier run gets only the probes for its kind.
+    /// Detects the server and opens a model on it, in one round trip. DeepSeek's platform is opened
+    /// without a request. A server known from an earlier run gets only the probes for its kind.
     ///
     /// # Errors
     /// No connection, a refused key, a server that is still loading, or a missing model.
