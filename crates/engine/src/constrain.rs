@@ -22,11 +22,12 @@ use serde_json::Value;
 
 use crate::sample::{Choice, Sampler};
 
-/// The most levels of a schema. Compiling one takes a stack frame or more for each level.
+/// The maximum number of levels in a schema. Compiling one takes a stack frame or more for each
+/// level.
 const LEVELS: usize = 64;
-/// The most values in a schema. The schema of all tools has a few hundred.
+/// The maximum number of values in a schema. The schema for all tools together has a few hundred.
 const VALUES: usize = 20_000;
-/// The longest text in a schema, such as a pattern, in bytes.
+/// The maximum length of a text in a schema, such as a pattern, in bytes.
 const TEXT: usize = 20_000;
 
 /// Compiles schemas for the vocabulary of one model.
@@ -138,7 +139,7 @@ fn check_size(schema: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// What may still come in one answer.
+/// What may still follow in one answer.
 pub(crate) struct Constraint {
     /// `None` if the library failed; then the rest of the answer is not constrained.
     matcher: Option<Matcher>,

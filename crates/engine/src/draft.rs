@@ -6,11 +6,11 @@
 
 use llama_cpp_2::token::LlamaToken;
 
-/// The most tokens guessed at once.
+/// The maximum number of tokens guessed at once.
 const MOST: usize = 16;
 /// The length of the first guess.
 const FIRST: usize = 4;
-/// The fewest tokens guessed at once.
+/// The minimum number of tokens guessed at once.
 const LEAST: usize = 2;
 /// The shortest match to guess from. A shorter one says too little about what follows.
 const LEAST_COMMON: usize = 3;

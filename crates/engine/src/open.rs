@@ -60,7 +60,7 @@ pub struct Options {
     /// `None` caches nothing.
     pub cache: Option<PathBuf>,
     /// The command that calls [`crate::load_for_trial`]. The file is appended as the last argument.
-    /// If it is empty, the file is loaded without a trial.
+    /// If the command is empty, the file is loaded without a trial.
     pub trial: Vec<OsString>,
 }
 

@@ -23,7 +23,7 @@ use crate::saved::file_key;
 const TRIED: &str = "tried";
 /// How often to check whether the model is still wanted.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The most bytes of the child's messages that are read.
+/// The maximum number of bytes read from the child's messages.
 const MESSAGES: u64 = 64 << 10;
 
 /// Loads the file and evaluates one token. Call this only in the child process: it ends the process

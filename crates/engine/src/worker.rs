@@ -30,8 +30,8 @@ use crate::sample::{Choice, Sampler};
 use crate::saved::Saved;
 use crate::template::Prompt;
 
-/// The most tokens evaluated at once. A reader that stops has to wait for at most one batch, and so
-/// do the other answers: about a second of prompt evaluation on two cores.
+/// The maximum number of tokens evaluated at once. A reader that stops and all other answers wait
+/// for at most one batch, which takes about a second of prompt evaluation on two cores.
 pub(crate) const BATCH: usize = 128;
 /// The shortest stable prefix worth saving, in bytes. A shorter one is faster to evaluate than to
 /// load.
@@ -231,7 +231,7 @@ impl<'m> Worker<'m> {
             Ok(constraint) => constraint,
             Err(why) => {
                 let why = format!(
-                    "cannot constrain the answer to the schema: {why}; --constrain=off leaves answers free"
+                    "cannot constrain the answer to the schema: {why}; set --constrain=off to leave answers unconstrained"
                 );
                 let _ = started.send(Err(Error::Refused(why)));
                 return;
@@ -305,7 +305,7 @@ impl<'m> Worker<'m> {
         });
     }
 
-    /// What a request constrains its answer to.
+    /// The constraint on the answer to a request, if the request has one.
     fn constraint(&mut self, request: &Request) -> Result<Option<Constraint>, String> {
         let Some(schema) = &request.constraint else { return Ok(None) };
         let mut constraint = self.grammars.constraint(schema, self.cache.vocab())?;

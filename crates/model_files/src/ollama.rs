@@ -23,9 +23,9 @@ const PORT_V2: &str = "%3A";
 const REGISTRIES: [&str; 2] = ["ollama.com", "registry.ollama.ai"];
 /// The namespace of models that are named without one.
 const LIBRARY: &str = "library";
-/// The largest manifest, in bytes. Real ones have 1 kB.
+/// The maximum size of a manifest, in bytes. Real manifests have 1 kB.
 const MAX_MANIFEST: u64 = 1 << 20;
-/// The most entries of a folder that are read.
+/// The maximum number of entries that are read from a folder.
 const MAX_ENTRIES: usize = 10_000;
 /// The layer with the weights.
 const MODEL: &str = "application/vnd.ollama.image.model";

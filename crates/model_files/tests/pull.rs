@@ -314,7 +314,7 @@ const PLACE: &str = "PULL_TEST_FOLDER";
 const URL: &str = "PULL_TEST_URL";
 const FROM: &str = "PULL_TEST_FROM";
 
-/// The pull that the tests below kill, in its own process.
+/// A pull in its own process, which the tests below kill.
 #[test]
 fn pulls() {
     let (Some(place), Some(url)) = (env::var_os(PLACE), env::var(URL).ok()) else { return };

@@ -205,8 +205,8 @@ where
 /// piece is at least one token. Proxies may split tokens, but into pieces of at least one letter.
 const PIECES_PER_TOKEN: u64 = 8;
 
-/// Ends an answer that runs far beyond the limit the server was given, as if the answer had stopped
-/// at that limit.
+/// Ends an answer that runs far beyond the limit that the server was given, as if the answer had
+/// stopped at that limit.
 pub(crate) fn bounded(
     deltas: impl Stream<Item = Result<Delta, Error>> + Send + 'static,
     max_tokens: u32,

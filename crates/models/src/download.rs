@@ -17,7 +17,7 @@ use crate::{Access, Error, host, http};
 
 /// The longest silence of a server, unless [`Access::idle`] says otherwise.
 const IDLE: Duration = Duration::from_secs(60);
-/// The most redirects of one request. Hubs need two.
+/// The maximum number of redirects per request. Hubs need two.
 const MAX_REDIRECTS: usize = 10;
 
 /// Part of a file, as it arrives.

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::Error;
 
-/// The longest server message passed on, in characters.
+/// The maximum length of a server's message that is passed on, in characters. Longer ones are
+/// truncated.
 const MAX_MESSAGE: usize = 600;
 
 /// How deep JSON may be wrapped in error strings.
@@ -60,7 +61,7 @@ const TEMPLATE: [&str; 8] = [
 pub(crate) struct Body {
     /// The innermost message; empty if there is none.
     pub(crate) message: String,
-    /// `type` and `code`, to detect an overflow.
+    /// `type` and `code`, to detect overflows and used-up quotas.
     pub(crate) kind: String,
     prompt_tokens: Option<u64>,
     window: Option<u64>,

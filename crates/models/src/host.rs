@@ -1,9 +1,10 @@
-//! Addresses of model servers: parses what the user or `OLLAMA_HOST` says into base URLs.
+//! Addresses of model servers: turns what the user enters, or what `OLLAMA_HOST` contains, into
+//! base URLs.
 //!
 //! Pure functions. `OLLAMA_HOST` follows the rules of Ollama's own client
 //! (docs/model-apis.md#ollama-address), so that both agree. An address may contain credentials, as
-//! `user:password@` or in a query. Each request sends them; [`shown`] removes them from what people
-//! and journals get to see.
+//! `user:password@` or in a query. Each request sends them; [`shown`] removes them from what is
+//! shown to people or written to journals.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};

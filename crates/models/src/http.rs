@@ -118,7 +118,7 @@ pub(crate) struct Http {
     /// `?key=…`, sent with every request.
     query: Arc<str>,
     authorization: Option<HeaderValue>,
-    /// The user's headers; they override ours.
+    /// The user's headers; they override the client's own.
     headers: HeaderMap,
     /// Whether the server is local. A long silence then means work, not a fault.
     pub(crate) patient: bool,

@@ -15,7 +15,7 @@ use crate::roles::Roles;
 /// How long a detection stays valid. Servers change with updates, not from run to run.
 const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The most models remembered per address.
+/// The maximum number of models remembered per address.
 const MAX_MODELS: usize = 64;
 
 /// The memory: a folder with one file per address. The default has no folder and remembers nothing.

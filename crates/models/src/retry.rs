@@ -11,10 +11,10 @@ use crate::{Error, Retry};
 /// (docs/servers.md#faults). A run uses the default with a random seed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
-    /// The most retries of one request.
+    /// The maximum number of retries of one request.
     pub retries: u32,
-    /// The most retries while the server loads its model. With the default pauses, they last about
-    /// ten minutes.
+    /// The maximum number of retries while the server loads its model. With the default pauses,
+    /// these retries last about ten minutes.
     pub loading: u32,
     /// The first pause.
     pub first: Duration,

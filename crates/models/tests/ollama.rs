@@ -379,7 +379,7 @@ async fn cloud_models_are_not_local_and_get_no_window() {
     let deltas = model.stream(&request("x")).await.unwrap();
     let ended = deltas.any(|delta| async move { matches!(delta, Ok(Delta::End(_))) }).await;
     assert!(ended && server.chats()[0].json["options"].get("num_ctx").is_none());
-    // A cloud model is not listed before its first use, which is no error.
+    // A cloud model is not listed before its first use. Opening it is still no error.
     assert!(!ollama(&server, "big:671b-cloud").await.identity().local);
 }
 

@@ -124,7 +124,7 @@ pub enum Fault {
         what: String,
         /// Bytes of the file.
         have: u64,
-        /// Bytes that it would need.
+        /// Bytes that the file would need.
         needs: u64,
     },
     /// Tensors lie outside the file.
@@ -132,7 +132,7 @@ pub enum Fault {
     Truncated {
         /// Bytes of the file.
         have: u64,
-        /// Bytes that it would need.
+        /// Bytes that the file would need.
         needs: u64,
     },
     /// A count or length is larger than in any real model.

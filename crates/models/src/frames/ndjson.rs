@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::lines::{Lines, MAX_LINE};
 use crate::Error;
 
-/// The longest piece of unreadable input quoted in an error, in bytes.
+/// The maximum length of unreadable input that an error quotes, in bytes.
 const QUOTED: usize = 200;
 
 /// An incremental decoder: bytes in, one JSON value per line out. Blank lines and a byte order mark

@@ -28,7 +28,7 @@ const MIN_WINDOW: u64 = 256;
 /// (docs/model-apis.md#ollama-keep-alive).
 const KEEP_ALIVE: &str = "30m";
 
-/// How long listing the loaded models may take between two turns.
+/// The time limit for listing the loaded models, which happens between two turns.
 const LOADED_LIMIT: Duration = Duration::from_secs(2);
 
 /// How to open a model. All these options are frozen for the session.

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::frames::MAX_LINE;
 use crate::{Delta, EndReason, Error};
 
-/// The most unfinished tool calls at a time. Servers normally send one call after the other.
+/// The maximum number of unfinished tool calls at a time. Servers normally send one call after the
+/// other.
 const MAX_CALLS: usize = 128;
 
 /// The calls being assembled, latest first.

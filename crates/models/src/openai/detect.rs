@@ -122,7 +122,7 @@ pub(super) fn is_deepseek(base: &str) -> bool {
 /// Ollama's name in the memory.
 const OLLAMA: &str = "ollama";
 
-/// Requests the paths that distinguish servers.
+/// Requests the paths whose answers tell the kinds of servers apart.
 struct Probes<'a> {
     http: &'a Http,
     root: String,
@@ -297,8 +297,8 @@ async fn probe(probes: &Probes<'_>) -> Result<Found, Error> {
     Ok(Found::Server(server))
 }
 
-/// Requests `/props` of llama-server again: the window and the model's file. `None` if it does not
-/// answer.
+/// Requests `/props` of llama-server again. Returns the window and the model's file, or `None` if
+/// the server does not answer.
 pub(super) async fn props(http: &Http) -> Option<(Option<u64>, Option<String>)> {
     let url = format!("{}/props", host::root(http.base()));
     http.json(Method::GET, &url, None, LOCAL_PROBE).await.ok().map(|props| read_props(&props))

@@ -2,10 +2,10 @@
 //! family.
 //!
 //! The built-in files are in the folder `profiles/` of the repository; the program may add the
-//! user's ([`Profiles::with`]). [`Profiles::resolve`] looks for each value in the files that name
-//! the model: the user's files before the built-in ones and, within each group, the file with the
-//! longest matching name first. Every built-in value states how it was measured, or that it is a
-//! guess. `docs/models.md` describes the format.
+//! user's files ([`Profiles::with`]). [`Profiles::resolve`] looks for each value in the files that
+//! name the model: the user's files before the built-in ones and, within each group, the file with
+//! the longest matching name first. Every built-in value states how it was measured, or that it is
+//! a guess. `docs/models.md` describes the format.
 
 mod built_in;
 mod file;
