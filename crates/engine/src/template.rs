@@ -32,7 +32,7 @@ pub(crate) struct Prompt {
     /// The text, which the model continues.
     pub(crate) text: String,
     /// The length in bytes of the part that does not depend on the task: everything before the text
-    /// of the first user message, or 0 if no system message comes first.
+    /// of the first user message. 0 if no system message comes first.
     pub(crate) stable: usize,
     /// Whether the text ends inside the model's reasoning.
     pub(crate) thinking: bool,
