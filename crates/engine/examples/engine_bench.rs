@@ -41,7 +41,8 @@ async fn ask(model: &Embedded, request: &Request) -> Result<(String, Usage, f64,
     Ok((text, usage, first, from.elapsed().as_secs_f64()))
 }
 
-/// How often a free and a constrained answer are compared.
+/// How many pairs of a free and a constrained answer are measured, after one pair that does not
+/// count.
 const PAIRS: usize = 4;
 const CALL_RULES: &str = "You act by calling tools. Answer with exactly one JSON object and nothing else:\n\
     {\"tool\": \"NAME\", \"arguments\": {...}}\n\nTools:\n\
@@ -105,7 +106,8 @@ async fn main() -> Result<(), Failure> {
     request.messages.push(message(Role::User, "Now add a method that transfers money."));
     let (_, two, second, _) = ask(&model, &request).await?;
     let call = Request {
-        // After a first call the model writes the next one in the same form, free or constrained.
+        // After a first call, the model writes the next one in the same form, whether constrained
+        // or not.
         messages: vec![
             message(Role::System, CALL_RULES),
             message(Role::User, CALL_TASK),

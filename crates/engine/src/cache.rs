@@ -1,5 +1,5 @@
-//! The KV cache: what each of its sequences holds, and how a new conversation reuses the start of
-//! one.
+//! The KV cache: what each of its sequences holds, and how a new conversation reuses the start of a
+//! sequence.
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::model::LlamaModel;
@@ -32,8 +32,8 @@ impl<'m> Cache<'m> {
         self.model.vocab()
     }
 
-    /// Whether text tokenizes the same in parts as in one piece. Only then can it be compared as
-    /// bytes.
+    /// Whether text tokenizes the same in parts as in one piece. Only then can a conversation be
+    /// compared with the cache byte by byte.
     pub(crate) fn exact(&self) -> bool {
         self.exact
     }
@@ -54,7 +54,8 @@ impl<'m> Cache<'m> {
         if self.exact { self.sequences[at].matching(text.as_bytes()) } else { 0 }
     }
 
-    /// Replaces the sequence `to` by the first tokens of `from`. Both share the cells.
+    /// Replaces the contents of the sequence `to` with the first tokens of `from`. Both sequences
+    /// then share the cells of these tokens.
     pub(crate) fn share(&mut self, from: usize, to: usize, tokens: usize) {
         let copied = self.roll_back(to, 0)
             && self

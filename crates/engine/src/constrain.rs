@@ -7,7 +7,8 @@
 //! must follow is also guessed ([`crate::draft`] explains guesses), so that it is evaluated in one
 //! batch.
 //!
-//! Between tokens, JSON has one space after each colon and comma, as the prompts show it.
+//! The JSON has one space after each colon and comma and no other white space outside its strings,
+//! as in the prompts.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,17 +22,19 @@ use serde_json::Value;
 
 use crate::sample::{Choice, Sampler};
 
-/// The most levels of a schema. Compiling one takes a stack frame or more for each level.
+/// The maximum number of levels in a schema. Compiling one takes a stack frame or more for each
+/// level.
 const LEVELS: usize = 64;
-/// The most values in a schema. The schema of all tools has a few hundred.
+/// The maximum number of values in a schema. The schema for all tools together has a few hundred.
 const VALUES: usize = 20_000;
-/// The longest text in a schema, such as a pattern, in bytes.
+/// The maximum length of a text in a schema, such as a pattern, in bytes.
 const TEXT: usize = 20_000;
 
 /// Compiles schemas for the vocabulary of one model.
 #[derive(Default)]
 pub(crate) struct Grammars {
-    /// Created only for the first constrained answer, because that takes a good part of a second.
+    /// Created only for the first constrained answer, because creating it takes a good part of a
+    /// second.
     factory: Option<ParserFactory>,
     /// The last schema with its matcher. All requests of a run have the same schema.
     last: Option<(Arc<Value>, Matcher)>,
@@ -136,7 +139,7 @@ fn check_size(schema: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// What may still come in one answer.
+/// What may still follow in one answer.
 pub(crate) struct Constraint {
     /// `None` if the library failed; then the rest of the answer is not constrained.
     matcher: Option<Matcher>,

@@ -1,7 +1,7 @@
 //! The engine's requirements on the CPU, and how its threads wait.
 //!
-//! [`check`] compares the instruction sets that llama.cpp was compiled for with those of this CPU.
-//! If one is missing, the first matrix product would kill the process. `scripts/setup` chooses the
+//! [`check`] finds the instruction sets that llama.cpp was compiled for but that this CPU lacks. If
+//! one is missing, the first matrix product would kill the process. `scripts/setup` chooses the
 //! instruction sets before the build: by default, those of the build machine.
 
 #![allow(unsafe_code)]

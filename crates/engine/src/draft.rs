@@ -1,19 +1,20 @@
 //! Guesses the next tokens from the text so far (prompt lookup decoding). An answer that repeats a
 //! file of the prompt is mostly a copy of it, and evaluating several guessed tokens takes little
 //! longer than evaluating one. A guess counts only if the sampler chooses the same token. So
-//! guesses change an answer only where two tokens are so close that rounding decides between them.
+//! guesses change an answer only where two tokens are so close in probability that rounding decides
+//! between them.
 
 use llama_cpp_2::token::LlamaToken;
 
-/// The most tokens guessed at once.
+/// The maximum number of tokens guessed at once.
 const MOST: usize = 16;
 /// The length of the first guess.
 const FIRST: usize = 4;
-/// The fewest tokens guessed at once.
+/// The minimum number of tokens guessed at once.
 const LEAST: usize = 2;
-/// A shorter match says too little about what follows.
+/// The shortest match to guess from. A shorter one says too little about what follows.
 const LEAST_COMMON: usize = 3;
-/// A longer match says no more about what follows.
+/// The longest match to look for. A longer one says no more about what follows.
 const MOST_COMMON: usize = 32;
 
 /// How many tokens to guess for one answer.
@@ -27,8 +28,8 @@ impl Draft {
         Self { length: FIRST }
     }
 
-    /// The tokens that followed the longest earlier occurrence of the end of `tokens`; of equally
-    /// long ones, the latest. At most `limit`.
+    /// Finds the longest match between the end of `tokens` and an earlier part of them; of equally
+    /// long matches, the latest. Returns the tokens that followed that part, at most `limit`.
     pub(crate) fn guess(self, tokens: &[LlamaToken], limit: usize) -> &[LlamaToken] {
         let Some((last, before)) = tokens.split_last() else { return &[] };
         let occurrences = (0..before.len()).rev().filter(|at| before[*at] == *last);

@@ -3,8 +3,8 @@
 //! [`Embedded::open`] loads a GGUF file. The model's answers stream like those of a server. Being
 //! in the same process adds:
 //!
-//! - **It stops at the exact token.** A token is generated only when the reader waits for it, so
-//!   cutting an answer after a complete call wastes nothing but guessed tokens.
+//! - **Generation stops at the exact token.** A token is generated only when the reader waits for
+//!   it, so cutting an answer after a complete call wastes nothing but guessed tokens.
 //! - **Only new text is evaluated.** A conversation is compared with the KV cache byte by byte.
 //!   After a cut or a refusal, the cache is rolled back to the last token before the first
 //!   difference.
@@ -12,8 +12,8 @@
 //!   and loaded at the next start.
 //! - **Copied text is guessed.** Where an answer repeats the prompt, several tokens are evaluated
 //!   at once.
-//! - **An answer can be constrained** to a JSON Schema ([`Request::constraint`]). Text that must
-//!   follow is evaluated in one batch.
+//! - **An answer can be constrained** to a JSON Schema ([`Request::constraint`]). Text that the
+//!   schema fully determines is evaluated in one batch.
 //! - **Alternative tokens cost nothing extra**, and simultaneous answers share a prefix and a
 //!   batch.
 //!

@@ -60,7 +60,7 @@ pub struct Options {
     /// `None` caches nothing.
     pub cache: Option<PathBuf>,
     /// The command that calls [`crate::load_for_trial`]. The file is appended as the last argument.
-    /// Empty to load the file without a trial.
+    /// If the command is empty, the file is loaded without a trial.
     pub trial: Vec<OsString>,
 }
 
@@ -72,8 +72,8 @@ struct Facts {
 }
 
 impl Embedded {
-    /// Loads a model file, which takes between a fraction of a second and minutes. If it is already
-    /// open with the same options, it is shared.
+    /// Loads a model file, which takes between a fraction of a second and minutes. If the file is
+    /// already open with the same options, the loaded model is shared.
     ///
     /// # Errors
     /// [`Error::Refused`] if the file cannot be loaded or there is too little memory. The message
@@ -86,7 +86,7 @@ impl Embedded {
         {
             return Ok(model.clone());
         }
-        // Both models might not fit in memory.
+        // The old model is released first, because both might not fit in memory.
         *open = None;
         let model = Self::load(options.clone()).await?;
         *open = Some((options, model.clone()));

@@ -68,7 +68,7 @@ impl Output {
     }
 }
 
-/// The number of bytes before the incomplete character at their end, if there is one.
+/// The length of `bytes` without an incomplete character at the end.
 fn complete(bytes: &[u8]) -> usize {
     match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),

@@ -7,8 +7,8 @@ pub(crate) const RESERVE: u64 = 768 << 20;
 /// The smallest useful window, in tokens.
 pub(crate) const LEAST_WINDOW: u64 = 2_048;
 
-/// Bytes of memory that this process may still allocate: the lower of the limits of the machine and
-/// the control group. `None` if the system reports neither.
+/// Bytes of memory that this process may still allocate: what the machine has available or what the
+/// control group allows, whichever is less. `None` if the system reports neither.
 #[must_use]
 pub fn free_memory() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));

@@ -1,4 +1,4 @@
-//! The chat template of a model file: Jinja, as transformers and llama.cpp read it.
+//! The chat template of a model file: Jinja, as transformers and llama.cpp interpret it.
 
 use std::sync::Arc;
 
@@ -12,13 +12,14 @@ const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.cont
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 const NAME: &str = "chat";
-/// The most instructions of one rendering. A long conversation takes a few thousand; a template
-/// that exceeds this limit may never end.
+/// The maximum number of instructions in one rendering. A long conversation takes a few thousand; a
+/// template that exceeds this limit may never end.
 const FUEL: u64 = 10_000_000;
 const THINK_OPEN: &str = "<think>";
 
-/// What a template may refuse, in the order of the attempts. The templates of Gemma, Mistral and
-/// others refuse a system message, or two messages of one role in a row.
+/// What a template may refuse. A conversation is rendered for each of these cases in turn until the
+/// template accepts it. The templates of Gemma, Mistral and others refuse a system message, or two
+/// messages of one role in a row.
 const REFUSED: [Roles; 3] = [
     Roles { alternate: false, no_system: false },
     Roles { alternate: true, no_system: false },
@@ -31,7 +32,7 @@ pub(crate) struct Prompt {
     /// The text, which the model continues.
     pub(crate) text: String,
     /// The length in bytes of the part that does not depend on the task: everything before the text
-    /// of the first user message, if a system message comes first.
+    /// of the first user message. 0 if no system message comes first.
     pub(crate) stable: usize,
     /// Whether the text ends inside the model's reasoning.
     pub(crate) thinking: bool,
@@ -46,7 +47,7 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// Compiles the template of a file, or ChatML if it has none.
+    /// Compiles the template of a file, or ChatML if the file has none.
     ///
     /// # Errors
     /// [`Error::Refused`] if the template is not valid Jinja.

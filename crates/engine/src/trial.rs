@@ -1,5 +1,5 @@
 //! Loads a model file in a child process before this process loads it. On some broken files that
-//! have a valid header, llama.cpp ends its process.
+//! have a valid header, llama.cpp ends the process that loads them.
 //!
 //! The child is the program itself ([`crate::Options::trial`]), which calls [`load`]. A file that
 //! passed is remembered by its path, size and modification time.
@@ -23,11 +23,11 @@ use crate::saved::file_key;
 const TRIED: &str = "tried";
 /// How often to check whether the model is still wanted.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How much of the child's messages is read at most, in bytes.
+/// The maximum number of bytes read from the child's messages.
 const MESSAGES: u64 = 64 << 10;
 
-/// Loads the file and evaluates one token. Call this in the child process: the process ends when
-/// its standard input is closed, because its parent has then ended.
+/// Loads the file and evaluates one token. Call this only in the child process: it ends the process
+/// when standard input is closed, which means that the parent has ended.
 ///
 /// # Errors
 /// As [`crate::Embedded::open`].

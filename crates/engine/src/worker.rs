@@ -7,10 +7,10 @@
 //! sequence, which shares the cells of the prefix without copying them. All answers advance in one
 //! batch.
 //!
-//! Tokens are generated only when the reader of the answer waits for more text. So a reader that
-//! stops has seen the last token that counts. Guessed tokens ([`crate::draft`]) are evaluated
-//! together with the last token. Right guesses are kept until the reader asks for more; if it never
-//! does, only these guesses were evaluated in vain.
+//! Tokens are generated only when the reader of the answer waits for more text. So when a reader
+//! stops, only guessed tokens have been evaluated in vain. Guessed tokens ([`crate::draft`]) are
+//! evaluated together with the last token, and right guesses are kept until the reader asks for
+//! more.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -30,13 +30,14 @@ use crate::sample::{Choice, Sampler};
 use crate::saved::Saved;
 use crate::template::Prompt;
 
-/// The most tokens evaluated at once. A reader that stops has to wait for at most one batch, and so
-/// do the other answers: about a second of prompt evaluation on two cores.
+/// The maximum number of tokens evaluated at once. A reader that stops and all other answers wait
+/// for at most one batch, which takes about a second of prompt evaluation on two cores.
 pub(crate) const BATCH: usize = 128;
 /// The shortest stable prefix worth saving, in bytes. A shorter one is faster to evaluate than to
 /// load.
 const LEAST_SAVED: usize = 1024;
-/// How long the other answers wait for a reader before they advance without it.
+/// How long the other answers wait for a reader to ask for more before they advance without its
+/// answer.
 const PATIENCE: Duration = Duration::from_millis(2);
 /// A conversation takes over an idle sequence if at most this many tokens have to be rolled back.
 /// Otherwise the sequence is kept for its own conversation, and both conversations share the common
@@ -71,7 +72,7 @@ struct Answer {
     /// Tokens still to be evaluated, in order: the rest of the prompt, or the last sampled token.
     todo: Vec<LlamaToken>,
     draft: Draft,
-    /// Sampled tokens that the reader has not asked for yet. All but the last are evaluated.
+    /// Sampled tokens that the reader has not asked for yet. All but the last have been evaluated.
     sampled: VecDeque<Choice>,
     /// The number of tokens in the stable prefix, if the prefix is to be saved once it is
     /// evaluated.
@@ -100,7 +101,7 @@ struct Part {
     /// The index of the logits that follow the last token; `None` if more tokens have to be
     /// evaluated first.
     logits: Option<i32>,
-    /// The guessed tokens after those. Each has logits.
+    /// The guessed tokens after these `count` tokens. Each has logits.
     guess: Guess,
 }
 
@@ -108,7 +109,7 @@ struct Part {
 #[derive(Default)]
 struct Guess {
     tokens: Vec<LlamaToken>,
-    /// Whether the answer's constraint leaves no other text.
+    /// Whether the answer's constraint allows no other text.
     forced: bool,
 }
 
@@ -230,7 +231,7 @@ impl<'m> Worker<'m> {
             Ok(constraint) => constraint,
             Err(why) => {
                 let why = format!(
-                    "cannot constrain the answer to the schema: {why}; --constrain=off leaves answers free"
+                    "cannot constrain the answer to the schema: {why}; set --constrain=off to leave answers unconstrained"
                 );
                 let _ = started.send(Err(Error::Refused(why)));
                 return;
@@ -304,7 +305,7 @@ impl<'m> Worker<'m> {
         });
     }
 
-    /// What a request constrains its answer to.
+    /// The constraint on the answer to a request, if the request has one.
     fn constraint(&mut self, request: &Request) -> Result<Option<Constraint>, String> {
         let Some(schema) = &request.constraint else { return Ok(None) };
         let mut constraint = self.grammars.constraint(schema, self.cache.vocab())?;

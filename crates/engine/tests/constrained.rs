@@ -47,8 +47,8 @@ async fn ask(model: &Embedded, request: &Request) -> Answer {
     collect(model.stream(request).await.unwrap()).await.unwrap()
 }
 
-/// A call of one of two tools. All texts are short, because a model of random weights never ends
-/// one itself.
+/// A call of one of two tools. All texts are short, because a model of random weights never ends a
+/// text by itself.
 fn call() -> Value {
     let text = json!({"type": "string", "maxLength": 9});
     let tool = |name: &str, arguments: Value| {
@@ -178,7 +178,7 @@ async fn a_schema_that_cannot_be_compiled_is_refused_in_one_sentence() {
         assert!(why.starts_with("cannot constrain the answer to the schema: "), "{start}: {why}");
         assert!(!why.contains('\n') && why.len() < 400, "{start}: {why}");
     }
-    assert_eq!(ask(&model, &request(Some(json!({"const": 1})))).await.text, "1", "the engine goes on");
+    assert_eq!(ask(&model, &request(Some(json!({"const": 1})))).await.text, "1", "the engine still works");
 }
 
 #[tokio::test]

@@ -16,12 +16,12 @@ pub struct Model {
     pub parameters: f64,
     /// The quantization, such as `Q4_K_M`.
     pub quantization: String,
-    /// The size of the file, in bytes. Always exact if `packages` has a checksum; otherwise it may
-    /// be rounded.
+    /// The size of the file, in bytes. Exact for a model with `packages`; otherwise it may be
+    /// rounded.
     pub bytes: u64,
     /// The context window that the model was trained with, in tokens.
     pub window: u64,
-    /// Bytes of memory with a window of 16,384 tokens, estimated.
+    /// The estimated bytes of memory that the model takes with a window of 16,384 tokens.
     pub memory: u64,
     /// What the model is good for according to measurements, or "not measured here".
     pub good_for: String,
@@ -102,7 +102,7 @@ mod tests {
             assert!(crate::store::is_name(name), "{name}");
             assert_eq!(models.iter().filter(|other| other.name == *name).count(), 1, "{name}");
             assert!(model.memory > model.bytes && model.window >= 8_192, "{name}");
-            assert!(model.hub.is_some() || model.packages.is_some(), "{name} has a source besides Ollama");
+            assert!(model.hub.is_some() || model.packages.is_some(), "{name} needs a source besides Ollama");
             if let Some(packages) = &model.packages {
                 assert_eq!(packages.bytes, model.bytes, "{name}");
                 let hex = packages.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

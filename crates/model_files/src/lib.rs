@@ -5,7 +5,8 @@
 //! - [`Store`] holds the downloaded files, and [`OllamaStore`] finds Ollama's.
 //! - [`pull()`] downloads a model of the catalogue into the store.
 //!
-//! The crate reads no environment and prints nothing: the caller says where the folders are.
+//! The crate reads no environment variables and prints nothing: the caller says where the folders
+//! are.
 
 pub mod catalogue;
 pub mod gguf;

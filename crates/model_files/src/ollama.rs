@@ -1,5 +1,5 @@
-//! Finds models in Ollama's store and never changes it. `manifests/HOST/NAMESPACE/NAME/TAG` names
-//! the layers of a model, and `blobs/sha256-…` holds them.
+//! Finds models in Ollama's store, and never changes the store. `manifests/HOST/NAMESPACE/NAME/TAG`
+//! names the layers of a model, and `blobs/sha256-…` holds them.
 //!
 //! Ollama 0.40 and later write `manifests-v2` instead. There, tags are links to blobs, and a
 //! manifest may list one manifest per engine.
@@ -23,18 +23,18 @@ const PORT_V2: &str = "%3A";
 const REGISTRIES: [&str; 2] = ["ollama.com", "registry.ollama.ai"];
 /// The namespace of models that are named without one.
 const LIBRARY: &str = "library";
-/// The largest manifest, in bytes. Real ones have 1 kB.
+/// The maximum size of a manifest, in bytes. Real manifests have 1 kB.
 const MAX_MANIFEST: u64 = 1 << 20;
-/// The most entries of a folder that are read.
+/// The maximum number of entries that are read from a folder.
 const MAX_ENTRIES: usize = 10_000;
 /// The layer with the weights.
 const MODEL: &str = "application/vnd.ollama.image.model";
 /// Layers that change or extend the weights. The weights alone would be a different model.
 const CHANGES: [&str; 2] = ["application/vnd.ollama.image.adapter", "application/vnd.ollama.image.tensor"];
 
-/// The engines whose build of a model is used if the manifest lists several builds, in order of
-/// preference: llama.cpp, then Ollama's own engine, whose builds llama.cpp can open for most
-/// architectures.
+/// The engines whose builds can be used, in order of preference, for a manifest that lists several
+/// builds of a model: llama.cpp, then Ollama's own engine. For most architectures, llama.cpp can
+/// open the builds for that engine, too.
 const ENGINES: [&str; 2] = ["llamacpp", "ggml"];
 
 /// Ollama's folder of models.

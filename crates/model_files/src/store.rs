@@ -8,7 +8,7 @@ use crate::catalogue;
 
 /// The extension of a complete file.
 const EXTENSION: &str = "gguf";
-/// The longest name of a model, in bytes.
+/// The maximum length of a model's name, in bytes.
 const MAX_NAME: usize = 200;
 
 /// A model file that can be opened.

@@ -127,7 +127,7 @@ fn each_defect_is_described_in_one_sentence() {
     }
 }
 
-/// Where the counts and lengths of the first entries are.
+/// The offsets of the two counts and of the length of the first key.
 const TENSOR_COUNT: usize = 8;
 const KEY_COUNT: usize = 16;
 const FIRST_KEY: usize = 24;

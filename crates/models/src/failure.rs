@@ -1,7 +1,7 @@
 //! Reads the error responses of all servers and turns them into [`Error`]s.
 //!
-//! Bodies differ: `{"error":"text"}`, `{"error":{"message":…,"code":…}}`, the second as a string
-//! inside the first, plain text, HTML, or nothing. Sources of statuses and phrases:
+//! A body may be `{"error":"text"}`, `{"error":{"message":…,"code":…}}`, the second form as a
+//! string inside the first, plain text, HTML, or empty. Sources of statuses and phrases:
 //! docs/model-apis.md#ollama-errors, docs/model-apis.md#openai-errors,
 //! docs/model-apis.md#deepseek-errors and docs/model-apis.md#llama-server.
 
@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::Error;
 
-/// The longest server message passed on, in characters.
+/// The maximum length of a server's message that is passed on, in characters. Longer ones are
+/// truncated.
 const MAX_MESSAGE: usize = 600;
 
 /// How deep JSON may be wrapped in error strings.
@@ -40,7 +41,7 @@ const USED_UP: [&str; 8] = [
     "credit balance is too low",
     "billing_hard_limit",
     "out of credits",
-    "usage limit", // Ollama's cloud, by the hour or the week
+    "usage limit", // Ollama's cloud limits usage per hour and per week
 ];
 
 /// Phrases by which servers report a chat template that failed to render.
@@ -60,7 +61,7 @@ const TEMPLATE: [&str; 8] = [
 pub(crate) struct Body {
     /// The innermost message; empty if there is none.
     pub(crate) message: String,
-    /// `type` and `code`, to detect an overflow.
+    /// `type` and `code`, to detect overflows and used-up quotas.
     pub(crate) kind: String,
     prompt_tokens: Option<u64>,
     window: Option<u64>,
@@ -111,8 +112,8 @@ impl Body {
                     _ => self.message = shorten(&value.to_string()),
                 }
             }
-            // Google's layer wraps the object in a list. A list from FastAPI holds several
-            // complaints and stays as it is.
+            // Google's compatibility layer wraps the object in a list. A list from FastAPI holds
+            // several complaints and stays as it is.
             Value::Array(list) if list.first().is_some_and(|first| first.get("error").is_some()) => {
                 if let Some(first) = list.first() {
                     self.fill(first, depth + 1);

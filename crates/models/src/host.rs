@@ -1,9 +1,10 @@
-//! Addresses of model servers: parses what the user or `OLLAMA_HOST` says into base URLs.
+//! Addresses of model servers: turns what the user enters, or what `OLLAMA_HOST` contains, into
+//! base URLs.
 //!
 //! Pure functions. `OLLAMA_HOST` follows the rules of Ollama's own client
 //! (docs/model-apis.md#ollama-address), so that both agree. An address may contain credentials, as
-//! `user:password@` or in a query. Each request sends them; [`shown`] removes them from what people
-//! and journals get to see.
+//! `user:password@` or in a query. Each request sends them; [`shown`] removes them from what is
+//! shown to people or written to journals.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,7 +13,7 @@ use std::net::{IpAddr, Ipv6Addr};
 const OLLAMA_PORT: &str = "11434";
 
 /// The base URL for a value of `OLLAMA_HOST`, without a trailing slash. Never fails: as in Ollama,
-/// the scheme's default port replaces an invalid one.
+/// the scheme's default port replaces an invalid port.
 ///
 /// ```
 /// use models::host::ollama_base;
@@ -157,7 +158,7 @@ pub fn is_local(base: &str) -> bool {
             address.is_private() || address.is_link_local() || carrier_grade
         }
         Ok(IpAddr::V6(address)) => address.is_unique_local() || address.is_unicast_link_local(),
-        // Single labels and these suffixes are not public names.
+        // A name that has a single label or one of these suffixes is not public.
         Err(_) => {
             !host.is_empty()
                 && (!host.contains('.')

@@ -9,7 +9,7 @@
 //! Loopback addresses are reached directly. Other addresses use the proxy of [`Access`]; without
 //! one, reqwest follows `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`. A certificate is
 //! trusted if the system trusts it, if its issuer is in the file that `SSL_CERT_FILE` names, or if
-//! [`Access`] has its issuer.
+//! [`Access::authorities`] contains its issuer.
 
 use std::fmt;
 use std::pin::Pin;
@@ -41,7 +41,7 @@ const LOCAL_IDLE: Duration = Duration::from_secs(4);
 /// minute or more, and a new connection takes several round trips.
 const REMOTE_IDLE: Duration = Duration::from_secs(45);
 
-/// The bytes of an answer as they arrive. Dropping it closes the connection.
+/// The bytes of an answer as they arrive. Dropping the stream closes the connection.
 pub(crate) type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 
 /// A secret that `Debug` does not show.
@@ -76,7 +76,8 @@ pub struct Timeouts {
     /// From the request to the first byte of the body, and for any silence from there to the first
     /// content. The server loads the model and evaluates the prompt in this time.
     pub first_byte: Duration,
-    /// Between two reads of the body after the first content. Comments reset it too.
+    /// Between two reads of the body after the first content. Comments in the stream reset this
+    /// timeout too.
     pub idle: Duration,
 }
 
@@ -117,7 +118,7 @@ pub(crate) struct Http {
     /// `?key=…`, sent with every request.
     query: Arc<str>,
     authorization: Option<HeaderValue>,
-    /// The user's headers; they override ours.
+    /// The user's headers; they override the client's own.
     headers: HeaderMap,
     /// Whether the server is local. A long silence then means work, not a fault.
     pub(crate) patient: bool,
@@ -132,10 +133,11 @@ impl Http {
         reject_bare_port(base)?;
         let (plain, query) = host::split_query(base);
         let user = host::user_of(plain);
-        // Credentials in the address are for this server; a key may have been set for all servers.
+        // Credentials in the address replace the key: they are for this server, whereas the key may
+        // have been set for all servers.
         let authorization = key.filter(|_| user.is_empty()).map(bearer).transpose()?;
-        // Where any key will do, people set `ollama` or the like. Masking that would make messages
-        // unreadable.
+        // Where any key will do, people set `ollama` or the like. Masking such a word would make
+        // messages unreadable.
         let worth_masking = |secret: &&str| secret.len() >= 8;
         let key = key.map(|key| key.0.as_str());
         let password = user.trim_end_matches('@').split(':').next_back();
@@ -304,7 +306,7 @@ pub(crate) struct Waits {
     pub(crate) deadline: Instant,
     /// The longest silence before the first content.
     pub(crate) first_byte: Duration,
-    /// The longest silence after that.
+    /// The longest silence after the first content.
     pub(crate) idle: Duration,
     /// Whether the server is local.
     pub(crate) patient: bool,
@@ -418,7 +420,7 @@ fn whole_seconds(seconds: f64) -> u64 {
     seconds.max(0.0).ceil() as u64
 }
 
-/// The innermost cause, the informative part of reqwest's chain.
+/// The innermost cause, which is the informative part of reqwest's error chain.
 pub(crate) fn root(error: &(dyn std::error::Error + 'static)) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
@@ -445,7 +447,7 @@ mod tests {
             });
             retry_after(&pairs.collect(), SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777))
         };
-        let date = "Sun, 06 Nov 1994 08:49:50 GMT"; // 13 s after that moment
+        let date = "Sun, 06 Nov 1994 08:49:50 GMT"; // 13 s after the time above
         assert_eq!(seconds(&[]), None);
         assert_eq!(seconds(&[("retry-after", " 7 ")]), Some(7));
         assert_eq!(seconds(&[("retry-after", "1.2")]), Some(2));
@@ -460,6 +462,6 @@ mod tests {
         let ahead =
             [("date", "Sun, 06 Nov 1994 09:49:30 GMT"), ("retry-after", "Sun, 06 Nov 1994 09:49:50 GMT")];
         assert_eq!(seconds(&ahead), Some(20));
-        assert_eq!(seconds(&[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")]), Some(0), "over already");
+        assert_eq!(seconds(&[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")]), Some(0), "already past");
     }
 }

@@ -3,8 +3,8 @@
 //! A [`Model`] is opened once per session with frozen options (model, window, thinking), so that
 //! the server neither reloads the model nor loses its prefix cache. Each turn sends one [`Request`]
 //! and reads a stream of [`Delta`]s. Dropping the stream closes the connection, which stops the
-//! generation. (The connection belongs to a task of the runtime; on a single-threaded runtime it
-//! closes at the next `await`.)
+//! generation. (The connection belongs to a runtime task, so on a single-threaded runtime it closes
+//! at the next `await`.)
 //!
 //! ```
 //! use models::{Message, Model, Request, Role, collect, replay::Replay};
@@ -20,10 +20,10 @@
 //! # }
 //! ```
 //!
-//! Decoding is a chain of pure steps: bytes → [`frames`] → `answer::Protocol`, which each server's
-//! protocol implements → [`Delta`]. [`choose`] opens the model that `--model` names, and [`retry`]
-//! decides what to do after a failure. `docs/model-apis.md` in the repository lists what this crate
-//! relies on, per server, with the public source of each fact.
+//! Decoding is a chain of pure steps: bytes → [`frames`] → `answer::Protocol` → [`Delta`]. Each
+//! kind of server has its own implementation of `answer::Protocol`. [`choose`] opens the model that
+//! `--model` names, and [`retry`] decides what to do after a failure. `docs/model-apis.md` in the
+//! repository lists, per server, the facts that this crate relies on, each with its public source.
 
 pub mod choose;
 pub mod download;
@@ -73,7 +73,8 @@ pub enum Role {
     System,
     /// The task, and tool results.
     User,
-    /// The model. Its messages hold exactly the bytes that it generated, up to a cut.
+    /// The model. An assistant message holds exactly the bytes that the model generated, up to the
+    /// point where the answer was cut, if it was.
     Assistant,
 }
 
@@ -84,15 +85,16 @@ pub struct Message {
     pub role: Role,
     /// Its text. Never empty in user and system messages.
     pub content: String,
-    /// Reasoning that came with an assistant message, for models that need it back
-    /// ([`Identity::repeats_thinking`]).
+    /// The reasoning that came with an assistant message, for models whose requests have to repeat
+    /// it ([`Identity::repeats_thinking`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<String>,
 }
 
-/// The part of a request that may change within a session without a reload or a lost prefix cache.
-/// If the last message is the assistant's, and if [`Identity::branches`] is set, the answer
-/// continues that message from its last byte. Some servers repeat the message first.
+/// The part of a request that may change within a session without reloading the model or losing the
+/// prefix cache. If the last message is the assistant's, and if [`Identity::branches`] is set, the
+/// answer continues that message from its last byte. Some servers start such an answer with a copy
+/// of that message.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
     /// The conversation. Each request repeats the messages of the previous one and appends to them.
@@ -102,7 +104,7 @@ pub struct Request {
     pub temperature: Option<f32>,
     /// Sampling seed; `None` lets the server choose.
     pub seed: Option<u64>,
-    /// The most tokens to generate, thinking included. Always bounded.
+    /// The maximum number of tokens to generate, thinking included. Every request sets this limit.
     pub max_tokens: u32,
     /// How many alternatives to report per token ([`Delta::Doubt`]); 0 for none. Requires
     /// [`Identity::branches`].
@@ -166,7 +168,7 @@ pub struct End {
     pub usage: Usage,
 }
 
-/// Counts of one request as the server reports them; `None` where it does not.
+/// Counts of one request as the server reports them; `None` for a count that it does not report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Prompt tokens in total.
@@ -199,7 +201,7 @@ pub struct Identity {
     pub parameters_b: Option<f32>,
     /// The context window in force, in tokens; `None` where the server does not report it.
     pub window: Option<u64>,
-    /// Whether the server runs on this machine or its network. There, tokens cost time, not money.
+    /// Whether the server runs on this machine or its network. If so, tokens cost time, not money.
     pub local: bool,
     /// Whether the model does better when it is asked for a whole file than when it has to call
     /// tools ([`profile`]).
@@ -220,7 +222,7 @@ pub struct Identity {
     pub can_constrain: bool,
     /// Whether the model does better when its calls are constrained to the tools' schemas.
     pub constrained: bool,
-    /// How many requests the server answers at a time, where it reports it.
+    /// How many requests the server answers at a time, where it reports the number.
     pub slots: Option<u16>,
     /// Dollars per million tokens: (prompt, cached prompt, generated), where known.
     pub price: Option<(f64, f64, f64)>,
@@ -228,7 +230,7 @@ pub struct Identity {
 
 impl Identity {
     /// The cost of a request with these counts, in dollars; `None` where the price or the counts
-    /// are unknown. Prompt tokens not known to be cached count in full.
+    /// are unknown. Prompt tokens that are not known to be cached are charged at the full price.
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> Option<f64> {
         let (prompt, cached, generated) = self.price?;
@@ -243,7 +245,7 @@ impl Identity {
     }
 }
 
-/// The deltas of one answer. Dropping it closes the connection, which stops the generation.
+/// The deltas of one answer. Dropping the stream closes the connection, which stops the generation.
 pub type DeltaStream = Pin<Box<dyn Stream<Item = Result<Delta, Error>> + Send>>;
 
 /// An opened model: one server, one model, one frozen set of options.
@@ -259,8 +261,8 @@ pub trait Model: Send + Sync {
     async fn verify(&self) -> Vec<String> {
         Vec::new()
     }
-    /// Describes the window before the first request; `None` if [`Identity::window`] already says
-    /// it all. Loads nothing.
+    /// Describes the window before the first request; `None` if there is nothing to add to
+    /// [`Identity::window`]. Does not load the model.
     ///
     /// # Errors
     /// Known reasons why the first request would fail.

@@ -1,8 +1,8 @@
 //! What earlier runs learned about servers, in one small file per address: the kind of server, and
 //! what it refuses.
 //!
-//! Its only purpose is to avoid requests. A server that no longer answers as remembered is detected
-//! again, and an entry expires after a week.
+//! The only purpose of this memory is to avoid requests. A server that no longer answers as
+//! remembered is detected again, and an entry expires after a week.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ use crate::roles::Roles;
 /// How long a detection stays valid. Servers change with updates, not from run to run.
 const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The most models remembered per address.
+/// The maximum number of models remembered per address.
 const MAX_MODELS: usize = 64;
 
-/// The memory, which is a folder of such files. The default has no folder and remembers nothing.
+/// The memory: a folder with one file per address. The default has no folder and remembers nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     folder: Option<PathBuf>,
@@ -100,7 +100,7 @@ impl Memory {
         self.write(&known);
     }
 
-    /// Forgets an address that did not answer as remembered.
+    /// Forgets an address whose server did not answer as remembered.
     pub(crate) fn forget(&self, base: &str) {
         if let Some(file) = self.file(base) {
             let _ = std::fs::remove_file(file);

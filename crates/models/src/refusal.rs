@@ -9,12 +9,13 @@ use serde_json::Value;
 use crate::Error;
 use crate::failure::{Body, Failure};
 
-/// A smaller number in a refusal is not a limit for answers, but something else.
+/// The smallest number in a refusal that is taken for a limit on the length of answers, in tokens.
+/// A smaller number means something else.
 const LEAST_ANSWER: u32 = 256;
 
 impl Failure {
-    /// Whether this is a refusal that names one of the request's fields, which is then dropped
-    /// (docs/model-apis.md#openai-request-fields).
+    /// Whether this is a refusal that contains one of `words`, such as the name of a field that the
+    /// server does not accept (docs/model-apis.md#openai-request-fields).
     pub(crate) fn names(&self, words: &[&str]) -> bool {
         match self {
             // Ollama answers 500 for a field of the wrong type
@@ -38,8 +39,8 @@ impl Failure {
         }
     }
 
-    /// The window and the prompt's tokens, if the prompt fits and only the requested answer was too
-    /// long.
+    /// The window and the number of prompt tokens, if the prompt fits and only the requested answer
+    /// was too long.
     pub(crate) fn room(&self) -> Option<(u64, u64)> {
         let Failure::Status { status: 400 | 422, body, .. } = self else { return None };
         let text = body.message.to_lowercase();

@@ -23,11 +23,11 @@ pub enum TurnEnd {
     Length,
     /// The reader cut the answer. The reader of the replay has to cut it at the same place.
     Cut,
-    /// It failed with this message and may be retried.
+    /// The request failed with this message and may be retried.
     Failed(String),
-    /// It failed with this message and must not be retried.
+    /// The request failed with this message and must not be retried.
     Refused(String),
-    /// It failed with this message, and the user has to change a setting.
+    /// The request failed with this message, and the user has to change a setting.
     Settings(String),
     /// The request did not fit the context window.
     Overflow {
@@ -57,7 +57,7 @@ pub struct Turn {
     /// The recorded counts.
     #[serde(default)]
     pub usage: Usage,
-    /// The conversation that it answered; checked if present.
+    /// The conversation that this turn answered. If present, the request has to match it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Vec<Message>>,
 }
@@ -135,8 +135,8 @@ impl Model for Replay {
 }
 
 impl Turn {
-    /// The answer as a server would send it; `number` is the number of the turn, for the error if
-    /// the reader does not repeat the cut.
+    /// The answer as a server would send it; `number` is the number of the turn, which the error
+    /// states if the reader does not repeat the cut.
     #[must_use]
     pub fn play(self, number: usize) -> DeltaStream {
         Box::pin(stream::iter(deltas(self, number)))
@@ -152,7 +152,7 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
     deltas.extend(turn.thinking.filter(|text| !text.is_empty()).map(|text| Ok(Delta::Thinking(text))));
     let mut from = 0;
     for (at, chosen, other, logprob) in turn.doubts {
-        // Skips an offset that the text does not have.
+        // Skips an invalid offset.
         let Some(text) = turn.content.get(from..at) else { continue };
         if !text.is_empty() {
             deltas.push(Ok(Delta::Text(text.to_owned())));
@@ -171,7 +171,7 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
         TurnEnd::Stop => Ok(Delta::End(End { reason: EndReason::Stop, usage })),
         TurnEnd::Length => Ok(Delta::End(End { reason: EndReason::Length, usage })),
         // A reader that continues past the cut differs from the recorded one, and the recording has
-        // nothing more to say.
+        // no more text for it.
         TurnEnd::Cut => Err(Error::Refused(format!(
             "turn {number} of the recording was cut here, but the reader continues"
         ))),

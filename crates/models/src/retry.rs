@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use crate::{Error, Retry};
 
-/// How often and with which pauses to retry. Pauses double, with up to 10 % jitter
+/// How many times and with which pauses to retry. Pauses double, with up to 10 % jitter
 /// (docs/servers.md#faults). A run uses the default with a random seed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
-    /// The most retries of one request.
+    /// The maximum number of retries of one request.
     pub retries: u32,
-    /// The most retries while the server loads its model. With the default pauses, they last about
-    /// ten minutes.
+    /// The maximum number of retries while the server loads its model. With the default pauses,
+    /// these retries last about ten minutes.
     pub loading: u32,
     /// The first pause.
     pub first: Duration,
-    /// The longest pause of our own choosing.
+    /// The longest pause before jitter, unless the server asks for a longer one.
     pub longest: Duration,
     /// The longest pause that a server may ask for; a longer one ends the retries.
     pub patience: Duration,
@@ -52,7 +52,7 @@ pub enum Decision {
 
 impl Policy {
     /// Decides what to do after attempt number `attempt` (the first is 0) has failed. `left` is the
-    /// time that remains for the run; `None` if that is unlimited.
+    /// time that remains for the run; `None` if that time is unlimited.
     ///
     /// ```
     /// use models::{Error, retry::{Decision, Policy}};
@@ -74,7 +74,8 @@ impl Policy {
             return Decision::GiveUp(format!("the server asks to wait {} s", asked.as_secs()));
         }
         let doubled = self.first.saturating_mul(2_u32.saturating_pow(attempt)).min(self.longest);
-        // Jitter only lengthens a server's own delay; a shorter one would be refused again.
+        // Jitter only lengthens a server's own delay. After a shorter delay, the request would be
+        // refused again.
         let jitter = doubled.mul_f64(0.1 * unit(self.seed, attempt));
         let pause = doubled.max(asked.unwrap_or_default()) + jitter;
         if left.is_some_and(|left| pause >= left) {

@@ -2,8 +2,8 @@
 //! to fit.
 //!
 //! Templates of Gemma, Mistral and others raise an error for a system message, or for two messages
-//! of one role in a row. The words differ by family and server, so matching is loose. A wrong guess
-//! costs one request.
+//! of one role in a row. The wording of these errors differs by family and server, so matching is
+//! loose. A wrong guess costs one request.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl Roles {
         } else if any(&SYSTEM) || any(&OTHER_ROLES) {
             self.no_system |= has_system;
         } else if refusal.is_template() {
-            // The template failed somewhere; try the plainest conversation once.
+            // The template failed for an unknown reason; try the plainest conversation once.
             self.no_system |= has_system;
             self.alternate = true;
         }

@@ -14,8 +14,8 @@ pub(crate) fn failure<'a>(why: &'a (dyn std::error::Error + 'static)) -> Option<
     }
 }
 
-/// Says what is wrong with the server's TLS and what to do. Except for the last case, retrying does
-/// not help.
+/// Says what is wrong with the server's TLS and what to do. Retrying can help only in the last case
+/// of the `match`.
 pub(crate) fn meaning(base: &str, tls: &rustls::Error) -> Error {
     use rustls::AlertDescription::{
         AccessDenied, BadCertificate, CertificateRequired, HandshakeFailure, UnknownCA,

@@ -6,7 +6,7 @@ use models::frames::{Event, LineTooLong, Lines, Ndjson, Sse};
 use proptest::prelude::*;
 use serde_json::Value;
 
-/// Small, so that generated input reaches it.
+/// The limit of the decoders, in bytes. It is small, so that generated input reaches it.
 const LIMIT: usize = 40;
 
 /// Bytes made of tokens that matter to a decoder, with noise in between.

@@ -166,7 +166,7 @@ async fn a_refusal_is_learned_once_and_remembered_for_the_next_run() {
             }
         }
         let chats = server.chats();
-        assert_eq!(chats.len(), 5, "one try more, in the first run only");
+        assert_eq!(chats.len(), 5, "one more attempt, and only in the first run");
         for chat in &chats[1..] {
             assert_eq!(chat.messages(), [json!({"role": "user", "content": "Be brief.\n\nx"})]);
         }
@@ -187,7 +187,7 @@ async fn what_was_learned_about_a_gateway_without_a_model_list_is_kept() {
         })
         .await;
         ask(&model, "x").await.unwrap();
-        // A remembered server first gets the request for its list.
+        // For a remembered server, the model list is requested once more before the probes.
         server.enqueue_for("/v1/models", Reply::status(404, "not here"));
     }
     assert_eq!(server.chats().len(), 4, "one refusal in three runs");

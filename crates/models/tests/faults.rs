@@ -190,7 +190,7 @@ async fn headers_may_arrive_late_but_not_after_the_timeout() {
             assert_eq!(answer.unwrap().text, "fine");
         }
     }
-    // A short timeout, because nobody releases the gate.
+    // The timeout is short, because nothing releases these gates.
     let short = || Access { first_byte: Some(Duration::from_millis(20)), ..Access::default() };
     for reply in
         [Reply::text("x").delay_until_released("never"), Reply::text("x").after_headers_gate("never")]

@@ -97,7 +97,7 @@ async fn thinking_text_and_native_calls_come_in_order_with_the_counts() {
         usage.prompt_tokens > Some(0) && usage.generated_tokens > Some(0) && usage.prompt_ms.is_some(),
         "{usage:?}"
     );
-    assert_eq!(server.chats()[0].json["think"], false, "this model breaks with thinking on");
+    assert_eq!(server.chats()[0].json["think"], false, "thinking is off, because it breaks this model");
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn an_error_that_is_json_inside_a_string_is_unwrapped() {
         }
         other => panic!("{other:?}"),
     }
-    // The same in the middle of a stream.
+    // The same error in the middle of a stream.
     server.enqueue(Reply::text("a").then_error_line(
         r#"{"error":{"code":400,"message":"m","type":"exceed_context_size_error","n_ctx":256}}"#,
     ));
@@ -379,7 +379,7 @@ async fn cloud_models_are_not_local_and_get_no_window() {
     let deltas = model.stream(&request("x")).await.unwrap();
     let ended = deltas.any(|delta| async move { matches!(delta, Ok(Delta::End(_))) }).await;
     assert!(ended && server.chats()[0].json["options"].get("num_ctx").is_none());
-    // A cloud model is not listed before its first use, which is no error.
+    // A cloud model is not listed before its first use. Opening it is still no error.
     assert!(!ollama(&server, "big:671b-cloud").await.identity().local);
 }
 

@@ -4,7 +4,8 @@ use std::io::{BufReader, Read, Seek};
 
 use super::Fault;
 
-/// The longest header, in bytes. The vocabulary of Gemma 3, one of the largest, takes 15 MB.
+/// The maximum length of a header, in bytes. The vocabulary of Gemma 3, one of the largest, takes
+/// 15 MB.
 const MAX_HEADER: u64 = 256 << 20;
 
 /// A reader that tracks its offset.

@@ -71,22 +71,22 @@ pub const ARCHITECTURES: &[&str] = &[
     "starcoder2",
 ];
 
-/// The most keys. Real files have about 40.
+/// The maximum number of keys. Real files have about 40.
 const MAX_KEYS: u64 = 4_096;
-/// The longest key, in bytes. Real ones have less than 100.
+/// The maximum length of a key, in bytes. Real keys have fewer than 100.
 const MAX_KEY: u64 = 1_024;
-/// The longest architecture and model name, in bytes.
+/// The maximum length of the names of the architecture, the model and the tokenizer, in bytes.
 const MAX_NAME: u64 = 1_024;
-/// The longest chat template, in bytes. Long ones have 30 kB.
+/// The maximum length of the chat template, in bytes. Long templates have 30 kB.
 const MAX_TEMPLATE: u64 = 1 << 20;
-/// The most layers (`LLAMA_MAX_LAYERS`).
+/// The maximum number of layers (`LLAMA_MAX_LAYERS`).
 const MAX_LAYERS: u64 = 512;
-/// The largest alignment, in bytes. The usual one is 32; with a huge one, a file would be mostly
-/// padding.
+/// The maximum alignment, in bytes. The usual alignment is 32; with a huge one, a file would be
+/// mostly padding.
 const MAX_ALIGNMENT: u64 = 1 << 20;
 /// The alignment of files that state none, in bytes.
 const ALIGNMENT: u64 = 32;
-/// The largest window, head count and the like. Real ones are below 20 million.
+/// The maximum of a window, a head count and similar numbers. Real values are below 20 million.
 const MAX_NUMBER: u64 = 1 << 32;
 
 /// A value that a header may need.

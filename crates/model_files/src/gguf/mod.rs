@@ -43,7 +43,7 @@ pub struct Header {
     pub version: u32,
     /// The model's architecture, such as `qwen2` or `deepseek2`.
     pub architecture: String,
-    /// Whether [`ARCHITECTURES`] has the architecture. The engine refuses others.
+    /// Whether [`ARCHITECTURES`] contains the architecture. The engine refuses all others.
     pub known: bool,
     /// The model's name, if the file has one.
     pub name: Option<String>,
@@ -124,7 +124,7 @@ pub enum Fault {
         what: String,
         /// Bytes of the file.
         have: u64,
-        /// Bytes that it would need.
+        /// Bytes that the file would need.
         needs: u64,
     },
     /// Tensors lie outside the file.
@@ -132,7 +132,7 @@ pub enum Fault {
     Truncated {
         /// Bytes of the file.
         have: u64,
-        /// Bytes that it would need.
+        /// Bytes that the file would need.
         needs: u64,
     },
     /// A count or length is larger than in any real model.
@@ -173,7 +173,7 @@ pub enum Fault {
     /// There are no tensors. The file holds only a vocabulary, or is an empty conversion.
     #[error("it has no tensors")]
     NoTensors,
-    /// The file is one of several of a split model.
+    /// The file is one of several files of a split model.
     #[error("it is one of {0} files of a split model; merge them with `llama-gguf-split --merge`")]
     Split(u64),
     /// Reading failed.

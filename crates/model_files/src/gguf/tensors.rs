@@ -6,11 +6,11 @@ use std::io::{Read, Seek};
 use super::input::Input;
 use super::{Fault, types};
 
-/// The most tensors. DeepSeek-R1, one of the largest models, has 1,025.
+/// The maximum number of tensors. DeepSeek-R1, one of the largest models, has 1,025.
 const MAX_TENSORS: u64 = 65_536;
-/// The longest name of a tensor, in bytes (`GGML_MAX_NAME` without the final zero).
+/// The maximum length of a tensor's name, in bytes (`GGML_MAX_NAME` without the final zero).
 const MAX_NAME: u64 = 63;
-/// The most dimensions of a tensor (`GGML_MAX_DIMS`).
+/// The maximum number of dimensions of a tensor (`GGML_MAX_DIMS`).
 const MAX_DIMENSIONS: u32 = 4;
 /// The smallest entry, in bytes: the length of its name, the number of dimensions, the type and the
 /// offset.

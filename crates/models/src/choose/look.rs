@@ -13,7 +13,7 @@ use crate::Error;
 /// (docs/model-apis.md#server-detection).
 const DEFAULT_PORTS: [(u16, &str); 9] = [
     (9931, "/v1"),          // llama-server since autumn 2026
-    (8080, "/v1"),          // llama-server before
+    (8080, "/v1"),          // llama-server before that
     (8000, "/v1"),          // vLLM
     (1234, "/v1"),          // LM Studio
     (12434, "/engines/v1"), // Docker Model Runner

@@ -35,7 +35,7 @@ pub struct Lines {
     start: usize,
     /// How far the current line has been scanned for its end; at least `start`.
     scanned: usize,
-    /// Whether the last line ended with CR; an LF that follows belongs to it.
+    /// Whether the last line ended with CR; an LF that follows belongs to the same line ending.
     after_cr: bool,
     finished: bool,
     failed: bool,

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::lines::{Lines, MAX_LINE};
 use crate::Error;
 
-/// The longest piece of unreadable input quoted in an error, in bytes.
+/// The maximum length of unreadable input that an error quotes, in bytes.
 const QUOTED: usize = 200;
 
 /// An incremental decoder: bytes in, one JSON value per line out. Blank lines and a byte order mark
@@ -51,8 +51,8 @@ impl Ndjson {
     /// Returns the next value, or `None` until more bytes arrive.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for a line that is not JSON, after which decoding continues with the
-    /// next line, and for a line that is too long, after which it ends.
+    /// [`Error::Protocol`] for a line that is not JSON (decoding continues with the next line) and
+    /// for a line that is too long (decoding ends).
     pub fn next_value(&mut self) -> Option<Result<Value, Error>> {
         loop {
             let line = match self.lines.next_line()? {
@@ -122,7 +122,7 @@ mod tests {
         let out = decode(b"<html>\n{\"a\":1}\n{\"a\":", 3);
         assert!(matches!(&out[0], Err(Error::Protocol(why)) if why.contains("<html>")));
         assert!(out[1].is_ok());
-        assert!(matches!(&out[2], Err(Error::Protocol(_))), "a cut line is not completed");
+        assert!(matches!(&out[2], Err(Error::Protocol(_))), "a truncated line should be an error");
     }
 
     #[test]

@@ -23,11 +23,12 @@ const SERVER: &str = "ollama";
 /// The smallest window to request, in tokens.
 const MIN_WINDOW: u64 = 256;
 
-/// How long the server keeps the model loaded after a request, as a Go duration. Longer than a test
-/// run (docs/model-apis.md#ollama-keep-alive).
+/// How long the server keeps the model loaded after a request, as a Go duration. A test run between
+/// two requests takes less time than this, so the model stays loaded
+/// (docs/model-apis.md#ollama-keep-alive).
 const KEEP_ALIVE: &str = "30m";
 
-/// How long listing the loaded models may take between two turns.
+/// The time limit for listing the loaded models, which happens between two turns.
 const LOADED_LIMIT: Duration = Duration::from_secs(2);
 
 /// How to open a model. All these options are frozen for the session.
@@ -93,7 +94,7 @@ impl Ollama {
     /// background.
     ///
     /// # Errors
-    /// No connection, a missing model, or one that cannot generate text.
+    /// No connection, a missing model, or a model that cannot generate text.
     pub async fn open(mut options: OllamaOptions) -> Result<Self, Error> {
         let mut server = Server::new(&options.base, options.key.as_ref(), &options.access)?;
         if server.is_cloud() {
@@ -213,7 +214,8 @@ impl Ollama {
     }
 
     /// Starts loading the model on a separate connection, with the exact options of later requests.
-    /// Nothing waits for it; a first request that arrives during the load waits in the server.
+    /// This process does not wait for the load. If the first request arrives during the load, the
+    /// server queues it.
     fn spawn_preload(&self) -> JoinHandle<()> {
         let http = self.server.http.clone();
         let learned = self.learned.get();
@@ -310,8 +312,8 @@ impl Ollama {
         .await
     }
 
-    /// Sends the request that `body` makes from what is known so far. Retries after a refusal that
-    /// taught something.
+    /// Sends a request whose body `body` builds from what is known so far. Retries if a refusal
+    /// taught something new.
     async fn send(
         &self,
         path: &str,

@@ -1,5 +1,5 @@
-//! Downloads a model. Passes on the progress as the server reports it, and success only when the
-//! server's last line reports it (docs/model-apis.md#ollama-pull).
+//! Downloads a model. Passes on the progress as the server reports it. Reports success only if the
+//! server's last line does (docs/model-apis.md#ollama-pull).
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -83,8 +83,8 @@ impl Protocol for Pull {
                 None => self.state.layers.push(Layer { digest: digest.to_owned(), completed, total }),
             }
         }
-        // Only the last status counts; an unknown status after `success` means that the pull goes
-        // on.
+        // Only the last status counts; an unknown status after `success` means that the pull
+        // continues.
         self.state.done = self.state.status == "success";
         out.push_back(self.state.clone());
         Ok(())

@@ -37,7 +37,7 @@ pub struct LocalModel {
     pub quantization: Option<String>,
     /// Whether it runs in the cloud instead of on the server.
     pub remote: bool,
-    /// RFC 3339.
+    /// When the model was last changed, RFC 3339.
     pub modified_at: Option<String>,
 }
 
@@ -110,7 +110,7 @@ impl Show {
     }
 }
 
-/// A text that is not empty.
+/// The string in a JSON value; `None` if it is empty or not a string.
 fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
@@ -164,7 +164,7 @@ impl Server {
     /// # Errors
     /// [`Error::Settings`] for an invalid base or key.
     pub fn new(base: &str, key: Option<&Secret>, access: &Access) -> Result<Self, Error> {
-        // Never sends a key unencrypted to another machine (docs/model-apis.md#ollama-cloud).
+        // A key is never sent unencrypted to another machine (docs/model-apis.md#ollama-cloud).
         let key = key.filter(|_| base.starts_with("https:") || host::is_loopback(base));
         Ok(Self { http: Http::new(base, key, access)? })
     }

@@ -13,8 +13,8 @@ use crate::answer::{Protocol, object};
 use crate::frames::Frame;
 use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
 
-/// Options of every request (docs/model-apis.md#ollama-options). Only the last three may change
-/// within a session.
+/// Options of every request (docs/model-apis.md#ollama-options). Only the last three fields may
+/// change within a session.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Options<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,8 @@ pub(super) struct Generate<'a> {
 }
 
 /// Stop strings for a model without a chat template. The turn markers are those of the first
-/// DeepSeek Coder, which many base models have seen (docs/model-apis.md#deepseek-in-ollama).
+/// DeepSeek Coder; many base models have seen these markers
+/// (docs/model-apis.md#deepseek-in-ollama).
 pub(super) const STOPS: [&str; 2] = ["### Instruction:", "<|EOT|>"];
 
 /// Renders a conversation as one raw prompt, which is append-only like the conversation.

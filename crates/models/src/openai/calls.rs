@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::frames::MAX_LINE;
 use crate::{Delta, EndReason, Error};
 
-/// The most unfinished tool calls at a time. Servers normally send one after the other.
+/// The maximum number of unfinished tool calls at a time. Servers normally send one call after the
+/// other.
 const MAX_CALLS: usize = 128;
 
 /// The calls being assembled, latest first.
@@ -61,10 +62,12 @@ impl Calls {
         Ok(())
     }
 
-    /// The call that a fragment continues; `None` when it starts a new one. Some servers number
-    /// every call 0, or send no numbers. There, a name with a new id starts a call. Without
-    /// numbers, so does a name after complete arguments or after another fragment of the same
-    /// chunk. An id alone proves nothing, because some servers make one up for every fragment.
+    /// The call that a fragment continues; `None` if the fragment starts a new call. The index is
+    /// not enough to decide, because some servers number every call 0, or send no numbers. A
+    /// fragment with a name and a new id starts a call. Without numbers, a fragment with a name
+    /// also starts a call if the arguments so far are complete, or if it is not the first fragment
+    /// of its chunk. An id alone proves nothing, because some servers make up an id for every
+    /// fragment.
     fn continued(&self, index: Option<u64>, fragment: &Value, first: bool) -> Option<usize> {
         let at =
             self.0.iter().rposition(|call| index.is_none() || call.index.is_none() || index == call.index)?;

@@ -18,7 +18,7 @@ use crate::{Error, host};
 /// DeepSeek's documented window, in tokens (docs/model-apis.md#deepseek-models).
 const DEEPSEEK_WINDOW: u64 = 1_000_000;
 
-/// How long a probe of a local server may take; no answer means "no".
+/// How long a probe of a local server may take. A probe without an answer counts as negative.
 const LOCAL_PROBE: Duration = Duration::from_millis(1500);
 
 /// How long a probe of a remote server may take.
@@ -122,7 +122,7 @@ pub(super) fn is_deepseek(base: &str) -> bool {
 /// Ollama's name in the memory.
 const OLLAMA: &str = "ollama";
 
-/// Requests the paths that distinguish servers.
+/// Requests the paths whose answers tell the kinds of servers apart.
 struct Probes<'a> {
     http: &'a Http,
     root: String,
@@ -188,8 +188,8 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) ->
     })
 }
 
-/// Sends only the probes for a server of the remembered kind; `None` if it does not answer like
-/// one.
+/// Sends only the probes for a server of the remembered kind; `None` if the server does not answer
+/// like that kind.
 async fn recheck(
     probes: &Probes<'_>,
     remembered: &str,
@@ -284,7 +284,8 @@ async fn probe(probes: &Probes<'_>) -> Result<Found, Error> {
     let [ollama, props, studio, studio_before, vllm] = answers;
     let mut server = read(&listed, &props, &[studio, studio_before], &vllm);
     server.unlisted = unlisted;
-    // Other servers imitate Ollama for its clients, but name themselves in their list.
+    // Other servers imitate Ollama so that its clients can use them, but name themselves in their
+    // list.
     let names_itself = !matches!(owner(&listed), "" | "library") && !has_ollama_models(&listed);
     if let Some(version) = ollama_version(&ollama)
         && server.kind == Kind::Generic
@@ -296,8 +297,8 @@ async fn probe(probes: &Probes<'_>) -> Result<Found, Error> {
     Ok(Found::Server(server))
 }
 
-/// Requests `/props` of llama-server again: the window and the model's file. `None` if it does not
-/// answer.
+/// Requests `/props` of llama-server again. Returns the window and the model's file, or `None` if
+/// the server does not answer.
 pub(super) async fn props(http: &Http) -> Option<(Option<u64>, Option<String>)> {
     let url = format!("{}/props", host::root(http.base()));
     http.json(Method::GET, &url, None, LOCAL_PROBE).await.ok().map(|props| read_props(&props))

@@ -43,10 +43,11 @@ pub(super) struct Learned {
     /// The server's limit for the tokens of an answer.
     pub(super) cap: Option<u32>,
     pub(super) identity: Identity,
-    /// The model at the last check: its name in answers, and on llama-server its file.
+    /// The model's name in answers, at the last check.
     pub(super) answered: Option<String>,
+    /// The model's file at the last check (llama-server).
     pub(super) file: Option<String>,
-    /// What is stored in the memory already.
+    /// What the memory already contains.
     pub(super) kept_before: Kept,
     pub(super) reported: Reported,
 }
@@ -149,7 +150,7 @@ impl Learned {
             return true;
         }
         if drop.is_empty() && failure.status() == Some(422) {
-            drop = sent.to_vec(); // the refusal names no field: send only the portable ones
+            drop = sent.to_vec(); // the refusal names no field: send only the portable fields
         }
         let before = self.dropped.len();
         self.dropped.extend(drop);

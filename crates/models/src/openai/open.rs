@@ -83,15 +83,15 @@ pub struct OpenAi {
     /// (docs/model-apis.md#deepseek-requests).
     ignores_temperature: bool,
     learned: Shared<Learned>,
-    /// The name that the last answer gave for its model.
+    /// The model's name, as the last answer stated it.
     answers: Arc<Shared<Option<String>>>,
     /// Sentences about settings that the model does not support.
     unsupported: Vec<String>,
 }
 
 impl OpenAi {
-    /// Detects the server and opens a model on it, in one round trip. DeepSeek's platform needs
-    /// none. A server known from an earlier run gets only the probes for its kind.
+    /// Detects the server and opens a model on it, in one round trip. DeepSeek's platform is opened
+    /// without a request. A server known from an earlier run gets only the probes for its kind.
     ///
     /// # Errors
     /// No connection, a refused key, a server that is still loading, or a missing model.
@@ -208,7 +208,7 @@ impl OpenAi {
         Ok(shape::listing(&list).into_iter().map(|model| model.id).collect())
     }
 
-    /// Sends a request. Retries after a refusal that taught something about the server.
+    /// Sends a request. Retries if a refusal taught something new about the server.
     async fn send(&self, request: &Request) -> Result<DeltaStream, Error> {
         // The tokens left for the answer, if the server reports how many the prompt takes.
         let mut room = None;
@@ -313,7 +313,8 @@ impl OpenAi {
             model: self.model(),
             stream,
             stream_options: (stream && keep("stream_options")).then(|| match self.kind {
-                // Makes the counts of a turn known even if the turn is cut.
+                // `continuous_usage_stats` makes the counts of a turn known even if the turn is
+                // cut.
                 Kind::Vllm => json!({ "include_usage": true, "continuous_usage_stats": true }),
                 _ => json!({ "include_usage": true }),
             }),
@@ -369,8 +370,8 @@ impl OpenAi {
     }
 }
 
-/// The name of a model in the memory. llama-server answers to any name, so the model's file
-/// identifies it there.
+/// The name of a model in the memory. llama-server accepts any name, so there the model's file
+/// identifies the model.
 fn remembered_as(learned: &Learned, model: &str) -> String {
     learned.file.clone().unwrap_or_else(|| model.to_owned())
 }
@@ -380,7 +381,7 @@ fn missing(base: &str, model: &str, available: Vec<String>) -> Error {
     Error::MissingModel { message, available }
 }
 
-/// Whether a model's name says that it can think, for servers that do not report it.
+/// Whether a model's name suggests that the model can think, for servers that do not report this.
 fn is_reasoner(model: &str) -> bool {
     let model = model.to_lowercase();
     ["deepseek-r1", "reasoner", "thinking", "qwq"].iter().any(|word| model.contains(word))

@@ -57,7 +57,7 @@ pub(super) fn listing(models: &Value) -> Vec<Listed> {
     lists.into_iter().filter_map(Value::as_array).flatten().filter_map(listed).collect()
 }
 
-/// Identifies a server from the answers to the probes; `Null` for a missing answer.
+/// Identifies a server from the answers to the probes. A missing answer is `Null`.
 pub(super) fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value) -> Server {
     let mut listed = listing(models);
     let owner = owner(models);
@@ -118,13 +118,13 @@ pub(super) fn studio_models(list: &Value) -> Vec<Listed> {
             loaded: false,
         })
     };
-    // Gateways have lists named `models` too; LM Studio's list has the loaded instances of each
-    // model.
+    // Gateways have lists named `models` too; only LM Studio's list states the loaded instances of
+    // each model.
     let current = list["models"].as_array().filter(|list| {
         list.iter().any(|model| model["key"].is_string() && model["loaded_instances"].is_array())
     });
-    // Other servers answer `/api/v0/models` with their plain model list; LM Studio's older list has
-    // `max_context_length`.
+    // Other servers answer `/api/v0/models` with their plain model list; only LM Studio's older
+    // list has `max_context_length`.
     let before =
         list["data"].as_array().filter(|list| list.iter().any(|model| model["max_context_length"].is_u64()));
     current.or(before).into_iter().flatten().filter_map(model).collect()

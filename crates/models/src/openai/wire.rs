@@ -133,7 +133,8 @@ impl<'a> WireMessage<'a> {
 /// The state of one answer.
 #[derive(Debug, Default)]
 pub(super) struct OpenAiAnswer {
-    /// Whether counts come with every chunk. Only those in a chunk without choices are then final.
+    /// Whether counts come with every chunk. If so, only the counts in a chunk without choices are
+    /// final.
     continuous: bool,
     /// Whether any text, reasoning or call has arrived.
     content: bool,

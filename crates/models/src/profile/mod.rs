@@ -1,10 +1,11 @@
-//! Model profiles: how each family of models is asked, one TOML file per family.
+//! Model profiles: the settings with which each family of models is used, in one TOML file per
+//! family.
 //!
 //! The built-in files are in the folder `profiles/` of the repository; the program may add the
-//! user's ([`Profiles::with`]). [`Profiles::resolve`] looks for each value in the files that name
-//! the model: the user's files before the built-in ones and, within each group, the file with the
-//! longest matching name first. Every built-in value states how it was measured, or that it is a
-//! guess. `docs/models.md` describes the format.
+//! user's files ([`Profiles::with`]). [`Profiles::resolve`] looks for each value in the files that
+//! name the model: the user's files before the built-in ones and, within each group, the file with
+//! the longest matching name first. Every built-in value states how it was measured, or that it is
+//! a guess. `docs/models.md` describes the format.
 
 mod built_in;
 mod file;
@@ -41,13 +42,13 @@ pub struct Given<T> {
     pub value: T,
     /// The file, as shown to the user.
     pub source: Arc<str>,
-    /// `measured: …` or `a guess: …`; empty if the file does not say.
+    /// The reason for the value: `measured: …` or `a guess: …`; empty if the file states none.
     pub reason: String,
     /// Whether the value comes from a file of the user, not from a built-in one.
     pub by_user: bool,
 }
 
-/// How one model is asked. `None` where no file has a value.
+/// The settings for one model. `None` where no file has a value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
     /// Whether to ask for whole files.
@@ -117,7 +118,7 @@ fn pick<T: Clone>(
 }
 
 impl Profile {
-    /// Sets the fields of an identity that say how the model is asked. Call it once
+    /// Sets the fields of an identity that come from the profile. Call it once
     /// [`Identity::thinking`] is known.
     pub fn describe(&self, identity: &mut Identity) {
         identity.prefers_whole_files = self.prefers_whole_files.as_ref().is_some_and(|given| given.value);

@@ -53,7 +53,7 @@ fn models_without_a_profile_of_their_own_are_asked_by_size() {
         assert_eq!(profile.temperature.unwrap().value, 0.0);
         assert_eq!(profile.thinking_temperature.unwrap().value, 0.6);
         assert_eq!(profile.think.unwrap().value, Think::Auto);
-        assert_eq!(profile.window, None, "the server has it");
+        assert_eq!(profile.window, None, "the server decides the window");
     }
 }
 
