@@ -160,8 +160,8 @@ impl Proxy {
             Ok(Err(e)) => return Err(failed(&e.to_string())),
             Err(_) => return Err(failed("name lookup timed out")),
         };
-        // The owner of a name can make it resolve to any address, also to an internal one. An
-        // address that the policy itself names is allowed in any case.
+        // The owner of a name can make it resolve to any address, including an internal one.
+        // Internal addresses are therefore allowed only if the policy itself names them.
         let own = matches!(target, Target::Address(_)) || is_localhost(target);
         let open = |address: &IpAddr| {
             own || is_public(*address) || allowed(&Target::Address(address.to_canonical()))

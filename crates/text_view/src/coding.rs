@@ -90,8 +90,8 @@ impl Coding {
         if let Some(encoding) = as_declared() {
             return Self { encoding, ..Self::UTF_8 };
         }
-        // If most non-ASCII lines are valid UTF-8, that is no accident: the file is UTF-8 with a
-        // few stray lines.
+        // If most non-ASCII lines are valid UTF-8, that is no accident: the file is UTF-8 with
+        // stray lines in another encoding.
         let lines = || bytes.split_inclusive(|b| *b == b'\n').filter(|line| !line.is_ascii());
         let strays: Vec<&[u8]> = lines().filter(|line| std::str::from_utf8(line).is_err()).collect();
         if 2 * strays.len() < lines().count() || bytes.starts_with(b"\xef\xbb\xbf") {

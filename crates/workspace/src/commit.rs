@@ -78,7 +78,7 @@ pub struct Committed {
     pub after: Option<Digest>,
 }
 
-/// Why nothing was changed.
+/// Why a commit failed. Nothing was changed, except after [`CommitError::Torn`].
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// A path that may not be written.

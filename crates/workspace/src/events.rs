@@ -36,8 +36,7 @@ const LOCAL: [u32; 8] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1, 0x794c_7630];
 /// The file that says how many watches a user may have, for all programs together.
 const SYSTEM_LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
-/// One run uses at most this fraction of a user's watches: one in four. The others are left for
-/// editors.
+/// One run uses at most one in this many of a user's watches. The others are left for editors.
 const SHARE: usize = 4;
 /// The size of the buffer for reports, in bytes.
 const BUFFER: usize = 16 << 10;

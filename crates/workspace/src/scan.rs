@@ -78,9 +78,9 @@ pub(crate) enum Extent<'a> {
     /// The whole tree, read through this folder: the lower layer of an overlay without changes.
     Lower(BorrowedFd<'a>),
     /// Only folders with changes: in an overlay, those in its upper layer; otherwise, the touched
-    /// folders. If the touched folders are not known, the whole tree. Correct only if everything
-    /// known of the tree was learned after the overlay was mounted, or after the recording of
-    /// touched folders began.
+    /// folders. If the touched folders are not known, the whole tree. This is correct only if
+    /// everything known of the tree was learned after the overlay was mounted, or after the
+    /// recording of touched folders began.
     Changes(Option<&'a Touched>),
 }
 
