@@ -148,7 +148,7 @@ fn allowed_hosts_are_reachable_and_refused_ones_are_reported() {
     snapshot!(world.confined(&["--allow-host", "https://example.org/"], "true"), @r#"
     exit 2
     --- stderr
-    error: "https://example.org/" is not a host: write NAME, *.NAME or an address, with :PORT unless it is 443 or 80
+    error: "https://example.org/" is not a host: write NAME, *.NAME or an address, with :PORT unless the port is 443 or 80
     "#);
     let mut command = world.agent(&["sandbox", "--", "true"]);
     snapshot!(world.tell(&command.env("AGENT_COMMAND_NETWORK", "none").output().unwrap()), @r#"

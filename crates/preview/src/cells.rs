@@ -62,7 +62,7 @@ impl Row {
             let strong = places.peek().is_some_and(|place| place.contains(&at));
             if c == '\t' {
                 let width = TAB - column % TAB;
-                // An added or removed tab would be invisible.
+                // If drawn as spaces, an added or removed tab would be invisible.
                 let first = if strong { '→' } else { ' ' };
                 row.0.extend((0..width).map(|i| Cell {
                     sign: if i == 0 { first } else { ' ' },
@@ -152,8 +152,8 @@ impl Row {
         self.draw(kind, paint, out);
     }
 
-    /// Returns a line of carets under the emphasized cells, if there are no colors; `None` if no
-    /// cell or every cell is emphasized.
+    /// Returns a line of carets to print under the emphasized cells. `None` if colors are on, or if
+    /// no cell or every cell is emphasized.
     pub(super) fn carets(&self, surface: Surface) -> Option<String> {
         let inside = |c: &Cell| c.strong || c.sign == ' ';
         if surface.paint.0 || !self.0.iter().any(|c| c.strong) || self.0.iter().all(inside) {

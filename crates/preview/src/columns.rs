@@ -1,4 +1,5 @@
-//! Draws before and after side by side, with the two versions of a line in one row.
+//! Draws the old and the new version of a file side by side, with the two versions of a line in one
+//! row.
 
 use similar::DiffTag;
 

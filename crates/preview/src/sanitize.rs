@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn escape_sequences_lose_their_escape() {
         assert_eq!(text("\x1b[31mred\x1b]0;title\x07"), "␛[31mred␛]0;title␇");
-        assert_eq!(text("\x1b]52;c;aGk=\x1b\\"), "␛]52;c;aGk=␛\\", "the clipboard stays the user's");
+        assert_eq!(text("\x1b]52;c;aGk=\x1b\\"), "␛]52;c;aGk=␛\\", "the text should not set the clipboard");
         assert_eq!(text("a\u{9b}31m\u{9d}b\u{85}"), "a<U+009B>31m<U+009D>b<U+0085>");
     }
 
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(line("a\nb\tc\u{2028}"), "a␊b␉c<U+2028>");
         assert_eq!(short("abcdef", 4), "abc…");
         assert_eq!(short("abcd", 4), "abcd");
-        assert_eq!(short("\u{9b}\u{9b}", 4), "<U+…", "signs count as they are shown");
+        assert_eq!(short("\u{9b}\u{9b}", 4), "<U+…", "replaced characters should count as they are shown");
         assert_eq!(short("ääää€", 4), "äää…");
     }
 

@@ -36,7 +36,7 @@ impl Style {
     }
 }
 
-/// Applies styles to text if this is true.
+/// Whether to apply styles to text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Paint(pub bool);
 

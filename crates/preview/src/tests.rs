@@ -269,7 +269,7 @@ fn whatever_the_two_sides_are_the_patch_leads_from_one_to_the_other() {
     for round in 0..2_000 {
         let (before, mut after) = (dice.text(), dice.text());
         if dice.below(2) == 0 {
-            // Mostly similar, as real edits are.
+            // In half of the rounds, the two sides are mostly similar, as in real edits.
             after = before.clone();
             let (cut, rest) = (dice.below(before.len() + 1), dice.below(before.len() + 1));
             after.splice(cut.., before[rest..].to_vec());

@@ -48,7 +48,7 @@ fn file(change: &FileChange, comparison: &Comparison<'_>, out: &mut Vec<u8>) {
     }
     let side = |there: bool, name: &str| match there {
         false => "/dev/null".to_owned(),
-        // As git does, so that parsers that stop at a space see where the name ends.
+        // Add a tab, as git does, so that parsers that stop at a space see where the name ends.
         true if name.contains(' ') => format!("{name}\t"),
         true => name.to_owned(),
     };

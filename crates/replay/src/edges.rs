@@ -129,7 +129,7 @@ impl Stage {
     }
 }
 
-/// Wraps a tool to return recorded results, or to run it and compare the results.
+/// Wraps a tool. Returns recorded results, or runs the tool and compares the results.
 pub struct ReplayedTool {
     tool: Arc<dyn Tool>,
     stage: Arc<Stage>,
@@ -228,7 +228,8 @@ impl Follow for RecordedRefusal {
     }
 }
 
-/// The verification: returns recorded results, or runs it and compares the results.
+/// The verification. Returns recorded results, or runs the real verification and compares the
+/// results.
 pub struct ReplayedChecks {
     /// The state shared with the tools.
     pub stage: Arc<Stage>,

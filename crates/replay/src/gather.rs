@@ -130,7 +130,8 @@ fn wanted(
     let mut mentioned = String::new();
     for record in records {
         match &record.event {
-            // With JSON escapes resolved, and with backslashes in paths replaced.
+            // Add the content twice: with JSON escapes resolved, and with backslashes in paths
+            // replaced.
             Event::Output { content, .. } => {
                 mentioned += &content
                     .replace("\\n", "\n")

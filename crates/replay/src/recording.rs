@@ -32,7 +32,7 @@ pub struct Recording {
     pub identity: Identity,
     /// The planner's recorded plan.
     pub plan: Value,
-    /// The changes of the model.
+    /// The changes to another model.
     pub(crate) changes: Vec<ModelChange>,
     /// The answer to each request; `None` if it was not recorded.
     pub(crate) answers: Vec<Option<Turn>>,
@@ -40,7 +40,7 @@ pub struct Recording {
     pub(crate) windows: HashMap<u32, u64>,
     pub(crate) results: Vec<CallResult>,
     pub(crate) checks: Vec<Checked>,
-    /// The numbers of each revert's record, in the session and in the history of the tree.
+    /// The numbers of each revert: in the session's records, and in the history of the tree.
     pub(crate) reverts: Vec<(u64, Option<u64>)>,
     /// The number of lines that each try changed.
     pub(crate) tries: Vec<u64>,
@@ -50,9 +50,9 @@ pub struct Recording {
     pub(crate) steps: Vec<Step>,
     /// Whether the run was stopped from outside, so that more steps may follow.
     pub(crate) open: bool,
-    /// Whether more than one process worked on it.
+    /// Whether more than one process worked on the session.
     pub resumed: bool,
-    /// Whether it changed anything.
+    /// Whether the session changed anything.
     pub changed: bool,
     /// Whether no tool was running when the session ended, so that the tree matches the record.
     pub whole: bool,
@@ -254,7 +254,8 @@ fn answers(records: &[Record]) -> Vec<Option<Turn>> {
 }
 
 /// Converts an answer to a turn of a replay. `cut` says whether the agent cut the answer. If it did
-/// not, a cut answer is one whose stream broke after a call, and `warning` holds the reason.
+/// not, but the answer is recorded as cut, the stream broke after a call, and `warning` holds the
+/// reason.
 pub fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
     let Event::Output { content, thinking, ended_by, doubts, counts, .. } = output else { return None };
     // Sessions of earlier versions say "going on".

@@ -223,7 +223,7 @@ impl Script {
         }
     }
 
-    /// The numbers of the next revert's record, in the session and in the history of the tree.
+    /// The numbers of the next revert: in the session's records, and in the history of the tree.
     pub(crate) fn reverted(&self) -> Option<(u64, Option<u64>)> {
         self.state().reverts.pop_front()
     }

@@ -22,13 +22,13 @@ fn main() -> ExitCode {
 fn enter(root: &Path, dir: &Path) {
     let begin = Instant::now();
     let overlay = overlay::enter(root, dir, root).unwrap();
-    println!("entering it {:?}", begin.elapsed());
-    git(root, &["status", "--short"], "first git status in it");
+    println!("entering the overlay {:?}", begin.elapsed());
+    git(root, &["status", "--short"], "first git status in the overlay");
     fs::write(root.join("pkg0/part0/file0.txt"), "changed\n").unwrap();
-    git(root, &["status", "--short"], "second, after a change");
+    git(root, &["status", "--short"], "second git status, after a change");
     let begin = Instant::now();
     drop(overlay);
-    println!("removing it {:?}", begin.elapsed());
+    println!("removing the overlay {:?}", begin.elapsed());
 }
 
 fn git(root: &Path, arguments: &[&str], what: &str) {

@@ -31,7 +31,8 @@ fn owned_by_root(place: &Path) -> Option<PathBuf> {
     (program.is_file() && program.ancestors().all(owned_by_root)).then_some(program)
 }
 
-/// The arguments before the launcher's, applied in order. All source paths are outside the sandbox.
+/// The arguments of bubblewrap, which come before the launcher's. Bubblewrap applies them in order.
+/// Every source path is a path outside the sandbox.
 pub(crate) fn arguments(order: &Order, launcher: &OsStr) -> Vec<OsString> {
     let mut all = Arguments(Vec::new());
     // A user namespace is needed only if bubblewrap is not set-user-ID.

@@ -95,7 +95,7 @@ fn mount_over(lower: &Path, dir: &Path, trusted: bool) -> io::Result<PathBuf> {
     Ok(merged)
 }
 
-/// The caches that cannot be written, tried from inside.
+/// The caches that cannot be written. Runs inside the sandbox and tries to write to each of them.
 pub(crate) fn read_only(caches: &[OsString]) -> Vec<OsString> {
     let write = |cache: &OsString| -> io::Result<()> {
         let probe = Path::new(cache).join(".agent-sandbox-probe");
@@ -105,7 +105,8 @@ pub(crate) fn read_only(caches: &[OsString]) -> Vec<OsString> {
     caches.iter().filter(|cache| write(cache).is_err()).cloned().collect()
 }
 
-/// Removes what a killed run left in its [`Policy::folder`], whatever its permissions.
+/// Removes what a killed run left in its [`Policy::folder`], even files and directories without
+/// permissions.
 ///
 /// # Errors
 /// Fails if something cannot be removed.

@@ -188,7 +188,7 @@ impl Capture {
         self.total_bytes <= self.limits.total_bytes
     }
 
-    /// Adds what still fits to the head, and returns how much that was.
+    /// Adds to the head what still fits, and returns the number of bytes added.
     fn fill_head(&mut self, bytes: &[u8]) -> usize {
         if self.head_full {
             return 0;
@@ -235,7 +235,7 @@ fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|b| **b == b'\n').count() as u64
 }
 
-/// The offset of the last `lines` lines.
+/// The offset at which the last `lines` lines start.
 fn first_of_last_lines(bytes: &[u8], lines: usize) -> usize {
     let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let ends = body.iter().enumerate().rev().filter(|(_, b)| **b == b'\n');

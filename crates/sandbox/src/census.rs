@@ -47,7 +47,7 @@ impl Census {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// Measures if it is due.
+    /// Measures, if a measurement is due.
     pub(crate) fn look(&mut self) -> Option<Excess> {
         let now = Instant::now();
         if now < self.due {
@@ -74,7 +74,8 @@ impl Census {
         if found.iter().map(|p| p.threads).sum::<u64>() > self.limits.processes {
             return Some(Excess::Processes);
         }
-        // Resident memory counts shared pages repeatedly. Only if it is too much, measure exactly.
+        // Resident memory counts shared pages once per process. Measure exactly only if this sum
+        // exceeds the limit.
         let resident: u64 = found.iter().map(|p| p.resident * self.page).sum();
         let share = || {
             let seen: BTreeSet<u32> = found.iter().map(|p| p.id).collect();

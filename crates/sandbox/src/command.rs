@@ -294,7 +294,8 @@ struct Running {
 }
 
 impl Running {
-    /// Reads until the command and its output have ended, and stops it when it exceeds a limit.
+    /// Reads until the command and its output have ended. Stops the command when it exceeds a
+    /// limit.
     async fn follow(&mut self, timeout: Duration) -> Result<End, SandboxError> {
         let mut buffer = vec![0; READ_SIZE];
         let mut timer = Box::pin(sleep(timeout));
@@ -367,7 +368,7 @@ impl Running {
         lines.filter_map(|line| serde_json::from_slice(line).ok()).find(|event| *event != Event::Listening)
     }
 
-    /// Tells the launcher to kill everything. Its side of the socket stays readable.
+    /// Tells the launcher to kill everything. Messages from the launcher can still be read.
     async fn kill(&mut self) -> bool {
         let _ = self.control.shutdown().await;
         true
@@ -386,7 +387,8 @@ impl Running {
     }
 }
 
-/// Appends a message of the launcher. Returns its length and the descriptor that came with it.
+/// Appends a message from the launcher to `messages`. Returns its length and the descriptor that
+/// came with it.
 async fn receive(control: &UnixStream, messages: &mut Vec<u8>) -> io::Result<(usize, Option<OwnedFd>)> {
     control
         .async_io(Interest::READABLE, || {

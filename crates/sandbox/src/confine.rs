@@ -44,7 +44,7 @@ const OTHER_PROCESSES: u64 = 8_192;
 /// Devices that any program may use.
 const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
-/// The capabilities that root keeps: those over files, to work on other users' files.
+/// The capabilities that root keeps: those that give access to other users' files.
 const KEPT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
@@ -213,8 +213,8 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the highest process number, which belongs to the process namespace from Linux 6.14 on.
-/// Before that it was machine-wide.
+/// Limits the highest process number of the process namespace. Does nothing before Linux 6.14,
+/// where the whole machine shares one limit.
 fn limit_processes(order: &Order) {
     /// How many process numbers the kernel assigns only once. This is also the lowest limit that it
     /// accepts.
@@ -288,12 +288,13 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     limit(Resource::Core, 0)?;
     limit(Resource::Fsize, limits.file_size)?;
     limit(Resource::Nofile, limits.open_files)?;
-    // SIGXCPU tells the program; SIGKILL follows if it ignores that.
+    // SIGXCPU warns the program; SIGKILL follows if the program ignores the warning.
     limit(Resource::Cpu, limits.cpu_seconds.saturating_add(2))?;
     let hard = getrlimit(Resource::Cpu).maximum;
     let soft = Rlimit { current: Some(hard.unwrap_or(u64::MAX).min(limits.cpu_seconds)), maximum: hard };
     setrlimit(Resource::Cpu, soft).context("setting a resource limit")?;
-    // Counted per user namespace; without one, together with everything else the user runs.
+    // The kernel counts processes per user namespace. Without a user namespace of the command's
+    // own, the count includes everything else that the user runs.
     let own_users = order.profile.namespaces && !order.profile.bubblewrap && order.user_namespace;
     let others = if own_users { 0 } else { OTHER_PROCESSES };
     limit(Resource::Nproc, limits.processes.saturating_add(others))?;

@@ -59,8 +59,8 @@ const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (&["watch"], &["-n", "--interval"], 0),
 ];
 
-/// Some models mistake the tool for a program. A shell would then run the rest of the line without
-/// the patch.
+/// Some models mistake the tool `apply_patch` for a program. A shell would then run the rest of the
+/// line without the patch.
 const APPLY_PATCH: &str = "apply_patch is a tool, not a shell program: send the patch as a call of apply_patch, and the \
                            rest as a separate command";
 
@@ -89,7 +89,7 @@ fn judge_line(text: &str, depth: usize) -> Result<(), String> {
     let line = line::split(text);
     line.nested.iter().try_for_each(|inner| judge_line(inner, depth))?;
     line.commands.iter().try_for_each(|words| judge(words, depth))?;
-    // A shell runs what is printed into it.
+    // A shell runs the text that is piped into it.
     let printed = |words: &[String]| {
         let (program, rest) = words.split_first()?;
         matches!(program.as_str(), "echo" | "printf").then(|| rest.join(" "))
@@ -278,7 +278,8 @@ fn rm(words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a path is in, or is, a directory that tools create or the temporary directory.
+/// Whether a path may be deleted recursively: it is a directory that tools create, or is inside
+/// such a directory or the temporary directory.
 fn is_build_folder(target: &str) -> bool {
     let temporary = ["$TMPDIR/", "${TMPDIR}/"].iter().find_map(|prefix| target.strip_prefix(prefix));
     let target = temporary.map_or_else(|| target.to_owned(), |rest| format!("/tmp/{rest}"));

@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-/// The ports of a host that is named without one: HTTPS and HTTP.
+/// The ports of a host that is given without a port: HTTPS and HTTP.
 const PORTS: [u16; 2] = [443, 80];
 
 /// The longest DNS name (RFC 1035, 2.3.4).
@@ -41,7 +41,7 @@ impl FromStr for Host {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{text:?} is not a host: write NAME, *.NAME or an address, with :PORT unless it is 443 or 80"
+                "{text:?} is not a host: write NAME, *.NAME or an address, with :PORT unless the port is 443 or 80"
             )
         };
         if let Ok(address) = text.parse::<Ipv6Addr>() {
@@ -50,7 +50,7 @@ impl FromStr for Host {
         let (host, port) = split_port(text).ok_or_else(wrong)?;
         let name = match host.strip_prefix('*') {
             Some(below) => match below.strip_prefix('.').and_then(Target::parse) {
-                // `*.org` is more often a mistake than not.
+                // A pattern such as `*.org` is usually a mistake.
                 Some(Target::Name(name)) if name.contains('.') => Name::Below(format!(".{name}")),
                 _ => return Err(wrong()),
             },

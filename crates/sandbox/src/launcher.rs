@@ -9,8 +9,8 @@
 //!      └─ command   confined, then replaced by the program
 //! ```
 //!
-//! The supervisor exits only when no descendant is left, so whoever waits for it has seen all of
-//! them die.
+//! The supervisor exits only when no descendant is left. Once it has exited, everything that the
+//! command started is gone.
 
 use std::{
     fs::{self, File},
@@ -111,7 +111,8 @@ fn hand_over_listener(control: &UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Closes our copies of standard output and error, so that their end marks the end of the command.
+/// Closes our copies of standard output and error. Otherwise, the agent would not see the end of
+/// the command's output while this process runs.
 fn close_output() -> io::Result<()> {
     let null = File::options().write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
@@ -271,7 +272,7 @@ fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
             let read_only_caches = caches::read_only(&order.view.caches);
             report(control, &Event::Tested { violations, read_only_caches });
         }
-        // Handled before anything is confined.
+        // `supervise` handles this task before it confines anything.
         Task::Overlay { .. } => {}
     }
     Ok(())

@@ -109,11 +109,11 @@ pub enum SandboxError {
 #[derive(Debug, Clone)]
 pub struct Sandbox(Arc<Inner>);
 
-/// What tests of this crate replace or switch off. Not part of the public interface.
+/// What the tests of this crate replace or switch off. Not part of the public interface.
 #[doc(hidden)]
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// Addresses of names that are not looked up.
+    /// Fixed addresses of names, which the proxy then does not look up.
     pub names: BTreeMap<String, Vec<IpAddr>>,
     /// Do not use Landlock.
     pub no_landlock: bool,
@@ -134,7 +134,7 @@ struct Inner {
 }
 
 impl Sandbox {
-    /// Prepares commands under a policy. `launcher` is the command line that leads to
+    /// Prepares to run commands under a policy. `launcher` is the command line that leads to
     /// [`launcher_main`]; `/proc/self/exe` as its program means the running binary, even if the
     /// binary's file has been replaced.
     ///
@@ -144,7 +144,7 @@ impl Sandbox {
         Self::with_overrides(policy, launcher, Overrides::default())
     }
 
-    /// As [`Sandbox::new`], for tests of this crate.
+    /// Same as [`Sandbox::new`], for tests of this crate.
     #[doc(hidden)]
     pub fn with_overrides(
         policy: Policy,
@@ -222,7 +222,7 @@ impl Sandbox {
             set("GOCACHE", go_cache);
         }
         if profile.seccomp {
-            // The leak checker of sanitizers traces its own process.
+            // The leak checker of sanitizers traces its own process, which the filter refuses.
             set("ASAN_OPTIONS", "detect_leaks=0".into());
         }
         set("DOTNET_CLI_HOME", tmp.clone());
@@ -235,8 +235,8 @@ impl Sandbox {
         env
     }
 
-    /// Variables that name the proxy, and that list the names that bypass the proxy. These are the
-    /// names of the command's own servers, except those that the policy lists as hosts.
+    /// Variables that name the proxy, and variables that list the names for which programs bypass
+    /// the proxy: those of the command's own servers, except names that the policy lists as hosts.
     fn proxy_variables(&self) -> impl Iterator<Item = (OsString, OsString)> {
         let direct = ["localhost", "127.0.0.1", "::1"];
         let direct = direct.into_iter().filter(|name| !self.0.policy.hosts.iter().any(|host| host.is(name)));

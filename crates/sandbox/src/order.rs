@@ -2,7 +2,7 @@
 //! standard input.
 //!
 //! To the launcher: a length (4 bytes, little endian) and an [`Order`] as JSON, then messages of
-//! one byte, of which [`TERMINATE`] is the only kind. The end of that stream means: kill
+//! one byte, of which [`TERMINATE`] is the only kind. When that stream ends, the launcher kills
 //! everything. From the launcher: one JSON [`Event`] per line.
 
 use std::ffi::OsString;
@@ -34,7 +34,7 @@ pub(crate) struct Order {
     pub(crate) profile: Profile,
     pub(crate) view: View,
     pub(crate) network: Network,
-    /// Create the proxy's socket and hand it over.
+    /// Create the proxy's socket and hand it over to the agent.
     pub(crate) proxy: bool,
     pub(crate) limits: ResourceLimits,
     /// Create a user namespace, in which root would lose access to other users' files.
@@ -47,7 +47,7 @@ pub(crate) struct Order {
 pub(crate) enum Task {
     /// Run a program.
     Run { program: OsString, args: Vec<OsString>, cwd: OsString, env: Vec<(OsString, OsString)> },
-    /// Try what must fail.
+    /// Try what the confinement must prevent.
     SelfTest { forbidden_write: OsString, forbidden_read: OsString, tcp: u16, udp: u16 },
     /// Instead of confining anything, check whether an overlay can be created and used. Ends with
     /// [`Event::Setup`] or exit code 0.

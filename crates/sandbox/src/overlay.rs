@@ -1,6 +1,6 @@
 //! The file system in which a dry run works: an overlay in a mount namespace that the program
-//! itself enters. Everything the program does afterwards, and every command it starts, sees the
-//! repository but changes something else.
+//! itself enters. From then on, the program and every command that it starts see the repository,
+//! but their changes go to another directory.
 //!
 //! ```text
 //! merged     what is visible: the repository with the changes on top
@@ -75,7 +75,7 @@ impl Drop for Overlay {
                 let _ = fs::remove_dir(&self.merged);
             }
         }
-        // `remove` can remove what is left.
+        // If something is left, a later call of [`remove`] can remove it.
         let _ = remove(&self.dir);
     }
 }
@@ -161,7 +161,7 @@ pub(crate) fn remove_tree(tree: &Path) -> io::Result<()> {
     fs::remove_dir_all(tree)
 }
 
-/// Checks for obstacles that are visible without trying.
+/// Checks for obstacles that can be found without creating an overlay.
 pub(crate) fn check_place(root: &Path, dir: &Path) -> io::Result<()> {
     let existing = dir.ancestors().find_map(|d| d.canonicalize().ok()).unwrap_or_default();
     if existing.starts_with(root) {

@@ -34,7 +34,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const TRIAL_FILE: u64 = 1 << 20;
 
 /// Checks that an overlay of `root` can be created with its changes in `dir`, which need not exist,
-/// by doing it in a separate process. Leaves nothing behind. `launcher` is the same as in
+/// by creating one in a separate process. Leaves nothing behind. `launcher` is the same as in
 /// [`crate::Sandbox::new`]. For a user who needs a user namespace to mount, this walks the whole
 /// tree, because all files in it must belong to the user.
 ///
@@ -61,7 +61,8 @@ fn try_overlay(root: &Path, dir: &Path, launcher: &[OsString]) -> io::Result<()>
     let trial = tempfile::Builder::new().prefix(".overlay-").tempdir_in(existing);
     let trial = trial.context(&existing.to_string_lossy())?;
     let outcome = run_in_launcher(launcher, &root, trial.path());
-    // Before the directory is removed: `work` contains a directory without permissions.
+    // Remove the layers before `trial` is dropped, because dropping it cannot remove `work`, which
+    // contains a directory without permissions.
     overlay::remove(trial.path()).and(outcome)
 }
 
@@ -94,7 +95,7 @@ fn run_in_launcher(launcher: &[OsString], root: &Path, dir: &Path) -> io::Result
     let _ = ours.write_all(&length.to_le_bytes()).and_then(|()| ours.write_all(&order));
     let answer = BufReader::new(&ours).read_line(&mut line);
     if answer.is_err() {
-        // It may hang on an unresponsive file system.
+        // The launcher may hang on an unresponsive file system.
         let _ = child.kill();
     }
     child.wait()?;

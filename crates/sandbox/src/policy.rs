@@ -72,9 +72,9 @@ pub struct Policy {
     /// commands cannot have a network of their own, no command runs.
     pub hosts: Vec<Host>,
     /// A directory for this session's sandbox: what commands see as `/tmp` (as `TMPDIR` if mounts
-    /// are refused), and what they change in caches. It is emptied and created first, and removed
-    /// at the end. By default, and if the directory's file system is unsuitable (a network file
-    /// system, an overlay), the system's temporary directory is used instead.
+    /// are refused), and what they change in caches. It is created, or emptied if it exists, at the
+    /// start, and removed at the end. By default, and if the directory's file system is unsuitable
+    /// (a network file system, an overlay), the system's temporary directory is used instead.
     pub folder: Option<PathBuf>,
     /// The environment of commands; see [`clean_environment`]. `HOME` and `PATH` select toolchains.
     pub env: Vec<(OsString, OsString)>,

@@ -62,7 +62,7 @@ impl Sandbox {
     /// calls return the same report.
     ///
     /// # Errors
-    /// Fails if nothing can be enforced, or if what is enforced does not hold.
+    /// Fails if nothing can be enforced, or if the self-test breaks out of the confinement.
     pub async fn probe(&self) -> Result<&Report, SandboxError> {
         self.probed().await.map(|(_, report)| report)
     }

@@ -1,10 +1,11 @@
-//! The way to named hosts: an HTTP proxy in the agent, on a socket that the launcher creates in the
-//! command's own network.
+//! Connects commands to named hosts: an HTTP proxy in the agent, on a socket that the launcher
+//! creates in the command's own network.
 //!
-//! A socket belongs to the network it was created in, whoever holds it. Commands reach this socket
-//! on their loopback interface, and nothing else; the agent accepts connections from outside and
-//! decides. It resolves names itself, connects only to Internet addresses, whatever a name resolves
-//! to, and performs one request per connection. Refusals are recorded for the command's result.
+//! A socket belongs to the network in which it was created, whichever process holds it. Commands
+//! can reach only this socket, on their loopback interface. The agent, which is outside that
+//! network, accepts the connections and decides which requests to allow. It resolves names itself,
+//! connects only to Internet addresses, whatever a name resolves to, and performs one request per
+//! connection. Refusals are recorded for the command's result.
 //!
 //! The content of a tunnel is not inspected: it is encrypted for the named host.
 
@@ -28,7 +29,7 @@ use tokio::{
 use crate::hosts::{Host, Target, is_public};
 use request::{Kind, MAX_HEAD, Request};
 
-/// The port in the command's network. Linux does not assign it to anyone by itself.
+/// The port in the command's network. Linux never assigns this port automatically.
 pub(crate) const PORT: u16 = 61_080;
 
 /// The maximum number of simultaneous connections. This takes a quarter of the usual number of
@@ -95,7 +96,7 @@ impl Proxy {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((client, _)) => drop(open.spawn(Arc::clone(&self).serve_client(client))),
-                    // Out of descriptors: wait until some connection ends.
+                    // The process is out of descriptors: wait until some connection ends.
                     Err(_) => sleep(Duration::from_millis(100)).await,
                 },
                 Some(_) = open.join_next() => {}
@@ -130,7 +131,8 @@ impl Proxy {
         match kind {
             Kind::Tunnel => {
                 let mut server = self.connect(&target, port).await?;
-                // From here on both sides see when the connection ends.
+                // If the tunnel fails, both sides see that their connection ends, so the error
+                // needs no response.
                 let _ = tunnel(client, &mut server, rest).await;
             }
             Kind::Plain { body, .. } if body < rest.len() as u64 => {
@@ -158,7 +160,8 @@ impl Proxy {
             Ok(Err(e)) => return Err(failed(&e.to_string())),
             Err(_) => return Err(failed("name lookup timed out")),
         };
-        // The owner of a name decides what it resolves to, and may change that at any time.
+        // The owner of a name can make it resolve to any address, including an internal one.
+        // Internal addresses are therefore allowed only if the policy itself names them.
         let own = matches!(target, Target::Address(_)) || is_localhost(target);
         let open = |address: &IpAddr| {
             own || is_public(*address) || allowed(&Target::Address(address.to_canonical()))
@@ -166,7 +169,7 @@ impl Proxy {
         let Some(first) = addresses.first() else { return Err(failed("the name has no address")) };
         if !addresses.iter().any(open) {
             let why = format!(
-                "the name leads to {first}, no address of the Internet (allow that address too if it is meant)"
+                "the name resolves to {first}, which is not an Internet address (if this is intended, allow the address too)"
             );
             return Err(refused(&why));
         }
@@ -187,7 +190,7 @@ impl Proxy {
     async fn addresses(&self, target: &Target, port: u16) -> io::Result<Vec<IpAddr>> {
         match target {
             Target::Address(address) => Ok(vec![*address]),
-            // Whatever a name server says (RFC 6761, 6.3).
+            // `localhost` is this machine, whatever a name server says (RFC 6761, 6.3).
             target if is_localhost(target) => {
                 Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
             }

@@ -52,7 +52,8 @@ pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16, filtered:
     violations
 }
 
-/// Asks the proxy for a server on this machine, which it must refuse. Returns any problem.
+/// Asks the proxy to connect to a server on this machine, which the proxy must refuse. Returns any
+/// problem.
 pub(crate) fn attempt_proxy(tcp: u16) -> Option<String> {
     let ask = || -> std::io::Result<String> {
         let mut proxy = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy::PORT))?;

@@ -76,7 +76,7 @@ pub(crate) fn mount_read_only(at: BorrowedFd<'_>, path: &CStr, recursive: bool) 
 }
 
 /// The Landlock version of this kernel, if Landlock is enabled.
-#[expect(unsafe_code, reason = "the landlock crate keeps this to itself")]
+#[expect(unsafe_code, reason = "the landlock crate does not export this")]
 pub(crate) fn landlock_abi() -> Option<u32> {
     const VERSION: libc::c_uint = 1;
     // SAFETY: with this flag the kernel accepts a null pointer of size 0 and only returns a number.

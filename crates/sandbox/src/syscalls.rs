@@ -214,7 +214,7 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     }
     if !mechanisms.namespaces {
         denied.extend(always(SHARED));
-        // Refuse changing limits of other processes; 0 is this one.
+        // Refuse to change the limits of other processes; 0 stands for the calling process.
         let of_others = vec![when(0, Ne, 0)?];
         denied.insert(libc::SYS_prlimit64, vec![SeccompRule::new(of_others)?]);
     }
@@ -230,8 +230,8 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     ])
 }
 
-/// Instructions that precede a filter and make x32 calls fail, which the filter would not
-/// recognize.
+/// Instructions that precede a filter and make x32 calls fail, because the filter would not
+/// recognize such calls.
 fn refuse_x32() -> Vec<sock_filter> {
     const X32: u32 = 0x4000_0000;
     const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, at offset 0 of seccomp_data

@@ -333,7 +333,7 @@ impl Readable {
 /// Adds the repository's own data to the readable paths, and returns what to keep read-only.
 fn git_directories(root: &Path, paths: &mut Readable) -> Vec<PathBuf> {
     let git = root.join(".git");
-    // The link itself may lead anywhere.
+    // If `.git` is a link, it may lead anywhere, so check that its target is a repository.
     if git.is_symlink()
         && git.join("HEAD").is_file()
         && git.join("objects").is_dir()
@@ -350,7 +350,7 @@ fn git_directories(root: &Path, paths: &mut Readable) -> Vec<PathBuf> {
 /// The repository of a linked worktree, whose `.git` is a file. The repository must point back to
 /// the worktree: a `.git` file from untrusted content could name any directory.
 fn common_directory(root: &Path, git: &Path) -> Option<PathBuf> {
-    // Not a pipe or a device.
+    // Read only a regular file: a pipe or a device could block.
     git.is_file().then_some(())?;
     let text = fs::read_to_string(git).ok()?;
     let dir = fs::canonicalize(root.join(text.strip_prefix("gitdir:")?.trim())).ok()?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use sandbox::{Command, Level, Network, OutputLimits, Policy, SandboxError, Status};
 use support::{Fixture, alive};
 
-/// For commands that are meant to exceed it.
+/// The timeout of commands that are meant to exceed it.
 const SHORT: Duration = Duration::from_secs(1);
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn dropping_the_future_kills_the_command_and_its_children() {
         let line = format!("setsid sleep 1000.{mark} & echo ready > ready; sleep 1000.{mark}");
         let ready = fixture.root().join("ready");
         tokio::select! {
-            done = sandbox.run(Command::shell(line)) => panic!("it ended: {done:?}"),
+            done = sandbox.run(Command::shell(line)) => panic!("the command ended: {done:?}"),
             () = support::until(|| ready.exists()) => {}
         }
         support::until(|| alive(&mark) == 0).await;

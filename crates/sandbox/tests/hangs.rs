@@ -11,7 +11,7 @@ use std::time::Duration;
 use sandbox::{Command, Level, Overrides, Policy, Status};
 use support::{Fixture, alive};
 
-/// For commands that are meant to exceed it.
+/// The timeout of commands that are meant to exceed it.
 const SHORT: Duration = Duration::from_millis(700);
 
 /// Shell lines and how they must end. `MARK` is what to search for afterwards. All print `useful`
@@ -116,7 +116,7 @@ async fn every_kind_of_flood_is_stopped_at_its_limit_and_little_is_kept() {
         let done = fixture.on().run(command).await.unwrap();
         assert_eq!(done.status, Status::LimitReached, "{name}");
         let output = &done.output;
-        // It prints until the last process is dead.
+        // The command prints until its last process is dead.
         assert!(
             output.total_bytes > limit && output.total_bytes < limit + (64 << 20),
             "{name}: {}",

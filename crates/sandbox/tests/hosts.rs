@@ -212,7 +212,7 @@ async fn names_that_resolve_to_forbidden_addresses_are_refused() {
     let sandbox = world.sandbox();
     for (place, why) in [
         ("169.254.169.254:80", "not an allowed host"),
-        ("metadata.test:80", "the name leads to 169.254.169.254, no address of the Internet"),
+        ("metadata.test:80", "the name resolves to 169.254.169.254, which is not an Internet address"),
         ("127.0.0.1:61080", "not an allowed host"),
         ("0.0.0.0:{b}", "not an allowed host"),
         ("[::1]:{b}", "not an allowed host"),

@@ -67,11 +67,12 @@ async fn a_fork_bomb_is_stopped_with_all_its_processes() {
     for level in BOTH {
         let fixture = Fixture::new();
         let mark = fixture.unique();
-        // Without a kernel limit, create them slowly, because other programs run on this machine.
+        // Without a kernel limit, create the processes slowly, because other programs run on this
+        // machine.
         let pause = if level == Level::On { "" } else { "sleep 0.01;" };
         let line = format!("while :; do setsid sleep 1000.{mark} & {pause} done");
         let done = run(&fixture, level, limits, &line).await;
-        // Or the kernel's own limit, if it comes first.
+        // The kernel's own limit may stop the command first.
         let refused = done.output.text().contains("fork");
         assert!(done.status == Status::TooManyProcesses || refused, "{level:?}: {done:?}");
         assert_eq!(alive(&mark), 0);

@@ -30,8 +30,8 @@ fn sandbox(root: &Path) -> Sandbox {
     Sandbox::new(Policy { env, ..Policy::new(root) }, vec![support::launcher().into()]).unwrap()
 }
 
-/// Other tests start this test to probe an overlay. On its own, it shows that the directory need
-/// not exist.
+/// Other tests start this test to probe an overlay. On its own, this test shows that the directory
+/// need not exist.
 #[test]
 fn probe_says_why_not() {
     let launcher = [support::launcher().into_os_string()];
@@ -52,7 +52,7 @@ fn probe_says_why_not() {
     assert!(output.contains("launcher"), "{output}");
     let output = overlay::probe(&root, &missing, &["/nowhere/launcher".into()]).unwrap_err();
     assert!(output.contains("starting the launcher"), "{output}");
-    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "something was left behind");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "the probe should leave nothing behind");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn refused_user_namespaces_are_reported() {
         if setting.refused() {
             continue;
         }
-        // Forbid further user namespaces, drop all capabilities, then ask again.
+        // Forbid further user namespaces, drop all capabilities, then probe again.
         let forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-current-user", "--keep-caps", "sh", "-c", forbid, "sh"]);
@@ -181,8 +181,8 @@ fn nothing_done_in_an_overlay_reaches_the_repository() {
     }
 }
 
-/// Work of every kind. The test above runs it in overlays; on its own it runs in a copy, to show
-/// that it works anywhere.
+/// Work of every kind. The test above runs this test in overlays. On its own, this test runs in a
+/// copy, to show that the work succeeds anywhere.
 #[tokio::test]
 async fn every_kind_of_work() {
     let (_setting, root) = match merged() {
@@ -271,8 +271,8 @@ fn a_confined_command_reaches_the_overlay_but_not_its_layers() {
     }
 }
 
-/// The test above runs it in overlays. On its own it shows that each attempt succeeds without a
-/// sandbox.
+/// The test above runs this test in overlays. On its own, this test shows that each attempt
+/// succeeds without a sandbox.
 #[tokio::test]
 async fn a_command_tries_the_layers() {
     let attempts = |root: &Path, dir: &Path| {
@@ -334,8 +334,8 @@ fn git_in_an_overlay_of_a_worktree_leaves_its_repository_alone() {
     }
 }
 
-/// The test above runs it in overlays. On its own it shows that a separate repository is left
-/// alone.
+/// The test above runs this test in overlays. On its own, this test shows that a separate
+/// repository is left alone.
 #[test]
 fn a_worktree_is_detached() {
     let Some(merged) = merged() else {
@@ -372,7 +372,7 @@ fn an_interrupted_overlay_can_be_resumed_and_removed() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "x\nshut\n");
         assert_eq!(output.status.code(), Some(3));
         assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);
-        // This time the next process removes the changes, not the end of the overlay.
+        // This time, the changes are removed by the next process and not by the end of the overlay.
         assert_eq!(shell(killed).status().unwrap().code(), None);
         overlay::remove(&setting.dir()).unwrap();
         assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);

@@ -30,10 +30,18 @@ async fn caches_are_readable_and_changes_to_them_belong_to_the_session() {
     assert_eq!(sandbox.probe().await.unwrap().read_only_caches, [""; 0]);
     let change = "cd $HOME/.cargo/registry && cat index/a && echo changed > index/a && mkdir new && rm -r index && echo x > y";
     assert_eq!(says(&sandbox, change).await, "from the host\n");
-    assert_eq!(says(&sandbox, "ls $HOME/.cargo/registry").await, "new\ny\n", "the session sees its changes");
+    assert_eq!(
+        says(&sandbox, "ls $HOME/.cargo/registry").await,
+        "new\ny\n",
+        "the session should see its changes"
+    );
     assert_eq!(fs::read_to_string(cache.join("index/a")).unwrap(), "from the host\n");
     assert_eq!(fs::read_dir(&cache).unwrap().count(), 1);
-    assert_eq!(says(&fixture.on(), "ls $HOME/.cargo/registry").await, "index\n", "another session does not");
+    assert_eq!(
+        says(&fixture.on(), "ls $HOME/.cargo/registry").await,
+        "index\n",
+        "another session should not see the changes"
+    );
     assert!(!says(&sandbox, "cat $HOME/.cargo/credentials.toml").await.contains("token"));
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::scan::{run, word};
 
-/// Endings of names that hold secrets, in lower case.
+/// Endings of the names that secrets are assigned to, in lower case.
 pub(crate) const NAMES: &str = "password passwd passphrase secret token _key -key apikey accesskey \
     privatekey accountkey signingkey encryptionkey secretkey masterkey credential credentials _auth \
     _pass pwd";
@@ -17,7 +17,8 @@ pub(crate) const NAMES: &str = "password passwd passphrase secret token _key -ke
 /// What may follow such an ending.
 const ENDINGS: &str = "_base _value key _key -key _key_base";
 const LONGEST_NAME: usize = 64;
-/// The longest text before the name in a `.env` line: a line number, a diff marker, `export`.
+/// The longest text before the name in a `.env` line, in bytes: a line number, a diff marker,
+/// `export`.
 const MAX_LEAD: usize = 24;
 const LONGEST: usize = 1024;
 const SHORTEST: usize = 8;
@@ -232,7 +233,8 @@ fn element(text: &[u8], from: usize) -> Option<Range<usize>> {
     (text.get(from + length) == Some(&b'<')).then_some(from..from + length)
 }
 
-/// An unquoted value: up to the end of a line, or in a URL, a connection string or an option.
+/// The span of an unquoted value. The value is the rest of a line or, in a URL, a connection string
+/// or a command-line option, ends earlier.
 fn unquoted(text: &[u8], start: usize, from: usize, compact: bool) -> Option<Range<usize>> {
     let length = run(text, from, LONGEST, |b| {
         !b.is_ascii_whitespace() && !matches!(b, b'"' | b'\'' | b'`' | b'&' | b';')

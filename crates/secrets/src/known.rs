@@ -111,7 +111,8 @@ fn escaped(value: &str) -> Vec<u8> {
     out
 }
 
-/// The base64 characters that depend only on `value`, after `before` bytes in a group of three.
+/// The base64 characters that depend only on `value`, if `before` bytes precede it in its group of
+/// three bytes.
 fn base64(value: &[u8], before: usize, last: [u8; 2]) -> Vec<u8> {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let letter = |six: usize| LETTERS.get(six).copied().unwrap_or_else(|| last[six - 62]);

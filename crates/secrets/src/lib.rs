@@ -60,7 +60,7 @@ struct Inner {
     salt: String,
     /// Number of environment variables with a secret.
     variables: usize,
-    /// Their values, in all encodings.
+    /// The values of these variables, in all encodings.
     known: Option<Values>,
     found: Mutex<Found>,
     explained: AtomicBool,
@@ -91,8 +91,9 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// Creates the secrets of a session, whose id makes its placeholders unique. `known` are values
-    /// that are secret wherever they occur (see [`known::secret_values`]).
+    /// Creates the secrets of a session. The id `session` makes the placeholders unique to the
+    /// session. `known` are values that are secret wherever they occur (see
+    /// [`known::secret_values`]).
     #[must_use]
     pub fn new(session: &str, known: Vec<String>) -> Self {
         let mut all: Vec<Vec<u8>> = known.iter().flat_map(|v| known::encodings(v)).collect();
@@ -104,7 +105,7 @@ impl Secrets {
         Self(Some(Arc::new(Inner { salt: session.to_owned(), variables, known, found, explained })))
     }
 
-    /// Masks and restores nothing. Also the default.
+    /// Creates an instance that masks and restores nothing. This is also the default.
     #[must_use]
     pub fn disabled() -> Self {
         Self(None)
@@ -130,7 +131,8 @@ impl Secrets {
     pub fn mask_bytes<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(inner) = &self.0 else { return Cow::Borrowed(text) };
         let mut text = Cow::Borrowed(text);
-        // Masking a value may expose its neighbor as a secret. The bound is only a safeguard.
+        // Masking a value may expose its neighbor as a secret. The bound on the number of passes is
+        // only a safeguard.
         for _ in 0..16 {
             let mut spans = scan::find(&text);
             inner.find_known(&text, &mut spans);
@@ -180,7 +182,8 @@ impl Secrets {
         let found = inner.found();
         let is_literal =
             |name: &str| literal.iter().any(|file| memchr::memmem::find(file, name.as_bytes()).is_some());
-        // If nothing was masked, the text may be about placeholders.
+        // If nothing was masked, an incomplete placeholder is no error: the text may be about
+        // placeholders.
         if let Some(broken) = placeholder::broken(text).filter(|b| !found.values.is_empty() && !is_literal(b))
         {
             return Err(format!(

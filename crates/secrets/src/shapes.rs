@@ -251,7 +251,7 @@ fn address(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Each line of a private key; also in a string, in a patch, or after line numbers.
+/// The lines of a private key, which may be in a string or a patch, or follow line numbers.
 fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     /// The longest label, such as `ENCRYPTED PRIVATE KEY` or `PGP PRIVATE KEY BLOCK`.
     const MAX_LABEL: usize = 48;

@@ -125,14 +125,14 @@ fn a_found_value_is_masked_wherever_it_reappears() {
 #[test]
 fn an_incomplete_placeholder_is_refused_once_there_are_real_ones() {
     let secrets = Secrets::new("s", Vec::new());
-    assert!(secrets.restore("about [secret-…]", &[]).is_ok(), "a text about placeholders");
+    assert!(secrets.restore("about [secret-…]", &[]).is_ok(), "a text about placeholders should be accepted");
     secrets.learn(b"DB_PASSWORD=hunter2-very-secret\n");
     for broken in ["x = '[secret-…]'", "x = '[secret-12", "[secret-ABCDEF]"] {
         assert!(secrets.restore(broken, &[]).unwrap_err().contains("not a complete placeholder"), "{broken}");
     }
     assert!(
         secrets.restore("[secret-…]", &[b"it says [secret-\xe2\x80\xa6] here"]).is_ok(),
-        "it occurs literally in the file"
+        "text that occurs literally in the file should be accepted"
     );
     assert!(
         secrets.restore("[secret-123456]", &[]).unwrap_err().contains("is not the placeholder of any value")

@@ -12,11 +12,11 @@ use crate::western;
 
 /// The number of bytes that decide between text and binary, as in git.
 const SNIFF: usize = 8000;
-/// How many bytes the encoding is guessed from.
+/// The number of bytes from which the encoding is guessed.
 const GUESSED_FROM: usize = 256 << 10;
 
-/// Encodings that agree on most letters of their languages, so that only the other letters
-/// distinguish them: a Windows code page and its ISO counterpart.
+/// Pairs of a Windows code page and its ISO counterpart. The two agree on most letters of their
+/// languages, and only the other letters distinguish them.
 const SIMILAR: &[(&encoding_rs::Encoding, Encoding)] = &[
     (WINDOWS_1250, Encoding::Other(ISO_8859_2)),
     (WINDOWS_1254, LATIN_5),
@@ -53,7 +53,7 @@ impl Coding {
         std::iter::once(self.encoding).chain(self.alternatives.into_iter().flatten())
     }
 
-    /// Whether the bytes are the text.
+    /// Whether the file's bytes are its text, without any conversion.
     pub(crate) fn is_plain(self) -> bool {
         self == Self::UTF_8
     }
@@ -90,7 +90,8 @@ impl Coding {
         if let Some(encoding) = as_declared() {
             return Self { encoding, ..Self::UTF_8 };
         }
-        // If most non-ASCII lines are valid UTF-8, that is no accident.
+        // If most non-ASCII lines are valid UTF-8, that is no accident: the file is UTF-8 with
+        // stray lines in another encoding.
         let lines = || bytes.split_inclusive(|b| *b == b'\n').filter(|line| !line.is_ascii());
         let strays: Vec<&[u8]> = lines().filter(|line| std::str::from_utf8(line).is_err()).collect();
         if 2 * strays.len() < lines().count() || bytes.starts_with(b"\xef\xbb\xbf") {
@@ -132,7 +133,8 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Alternatives
     }
     detector.feed(b"", true);
     let guess = detector.guess(None, Utf8Detection::Deny);
-    // Without the characters that only Windows-1252 has, Latin-1 is the safe choice.
+    // If the text has none of the characters that only Windows-1252 has, Latin-1 is the safe
+    // choice.
     let western = if high.iter().any(|b| *b < 0xa0) { Encoding::Other(WINDOWS_1252) } else { LATIN_1 };
     if guess == WINDOWS_1252 || western::is_likelier(guess, &all, high.len()) {
         return (western, [None; 4]);
@@ -156,7 +158,8 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Alternatives
     (guess, [Some(alternative).filter(same), Some(western).filter(same), None, None])
 }
 
-/// UTF-16 without a byte order mark, if certain: all of it is text, and most is ASCII.
+/// Detects UTF-16 without a byte order mark. To be certain, requires that all of the file is text
+/// and most of it is ASCII.
 fn utf16_without_bom(bytes: &[u8]) -> Option<Encoding> {
     if bytes.len() < 4 || !bytes.len().is_multiple_of(2) {
         return None;

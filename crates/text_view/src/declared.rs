@@ -71,7 +71,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("sjis", "shift_jis"),
 ];
 
-/// The encoding that a file declares; `None` if it declares none, or UTF-8.
+/// The encoding that a file declares; `None` if it declares none, or if it declares UTF-8.
 pub(crate) fn declared(path: &str, bytes: &[u8]) -> Option<Encoding> {
     let text = |limit: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(limit)]).into_owned();
     let head = text(HEAD);
@@ -152,7 +152,8 @@ fn word(text: &str) -> &str {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.:".contains(c))).next().unwrap_or_default()
 }
 
-/// `web`: read the name as browsers do, which treat Latin-1 and ASCII as windows-1252.
+/// Finds an encoding by its name. With `web`, reads the name as browsers do: they treat Latin-1 and
+/// ASCII as windows-1252.
 fn named(name: &str, web: bool) -> Option<Encoding> {
     let lower = name.to_ascii_lowercase().replace('_', "-");
     let lower = ["-unix", "-dos", "-mac"].iter().find_map(|end| lower.strip_suffix(end)).unwrap_or(&lower);

@@ -16,8 +16,8 @@ pub(crate) enum Encoding {
     },
     /// The first 128 characters only, because the file declares ASCII.
     Ascii,
-    /// A strict ISO-8859 part: 0x80 to 0x9f are control characters, where the otherwise equal
-    /// Windows code page has printable ones.
+    /// A part of ISO-8859, read strictly: 0x80 to 0x9f are control characters. The corresponding
+    /// Windows code page is otherwise equal, but has printable characters there.
     Iso(&'static encoding_rs::Encoding, &'static str),
     /// Any other WHATWG encoding.
     Other(&'static encoding_rs::Encoding),
@@ -41,7 +41,8 @@ impl Encoding {
         }
     }
 
-    /// Whether the encoding is stateful, so that lines are encoded separately.
+    /// Whether the encoding is stateful. Each line of a text in such an encoding is encoded
+    /// separately.
     fn is_encoded_by_line(self) -> bool {
         self == Self::Other(ISO_2022_JP)
     }
@@ -55,7 +56,7 @@ impl Encoding {
         }
     }
 
-    /// The first character of `bytes`, or several characters that are encoded as one, and its
+    /// The first character of `bytes`, or several characters that are encoded as one, and their
     /// length in bytes. An invalid byte gives U+FFFD; `None` at the end.
     pub(crate) fn first(self, bytes: &[u8]) -> Option<(Cow<'static, str>, usize)> {
         let byte = *bytes.first()?;

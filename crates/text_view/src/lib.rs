@@ -2,7 +2,7 @@
 //!
 //! A [`View`] is a file's text in UTF-8: the bytes themselves if the file is UTF-8, the decoded
 //! characters if it is in another encoding, the cells if it is a notebook. [`View::write`] converts
-//! an edited text back. Lines that the edit leaves alone keep their bytes, whatever they are. New
+//! an edited text back. Lines that the edit leaves alone keep their bytes, even invalid ones. New
 //! text is written in the file's own encoding, or refused if the encoding lacks a character. This
 //! crate does no file I/O.
 //!
@@ -134,7 +134,7 @@ impl View {
         }
     }
 
-    /// Whether the text is the file itself.
+    /// Whether the text consists of the file's own bytes.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         matches!(self.kind, Kind::Plain)
@@ -146,7 +146,8 @@ impl View {
         matches!(self.kind, Kind::Notebook(_))
     }
 
-    /// What a reader should know about the file, if anything, as the rest of a sentence about it.
+    /// What a reader should know about the file, if anything. The text completes a sentence whose
+    /// subject is the file.
     #[must_use]
     pub fn note(&self) -> Option<String> {
         match &self.kind {

@@ -38,7 +38,7 @@ struct Cell {
     source: String,
     /// Span of the cell in the file.
     span: Range<usize>,
-    /// Span of its source's value in the file.
+    /// Span of the value of the cell's `source` in the file.
     source_span: Range<usize>,
 }
 
@@ -134,7 +134,7 @@ impl Notebook {
         &self.percents
     }
 
-    /// The file with these cells.
+    /// The bytes of the file after its cells are replaced by those in the text `new`.
     ///
     /// # Errors
     /// Fails if a cell of the text cannot be matched to a cell of the file.
@@ -206,8 +206,8 @@ impl Notebook {
             }
             matched.push(Some(known));
         }
-        // The source of a removed cell is now under another id. Either the cells were renumbered or
-        // one was rewritten; it is unclear which.
+        // If the source of a removed cell is now under another id, either the cells were renumbered
+        // or one was rewritten. Refuse such an edit, because it is unclear which.
         let gone: BTreeMap<&str, &Cell> = self
             .cells
             .iter()

@@ -1,8 +1,8 @@
 //! Decodes a file in another encoding, and applies an edit of its text to its bytes.
 //!
-//! A unit is a character (some encodings write two as one) with its bytes in the file. An edit
-//! copies the bytes of every unit it keeps and encodes only new text, so bytes that were decoded
-//! wrongly, or are not text at all, stay intact.
+//! A unit is a character with its bytes in the file. If the encoding writes several characters as
+//! one, the unit holds all of them. An edit copies the bytes of every unit it keeps and encodes
+//! only new text, so bytes that were decoded wrongly, or are not text at all, stay intact.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -10,7 +10,8 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::{Unwritable, coding::Coding, encoding::Encoding};
 
-/// The largest comparison, old length times new length. Beyond it, the middle counts as new.
+/// The largest comparison: the old length times the new length. In a larger one, everything between
+/// the common start and the common end counts as new.
 const COMPARED: usize = 4_000_000;
 
 /// The text in UTF-8.

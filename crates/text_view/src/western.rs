@@ -1,17 +1,17 @@
-//! Checks whether a file with very few non-ASCII characters is Western European. Frequency-based
-//! guesses mean little there: a pound sign is taken for a Polish letter. Such a file is Western
-//! European if it reads plausibly.
+//! Checks whether a file with very few non-ASCII characters is Western European. For such a file, a
+//! guess by frequency means little: it may take a pound sign for a Polish letter. The file counts
+//! as Western European if it reads plausibly as such.
 
 use encoding_rs::{
     BIG5, EUC_JP, EUC_KR, GB18030, GBK, ISO_8859_2, ISO_8859_3, ISO_8859_4, ISO_8859_10, ISO_8859_13,
     ISO_8859_14, ISO_8859_16, SHIFT_JIS, WINDOWS_1250, WINDOWS_1252, WINDOWS_1257, WINDOWS_1258,
 };
 
-/// Up to this many plausible symbols decide. A text with more symbols would also have letters of
-/// its language.
+/// The maximum number of non-ASCII bytes for a decision by symbols alone. A text with more symbols
+/// would also have letters of its language.
 const SIGNS: usize = 8;
-/// The maximum number of bytes that do not distinguish languages with Latin letters, or that may
-/// form one two-byte character by accident.
+/// The maximum number of non-ASCII bytes for a decision by symbols and letters. So few bytes do not
+/// distinguish languages with Latin letters, and may form one two-byte character by accident.
 const FEW: usize = 2;
 
 /// Whether a text with `high` non-ASCII bytes is more likely Western European than `guess`.
@@ -30,7 +30,7 @@ pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], hi
     let (few, letters) = match guess {
         _ if rare.contains(&guess) => (FEW, true),
         _ if two_bytes.contains(&guess) => (FEW, true),
-        // Central European text contains letters, so only symbols count.
+        // Central European text would contain letters, so only symbols are evidence against it.
         _ if [WINDOWS_1250, ISO_8859_2].contains(&guess) => (SIGNS, false),
         _ => return false,
     };

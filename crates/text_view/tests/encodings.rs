@@ -79,7 +79,10 @@ fn a_refusal_names_the_character_the_line_and_the_encoding() {
 fn latin_1_does_not_become_windows_1252() {
     let view = view("a.c", b"// caf\xe9\n");
     assert_eq!(view.write("// café ñ ÿ\n".as_bytes()).unwrap(), b"// caf\xe9 \xf1 \xff\n");
-    assert!(view.write("// café “x”\n".as_bytes()).is_err(), "it may be ISO-8859-1 or windows-1252");
+    assert!(
+        view.write("// café “x”\n".as_bytes()).is_err(),
+        "the file may be ISO-8859-1, which lacks the quotes"
+    );
 }
 
 #[test]
@@ -158,7 +161,11 @@ fn a_few_east_asian_characters_leave_the_encoding_open() {
     assert_eq!(view.write(ascii.as_bytes()).unwrap(), encoded("big5", "// 測試\nint x = 2;\n"));
     let korean = self::view("a.c", &encoded("euc-kr", "// 한국어입\nint x;\n"));
     let new = format!("{}// 주석\n", text(&korean));
-    assert_eq!(korean.write(new.as_bytes()).unwrap(), encoded("euc-kr", &new), "only one has these letters");
+    assert_eq!(
+        korean.write(new.as_bytes()).unwrap(),
+        encoded("euc-kr", &new),
+        "only one of the encodings has these letters"
+    );
 }
 
 #[test]
@@ -187,7 +194,10 @@ fn unchanged_lines_keep_their_bytes_even_if_they_are_invalid() {
     assert_eq!(written, expected);
     let within = text(&view).replace(" broken", " fixed");
     let written = view.write(within.as_bytes()).unwrap();
-    assert!(written.windows(9).any(|w| w == b"\xfd\xfe fixed\n"), "within the line too");
+    assert!(
+        written.windows(9).any(|w| w == b"\xfd\xfe fixed\n"),
+        "an edited line should keep its other bytes too"
+    );
     let invented = text(&view).replace("int b;", "\u{fffd}");
     assert!(matches!(view.write(invented.as_bytes()), Err(Unwritable::Unreadable { .. })));
 }
@@ -299,7 +309,7 @@ fn a_declared_encoding_applies_even_if_the_file_is_ascii() {
 #[test]
 fn a_declaration_that_the_bytes_contradict_is_ignored() {
     let view = view("a.py", "# -*- coding: latin-1 -*-\n# naïve café, señor\n".as_bytes());
-    assert!(view.is_plain(), "it is UTF-8");
+    assert!(view.is_plain(), "the file is UTF-8, whatever it declares");
 }
 
 #[test]

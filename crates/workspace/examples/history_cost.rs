@@ -1,4 +1,4 @@
-//! Measures commits and watching a command:
+//! Measures how long commits take, and how long watching a command takes:
 //! `cargo run --release -p workspace --example history_cost [FILES…]`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example prints and may panic")]

@@ -14,7 +14,8 @@ pub(crate) fn copy_to(from: &File, to: &File) -> io::Result<()> {
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid) {
         let (owner, group) = (rustix::fs::Uid::from_raw(old.st_uid), rustix::fs::Gid::from_raw(old.st_gid));
         if rustix::fs::fchown(to, Some(owner), Some(group)).is_err() {
-            // The user may be a member of the group.
+            // Without root privileges, the owner cannot be kept, but the group can if the user is a
+            // member of it.
             let _ = rustix::fs::fchown(to, None, Some(group));
         }
     }
@@ -27,7 +28,8 @@ pub(crate) fn copy_to(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns an empty list if the file system does not support attributes.
+/// Reads the list of names, or one value. Returns nothing if the file system does not support
+/// attributes.
 fn read(call: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>) -> Vec<u8> {
     let mut buffer = vec![0; XATTR_LIMIT];
     let size = call(&mut buffer).unwrap_or(0);

@@ -2,11 +2,11 @@
 //! so that nothing in the user's `.git` changes.
 //!
 //! The private repository is in the state folder. Its index is the baseline: a copy of the user's
-//! index, updated with the files that differ from it. A file whose metadata match the index is
+//! index, updated with the files that differ from it. A file whose metadata matches the index is
 //! neither read nor passed to git, so the cost grows with the changes and not with the repository.
-//! A diff compares two small trees that hold only files that may have changed. When git adds files,
-//! it has no access to the user's objects, because it would update the time of each object that it
-//! finds.
+//! A diff compares two small trees that hold only files that may have changed. While git adds
+//! files, it has no access to the user's objects; otherwise it would update the time of each object
+//! that it finds there.
 //!
 //! The baseline includes untracked files that are not ignored by `.gitignore`, `.git/info/exclude`
 //! or the user's global ignore list. Without a git repository, or before its first `git add`, every
@@ -42,7 +42,7 @@ use crate::{
     store::REPLACE_LIMIT,
 };
 
-/// How often to retry if the tree changes during a scan.
+/// How many times to retry if the tree changes during a scan.
 const RETRIES: u32 = 3;
 /// The folder of the private repository in the state folder.
 const FOLDER: &str = "baseline";
@@ -53,7 +53,8 @@ pub struct Baseline(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// The tree without files of this run and of earlier runs of the session.
+    /// The tree, without the files that this run and earlier runs of the session use for
+    /// themselves.
     workspace: Workspace,
     repository: PrivateRepository,
     diffs: AtomicU64,
@@ -79,8 +80,8 @@ impl Baseline {
         Self::of(&Workspace::open(root).map_err(io::Error::other)?, state_dir)
     }
 
-    /// Same as [`Baseline::open`] for the tree of a workspace. The workspace keeps what the scan
-    /// learns, for the snapshot before the first command.
+    /// Same as [`Baseline::open`] for the tree of a workspace. The workspace uses what the scan
+    /// learns as its snapshot before the first command.
     ///
     /// # Errors
     /// Same as [`Baseline::take`].
@@ -140,7 +141,7 @@ impl Inner {
     /// Updates the private index from the tree.
     fn remember(&self, workspace: &Workspace) -> io::Result<()> {
         let (file, mut index) = (self.repository.index_file(), self.repository.index()?);
-        // Submodules and these two flags of files would hide changes.
+        // Submodules, and files with either of these two flags, would hide changes.
         for (how, paths) in [
             (&["--force-remove"][..], &index.modules),
             (&["--no-assume-unchanged"], &index.flagged),
@@ -194,7 +195,7 @@ impl Inner {
             self.add(&small, &Index::default(), &found)?;
             Ok(Some((before, self.repository.tree(&small)?)))
         });
-        // Temporary. Harmless if it stays: it is deleted with the session.
+        // If this temporary file stays, it does no harm: it is deleted with the session.
         let _ = fs::remove_file(&small);
         match compared? {
             Some((before, now)) if before != now => self.repository.diff(&before, &now, options),
@@ -212,7 +213,7 @@ impl Inner {
         self.repository.update(index, &["--add", "--replace"], new.map(|(path, _)| path.as_ref()))
     }
 
-    /// Whether to add a file: changed, readable and small enough to restore.
+    /// Whether to add a file: it must be changed, readable and small enough to restore.
     fn is_new(&self, known: &Index, path: &CleanPath, stamp: &Stamp) -> bool {
         let full = self.workspace.root().join(path);
         !known.get(path).is_some_and(|known| known.is(stamp))
@@ -221,7 +222,8 @@ impl Inner {
     }
 }
 
-/// Retries, because a file may become something else between the scan and git's access.
+/// Retries a failed attempt, because a file may have become something else between the scan and
+/// git's access.
 fn retrying<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut tried = 0;
     loop {

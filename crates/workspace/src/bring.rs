@@ -106,7 +106,7 @@ impl Workspace {
         Ok(self.apply(backward(changes), false, By::Undo)?.commit)
     }
 
-    /// Same as [`Workspace::put_back`], but as a part of the agent's own work ([`By::Revert`]): the
+    /// Same as [`Workspace::put_back`], but recorded as the agent's own work ([`By::Revert`]): the
     /// agent's net changes then no longer contain `changes`.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The only way to write files: makes every change of a call or none.
+//! The only way to write files. A commit makes all of its changes or none.
 //!
 //! Every change is checked here; `transaction.rs` then executes it. Permissions survive, and so do
 //! hard links (`links.rs`).
@@ -78,7 +78,7 @@ pub struct Committed {
     pub after: Option<Digest>,
 }
 
-/// Why nothing was changed.
+/// Why a commit failed. Nothing was changed, except after [`CommitError::Torn`].
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// A path that may not be written.
@@ -197,7 +197,8 @@ impl Workspace {
         })
     }
 
-    /// Starts a step on a file that an edit may change.
+    /// Starts a step on a file. Fails if the file is a symbolic link or read-only, because an edit
+    /// must not change such a file.
     fn editable(&self, path: &CleanPath) -> Result<Step, CommitError> {
         let step = self.step(path)?;
         match &step.before {

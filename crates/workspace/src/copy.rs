@@ -80,10 +80,10 @@ impl Workspace {
         Ok(cost)
     }
 
-    /// If the `.git` of this workspace only points to a repository elsewhere (a worktree or a
-    /// submodule), gives `tree` its own repository, as [`Workspace::copy_to`] does. `tree` shows
-    /// the same files as this workspace, for example in an overlay, which may be mounted at the
-    /// same path. Returns whether `tree` got a repository.
+    /// If the `.git` of this workspace only points to a repository elsewhere, as in a worktree or a
+    /// submodule, gives `tree` its own repository, as [`Workspace::copy_to`] does. `tree` shows the
+    /// same files as this workspace, for example in an overlay, which may be mounted at the same
+    /// path. Returns whether `tree` got a repository.
     ///
     /// # Errors
     /// If something cannot be read or written.
@@ -105,8 +105,8 @@ impl Workspace {
     /// Copies everything, ignored files and `.git` included, into a folder that does not exist yet.
     /// Links stay links. Keeps permissions and times, so that build caches stay valid. Shares
     /// blocks if the file system can. Skips files of the run itself, and the copy if it lies inside
-    /// the root. If `.git` only points to a repository elsewhere (a worktree or a submodule), the
-    /// copy gets its own repository, so that git in the copy changes nothing in the original
+    /// the root. If `.git` only points to a repository elsewhere, as in a worktree or a submodule,
+    /// the copy gets its own repository, so that git in the copy changes nothing in the original
     /// repository.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ fn if_present<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
 
 /// The state of a copy.
 struct Copying<'a> {
-    /// The folder to copy into, which may lie in the source.
+    /// The device and inode of the folder to copy into, which may lie in the source.
     itself: (u64, u64),
     todo: Vec<(PathBuf, PathBuf)>,
     /// Folders with their times, which are set last because adding files changes them.

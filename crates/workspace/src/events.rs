@@ -34,9 +34,9 @@ use crate::{CleanPath, Workspace, root::lock};
 /// ext2 to ext4, XFS, Btrfs, tmpfs, F2FS, bcachefs, ZFS and overlayfs.
 const LOCAL: [u32; 8] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1, 0x794c_7630];
-/// The number of watches that a user may have, for all programs together.
+/// The file that says how many watches a user may have, for all programs together.
 const SYSTEM_LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
-/// One run may take that number divided by this, so that enough watches are left for editors.
+/// One run uses at most one in this many of a user's watches. The others are left for editors.
 const SHARE: usize = 4;
 /// The size of the buffer for reports, in bytes.
 const BUFFER: usize = 16 << 10;
@@ -70,9 +70,9 @@ struct Watching {
     /// Folders outside the tree, with the names of the files in them that decide what is ignored in
     /// the tree.
     rules: Vec<(i32, Vec<u8>)>,
-    /// Since [`Events::open`].
+    /// The folders touched since [`Events::open`].
     since_start: Touched,
-    /// Since the last call of [`Events::since_last`].
+    /// The folders touched since the last call of [`Events::since_last`].
     since_last: Touched,
     /// Whether the first scan has ended. A folder that is added later counts as touched.
     complete: bool,
@@ -85,7 +85,8 @@ impl Events {
         Self(Mutex::new(Watching::open(tree).ok().flatten()))
     }
 
-    /// Watches a folder on this device from now on, unless it is watched already.
+    /// Watches a folder from now on, unless it is watched already. `device` is the device that
+    /// holds the folder.
     pub(crate) fn add(&self, folder: BorrowedFd<'_>, path: &Path, device: u64) {
         let mut watching = lock(&self.0);
         watching.take_if(|watching| !watching.add(folder, path, device));
@@ -138,7 +139,7 @@ impl Watching {
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let mut rules = Vec::new();
         for list in tree.rules(false).outside(tree.root()) {
-            // The nearest folder that exists, and what would appear in it.
+            // Watch the nearest folder that exists, for the name that would appear in it.
             let places = list.ancestors().filter_map(|path| Some((path.parent()?, path.file_name()?)));
             let Some((folder, name)) = places.into_iter().find(|(folder, _)| folder.is_dir()) else {
                 continue;
@@ -157,14 +158,14 @@ impl Watching {
         if device != self.device || self.folders.len() >= self.limit {
             return false;
         }
-        // By now, the path could lead to another folder.
+        // Use the open folder, because its path could lead to another folder by now.
         let opened = format!("/proc/self/fd/{}", folder.as_raw_fd());
         let Ok(number) = add_watch(&self.inotify, opened, flags()) else { return false };
         self.numbers.insert(path.to_owned(), number);
         if self.complete {
             self.touch(path);
         }
-        // The same folder at two paths: a bind mount.
+        // A folder that is found at two paths, because of a bind mount, cannot be watched.
         self.folders.insert(number, path.to_owned()).is_none()
     }
 

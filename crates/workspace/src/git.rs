@@ -88,9 +88,9 @@ const READ_BY_GIT: &[&str] = &[
     "shallow",
 ];
 
-/// Returns a quiet git command without a terminal. No setting of the repository makes it fetch, run
-/// anything or use another work tree, and git itself comes from outside the repository. Configured
-/// filters do run when files are checked out or added.
+/// Returns a quiet git command without a terminal. No setting of the repository makes git fetch,
+/// run another program or use another work tree, and the git program itself comes from outside the
+/// repository. Configured filters do run when files are checked out or added.
 #[must_use]
 pub fn git(cwd: &Path) -> Command {
     let top = cwd.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
@@ -108,7 +108,7 @@ pub fn git(cwd: &Path) -> Command {
         command.env("GIT_WORK_TREE", top); // stronger than core.worktree
     }
     command
-        // No protocol has this name. Overrides what the repository allows.
+        // Overrides the protocols that the repository allows: no protocol has this name.
         .env("GIT_ALLOW_PROTOCOL", "none")
         .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_OPTIONAL_LOCKS", "0")
@@ -154,8 +154,8 @@ pub(crate) fn private(cwd: &Path, git_dir: &Path, work_tree: &Path, index: &Path
 /// Runs a git command and returns its output.
 ///
 /// # Errors
-/// If git is not installed (`NotFound`), fails (the error is its message), or takes longer than
-/// [`WORK_LIMIT`] (`TimedOut`).
+/// If git is not installed (`NotFound`), fails (the error contains git's message), or takes longer
+/// than [`WORK_LIMIT`] (`TimedOut`).
 pub(crate) fn run(command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>> {
     let name = subcommand(&command);
     succeeded(&name, git_output(command, input)?)
@@ -167,7 +167,8 @@ pub(crate) fn query(command: Command) -> io::Result<Vec<u8>> {
     succeeded(&name, git_answer(command)?)
 }
 
-/// Runs a command made by [`git`] to its end. After ten minutes it is killed with all its children.
+/// Runs a command made by [`git`] until it exits. After ten minutes, the command is killed with all
+/// its children.
 ///
 /// # Errors
 /// If git is not installed (`NotFound`) or was killed (`TimedOut`).
@@ -205,7 +206,7 @@ fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) ->
         command.stdin(Stdio::piped());
     }
     // A process group can be killed as a whole. It also shields git from Ctrl-C, which asks the run
-    // to stop in good order.
+    // to stop cleanly.
     let mut child = command.process_group(0).spawn().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => io::Error::new(io::ErrorKind::NotFound, "git is not installed"),
         _ => e,
@@ -213,7 +214,7 @@ fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) ->
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let late = AtomicBool::new(false);
     let output = std::thread::scope(|scope| {
-        // Dropped when git has exited.
+        // Dropping `_running` when git has exited ends the thread that waits for the time limit.
         let (_running, ended) = mpsc::channel::<()>();
         let late = &late;
         scope.spawn(move || {
@@ -271,8 +272,8 @@ fn repository_within(limit: Duration, folder: &Path) -> io::Result<Option<Reposi
         "objects",
     ]);
     query.args(["--git-path", "info/exclude", "--git-path", "packed-refs", "--show-object-format"]);
-    // Last, because this query fails before the first commit. Git prints the earlier answers all
-    // the same.
+    // `HEAD` comes last, because looking it up fails before the first commit. Git still prints the
+    // answers to the earlier arguments.
     query.args(["--verify", "--quiet", "HEAD"]);
     let output = output_within(limit, query, None)?;
     let stdout = String::from_utf8_lossy(&output.stdout);
@@ -353,7 +354,7 @@ mod tests {
     #[test]
     fn a_hanging_command_is_killed_with_its_children() {
         let mut forever = Command::new("sh");
-        // The child keeps open the pipe that is read to its end.
+        // The child keeps the pipe open, and the function under test reads the pipe to its end.
         forever.args(["-c", "sleep 1000 & wait"]).stdin(Stdio::null()).stdout(Stdio::piped());
         let error = output_within(AT_ONCE, forever, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");

@@ -208,7 +208,7 @@ impl History {
     }
 }
 
-/// Skips files that were written with the same content.
+/// Returns the files of a record, except those that were written with the content they already had.
 fn changed(record: &Record) -> impl Iterator<Item = &FileRecord> {
     record.files.iter().filter(|file| file.before != file.after)
 }

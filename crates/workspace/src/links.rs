@@ -66,7 +66,7 @@ fn hard_links<T>(root: &Path, of: &HashMap<(u64, u64), T>) -> io::Result<Vec<((u
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(e) if folder == root => return Err(e),
-            Err(_) => continue, // nothing in there could be written
+            Err(_) => continue, // nothing in this folder could be written
         };
         for entry in entries.flatten() {
             let Ok(m) = entry.metadata() else { continue };

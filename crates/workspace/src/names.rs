@@ -47,7 +47,7 @@ pub(crate) fn from_octal(text: &str) -> Option<String> {
     (out != text.as_bytes()).then(|| escape(&out))
 }
 
-/// Parses an escape at the start: `\xHH`, for a backslash or a byte that is not ASCII.
+/// Parses an escape at the start of a text: `\xHH`, for a backslash or a byte that is not ASCII.
 fn parse_escape(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"\\x")?.get(..2).filter(|d| d.iter().all(u8::is_ascii_hexdigit))?;
     let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;

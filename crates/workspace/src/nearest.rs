@@ -33,7 +33,8 @@ impl Workspace {
     }
 }
 
-/// Returns the edit distance, with a swap of neighbors as one edit; `None` if it exceeds `most`.
+/// Returns the edit distance; `None` if it exceeds `most`. Swapping two neighboring letters counts
+/// as one edit.
 fn distance(a: &str, b: &str, most: usize) -> Option<usize> {
     /// The maximum number of characters that are compared in a path. This is enough to rank paths,
     /// and it bounds the work.

@@ -235,8 +235,8 @@ impl Workspace {
         Some(so_far)
     }
 
-    /// Replaces the existing part of a path that does not exist, as [`Workspace::find_normalized`]
-    /// does.
+    /// Does for the parent folders of a missing file what [`Workspace::find_normalized`] does for a
+    /// whole path: replaces the deepest folder that exists with its actual name.
     fn in_existing_folders(&self, path: CleanPath) -> CleanPath {
         let mut missing = Vec::new();
         let mut above = path.clone();

@@ -1,5 +1,5 @@
-//! One file's location: an open handle on its folder, and its name in there. Replacing the folder
-//! with a symbolic link later has no effect.
+//! One file's location: an open handle on its folder, and the file's name in that folder. Replacing
+//! the folder with a symbolic link later has no effect.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -69,7 +69,7 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     /// Whether `now` is this file, unmodified. The change time does not count for a file with
-    /// several hard links, because renaming one of them updates it for all.
+    /// several hard links, because renaming one link updates the change time of the file.
     pub(crate) fn is_unchanged(&self, now: &Self) -> bool {
         (self.id, self.size, self.modified) == (now.id, now.size, now.modified)
             && (self.shared || self.changed == now.changed)
@@ -91,8 +91,8 @@ const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::C
 
 impl Workspace {
     /// Opens the folder of a path that [`Workspace::target`] returned. Follows no symbolic link, so
-    /// the folder that was checked is the one that is opened. Creates missing folders if `made` is
-    /// given and adds them to it; otherwise returns `None` if the folder is missing.
+    /// the folder that was checked is the one that is opened. If `made` is given, creates missing
+    /// folders and adds their paths to `made`; otherwise returns `None` if the folder is missing.
     pub(crate) fn place(
         &self,
         path: &CleanPath,
@@ -281,7 +281,7 @@ impl Place {
         }
     }
 
-    /// Moves the staged file here; fails if a file exists.
+    /// Moves the staged file here; fails if a file exists here.
     pub(crate) fn move_in(&self, temp: &str) -> io::Result<()> {
         Ok(self.rename_new(temp, &*self.name)?)
     }
@@ -341,8 +341,8 @@ impl Place {
     }
 }
 
-/// Whether the file system does not support the flags of a rename. NFS and some FUSE file systems
-/// do not.
+/// Whether a rename failed because the file system does not support its flags. NFS and some FUSE
+/// file systems do not support them.
 fn is_unsupported(e: Errno) -> bool {
     matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }

@@ -1,5 +1,5 @@
-//! Fills the tree of a replica. The paths and contents may come from anyone; nothing is written
-//! outside the folder.
+//! Fills the tree of a replica. The paths and contents may come from an untrusted source; nothing
+//! is written outside the folder.
 
 use std::{fs::File, io};
 

@@ -114,7 +114,7 @@ impl PrivateRepository {
         git::run(command, None)
     }
 
-    /// Takes no attributes from the work tree from now on.
+    /// Makes git take no attributes from the work tree from now on.
     pub(crate) fn ignore_attributes(&self) -> io::Result<()> {
         let hash = self.command(&self.index_file(), &["hash-object", "-t", "tree", "--stdin"]);
         let nothing = String::from_utf8_lossy(&git::run(hash, Some(b""))?).trim().to_owned();
@@ -184,7 +184,7 @@ fn settings(root: &Path) -> io::Result<Vec<(String, String)>> {
     query.args(["config", "-z", "--includes", "--get-regexp", KEPT]);
     let output = match git::query(query) {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::TimedOut) => return Err(e),
-        output => output.unwrap_or_default(), // status 1: none is set
+        output => output.unwrap_or_default(), // status 1: none of these settings is set
     };
     let output = String::from_utf8_lossy(&output);
     let settings = output.split('\0').filter_map(|setting| setting.split_once('\n'));

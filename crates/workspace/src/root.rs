@@ -80,9 +80,9 @@ impl Workspace {
         Self::build(root.as_ref(), None, None)
     }
 
-    /// Opens a replica of another folder, which need not exist on this machine. Absolute paths
-    /// below `original` refer to the replica. The user's own ignore rules do not apply, only those
-    /// in the folder. Commits cannot be undone.
+    /// Opens a replica of the folder `original`, which need not exist on this machine. Absolute
+    /// paths below `original` refer to the replica. The user's own ignore rules do not apply, only
+    /// those in the folder. Commits cannot be undone.
     ///
     /// # Errors
     /// Same as [`Workspace::open`].

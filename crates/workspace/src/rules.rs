@@ -3,7 +3,7 @@
 //! kind, the list nearest to the file wins.
 //!
 //! The walker does not read these lists itself, because it would hang on a pipe and read a device
-//! until memory is full. Like git, this follows no symbolic links.
+//! until memory is full. Like git, this module follows no symbolic links.
 
 use std::{
     collections::HashMap,

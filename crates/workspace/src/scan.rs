@@ -77,15 +77,16 @@ pub(crate) enum Extent<'a> {
     Everything,
     /// The whole tree, read through this folder: the lower layer of an overlay without changes.
     Lower(BorrowedFd<'a>),
-    /// Only folders with changes: those in the overlay's upper layer, else the touched ones if they
-    /// are known. Correct only if everything known of the tree was learned after the overlay was
-    /// mounted, or after the recording of touched folders began.
+    /// Only folders with changes: in an overlay, those in its upper layer; otherwise, the touched
+    /// folders. If the touched folders are not known, the whole tree. This is correct only if
+    /// everything known of the tree was learned after the overlay was mounted, or after the
+    /// recording of touched folders began.
     Changes(Option<&'a Touched>),
 }
 
 impl Workspace {
-    /// Compares the tree with what is known of it; `is_known` may update the entry. Skips the files
-    /// of git, of the agent and of the run itself.
+    /// Compares the tree with what is known of it. `is_known` says whether a file is unchanged, and
+    /// may update what is known. Skips the files of git, of the agent and of the run itself.
     pub(crate) fn scan<T: Send>(
         &self,
         extent: Extent<'_>,
@@ -240,7 +241,7 @@ impl Workspace {
                         found.changed.push((CleanPath::of(&path.join(name)), stamp));
                     }
                 }
-                // Now a folder or a pipe.
+                // The path no longer leads to a file or link, but may lead to a folder or a pipe.
                 other => {
                     found.gone.push(CleanPath::of(&path.join(name)));
                     others.extend(other.map(|(kind, _)| (name.to_owned(), kind)));

@@ -31,7 +31,7 @@ const KEEP_LIMIT: u64 = 4 << 30;
 const TICK: Duration = Duration::from_millis(50);
 /// Same as [`TICK`] where times are whole seconds.
 const COARSE_TICK: Duration = Duration::from_secs(2);
-/// Blobs read at once. Bounds the memory.
+/// The number of blobs to read at once. Bounds the memory.
 const BATCH: usize = 256;
 
 /// The location of a content.
@@ -228,7 +228,7 @@ impl Snapshot {
                 self.end += size;
                 Ok(Content::Kept { at, size })
             }
-            // The command may run anyway; its change to this file is reported but cannot be undone.
+            // The command runs anyway; its change to this file is reported but cannot be undone.
             Err(e) if matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge) => Ok(Content::Unknown),
             Err(e) => Err(e),
         }

@@ -176,8 +176,8 @@ impl Store {
         self.commit_dir(id).join("done").exists()
     }
 
-    /// Returns the record of a commit; `None` if a crash came before the record was complete, which
-    /// is before any change.
+    /// Returns the record of a commit; `None` if a crash happened before the record was complete
+    /// and therefore before any change.
     pub(crate) fn record(&self, id: u64) -> io::Result<Option<Record>> {
         match fs::read(self.commit_dir(id).join("record.json")) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
@@ -235,7 +235,8 @@ impl Images {
     }
 }
 
-/// Writes each distinct content once and returns them in file order.
+/// Writes each distinct content once. Returns the contents in the order in which the file holds
+/// them.
 fn keep<'a>(path: &Path, images: impl Iterator<Item = io::Result<Cow<'a, [u8]>>>) -> io::Result<Vec<Kept>> {
     let mut file = File::create(path)?;
     let (mut kept, mut there) = (Vec::new(), HashSet::new());

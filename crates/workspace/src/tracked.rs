@@ -48,7 +48,8 @@ fn converts(list: &Path) -> bool {
     CONVERTING.iter().any(|attribute| text.contains(attribute))
 }
 
-/// Same for the user's own attributes file, if any filter is configured.
+/// Same as [`converts`] for the user's own attributes file, which matters only if a filter is
+/// configured.
 fn user_list_converts(root: &Path) -> bool {
     let output = |args: &[&str]| {
         let mut command = git::git(root);
@@ -77,7 +78,8 @@ fn check_attributes(root: &Path, index: &Index) -> io::Result<Vec<CleanPath>> {
     Ok(paths.into_iter().map(|path| CleanPath::of(Path::new(OsStr::from_bytes(path)))).collect())
 }
 
-/// Returns the content of a file of this size: the blob, or the blob with CRLF line endings.
+/// Returns the content of a file of this size: the blob, or the blob with CRLF line endings. `None`
+/// if neither has this size.
 pub(crate) fn as_it_was(blob: Vec<u8>, size: u32) -> Option<Vec<u8>> {
     if blob.len() as u32 == size {
         return Some(blob);

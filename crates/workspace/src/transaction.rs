@@ -48,8 +48,8 @@ pub(crate) struct CommitInfo {
 }
 
 impl Workspace {
-    /// Starts a step from the current state of a file. Unless `after` is set, the step removes the
-    /// file.
+    /// Starts a step from the current state of a file. Unless the caller sets `after`, the step
+    /// removes the file.
     pub(crate) fn step(&self, path: &CleanPath) -> Result<Step, CommitError> {
         let system = |source| CommitError::System { path: path.clone(), source };
         let found = match self.place(path, None)? {

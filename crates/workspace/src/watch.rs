@@ -62,8 +62,8 @@ impl Workspace {
         Ok(())
     }
 
-    /// Records what the command changed and returns the number of the record. Returns `None` if it
-    /// changed nothing or there is no state folder.
+    /// Records what the command changed and returns the number of the record. Returns `None` if the
+    /// command changed nothing or there is no state folder.
     ///
     /// # Errors
     /// If the state folder cannot be written or the tree cannot be read.
@@ -101,7 +101,7 @@ impl Workspace {
         Ok(Some(id))
     }
 
-    /// Returns how the command changed what is ignored.
+    /// Returns the changes that the command made to the ignore rules.
     fn changed_rules(
         &self,
         snapshot: &Snapshot,

@@ -115,8 +115,8 @@ fn part(name: &str, place: &Path) -> Command {
     command
 }
 
-/// Opens the workspace, which recovers. Checks that the tree is the old one or the new one and
-/// still usable. Returns whether it is the new one, or what is wrong.
+/// Opens the workspace, which rolls back an interrupted commit. Checks that the tree is the old one
+/// or the new one and still usable. Returns whether it is the new one, or what is wrong.
 fn check(place: &Path, old: &Tree, new: &Tree) -> Result<bool, String> {
     let ws = Workspace::open_with(place.join("root"), place.join("state")).map_err(|e| e.to_string())?;
     let now = tree(place);
@@ -128,7 +128,7 @@ fn check(place: &Path, old: &Tree, new: &Tree) -> Result<bool, String> {
     }
     let commits = ws.commits().unwrap().len();
     if commits != usize::from(is_new) {
-        return Err(format!("{commits} commits, and the new tree: {is_new}"));
+        return Err(format!("{commits} commits are stored, but the tree is the new one: {is_new}"));
     }
     for bytes in [b"next\n".to_vec(), now[Path::new("changed.txt")].2.clone()] {
         let path = ws.target("changed.txt").unwrap();
@@ -207,8 +207,8 @@ fn the_next_recovery_finishes_a_killed_one_without_atomic_swaps_too() {
         command.env(OLD, "yes");
         command
     };
-    // The third rename finishes the first swap: the first is refused, the second moves the new file
-    // in.
+    // The first rename is refused, the second moves the new file in, and the third finishes the
+    // swap.
     assert!(kill_recoveries(&[(libc::SYS_renameat2, 2), (libc::SYS_renameat2, 3)], old) > 100);
 }
 
@@ -225,7 +225,7 @@ fn kill_recoveries(cuts: &[(i64, u32)], part: impl Fn(&str, &Path) -> Command) -
                 left -= u32::from(stop.call == call && stop.done);
                 left == 0
             });
-            assert!(cut != End::Finished, "there are no {times} calls {call}");
+            assert!(cut != End::Finished, "system call {call} was made fewer than {times} times");
             let end =
                 traced::kill_when(part("recovers", place.path()), Scope::Marked, |stop| stop.n == 2 * n);
             if let Err(why) = check(place.path(), &old, &new) {

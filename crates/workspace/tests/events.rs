@@ -10,7 +10,7 @@ use common::Setting;
 use proptest::prelude::*;
 use workspace::Baseline;
 
-/// Shell commands on a tree of three levels, each of which may fail.
+/// Shell commands that change a tree of three levels. Any of the commands may fail.
 const DEEDS: [&str; 20] = [
     "echo 1 > a.txt",
     "echo 2 > src/c.txt",

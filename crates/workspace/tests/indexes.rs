@@ -83,8 +83,8 @@ fn named<const N: usize>(files: [(&str, u64, u64); N]) -> Vec<Changed> {
     files.map(|(path, added, removed)| (path.to_owned(), added, removed)).to_vec()
 }
 
-/// With 100,000 committed files, each diff took seconds: it passed every file to git and wrote a
-/// tree object for every folder.
+/// With 100,000 committed files, each diff used to take seconds: it passed every file to git and
+/// wrote a tree object for every folder.
 #[test]
 fn the_cost_grows_with_the_changes_and_not_with_the_repository() {
     let (outer, root) = repository(&[]);

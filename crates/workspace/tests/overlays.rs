@@ -47,7 +47,8 @@ fn folders_without_changes_are_not_scanned() {
         s.put("a/b/file", "after\n");
         s.put("a/b/new", "new\n");
         fs::create_dir_all(upper.join("a/b")).unwrap();
-        // Not a change through the overlay: its upper layer would have this folder too.
+        // This write bypasses the overlay. A write through the overlay would also create this
+        // folder in the upper layer.
         s.put("c/file", "after\n");
     });
     assert_eq!(all, [["a/b/file", "a/b/new"], ["a/b/file", "a/b/new"]]);

@@ -44,7 +44,7 @@ fn planting_neither_overwrites_nor_follows_anything() {
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     let listed = replica.walk(&WalkFilter::default()).entries;
     assert_eq!(listed[0].size, 1 << 33, "a sparse file has its full size");
-    assert!(replica.read(&path("a")).is_err(), "it reads as zeros");
+    assert!(replica.read(&path("a")).is_err(), "a file of zeros should be refused as binary");
 }
 
 #[test]

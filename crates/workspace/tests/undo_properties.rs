@@ -98,7 +98,7 @@ fn files(s: &Setting) -> BTreeMap<String, (u32, Vec<u8>)> {
     tree(s.ws.root()).into_iter().filter(|(_, (mode, _))| mode & 0o170_000 != 0o040_000).collect()
 }
 
-/// What should be known of one file.
+/// What the test expects the history to know about one file.
 #[derive(Debug, Default)]
 struct Model {
     /// The state in which the agent found it; the inner `None` if it did not exist.

@@ -57,7 +57,7 @@ fn expand_braces(word: String) -> Vec<String> {
     }
 }
 
-/// Splits a line. Nothing is an error: invalid syntax is read as far as possible.
+/// Splits a line. Never fails: invalid syntax is read as far as possible.
 pub(super) fn split(text: &str) -> Line {
     let mut line = Line::default();
     let mut word: Option<String> = None;

@@ -40,7 +40,7 @@ pub(crate) fn parse(head: &[u8]) -> Result<Request, &'static str> {
     let head = std::str::from_utf8(head).map_err(|_| "the request is not valid UTF-8")?;
     let head = head.strip_suffix("\r\n\r\n").ok_or("the request is incomplete")?;
     if head.split("\r\n").any(|line| line.contains(['\r', '\n', '\0'])) {
-        return Err("a line of the request ends wrongly");
+        return Err("a line of the request contains a bare CR or LF, or a NUL byte");
     }
     let mut lines = head.split("\r\n");
     let mut words = lines.next().unwrap_or_default().split(' ');

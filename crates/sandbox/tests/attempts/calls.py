@@ -1,4 +1,4 @@
-"""Attempts to get out that a shell cannot make: python3 calls.py NAME says "escaped" where the attempt gets through.
+"""Attempts to escape that a shell cannot make: "python3 calls.py NAME" prints "escaped" if the attempt succeeds.
 
 Variables that lead outside: OUTSIDE, a process that does nothing; AGENT, the one that runs the sandbox; TCP, TCP6, UDP and UDP6, ports
 of servers on loopback that answer; UNIX, UNIX_DATAGRAM and ABSTRACT, sockets; SHARED, a System V memory segment.
@@ -29,7 +29,7 @@ NUMBERS = {
 
 
 def call(name, *arguments):
-    """A system call; its result, or an OSError."""
+    """Make a system call. Return its result, or raise an OSError."""
     number = NUMBERS[name][0 if X86 else 1]
     as_words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     result = LIBC.syscall(ctypes.c_long(number), *as_words)
@@ -158,7 +158,7 @@ def watch_files():
 
 
 def other_architecture():
-    """getpid by the 32-bit way into the kernel."""
+    """Call getpid through the kernel's 32-bit entry point."""
     code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     code.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")  # mov eax, 20; int 0x80; ret
     address = ctypes.addressof(ctypes.c_char.from_buffer(code))
@@ -300,7 +300,7 @@ def raw_packets_outside():
         s.settimeout(0.5)
         s.sendto(struct.pack("!BBHHH", 8, 0, 0xF7FF, 0, 0), ("127.0.0.1", 0))
         s.recv(99)
-        assert os.path.exists(f"/proc/{outside()}/stat")  # else it was a loopback of its own
+        assert os.path.exists(f"/proc/{outside()}/stat")  # otherwise, the loopback interface is a private one
 
 
 # --- Unix sockets ---
@@ -349,7 +349,7 @@ def shared_memory():
 # --- files ---
 
 def file_without_a_name():
-    """A file made in the work tree, linked elsewhere."""
+    """Create a file without a name in the work tree and link it elsewhere."""
     made = os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o600)
     os.link(f"/proc/self/fd/{made}", os.environ["HOME"] + "/other/linked", src_dir_fd=0)
 

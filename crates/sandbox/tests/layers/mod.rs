@@ -162,7 +162,7 @@ impl Setting {
     pub(crate) fn refused(&self) -> bool {
         let Some(output) = self.probe() else { return false };
         let tried = self.in_overlay(&self.root(), "/bin/true").output().unwrap();
-        assert_eq!(tried.status.code(), Some(125), "probe says {output}, but it works");
+        assert_eq!(tried.status.code(), Some(125), "the probe reports {output}, but an overlay works");
         let copy = self.place.path().join("session/copy");
         Workspace::open(self.root()).unwrap().copy_to(&copy).unwrap();
         assert!(copy.join("ignored/installed").exists());

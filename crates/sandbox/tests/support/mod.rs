@@ -111,8 +111,8 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
 /// Set in the process that runs this test without namespaces.
 const REFUSED: &str = "SANDBOX_TEST_NAMESPACES_REFUSED";
 
-/// Runs a test again in an environment that refuses namespaces. Returns whether this process is in
-/// it.
+/// Runs a test again in an environment that refuses namespaces. Returns whether this process runs
+/// in that environment.
 pub(crate) fn namespaces_are_refused(test: &str) -> bool {
     if std::env::var_os(REFUSED).is_some() {
         return true;
