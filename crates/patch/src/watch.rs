@@ -1,4 +1,4 @@
-//! Checks a patch while it streams, and refuses it as soon as no continuation could apply.
+//! Checks a patch while it streams, and refuses it as soon as no continuation could make it apply.
 //!
 //! The checks use the same code as [`apply`](crate::apply()). A complete hunk is parsed and
 //! matched. For an incomplete hunk, the lines received so far are matched ([`may_match`]). If later
@@ -77,7 +77,7 @@ pub struct Watch {
     files: HashMap<String, Looked>,
     /// Files that the patch creates; later hunks may change them.
     created: Vec<String>,
-    /// The lines that complete hunks add, by file; later hunks may change them.
+    /// The lines added by complete hunks, for each file. Later hunks may change these lines.
     added: HashMap<String, String>,
     hunks: usize,
     path: Option<String>,
@@ -147,8 +147,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Adds the search text of an edit, as far as it has been received. It is not known yet which
-    /// of its lines stay.
+    /// Adds the part of an edit's search text that has been received. Which of its lines the
+    /// replacement keeps is not known yet.
     ///
     /// # Errors
     /// Same as [`Watch::feed`].
