@@ -1,8 +1,8 @@
 //! Detects an answer that consists of prose and one complete patch at its end.
 //!
 //! The check is strict because the caller applies the patch without an explicit tool call. It
-//! rejects a patch that may have been cut off, a patch followed by more prose, and two diffs of
-//! one file with prose between them, since the diffs may be alternatives.
+//! rejects a patch that may have been cut off, a patch followed by more prose, and separate diffs
+//! or envelopes for one file, since these may be alternatives.
 
 use std::collections::HashSet;
 

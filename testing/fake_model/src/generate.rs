@@ -23,7 +23,7 @@ pub(crate) struct Generation {
     pub(crate) stream: bool,
     /// The rendered prompt.
     pub(crate) prompt: String,
-    /// The prompt tokens, if the prompt was silently cut.
+    /// The number of prompt tokens that remain, if the prompt was silently truncated.
     pub(crate) prompt_tokens: Option<u64>,
     /// The token limit of the request.
     pub(crate) limit: Option<u64>,

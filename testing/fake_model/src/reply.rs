@@ -34,7 +34,7 @@ pub enum Step {
     Raw(String),
     /// Raw body bytes that need not be UTF-8.
     RawBytes(Vec<u8>),
-    /// An SSE comment line (`: text`); nothing on NDJSON, which has no comments.
+    /// An SSE comment line (`: text`). In NDJSON, which has no comments, nothing is sent.
     Comment(String),
     /// Wait for `Server::release(name)`.
     Gate(String),

@@ -149,7 +149,7 @@ impl Server {
         self.shared.change(|inner| inner.fallback = Some(entry));
     }
 
-    /// How many replies of the script no request has taken.
+    /// The number of scripted replies that no request has taken yet.
     pub fn unused_replies(&self) -> usize {
         self.shared.read().script.len()
     }
