@@ -40,7 +40,7 @@ pub fn patch_in_answer(text: &str) -> Option<(&str, Vec<FilePatch>)> {
     let found = &text[byte(first.from)..byte(last.to)];
     let read = parse(found).ok()?;
     if first.dialect != Dialect::SearchReplace && pieces.len() > 1 {
-        // Several diffs in one answer are one patch only if each file occurs once.
+        // Several diffs in one answer count as one patch only if no file occurs twice.
         let paths = |piece: &Piece| -> Result<Vec<String>, ParseError> {
             let patches = parse(&text[byte(piece.from)..byte(piece.to)])?;
             Ok(patches.into_iter().map(|patch| patch.path).collect())

@@ -122,8 +122,8 @@ fn replacement(index: &Index<'_>, range: &Range<usize>, hunk: &Hunk) -> Vec<u8> 
     }
 }
 
-/// Gives each line of a replacement the ending of the line that it keeps or replaces, or else the
-/// ending of the line above. `from` is the byte where the match starts.
+/// Gives each line of a replacement the ending of the file's line that it keeps or replaces, or
+/// else the ending of the line above. `from` is the byte where the match starts.
 fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec<u8> {
     let line = index.lines.line_at(from);
     // Whether the search text starts with a newline that matched the second half of `\r\n`. If so,
@@ -207,8 +207,8 @@ fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     Ok(Applied::new(None, Rung::Named, (0, index.lines.len()), vec![1]))
 }
 
-/// Applies the hunks one after another, each to the result of the one before. Some models edit text
-/// that an earlier hunk has added, but never in a unified diff. Returns `None` unless each hunk has
+/// Applies the hunks one after another, each to the result of the one before. Except in unified
+/// diffs, some models edit text that an earlier hunk has added. Returns `None` unless each hunk has
 /// exactly one match and all of its context is right.
 fn in_sequence(original: &[u8], patch: &FilePatch) -> Option<Applied> {
     if patch.dialect == Dialect::Unified {

@@ -161,9 +161,9 @@ pub(crate) fn unescaped(line: &str) -> &str {
     line.strip_prefix('\\').filter(|rest| marker(rest)).unwrap_or(line)
 }
 
-/// Returns the path on the last line of text above a block. `None` if there is no text there, as
-/// between two blocks of one file. With a default path, a word must contain a dot or slash to count
-/// as a path.
+/// Returns the path on the last line of text above a block; `None` if there is no such text, for
+/// example between two blocks for one file. With a default path, a word must contain a dot or slash
+/// to count as a path.
 pub(crate) fn path_before(lines: &[&str], default: Option<&str>) -> Option<String> {
     let layout = |line: &str| line.is_empty() || Fence::opens(line).is_some() || is_tag(line);
     let mut above = lines.iter().rev().map(|line| line.trim());

@@ -371,7 +371,8 @@ fn is_new(added: &HashMap<String, String>, path: &str, index: &Index<'_>, body: 
     })
 }
 
-/// Returns the complete lines of a text, up to the last one that may be a placeholder.
+/// Returns the complete lines of a text up to and including the last line that may be a
+/// placeholder; `None` if there is no such line.
 fn up_to_placeholder(text: &str) -> Option<&str> {
     let text = &text[..text.rfind('\n')? + 1];
     let last = text.lines().rev().find(|line| lazy::is_elision(line))?;

@@ -10,8 +10,8 @@ use crate::respond::After;
 use crate::state::Shared;
 use crate::tokens;
 
-/// The reported load time of a model that has to be loaded, and of one that already is, in
-/// nanoseconds.
+/// The reported load time, in nanoseconds, of a model that has to be loaded, and of a model that is
+/// already loaded.
 const LOAD_NS: u64 = 2_000_000_000;
 const WARM_NS: u64 = 20_000_000;
 

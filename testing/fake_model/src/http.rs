@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 const HEAD_LIMIT: usize = 64 * 1024;
 /// The longest request body, in bytes: far above any prompt, but no risk to the machine.
 const BODY_LIMIT: usize = 256 * 1024 * 1024;
-/// How much of a pipelined request is kept during a reply, in bytes.
+/// The maximum number of bytes of pipelined requests to read during a reply.
 const PIPELINE_LIMIT: usize = 1024 * 1024;
 
 /// The first byte of a TLS handshake.

@@ -251,7 +251,7 @@ impl Reply {
         self.gate("hold")
     }
 
-    /// Records the time when everything before this step was written.
+    /// Records the time at which everything before this step has been written.
     pub fn mark(self, name: impl Into<String>) -> Self {
         self.step(Step::Mark(name.into()))
     }
