@@ -207,9 +207,9 @@ fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     Ok(Applied::new(None, Rung::Named, (0, index.lines.len()), vec![1]))
 }
 
-/// Applies the hunks one after another, each to the result of the one before. Except in unified
-/// diffs, some models edit text that an earlier hunk has added. Returns `None` unless each hunk has
-/// exactly one match and all of its context is right.
+/// Applies the hunks one after another, each to the result of the one before. In dialects other
+/// than unified diffs, some models edit text that an earlier hunk has added. Returns `None` unless
+/// each hunk has exactly one match and all of its context is right.
 fn in_sequence(original: &[u8], patch: &FilePatch) -> Option<Applied> {
     if patch.dialect == Dialect::Unified {
         return None;

@@ -342,8 +342,7 @@ fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     }
 }
 
-/// Chooses the match of a hunk if it is the only one with which all matches can be in the order of
-/// the hunks.
+/// Chooses a hunk's match if the order of the hunks leaves only one possibility.
 fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
     let mut all = Vec::with_capacity(found.len());
     for (f, choice) in found.iter().zip(&*chosen) {

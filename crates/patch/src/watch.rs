@@ -159,7 +159,7 @@ impl Watch {
             return Ok(());
         }
         if search.lines().any(lazy::is_elision) {
-            return Ok(()); // what the dots stand for is known when the edit is complete
+            return Ok(()); // only the complete edit tells what the dots stand for
         }
         let hunk = self.hunks + 1;
         match &self.files[path] {
@@ -268,7 +268,7 @@ impl Watch {
         let dialect = detect(&last.join("\n"));
         let at = self.lines.len() - 1;
         if dialect.is_some() && self.lines[at].starts_with([' ', '\t']) {
-            return State::Over; // the whole patch may be indented, which is known when it is complete
+            return State::Over; // only the complete patch tells whether all of it is indented
         }
         match dialect {
             None | Some(Dialect::Edits | Dialect::WholeFile) => State::Unknown,
