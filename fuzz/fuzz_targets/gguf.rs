@@ -1,8 +1,8 @@
 //! Reads arbitrary bytes as a GGUF header: the parser never panics, and the accepted sizes fit the
 //! file.
 //!
-//! The first byte says by how many KiB the file is larger than the bytes that follow, so that
-//! tensors can be larger than an input.
+//! The first byte is the number of KiB by which the file is larger than the rest of the input. This
+//! allows tensors that are larger than any input.
 #![no_main]
 
 use std::io::{BufReader, Cursor};

@@ -1,6 +1,7 @@
-//! Generated cases of `patch_corpus`: patches that must apply do, and all others apply correctly or
-//! are refused. Line endings are left to the corpus tests, because they are ambiguous in about ten
-//! patches per million. Then part of the patch is damaged, and the engine must not panic.
+//! Applies generated cases of `patch_corpus`: clean patches apply, and all others apply correctly
+//! or are refused. Wrong line endings are permitted here, because they are ambiguous in about ten
+//! patches per million; the corpus tests check them. Then part of the patch is damaged, and the
+//! engine must not panic.
 //!
 //! The first eight bytes select the case. Every three bytes after them are a position in the patch
 //! and a kind of damage.

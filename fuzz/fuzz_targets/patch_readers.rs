@@ -1,8 +1,8 @@
 //! Any text as a patch, in every dialect: parsers and engine do not panic, an applied change
 //! changes the file, and a patch refused while it streams would not apply.
 //!
-//! The first byte selects a prefix and the second the chunk size. Then come the file, up to a byte
-//! 255, and the patch.
+//! The first byte selects a prefix, and the second selects the chunk size. Then comes the file,
+//! which ends at the first byte 255, and then the patch.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -25,7 +25,7 @@ fn applies(file: &[u8], text: &str) -> bool {
     patches.iter().all(|patch| match apply(Some(file), patch) {
         Ok(applied) => {
             let same = applied.bytes.as_deref() == Some(file);
-            // A patch may create a file that exists but is empty.
+            // A patch may create an empty file where there is one already.
             let may = file.is_empty() || patch.from.is_some() || patch.executable.is_some();
             assert!(!same || may, "the file did not change");
             true

@@ -52,5 +52,5 @@ fuzz_target!(|data: &[u8]| {
             _ => {}
         }
     }
-    assert!(open.is_none(), "opened but never closed");
+    assert!(open.is_none(), "every opened call should be closed");
 });

@@ -1,8 +1,8 @@
 //! Detects an answer that consists of prose and one complete patch at its end.
 //!
 //! The check is strict because the caller applies the patch without an explicit tool call. It
-//! rejects a patch that may have been cut off, a patch followed by more prose, and a patch that
-//! changes one file in two places with prose between them, since these may be two alternatives.
+//! rejects a patch that may have been cut off, a patch followed by more prose, and separate diffs
+//! or envelopes for one file, since these may be alternatives.
 
 use std::collections::HashSet;
 
@@ -40,7 +40,7 @@ pub fn patch_in_answer(text: &str) -> Option<(&str, Vec<FilePatch>)> {
     let found = &text[byte(first.from)..byte(last.to)];
     let read = parse(found).ok()?;
     if first.dialect != Dialect::SearchReplace && pieces.len() > 1 {
-        // Several diffs in one answer are one patch only if each file occurs once.
+        // Several diffs in one answer count as one patch only if no file occurs twice.
         let paths = |piece: &Piece| -> Result<Vec<String>, ParseError> {
             let patches = parse(&text[byte(piece.from)..byte(piece.to)])?;
             Ok(patches.into_iter().map(|patch| patch.path).collect())

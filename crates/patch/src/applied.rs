@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Returns whether purely added lines of a hunk are already in the file. If some context differs,
-/// only the added lines are compared; otherwise the whole hunk is.
+/// only the added lines are compared; otherwise the whole hunk is compared.
 pub(crate) fn at_fit(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     if fit.rung == Rung::Context {
         splice::already_added(index, body, fit)

@@ -122,8 +122,8 @@ fn replacement(index: &Index<'_>, range: &Range<usize>, hunk: &Hunk) -> Vec<u8> 
     }
 }
 
-/// Gives each line of a replacement the ending of the line that it keeps or replaces, or else the
-/// ending of the line above. `from` is the byte where the match starts.
+/// Gives each line of a replacement the ending of the file's line that it keeps or replaces, or
+/// else the ending of the line above. `from` is the byte where the match starts.
 fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec<u8> {
     let line = index.lines.line_at(from);
     // Whether the search text starts with a newline that matched the second half of `\r\n`. If so,
@@ -178,8 +178,9 @@ fn in_style(original: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
         out.splice(..0, BOM.iter().copied());
     }
     if !index.lines.unfinished() && !out.is_empty() && !out.ends_with(b"\n") {
-        // If the file already has this last line, copy its ending, preferably from where the line
-        // above is the same too. Otherwise copy the ending of the old last line.
+        // If the old content has the new last line, copy its ending from there, preferably from a
+        // place where the line above is the same too. Otherwise copy the ending of the old last
+        // line.
         let mut lines = out.rsplit(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let (last, above) = (lines.next().unwrap_or_default(), lines.next());
         let texts = &index.lines.texts;
@@ -206,9 +207,9 @@ fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     Ok(Applied::new(None, Rung::Named, (0, index.lines.len()), vec![1]))
 }
 
-/// Applies the hunks one after another, each to the result of the one before. Some models edit text
-/// that an earlier hunk has added, but never in a unified diff. Returns `None` unless each hunk has
-/// exactly one match and all of its context is right.
+/// Applies the hunks one after another, each to the result of the one before. In dialects other
+/// than unified diffs, some models edit text that an earlier hunk has added. Returns `None` unless
+/// each hunk has exactly one match and all of its context is right.
 fn in_sequence(original: &[u8], patch: &FilePatch) -> Option<Applied> {
     if patch.dialect == Dialect::Unified {
         return None;

@@ -83,7 +83,8 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
         let Some(close) = close(&lines[i..]).map(|close| i + close) else {
             return Err(ParseError::at(i, lines[i], "no >>>>>>> REPLACE line follows"));
         };
-        // The label of a git conflict marker may look like a path.
+        // A marker that names a path does not count: it may be a git conflict marker in the text,
+        // whose label looks like a path.
         let inner = |j: &usize| is_search(lines[*j]) && path_within(lines[*j]).is_none();
         if let Some(inner) = (i + 1..close).find(inner) {
             return Err(ParseError::at(inner, lines[inner], "the block above has no >>>>>>> REPLACE line"));
@@ -160,9 +161,9 @@ pub(crate) fn unescaped(line: &str) -> &str {
     line.strip_prefix('\\').filter(|rest| marker(rest)).unwrap_or(line)
 }
 
-/// Returns the path on the last line of text above a block. `None` if there is no text there, as
-/// between two blocks of one file. With a default path, a word must contain a dot or slash to count
-/// as a path.
+/// Returns the path on the last line of text above a block; `None` if there is no such text, for
+/// example between two blocks for one file. With a default path, a word must contain a dot or slash
+/// to count as a path.
 pub(crate) fn path_before(lines: &[&str], default: Option<&str>) -> Option<String> {
     let layout = |line: &str| line.is_empty() || Fence::opens(line).is_some() || is_tag(line);
     let mut above = lines.iter().rev().map(|line| line.trim());
@@ -171,7 +172,7 @@ pub(crate) fn path_before(lines: &[&str], default: Option<&str>) -> Option<Strin
     (default.is_none() || path.contains(['.', '/'])).then_some(path)
 }
 
-/// Returns whether a line is a tag such as `<diff>`, but not `<path>a.py</path>`.
+/// Returns whether a line is only a tag, such as `<diff>`. `<path>a.py</path>` is more than a tag.
 fn is_tag(line: &str) -> bool {
     let named = line.contains("</") || line.starts_with("<!--") || is_name(line.trim_matches(['<', '>']));
     line.starts_with('<') && line.ends_with('>') && !named
@@ -258,7 +259,8 @@ fn is_name(text: &str) -> bool {
         || text.contains('/') && !text.ends_with(['.', '/'])
 }
 
-/// Returns whether text begins like a sentence, such as one that ends with a file name.
+/// Returns whether text begins like a sentence. A sentence may end with a file name, too:
+/// `Now update a.py`.
 fn is_prose(text: &str) -> bool {
     const FIRST: &str = " the in to of for at on into with and is are this here now then first second next finally also lastly lets let's i \
         i'll i've we we'll you update change edit modify fix add create replace patch apply open see changes edits updates inside from \
@@ -298,8 +300,8 @@ fn push<'o>(out: &'o mut Vec<FilePatch>, path: &str, hunk: Hunk, dialect: Dialec
     out[at].hunks.last_mut()
 }
 
-/// Diffs a search with its replacement. Lines in both become context, so that the file's own bytes
-/// are kept.
+/// Diffs a search with its replacement. Lines that are in both become context, which keeps the
+/// file's own bytes.
 pub(crate) fn hunk(search: &str, replace: &str) -> Hunk {
     let lines = |text: &str| -> Vec<String> {
         let bare = |l: &str| l.strip_suffix('\n').map_or(l, |l| l.strip_suffix('\r').unwrap_or(l)).to_owned();

@@ -62,8 +62,8 @@ impl<'b> Old<'b> {
                 adjacent[line] = line + 1 < at + removed;
             }
             if removed == 0 {
-                // Purely added lines go next to one old line or between two adjacent ones. Of two,
-                // one may be wrong.
+                // Purely added lines go next to one old line or between two adjacent old lines. If
+                // there are two, one of them may be wrong.
                 let between = at > 0 && at < texts.len();
                 if at > 0 {
                     (required[at - 1], flexible[at - 1], adjacent[at - 1]) = (true, between, between);
@@ -191,7 +191,7 @@ struct Aligner<'i, 'o> {
     index: &'i Index<'i>,
     old: &'o Old<'o>,
     max_wrong: usize,
-    /// Among alignments of equal cost, prefer the one that matches later.
+    /// Among alignments of equal cost, prefer the one whose matches are farther from the anchor.
     prefer_late: bool,
 }
 

@@ -74,7 +74,7 @@ impl Indents {
                 columns(file, *width) as isize - columns(patch, *width) as isize
             };
             let first = more(self.0.first()?);
-            // Writing the column count back must give the file's indentation.
+            // Converting the column count back to whitespace must give the file's indentation.
             let style = |columns: usize| indentation(columns, *width, tabs);
             let same =
                 self.0.iter().all(|pair| more(pair) == first && style(columns(&pair.0, *width)) == pair.0);

@@ -13,7 +13,7 @@ pub(crate) struct Index<'a> {
     pub(crate) lines: Lines<'a>,
     keys: Vec<u64>,
     chains: HashMap<u64, Chain, BuildHasherDefault<KeyHasher>>,
-    /// For each line the next one with the same key; 0 for the last.
+    /// For each line, the next line with the same key; 0 if there is none.
     next: Vec<u32>,
     /// The keys of the lines with all whitespace removed, computed on first use.
     squeezed: OnceCell<Vec<u64>>,

@@ -90,8 +90,8 @@ const MIN_SIMILARITY: usize = 60;
 /// thousand places.
 const MAX_COMPARED: usize = 10_000_000;
 
-/// The number of places when there are too many to compare, as with blank lines in a file of blank
-/// lines.
+/// The number of places where a hunk may match, if there are too many to compare: blank lines in a
+/// file of blank lines, for example.
 #[derive(Debug)]
 pub(crate) struct TooMany(pub(crate) usize);
 

@@ -27,7 +27,7 @@ pub(crate) enum Claim {
     Existing,
 }
 
-/// The kind of file, as far as it affects placeholders.
+/// The kind of a file, which decides what counts as a placeholder in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Syntax {
     /// `...` is a statement.
@@ -170,8 +170,8 @@ fn is_comment(syntax: Syntax, line: &[u8]) -> bool {
     matches!(comment::of(text, syntax == Syntax::Prose), Some(Text::Comment(_)))
 }
 
-/// Returns whether a line of a search and its replacement can stand for other lines: only dots, or
-/// a placeholder.
+/// Returns whether a line that is in both a search and its replacement can stand for other lines:
+/// it consists of dots, or is a placeholder.
 pub(crate) fn is_elision(line: &str) -> bool {
     matches!(line.trim(), "..." | "…") || classify(Syntax::Other, &[], line.as_bytes()).is_some()
 }

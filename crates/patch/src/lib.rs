@@ -5,8 +5,8 @@
 //! does not touch the file system.
 //!
 //! A hunk is a list of context, removed and added lines. Context and removed lines are its old
-//! lines. For all dialects one ladder decides where they match: the first [`Rung`] with a match
-//! wins.
+//! lines. One ladder, the same for all dialects, decides where the old lines match: the first
+//! [`Rung`] with a match wins.
 //!
 //! 1. exactly, at the line that the hunk names;
 //! 2. exactly, at another line;
@@ -22,9 +22,9 @@
 //! 9. ignoring whitespace within lines, or with up to three context lines that differ slightly, are
 //!    missing or are extra; removed lines must match.
 //!
-//! Some patches can be read in several ways, and the content of the file decides: which `=======`
-//! line divides a block ([`Hunk::readings`]), what a line of dots on both sides of a block stands
-//! for, and whether context lines lost their first column.
+//! Some patches can be read in several ways. The content of the file decides which `=======` line
+//! divides a block ([`Hunk::readings`]), what a line of dots on both sides of a block stands for,
+//! and whether context lines lost their first column.
 //!
 //! All hunks match against the original file. If a hunk matches nowhere, the hunks are applied one
 //! after another, each to the result of the one before. The hunks of a unified diff are never
@@ -48,8 +48,8 @@
 //!   `readings` resolves ambiguous hunks.
 //! - `apply` applies a patch to one file. `strict` handles diffs that match byte for byte.
 //! - `lines`, `body` and `units` define lines and their equality, `index` finds lines in a file,
-//!   `ladder` and `context` match one hunk, `applied` detects changes made before, and `place`
-//!   selects a match for every hunk.
+//!   `ladder` and `context` match one hunk, `applied` detects changes that the file already has,
+//!   and `place` selects a match for every hunk.
 //! - `splice`, with `indent` and `typography`, computes the new bytes; `preview` shows them to
 //!   people, and `feedback`, with `similarity`, explains a refusal to the model.
 //! - `watch` checks a patch while it streams.

@@ -50,8 +50,8 @@ impl<'a> Lines<'a> {
         self.ends.last().is_some_and(|e| e.is_empty())
     }
 
-    /// Returns the ending for a line inserted before line `i`: that of the line above, or else
-    /// below.
+    /// Returns the ending for a line inserted before line `i`: that of the line above, or else that
+    /// of the line below.
     pub(crate) fn ending_near(&self, i: usize) -> &'static [u8] {
         let above = self.ends[..i.min(self.len())].last().filter(|e| !e.is_empty());
         let below = || self.ends.get(i).filter(|e| !e.is_empty());
@@ -67,7 +67,8 @@ impl<'a> Lines<'a> {
         self.ends.iter().any(|e| *e == b"\r\n") && self.ends.iter().all(|e| *e != b"\n")
     }
 
-    /// Converts the line endings of text from a patch to the file's, if the file's are consistent.
+    /// Converts the line endings of text from a patch: to `\r\n` if all lines of the file end with
+    /// `\r\n`, otherwise to `\n`.
     pub(crate) fn with_endings(&self, text: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(text.len() + 16);
         let crlf = self.all_crlf();

@@ -190,8 +190,8 @@ fn removes(body: &Body<'_>) -> bool {
     body.iter().any(|(mark, text)| *mark == Mark::Remove && !text.trim_ascii().is_empty())
 }
 
-/// Drops the blank lines at the end, which may be layout, if the hunk matches at its line only
-/// without them.
+/// Drops the blank lines at the end, which may be layout, if the hunk matches at the line it names
+/// only without them.
 fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Option<Found<'a>> {
     let at = hunk.start.filter(|_| hunk.blank_tail > 0)?.checked_sub(1)?;
     let named = |body: &Body<'_>| {
@@ -258,8 +258,8 @@ fn at_end(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
     fits.iter().position(|f| f.end == index.lines.len())
 }
 
-/// Returns the lines that the hunk's headers lead to, each header below the one before. `None` if
-/// there are no headers or one is not found.
+/// Returns the lines that match the hunk's innermost header. Each header is searched for below the
+/// header that encloses it. Returns `None` if there are no headers or one of them is not found.
 fn headers(index: &Index<'_>, hunk: &Hunk) -> Option<Vec<usize>> {
     let mut from: Option<Vec<usize>> = None;
     for header in &hunk.under {
@@ -323,8 +323,8 @@ fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize
     }
 }
 
-/// Pairs hunks that have equal old lines with their matches, one to one, if there are as many hunks
-/// as matches.
+/// Assigns matches to hunks that have equal old lines, one to one and in order, if there are as
+/// many hunks as matches.
 fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     for i in 0..found.len() {
         let Found::Lines(fits, body, _) = &found[i] else { continue };
@@ -342,7 +342,7 @@ fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     }
 }
 
-/// Chooses the matches in the order of the hunks, if exactly one choice has that order.
+/// Chooses a hunk's match if the order of the hunks leaves only one possibility.
 fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
     let mut all = Vec::with_capacity(found.len());
     for (f, choice) in found.iter().zip(&*chosen) {
@@ -358,9 +358,9 @@ fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
     }
 }
 
-/// Selects one range from each list so that they are in order, once from the top and once from the
-/// bottom. Returns the ids of both selections, which are the same if only one selection is
-/// possible.
+/// Selects one range from each list so that the selected ranges are in order, once from the top and
+/// once from the bottom. Returns the ids of both selections, which are the same if only one
+/// selection is possible.
 pub(crate) fn earliest_and_latest(lists: &[Vec<(usize, Range<usize>)>]) -> Option<(Vec<usize>, Vec<usize>)> {
     let (mut earliest, mut end) = (Vec::new(), 0);
     for list in lists {

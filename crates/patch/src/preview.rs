@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 /// A unified diff and its size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preview {
-    /// The diff with `---`, `+++` and three lines of context. Invalid UTF-8 is replaced, so it is
-    /// only for display.
+    /// The diff with `---`, `+++` and three lines of context. Invalid UTF-8 is replaced, so the
+    /// text is only for display.
     pub text: String,
     /// Number of lines added.
     pub added: usize,
@@ -54,7 +54,7 @@ fn count(patch: &diffy::Patch<'_, [u8]>) -> (usize, usize) {
     })
 }
 
-/// Counts the lines of each file between their common start and end.
+/// Counts the lines of each file between the start and the end that both files have in common.
 fn differing(old: &[u8], new: &[u8]) -> (usize, usize) {
     let lines = |bytes: &[u8]| bytes.split_inclusive(|b| *b == b'\n').count();
     let same = |(a, b): &(&[u8], &[u8])| a == b;

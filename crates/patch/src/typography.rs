@@ -41,8 +41,8 @@ impl<'a> Typography<'a> {
         }
     }
 
-    /// Returns an added line as the file would write it. `replaced` is the line it replaces, in the
-    /// file and in the patch.
+    /// Returns an added line as the file would write it. `replaced` is the line that it replaces:
+    /// as the file has it, and as the patch has it.
     pub(crate) fn apply(&self, added: &[u8], replaced: Option<(&[u8], &[u8])>) -> Vec<u8> {
         let line = units(added);
         if !(self.differs || self.invented) || line.is_empty() {
@@ -52,7 +52,7 @@ impl<'a> Typography<'a> {
         let start = first.as_ptr() as usize - added.as_ptr() as usize;
         let end = last.as_ptr() as usize - added.as_ptr() as usize + last.len();
         let mut out = crate::units::plain(&added[..start]).unwrap_or_else(|| added[..start].to_vec());
-        // A plain character may be meant as it is, however the old lines write it.
+        // A plain character may be intended, even if the old lines write it differently.
         let means_itself = |unit: &Unit<'_>| unit.raw.is_ascii() && *unit.normal != *b" ";
         let written = |unit: &Unit<'_>| self.written.get(unit.raw).copied().flatten().map(<[u8]>::to_vec);
         let other = |unit: &Unit<'_>| {
@@ -80,8 +80,8 @@ impl<'a> Typography<'a> {
         out
     }
 
-    /// Writes a unit that the old lines do not have: in plain characters if the patch wrote old
-    /// lines in typographic ones where the file has plain ones.
+    /// Writes a unit that the old lines do not have. If the patch wrote the old lines with
+    /// typographic characters where the file has plain characters, the unit becomes plain too.
     fn write_unknown(&self, unit: &Unit<'_>) -> Vec<u8> {
         if self.invented && !unit.raw.is_ascii() && unit.normal.is_ascii() {
             plain(unit.raw).unwrap_or_else(|| unit.raw.to_vec())

@@ -74,8 +74,8 @@ fn first(text: &[u8]) -> (Option<char>, usize) {
     c.map_or((None, 1), |c| (Some(c), len))
 }
 
-/// Returns the first unit of a text. Invisible characters belong to the unit before them, or else
-/// to the first one.
+/// Returns the first unit of a text. Invisible characters belong to the unit before them; at the
+/// start of the text, they belong to the first unit.
 fn next(text: &[u8]) -> Unit<'_> {
     let mut end = 0;
     let mut normal: &[u8] = b"";

@@ -1,4 +1,4 @@
-//! Checks a patch while it streams, and refuses it as soon as no continuation could apply.
+//! Checks a patch while it streams, and refuses it as soon as no continuation could make it apply.
 //!
 //! The checks use the same code as [`apply`](crate::apply()). A complete hunk is parsed and
 //! matched. For an incomplete hunk, the lines received so far are matched ([`may_match`]). If later
@@ -77,7 +77,7 @@ pub struct Watch {
     files: HashMap<String, Looked>,
     /// Files that the patch creates; later hunks may change them.
     created: Vec<String>,
-    /// The lines that complete hunks add, by file; later hunks may change them.
+    /// The lines added by complete hunks, for each file. Later hunks may change these lines.
     added: HashMap<String, String>,
     hunks: usize,
     path: Option<String>,
@@ -147,8 +147,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Adds the search text of an edit, as far as it has been received. It is not known yet which
-    /// of its lines stay.
+    /// Adds the part of an edit's search text that has been received. Which of its lines the
+    /// replacement keeps is not known yet.
     ///
     /// # Errors
     /// Same as [`Watch::feed`].
@@ -159,7 +159,7 @@ impl Watch {
             return Ok(());
         }
         if search.lines().any(lazy::is_elision) {
-            return Ok(()); // what the dots stand for is known when the edit is complete
+            return Ok(()); // only the complete edit tells what the dots stand for
         }
         let hunk = self.hunks + 1;
         match &self.files[path] {
@@ -268,7 +268,7 @@ impl Watch {
         let dialect = detect(&last.join("\n"));
         let at = self.lines.len() - 1;
         if dialect.is_some() && self.lines[at].starts_with([' ', '\t']) {
-            return State::Over; // the whole patch may be indented, which is known when it is complete
+            return State::Over; // only the complete patch tells whether all of it is indented
         }
         match dialect {
             None | Some(Dialect::Edits | Dialect::WholeFile) => State::Unknown,
@@ -371,7 +371,8 @@ fn is_new(added: &HashMap<String, String>, path: &str, index: &Index<'_>, body: 
     })
 }
 
-/// Returns the complete lines of a text, up to the last one that may be a placeholder.
+/// Returns the complete lines of a text up to and including the last line that may be a
+/// placeholder; `None` if there is no such line.
 fn up_to_placeholder(text: &str) -> Option<&str> {
     let text = &text[..text.rfind('\n')? + 1];
     let last = text.lines().rev().find(|line| lazy::is_elision(line))?;

@@ -180,7 +180,7 @@ fn numbered(text: &str) -> Option<String> {
     (count > 1).then_some(out)
 }
 
-/// Counts the `\n` escapes of a line outside quotes.
+/// Counts the `\n` escapes in a line that are not within quotes.
 fn outside_quotes(line: &str) -> usize {
     let mut quote = None;
     let mut count = 0;

@@ -8,7 +8,7 @@ use crate::reply::Call;
 use crate::state::Personality;
 use crate::tokens;
 
-/// The only timestamp, so that replies are the same in every run.
+/// The timestamp of every reply, fixed so that replies are the same in every run.
 pub(crate) const NOW: &str = "2026-01-01T00:00:00.123456789Z";
 const NOW_UNIX: u64 = 1_767_225_600;
 const PROMPT_TOKEN_NS: u64 = 5_000_000;
@@ -176,7 +176,7 @@ impl Encoder {
             .collect()
     }
 
-    /// The normal end. `late` are the calls for the final chunk; `marker` says whether `[DONE]`
+    /// The normal end. `late` has the calls for the final chunk; `marker` says whether `[DONE]`
     /// follows.
     pub(crate) fn finish(
         &mut self,

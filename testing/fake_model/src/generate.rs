@@ -10,8 +10,8 @@ use crate::respond::After;
 use crate::state::Shared;
 use crate::tokens;
 
-/// The reported load time of a model that has to be loaded, and of one that already is, in
-/// nanoseconds.
+/// The reported load time, in nanoseconds, of a model that has to be loaded, and of a model that is
+/// already loaded.
 const LOAD_NS: u64 = 2_000_000_000;
 const WARM_NS: u64 = 20_000_000;
 
@@ -23,7 +23,7 @@ pub(crate) struct Generation {
     pub(crate) stream: bool,
     /// The rendered prompt.
     pub(crate) prompt: String,
-    /// The prompt tokens, if the prompt was silently cut.
+    /// The number of prompt tokens that remain, if the prompt was silently truncated.
     pub(crate) prompt_tokens: Option<u64>,
     /// The token limit of the request.
     pub(crate) limit: Option<u64>,

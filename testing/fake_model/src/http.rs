@@ -9,11 +9,11 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The longest request head, in bytes; a real server refuses sooner.
+/// The longest request head, in bytes. Real servers have lower limits.
 const HEAD_LIMIT: usize = 64 * 1024;
 /// The longest request body, in bytes: far above any prompt, but no risk to the machine.
 const BODY_LIMIT: usize = 256 * 1024 * 1024;
-/// How much of a pipelined request is kept during a reply, in bytes.
+/// The maximum number of bytes of pipelined requests to read during a reply.
 const PIPELINE_LIMIT: usize = 1024 * 1024;
 
 /// The first byte of a TLS handshake.
@@ -172,7 +172,7 @@ impl Connection {
         let _ = self.stream.set_zero_linger();
     }
 
-    /// Closes the connection normally: sends our end, then reads the rest of the input, because
+    /// Closes the connection normally: sends a FIN, then reads the rest of the input, because
     /// closing a socket with unread input would send a reset.
     pub(crate) async fn close(mut self) {
         let _ = self.stream.shutdown().await;

@@ -19,8 +19,8 @@
 //! assert!(server.chats().is_empty());
 //! ```
 //!
-//! A token is four bytes, also for the prefix cache: [`ReplyRecord::cached_tokens`] is the part of
-//! a prompt that was not evaluated again.
+//! Four bytes count as one token, in the prefix cache too. [`ReplyRecord::cached_tokens`] is the
+//! number of prompt tokens that were not evaluated again.
 
 mod encode;
 mod generate;

@@ -188,7 +188,7 @@ pub(crate) fn overflow(needed: u64, window: u64) -> Value {
     }})
 }
 
-/// Loads or unloads the model without generating: one object, no stream
+/// Loads or unloads the model without generating. The response is one object, not a stream
 /// (docs/model-apis.md#ollama-keep-alive).
 fn only_load(shared: &Shared, body: &Map<String, Value>, load: Loaded, field: &str) -> Response {
     let name = body.get("model").cloned().unwrap_or_default();

@@ -293,7 +293,7 @@ impl<'a> Player<'a> {
                 Step::Endless(endless) => self.send_forever(&endless).await?,
             }
         }
-        // Calls for one chunk are sent together here; calls for the final chunk stay pending.
+        // Calls that share a chunk are sent here. Calls for the final chunk stay pending.
         if !pending.is_empty() && !self.reply.calls_in_final_chunk {
             let calls = std::mem::take(pending);
             self.emit_calls(&calls).await?;
@@ -429,8 +429,8 @@ impl<'a> Player<'a> {
         Ok(after)
     }
 
-    /// Writes the pending bytes. The record is updated first, so that it is correct for a client
-    /// that has read the bytes, and restored if the write fails.
+    /// Writes the pending bytes. The record is updated first, so that it is already correct when a
+    /// client has read the bytes. If the write fails, the record is restored.
     async fn flush(&mut self) -> Result<(), Closed> {
         let out = std::mem::take(&mut self.out);
         let (now, generated) = (Instant::now(), self.counts.generated);

@@ -32,7 +32,7 @@ pub struct Request {
 
 impl Request {
     pub(crate) fn new(incoming: Incoming, index: usize, connection: usize) -> Self {
-        // A request to a proxy has a whole URL.
+        // The target of a request to a proxy is a whole URL.
         let target =
             incoming.target.strip_prefix("http://").map(|rest| &rest[rest.find('/').unwrap_or(rest.len())..]);
         let target = target.unwrap_or(&incoming.target);
@@ -66,7 +66,7 @@ impl Request {
         last.as_str().unwrap_or_default()
     }
 
-    /// Whether it asks for a generation, not only to load or unload a model.
+    /// Whether it asks for a generation. A request that only loads or unloads a model does not.
     pub fn is_chat(&self) -> bool {
         self.method == "POST"
             && (self.path.ends_with("/chat")
@@ -105,7 +105,7 @@ pub enum Outcome {
     ClientClosed,
 }
 
-/// The record of a reply. Counts are those of the body, without HTTP's framing.
+/// The record of a reply. The counts are those of the body, without HTTP's framing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReplyRecord {
     /// HTTP status; 0 before the headers are written.

@@ -34,7 +34,7 @@ pub enum Step {
     Raw(String),
     /// Raw body bytes that need not be UTF-8.
     RawBytes(Vec<u8>),
-    /// An SSE comment line (`: text`); nothing on NDJSON, which has no comments.
+    /// An SSE comment line (`: text`). In NDJSON, which has no comments, nothing is sent.
     Comment(String),
     /// Wait for `Server::release(name)`.
     Gate(String),
@@ -251,7 +251,7 @@ impl Reply {
         self.gate("hold")
     }
 
-    /// Records the time when everything before this step was written.
+    /// Records the time at which everything before this step has been written.
     pub fn mark(self, name: impl Into<String>) -> Self {
         self.step(Step::Mark(name.into()))
     }

@@ -143,13 +143,14 @@ impl Server {
         self.shared.change(|inner| inner.by_path.entry(path.to_owned()).or_default().push_back(entry));
     }
 
-    /// Sets the reply for when the script is used up. Without one, the server answers 500.
+    /// Sets the reply to send once the script is used up. Without it, the server then answers with
+    /// status 500.
     pub fn fallback(&self, reply: impl Into<Entry>) {
         let entry = reply.into();
         self.shared.change(|inner| inner.fallback = Some(entry));
     }
 
-    /// How many replies of the script no request has taken.
+    /// The number of scripted replies that no request has taken yet.
     pub fn unused_replies(&self) -> usize {
         self.shared.read().script.len()
     }

@@ -145,7 +145,8 @@ impl Shared {
 
     /// The state, for reading.
     pub(crate) fn read(&self) -> MutexGuard<'_, Inner> {
-        // A panic elsewhere fails its own test; the state is consistent after every statement.
+        // Poisoning can be ignored: the state is consistent after every statement, and the panic
+        // that caused it fails its own test.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -56,16 +56,16 @@ pub fn estimate(text: &str) -> u64 {
     (text.len() as u64).div_ceil(4)
 }
 
-/// The last prompt of each slot of a server. The prefix that it shares with the next prompt need
-/// not be evaluated again.
+/// The last prompt of each slot of a server. A prefix that the next prompt shares with it is not
+/// evaluated again.
 #[derive(Debug, Default)]
 pub(crate) struct PrefixCache {
     slots: Vec<(String, String)>,
 }
 
 impl PrefixCache {
-    /// The tokens at the start of `prompt` that a slot holds for this model. Never the whole
-    /// prompt, because its last token is always evaluated.
+    /// The number of tokens at the start of `prompt` that a slot holds for this model. It is always
+    /// less than the whole prompt, because the last token is always evaluated.
     pub(crate) fn cached(&self, model: &str, prompt: &str) -> u64 {
         self.best(model, prompt)
             .map_or(0, |(_, common)| (common as u64 / 4).min(estimate(prompt).saturating_sub(1)))

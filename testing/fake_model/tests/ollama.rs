@@ -257,10 +257,10 @@ fn an_empty_chat_loads_and_keep_alive_zero_unloads() {
     let (_, json) = post(&server, "/api/generate", &json!({"model": PLAIN, "keep_alive": 0}));
     assert_eq!(json["done_reason"], "unload");
     assert!(server.loaded().is_empty());
-    assert!(server.chats().is_empty(), "neither asked for a generation");
+    assert!(server.chats().is_empty(), "neither request should count as a chat");
     server.enqueue("bye");
     last(&server, &chat_with(PLAIN, json!({"keep_alive": "0s"})));
-    assert!(server.loaded().is_empty(), "unloaded after the answer");
+    assert!(server.loaded().is_empty(), "the model should be unloaded after the answer");
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn usage_reports_cache_hits_in_the_fields_of_each_server() {
             let miss = usage["prompt_cache_miss_tokens"].as_u64().unwrap();
             assert_eq!(usage["prompt_tokens"], cached + miss);
         } else {
-            assert_eq!(events[events.len() - 2]["choices"], json!([]), "a chunk of its own");
+            assert_eq!(events[events.len() - 2]["choices"], json!([]), "the usage should have its own chunk");
         }
         if personality == Personality::LlamaServer {
             assert_eq!(events[events.len() - 2]["timings"]["cache_n"], cached);

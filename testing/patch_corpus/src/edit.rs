@@ -109,8 +109,8 @@ impl FileEdit {
             out.extend(op.add.iter().map(|t| line(Mark::Add, t, ending_near(old, op.at), next)));
         }
         out.extend(old[next..].iter().enumerate().map(|(i, r)| line(Mark::Keep, &r.text, r.end, next + i)));
-        // Only the last row may lack a newline. The new file ends like the old one, unless the edit
-        // simply removes its last row.
+        // Only the last row may lack a newline. The new file ends like the old file, unless the
+        // edit simply removes the last row of the old file.
         let style = ending_near(old, old.len());
         let last = out.iter().rposition(|l| l.mark != Mark::Remove);
         for (i, line) in out.iter_mut().enumerate() {
@@ -144,7 +144,7 @@ impl FileEdit {
     }
 }
 
-/// Returns the ending of a row inserted at `at`: that of the row above, or else below.
+/// Returns the ending of a row inserted at `at`: that of the row above, or else of the row below.
 fn ending_near(rows: &[Row], at: usize) -> End {
     let ends = |r: &&Row| r.end != End::Nothing;
     let above = rows[..at].iter().rev().find(ends);

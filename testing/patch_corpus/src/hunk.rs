@@ -4,7 +4,8 @@ use crate::edit::{FileEdit, Line, Mark};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Hunk {
-    /// Index of the first old line in the old file, or of the row below the hunk's lines.
+    /// Index of the first old line in the old file. For a hunk without old lines, the index of the
+    /// row below it.
     pub(crate) start: usize,
     pub(crate) lines: Vec<Line>,
     /// A context line differs from the file.

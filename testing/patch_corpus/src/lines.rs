@@ -139,8 +139,8 @@ pub(crate) fn indentation(deformation: D, draft: &mut Draft<'_>, random: &mut Ra
     any
 }
 
-/// Replaces ASCII characters that the old lines of a hunk contain with the typographic characters
-/// that editors and models make of them. Added lines get the same characters.
+/// Replaces ASCII characters in the old lines of a hunk with the typographic characters into which
+/// editors and models convert them. Added lines get the same characters.
 pub(crate) fn typographic(draft: &mut Draft<'_>, random: &mut Random) -> bool {
     if draft.form == Form::Whole {
         return false;

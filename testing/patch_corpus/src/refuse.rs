@@ -55,7 +55,7 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     by_hand::cases(out);
 }
 
-/// Returns a patch made from this edit that must be refused.
+/// Makes a patch from this edit. The patch must be refused.
 pub(crate) fn any(base: &Base) -> Option<Case> {
     let mut random = Random::new(base.seed, 32_000);
     let fits: Vec<_> = FORMS.iter().filter(|(form, _)| base.fits(*form)).collect();

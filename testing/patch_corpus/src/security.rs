@@ -119,7 +119,7 @@ const HUNK: &str = "@@ -1,3 +1,3 @@\n alpha = 1\n-bravo = 2\n+bravo = 22\n charl
 
 /// Returns the patch; `None` if the form cannot express it.
 fn input(form: Form, act: Act, path: &str) -> Option<Input> {
-    // In text forms, a name with a line break would be a different patch.
+    // In text forms, a line break in a name would change the meaning of the patch.
     let quoted = |side: &str, path: &str| {
         if path.chars().any(char::is_control) {
             let name: String = path
@@ -245,7 +245,7 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
             }
         }
     }
-    // These paths are permitted, but must not lead to a path that is not.
+    // These paths are permitted, but must not lead to a path that is not permitted.
     let changed = |path: &str| {
         let mut tree = before();
         tree.insert(path.into(), (NEW.into(), false));

@@ -46,7 +46,7 @@ pub(crate) struct Style {
     pub(crate) git_headers: bool,
     pub(crate) section: bool,
     pub(crate) header: Header,
-    /// Error of the line numbers.
+    /// The error that is added to the line numbers.
     pub(crate) offset: isize,
     pub(crate) returns: Returns,
     /// Whether to write `\ No newline at end of file`.

@@ -1,5 +1,5 @@
-//! Truncated patches. They are cut only where nothing complete remains, or where the rest matches
-//! nowhere, because otherwise the result may be a valid, smaller patch.
+//! Truncated patches. A patch is cut only where nothing complete remains, or where the remaining
+//! text matches nowhere. Elsewhere, the remaining text may be a valid, smaller patch.
 
 use crate::{
     Case, Class, Expected, Form, Input,

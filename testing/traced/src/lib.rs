@@ -1,7 +1,7 @@
 //! Kills a process at a chosen system call, to test what such a crash leaves behind.
 //!
-//! Linux only, since it uses ptrace. Child processes of the program are not traced, and survive it
-//! unless they exit themselves.
+//! Linux only, since it uses ptrace. Child processes of the program are not traced. They outlive it
+//! unless they exit on their own.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
@@ -93,7 +93,7 @@ pub fn end() {
 /// A stop of a thread.
 #[derive(Debug, Clone, Copy)]
 pub struct Stop {
-    /// The number of the stop, from 0: even before a call, odd after it.
+    /// The number of the stop, from 0. It is an even number before a call, an odd one after a call.
     pub n: usize,
     /// The number of the system call.
     pub call: i64,

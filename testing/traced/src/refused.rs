@@ -9,9 +9,9 @@ use seccompiler::{
 /// A kind of file system that lacks some features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Old {
-    /// No renames with flags, like NFS.
+    /// It does not support renames with flags. NFS is an example.
     Renames,
-    /// No hard links either, like some FUSE file systems.
+    /// It does not support hard links either. Some FUSE file systems are examples.
     RenamesAndLinks,
 }
 

@@ -118,7 +118,7 @@ fn remove_empty_content(arguments: &mut Map<String, Value>) {
     }
 }
 
-/// Returns how many places are expected to change; `None` for one.
+/// Returns how many places are expected to change; `None` means one place.
 fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
     let Some(count) = aliases::take(arguments, EXPECTED).filter(|count| !aliases::is_empty(count)) else {
         return Ok(None);

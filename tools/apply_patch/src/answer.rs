@@ -74,7 +74,7 @@ fn is_doubtful(before: &str) -> bool {
     let prose: Vec<&str> = before.lines().map(str::trim).filter(layout).collect();
     let mut paragraphs = prose.rsplit(|line| line.is_empty()).filter(|lines| !lines.is_empty());
     let last = sentences(paragraphs.next().unwrap_or_default());
-    // "Shall I apply this?", then a paragraph that only says "Here it is:".
+    // The question may be in the paragraph above: "Shall I apply this?", then "Here it is:".
     let above = sentences(paragraphs.next().unwrap_or_default());
     let asks = |sentence: &String| sentence.ends_with(['?', '？']);
     let doubts = |sentence: &String| {

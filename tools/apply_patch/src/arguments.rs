@@ -213,14 +213,14 @@ mod tests {
     use crate::ApplyPatch;
 
     thread_local! {
-        /// How often this thread has parsed a patch.
+        /// How many times this thread has parsed a patch.
         pub(super) static PARSES: Cell<usize> = const { Cell::new(0) };
     }
 
     // In two pieces, so that secret scanners skip it.
     const FILE: &str = concat!("one\nkey = 'ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv'\ntwo\n");
 
-    /// Counts how often one call parses its patch, while streaming and afterwards.
+    /// Counts how many times one call parses its patch, while streaming and afterwards.
     async fn parses(patch: Value, secrets: Secrets, whole_answer: bool) -> usize {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.txt"), FILE).unwrap();

@@ -103,7 +103,7 @@ impl Following {
             // More lines of the array may follow, so wait for the complete call.
             self.line.push_str(text);
             if closed {
-                // Without a final newline, the last line may be part of a line.
+                // The last element gets no newline, since it may be only the start of a line.
                 if !value.is_empty() {
                     value.push('\n');
                 }

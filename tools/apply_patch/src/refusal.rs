@@ -87,8 +87,8 @@ pub(crate) fn refuse(message: &str) -> ToolError {
     ToolError::Model(format!("nothing was applied: {message}"))
 }
 
-/// Returns the refusal. Adds a note if the file has changed since the model saw it, and the file's
-/// lines after a second miss in one place.
+/// Returns the refusal. If the file has changed since the model saw it, adds a note. After a second
+/// miss in one place, adds the file's lines there.
 pub(crate) fn refused(workspace: &Workspace, misses: &Misses, secrets: &Secrets, why: Why) -> ToolError {
     let Some(path) = why.path else { return refuse(&why.message) };
     let now = workspace.read(&path).ok();

@@ -125,7 +125,7 @@ async fn judge(case: &Case) -> Result<(), String> {
         }
         Ok(_) => None,
         Err(ToolError::Model(why)) => Some(why),
-        Err(ToolError::Run(why)) => return Err(format!("not the model's fault? {why}")),
+        Err(ToolError::Run(why)) => return Err(format!("the call stopped the run: {why}")),
     };
     match (&case.expected, refused) {
         (_, Some(why)) if after != before => Err(format!("refused ({why}), and yet {}", differs())),

@@ -71,7 +71,7 @@ async fn judge(case: &Path) -> Result<(), String> {
         }
         (Err(_), Err(e)) => Err(format!("refused: {e}")),
         (Ok(_), Ok(outcome)) => Err(format!("applied: {}", outcome.text)),
-        (Ok(_), Err(ToolError::Run(why))) => Err(format!("not the model's fault? {why}")),
+        (Ok(_), Err(ToolError::Run(why))) => Err(format!("the call stopped the run: {why}")),
         (Ok(_), Err(ToolError::Model(_))) if after != before => {
             Err("refused, but the tree has changed".into())
         }
@@ -79,7 +79,7 @@ async fn judge(case: &Path) -> Result<(), String> {
             let missing = wanted.lines().skip(1).find(|text| !why.contains(text));
             // The workspace reports a missing file, in different words than the engine.
             match missing {
-                Some(text) if !wanted.starts_with("missing") => Err(format!("without {text:?}: {why}")),
+                Some(text) if !wanted.starts_with("missing") => Err(format!("{text:?} missing: {why}")),
                 _ => Ok(()),
             }
         }

@@ -205,7 +205,7 @@ async fn an_edit_reports_that_someone_else_has_changed_the_file() {
     let outcome = call(&registry, edit("two")).await.unwrap();
     assert_eq!(outcome.text, "changed a.txt +1 -1; the file had changed since you read it");
     let outcome = call(&registry, edit("three")).await.unwrap();
-    assert_eq!(outcome.text, "changed a.txt +1 -1", "its own change is no surprise");
+    assert_eq!(outcome.text, "changed a.txt +1 -1", "the tool's own change should not be reported");
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ impl RunCommand {
         Self { sandbox, options, runs: AtomicU32::new(0) }
     }
 
-    /// Resolves the folder of the work tree to run a command in.
+    /// Resolves the given folder of the work tree, in which a command is to run.
     fn folder(&self, given: &str) -> Result<PathBuf, String> {
         let root = self.sandbox.root();
         let real = |path: &Path| path.canonicalize().ok();

@@ -91,7 +91,7 @@ fn document(text: &str) -> Option<String> {
         }
         ends
     });
-    // The shell substitutes in an unquoted heredoc.
+    // In an unquoted heredoc, the shell expands variables and commands.
     let literal = opener != end || !out.contains(['$', '`', '\\']);
     (closed && literal && lines.all(|line| line.trim().is_empty())).then_some(out)
 }

@@ -91,7 +91,7 @@ async fn an_invalid_regex_is_searched_literally_with_a_note() {
     assert_eq!(
         registry.open("search").unwrap().field("pattern", &json!("(")),
         Ok(()),
-        "and the early check does not refuse it"
+        "the early check should not refuse it either"
     );
 }
 

@@ -84,7 +84,7 @@ pub(super) fn of(text: &str, prose: bool) -> Option<Text<'_>> {
         {
             return Some(Text::Comment(text[word.len()..].trim()));
         }
-        // Visual Basic, unless a second quote makes it a string.
+        // A comment in Visual Basic, unless a second quote makes it a string.
         if let Some(inner) = text.strip_prefix('\'').filter(|inner| !inner.contains('\'')) {
             return Some(Text::Comment(inner.trim()));
         }

@@ -194,7 +194,7 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Claim> {
     let named = |word: &&String| is_identifier(text, word);
     let closed = unknown.is_empty();
     // Dots on both sides mark a placeholder. Without them, a sentence about data may merely look
-    // like one.
+    // like a placeholder.
     let about =
         rest || old && (code || part) || any(STATE) || same || omitted && code || other && (code || part);
     if !closed {

@@ -85,8 +85,8 @@ impl Reader {
         patches.iter().try_for_each(|patch| watch.judge(patch))
     }
 
-    /// Parses the file's patch with only the open hunk, up to line `end`. A malformed one is left
-    /// to the parser.
+    /// Parses the file's patch with only the open hunk, up to line `end`. If the hunk is malformed,
+    /// the parser reports it once the patch is complete.
     fn read(&self, watch: &Watch, end: usize) -> Vec<crate::FilePatch> {
         let (Some((from, to)), Some(hunk), true) = (self.header, self.hunk, self.lines) else {
             return Vec::new();

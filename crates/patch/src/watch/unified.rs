@@ -50,7 +50,7 @@ impl Reader {
             {
                 return Ok(false);
             }
-            // The line above was taken as part of the hunk.
+            // The `---` line above was counted as part of the hunk, so the hunk ends before it.
             self.close(watch, at - 1)?;
             let from = match self.header {
                 // Keep the `diff --git` line and its extended header.

@@ -104,7 +104,7 @@ pub(crate) fn compile_errors(lines: &[&str], places: &Places) -> Vec<Failure> {
         let marked = body[1..].iter().take_while(|l| l.contains('|')).filter(|l| l.trim() != "|").take(6);
         let mut failure = Found::new(&[message], [place]).failure(kind);
         failure.trace = marked.map(|l| (*l).to_owned()).collect();
-        // The library is compiled twice, once for its own tests.
+        // The library is compiled twice, once for its own tests, so its errors may be repeated.
         if !errors.contains(&failure) {
             errors.push(failure);
         }

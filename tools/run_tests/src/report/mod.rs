@@ -1,8 +1,8 @@
 //! Parses the output of a test runner: what failed, where, and why.
 //!
-//! A runner is recognized by its output, not by the command: `make test` may run any of them. Each
+//! A runner is recognized by its output, not by the command: `make test` may run any runner. Each
 //! parser is a pure function from text to a [`TestReport`], or to `None` for the output of another
-//! runner. `fixtures/test_reports` has a recorded output and the expected report for each.
+//! runner. `fixtures/test_reports` has recorded outputs of every runner and the expected reports.
 
 mod cargo;
 mod compilers;

@@ -199,7 +199,7 @@ pub(crate) fn gradle(output: &str, places: &Places) -> Option<TestReport> {
     if summary.is_none() {
         let errors = super::compilers::errors(output, places);
         if errors.is_empty() {
-            return None; // no counts after a success; after a failure, the last lines explain it
+            return None; // a success has no counts, and the last lines explain a failure
         }
         report.build_failed(errors.len());
         report.errors = errors.len() as u32;

@@ -5,7 +5,8 @@ use super::{Failure, TestReport};
 /// The maximum number of lines of a message.
 const MESSAGE_LINES: usize = 14;
 
-/// The maximum number of stack frames of the work tree: where the test is and where it failed.
+/// The maximum number of stack frames shown, all in the work tree: enough to see where the test is
+/// and where it failed.
 const FRAMES: usize = 3;
 
 /// Knows which paths belong to the work tree.
