@@ -2,7 +2,7 @@
 
 The prompt contains the task and the file and asks for the whole corrected file in a fenced block.
 The temperature is 0. The answer replaces the file. Do not tune this request, either to help the
-model or to make the agent look better. The agent must solve at least as many tasks as this baseline.
+model or to make the agent look better. The agent must solve at least as many tasks as the baseline.
 """
 
 import http.client
