@@ -1,8 +1,8 @@
 """The baseline: what a model repairs with a single chat request, without an agent.
 
 The prompt contains the task and the file and asks for the whole corrected file in a fenced block.
-The temperature is 0. The answer replaces the file. Do not tune this request, neither to help the
-model nor to make the agent look better: the agent must solve at least as many tasks.
+The temperature is 0. The answer replaces the file. Do not tune this request, either to help the
+model or to make the agent look better. The agent must solve at least as many tasks as the baseline.
 """
 
 import http.client

@@ -1,7 +1,7 @@
 """One attempt of each approach that `scripts/bench-solve` compares, on a fresh copy of a task.
 
 Every attempt returns a record with `solved`, `seconds`, `evaluated`, `generated` and `note`. Only
-the task's own verification decides, with the original tests restored.
+the task's own verification, with the original tests restored, decides whether the task is solved.
 """
 
 import difflib
@@ -36,8 +36,8 @@ def sources(task):
 def shown(task):
     """Return the files that a plain request shows.
 
-    If there is only one file to fix and the task names it, that is the only one shown. Otherwise all
-    sources are.
+    If there is only one file to fix and the task names it, only that file is shown. Otherwise all
+    sources are shown.
     """
     files = sources(task)
     if len(files) > 1 and len(task.files) == 1 and task.files[0] in files and pathlib.Path(task.files[0]).name in task.text:
@@ -227,7 +227,7 @@ def mini_text_command(url, model, task):
 
 
 PEERS = {"aider": aider_command, "mini-swe-agent": mini_command, "mini-text": mini_text_command}
-CONFINED = {"aider"}  # runs no commands of the model, only the verification
+CONFINED = {"aider"}  # runs none of the model's commands, only the verification
 
 
 def installed(peer):

@@ -17,7 +17,7 @@ A setting can come from several places. The first one that has it wins:
 2. an environment variable, such as `AGENT_MAX_TURNS=10`;
 3. `.agent.toml` in the root of the repository, such as `max_turns = 10`;
 4. your own file, `~/.config/agent/config.toml`, with the same keys;
-5. the default. For the settings that say how a model is asked (`approach`, `edit_format`, `temperature`,
+5. the default. For the settings that depend on the model (`approach`, `edit_format`, `temperature`,
    `think`, `num_ctx`, `constrain`), the default is the model's [profile](models.md#model-profiles).
 
 `agent config show` lists every setting with its value and its origin.
