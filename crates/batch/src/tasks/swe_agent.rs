@@ -1,5 +1,6 @@
-//! Instances of SWE-agent (`--instances.type file`): `instance_id`, `problem_statement`, `repo_name`,
-//! `base_commit`. Containers (`image_name`) and other keys are ignored.
+//! Instances of SWE-agent (`--instances.type file`): `instance_id`, `problem_statement`,
+//! `repo_name`, `base_commit`. Our own optional keys are read too. Containers (`image_name`) and
+//! all other keys are ignored.
 
 use std::path::{Path, PathBuf};
 
