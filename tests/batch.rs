@@ -172,7 +172,11 @@ fn the_setup_command_prepares_the_worktree_in_the_sandbox_before_the_baseline() 
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     let results = std::fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
     let result: Vec<Value> = json_lines(&results);
-    assert_eq!(result[0]["diff"]["files"], json!(["add.sh"]), "files from the setup command should not count as changes");
+    assert_eq!(
+        result[0]["diff"]["files"],
+        json!(["add.sh"]),
+        "files from the setup command should not count as changes"
+    );
     assert!(!world.home().join("leak").exists(), "the sandbox should confine the setup command");
 }
 

@@ -166,7 +166,11 @@ fn files_changed_since_are_not_overwritten_but_can_be_merged() {
     assert_eq!(world.read("add.sh"), format!("#!/bin/sh\n\n\n\n{MENDED}"));
     let undone = world.observe(&["undo", "last"]);
     assert!(undone.starts_with("exit 0\n"), "{undone}");
-    assert_eq!(world.read("add.sh"), format!("#!/bin/sh\n\n\n\n{ADD}"), "undo should restore the file as it was before the merge");
+    assert_eq!(
+        world.read("add.sh"),
+        format!("#!/bin/sh\n\n\n\n{ADD}"),
+        "undo should restore the file as it was before the merge"
+    );
 }
 
 #[test]

@@ -410,7 +410,11 @@ mod tests {
         assert_eq!(value(&r, "max_cost"), (2.5.into(), "config.toml".into()));
         assert_eq!(value(&r, "max_answer_tokens"), (4096.into(), "default".into()));
         assert_eq!(value(&r, "max_seconds"), (60.into(), ".agent.toml".into()));
-        assert_eq!(value(&r, "max_tokens"), (100.into(), ".agent.toml".into()), "no limit counts as the highest value");
+        assert_eq!(
+            value(&r, "max_tokens"),
+            (100.into(), ".agent.toml".into()),
+            "no limit counts as the highest value"
+        );
         assert!(r.notes[1].contains("a repository may only lower it; using 2.5"), "{:?}", r.notes);
     }
 

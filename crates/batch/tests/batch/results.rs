@@ -105,7 +105,11 @@ async fn escape_sequences_from_the_model_do_not_reach_the_table() {
     let summary = place.run(&place.tasks(&["a"]), &runner).await;
     let text = summary.to_text();
     assert!(!text.contains(|c: char| c.is_control() && c != '\n') && !text.contains("more"), "{text:?}");
-    assert_eq!(place.results()[0].message, "red \u{1b}[31m\u{9b}2J\nmore", "the record keeps the message unchanged");
+    assert_eq!(
+        place.results()[0].message,
+        "red \u{1b}[31m\u{9b}2J\nmore",
+        "the record keeps the message unchanged"
+    );
 }
 
 #[tokio::test]
