@@ -55,12 +55,12 @@ pub struct BatchOptions {
 /// Limits of a whole batch, in contrast to those of each task.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct BatchLimits {
-    /// The most time for this invocation. When it is over, running attempts are interrupted.
+    /// The time limit for this invocation. When it is reached, running attempts are interrupted.
     pub time: Option<Duration>,
-    /// The most prompt and generated tokens for all results in the folder together. Once the limit
-    /// is reached, no more attempts start, but running attempts continue until they end.
+    /// The limit on prompt and generated tokens, summed over all results in the folder. Once it is
+    /// reached, no more attempts start, but running attempts continue until they end.
     pub tokens: Option<u64>,
-    /// The most dollars for all results in the folder together. Works like the limit of tokens.
+    /// The limit on dollars. It is summed and applied in the same way as `tokens`.
     pub cost: Option<f64>,
 }
 

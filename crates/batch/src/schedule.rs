@@ -166,8 +166,8 @@ impl<'t> Schedule<'t> {
             self.probe_at = now + wait;
             pause = Some(wait);
         }
-        // Failures other than the server's may be due to the task, so the task is not retried
-        // without limit.
+        // Failures other than the server's may be due to the task, so the number of
+        // retries stays limited.
         let outage = self.failures >= OUTAGE && result.ending == Ending::Unavailable;
         let wait = if outage { Duration::ZERO } else { backoff(due.retried) };
         let again = outage || due.retried < self.options.retries && wait <= self.options.wait;

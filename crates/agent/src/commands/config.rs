@@ -1,5 +1,5 @@
-//! `agent config show`: each setting, its value and its origin. The value of a secret is not shown,
-//! only that it is set.
+//! `agent config show`: each setting, its value and its origin. For a secret, shows only whether it
+//! is set.
 
 use serde_json::{Value, json};
 

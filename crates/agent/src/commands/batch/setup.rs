@@ -12,14 +12,14 @@ use crate::exit::{Failure, Result};
 use crate::leftovers::SANDBOX;
 use crate::settings::Settings;
 
-/// The maximum number of bytes of output to keep in memory. The log has all of the output.
+/// The number of bytes to keep in memory of each end of the output. The log has all of the output.
 const KEPT: usize = 4096;
 
 /// Runs the command in the same sandbox as the commands of the run that follows. Its log goes to
 /// the folder of the session.
 ///
 /// # Errors
-/// If the command is interrupted, cannot run, or fails. The last two count as failures of the
+/// If the command cannot run, fails or is interrupted. All of these count as failures of the
 /// infrastructure.
 pub(super) async fn run(
     line: &str,
