@@ -56,7 +56,7 @@ fn a_batch_runs_every_task_and_leaves_the_repository_unchanged() {
     let output = run(&world, &server, &tasks);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     assert_eq!(world.git(&["status", "--porcelain"]), "");
-    assert_eq!(world.git(&["worktree", "list"]).lines().count(), 1, "worktrees are gone");
+    assert_eq!(world.git(&["worktree", "list"]).lines().count(), 1, "the worktrees should be removed");
     let results = std::fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
     let results: Vec<Value> = json_lines(&results);
     assert_eq!(results.len(), 2);
@@ -172,8 +172,12 @@ fn the_setup_command_prepares_the_worktree_in_the_sandbox_before_the_baseline() 
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     let results = std::fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
     let result: Vec<Value> = json_lines(&results);
-    assert_eq!(result[0]["diff"]["files"], json!(["add.sh"]), "what the setup made is no change");
-    assert!(!world.home().join("leak").exists(), "the sandbox confines it");
+    assert_eq!(
+        result[0]["diff"]["files"],
+        json!(["add.sh"]),
+        "files from the setup command should not count as changes"
+    );
+    assert!(!world.home().join("leak").exists(), "the sandbox should confine the setup command");
 }
 
 #[test]
@@ -184,7 +188,7 @@ fn a_failed_setup_is_a_failure_of_the_infrastructure() {
     std::fs::write(&tasks, text).unwrap();
     let seen = world.tell(&run_with(&world, &server, &[&tasks, "--wait", "0s"]));
     assert!(seen.starts_with("exit 5\n") && seen.contains("setup failed: `exit 3`: exit code 3"), "{seen}");
-    assert!(server.chats().is_empty(), "the model is not asked");
+    assert!(server.chats().is_empty(), "the model should not be asked");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A batch that is killed again and again, and continued each time by the same command.
+//! A batch that is killed again and again. The same command continues it each time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,8 @@ use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 use traced::{CHANGES, End, Scope};
 
-/// Edits once, then says it is done, whoever asks.
+/// A server that answers the first request of every session with an edit, and later requests with
+/// `finish`.
 fn server() -> Server {
     let server = Server::start();
     server.fallback(Reply::from_fn(|request| {
@@ -20,7 +21,7 @@ fn server() -> Server {
     server
 }
 
-/// Tasks with every way to end, and with everything that a batch prepares.
+/// Tasks that end in different ways and use everything that a batch can prepare for a task.
 fn tasks(world: &World) -> String {
     let repo = world.repo().display().to_string();
     let task = |id: &str, more: Value| {
@@ -50,7 +51,8 @@ fn batch(world: &World, server: &Server, tasks: &str) -> std::process::Command {
     command
 }
 
-/// The results that the agent decided: how often for each task, and the last ending and diff.
+/// The results that the agent itself decided: for each task, their number, and the last ending and
+/// diff.
 fn outcomes(world: &World) -> BTreeMap<String, (usize, String, String)> {
     let results = fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
     let mut outcomes: BTreeMap<String, (usize, String, String)> = BTreeMap::new();
@@ -84,7 +86,7 @@ fn a_batch_killed_anywhere_has_one_result_for_each_task_in_the_end() {
     let tasks = tasks(&world);
     let mut kills = 0;
     loop {
-        // Each process gets a little further, until one finishes.
+        // Each process is killed a little later, until one finishes.
         let mut left = 40 + kills * 43;
         let end = traced::kill_when(batch(&world, &server, &tasks), Scope::Program, |stop| {
             left -= usize::from(!stop.done && left > 0 && CHANGES.contains(&stop.call));
@@ -109,6 +111,6 @@ fn a_batch_killed_anywhere_has_one_result_for_each_task_in_the_end() {
     assert_eq!(world.git(&["worktree", "list"]).lines().count(), 1);
     assert_eq!(world.git(&["status", "--porcelain"]), "");
     let attempts = fs::read_to_string(out.join("attempts.jsonl")).unwrap();
-    assert!(json_lines(&attempts).len() > 4, "killed attempts are on record");
+    assert!(json_lines(&attempts).len() > 4, "killed attempts should be recorded");
     assert_eq!(processes(&world), [""; 0]);
 }

@@ -58,7 +58,7 @@ fn a_dry_run_prints_the_next_step_and_can_be_applied_and_undone() {
      deleted  old.txt                      -1  -
      3 files, +2 -2
     ");
-    assert_eq!(world.git(&["status", "--porcelain"]), "", "a check changes nothing");
+    assert_eq!(world.git(&["status", "--porcelain"]), "", "a check should change nothing");
     snapshot!(world.observe(&["undo", "last"]), @r"
     exit 0
     --- stderr
@@ -126,7 +126,7 @@ fn files_changed_since_are_not_overwritten_but_can_be_merged() {
     nothing was applied; these files cannot be merged:
       old.txt: it has changed since
     ");
-    assert!(!world.repo().join("docs").exists(), "no part of it was applied");
+    assert!(!world.repo().join("docs").exists(), "no part of the session should be applied");
     world.write("old.txt", "old\n");
     snapshot!(world.observe(&["apply", "last", "--merge", "--preview=words"]), @r"
     exit 0
@@ -166,7 +166,11 @@ fn files_changed_since_are_not_overwritten_but_can_be_merged() {
     assert_eq!(world.read("add.sh"), format!("#!/bin/sh\n\n\n\n{MENDED}"));
     let undone = world.observe(&["undo", "last"]);
     assert!(undone.starts_with("exit 0\n"), "{undone}");
-    assert_eq!(world.read("add.sh"), format!("#!/bin/sh\n\n\n\n{ADD}"), "the state of the merge");
+    assert_eq!(
+        world.read("add.sh"),
+        format!("#!/bin/sh\n\n\n\n{ADD}"),
+        "undo should restore the file as it was before the merge"
+    );
 }
 
 #[test]
@@ -282,7 +286,7 @@ fn diff_shows_what_the_session_changed() {
     assert_eq!(world.git(&["status", "--porcelain"]), "");
 }
 
-/// Changes one file in three turns, in the second one with a command.
+/// Changes one file in three turns. The second turn does so with a command.
 fn three_turns() -> Vec<String> {
     let command = "sed -i 's/^two$/zwei/' a.txt && echo made > made.txt";
     let mut answers = vec![

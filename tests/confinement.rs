@@ -90,7 +90,11 @@ fn killed(world: &World, server: &Server) -> PathBuf {
     child.kill().unwrap();
     child.wait().unwrap();
     fs::remove_file(world.repo().join("ready")).unwrap();
-    assert_eq!(fs::read_dir(tmp).unwrap().count(), 0, "everything is in the session's folder");
+    assert_eq!(
+        fs::read_dir(tmp).unwrap().count(),
+        0,
+        "temporary files should be only in the session's folder"
+    );
     let session = sessions(world).pop().unwrap();
     assert!(session.join("sandbox/tmp/locked").exists());
     session

@@ -1,7 +1,8 @@
 //! A long session that is killed at any point and resumed ends with the same tree and the same
 //! requests.
 //!
-//! `CRASHES=all` kills it after every journal line and at every writing system call. The default is a sample.
+//! `CRASHES=all` kills the session after every journal line and at every writing system call. By
+//! default, the tests kill it only at a sample of these points.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -173,7 +174,7 @@ impl Outcome {
                 return Some(format!("request {n} has no messages"));
             };
             let told = |m: &Value| m["content"].as_str().is_some_and(|text| text.contains(INTERRUPTED));
-            // Its mention among the omitted steps does not count either.
+            // The lines that mention such a command among the omitted steps do not count either.
             let text = |m: &Value| -> Vec<String> {
                 let lines = m["content"].as_str().unwrap_or_default().lines();
                 lines.filter(|line| !line.starts_with("- run_command ")).map(str::to_owned).collect()
@@ -247,7 +248,7 @@ fn thirty_turns_killed_at_a_write_end_as_if_uninterrupted() {
     for n in (1..).step_by(step) {
         let (world, server) = (world(), server());
         let mut writes = 0;
-        // Each kill is just before a call, and so also just after the previous call.
+        // A kill just before a call is also a kill just after the previous call.
         let end = traced::kill_when(agent(&world, &server, &RUN), Scope::Program, |stop| {
             writes += usize::from(!stop.done && CHANGES.contains(&stop.call));
             writes == n

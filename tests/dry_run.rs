@@ -1,5 +1,5 @@
-//! `agent run --dry-run`: the same run outside the repository, which does not change in any visible
-//! way.
+//! `agent run --dry-run`: the same run as without the flag, but outside the repository. The
+//! repository does not change in any visible way.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -5,8 +5,8 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::json;
 
-/// Returns the line of the system prompt that describes the editing tool. Checks that an edit in another
-/// format is applied.
+/// Returns the line of the system prompt that describes the editing tool. Checks that an edit in
+/// another format is applied.
 fn asked_for(world: &World, flags: &[&str]) -> String {
     let server = Server::start();
     let patch = "*** Begin Patch\n*** Update File: add.sh\n@@\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n*** End Patch";

@@ -158,7 +158,7 @@ fn a_killed_pull_is_resumed() {
     let mut child = pull.stderr(Stdio::piped()).spawn().unwrap();
     let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut lines = std::io::BufRead::lines(stderr).map_while(Result::ok);
-    assert!(lines.any(|line| line.contains("20 % of")), "it downloads");
+    assert!(lines.any(|line| line.contains("20 % of")), "the download should start");
     child.kill().unwrap();
     child.wait().unwrap();
     let models = world.home().join(".cache/agent/models");
@@ -180,7 +180,7 @@ fn a_pull_that_is_interrupted_says_how_to_resume() {
     let mut child = pull.stderr(Stdio::piped()).spawn().unwrap();
     let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut lines = std::io::BufRead::lines(stderr).map_while(Result::ok);
-    assert!(lines.any(|line| line.contains("20 % of")), "it downloads");
+    assert!(lines.any(|line| line.contains("20 % of")), "the download should start");
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
         .unwrap();
     assert!(lines.any(|line| line == "stopped; pull again to resume the download"));

@@ -91,7 +91,7 @@ fn the_bigger_model_solves_what_the_first_one_does_not() {
       deepseek-ai/DeepSeek-V3.1 (vllm): 2 turns, [N] prompt tokens, 81 generated
     ");
     assert_eq!(world.read("add.sh"), MENDED);
-    // The conversation is new, with one line about the first try.
+    // The second model gets a new conversation, with one line about the first try.
     let asked = second.chats();
     let messages = asked[0].messages();
     assert_eq!(messages.len(), 2);

@@ -51,7 +51,7 @@ fn check(events: &str, never: &[&str]) {
 
 #[test]
 fn a_redirected_output_file_is_not_a_change_and_does_not_block_undo() {
-    // Two files first, then both streams in one file that git tracks.
+    // First, each stream goes to its own file. Then, both go to one file that git tracks.
     for (out, err) in [("events.jsonl", "err.log"), ("both.log", "both.log")] {
         let world = World::with_a_bug();
         world.write("both.log", "");

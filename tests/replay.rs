@@ -75,7 +75,7 @@ pub(crate) fn with_every_tool(world: &World, args: &[&str]) -> Output {
     long_session(world, world.repo().join("add.sh").to_str().unwrap(), args)
 }
 
-/// The same, with this path in the model's calls.
+/// Same as [`with_every_tool`], with this path in one of the model's calls.
 pub(crate) fn long_session(world: &World, name: &str, args: &[&str]) -> Output {
     let answers = [
         call("read_file", json!({"path": "add.sh"})),

@@ -63,7 +63,7 @@ fn replay_reports_the_first_difference() {
       5   repairs:
     same before that: 4 events; recorded by agent [VERSION], replayed by agent [VERSION]
     "#);
-    // A file that the first turn does not show has other content.
+    // A file that the first turn shows has other content.
     let altered_file = altered(&world, &file, |line| {
         if line["file"]["path"] == "check.sh" {
             replace(&mut line["file"]["text"], "is $sum, not", "makes $sum, not");

@@ -1,5 +1,5 @@
-//! What is made of a batch's results: JUnit XML, Markdown, the HTML report, the comparison of two
-//! batches; and the page of one session.
+//! Views of the results of a batch: JUnit XML, Markdown, the HTML report and the comparison with
+//! another batch. Also the page of one session.
 
 use std::io::Read as _;
 use std::process::Output;
@@ -147,7 +147,7 @@ fn a_report_shows_neither_secrets_nor_the_unmasked_patch() {
     write_tasks(&world, "tasks.jsonl", &[("fixed", "Make the tests pass.", "sh check.sh")]);
     fix(&server);
     assert_eq!(batch(&world, &server, "tasks.jsonl").status.code(), Some(0));
-    assert!(result(&world, "results.jsonl").contains(&key), "programs apply the patch of a result");
+    assert!(result(&world, "results.jsonl").contains(&key), "the patch of a result should not be masked");
 
     world.observe(&["report", world.home().join("tasks.results").to_str().unwrap()]);
     let (data, trajectories) = contents(&result(&world, "report.html"));
@@ -245,7 +245,7 @@ fn two_batches_are_compared_task_by_task() {
     assert!(sums.contains("turns                             4               4    1.00\n"), "{sums}");
 
     let output = world.agent(&["compare", "--json", &b, &a]).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "worse is an answer, not an error");
+    assert_eq!(output.status.code(), Some(0), "worse results should not be an error");
     let compared: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&compared["better"], &compared["worse"]), (&json!([]), &json!(["one"])));
     assert_eq!((&compared["both"], &compared["p"]), (&json!(1), &json!(1.0)));

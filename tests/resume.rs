@@ -39,7 +39,7 @@ fn killed(world: &World, server: &Server, lines: usize) -> bool {
     events == lines
 }
 
-/// Every file of the repository, and its git status.
+/// Every file in the root of the repository.
 fn tree(world: &World) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for entry in std::fs::read_dir(world.repo()).unwrap() {
@@ -208,7 +208,7 @@ fn an_interrupted_command_is_reported_and_not_rerun() {
     child.wait().unwrap();
     let output = command(&world, &server, &["resume", "last"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert_eq!(world.read("log.txt"), "begun\n", "the command did not run again");
+    assert_eq!(world.read("log.txt"), "begun\n", "the command should not run again");
     let message =
         asked(&server)[1].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
     assert!(message.contains("interrupted: the agent was stopped while this ran"), "{message}");
@@ -346,7 +346,7 @@ fn a_fork_leaves_the_old_session_untouched() {
     assert!(world.observe(&["replay", &new]).starts_with("exit 0\n"), "{}", world.observe(&["replay", &new]));
     let undone = world.observe(&["undo", &new]);
     assert!(undone.starts_with("exit 0\n"), "{undone}");
-    assert!(world.read("add.sh").contains("$1 - $2"), "the fork has the history of the tree");
+    assert!(world.read("add.sh").contains("$1 - $2"), "the fork should have the history of the tree");
 }
 
 #[test]

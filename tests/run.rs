@@ -6,7 +6,7 @@ use crate::support::{JSON_RUN, World, call, json_lines, snapshot};
 use fake_model::{Config, ModelSpec, Personality, Reply, Server};
 use serde_json::{Value, json};
 
-/// Edits that fix [`World::with_a_bug`].
+/// Answers that fix the bug of [`World::with_a_bug`].
 fn fixing() -> [String; 3] {
     [
         call("read_file", json!({"path": "add.sh"})),
@@ -166,7 +166,10 @@ fn a_dry_run_leaves_the_repository_unchanged_and_keeps_a_patch() {
     let folder = world.home().join(".local/state/agent/sessions");
     let folder = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
     assert!(folder.join("changes.patch").is_file());
-    assert!(!folder.join("tree").exists() && !folder.join("overlay/upper").exists(), "the tree is gone");
+    assert!(
+        !folder.join("tree").exists() && !folder.join("overlay/upper").exists(),
+        "the tree should be removed"
+    );
 }
 
 #[test]
@@ -361,7 +364,7 @@ fn an_interrupt_ends_the_commands_too() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", world.tell(&output));
     let written = std::io::Write::write_all(&mut writer, b"is anybody there?");
-    assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe, "the reader is closed");
+    assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe, "the reader should be closed");
 }
 
 #[test]
@@ -423,7 +426,12 @@ fn commands_write_outside_the_repository_only_where_allowed() {
         let check = format!("touch '{}'", outside.display());
         let args = [flags, &["--verify", &check, "Look."]].concat();
         let output = run(&world, &server, &args);
-        assert_eq!(output.status.code(), Some(1), "the tree is unchanged: {}", world.tell(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "the check should not count as a change: {}",
+            world.tell(&output)
+        );
         assert_eq!(outside.exists(), written);
     }
 }
@@ -438,10 +446,10 @@ fn an_interrupt_ends_a_run_whose_git_does_not_answer() {
     std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", world.tell(&output));
-    assert!(server.chats().is_empty(), "a run that cannot record the tree does not begin");
+    assert!(server.chats().is_empty(), "a run that cannot record the tree should not begin");
 }
 
-/// Starts a run whose git blocks while this pipe exists.
+/// Starts a run whose git waits for a line from this pipe, if the pipe exists.
 fn start_with_git_that_waits_for(
     world: &World,
     server: &Server,
@@ -515,5 +523,5 @@ fn a_patch_inside_a_shell_command_is_applied_without_running_a_shell() {
     script(&server, [beside, fixing()[1].clone(), call("finish", json!({}))]);
     let output = run(&world, &server, &["Make the tests pass."]);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n", "the file was not removed");
+    assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n", "the file should not be removed");
 }

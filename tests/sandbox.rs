@@ -77,7 +77,7 @@ fn flags_and_user_settings_allow_further_paths() {
     world.write_user_settings("allow_read = '~/data'\n");
     let out = world.home().join("out").display().to_string();
     let seen = world.confined(&["--allow-write", &out], line);
-    assert!(!seen.starts_with("exit 0"), "the tree is read-only: {seen}");
+    assert!(!seen.starts_with("exit 0"), "the folder that may be read should not be writable: {seen}");
     assert_eq!(fs::read_to_string(world.home().join("out/a")).unwrap(), "data\n");
     assert!(!world.home().join("data/b").exists());
     snapshot!(world.confined(&["--allow-read", "data"], "true"), @r#"
@@ -188,7 +188,7 @@ fn limits_are_set_by_flags() {
     assert!(!seen.starts_with("exit 0") && world.read("f").len() == 1 << 20, "{seen}");
 }
 
-/// A command reads the traps that an untrusted repository may contain.
+/// The command walks into every trap that an untrusted repository may contain.
 #[test]
 fn a_repository_cannot_lead_a_command_outside() {
     let world = World::with(&[("src/a.txt", "a\n")]);
@@ -196,7 +196,7 @@ fn a_repository_cannot_lead_a_command_outside() {
     symlink(world.home().join("secret"), world.repo().join("link")).unwrap();
     symlink(world.home(), world.repo().join("folder")).unwrap();
     fs::create_dir(world.repo().join("bin")).unwrap();
-    // A `git` in the repository is found only if the command itself puts its folder in PATH.
+    // A `git` in the repository is found only if the command itself adds the repository to PATH.
     world.write("git", "#!/bin/sh\ncat ../home/secret\n");
     let seen = world.confined(&[], "cat link folder/secret; PATH=.:$PATH sh git; echo x >> link; echo x > folder/new; ls -d folder/*; true");
     assert!(seen.starts_with("exit 0") && !seen.contains("--- stdout\nsecret"), "{seen}");

@@ -158,7 +158,7 @@ fn secrets_reach_neither_model_nor_journal_nor_screen_and_survive_edits() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("secrets hidden from the model"), "{stderr}");
     let refused = world.journal().iter().any(|r| r["event"] == "refused");
-    assert!(!refused, "nothing was cut while it streamed");
+    assert!(!refused, "no call should have been refused");
 }
 
 #[test]
@@ -299,7 +299,10 @@ fn a_resumed_run_sends_the_same_requests_and_keeps_secret_values() {
     assert_eq!(world.read("app.py"), app().replace("RETRIES = 3", "RETRIES = 5"));
     hidden(&world, &server, &resumed);
     let chats: Vec<_> = server.chats().iter().map(|r| prompt_text(&r.body)).collect();
-    assert!(chats.windows(2).all(|pair| pair[1].starts_with(&pair[0])), "the conversation only grows");
+    assert!(
+        chats.windows(2).all(|pair| pair[1].starts_with(&pair[0])),
+        "each request should extend the previous one"
+    );
 }
 
 #[test]
@@ -396,7 +399,11 @@ fn unmasked_session_files_are_readable_by_their_owner_only() {
     let sessions = world.home().join(".local/state/agent/sessions");
     for entry in std::fs::read_dir(sessions).unwrap() {
         let mode = entry.unwrap().metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700, "logs and pre-images hold values");
+        assert_eq!(
+            mode & 0o777,
+            0o700,
+            "logs and pre-images hold secret values, so only the owner may read them"
+        );
     }
     assert!(Path::new(&world.repo()).exists());
 }

@@ -107,7 +107,10 @@ fn a_private_authority_and_a_client_certificate_are_named_in_the_settings() {
     let args = run(&["--base-url", &server.url()]).into_iter().map(str::to_owned).collect::<Vec<_>>();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let seen = world.observe(&args);
-    assert!(seen.starts_with("exit 2\n") && seen.contains("answered 401"), "the client was accepted: {seen}");
+    assert!(
+        seen.starts_with("exit 2\n") && seen.contains("answered 401"),
+        "the client certificate should be accepted: {seen}"
+    );
     world.write_user_settings("ca_file = '~/ca.pem'\n");
     let seen = world.observe(&args);
     assert!(seen.starts_with("exit 5\n") && seen.contains("client_cert_file"), "{seen}");
@@ -285,7 +288,7 @@ fn tool_calls_are_constrained_on_request_and_a_server_that_refuses_is_asked_with
     answer(&server);
     let seen = agent(&[]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert_eq!(formats(), [false, false], "free by default");
+    assert_eq!(formats(), [false, false], "calls should not be constrained by default");
     answer(&server);
     let seen = agent(&["--constrain"]);
     assert!(seen.starts_with("exit 0\n") && !seen.contains("constrain"), "{seen}");

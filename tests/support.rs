@@ -185,7 +185,7 @@ pub(crate) fn call(tool: &str, arguments: Value) -> String {
     json!({"tool": tool, "arguments": arguments}).to_string()
 }
 
-/// What differs between runs, and its replacement.
+/// Patterns for text that differs between runs, and their replacements.
 pub(crate) const FILTERS: [(&str, &str); 10] = [
     (r"(?m)^sandbox (namespaces|Landlock).*\n", ""), // depends on the kernel
     (r"\b\d{8}-\d{6}-[0-9a-f]{4}\b", "[SESSION]"),

@@ -47,12 +47,12 @@ fn long_output_is_paged_only_on_a_terminal_and_has_no_escapes_except_colors() {
     let mut plain = world.agent(&["patch", "--preview", "unified", "evil.patch"]);
     let seen = world.tell(&plain.env("AGENT_PAGER", "touch \"$HOME/paged\"; cat").output().unwrap());
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert!(!paged.exists(), "a pager without a terminal: {seen}");
+    assert!(!paged.exists(), "no pager should start without a terminal: {seen}");
     let short = on_a_terminal(&world, &["--version"]);
     assert!(!paged.exists(), "{short}");
     let seen = on_a_terminal(&world, &["patch", "--preview", "words", "evil.patch"]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert!(paged.exists(), "no pager: {seen}");
+    assert!(paged.exists(), "a pager should start on a terminal: {seen}");
     let mut rest = seen.as_str();
     while let Some((_, sequence)) = rest.split_once('\u{1b}') {
         let end = sequence.find(|c: char| c.is_ascii_alphabetic()).unwrap();

@@ -20,7 +20,7 @@ echo "test result: $word. $passed passed; $((3 - passed)) failed; 0 ignored; 0 m
 "#;
 const ARGS: [&str; 5] = ["--approach", "tools", "--attempts", "2", "Make the tests pass."];
 
-/// Two of three operations are wrong.
+/// A world in which two of three operations are wrong.
 fn world() -> World {
     World::with(&[(".agent.toml", "verify = 'sh check.sh'\n"), ("ops.sh", START), ("check.sh", CHECK)])
 }
@@ -35,7 +35,7 @@ fn gives_up(command: &str, edit: String) -> Vec<String> {
     vec![call("run_command", json!({ "command": command })), edit, finish(), finish(), finish()]
 }
 
-/// The first try corrects one operation. The second one breaks another.
+/// The first try corrects one operation. The second try breaks another one.
 fn two_tries() -> Vec<String> {
     let mut answers = gives_up(
         "mkdir -p made; echo 1 > made/one",

@@ -58,7 +58,7 @@ fn programs_named_by_git_settings_are_not_run() {
     world.write("b.txt", "c\n");
     for attack in [&["status"] as &[&str], &["diff"], &["add", "b.txt"]] {
         world.plain_git(attack);
-        assert!(world.was_attacked(), "git does not run {attack:?}");
+        assert!(world.was_attacked(), "`git {attack:?}` should run a program, so that the attack is real");
     }
     world.use_everything();
     assert!(!world.was_attacked());
@@ -81,7 +81,7 @@ fn programs_named_by_a_submodule_are_not_run() {
     world.write("sub/.gitattributes", "* filter=evil\n");
     world.write("sub/b.txt", "c\n");
     world.plain_git(&["status"]);
-    assert!(world.was_attacked(), "git status does not read it");
+    assert!(world.was_attacked(), "git status should read the settings of the submodule");
     world.write("sub/b.txt", "d\n");
     world.use_everything();
     assert!(!world.was_attacked());
@@ -106,7 +106,7 @@ fn missing_objects_are_not_fetched_by_a_program_of_the_repository() {
     fs::remove_file(world.repo().join(".git/objects").join(folder).join(name)).unwrap();
     world.was_attacked();
     world.plain_git(&["show", "HEAD:b.txt"]);
-    assert!(world.was_attacked(), "git does not fetch");
+    assert!(world.was_attacked(), "git should fetch, so that the attack is real");
     world.use_everything();
     assert!(!world.was_attacked());
 }
@@ -121,7 +121,7 @@ fn a_batch_runs_no_filter_of_the_repository_when_it_creates_a_work_tree() {
     }
     world.git(&["config", "submodule.recurse", "true"]);
     world.git(&["worktree", "add", "--quiet", "--detach", "../other"]);
-    assert!(world.was_attacked(), "git does not filter");
+    assert!(world.was_attacked(), "git should run the filter, so that the attack is real");
     let tasks = world.home().join("tasks.jsonl");
     let task = serde_json::json!({"id": "t", "task": "Fix it.", "repo": world.repo()});
     fs::write(&tasks, format!("{task}\n")).unwrap();
@@ -152,7 +152,7 @@ fn programs_in_the_repository_are_not_found_by_name() {
             .env("PATH", &path)
             .status();
         attack.unwrap();
-        assert!(world.was_attacked(), "PATH={first} is not searched");
+        assert!(world.was_attacked(), "the shell should search PATH={first}, so that the attack is real");
         let server = fake_model::Server::start();
         [edit("a.txt", "one", "two"), finish()]
             .into_iter()
@@ -211,7 +211,7 @@ fn a_work_tree_configured_elsewhere_is_not_read() {
         let seen = format!("{prompts:?}{}", world.tell(&output));
         assert!(!seen.contains(super::MARK), "{seen}");
         assert_eq!(world.read("a.txt"), "two\n", "{seen}");
-        assert!(seen.contains("-one") && seen.contains("+two"), "the change is shown: {seen}");
+        assert!(seen.contains("-one") && seen.contains("+two"), "the change should be shown: {seen}");
         world.write("a.txt", "one\n");
     }
 }

@@ -32,7 +32,10 @@ fn a_hundred_thousand_files_and_four_thousand_levels_work() {
     ]);
     let seen = world.tell(&output);
     assert!(seen.contains("+two") && prompts[2].contains("a.txt:1: one"), "{seen}");
-    assert!(prompts.iter().all(|prompts| prompts.len() < 20_000), "the message to the model is short");
+    assert!(
+        prompts.iter().all(|prompts| prompts.len() < 20_000),
+        "the messages to the model should be short"
+    );
     let output = world.limited(&["undo", "last"]).output().unwrap();
     assert_eq!(world.read("a.txt"), "one\n", "{}", world.tell(&output));
     // The path is too long for `remove_dir_all`.
@@ -79,7 +82,7 @@ fn a_folder_repeatedly_swapped_with_a_link_leads_nowhere() {
     let (prompts, seen) = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                // Swap it there and back, each in one step.
+                // Swap the folder with the link, then swap them back, each in one step.
                 for _ in 0..2 {
                     rustix::fs::renameat_with(CWD, &folder, CWD, &link, RenameFlags::EXCHANGE).unwrap();
                 }
@@ -108,5 +111,5 @@ fn a_folder_repeatedly_swapped_with_a_link_leads_nowhere() {
         .filter(|line| line.contains(MARK) && !line.starts_with("search ") && !line.contains("no matches"));
     assert_eq!(secrets.collect::<Vec<_>>(), Vec::<&str>::new(), "{seen}");
     assert_eq!(fs::read_to_string(outside.join("a.txt")).unwrap(), format!("one {MARK}\n"));
-    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "nothing was created outside: {seen}");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "nothing should be created outside: {seen}");
 }

@@ -70,7 +70,8 @@ impl World {
         self.obey_with(&[], answers)
     }
 
-    /// The same with flags. Returns the output and the last message of each request.
+    /// Same as [`World::obey`], with flags. Returns the output and the last message of each
+    /// request.
     pub(crate) fn obey_with(
         &self,
         flags: &[&str],
@@ -78,7 +79,8 @@ impl World {
     ) -> (Output, Vec<String>) {
         let server = Server::start();
         let answers: Vec<String> = answers.into_iter().collect();
-        // A run that wants more turns would retry requests to a server that has no answers left.
+        // Without a limit, a run that wants more turns would retry requests to a server that has no
+        // answers left.
         let turns = answers.len().to_string();
         answers.into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
         let limit = if flags.contains(&"--max-turns") { &[][..] } else { &["--max-turns", &turns] };

@@ -155,12 +155,12 @@ fn only_text_and_colors_reach_a_terminal() {
             .env_clear()
             .envs(world.agent(&[]).get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("TERM", "xterm").env("OLLAMA_HOST", server.url()).stdin(std::process::Stdio::null());
-        command.output().expect("script, of util-linux, has to be there").stdout
+        command.output().expect("`script`, which is part of util-linux, must be installed").stdout
     };
     let seen = on_terminal(&format!("{agent} run --model deepseek-coder:6.7b --approach tools 'Say {evil}'"));
     assert!(
         String::from_utf8_lossy(&seen).contains("\x1b["),
-        "it is coloured: {}",
+        "the output should be colored: {}",
         String::from_utf8_lossy(&seen)
     );
     assert!(server.chats().len() > 5, "{}", String::from_utf8_lossy(&seen));
@@ -178,7 +178,7 @@ fn only_text_and_colors_reach_a_terminal() {
         let seen = on_terminal(&format!("PAGER=cat {agent} {line}"));
         is_harmless(&seen).map_err(|e| format!("{line}: {e}\n{}", String::from_utf8_lossy(&seen))).unwrap();
     }
-    // Without a terminal no pager starts.
+    // Without a terminal, no pager starts.
     let mut diff = world.limited(&["sessions", "show"]);
     diff.env("AGENT_PAGER", format!("touch {}; cat", world.trophy().display()))
         .env("TERM", "xterm")

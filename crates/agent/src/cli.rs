@@ -209,7 +209,7 @@ pub(crate) struct Batch {
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// Run this many tasks at a time; auto: as many as the server answers requests
+    /// Run this many tasks at a time; auto: one for each request that the server answers at a time
     #[arg(short, long, value_name = "N|auto", default_value = "1")]
     pub(crate) jobs: Jobs,
 

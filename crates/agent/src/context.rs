@@ -13,7 +13,7 @@ use crate::layers::{self, Environment, Resolved};
 pub(crate) struct Context {
     /// The environment variables of the process.
     pub(crate) environment: Environment,
-    /// The current folder, or the one of `-C`; absolute.
+    /// The absolute path of the current folder, or of the folder that `-C` names.
     pub(crate) directory: PathBuf,
     /// The root of the repository: the nearest folder upwards that has a `.git`.
     pub(crate) repository: Option<PathBuf>,

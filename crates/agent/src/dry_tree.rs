@@ -11,7 +11,8 @@ use crate::confinement;
 use crate::exit::{Failure, Result};
 use crate::figures::{bytes, thousands};
 
-/// A tree that exists or is still to be created. It is removed with its contents.
+/// An overlay that exists, or a copy that is still to be created. Either is removed, with all
+/// changes in it, when the command ends.
 pub(crate) enum DryTree {
     /// At the repository's path.
     Overlay(Overlay),

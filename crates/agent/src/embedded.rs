@@ -15,8 +15,8 @@ use crate::console;
 use crate::layers::Environment;
 use crate::model_store;
 
-/// The first argument that makes this binary only load a model file on trial, because a broken file
-/// can end the process.
+/// The first argument that makes this binary load a model file on trial and do nothing else. A
+/// broken file can end the process, so the trial runs in a process of its own.
 pub(crate) const TRIAL: &str = "--load-model-on-trial";
 
 /// The model files on this machine.
@@ -57,7 +57,7 @@ fn is_file_name(name: &str) -> bool {
 }
 
 /// The command that starts this program with [`TRIAL`]. `/proc/self/exe` is this version of the
-/// program; its path may hold another one by now.
+/// program, even if the file at the program's path has been replaced.
 fn trial_command() -> Vec<OsString> {
     vec!["/proc/self/exe".into(), TRIAL.into()]
 }

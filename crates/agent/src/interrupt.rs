@@ -92,7 +92,8 @@ pub(crate) async fn on_own_thread<T: Send + 'static>(
 mod tests {
     use super::*;
 
-    /// File reads, tree walks and syncs of one task of a batch stalled the streams of all others.
+    /// The bug: file reads, tree walks and syncs of one task in a batch stalled the streams of all
+    /// other tasks.
     #[test]
     fn work_that_blocks_does_not_hold_up_other_work() {
         let (send, receive) = std::sync::mpsc::channel();

@@ -121,7 +121,7 @@ impl Resolved {
     }
 
     /// The settings that differ from their defaults, as values of flags. Leaves out secrets and
-    /// addresses that contain credentials. Keeps only the names of variables given with `--env`.
+    /// addresses that contain credentials. Of variables given with `--env`, keeps only the names.
     pub(crate) fn chosen(&self) -> Vec<(String, String)> {
         let chosen = self.values.iter().filter(|(d, v, o)| {
             !matches!(o, Origin::Default)
@@ -302,7 +302,7 @@ fn parse_file(path: &Path, text: &str, is_repository: bool) -> Result<BTreeMap<S
     Ok(values)
 }
 
-/// The known name that a misspelled one most likely means.
+/// The known name that a misspelled name most likely means.
 pub(crate) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = 1 + wanted.chars().count() / 5;
     let far = |name: &str| strsim::osa_distance(wanted, name);
@@ -410,7 +410,11 @@ mod tests {
         assert_eq!(value(&r, "max_cost"), (2.5.into(), "config.toml".into()));
         assert_eq!(value(&r, "max_answer_tokens"), (4096.into(), "default".into()));
         assert_eq!(value(&r, "max_seconds"), (60.into(), ".agent.toml".into()));
-        assert_eq!(value(&r, "max_tokens"), (100.into(), ".agent.toml".into()), "no limit is the highest");
+        assert_eq!(
+            value(&r, "max_tokens"),
+            (100.into(), ".agent.toml".into()),
+            "no limit counts as the highest value"
+        );
         assert!(r.notes[1].contains("a repository may only lower it; using 2.5"), "{:?}", r.notes);
     }
 

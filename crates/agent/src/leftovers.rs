@@ -1,5 +1,5 @@
 //! Removes leftovers of killed runs: private temporary folders and cache overlays of their
-//! sandboxes. The next run of any session does this.
+//! sandboxes. Each run removes the leftovers of all other sessions.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The `agent` binary: turns flags into settings, settings into calls, and results into text and one exit code.
+//! The `agent` binary: turns flags into settings, settings into calls, and results into text and
+//! one exit code.
 
 mod cli;
 mod commands;

@@ -1,4 +1,4 @@
-//! Protected files of a task: they get their first content back before every command and
+//! Protected files of a task: their original contents are restored before every command and
 //! verification, and before the diff is taken.
 
 use std::collections::BTreeMap;

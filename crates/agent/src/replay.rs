@@ -40,7 +40,7 @@ pub(crate) struct Options {
 pub(crate) struct Outcome {
     pub(crate) comparison: Comparison,
     pub(crate) session: String,
-    /// The version of the agent that recorded it.
+    /// The version of the agent that recorded the session.
     pub(crate) version: String,
     /// The number of files compared at the end, or why they were not compared.
     pub(crate) tree: std::result::Result<usize, &'static str>,

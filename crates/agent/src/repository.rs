@@ -16,7 +16,7 @@ use workspace::{Baseline, By, History, WalkFilter, Watch, Workspace};
 use crate::masking::{EXPLANATION, mask_value};
 use crate::protected::Protected;
 
-/// The maximum number of files to list for the first turn, whose prompt shows fewer.
+/// The maximum number of files to list for the first turn. The prompt shows fewer.
 const FILES: usize = 2_000;
 /// The file with instructions for agents. Any folder of a repository may have one.
 pub(crate) const INSTRUCTIONS: &str = "AGENTS.md";
@@ -175,7 +175,8 @@ impl planner::Repository for Tree {
         let changes = history.since(record).map_err(|e| e.to_string())?;
         let commit = self.workspace.revert(&changes).map_err(|e| e.to_string())?;
         lock(&self.last).take();
-        // An earlier process may have done it and then been killed before it journaled the record.
+        // An earlier process may have reverted the changes, but been killed before it journaled
+        // this.
         let last = history.records().last().filter(|last| last.by == By::Revert && last.id >= record);
         Ok(commit.id.or(last.map(|last| last.id)))
     }

@@ -1,4 +1,4 @@
-//! What can be said about tasks before anything runs.
+//! Checks of tasks before anything runs: whether their repositories and commits exist.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -8,8 +8,9 @@ use crate::clones;
 use crate::task::Task;
 use crate::worktree::Source;
 
-/// Returns the ids of tasks whose repository or commit does not exist, each with a sentence for
-/// people. Changes nothing. Repositories that would have to be cloned are not checked.
+/// Returns the ids of tasks whose repository or commit does not exist, each with a sentence that
+/// describes the problem. Changes nothing. Repositories that would have to be cloned are not
+/// checked.
 pub async fn check(tasks: &[Task]) -> Vec<(&str, String)> {
     let mut known: HashMap<(&Path, Option<&str>), Option<String>> = HashMap::new();
     let mut problems = Vec::new();

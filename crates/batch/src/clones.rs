@@ -1,5 +1,5 @@
-//! Clones of repositories that a task names by URL or as a bundle file: bare, one for each, in the
-//! folder of the batch. Worktrees share their objects.
+//! Clones of repositories that tasks name by URL or as a bundle file. The folder of the batch holds
+//! one bare clone per repository, and the worktrees share its objects.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::git::git_with_network;
 
-/// Whether a repository has to be cloned: it is a URL, or a bundle file instead of a folder.
+/// Whether a repository has to be cloned because it is a URL or a bundle file, not a folder.
 pub(crate) fn is_remote(repo: &Path) -> bool {
     is_url(&repo.to_string_lossy()) || repo.is_file()
 }
@@ -33,8 +33,9 @@ pub(crate) fn folder(repo: &Path, out: &Path) -> PathBuf {
     out.join("repositories").join(name)
 }
 
-/// Clones a repository to a folder, unless an earlier call did. A killed clone leaves a folder with
-/// another name, which the next call removes. The error is a sentence for people.
+/// Clones a repository to a folder, unless an earlier call has done so. A clone that is killed
+/// leaves only a folder with another name, which the next call removes. The error is a sentence for
+/// people.
 pub(crate) async fn ensure(repo: &Path, folder: &Path) -> Result<(), String> {
     if folder.is_dir() {
         return Ok(());

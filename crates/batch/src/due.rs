@@ -14,7 +14,7 @@ pub(crate) struct Due<'t> {
     pub(crate) task: &'t Task,
     pub(crate) digest: String,
     pub(crate) attempt: u32,
-    /// How often this invocation has retried it.
+    /// How many times this invocation has retried the task.
     pub(crate) retried: u32,
     /// When it may start; `None` for at once.
     pub(crate) not_before: Option<Instant>,
@@ -25,9 +25,9 @@ pub(crate) struct Plan<'t> {
     pub(crate) queue: VecDeque<Due<'t>>,
     /// Tasks that have changed since their result.
     pub(crate) changed: Vec<&'t str>,
-    /// Tasks whose last attempt was killed or crashed, with that attempt.
+    /// Tasks whose last attempt was killed or crashed, with the number of that attempt.
     pub(crate) cut_off: Vec<(&'t str, u32)>,
-    /// Tasks that the agent ended without success, if these are to run again.
+    /// Tasks that the agent ended without success, if such tasks are to run again.
     pub(crate) failed: Vec<&'t str>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn plan<'t>(
     let ended: HashSet<(&str, u32)> =
         finished.iter().map(|result| (result.id.as_str(), result.attempt)).collect();
     let mut last: HashMap<&str, u32> = HashMap::new();
-    // Results count too, in case the other log was removed.
+    // Results count too, in case the log of started attempts was removed.
     let attempts =
         started.iter().map(|attempt| (attempt.id.as_str(), attempt.attempt)).chain(ended.iter().copied());
     for (id, attempt) in attempts {

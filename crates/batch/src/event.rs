@@ -19,7 +19,7 @@ pub enum Event<'a> {
         /// The task.
         id: &'a str,
     },
-    /// The agent ended the task without success earlier; it is run again.
+    /// The agent ended the task without success earlier; the task is run again.
     Failed {
         /// The task.
         id: &'a str,
@@ -53,7 +53,7 @@ pub enum Event<'a> {
         again: bool,
     },
     /// Several attempts in a row failed because of the infrastructure. One attempt starts after
-    /// this wait, to probe whether it works again.
+    /// this wait, to probe whether the infrastructure works again.
     Waiting {
         /// The wait.
         wait: Duration,

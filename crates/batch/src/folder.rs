@@ -1,5 +1,5 @@
-//! Reads the folder of a batch, for reports and comparisons. Takes no lock, so it can be read while
-//! a batch writes it.
+//! Reads the folder of a batch, for reports and comparisons. Takes no lock, so it also works
+//! while a batch writes to the folder.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -15,8 +15,8 @@ use crate::summary::{Row, count};
 /// Everything that the folder of a batch records about its tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Folder {
-    /// In the order of the last summary, followed by tasks that started since, or that have left
-    /// the task file.
+    /// The tasks of the last summary, in its order, followed by tasks that only the records name:
+    /// those that started since, and those that are no longer in the task file.
     pub tasks: Vec<State>,
 }
 
@@ -43,10 +43,10 @@ impl State {
 }
 
 impl Folder {
-    /// Reads the folder. The version of a task is that of its last attempt.
+    /// Reads the folder. The last attempt at a task decides which version of the task counts.
     ///
     /// # Errors
-    /// When it is not the folder of a batch, or a file cannot be read or is damaged.
+    /// When `out` is not the folder of a batch, or a file cannot be read or is damaged.
     pub fn read(out: &Path) -> Result<Self, Error> {
         if !out.join(RESULTS).is_file() {
             return Err(Error::NoBatch(out.to_owned()));
@@ -62,7 +62,7 @@ impl Folder {
         let mut tries: HashMap<String, usize> = HashMap::new();
         let mut known: HashSet<String> = ids.iter().cloned().collect();
         let begun = started.iter().map(|s| (&s.id, &s.digest, 1));
-        // Results count too, in case the other log was removed.
+        // Results count too, in case the log of started attempts was removed.
         let ended = finished.iter().map(|f| (&f.id, &f.digest, usize::from(started.is_empty())));
         for (id, digest, n) in ended.chain(begun) {
             digests.insert(id.clone(), digest.clone());
@@ -98,7 +98,8 @@ impl Folder {
     }
 }
 
-/// The tasks of the last summary. It also lists tasks that have not run, and may be missing or old.
+/// The ids in the last summary, which also lists tasks that have not run. The summary's file may be
+/// missing or outdated.
 fn summary_ids(out: &Path) -> Vec<String> {
     #[derive(Deserialize)]
     struct Summary {

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 /// `useRelativePaths` would make the entry of a worktree harder to recognize as ours.
 const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedHead=false"];
 
-/// What clones may use. Not `ext`, which runs a program.
+/// The protocols that clones may use. `ext` is not among them, because it runs a program.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
 
-/// Runs git in a folder and returns its output without the last newline. Filters such as
+/// Runs git in a folder and returns its output without trailing newlines. Filters such as
 /// `filter.lfs.smudge` come from the user's settings, never from the repository's.
 pub(crate) async fn git<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<String> {
     run(cwd, args, None).await
@@ -29,7 +29,7 @@ async fn run<S: AsRef<OsStr>>(cwd: &Path, args: &[S], protocols: Option<&'static
         workspace::readable(&cwd)?;
         let mut ask = workspace::git(&cwd);
         ask.args(["config", "--show-scope", "--includes", "-z", "--get-regexp", r"^filter\."]);
-        // Status 1: there are none.
+        // Exit status 1 means that there are none.
         let filters = workspace::git_answer(ask)?.stdout;
         let filters = users_filters(&String::from_utf8_lossy(&filters));
         let settings = SETTINGS.iter().copied().chain(filters.iter().map(String::as_str));
@@ -72,13 +72,13 @@ fn users_filters(listed: &str) -> Vec<String> {
 pub(crate) struct Repository {
     /// The folder of its objects, refs and worktree entries.
     pub(crate) git_dir: PathBuf,
-    /// Whether it has no work tree, like a mirror.
+    /// Whether it has no work tree, as is the case for a mirror.
     pub(crate) bare: bool,
     /// The folder's path in the tree, with a trailing `/`; empty for the root.
     pub(crate) prefix: String,
 }
 
-/// The repository that contains a folder; `None` without one, or without git.
+/// The repository that contains a folder; `None` if there is none, or if git is not installed.
 pub(crate) async fn repository(folder: &Path) -> io::Result<Option<Repository>> {
     let args =
         ["rev-parse", "--path-format=absolute", "--is-bare-repository", "--git-common-dir", "--show-prefix"];

@@ -2,9 +2,9 @@
 //!
 //! [`tasks::read`] parses a task file or folder into [`Task`]s, or reports all of its problems at
 //! once. [`Selection`] selects and orders them. [`run`] runs them with a [`Runner`], several at a
-//! time. Each attempt gets its own worktree, so that the user's tree, index and HEAD never change,
-//! and leaves one record. The result is a [`Summary`]. [`Folder::read`] reads the folder of a
-//! batch, also while it runs.
+//! time. Each attempt runs in its own worktree, so the user's tree, index and HEAD never change. An
+//! attempt that ends leaves one result. At the end, [`run`] returns a [`Summary`]. [`Folder::read`]
+//! reads the folder of a batch, even while the batch runs.
 //!
 //! ```text
 //! task file ─► tasks::read ─► Selection ─► run ─► started ─► worktree ─► Runner ─► finished ─► Summary, exit code
@@ -25,8 +25,9 @@
 //! | `repositories/` | bare clones of repositories that tasks name by URL or as a bundle |
 //! | `lock` | the process that uses the folder |
 //!
-//! A task is done once one attempt ended by the agent's own decision. Infrastructure failures
-//! ([`journal::Ending::is_infrastructure`]) and killed attempts never count as done.
+//! A task is done once the agent itself has ended one attempt, successfully or not. Attempts that
+//! were killed or that the infrastructure ended ([`journal::Ending::is_infrastructure`]) never
+//! count.
 
 mod check;
 mod clones;

@@ -1,4 +1,4 @@
-//! Merges the results of shards, or of other batches without a common task.
+//! Merges the results of shards, or of other batches that have no task in common.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,8 +12,8 @@ use crate::record::{Finished, Started};
 use crate::store::Store;
 use crate::summary::Summary;
 
-/// Writes the records, predictions and summaries of the folders `from` to `out`, and returns the
-/// summary of all. The folders stay as they are.
+/// Merges the records, predictions and summaries of the folders `from` into the folder `out`, and
+/// returns the merged summary. The folders `from` stay as they are.
 ///
 /// # Errors
 /// If a batch in one of the folders has not ended, two folders have the same task, `out` has

@@ -7,9 +7,9 @@ use serde_json::json;
 use crate::record::Finished;
 use crate::task::Task;
 
-/// The last patch of each task that the agent finished, in the order of first completion. Leaves
-/// out infrastructure failures, which would count as wrong answers, and results for tasks that have
-/// changed since.
+/// Returns the last patch of each task that the agent finished, in the order in which the tasks
+/// were first finished. Leaves out infrastructure failures, which the evaluation would count as
+/// wrong answers, and results of tasks that have changed since.
 pub(crate) fn render(tasks: &[Task], finished: &[Finished], model: &str) -> String {
     let digests: HashMap<&str, String> = tasks.iter().map(|t| (t.id.as_str(), t.digest())).collect();
     let mut order: Vec<&str> = Vec::new();

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 /// The version of both records.
 pub(crate) const VERSION: u32 = 1;
 
-/// An attempt that started. On disk before its worktree is made, so that a killed batch leaves a
-/// trace.
+/// An attempt that started. The record is on disk before the worktree is made, so that a killed
+/// batch leaves a trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Started {
     /// Version of the format: 1.
@@ -23,7 +23,7 @@ pub struct Started {
     pub digest: String,
     /// Milliseconds since the Unix epoch.
     pub time_ms: u64,
-    /// The name of its folder in `worktrees/`; `None` if it cannot be made.
+    /// The name of the worktree's folder in `worktrees/`; `None` if no worktree can be made.
     pub worktree: Option<String>,
     /// The repository's git folder; `None` for a folder that is not a repository.
     pub git_dir: Option<PathBuf>,
@@ -50,14 +50,14 @@ pub struct Finished {
     pub infrastructure: bool,
     /// One sentence for people.
     pub message: String,
-    /// The changes, also of a failed attempt.
+    /// The changes, even if the attempt failed.
     pub diff: Diff,
     /// Tokens, turns, cost.
     pub totals: Totals,
-    /// The parts of the sums by model, if several were used.
+    /// The totals of each model, if several were used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelTotals>,
-    /// Wall-clock time, including that for the worktree.
+    /// Wall-clock time, including the time to make the worktree.
     pub seconds: f64,
     /// The session with the details, if one was started.
     pub session: Option<String>,

@@ -1,5 +1,5 @@
-//! The scheduler: runs the remaining tasks, several at a time, and records each attempt before and
-//! after.
+//! Runs the remaining tasks, several at a time, and records each attempt before it starts and after
+//! it ends.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -35,16 +35,16 @@ pub struct BatchOptions {
     pub out: PathBuf,
     /// How many tasks run at a time; at least 1.
     pub jobs: usize,
-    /// How often this invocation retries a task after an infrastructure failure that may be due to
-    /// the task. A task without its repository or commit is not retried, because nothing would
-    /// change.
+    /// How many times this invocation retries a task after an infrastructure failure that may be
+    /// due to the task. A task whose repository or commit is missing is not retried, because the
+    /// retry would fail too.
     pub retries: u32,
-    /// How long this invocation waits in total while everything fails because of the
-    /// infrastructure; with zero, it retries nothing.
+    /// How long this invocation waits in total during one outage of the infrastructure, when every
+    /// attempt fails. If this is zero, nothing is retried.
     pub wait: Duration,
     /// Limits of the whole batch.
     pub limits: BatchLimits,
-    /// Whether no more tasks start after one that is not verified.
+    /// Whether the batch starts no more tasks after one that is not verified.
     pub fail_fast: bool,
     /// Whether tasks that the agent ended without success run again.
     pub retry_failed: bool,
@@ -55,12 +55,12 @@ pub struct BatchOptions {
 /// Limits of a whole batch, in contrast to those of each task.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct BatchLimits {
-    /// The time of this invocation. At its end, running attempts are interrupted.
+    /// The time limit for this invocation. When it is reached, running attempts are interrupted.
     pub time: Option<Duration>,
-    /// Prompt and generated tokens of all results in the folder. Once they are reached, no attempt
-    /// starts, and running ones end by themselves.
+    /// The limit on prompt and generated tokens, summed over all results in the folder. Once it is
+    /// reached, no more attempts start, but running attempts continue until they end.
     pub tokens: Option<u64>,
-    /// Dollars of all results in the folder; as for tokens.
+    /// The limit on dollars. It is summed and applied in the same way as `tokens`.
     pub cost: Option<f64>,
 }
 
@@ -83,8 +83,8 @@ impl Attempt {
 
 /// Runs one task.
 pub trait Runner {
-    /// Runs `task` in `worktree`, which it may change. Ends soon after `interrupt` becomes true,
-    /// with [`Ending::Interrupted`]. Every failure is an ending; a panic counts as an
+    /// Runs `task` in `worktree`, whose files it may change. Ends soon after `interrupt` becomes
+    /// true, with [`Ending::Interrupted`]. Reports every failure as an ending. A panic counts as an
     /// infrastructure failure.
     fn run(
         &self,
@@ -198,10 +198,10 @@ struct Batch<'a, 't, R, O> {
     schedule: RefCell<Schedule<'t>>,
     observer: RefCell<O>,
     stopped: watch::Receiver<bool>,
-    /// Locks for the worktree entries of each repository, because git may read other entries while
-    /// they are half written.
+    /// One lock per repository for its worktree entries. Without it, git may read an entry that
+    /// another git process has half written.
     trees: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
-    /// Repositories with a note that was reported.
+    /// Repositories whose note, if there is one, has been reported.
     noted: RefCell<HashSet<PathBuf>>,
     /// Whether it was reported that costs are unknown.
     noted_cost: Cell<bool>,

@@ -13,12 +13,12 @@ use crate::run::BatchOptions;
 use crate::stop::Stop;
 use crate::summary::tokens;
 
-/// After this many failures of the infrastructure in a row, something all tasks need does not work:
-/// attempts then run one at a time, as probes.
+/// After this many failures of the infrastructure in a row, something that all tasks need is
+/// probably down. Attempts then run one at a time, as probes.
 const OUTAGE: u32 = 3;
 /// The wait before the first retry or probe. Each further wait is twice as long.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// The longest wait: a server that is back is noticed within a minute.
+/// The longest wait. When a server is back, the batch notices this within a minute.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// What to do now.
@@ -50,7 +50,7 @@ pub(crate) struct Schedule<'t> {
     tokens: u64,
     /// Dollars of all results in the folder.
     cost: f64,
-    /// Failures of the infrastructure since an attempt last ended otherwise.
+    /// Failures of the infrastructure since the last attempt that ended in another way.
     failures: u32,
     /// Probes during this outage.
     probes: u32,
@@ -87,8 +87,8 @@ impl<'t> Schedule<'t> {
         self.stopped
     }
 
-    /// Starts no more attempts. The first reason stays, unless the new one is stronger because it
-    /// also ends the running attempts.
+    /// Ensures that no more attempts start. The first reason is kept, unless only the new reason
+    /// also interrupts the running attempts.
     pub(crate) fn stop(&mut self, stop: Stop) {
         match self.stopped {
             Some(first) if first.interrupts() || !stop.interrupts() => {}
@@ -124,7 +124,7 @@ impl<'t> Schedule<'t> {
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.stop(Stop::Deadline);
         } else if self.queue.is_empty() {
-            // Limits that start no more attempts have nothing to stop.
+            // The other limits only prevent new attempts, and there are none to start.
         } else if limits.tokens.is_some_and(|most| self.tokens >= most) {
             self.stop(Stop::Tokens);
         } else if limits.cost.is_some_and(|most| self.cost >= most) {
@@ -166,7 +166,8 @@ impl<'t> Schedule<'t> {
             self.probe_at = now + wait;
             pause = Some(wait);
         }
-        // Other failures than the server's may be due to the task, so their retries stay limited.
+        // Failures other than the server's may be due to the task, so the number of
+        // retries stays limited.
         let outage = self.failures >= OUTAGE && result.ending == Ending::Unavailable;
         let wait = if outage { Duration::ZERO } else { backoff(due.retried) };
         let again = outage || due.retried < self.options.retries && wait <= self.options.wait;
@@ -179,7 +180,7 @@ impl<'t> Schedule<'t> {
     }
 }
 
-/// The wait before a retry, after this many.
+/// The wait before the next retry, after this many retries.
 fn backoff(retries: u32) -> Duration {
     FIRST_WAIT.saturating_mul(1_u32.checked_shl(retries).unwrap_or(u32::MAX)).min(LONGEST_WAIT)
 }

@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::task::Task;
 
-/// A selection of tasks. Without any field set, all tasks, in the order of the file, except that
-/// the tasks of one repository follow each other, so that the server's prefix cache serves them.
+/// A selection of tasks. The default selects all tasks in the order of the file, but moves tasks of
+/// the same repository together, because the server's prefix cache then serves them.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     /// Keeps tasks that match any filter; all tasks if there are none.
@@ -25,8 +25,8 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Returns the selected tasks in the order in which they should run. Fields apply in their
-    /// order, so that a slice of shuffled tasks is a random sample.
+    /// Returns the selected tasks in the order in which they should run. The fields apply in the
+    /// order of their declarations, so a slice of shuffled tasks is a random sample.
     #[must_use]
     pub fn of(&self, mut tasks: Vec<Task>) -> Vec<Task> {
         tasks.retain(|task| self.filters.is_empty() || self.filters.iter().any(|f| f.matches(task)));
@@ -44,8 +44,8 @@ impl Selection {
     }
 }
 
-/// Where a task comes in a random order. It does not depend on the other tasks, so a task that is
-/// added to the file does not change their order.
+/// The sort key of a task in a random order. The key does not depend on the other tasks, so adding
+/// a task to the file does not change the order of the others.
 fn rank(seed: u64, id: &str) -> [u8; 32] {
     Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id).finalize().into()
 }
@@ -55,7 +55,7 @@ fn by_repository(mut tasks: Vec<Task>) -> Vec<Task> {
     let place: Vec<usize> =
         tasks.iter().enumerate().map(|(at, task)| *first.entry(&task.repo).or_insert(at)).collect();
     let mut place = place.into_iter();
-    // Called once for each task, in order; the sort is stable.
+    // The closure is called once for each task, in order; the sort is stable.
     tasks.sort_by_cached_key(|_| place.next());
     tasks
 }
@@ -114,8 +114,8 @@ impl FromStr for Slice {
     }
 }
 
-/// One of several parts of a list, which together are the whole list. Neighbors go to different
-/// parts, so that these take about the same time.
+/// One of several parts that together are a whole list. Neighboring items go to different parts, so
+/// that all parts take about the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     index: usize,
@@ -149,7 +149,7 @@ impl FromStr for Shard {
     }
 }
 
-/// The name of its folder of results.
+/// The name of the folder with the results of the shard.
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "shard-{}-of-{}", self.index + 1, self.count)

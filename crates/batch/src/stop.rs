@@ -3,7 +3,7 @@
 use journal::{Budget, Ending};
 use serde::{Deserialize, Serialize};
 
-/// The reason why a batch stopped. The same command continues it.
+/// The reason why a batch stopped. The same command continues the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
@@ -17,7 +17,7 @@ pub enum Stop {
     Cost,
     /// The server or this machine kept failing.
     Infrastructure,
-    /// A task was not verified, and the batch was asked to stop then.
+    /// A task was not verified, and the batch was asked to stop in that case.
     FailFast,
 }
 

@@ -71,10 +71,10 @@ impl Store {
     }
 }
 
-/// Replaces a file atomically: readers see the old one or the new one.
+/// Replaces a file atomically: readers see the old contents or the new contents.
 ///
 /// # Errors
-/// When it cannot be written. The old one is still there.
+/// When the new contents cannot be written. The old contents are still there.
 pub fn replace(path: &Path, contents: &str) -> Result<(), journal::Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> io::Result<()> {

@@ -18,13 +18,13 @@ const NOT_VERIFIED: u8 = 1;
 pub struct Summary {
     /// Version of the format: 1.
     pub v: u32,
-    /// Tasks that were selected.
+    /// The number of tasks that were selected.
     pub tasks: usize,
     /// Tasks per ending, by [`Ending::label`] or `not run`, most frequent first.
     pub endings: Vec<(String, usize)>,
     /// Why the batch stopped before all tasks had a result from the agent, if it did.
     pub stopped: Option<Stop>,
-    /// All attempts at these tasks, over all invocations, including killed ones.
+    /// The number of attempts at these tasks, over all invocations. Killed attempts count.
     pub attempts: usize,
     /// Prompt and generated tokens of all attempts.
     pub tokens: u64,
@@ -36,7 +36,8 @@ pub struct Summary {
     pub rows: Vec<Row>,
 }
 
-/// The state of a task: the last attempt that the agent ended, otherwise the last attempt.
+/// The state of a task, according to the last attempt that the agent ended. If there is none, the
+/// last attempt that ended counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The task.
@@ -107,8 +108,8 @@ impl Summary {
         }
     }
 
-    /// The summary of several batches without a common task. It stopped for the most severe of their
-    /// reasons.
+    /// The summary of several batches that have no task in common. Of their reasons to stop, it has
+    /// the most severe.
     pub(crate) fn merge(parts: Vec<Self>) -> Self {
         let costs: Vec<f64> = parts.iter().filter_map(|part| part.cost).collect();
         let (attempts, seconds) =
@@ -129,10 +130,10 @@ impl Summary {
         }
     }
 
-    /// The exit code of a batch, the first that applies: 130 if it was interrupted; 4 if it paused
-    /// at a limit; 5 if a task has no result from the agent, so that the batch should be run again;
-    /// 1 if a task is not verified; 0 otherwise. After [`Stop::FailFast`], tasks that were not run
-    /// do not count.
+    /// The exit code of a batch. The first condition that holds decides: 130 if the batch was
+    /// interrupted; 4 if it paused at a limit; 5 if a task has no result from the agent and the
+    /// batch should therefore be run again; 1 if a task is not verified; 0 otherwise. After
+    /// [`Stop::FailFast`], tasks that were not run do not lead to 5.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         if let Some(code) = self.stopped.and_then(Stop::exit_code) {
@@ -192,7 +193,8 @@ impl Summary {
 }
 
 impl Row {
-    /// The state of the task with this digest. `results` has all of its results in order.
+    /// The state of the task with this id and digest. `results` has all results for the id, in
+    /// order.
     pub(crate) fn new(id: &str, digest: &str, results: &[&Finished], attempts: usize) -> Self {
         let mut current = results.iter().rev().filter(|result| result.digest == digest);
         let last = current.clone().find(|result| !result.infrastructure).or_else(|| current.next());
@@ -218,7 +220,7 @@ impl Row {
         self.ending == Some(Ending::Verified)
     }
 
-    /// Whether the agent itself ended an attempt, so that the task has a result.
+    /// Whether the task has a result: the agent itself ended an attempt.
     #[must_use]
     pub fn has_result(&self) -> bool {
         self.ending.is_some() && !self.infrastructure

@@ -15,10 +15,10 @@ pub(crate) const MAX_ID_BYTES: usize = 128;
 pub struct Task {
     /// Unique in its file, and safe as a file name.
     pub id: String,
-    /// The repository: a folder or a bundle file, absolute, or a URL to clone.
+    /// The repository: the absolute path of a folder or bundle file, or a URL to clone.
     pub repo: PathBuf,
-    /// The repository as the task file names it. [`Task::digest`] covers this, so that results stay
-    /// valid when a folder moves.
+    /// The repository as the task file names it. [`Task::digest`] covers this field instead of
+    /// `repo`, so results stay valid when a folder moves.
     pub named_repo: String,
     /// The commit to start from; `None` for `HEAD`.
     pub base_commit: Option<String>,
@@ -30,7 +30,7 @@ pub struct Task {
     pub limits: TaskLimits,
     /// The model, if it overrides that of the batch.
     pub model: Option<String>,
-    /// The most tries in one session, if it overrides that of the batch.
+    /// The maximum number of tries in one session, if it overrides that of the batch.
     pub attempts: Option<u32>,
     /// The command that prepares a worktree before the agent starts.
     pub setup: Option<String>,
@@ -40,7 +40,7 @@ pub struct Task {
     pub tags: Vec<String>,
 }
 
-/// The limits of one task; `None` keeps that of the batch.
+/// The limits of one task. `None` stands for the limit that the batch sets for every task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct TaskLimits {
     /// Requests answered by the model.
@@ -62,8 +62,8 @@ impl Task {
             "id": self.id, "repo": self.named_repo, "base_commit": self.base_commit, "task": self.text,
             "verify": self.verify, "limits": self.limits, "model": self.model,
         });
-        // Keys that most tasks lack are left out, so that these tasks keep the digests of results
-        // that were recorded before the keys existed.
+        // These keys were added later. A task that lacks one has the same digest as before the key
+        // existed, so its older results stay valid.
         let added = [
             ("attempts", self.attempts.map(Value::from)),
             ("setup", self.setup.clone().map(Value::from)),

@@ -1,30 +1,31 @@
 //! Task files: JSON lines, a YAML (or JSON) list, a TOML file with `[[tasks]]`, Markdown files with
 //! front matter, instances of SWE-bench and SWE-agent.
 //!
-//! The extension determines the format of TOML and Markdown, otherwise the content does. One with an
-//! `instance_id` is an instance in any file. [`read`] finds all problems of a file in one pass and returns
-//! either all tasks or all [`Problem`]s.
+//! TOML and Markdown are recognized by the extension of the file, the other formats by its
+//! contents. In every format, a task with an `instance_id` is an instance. [`read`] finds all
+//! problems of a file in one pass and returns either all tasks or all [`Problem`]s.
 //!
 //! | key | meaning |
 //! |---|---|
-//! | `id` | unique; letters, digits, `.`, `_`, `-`. Defaults to the file name in Markdown |
+//! | `id` | unique; letters, digits, `.`, `_`, `-`. In Markdown, the default is the file name |
 //! | `repo` | the repository: a folder or bundle file, relative to the task file, or a URL to clone |
 //! | `base_commit` | the commit to start from; defaults to `HEAD` |
 //! | `task` | what to do; in Markdown, the text below the front matter |
 //! | `setup` | the command that prepares a worktree before the agent starts |
-//! | `verify` | the command that decides whether it is done |
+//! | `verify` | the command that decides whether the task is done |
 //! | `protected` | patterns of files that the agent restores before it verifies |
 //! | `limits` | `max_turns`, `max_tokens`, `max_seconds`, `max_cost` |
-//! | `attempts` | the most tries in one session |
+//! | `attempts` | the maximum number of tries in one session |
 //! | `model` | overrides the model of the batch |
 //! | `tags` | words to select tasks by |
 //!
-//! `for` makes several tasks of one: see [`template`]. [`schema`] describes a task for editors.
+//! `for` makes several tasks from one: see [`template`]. [`schema`] describes a task for editors.
 //!
 //! A SWE-bench instance has `instance_id`, `repo`, `base_commit` and `problem_statement`, and
-//! optionally our own keys from `base_commit` on. Keys that reveal the solution (`patch`, `test_patch`,
-//! `hints_text`, the lists of tests) are never read. A SWE-agent instance has `instance_id`, `problem_statement` and `repo_name`, and optionally
-//! `base_commit` and our own keys.
+//! optionally our own keys: those from `setup` on in the table. Keys that reveal the solution
+//! (`patch`, `test_patch`, `hints_text`, the lists of tests) are never read. A SWE-agent instance
+//! has `instance_id`, `problem_statement` and `repo_name`, and optionally `base_commit` and our own
+//! keys.
 
 mod entry;
 mod fields;
@@ -72,9 +73,9 @@ impl fmt::Display for Problem {
 #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Problems(pub Vec<Problem>);
 
-/// Reads a task file, or a folder of Markdown files (skips `README.md`, hidden files and
-/// subfolders). `repos` is the folder with the clones for SWE-bench instances: the clone of
-/// `owner/name` is `owner__name`, `owner/name` or `name`.
+/// Reads a task file, or all Markdown files in a folder except `README.md` and hidden files.
+/// Subfolders are skipped. `repos` is the folder with the clones for SWE-bench instances: the clone
+/// of `owner/name` is in its subfolder `owner__name`, `owner/name` or `name`.
 ///
 /// # Errors
 /// All problems at once, with files and lines.

@@ -1,8 +1,8 @@
 //! A tree for each attempt: a detached git worktree of a commit, or a plain copy of a folder that
 //! is not a repository.
 //!
-//! The only change to the user's repository is the worktree's entry in its git folder, which is
-//! removed again. Nothing is pruned: only what this batch created is removed.
+//! The user's repository changes in one way only: while the worktree exists, the git folder has an
+//! entry for it. Nothing is pruned: only what this batch created is removed.
 
 use std::fs;
 use std::io;
@@ -20,9 +20,9 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Finds the source of a task in its repository, or in the clone of it, without changing
-    /// anything. Fails if the repository is missing or something is in the tree's place. The error is
-    /// a sentence for people.
+    /// Finds the source of a task in `repo`: the task's repository, or the clone of it. Changes
+    /// nothing. Fails if the repository is missing, or if something exists at the path of the tree.
+    /// The error is a sentence for people.
     pub(crate) async fn find(task: &Task, repo: &Path, tree: &Path) -> Result<Self, String> {
         if tree.symlink_metadata().is_ok() {
             return Err(format!("{} exists, but this batch did not make it; move it away", tree.display()));
@@ -72,8 +72,8 @@ impl Source {
         }
     }
 
-    /// Makes the tree and returns the folder in it that corresponds to the task's. After an error,
-    /// part of the tree may exist.
+    /// Makes the tree and returns the folder in it that corresponds to the folder that the task
+    /// names. After an error, part of the tree may exist.
     pub(crate) async fn make(&self, tree: &Path) -> Result<PathBuf, String> {
         let Some((found, commit)) = &self.git else {
             return self.copy(tree).await;
@@ -113,14 +113,15 @@ pub(crate) fn name(id: &str, attempt: u32) -> String {
     if attempt == 1 { id.to_owned() } else { format!("{id}@{attempt}") }
 }
 
-/// Whether a name in a record has the form that [`name`] makes. Anything else must not be removed.
+/// Whether a name in a record has the form that [`name`] makes. A folder with any other name must
+/// not be removed.
 pub(crate) fn is_name(name: &str) -> bool {
     let (id, attempt) = name.split_once('@').unwrap_or((name, "2"));
     unsafe_id(id).is_none() && attempt.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Removes a tree: first its entry in the repository, then the folder, so that a remaining folder
-/// means unfinished work.
+/// Removes a tree: first its entry in the repository, then its folder. As long as the folder
+/// exists, the removal is therefore not complete.
 pub(crate) async fn remove(tree: &Path, git_dir: Option<&Path>) -> Result<(), String> {
     let (tree, git_dir) = (tree.to_owned(), git_dir.map(Path::to_owned));
     let shown = tree.display().to_string();
@@ -132,8 +133,9 @@ pub(crate) async fn remove(tree: &Path, git_dir: Option<&Path>) -> Result<(), St
     removed.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))
 }
 
-/// Removes the entries that point to the tree. The tree's own link may have been changed, and
-/// `git worktree prune` would also remove the user's entries on unmounted disks.
+/// Removes the entries that point to the tree. Searches all entries, because the tree's own link
+/// may have been changed. `git worktree prune` is no alternative: it would also remove entries of
+/// the user's worktrees on unmounted disks.
 fn remove_entry(tree: &Path, git_dir: &Path) -> io::Result<()> {
     let entries = git_dir.join("worktrees");
     let listed = match fs::read_dir(&entries) {
@@ -147,7 +149,7 @@ fn remove_entry(tree: &Path, git_dir: &Path) -> io::Result<()> {
             fs::remove_dir_all(entry.path())?;
         }
     }
-    // As git does after the last entry; fails if there are others.
+    // Git also removes this folder with the last entry. This fails if there are other entries.
     let _ = fs::remove_dir(&entries);
     Ok(())
 }
@@ -163,7 +165,8 @@ fn remove_folder(tree: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes folders writable that package managers write-protect. Does not follow links.
+/// Makes a folder and its subfolders writable, because package managers write-protect theirs. Does
+/// not follow links.
 fn make_writable(folder: &Path) -> io::Result<()> {
     let mut todo = vec![folder.to_owned()];
     while let Some(folder) = todo.pop() {

@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use crate::outcome::seconds;
 
-/// How the tasks of two batches compare. A task is compared if it has a result in both: an attempt
-/// that the agent itself ended. It is better or worse if it is verified in one and not in the other.
+/// How the tasks of two batches compare. A task is compared if it has a result in both batches: an
+/// attempt that the agent itself ended. It is better or worse if it is verified in only one of the
+/// batches.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// Version of the format: 1.
@@ -37,8 +38,9 @@ pub struct Comparison {
     pub only_a: Vec<String>,
     /// Compared tasks whose descriptions differ.
     pub changed: Vec<String>,
-    /// The two-sided p value of the sign test: how likely a split of better and worse tasks at
-    /// least this uneven is if neither batch is better. Tasks that do not differ are left out.
+    /// The two-sided p value of the sign test: the probability that, if neither batch is better,
+    /// the numbers of better and worse tasks differ at least this much. All other tasks are left
+    /// out.
     pub p: f64,
 }
 
@@ -47,9 +49,9 @@ pub struct Comparison {
 pub struct Side {
     /// Its name for people.
     pub name: String,
-    /// All of its tasks.
+    /// The number of its tasks.
     pub tasks: usize,
-    /// All of its verified tasks.
+    /// The number of its verified tasks.
     pub verified: usize,
     /// Tasks whose attempts disagree.
     pub flaky: Vec<String>,
@@ -217,11 +219,11 @@ fn probability(p: f64) -> String {
     if p < 0.001 { "less than 0.001".into() } else { format!("{p:.3}") }
 }
 
-/// The two-sided p value of the sign test: the probability that a fair coin, thrown for each task
-/// that differs, gives a split at least this uneven.
+/// The two-sided p value of the sign test: the probability that a fair coin, tossed once for each
+/// task that differs, gives a split at least this uneven.
 fn sign_test(better: usize, worse: usize) -> f64 {
     let n = better + worse;
-    // The logarithm of `n choose i` divided by 2^n, from one i to the next. Sums of powers of two
+    // The logarithm of `n choose i` divided by 2^n, updated for each i. Without the logarithm, 2^n
     // would overflow for thousands of tasks.
     let mut log = -(n as f64) * std::f64::consts::LN_2;
     let mut tail = 0.0;
@@ -309,7 +311,7 @@ mod tests {
         assert_eq!(
             (seen.a.tokens, seen.b.turns, seen.a.cost),
             (4_000, 12, None),
-            "sums cover compared tasks"
+            "the sums cover only compared tasks"
         );
     }
 

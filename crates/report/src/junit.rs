@@ -7,7 +7,7 @@ use quick_junit::{NonSuccessKind, Report, SerializeError, TestCase, TestCaseStat
 
 use crate::outcome::first_line;
 
-/// The most characters of a message attribute.
+/// The maximum number of characters in a message attribute.
 const MESSAGE: usize = 300;
 
 /// Writes the summary of a batch as JUnit XML, one test case per task. A task that is not verified

@@ -1,7 +1,7 @@
 //! Views of finished batches and sessions, as text: an HTML page ([`batch_page`],
-//! [`session_page`]), JUnit XML ([`junit`]),
-//! Markdown ([`markdown`]) and the comparison of two batches ([`Comparison`]). Everything here is
-//! pure: records go in, text comes out. The caller reads and writes the files.
+//! [`session_page`]), JUnit XML ([`junit`]), Markdown ([`markdown`]) and the comparison of two
+//! batches ([`Comparison`]). Everything here is pure: records go in, text comes out. The caller
+//! reads and writes the files.
 //!
 //! ```text
 //! journal::Record ─► trajectory::steps ─► pack ─┐
@@ -10,9 +10,9 @@
 //! batch::Folder × 2 ─► Comparison ─► text, JSON
 //! ```
 //!
-//! All text from models, files and servers is hostile. Control characters and characters that
-//! reorder or hide text are replaced ([`preview::sanitize`]), no text can close the element that
-//! holds it, and the page inserts text only as text. Secrets are the caller's business: it passes a
+//! All text from models, files and servers is treated as hostile. Control characters and characters
+//! that reorder or hide text are replaced ([`preview::sanitize`]), no text can close the element
+//! that holds it, and the page never interprets text as HTML. To hide secrets, the caller passes a
 //! [`Mask`] that replaces them.
 
 mod compare;

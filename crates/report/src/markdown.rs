@@ -7,13 +7,14 @@ use preview::figures::{plural, thousands};
 
 use crate::outcome::{first_line, seconds};
 
-/// The most tasks to list. GitHub shows at most 1 MiB per step.
+/// The maximum number of tasks to list. GitHub shows at most 1 MiB per step.
 const MAX_LISTED: usize = 500;
-/// The most characters of a message.
+/// The maximum number of characters of a message.
 const MESSAGE: usize = 200;
 
 /// Writes the summary of a batch as Markdown: the outcome counts, and the tasks that are not
-/// verified. Messages are code, so nothing in them is markup, a link or a mention.
+/// verified. Messages are formatted as code, so nothing in them becomes markup, a link or a
+/// mention.
 #[must_use]
 pub fn markdown(name: &str, summary: &Summary) -> String {
     let verified = summary.rows.iter().filter(|row| row.is_verified()).count() as u64;

@@ -1,4 +1,4 @@
-//! What several views need of outcomes: colors, sums, single lines.
+//! Shared by several views: the colors of outcomes, sums over attempts, one-line messages.
 
 use batch::Finished;
 use journal::Ending;

@@ -1,5 +1,5 @@
-//! Trajectories as compact text: JSON, compressed, in base64. The page decompresses one when it is
-//! opened.
+//! Trajectories as compact text: JSON, compressed, in base64. The page decompresses a trajectory
+//! when a reader opens it.
 
 use std::io::Write as _;
 
@@ -10,16 +10,17 @@ use flate2::write::DeflateEncoder;
 
 use crate::trajectory::{Part, Step};
 
-/// The limits of a text, in characters. The first one at which a trajectory fits applies.
+/// The limits for each text of a trajectory, in characters. The first limit that makes the
+/// trajectory fit applies.
 const LIMITS: [usize; 8] = [200_000, 50_000, 20_000, 8_000, 4_000, 2_000, 1_000, 300];
 
-/// Packs a trajectory into at most about `share` characters. To fit, texts lose their middle, then
-/// the trajectory loses its middle steps. A note says so in their place.
+/// Packs a trajectory into at most about `share` characters. To fit, first the long texts lose
+/// their middle, then the trajectory loses its middle steps. A note replaces what is left out.
 pub(crate) fn pack(steps: &[Step], share: usize) -> String {
     let texts = steps.iter().flat_map(|step| &step.parts).map(|part| part.text.len());
     let longest = texts.max().unwrap_or(0);
     let mut packed = String::new();
-    // Of the limits that cut nothing, only the first is worth a try.
+    // All limits that cut nothing give the same result, so only the first of these is tried.
     for limit in LIMITS.into_iter().filter(|limit| *limit == LIMITS[0] || *limit < longest) {
         packed = encode(&shortened(steps, limit));
         if packed.len() <= share {
@@ -35,7 +36,7 @@ pub(crate) fn pack(steps: &[Step], share: usize) -> String {
 }
 
 fn encode(steps: &[Step]) -> String {
-    // Strings and numbers can be encoded, and memory can be written.
+    // Encoding strings and numbers cannot fail, and neither can writing to memory.
     let json = serde_json::to_vec(steps).unwrap_or_default();
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
     let _ = encoder.write_all(&json);
@@ -50,7 +51,7 @@ fn shortened(steps: &[Step], limit: usize) -> Vec<Step> {
     steps
 }
 
-/// Replaces the middle of a text that is longer than `limit` characters by a note.
+/// Replaces the middle of a text that is longer than `limit` characters with a note.
 fn shorten(text: &mut String, limit: usize) {
     if text.len() <= limit {
         return;

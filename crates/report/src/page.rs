@@ -18,12 +18,12 @@ const TEMPLATE: &str = include_str!("viewer.html");
 const STYLE: &str = include_str!("viewer.css");
 const SCRIPT: &str = include_str!("viewer.js");
 
-/// The characters that the trajectories of a page share. With the rest of the page, this keeps a
-/// report of 1,000 tasks under 20 MB.
+/// The number of characters for all trajectories of a page together. With this limit, a report of
+/// 1,000 tasks stays under 20 MB.
 const TRAJECTORIES: usize = 17_000_000;
-/// The smallest share of a trajectory, so that large batches keep readable ones.
+/// The smallest share of one trajectory. It keeps the trajectories of large batches readable.
 const SMALLEST_SHARE: usize = 6_000;
-/// The most characters of a message in the table.
+/// The maximum number of characters of a message in the table.
 const MESSAGE: usize = 500;
 
 /// A task in the page's data.
@@ -55,7 +55,8 @@ struct Attempt {
     note: String,
 }
 
-/// Returns the page of a batch. `session` returns the steps of a session, or says why it has none.
+/// Returns the page of a batch. `session` returns the steps of a session, or the reason why they
+/// cannot be shown.
 pub fn batch_page(
     title: &str,
     folder: &Folder,
@@ -177,7 +178,8 @@ fn html(title: &str, data: &serde_json::Value, trajectories: &[String]) -> Strin
     )
 }
 
-/// Replaces `{{name}}` in a template. Values are not searched, so they may contain anything.
+/// Replaces each `{{name}}` in a template. Values are not searched for placeholders, so they may
+/// contain anything.
 fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut out = String::new();
     let mut rest = template;
@@ -196,7 +198,8 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// JSON without characters that HTML could act on: they occur only in strings.
+/// Escapes the characters in JSON that have a meaning in HTML. JSON has them only in strings, where
+/// an escape sequence means the same.
 fn inert(json: &str) -> String {
     json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")
 }

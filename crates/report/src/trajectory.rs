@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::Mask;
 
-/// The most characters of a title.
+/// The maximum number of characters of a title.
 const TITLE: usize = 120;
 
 /// One step.
@@ -107,7 +107,7 @@ fn add(step: &mut Step, event: &Event, mask: Mask<'_>) {
         Event::Sandbox { enforced: false, summary, .. } => {
             parts.push(Part::new("warning", "sandbox", summary));
         }
-        // Later messages repeat results and refusals.
+        // Only messages before the first turn: later ones repeat results and refusals.
         Event::Message { role, content } if step.turn.is_none() => {
             let title = if *role == Role::System { "system prompt" } else { "first message" };
             parts.push(Part::new("prompt", title, content));
@@ -128,7 +128,8 @@ fn add(step: &mut Step, event: &Event, mask: Mask<'_>) {
                 let place = place.unwrap_or(0).min(parts.len());
                 parts.insert(place, Part::new("thinking", "thinking", thinking));
             }
-            // A call and its text say the same as the answer.
+            // If the calls or the text of the answer are shown already, leave out the answer
+            // itself.
             let said = |part: &Part| match part.kind {
                 "call" | "edit" => true,
                 "text" => part.text.trim() == content.trim(),
@@ -211,7 +212,7 @@ fn mask_strings(value: &mut Value, mask: Mask<'_>) {
     }
 }
 
-/// One line per argument; longer texts start on a line of their own.
+/// One line per argument. A text of several lines starts on a line of its own.
 fn listed(map: &Map<String, Value>) -> String {
     let line = |(name, value): (&String, &Value)| match value {
         Value::String(text) if text.contains('\n') => format!("{name}:\n{}\n", text.trim_end()),
@@ -221,8 +222,8 @@ fn listed(map: &Map<String, Value>) -> String {
     map.iter().map(line).collect()
 }
 
-/// The paths and a diff of arguments that describe an edit: a `patch`, or `edits` with `search` and
-/// `replace`.
+/// Returns the paths and a diff if the arguments describe an edit: a `patch`, or `edits` with
+/// `search` and `replace`.
 fn diff(map: &Map<String, Value>) -> Option<(String, String)> {
     if let Some(patch) = map.get("patch").and_then(Value::as_str) {
         let path = map.get("path").and_then(Value::as_str).unwrap_or_default();
@@ -242,7 +243,7 @@ fn diff(map: &Map<String, Value>) -> Option<(String, String)> {
     Some((paths.join(", "), text))
 }
 
-/// The lines that differ, with the equal lines around them.
+/// Appends the lines that differ, and the equal lines around them.
 fn changed_lines(old: &str, new: &str, out: &mut String) {
     let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
     let start = old.iter().zip(&new).take_while(|(a, b)| a == b).count();

@@ -1,6 +1,6 @@
 
 'use strict';
-// Everything below inserts text with textContent only: the data is hostile.
+// The data may be hostile. Everything below inserts it as text, never as HTML.
 (() => {
   const find = (id) => document.getElementById(id);
   const data = JSON.parse(find('data').textContent);
@@ -219,7 +219,7 @@
   };
 
   const inflate = async (n) => {
-    if (!window.DecompressionStream) throw new Error('This browser cannot decompress trajectories. Use a newer one.');
+    if (!window.DecompressionStream) throw new Error('This browser cannot decompress trajectories. Use a newer browser.');
     const id = `trajectory-${n}`;
     if (!find(id) && document.readyState === 'loading') {
       await new Promise((ready) => document.addEventListener('DOMContentLoaded', ready, { once: true }));
@@ -254,7 +254,7 @@
     else if (text) body = node('pre', { tabindex: '0' }, text);
     if (text === '') body = null;
     if (FOLDED.has(part.kind) && body) {
-      // Where nothing else says what the model answered, the answer is open.
+      // If no other part shows what the model answered, the answer starts open.
       const unfolded = part.kind === 'answer' && !told ? '' : null;
       return node('details', { class: `part ${part.kind}`, open: unfolded }, node('summary', {}, ...title), body);
     }
@@ -279,7 +279,7 @@
     const name = step.turn ? `Turn ${step.turn}` : n === 0 ? 'Start' : n === all - 1 ? 'End' : '…';
     const figures = [step.generated ? plural(step.generated, 'token') : '', time(step.at / 1000)].filter(Boolean).join(' · ');
     const head = node('button', { type: 'button', class: 'head', 'aria-expanded': 'false', onclick: () => {
-      // A click on the current step folds it.
+      // A click on the current step folds or unfolds it.
       if (open.current === n && !open.all) toggle(n, head.getAttribute('aria-expanded') === 'false');
       else go(n, false);
     } },

@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 
 #[derive(Debug, Args)]
 pub(crate) struct BatchPlan {
-    /// Run only tasks whose id matches PATTERN, or one of whose tags matches with `tag:PATTERN`;
-    /// may be repeated. `*` and `?` stand for any text and one character
+    /// Run only tasks whose id matches PATTERN, or that have a tag that matches `tag:PATTERN`; may
+    /// be repeated. `*` stands for any text, `?` for one character
     #[arg(long = "filter", value_name = "PATTERN", help_heading = "Selection")]
     filters: Vec<Filter>,
 
@@ -27,8 +27,8 @@ pub(crate) struct BatchPlan {
     #[arg(long, value_name = "N", requires = "shuffle", help_heading = "Selection")]
     seed: Option<u64>,
 
-    /// Run part I of N of the tasks, counted from 1; auto: of the job array of Slurm, Kubernetes or AWS
-    /// Batch. Results go to a subfolder `shard-I-of-N`
+    /// Run part I of N of the tasks, counted from 1; auto: the part of this job in a job array of
+    /// Slurm, Kubernetes or AWS Batch. Results go to a subfolder `shard-I-of-N`
     #[arg(long, value_name = "I/N|auto[/N]", help_heading = "Selection")]
     pub(crate) shard: Option<String>,
 
@@ -80,7 +80,7 @@ pub(crate) enum Jobs {
 }
 
 impl Jobs {
-    /// The most tasks at a time.
+    /// The maximum number of tasks at a time.
     pub(crate) const MAX: u16 = 256;
 }
 

@@ -31,7 +31,8 @@ use crate::settings::Settings;
 use crate::waiting::Waits;
 use preview::Style;
 
-/// Retries of a task after failures of the infrastructure that may be due to the task.
+/// The maximum number of retries of a task after failures of the infrastructure that may be due to
+/// the task.
 const RETRIES: u32 = 3;
 
 /// Runs the batch.

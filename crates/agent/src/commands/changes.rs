@@ -208,8 +208,8 @@ impl PastSession {
         self.folder.join(session::STATE)
     }
 
-    /// The recorded changes of the repository. Those of a dry run's tree are kept apart, because an
-    /// overlay has the same path.
+    /// The recorded changes of the repository. A dry run keeps them apart from the changes of its
+    /// own tree, because an overlay has the same path as the repository.
     fn applied(&self) -> PathBuf {
         self.folder.join(if self.mode == Mode::DryRun { "applied" } else { session::STATE })
     }

@@ -1,4 +1,4 @@
-//! `agent config show`: each setting, its value and its origin. For a secret, it shows only that it
+//! `agent config show`: each setting, its value and its origin. For a secret, shows only whether it
 //! is set.
 
 use serde_json::{Value, json};

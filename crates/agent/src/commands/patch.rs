@@ -98,7 +98,8 @@ fn arguments(text: &str, call: Option<Value>, path: Option<&str>) -> Result<Argu
         map.insert("path".into(), path.into());
     }
     serde_json::from_value(call).or_else(|e| {
-        // They may be the arguments of another agent's tool; the patch parser reads those.
+        // The text may be arguments for another agent's tool. The patch parser reads such
+        // arguments.
         if patch::parse_for(text, path).is_err() {
             return Err(Failure::misuse(format!("invalid arguments of apply_patch: {e}")));
         }

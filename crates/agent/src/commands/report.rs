@@ -1,5 +1,5 @@
-//! `agent report`: writes the results and trajectories of a batch to one HTML file. Also the page of
-//! one session, for `agent sessions show --html`.
+//! `agent report`: writes the results and trajectories of a batch to one HTML file. Also creates
+//! the page of one session, for `agent sessions show --html`.
 
 use std::path::Path;
 
@@ -18,8 +18,9 @@ pub(crate) fn run(command: &Report, context: &Context) -> Result<Exit> {
     let folder = Folder::read(&command.folder).map_err(Failure::refused)?;
     let store = context.store()?;
     let secrets_of = masking::of_sessions(context);
-    // The journals are masked already, with the secrets of their time. Masking them again also finds
-    // what a model wrote from memory. The patches of the results are not masked: leave them out.
+    // The journals were masked with the secrets that were known at the time. Masking them again
+    // also finds secrets that a model wrote from memory. The patches of the results are not masked,
+    // so the report leaves them out.
     let mut steps = |id: &str| {
         let why = |e: journal::Error| format!("session {id} cannot be shown: {e}");
         let records = store.load(id).map_err(why)?;
@@ -53,7 +54,7 @@ pub(super) fn name(path: &Path) -> String {
     endings.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name).to_owned()
 }
 
-/// Writes what CI systems read beside the summary of a batch.
+/// Writes the files for CI systems to the folder of a batch.
 pub(super) fn for_ci(out: &Path, name: &str, mut summary: Summary, secrets: &Secrets) -> Result<()> {
     for row in &mut summary.rows {
         row.message = secrets.mask(&row.message).into_owned();

@@ -22,7 +22,7 @@ pub(super) const KEYS: &[&str] = &[
     "model",
     "tags",
 ];
-/// The most tries in one session, as for the flag `--attempts`.
+/// The highest number of tries in one session, as for the flag `--attempts`.
 const MAX_ATTEMPTS: u32 = 20;
 pub(super) const LIMITS: &[&str] = &["max_turns", "max_tokens", "max_seconds", "max_cost"];
 

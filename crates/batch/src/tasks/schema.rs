@@ -1,6 +1,6 @@
 //! The JSON Schema of a task in our own formats, for editors.
 
-#![expect(dead_code, reason = "the types only describe; `fields` reads a task, with better messages")]
+#![expect(dead_code, reason = "the types only describe a task; `fields` reads it, with better messages")]
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -19,7 +19,7 @@ pub fn schema() -> Value {
 #[derive(JsonSchema)]
 #[schemars(rename = "Task", deny_unknown_fields)]
 struct TaskObject {
-    /// Unique in the file. Defaults to the file name in Markdown.
+    /// Unique in the file. In Markdown, the default is the file name.
     #[schemars(length(max = 128), regex(pattern = r"^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$"))]
     id: Option<String>,
     /// The repository: a folder or bundle file, relative to the task file, or a URL to clone.
@@ -37,14 +37,14 @@ struct TaskObject {
     protected: Option<Vec<String>>,
     /// Limits of this task.
     limits: Option<Limits>,
-    /// The most tries in one session.
+    /// The maximum number of tries in one session.
     #[schemars(range(min = 1, max = 20))]
     attempts: Option<u32>,
     /// The model of this task.
     model: Option<String>,
     /// Words to select tasks by.
     tags: Option<Vec<String>>,
-    /// Variables: repeats the task for each item, with `{{name}}` replaced in its texts.
+    /// Repeats the task for each item, a set of variables that replace `{{name}}` in its texts.
     #[schemars(length(min = 1))]
     r#for: Option<Vec<BTreeMap<String, Variable>>>,
 }

@@ -1,5 +1,6 @@
-//! Instances of SWE-agent (`--instances.type file`): `instance_id`, `problem_statement`, `repo_name`,
-//! `base_commit`. Containers (`image_name`) and other keys are ignored.
+//! Instances of SWE-agent (`--instances.type file`): `instance_id`, `problem_statement`,
+//! `repo_name`, `base_commit`. Our own optional keys are read too. Containers (`image_name`) and
+//! all other keys are ignored.
 
 use std::path::{Path, PathBuf};
 
@@ -43,7 +44,7 @@ impl Reader<'_> {
         if found.is_none() {
             let message = match repos {
                 None => format!(
-                    "the repository {name} is in the container of SWE-agent; set a folder with clones with --repos"
+                    "the repository {name} is in the container of SWE-agent; use --repos to name a folder with clones"
                 ),
                 Some(repos) => format!("no clone of {name}; clone it to {}", repos.join(name).display()),
             };

@@ -1,5 +1,5 @@
-//! Templates: the key `for` of a task is a list of variables, and the task is repeated for each item
-//! with `{{name}}` replaced in all of its texts. Pure.
+//! Templates: the key `for` of a task is a list of items, each with variables. The task is repeated
+//! for each item, and each `{{name}}` in its texts is replaced by the value of that variable. Pure.
 //!
 //! ```text
 //! - id: drop-python-2-{{name}}
@@ -13,10 +13,10 @@ use serde_json::{Map, Value};
 use super::Problem;
 use super::entry::{Entry, Field};
 
-/// The key with the list of variables.
+/// The key with the list of items.
 pub(super) const KEY: &str = "for";
 
-/// Returns the tasks of a template, or the entry itself if it is none.
+/// Returns the tasks of a template, or the entry itself if it is not a template.
 pub(super) fn expand(entry: Entry) -> Result<Vec<Entry>, Problem> {
     let Some(field) = entry.field(KEY) else { return Ok(vec![entry]) };
     let problem = |line, message| Problem { file: entry.file.clone(), line, message };

@@ -1,5 +1,5 @@
-//! Limits of the whole batch, failures of the infrastructure, and other reasons to stop early. The
-//! clock moves only while nothing else happens, so these tests do not wait.
+//! Limits of the whole batch, failures of the infrastructure, and other reasons to stop early.
+//! Tests with waits use a simulated clock, which jumps ahead whenever nothing else happens.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -126,7 +126,7 @@ async fn retry_failed_repeats_what_the_agent_ended_without_success() {
     assert_eq!(told[..3], ["plan 3, 1 done", "failed bad", "failed lost"]);
     assert_eq!(summary.exit_code(), 0, "the last result counts");
     run_with(&tasks, &options, &better).await.unwrap();
-    assert_eq!(better.take(), [""; 0], "nothing has failed");
+    assert_eq!(better.take(), [""; 0], "no task is left to retry");
 }
 
 #[tokio::test(start_paused = true)]

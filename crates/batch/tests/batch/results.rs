@@ -63,7 +63,7 @@ async fn predictions_contain_the_agents_patches_without_infrastructure_failures(
     };
     assert_eq!(read(), [prediction("verified"), prediction("slow")]);
 
-    // A lost file is rebuilt, even if the only task left is one that was offline.
+    // A lost file is rebuilt, even if the only task that is run again still has no result.
     fs::remove_file(place.out().join("predictions.jsonl")).unwrap();
     place.run(&tasks, &Script::ending(by_id)).await;
     assert_eq!(read(), [prediction("verified"), prediction("slow")]);
@@ -105,7 +105,11 @@ async fn escape_sequences_from_the_model_do_not_reach_the_table() {
     let summary = place.run(&place.tasks(&["a"]), &runner).await;
     let text = summary.to_text();
     assert!(!text.contains(|c: char| c.is_control() && c != '\n') && !text.contains("more"), "{text:?}");
-    assert_eq!(place.results()[0].message, "red \u{1b}[31m\u{9b}2J\nmore", "the record is exact");
+    assert_eq!(
+        place.results()[0].message,
+        "red \u{1b}[31m\u{9b}2J\nmore",
+        "the record keeps the message unchanged"
+    );
 }
 
 #[tokio::test]
@@ -146,7 +150,7 @@ async fn merged_shards_are_one_batch() {
     let written: Value = serde_json::from_str(&read("summary.json")).unwrap();
     assert_eq!(written["rows"].as_array().unwrap().len(), 3);
 
-    // The merged folder is one of a batch: nothing is left to do in it.
+    // The merged folder works like the folder of a batch, and no task is left to run in it.
     runner.take();
     run_with(&all, &BatchOptions { out: out.clone(), ..place.options() }, &runner).await.unwrap();
     assert_eq!(runner.take(), [""; 0]);

@@ -1,5 +1,5 @@
-//! Scheduling: which tasks run, how often, how many at a time, and what an interrupt or a kill
-//! leaves.
+//! Scheduling: which tasks run, how many times, how many at a time, and what an interrupt or a kill
+//! leaves behind.
 
 use std::cell::{Cell, RefCell};
 use std::fs;

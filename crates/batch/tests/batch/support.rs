@@ -121,7 +121,7 @@ impl Place {
         run_with(tasks, &self.options(), runner).await.unwrap().0
     }
 
-    /// The records of a log.
+    /// The records in `results.jsonl`.
     pub(crate) fn results(&self) -> Vec<Finished> {
         self.lines("results.jsonl").iter().map(|l| serde_json::from_str(l).unwrap()).collect()
     }

@@ -9,7 +9,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tasks").join(name)
 }
 
-/// The path of a repository depends on the depth of the file that names it.
+/// Makes tasks from different files comparable: paths of repositories are relative to the file.
 fn without_place(mut tasks: Vec<Task>) -> Vec<Task> {
     for task in &mut tasks {
         task.repo = fs::canonicalize(&task.repo).unwrap();
@@ -73,7 +73,7 @@ fn an_array_of_swe_bench_instances_is_read_like_json_lines() {
     assert_eq!(read(&folder.path().join("array.json")), read(&fixture("swe_bench.jsonl")));
 }
 
-/// Each file in `wrong/` has its expected problems next to it.
+/// For each file in `wrong/`, a file next to it has the expected problems.
 #[test]
 fn all_problems_are_reported_at_once_with_file_and_line() {
     let wrong = fixture("wrong");

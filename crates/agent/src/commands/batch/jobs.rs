@@ -1,4 +1,4 @@
-//! `--jobs auto`: as many tasks at a time as the server answers requests.
+//! `--jobs auto`: runs one task for each request that the server answers at a time.
 
 use models::{Identity, Notices};
 
@@ -9,8 +9,8 @@ use crate::model;
 use crate::sanitize;
 use crate::settings::Settings;
 
-/// For a server on the network that does not report a number. Hosted APIs answer more requests at a
-/// time; limits of new accounts are often low.
+/// The number of tasks for a remote server that does not report how many requests it answers at a
+/// time. Hosted APIs answer more, but the limits of new accounts are often low.
 const REMOTE: u16 = 4;
 
 /// Returns how many tasks run at a time. With `auto`, asks the server, and says what was decided.
@@ -36,7 +36,7 @@ pub(super) async fn count(jobs: Jobs, settings: &Settings) -> usize {
 fn decide(server: &Identity) -> (u16, String) {
     let name = &server.server;
     match server.slots {
-        Some(slots) => (slots.min(Jobs::MAX), format!("{name} answers as many requests at a time")),
+        Some(slots) => (slots.min(Jobs::MAX), format!("{name} answers that many requests at a time")),
         None if server.local => (1, format!("{name} does not report how many requests it answers at a time")),
         None => (REMOTE, format!("the default for hosted models; {name} does not report a number")),
     }

@@ -12,14 +12,15 @@ use crate::exit::{Failure, Result};
 use crate::leftovers::SANDBOX;
 use crate::settings::Settings;
 
-/// The most bytes of output to keep. Only its last line is shown.
+/// The number of bytes to keep in memory of each end of the output. The log has all of the output.
 const KEPT: usize = 4096;
 
-/// Runs the command in the sandbox, as the commands of the run that follows. Its log goes to the
-/// folder of the session.
+/// Runs the command in the same sandbox as the commands of the run that follows. Its log goes to
+/// the folder of the session.
 ///
 /// # Errors
-/// If it cannot run or fails, which is a failure of the infrastructure, or if it is interrupted.
+/// If the command cannot run, fails or is interrupted. All of these count as failures of the
+/// infrastructure.
 pub(super) async fn run(
     line: &str,
     settings: &Settings,

@@ -19,7 +19,8 @@ pub(super) fn resolve(value: &str, variable: impl Fn(&str) -> Option<String>) ->
     let number = |name: &str| variable(name).and_then(|value| value.trim().parse::<usize>().ok());
     let unknown = |name: &str| format!("{name} does not say how many jobs there are; write auto/N");
     if let Some(id) = number("SLURM_ARRAY_TASK_ID") {
-        // With N, the array is 0 to N-1, so that single jobs of it can be submitted again.
+        // With `auto/N`, the array must have the ids 0 to N-1. A single job of the array can then
+        // be submitted again, although Slurm reports an array of one job.
         if let Some(count) = count {
             return Shard::new(id, count);
         }
