@@ -86,7 +86,7 @@ fn a_batch_killed_anywhere_has_one_result_for_each_task_in_the_end() {
     let tasks = tasks(&world);
     let mut kills = 0;
     loop {
-        // Each process is killed a little later, until one finishes.
+        // Each process is killed a little later than the previous one, until one finishes.
         let mut left = 40 + kills * 43;
         let end = traced::kill_when(batch(&world, &server, &tasks), Scope::Program, |stop| {
             left -= usize::from(!stop.done && left > 0 && CHANGES.contains(&stop.call));

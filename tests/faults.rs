@@ -78,11 +78,11 @@ fn transient_server_errors_are_retried_with_the_same_request() {
         assert_eq!(events(&world, "retry").len(), 3, "{seen}");
         let started: Vec<Value> =
             events(&world, "tool_started").into_iter().map(|event| event["tool"].clone()).collect();
-        assert_eq!(started, ["apply_patch", "finish"], "each appears once: {seen}");
+        assert_eq!(started, ["apply_patch", "finish"], "each call should appear once: {seen}");
         let sent = server.chats();
         assert_eq!(sent.len(), 5);
         for (one, other) in [(0, 1), (1, 2), (3, 4)] {
-            assert_eq!(sent[one].body, sent[other].body, "byte for byte");
+            assert_eq!(sent[one].body, sent[other].body, "the requests should be the same, byte for byte");
         }
     }
 }

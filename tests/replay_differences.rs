@@ -218,7 +218,7 @@ fn a_replay_changes_nothing_and_needs_no_server() {
         let output = world.agent(args).env("TMPDIR", &temporary).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
         assert!(before == (everything(&world.repo()), everything(&sessions)), "{args:?}");
-        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "{args:?} leaves nothing behind");
+        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "{args:?} should leave nothing behind");
     }
 }
 

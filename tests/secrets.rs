@@ -330,7 +330,7 @@ fn a_session_with_secrets_and_its_masked_export_replay() {
     assert!(world.tell(&export).contains("are replaced by placeholders"), "{}", world.tell(&export));
     let exported = std::fs::read_to_string(&file).unwrap();
     for value in values() {
-        assert!(!exported.contains(&value), "{value} is in the export");
+        assert!(!exported.contains(&value), "{value} should not be in the export");
     }
     for session in ["last", file.to_str().unwrap()] {
         let replay = world.agent(&["replay", session]).env("DEPLOY_TOKEN", VARIABLE).output().unwrap();

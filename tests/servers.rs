@@ -82,7 +82,7 @@ fn a_key_comes_from_a_file_or_a_command() {
     }
     for (settings, words) in [
         ("api_key_command = 'exit 3'\n", "cannot get a key from api_key_command: exit status: 3"),
-        ("api_key_command = 'true'\n", "cannot get a key from api_key_command: its output is empty"),
+        ("api_key_command = 'true'\n", "cannot use the key from api_key_command: the key is empty"),
         ("api_key_file = '~/nothing'\n", "cannot read api_key_file"),
         ("api_key_file = '~/key'\napi_key_command = 'true'\n", "both set; keep one"),
     ] {

@@ -66,7 +66,7 @@ impl Failure {
         self
     }
 
-    /// Whether the reader of our output closed it, which is not an error.
+    /// Whether the reader of our output closed the pipe, which is not an error.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         self.error
             .chain()

@@ -43,7 +43,7 @@ async fn the_users_repository_stays_unchanged_whatever_happens_in_the_worktrees(
     assert_eq!(fs::read_to_string(repo.join("file")).unwrap(), "staged and changed\n");
     assert_eq!(place.worktrees(), [""; 0]);
     let notes = told.iter().filter(|t| t.contains("uncommitted changes")).count();
-    assert_eq!(notes, 1, "once for each repository: {told:?}");
+    assert_eq!(notes, 1, "each repository should have one note: {told:?}");
 }
 
 #[tokio::test]
