@@ -35,7 +35,7 @@ fn an_export_is_reproducible_private_and_never_overwrites() {
     assert!(again.starts_with("exit 2\n") && again.contains("cannot write"), "{again}");
     assert_eq!(std::fs::read_to_string(&one).unwrap(), text);
     let records: Vec<Value> = json_lines(&text).into_iter().filter(|l| l["event"].is_string()).collect();
-    assert_eq!(records, world.journal(), "the export contains the session's events");
+    assert_eq!(records, world.journal(), "the export should contain the session's events");
 }
 
 #[test]

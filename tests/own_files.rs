@@ -146,5 +146,5 @@ fn an_event_log_inside_the_repository_does_not_block_undo() {
     assert!(undone.starts_with("exit 0"), "{undone}");
     assert!(undone.contains("warning: events.jsonl is not changed"), "{undone}");
     assert_eq!((world.read("add.sh"), world.read("events.jsonl")), (ADD.to_owned(), events));
-    assert!(!world.repo().join("started").exists(), "the command's file was undone");
+    assert!(!world.repo().join("started").exists(), "the command's file should be removed");
 }

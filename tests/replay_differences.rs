@@ -237,7 +237,7 @@ fn unrelated_later_changes_do_not_block_undo() {
     world.git(&["commit", "--quiet", "--message=others"]);
     std::fs::remove_file(&file).unwrap();
     replays_without_a_difference(&world);
-    assert!(std::fs::read(&file).unwrap() == text, "the export is unchanged");
+    assert!(std::fs::read(&file).unwrap() == text, "the export should be unchanged");
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn secrets_reach_neither_model_nor_journal_nor_screen_and_survive_edits() {
     let password = placeholder(&prompt, "2|DB_PASSWORD=");
     assert!(
         prompt.contains(&format!("and got {password}")),
-        "the same value has the same placeholder: {prompt}"
+        "the same value should have the same placeholder: {prompt}"
     );
     let pem = &prompt[prompt.find("server.pem lines 3-").unwrap()..];
     let line = placeholder(pem, "3|");
@@ -152,9 +152,9 @@ fn secrets_reach_neither_model_nor_journal_nor_screen_and_survive_edits() {
     assert_eq!(
         prompt.matches("replaces a value that is hidden from you").count(),
         1,
-        "the explanation appears once: {prompt}"
+        "the explanation should appear once: {prompt}"
     );
-    assert!(!prompt.contains("changed since"), "displayed text does not count as file content: {prompt}");
+    assert!(!prompt.contains("changed since"), "no file should be reported as changed: {prompt}");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("secrets hidden from the model"), "{stderr}");
     let refused = world.journal().iter().any(|r| r["event"] == "refused");

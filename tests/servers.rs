@@ -157,11 +157,11 @@ fn a_server_without_a_system_role_works_and_is_remembered() {
         answer(&server);
         let seen = world.observe(&run(&["--base-url", &base]));
         assert!(seen.starts_with("exit 0\n"), "{seen}");
-        assert_eq!(server.chats().len(), 5, "the second run gets no refusal");
+        assert_eq!(server.chats().len(), 5, "the second run should get no refusal");
         let asked: Vec<String> =
             server.requests()[before..].iter().map(|sent| sent.path.clone()).take(3).collect();
         assert!(asked.contains(&"/v1/models".into()) && asked.contains(&"/props".into()), "{asked:?}");
-        assert_eq!(asked[2], "/v1/chat/completions", "two probes, then the run");
+        assert_eq!(asked[2], "/v1/chat/completions", "the run should follow two probes");
     }
 }
 

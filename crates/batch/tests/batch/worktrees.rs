@@ -188,7 +188,7 @@ async fn a_url_is_cloned_once_into_the_folder_of_the_batch_and_worktrees_share_i
     assert_eq!((place.worktrees(), place.state()), (vec![], before));
     tasks.push(Task { id: "d".into(), ..tasks[0].clone() });
     fs::rename(place.path("repo"), place.path("moved")).unwrap();
-    assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0, "the clone is used again");
+    assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0, "the clone should be used again");
 }
 
 #[tokio::test]
