@@ -148,7 +148,7 @@ pub(crate) fn batch_table() -> String {
         (Ending::Budget { budget: Budget::Time }, "paused by --deadline, --batch-tokens or --batch-cost"),
         (Ending::Interrupted, "interrupted: run the batch again to resume"),
     ];
-    listed("Exit codes (if several apply, the last one):\n", &rows)
+    listed("Exit codes (if several apply, the last one listed):\n", &rows)
 }
 
 fn listed(heading: &str, rows: &[(Ending, &str)]) -> String {
