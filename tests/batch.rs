@@ -72,7 +72,7 @@ fn a_batch_runs_every_task_and_leaves_the_repository_unchanged() {
     assert_eq!(
         (again.status.code(), server.chats().len()),
         (Some(0), asked),
-        "finished tasks are not repeated"
+        "finished tasks should not be repeated"
     );
 }
 
@@ -207,7 +207,7 @@ fn protected_files_are_restored_before_the_verification_and_left_out_of_the_diff
     let chats = server.chats();
     let asked = |n: usize| chats[n].json.to_string();
     assert!(asked(0).contains("Do not change files that match `check.*`"), "{}", asked(0));
-    assert!(asked(1).contains("add 2 3 is -1, not 5"), "the real check runs: {}", asked(1));
+    assert!(asked(1).contains("add 2 3 is -1, not 5"), "the real check should run: {}", asked(1));
     let results = std::fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
     let result: Vec<Value> = json_lines(&results);
     assert_eq!(result[0]["diff"]["files"], json!(["add.sh"]));

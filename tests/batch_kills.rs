@@ -86,7 +86,7 @@ fn a_batch_killed_anywhere_has_one_result_for_each_task_in_the_end() {
     let tasks = tasks(&world);
     let mut kills = 0;
     loop {
-        // Each process is killed a little later, until one finishes.
+        // Each process is killed a little later than the previous one, until one finishes.
         let mut left = 40 + kills * 43;
         let end = traced::kill_when(batch(&world, &server, &tasks), Scope::Program, |stop| {
             left -= usize::from(!stop.done && left > 0 && CHANGES.contains(&stop.call));
@@ -96,7 +96,7 @@ fn a_batch_killed_anywhere_has_one_result_for_each_task_in_the_end() {
             break;
         }
         kills += 1;
-        assert!(kills < 100, "the batch makes no progress");
+        assert!(kills < 100, "the batch should make progress");
     }
     assert!(kills > 4, "only {kills} kills");
     let output = batch(&world, &server, &tasks).output().unwrap();
@@ -104,7 +104,7 @@ fn a_batch_killed_anywhere_has_one_result_for_each_task_in_the_end() {
     assert_eq!(
         outcomes(&world),
         wanted,
-        "each task has exactly one result from the agent, the same as without kills"
+        "each task should have exactly one result from the agent, the same as without kills"
     );
     let out = world.home().join("tasks.results");
     assert_eq!(fs::read_dir(out.join("worktrees")).unwrap().count(), 0);

@@ -95,7 +95,7 @@ fn a_dry_run_prints_the_next_step_and_can_be_applied_and_undone() {
     undone in [WORLD]/repo: session [SESSION]
     ");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
-    assert!(!world.repo().join("docs").exists(), "created folders are removed too");
+    assert!(!world.repo().join("docs").exists(), "created folders should be removed too");
     snapshot!(world.observe(&["undo", "last"]), @r"
     exit 0
     --- stderr
@@ -332,7 +332,7 @@ fn one_turn_can_be_shown_and_later_turns_undone() {
     let seen = world.observe(&["undo", "last", "--to", "1"]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert_eq!(world.read("a.txt"), "eins\ntwo\nthree\n");
-    assert!(!world.repo().join("made.txt").exists(), "a command's files are undone with its turn");
+    assert!(!world.repo().join("made.txt").exists(), "an undo should remove a command's files with its turn");
     let seen = world.observe(&["undo", "last"]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert_eq!(world.git(&["status", "--porcelain"]), "");

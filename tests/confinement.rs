@@ -84,7 +84,7 @@ fn killed(world: &World, server: &Server) -> PathBuf {
     let mut command = run(world, server, &[], &[line]);
     let mut child = command.env("TMPDIR", &tmp).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while !world.repo().join("ready").exists() {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before its command");
+        assert!(child.try_wait().unwrap().is_none(), "the run should not end before its command");
         std::thread::yield_now();
     }
     child.kill().unwrap();
@@ -112,7 +112,7 @@ fn leftovers_of_a_killed_run_are_removed_by_the_next_run() {
     let kept = |session: &PathBuf| session.join("sandbox").exists();
     assert!(
         sessions(&world).len() == 2 && !sessions(&world).iter().any(kept),
-        "the run removes its own folder"
+        "the run should remove its own folder"
     );
 }
 

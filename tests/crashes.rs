@@ -260,7 +260,7 @@ fn thirty_turns_killed_at_a_write_end_as_if_uninterrupted() {
         kills += 1;
     }
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(kills * step > 800, "only {kills} places to kill the run");
+    assert!(kills * step > 800, "too few places to kill the run: {kills}");
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn thirty_turns_killed_repeatedly_end_as_if_uninterrupted() {
             break;
         }
         kills += 1;
-        assert!(kills < 200, "the run makes no progress");
+        assert!(kills < 200, "the run should make progress");
     }
     let difference = resumed(&world, &server, &wanted);
     assert!(difference.is_none(), "{}", difference.unwrap_or_default());
@@ -336,5 +336,5 @@ fn the_next_run_rolls_back_the_interrupted_edit_of_a_killed_one() {
         }
         whole(&world);
     }
-    assert!(half > 0, "no kill hit the middle of the edit");
+    assert!(half > 0, "at least one kill should hit the middle of the edit");
 }

@@ -45,7 +45,7 @@ fn without_any_server_a_model_file_on_this_machine_is_used() {
     let world = World::with_a_bug();
     downloaded(&world);
     let (code, records) = events(&world, &RUN);
-    assert_eq!(code, Some(4), "the budget of two turns");
+    assert_eq!(code, Some(4), "the run should end at the budget of two turns");
     let model = of(&records, "model")[0];
     assert_eq!((model["server"].as_str(), model["model"].as_str()), (Some("embedded"), Some("tiny-coder")));
     let counts: Vec<&Value> = of(&records, "output").iter().map(|output| &output["counts"]).collect();

@@ -35,7 +35,7 @@ fn an_export_is_reproducible_private_and_never_overwrites() {
     assert!(again.starts_with("exit 2\n") && again.contains("cannot write"), "{again}");
     assert_eq!(std::fs::read_to_string(&one).unwrap(), text);
     let records: Vec<Value> = json_lines(&text).into_iter().filter(|l| l["event"].is_string()).collect();
-    assert_eq!(records, world.journal(), "the export contains the session's events");
+    assert_eq!(records, world.journal(), "the export should contain the session's events");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_symlink_in_an_exported_file_cannot_escape() {
     let target = world.home().join("target");
     std::fs::create_dir(&target).unwrap();
     std::fs::write(target.join("key"), "a sum of secrets\n").unwrap();
-    // A symlink to an outside folder: one file is created in it, another read through it.
+    // One symlink leads to a folder outside the tree, the other to a file in that folder.
     let lines = std::fs::read_to_string(&file).unwrap();
     let mut lines = json_lines(&lines);
     let link = json!({"file": {"path": "aa", "link": target.to_str().unwrap()}});

@@ -78,11 +78,11 @@ fn transient_server_errors_are_retried_with_the_same_request() {
         assert_eq!(events(&world, "retry").len(), 3, "{seen}");
         let started: Vec<Value> =
             events(&world, "tool_started").into_iter().map(|event| event["tool"].clone()).collect();
-        assert_eq!(started, ["apply_patch", "finish"], "each appears once: {seen}");
+        assert_eq!(started, ["apply_patch", "finish"], "each call should appear once: {seen}");
         let sent = server.chats();
         assert_eq!(sent.len(), 5);
         for (one, other) in [(0, 1), (1, 2), (3, 4)] {
-            assert_eq!(sent[one].body, sent[other].body, "byte for byte");
+            assert_eq!(sent[one].body, sent[other].body, "the requests should be the same, byte for byte");
         }
     }
 }
@@ -121,7 +121,7 @@ fn permanent_faults_end_the_run_immediately_with_advice() {
         let seen = run(&world, &server, Personality::Deepseek);
         assert!(seen.starts_with(&format!("exit {code}\n")) && seen.contains(words), "{words}: {seen}");
         assert_eq!(events(&world, "retry").len(), 0, "{seen}");
-        assert_eq!(world.read("add.sh"), MENDED, "the changes are kept");
+        assert_eq!(world.read("add.sh"), MENDED, "the changes should be kept");
         let journal = json!(world.journal()).to_string();
         assert!(!seen.contains(KEY) && !journal.contains(KEY), "{seen}");
         assert!(
@@ -196,7 +196,7 @@ fn each_rejected_certificate_comes_with_advice() {
         let seen = world.tell(&output);
         assert_eq!(output.status.code(), Some(code), "{certificate:?}: {seen}");
         assert!(seen.contains(words), "{certificate:?}: {seen}");
-        assert_eq!(server.requests() > 0, code == 2, "no untrusted server gets a request: {seen}");
+        assert_eq!(server.requests() > 0, code == 2, "only a trusted server should get a request: {seen}");
     }
 }
 
@@ -235,7 +235,7 @@ fn a_smaller_context_window_is_reported_and_the_prompt_compacted() {
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert!(seen.contains("a window of 8192 tokens, not the 16384 requested"), "{seen}");
     let sent = server.chats();
-    assert!(sent[5].body.len() < sent[4].body.len(), "the conversation was compacted: {seen}");
+    assert!(sent[5].body.len() < sent[4].body.len(), "the conversation should be compacted: {seen}");
     assert_eq!(events(&world, "retry").len(), 0);
 }
 

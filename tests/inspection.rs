@@ -81,7 +81,7 @@ fn an_output_is_parsed_as_in_a_run() {
     assert_eq!(
         value["calls"][0]["arguments"],
         json!({"path": "add.sh", "start_line": 2}),
-        "the call as it would be run"
+        "the call should be shown as it would run"
     );
     assert_eq!(value["calls"][0]["repairs"], json!(["start_line coerced"]));
     assert_eq!(value["calls"][0]["written"]["arguments"]["start_line"], "2");

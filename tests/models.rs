@@ -98,7 +98,7 @@ fn an_unreachable_server_is_named() {
     hint: start it with `ollama serve`, or set its address with OLLAMA_HOST or --base-url
     ");
     let list = world.agent(&["models", "list"]).output().unwrap();
-    assert!(list.stderr.is_empty(), "Ollama is not mentioned unless an address is set");
+    assert!(list.stderr.is_empty(), "Ollama should not be mentioned unless an address is set");
 }
 
 #[test]

@@ -114,8 +114,8 @@ fn the_file_that_stdout_points_to_cannot_be_edited() {
 fn an_event_log_inside_the_repository_does_not_block_undo() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let [edit, ..] = answers();
-    // The command ends after the events were written, so they look like a change that the command
-    // made.
+    // The command ends after the events were written, so the events file looks like a change that
+    // the command made.
     let command = "touch started; while [ ! -s events.jsonl ]; do :; done";
     let command = call("run_command", json!({ "command": command }));
     [edit, command, call("finish", json!({}))]
@@ -146,5 +146,5 @@ fn an_event_log_inside_the_repository_does_not_block_undo() {
     assert!(undone.starts_with("exit 0"), "{undone}");
     assert!(undone.contains("warning: events.jsonl is not changed"), "{undone}");
     assert_eq!((world.read("add.sh"), world.read("events.jsonl")), (ADD.to_owned(), events));
-    assert!(!world.repo().join("started").exists(), "the command's file was undone");
+    assert!(!world.repo().join("started").exists(), "the command's file should be removed");
 }

@@ -87,7 +87,7 @@ fn a_patch_that_does_not_apply_changes_nothing_and_quotes_the_file() {
     1|one
     2|two
     ");
-    assert_eq!(world.read("add.sh"), ADD, "the matching file is unchanged too");
+    assert_eq!(world.read("add.sh"), ADD, "the matching file should be unchanged too");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
 }
 
@@ -267,7 +267,7 @@ fn the_work_tree_is_the_repository_root_or_the_current_folder() {
     let mut below = world.agent(&["patch"]);
     let output = below.current_dir(world.repo().join("docs")).stdin(stdin(&world, UNIFIED)).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    assert_eq!(world.read("add.sh"), MENDED, "paths are relative to the repository");
+    assert_eq!(world.read("add.sh"), MENDED, "paths should be relative to the repository");
     let folder = world.home().join("plain");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("add.sh"), ADD).unwrap();

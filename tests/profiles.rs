@@ -60,7 +60,7 @@ fn the_users_profile_decides_how_a_model_is_asked_and_flags_override_it() {
     let request = first_request(&world, &[]);
     assert_eq!(request["options"]["num_ctx"], 8192);
     assert!((request["options"]["temperature"].as_f64().unwrap() - 0.4).abs() < 1e-6, "{request:#}");
-    assert_eq!(editing_tool(&request), None, "whole files");
+    assert_eq!(editing_tool(&request), None, "a model asked for whole files has no editing tool");
 
     let request = first_request(&world, &["--approach", "tools", "--temperature", "0", "--num-ctx", "4096"]);
     assert_eq!(
@@ -73,7 +73,7 @@ fn the_users_profile_decides_how_a_model_is_asked_and_flags_override_it() {
 
     world.write_user_settings("approach = 'tools'\ntemperature = 0.7\n");
     let request = first_request(&world, &[]);
-    assert!(editing_tool(&request).is_some(), "settings override profiles too");
+    assert!(editing_tool(&request).is_some(), "settings should override profiles too");
     assert!((request["options"]["temperature"].as_f64().unwrap() - 0.7).abs() < 1e-6, "{request:#}");
 }
 

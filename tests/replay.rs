@@ -244,7 +244,7 @@ fn branches_at_uncertain_tokens_replay() {
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert!(
         world.journal().iter().any(|r| r["event"] == "message" && r["role"] == "assistant"),
-        "a line was requested"
+        "a line should have been requested"
     );
     replays_without_a_difference(&world);
 }

@@ -218,7 +218,7 @@ fn a_replay_changes_nothing_and_needs_no_server() {
         let output = world.agent(args).env("TMPDIR", &temporary).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
         assert!(before == (everything(&world.repo()), everything(&sessions)), "{args:?}");
-        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "{args:?} leaves nothing behind");
+        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "{args:?} should leave nothing behind");
     }
 }
 
@@ -237,7 +237,7 @@ fn unrelated_later_changes_do_not_block_undo() {
     world.git(&["commit", "--quiet", "--message=others"]);
     std::fs::remove_file(&file).unwrap();
     replays_without_a_difference(&world);
-    assert!(std::fs::read(&file).unwrap() == text, "the export is unchanged");
+    assert!(std::fs::read(&file).unwrap() == text, "the export should be unchanged");
 }
 
 #[test]

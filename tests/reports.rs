@@ -117,7 +117,11 @@ fn a_report_is_one_page_that_hostile_text_cannot_break_out_of() {
 
     let page = result(&world, "report.html");
     assert!(!page.contains("<script>alert") && !has_harmful_character(&page));
-    assert_eq!(page.matches("</script>").count(), 4, "the data, the script and two trajectories");
+    assert_eq!(
+        page.matches("</script>").count(),
+        4,
+        "one each for the data, the script and two trajectories"
+    );
     let (data, trajectories) = contents(&page);
     let tasks = data["tasks"].as_array().unwrap();
     assert_eq!((&tasks[0]["id"], &tasks[0]["ending"]), (&json!("fixed"), &json!("verified")));

@@ -275,7 +275,10 @@ fn a_finished_session_continues_with_a_message_in_the_same_conversation_and_repl
     let sent = |n: usize| String::from_utf8(chats[n].body.clone()).unwrap();
     let (before, after) = (sent(1), sent(2));
     let prefix = before.split("],\"options\"").next().unwrap();
-    assert!(prefix.len() > 1_000 && after.starts_with(prefix), "byte for byte:\n{before}\n{after}");
+    assert!(
+        prefix.len() > 1_000 && after.starts_with(prefix),
+        "the prefix should be the same, byte for byte:\n{before}\n{after}"
+    );
     let message =
         asked(&server)[2].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
     assert!(message.starts_with("The user says: also update the docs"), "{message}");

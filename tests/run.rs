@@ -496,7 +496,7 @@ fn a_second_interrupt_ends_the_run_immediately() {
     assert!(seen.starts_with("exit 130\n") && seen.contains("a second signal"), "{seen}");
     let finished = world.journal().pop().unwrap();
     assert_eq!(finished["ending"]["kind"], "interrupted");
-    assert_eq!(finished["totals"]["turns"], 1, "the totals so far are kept: {finished}");
+    assert_eq!(finished["totals"]["turns"], 1, "the totals so far should be kept: {finished}");
     assert!(finished["totals"]["generated_tokens"].as_u64() > Some(0), "{finished}");
     let diff = &finished["diff"];
     assert_eq!(

@@ -106,7 +106,7 @@ fn a_repository_cannot_allow_paths_or_hosts() {
         world.write(".agent.toml", &format!("{line}\n"));
         let seen = world.confined(&[], "echo x > ~/x; true");
         assert!(!world.home().join("x").exists(), "{line}: {seen}");
-        assert!(seen.contains(line.split(' ').next().unwrap()), "the refusal is reported: {seen}");
+        assert!(seen.contains(line.split(' ').next().unwrap()), "the refusal should be reported: {seen}");
     }
 }
 

@@ -144,7 +144,7 @@ fn secrets_reach_neither_model_nor_journal_nor_screen_and_survive_edits() {
     let password = placeholder(&prompt, "2|DB_PASSWORD=");
     assert!(
         prompt.contains(&format!("and got {password}")),
-        "the same value has the same placeholder: {prompt}"
+        "the same value should have the same placeholder: {prompt}"
     );
     let pem = &prompt[prompt.find("server.pem lines 3-").unwrap()..];
     let line = placeholder(pem, "3|");
@@ -152,9 +152,9 @@ fn secrets_reach_neither_model_nor_journal_nor_screen_and_survive_edits() {
     assert_eq!(
         prompt.matches("replaces a value that is hidden from you").count(),
         1,
-        "the explanation appears once: {prompt}"
+        "the explanation should appear once: {prompt}"
     );
-    assert!(!prompt.contains("changed since"), "displayed text does not count as file content: {prompt}");
+    assert!(!prompt.contains("changed since"), "no file should be reported as changed: {prompt}");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("secrets hidden from the model"), "{stderr}");
     let refused = world.journal().iter().any(|r| r["event"] == "refused");
@@ -330,7 +330,7 @@ fn a_session_with_secrets_and_its_masked_export_replay() {
     assert!(world.tell(&export).contains("are replaced by placeholders"), "{}", world.tell(&export));
     let exported = std::fs::read_to_string(&file).unwrap();
     for value in values() {
-        assert!(!exported.contains(&value), "{value} is in the export");
+        assert!(!exported.contains(&value), "{value} should not be in the export");
     }
     for session in ["last", file.to_str().unwrap()] {
         let replay = world.agent(&["replay", session]).env("DEPLOY_TOKEN", VARIABLE).output().unwrap();

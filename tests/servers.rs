@@ -82,7 +82,7 @@ fn a_key_comes_from_a_file_or_a_command() {
     }
     for (settings, words) in [
         ("api_key_command = 'exit 3'\n", "cannot get a key from api_key_command: exit status: 3"),
-        ("api_key_command = 'true'\n", "cannot get a key from api_key_command: its output is empty"),
+        ("api_key_command = 'true'\n", "cannot use the key from api_key_command: the key is empty"),
         ("api_key_file = '~/nothing'\n", "cannot read api_key_file"),
         ("api_key_file = '~/key'\napi_key_command = 'true'\n", "both set; keep one"),
     ] {
@@ -157,11 +157,11 @@ fn a_server_without_a_system_role_works_and_is_remembered() {
         answer(&server);
         let seen = world.observe(&run(&["--base-url", &base]));
         assert!(seen.starts_with("exit 0\n"), "{seen}");
-        assert_eq!(server.chats().len(), 5, "the second run gets no refusal");
+        assert_eq!(server.chats().len(), 5, "the second run should get no refusal");
         let asked: Vec<String> =
             server.requests()[before..].iter().map(|sent| sent.path.clone()).take(3).collect();
         assert!(asked.contains(&"/v1/models".into()) && asked.contains(&"/props".into()), "{asked:?}");
-        assert_eq!(asked[2], "/v1/chat/completions", "two probes, then the run");
+        assert_eq!(asked[2], "/v1/chat/completions", "the run should follow two probes");
     }
 }
 

@@ -90,7 +90,7 @@ fn a_recorded_session_can_replace_the_model() {
     world.observe(&["sessions", "export", "last", "--output", export.to_str().unwrap()]);
     let requests = server.requests().len();
     assert_eq!(run(&format!("replay:{}", export.display())), live);
-    assert_eq!(server.requests().len(), requests, "a replay needs no server");
+    assert_eq!(server.requests().len(), requests, "a replay should send no request");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn color_is_used_on_a_terminal_or_on_request() {
         let output = world.agent(&["sessions", "show"]).env(name, value).output().unwrap();
         output.stdout.contains(&0x1b)
     };
-    assert!(!coloured("TERM", "xterm"), "no colors in a pipe");
+    assert!(!coloured("TERM", "xterm"), "a pipe should get no colors");
     assert!(coloured("CLICOLOR_FORCE", "1"));
     assert!(!coloured("NO_COLOR", "1"));
 }

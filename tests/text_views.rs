@@ -165,7 +165,7 @@ fn a_name_in_another_unicode_normal_form_matches_the_file() {
         let new = asked.replace("ö", "new").replace("o\u{308}", "new");
         let patch = format!("*** Begin Patch\n*** Add File: {new}\n+x\n*** End Patch\n");
         assert!(world.observe_with_input(&["patch"], patch.as_bytes()).starts_with("exit 0"));
-        assert_eq!(fs::read_dir(world.repo()).unwrap().count(), 2, "one folder next to .git");
+        assert_eq!(fs::read_dir(world.repo()).unwrap().count(), 2, "there should be one folder next to .git");
     }
     let both = World::with(&[(composed, "one\n"), (decomposed, "one\n")]);
     let seen = both.observe_with_input(&["patch"], block(composed, "one", "two").as_bytes());

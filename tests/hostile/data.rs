@@ -137,7 +137,7 @@ fn a_model_that_obeys_a_repository_gains_no_permissions() {
     assert!(!seen.contains(MARK), "{seen}");
     assert_eq!(fs::read_to_string(home.join(".bashrc")).unwrap(), "safe\n");
     assert!(!fs::read_to_string(world.repo().join(".git/config")).unwrap().contains("fsmonitor"));
-    assert_ne!(output.status.code(), Some(0), "the verification command did not change: {seen}");
+    assert_ne!(output.status.code(), Some(0), "the verification command should not change: {seen}");
     for prompts in ["is outside the repository", "belongs to git", "is refused"] {
         assert!(seen.contains(prompts), "{prompts}: {seen}");
     }

@@ -327,7 +327,7 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Returns whether to leave the files unchanged, and the format to show the changes in; `None`
+    /// Returns whether to leave the files unchanged, and the format of the preview; `None`
     /// is the default format. If clap parsed the positional argument as the format, moves it to
     /// `positional`.
     ///

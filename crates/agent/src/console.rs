@@ -39,7 +39,7 @@ pub(crate) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     out.flush()
 }
 
-/// Reads a file, or standard input if there is no file. `what` names the content in messages.
+/// Reads `file`, or standard input if `file` is `None`. `what` names the content in messages.
 ///
 /// # Errors
 /// If it cannot be read, or is larger than `limit` bytes.

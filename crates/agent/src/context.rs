@@ -107,7 +107,7 @@ impl Context {
     }
 }
 
-/// Whether a folder is a bare repository. A `.git` folder is not: it belongs to the work tree
+/// Whether a folder is a bare repository. A `.git` folder is not one: it belongs to the work tree
 /// around it.
 fn is_bare(dir: &Path) -> bool {
     let parts = dir.join("HEAD").is_file() && dir.join("objects").is_dir() && dir.join("refs").is_dir();

@@ -66,7 +66,7 @@ impl Failure {
         self
     }
 
-    /// Whether the reader of our output closed it, which is not an error.
+    /// Whether the reader of our output closed the pipe, which is not an error.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         self.error
             .chain()
@@ -148,7 +148,7 @@ pub(crate) fn batch_table() -> String {
         (Ending::Budget { budget: Budget::Time }, "paused by --deadline, --batch-tokens or --batch-cost"),
         (Ending::Interrupted, "interrupted: run the batch again to resume"),
     ];
-    listed("Exit codes (if several apply, the last one):\n", &rows)
+    listed("Exit codes (if several apply, the last one listed):\n", &rows)
 }
 
 fn listed(heading: &str, rows: &[(Ending, &str)]) -> String {

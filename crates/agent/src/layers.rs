@@ -17,7 +17,7 @@ use crate::settings::{DEFINITIONS, Definition, Kind, Settings, Trust, definition
 
 /// The repository's settings file, next to `.git`.
 pub(crate) const REPOSITORY_FILE: &str = ".agent.toml";
-/// The largest settings file, in bytes.
+/// The maximum size of a settings file, in bytes.
 const FILE_LIMIT: u64 = 64 * 1024;
 
 /// The source of a value.
@@ -413,7 +413,7 @@ mod tests {
         assert_eq!(
             value(&r, "max_tokens"),
             (100.into(), ".agent.toml".into()),
-            "no limit counts as the highest value"
+            "the absence of a limit counts as the highest value"
         );
         assert!(r.notes[1].contains("a repository may only lower it; using 2.5"), "{:?}", r.notes);
     }

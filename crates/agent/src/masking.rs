@@ -1,9 +1,9 @@
 //! Masks secrets at the edges of a run: the planner, the journal and the screen see placeholders,
 //! and files keep the values.
 //!
-//! Tools and the model are wrapped here; [`crate::repository`] masks the tree and checks. A filter on
-//! the journal is the last line of defense. The crate `secrets` decides what a secret is, given the
-//! variables and settings from this module.
+//! Tools and the model are wrapped here; [`crate::repository`] masks the tree and the verification.
+//! A filter on the journal is the last line of defense. The crate `secrets` decides what a secret
+//! is, given the variables and settings from this module.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -224,8 +224,8 @@ pub(crate) fn mask_value(value: &mut Value, mask: &dyn for<'a> Fn(&'a str) -> Co
     }
 }
 
-/// Wraps a model to mask the values of known variables in requests and in its answers. The model
-/// may know a value from elsewhere.
+/// Wraps a model to mask the values of known variables in requests and in its answers. Answers are
+/// masked because the model may know a value from elsewhere.
 pub(crate) struct MaskedModel(pub(crate) Box<dyn Model>, pub(crate) Secrets);
 
 #[async_trait]
@@ -283,7 +283,7 @@ struct StreamMasker {
     text: secrets::Stream,
     thinking: secrets::Stream,
     /// Other pieces that arrived while the start of a value was held back. They are emitted after
-    /// it.
+    /// the held-back text.
     waiting: Vec<Delta>,
 }
 

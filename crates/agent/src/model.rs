@@ -114,9 +114,9 @@ fn access(settings: &Settings) -> Result<Access> {
     })
 }
 
-/// The largest PEM file, in bytes: four times a system's bundle of authorities.
+/// The maximum size of a PEM file, in bytes: four times that of a system's bundle of authorities.
 const PEM_LIMIT: u64 = 1 << 20;
-/// The largest key file, in bytes.
+/// The maximum size of a key file, in bytes.
 const KEY_LIMIT: u64 = 64 << 10;
 
 /// Reads a small text file named by a setting. `~/` is the home folder.
@@ -155,7 +155,7 @@ async fn own_key(settings: &Settings) -> Result<Option<Secret>> {
         (None, _) => "is empty",
         (Some(_), Some(_)) => "has more than one line",
     };
-    Err(Failure::misuse(format!("cannot get a key from {setting}: its output {why}")))
+    Err(Failure::misuse(format!("cannot use the key from {setting}: the key {why}")))
 }
 
 async fn printed_key(command: &str) -> Result<String> {
@@ -214,7 +214,7 @@ pub(crate) async fn open(settings: &Settings, preload: bool, notices: Notices) -
         Ok(chosen) => return Ok(chosen),
         Err(error) => error,
     };
-    // A model that the agent could run itself if it had the file.
+    // A model that the agent could run in its own process if it had the model's file.
     let own = match (&choice, &error) {
         (None, Error::NoModel(_)) => first_run::model(),
         (Some(Choice::Embedded(name)), Error::MissingModel { .. })

@@ -164,7 +164,7 @@ pub(crate) async fn open(all: &Settings, past: &[Record], secrets: &Secrets, wai
     if roles.is_empty() {
         return match model::open(&spare, true, waits.notices()).await {
             Ok(mut chosen) => {
-                chosen.warnings.insert(0, format!("continuing with the fallback model: {why}"));
+                chosen.warnings.insert(0, format!("{why}; continuing with the fallback model"));
                 let role = Some(ModelRole::Fallback);
                 Ok(Models { chosen, role, escalation, fallback: None })
             }
@@ -187,7 +187,7 @@ fn role(record: &Record) -> Option<Option<ModelRole>> {
     }
 }
 
-/// Whether the server is the problem, and not how the agent was called.
+/// Whether the server caused the failure, and not the way in which the agent was called.
 fn is_of_server(failure: &Failure) -> bool {
     let settings = |error: &models::Error| matches!(error, models::Error::Settings(_));
     failure.ending == Ending::Unavailable || failure.error.downcast_ref().is_some_and(settings)

@@ -1,5 +1,6 @@
-//! Shows long output in a pager, as git does: only on a terminal, with `AGENT_PAGER`, `PAGER` or
-//! `less`. `less` is told to exit if everything fits on the screen, and to keep colors.
+//! Shows long output in a pager, as git does, but only on a terminal. The pager is the value of
+//! `AGENT_PAGER` or `PAGER`, or else `less`. `less` is told to exit if everything fits on the
+//! screen, and to keep colors.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -1,5 +1,5 @@
 //! The progress of a model download: a bar on a terminal, occasional lines in a log. Only the
-//! stream decides whether the download succeeded.
+//! server's stream decides whether the download succeeded.
 
 use std::path::PathBuf;
 use std::time::Duration;

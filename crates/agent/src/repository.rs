@@ -62,7 +62,7 @@ impl Tree {
         }
     }
 
-    /// Keeps these files as they are before the first turn.
+    /// Protects these files: they keep the contents that they have before the first turn.
     pub(crate) fn protect(self, protected: Protected) -> Self {
         Self { protected: Some(protected), ..self }
     }
@@ -175,8 +175,8 @@ impl planner::Repository for Tree {
         let changes = history.since(record).map_err(|e| e.to_string())?;
         let commit = self.workspace.revert(&changes).map_err(|e| e.to_string())?;
         lock(&self.last).take();
-        // An earlier process may have reverted the changes, but been killed before it journaled
-        // this.
+        // An earlier process may have been killed after it reverted the changes, but before it
+        // journaled the revert.
         let last = history.records().last().filter(|last| last.by == By::Revert && last.id >= record);
         Ok(commit.id.or(last.map(|last| last.id)))
     }
@@ -289,7 +289,7 @@ mod tests {
         edit("one");
         tree.roll_back(3, 0).unwrap();
         assert_eq!(read(), None);
-        // Repeat the edit, then interrupt the next one too.
+        // Repeat the edit that was undone. Then undo the next edit too.
         edit("one");
         edit("two");
         tree.roll_back(3, 1).unwrap();

@@ -139,7 +139,7 @@ fn mask(order: &mut Order, journal: &mut Journal, id: &str) -> Secrets {
     secrets
 }
 
-/// Files of the session that somebody else has changed since.
+/// The files that the session changed and that somebody else has changed since then.
 fn files_changed_by_others(root: &Path, state: &Path) -> Result<Vec<String>> {
     // Opening rolls back an interrupted commit.
     let workspace = Workspace::open_with(root, state).map_err(Failure::refused)?;
@@ -245,7 +245,7 @@ async fn begin(
             (models?, toolbox?, (overlay, None), report?)
         }
         Some(DryTree::Copy { .. }) => {
-            let models = open().await?; // before the copy, which may take long
+            let models = open().await?; // before the copy, which may take a while
             let copy = dry_tree::copy(&order.root, folder.join("tree"), &order.own).await?;
             let sandbox = sandbox(&copy.0)?;
             let (report, toolbox) = tokio::join!(probe(&sandbox), async { tools(&copy.0, &sandbox) });
@@ -341,7 +341,7 @@ pub(crate) fn toolbox(
 }
 
 /// Creates the tools on an open workspace. `wrap` is called for each tool that works on the tree or
-/// runs commands. The tool that it gets already masks its results.
+/// runs commands. A tool passed to `wrap` already masks its results.
 pub(crate) fn toolbox_on(
     workspace: Workspace,
     settings: &Settings,

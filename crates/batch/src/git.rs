@@ -29,7 +29,7 @@ async fn run<S: AsRef<OsStr>>(cwd: &Path, args: &[S], protocols: Option<&'static
         workspace::readable(&cwd)?;
         let mut ask = workspace::git(&cwd);
         ask.args(["config", "--show-scope", "--includes", "-z", "--get-regexp", r"^filter\."]);
-        // Exit status 1 means that there are none.
+        // Exit status 1 means that there are no filters.
         let filters = workspace::git_answer(ask)?.stdout;
         let filters = users_filters(&String::from_utf8_lossy(&filters));
         let settings = SETTINGS.iter().copied().chain(filters.iter().map(String::as_str));

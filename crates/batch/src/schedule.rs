@@ -87,8 +87,8 @@ impl<'t> Schedule<'t> {
         self.stopped
     }
 
-    /// Ensures that no more attempts start. The first reason is kept, unless only the new reason
-    /// also interrupts the running attempts.
+    /// Ensures that no more attempts start. The first reason is kept, unless the new reason
+    /// interrupts the running attempts and the first one does not.
     pub(crate) fn stop(&mut self, stop: Stop) {
         match self.stopped {
             Some(first) if first.interrupts() || !stop.interrupts() => {}

@@ -91,9 +91,9 @@ impl FromStr for Filter {
 /// A range of tasks, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
-    /// The first task.
+    /// The position of the first task.
     pub start: usize,
-    /// The task after the last one; `None` for all that follow.
+    /// The position after the last task; `None` for all tasks from `start` on.
     pub end: Option<usize>,
 }
 

@@ -46,14 +46,14 @@ impl Store {
         Ok(Self { out, started, finished, attempts, results, _lock: lock })
     }
 
-    /// Records the start of an attempt; on disk when this returns.
+    /// Records the start of an attempt; the record is on disk when this returns.
     pub(crate) fn start(&mut self, started: Started) -> Result<(), Error> {
         self.attempts.append(self.attempts.encode(&started)?, true)?;
         self.started.push(started);
         Ok(())
     }
 
-    /// Records the result of an attempt; on disk when this returns.
+    /// Records the result of an attempt; the record is on disk when this returns.
     pub(crate) fn finish(&mut self, finished: Finished) -> Result<(), Error> {
         self.results.append(self.results.encode(&finished)?, true)?;
         self.finished.push(finished);

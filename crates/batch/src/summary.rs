@@ -36,8 +36,8 @@ pub struct Summary {
     pub rows: Vec<Row>,
 }
 
-/// The state of a task, according to the last attempt that the agent ended. If there is none, the
-/// last attempt that ended counts.
+/// The state of a task, according to the last attempt that the agent ended. If the
+/// agent itself ended none, the last attempt that ended in another way counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The task.

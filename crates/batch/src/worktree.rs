@@ -20,7 +20,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Finds the source of a task in `repo`: the task's repository, or the clone of it. Changes
+    /// Finds the source of a task in `repo`, which is the task's repository or its clone. Changes
     /// nothing. Fails if the repository is missing, or if something exists at the path of the tree.
     /// The error is a sentence for people.
     pub(crate) async fn find(task: &Task, repo: &Path, tree: &Path) -> Result<Self, String> {
@@ -149,7 +149,7 @@ fn remove_entry(tree: &Path, git_dir: &Path) -> io::Result<()> {
             fs::remove_dir_all(entry.path())?;
         }
     }
-    // Git also removes this folder with the last entry. This fails if there are other entries.
+    // Git also removes this folder with the last entry. The call fails if other entries are left.
     let _ = fs::remove_dir(&entries);
     Ok(())
 }

@@ -136,7 +136,7 @@ fn not_run(id: String) -> State {
     State { row, digest: String::new(), attempts: Vec::new() }
 }
 
-/// A piece of a source, of a typical length.
+/// A piece of a source file, of typical length.
 fn quoted() -> String {
     let source = SOURCES[fastrand::usize(..SOURCES.len())];
     let lines: Vec<&str> = source.lines().collect();

@@ -10,8 +10,8 @@ use flate2::write::DeflateEncoder;
 
 use crate::trajectory::{Part, Step};
 
-/// The limits for each text of a trajectory, in characters. The first limit that makes the
-/// trajectory fit applies.
+/// The limits to try for the length of each text in a trajectory, in characters. The first limit
+/// that makes the trajectory fit applies.
 const LIMITS: [usize; 8] = [200_000, 50_000, 20_000, 8_000, 4_000, 2_000, 1_000, 300];
 
 /// Packs a trajectory into at most about `share` characters. To fit, first the long texts lose

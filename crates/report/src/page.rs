@@ -18,8 +18,8 @@ const TEMPLATE: &str = include_str!("viewer.html");
 const STYLE: &str = include_str!("viewer.css");
 const SCRIPT: &str = include_str!("viewer.js");
 
-/// The number of characters for all trajectories of a page together. With this limit, a report of
-/// 1,000 tasks stays under 20 MB.
+/// The total number of characters that the trajectories of a page may have. With this limit, a
+/// report of 1,000 tasks stays under 20 MB.
 const TRAJECTORIES: usize = 17_000_000;
 /// The smallest share of one trajectory. It keeps the trajectories of large batches readable.
 const SMALLEST_SHARE: usize = 6_000;

@@ -32,7 +32,7 @@ pub(crate) struct BatchPlan {
     #[arg(long, value_name = "I/N|auto[/N]", help_heading = "Selection")]
     pub(crate) shard: Option<String>,
 
-    /// Run again the tasks that an earlier invocation ended without success
+    /// Rerun the tasks that the agent ended without success in an earlier invocation
     #[arg(long, value_name = "WHAT", help_heading = "Selection")]
     pub(crate) retry: Option<Retry>,
 
@@ -45,11 +45,11 @@ pub(crate) struct BatchPlan {
     #[arg(long, value_name = "TIME", value_parser = deadline, help_heading = "Limits of the whole batch")]
     deadline: Option<Duration>,
 
-    /// Start no more tasks once all tasks have used this many tokens, prompts and answers together
+    /// Start no more tasks once the batch has used this many tokens, prompts and answers together
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits of the whole batch")]
     batch_tokens: Option<u64>,
 
-    /// Start no more tasks once all tasks have cost this much, if the server's prices are known
+    /// Start no more tasks once the batch has cost this much, if the server's prices are known
     #[arg(long, value_name = "DOLLARS", value_parser = dollars, help_heading = "Limits of the whole batch")]
     batch_cost: Option<f64>,
 
@@ -98,7 +98,7 @@ impl FromStr for Jobs {
     }
 }
 
-/// What runs again.
+/// Which tasks `--retry` runs again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Retry {
     // Tasks that the agent ended without success.

@@ -92,7 +92,7 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
 }
 
 /// Whether a file contains the events of this session, as after `agent run --json | tee FILE`.
-/// Decides by its first line.
+/// Decides by the file's first line.
 fn is_own_events(change: &NetChange, session: &str) -> bool {
     let Some(after) = change.after.as_ref().filter(|image| !image.link) else { return false };
     let first = after.bytes.split(|b| *b == b'\n').next().unwrap_or_default();

@@ -124,8 +124,8 @@ async fn server(settings: &Settings, resolved: &Resolved, profiles: &Profiles, f
     for warning in chosen.warnings {
         findings.warn("model", warning, "");
     }
-    // This check does not make a server load a model. An embedded model was already loaded above,
-    // which checked it.
+    // This check does not make a server load a model. An embedded model was already loaded above
+    // and thereby checked.
     let outlook = match chosen.model.outlook().await {
         Ok(outlook) => outlook,
         Err(error) => return findings.failure("model", &error.into()),

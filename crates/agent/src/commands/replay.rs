@@ -105,8 +105,8 @@ fn settings(
     }
     let first = bundle.records.first().map(|r| &r.event);
     let Some(journal::Event::Session { settings, .. }) = first else { return now.settings() };
-    // An exported file never grants permissions to commands. Without commands, allow_hosts only
-    // appears in the prompt.
+    // An exported file never grants permissions to commands. If no commands run,
+    // allow_hosts only appears in the prompt and grants nothing.
     let prompt_only = |key: &str| key == "allow_hosts" && !command.run_commands;
     let safety = |key: &str| definition(key).is_some_and(|d| d.group == Group::Safety) && !prompt_only(key);
     let ours: Vec<(String, String)> =

@@ -26,7 +26,7 @@ use crate::session::{self, Done, Order};
 use crate::waiting::Waits;
 use preview::Format;
 
-/// The longest task, in bytes. More does not fit a context window.
+/// The maximum length of a task, in bytes. Longer tasks do not fit a context window.
 const TASK_LIMIT: u64 = 256 * 1024;
 
 /// Runs the task.
@@ -102,7 +102,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     Ok(Exit::Run(done.report.ending))
 }
 
-/// Shows the changes of a dry run from the session: exactly what `agent apply` would apply.
+/// Shows the changes of a dry run as the session recorded them, which `agent apply` would apply.
 fn preview(done: &Done, folder: &Path, form: Option<Format>, context: &Context) -> Result<()> {
     let changes = History::open(&folder.join(session::STATE))?.net(..)?;
     if changes.is_empty() {

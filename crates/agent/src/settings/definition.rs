@@ -123,7 +123,7 @@ impl Definition {
 
     /// The environment variables that set it; the first one present wins.
     pub(crate) fn environment(&self) -> impl Iterator<Item = String> + '_ {
-        // Keys are read only from the variables that other programs use for them, and `AGENT_ENV`
+        // API keys are read only from the variables that other programs use for them. `AGENT_ENV`
         // is too common a name to mean "pass these variables on".
         let own = !matches!(self.kind, Kind::Secret | Kind::Variables);
         let own = own.then(|| format!("AGENT_{}", self.key.to_uppercase()));

@@ -129,7 +129,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
     Definition::new("attempts", Kind::Whole(1, 20), Trust::RepositoryMayLower, Group::Work)
         .default("1")
         .flag(Flag::Value("N"))
-        .help("Try the task up to this many times, until the tests pass; otherwise keep the best try"),
+        .help("Try the task up to this many times, until the tests pass; if they never pass, keep the best try"),
     Definition::new("escalate", Kind::Text, Trust::User, Group::Work)
         .flag(Flag::Value("MODEL"))
         .help("If no try passes the tests, try once more with this model and with budgets of its own"),

@@ -22,7 +22,7 @@ async fn a_limit_of_tokens_counts_over_all_invocations_and_pauses_the_batch() {
     let runner = Script::ending(|_| Ending::Verified);
     let options = |tokens| limited(&place, BatchLimits { tokens: Some(tokens), ..BatchLimits::default() });
     let (summary, _) = run_with(&tasks, &options(111), &runner).await.unwrap();
-    assert_eq!(runner.take(), ["a", "b"], "the attempt that reaches the limit ends by itself");
+    assert_eq!(runner.take(), ["a", "b"], "the attempt that reaches the limit should end by itself");
     assert_eq!((summary.exit_code(), summary.stopped), (4, Some(Stop::Tokens)));
     assert!(summary.to_text().contains("higher --batch-tokens to continue"), "{}", summary.to_text());
 
@@ -30,7 +30,11 @@ async fn a_limit_of_tokens_counts_over_all_invocations_and_pauses_the_batch() {
     assert_eq!((runner.take().len(), summary.exit_code()), (0, 4));
     let (summary, _) = run_with(&tasks, &options(221), &runner).await.unwrap();
     assert_eq!(runner.take(), ["c"]);
-    assert_eq!((summary.exit_code(), summary.stopped), (0, None), "a batch that is done is not paused");
+    assert_eq!(
+        (summary.exit_code(), summary.stopped),
+        (0, None),
+        "a batch that is done should not be paused"
+    );
 }
 
 #[tokio::test]
@@ -124,9 +128,9 @@ async fn retry_failed_repeats_what_the_agent_ended_without_success() {
     let (summary, told) = run_with(&tasks, &options, &better).await.unwrap();
     assert_eq!(better.take(), ["bad", "lost"]);
     assert_eq!(told[..3], ["plan 3, 1 done", "failed bad", "failed lost"]);
-    assert_eq!(summary.exit_code(), 0, "the last result counts");
+    assert_eq!(summary.exit_code(), 0, "the last result should count");
     run_with(&tasks, &options, &better).await.unwrap();
-    assert_eq!(better.take(), [""; 0], "no task is left to retry");
+    assert_eq!(better.take(), [""; 0], "no task should be left to retry");
 }
 
 #[tokio::test(start_paused = true)]

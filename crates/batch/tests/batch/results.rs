@@ -108,7 +108,7 @@ async fn escape_sequences_from_the_model_do_not_reach_the_table() {
     assert_eq!(
         place.results()[0].message,
         "red \u{1b}[31m\u{9b}2J\nmore",
-        "the record keeps the message unchanged"
+        "the record should keep the message unchanged"
     );
 }
 

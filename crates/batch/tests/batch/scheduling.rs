@@ -149,7 +149,10 @@ async fn an_interrupt_reaches_running_tasks_and_starts_no_more() {
     assert!(summary.to_text().contains("not run"), "{}", summary.to_text());
     assert_eq!(place.worktrees(), [""; 0]);
     let b = &place.results()[1];
-    assert!(b.infrastructure && b.diff.added == 2, "the diff of an interrupted attempt is kept: {b:?}");
+    assert!(
+        b.infrastructure && b.diff.added == 2,
+        "the diff of an interrupted attempt should be kept: {b:?}"
+    );
 
     let runner = Script::ending(|_| Ending::Verified);
     assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0);

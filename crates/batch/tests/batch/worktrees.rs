@@ -43,7 +43,7 @@ async fn the_users_repository_stays_unchanged_whatever_happens_in_the_worktrees(
     assert_eq!(fs::read_to_string(repo.join("file")).unwrap(), "staged and changed\n");
     assert_eq!(place.worktrees(), [""; 0]);
     let notes = told.iter().filter(|t| t.contains("uncommitted changes")).count();
-    assert_eq!(notes, 1, "once for each repository: {told:?}");
+    assert_eq!(notes, 1, "each repository should have one note: {told:?}");
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn a_url_is_cloned_once_into_the_folder_of_the_batch_and_worktrees_share_i
     assert_eq!((place.worktrees(), place.state()), (vec![], before));
     tasks.push(Task { id: "d".into(), ..tasks[0].clone() });
     fs::rename(place.path("repo"), place.path("moved")).unwrap();
-    assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0, "the clone is used again");
+    assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0, "the clone should be used again");
 }
 
 #[tokio::test]

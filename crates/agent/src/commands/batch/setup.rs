@@ -12,7 +12,8 @@ use crate::exit::{Failure, Result};
 use crate::leftovers::SANDBOX;
 use crate::settings::Settings;
 
-/// The number of bytes to keep in memory of each end of the output. The log has all of the output.
+/// The number of bytes to keep in memory from the start of the output, and also from its end. The
+/// log has all of the output.
 const KEPT: usize = 4096;
 
 /// Runs the command in the same sandbox as the commands of the run that follows. Its log goes to

@@ -20,7 +20,7 @@ pub(super) fn resolve(value: &str, variable: impl Fn(&str) -> Option<String>) ->
     let unknown = |name: &str| format!("{name} does not say how many jobs there are; write auto/N");
     if let Some(id) = number("SLURM_ARRAY_TASK_ID") {
         // With `auto/N`, the array must have the ids 0 to N-1. A single job of the array can then
-        // be submitted again, although Slurm reports an array of one job.
+        // be submitted again, although Slurm then reports an array of one job.
         if let Some(count) = count {
             return Shard::new(id, count);
         }
