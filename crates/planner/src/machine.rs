@@ -34,7 +34,7 @@ use crate::prompts::Prompts;
 use crate::tries::Tries;
 pub(crate) use plan::Plan;
 
-/// The maximum number of unusable answers in a row (no call, or a refused one). At one more, the
+/// The maximum number of unusable answers in a row (no call, or a refused one). After one more, the
 /// run gives up.
 const MAX_CORRECTIONS: u32 = 4;
 /// How many times `finish` may be refused while the verification fails.
@@ -139,7 +139,8 @@ pub(crate) struct Machine {
     progress: Progress,
     last_answer: String,
     overflows_in_a_row: u32,
-    /// The text of each message in the conversation that contains a later message of the user.
+    /// The text of each message in the conversation that contains something the user sent after the
+    /// task.
     user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,
