@@ -195,8 +195,8 @@ fn is_list_or_log_line(line: &str) -> bool {
         || line.starts_with('|')
 }
 
-/// The tool announced by ReAct's lines `Action: NAME` and `Action Input:` at the end of the text
-/// before an object, and how far before the end of the text the first line begins.
+/// The tool announced by ReAct's lines `Action: NAME` and `Action Input:`, if these end the text
+/// before an object. The number says how far before the end of the text the first line begins.
 pub(crate) fn react(before: &[u8]) -> Option<(String, usize)> {
     let plain = |b: &u8| b.is_ascii_whitespace() || *b == b'*';
     let end = before.iter().rposition(|b| !plain(b))?;
