@@ -193,7 +193,7 @@ mod tests {
             let all: String = messages.iter().map(|m| m.content.as_str()).collect();
             assert_eq!(all.matches(&message).count(), 1, "at {target}");
         }
-        assert!(messages[1].content.contains(&message), "the message should have moved to the task: {:?}", messages[1]);
+        assert!(messages[1].content.contains(&message), "should have moved to the task: {:?}", messages[1]);
     }
 
     #[test]
