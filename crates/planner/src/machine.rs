@@ -4,7 +4,8 @@
 //! Two approaches share it. With [`Approach::Tools`](crate::Approach) the model calls tools until a
 //! call of `finish` is accepted. With [`Approach::WholeFile`](crate::Approach), for small models,
 //! the model is shown up to three files and asked to return them ([`crate::approach`]). If nothing
-//! points at a file, or as soon as the model calls another tool, the run uses tools instead.
+//! points at a file, or as soon as the model makes a call that neither writes these files nor
+//! finishes, the run uses tools instead.
 //!
 //! Effect on the prompt cache: messages are only added at the end. Exceptions, such as a fresh
 //! start or a compaction, are journaled as [`Event::Rewound`] and keep as many messages as they

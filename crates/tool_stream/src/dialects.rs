@@ -312,7 +312,7 @@ pub(crate) const IMPLIED: usize = 1;
 /// `<|think_start|>`, `<cot>`, `[THINKING]`. `tags.rs` pairs them by that name.
 pub(crate) const UNKNOWN: usize = 2;
 
-/// Words that occur in such names.
+/// Words that occur in the names of thinking tags.
 pub(crate) const THOUGHT_WORDS: [&str; 16] = [
     "think",
     "thinking",

@@ -120,8 +120,8 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
             _ => {}
         }
     }
-    // The sentence that leads to the object: on the object's own line or, if the object begins its
-    // line, the sentence before it, unless that sentence has ended.
+    // The sentence that leads to the object. It is on the object's own line or, if the object
+    // begins its line, right before that line, unless the sentence has ended there.
     let line = if same_line {
         &tail[line_start..]
     } else {
