@@ -38,7 +38,7 @@ pub enum Ending {
     },
     /// The model or its server was unreachable or failed permanently.
     Unavailable,
-    /// The agent itself could not continue (no sandbox, full disk), or refuses the request.
+    /// The agent itself could not continue (no sandbox, full disk), or refused the request.
     Refused,
     /// A person or the system interrupted it.
     Interrupted,

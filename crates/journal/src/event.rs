@@ -359,7 +359,7 @@ pub enum Event {
     Resumed {
         /// The agent's version.
         version: String,
-        /// Files changed by the session that somebody else has changed since.
+        /// Files that the session changed and that somebody else has changed since.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         changed: Vec<String>,
         /// The user's message to the resumed session. [`Event::UserMessage`] follows when it joins

@@ -46,7 +46,7 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
         Ok((Self { path, file, records: PhantomData }, records))
     }
 
-    /// Reads a log, also while another process appends to it.
+    /// Reads a log, even while another process appends to it.
     ///
     /// # Errors
     /// When the file cannot be read or is damaged before its last line.

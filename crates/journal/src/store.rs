@@ -165,8 +165,8 @@ impl Store {
         Ok(summary)
     }
 
-    /// Locks a work tree for a session of this process, until the value is dropped. Two agents in
-    /// one tree would undo each other's work.
+    /// Locks a work tree for a session of this process, until the returned lock is dropped. Two
+    /// agents in one tree would undo each other's work.
     ///
     /// # Errors
     /// If another process has locked it.
@@ -186,7 +186,7 @@ impl Store {
         }
     }
 
-    /// Locks a session against writing and removal, until the value is dropped.
+    /// Locks a session against writing and removal, until the returned lock is dropped.
     ///
     /// # Errors
     /// If it does not exist or is in use.

@@ -87,7 +87,7 @@ impl Trace {
     }
 }
 
-/// An event reduced to what counts, or `None` if nothing does.
+/// An event reduced to what counts, or `None` if nothing in it counts.
 fn reduce(event: &Event) -> Option<Event> {
     let mut event = event.clone();
     match &mut event {

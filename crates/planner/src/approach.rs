@@ -66,7 +66,7 @@ pub(crate) struct Attempts {
     in_tree: Vec<String>,
     /// The number of requests so far.
     number: u32,
-    /// How many of these requests started from `base`.
+    /// The number of requests that started from `base`.
     on_base: u32,
     /// The result of the verification on `base`.
     best: Option<Check>,
@@ -80,8 +80,8 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// The attempts at these files; `None` if there are none. `before` is the result of the
-    /// verification on them.
+    /// The attempts at these files; `None` if there are no files. `before` is the result of the
+    /// verification before any change.
     pub(crate) fn new(files: Vec<Focus>, before: Option<Check>) -> Option<Self> {
         (!files.is_empty()).then(|| Self {
             in_tree: files.iter().map(|file| file.content.clone()).collect(),
@@ -124,8 +124,8 @@ impl Attempts {
     }
 
     /// The temperature and the seed of the current request. The first request about a version of
-    /// the files uses the given ones. A repetition is sampled at a high temperature, because the
-    /// same request at temperature 0 gives the same bytes.
+    /// the files uses `base` and `seed` unchanged. A repetition is sampled at a high temperature,
+    /// because the same request at temperature 0 gives the same bytes.
     pub(crate) fn sampling(&self, base: f32, seed: Option<u64>) -> (f32, Option<u64>) {
         if self.on_base == 1 { (base, seed) } else { (1.0, seed.or(Some(u64::from(self.number - 1)))) }
     }

@@ -75,8 +75,9 @@ pub(crate) fn classify(files: &[Focus], path: Option<&str>, above: &str, content
 }
 
 /// The requested file that a block contains. If several were requested, it is the file named by the
-/// info string, the line above the block or the block's first line; otherwise it is the file that
-/// contains the most lines of the block, if that is at least half of them.
+/// info string, the line above the block or the block's first line. If none of these names a file,
+/// it is the file that contains the most lines of the block, provided it contains at least half of
+/// them.
 fn requested<'a>(
     files: &'a [Focus],
     path: Option<&str>,

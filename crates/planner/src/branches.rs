@@ -21,7 +21,8 @@ use crate::blocks::Found;
 
 /// The maximum number of branches to try. Only the most likely ones are worth it.
 pub(crate) const MOST: usize = 12;
-/// Divides the probability of tokens that start a line by ten, because few of them fix anything.
+/// Divides by ten the probability of tokens that start a line, because few such tokens fix
+/// anything.
 const LINE_START_PENALTY: f32 = 2.3;
 /// The maximum number of tokens that the model writes for a branch.
 pub(crate) const MAX_TOKENS: u32 = 120;

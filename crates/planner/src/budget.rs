@@ -1,5 +1,5 @@
-//! What a run uses: sums, limits, and token estimates that the server's counts calibrate. This
-//! module works on numbers and knows no clock.
+//! What a run uses: sums, limits, and token estimates, which are calibrated with the server's
+//! counts. This module works on numbers and knows no clock.
 
 use journal::{Budget, Counts, Event, ModelInfo, ModelTotals, Record, Totals};
 use models::{Message, Usage};

@@ -39,7 +39,7 @@ impl CallResult {
     }
 }
 
-/// Records in a command's outcome that the command changed files. The machine bases decisions on
+/// Records, in a command's outcome, that the command changed files. The machine bases decisions on
 /// this fact, so the journal must have it.
 pub(crate) fn note_change(outcome: &mut Outcome) {
     if outcome.facts.is_null() || outcome.facts.is_object() {
@@ -95,7 +95,7 @@ impl CallQueue {
         }));
     }
 
-    /// Waits for the next call to end. Waits forever while none runs.
+    /// Waits for the next call to end. Waits forever if no call is running.
     pub(crate) async fn next(&mut self) -> FinishedCall {
         match self.running.next().await {
             Some(call) => call,

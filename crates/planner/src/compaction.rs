@@ -31,13 +31,13 @@ pub(crate) struct Dropped {
     lines: Vec<String>,
     /// The user's messages, in full.
     user_messages: Vec<String>,
-    /// The note at the end of the task's message, which contains both.
+    /// The note at the end of the task's message. It contains the lines and the user's messages.
     note: String,
 }
 
 /// Returns a shorter conversation, with its length measured by `tokens`, or `None` if head and tail
 /// alone do not fit. `note` renders the note about dropped results from one line per result.
-/// Messages for which `by_user` holds keep their text: when such a message is dropped, its text
+/// Messages for which `by_user` is true keep their text: when such a message is dropped, its text
 /// moves to the task's message.
 pub(crate) fn compact(
     messages: &[Arc<Message>],
@@ -150,7 +150,7 @@ mod tests {
                         assert!(bytes(&after) <= target);
                         assert!(after[1].content.starts_with("the task"));
                         let roles: Vec<_> = after.iter().skip(1).map(|m| m.role).collect();
-                        assert!(roles.windows(2).all(|w| w[0] != w[1]), "they alternate: {roles:?}");
+                        assert!(roles.windows(2).all(|w| w[0] != w[1]), "roles should alternate: {roles:?}");
                     }
                     None => assert!(results <= 1 || target < 1200, "{results} {target}"),
                 }
@@ -193,7 +193,7 @@ mod tests {
             let all: String = messages.iter().map(|m| m.content.as_str()).collect();
             assert_eq!(all.matches(&message).count(), 1, "at {target}");
         }
-        assert!(messages[1].content.contains(&message), "it moved to the task: {:?}", messages[1]);
+        assert!(messages[1].content.contains(&message), "should have moved to the task: {:?}", messages[1]);
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) dirty: bool,
     /// Whether a verification has run.
     pub(crate) checked: bool,
-    /// The longest verification whose tests ran to their end.
+    /// The duration of the longest verification whose tests ran to their end.
     pub(crate) usual_check: Option<Duration>,
     /// The number of the last record that a command made in the tree's history before the first
     /// turn.

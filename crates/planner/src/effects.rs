@@ -1,5 +1,5 @@
-//! The driver's work around effects: records the original tree before the first one, records what
-//! commands change, and runs the verification.
+//! The driver's work around effects: records the original tree before the first effect, records
+//! what commands change, and runs the verification.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::calls::CallQueue;
 use crate::driver::{Driver, Stop, refused, stopped};
 use crate::machine::{Machine, Turn};
 
-/// If a candidate's verification takes this many times as long as the longest earlier one, it has
-/// hung.
+/// If a candidate's verification takes this many times as long as the longest earlier one, it
+/// counts as hung.
 const SLOWER: u32 = 10;
 /// The shortest time limit for the verification of a candidate. A shorter one could stop a
 /// verification that is merely slow for a moment.
@@ -97,7 +97,8 @@ impl Driver<'_> {
     }
 
     /// Reverts the record `from` of the tree's history and all later ones; `None` for everything
-    /// since the start. Repeating a revert changes nothing, so it is journaled after it happens.
+    /// since the start. Repeating a revert changes nothing, so the revert is journaled only after
+    /// it happens.
     pub(crate) async fn revert_from(&mut self, from: Option<u64>) -> Result<Option<u64>, Stop> {
         self.await_snapshot().await?;
         let from = from.unwrap_or(self.start + 1);

@@ -115,7 +115,7 @@ fn extension(path: &str) -> &str {
     file_name(path).rsplit_once('.').map_or("", |(_, e)| e)
 }
 
-/// The language of a file for a Markdown fence; empty for what is not source code.
+/// The language of a file for a Markdown fence; empty if the file is not source code.
 pub(crate) fn language(path: &str) -> &'static str {
     match extension(path) {
         "py" | "pyi" => "python",

@@ -11,7 +11,7 @@ use journal::CutReason;
 const MAX_WHITESPACE: usize = 400;
 /// Equal lines in a row. Tables and test data repeat lines, but not this often.
 const MAX_EQUAL_LINES: usize = 40;
-/// A tail of this many bytes that repeats one short phrase is a loop.
+/// A tail of this many bytes is a loop if it repeats one short phrase.
 const LOOP_BYTES: usize = 1_600;
 /// The longest repeated phrase to detect.
 const MAX_PERIOD: usize = 200;

@@ -168,7 +168,7 @@ pub trait Repository: Send + Sync {
     /// # Errors
     /// When the tree cannot be recorded. The run stops before it changes anything.
     fn remember(&self) -> Result<(), String>;
-    /// Assigns changes from now on to this turn.
+    /// Assigns all further changes to this turn.
     fn turn(&self, _turn: u32) {}
     /// Called before a command runs. [`Repository::after_command`] always follows and records what
     /// the command changed.

@@ -4,7 +4,8 @@
 //! Two approaches share it. With [`Approach::Tools`](crate::Approach) the model calls tools until a
 //! call of `finish` is accepted. With [`Approach::WholeFile`](crate::Approach), for small models,
 //! the model is shown up to three files and asked to return them ([`crate::approach`]). If nothing
-//! points at a file, or as soon as the model calls another tool, the run uses tools instead.
+//! points at a file, or as soon as the model makes a call that neither writes these files nor
+//! finishes, the run uses tools instead.
 //!
 //! Effect on the prompt cache: messages are only added at the end. Exceptions, such as a fresh
 //! start or a compaction, are journaled as [`Event::Rewound`] and keep as many messages as they
@@ -34,7 +35,7 @@ use crate::prompts::Prompts;
 use crate::tries::Tries;
 pub(crate) use plan::Plan;
 
-/// The maximum number of unusable answers in a row (no call, or a refused one). At one more, the
+/// The maximum number of unusable answers in a row (no call, or a refused one). After one more, the
 /// run gives up.
 const MAX_CORRECTIONS: u32 = 4;
 /// How many times `finish` may be refused while the verification fails.
@@ -139,7 +140,8 @@ pub(crate) struct Machine {
     progress: Progress,
     last_answer: String,
     overflows_in_a_row: u32,
-    /// The text of each message in the conversation that contains a later message of the user.
+    /// The text of each message in the conversation that contains something the user sent after the
+    /// task.
     user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,

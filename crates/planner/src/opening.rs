@@ -50,7 +50,8 @@ pub(crate) fn compose(
     (opening, whole)
 }
 
-/// The files to request whole: the best candidates, up to the first that cannot be requested whole.
+/// The files to request whole: the best candidates, ending before the first that cannot be
+/// requested whole.
 fn whole_files(
     candidates: &[focus::Candidate],
     read: impl Fn(&str, u64) -> Option<String>,

@@ -122,7 +122,8 @@ pub struct Settings {
     /// How the model works on the task.
     #[serde(alias = "dialect")]
     pub approach: Approach,
-    /// Whether tool calls are constrained to the tools' schemas. Files and other text never are.
+    /// Whether tool calls are constrained to the tools' schemas. Files and other text are never
+    /// constrained.
     #[serde(skip_serializing_if = "is_auto")]
     pub constrain: Constrain,
     /// Sampling temperature of a first attempt. It rises when the model repeats itself. `None`

@@ -109,7 +109,7 @@ impl Tries {
         if self.escalated() { 1 } else { self.number }
     }
 
-    /// Whether the model has tried before. If so, the request must differ.
+    /// Whether the model has made an earlier try. If so, the request must differ.
     pub(crate) fn varied(&self) -> bool {
         self.of_model() > 1
     }

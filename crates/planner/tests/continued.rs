@@ -89,7 +89,7 @@ async fn a_message_during_a_run_joins_the_unanswered_message() {
     let told = &ran.last_messages()[1];
     assert!(told.starts_with("apply_patch calc.py: ok") && told.contains("\n\nThe user says: "), "{told}");
     let roles: Vec<_> = ran.requests[2].messages.iter().map(|m| m.role).collect();
-    assert!(roles.windows(2).all(|two| two[0] != two[1]), "they alternate: {roles:?}");
+    assert!(roles.windows(2).all(|two| two[0] != two[1]), "roles should alternate: {roles:?}");
 }
 
 #[tokio::test]

@@ -37,8 +37,8 @@ pub enum Take {
     As(&'static str),
     /// It is dropped, whatever its value: it does not change what the call does.
     LeftOut,
-    /// It is dropped if its value is empty or one of the words in the first string, and also if the
-    /// value is false, unless `true` is one of these words. Any other value is refused with the
+    /// It is dropped if its value is empty or one of the words in the first string. The value false
+    /// is dropped too, unless `true` is one of these words. Any other value is refused with the
     /// sentence in the second string.
     Only(&'static str, &'static str),
     /// It is kept for [`Aliases::convert`].
@@ -74,7 +74,7 @@ impl Aliases {
     }
 }
 
-/// Removes the first argument of one of these names, in any spelling. Null counts as absent.
+/// Removes the first argument with one of these names, in any spelling. Null counts as absent.
 pub fn take(arguments: &mut Map<String, Value>, names: &str) -> Option<Value> {
     let name = arguments.keys().find(|name| is_one_of(name, names)).cloned()?;
     arguments.shift_remove(&name).filter(|value| !value.is_null())
@@ -97,8 +97,8 @@ pub fn set(arguments: &mut Map<String, Value>, name: &str, value: impl Into<Valu
     }
 }
 
-/// Renames an argument with any of these names to `own`, and replaces a list with one item by that
-/// item. A value that is not a list and has the tool's own name stays as it is.
+/// Renames an argument with any of these names to `own`. If its value is a list with one item, the
+/// item replaces the list. A value that is not a list and has the tool's own name stays as it is.
 ///
 /// # Errors
 /// When the list has several items.

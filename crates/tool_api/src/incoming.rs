@@ -18,7 +18,8 @@ pub enum RefusalKind {
     UnknownArgument,
     /// An argument is missing, or of the wrong type or range.
     Schema,
-    /// The tool itself objects to a value (a path outside, a file that does not exist).
+    /// The tool itself objects to a value (a path outside the repository, a file that does not
+    /// exist).
     Value,
 }
 
@@ -98,8 +99,8 @@ impl<'r> Incoming<'r> {
     }
 
     /// Judges one argument, as soon as its value is complete. [`Incoming::complete`] judges it the
-    /// same way, so refusing early never refuses what would have been accepted later. What depends
-    /// on other arguments is not judged here.
+    /// same way, so an argument that is refused early would also have been refused later. What
+    /// depends on other arguments is not judged here.
     ///
     /// # Errors
     /// When the argument is unknown, of the wrong type, or one that the tool objects to.

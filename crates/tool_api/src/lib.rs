@@ -116,8 +116,7 @@ pub trait Follow: Send {
     fn text(&mut self, path: &str, text: &str, closed: bool) -> Result<(), String>;
 }
 
-/// A tool. Every error in a `String` is a sentence for the model that says what would have been
-/// right.
+/// A tool. Every error in a `String` is a sentence that tells the model what would have been right.
 #[async_trait]
 pub trait Tool: Send + Sync {
     /// What the tool is.

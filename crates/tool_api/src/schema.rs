@@ -152,7 +152,7 @@ pub(crate) fn check(validator: &Validator, value: &Value, place: &str) -> Result
     Err(format!("{place}{path}: {}", error.masked_with("the value given")))
 }
 
-/// An object of the shape a schema asks for, for an error message.
+/// An object with the shape that a schema requires, for an error message.
 pub(crate) fn example(schema: &Value) -> String {
     let mut fields = Map::new();
     if let Some(properties) = schema["properties"].as_object() {

@@ -50,7 +50,7 @@ static TOKENS: LazyLock<Vec<(u8, &'static [u8])>> = LazyLock::new(|| {
 fn is_token(first: u8, rest: &[u8]) -> bool {
     match (first, rest) {
         (b'<', [b'|', rest @ ..]) if bar(rest) => true,
-        // Every DeepSeek token starts with this bar, so its name does not matter.
+        // Every DeepSeek token starts with this bar, so the token's name does not matter.
         (b'<', _) if rest.starts_with("｜".as_bytes()) => true,
         _ => TOKENS.iter().any(|(begin, end)| *begin == first && rest.starts_with(end)),
     }

@@ -2,9 +2,9 @@
 //!
 //! A call is an opening token, the tool's name, the arguments and a closing token. Families differ
 //! in their tokens and in where the name is. What may follow an opening token is the same for all
-//! families, because models mix the forms: JSON that names the tool or is its arguments
-//! (`object.rs`), elements with text values (`markup.rs`), or a Python call (`python.rs`). To add a
-//! family, add a row here and a file in `fixtures/streams/families`.
+//! families, because models mix the forms: JSON that either names the tool or holds only its
+//! arguments (`object.rs`), elements with text values (`markup.rs`), or a Python call
+//! (`python.rs`). To add a family, add a row here and a file in `fixtures/streams/families`.
 //!
 //! Tokens are spelled as [`fold`](crate::tags::fold) normalizes them: lower case, ASCII bars, `_`
 //! between words. Sources: chat templates, and the tool parsers of vLLM, SGLang and llama.cpp.
@@ -25,7 +25,7 @@ pub(crate) struct Dialect {
     /// Tokens between the parts of a call's head.
     pub(crate) between: &'static [&'static str],
     /// Tokens that close a call. At the end of an answer that the model ended itself, the closing
-    /// element of a call may be missing; that of a value may not.
+    /// element of a call may be missing, but the closing element of a value must be present.
     pub(crate) close: &'static [&'static str],
     /// Elements that carry the tool's name, such as `<invoke name="…">` or `<function=…>`.
     pub(crate) calls: &'static [&'static str],
@@ -312,7 +312,7 @@ pub(crate) const IMPLIED: usize = 1;
 /// `<|think_start|>`, `<cot>`, `[THINKING]`. `tags.rs` pairs them by that name.
 pub(crate) const UNKNOWN: usize = 2;
 
-/// Words that occur in such names.
+/// Words that occur in the names of thinking tags.
 pub(crate) const THOUGHT_WORDS: [&str; 16] = [
     "think",
     "thinking",

@@ -24,7 +24,7 @@ pub struct Options {
     pub starts_thinking: bool,
     /// Tools whose argument texts are reported while they are written, as [`Event::FieldText`].
     pub followed: Vec<String>,
-    /// The tool that text without a call is passed to.
+    /// The tool that receives a file or a patch that the model did not write as a JSON call.
     pub text_tool: TextTool,
 }
 
@@ -162,7 +162,8 @@ impl Call {
         !self.repairs.is_empty()
     }
 
-    /// True if the call has only one sensible reading. Run other calls only if they change nothing.
+    /// True if the call has only one sensible reading. Run a call with several readings only if it
+    /// changes nothing.
     #[must_use]
     pub fn unambiguous(&self) -> bool {
         self.repairs.iter().all(|r| r.unambiguous())

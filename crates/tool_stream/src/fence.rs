@@ -48,7 +48,8 @@ pub(crate) fn label(info: &str) -> String {
     word.unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Labels of commands and output. Such a block is a file only with a path, or if `scripts` is set.
+/// True if the label marks commands or output. A block with such a label is a file only with a
+/// path, or if `scripts` is set.
 fn is_transcript(label: &str, scripts: bool) -> bool {
     let shell = ["bash", "sh", "shell", "zsh"].contains(&label);
     shell && !scripts || ["console", "terminal", "output", "shell-session", "diff", "patch"].contains(&label)

@@ -238,7 +238,7 @@ impl Header {
 }
 
 /// The tool named by a header whose tokens were stripped, right before an object, and how far
-/// before the end of the text it begins: `commentary to=functions.read_file json{…}`.
+/// before the end of the text the header begins: `commentary to=functions.read_file json{…}`.
 pub(crate) fn leaked(before: &[u8]) -> Option<(String, usize)> {
     let text = std::str::from_utf8(before).ok()?;
     let line = &text[text.rfind('\n').map_or(0, |at| at + 1)..];

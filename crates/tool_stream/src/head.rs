@@ -15,7 +15,7 @@ pub(crate) struct Head {
     pub(crate) start: usize,
     /// Offset of the text after the last token.
     segment: usize,
-    /// The text before that token, which may be the tool's name.
+    /// The text before that token. This text may be the tool's name.
     before: String,
     separated: bool,
     /// Begun by a token that has no other use; otherwise it may turn out to be prose.

@@ -1,10 +1,10 @@
-//! An incremental JSON reader. It builds values while their bytes arrive, and accepts the usual
-//! deviations, Gemma's quotes and the arguments of a Python call.
+//! An incremental JSON reader. It builds values while their bytes arrive. Besides strict JSON, it
+//! accepts the usual deviations from JSON, Gemma's quotes, and the arguments of a Python call.
 //!
 //! Strict JSON is always read as strict JSON. Anything else is a [`Repair`] or ends the object
 //! ([`Step::Bad`]). In [`Syntax::Python`] the outermost container is `(key=value, …)`, read as an
 //! object, and strings follow Python's rules. The state is explicit: nothing recurses, and only the
-//! few bytes after a quote that decide whether it ends its string are scanned twice (`quote.rs`).
+//! few bytes that decide whether a quote ends its string are scanned twice (`quote.rs`).
 
 use memchr::{memchr, memchr2, memmem};
 use serde_json::{Map, Value};
@@ -475,7 +475,7 @@ impl Reader {
             (Node::Object { map, key }, value) => _ = map.insert(key.clone(), value),
             (Node::Array(items), value) => items.push(value),
         }
-        // No caller needs deeper levels than the lines of a text in a list of edits.
+        // The deepest level that a caller needs is that of the lines of a text in a list of edits.
         if self.stack.len() <= 5 { Some(Step::Added) } else { None }
     }
 

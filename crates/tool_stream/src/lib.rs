@@ -26,8 +26,8 @@
 //! families use: `name` with `arguments` or `parameters`, `function`, `function_call`,
 //! `tool_calls`, `action` with `action_input`, MCP's `tools/call` (the full table is in
 //! `shape.rs`). Several calls may follow each other, with or without an array around them. An
-//! unknown tool under `"tool"` is a call if it has arguments, so that the caller can refuse it;
-//! without arguments it is data.
+//! object with an unknown tool under `"tool"` is a call if it has arguments, so that the caller can
+//! refuse the call; without arguments it is data.
 //!
 //! **Dialects.** `dialects.rs` has one row per call syntax: its tokens and an example call. After
 //! an opening token every form of arguments is accepted, because models mix the forms: JSON,

@@ -73,7 +73,7 @@ struct Field {
     name: String,
     kind: Kind,
     body: usize,
-    /// Number of open elements of the same kind in the value that begin a line.
+    /// Number of open elements of the same kind that begin a line within the value.
     depth: usize,
     /// Offset of the last open element of the same kind that begins within a line.
     inline: Option<usize>,

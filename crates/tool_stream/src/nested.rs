@@ -1,5 +1,5 @@
 //! Arrays and objects written as nested elements, as MiniMax M3 does: `<item>` for an array
-//! element, an element named after the key for an object member.
+//! element, and an element named after the key for an object member.
 
 use memchr::memmem;
 use serde_json::{Map, Value};

@@ -64,7 +64,7 @@ pub struct Parser {
     pub(crate) python: bool,
     /// A tag has opened a list of calls.
     pub(crate) listed: bool,
-    /// The tag that opened an example. Everything up to its end is text.
+    /// The tag that opened an example. Everything up to the end of the example is text.
     pub(crate) example: Option<Discriminant<Tag>>,
     /// Start of the first call that only counts if it ends the answer.
     pub(crate) deferred: Option<usize>,
@@ -72,7 +72,7 @@ pub struct Parser {
     pub(crate) cut_tag: bool,
     /// A ReAct call was read.
     pub(crate) saw_react: bool,
-    /// The text so far of an answer that may consist of Python calls only, and its offset.
+    /// The text received so far and its offset, while the answer may consist of Python calls only.
     pub(crate) answer: Vec<u8>,
     answer_start: usize,
     /// The answer has begun: some text was not whitespace.

@@ -120,8 +120,8 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
             _ => {}
         }
     }
-    // The sentence that leads to the object: on the object's own line or, if the object begins its
-    // line, the sentence before it, unless that sentence has ended.
+    // The sentence that leads to the object. It is on the object's own line or, if the object
+    // begins its line, right before that line, unless the sentence has ended there.
     let line = if same_line {
         &tail[line_start..]
     } else {
@@ -195,8 +195,8 @@ fn is_list_or_log_line(line: &str) -> bool {
         || line.starts_with('|')
 }
 
-/// The tool announced by ReAct's lines `Action: NAME` and `Action Input:` at the end of the text
-/// before an object, and how far before the end of the text the first line begins.
+/// The tool announced by ReAct's lines `Action: NAME` and `Action Input:`, if these end the text
+/// before an object. The number says how far before the end of the text the first line begins.
 pub(crate) fn react(before: &[u8]) -> Option<(String, usize)> {
     let plain = |b: &u8| b.is_ascii_whitespace() || *b == b'*';
     let end = before.iter().rposition(|b| !plain(b))?;

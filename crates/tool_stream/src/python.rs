@@ -83,9 +83,9 @@ impl Parser {
         }
     }
 
-    /// Reads an answer that begins like a Python call as text up to its closing bracket, so that
-    /// nothing in its strings is taken for a call. [`calls`] decides at the end whether the answer
-    /// itself is a call.
+    /// If an answer begins like a Python call, reads the answer as text up to the closing bracket,
+    /// so that nothing in its strings is taken for a call. [`calls`] decides at the end whether the
+    /// answer itself is a call.
     pub(crate) fn python_answer(&mut self, win: Window<'_>) -> Flow {
         while let Some(byte) = win.get(self.pos) {
             let rest = win.from(self.pos);

@@ -1,9 +1,10 @@
 //! Decides which quote ends a string.
 //!
 //! Models forget the backslash before a quote inside a string. A quote ends its string only if what
-//! follows is possible there: in an object, a closing brace that is itself followed by something
-//! possible, or a comma and the next key with its colon; in an array, the bracket, or a comma and
-//! another element. Every closing quote of valid JSON passes, so valid JSON is never reinterpreted.
+//! follows may come after a string. In an object, that is a comma and the next key with its colon,
+//! or a closing brace. What follows the brace must be possible there too. In an array, what follows
+//! is a comma and another element, or the closing bracket. Every closing quote of valid JSON
+//! passes, so valid JSON is never reinterpreted.
 //!
 //! Once a string is known to hold unescaped quotes, the rules are stricter. Brackets inside the
 //! string must balance, otherwise the quote is one more inner quote. Inner quotes must come in

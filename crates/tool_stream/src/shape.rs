@@ -231,7 +231,8 @@ impl Options {
             Some((_, bare)) if self.knows(bare) => bare,
             _ => tool,
         };
-        // Words of a header that remain attached to the name when its tokens were stripped.
+        // Words of a header that remain attached to the name when the header's tokens were
+        // stripped.
         let glued = ["json", "commentary", "code"].iter().find_map(|word| tool.strip_suffix(word));
         match glued.filter(|bare| !self.knows(tool) && self.knows(bare)) {
             Some(bare) => bare.to_owned(),

@@ -2,8 +2,8 @@
 //!
 //! There is one exception. Some models begin a call without closing the thinking block, or close
 //! the block after the call, and say nothing else. Then a complete call in the family's own tokens
-//! at the very end of the thinking is the answer ([`calls_at_end`]). A JSON call there is not,
-//! because models think about JSON calls in prose.
+//! at the very end of the thinking is the answer ([`calls_at_end`]). A JSON call there does not
+//! count, because models think about JSON calls in prose.
 
 use memchr::{memchr, memchr2};
 

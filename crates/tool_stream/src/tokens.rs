@@ -299,7 +299,8 @@ impl Parser {
         self.foreign && self.calls > 0
     }
 
-    /// After a malformed call, its closing tag or token makes the line usable again.
+    /// After a malformed call: from its closing tag or token on, calls may begin on this line
+    /// again.
     pub(crate) fn tag_on_skipped_line(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Some((tag, _)) = self.tag_here(win) else { return Flow::More };
         if matches!(

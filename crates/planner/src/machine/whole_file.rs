@@ -11,7 +11,8 @@ use crate::blocks::{self, Focus};
 use crate::branches;
 use crate::calls::CallResult;
 
-/// Alternatives requested per token. The right token is among the first few or not at all.
+/// Alternatives requested per token. The right token is either among the first few alternatives or
+/// missing.
 const ALTERNATIVES: u8 = 6;
 
 impl Machine {

@@ -620,7 +620,7 @@ pub fn escalating() -> World {
     world
 }
 
-/// The edit of `calc.py` that makes `add` return this.
+/// The edit of `calc.py` that makes `add` return `line`.
 pub fn patch(line: &str) -> Reply {
     let content = format!("def add(a, b):\\n    return {line}\\n");
     says(&format!(r#"{{"tool": "apply_patch", "arguments": {{"path": "calc.py", "content": "{content}"}}}}"#))
@@ -628,7 +628,7 @@ pub fn patch(line: &str) -> Reply {
 
 pub const FINISH: &str = r#"{"tool": "finish", "arguments": {"summary": "done"}}"#;
 
-/// A try that makes an edit and insists that it is done.
+/// A try in which the model makes an edit and insists that it is done.
 pub fn gives_up(line: &str) -> Vec<Reply> {
     vec![patch(line), says(FINISH), says(FINISH), says(FINISH)]
 }
