@@ -39,7 +39,7 @@ pub struct Sources {
     pub hub: String,
     /// The base URL of a Python package index, such as `https://pypi.org/simple`.
     pub index: String,
-    /// How to reach them.
+    /// How to reach the hub and the index.
     pub access: Access,
     /// When to retry.
     pub retries: Policy,
