@@ -370,7 +370,7 @@ fn killed_anywhere(packages: bool) -> usize {
         resumed += usize::from(asked.iter().any(|path| path.ends_with(&format!(" from {had}"))));
         drop(world.folder);
         if end == End::Finished {
-            assert!(n > 10, "only killed at {n} calls");
+            assert!(n > 10, "killed at only {n} calls");
             break;
         }
     }
