@@ -33,8 +33,8 @@ const TEXT: usize = 20_000;
 /// Compiles schemas for the vocabulary of one model.
 #[derive(Default)]
 pub(crate) struct Grammars {
-    /// Created only when a constrained answer is requested for the first time, because this takes a
-    /// good part of a second.
+    /// Created only when a constrained answer is requested for the first time, because creating it
+    /// takes a good part of a second.
     factory: Option<ParserFactory>,
     /// The last schema with its matcher. All requests of a run have the same schema.
     last: Option<(Arc<Value>, Matcher)>,

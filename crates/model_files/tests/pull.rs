@@ -63,7 +63,7 @@ fn put_packages(server: &Server, bytes: &[u8]) -> Vec<String> {
     parts.map(put).collect()
 }
 
-/// Longer than a server on a busy machine needs to answer.
+/// A timeout longer than a server on a busy machine needs to answer.
 const PATIENT: Duration = Duration::from_secs(60);
 
 struct World {
