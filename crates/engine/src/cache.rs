@@ -23,7 +23,8 @@ pub(crate) struct Cache<'m> {
 
 impl<'m> Cache<'m> {
     pub(crate) fn new(model: &'m LlamaModel, context: LlamaContext<'m>) -> Self {
-        // SentencePiece adds a space at the start of each text that it tokenizes.
+        // SentencePiece adds a space at the start of each text that it tokenizes. The parts of a
+        // text therefore get other tokens than the whole.
         let exact = model.vocab().vocab_type() == VocabType::BPE;
         Self { model, context, sequences: Default::default(), exact }
     }
@@ -48,7 +49,7 @@ impl<'m> Cache<'m> {
         &self.sequences[at]
     }
 
-    /// The number of tokens of a sequence that spell the start of `text`; 0 if finding out would
+    /// How many of a sequence's first tokens spell the start of `text`; 0 if finding out would
     /// require tokenizing `text`.
     pub(crate) fn common(&self, at: usize, text: &str) -> usize {
         if self.exact { self.sequences[at].matching(text.as_bytes()) } else { 0 }
@@ -83,8 +84,8 @@ impl<'m> Cache<'m> {
         saved.save(&self.context, at as i32, prefix, self.sequences[at].tokens());
     }
 
-    /// The number of tokens of a sequence to keep for `text`, and the tokens of the rest of the
-    /// text.
+    /// How many of a sequence's first tokens to keep for `text`, and the tokens of the rest of
+    /// `text`.
     pub(crate) fn split(&self, at: usize, text: &str) -> (usize, Vec<LlamaToken>) {
         let sequence = &self.sequences[at];
         if self.exact {

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::sample::{Choice, Sampler};
 
-/// The maximum number of levels in a schema. Compiling one takes a stack frame or more for each
+/// The maximum number of levels in a schema. Compiling a schema takes at least one stack frame per
 /// level.
 const LEVELS: usize = 64;
 /// The maximum number of values in a schema. The schema for all tools together has a few hundred.
@@ -33,8 +33,8 @@ const TEXT: usize = 20_000;
 /// Compiles schemas for the vocabulary of one model.
 #[derive(Default)]
 pub(crate) struct Grammars {
-    /// Created only for the first constrained answer, because creating it takes a good part of a
-    /// second.
+    /// Created only when a constrained answer is requested for the first time, because creating it
+    /// takes a good part of a second.
     factory: Option<ParserFactory>,
     /// The last schema with its matcher. All requests of a run have the same schema.
     last: Option<(Arc<Value>, Matcher)>,

@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn what_followed_the_longest_earlier_occurrence_is_guessed() {
         assert_eq!(guess("if a then b. or a then c. so if a then", 3), " b.");
-        assert_eq!(guess("abc1 abc2 abc", 1), "2", "the latest of equal ones");
+        assert_eq!(guess("abc1 abc2 abc", 1), "2", "the latest of equally long matches");
         assert_eq!(guess("abcabc", 9), "abc");
         assert_eq!(guess("ab ab", 9), "", "a match of two tokens is too short");
         assert_eq!((guess("", 9), guess("aaaa", 0)), (String::new(), String::new()));

@@ -1,7 +1,7 @@
 //! Runs a model in this process: llama.cpp behind [`models::Model`].
 //!
-//! [`Embedded::open`] loads a GGUF file. The model's answers stream like those of a server. Being
-//! in the same process adds:
+//! [`Embedded::open`] loads a GGUF file. The model's answers stream like those of a server. Because
+//! the model runs in this process:
 //!
 //! - **Generation stops at the exact token.** A token is generated only when the reader waits for
 //!   it, so cutting an answer after a complete call wastes nothing but guessed tokens.

@@ -51,10 +51,10 @@ pub struct Options {
     pub window: Option<u64>,
     /// The number of layers to run on a GPU, if the engine was built for one.
     pub gpu_layers: u32,
-    /// Whether the model reasons before it answers, if its template has a switch for it.
+    /// Whether the model reasons before it answers, if its template has a thinking switch.
     pub think: Think,
-    /// The profiles of model families. They supply the window and thinking if the fields above do
-    /// not.
+    /// The profiles of model families. They supply the window and the thinking setting if the
+    /// fields above do not.
     pub profiles: Profiles,
     /// The cache folder, for evaluated prefixes and for the list of files that passed a trial;
     /// `None` caches nothing.
@@ -72,8 +72,8 @@ struct Facts {
 }
 
 impl Embedded {
-    /// Loads a model file, which takes between a fraction of a second and minutes. If the file is
-    /// already open with the same options, the loaded model is shared.
+    /// Loads a model file, which takes from a fraction of a second to several minutes. If the file
+    /// is already open with the same options, the loaded model is shared.
     ///
     /// # Errors
     /// [`Error::Refused`] if the file cannot be loaded or there is too little memory. The message

@@ -18,7 +18,7 @@ const KEPT: usize = 8;
 /// The folder of prefixes in the cache folder.
 const PREFIXES: &str = "prefixes";
 
-/// A name for this version of a model file with this version of the engine.
+/// A name that changes whenever the model file or the engine's version changes.
 pub(crate) fn file_key(model: &Path) -> Option<String> {
     let metadata = model.metadata().ok()?;
     let changed = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;

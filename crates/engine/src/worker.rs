@@ -30,14 +30,15 @@ use crate::sample::{Choice, Sampler};
 use crate::saved::Saved;
 use crate::template::Prompt;
 
-/// The maximum number of tokens evaluated at once. A reader that stops and all other answers wait
-/// for at most one batch, which takes about a second of prompt evaluation on two cores.
+/// The maximum number of tokens evaluated at once. A batch cannot be interrupted: when a reader
+/// stops, the batch is still evaluated to its end, and all other answers wait for it. On two cores,
+/// a full batch of prompt tokens takes about a second.
 pub(crate) const BATCH: usize = 128;
 /// The shortest stable prefix worth saving, in bytes. A shorter one is faster to evaluate than to
 /// load.
 const LEAST_SAVED: usize = 1024;
-/// How long the other answers wait for a reader to ask for more before they advance without its
-/// answer.
+/// How long the other answers wait for a reader to ask for more before they advance without that
+/// reader's answer.
 const PATIENCE: Duration = Duration::from_millis(2);
 /// A conversation takes over an idle sequence if at most this many tokens have to be rolled back.
 /// Otherwise the sequence is kept for its own conversation, and both conversations share the common
@@ -548,7 +549,8 @@ impl<'m> Worker<'m> {
 }
 
 impl Answer {
-    /// Whether there are tokens to evaluate, and either the reader waits or the prompt is not done.
+    /// Whether there are tokens to evaluate, and either the reader waits or the prompt is not yet
+    /// evaluated.
     fn ready(&self) -> bool {
         !self.todo.is_empty() && (self.wanted || self.first.is_none())
     }

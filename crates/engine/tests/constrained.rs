@@ -192,7 +192,7 @@ async fn a_schema_with_too_many_states_does_not_hang_the_engine() {
         json!({"type": "object", "patternProperties": {"^(.*x.{100})+": {}, "^(.*y.{100})+": {}}}),
         json!({"multipleOf": 999_999_937, "type": "integer", "minimum": -9_999, "maximum": 9_999}),
     ] {
-        // Either the schema is refused, or the answer starts with what it allows.
+        // Either the schema is refused, or the answer starts with what the schema allows.
         let request = Request { max_tokens: 20, ..request(Some(schema.clone())) };
         match model.stream(&request).await {
             Ok(deltas) => {

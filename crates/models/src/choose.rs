@@ -235,7 +235,7 @@ fn unnamed(around: &Surroundings) -> Surroundings {
 /// The preferred model of those on Ollama's disk: coding models first, then the largest that a
 /// typical machine can run.
 fn preferred(models: &[LocalModel]) -> Option<&LocalModel> {
-    /// The size up to which a larger model is preferred, in bytes. Larger models are often on disk,
+    /// The largest size, in bytes, that counts in a model's favor. Larger models are often on disk,
     /// but rarely fit in free memory.
     const LARGEST: u64 = 24 << 30;
     let rank = |model: &&LocalModel| {

@@ -39,7 +39,7 @@ mod tests {
         let doubt = Delta::Doubt { chosen: " -".into(), others: vec![(" +".into(), -0.8)] };
         assert_eq!(read(&tokens, &json!(" -")), Some(doubt.clone()));
         assert_eq!(placed(&tokens, "return a -"), Some((8, doubt)), "after the repeated text");
-        assert_eq!(read(&tokens, &json!(" -x")), None, "no definite place");
+        assert_eq!(read(&tokens, &json!(" -x")), None, "the token has no definite place");
         assert_eq!(read(&json!(null), &json!(" -")), None);
         assert_eq!(read(&json!([{"token": "a"}]), &json!("a")), None);
     }

@@ -31,8 +31,8 @@ const OVERFLOW: [&str; 8] = [
     "too many tokens",
 ];
 
-/// Phrases of a 429 response after which waiting does not help, because the account's quota is used
-/// up.
+/// Phrases in a 429 response that mean that the account's quota is used up. Waiting does not help
+/// then.
 const USED_UP: [&str; 8] = [
     "insufficient_quota",
     "exceeded your current quota",

@@ -52,7 +52,7 @@ impl Failure {
         (prompt < window).then_some((window, prompt))
     }
 
-    /// The limit for answers that the refusal states, if it refuses `asked` tokens as too many.
+    /// The limit that the refusal states for an answer, if `asked` tokens are refused as too many.
     pub(crate) fn cap(&self, asked: u32) -> Option<u32> {
         let text = self.refusing()?;
         let names = [

@@ -190,7 +190,7 @@ mod tests {
             roles.learn(&refusal(status, words), &roles.shape(&conversation()));
             assert!(
                 !roles.learn(&refusal(status, words), &roles.shape(&conversation())),
-                "no endless retries"
+                "a repeated refusal should teach nothing"
             );
         }
     }
@@ -215,7 +215,7 @@ mod tests {
         let words = "After the optional system message, conversation roles must alternate user/assistant/...";
         assert!(roles.learn(&refusal(400, words), &conversation()));
         assert_eq!(text(roles), ["System: S", "User: a||b", "Assistant: c", "User: d"]);
-        assert!(roles.learn(&refusal(400, words), &conversation()), "then without the system role");
+        assert!(roles.learn(&refusal(400, words), &conversation()), "the system role should be dropped next");
         assert_eq!(text(roles), ["User: S||a||b", "Assistant: c", "User: d"]);
     }
 

@@ -190,7 +190,7 @@ async fn what_was_learned_about_a_gateway_without_a_model_list_is_kept() {
         // For a remembered server, the model list is requested once more before the probes.
         server.enqueue_for("/v1/models", Reply::status(404, "not here"));
     }
-    assert_eq!(server.chats().len(), 4, "one refusal in three runs");
+    assert_eq!(server.chats().len(), 4, "only the first of three runs should be refused");
     std::fs::remove_dir_all(folder).unwrap();
 }
 

@@ -328,7 +328,7 @@ async fn an_untrusted_certificate_is_refused_with_what_to_do() {
     ] {
         assert!(matches!(&error, Error::Refused(why) if why.contains("SSL_CERT_FILE")), "{error}");
     }
-    assert_eq!(server.requests(), 0, "nothing was sent");
+    assert_eq!(server.requests(), 0, "nothing should be sent");
 }
 
 #[tokio::test]
@@ -357,7 +357,7 @@ async fn a_private_authority_and_a_client_certificate_are_taken_from_the_setting
             "{error}"
         );
     }
-    assert_eq!(server.requests(), 0, "nothing was sent");
+    assert_eq!(server.requests(), 0, "nothing should be sent");
     let error = open(Some(server.issuer()), Some(&both)).await;
     assert!(matches!(&error, Error::Settings(why) if why.contains("answered 401")), "{error}");
     assert!(server.requests() > 0);

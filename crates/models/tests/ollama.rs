@@ -45,7 +45,7 @@ async fn the_session_options_are_the_same_in_every_request_and_in_the_preload() 
     server.enqueue("two");
     ask(&model, "a").await.unwrap();
     ask(&model, "b").await.unwrap();
-    assert_eq!(server.loads().len(), 1, "no request made the server reload the model");
+    assert_eq!(server.loads().len(), 1, "no request should make the server reload the model");
     for sent in server.requests().iter().filter(|sent| sent.path == "/api/chat") {
         let body = &sent.json;
         assert_eq!(
@@ -228,7 +228,7 @@ async fn a_window_that_does_not_fit_memory_is_halved_once() {
     assert_eq!(server.chats()[1].json["options"]["num_ctx"], 16_384);
     assert_eq!(model.identity().window, Some(16_384));
     server.enqueue(Reply::error(500, "out of memory"));
-    assert!(matches!(ask(&model, "x").await, Err(Error::Unavailable { .. })), "not again");
+    assert!(matches!(ask(&model, "x").await, Err(Error::Unavailable { .. })), "no second halving");
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ impl<R: Read + Seek> Input<R> {
     /// Skips items of a fixed size.
     pub(super) fn skip(&mut self, count: u64, size: u64, what: &str) -> Result<(), Fault> {
         self.has(count, size, what)?;
-        // This cannot saturate: `has` checked it against MAX_HEADER.
+        // This cannot saturate: `has` checked the product against MAX_HEADER.
         let bytes = count.saturating_mul(size);
         self.reader.seek_relative(bytes.cast_signed())?;
         self.at += bytes;

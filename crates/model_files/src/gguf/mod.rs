@@ -117,7 +117,7 @@ pub enum Fault {
     BigEndian,
     /// The header needs more bytes than the file has.
     #[error(
-        "it ends in the middle of its header, after {have} bytes, and {what} needs {needs}; download it again"
+        "it ends in the middle of its header, after {have} bytes: {what} needs a file of at least {needs} bytes; download it again"
     )]
     Header {
         /// The item being read.

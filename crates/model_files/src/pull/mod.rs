@@ -39,7 +39,7 @@ pub struct Sources {
     pub hub: String,
     /// The base URL of a Python package index, such as `https://pypi.org/simple`.
     pub index: String,
-    /// How to reach them.
+    /// How to reach the hub and the index.
     pub access: Access,
     /// When to retry.
     pub retries: Policy,
@@ -129,8 +129,8 @@ struct Pull<'a> {
     tell: &'a mut (dyn FnMut(Progress) + Send),
 }
 
-/// Pulls a model into the store, unless it is already there. Returns its file. `tell` receives the
-/// progress.
+/// Pulls a model into the store, unless it is already there. Returns the path of its file. `tell`
+/// receives the progress.
 ///
 /// # Errors
 /// If no source delivers it, or the store cannot be written.

@@ -8,7 +8,7 @@ use flate2::read::DeflateDecoder;
 /// The maximum size of a wheel's list of files, in bytes. In a wheel with one model part, the list
 /// has 1 kB.
 const MAX_DIRECTORY: u32 = 16 << 20;
-/// The length of the end record with the longest comment, in bytes.
+/// The length of an end record with the longest possible comment, in bytes.
 const END: u64 = 22 + 65_535;
 
 fn bad(why: &str) -> io::Error {

@@ -1,4 +1,4 @@
-//! Finds a model when none is named: one that runs on this machine, or one that there is a key for.
+//! Finds a model when none is named: one on this machine, or one for which there is a key.
 
 use std::time::Duration;
 

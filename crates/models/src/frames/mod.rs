@@ -1,7 +1,7 @@
 //! Response bytes in, JSON frames out: the framing of every server's answers.
 //!
 //! [`Lines`] splits bytes into lines, [`Ndjson`] and [`Sse`] decode lines, and `Frames` detects
-//! which of the two a response is. Servers and proxies answer a streaming request with NDJSON, SSE
+//! which decoder a response needs. Servers and proxies answer a streaming request with NDJSON, SSE
 //! or one plain JSON object, and their content type is unreliable. So the first byte that is not
 //! white space decides.
 
@@ -145,7 +145,8 @@ impl Frames {
     }
 }
 
-/// Reads an event. If it holds several objects, the rest goes to `joined`.
+/// Reads an event. If the event holds several objects, returns the first and adds the others to
+/// `joined`.
 fn read_event(event: Event, joined: &mut VecDeque<Frame>) -> Result<Frame, Error> {
     let read = |text: &str| match text.trim() {
         "[DONE]" => Ok(Frame::Done),

@@ -44,8 +44,8 @@ pub struct OllamaOptions {
     pub num_ctx: Option<u64>,
     /// Thinking.
     pub think: Think,
-    /// The profiles of model families. They supply the window and thinking if the fields above do
-    /// not.
+    /// The profiles of model families. They supply the window and the thinking setting if the
+    /// fields above do not.
     pub profiles: Profiles,
     /// Whether to load the model in the background while the first request is prepared.
     pub preload: bool,
@@ -312,7 +312,7 @@ impl Ollama {
         .await
     }
 
-    /// Sends a request whose body `body` builds from what is known so far. Retries if a refusal
+    /// Sends a request. `body` builds its body from what is known so far. Retries if a refusal
     /// taught something new.
     async fn send(
         &self,

@@ -37,7 +37,7 @@ pub struct PullProgress {
 }
 
 impl PullProgress {
-    /// Bytes downloaded of all layers named so far.
+    /// Downloaded bytes of all layers named so far.
     #[must_use]
     pub fn completed(&self) -> u64 {
         self.layers.iter().map(|layer| layer.completed).fold(0, u64::saturating_add)

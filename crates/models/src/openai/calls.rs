@@ -174,7 +174,7 @@ mod tests {
         let (mut both, mut out) = (Calls::default(), VecDeque::new());
         both.add(&bare, &mut out).unwrap();
         both.finish(EndReason::Stop, &mut out);
-        assert_eq!(out.len(), 2, "two fragments of one chunk");
+        assert_eq!(out.len(), 2, "two fragments of one chunk should be two calls");
         // A name repeated after complete arguments starts no other call.
         let pieces = [part(None, "", "f", "{\"x\": 1}"), part(None, "", "f", "")];
         assert_eq!(run(&pieces), calls(1, 2)[..1]);

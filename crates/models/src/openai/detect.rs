@@ -144,8 +144,8 @@ impl Probes<'_> {
         self.get(format!("{}{path}", self.root)).await
     }
 
-    /// Like `at`, but only for local servers. LM Studio and a bare vLLM run on the user's own
-    /// network, so hosted services are not asked.
+    /// Like `at`, but only for local servers. LM Studio and vLLM without a gateway run on the
+    /// user's own network, so hosted services do not get these probes.
     async fn at_local(&self, path: &str) -> Value {
         if self.local { self.at(path).await.unwrap_or(Value::Null) } else { Value::Null }
     }

@@ -45,8 +45,8 @@ pub struct OpenAiOptions {
     pub window: Option<u64>,
     /// Thinking.
     pub think: Think,
-    /// The profiles of model families. They supply the window and thinking if the fields above do
-    /// not.
+    /// The profiles of model families. They supply the window and the thinking setting if the
+    /// fields above do not.
     pub profiles: Profiles,
     /// How to reach the server.
     pub access: Access,
@@ -123,8 +123,8 @@ impl OpenAi {
             }
         };
         let listed = server.models.iter().find(|listed| listed.id == model);
-        // llama-server serves its one model under any name, LM Studio loads on demand, and the
-        // lists of other servers may be incomplete.
+        // Only vLLM's list proves that a model is missing: llama-server serves its one model under
+        // any name, LM Studio loads on demand, and the lists of other servers may be incomplete.
         if listed.is_none() && kind == Kind::Vllm {
             return Err(missing(
                 http.base(),

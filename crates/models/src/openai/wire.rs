@@ -342,7 +342,7 @@ mod tests {
 
         seen = run(&[other, finish("tool_calls")]).unwrap();
         assert_eq!(seen, [Delta::ToolCall { name: String::from("g"), arguments: json!({}) }]);
-        assert_eq!(run(&[first, finish("length")]).unwrap(), [], "cut by the limit");
+        assert_eq!(run(&[first, finish("length")]).unwrap(), [], "a truncated call should be dropped");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Helpers of the tests: a request, opened models, and reading an answer.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses only some helpers")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
 use std::sync::Arc;
