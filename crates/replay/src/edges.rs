@@ -43,7 +43,7 @@ impl Model for RecordedModel {
     }
 }
 
-/// A model that the recorded run changed to.
+/// A model to which the recorded run changed.
 pub struct RecordedLater {
     /// The setting that names it.
     pub role: ModelRole,
@@ -92,7 +92,7 @@ pub struct Stage {
     pub script: Arc<Script>,
     /// Where results come from.
     pub source: Source,
-    /// The tree that recorded changes apply to, if any.
+    /// The tree to which recorded changes are applied, if there is one.
     pub workspace: Option<Workspace>,
     /// The changes of commands.
     pub changes: Changes,
