@@ -132,7 +132,7 @@ pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
             let expression =
                 !quoted && shown.contains(&b'.') && shown.iter().all(part) && !shown[0].is_ascii_digit();
             let address = memchr::memmem::find(shown, b"://").is_some();
-            // Some names do not say whether the value is secret. Such a value must be long.
+            // Some names, such as `sort_key`, may not mean a secret. Their values must be long.
             let long =
                 !matches!(anchor.as_slice(), b"_key" | b"-key" | b"_auth" | b"credential" | b"credentials")
                     || shown.len() >= 16;

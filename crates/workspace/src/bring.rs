@@ -220,7 +220,7 @@ fn outcome(now: Option<&FileImage>, delta: &Delta<'_>, merge: bool) -> Result<Ou
     let outcome = match (now, delta.from, delta.to) {
         (None, _, None) => Outcome::Already,
         (None, None, Some(to)) => Outcome::Becomes(Some(to.clone())),
-        (None, Some(_), Some(_)) => return Err("it was removed since"),
+        (None, Some(_), Some(_)) => return Err("it has been removed since"),
         (Some(now), Some(from), None) if now == from => Outcome::Becomes(None),
         (Some(now), Some(from), Some(to)) if same(now, from) || same(now, to) => {
             becomes(FileImage { mode: merge_modes(from.mode, now.mode, to.mode)?, ..to.clone() })

@@ -149,7 +149,7 @@ impl Index {
             }
         }
         index.put(folder.take());
-        // A reader must understand extensions whose name starts with a lowercase letter.
+        // A reader may skip only extensions whose name starts with an uppercase letter.
         while !rest.is_empty() {
             let (name, size) = (take(&mut rest, 4)?, number(&mut rest)?);
             if !name.first()?.is_ascii_uppercase() {
