@@ -145,8 +145,8 @@ impl ReplayedTool {
         self.spec().effect == Effect::Execute
     }
 
-    /// Whether recorded refusals decide instead of the tool. The tool itself would need a tree to
-    /// decide.
+    /// Whether calls are refused as they were in the record. To decide by itself, the tool would
+    /// need a tree.
     fn uses_recorded_refusals(&self) -> bool {
         self.stage.source == Source::Record && !self.runs_commands()
     }

@@ -54,7 +54,7 @@ pub struct Recording {
     pub resumed: bool,
     /// Whether the session changed anything.
     pub changed: bool,
-    /// Whether no tool was running when the session ended. Only then does the tree match the record.
+    /// Whether no tool was running when the session ended. The tree then matches the record.
     pub whole: bool,
 }
 

@@ -233,8 +233,9 @@ fn element(text: &[u8], from: usize) -> Option<Range<usize>> {
     (text.get(from + length) == Some(&b'<')).then_some(from..from + length)
 }
 
-/// The span of an unquoted value. The value extends to the end of the line, except in a URL, a
-/// connection string or a command-line option, where it may end earlier.
+/// The span of an unquoted value: everything up to whitespace, a quote, `&` or `;`. `None` if the
+/// value cannot end there, which depends on whether the name is in a URL, in a connection string or
+/// elsewhere.
 fn unquoted(text: &[u8], start: usize, from: usize, compact: bool) -> Option<Range<usize>> {
     let length = run(text, from, LONGEST, |b| {
         !b.is_ascii_whitespace() && !matches!(b, b'"' | b'\'' | b'`' | b'&' | b';')

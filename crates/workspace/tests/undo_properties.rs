@@ -1,5 +1,5 @@
-//! Whatever the agent and someone else do to files, in any order: an undo restores what the agent
-//! changed, byte for byte, or changes nothing, and never loses what someone else did.
+//! Whatever the agent and someone else do to files, in any order, an undo either restores what the
+//! agent changed, byte for byte, or changes nothing. It never loses what someone else did.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
