@@ -43,7 +43,7 @@ impl Model for RecordedModel {
     }
 }
 
-/// A model that the recorded run changed to.
+/// A model to which the recorded run changed.
 pub struct RecordedLater {
     /// The setting that names it.
     pub role: ModelRole,
@@ -92,7 +92,7 @@ pub struct Stage {
     pub script: Arc<Script>,
     /// Where results come from.
     pub source: Source,
-    /// The tree that recorded changes apply to, if any.
+    /// The tree to which recorded changes are applied, if there is one.
     pub workspace: Option<Workspace>,
     /// The changes of commands.
     pub changes: Changes,
@@ -145,8 +145,8 @@ impl ReplayedTool {
         self.spec().effect == Effect::Execute
     }
 
-    /// Whether recorded refusals decide instead of the tool. The tool itself would need a tree to
-    /// decide.
+    /// Whether calls are refused as they were in the record. To decide by itself, the tool would
+    /// need a tree.
     fn uses_recorded_refusals(&self) -> bool {
         self.stage.source == Source::Record && !self.runs_commands()
     }

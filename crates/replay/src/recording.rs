@@ -48,13 +48,13 @@ pub struct Recording {
     pub(crate) commands: HashSet<String>,
     /// The steps that must match.
     pub(crate) steps: Vec<Step>,
-    /// Whether the run was stopped from outside, so that more steps may follow.
+    /// Whether the run was stopped from outside. In a replay, more steps may then follow.
     pub(crate) open: bool,
     /// Whether more than one process worked on the session.
     pub resumed: bool,
     /// Whether the session changed anything.
     pub changed: bool,
-    /// Whether no tool was running when the session ended, so that the tree matches the record.
+    /// Whether no tool was running when the session ended. The tree then matches the record.
     pub whole: bool,
 }
 

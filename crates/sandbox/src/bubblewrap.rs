@@ -1,6 +1,6 @@
-//! Namespaces created by bubblewrap, for systems on which bubblewrap may create them but this
-//! program may not: bubblewrap may be set-user-ID, or have its own AppArmor profile (Ubuntu 24.04
-//! and later). Bubblewrap gives the launcher the same view as [`crate::confine::arrange`].
+//! Namespaces created by bubblewrap, for systems that allow bubblewrap but not this program to
+//! create them. On such systems, bubblewrap is set-user-ID or has its own AppArmor profile (Ubuntu
+//! 24.04 and later). Bubblewrap gives the launcher the same view as [`crate::confine::arrange`].
 //! Landlock, the filter and the limits are applied inside, by the launcher itself.
 
 use std::{

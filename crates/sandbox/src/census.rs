@@ -12,12 +12,12 @@ use crate::policy::ResourceLimits;
 /// The time before the first measurement, and the shortest time between two.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// The pause after a measurement, as a multiple of the measurement's duration, which is long on a
-/// machine with many processes.
+/// The pause after a measurement, as a multiple of the measurement's duration. On a machine with
+/// many processes, a measurement takes long.
 const PAUSE: u32 = 20;
 
-/// The longest pause. Without it, a command that is out of control would be measured less often,
-/// because more processes also make a measurement longer.
+/// The longest pause. Without this bound, a command that creates ever more processes would be
+/// measured ever less often, because each measurement takes longer.
 const LONGEST: Duration = Duration::from_millis(300);
 
 /// The limit that a command exceeded.

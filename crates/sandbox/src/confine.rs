@@ -38,7 +38,7 @@ use crate::{
     view::View,
 };
 
-/// The maximum number of processes and threads that the user may have in addition to a command's.
+/// The maximum number of processes and threads of the same user that do not belong to the command.
 const OTHER_PROCESSES: u64 = 8_192;
 
 /// Devices that any program may use.
@@ -202,7 +202,7 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     view.secrets.iter().try_for_each(|p| mask(p))?;
     own_terminals();
     if !order.profile.landlock {
-        // The empty directories that replace hidden ones stay empty.
+        // Nothing may be written to the empty directories that replace hidden ones.
         let own = ["/tmp", "/var/tmp", "/dev/shm"];
         let emptied = view.hide.iter().map(OsString::as_os_str).filter(|dir| !own.iter().any(|o| dir == o));
         for dir in emptied.chain([OsStr::new("/dev")]) {
@@ -213,8 +213,8 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     Ok(())
 }
 
-/// Limits the highest process number of the process namespace. Does nothing before Linux 6.14,
-/// where the whole machine shares one limit.
+/// Limits the highest process number of the process namespace. Does nothing on kernels before Linux
+/// 6.14, because there the whole machine shares one limit.
 fn limit_processes(order: &Order) {
     /// How many process numbers the kernel assigns only once. This is also the lowest limit that it
     /// accepts.

@@ -185,8 +185,9 @@ fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, timeout: Duratio
     }
 }
 
-/// Reaps until no descendant is left. With `kill`, used where there is no process namespace, also
-/// kills them: when a parent dies, its children become children of this process.
+/// Reaps until no descendant is left. With `kill`, which is used if there is no process namespace,
+/// also kills the children of this process. Their own children then become children of this
+/// process, and are killed next.
 fn reap_all(kill: bool) {
     loop {
         // Reap dead processes without searching all of `/proc`.
@@ -221,7 +222,7 @@ fn init(control: &UnixStream, order: &Order) -> io::Result<()> {
         Fork::Child => return become_command(control, order),
         Fork::Parent(pid) => pid,
     };
-    // This process is in the command's group, which SIGTERM is sent to.
+    // SIGTERM is sent to the command's process group, to which this process belongs.
     sys::ignore_sigterm();
     close_output()?;
     loop {

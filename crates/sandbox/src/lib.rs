@@ -235,8 +235,9 @@ impl Sandbox {
         env
     }
 
-    /// Variables that name the proxy, and variables that list the names for which programs bypass
-    /// the proxy: those of the command's own servers, except names that the policy lists as hosts.
+    /// Variables that name the proxy, and variables that list the hosts for which programs bypass
+    /// the proxy: the names of the loopback interface, on which the command's own servers listen,
+    /// except names that the policy lists as hosts.
     fn proxy_variables(&self) -> impl Iterator<Item = (OsString, OsString)> {
         let direct = ["localhost", "127.0.0.1", "::1"];
         let direct = direct.into_iter().filter(|name| !self.0.policy.hosts.iter().any(|host| host.is(name)));

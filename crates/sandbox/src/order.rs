@@ -37,7 +37,8 @@ pub(crate) struct Order {
     /// Create the proxy's socket and hand it over to the agent.
     pub(crate) proxy: bool,
     pub(crate) limits: ResourceLimits,
-    /// Create a user namespace, in which root would lose access to other users' files.
+    /// Create a user namespace. False if root works in another user's work tree, because root would
+    /// lose access to that tree.
     pub(crate) user_namespace: bool,
     pub(crate) task: Task,
 }

@@ -10,7 +10,8 @@ use std::{
 
 use crate::{Network, Policy, caches};
 
-/// Lists of existing absolute paths, as `OsString`s, which JSON can hold whatever their bytes.
+/// Lists of existing absolute paths. They are `OsString`s, because serde can write these as JSON
+/// even if they are not UTF-8.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct View {
     /// The work tree.

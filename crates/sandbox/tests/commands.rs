@@ -197,7 +197,7 @@ socket.create_connection(server.getsockname())'"#;
 async fn temporary_files_go_to_a_directory_of_the_session() {
     let fixture = Fixture::new();
     let sandbox = fixture.on();
-    // The path of a launcher below /tmp is visible there too.
+    // If the launcher is below /tmp, `ls` lists its path too, so count only the files made here.
     let write = "echo kept > /tmp/file && echo kept > $TMPDIR/other && mktemp > /dev/null && \
                  ls /tmp | grep -cE '^(file|other|tmp[.].*)$'";
     assert_eq!(sandbox.run(Command::shell(write)).await.unwrap().output.text(), "3\n");

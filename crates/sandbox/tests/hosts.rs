@@ -61,7 +61,8 @@ impl Server {
     }
 }
 
-/// Reads a head and the body it declares, and answers without closing first.
+/// Reads a head and the body it declares, and answers. Leaves it to the client to close the
+/// connection.
 fn serve(mut connection: TcpStream, log: &Mutex<Vec<String>>) {
     log.lock().unwrap().push("connected".to_owned());
     let (mut text, mut bytes) = (String::new(), [0; 65_536]);

@@ -76,7 +76,7 @@ fn is_words(value: &[u8]) -> bool {
 /// Where a line comes from, which decides how much evidence it needs.
 #[derive(Clone, Copy, PartialEq)]
 enum Context {
-    /// A line of a `.env` file whose name can only mean a secret.
+    /// A line `NAME=…` of a `.env` file, with a name that can only mean a secret.
     EnvFile,
     /// Anything else.
     Code,
@@ -132,7 +132,7 @@ pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
             let expression =
                 !quoted && shown.contains(&b'.') && shown.iter().all(part) && !shown[0].is_ascii_digit();
             let address = memchr::memmem::find(shown, b"://").is_some();
-            // A key whose name does not say that it is secret must look like a secret.
+            // Some names, such as `sort_key`, may not mean a secret. Their values must be long.
             let long =
                 !matches!(anchor.as_slice(), b"_key" | b"-key" | b"_auth" | b"credential" | b"credentials")
                     || shown.len() >= 16;
@@ -233,8 +233,9 @@ fn element(text: &[u8], from: usize) -> Option<Range<usize>> {
     (text.get(from + length) == Some(&b'<')).then_some(from..from + length)
 }
 
-/// The span of an unquoted value. The value is the rest of a line or, in a URL, a connection string
-/// or a command-line option, ends earlier.
+/// The span of an unquoted value: everything up to whitespace, a quote, `&` or `;`. `None` if the
+/// value cannot end there, which depends on whether the name is in a URL, in a connection string or
+/// elsewhere.
 fn unquoted(text: &[u8], start: usize, from: usize, compact: bool) -> Option<Range<usize>> {
     let length = run(text, from, LONGEST, |b| {
         !b.is_ascii_whitespace() && !matches!(b, b'"' | b'\'' | b'`' | b'&' | b';')

@@ -45,8 +45,8 @@ pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>
     out
 }
 
-/// Returns a value that is to be masked whatever variable holds it; `None` if the value is too
-/// short, too long or too common.
+/// Trims a value that is to be masked whatever the name of its variable is. Returns `None` if the
+/// value is too short, too long or too common.
 #[must_use]
 pub fn whole(value: &str) -> Option<String> {
     let value = value.trim();

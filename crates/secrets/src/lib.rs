@@ -145,7 +145,8 @@ impl Secrets {
         text
     }
 
-    /// Masks only the values of known variables, for what the model writes and what is recorded.
+    /// Masks only the values of known variables. This is for what the model writes and for what is
+    /// recorded.
     #[must_use]
     pub fn mask_known<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(inner) = self.0.as_ref().filter(|inner| inner.known.is_some()) else {

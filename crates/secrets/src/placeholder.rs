@@ -1,5 +1,5 @@
 //! Placeholders of secrets: `[secret-`, six hex digits of a hash, and `]`. They are not valid
-//! regular expressions, so a search for one takes it literally.
+//! regular expressions, so a search for a placeholder takes it literally.
 
 use std::ops::Range;
 

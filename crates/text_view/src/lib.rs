@@ -204,7 +204,8 @@ impl View {
     }
 }
 
-/// The bytes of a new file with this text: the text itself, except for the cells of a notebook.
+/// The bytes of a new file with this text: the JSON of a notebook if `path` names a notebook and
+/// the text consists of cells, otherwise the text itself.
 ///
 /// # Errors
 /// Fails if the text starts like notebook cells but is not valid.

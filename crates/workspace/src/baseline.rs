@@ -141,7 +141,8 @@ impl Inner {
     /// Updates the private index from the tree.
     fn remember(&self, workspace: &Workspace) -> io::Result<()> {
         let (file, mut index) = (self.repository.index_file(), self.repository.index()?);
-        // Submodules, and files with either of these two flags, would hide changes.
+        // Submodules would hide changes, and so would files marked assume-unchanged or
+        // skip-worktree.
         for (how, paths) in [
             (&["--force-remove"][..], &index.modules),
             (&["--no-assume-unchanged"], &index.flagged),

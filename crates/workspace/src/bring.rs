@@ -93,10 +93,10 @@ enum Outcome {
 }
 
 impl Workspace {
-    /// Undoes changes: each file must be in its `after` state and returns to `before`; all of them
-    /// or none. Skips files that are in the `before` state already; if all are, the commit has no
-    /// files and no number. Removes folders that the agent created if they become empty.
-    /// Permissions may differ from the `after` state, unless the changes set them too.
+    /// Undoes all of these changes or none. Each file must be in its `after` state and returns to
+    /// its `before` state. Skips files that are in the `before` state already; if all files are,
+    /// the commit has no files and no number. Removes folders that the agent created if they become
+    /// empty. Permissions may differ from the `after` state, unless the changes set them too.
     ///
     /// # Errors
     /// If files have been changed since, or someone else changed them between two of the agent's
@@ -115,8 +115,8 @@ impl Workspace {
         Ok(self.apply(backward(changes), false, By::Revert)?.commit)
     }
 
-    /// Applies changes: each file must be in its `before` state and gets its `after` state; all of
-    /// them or none. Skips files that are in the `after` state already. With `merge`, does a
+    /// Applies all of these changes or none. Each file must be in its `before` state and gets its
+    /// `after` state. Skips files that are in the `after` state already. With `merge`, does a
     /// three-way merge of text files that have other changes.
     ///
     /// # Errors
@@ -220,7 +220,7 @@ fn outcome(now: Option<&FileImage>, delta: &Delta<'_>, merge: bool) -> Result<Ou
     let outcome = match (now, delta.from, delta.to) {
         (None, _, None) => Outcome::Already,
         (None, None, Some(to)) => Outcome::Becomes(Some(to.clone())),
-        (None, Some(_), Some(_)) => return Err("it was removed since"),
+        (None, Some(_), Some(_)) => return Err("it has been removed since"),
         (Some(now), Some(from), None) if now == from => Outcome::Becomes(None),
         (Some(now), Some(from), Some(to)) if same(now, from) || same(now, to) => {
             becomes(FileImage { mode: merge_modes(from.mode, now.mode, to.mode)?, ..to.clone() })

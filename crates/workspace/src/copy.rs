@@ -32,7 +32,7 @@ pub struct CopyCost {
     pub files: u64,
     /// Their total size in bytes.
     pub bytes: u64,
-    /// Whether the file system can share blocks, so that the copies of files take no space.
+    /// Whether the file system can share blocks. Copies of files then take no space.
     pub shared: bool,
 }
 

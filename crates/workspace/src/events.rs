@@ -36,7 +36,8 @@ const LOCAL: [u32; 8] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1, 0x794c_7630];
 /// The file that says how many watches a user may have, for all programs together.
 const SYSTEM_LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
-/// One run uses at most one in this many of a user's watches. The others are left for editors.
+/// A run uses at most `1 / SHARE` of a user's watches and leaves the rest to other programs, such
+/// as editors.
 const SHARE: usize = 4;
 /// The size of the buffer for reports, in bytes.
 const BUFFER: usize = 16 << 10;
@@ -139,7 +140,7 @@ impl Watching {
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let mut rules = Vec::new();
         for list in tree.rules(false).outside(tree.root()) {
-            // Watch the nearest folder that exists, for the name that would appear in it.
+            // Watch the nearest folder that exists, for the next component of the list's path.
             let places = list.ancestors().filter_map(|path| Some((path.parent()?, path.file_name()?)));
             let Some((folder, name)) = places.into_iter().find(|(folder, _)| folder.is_dir()) else {
                 continue;

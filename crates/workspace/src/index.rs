@@ -84,7 +84,7 @@ impl Index {
         opened.read_to_end(&mut bytes)?;
         let written = (found.mtime() as u32, found.mtime_nsec() as u32);
         let within = root.strip_prefix(top).unwrap_or(Path::new("")).join("");
-        // An index does not name its hash function, but it parses with only one of the two.
+        // An index does not name its hash function, but it parses with only one hash length.
         Ok([20, 32].into_iter().find_map(|length| Self::parse(&bytes, length, written, &within, root)))
     }
 
@@ -149,7 +149,7 @@ impl Index {
             }
         }
         index.put(folder.take());
-        // A reader must understand extensions whose name starts with a lowercase letter.
+        // A reader may skip only extensions whose name starts with an uppercase letter.
         while !rest.is_empty() {
             let (name, size) = (take(&mut rest, 4)?, number(&mut rest)?);
             if !name.first()?.is_ascii_uppercase() {

@@ -36,8 +36,8 @@ impl Workspace {
         }
     }
 
-    /// Sets files to the given states, whatever their current states are: all of them or none.
-    /// `None` removes a file.
+    /// Sets all of these files to the given states, whatever their current states are, or changes
+    /// none of them. `None` removes a file.
     ///
     /// # Errors
     /// Same as [`Workspace::commit`].

@@ -34,7 +34,7 @@ const COARSE_TICK: Duration = Duration::from_secs(2);
 /// The number of blobs to read at once. Bounds the memory.
 const BATCH: usize = 256;
 
-/// The location of a content.
+/// Where the content of a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     Kept {

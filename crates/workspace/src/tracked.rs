@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, ffi::OsStr, io, os::unix::ffi::OsStrExt as _, p
 
 use crate::{CleanPath, git, index::Index, rules::small_file, scan::Found};
 
-/// Attributes that convert contents. If any attributes file names one, git is asked about every
-/// file.
+/// Attributes that convert contents. If any attributes file names one of them, git is asked about
+/// every file.
 const CONVERTING: [&str; 3] = ["filter", "ident", "working-tree-encoding"];
 /// The largest `.gitattributes` that is read, in bytes. A larger one counts as converting.
 const LIST_LIMIT: u64 = 1 << 20;

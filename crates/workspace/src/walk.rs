@@ -133,9 +133,9 @@ impl Workspace {
         walker(start, depth, self.rules(dot_ignore), shown)
     }
 
-    /// Returns the ignore rules. Those of folders above the root apply only if the root is inside a
-    /// repository. Otherwise they are not meant for this tree, and would make a copy in an ignored
-    /// build folder appear empty.
+    /// Returns the ignore rules. Rules of folders above the root apply only if the root is below
+    /// the top of a repository. Elsewhere, such rules are not meant for this tree: they would make
+    /// a copy in an ignored build folder appear empty.
     pub(crate) fn rules(&self, dot_ignore: bool) -> Rules {
         let (root, is_replica) = (&self.0.root, self.0.original.is_some());
         let inside = !is_replica && self.is_inside_a_repository();

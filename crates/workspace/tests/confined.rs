@@ -211,7 +211,7 @@ fn a_write_through_a_linked_folder_goes_to_its_target() {
     write(&ws, "shorter/new.rs").unwrap();
     assert_eq!(fs::read(ws.root().join("src/deep/new.rs")).unwrap(), b"x\n");
     assert!(ws.root().join("short").symlink_metadata().unwrap().is_symlink());
-    // The link changes between check and write: the path that was checked is written.
+    // The link changes between the check and the write, which still writes the checked path.
     let path = ws.target("short/again.rs").unwrap();
     fs::remove_file(ws.root().join("short")).unwrap();
     symlink(outer.path(), ws.root().join("short")).unwrap();

@@ -128,7 +128,7 @@ fn check(place: &Path, old: &Tree, new: &Tree) -> Result<bool, String> {
     }
     let commits = ws.commits().unwrap().len();
     if commits != usize::from(is_new) {
-        return Err(format!("{commits} commits are stored, but the tree is the new one: {is_new}"));
+        return Err(format!("{commits} commits are stored, which contradicts the tree (new: {is_new})"));
     }
     for bytes in [b"next\n".to_vec(), now[Path::new("changed.txt")].2.clone()] {
         let path = ws.target("changed.txt").unwrap();

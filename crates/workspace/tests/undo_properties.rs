@@ -1,5 +1,5 @@
-//! Whatever the agent and someone else do to files, in any order: an undo restores what the agent
-//! changed, byte for byte, or changes nothing, and never loses what someone else did.
+//! Whatever the agent and someone else do to files, in any order, an undo either restores what the
+//! agent changed, byte for byte, or changes nothing. It never loses what someone else did.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -65,7 +65,7 @@ fn by_hand(s: &Setting, path: &str, deed: Deed) {
     }
 }
 
-/// Makes an edit. Edits that the tools would not make, such as those of a link, are refused.
+/// Makes an edit. Edits that the tools would not make, such as an edit of a link, are refused.
 fn edit(s: &Setting, path: &str, deed: Deed) {
     let Ok(path) = s.ws.target(path) else { return };
     let expect = Expect::Any;
@@ -135,7 +135,8 @@ proptest! {
     fn an_undo_never_loses_the_changes_of_others(
         acts in acts(
             prop_oneof![Just(Who::Edit), Just(Who::Command), Just(Who::SomeoneElse)],
-            // Except permissions: those set by others always stay, because they are merged.
+            // Leave out changes of permissions: permissions set by others always stay, because they
+            // are merged.
             deed().prop_filter("content", |deed| !matches!(deed, Deed::Executable(_))),
         ),
     ) {

@@ -93,7 +93,8 @@ fn contents_that_git_has_are_restored_without_a_copy() {
     run_and_undo(&s, "echo x > a.txt; rm b.txt; chmod 600 src/c.txt");
 }
 
-/// A scan trusts metadata. None of these changes the size of a file or its modification time.
+/// A scan trusts metadata. These scripts leave the size and the modification time of each file as
+/// they were.
 #[test]
 fn a_change_that_keeps_size_and_time_is_detected() {
     let in_place = "touch -r a.txt x.log; printf 'X\\n' > a.txt; touch -r x.log a.txt";

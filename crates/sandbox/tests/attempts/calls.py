@@ -1,7 +1,7 @@
 """Attempts to escape that a shell cannot make: "python3 calls.py NAME" prints "escaped" if the attempt succeeds.
 
-Variables that lead outside: OUTSIDE, a process that does nothing; AGENT, the one that runs the sandbox; TCP, TCP6, UDP and UDP6, ports
-of servers on loopback that answer; UNIX, UNIX_DATAGRAM and ABSTRACT, sockets; SHARED, a System V memory segment.
+Variables that name targets outside the sandbox: OUTSIDE, a process that does nothing; AGENT, the process that runs the sandbox; TCP,
+TCP6, UDP and UDP6, ports on loopback whose servers answer; UNIX, UNIX_DATAGRAM and ABSTRACT, sockets; SHARED, a System V memory segment.
 """
 
 import ctypes

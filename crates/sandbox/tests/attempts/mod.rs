@@ -1,6 +1,6 @@
 //! The attempts to break out: named shell lines. `$HOME` is the fixture's home directory, which
-//! contains the work tree, and the variables of `calls.py` lead outside. A line prints `escaped` if
-//! it succeeds.
+//! contains the work tree. The other variables, listed in `calls.py`, name targets outside the
+//! sandbox. A line prints `escaped` if it succeeds.
 
 /// Files in a home directory that no command needs to read.
 pub(crate) const SECRETS: &[&str] = &[

@@ -157,8 +157,8 @@ impl Setting {
         (output != "yes").then_some(output)
     }
 
-    /// Whether overlays are unavailable here. Checks that this is true: entering an overlay fails,
-    /// and a copy can be made instead.
+    /// Whether the probe reports that overlays are unavailable here. If it does, also checks that
+    /// entering an overlay fails and that a copy can be made instead.
     pub(crate) fn refused(&self) -> bool {
         let Some(output) = self.probe() else { return false };
         let tried = self.in_overlay(&self.root(), "/bin/true").output().unwrap();

@@ -65,8 +65,9 @@ pub(crate) const LAUNCHER: &str = "SANDBOX_TEST_LAUNCHER";
 /// The path of another directory for work trees, for the same reason.
 pub(crate) const PLACE: &str = "SANDBOX_TEST_PLACE";
 
-/// The build directory, if it is suitable. It must not be below `/tmp` or a similar directory of
-/// which commands have their own, and, for root, it must be accessible to an ordinary user.
+/// The build directory, if it is suitable. It must not be below a directory that the sandbox
+/// replaces with a private or an empty one, such as `/tmp`. For root, it must also be accessible to
+/// an ordinary user.
 pub(crate) fn place() -> PathBuf {
     if let Some(place) = std::env::var_os(PLACE) {
         return place.into();
@@ -101,7 +102,7 @@ pub(crate) fn alive(mark: &str) -> usize {
     lines.filter(|line| String::from_utf8_lossy(line).contains(mark)).count()
 }
 
-/// Waits for an outside condition that nothing announces.
+/// Polls until a condition holds, because no event announces it.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
     while !condition() {
         tokio::task::yield_now().await;
