@@ -81,7 +81,7 @@ pub enum Scope {
 
 /// Starts counting calls in this thread ([`Scope::Marked`]).
 pub fn begin() {
-    // A call that nothing else makes.
+    // The tracer recognizes this call, because nothing else makes it.
     rustix::process::getpriority_user(rustix::process::Uid::ROOT).ok();
 }
 
