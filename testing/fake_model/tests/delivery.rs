@@ -136,7 +136,11 @@ fn a_connection_can_close_in_the_middle_of_a_body() {
     server.enqueue(Reply::text("half").cut());
     let (bytes, ended) = ask(&server).rest();
     assert_eq!(ended, Ended::InOrder);
-    assert!(text(&bytes).ends_with("\"done\":false}\n\r\n"), "the last HTTP chunk should be missing: {}", text(&bytes));
+    assert!(
+        text(&bytes).ends_with("\"done\":false}\n\r\n"),
+        "the last HTTP chunk should be missing: {}",
+        text(&bytes)
+    );
 }
 
 #[test]
