@@ -178,9 +178,9 @@ fn in_style(original: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
         out.splice(..0, BOM.iter().copied());
     }
     if !index.lines.unfinished() && !out.is_empty() && !out.ends_with(b"\n") {
-        // If the old content has the new last line, copy its ending from there, preferably from a
-        // place where the line above is the same too. Otherwise copy the ending of the old last
-        // line.
+        // If the new last line also occurs in the old content, copy its ending from there,
+        // preferably from a place where the line above is the same too. Otherwise copy the ending
+        // of the old last line.
         let mut lines = out.rsplit(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let (last, above) = (lines.next().unwrap_or_default(), lines.next());
         let texts = &index.lines.texts;

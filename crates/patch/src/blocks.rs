@@ -83,8 +83,8 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
         let Some(close) = close(&lines[i..]).map(|close| i + close) else {
             return Err(ParseError::at(i, lines[i], "no >>>>>>> REPLACE line follows"));
         };
-        // A marker that names a path does not count: it may be a git conflict marker in the text,
-        // whose label looks like a path.
+        // A marker that names a path does not count: it may belong to a git conflict in the text,
+        // with a label that looks like a path.
         let inner = |j: &usize| is_search(lines[*j]) && path_within(lines[*j]).is_none();
         if let Some(inner) = (i + 1..close).find(inner) {
             return Err(ParseError::at(inner, lines[inner], "the block above has no >>>>>>> REPLACE line"));

@@ -3,8 +3,8 @@
 //! The old lines are aligned with the file around each occurrence of the rarest required line. Up
 //! to [`MAX_WRONG`] context lines may differ slightly, be missing from the patch, or be missing
 //! from the file. Required lines must match: the removed lines and the neighbors of purely added
-//! lines. If a context line is missing here but occurs elsewhere in the file, the hunk probably
-//! belongs there, so it does not match here.
+//! lines. A place does not match if a context line is missing from it but occurs elsewhere in the
+//! file, because the hunk probably belongs at that other place.
 
 use std::collections::BTreeSet;
 
@@ -29,8 +29,8 @@ struct Old<'b> {
     texts: Vec<&'b [u8]>,
     keys: Vec<u64>,
     required: Vec<bool>,
-    /// The line is next to purely added lines. It may differ slightly if the line on the other side
-    /// matches.
+    /// The line is next to purely added lines. It may differ slightly if the line on their other
+    /// side matches.
     flexible: Vec<bool>,
     /// The next line must follow directly.
     adjacent: Vec<bool>,

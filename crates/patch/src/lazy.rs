@@ -83,7 +83,7 @@ pub(crate) fn refusal_of_hunks(
     hunks: &[Hunk],
     complete: bool,
 ) -> Option<Refusal> {
-    // What dots in a search stand for is known only when the replacement is complete.
+    // Only a complete replacement shows what dots in a search stand for.
     let judged = |hunk: &Hunk| hunk.readings.is_empty() && (complete || !searches_with_dots(hunk));
     hunks.iter().enumerate().filter(|(_, hunk)| judged(hunk)).find_map(|(i, hunk)| {
         let lines: Vec<_> = hunk.lines.iter().map(|line| (line.mark, bare(&line.text))).collect();
@@ -133,8 +133,8 @@ fn find<'a>(file: Option<&[u8]>, path: &str, lines: &[(Mark, &'a [u8])], complet
     None
 }
 
-/// Returns whether a comment stands for removed code: the text gets shorter, and no other new line
-/// mentions what the comment names.
+/// Returns what a comment claims, if it stands for removed code: the text gets shorter, and no
+/// other new line mentions what the comment names.
 fn classify_if_removed(syntax: Syntax, lines: &[(Mark, &[u8])], line: &[u8]) -> Option<Claim> {
     let text = std::str::from_utf8(line).ok()?.trim();
     let comment = comment::may_be_comment(text).then(|| comment::of(text, syntax == Syntax::Prose)).flatten();

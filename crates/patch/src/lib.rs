@@ -23,8 +23,8 @@
 //!    missing or are extra; removed lines must match.
 //!
 //! Some patches can be read in several ways. The content of the file decides which `=======` line
-//! divides a block ([`Hunk::readings`]), what a line of dots on both sides of a block stands for,
-//! and whether context lines lost their first column.
+//! divides a block ([`Hunk::readings`]), what a line of dots in both search and replacement stands
+//! for, and whether context lines lost their first column.
 //!
 //! All hunks match against the original file. If a hunk matches nowhere, the hunks are applied one
 //! after another, each to the result of the one before. The hunks of a unified diff are never

@@ -185,7 +185,8 @@ impl FilePatch {
 }
 
 impl Line {
-    /// A line of a hunk that begins with its mark; `None` if it begins with anything else.
+    /// Reads a hunk's line, which begins with its mark. Returns `None` for a line that begins with
+    /// anything else.
     pub(crate) fn read(line: &str) -> Option<Self> {
         let mark = match line.as_bytes().first()? {
             b' ' => Mark::Keep,

@@ -303,8 +303,8 @@ fn scope_end(index: &Index<'_>, header: usize) -> usize {
     texts[header + 1..].iter().position(out).map_or(texts.len(), |below| header + 1 + below)
 }
 
-/// Selects the match at the line that the hunk names, shifted by the same offset as the nearest
-/// hunk with a unique match.
+/// Selects the match at the line that the hunk names. The line is first shifted by the offset of
+/// the nearest hunk with a unique match.
 fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     let offset = |i: usize, choice: Option<usize>| match (&found[i], choice, hunks[i].start) {
         (Found::Lines(fits, ..), Some(c), Some(start)) => Some(fits[c].at as isize + 1 - start as isize),

@@ -1,5 +1,6 @@
 //! Resolves what a hunk means where that depends on the file: which `=======` line divides a block,
-//! what `...` on both sides stands for, and whether context lines lost their first column.
+//! what `...` in both search and replacement stands for, and whether context lines lost their first
+//! column.
 
 use std::borrow::Cow;
 

@@ -110,7 +110,7 @@ fn splice(
     let mut range = file.start(start)..file.start(end);
     let mut bytes = Vec::new();
     if start == file.len() && file.unfinished() {
-        // Lines are added below a last line without a newline, so it needs one now.
+        // The file's last line has no newline. It needs one now, because lines follow it.
         bytes.extend_from_slice(file.ending_near(start.saturating_sub(1)));
         range = file.bytes.len()..file.bytes.len();
     }

@@ -38,7 +38,7 @@ pub(crate) fn apply(index: &Index<'_>, hunks: &[Hunk]) -> Option<Vec<u8>> {
         }
         free = first + kept + removed;
         let new_start = (first + 1).checked_add_signed(delta)?;
-        // The header of an empty range has the number of the line before the range.
+        // For an empty range, the header gives the number of the line before the range.
         let new_start = if kept + added == 0 { new_start.checked_sub(1)? } else { new_start };
         let header = format!("@@ -{},{} +{},{} @@\n", first + 1, kept + removed, new_start, kept + added);
         text.extend_from_slice(header.as_bytes());

@@ -17,7 +17,8 @@ pub(crate) struct Unit<'a> {
     pub(crate) normal: Cow<'a, [u8]>,
 }
 
-/// Returns the plain equivalent of a character: `""` for an invisible one, `None` if it has none.
+/// Returns the plain equivalent of a character: `""` if the character is invisible, `None` if there
+/// is no equivalent.
 fn plain_equivalent(c: char) -> Option<&'static str> {
     Some(match c {
         '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{201b}' | '\u{2032}' | '\u{02bc}' | '\u{00b4}' => "'",

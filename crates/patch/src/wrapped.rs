@@ -97,7 +97,8 @@ impl Text<'_> {
         }
     }
 
-    /// Refuses a single line with `\n` written out where several lines are expected.
+    /// Refuses a single line in which `\n` is written out as two characters, if several lines are
+    /// expected.
     fn escapes(&self, text: &str) -> Result<(), Refusal> {
         let line = text.trim_end_matches(['\n', '\r']);
         if line.contains('\n') || lazy::is_prose(self.path) {

@@ -87,7 +87,7 @@ fn a_diff_with_swapped_marks_reverts_its_change() {
         for hunk in &mut patch.hunks {
             let old = hunk.lines.iter().filter(|l| l.mark != Mark::Add).count();
             let new = hunk.lines.iter().filter(|l| l.mark != Mark::Remove).count();
-            // The header of an empty range has the number of the line before the range.
+            // For an empty range, the header gives the number of the line before the range.
             let first = hunk.start.map(|s| s as isize + isize::from(old == 0) + delta);
             hunk.start = first.map(|s| (s - isize::from(new == 0)) as usize);
             delta += new as isize - old as isize;

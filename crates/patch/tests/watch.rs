@@ -19,7 +19,7 @@ fn whole(tree: &Tree, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Feeds a patch in pieces. Returns the number of bytes fed and the refusal, if it is refused.
+/// Feeds a patch in pieces. If it is refused, returns the number of bytes fed and the refusal.
 fn watched(tree: &Tree, pieces: &[&str]) -> Option<(usize, EarlyRefusal)> {
     let tree = tree.clone();
     let look =

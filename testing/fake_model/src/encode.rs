@@ -235,7 +235,7 @@ impl Encoder {
         }
     }
 
-    /// The whole answer as one object. Without a reason, the generation is incomplete.
+    /// The whole answer as one object. `None` as the reason marks the generation as incomplete.
     pub(crate) fn whole(&mut self, answer: &Answer, reason: Option<&str>, counts: &Counts) -> Value {
         match self.dialect {
             Dialect::Lines => Value::Null,

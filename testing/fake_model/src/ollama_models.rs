@@ -71,8 +71,8 @@ pub(crate) fn delete(shared: &Shared, request: &Request) -> Validated<Response> 
     Ok(Response::empty(200))
 }
 
-/// A pull, as a reply with one line per status. As in Ollama, an unknown model is an error line in
-/// a response of status 200.
+/// A pull, as a reply with one line per status. As in Ollama, the response for an unknown model has
+/// status 200 and an error line.
 pub(crate) fn pull(shared: &Shared, request: &Request) -> Validated<Reply> {
     let body = body(request)?;
     let name = with_tag(&named_model(body)?);

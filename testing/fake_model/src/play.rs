@@ -200,8 +200,8 @@ impl<'a> Player<'a> {
                 self.reply.end == End::Done,
                 self.reply.usage_chunk,
             );
-            // Sent together with the last HTTP chunk, so that a client that disconnects after the
-            // done marker has everything.
+            // These events are sent together with the last HTTP chunk, so that a client that
+            // disconnects after the done marker has received everything.
             self.reply.late_burst = true;
             self.emit(events).await?;
         }

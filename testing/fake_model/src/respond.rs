@@ -15,7 +15,7 @@ pub(crate) enum After {
     KeepAlive,
     /// Close it normally.
     Close,
-    /// Drop it at once, which resets it if that was requested.
+    /// Drop it at once. This resets the connection if a reset was requested.
     Drop,
 }
 

@@ -179,7 +179,7 @@ fn openai_route(shared: &Shared, request: &Request) -> Validated<Route> {
         }
         (Personality::Vllm, "GET", "/health") => Ok(Response::empty(200)),
         (Personality::LmStudio, "GET", "/api/v1/models") => Ok(openai::lm_studio_models(shared)),
-        // As in LM Studio, an unknown path is an error with status 200.
+        // As in LM Studio, the response for an unknown path is an error with status 200.
         (Personality::LmStudio, method, path) => {
             let text = format!("Unexpected endpoint or method. ({method} {path})");
             Ok(Response::json(200, &json!({"error": text})))

@@ -212,7 +212,7 @@ impl Server {
         self.wait(format!("{n} chats"), enough_chats(n)).await
     }
 
-    /// Waits until a reply has reached the gate. Everything before the gate is then written.
+    /// Waits until a reply has reached the gate. By then, everything before the gate is written.
     pub async fn wait_for_gate(&self, gate: &str) {
         self.wait(format!("a reply at gate {gate:?}"), gate_reached(gate)).await;
     }

@@ -136,7 +136,11 @@ fn a_connection_can_close_in_the_middle_of_a_body() {
     server.enqueue(Reply::text("half").cut());
     let (bytes, ended) = ask(&server).rest();
     assert_eq!(ended, Ended::InOrder);
-    assert!(text(&bytes).ends_with("\"done\":false}\n\r\n"), "no last chunk: {}", text(&bytes));
+    assert!(
+        text(&bytes).ends_with("\"done\":false}\n\r\n"),
+        "the last HTTP chunk should be missing: {}",
+        text(&bytes)
+    );
 }
 
 #[test]
@@ -319,7 +323,7 @@ fn a_client_that_disconnects_after_the_done_marker_has_everything() {
     let mut client = ask(&server);
     client.read_head();
     while !text(&client.chunk().unwrap()).contains("\"done\":true") {}
-    assert_eq!(client.buffered(), b"0\r\n\r\n", "the last HTTP chunk comes in the same write");
+    assert_eq!(client.buffered(), b"0\r\n\r\n", "the last HTTP chunk should come in the same write");
     let reply = server.replies().remove(0);
     client.close();
     assert!(reply.ended.is_some() && !reply.client_closed(), "{reply:?}");

@@ -357,7 +357,7 @@ fn a_path_can_have_its_own_replies() {
     );
     let show = json!({"model": PLAIN});
     assert_eq!(post(&server, "/api/show", &show), (500, json!({"error": "disk on fire"})));
-    assert_eq!(post(&server, "/api/show", &show).0, 200, "only once");
+    assert_eq!(post(&server, "/api/show", &show).0, 200, "the error should be sent only once");
     let lines = Client::post(&server, "/api/pull", &show).lines();
     assert_eq!(lines[1], json!({"error": "max retries exceeded"}));
 }

@@ -57,7 +57,7 @@ fn chunked_and_slow_request_bodies_are_read_completely() {
     client.body();
     assert_eq!(client.status, 200);
     client.send("GET", "/api/version", "", "");
-    assert!(client.json()["version"].is_string(), "the trailer was consumed");
+    assert!(client.json()["version"].is_string(), "the trailer should be consumed");
     assert_eq!(server.requests()[0].body, body.as_bytes());
 }
 
@@ -168,7 +168,7 @@ fn a_script_file_supports_everything_that_rust_does() {
     control.body();
     assert_eq!(answer(&server, "5"), "more");
     control.send("GET", "/__fake/requests", "", "");
-    assert_eq!(control.json().as_array().unwrap().len(), 6, "control requests are not recorded");
+    assert_eq!(control.json().as_array().unwrap().len(), 6, "control requests should not be recorded");
 }
 
 #[test]

@@ -171,8 +171,8 @@ fn changed(text: &str, damage: Damage, random: &mut Random) -> Option<String> {
     }
 }
 
-/// Returns the patch for files that it has already been applied to; `None` if it could legitimately
-/// be applied again.
+/// Returns the patch, to be sent for files that already contain its change; `None` if it could
+/// legitimately be applied again.
 fn applied<'a>(draft: &Draft<'a>, bare: bool) -> Option<(Draft<'a>, Kind)> {
     let mut out = draft.clone();
     if bare && draft.unified() {

@@ -36,8 +36,8 @@ pub fn write(path: &Path) -> io::Result<()> {
     write_with(path, false)
 }
 
-/// Writes a model whose layer adds nothing. So a token depends only on the one before it, and
-/// answers soon repeat themselves.
+/// Writes a model whose layer adds nothing. Each token therefore depends only on the token before
+/// it, and answers soon repeat themselves.
 ///
 /// # Errors
 /// If the file cannot be written.

@@ -1,7 +1,7 @@
 //! Kills a process at a chosen system call, to test what such a crash leaves behind.
 //!
-//! Linux only, since it uses ptrace. Child processes of the program are not traced. They outlive it
-//! unless they exit on their own.
+//! Linux only, since it uses ptrace. Child processes of the program are not traced. They outlive
+//! the program unless they exit on their own.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
@@ -81,7 +81,7 @@ pub enum Scope {
 
 /// Starts counting calls in this thread ([`Scope::Marked`]).
 pub fn begin() {
-    // A call that nothing else makes.
+    // The tracer recognizes this call, because nothing else makes it.
     rustix::process::getpriority_user(rustix::process::Uid::ROOT).ok();
 }
 

@@ -128,8 +128,8 @@ fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
     Ok(Some(number).filter(|n| *n != 1))
 }
 
-/// Checks that the command of another agent's editor changes files. Returns whether it inserts, or
-/// `None` without a command.
+/// Checks that the command of another agent's editor changes files. Returns whether the command
+/// inserts text; `None` if the call has no command.
 fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     let Some(command) = aliases::take(arguments, "command") else { return Ok(None) };
     match command.as_str() {

@@ -54,8 +54,8 @@ impl ParsedPatch {
         patch
     }
 
-    /// Returns the patches, if they were parsed from `text`. If there is a path, an error is not
-    /// returned, because the patch may parse with the path.
+    /// Returns the patches, or the error, if they come from `text`. With a path, returns `None`
+    /// instead of an error, because the patch may parse with that path.
     fn take(self: Arc<Self>, text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
         let fits = self.text == text && (path.is_none() || self.patches.is_ok());
         fits.then(|| Arc::try_unwrap(self).map_or_else(|shared| shared.patches.clone(), |own| own.patches))

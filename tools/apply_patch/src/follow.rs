@@ -103,7 +103,8 @@ impl Following {
             // More lines of the array may follow, so wait for the complete call.
             self.line.push_str(text);
             if closed {
-                // The last element gets no newline, since it may be only the start of a line.
+                // The last element so far gets no newline: like a string, an array may end within a
+                // line.
                 if !value.is_empty() {
                     value.push('\n');
                 }

@@ -1,9 +1,9 @@
 //! Restores placeholders in patches, and masks secrets in refusals.
 //!
-//! Values replace placeholders before the patch is applied to the file on disk. So a model can edit
-//! a line with a secret whether it knows the value, because it wrote the value itself, or has only
-//! seen the placeholder. A refusal quotes the masked file, because quoted lines may be truncated,
-//! and masking would not recognize part of a secret.
+//! Values replace placeholders before the patch is applied to the file on disk. A model can
+//! therefore edit a line with a secret even if it has only seen the placeholder. It may also know
+//! the value, because it wrote the value itself. A refusal quotes the masked file, because quoted
+//! lines may be truncated, and masking would not recognize part of a secret.
 
 use std::borrow::Cow;
 

@@ -103,7 +103,7 @@ fn is_tree(
 }
 
 async fn judge(case: &Case) -> Result<(), String> {
-    // In memory if possible, because each commit is synced.
+    // Use a folder in memory if possible, because each commit is synced to disk.
     let memory = Path::new("/dev/shm");
     let outer = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let (root, state) = set_up(case, outer.path());

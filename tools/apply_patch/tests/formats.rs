@@ -89,7 +89,7 @@ async fn edits_may_be_arrays_of_lines_even_empty_ones() {
     call(&registry, &edit("new.py", json!(["a = 1"]), json!([]))).await;
     assert_eq!(read("new.py"), "b = 2\n");
     call(&registry, &edit("new.py", json!(["2"]), json!(["3"]))).await;
-    assert_eq!(read("new.py"), "b = 3\n", "a part of a line");
+    assert_eq!(read("new.py"), "b = 3\n", "an edit may replace part of a line");
     let missing = edit("missing.py", json!(["a = 1"]), json!([]));
     let refused =
         registry.accept(ApplyPatch::NAME, &missing).map(|accepted| accepted.arguments).unwrap_err().message;

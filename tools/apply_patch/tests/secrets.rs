@@ -66,7 +66,7 @@ impl Dice {
     }
 }
 
-/// Returns why the tool cut the call while it streamed in, if it did.
+/// Returns why the call was refused while it streamed in; `None` if it was not refused.
 fn followed(registry: &Registry, call: &str) -> Option<String> {
     let options = Options {
         known_tools: Some(vec!["apply_patch".into()]),

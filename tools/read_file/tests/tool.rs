@@ -117,6 +117,6 @@ async fn no_part_of_a_secret_is_shown_wherever_the_file_is_truncated() {
     assert_eq!(
         seen,
         Some(Digest::of(pem.as_bytes())),
-        "the whole file counts as seen, not only the part that was shown"
+        "the whole file should count as seen, not only the part that was shown"
     );
 }

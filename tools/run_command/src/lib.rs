@@ -1,7 +1,7 @@
 //! The run_command tool: runs one shell line in the sandbox, in the work tree.
 //!
 //! The model reads how the command ended, then the start and the end of its output. A log file has
-//! all of it.
+//! the complete output.
 
 mod aliases;
 mod patch_command;

@@ -1,7 +1,7 @@
 //! Detects, from a repository's files, the command that runs its tests. Nothing is executed.
 //!
 //! Manifests come first, in a fixed order, then test files, then the targets of a Makefile. Without
-//! a manifest, the folders are searched once, at most [`DIRECTORIES`] of them.
+//! a manifest, up to [`DIRECTORIES`] folders are searched for test files, once.
 
 use std::{
     ffi::OsStr,

@@ -18,7 +18,7 @@ pub(super) struct Reader {
 
 #[derive(Debug)]
 struct Open {
-    /// Its `@@` line, if any.
+    /// The hunk's `@@` line, if it has one.
     title: Option<usize>,
     from: usize,
     /// How many old and new lines are left, according to the header.

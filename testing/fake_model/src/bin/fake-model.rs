@@ -12,7 +12,8 @@
 //! `POST /__fake/replies` (a JSON array of more replies), `GET /__fake/requests`,
 //! `GET /__fake/replies` (the record of each reply), and two that wait before they answer:
 //! `GET /__fake/reached/GATE` (until a reply reaches the gate) and `GET /__fake/ended/INDEX` (until
-//! the reply to request number INDEX has ended). All times are milliseconds since the start.
+//! the reply to request number INDEX has ended). All times are milliseconds since the server
+//! started.
 
 use std::error::Error;
 use std::fs::{File, OpenOptions};
