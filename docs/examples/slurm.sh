@@ -10,7 +10,7 @@ set -uo pipefail
 agent batch tasks.jsonl --shard auto/8 --deadline 3h45m
 code=$?
 
-# Paused at the deadline, or the server failed: another run of the same job continues.
+# Paused at the deadline (4), server failed (5), interrupted (130): the requeued job continues.
 case $code in
   4 | 5 | 130) scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" ;;
 esac
