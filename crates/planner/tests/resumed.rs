@@ -108,7 +108,10 @@ async fn a_candidate_is_reverted_when_the_run_stops_and_verified_when_it_resumes
         ran = world.resume("t", vec![says(" b")], &past).await;
     }
     assert_eq!(ran.report.ending, Ending::Verified, "{}", ran.report.message);
-    assert!(ran.states.iter().any(|files| files["calc.py"].contains("a * b")), "should be verified after all");
+    assert!(
+        ran.states.iter().any(|files| files["calc.py"].contains("a * b")),
+        "should be verified after all"
+    );
     assert!(ran.files["calc.py"].contains("a + b"));
 }
 
