@@ -111,8 +111,8 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --cut <WHEN>            Stop reading an answer after its first call, or read on for more;
                                   auto: first for local models [default: auto] [possible values: auto,
                                   first, read-on]
-          --attempts <N>          Try the task up to this many times, until the tests pass; otherwise
-                                  keep the best try [default: 1]
+          --attempts <N>          Try the task up to this many times, until the tests pass; if they
+                                  never pass, keep the best try [default: 1]
           --escalate <MODEL>      If no try passes the tests, try once more with this model and with
                                   budgets of its own
           --fallback <MODEL>      Continue with this model if the server of the current one is

@@ -220,7 +220,7 @@ impl Lookahead {
     pub(crate) fn run(&mut self, win: Window<'_>, stack: &[Frame], doubt: bool, text: &mut Text) -> Verdict {
         loop {
             let Some(byte) = win.get(self.pos) else {
-                // An object that closes with the last byte of the stream ends its line.
+                // After a closed object, the end of the stream counts as the end of a line.
                 let ends = win.eof && matches!(self.phase, Phase::AfterTop);
                 return if ends { self.closing(win, text, stack) } else { Verdict::More };
             };

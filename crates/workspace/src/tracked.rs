@@ -78,7 +78,8 @@ fn check_attributes(root: &Path, index: &Index) -> io::Result<Vec<CleanPath>> {
     Ok(paths.into_iter().map(|path| CleanPath::of(Path::new(OsStr::from_bytes(path)))).collect())
 }
 
-/// Returns the content of a file of this size: the blob, or the blob with CRLF line endings. `None`
+/// Returns whichever has this size: the blob, or the blob with CRLF line endings. `None` if neither
+/// has it. `None`
 /// if neither has this size.
 pub(crate) fn as_it_was(blob: Vec<u8>, size: u32) -> Option<Vec<u8>> {
     if blob.len() as u32 == size {

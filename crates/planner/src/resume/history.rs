@@ -138,7 +138,8 @@ impl<'a> History<'a> {
         self.find(|event| if let Event::Reverted { record, .. } = event { Some(*record) } else { None })
     }
 
-    /// The next change of the model before a request. `None` if none is recorded.
+    /// The next switch to another model, if it comes before the next request. `None` if none is
+    /// recorded.
     pub(crate) fn model_changed(&mut self) -> Result<Option<Input>, String> {
         let changed = self.find(|event| match event {
             Event::ModelChanged { plan, new_try, .. } => Some((plan.clone(), *new_try)),
@@ -148,7 +149,7 @@ impl<'a> History<'a> {
         Ok(Some(Input::ModelChanged { plan: Box::new(read_plan(plan)?), new_try }))
     }
 
-    /// The next event of this kind before a request.
+    /// The next event of this kind, if it comes before the next request.
     fn find<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> Option<T> {
         let rest = self.events.get(self.at..).unwrap_or_default().iter();
         let before = rest.take_while(|event| !matches!(event, Event::Request { .. }));
