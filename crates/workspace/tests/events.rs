@@ -53,7 +53,7 @@ fn patch(baseline: &Baseline) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(20))]
 
     #[test]
     fn the_diff_is_that_of_a_full_scan(
