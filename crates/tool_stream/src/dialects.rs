@@ -295,7 +295,7 @@ pub(crate) struct Thought {
     pub(crate) close: &'static [&'static str],
     /// An opening tag at the start of a line inside a block opens a nested block.
     pub(crate) nests: bool,
-    /// A word after the opening tag that is part of it.
+    /// A word that may follow the opening tag and is read as part of that tag, not of the thinking.
     pub(crate) label: &'static str,
 }
 

