@@ -76,13 +76,16 @@ impl Reader<'_> {
         let patterns = self.strings(entry, key);
         let line = entry.field(key).map_or(entry.line, |field| field.line);
         for pattern in &patterns {
-            if let Err(e) = globset::Glob::new(pattern) {
-                self.problem(
-                    &entry.file,
-                    line,
-                    format!("{key}: {pattern:?} is not a valid pattern: {}", e.kind()),
-                );
-            }
+            let outside = pattern.starts_with(['/', '~']) || pattern.split('/').any(|part| part == "..");
+            let message = match globset::Glob::new(pattern) {
+                Err(e) => format!("{key}: {pattern:?} is not a valid pattern: {}", e.kind()),
+                // It would protect nothing.
+                Ok(_) if outside || pattern.starts_with("./") || pattern.ends_with('/') => format!(
+                    "{key}: {pattern:?} matches no file; write the path from the root of the repository, as in \"tests/**\""
+                ),
+                Ok(_) => continue,
+            };
+            self.problem(&entry.file, line, message);
         }
         patterns
     }
