@@ -236,8 +236,7 @@ fn merged(file: &Value, flags: &Value) -> Value {
 
 /// Reads a small file; `None` if it does not exist.
 pub(crate) fn read_file(path: &Path) -> Result<Option<String>> {
-    let say =
-        |e: &dyn fmt::Display| Failure::misuse(format!("cannot read settings from {}: {e}", path.display()));
+    let say = |e: &dyn fmt::Display| Failure::misuse(format!("cannot read {}: {e}", path.display()));
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
