@@ -90,7 +90,7 @@ impl From<anyhow::Error> for Failure {
 impl From<journal::Error> for Failure {
     fn from(error: journal::Error) -> Self {
         let full = matches!(&error, journal::Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
-        let hint = "free space on that disk; then resume the run with `agent resume`";
+        let hint = "free space on that disk; then resume the run with `agent resume`, or run the batch again";
         Self { hints: full.then(|| hint.into()).into_iter().collect(), ..Self::refused(error) }
     }
 }

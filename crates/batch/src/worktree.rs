@@ -4,6 +4,7 @@
 //! The user's repository changes in one way only: while the worktree exists, the git folder has an
 //! entry for it. Nothing is pruned: only what this batch created is removed.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -78,9 +79,9 @@ impl Source {
         let Some((found, commit)) = &self.git else {
             return self.copy(tree).await;
         };
-        let args =
-            ["worktree".as_ref(), "add".as_ref(), "--detach".as_ref(), tree.as_os_str(), commit.as_ref()];
-        git(&self.repo, &args)
+        // Quiet, because an error would otherwise start with a line about progress.
+        let args = ["worktree", "add", "--quiet", "--detach"].map(OsStr::new);
+        git(&self.repo, &[&args[..], &[tree.as_os_str(), commit.as_ref()]].concat())
             .await
             .map_err(|e| format!("cannot make a worktree of {}: {e}", self.repo.display()))?;
         let folder = tree.join(&found.prefix);
