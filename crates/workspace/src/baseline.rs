@@ -176,7 +176,7 @@ impl Inner {
         let mut index = self.repository.index()?;
         let compared = retrying(|| {
             let _ = fs::remove_file(&small);
-            let touched = self.workspace.0.events.get().and_then(|events| events.since_start());
+            let touched = self.workspace.0.events.get().and_then(|events| events.touched());
             let mut found = self.workspace.scan_index(Extent::Changes(touched.as_ref()), &mut index);
             found.changed.retain(|(path, stamp)| self.is_new(&index, path, stamp));
             if found.changed.is_empty() && found.gone.is_empty() {

@@ -1,12 +1,16 @@
-//! Finds out, from the kernel's reports (inotify(7)), in which folders something happened since a
-//! scan.
+//! Finds out, from the kernel's reports (inotify(7)), in which folders something happened since the
+//! start of a run.
 //!
-//! A scan adds each folder before it reads the names in it, so no later change is missed. The next
-//! scan then visits only folders in which something happened, and the folders above them.
+//! A scan adds each folder before it reads the names in it, so no later change is missed. The scan
+//! for the final diff then visits only folders in which something happened, and the folders above
+//! them.
 //!
 //! The kernel does not report a write through a hard link in another folder, and it reports a write
-//! through a memory map only once the file is closed. So the scan after a command, which tells what
-//! the command changed, is always a full one.
+//! through a memory map only once the file is closed. So the scans before and after a command are
+//! always full ones: what another program changed must never be taken for the command's change,
+//! because an undo would revert it. What the scan after a command finds counts as reported. The
+//! diff can therefore lack only what another program wrote in one of these two ways after the last
+//! command.
 //!
 //! When the reports stop being reliable, watching ends, and all later scans are full ones. That
 //! happens when a folder is renamed, ignore rules change (except those inside the `.git` of a
@@ -14,6 +18,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    ffi::OsStr,
     mem::MaybeUninit,
     os::{
         fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
@@ -36,9 +41,9 @@ const LOCAL: [u32; 8] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1, 0x794c_7630];
 /// The file that says how many watches a user may have, for all programs together.
 const SYSTEM_LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
-/// A run uses at most `1 / SHARE` of a user's watches and leaves the rest to other programs, such
-/// as editors.
-const SHARE: usize = 4;
+/// A run uses at most `1 / SHARE` of a user's watches and leaves the rest to other runs of a batch
+/// and to other programs, such as editors.
+const SHARE: usize = 16;
 /// The size of the buffer for reports, in bytes.
 const BUFFER: usize = 16 << 10;
 
@@ -72,9 +77,7 @@ struct Watching {
     /// the tree.
     rules: Vec<(i32, Vec<u8>)>,
     /// The folders touched since [`Events::open`].
-    since_start: Touched,
-    /// The folders touched since the last call of [`Events::since_last`].
-    since_last: Touched,
+    touched: Touched,
     /// Whether the first scan has ended. A folder that is added later counts as touched.
     complete: bool,
 }
@@ -106,24 +109,17 @@ impl Events {
     }
 
     /// The folders touched since the start; `None` if that is not known.
-    pub(crate) fn since_start(&self) -> Option<Touched> {
+    pub(crate) fn touched(&self) -> Option<Touched> {
         let mut watching = lock(&self.0);
         watching.take_if(|watching| !watching.read());
-        watching.as_ref().map(|watching| watching.since_start.clone())
-    }
-
-    /// The folders touched since the last call; `None` if that is not known.
-    pub(crate) fn since_last(&self) -> Option<Touched> {
-        let mut watching = lock(&self.0);
-        watching.take_if(|watching| !watching.read());
-        watching.as_mut().map(|watching| std::mem::take(&mut watching.since_last))
+        watching.as_ref().map(|watching| watching.touched.clone())
     }
 
     /// Adds the folder of a file that changed, in case the kernel did not report it.
     pub(crate) fn touch_folder_of(&self, path: &CleanPath) {
         let folder = AsRef::<Path>::as_ref(path).parent();
         if let Some((watching, folder)) = lock(&self.0).as_mut().zip(folder) {
-            watching.since_start.insert(folder.to_owned());
+            watching.touched.insert(folder.to_owned());
         }
     }
 }
@@ -139,7 +135,9 @@ impl Watching {
         let device = rustix::fs::fstat(root)?.st_dev;
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let mut rules = Vec::new();
-        for list in tree.rules(false).outside(tree.root()) {
+        let lists = tree.rules(false).outside(tree.root());
+        let targets: Vec<_> = lists.iter().filter_map(|list| list.canonicalize().ok()).collect();
+        for list in lists.into_iter().chain(targets) {
             // Watch the nearest folder that exists, for the next component of the list's path.
             let places = list.ancestors().filter_map(|path| Some((path.parent()?, path.file_name()?)));
             let Some((folder, name)) = places.into_iter().find(|(folder, _)| folder.is_dir()) else {
@@ -147,38 +145,44 @@ impl Watching {
             };
             rules.push((add_watch(&inotify, folder, flags())?, name.as_bytes().to_vec()));
         }
-        let (folders, numbers, since_start, since_last, complete) = Default::default();
-        Ok(Some(Self { inotify, device, limit, folders, numbers, rules, since_start, since_last, complete }))
+        let (folders, numbers, touched, complete) = Default::default();
+        Ok(Some(Self { inotify, device, limit, folders, numbers, rules, touched, complete }))
     }
 
     /// Returns `false` if the folder cannot be watched.
     fn add(&mut self, folder: BorrowedFd<'_>, path: &Path, device: u64) -> bool {
-        if self.numbers.contains_key(path) {
-            return true;
-        }
         if device != self.device || self.folders.len() >= self.limit {
             return false;
         }
-        // Use the open folder, because its path could lead to another folder by now.
+        // Use the open folder, because its path could lead to another folder by now. A folder that
+        // is watched already keeps its number.
         let opened = format!("/proc/self/fd/{}", folder.as_raw_fd());
         let Ok(number) = add_watch(&self.inotify, opened, flags()) else { return false };
+        if self.numbers.get(path) == Some(&number) {
+            return true;
+        }
+        self.forget(path);
         self.numbers.insert(path.to_owned(), number);
         if self.complete {
-            self.touch(path);
+            self.touched.insert(path.to_owned());
         }
         // A folder that is found at two paths, because of a bind mount, cannot be watched.
         self.folders.insert(number, path.to_owned()).is_none()
     }
 
-    fn touch(&mut self, folder: &Path) {
-        self.since_start.insert(folder.to_owned());
-        self.since_last.insert(folder.to_owned());
+    /// Forgets the folder at a path: it is gone, or another folder is there now. Its watch ends with
+    /// the folder, which exists as long as a process holds it open.
+    fn forget(&mut self, path: &Path) {
+        if let Some(number) = self.numbers.remove(path) {
+            self.folders.remove(&number);
+        }
     }
 
     /// Reads the pending reports. Returns `false` if they are not reliable any more.
     fn read(&mut self) -> bool {
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut reader = Reader::new(&self.inotify, &mut buffer);
+        let (folders, numbers) = (&mut self.folders, &mut self.numbers);
         loop {
             let event = match reader.next() {
                 Ok(event) => event,
@@ -190,20 +194,28 @@ impl Watching {
             let name = event.file_name().map_or(&b""[..], std::ffi::CStr::to_bytes);
             let lost = ReadFlags::QUEUE_OVERFLOW | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT;
             // What is ignored in the tree may be different now.
+            let gone = event.events().contains(ReadFlags::IGNORED);
             let rules = matches!(name, b".gitignore" | b".git")
-                || self.rules.iter().any(|(folder, list)| *folder == number && list == name);
+                || self.rules.iter().any(|(folder, list)| *folder == number && (list == name || gone));
             if rules || event.events().intersects(lost) {
                 return false;
             }
-            if event.events().contains(ReadFlags::IGNORED) {
-                // The folder is gone.
-                if let Some(path) = self.folders.remove(&number) {
-                    self.numbers.remove(&path);
+            let Some(path) = folders.get(&number).cloned() else { continue };
+            // The folder itself, or one in it, is gone or new. A process may still hold an old
+            // folder open, so the kernel need not report its end.
+            let entries = ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
+            let replaced = match event.events() {
+                flags if flags.contains(ReadFlags::IGNORED) => Some(path.clone()),
+                flags if flags.contains(ReadFlags::ISDIR) && flags.intersects(entries) => {
+                    Some(path.join(OsStr::from_bytes(name)))
                 }
-            } else if let Some(path) = self.folders.get(&number) {
-                // Not `touch`, because the reader borrows from `self`.
-                self.since_start.insert(path.clone());
-                self.since_last.insert(path.clone());
+                _ => None,
+            };
+            if let Some(number) = replaced.and_then(|path| numbers.remove(&path)) {
+                folders.remove(&number);
+            }
+            if !gone {
+                self.touched.insert(path);
             }
         }
     }

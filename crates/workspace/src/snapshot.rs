@@ -126,14 +126,9 @@ impl Snapshot {
     }
 
     /// Updates the snapshot and reports each changed file.
-    pub(crate) fn update(
-        &mut self,
-        ws: &Workspace,
-        extent: Extent<'_>,
-        mut report: impl FnMut(Difference),
-    ) -> io::Result<()> {
+    pub(crate) fn update(&mut self, ws: &Workspace, mut report: impl FnMut(Difference)) -> io::Result<()> {
         let now = SystemTime::now();
-        let found = ws.scan(extent, &mut self.files, |known, stamp| known.is(stamp));
+        let found = ws.scan(Extent::Changes(None), &mut self.files, |known, stamp| known.is(stamp));
         let edited_files: Vec<CleanPath> = lock(&ws.0.edited_files).iter().cloned().collect();
         // Ignored files that the agent has edited are watched from now on.
         let edited = edited_files.into_iter().filter(|path| self.get(path).is_none());

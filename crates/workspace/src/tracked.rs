@@ -79,8 +79,7 @@ fn check_attributes(root: &Path, index: &Index) -> io::Result<Vec<CleanPath>> {
 }
 
 /// Returns whichever has this size: the blob, or the blob with CRLF line endings. `None` if neither
-/// has it. `None`
-/// if neither has this size.
+/// has it.
 pub(crate) fn as_it_was(blob: Vec<u8>, size: u32) -> Option<Vec<u8>> {
     if blob.len() as u32 == size {
         return Some(blob);

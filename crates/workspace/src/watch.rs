@@ -12,7 +12,7 @@ use crate::{
     index::Index,
     root::lock,
     rules::small_file,
-    scan::{Extent, Found},
+    scan::Found,
     snapshot::{Content, Difference, Known, Snapshot},
     store::{FileRecord, Record, State},
 };
@@ -30,10 +30,9 @@ pub struct Watch {
 }
 
 impl Workspace {
-    /// Takes a snapshot of the tree before a command. Costs one `stat` for each file in the folders
-    /// that changed, or in the whole tree if these folders are not known. Reads the files written
-    /// since the last snapshot; the first snapshot reads the files that differ from git's index.
-    /// Watch one command at a time.
+    /// Takes a snapshot of the tree before a command. Costs one `stat` per file. Reads the files
+    /// written since the last snapshot; the first snapshot reads the files that differ from git's
+    /// index. Watch one command at a time.
     ///
     /// # Errors
     /// If the state folder cannot be written or the tree cannot be read.
@@ -43,10 +42,7 @@ impl Workspace {
         if let Some(store) = &self.0.store {
             match snapshot.as_mut() {
                 None => *snapshot = Some(Snapshot::new(self, store.dir())?),
-                Some(snapshot) => {
-                    let touched = self.0.events.get().and_then(|events| events.since_last());
-                    snapshot.update(self, Extent::Changes(touched.as_ref()), |_| ())?;
-                }
+                Some(snapshot) => self.update(snapshot, |_| ())?,
             }
         }
         let (inside, exclude) = (self.is_inside_a_repository(), self.exclude());
@@ -73,13 +69,7 @@ impl Workspace {
         let (Some(store), Some(snapshot)) = (&self.0.store, snapshot.as_mut()) else { return Ok(None) };
         let folders = snapshot.folders.clone();
         let mut differences = Vec::new();
-        let events = self.0.events.get();
-        // The scan finds what happened until now.
-        let _ = events.and_then(|events| events.since_last());
-        snapshot.update(self, Extent::Changes(None), |difference| differences.push(difference))?;
-        if let Some(events) = events {
-            differences.iter().for_each(|difference| events.touch_folder_of(&difference.path));
-        }
+        self.update(snapshot, |difference| differences.push(difference))?;
         let mut made: Vec<_> = snapshot.folders.difference(&folders).cloned().collect();
         differences.sort_by(|a, b| a.path.cmp(&b.path));
         let mut old: Vec<&mut Known> = differences.iter_mut().filter_map(|d| d.before.as_mut()).collect();
@@ -99,6 +89,17 @@ impl Workspace {
         let id = store.begin(record, images.map(|bytes| bytes.map(Cow::Owned)))?;
         store.finish(id)?;
         Ok(Some(id))
+    }
+
+    /// Updates the snapshot from a full scan, and reports each changed file.
+    fn update(&self, snapshot: &mut Snapshot, mut report: impl FnMut(Difference)) -> io::Result<()> {
+        let events = self.0.events.get();
+        snapshot.update(self, |difference| {
+            if let Some(events) = events {
+                events.touch_folder_of(&difference.path);
+            }
+            report(difference);
+        })
     }
 
     /// Returns the changes that the command made to the ignore rules.
