@@ -1,16 +1,20 @@
 //! Many tasks: task files, scheduling, results.
 //!
 //! [`tasks::read`] parses a task file or folder into [`Task`]s, or reports all of its problems at
-//! once. [`Selection`] selects and orders them. [`run`] runs them with a [`Runner`], several at a
-//! time. Each attempt runs in its own worktree, so the user's tree, index and HEAD never change. An
-//! attempt that ends leaves one result. At the end, [`run`] returns a [`Summary`]. [`Folder::read`]
-//! reads the folder of a batch, even while the batch runs.
+//! once. [`Selection`] selects and orders them. [`run`] has a [`Place`] make the attempts, several
+//! at a time. [`Here`] makes them on this machine with a [`Runner`]: each attempt runs in its own
+//! worktree, so the user's tree, index and HEAD never change. An attempt that ends leaves one
+//! result. At the end, [`run`] returns a [`Summary`]. [`Folder::read`] reads the folder of a batch,
+//! even while the batch runs.
 //!
 //! ```text
 //! task file ─► tasks::read ─► Selection ─► run ─► started ─► worktree ─► Runner ─► finished ─► Summary, exit code
 //!                                       ▲      (attempts.jsonl)                 (results.jsonl)
 //!                                       └── results already in the folder: not repeated
 //! ```
+//!
+//! The traits [`Source`], [`Place`] and [`Sink`] let the crate `queue` take attempts from a queue,
+//! or hand them to one.
 //!
 //! The folder of a batch:
 //!
@@ -36,11 +40,13 @@ mod error;
 mod event;
 mod folder;
 mod git;
+mod here;
 mod merge;
 mod predictions;
 mod record;
 mod run;
 mod schedule;
+mod seam;
 mod selection;
 mod stop;
 mod store;
@@ -53,9 +59,11 @@ pub use check::check;
 pub use error::Error;
 pub use event::Event;
 pub use folder::{Folder, State};
+pub use here::{Attempt, Here, Runner};
 pub use merge::merge;
 pub use record::{Finished, Started};
-pub use run::{Attempt, BatchLimits, BatchOptions, Runner, run};
+pub use run::{BatchLimits, BatchOptions, run};
+pub use seam::{Context, Job, Place, Sink, Source, drive};
 pub use selection::{Filter, Selection, Shard, Slice};
 pub use stop::Stop;
 pub use store::replace;

@@ -1,7 +1,7 @@
 //! Decides when the next attempt starts, and when a batch stops. Pure: the caller provides the
 //! time, runs attempts and reports how they end.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use journal::Ending;
@@ -43,6 +43,8 @@ pub(crate) struct Verdict {
 /// The queue and everything that decides when it moves.
 pub(crate) struct Schedule<'t> {
     queue: VecDeque<Due<'t>>,
+    /// Attempts that were started and have not ended, by task.
+    running: HashMap<&'t str, Due<'t>>,
     options: BatchOptions,
     deadline: Option<Instant>,
     stopped: Option<Stop>,
@@ -70,6 +72,7 @@ impl<'t> Schedule<'t> {
     ) -> Self {
         Self {
             queue,
+            running: HashMap::new(),
             options: options.clone(),
             deadline: options.limits.time.map(|time| now + time),
             stopped: None,
@@ -113,7 +116,10 @@ impl<'t> Schedule<'t> {
             due.not_before.max(probe).unwrap_or(now)
         };
         match self.queue.iter().map(start_at).enumerate().min_by_key(|(_, at)| (*at).max(now)) {
-            Some((index, at)) if at <= now => self.queue.remove(index).map_or(Next::End, Next::Start),
+            Some((index, at)) if at <= now => self.queue.remove(index).map_or(Next::End, |due| {
+                self.running.insert(&due.task.id, due.clone());
+                Next::Start(due)
+            }),
             Some((_, at)) => Next::Wait(Some(deadline.map_or(at, |deadline| deadline.min(at)))),
             None => Next::End,
         }
@@ -133,13 +139,8 @@ impl<'t> Schedule<'t> {
     }
 
     /// Takes note of a result. `may_help` says whether a retry could end differently.
-    pub(crate) fn ended(
-        &mut self,
-        now: Instant,
-        due: &Due<'t>,
-        result: &Finished,
-        may_help: bool,
-    ) -> Verdict {
+    pub(crate) fn ended(&mut self, now: Instant, result: &Finished, may_help: bool) -> Verdict {
+        let started = self.running.remove(result.id.as_str());
         self.tokens = self.tokens.saturating_add(tokens(result));
         self.cost += result.totals.cost.unwrap_or(0.0);
         if !result.infrastructure {
@@ -149,9 +150,9 @@ impl<'t> Schedule<'t> {
             }
             return Verdict::default();
         }
-        if !may_help || self.stopped.is_some() {
+        let Some(due) = started.filter(|_| may_help && self.stopped.is_none()) else {
             return Verdict::default();
-        }
+        };
         self.failures += 1;
         let mut pause = None;
         // An attempt that started before the outage was noticed is not a probe.
@@ -174,7 +175,7 @@ impl<'t> Schedule<'t> {
         if again {
             let retried = if outage { due.retried } else { due.retried + 1 };
             let not_before = Some(now + wait);
-            self.queue.push_back(Due { attempt: due.attempt + 1, retried, not_before, ..due.clone() });
+            self.queue.push_back(Due { attempt: result.attempt + 1, retried, not_before, ..due });
         }
         Verdict { again, pause }
     }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use journal::{LockFile, Log, io_error};
 
 use crate::error::Error;
+use crate::event::Event;
 use crate::record::{Finished, Started};
+use crate::worktree;
 
 /// The file with a [`Started`] for each attempt.
 pub(crate) const ATTEMPTS: &str = "attempts.jsonl";
@@ -63,6 +65,24 @@ impl Store {
     /// The attempts that have a result.
     pub(crate) fn ended(&self) -> HashSet<(&str, u32)> {
         self.finished.iter().map(|result| (result.id.as_str(), result.attempt)).collect()
+    }
+
+    /// Removes the trees that a killed batch left, but only those that its records name.
+    pub(crate) async fn clean_up(&self, report: &dyn Fn(Event<'_>)) {
+        let (worktrees, ended) = (self.out.join("worktrees"), self.ended());
+        for started in &self.started {
+            let Some(name) = started.worktree.as_deref().filter(|name| worktree::is_name(name)) else {
+                continue;
+            };
+            let tree = worktrees.join(name);
+            let id = started.id.as_str();
+            if ended.contains(&(id, started.attempt)) && tree.symlink_metadata().is_err() {
+                continue;
+            }
+            if let Err(message) = worktree::remove(&tree, started.git_dir.as_deref()).await {
+                report(Event::Note { id, message });
+            }
+        }
     }
 
     /// Replaces a file of the folder, as [`replace`] does.

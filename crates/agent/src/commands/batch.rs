@@ -8,7 +8,7 @@ mod shard;
 
 use std::path::{Path, PathBuf};
 
-use batch::{Attempt, BatchOptions, Event, Runner, Summary, Task};
+use batch::{Attempt, BatchOptions, Event, Here, Runner, Summary, Task};
 use journal::{Ending, Store};
 use secrets::Secrets;
 use tokio::sync::watch;
@@ -77,6 +77,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     let secrets = secrets(&settings);
     let flags = command.settings.given.clone();
     let worker = Worker { context: context.clone(), flags, store: context.store()? };
+    let here = Here::new(&worker);
     interrupt::block_on(async {
         let signals = Signals::take()?;
         options.jobs = tokio::select! {
@@ -84,7 +85,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
             () = signals.wait() => return Ok(Exit::Run(Ending::Interrupted)),
         };
         let summary = tokio::select! {
-            summary = batch::run(&tasks, &options, &worker, signals.asked(), show) => summary.map_err(Failure::refused)?,
+            summary = batch::run(&tasks, &options, &here, signals.asked(), show) => summary.map_err(Failure::refused)?,
             () = signals.insisted() => {
                 console::say("stopped immediately; run the same command to resume");
                 return Ok(Exit::Run(Ending::Interrupted));

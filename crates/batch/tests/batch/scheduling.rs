@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::rc::Rc;
 
 use crate::support::{Place, Script, attempt, run_with, telling};
-use batch::{Attempt, BatchOptions, Error, Task};
+use batch::{Attempt, BatchOptions, Error, Here, Task};
 use journal::{Budget, Ending};
 use tokio::sync::{Barrier, Notify, watch};
 
@@ -143,7 +143,8 @@ async fn an_interrupt_reaches_running_tasks_and_starts_no_more() {
             attempt(Ending::Interrupted, &id)
         }
     });
-    let summary = batch::run(&tasks, &place.options(), &runner, interrupted, |_| {}).await.unwrap();
+    let summary =
+        batch::run(&tasks, &place.options(), &Here::new(&runner), interrupted, |_| {}).await.unwrap();
     assert_eq!(runner.take(), ["a", "b"]);
     assert_eq!(summary.exit_code(), 130);
     assert!(summary.to_text().contains("not run"), "{}", summary.to_text());
@@ -165,7 +166,9 @@ async fn an_interrupt_before_the_first_task_runs_nothing() {
     let (_sender, interrupted) = watch::channel(true);
     let runner = Script::ending(|_| Ending::Verified);
     let summary =
-        batch::run(&place.tasks(&["a"]), &place.options(), &runner, interrupted, |_| {}).await.unwrap();
+        batch::run(&place.tasks(&["a"]), &place.options(), &Here::new(&runner), interrupted, |_| {})
+            .await
+            .unwrap();
     assert_eq!(runner.take(), [""; 0]);
     assert_eq!(summary.exit_code(), 130);
 }
@@ -325,7 +328,7 @@ async fn an_attempt_is_on_disk_before_it_runs_and_its_result_before_it_is_report
     });
     let (_quiet, interrupt) = watch::channel(false);
     let told = RefCell::new(Vec::new());
-    batch::run(&place.tasks(&["a", "b"]), &place.options(), &runner, interrupt, |event| {
+    batch::run(&place.tasks(&["a", "b"]), &place.options(), &Here::new(&runner), interrupt, |event| {
         if let batch::Event::Finished { result, .. } = event {
             assert_eq!(place.results().last(), Some(result));
         }

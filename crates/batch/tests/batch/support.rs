@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use batch::{Attempt, BatchLimits, BatchOptions, Error, Event, Finished, Runner, Summary, Task};
+use batch::{Attempt, BatchLimits, BatchOptions, Error, Event, Finished, Here, Runner, Summary, Task};
 use futures_util::future::LocalBoxFuture;
 use journal::{Diff, Ending, Report, Totals};
 use tempfile::TempDir;
@@ -166,7 +166,8 @@ pub(crate) async fn run_with(
 ) -> Result<(Summary, Vec<String>), Error> {
     let (_quiet, interrupt) = watch::channel(false);
     let mut told = Vec::new();
-    let summary = batch::run(tasks, options, runner, interrupt, |event| told.push(telling(&event))).await?;
+    let summary =
+        batch::run(tasks, options, &Here::new(runner), interrupt, |event| told.push(telling(&event))).await?;
     Ok((summary, told))
 }
 

@@ -1,0 +1,197 @@
+//! Attempts on this machine: each runs in a worktree of its own, which is removed when it ends.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
+use journal::{Ending, Report};
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
+
+use crate::clones;
+use crate::error::Error;
+use crate::event::Event;
+use crate::record::{Finished, Started, VERSION, now_ms};
+use crate::seam::{Context, Job, Place};
+use crate::task::Task;
+use crate::worktree::{self, Source};
+
+/// The outcome of an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// How it ended, and its changes, whatever the ending.
+    pub report: Report,
+    /// The session with the details, if one was started.
+    pub session: Option<String>,
+}
+
+impl Attempt {
+    /// An attempt that failed before its run.
+    #[must_use]
+    pub fn failed(ending: Ending, message: impl Into<String>) -> Self {
+        Self { report: Report::new(ending, message), session: None }
+    }
+}
+
+/// Runs one task.
+pub trait Runner {
+    /// Runs `task` in `worktree`, whose files it may change. Ends soon after `interrupt` becomes
+    /// true, with [`Ending::Interrupted`]. Reports every failure as an ending. A panic counts as an
+    /// infrastructure failure.
+    fn run(
+        &self,
+        task: &Task,
+        worktree: &Path,
+        interrupt: watch::Receiver<bool>,
+    ) -> impl Future<Output = Attempt>;
+}
+
+/// Makes attempts on this machine.
+pub struct Here<'r, R> {
+    runner: &'r R,
+    /// One lock per repository for its worktree entries. Without it, git may read an entry that
+    /// another git process has half written.
+    trees: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
+    /// Repositories whose note, if there is one, has been reported.
+    noted: RefCell<HashSet<PathBuf>>,
+}
+
+impl<R: Runner> Place for Here<'_, R> {
+    fn attempt<'a>(&'a self, job: Job<'a>, batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), Error>> {
+        self.make(job, batch).boxed_local()
+    }
+}
+
+impl<'r, R: Runner> Here<'r, R> {
+    /// Makes attempts with `runner`.
+    #[must_use]
+    pub fn new(runner: &'r R) -> Self {
+        Self { runner, trees: RefCell::default(), noted: RefCell::default() }
+    }
+
+    async fn make(&self, job: Job<'_>, batch: &Context<'_>) -> Result<(), Error> {
+        let start = Instant::now();
+        let Job { task, digest, attempt } = job;
+        let name = worktree::name(&task.id, attempt);
+        let tree = batch.folder.join("worktrees").join(&name);
+        let repository = self.repository(task, batch).await;
+        let source = match &repository {
+            Ok(repo) => Source::find(task, repo, &tree).await,
+            Err(why) => Err(why.clone()),
+        };
+        if *batch.stopped.borrow() {
+            return Ok(()); // not started
+        }
+        let found = source.as_ref().ok();
+        let started = Started {
+            v: VERSION,
+            id: task.id.clone(),
+            attempt,
+            digest: digest.to_owned(),
+            time_ms: now_ms(),
+            worktree: source.is_ok().then_some(name),
+            git_dir: found.and_then(Source::git_dir).map(Path::to_owned),
+            commit: found.and_then(Source::commit).map(str::to_owned),
+        };
+        batch.sink.started(started).await?;
+
+        let worked = match &source {
+            Err(why) => Err(why.clone()),
+            Ok(source) => self.work(task, attempt, source, &tree, batch).await,
+        };
+        let Attempt { report, session } = worked.unwrap_or_else(|why| Attempt::failed(Ending::Refused, why));
+        let may_help = (source.is_ok() || repository.is_err()) && report.ending != Ending::Interrupted;
+        let finished = Finished {
+            v: VERSION,
+            id: task.id.clone(),
+            attempt,
+            digest: digest.to_owned(),
+            time_ms: now_ms(),
+            infrastructure: report.ending.is_infrastructure(),
+            ending: report.ending,
+            message: report.message,
+            diff: report.diff,
+            totals: report.totals,
+            models: report.models,
+            seconds: start.elapsed().as_secs_f64(),
+            session,
+        };
+        batch.sink.finished(finished, may_help).await?;
+        if let Ok(source) = &source {
+            self.remove(task, source, &tree, batch).await;
+        }
+        Ok(())
+    }
+
+    /// The folder of the task's repository, cloned first if necessary.
+    async fn repository(&self, task: &Task, batch: &Context<'_>) -> Result<PathBuf, String> {
+        if !clones::is_remote(&task.repo) {
+            return Ok(task.repo.clone());
+        }
+        let folder = clones::folder(&task.repo, batch.folder);
+        let one_at_a_time = self.lock_of(&folder);
+        let _held = one_at_a_time.lock().await;
+        if !folder.is_dir() {
+            let message = format!("cloning {}", task.repo.display());
+            (batch.report)(Event::Note { id: &task.id, message });
+        }
+        clones::ensure(&task.repo, &folder).await?;
+        Ok(folder)
+    }
+
+    /// Creates a work tree and runs the task in it. An error says why the tree could not be
+    /// created.
+    async fn work(
+        &self,
+        task: &Task,
+        attempt: u32,
+        source: &Source,
+        tree: &Path,
+        batch: &Context<'_>,
+    ) -> Result<Attempt, String> {
+        if self.noted.borrow_mut().insert(task.repo.clone())
+            && let Some(message) = source.note(task).await
+        {
+            (batch.report)(Event::Note { id: &task.id, message });
+        }
+        let folder = {
+            let one_at_a_time = self.trees_of(source);
+            let _held = one_at_a_time.lock().await;
+            source.make(tree).await?
+        };
+        if *batch.stopped.borrow() {
+            return Ok(Attempt::failed(Ending::Interrupted, "interrupted before it started"));
+        }
+        (batch.report)(Event::Started { id: &task.id, attempt });
+        let run = self.runner.run(task, &folder, batch.stopped.clone());
+        Ok(AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Attempt::failed(Ending::Refused, format!("the agent panicked, which is a bug: {text}"))
+        }))
+    }
+
+    async fn remove(&self, task: &Task, source: &Source, tree: &Path, batch: &Context<'_>) {
+        let one_at_a_time = self.trees_of(source);
+        let _held = one_at_a_time.lock().await;
+        if let Err(message) = worktree::remove(tree, source.git_dir()).await {
+            (batch.report)(Event::Note { id: &task.id, message });
+        }
+    }
+
+    fn trees_of(&self, source: &Source) -> Rc<Mutex<()>> {
+        match source.git_dir() {
+            Some(git_dir) => self.lock_of(git_dir),
+            None => Rc::default(),
+        }
+    }
+
+    fn lock_of(&self, folder: &Path) -> Rc<Mutex<()>> {
+        Rc::clone(self.trees.borrow_mut().entry(folder.to_owned()).or_default())
+    }
+}
