@@ -24,6 +24,9 @@ pub enum Error {
     /// Results that cannot be merged.
     #[error("{0}")]
     Merge(String),
+    /// The place of the attempts cannot be used.
+    #[error("{0}")]
+    Place(String),
     /// A task that [`tasks::read`](crate::tasks::read) rejects.
     #[error("{0}")]
     Task(String),

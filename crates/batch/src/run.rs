@@ -103,6 +103,7 @@ pub async fn run(
         batch.stop();
     }
     let context = Context { folder: &folder, sink: &batch, stopped, report: &report };
+    place.prepare(&context).await?;
     drive(&batch, async |due: Due<'_>| {
         place.attempt(Job { task: due.task, digest: &due.digest, attempt: due.attempt }, &context).await
     })

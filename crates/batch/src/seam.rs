@@ -57,6 +57,11 @@ pub trait Sink {
 
 /// Where attempts run.
 pub trait Place {
+    /// Gets ready before the first attempt. The folder of the batch is locked.
+    fn prepare<'a>(&'a self, _batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), Error>> {
+        std::future::ready(Ok(())).boxed_local()
+    }
+
     /// Makes one attempt, from its first record to its last. An attempt that has no effect because
     /// the batch stops leaves no record. An error means that a record could not be written.
     fn attempt<'a>(&'a self, job: Job<'a>, batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), Error>>;

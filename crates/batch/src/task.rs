@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) const MAX_ID_BYTES: usize = 128;
 
 /// One task.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// Unique in its file, and safe as a file name.
     pub id: String,
@@ -41,7 +41,7 @@ pub struct Task {
 }
 
 /// The limits of one task. `None` stands for the limit that the batch sets for every task.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct TaskLimits {
     /// Requests answered by the model.
     pub max_turns: Option<u32>,

@@ -1,0 +1,74 @@
+//! Repositories for other machines: a URL stays as it is, and a folder becomes a git bundle.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::clones::is_url;
+use crate::git::git;
+use crate::task::Task;
+use crate::worktree::Source;
+
+/// What another machine needs to make a worktree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Packed {
+    /// A URL that git can clone.
+    Url,
+    /// A bundle file, and the commit to start from if the task names none.
+    Bundle(PathBuf, Option<String>),
+}
+
+/// Packs the repository of a task. Bundles are written to `folder`, one per repository and commit,
+/// and an existing one is used again. The error is a sentence for people.
+///
+/// # Errors
+/// When the repository or the commit does not exist, when the task names a folder inside a
+/// repository, and when the bundle cannot be written.
+pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
+    if is_url(&task.repo.to_string_lossy()) {
+        return Ok(Packed::Url);
+    }
+    if task.repo.is_file() {
+        return Ok(Packed::Bundle(task.repo.clone(), None));
+    }
+    let repo = task.repo.display();
+    let source = Source::find(task, &task.repo, Path::new("")).await?;
+    let Some((found, commit)) = &source.git else {
+        return Err(format!("{repo} is not a git repository, so it cannot be sent to workers"));
+    };
+    if !found.prefix.is_empty() {
+        return Err(format!("{repo} is a folder inside a repository; tasks for workers name the repository"));
+    }
+    let digest = digest(&[found.git_dir.as_os_str(), commit.as_ref()]);
+    let bundle = folder.join(format!("{digest}.bundle"));
+    if !bundle.exists() {
+        let failed = |e: std::io::Error| format!("cannot bundle {repo}: {e}");
+        // A bundle needs a branch. This clone has one, so the repository itself does not change.
+        let clone = folder.join(format!("{digest}.git"));
+        let partial = folder.join(format!("{digest}.partial"));
+        fs::create_dir_all(folder).map_err(failed)?;
+        let _ = fs::remove_dir_all(&clone);
+        let args = ["clone", "--quiet", "--bare", "--shared", "--"].map(OsStr::new);
+        let args = [&args[..], &[found.git_dir.as_os_str(), clone.as_os_str()]].concat();
+        git(folder, &args).await.map_err(failed)?;
+        git(&clone, &["update-ref", "refs/heads/start", commit]).await.map_err(failed)?;
+        git(&clone, &["symbolic-ref", "HEAD", "refs/heads/start"]).await.map_err(failed)?;
+        let args = ["bundle", "create", "--quiet"].map(OsStr::new);
+        let args = [&args[..], &[partial.as_os_str(), "HEAD".as_ref(), "refs/heads/start".as_ref()]].concat();
+        git(&clone, &args).await.map_err(failed)?;
+        fs::rename(&partial, &bundle).map_err(failed)?;
+        fs::remove_dir_all(&clone).map_err(failed)?;
+    }
+    Ok(Packed::Bundle(bundle, Some(commit.clone())))
+}
+
+/// Sixteen hex digits that stand for the texts.
+pub(crate) fn digest(texts: &[&OsStr]) -> String {
+    use sha2::{Digest as _, Sha256};
+    let mut all = Sha256::new();
+    for text in texts {
+        all.update(text.as_encoded_bytes());
+        all.update([0]);
+    }
+    all.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,36 @@
+//! Errors of the queue.
+
+/// Why the queue cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address or the credentials cannot be used.
+    #[error("cannot connect to the queue: {0}")]
+    Connect(String),
+    /// The server refused a request.
+    #[error("cannot {doing}: {why}")]
+    Server {
+        /// What was to be done.
+        doing: &'static str,
+        /// The reason, as the server or the client gives it.
+        why: String,
+    },
+    /// Another process uses the folder of the worker.
+    #[error("{folder} is in use by {holder}; choose another folder with --folder")]
+    Locked {
+        /// The folder.
+        folder: String,
+        /// Who holds it.
+        holder: String,
+    },
+    /// A record cannot be read or written.
+    #[error(transparent)]
+    Batch(#[from] batch::Error),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+}
+
+/// Turns an error of the client into [`Error::Server`].
+pub(crate) fn server<E: std::fmt::Display>(doing: &'static str) -> impl FnOnce(E) -> Error {
+    move |e| Error::Server { doing, why: e.to_string() }
+}

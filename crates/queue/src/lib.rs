@@ -1,0 +1,41 @@
+//! Batches over several machines, on NATS JetStream.
+//!
+//! A [`Publisher`] is a [`batch::Place`]: it sends each task to the queue and waits for the result,
+//! so the schedule, the limits and the folder of a batch are the same as on one machine. [`work`]
+//! is the other end: it takes tasks from the queue and makes the attempts at another place,
+//! normally [`batch::Here`].
+//!
+//! ```text
+//!             agent.tasks.BATCH.TASK                        agent.results.BATCH
+//! Publisher ─► stream AGENT_TASKS ─► worker ─► outbox ─► stream AGENT_RESULTS ─► Publisher ─► folder of the batch
+//! ```
+//!
+//! | on the server | contents |
+//! |---|---|
+//! | stream `AGENT_TASKS` | tasks that no worker has finished; a task is removed when its worker acknowledges it |
+//! | stream `AGENT_RESULTS` | records of attempts; a record is removed when it is in the folder of the batch |
+//! | stream `AGENT_DEAD` | tasks that killed every worker that took them, for people; kept for 30 days |
+//! | object store `AGENT` | bundles of repositories, sessions on their way, records too large for a message, and a mark for each canceled batch |
+//!
+//! What holds whatever crashes:
+//!
+//! - A worker acknowledges a task after its result is in `AGENT_RESULTS`, and the publisher
+//!   acknowledges a result after it is on disk. So nothing is lost.
+//! - A worker that stops sending signs of life loses its task after [`WorkerOptions::lease`]. The
+//!   next worker counts the delivery as a further attempt, so the first one shows up as interrupted.
+//! - A result that arrives for a task that has one is dropped. So every task has one result.
+//! - A worker keeps its records on disk until the queue has them, across restarts.
+
+mod archive;
+mod connect;
+mod error;
+mod message;
+mod outbox;
+mod publisher;
+mod take;
+mod worker;
+
+pub use connect::{Address, Queue};
+pub use error::Error;
+pub use publisher::Publisher;
+pub use worker::{WorkerOptions, work};

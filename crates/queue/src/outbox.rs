@@ -1,0 +1,130 @@
+//! Records that the queue does not have yet, one file each, in order. They survive a kill and a
+//! lost connection.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use journal::io_error;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::message::Record;
+
+/// A record to deliver.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Letter {
+    pub(crate) batch: String,
+    pub(crate) record: Record,
+    /// The subject that acknowledges the task; `None` if the task is not done with this record.
+    pub(crate) acknowledge: Option<String>,
+}
+
+/// The folder of the records.
+pub(crate) struct Outbox {
+    folder: PathBuf,
+    next: Cell<u64>,
+    added: Notify,
+}
+
+impl Outbox {
+    /// Opens the folder; creates it first if it does not exist.
+    pub(crate) fn open(folder: PathBuf) -> Result<Self, journal::Error> {
+        fs::create_dir_all(&folder).map_err(io_error("cannot create", &folder))?;
+        let outbox = Self { folder, next: Cell::new(0), added: Notify::new() };
+        outbox.next.set(outbox.numbers()?.last().map_or(0, |last| last + 1));
+        Ok(outbox)
+    }
+
+    /// Adds a record; it is on disk when this returns.
+    pub(crate) fn add(&self, letter: &Letter) -> Result<(), journal::Error> {
+        let number = self.next.replace(self.next.get() + 1);
+        // Encoding strings and numbers cannot fail.
+        batch::replace(&self.path(number), &serde_json::to_string(letter).unwrap_or_default())?;
+        self.added.notify_one();
+        Ok(())
+    }
+
+    /// Returns the oldest record, with its number. Waits for one if there is none.
+    pub(crate) async fn oldest(&self) -> Result<(u64, Letter), journal::Error> {
+        loop {
+            if let Some(oldest) = self.first()? {
+                return Ok(oldest);
+            }
+            self.added.notified().await;
+        }
+    }
+
+    /// Whether everything was delivered.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.numbers().is_ok_and(|numbers| numbers.is_empty())
+    }
+
+    /// Removes a record that was delivered.
+    pub(crate) fn remove(&self, number: u64) -> Result<(), journal::Error> {
+        let path = self.path(number);
+        fs::remove_file(&path).map_err(io_error("cannot remove", &path))
+    }
+
+    fn first(&self) -> Result<Option<(u64, Letter)>, journal::Error> {
+        for number in self.numbers()? {
+            let path = self.path(number);
+            let text = fs::read(&path).map_err(io_error("cannot read", &path))?;
+            match serde_json::from_slice(&text) {
+                Ok(letter) => return Ok(Some((number, letter))),
+                // Written by another version. It would block all others.
+                Err(_) => {
+                    let aside = path.with_extension("unreadable");
+                    fs::rename(&path, &aside).map_err(io_error("cannot rename", &path))?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn numbers(&self) -> Result<Vec<u64>, journal::Error> {
+        let listed = fs::read_dir(&self.folder).map_err(io_error("cannot read", &self.folder))?;
+        let mut numbers: Vec<u64> = listed.filter_map(|entry| number(&entry.ok()?.path())).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.folder.join(format!("{number}.json"))
+    }
+}
+
+fn number(path: &Path) -> Option<u64> {
+    let is_record = path.extension().is_some_and(|extension| extension == "json");
+    path.file_stem().filter(|_| is_record)?.to_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use batch::Started;
+
+    fn letter(attempt: u32) -> Letter {
+        let (id, digest) = ("a".into(), String::new());
+        let started =
+            Started { v: 1, id, attempt, digest, time_ms: 0, worktree: None, git_dir: None, commit: None };
+        Letter { batch: "b".into(), record: Record::Started(started), acknowledge: None }
+    }
+
+    #[tokio::test]
+    async fn records_leave_in_the_order_in_which_they_came_even_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(folder.path().into()).unwrap();
+        (1..=11).for_each(|n| outbox.add(&letter(n)).unwrap());
+        fs::write(folder.path().join("0.json"), "damaged").unwrap();
+        drop(outbox);
+        let outbox = Outbox::open(folder.path().into()).unwrap();
+        outbox.add(&letter(12)).unwrap();
+        for n in 2..=12 {
+            let (number, oldest) = outbox.oldest().await.unwrap();
+            assert_eq!(oldest, letter(n));
+            outbox.remove(number).unwrap();
+        }
+        assert!(outbox.is_empty());
+    }
+}

@@ -1,0 +1,53 @@
+//! Takes tasks from the queue, never more than the worker has room for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::{AckKind, Message};
+use futures_util::StreamExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// How long one request for a task waits at the server.
+const REQUEST: Duration = Duration::from_secs(20);
+/// The wait after a failed request.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// A task that this worker has taken. Its place becomes free when this is dropped.
+pub(crate) struct Taken {
+    pub(crate) message: Message,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Takes tasks until the receiver is closed. Runs beside the receiver, because a request whose
+/// future is dropped would lose the task until its lease ends.
+pub(crate) async fn take(consumer: PullConsumer, places: Arc<Semaphore>, taken: mpsc::Sender<Taken>) {
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let message = loop {
+            if taken.is_closed() {
+                return;
+            }
+            match next(&consumer).await {
+                Ok(Some(message)) => break message,
+                Ok(None) => {}
+                // The client reconnects by itself and reports that.
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        };
+        if let Err(mpsc::error::SendError(left)) = taken.send(Taken { message, _place: place }).await {
+            hand_back(&left.message).await;
+            return;
+        }
+    }
+}
+
+async fn next(consumer: &PullConsumer) -> Result<Option<Message>, async_nats::Error> {
+    let mut messages = consumer.batch().max_messages(1).expires(REQUEST).messages().await?;
+    messages.next().await.transpose()
+}
+
+/// Gives a task back to the queue, for another worker.
+pub(crate) async fn hand_back(message: &Message) {
+    // If this fails, the lease ends by itself.
+    let _ = message.ack_with(AckKind::Nak(None)).await;
+}
