@@ -4,6 +4,7 @@
 mod batch;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -50,6 +51,9 @@ pub(crate) enum Command {
     /// Run many tasks unattended
     #[command(after_help = exit::batch_table())]
     Batch(Box<Batch>),
+    /// Take tasks from a queue and run them
+    #[command(after_help = exit::worker_table())]
+    Worker(Box<Worker>),
     /// Write a batch's results and trajectories to one HTML file
     Report(Report),
     /// Compare the results of two batches
@@ -210,8 +214,16 @@ pub(crate) struct Batch {
     pub(crate) check: bool,
 
     /// Run this many tasks at a time; auto: one for each request that the server answers at a time
-    #[arg(short, long, value_name = "N|auto", default_value = "1")]
-    pub(crate) jobs: Jobs,
+    /// [default: 1; with --queue: 1000 in the queue at a time]
+    #[arg(short, long, value_name = "N|auto")]
+    pub(crate) jobs: Option<Jobs>,
+
+    /// Send the tasks to the workers of this NATS server instead of running them here
+    #[arg(long, value_name = "URL", help_heading = "Queue")]
+    pub(crate) queue: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) login: QueueLogin,
 
     #[command(flatten)]
     pub(crate) plan: BatchPlan,
@@ -224,6 +236,53 @@ pub(crate) struct Batch {
     /// Look in this folder for the clones that SWE-bench and SWE-agent instances name
     #[arg(long, value_name = "DIR")]
     pub(crate) repos: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) settings: RunFlags,
+}
+
+/// How to log in to a queue.
+#[derive(Debug, Args)]
+pub(crate) struct QueueLogin {
+    /// Log in to the queue with this credentials file, or with the seed of an nkey in it
+    #[arg(long, value_name = "FILE", requires = "queue", help_heading = "Queue")]
+    pub(crate) queue_credentials: Option<PathBuf>,
+
+    /// Trust the certificate authorities in this file instead of the system's
+    #[arg(long, value_name = "FILE", requires = "queue", help_heading = "Queue")]
+    pub(crate) queue_ca: Option<PathBuf>,
+}
+
+impl QueueLogin {
+    /// The address of the queue at `url`.
+    pub(crate) fn at(&self, url: &str) -> queue::Address {
+        let (credentials, ca) = (self.queue_credentials.clone(), self.queue_ca.clone());
+        queue::Address { url: url.to_owned(), credentials, ca }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Worker {
+    /// Take tasks from this NATS server: `nats://HOST:PORT`, or `tls://HOST:PORT`
+    #[arg(long, value_name = "URL", help_heading = "Queue")]
+    pub(crate) queue: String,
+
+    #[command(flatten)]
+    pub(crate) login: QueueLogin,
+
+    /// Give a task to another worker when this one has shown no sign of life for this time. The
+    /// worker that started last decides for all workers of the queue
+    #[arg(long, value_name = "TIME", value_parser = batch::duration, default_value = "60s", help_heading = "Queue")]
+    pub(crate) lease: Duration,
+
+    /// Run this many tasks at a time; auto: one for each request that the server answers at a time
+    #[arg(short, long, value_name = "N|auto", default_value = "1")]
+    pub(crate) jobs: Jobs,
+
+    /// Keep worktrees, clones and undelivered results in this folder; each worker on a machine
+    /// needs its own [default: `worker` in the folder of the sessions]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) settings: RunFlags,

@@ -16,6 +16,7 @@ pub(crate) mod run;
 mod sandbox;
 mod sessions;
 mod tools;
+mod worker;
 
 use clap::CommandFactory;
 
@@ -34,6 +35,7 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Resume(command) => resume::run(command, context),
         Command::Replay(command) => replay::run(command, context),
         Command::Batch(command) => batch::run(&command, context),
+        Command::Worker(command) => worker::run(&command, context),
         Command::Report(command) => report::run(&command, context),
         Command::Compare(command) => compare::run(&command),
         Command::Patch(command) => patch::run(command, context),

@@ -151,6 +151,12 @@ pub(crate) fn batch_table() -> String {
     listed("Exit codes (if several apply, the last one listed):\n", &rows)
 }
 
+/// The exit codes of `agent worker`.
+pub(crate) fn worker_table() -> &'static str {
+    "Exit codes:\n    0  stopped by a signal; unfinished tasks went back to the queue\n    2  misuse, or the queue or the folder \
+     cannot be used\n"
+}
+
 fn listed(heading: &str, rows: &[(Ending, &str)]) -> String {
     let line = |(ending, meaning): &(Ending, &str)| format!("  {:>3}  {meaning}\n", ending.exit_code());
     heading.to_owned() + &rows.iter().map(line).collect::<String>()

@@ -19,7 +19,8 @@ pub enum Packed {
 }
 
 /// Packs the repository of a task. Bundles are written to `folder`, one per repository and commit,
-/// and an existing one is used again. The error is a sentence for people.
+/// and an existing one is used again. Must not run twice at the same time in one folder. The error
+/// is a sentence for people.
 ///
 /// # Errors
 /// When the repository or the commit does not exist, when the task names a folder inside a
@@ -43,14 +44,18 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     let bundle = folder.join(format!("{digest}.bundle"));
     if !bundle.exists() {
         let failed = |e: std::io::Error| format!("cannot bundle {repo}: {e}");
-        // A bundle needs a branch. This clone has one, so the repository itself does not change.
+        // A bundle needs a branch. This repository has one and shares the objects, so the task's
+        // repository does not change.
         let clone = folder.join(format!("{digest}.git"));
         let partial = folder.join(format!("{digest}.partial"));
         fs::create_dir_all(folder).map_err(failed)?;
         let _ = fs::remove_dir_all(&clone);
-        let args = ["clone", "--quiet", "--bare", "--shared", "--"].map(OsStr::new);
-        let args = [&args[..], &[found.git_dir.as_os_str(), clone.as_os_str()]].concat();
-        git(folder, &args).await.map_err(failed)?;
+        let args = ["init", "--quiet", "--bare", "--template=", "--"].map(OsStr::new);
+        git(folder, &[&args[..], &[clone.as_os_str()]].concat()).await.map_err(failed)?;
+        let mut objects = found.git_dir.join("objects").into_os_string();
+        objects.push("\n");
+        fs::create_dir_all(clone.join("objects/info")).map_err(failed)?;
+        fs::write(clone.join("objects/info/alternates"), objects.as_encoded_bytes()).map_err(failed)?;
         git(&clone, &["update-ref", "refs/heads/start", commit]).await.map_err(failed)?;
         git(&clone, &["symbolic-ref", "HEAD", "refs/heads/start"]).await.map_err(failed)?;
         let args = ["bundle", "create", "--quiet"].map(OsStr::new);

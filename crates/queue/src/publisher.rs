@@ -10,10 +10,10 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::PullConsumer;
 use batch::{Context, Event, Finished, Folder, Job, Packed, Place, Task};
-use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use journal::{Ending, Report, Store, io_error};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -44,6 +44,9 @@ pub struct Publisher<'a> {
     defaults: &'a dyn Fn(&mut Task),
     ready: OnceCell<Ready>,
     canceled: OnceCell<()>,
+    /// What workers need of each repository and commit. Held while a bundle is made and sent, so
+    /// that this happens once.
+    bundles: tokio::sync::Mutex<HashMap<(PathBuf, Option<String>), Option<Bundle>>>,
 }
 
 /// What is known once the folder of the batch is locked.
@@ -118,7 +121,15 @@ impl<'a> Publisher<'a> {
     /// A publisher for the batch in `folder`. Sessions of workers go to `sessions`.
     #[must_use]
     pub fn new(queue: Queue, folder: PathBuf, sessions: &'a Store, defaults: &'a dyn Fn(&mut Task)) -> Self {
-        Self { queue, folder, sessions, defaults, ready: OnceCell::new(), canceled: OnceCell::new() }
+        Self {
+            queue,
+            folder,
+            sessions,
+            defaults,
+            ready: OnceCell::new(),
+            canceled: OnceCell::new(),
+            bundles: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Removes everything of the batch from the server. For a batch whose tasks are all done.
@@ -267,51 +278,9 @@ impl<'a> Publisher<'a> {
     /// Sends a task. Repeats a request that fails until the batch stops. The error says why the
     /// task cannot be sent at all.
     async fn publish(&self, job: &Job<'_>, context: &Context<'_>, ready: &Ready) -> Result<(), String> {
-        let Ready { batch, nonce, .. } = ready;
-        let mut task = job.task.clone();
-        (self.defaults)(&mut task);
-        let bundle = match batch::pack(job.task, &self.folder.join("bundles")).await? {
-            Packed::Url => None,
-            Packed::Bundle(file, commit) => {
-                task.base_commit = task.base_commit.or(commit);
-                Some(file)
-            }
-        };
-        let name = bundle
-            .as_ref()
-            .and_then(|file| Some(format!("bundles/{batch}/{}", file.file_name()?.to_string_lossy())));
-        let order = Order {
-            v: VERSION,
-            batch: batch.clone(),
-            digest: job.digest.to_owned(),
-            attempt: job.attempt,
-            bundle: name.clone(),
-            task,
-        };
-        let payload = Bytes::from(serde_json::to_vec(&order).map_err(|e| e.to_string())?);
-        let largest = self.queue.context.client().max_payload();
-        if payload.len() > largest {
-            return Err(format!("the task has {} bytes, and the queue accepts {largest}", payload.len()));
-        }
-        let mut headers = HeaderMap::new();
-        let key = format!("{batch}/{nonce:x}/{}/{}", job.task.id, job.attempt);
-        headers.insert("Nats-Msg-Id", key.as_str());
-        let send = async || {
-            if let (Some(name), Some(file)) = (&name, &bundle)
-                && !self.queue.has(name).await
-            {
-                let contents =
-                    fs::read(file).map_err(|e| Failed::Final(format!("{}: {e}", file.display())))?;
-                self.queue.put(name, &contents).await.map_err(|e| Failed::Again(e.to_string()))?;
-            }
-            let subject = task_subject(batch, &job.task.id);
-            let sent = self.queue.context.publish_with_headers(subject, headers.clone(), payload.clone());
-            let again = |e: async_nats::jetstream::context::PublishError| Failed::Again(e.to_string());
-            sent.await.map_err(again)?.await.map_err(again).map(drop)
-        };
         let (mut stopped, mut noted) = (context.stopped.clone(), false);
         loop {
-            match send().await {
+            match self.send(job, ready).await {
                 Ok(()) => return Ok(()),
                 Err(Failed::Final(why)) => return Err(why),
                 Err(Failed::Again(why)) => {
@@ -326,6 +295,64 @@ impl<'a> Publisher<'a> {
                 () = raised(&mut stopped) => return Ok(()), // the caller notices
             }
         }
+    }
+
+    async fn send(&self, job: &Job<'_>, ready: &Ready) -> Result<(), Failed> {
+        let Ready { batch, nonce, .. } = ready;
+        let mut task = job.task.clone();
+        (self.defaults)(&mut task);
+        let bundle = self.bundle(&task, batch).await?;
+        let (object, commit) = bundle.map_or((None, None), |bundle| (Some(bundle.object), bundle.commit));
+        task.base_commit = task.base_commit.or(commit);
+        let key = format!("{batch}/{nonce:x}/{}/{}", task.id, job.attempt);
+        let subject = task_subject(batch, &task.id);
+        let order = Order {
+            v: VERSION,
+            batch: batch.clone(),
+            digest: job.digest.to_owned(),
+            attempt: job.attempt,
+            bundle: object,
+            task,
+        };
+        let payload = serde_json::to_vec(&order).map_err(|e| Failed::Final(e.to_string()))?;
+        let largest = self.queue.context.client().max_payload();
+        if payload.len() > largest {
+            let size = payload.len();
+            return Err(Failed::Final(format!("the task has {size} bytes, and the queue accepts {largest}")));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", key.as_str());
+        let sent = self.queue.context.publish_with_headers(subject, headers, payload.into());
+        let again = |e: async_nats::jetstream::context::PublishError| Failed::Again(e.to_string());
+        sent.await.map_err(again)?.await.map_err(again).map(drop)
+    }
+
+    /// Sends the bundle of the task's repository unless the queue has it. `None` if the task names
+    /// a URL.
+    async fn bundle(&self, task: &Task, batch: &str) -> Result<Option<Bundle>, Failed> {
+        let mut bundles = self.bundles.lock().await;
+        let key = (task.repo.clone(), task.base_commit.clone());
+        if let Some(known) = bundles.get(&key) {
+            return Ok(known.clone());
+        }
+        let packed = batch::pack(task, &self.folder.join("bundles")).await.map_err(Failed::Final)?;
+        let bundle = match packed {
+            Packed::Url => None,
+            Packed::Bundle(file, commit) => {
+                let read = fs::read(&file);
+                let contents = read.map_err(|e| Failed::Final(format!("{}: {e}", file.display())))?;
+                let digest = Sha256::digest(&contents);
+                let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+                let object = format!("bundles/{batch}/{digest}.bundle");
+                if !self.queue.has(&object).await {
+                    let put = self.queue.put(&object, &contents).await;
+                    put.map_err(|e| Failed::Again(e.to_string()))?;
+                }
+                Some(Bundle { object, commit })
+            }
+        };
+        bundles.insert(key, bundle.clone());
+        Ok(bundle)
     }
 
     /// Removes the tasks that no worker has taken, and marks the batch, so that workers interrupt
@@ -368,6 +395,15 @@ impl Place for Publisher<'_> {
 struct Outcome {
     attempt: u32,
     infrastructure: bool,
+}
+
+/// A bundle in the queue.
+#[derive(Clone)]
+struct Bundle {
+    /// The name of its object.
+    object: String,
+    /// The commit to start from, if the task names none.
+    commit: Option<String>,
 }
 
 /// Why a task was not sent.

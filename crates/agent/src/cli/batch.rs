@@ -116,7 +116,7 @@ impl BatchPlan {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
     parsed.ok_or_else(|| format!("{text:?} is not a time with units such as `90s`, `15m` or `2h 30m`"))
 }

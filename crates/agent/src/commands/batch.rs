@@ -2,18 +2,20 @@
 //! standard output, progress to standard error.
 
 mod check;
-mod jobs;
+pub(super) mod jobs;
+mod queued;
 mod setup;
 mod shard;
 
 use std::path::{Path, PathBuf};
 
-use batch::{Attempt, BatchOptions, Event, Here, Runner, Summary, Task};
+use batch::{Attempt, BatchOptions, Event, Here, Place, Runner, Summary, Task};
 use journal::{Ending, Store};
+use queue::{Publisher, Queue};
 use secrets::Secrets;
 use tokio::sync::watch;
 
-use crate::cli::{Batch, BatchCommand, Retry};
+use crate::cli::{Batch, BatchCommand, Jobs, Retry};
 use crate::commands::report;
 use crate::console;
 use crate::context::Context;
@@ -75,24 +77,60 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         model_name: settings.model.clone().unwrap_or_else(|| "agent".into()),
     };
     let secrets = secrets(&settings);
-    let flags = command.settings.given.clone();
-    let worker = Worker { context: context.clone(), flags, store: context.store()? };
-    let here = Here::new(&worker);
+    let given = &command.settings.given;
+    let agent = Agent::new(context, given)?;
+    if let Some(url) = &command.queue {
+        queued::check(given)?;
+        options.jobs = match command.jobs {
+            Some(Jobs::Number(jobs)) => jobs.into(),
+            Some(Jobs::Auto) | None => queued::IN_QUEUE,
+        };
+        let address = command.login.at(url);
+        let name = report::name(file);
+        return interrupt::block_on(async {
+            let signals = Signals::take()?;
+            let queue = tokio::select! {
+                queue = Queue::connect(&address, |notice| console::say(notice)) => queue.map_err(Failure::refused)?,
+                () = signals.wait() => return Ok(Exit::Run(Ending::Interrupted)),
+            };
+            let defaults = |task: &mut Task| queued::fill(task, given, &settings);
+            let publisher = Publisher::new(queue, out.clone(), agent.sessions(), &defaults);
+            let ended = complete(&tasks, &options, &publisher, &signals).await?;
+            let Some(summary) = ended else { return Ok(Exit::Run(Ending::Interrupted)) };
+            if summary.rows.iter().all(batch::Row::has_result) {
+                publisher.forget().await;
+            }
+            finish(summary, &out, &name, &secrets)
+        });
+    }
     interrupt::block_on(async {
         let signals = Signals::take()?;
         options.jobs = tokio::select! {
-            jobs = Box::pin(jobs::count(command.jobs, &settings)) => jobs,
+            jobs = Box::pin(jobs::count(command.jobs.unwrap_or(Jobs::Number(1)), &settings)) => jobs,
             () = signals.wait() => return Ok(Exit::Run(Ending::Interrupted)),
         };
-        let summary = tokio::select! {
-            summary = batch::run(&tasks, &options, &here, signals.asked(), show) => summary.map_err(Failure::refused)?,
-            () = signals.insisted() => {
-                console::say("stopped immediately; run the same command to resume");
-                return Ok(Exit::Run(Ending::Interrupted));
-            }
-        };
+        let ended = complete(&tasks, &options, &Here::new(&agent), &signals).await?;
+        let Some(summary) = ended else { return Ok(Exit::Run(Ending::Interrupted)) };
         finish(summary, &out, &report::name(file), &secrets)
     })
+}
+
+/// Runs the batch to its end; `None` if the user insists that it stops at once.
+async fn complete(
+    tasks: &[Task],
+    options: &BatchOptions,
+    place: &dyn Place,
+    signals: &Signals,
+) -> Result<Option<Summary>> {
+    tokio::select! {
+        summary = batch::run(tasks, options, place, signals.asked(), show) => {
+            Ok(Some(summary.map_err(Failure::refused)?))
+        }
+        () = signals.insisted() => {
+            console::say("stopped immediately; run the same command to resume");
+            Ok(None)
+        }
+    }
 }
 
 /// Prints the summary, and writes it for CI systems.
@@ -116,16 +154,16 @@ fn beside(tasks: &Path) -> PathBuf {
 
 /// Works on each task in its own thread, because file reads, tree walks and syncs block the thread
 /// and would stall the streams of other tasks.
-impl Runner for Worker {
+impl Runner for Agent {
     async fn run(&self, task: &Task, worktree: &Path, interrupt: watch::Receiver<bool>) -> Attempt {
-        let (worker, task, worktree) = (self.clone(), task.clone(), worktree.to_owned());
-        let work = async move || Ok(worker.work(&task, &worktree, interrupt).await);
+        let (agent, task, worktree) = (self.clone(), task.clone(), worktree.to_owned());
+        let work = async move || Ok(agent.work(&task, &worktree, interrupt).await);
         interrupt::on_own_thread(work).await.unwrap_or_else(failed)
     }
 }
 
 #[derive(Clone)]
-struct Worker {
+pub(super) struct Agent {
     context: Context,
     flags: Vec<(&'static str, String)>,
     store: Store,
@@ -135,7 +173,17 @@ fn failed(failure: Failure) -> Attempt {
     Attempt::failed(failure.ending, format!("{:#}", failure.error))
 }
 
-impl Worker {
+impl Agent {
+    /// An agent with these flags.
+    pub(super) fn new(context: &Context, flags: &[(&'static str, String)]) -> Result<Self> {
+        Ok(Self { context: context.clone(), flags: flags.to_vec(), store: context.store()? })
+    }
+
+    /// The sessions that it starts.
+    pub(super) fn sessions(&self) -> &Store {
+        &self.store
+    }
+
     /// The settings of one task: those of the batch and of the task's repository, overridden by the
     /// task's own.
     fn settings(&self, task: &Task, worktree: &Path) -> Result<Settings> {
@@ -197,7 +245,8 @@ impl Worker {
     }
 }
 
-fn show(event: Event<'_>) {
+/// Shows an event as one line.
+pub(super) fn show(event: Event<'_>) {
     let paint = console::stderr_paint();
     let line = match event {
         Event::Plan { tasks, done: 0 } => plural(tasks as u64, "task"),
@@ -244,7 +293,7 @@ mod tests {
         let (directory, environment) = (folder.path().to_owned(), layers::Environment::default());
         let context = Context { environment, directory, repository: None };
         let flags = vec![("max_turns", "40".to_owned()), ("max_tokens", "9".to_owned())];
-        let worker = Worker { context, flags, store: Store::new(folder.path()) };
+        let agent = Agent { context, flags, store: Store::new(folder.path()) };
         let task = Task {
             id: "a".into(),
             repo: folder.path().into(),
@@ -254,7 +303,7 @@ mod tests {
             attempts: Some(2),
             ..Task::default()
         };
-        let settings = worker.settings(&task, folder.path()).ok().unwrap();
+        let settings = agent.settings(&task, folder.path()).ok().unwrap();
         assert_eq!((settings.max_turns, settings.max_tokens), (3, Some(9)));
         assert_eq!((settings.max_seconds, settings.max_cost), (3600, Some(0.1)));
         assert_eq!(settings.attempts, 2);

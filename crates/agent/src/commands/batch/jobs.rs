@@ -14,7 +14,7 @@ use crate::settings::Settings;
 const REMOTE: u16 = 4;
 
 /// Returns how many tasks run at a time. With `auto`, asks the server, and says what was decided.
-pub(super) async fn count(jobs: Jobs, settings: &Settings) -> usize {
+pub(in crate::commands) async fn count(jobs: Jobs, settings: &Settings) -> usize {
     if let Jobs::Number(jobs) = jobs {
         return jobs.into();
     }
