@@ -9,7 +9,7 @@ use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
 use async_nats::jetstream::object_store::{self, ObjectStore};
 use async_nats::jetstream::stream::{Config, RetentionPolicy, Stream};
 use async_nats::jetstream::{self, Context};
-use async_nats::{ConnectOptions, Event, ServerAddr};
+use async_nats::{ConnectError, ConnectOptions, Event, ServerAddr};
 use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 
@@ -76,8 +76,16 @@ impl Queue {
                     }
                 }
             });
-        let client = options.connect(servers).await.map_err(|e| Error::Connect(e.to_string()))?;
-        let context = jetstream::new(client);
+        let failed = |e: ConnectError| {
+            let hosts: Vec<_> = servers.iter().map(|s| format!("{}:{}", s.host(), s.port())).collect();
+            Error::Connect(format!("{}: {e}", hosts.join(", ")))
+        };
+        let client = options.connect(&servers[..]).await.map_err(failed)?;
+        Self::open(jetstream::new(client)).await
+    }
+
+    /// Opens the streams, and creates those that do not exist.
+    async fn open(context: Context) -> Result<Self, Error> {
         let stream = |name: &str, subjects: &str, retention| Config {
             name: name.into(),
             subjects: vec![subjects.into()],
@@ -107,8 +115,10 @@ impl Queue {
         Ok(Self { context, tasks, results, objects })
     }
 
-    /// The consumer that all workers share.
+    /// The consumer that all workers share. Creates it, and the streams, if they do not exist: the
+    /// server may have lost its data.
     pub(crate) async fn workers(&self, lease: Duration) -> Result<PullConsumer, Error> {
+        Self::open(self.context.clone()).await?;
         let config = pull::Config {
             durable_name: Some("workers".into()),
             ack_policy: AckPolicy::Explicit,

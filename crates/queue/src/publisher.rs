@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use batch::{Context, Event, Finished, Folder, Job, Packed, Place, Task};
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -31,6 +32,9 @@ const NAME: &str = "queue.json";
 const LAST_RESULTS: Duration = Duration::from_secs(120);
 /// The wait before a failed request is repeated.
 const PAUSE: Duration = Duration::from_secs(2);
+/// What is said when the server no longer knows the batch.
+const LOST: &str = "the queue has lost this batch: its server was replaced, or its data was removed; run the same \
+                    command to continue";
 /// How many records are requested at a time.
 const RECORDS: usize = 200;
 
@@ -56,6 +60,8 @@ struct Ready {
     /// A number for this invocation, because tasks that it sends again are no duplicates.
     nonce: u64,
     shared: Arc<Mutex<Shared>>,
+    /// Becomes true if the server no longer knows the batch.
+    lost: watch::Receiver<bool>,
     receiving: JoinHandle<()>,
 }
 
@@ -169,8 +175,9 @@ impl<'a> Publisher<'a> {
         let shared = Arc::new(Mutex::new(shared));
         let consumer = self.queue.records(&batch).await?;
         while receive_some(&self.queue, &consumer, &shared).await? > 0 {}
-        let receiving = tokio::spawn(receive(self.queue.clone(), consumer, Arc::clone(&shared)));
-        Ok(Ready { batch, nonce: fastrand::u64(..), shared, receiving })
+        let (is_lost, lost) = watch::channel(false);
+        let receiving = tokio::spawn(receive(self.queue.clone(), consumer, Arc::clone(&shared), is_lost));
+        Ok(Ready { batch, nonce: fastrand::u64(..), shared, lost, receiving })
     }
 
     async fn make(&self, job: Job<'_>, context: &Context<'_>) -> Result<(), batch::Error> {
@@ -226,7 +233,7 @@ impl<'a> Publisher<'a> {
                 return Ok(Some(result));
             }
         }
-        let mut began = false;
+        let (mut began, mut lost) = (false, ready.lost.clone());
         let mut until: Option<Instant> = None;
         loop {
             let arrival = tokio::select! {
@@ -240,6 +247,7 @@ impl<'a> Publisher<'a> {
                     until = Some(Instant::now() + LAST_RESULTS);
                     continue;
                 }
+                () = raised(&mut lost) => return Err(batch::Error::Place(LOST.into())),
                 () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
                     return Ok(None);
                 }
@@ -449,21 +457,26 @@ fn name(folder: &std::path::Path) -> Result<String, Error> {
     }
 }
 
-/// Receives records until it is aborted.
-async fn receive(queue: Queue, consumer: PullConsumer, shared: Arc<Mutex<Shared>>) {
+/// Receives records until it is aborted or the server no longer knows the consumer.
+async fn receive(
+    queue: Queue,
+    consumer: PullConsumer,
+    shared: Arc<Mutex<Shared>>,
+    lost: watch::Sender<bool>,
+) {
     loop {
-        let failed = match consumer.messages().await {
-            Ok(mut messages) => loop {
-                match messages.next().await {
-                    Some(Ok(message)) => receive_one(&queue, message, &shared).await,
-                    Some(Err(_)) | None => break true,
-                }
-            },
-            Err(_) => true,
-        };
+        if let Ok(mut messages) = consumer.messages().await {
+            while let Some(Ok(message)) = messages.next().await {
+                receive_one(&queue, message, &shared).await;
+            }
+        }
         // The client reconnects by itself and reports that.
-        if failed {
-            tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(PAUSE).await;
+        let name = consumer.cached_info().name.clone();
+        if let Err(e) = queue.results.consumer_info(name).await
+            && matches!(e.kind(), ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound)
+        {
+            lost.send_replace(true);
         }
     }
 }

@@ -8,6 +8,8 @@ use async_nats::jetstream::{AckKind, Message};
 use futures_util::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::connect::Queue;
+
 /// How long one request for a task waits at the server.
 const REQUEST: Duration = Duration::from_secs(20);
 /// The wait after a failed request.
@@ -21,7 +23,13 @@ pub(crate) struct Taken {
 
 /// Takes tasks until the receiver is closed. Runs beside the receiver, because a request whose
 /// future is dropped would lose the task until its lease ends.
-pub(crate) async fn take(consumer: PullConsumer, places: Arc<Semaphore>, taken: mpsc::Sender<Taken>) {
+pub(crate) async fn take(
+    queue: Queue,
+    lease: Duration,
+    mut consumer: PullConsumer,
+    places: Arc<Semaphore>,
+    taken: mpsc::Sender<Taken>,
+) {
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         let message = loop {
             if taken.is_closed() {
@@ -30,8 +38,13 @@ pub(crate) async fn take(consumer: PullConsumer, places: Arc<Semaphore>, taken: 
             match next(&consumer).await {
                 Ok(Some(message)) => break message,
                 Ok(None) => {}
-                // The client reconnects by itself and reports that.
-                Err(_) => tokio::time::sleep(PAUSE).await,
+                // The client reconnects by itself and reports that. The consumer may be gone.
+                Err(_) => {
+                    tokio::time::sleep(PAUSE).await;
+                    if let Ok(new) = queue.workers(lease).await {
+                        consumer = new;
+                    }
+                }
             }
         };
         if let Err(mpsc::error::SendError(left)) = taken.send(Taken { message, _place: place }).await {

@@ -73,7 +73,8 @@ pub async fn work(
     let consumer = queue.workers(options.lease).await?;
     let jobs = options.jobs.max(1);
     let (sender, taken) = mpsc::channel(jobs);
-    let taking = tokio::spawn(take(consumer, Arc::new(Semaphore::new(jobs)), sender));
+    let taking =
+        tokio::spawn(take(queue.clone(), options.lease, consumer, Arc::new(Semaphore::new(jobs)), sender));
     let worker = Worker {
         queue,
         options,
