@@ -96,6 +96,41 @@ class Server:
         connection.sendall(b"%x\r\n%s\r\n" % (len(data), data))
 
 
+class Solver(Server):
+    """A server that solves `greeting_repository`: it answers the first request of a task with an edit, and every later request with
+    `finish`. Each answer takes `seconds`. `asks` is called with the text of each first request."""
+
+    EDIT = '{"tool": "apply_patch", "arguments": {"edits": [{"path": "greeting", "search": "hello", "replace": "good day"}]}}'
+    FINISH = '{"tool": "finish", "arguments": {}}'
+
+    def __init__(self, seconds=0.0):
+        self.seconds, self.lock = seconds, threading.Lock()
+        self.asks = lambda text: None
+        super().__init__([self.FINISH])
+
+    def answer(self, connection, path, body, arrived):
+        messages = json.loads(body or b"{}").get("messages", [])
+        edited = any(message["role"] == "assistant" for message in messages)
+        if messages and not edited:
+            self.asks(" ".join(message["content"] for message in messages))
+        if messages:
+            time.sleep(self.seconds)
+        with self.lock:  # the answer is chosen when it is sent
+            self.answers = [self.FINISH if edited else self.EDIT]
+            super().answer(connection, path, body, arrived)
+
+
+def greeting_repository(folder, files=0):
+    """Makes a repository with a file `greeting` and some more files. The task is to change hello to good day."""
+    folder.mkdir()
+    (folder / "greeting").write_text("hello\n")
+    for n in range(files):
+        (folder / f"part_{n}.py").write_text(f"def f{n}(x):\n    return x + {n}\n")
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"}
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-qm", "b"]):
+        subprocess.run(["git", *command], cwd=folder, check=True, env=environment)
+
+
 def run_agent(agent, server, folder, state, task, *flags):
     """Runs one task; returns when it began, its peak memory in MiB, its exit code and what it printed."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(state), "AGENT_STATE_DIR": str(state), "OLLAMA_HOST": server.url}
