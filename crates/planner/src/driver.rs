@@ -327,22 +327,27 @@ impl<'a> Driver<'a> {
         self.repository.turn(self.turn);
     }
 
-    /// The schema that constrains a tool call. Warns once if the server turns out not to support it.
-    fn call_schema(&mut self) -> Result<Option<Arc<Value>>, Stop> {
+    /// Warns once if the model cannot be constrained, and stops trying. That may turn out only after
+    /// a request.
+    fn check_constraint(&mut self) -> Result<(), Stop> {
         if self.call_schema.is_some() && !self.model.identity().can_constrain {
             self.call_schema = None;
             let message =
-                "the server cannot constrain this model's answers to the tools' schemas; the run continues without constraints"
+                "cannot constrain this model's answers to the tools' schemas; the run continues without constraints"
                     .into();
             self.journal.append(Event::Warning { message })?;
         }
-        Ok(self.call_schema.clone())
+        Ok(())
     }
 
     /// Sends one request with retries, and carries out its answer.
     async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
         self.next_turn();
-        let constraint = if ask.wanted == Wanted::Calls { self.call_schema()? } else { None };
+        let constrains = ask.wanted == Wanted::Calls;
+        if constrains {
+            self.check_constraint()?;
+        }
+        let constraint = self.call_schema.clone().filter(|_| constrains);
         let request = Request {
             constraint,
             messages: machine.messages.clone(),
@@ -364,7 +369,11 @@ impl<'a> Driver<'a> {
                 seed: request.seed,
                 max_tokens: request.max_tokens,
             })?;
-            let error = match self.stream_answer(machine, &request, ask, estimated_tokens).await? {
+            let answered = self.stream_answer(machine, &request, ask, estimated_tokens).await?;
+            if constrains {
+                self.check_constraint()?;
+            }
+            let error = match answered {
                 Ok(turn) => return Ok(Input::Answered(turn)),
                 Err(error) => error,
             };
