@@ -327,8 +327,7 @@ impl<'a> Driver<'a> {
         self.repository.turn(self.turn);
     }
 
-    /// Warns once if the model cannot be constrained, and stops trying. That may turn out only after
-    /// a request.
+    /// Warns once if an answer was not constrained because the model cannot be, and stops trying.
     fn check_constraint(&mut self) -> Result<(), Stop> {
         if self.call_schema.is_some() && !self.model.identity().can_constrain {
             self.call_schema = None;
@@ -344,12 +343,8 @@ impl<'a> Driver<'a> {
     async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
         self.next_turn();
         let constrains = ask.wanted == Wanted::Calls;
-        if constrains {
-            self.check_constraint()?;
-        }
-        let constraint = self.call_schema.clone().filter(|_| constrains);
         let request = Request {
-            constraint,
+            constraint: self.call_schema.clone().filter(|_| constrains),
             messages: machine.messages.clone(),
             temperature: Some(ask.temperature),
             seed: ask.seed,
@@ -370,7 +365,7 @@ impl<'a> Driver<'a> {
                 max_tokens: request.max_tokens,
             })?;
             let answered = self.stream_answer(machine, &request, ask, estimated_tokens).await?;
-            if constrains {
+            if constrains && answered.is_ok() {
                 self.check_constraint()?;
             }
             let error = match answered {

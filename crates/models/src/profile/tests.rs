@@ -67,6 +67,19 @@ fn small_models_are_constrained_where_that_was_measured() {
 }
 
 #[test]
+fn bug_a_users_profile_constrains_also_a_model_that_cannot_be_so_that_the_run_can_warn() {
+    let describe = |profiles: Profiles, can_constrain| {
+        let mut identity = Identity { can_constrain, ..Identity::default() };
+        profiles.resolve(about("some-model", Some(3.0), "embedded")).describe(&mut identity);
+        identity.constrained
+    };
+    let own = |value: &str| with(&[("a.toml", &format!("names = ['*']\n[[constrain]]\nvalue = '{value}'"))]);
+    assert!(describe(Profiles::default(), true) && !describe(Profiles::default(), false));
+    assert!(describe(own("on"), true) && describe(own("on"), false));
+    assert!(!describe(own("off"), true));
+}
+
+#[test]
 fn bug_a_size_condition_includes_its_boundary() {
     for size in ["0.6", "1.7", "4", "7.1"] {
         let entry =
