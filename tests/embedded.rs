@@ -80,6 +80,25 @@ fn even_a_model_of_random_weights_writes_calls_of_existing_tools() {
 }
 
 #[test]
+fn bug_a_model_that_cannot_be_constrained_runs_without_constraints_and_a_warning_says_so() {
+    let world = World::with_a_bug();
+    tiny_model::write_with_long_token(&world.home().join("long.gguf")).unwrap();
+    let run =
+        ["run", "--approach=tools", "--model=../home/long.gguf", "--max-turns=1", "--max-answer-tokens=64"];
+    let output = world.agent(&[&run[..], &["Fix it."]].concat()).output().unwrap();
+    let seen = world.tell(&output);
+    assert!(seen.starts_with("exit 4\n"), "{seen}");
+    assert_eq!(
+        seen.matches("cannot constrain this model's answers to the tools' schemas").count(),
+        1,
+        "{seen}"
+    );
+    assert!(!seen.contains("panic"), "{seen}");
+    let output = world.agent(&[&run[..], &["--constrain=off", "Fix it."]].concat()).output().unwrap();
+    assert!(!world.tell(&output).contains("constrain"));
+}
+
+#[test]
 fn a_model_file_is_named_by_its_path_or_as_embedded() {
     let world = World::with_a_bug();
     downloaded(&world);

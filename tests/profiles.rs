@@ -1,7 +1,7 @@
 //! Model profiles: how a model is asked, and who decides.
 
 use crate::support::{World, call, snapshot};
-use fake_model::{Reply, Server};
+use fake_model::{Personality, Reply, Server};
 use serde_json::{Value, json};
 
 const PROFILE: &str = "\
@@ -174,4 +174,28 @@ fn doctor_and_models_show_say_where_each_value_comes_from_and_why() {
     constrain       off, from built-in profiles/default.toml; a guess: Large models write valid calls. Only the embedded engine was measured
     window          8,192, from [WORLD]/home/.config/agent/profiles/deepseek-coder.toml; no reason given
     ");
+}
+
+#[test]
+fn bug_a_profile_that_constrains_a_model_whose_server_cannot_leads_to_one_warning() {
+    let world = World::with_a_bug();
+    world.write_user_profile("all.toml", "names = ['*']\n[[constrain]]\nvalue = 'on'\n");
+    let server = Server::of(Personality::Generic);
+    let agent = |args: &[&str]| {
+        let at = server.openai_url();
+        world.tell(
+            &world
+                .agent(&[args, &["--base-url", &at, "--model", "openai:some-model"]].concat())
+                .output()
+                .unwrap(),
+        )
+    };
+    server.enqueue(Reply::text(call("list_files", json!({}))));
+    server.enqueue(Reply::text(call("finish", json!({}))));
+    let warning = "cannot constrain this model's answers to the tools' schemas";
+    let run = ["run", "--dry-run", "--approach=tools", "--max-turns=2", "Repair add.sh."];
+    let seen = agent(&run);
+    assert_eq!(seen.matches(warning).count(), 1, "{seen}");
+    let seen = agent(&["doctor"]);
+    assert!(seen.contains("constrained: off, because the server cannot; else on, from "), "{seen}");
 }

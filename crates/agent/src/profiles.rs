@@ -69,10 +69,21 @@ impl Asked<'_> {
         self.explain("think", None, self.profile.think.as_ref(), |think: &Think| think.name().to_owned())
     }
 
-    /// Whether tool calls are constrained.
-    pub(crate) fn constrain(&self) -> String {
+    /// Whether tool calls are constrained. Not every `model` can be.
+    pub(crate) fn constrain(&self, model: Option<&Identity>) -> String {
         let name = |constrained: &bool| String::from(if *constrained { "on" } else { "off" });
-        self.explain("constrain", None, self.profile.constrain.as_ref(), name)
+        let asked = self.explain("constrain", None, self.profile.constrain.as_ref(), name);
+        if !asked.starts_with("on,") {
+            return asked;
+        }
+        match model {
+            None => format!("{asked}; not while the model thinks"),
+            Some(model) if model.can_constrain => asked,
+            Some(model) if model.thinking => {
+                format!("off, because a model that thinks cannot be; else {asked}")
+            }
+            Some(_) => format!("off, because the server cannot; else {asked}"),
+        }
     }
 
     /// The window to request; `None` if neither the settings nor the profile have one.
@@ -141,6 +152,21 @@ mod tests {
         assert_eq!(asked.thinking(), "low, from mine.toml; a guess: hard tasks");
         let format = asked.edit_format(None);
         assert!(format.starts_with("edits, from built-in profiles/default.toml; a guess: "), "{format}");
+    }
+
+    #[test]
+    fn bug_a_model_that_cannot_be_constrained_is_not_said_to_be() {
+        let shown = |word: &str, thinking, can_constrain| {
+            let settings = layers::resolve(&[("constrain", word.to_owned())], &Environment::default(), None);
+            let asked = Asked { settings: &settings.unwrap(), profile: profile() };
+            asked.constrain(Some(&Identity { thinking, can_constrain, ..Identity::default() }))
+        };
+        assert_eq!(shown("on", false, true), "on, set by --constrain");
+        let on = "else on, set by --constrain";
+        assert_eq!(shown("on", true, false), format!("off, because a model that thinks cannot be; {on}"));
+        assert_eq!(shown("on", false, false), format!("off, because the server cannot; {on}"));
+        assert_eq!(shown("off", false, false), "off, set by --constrain");
+        assert!(shown("auto", false, false).starts_with("off, from built-in "));
     }
 
     #[test]

@@ -374,6 +374,8 @@ pub(crate) fn toolbox_on(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::layers::Environment;
     use crate::settings::{DEFINITIONS, Kind};
@@ -383,7 +385,7 @@ mod tests {
         let resolve = |flags: &[(&'static str, String)]| {
             crate::layers::resolve(flags, &Environment::default(), None).unwrap().settings().unwrap()
         };
-        for d in DEFINITIONS.iter().filter(|d| ["cut", "approach"].contains(&d.key)) {
+        for d in DEFINITIONS.iter().filter(|d| ["cut", "approach", "constrain"].contains(&d.key)) {
             let Kind::Choice(words) = d.kind else { panic!("{}", d.key) };
             for word in words {
                 plan(&resolve(&[(d.key, (*word).to_owned())])).unwrap();
@@ -395,5 +397,42 @@ mod tests {
         assert_eq!(plan.temperature, default.temperature);
         assert_eq!(plan.attempts, default.attempts);
         assert_eq!(plan.max_answer_tokens, default.max_answer_tokens);
+    }
+
+    /// A value that fits a schema, with all the properties that the model is shown.
+    fn example(schema: &Value) -> Value {
+        if let Some(variants) = schema["anyOf"].as_array() {
+            return example(&variants[0]);
+        }
+        let kind = schema["type"].as_array().map_or(&schema["type"], |kinds| &kinds[0]);
+        match kind.as_str().unwrap() {
+            "integer" => json!(1),
+            "boolean" => json!(true),
+            "array" => json!([example(&schema["items"])]),
+            "object" => match schema["properties"].as_object() {
+                Some(properties) => {
+                    let shown = properties.iter().filter(|(_, property)| property["hidden"] != true);
+                    shown.map(|(name, property)| (name.clone(), example(property))).collect()
+                }
+                None => json!({"NAME": example(&schema["additionalProperties"])}),
+            },
+            _ => json!("text"),
+        }
+    }
+
+    #[tokio::test]
+    async fn bug_a_constrained_call_may_have_every_argument_that_the_model_is_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::open(folder.path()).unwrap();
+        let settings =
+            crate::layers::resolve(&[], &Environment::default(), None).unwrap().settings().unwrap();
+        let sandbox = Sandbox::new(sandbox::Policy::new(folder.path()), vec!["/bin/true".into()]).unwrap();
+        let secrets = Secrets::default();
+        let tools = toolbox_on(workspace, &settings, &secrets, folder.path(), sandbox, |tool| tool).unwrap();
+        let fits = jsonschema::validator_for(&tools.registry.call_schema()).unwrap();
+        for spec in tools.registry.specs() {
+            let call = json!({"tool": spec.name, "arguments": example(&spec.schema)});
+            assert!(fits.is_valid(&call), "{call}");
+        }
     }
 }

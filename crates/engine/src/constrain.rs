@@ -10,6 +10,7 @@
 //! The JSON has one space after each colon and comma and no other white space outside its strings,
 //! as in the prompts.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,7 +45,8 @@ impl Grammars {
     /// Compiles a schema.
     ///
     /// # Errors
-    /// If the schema is invalid, cannot be compiled, or is too large.
+    /// If the library cannot handle the vocabulary, or if the schema is invalid, cannot be
+    /// compiled, or is too large.
     pub(crate) fn constraint(
         &mut self,
         schema: &Arc<Value>,
@@ -53,23 +55,30 @@ impl Grammars {
         if let Some((last, matcher)) = &self.last
             && last == schema
         {
-            return Ok(Constraint { matcher: Some(matcher.clone()) });
+            return Ok(Constraint { matcher: matcher.clone() });
         }
         check_size(schema)?;
         let from = Instant::now();
         let factory = match self.factory.take() {
             Some(factory) => factory,
-            None => factory(vocab).map_err(|why| first_line(&why.to_string()))?,
+            None => factory(vocab)?,
         };
         let factory = self.factory.insert(factory);
         let made = from.elapsed();
-        let matcher = Matcher::new(factory.create_parser(grammar(schema)));
+        let parser = AssertUnwindSafe(|| factory.create_parser(grammar(schema)));
+        let matcher = Matcher::new(panic_utils::catch_unwind(parser));
         if let Some(why) = matcher.get_error() {
             return Err(first_line(&why));
         }
         tracing::debug!(vocabulary = ?made, all = ?from.elapsed(), "schema compiled");
         self.last = Some((Arc::clone(schema), matcher.clone()));
-        Ok(Constraint { matcher: Some(matcher) })
+        Ok(Constraint { matcher })
+    }
+
+    /// Compiles the next schema anew. Matchers of one schema share a state that is unusable after a
+    /// failure.
+    pub(crate) fn forget(&mut self) {
+        self.last = None;
     }
 }
 
@@ -88,9 +97,10 @@ fn grammar(schema: &Value) -> TopLevelGrammar {
 }
 
 /// Creates a factory, which reads the whole vocabulary.
-fn factory(vocab: LlamaVocab<'_>) -> Result<ParserFactory, impl std::fmt::Display> {
-    // The library panics on some vocabularies, such as one with a token of a kilobyte.
-    panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
+fn factory(vocab: LlamaVocab<'_>) -> Result<ParserFactory, String> {
+    // The library panics on some vocabularies, such as one with a token of a kilobyte, or one
+    // without a token that ends an answer.
+    let factory = panic_utils::catch_unwind(AssertUnwindSafe(|| {
         let tokens = || vocab.tokens();
         let words: Vec<Vec<u8>> = tokens().map(|token| vocab.token_to_piece(token, false, None)).collect();
         let mut ends: Vec<u32> = tokens().filter(|token| vocab.is_eog(*token)).map(id).collect();
@@ -104,7 +114,8 @@ fn factory(vocab: LlamaVocab<'_>) -> Result<ParserFactory, impl std::fmt::Displa
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
         Ok(factory)
-    }))
+    }));
+    factory.map_err(|why| first_line(&why.to_string()))
 }
 
 fn id(token: LlamaToken) -> u32 {
@@ -141,79 +152,62 @@ fn check_size(schema: &Value) -> Result<(), String> {
 
 /// What may still follow in one answer.
 pub(crate) struct Constraint {
-    /// `None` if the library failed; then the rest of the answer is not constrained.
-    matcher: Option<Matcher>,
+    matcher: Matcher,
 }
 
 impl Constraint {
-    /// Consumes the text that the answer continues.
-    ///
-    /// # Errors
-    /// If the schema does not allow that text.
-    pub(crate) fn continues(&mut self, text: &[LlamaToken]) -> Result<(), String> {
-        let Some(matcher) = &mut self.matcher else { return Ok(()) };
-        let tokens: Vec<u32> = text.iter().copied().map(id).collect();
-        match matcher.try_consume_tokens(&tokens) {
-            Ok(consumed) if consumed == tokens.len() => Ok(()),
-            Ok(_) => Err(String::from("the answer to continue does not fit it")),
-            Err(why) => Err(first_line(&why.to_string())),
-        }
-    }
-
     /// Chooses the next token as the sampler does, but only among the allowed tokens. `tokenize`
     /// splits the text that must follow into tokens.
+    ///
+    /// # Errors
+    /// If the library fails. The rest of the answer cannot be constrained then.
     pub(crate) fn choose(
         &mut self,
         sampler: &mut Sampler,
         logits: &[f32],
         tokenize: impl Fn(&[u8]) -> Vec<LlamaToken>,
-    ) -> Choice {
+    ) -> Result<Choice, String> {
         let choice = sampler.choose(logits);
-        let Some(matcher) = &mut self.matcher else { return choice };
-        let chosen = match matcher.try_consume_tokens(&[id(choice.token)]) {
-            Ok(0) => allowed(matcher, sampler, logits, tokenize),
-            Ok(_) => return choice,
-            Err(why) => Err(why.to_string()),
-        };
-        chosen.unwrap_or_else(|why| {
-            tracing::warn!(why = first_line(&why), "the rest of the answer is not constrained");
-            self.matcher = None;
-            choice
-        })
+        if self.takes(choice.token)? { Ok(choice) } else { self.allowed(sampler, logits, tokenize) }
+    }
+
+    /// Chooses an allowed token.
+    fn allowed(
+        &mut self,
+        sampler: &mut Sampler,
+        logits: &[f32],
+        tokenize: impl Fn(&[u8]) -> Vec<LlamaToken>,
+    ) -> Result<Choice, String> {
+        // A tokenizer may add something to the text, such as SentencePiece a space at its start.
+        if let Some(token) = tokenize(&self.forced()).first()
+            && self.takes(*token)?
+        {
+            return Ok(Choice { token: *token, others: Vec::new() });
+        }
+        let mask = self.matcher.compute_mask_or_eos().map_err(|why| first_line(&why.to_string()))?;
+        let logits = (0..).zip(logits);
+        let masked = logits.map(|(id, logit)| if mask.is_allowed(id) { *logit } else { f32::NEG_INFINITY });
+        let choice = sampler.choose(&masked.collect::<Vec<_>>());
+        // Only the end may follow a complete value, and the matcher has stopped there.
+        if !self.is_complete() {
+            self.matcher.consume_token(id(choice.token)).map_err(|why| first_line(&why.to_string()))?;
+        }
+        Ok(choice)
+    }
+
+    /// Adds a token to the answer if it is allowed.
+    fn takes(&mut self, token: LlamaToken) -> Result<bool, String> {
+        let taken = self.matcher.try_consume_tokens(&[id(token)]);
+        taken.map(|tokens| tokens == 1).map_err(|why| first_line(&why.to_string()))
     }
 
     /// Whether the answer is complete.
     pub(crate) fn is_complete(&self) -> bool {
-        self.matcher.as_ref().is_some_and(Matcher::is_stopped)
+        self.matcher.is_stopped()
     }
 
     /// The text that has to come next; empty if more than one text may.
     pub(crate) fn forced(&mut self) -> Vec<u8> {
-        self.matcher.as_mut().map(Matcher::compute_ff_bytes).unwrap_or_default()
+        self.matcher.compute_ff_bytes()
     }
-}
-
-/// Chooses an allowed token.
-fn allowed(
-    matcher: &mut Matcher,
-    sampler: &mut Sampler,
-    logits: &[f32],
-    tokenize: impl Fn(&[u8]) -> Vec<LlamaToken>,
-) -> Result<Choice, String> {
-    let forced = tokenize(&matcher.compute_ff_bytes());
-    let choice = match forced.first() {
-        Some(token) => Choice { token: *token, others: Vec::new() },
-        None => {
-            let mask = matcher.compute_mask_or_eos().map_err(|why| why.to_string())?;
-            let logits = (0..).zip(logits);
-            let masked =
-                logits.map(|(id, logit)| if mask.is_allowed(id) { *logit } else { f32::NEG_INFINITY });
-            sampler.choose(&masked.collect::<Vec<_>>())
-        }
-    };
-    // Only the end may follow a complete value, and the matcher has stopped there.
-    if !matcher.is_stopped() {
-        matcher.consume_token(id(choice.token)).map_err(|why| why.to_string())?;
-    }
-    Ok(choice)
 }

@@ -57,7 +57,12 @@ pub const VERSION: &str = "llama-cpp-2 0.1.160";
 
 /// A loaded model. Clones share it: their answers are generated in one batch, from one KV cache.
 #[derive(Clone)]
-pub struct Embedded(Arc<Loaded>);
+pub struct Embedded {
+    loaded: Arc<Loaded>,
+    /// Whether a constraint of this run could not be enforced. The rest of the run then has none,
+    /// as on a server that refuses one.
+    unconstrained: Arc<AtomicBool>,
+}
 
 struct Loaded {
     identity: Identity,
@@ -68,10 +73,15 @@ struct Loaded {
 }
 
 impl Embedded {
+    /// A model for a new run.
+    fn of(loaded: Arc<Loaded>) -> Self {
+        Self { loaded, unconstrained: Arc::default() }
+    }
+
     /// Warnings for the user about how the model was opened.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
-        &self.0.warnings
+        &self.loaded.warnings
     }
 }
 
@@ -97,19 +107,22 @@ impl Drop for Thread {
 #[async_trait::async_trait]
 impl Model for Embedded {
     fn identity(&self) -> Identity {
-        self.0.identity.clone()
+        let identity = self.loaded.identity.clone();
+        let can_constrain = identity.can_constrain && !self.unconstrained.load(Ordering::Relaxed);
+        Identity { can_constrain, ..identity }
     }
 
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
-        let Loaded { identity, template, worker, next, .. } = &*self.0;
+        let Loaded { template, worker, next, .. } = &*self.loaded;
         let prompt = template.prompt(&request.messages)?;
         let mut request = request.clone();
-        request.constraint = request.constraint.filter(|_| identity.can_constrain);
+        request.constraint = request.constraint.filter(|_| self.identity().can_constrain);
         let id = next.fetch_add(1, Ordering::Relaxed);
         let (started, starts) = oneshot::channel();
         let (sender, deltas) = channel::unbounded_channel();
         let answer = Answer { id, commands: worker.commands.clone(), deltas, asked: true, ended: false };
-        let job = Job { id, prompt, request, started, deltas: sender };
+        let unconstrained = Arc::clone(&self.unconstrained);
+        let job = Job { id, prompt, request, unconstrained, started, deltas: sender };
         answer.commands.send(Command::Start(Box::new(job))).map_err(|_| gone())?;
         starts.await.map_err(|_| gone())??;
         Ok(Box::pin(answer))

@@ -84,7 +84,7 @@ impl Embedded {
         if let Some((same, model)) = open.as_ref()
             && *same == options
         {
-            return Ok(model.clone());
+            return Ok(Self::of(Arc::clone(&model.loaded)));
         }
         // The old model is released first, because both might not fit in memory.
         *open = None;
@@ -105,7 +105,7 @@ impl Embedded {
         // If this future is dropped, the thread stops loading.
         let worker = Thread { commands, stop, handle: Some(thread) };
         let Facts { identity, template, warnings } = reported.await.map_err(|_| gone())??;
-        Ok(Self(Arc::new(Loaded { identity, template, warnings, worker, next: AtomicU64::new(0) })))
+        Ok(Self::of(Arc::new(Loaded { identity, template, warnings, worker, next: AtomicU64::new(0) })))
     }
 }
 

@@ -13,13 +13,15 @@
 //! more.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use llama_cpp_2::DecodeError;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::token::LlamaToken;
-use models::{Delta, End, EndReason, Error, Request, Role, Usage};
+use models::{Delta, End, EndReason, Error, Request, Usage};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cache::{Cache, SEQUENCES};
@@ -62,6 +64,8 @@ pub(crate) struct Job {
     pub(crate) id: u64,
     pub(crate) prompt: Prompt,
     pub(crate) request: Request,
+    /// Is set if the constraint of the request cannot be enforced.
+    pub(crate) unconstrained: Arc<AtomicBool>,
     /// Receives whether the answer can start.
     pub(crate) started: oneshot::Sender<Result<(), Error>>,
     pub(crate) deltas: mpsc::UnboundedSender<Result<Delta, Error>>,
@@ -85,6 +89,7 @@ struct Answer {
     max_tokens: u64,
     sampler: Sampler,
     constraint: Option<Constraint>,
+    unconstrained: Arc<AtomicBool>,
     alternatives: bool,
     output: Output,
     /// Whether the reader waits.
@@ -227,17 +232,11 @@ impl<'m> Worker<'m> {
 
     /// Starts an answer. The sequence `free` must not be in use.
     fn start(&mut self, job: Job, free: usize) {
-        let Job { id, prompt, request, started, deltas } = job;
-        let constraint = match self.constraint(&request) {
-            Ok(constraint) => constraint,
-            Err(why) => {
-                let why = format!(
-                    "cannot constrain the answer to the schema: {why}; set --constrain=off to leave answers unconstrained"
-                );
-                let _ = started.send(Err(Error::Refused(why)));
-                return;
-            }
-        };
+        let Job { id, prompt, request, unconstrained, started, deltas } = job;
+        let constraint = request.constraint.as_ref().and_then(|schema| {
+            let constraint = self.grammars.constraint(schema, self.cache.vocab());
+            constraint.map_err(|why| leave_free(&unconstrained, &why)).ok()
+        });
         let mut at = self.choose(&prompt, free);
         self.answers += 1;
         let (mut kept, mut todo) = self.cache.split(at, &prompt.text);
@@ -296,6 +295,7 @@ impl<'m> Worker<'m> {
             max_tokens: u64::from(request.max_tokens),
             sampler: Sampler::new(request.temperature, request.seed, request.alternatives),
             constraint,
+            unconstrained,
             alternatives: request.alternatives > 0,
             output: Output::new(prompt.thinking),
             prompt,
@@ -304,16 +304,6 @@ impl<'m> Worker<'m> {
             first: None,
             deltas,
         });
-    }
-
-    /// The constraint on the answer to a request, if the request has one.
-    fn constraint(&mut self, request: &Request) -> Result<Option<Constraint>, String> {
-        let Some(schema) = &request.constraint else { return Ok(None) };
-        let mut constraint = self.grammars.constraint(schema, self.cache.vocab())?;
-        if let Some(last) = request.messages.last().filter(|last| last.role == Role::Assistant) {
-            constraint.continues(&self.cache.tokenize(&last.content, false))?;
-        }
-        Ok(Some(constraint))
     }
 
     /// Chooses the sequence for the answer to `prompt`, and makes it begin with the longest prefix
@@ -399,7 +389,9 @@ impl<'m> Worker<'m> {
         let in_window = self.window.saturating_sub(tokens.len() + 1);
         let left = usize::try_from(answer.max_tokens - answer.generated).unwrap_or(usize::MAX);
         let limit = room.min(in_window).min(left.saturating_sub(1));
-        let forced = answer.constraint.as_mut().map(Constraint::forced).unwrap_or_default();
+        // Other tokenizers split a part of a text differently, so the guess would be wrong.
+        let constraint = answer.constraint.as_mut().filter(|_| self.cache.exact());
+        let forced = constraint.map(Constraint::forced).unwrap_or_default();
         if !forced.is_empty() {
             let mut tokens = self.cache.tokenize_bytes(&forced, false);
             tokens.truncate(limit);
@@ -432,11 +424,16 @@ impl<'m> Worker<'m> {
         let mut right = 0;
         for index in logits.. {
             let logits = self.cache.context.get_logits_ith(index);
-            let choice = match &mut answer.constraint {
-                Some(constraint) => constraint
-                    .choose(&mut answer.sampler, logits, |text| self.cache.tokenize_bytes(text, false)),
-                None => answer.sampler.choose(logits),
-            };
+            let tokenize = |text: &[u8]| self.cache.tokenize_bytes(text, false);
+            let constraint = answer.constraint.as_mut();
+            let chosen = constraint.map(|c| c.choose(&mut answer.sampler, logits, tokenize)).transpose();
+            let choice = chosen.unwrap_or_else(|why| {
+                leave_free(&answer.unconstrained, &why);
+                answer.constraint = None;
+                self.grammars.forget();
+                None
+            });
+            let choice = choice.unwrap_or_else(|| answer.sampler.choose(logits));
             let guessed = guess.tokens.get(right) == Some(&choice.token);
             answer.sampled.push_back(choice);
             if !guessed || answer.is_complete() {
@@ -546,6 +543,12 @@ impl<'m> Worker<'m> {
             self.fail(*at, Error::Unavailable { message, retry_after: Some(1) });
         }
     }
+}
+
+/// Records that a constraint cannot be enforced.
+fn leave_free(unconstrained: &AtomicBool, why: &str) {
+    tracing::warn!(why, "the answer is not constrained");
+    unconstrained.store(true, Ordering::Relaxed);
 }
 
 impl Answer {

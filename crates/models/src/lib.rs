@@ -220,7 +220,7 @@ pub struct Identity {
     pub branches: bool,
     /// Whether the server honors [`Request::constraint`].
     pub can_constrain: bool,
-    /// Whether the model does better when its calls are constrained to the tools' schemas.
+    /// Whether the model's calls should be constrained to the tools' schemas ([`profile`]).
     pub constrained: bool,
     /// How many requests the server answers at a time, where it reports the number.
     pub slots: Option<u16>,

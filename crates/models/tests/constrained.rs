@@ -93,24 +93,33 @@ async fn servers_known_to_enforce_a_schema_get_it_as_the_response_format() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_a_schema_is_asked_without_and_remembered() {
+async fn bug_a_server_that_refuses_a_schema_is_asked_without_only_for_the_session() {
     let folder = std::env::temp_dir().join(format!("models-constrained-{}", std::process::id()));
-    let memory = || Access { memory: Memory::in_folder(folder.clone()), ..Access::default() };
-    let server = Server::of(Personality::Vllm);
-    let model =
-        openai_with(&server, |options| (options.access, options.think) = (memory(), Think::Off)).await;
-    server
-        .enqueue(Reply::error(400, "The provided JSON schema contains features not supported by xgrammar."));
-    server.fallback("ok");
-    ask(&model).await;
-    assert!(!model.identity().can_constrain);
-    ask(&model).await;
-    let later =
-        openai_with(&server, |options| (options.access, options.think) = (memory(), Think::Off)).await;
-    assert!(!later.identity().can_constrain);
-    ask(&later).await;
-    let has: Vec<bool> = sent(&server, "response_format").iter().map(Option::is_some).collect();
-    assert_eq!(has, [true, false, false, false]);
+    let open = async |server: &Server| {
+        let memory = Memory::in_folder(folder.clone());
+        openai_with(server, |options| {
+            options.access = Access { memory, ..Access::default() };
+            options.think = Think::Off;
+        })
+        .await
+    };
+    for refusal in [
+        Reply::error(400, "The provided JSON schema contains features not supported by xgrammar."),
+        Reply::error(500, "Unexpected empty grammar stack after accepting piece: }"),
+    ] {
+        let server = Server::of(Personality::Vllm);
+        let model = open(&server).await;
+        server.enqueue(refusal);
+        server.fallback("ok");
+        ask(&model).await;
+        assert!(!model.identity().can_constrain);
+        ask(&model).await;
+        let later = open(&server).await;
+        assert!(later.identity().can_constrain);
+        ask(&later).await;
+        let has: Vec<bool> = sent(&server, "response_format").iter().map(Option::is_some).collect();
+        assert_eq!(has, [true, false, false, true]);
+    }
     std::fs::remove_dir_all(folder).unwrap();
 }
 

@@ -327,24 +327,24 @@ impl<'a> Driver<'a> {
         self.repository.turn(self.turn);
     }
 
-    /// The schema that constrains a tool call. Warns once if the server turns out not to support it.
-    fn call_schema(&mut self) -> Result<Option<Arc<Value>>, Stop> {
+    /// Warns once if an answer was not constrained because the model cannot be, and stops trying.
+    fn check_constraint(&mut self) -> Result<(), Stop> {
         if self.call_schema.is_some() && !self.model.identity().can_constrain {
             self.call_schema = None;
             let message =
-                "the server cannot constrain this model's answers to the tools' schemas; the run continues without constraints"
+                "cannot constrain this model's answers to the tools' schemas; the run continues without constraints"
                     .into();
             self.journal.append(Event::Warning { message })?;
         }
-        Ok(self.call_schema.clone())
+        Ok(())
     }
 
     /// Sends one request with retries, and carries out its answer.
     async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
         self.next_turn();
-        let constraint = if ask.wanted == Wanted::Calls { self.call_schema()? } else { None };
+        let constrains = ask.wanted == Wanted::Calls;
         let request = Request {
-            constraint,
+            constraint: self.call_schema.clone().filter(|_| constrains),
             messages: machine.messages.clone(),
             temperature: Some(ask.temperature),
             seed: ask.seed,
@@ -364,7 +364,11 @@ impl<'a> Driver<'a> {
                 seed: request.seed,
                 max_tokens: request.max_tokens,
             })?;
-            let error = match self.stream_answer(machine, &request, ask, estimated_tokens).await? {
+            let answered = self.stream_answer(machine, &request, ask, estimated_tokens).await?;
+            if constrains && answered.is_ok() {
+                self.check_constraint()?;
+            }
+            let error = match answered {
                 Ok(turn) => return Ok(Input::Answered(turn)),
                 Err(error) => error,
             };

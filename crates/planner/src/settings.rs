@@ -82,7 +82,7 @@ impl Constrain {
     #[must_use]
     pub fn resolve(self, model: &models::Identity) -> bool {
         match self {
-            Constrain::Auto => model.constrained && model.can_constrain,
+            Constrain::Auto => model.constrained,
             Constrain::On => true,
             Constrain::Off => false,
         }

@@ -5,9 +5,10 @@
 mod support;
 
 use journal::{Ending, Event};
+use models::{Error, Identity};
 use planner::{Approach, Constrain};
 use serde_json::json;
-use support::{Ran, World, says, world};
+use support::{Ran, Reply, World, says, world};
 
 const FIX: &str = r#"{"tool": "apply_patch", "arguments": {"path": "calc.py", "content": "def add(a, b):\n    return a + b\n"}}"#;
 const FINISH: &str = r#"{"tool": "finish", "arguments": {"summary": "added instead of subtracting"}}"#;
@@ -32,7 +33,6 @@ async fn calls_are_constrained_if_that_suits_the_model_or_is_set() {
     for (constrain, can, suits, expected) in [
         (Constrain::Auto, true, false, false),
         (Constrain::Auto, true, true, true),
-        (Constrain::Auto, false, true, false),
         (Constrain::On, true, false, true),
         (Constrain::Off, true, true, false),
     ] {
@@ -63,10 +63,37 @@ async fn the_constraint_is_one_call_of_the_tools_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_constrain_is_reported_once() {
-    let ran = with(Constrain::On, false, false).run("Fix the sum.", vec![says(FIX), says(FINISH)]).await;
-    assert_eq!(ran.report.ending, Ending::Verified);
-    assert_eq!((constrained(&ran), warnings(&ran)), (vec![false; 2], 1));
+async fn a_model_that_cannot_be_constrained_is_reported_once() {
+    for (constrain, suits) in [(Constrain::On, false), (Constrain::Auto, true)] {
+        let ran = with(constrain, false, suits).run("Fix the sum.", vec![says(FIX), says(FINISH)]).await;
+        assert_eq!(ran.report.ending, Ending::Verified);
+        assert_eq!(warnings(&ran), 1, "{constrain:?}");
+        assert!(!constrained(&ran)[1], "later requests should have no schema");
+        let model = ran.records.iter().find_map(|record| match &record.event {
+            Event::Model(model) => Some(model.constrained),
+            _ => None,
+        });
+        assert_eq!(model, Some(false));
+    }
+}
+
+#[tokio::test]
+async fn bug_only_the_model_that_answers_decides_about_the_constraint() {
+    for can in [true, false] {
+        // The first model is gone, as in a resumed run, so nothing is known about it.
+        let mut world = with(Constrain::On, false, false);
+        let spare = Identity { can_constrain: can, ..support::named("spare", 32_768) };
+        world.fallback = Some(Some(spare));
+        let gone = Reply::Fails(Error::NoModel("gone".into()));
+        let ran = world.run("Fix the sum.", vec![gone, says(FIX), says(FINISH)]).await;
+        assert_eq!(ran.report.ending, Ending::Verified);
+        assert_eq!((warnings(&ran), constrained(&ran)[2]), (usize::from(!can), can));
+        let changed = ran.records.iter().find_map(|record| match &record.event {
+            Event::ModelChanged { model, .. } => Some(model.constrained),
+            _ => None,
+        });
+        assert_eq!(changed, Some(can));
+    }
 }
 
 #[tokio::test]

@@ -116,9 +116,10 @@ impl Registry {
     #[must_use]
     pub fn call_schema(&self) -> Value {
         let call = |spec: &Arc<Spec>| {
+            let arguments = schema::closed(&spec.shown, &spec.schema);
             json!({
                 "type": "object",
-                "properties": {"tool": {"const": spec.name}, "arguments": schema::closed(&spec.shown)},
+                "properties": {"tool": {"const": spec.name}, "arguments": arguments},
                 "required": ["tool", "arguments"],
                 "additionalProperties": false,
             })

@@ -40,18 +40,21 @@ pub(crate) fn shown(schema: &Value) -> Value {
     shown
 }
 
-/// A schema whose objects have no properties except those it lists.
-pub(crate) fn closed(schema: &Value) -> Value {
-    let mut closed = schema.clone();
+/// The shown part of a schema, with objects that have no properties except those it lists. What
+/// `full`, the schema that arguments are validated against, says about the values of a map stays.
+pub(crate) fn closed(shown: &Value, full: &Value) -> Value {
+    let mut closed = shown.clone();
     if let Some(object) = closed.as_object_mut() {
-        if object.get("type").is_some_and(|kind| kind == "object") {
-            object.insert("additionalProperties".into(), Value::Bool(false));
-        }
         if let Some(Value::Object(properties)) = object.get_mut("properties") {
-            properties.values_mut().for_each(|property| *property = self::closed(property));
+            for (name, property) in properties {
+                *property = self::closed(property, &full["properties"][name.as_str()]);
+            }
+            object.insert("additionalProperties".into(), Value::Bool(false));
+        } else if let Some(values) = full.get("additionalProperties") {
+            object.insert("additionalProperties".into(), values.clone());
         }
         if let Some(items) = object.get_mut("items") {
-            *items = self::closed(items);
+            *items = self::closed(items, &full["items"]);
         }
     }
     closed

@@ -275,3 +275,22 @@ fn a_call_is_described_as_one_of_the_tools_with_the_arguments_that_the_model_is_
         "an argument that is not shown should not fit the schema"
     );
 }
+
+#[test]
+fn bug_a_call_may_have_any_entries_in_an_argument_that_is_a_map() {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "env": {"type": "object", "additionalProperties": {"type": "string"}},
+            "list": {"type": "array", "items": {"type": "object", "additionalProperties": {"type": "integer"}}},
+            "any": {"type": "object"},
+        },
+    });
+    let registry = Registry::of([Made::new("add", schema) as Arc<dyn Tool>]).unwrap();
+    let fits = jsonschema::validator_for(&registry.call_schema()).unwrap();
+    let fits = |arguments: Value| fits.is_valid(&json!({"tool": "add", "arguments": arguments}));
+    assert!(fits(json!({"env": {"DEBUG": "1"}, "list": [{"a": 1}], "any": {"b": [true]}})));
+    assert!(!fits(json!({"env": {"DEBUG": 1}})), "the values of a map have their type");
+    assert!(!fits(json!({"list": [{"a": "1"}]})));
+    assert!(!fits(json!({"other": {}})));
+}

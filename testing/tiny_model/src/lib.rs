@@ -2,8 +2,9 @@
 //!
 //! [`write`] makes a GGUF file that llama.cpp loads in milliseconds: one layer of the `llama`
 //! architecture, a tokenizer of single bytes with a few merges, and ChatML as its chat template.
-//! The weights come from a fixed seed, so the same prompt always has the same answer at temperature
-//! 0: nonsense, mostly of printable characters.
+//! Other functions write variants of that file. The weights come from a fixed
+//! seed, so the same prompt always has the same answer at temperature 0: nonsense, mostly of
+//! printable characters.
 
 use std::io;
 use std::path::Path;
@@ -33,7 +34,7 @@ const ARRAY: u32 = 9;
 /// # Errors
 /// If the file cannot be written.
 pub fn write(path: &Path) -> io::Result<()> {
-    write_with(path, false)
+    write_with(path, &byte_pairs(&[]), false)
 }
 
 /// Writes a model whose layer adds nothing. Each token therefore depends only on the token before
@@ -42,11 +43,39 @@ pub fn write(path: &Path) -> io::Result<()> {
 /// # Errors
 /// If the file cannot be written.
 pub fn write_repeating(path: &Path) -> io::Result<()> {
-    write_with(path, true)
+    write_with(path, &byte_pairs(&[]), true)
 }
 
-fn write_with(path: &Path, repeating: bool) -> io::Result<()> {
-    let tokens = tokens();
+/// Writes a model whose tokenizer is SentencePiece, which adds a space at the start of each text.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_sentence_piece(path: &Path) -> io::Result<()> {
+    write_with(path, &sentence_piece(), false)
+}
+
+/// Writes a model with a token of 3000 bytes, which it never generates.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_with_long_token(path: &Path) -> io::Result<()> {
+    write_with(path, &byte_pairs(&["x".repeat(3000)]), false)
+}
+
+/// The types of tokens.
+const NORMAL: i32 = 1;
+const UNKNOWN: i32 = 2;
+const CONTROL: i32 = 3;
+const BYTE: i32 = 6;
+
+/// A tokenizer and its tokens, each with its type. The last tokens are [`SPECIAL`].
+struct Vocabulary {
+    tokenizer: &'static str,
+    tokens: Vec<(String, i32)>,
+}
+
+fn write_with(path: &Path, vocabulary: &Vocabulary, repeating: bool) -> io::Result<()> {
+    let tokens: Vec<String> = vocabulary.tokens.iter().map(|(token, _)| token.clone()).collect();
     let tensors = tensors(tokens.len() as u64);
     let mut file = Vec::new();
     file.extend(b"GGUF");
@@ -68,12 +97,13 @@ fn write_with(path: &Path, repeating: bool) -> io::Result<()> {
         keys.number(&format!("llama.{key}"), value);
     }
     keys.float("llama.attention.layer_norm_rms_epsilon", 1e-5);
-    keys.text("tokenizer.ggml.model", "gpt2");
+    keys.text("tokenizer.ggml.model", vocabulary.tokenizer);
     keys.text("tokenizer.ggml.pre", "qwen2");
     keys.texts("tokenizer.ggml.tokens", &tokens);
-    let normal = tokens.len() - SPECIAL.len();
-    keys.numbers("tokenizer.ggml.token_type", (0..tokens.len()).map(|at| if at < normal { 1 } else { 3 }));
+    keys.floats("tokenizer.ggml.scores", tokens.iter().map(|token| token.len() as f32));
+    keys.numbers("tokenizer.ggml.token_type", vocabulary.tokens.iter().map(|(_, kind)| *kind));
     keys.texts("tokenizer.ggml.merges", &MERGES.map(|(left, right)| format!("{left} {right}")));
+    let normal = tokens.len() - SPECIAL.len();
     keys.number("tokenizer.ggml.bos_token_id", normal as u32);
     keys.number("tokenizer.ggml.eos_token_id", normal as u32 + 2);
     keys.text("tokenizer.chat_template", TEMPLATE);
@@ -107,12 +137,20 @@ fn write_with(path: &Path, repeating: bool) -> io::Result<()> {
 }
 
 fn printable(token: &str) -> bool {
-    token.chars().all(|c| c.is_ascii_graphic() || c == 'Ġ') && !SPECIAL.contains(&token)
+    let space = |c| c == 'Ġ' || c == '▁';
+    token.chars().all(|c| c.is_ascii_graphic() || space(c))
+        && !SPECIAL.contains(&token)
+        && !(token.starts_with('<') && token.len() > 1)
+        && token.len() < 100
 }
 
-/// The vocabulary: each byte as the character that GPT-2's tokenizer writes for it, the merges, and
-/// the special tokens.
-fn tokens() -> Vec<String> {
+fn special() -> impl Iterator<Item = (String, i32)> {
+    SPECIAL.iter().map(|token| ((*token).to_owned(), CONTROL))
+}
+
+/// A vocabulary of GPT-2's tokenizer: each byte as the character that the tokenizer writes for it,
+/// the merges, and `more`.
+fn byte_pairs(more: &[String]) -> Vocabulary {
     let mut next = 256;
     let byte = |byte: u8| match byte {
         b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
@@ -123,8 +161,20 @@ fn tokens() -> Vec<String> {
     };
     let mut tokens: Vec<String> = (0..=255).map(byte).map(String::from).collect();
     tokens.extend(MERGES.map(|(left, right)| format!("{left}{right}")));
-    tokens.extend(SPECIAL.map(String::from));
-    tokens
+    tokens.extend_from_slice(more);
+    let tokens = tokens.into_iter().map(|token| (token, NORMAL)).chain(special()).collect();
+    Vocabulary { tokenizer: "gpt2", tokens }
+}
+
+/// A vocabulary of SentencePiece: the bytes, the printable characters, and the merges.
+fn sentence_piece() -> Vocabulary {
+    let mut tokens = vec![(String::from("<unk>"), UNKNOWN)];
+    tokens.extend((0..=255_u8).map(|byte| (format!("<0x{byte:02X}>"), BYTE)));
+    let characters = (b'!'..=b'~').map(char::from).chain(['▁']).map(String::from);
+    let merges = MERGES.map(|(left, right)| format!("{left}{right}").replace('Ġ', "▁"));
+    tokens.extend(characters.chain(merges).map(|token| (token, NORMAL)));
+    tokens.extend(special());
+    Vocabulary { tokenizer: "llama", tokens }
 }
 
 fn tensors(vocabulary: u64) -> Vec<(String, Vec<u64>)> {
@@ -186,6 +236,11 @@ impl Keys {
     fn texts(&mut self, key: &str, values: &[String]) {
         self.array(key, STRING, values.len());
         values.iter().for_each(|value| text(&mut self.bytes, value));
+    }
+
+    fn floats(&mut self, key: &str, values: impl ExactSizeIterator<Item = f32>) {
+        self.array(key, F32, values.len());
+        values.for_each(|value| self.bytes.extend(value.to_le_bytes()));
     }
 
     fn numbers(&mut self, key: &str, values: impl ExactSizeIterator<Item = i32>) {

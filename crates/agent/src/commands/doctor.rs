@@ -152,7 +152,7 @@ async fn server(settings: &Settings, resolved: &Resolved, profiles: &Profiles, f
     findings.ok("edits", asked.edit_format(Some(&identity)));
     findings.ok("sampling", format!("temperature {}", asked.temperature(identity.thinking)));
     findings.ok("thinking", asked.thinking());
-    findings.ok("calls", format!("constrained: {}", asked.constrain()));
+    findings.ok("calls", format!("constrained: {}", asked.constrain(Some(&identity))));
 }
 
 /// Checks the folder, git, the state folder, the sandbox and the tests.

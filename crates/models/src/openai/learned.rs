@@ -100,13 +100,15 @@ impl Learned {
         self.dropped = known.filter(|field| kept.dropped.iter().any(|name| name == field)).collect();
     }
 
-    /// What to remember for later runs.
+    /// What to remember for later runs. A server may refuse one schema and accept the next, or fail
+    /// while it follows one, so that is not remembered.
     pub(super) fn kept(&self) -> Kept {
+        let dropped = self.dropped.iter().filter(|field| **field != RESPONSE_FORMAT);
         Kept {
             roles: self.roles,
             content_parts: self.content_parts,
             completion_tokens: self.completion_tokens,
-            dropped: self.dropped.iter().map(|field| (*field).to_owned()).collect(),
+            dropped: dropped.map(|field| (*field).to_owned()).collect(),
         }
     }
 

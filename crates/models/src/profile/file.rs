@@ -42,8 +42,8 @@ pub(super) struct Values {
 pub(super) struct Entry<T> {
     pub(super) value: T,
     pub(super) reason: String,
-    above_b: Option<f64>,
-    up_to_b: Option<f64>,
+    above_b: Option<f32>,
+    up_to_b: Option<f32>,
     server: Option<String>,
     thinking: Option<bool>,
 }
@@ -52,7 +52,7 @@ impl<T> Entry<T> {
     /// Whether the entry applies to a model, given whether the model thinks. An entry that depends
     /// on the size never applies to a model of unknown size.
     pub(super) fn applies(&self, about: About<'_>, thinking: bool) -> bool {
-        let size = about.parameters_b.map(f64::from);
+        let size = about.parameters_b;
         self.above_b.is_none_or(|least| size.is_some_and(|size| size > least))
             && self.up_to_b.is_none_or(|most| size.is_some_and(|size| size <= most))
             && self.server.as_ref().is_none_or(|server| server == about.server)
@@ -181,7 +181,7 @@ impl Reader<'_> {
     ) -> Result<Entry<T>, String> {
         let size = |raw: Option<&Spanned<Value>>, name: &str| {
             self.part(key, name, raw, "a number of billions of parameters", |value| {
-                number(value).filter(|billions| *billions > 0.0)
+                number(value).map(|billions| billions as f32).filter(|billions| *billions > 0.0)
             })
         };
         if let Some(thinking) = raw.thinking.as_ref().filter(|_| key != "temperature") {

@@ -119,10 +119,13 @@ fn pick<T: Clone>(
 
 impl Profile {
     /// Sets the fields of an identity that come from the profile. Call it once
-    /// [`Identity::thinking`] is known.
+    /// [`Identity::thinking`] and [`Identity::can_constrain`] are known.
     pub fn describe(&self, identity: &mut Identity) {
         identity.prefers_whole_files = self.prefers_whole_files.as_ref().is_some_and(|given| given.value);
-        identity.constrained = self.constrain.as_ref().is_some_and(|given| given.value);
+        // A built-in profile constrains only models that can be constrained. A user should learn
+        // that a model cannot.
+        let constrain = self.constrain.as_ref().filter(|given| given.value);
+        identity.constrained = constrain.is_some_and(|given| given.by_user || identity.can_constrain);
         identity.edit_format = self.edit_format.as_ref().map(|given| given.value.clone());
         identity.temperature = self.temperature_if(identity.thinking).map_or(0.0, |given| given.value);
     }

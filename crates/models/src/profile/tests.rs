@@ -67,6 +67,33 @@ fn small_models_are_constrained_where_that_was_measured() {
 }
 
 #[test]
+fn bug_a_users_profile_constrains_also_a_model_that_cannot_be_so_that_the_run_can_warn() {
+    let describe = |profiles: Profiles, can_constrain| {
+        let mut identity = Identity { can_constrain, ..Identity::default() };
+        profiles.resolve(about("some-model", Some(3.0), "embedded")).describe(&mut identity);
+        identity.constrained
+    };
+    let own = |value: &str| with(&[("a.toml", &format!("names = ['*']\n[[constrain]]\nvalue = '{value}'"))]);
+    assert!(describe(Profiles::default(), true) && !describe(Profiles::default(), false));
+    assert!(describe(own("on"), true) && describe(own("on"), false));
+    assert!(!describe(own("off"), true));
+}
+
+#[test]
+fn bug_a_size_condition_includes_its_boundary() {
+    for size in ["0.6", "1.7", "4", "7.1"] {
+        let entry =
+            |condition: &str| format!("names = ['x']\n[[constrain]]\nvalue = 'on'\n{condition} = {size}");
+        let applies = |condition: &str| {
+            let profiles = with(&[("a.toml", &entry(condition))]);
+            profiles.resolve(about(&format!("x:{size}b"), None, "openai")).constrain.unwrap().value
+        };
+        assert!(applies("up_to_b"), "{size}");
+        assert!(!applies("above_b"), "{size}");
+    }
+}
+
+#[test]
 fn the_window_depends_on_the_server() {
     assert_eq!(built_in("x", None, "ollama").window(), Some(32_768));
     assert_eq!(built_in("x", None, "embedded").window(), Some(16_384));

@@ -74,7 +74,7 @@ fn asked_rows(asked: &Asked<'_>) -> Rows {
         rows.push(("  if it thinks", asked.temperature(true)));
     }
     rows.push(("thinking", asked.thinking()));
-    rows.push(("constrain", asked.constrain()));
+    rows.push(("constrain", asked.constrain(None)));
     rows.extend(asked.window().map(|window| ("window", window)));
     rows
 }
