@@ -122,6 +122,37 @@ fn a_budget_in_the_second_try_keeps_the_first_and_a_resumed_run_continues_with_t
     has_the_first_try(&world);
 }
 
+/// The bug: the replay left out the last revert, so its tree was another one.
+#[test]
+fn bug_the_replay_of_a_resumed_run_that_stopped_in_the_second_try_has_the_first_one() {
+    let world = world();
+    let answers = two_tries();
+    let args: Vec<&str> = ["--max-turns", "7"].into_iter().chain(ARGS).collect();
+    let seen = world.tell(&recorded(&world, &args, &replies(&answers)));
+    assert!(seen.starts_with("exit 4\n"), "{seen}");
+    let server = Server::start();
+    replies(&answers[7..]).into_iter().for_each(|reply| server.enqueue(reply));
+    let mut resume = world.agent(&["resume", "--max-turns", "8"]);
+    let seen = world.tell(&resume.env("OLLAMA_HOST", server.url()).output().unwrap());
+    assert!(seen.starts_with("exit 4\n"), "{seen}");
+    has_the_first_try(&world);
+}
+
+/// The bug: as above.
+#[test]
+fn bug_the_replay_of_a_run_that_could_not_escalate_has_the_best_try() {
+    let world = world();
+    let server = Server::start();
+    replies(&two_tries()[..5]).into_iter().for_each(|reply| server.enqueue(reply));
+    let args =
+        ["run", "--model", "ollama:deepseek-coder:6.7b", "--escalate", "openai", "--approach", "tools"];
+    let mut run = world.agent(&[&args[..], &["Make the tests pass."]].concat());
+    run.envs([("OLLAMA_HOST", server.url()), ("OPENAI_BASE_URL", "http://127.0.0.1:9/v1".into())]);
+    let seen = world.tell(&run.output().unwrap());
+    assert!(seen.starts_with("exit 5\n") && seen.contains("try 1 is kept"), "{seen}");
+    has_the_first_try(&world);
+}
+
 #[test]
 fn without_a_better_try_the_files_are_as_they_were() {
     let world = world();

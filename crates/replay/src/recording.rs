@@ -321,10 +321,11 @@ fn reverts(records: &[Record]) -> Vec<(u64, Option<u64>)> {
     let (mut reverts, mut ended, mut stopped) = (Vec::new(), false, None);
     for Record { seq, event, .. } in records {
         match event {
-            Event::TryEnded { .. } => ended = true,
+            Event::TryEnded { .. } => (ended, stopped) = (true, None),
             Event::Reverted { record, .. } if std::mem::take(&mut ended) => reverts.push((*seq, *record)),
             Event::Reverted { record, .. } => stopped = Some((*seq, *record)),
-            Event::Request { .. } => stopped = None,
+            // The run went on, so this was no stop.
+            Event::Request { .. } | Event::ToolStarted { .. } | Event::CheckStarted { .. } => stopped = None,
             _ => {}
         }
     }
