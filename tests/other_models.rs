@@ -243,6 +243,24 @@ fn a_run_resumed_while_its_server_is_gone_continues_with_the_fallback() {
     replays_without_a_difference(&world);
 }
 
+#[test]
+fn a_run_resumed_with_another_model_tells_the_models_apart_and_replays() {
+    let (world, first, second) = two_servers();
+    first.enqueue(Reply::text(edit("$1 - $2", "$1 * $2")));
+    let seen = world.tell(&run(&world, (&first, &second), &["--max-turns", "1"]));
+    assert!(seen.starts_with("exit 4\n"), "{seen}");
+    second.enqueue(Reply::text(edit("$1 * $2", "$1 + $2")));
+    second.enqueue(Reply::text(finish()));
+    let resume = ["resume", "--model", "openai", "--max-turns", "9"];
+    let seen = world.tell(&command(&world, &first, &second, &resume).output().unwrap());
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert_eq!(world.read("add.sh"), MENDED);
+    let report = world.journal().pop().unwrap();
+    assert_eq!(models(&report), [(json!(null), json!(1)), (json!(null), json!(2))]);
+    assert_eq!(report["models"][1]["model"], "deepseek-ai/DeepSeek-V3.1");
+    replays_without_a_difference(&world);
+}
+
 /// The bug: the run started with no model at all.
 #[test]
 fn bug_a_run_resumed_before_its_first_turn_while_its_server_is_gone_starts_with_the_fallback() {

@@ -174,10 +174,9 @@ fn model_change(record: &Record) -> Option<ModelChange> {
     Some(ModelChange { role: model.role, identity, plan })
 }
 
-/// The identity of the recorded model.
+/// The identity of the model that started the run. A resumed run may have continued with another one.
 fn identity(records: &[Record], plan: &Value) -> Identity {
-    let model =
-        records.iter().rev().find_map(|r| if let Event::Model(m) = &r.event { Some(m) } else { None });
+    let model = records.iter().find_map(|r| if let Event::Model(m) = &r.event { Some(m) } else { None });
     model.map_or_else(|| Replay::identity_named("recorded"), |model| identity_of(model, plan))
 }
 

@@ -74,6 +74,7 @@ impl Driver<'_> {
         self.checked = history.checked();
         let (work, before_candidate) = self.rebuild(&mut machine, &mut history)?;
         drop_recorded(&mut machine, &history)?;
+        self.record_other_model(&job, machine.plan(), past)?;
         let left = match history.left() {
             Some(record) => Some(record),
             // The revert of a step is repeated, which changes nothing.
