@@ -313,6 +313,10 @@ mod tests {
         assert_eq!(read().as_deref(), Some("one"));
         tree.roll_back(3, 1).unwrap();
         assert_eq!(read().as_deref(), Some("one"), "nothing is left to undo");
+        // Records: one (undone), one, two (undone).
+        assert_eq!((tree.edit(3, 0), tree.edit(3, 1), tree.last_revert()), (Ok(Some(3)), Ok(None), Ok(None)));
+        assert_eq!(tree.revert_from(3), tree.last_revert());
+        assert_eq!((read(), tree.last_revert().unwrap().is_some()), (None, true));
     }
 
     #[test]
