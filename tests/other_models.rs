@@ -1,5 +1,6 @@
 //! `--escalate` and `--fallback`: runs with two model servers.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
 use crate::replay::{edit, finish, replays_without_a_difference};
@@ -240,6 +241,48 @@ fn a_run_resumed_while_its_server_is_gone_continues_with_the_fallback() {
     assert_eq!(world.read("add.sh"), MENDED);
     assert!(changes(&world)[0]["why"].as_str().unwrap().starts_with("no connection to "));
     replays_without_a_difference(&world);
+}
+
+#[test]
+fn a_run_resumed_with_another_model_tells_the_models_apart_and_replays() {
+    let (world, first, second) = two_servers();
+    first.enqueue(Reply::text(edit("$1 - $2", "$1 * $2")));
+    let seen = world.tell(&run(&world, (&first, &second), &["--max-turns", "1"]));
+    assert!(seen.starts_with("exit 4\n"), "{seen}");
+    second.enqueue(Reply::text(edit("$1 * $2", "$1 + $2")));
+    second.enqueue(Reply::text(finish()));
+    let resume = ["resume", "--model", "openai", "--max-turns", "9"];
+    let seen = world.tell(&command(&world, &first, &second, &resume).output().unwrap());
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert_eq!(world.read("add.sh"), MENDED);
+    let report = world.journal().pop().unwrap();
+    assert_eq!(models(&report), [(json!(null), json!(1)), (json!(null), json!(2))]);
+    assert_eq!(report["models"][1]["model"], "deepseek-ai/DeepSeek-V3.1");
+    replays_without_a_difference(&world);
+}
+
+/// The bug: the run started with no model at all.
+#[test]
+fn bug_a_run_resumed_before_its_first_turn_while_its_server_is_gone_starts_with_the_fallback() {
+    let (world, first, second) = two_servers();
+    let check = world.read("check.sh");
+    world.write("check.sh", "sleep 1000\n");
+    let mut run = command(&world, &first, &second, &crate::support::JSON_RUN);
+    let mut child = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut events = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(events.any(|line| line.contains("\"check_started\"")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    world.write("check.sh", &check);
+    solves(&second);
+    let mut resume = command(&world, &first, &second, &["resume", "--fallback", "openai"]);
+    let seen = world.tell(&resume.env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap());
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert!(seen.contains("; continuing with the fallback model\n"), "{seen}");
+    assert_eq!((world.read("add.sh"), changes(&world).len()), (MENDED.into(), 0));
+    let models = world.journal().into_iter().filter(|record| record["event"] == "model");
+    let names: Vec<_> = models.map(|model| model["model"].clone()).collect();
+    assert_eq!(names, ["deepseek-coder:6.7b", "deepseek-ai/DeepSeek-V3.1"]);
 }
 
 #[test]

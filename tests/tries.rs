@@ -1,5 +1,8 @@
 //! `--attempts`: several tries at a task in one session.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::replay::{recorded, replays_without_a_difference};
 use crate::support::{World, call};
 use fake_model::{Reply, Server};
@@ -119,6 +122,70 @@ fn a_budget_in_the_second_try_keeps_the_first_and_a_resumed_run_continues_with_t
     let seen = world.tell(&resume.env("OLLAMA_HOST", server.url()).output().unwrap());
     assert!(seen.starts_with("exit 1\n"), "{seen}");
     assert!(seen.contains("(2 tries; try 1 is kept: 1 failing, 2 before)"), "{seen}");
+    has_the_first_try(&world);
+}
+
+/// The bug: the second try continued on the files of the first one.
+#[test]
+fn bug_a_run_killed_between_a_revert_and_its_journal_line_resumes_with_the_right_files() {
+    let world = world();
+    let answers = two_tries();
+    let args: Vec<&str> = ["--max-turns", "7"].into_iter().chain(ARGS).collect();
+    let seen = world.tell(&recorded(&world, &args, &replies(&answers)));
+    assert!(seen.starts_with("exit 4\n"), "{seen}");
+    let id = world.journal()[0]["id"].as_str().unwrap().to_owned();
+    let journal = world.home().join(".local/state/agent/sessions").join(id).join("journal.jsonl");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let reverted = lines.iter().rposition(|line| line.contains("\"reverted\"")).unwrap();
+    std::fs::write(&journal, lines[..reverted].concat()).unwrap();
+    let server = Server::start();
+    let (made, answer, restored) =
+        (world.repo().join("two"), answers[7].clone(), Arc::new(AtomicBool::new(false)));
+    server.enqueue(Reply::from_fn({
+        let restored = Arc::clone(&restored);
+        move |_| {
+            restored.store(made.exists(), Ordering::Relaxed);
+            Reply::text(&answer)
+        }
+    }));
+    replies(&answers[8..]).into_iter().for_each(|reply| server.enqueue(reply));
+    let mut resume = world.agent(&["resume", "--max-turns", "40"]);
+    let seen = world.tell(&resume.env("OLLAMA_HOST", server.url()).output().unwrap());
+    assert!(seen.starts_with("exit 1\n"), "{seen}");
+    assert!(seen.contains("(2 tries; try 1 is kept: 1 failing, 2 before)"), "{seen}");
+    assert!(restored.load(Ordering::Relaxed), "the second try should have its own files");
+    has_the_first_try(&world);
+}
+
+/// The bug: the replay left out the last revert, so its tree was another one.
+#[test]
+fn bug_the_replay_of_a_resumed_run_that_stopped_in_the_second_try_has_the_first_one() {
+    let world = world();
+    let answers = two_tries();
+    let args: Vec<&str> = ["--max-turns", "7"].into_iter().chain(ARGS).collect();
+    let seen = world.tell(&recorded(&world, &args, &replies(&answers)));
+    assert!(seen.starts_with("exit 4\n"), "{seen}");
+    let server = Server::start();
+    replies(&answers[7..]).into_iter().for_each(|reply| server.enqueue(reply));
+    let mut resume = world.agent(&["resume", "--max-turns", "8"]);
+    let seen = world.tell(&resume.env("OLLAMA_HOST", server.url()).output().unwrap());
+    assert!(seen.starts_with("exit 4\n"), "{seen}");
+    has_the_first_try(&world);
+}
+
+/// The bug: as above.
+#[test]
+fn bug_the_replay_of_a_run_that_could_not_escalate_has_the_best_try() {
+    let world = world();
+    let server = Server::start();
+    replies(&two_tries()[..5]).into_iter().for_each(|reply| server.enqueue(reply));
+    let args =
+        ["run", "--model", "ollama:deepseek-coder:6.7b", "--escalate", "openai", "--approach", "tools"];
+    let mut run = world.agent(&[&args[..], &["Make the tests pass."]].concat());
+    run.envs([("OLLAMA_HOST", server.url()), ("OPENAI_BASE_URL", "http://127.0.0.1:9/v1".into())]);
+    let seen = world.tell(&run.output().unwrap());
+    assert!(seen.starts_with("exit 5\n") && seen.contains("try 1 is kept"), "{seen}");
     has_the_first_try(&world);
 }
 

@@ -39,19 +39,13 @@ const SERVERS: &str = "servers";
 /// If a file named by a setting cannot be read, or the command for the key fails.
 pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
     let secret = |key: &Option<String>| key.as_deref().map(Secret::new);
-    // Use `OPENAI_BASE_URL`, which other programs read too, only if the model is OpenAI-compatible
-    // or nothing else is configured.
-    let model = settings.model.as_deref().unwrap_or_default();
-    let wants_openai = model.starts_with("openai")
-        || (model.is_empty() && settings.ollama_host.is_none() && settings.deepseek_api_key.is_none());
-    let fallback = settings.openai_base_url.clone().filter(|_| wants_openai);
     Ok(Surroundings {
         ollama_host: settings.ollama_host.clone(),
         ollama_key: secret(&settings.ollama_api_key),
         deepseek_key: secret(&settings.deepseek_api_key),
         openai_key: secret(&settings.openai_api_key),
         own_key: own_key(settings).await?,
-        base_url: settings.base_url.clone().or(fallback),
+        base_url: base_url(settings).cloned(),
         window: settings.num_ctx.map(u64::from),
         think: Think::from_str(&settings.think).unwrap_or_default(),
         profiles: profiles::load(&Environment::new(std::env::vars_os()))?,
@@ -59,6 +53,15 @@ pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
         preload: true,
         in_process: in_process(settings),
     })
+}
+
+/// The address that the settings name for their model's server. `OPENAI_BASE_URL`, which other
+/// programs read too, counts only if the model is OpenAI-compatible or nothing else is configured.
+pub(crate) fn base_url(settings: &Settings) -> Option<&String> {
+    let model = settings.model.as_deref().unwrap_or_default();
+    let wants_openai = model.starts_with("openai")
+        || (model.is_empty() && settings.ollama_host.is_none() && settings.deepseek_api_key.is_none());
+    settings.base_url.as_ref().or(settings.openai_base_url.as_ref().filter(|_| wants_openai))
 }
 
 /// The models that run in this process.

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use async_trait::async_trait;
 use journal::{Ending, Event, ModelRole, Record};
-use models::Absent;
 use models::choose::{Choice, Chosen};
+use models::{Absent, host};
 use planner::{OpenModel, OpenedModel};
 use secrets::Secrets;
 
@@ -26,46 +26,72 @@ enum Kind {
     Here,
 }
 
-/// The kind of server that a choice means.
-fn kind(choice: Option<&Choice>, settings: &Settings) -> Kind {
-    match choice {
-        Some(Choice::Ollama(_)) => Kind::Ollama,
-        Some(Choice::DeepSeek(_)) => Kind::DeepSeek,
-        Some(Choice::OpenAi(_)) => Kind::OpenAi,
-        Some(Choice::Embedded(_) | Choice::Replay(_)) => Kind::Here,
-        // The key and the headers of the server at `base_url` must not go to an auto-detected
-        // server.
-        Some(Choice::Bare(_)) | None if settings.base_url.is_some() => Kind::OpenAi,
-        Some(Choice::Bare(_)) | None => Kind::Ollama,
+/// The server of a model.
+#[derive(Debug)]
+struct Place {
+    kind: Kind,
+    /// Its address, if the settings name one.
+    address: Option<String>,
+}
+
+impl Place {
+    /// The server that the settings' model is opened on. A bare name and an unnamed model stand for
+    /// Ollama if no address is named: an auto-detected server of another kind gets no secrets.
+    fn of(settings: &Settings) -> Result<Self> {
+        let address = model::base_url(settings).map(|base| host::openai_base(base));
+        let kind = match model::choice(settings)? {
+            Some(Choice::Ollama(_)) => Kind::Ollama,
+            Some(Choice::DeepSeek(_)) => Kind::DeepSeek,
+            Some(Choice::OpenAi(_)) => Kind::OpenAi,
+            Some(Choice::Embedded(_) | Choice::Replay(_)) => Kind::Here,
+            Some(Choice::Bare(_)) | None if address.is_some() => Kind::OpenAi,
+            Some(Choice::Bare(_)) | None => Kind::Ollama,
+        };
+        Ok(Self { kind, address })
+    }
+
+    /// Whether this is certainly the same server.
+    fn is(&self, other: &Self) -> bool {
+        match (&self.address, &other.address) {
+            (None, None) => self.kind == other.kind,
+            (address, other) => address == other,
+        }
     }
 }
 
-/// The address of the OpenAI-compatible server for `openai:NAME`, if it is not the first model's.
-fn second_address<'a>(choice: &Choice, settings: &'a Settings) -> Option<&'a String> {
-    let second = settings.openai_base_url.as_ref().filter(|_| matches!(choice, Choice::OpenAi(_)))?;
-    (settings.base_url.as_ref()? != second).then_some(second)
+/// The settings for another model, and whether it is on the first model's server. The address of
+/// that server, and the secrets for it, are kept only if it is.
+fn beside(settings: &Settings, choice: &Choice) -> Result<(Settings, bool)> {
+    let mut other = Settings { model: Some(choice.to_string()), ..settings.clone() };
+    let first = Place::of(settings)?;
+    // `--base-url` is the first model's address.
+    let own_address = match choice {
+        Choice::Bare(_) => false,
+        Choice::OpenAi(_) if settings.openai_base_url.is_some() => true,
+        _ => Place::of(&other)?.kind != first.kind,
+    };
+    if own_address {
+        other.base_url = None;
+    }
+    let same = Place::of(&other)?.is(&first);
+    if same {
+        other.base_url.clone_from(&settings.base_url);
+    } else {
+        (other.base_url, other.headers) = (None, None);
+        (other.api_key_file, other.api_key_command) = (None, None);
+        (other.client_cert_file, other.client_key_file) = (None, None);
+    }
+    Ok((other, same))
 }
 
 /// The settings for the model that the setting `escalate` or `fallback` names; `None` if that
-/// setting is not set. The address of the first model's server, and the secrets for it, are kept
-/// only if both models are on the same server.
+/// setting is not set.
 ///
 /// # Errors
 /// If the name is invalid, or the settings lack the address or the key that the model needs.
 pub(crate) fn settings(settings: &Settings, role: ModelRole) -> Result<Option<Settings>> {
     let Some(choice) = choice(settings, role)? else { return Ok(None) };
-    let first = model::choice(settings)?;
-    let same = match &choice {
-        Choice::Bare(_) => settings.base_url.is_some() || kind(first.as_ref(), settings) == Kind::Ollama,
-        choice if second_address(choice, settings).is_some() => false,
-        choice => kind(first.as_ref(), settings) == kind(Some(choice), settings),
-    };
-    let mut other = Settings { model: Some(choice.to_string()), ..settings.clone() };
-    if !same {
-        (other.base_url, other.headers) = (None, None);
-        (other.api_key_file, other.api_key_command) = (None, None);
-        (other.client_cert_file, other.client_key_file) = (None, None);
-    }
+    let (other, same) = beside(settings, &choice)?;
     // Report this now, not after the first model has done its work.
     let no_address = other.base_url.is_none() && other.openai_base_url.is_none();
     let no_key = other.deepseek_api_key.is_none() && !same;
@@ -86,7 +112,9 @@ pub(crate) fn settings(settings: &Settings, role: ModelRole) -> Result<Option<Se
 pub(crate) fn first(settings: &Settings) -> Result<Settings> {
     let mut first = settings.clone();
     for role in [ModelRole::Escalate, ModelRole::Fallback] {
-        if choice(settings, role)?.is_some_and(|choice| second_address(&choice, settings).is_some()) {
+        let Some(choice) = choice(settings, role)? else { continue };
+        let (other, same) = beside(settings, &choice)?;
+        if !same && Place::of(&other)?.kind == Kind::OpenAi {
             first.openai_api_key = None;
         }
     }
@@ -161,7 +189,8 @@ pub(crate) async fn open(all: &Settings, past: &[Record], secrets: &Secrets, wai
     let spare = settings(all, ModelRole::Fallback)?.filter(|_| fallback.is_some() && is_of_server(&failure));
     let Some(spare) = spare else { return Err(failure) };
     let why = format!("{:#}", failure.error);
-    if roles.is_empty() {
+    let started = past.iter().any(|record| matches!(record.event, Event::RunStarted { .. }));
+    if !started {
         return match model::open(&spare, true, waits.notices()).await {
             Ok(mut chosen) => {
                 chosen.warnings.insert(0, format!("{why}; continuing with the fallback model"));
@@ -244,6 +273,60 @@ mod tests {
         assert_eq!(other(&[("model", "deepseek"), ("escalate", "b")]), Some((None, None)));
         assert_eq!(other(&[url, ("escalate", "deepseek")]), None, "it needs a key of its own");
         assert_eq!(other(&[("escalate", "openai:b")]), None, "it needs an address");
+    }
+
+    /// The settings of a first model that has a header, a certificate and a key file.
+    fn with_secrets(flags: &[(&'static str, &str)]) -> Settings {
+        let mut all = resolved(&[&[("api_key_file", "k"), ("client_cert_file", "c")], flags].concat());
+        all.headers = Some(vec!["X-Secret: sesame".into()]);
+        all
+    }
+
+    /// Whether the other model gets the secrets of the first one: all or none.
+    fn gets_the_secrets(all: &Settings) -> bool {
+        let other = settings(all, ModelRole::Fallback).ok().flatten().unwrap();
+        let has = [other.headers.is_some(), other.client_cert_file.is_some(), other.api_key_file.is_some()];
+        assert!(has == [true; 3] || has == [false; 3], "{has:?}");
+        has[0]
+    }
+
+    /// The bug: a model that was not named counted as one on Ollama, although `OPENAI_BASE_URL`
+    /// decides.
+    #[test]
+    fn bug_the_secrets_of_an_unnamed_model_at_openai_base_url_stay_there() {
+        for (fallback, same) in [
+            ("ollama:qwen", false),
+            ("qwen", false),
+            ("openai", true),
+            ("openai:b", true),
+            ("openai/b", true),
+        ] {
+            let mut all = with_secrets(&[("fallback", fallback)]);
+            all.openai_base_url = Some("https://gateway.example/v1".into());
+            assert_eq!(gets_the_secrets(&all), same, "{fallback}");
+            // The setting does not count if another server is configured.
+            all.ollama_host = Some("ollama.example".into());
+            assert_eq!(gets_the_secrets(&all), !same, "{fallback}");
+        }
+    }
+
+    #[test]
+    fn bug_a_bare_name_at_openai_base_url_gets_no_secrets_of_ollama() {
+        let mut all = with_secrets(&[("model", "ollama:a"), ("fallback", "openai/b")]);
+        assert!(gets_the_secrets(&all));
+        all.openai_base_url = Some("https://gateway.example/v1".into());
+        assert!(!gets_the_secrets(&all));
+    }
+
+    /// The bug: the first model lost `OPENAI_API_KEY`, and the other one the secrets.
+    #[test]
+    fn bug_two_spellings_of_an_address_are_one_server() {
+        for spelling in ["http://one/v1/", "http://one/v1/chat/completions", " http://one/v1"] {
+            let mut all = with_secrets(&[("base_url", "http://one/v1"), ("fallback", "openai:large")]);
+            (all.openai_base_url, all.openai_api_key) = (Some(spelling.into()), Some("secret".into()));
+            assert!(gets_the_secrets(&all), "{spelling}");
+            assert_eq!(first(&all).ok().unwrap().openai_api_key.as_deref(), Some("secret"), "{spelling}");
+        }
     }
 
     #[test]

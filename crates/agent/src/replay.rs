@@ -135,6 +135,9 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let plans = if source == Source::Record { plans } else { Vec::new() };
     planner::replay(job, parts, &mut journal, &plans).await.map_err(Failure::refused)?;
     let mut comparison = script.finish();
+    if comparison.difference.is_none() {
+        stage.repeat_last_revert().map_err(|why| Failure::refused(anyhow::anyhow!(why)))?;
+    }
     let tree = match source {
         Source::Record => Err("no tool ran"),
         _ if !recording.whole => Err("a tool was still running when the session ended"),

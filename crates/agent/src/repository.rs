@@ -67,6 +67,10 @@ impl Tree {
         Self { protected: Some(protected), ..self }
     }
 
+    fn history(&self) -> Result<History, String> {
+        History::open(&self.state).map_err(|e| e.to_string())
+    }
+
     fn restore_protected(&self) -> Result<(), String> {
         self.protected.as_ref().map_or(Ok(()), |protected| protected.restore(&self.workspace))
     }
@@ -90,6 +94,19 @@ impl Tree {
 /// Ignores poisoning: these values stay consistent when another thread panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The records of a turn's edits, without those that an earlier process already undid.
+fn edits(history: &History, turn: u32) -> Vec<u64> {
+    let mut edits = Vec::new();
+    for record in history.records().iter().filter(|r| r.turn == turn) {
+        match record.by {
+            By::Edit => edits.push(record.id),
+            By::Undo => drop(edits.pop()),
+            By::Command | By::Revert | By::Apply => {}
+        }
+    }
+    edits
 }
 
 impl planner::Repository for Tree {
@@ -147,18 +164,18 @@ impl planner::Repository for Tree {
         watch.map_or(Ok(None), |watch| self.workspace.watched(watch).map_err(|e| e.to_string()))
     }
 
+    fn last_revert(&self) -> Result<Option<u64>, String> {
+        let history = self.history()?;
+        Ok(history.records().last().filter(|last| last.by == By::Revert).map(|last| last.id))
+    }
+
+    fn edit(&self, turn: u32, index: usize) -> Result<Option<u64>, String> {
+        Ok(edits(&self.history()?, turn).get(index).copied())
+    }
+
     fn roll_back(&self, turn: u32, done: usize) -> Result<(), String> {
-        let history = History::open(&self.state).map_err(|e| e.to_string())?;
-        // Skip edits of this turn that an earlier process already undid.
-        let mut edits: Vec<u64> = Vec::new();
-        for record in history.records().iter().filter(|r| r.turn == turn) {
-            match record.by {
-                By::Edit => edits.push(record.id),
-                By::Undo => drop(edits.pop()),
-                By::Command | By::Revert | By::Apply => {}
-            }
-        }
-        for id in edits.into_iter().skip(done).rev() {
+        let history = self.history()?;
+        for id in edits(&history, turn).into_iter().skip(done).rev() {
             let changes = history.of(id).map_err(|e| e.to_string())?;
             self.workspace.put_back(&changes).map_err(|e| e.to_string())?;
         }
@@ -166,12 +183,12 @@ impl planner::Repository for Tree {
     }
 
     fn last_record(&self) -> Result<u64, String> {
-        let history = History::open(&self.state).map_err(|e| e.to_string())?;
+        let history = self.history()?;
         Ok(history.records().last().map_or(0, |last| last.id))
     }
 
     fn revert_from(&self, record: u64) -> Result<Option<u64>, String> {
-        let history = History::open(&self.state).map_err(|e| e.to_string())?;
+        let history = self.history()?;
         let changes = history.since(record).map_err(|e| e.to_string())?;
         let commit = self.workspace.revert(&changes).map_err(|e| e.to_string())?;
         lock(&self.last).take();
@@ -296,6 +313,10 @@ mod tests {
         assert_eq!(read().as_deref(), Some("one"));
         tree.roll_back(3, 1).unwrap();
         assert_eq!(read().as_deref(), Some("one"), "nothing is left to undo");
+        // Records: one (undone), one, two (undone).
+        assert_eq!((tree.edit(3, 0), tree.edit(3, 1), tree.last_revert()), (Ok(Some(3)), Ok(None), Ok(None)));
+        assert_eq!(tree.revert_from(3), tree.last_revert());
+        assert_eq!((read(), tree.last_revert().unwrap().is_some()), (None, true));
     }
 
     #[test]

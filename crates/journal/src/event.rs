@@ -319,7 +319,8 @@ pub enum Event {
         /// The same information in full sentences.
         lines: Vec<String>,
     },
-    /// The model was opened.
+    /// The model was opened, at the start of the run or to continue a resumed run in place of the last
+    /// one.
     Model(ModelInfo),
     /// The run started with this plan, from which it can be resumed.
     #[serde(rename = "begun")]

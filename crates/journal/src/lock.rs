@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Error, io_error};
 
@@ -15,11 +15,11 @@ pub struct LockFile {
     left: String,
 }
 
-/// How long to wait for the lock of a process that is gone. If it was killed while it started a
-/// child, the child shares the descriptor, and so the lock, until its exec.
-const START: Duration = Duration::from_secs(2);
 /// The time between two attempts to lock.
 const POLL: Duration = Duration::from_millis(5);
+/// How many times to wait for the lock of a process that is gone: 2 s in total. If it was killed
+/// while it started a child, the child shares the descriptor, and so the lock, until its exec.
+const POLLS: u32 = 400;
 
 impl LockFile {
     /// Locks `path`, which is created if missing, and writes `holder` into it. The inner error is
@@ -29,9 +29,18 @@ impl LockFile {
     /// If the file cannot be opened, locked or written.
     #[expect(clippy::disallowed_methods, reason = "flock(2) cannot wait with a time limit")]
     pub fn acquire(path: &Path, holder: &str) -> Result<Result<Self, String>, Error> {
+        Self::acquire_polling(path, holder, || std::thread::sleep(POLL))
+    }
+
+    /// Calls `wait` between two attempts.
+    fn acquire_polling(
+        path: &Path,
+        holder: &str,
+        mut wait: impl FnMut(),
+    ) -> Result<Result<Self, String>, Error> {
         let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);
         let mut file = open.map_err(io_error("cannot open", path))?;
-        let deadline = Instant::now() + START;
+        let mut polls = 0;
         let text = loop {
             let held = match file.try_lock() {
                 Ok(()) => false,
@@ -44,10 +53,11 @@ impl LockFile {
             if !held {
                 break text;
             }
-            if !is_gone(&text) || Instant::now() > deadline {
+            if !is_gone(&text) || polls == POLLS {
                 return Ok(Err(if text.is_empty() { "another process".into() } else { text }));
             }
-            std::thread::sleep(POLL);
+            polls += 1;
+            wait();
         };
         let mut record = || -> io::Result<()> {
             file.set_len(0)?;
@@ -90,34 +100,50 @@ mod tests {
     /// Larger than any process number.
     const GONE: &str = "session x (process 4194305)";
 
-    #[test]
-    fn bug_the_lock_of_a_killed_process_is_waited_for_while_its_child_starts() {
+    /// A lock file that `holder` wrote, and a descriptor that has the lock.
+    fn locked(holder: &str) -> (tempfile::TempDir, std::path::PathBuf, File) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        std::fs::write(&path, GONE).unwrap();
-        // The descriptor that the child shares.
-        let shared = File::open(&path).unwrap();
-        shared.lock().unwrap();
-        let (starts, started) = std::sync::mpsc::channel();
-        let waiting = std::thread::spawn({
-            let path = path.clone();
-            move || {
-                starts.send(()).unwrap();
-                LockFile::acquire(&path, "process 1").unwrap().map(|lock| lock.left().to_owned())
-            }
+        std::fs::write(&path, holder).unwrap();
+        let file = File::open(&path).unwrap();
+        file.lock().unwrap();
+        (folder, path, file)
+    }
+
+    /// Locks the file. Returns what the killed holder left, or the current holder, and the number
+    /// of waits. `wait` gets the number of earlier waits.
+    fn acquire(path: &Path, mut wait: impl FnMut(u32)) -> (Result<String, String>, u32) {
+        let mut waits = 0;
+        let lock = LockFile::acquire_polling(path, "process 1", || {
+            wait(waits);
+            waits += 1;
         });
-        started.recv().unwrap();
-        (0..10_000).for_each(|_| std::thread::yield_now());
-        shared.unlock().unwrap();
-        assert_eq!(waiting.join().unwrap().as_deref(), Ok(GONE));
+        (lock.unwrap().map(|lock| lock.left().to_owned()), waits)
     }
 
     #[test]
-    fn the_lock_of_a_running_process_is_refused_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lock");
-        let holder = format!("process {}", std::process::id());
-        let _held = LockFile::acquire(&path, &holder).unwrap().unwrap();
-        assert_eq!(LockFile::acquire(&path, "process 1").unwrap().map(|_| ()), Err(holder));
+    fn bug_the_lock_of_a_killed_process_is_waited_for_while_its_child_starts() {
+        let (_folder, path, shared_with_child) = locked(GONE);
+        let exec = |waits| {
+            if waits == 2 {
+                shared_with_child.unlock().unwrap();
+            }
+        };
+        assert_eq!(acquire(&path, exec), (Ok(GONE.into()), 3));
+    }
+
+    #[test]
+    fn the_wait_for_a_lock_that_is_never_released_ends() {
+        let (_folder, path, _file) = locked(GONE);
+        assert_eq!(acquire(&path, |_| ()), (Err(GONE.into()), POLLS));
+    }
+
+    #[test]
+    fn the_lock_of_a_running_or_unknown_process_is_refused_without_waiting() {
+        let running = format!("session x (process {})", std::process::id());
+        for (holder, told) in [(running.as_str(), running.as_str()), ("", "another process"), ("x", "x")] {
+            let (_folder, path, _file) = locked(holder);
+            assert_eq!(acquire(&path, |_| ()), (Err(told.into()), 0), "{holder}");
+        }
     }
 }

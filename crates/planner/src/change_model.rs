@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use journal::{Check, Ending, Event, ModelInfo, ModelRole};
+use journal::{Check, Ending, Event, ModelInfo, ModelRole, Record};
 use models::Absent;
 
 use crate::driver::{Driver, Stop, recorded, refused, stopped};
 use crate::machine::{Input, Machine, Plan};
 use crate::opening;
 use crate::settings::{Approach, Settings};
-use crate::{OpenModel, OpenedModel};
+use crate::{Job, OpenModel, OpenedModel};
 
 impl Driver<'_> {
     /// The current model, for the journal.
@@ -32,6 +32,26 @@ impl Driver<'_> {
             edit_format: identity.edit_format.clone(),
             role,
         }
+    }
+
+    /// Journals the model of a resumed run if it is not the one that the journal names last. From now
+    /// on, its sums and prices count. The plan and the conversation stay as they are.
+    pub(crate) fn record_other_model(&mut self, job: &Job, plan: &Plan, past: &[Record]) -> Result<(), Stop> {
+        let info = self.model_info(plan.approach(), job.why_model.clone(), job.role);
+        let last = past.iter().rev().find_map(|record| match &record.event {
+            Event::Model(model) | Event::ModelChanged { model, .. } => Some(model),
+            _ => None,
+        });
+        let same = |last: &ModelInfo| {
+            (&last.server, &last.model, last.price) == (&info.server, &info.model, info.price)
+        };
+        // An absent model has no name. The next request changes to the fallback.
+        if info.model.is_empty() || last.is_some_and(same) {
+            return Ok(());
+        }
+        self.accountant.start_model(&info);
+        self.journal.append(Event::Model(info))?;
+        Ok(())
     }
 
     /// The plan of the current model for a new conversation.
@@ -149,8 +169,7 @@ impl Driver<'_> {
             }
         };
         self.window = self.identity.window;
-        let approach = if plan.focus.is_empty() { Approach::Tools } else { Approach::WholeFile };
-        let model = self.model_info(approach, opened.why, Some(role));
+        let model = self.model_info(plan.approach(), opened.why, Some(role));
         self.accountant.start_model(&model);
         let (turn, recorded) = (self.turn, recorded(&plan)?);
         self.journal.append(Event::ModelChanged { turn, why, new_try, model, plan: recorded })?;

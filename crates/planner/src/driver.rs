@@ -20,7 +20,7 @@ use crate::budget::{Accountant, worked_ms};
 use crate::calls::CallQueue;
 use crate::effects::usual;
 use crate::machine::{Ask, Input, Machine, Plan, Step, Turn, WriteReason};
-use crate::resume::OWN_CALL;
+use crate::resume::{OWN_CALL, Unfinished};
 use crate::settings::Settings;
 use crate::{Inbox, Job, OpenModel, Parts, Repository, Verifier};
 
@@ -32,7 +32,7 @@ use crate::{Inbox, Job, OpenModel, Parts, Repository, Verifier};
 pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report, Error> {
     let mut driver = Driver::new(&job, parts, journal, &[]);
     let started = driver.begin(job).await;
-    driver.drive(started).await
+    driver.drive(started.map(|(machine, step)| (machine, step.into()))).await
 }
 
 /// Resumes an interrupted run from its journal, or continues a finished one with a message from the
@@ -65,7 +65,7 @@ pub async fn replay(
         Policy { retries: u32::MAX, first: Duration::ZERO, longest: Duration::ZERO, ..driver.retries };
     driver.shown = plans.iter().filter_map(|plan| serde_json::from_value(plan.clone()).ok()).collect();
     let started = driver.begin(job).await;
-    driver.drive(started).await
+    driver.drive(started.map(|(machine, step)| (machine, step.into()))).await
 }
 
 /// Why the work stops.
@@ -234,10 +234,13 @@ impl<'a> Driver<'a> {
     }
 
     /// Works until the run ends, and reports how it ended.
-    async fn drive(mut self, started: Result<(Machine, Step), Stop>) -> Result<Report, Error> {
+    async fn drive(mut self, started: Result<(Machine, Unfinished), Stop>) -> Result<Report, Error> {
         let (machine, ended) = match started {
-            Ok((mut machine, step)) => {
-                let ended = self.work(&mut machine, step).await;
+            Ok((mut machine, unfinished)) => {
+                let ended = match self.complete(&mut machine, unfinished).await {
+                    Ok(step) => self.work(&mut machine, step).await,
+                    Err(stop) => Err(stop),
+                };
                 (Some(machine), ended)
             }
             Err(stop) => (None, Err(stop)),

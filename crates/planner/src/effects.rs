@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journal::{Check, Ending, Event};
+use tokio::task::JoinError;
 
 use crate::Repository;
 use crate::calls::CallQueue;
@@ -97,8 +98,8 @@ impl Driver<'_> {
     }
 
     /// Reverts the record `from` of the tree's history and all later ones; `None` for everything
-    /// since the start. Repeating a revert changes nothing, so the revert is journaled only after
-    /// it happens.
+    /// since the start. The revert is journaled only after it happens: repeating it changes nothing,
+    /// and a resumed run finds it in the tree's history ([`Repository::last_revert`]).
     pub(crate) async fn revert_from(&mut self, from: Option<u64>) -> Result<Option<u64>, Stop> {
         self.await_snapshot().await?;
         let from = from.unwrap_or(self.start + 1);
@@ -127,6 +128,9 @@ impl Driver<'_> {
             (None, Some(from)) => (Some(from), "a candidate that was not verified yet was reverted".into()),
             (None, None) => return Ok((ending, message)),
         };
+        if let Some(recorded) = self.snapshot.take() {
+            original_recorded(recorded.await)?; // the stop does not end this wait
+        }
         self.after_command().await?;
         self.revert_from(from).await?;
         let message = if matches!(ending, Ending::Budget { .. }) { ending.label().into() } else { message };
@@ -163,10 +167,15 @@ impl Driver<'_> {
             stop = stopped(self.interrupt.clone(), self.deadline) => return Err(stop),
         };
         self.snapshot = None;
-        recorded
-            .unwrap_or_else(|_| Err("worker thread panicked".into()))
-            .map_err(|why| refused(format!("cannot record the state of the repository: {why}")))
+        original_recorded(recorded)
     }
+}
+
+/// The outcome of recording the original tree.
+fn original_recorded(recorded: Result<Result<(), String>, JoinError>) -> Result<(), Stop> {
+    recorded
+        .unwrap_or_else(|_| Err("worker thread panicked".into()))
+        .map_err(|why| refused(format!("cannot record the state of the repository: {why}")))
 }
 
 /// How long a verification took, if its tests ran to their end.

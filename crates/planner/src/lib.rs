@@ -193,6 +193,21 @@ pub trait Repository: Send + Sync {
     fn last_record(&self) -> Result<u64, String> {
         Ok(0)
     }
+    /// The number of the last record in the history if it is a revert.
+    ///
+    /// # Errors
+    /// If the history cannot be read.
+    fn last_revert(&self) -> Result<Option<u64>, String> {
+        Ok(None)
+    }
+    /// The number of the record of a turn's edit, counted from 0 without those that were rolled
+    /// back. `None` if there is no such edit.
+    ///
+    /// # Errors
+    /// If the history cannot be read.
+    fn edit(&self, _turn: u32, _index: usize) -> Result<Option<u64>, String> {
+        Ok(None)
+    }
     /// Keeps the first `done` edits of a turn and rolls back the others, which the run had not
     /// journaled when it was interrupted.
     ///

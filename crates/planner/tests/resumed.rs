@@ -271,3 +271,29 @@ async fn a_run_with_a_compacted_conversation_resumes_with_that_conversation() {
     assert!(whole.events().any(|e| matches!(e, Event::Rewound { .. })));
     assert_eq!(whole.report.ending, Ending::Verified);
 }
+
+/// The bug: its tokens were booked under the name and at the price of the first model.
+#[tokio::test]
+async fn bug_a_model_that_continues_a_resumed_run_in_place_of_another_has_its_own_sums_and_price() {
+    let with = |name: &str, dollars: f64, turns: u32| {
+        let mut world = world();
+        (world.identity.model, world.identity.price) = (name.into(), Some((0.0, 0.0, dollars)));
+        world.settings.limits.turns = turns;
+        world
+    };
+    let ran = with("small", 1.0, 1).run("t", vec![says(READ)]).await;
+    let world = with("large", 50.0, 9);
+    let resumed = world.resume("t", vec![says(FIX), says(FINISH)], &ran.records).await;
+    assert_eq!(resumed.report.ending, Ending::Verified, "{}", resumed.report.message);
+    let past: Vec<Record> = ran.records.into_iter().chain(resumed.records).collect();
+    let (totals, models) = planner::totals(&past);
+    assert_eq!(models, resumed.report.models);
+    let names: Vec<_> = models.iter().map(|model| (model.model.as_str(), model.turns)).collect();
+    assert_eq!(names, [("small", 1), ("large", 2)]);
+    let dollars = |at: usize, price: f64| models[at].generated_tokens as f64 * price / 1e6;
+    assert_eq!(models[1].cost, Some(dollars(1, 50.0)));
+    assert!(models[1].generated_tokens > 0 && totals.cost == Some(dollars(0, 1.0) + dollars(1, 50.0)));
+    // A further process does not repeat the event.
+    let again = with("large", 50.0, 9).resume("t", Vec::new(), &past).await;
+    assert!(!again.events().any(|event| matches!(event, Event::Model(_))));
+}

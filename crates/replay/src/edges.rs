@@ -101,6 +101,15 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Repeats the revert that followed the stop of the recorded run. Needed if the replay ended in
+    /// another way, because the stop came from outside.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn repeat_last_revert(&self) -> Result<(), String> {
+        self.script.reverted().map_or(Ok(()), |(seq, _)| self.apply_changes(seq))
+    }
+
     /// Applies the changes of a recorded command or revert to the tree.
     fn apply_changes(&self, seq: u64) -> Result<(), String> {
         let (Some(workspace), Some(files)) = (&self.workspace, self.changes.get(&seq)) else { return Ok(()) };

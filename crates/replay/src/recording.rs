@@ -174,10 +174,9 @@ fn model_change(record: &Record) -> Option<ModelChange> {
     Some(ModelChange { role: model.role, identity, plan })
 }
 
-/// The identity of the recorded model.
+/// The identity of the model that started the run. A resumed run may have continued with another one.
 fn identity(records: &[Record], plan: &Value) -> Identity {
-    let model =
-        records.iter().rev().find_map(|r| if let Event::Model(m) = &r.event { Some(m) } else { None });
+    let model = records.iter().find_map(|r| if let Event::Model(m) = &r.event { Some(m) } else { None });
     model.map_or_else(|| Replay::identity_named("recorded"), |model| identity_of(model, plan))
 }
 
@@ -321,10 +320,11 @@ fn reverts(records: &[Record]) -> Vec<(u64, Option<u64>)> {
     let (mut reverts, mut ended, mut stopped) = (Vec::new(), false, None);
     for Record { seq, event, .. } in records {
         match event {
-            Event::TryEnded { .. } => ended = true,
+            Event::TryEnded { .. } => (ended, stopped) = (true, None),
             Event::Reverted { record, .. } if std::mem::take(&mut ended) => reverts.push((*seq, *record)),
             Event::Reverted { record, .. } => stopped = Some((*seq, *record)),
-            Event::Request { .. } => stopped = None,
+            // The run went on, so this was no stop.
+            Event::Request { .. } | Event::ToolStarted { .. } | Event::CheckStarted { .. } => stopped = None,
             _ => {}
         }
     }

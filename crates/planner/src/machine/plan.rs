@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::blocks::Focus;
 use crate::prompts::Opening;
-use crate::settings::Settings;
+use crate::settings::{Approach, Settings};
 
 /// What a run starts from, or continues from with another model. The journal keeps it
 /// ([`journal::Event::RunStarted`], [`journal::Event::ModelChanged`]), so that a resumed run builds
@@ -26,6 +26,13 @@ pub(crate) struct Plan {
     /// The files to request whole, if the approach is whole-file.
     #[serde(deserialize_with = "none_one_or_several")]
     pub(crate) focus: Vec<Focus>,
+}
+
+impl Plan {
+    /// The approach with which the model starts.
+    pub(crate) fn approach(&self) -> Approach {
+        if self.focus.is_empty() { Approach::Tools } else { Approach::WholeFile }
+    }
 }
 
 /// Reads the requested files. Earlier versions wrote one file or `null`.

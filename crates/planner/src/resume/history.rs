@@ -74,6 +74,11 @@ pub(crate) fn pending_messages(records: &[Record]) -> VecDeque<String> {
     pending
 }
 
+fn edits(events: &[&Event], wanted: u32) -> usize {
+    let edit = |e: &&&Event| matches!(e, Event::ToolFinished { turn, changed, status, .. } if *turn == wanted && !changed.is_empty() && status == "ok");
+    events.iter().filter(edit).count()
+}
+
 fn read_plan(plan: Value) -> Result<Plan, String> {
     serde_json::from_value(plan)
         .map_err(|e| format!("cannot read the plan, which another version of the agent wrote: {e}"))
@@ -192,8 +197,17 @@ impl<'a> History<'a> {
 
     /// The number of a turn's edits that have a recorded result.
     pub(crate) fn edits(&self, wanted: u32) -> usize {
-        let edit = |e: &&&Event| matches!(e, Event::ToolFinished { turn, changed, status, .. } if *turn == wanted && !changed.is_empty() && status == "ok");
-        self.events.iter().filter(edit).count()
+        edits(&self.events, wanted)
+    }
+
+    /// Like [`History::edits`], up to the event that is read next.
+    pub(crate) fn edits_so_far(&self, wanted: u32) -> usize {
+        edits(self.events.get(..self.at).unwrap_or_default(), wanted)
+    }
+
+    /// Whether an event names this record as a revert.
+    pub(crate) fn names_revert(&self, wanted: u64) -> bool {
+        self.events.iter().any(|e| matches!(e, Event::Reverted { record, .. } if *record == Some(wanted)))
     }
 
     /// The outcome of the machine's next file write. `checked` says whether a verification follows.

@@ -15,6 +15,7 @@ use journal::{Event, Record};
 use tool_api::{Effect, Outcome};
 
 use crate::Job;
+use crate::blocks::Focus;
 use crate::calls::{CallQueue, FinishedCall, note_change};
 use crate::driver::{Driver, Stop, machine, refused};
 use crate::effects::not_recorded;
@@ -22,13 +23,43 @@ use crate::machine::{Input, Machine, Step, Turn, WriteReason};
 pub(crate) use history::OWN_CALL;
 use history::{History, OwnWrite, Recorded, RecordedAnswer};
 
+/// The work that was in progress when the journal ended.
+pub(crate) struct Unfinished {
+    work: Work,
+    /// The record that reverted changes because the run was stopped. Reverting it restores them.
+    left: Option<u64>,
+    /// The number of recorded edits of the current turn.
+    edits: usize,
+    /// The number of them before a candidate that is not verified yet.
+    before_candidate: Option<usize>,
+}
+
+enum Work {
+    /// The machine's next step. Nothing of it has happened.
+    Step(Step),
+    /// A write of the machine, which may have happened without a record.
+    Write { focus: Focus, why: WriteReason },
+    /// The verification of a candidate whose last file this is.
+    Check(Focus),
+    /// The rest of an answer.
+    Calls(Box<RecordedAnswer>),
+}
+
+/// The start of a run: nothing was in progress.
+impl From<Step> for Unfinished {
+    fn from(step: Step) -> Self {
+        Self { work: Work::Step(step), left: None, edits: 0, before_candidate: None }
+    }
+}
+
 impl Driver<'_> {
-    /// Rebuilds the machine from the journal and completes the last turn. If the run never started,
-    /// starts it.
-    pub(crate) async fn restore(&mut self, job: Job, past: &[Record]) -> Result<(Machine, Step), Stop> {
+    /// Rebuilds the machine from the journal. If the run never started, starts it. A rebuilt run
+    /// has changed nothing yet, so it can still be refused.
+    pub(crate) async fn restore(&mut self, job: Job, past: &[Record]) -> Result<(Machine, Unfinished), Stop> {
         self.queue_messages(history::pending_messages(past));
         let Some(mut history) = History::new(past).map_err(refused)? else {
-            return self.begin(job).await;
+            let (machine, step) = self.begin(job).await?;
+            return Ok((machine, Unfinished::from(step)));
         };
         let mut plan = history.plan.clone();
         self.window = history.window;
@@ -39,14 +70,34 @@ impl Driver<'_> {
         }
         let mut machine = machine(plan, history.baseline.clone())?;
         self.start = history.start;
-        let restored = match history.left() {
-            Some(record) => self.revert_from(Some(record)).await?,
-            None => None,
-        };
         self.dirty = history.dirty;
         self.checked = history.checked();
+        let (work, before_candidate) = self.rebuild(&mut machine, &mut history)?;
+        drop_recorded(&mut machine, &history)?;
+        self.record_other_model(&job, machine.plan(), past)?;
+        let left = match history.left() {
+            Some(record) => Some(record),
+            // The revert of a step is repeated, which changes nothing.
+            None if matches!(work, Work::Step(Step::Revert(_))) => None,
+            None => {
+                let last = self.on_tree(|tree| tree.last_revert()).await.map_err(refused)?;
+                last.filter(|record| !history.names_revert(*record))
+            }
+        };
+        let edits = history.edits(self.turn);
+        Ok((machine, Unfinished { work, left, edits, before_candidate }))
+    }
+
+    /// Feeds the journal to the machine. Returns the work that is not in the journal, and the number
+    /// of the turn's edits before the candidate that this work belongs to.
+    fn rebuild(
+        &mut self,
+        machine: &mut Machine,
+        history: &mut History<'_>,
+    ) -> Result<(Work, Option<usize>), Stop> {
+        let mut before_candidate = None;
         let mut step = machine.open();
-        let step = loop {
+        let work = loop {
             if !matches!(step, Step::Write { .. } | Step::Revert(_) | Step::Escalate)
                 && let Some(text) = history.user_message()
             {
@@ -55,69 +106,95 @@ impl Driver<'_> {
             }
             step = match step {
                 Step::Ask(ask) => match history.answer(self.turn + 1, &self.tools) {
-                    None => break Step::Ask(ask),
+                    None => break Work::Step(Step::Ask(ask)),
                     Some(Recorded::Overflow(window)) => {
                         self.next_turn();
                         machine.next(Input::Overflow { window })
                     }
                     Some(Recorded::ModelChanged) => match history.model_changed().map_err(refused)? {
-                        None => break Step::Ask(ask),
+                        None => break Work::Step(Step::Ask(ask)),
                         Some(change) => machine.next(change),
                     },
                     Some(Recorded::Answer(recorded)) => {
                         self.next_turn();
-                        self.learn(&mut machine, &recorded);
+                        self.learn(machine, &recorded);
                         if recorded.last {
-                            drop_recorded(&mut machine, &history)?;
-                            self.journal_log(&mut machine)?;
-                            let turn = self.complete(*recorded, &history).await?;
-                            let step = machine.next(Input::Answered(turn));
-                            return Ok((machine, step));
+                            break Work::Calls(recorded);
                         }
                         machine.next(Input::Answered(recorded.turn))
                     }
                 },
                 Step::Write { focus, why } => {
-                    let check = match history.own_write(why == WriteReason::Try) {
-                        OwnWrite::Missing => {
-                            self.roll_back(history.edits(self.turn)).await?;
-                            break Step::Write { focus, why };
+                    let before = before_candidate.take().unwrap_or(history.edits_so_far(self.turn));
+                    let own = history.own_write(why == WriteReason::Try);
+                    if why != WriteReason::Restore && matches!(own, OwnWrite::Missing | OwnWrite::Written) {
+                        before_candidate = Some(before);
+                    }
+                    match own {
+                        OwnWrite::Missing => break Work::Write { focus, why },
+                        OwnWrite::Checked(check) => {
+                            machine.next(Input::Written { file: focus, check: Some(check) })
                         }
-                        OwnWrite::Checked(check) => Some(check),
-                        OwnWrite::Refused if why != WriteReason::Restore => {
-                            step = machine.next(Input::Refused);
-                            continue;
+                        OwnWrite::Refused if why != WriteReason::Restore => machine.next(Input::Refused),
+                        OwnWrite::Written if why == WriteReason::Try => break Work::Check(focus),
+                        OwnWrite::Refused | OwnWrite::Written => {
+                            machine.next(Input::Written { file: focus, check: None })
                         }
-                        OwnWrite::Refused => None,
-                        OwnWrite::Written if why == WriteReason::Try => {
-                            drop_recorded(&mut machine, &history)?;
-                            self.journal_log(&mut machine)?;
-                            self.candidate = restored;
-                            let check = Some(self.check_candidate().await?);
-                            let step = machine.next(Input::Written { file: focus, check });
-                            return Ok((machine, step));
-                        }
-                        OwnWrite::Written => None,
-                    };
-                    machine.next(Input::Written { file: focus, check })
+                    }
                 }
                 Step::EndTry => match history.try_ended() {
-                    None => break Step::EndTry,
+                    None => break Work::Step(Step::EndTry),
                     Some(lines) => machine.next(Input::TryEnded { lines }),
                 },
                 Step::Revert(from) => match history.reverted() {
-                    None => break Step::Revert(from),
+                    None => break Work::Step(Step::Revert(from)),
                     Some(record) => machine.next(Input::Reverted { record }),
                 },
                 Step::Escalate => match history.model_changed().map_err(refused)? {
-                    None => break Step::Escalate,
+                    None => break Work::Step(Step::Escalate),
                     Some(change) => machine.next(change),
                 },
-                end @ Step::Finish(..) => break end,
+                end @ Step::Finish(..) => break Work::Step(end),
             }
         };
-        drop_recorded(&mut machine, &history)?;
-        Ok((machine, step))
+        Ok((work, before_candidate))
+    }
+
+    /// Restores what was reverted when the run stopped, and completes the work that was in progress.
+    /// Returns the machine's next step.
+    pub(crate) async fn complete(
+        &mut self,
+        machine: &mut Machine,
+        unfinished: Unfinished,
+    ) -> Result<Step, Stop> {
+        let Unfinished { work, left, edits, before_candidate } = unfinished;
+        self.unsettled = left.is_some() || !matches!(work, Work::Step(_));
+        if let Some(before) = before_candidate {
+            let turn = self.turn;
+            self.candidate = self.on_tree(move |tree| tree.edit(turn, before)).await.map_err(refused)?;
+        }
+        if left.is_some() {
+            let dirty = self.dirty;
+            self.revert_from(left).await?;
+            self.dirty = dirty; // the tree is again what it was before the stop
+        }
+        Ok(match work {
+            Work::Step(step) => step,
+            Work::Write { focus, why } => {
+                self.roll_back(edits).await?;
+                Step::Write { focus, why }
+            }
+            Work::Check(file) => {
+                self.journal_log(machine)?;
+                let check = Some(self.check_candidate().await?);
+                machine.next(Input::Written { file, check })
+            }
+            Work::Calls(recorded) => {
+                self.journal_log(machine)?;
+                let turn = self.complete_calls(*recorded, edits).await?;
+                machine.next(Input::Answered(turn))
+            }
+        })
     }
 
     /// Learns what a live run learns from an answer: the length of calls and the tokens of the
@@ -133,11 +210,11 @@ impl Driver<'_> {
     }
 
     /// Runs the calls of a recorded answer that have no recorded result.
-    async fn complete(&mut self, recorded: RecordedAnswer, history: &History<'_>) -> Result<Turn, Stop> {
+    async fn complete_calls(&mut self, recorded: RecordedAnswer, edits: usize) -> Result<Turn, Stop> {
         let mut turn = recorded.turn;
         if recorded.unfinished.iter().any(|(started, call)| *started && call.spec.effect == Effect::Write) {
             // The edit may have happened without a record. Roll it back, so that it happens once.
-            self.roll_back(history.edits(self.turn)).await?;
+            self.roll_back(edits).await?;
         }
         let mut calls = CallQueue::new(Arc::clone(&self.tools));
         for (started, call) in recorded.unfinished {

@@ -102,9 +102,17 @@ impl Model for Script {
 /// The current turn, and the turn of each change so far.
 type Turns = Arc<Mutex<(u32, Vec<u32>)>>;
 
-/// The files before each change, and whether the change reverted others. The records of this
-/// history are numbered from 1.
-pub type Changes = Arc<Mutex<Vec<(BTreeMap<String, String>, bool)>>>;
+/// Who made a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// An edit in this turn.
+    Edit(u32),
+    Command,
+    Revert,
+}
+
+/// The files before each change, and who made it. The records of this history are numbered from 1.
+pub type Changes = Arc<Mutex<Vec<(BTreeMap<String, String>, By)>>>;
 
 pub struct Tree {
     pub files: Files,
@@ -152,7 +160,7 @@ impl Repository for Tree {
         if before == *self.files.lock().unwrap() {
             return Ok(None);
         }
-        changes.push((before, false));
+        changes.push((before, By::Command));
         Ok(Some(changes.len() as u64))
     }
 
@@ -161,16 +169,27 @@ impl Repository for Tree {
         let last = changes.len() as u64;
         match changes.get(record as usize - 1).map(|(before, _)| before.clone()) {
             Some(before) if before != *files => {
-                changes.push((std::mem::replace(&mut *files, before), true));
+                changes.push((std::mem::replace(&mut *files, before), By::Revert));
                 Ok(Some(last + 1))
             }
-            Some(_) => Ok(changes.last().filter(|(_, reverts)| *reverts).map(|_| last)),
+            Some(_) => Ok(changes.last().filter(|(_, by)| *by == By::Revert).map(|_| last)),
             None => Ok(None),
         }
     }
 
     fn last_record(&self) -> Result<u64, String> {
         Ok(self.changes.lock().unwrap().len() as u64)
+    }
+
+    fn last_revert(&self) -> Result<Option<u64>, String> {
+        let changes = self.changes.lock().unwrap();
+        Ok(changes.last().filter(|(_, by)| *by == By::Revert).map(|_| changes.len() as u64))
+    }
+
+    fn edit(&self, turn: u32, index: usize) -> Result<Option<u64>, String> {
+        let changes = self.changes.lock().unwrap();
+        let edits = (1..).zip(&*changes).filter(|(_, (_, by))| *by == By::Edit(turn));
+        Ok(edits.map(|(record, _)| record).nth(index))
     }
 
     fn changed_lines(&self) -> u64 {
@@ -233,22 +252,24 @@ impl Verifier for Passes {
     }
 }
 
-/// Interrupts the run, and never ends, if `calc.py` contains the text.
-struct Interrupts {
+/// Never ends if `calc.py` contains the text. Interrupts the run then, if it has the sender.
+struct Hangs {
     text: &'static str,
     passes: Passes,
-    interrupt: tokio::sync::watch::Sender<bool>,
+    interrupt: Option<tokio::sync::watch::Sender<bool>>,
 }
 
 #[async_trait]
-impl Verifier for Interrupts {
+impl Verifier for Hangs {
     fn command(&self) -> String {
         self.passes.command()
     }
 
     async fn verify(&self, limit: Option<Duration>) -> Result<Check, String> {
         if self.passes.0.lock().unwrap()["calc.py"].contains(self.text) {
-            self.interrupt.send_replace(true);
+            if let Some(interrupt) = &self.interrupt {
+                interrupt.send_replace(true);
+            }
             std::future::pending().await
         }
         self.passes.verify(limit).await
@@ -316,10 +337,10 @@ impl TypedTool for ApplyPatch {
         if arguments.content.contains("refuse") {
             return Err(ToolError::Model("cannot be written".into()));
         }
-        self.2.lock().unwrap().push((files.clone(), false));
-        files.insert(arguments.path.clone(), arguments.content);
         let mut turns = self.1.lock().unwrap();
         let turn = turns.0;
+        self.2.lock().unwrap().push((files.clone(), By::Edit(turn)));
+        files.insert(arguments.path.clone(), arguments.content);
         turns.1.push(turn);
         Ok(Outcome {
             changed: vec![arguments.path.clone()],
@@ -382,6 +403,8 @@ pub struct World {
     pub graded: bool,
     /// The text in `calc.py` at which the user interrupts the verification.
     pub interrupted_at: Option<&'static str>,
+    /// The text in `calc.py` at which the verification does not end.
+    pub hangs_at: Option<&'static str>,
     pub settings: Settings,
     pub identity: Identity,
     /// The model of the last try. The inner `None` is one that cannot be opened.
@@ -425,6 +448,7 @@ pub fn world() -> World {
         commands: false,
         graded: false,
         interrupted_at: None,
+        hangs_at: None,
         settings: Settings { approach: planner::Approach::Tools, ..Settings::default() },
         identity: Identity {
             server: "script".into(),
@@ -532,8 +556,9 @@ impl World {
             }),
             verifier: self.verified.then(|| -> Arc<dyn Verifier> {
                 let passes = Passes(Arc::clone(&self.files));
-                match self.interrupted_at {
-                    Some(text) => Arc::new(Interrupts { text, passes, interrupt: self.interrupt.clone() }),
+                let interrupt = self.interrupted_at.map(|_| self.interrupt.clone());
+                match self.interrupted_at.or(self.hangs_at) {
+                    Some(text) => Arc::new(Hangs { text, passes, interrupt }),
                     None if self.graded => Arc::new(Grades(passes)),
                     None => Arc::new(passes),
                 }
