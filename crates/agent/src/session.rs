@@ -20,7 +20,7 @@ use tool_read_file::ReadFile;
 use tool_run_command::RunCommand;
 use tool_run_tests::RunTests;
 use tool_search::Search;
-use workspace::{History, Own, Workspace};
+use workspace::{History, Own, Protected, Workspace};
 
 use crate::confinement;
 use crate::dry_tree::{self, DryTree};
@@ -29,7 +29,6 @@ use crate::exit::{Failure, Result};
 use crate::leftovers::{self, SANDBOX};
 use crate::masking::{self, MaskedModel, MaskedTool};
 use crate::other_model::{self, Models};
-use crate::protected::Protected;
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
 use crate::waiting::Waits;
@@ -266,7 +265,7 @@ async fn begin(
         let message = secrets.mask(&message).into_owned();
         journal.append(Event::Warning { message })?;
     }
-    let protected = Protected::new(&order.protected).map_err(Failure::refused)?;
+    let protected = Protected::new(&order.protected).map_err(Failure::misuse)?;
     let tree = Tree::new(toolbox.workspace, secrets.clone(), inside, folder.join(STATE));
     let tree = Arc::new(tree.protect(protected));
     Ok(Prepared {

@@ -169,6 +169,10 @@ impl Worker {
         if !task.protected.is_empty() {
             text += &protected::note(&task.protected);
         }
+        for pattern in protected::unmatched(&task.protected, worktree) {
+            let message = format!("the pattern {pattern:?} of protected files matches no file");
+            show(Event::Note { id: &task.id, message });
+        }
         let order = Order {
             task: text,
             message: None,
