@@ -381,3 +381,28 @@ fn shards_of_a_job_array_are_merged_into_one_result() {
     let seen = world.observe(&["batch", &tasks, "--shard", "3/2"]);
     assert!(seen.starts_with("exit 2\n") && seen.contains("no part 3 of 2"), "{seen}");
 }
+
+#[test]
+fn bug_secrets_in_setup_commands_and_urls_were_shown_and_recorded() {
+    let world = World::with_a_bug();
+    let secret = concat!("ghp_", "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY3zA5");
+    let tasks = world.home().join("tasks.jsonl");
+    let lines = [
+        json!({"id": "url", "repo": format!("http://me:{secret}@127.0.0.1:9/x.git"), "task": "x"}),
+        json!({"id": "setup", "repo": world.repo(), "task": "x", "setup": format!("export API_TOKEN={secret}; exit 3")}),
+    ];
+    std::fs::write(&tasks, lines.map(|line| line.to_string()).join("\n")).unwrap();
+    let tasks = tasks.to_str().unwrap();
+    let seen = world.observe(&["batch", "--check", tasks]);
+    assert!(seen.contains("http://127.0.0.1:9/x.git") && !seen.contains(secret), "{seen}");
+    let seen = world.observe(&["batch", tasks, "--model", "ollama:x", "--wait", "0s"]);
+    assert!(
+        seen.contains("cannot clone http://127.0.0.1:9/x.git") && seen.contains("setup failed"),
+        "{seen}"
+    );
+    assert!(!seen.contains(secret) && !seen.contains("me:"), "{seen}");
+    for file in ["results.jsonl", "summary.json", "summary.md", "junit.xml", "attempts.jsonl"] {
+        let text = std::fs::read_to_string(world.home().join("tasks.results").join(file)).unwrap();
+        assert!(!text.contains(secret), "{file}: {text}");
+    }
+}

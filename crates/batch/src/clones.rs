@@ -26,6 +26,15 @@ pub(crate) fn is_url(text: &str) -> bool {
     }
 }
 
+/// A repository as messages show it: a URL without the user name and the password.
+pub(crate) fn shown(repo: &str) -> String {
+    let Some((scheme, rest)) = repo.split_once("://").filter(|_| is_url(repo)) else {
+        return repo.to_owned();
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    format!("{scheme}://{}{path}", authority.rsplit('@').next().unwrap_or(authority))
+}
+
 /// The folder of the clone of a repository.
 pub(crate) fn folder(repo: &Path, out: &Path) -> PathBuf {
     let digest = Sha256::digest(repo.as_os_str().as_encoded_bytes());
@@ -40,7 +49,10 @@ pub(crate) async fn ensure(repo: &Path, folder: &Path) -> Result<(), String> {
     if folder.is_dir() {
         return Ok(());
     }
-    let failed = |e: io::Error| format!("cannot clone {}: {e}", repo.display());
+    let named = repo.to_string_lossy();
+    let failed = |e: io::Error| {
+        format!("cannot clone {}: {}", shown(&named), e.to_string().replace(&*named, &shown(&named)))
+    };
     let partial = folder.with_extension("partial");
     match fs::remove_dir_all(&partial) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
@@ -73,6 +85,19 @@ mod tests {
         }
         for path in ["../shop", "/srv/git@home:x/a", "a b://c", "mail@host", "repo", "://x"] {
             assert!(!is_url(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn credentials_in_a_url_are_not_shown() {
+        for (url, expected) in [
+            ("https://user:secret@example.org/a.git", "https://example.org/a.git"),
+            ("https://secret@example.org", "https://example.org"),
+            ("http://a:b@c@d/e@f", "http://d/e@f"),
+            ("git@example.org:a/b.git", "git@example.org:a/b.git"),
+            ("../a@b/c", "../a@b/c"),
+        ] {
+            assert_eq!(shown(url), expected);
         }
     }
 }

@@ -92,6 +92,11 @@ pub trait Runner {
         worktree: &Path,
         interrupt: watch::Receiver<bool>,
     ) -> impl Future<Output = Attempt>;
+
+    /// Masks the secrets in a message before it is recorded or shown.
+    fn mask(&self, message: &str) -> String {
+        message.to_owned()
+    }
 }
 
 /// Runs the tasks that are not done yet and returns a summary of all tasks.
@@ -209,6 +214,10 @@ struct Batch<'a, 't, R, O> {
 
 impl<'t, R: Runner, O: FnMut(Event<'_>)> Batch<'_, 't, R, O> {
     fn report(&self, event: Event<'_>) {
+        let event = match event {
+            Event::Note { id, message } => Event::Note { id, message: self.runner.mask(&message) },
+            event => event,
+        };
         (*self.observer.borrow_mut())(event);
     }
 
@@ -276,7 +285,7 @@ impl<'t, R: Runner, O: FnMut(Event<'_>)> Batch<'_, 't, R, O> {
             time_ms: now_ms(),
             ending: report.ending,
             infrastructure,
-            message: report.message,
+            message: self.runner.mask(&report.message),
             diff: report.diff,
             totals: report.totals,
             models: report.models,

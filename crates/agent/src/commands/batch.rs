@@ -38,9 +38,9 @@ const RETRIES: u32 = 3;
 /// Runs the batch.
 pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     if let Some(BatchCommand::Merge { from, out }) = &command.command {
-        let settings = context.resolve_in(None, &command.settings.given)?.settings()?;
+        context.resolve_in(None, &command.settings.given)?.settings()?;
         let summary = batch::merge(from, out).map_err(Failure::refused)?;
-        return finish(summary, out, &report::name(out), &secrets(&settings));
+        return finish(summary, out, &report::name(out));
     }
     let file = command.tasks.as_deref().ok_or_else(|| Failure::misuse("no task file given"))?;
     // Report invalid flags and files once, before the first task.
@@ -74,9 +74,9 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         retry_failed: plan.retry == Some(Retry::Failed),
         model_name: settings.model.clone().unwrap_or_else(|| "agent".into()),
     };
-    let secrets = secrets(&settings);
+    let secrets = masking::secrets(&settings, &std::env::vars_os().collect::<Vec<_>>(), "");
     let flags = command.settings.given.clone();
-    let worker = Worker { context: context.clone(), flags, store: context.store()? };
+    let worker = Worker { context: context.clone(), flags, store: context.store()?, secrets };
     interrupt::block_on(async {
         let signals = Signals::take()?;
         options.jobs = tokio::select! {
@@ -90,21 +90,17 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
                 return Ok(Exit::Run(Ending::Interrupted));
             }
         };
-        finish(summary, &out, &report::name(file), &secrets)
+        finish(summary, &out, &report::name(file))
     })
 }
 
 /// Prints the summary, and writes it for CI systems.
-fn finish(summary: Summary, out: &Path, name: &str, secrets: &Secrets) -> Result<Exit> {
+fn finish(summary: Summary, out: &Path, name: &str) -> Result<Exit> {
     console::print(&*sanitize::text(&summary.to_text()))?;
     let code = summary.exit_code();
-    report::for_ci(out, name, summary, secrets)?;
+    report::for_ci(out, name, &summary)?;
     console::say(format_args!("results are in {}", out.display()));
     Ok(Exit::Code(code))
-}
-
-fn secrets(settings: &Settings) -> Secrets {
-    masking::secrets(settings, &std::env::vars_os().collect::<Vec<_>>(), "")
 }
 
 /// The default folder for results: for `tasks.jsonl`, this is `tasks.results`.
@@ -121,6 +117,10 @@ impl Runner for Worker {
         let work = async move || Ok(worker.work(&task, &worktree, interrupt).await);
         interrupt::on_own_thread(work).await.unwrap_or_else(failed)
     }
+
+    fn mask(&self, message: &str) -> String {
+        self.secrets.mask(message).into_owned()
+    }
 }
 
 #[derive(Clone)]
@@ -128,6 +128,8 @@ struct Worker {
     context: Context,
     flags: Vec<(&'static str, String)>,
     store: Store,
+    /// The secrets of the batch. Each session masks its own.
+    secrets: Secrets,
 }
 
 fn failed(failure: Failure) -> Attempt {
@@ -171,7 +173,7 @@ impl Worker {
         }
         for pattern in protected::unmatched(&task.protected, worktree) {
             let message = format!("the pattern {pattern:?} of protected files matches no file");
-            show(Event::Note { id: &task.id, message });
+            show(Event::Note { id: &task.id, message: self.mask(&message) });
         }
         let order = Order {
             task: text,
@@ -247,7 +249,8 @@ mod tests {
         let (directory, environment) = (folder.path().to_owned(), layers::Environment::default());
         let context = Context { environment, directory, repository: None };
         let flags = vec![("max_turns", "40".to_owned()), ("max_tokens", "9".to_owned())];
-        let worker = Worker { context, flags, store: Store::new(folder.path()) };
+        let (store, secrets) = (Store::new(folder.path()), Secrets::disabled());
+        let worker = Worker { context, flags, store, secrets };
         let task = Task {
             id: "a".into(),
             repo: folder.path().into(),
