@@ -406,3 +406,20 @@ fn bug_secrets_in_setup_commands_and_urls_were_shown_and_recorded() {
         assert!(!text.contains(secret), "{file}: {text}");
     }
 }
+
+#[test]
+fn bug_a_clone_outlived_a_killed_batch() {
+    let world = World::with_a_bug();
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let tasks = world.home().join("tasks.jsonl");
+    let url = format!("git://{}/x", server.local_addr().unwrap());
+    std::fs::write(&tasks, json!({"id": "a", "repo": url, "task": "x"}).to_string()).unwrap();
+    let mut agent = world.agent(&["batch", tasks.to_str().unwrap(), "--model", "ollama:x"]);
+    let mut agent =
+        agent.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let (mut connection, _) = server.accept().unwrap();
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    // Ends when git has ended. The connection may be reset.
+    let _ = std::io::copy(&mut connection, &mut std::io::sink());
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::git::git_with_network;
+use crate::git;
 
 /// Whether a repository has to be cloned because it is a URL or a bundle file, not a folder.
 pub(crate) fn is_remote(repo: &Path) -> bool {
@@ -60,15 +60,7 @@ pub(crate) async fn ensure(repo: &Path, folder: &Path) -> Result<(), String> {
     }
     let parent = folder.parent().unwrap_or(folder);
     fs::create_dir_all(parent).map_err(failed)?;
-    let args = [
-        "clone".as_ref(),
-        "--quiet".as_ref(),
-        "--bare".as_ref(),
-        "--".as_ref(),
-        repo.as_os_str(),
-        partial.as_os_str(),
-    ];
-    git_with_network(parent, &args).await.map_err(failed)?;
+    git::clone(repo.as_os_str(), &partial, parent).await.map_err(failed)?;
     fs::rename(&partial, folder).map_err(failed)
 }
 

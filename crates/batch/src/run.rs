@@ -305,16 +305,28 @@ impl<'t, R: Runner, O: FnMut(Event<'_>)> Batch<'_, 't, R, O> {
         Ok(())
     }
 
-    /// The folder of the task's repository, cloned first if necessary.
+    /// The folder of the task's repository, cloned first if necessary. Ends when the batch stops.
     async fn repository(&self, task: &Task) -> Result<PathBuf, String> {
         if !clones::is_remote(&task.repo) {
             return Ok(task.repo.clone());
         }
+        let mut stopped = self.stopped.clone();
+        tokio::select! {
+            biased;
+            () = raised(&mut stopped) => Err("interrupted before it started".into()),
+            cloned = self.cloned(task) => cloned,
+        }
+    }
+
+    async fn cloned(&self, task: &Task) -> Result<PathBuf, String> {
         let folder = clones::folder(&task.repo, &self.store.borrow().out);
         let one_at_a_time = self.lock_of(&folder);
         let _held = one_at_a_time.lock().await;
         if !folder.is_dir() {
-            self.report(Event::Note { id: &task.id, message: format!("cloning {}", task.repo.display()) });
+            self.report(Event::Note {
+                id: &task.id,
+                message: format!("cloning {}", clones::shown(&task.repo.to_string_lossy())),
+            });
         }
         clones::ensure(&task.repo, &folder).await?;
         Ok(folder)
