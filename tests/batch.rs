@@ -181,7 +181,7 @@ fn the_setup_command_prepares_the_worktree_in_the_sandbox_before_the_baseline() 
 }
 
 #[test]
-fn a_failed_setup_is_a_failure_of_the_infrastructure() {
+fn a_failed_setup_is_a_failure_of_the_infrastructure_and_its_session_says_so() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one"]);
     let text = std::fs::read_to_string(&tasks).unwrap().replace("\"id\"", "\"setup\":\"exit 3\",\"id\"");
@@ -189,6 +189,12 @@ fn a_failed_setup_is_a_failure_of_the_infrastructure() {
     let seen = world.tell(&run_with(&world, &server, &[&tasks, "--wait", "0s"]));
     assert!(seen.starts_with("exit 5\n") && seen.contains("setup failed: `exit 3`: exit code 3"), "{seen}");
     assert!(server.chats().is_empty(), "the model should not be asked");
+    let results = std::fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
+    let session = json_lines(&results)[0]["session"].as_str().unwrap().to_owned();
+    let seen = world.observe(&["sessions", "show", &session]);
+    assert!(seen.contains("setup failed") && seen.contains("Make the tests pass."), "{seen}");
+    let seen = world.observe(&["resume", &session]);
+    assert!(!seen.contains("the session is empty"), "{seen}");
 }
 
 #[test]

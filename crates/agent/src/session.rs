@@ -31,6 +31,7 @@ use crate::masking::{self, MaskedModel, MaskedTool};
 use crate::other_model::{self, Models};
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
+use crate::setup;
 use crate::waiting::Waits;
 
 /// The folder in a session's folder with the history of the tree.
@@ -50,6 +51,8 @@ pub(crate) struct Order {
     pub(crate) dry: Option<DryTree>,
     /// Whether to stop before the first command.
     pub(crate) plan_only: bool,
+    /// The command that prepares the tree.
+    pub(crate) setup: Option<String>,
     /// Patterns of files that are restored before each command and verification.
     pub(crate) protected: Vec<String>,
     /// Settings that differ from the defaults, to journal for a resumed run.
@@ -217,6 +220,9 @@ async fn begin(
         journal.append(event)?;
     }
     let settings = &order.settings;
+    if let Some(command) = &order.setup {
+        setup::run(command, settings, &order.root, folder).await?;
+    }
     let sandbox = |root: &Path| {
         confinement::sandbox(settings, root, Some(folder.join(SANDBOX)), order.variables.clone())
     };

@@ -3,7 +3,6 @@
 
 mod check;
 mod jobs;
-mod setup;
 mod shard;
 
 use std::path::{Path, PathBuf};
@@ -162,22 +161,19 @@ impl Worker {
             Ok(journal) => journal,
             Err(error) => return failed(error.into()),
         };
-        if let Some(command) = &task.setup
-            && let Err(failure) = setup::run(command, &settings, worktree, &journal, interrupt.clone()).await
-        {
-            return failed(failure);
-        }
         let mut text = task.text.clone();
         if !task.protected.is_empty() {
             text += &protected::note(&task.protected);
         }
         for pattern in protected::unmatched(&task.protected, worktree) {
-            let message = format!("the pattern {pattern:?} of protected files matches no file");
+            let when = if task.setup.is_some() { " before the setup" } else { "" };
+            let message = format!("the pattern {pattern:?} of protected files matches no file{when}");
             show(Event::Note { id: &task.id, message: self.mask(&message) });
         }
         let order = Order {
             task: text,
             message: None,
+            setup: task.setup.clone(),
             protected: task.protected.clone(),
             settings,
             root: worktree.to_owned(),

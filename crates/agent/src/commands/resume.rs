@@ -72,6 +72,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
             root: root.clone(),
             directory,
             dry: None,
+            setup: None,
             protected: Vec::new(),
             plan_only: false,
             chosen: Vec::new(),
