@@ -198,6 +198,18 @@ fn a_failed_setup_is_a_failure_of_the_infrastructure_and_its_session_says_so() {
 }
 
 #[test]
+fn bug_a_resumed_session_of_a_batch_lost_its_protection() {
+    let world = world_with_tests(&[]);
+    let (seen, results) = run_with_protected(&world, &json!(["tests/**"]), &["true"]);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    let seen = world.observe(&["resume", results[0]["session"].as_str().unwrap(), "go on"]);
+    assert!(
+        seen.starts_with("exit 2\n") && seen.contains("a session with protected files cannot be resumed"),
+        "{seen}"
+    );
+}
+
+#[test]
 fn protected_files_are_restored_before_the_verification_and_left_out_of_the_diff() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one"]);

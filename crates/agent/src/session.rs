@@ -109,6 +109,7 @@ pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done>
         root: order.root.display().to_string(),
         mode: if order.dry.is_some() { Mode::DryRun } else { Mode::Run },
         settings: order.chosen.clone(),
+        protected: order.protected.clone(),
         forked_from: None,
     })?;
     Box::pin(work(order, secrets, journal, &[])).await
