@@ -116,7 +116,7 @@ impl Protected {
         if steps.is_empty() {
             return Ok(());
         }
-        workspace.execute(steps, CommitInfo { by: By::Revert, unmade: Vec::new() }).map(drop)
+        workspace.execute(steps, CommitInfo { by: By::Command, unmade: Vec::new() }).map(drop)
     }
 
     /// Finds everything but folders at the protected paths.
@@ -168,7 +168,7 @@ fn clear_the_way(first: &BTreeMap<CleanPath, FileImage>, workspace: &Workspace) 
             Some(true) => make_accessible(&workspace.root().join(folder)).map_err(system(folder))?,
             Some(false) => match workspace.step(folder) {
                 Ok(step) => {
-                    workspace.execute(vec![step], CommitInfo { by: By::Revert, unmade: Vec::new() })?;
+                    workspace.execute(vec![step], CommitInfo { by: By::Command, unmade: Vec::new() })?;
                 }
                 Err(_) => discard(folder, workspace)?,
             },
