@@ -181,7 +181,7 @@ fn the_setup_command_prepares_the_worktree_in_the_sandbox_before_the_baseline() 
 }
 
 #[test]
-fn a_failed_setup_is_a_failure_of_the_infrastructure() {
+fn a_failed_setup_is_a_failure_of_the_infrastructure_and_its_session_says_so() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one"]);
     let text = std::fs::read_to_string(&tasks).unwrap().replace("\"id\"", "\"setup\":\"exit 3\",\"id\"");
@@ -189,6 +189,24 @@ fn a_failed_setup_is_a_failure_of_the_infrastructure() {
     let seen = world.tell(&run_with(&world, &server, &[&tasks, "--wait", "0s"]));
     assert!(seen.starts_with("exit 5\n") && seen.contains("setup failed: `exit 3`: exit code 3"), "{seen}");
     assert!(server.chats().is_empty(), "the model should not be asked");
+    let results = std::fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
+    let session = json_lines(&results)[0]["session"].as_str().unwrap().to_owned();
+    let seen = world.observe(&["sessions", "show", &session]);
+    assert!(seen.contains("setup failed") && seen.contains("Make the tests pass."), "{seen}");
+    let seen = world.observe(&["resume", &session]);
+    assert!(!seen.contains("the session is empty"), "{seen}");
+}
+
+#[test]
+fn bug_a_resumed_session_of_a_batch_lost_its_protection() {
+    let world = world_with_tests(&[]);
+    let (seen, results) = run_with_protected(&world, &json!(["tests/**"]), &["true"]);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    let seen = world.observe(&["resume", results[0]["session"].as_str().unwrap(), "go on"]);
+    assert!(
+        seen.starts_with("exit 2\n") && seen.contains("a session with protected files cannot be resumed"),
+        "{seen}"
+    );
 }
 
 #[test]
@@ -213,6 +231,109 @@ fn protected_files_are_restored_before_the_verification_and_left_out_of_the_diff
     assert_eq!(result[0]["diff"]["files"], json!(["add.sh"]));
 }
 
+/// Runs a task with protected files for each command. The model runs the command, then fixes the
+/// bug. Returns what the batch printed, and the results.
+fn run_with_protected(world: &World, protected: &Value, commands: &[&str]) -> (String, Vec<Value>) {
+    let server = Server::start();
+    let line = |n: usize| {
+        json!({"id": format!("task-{n}"), "repo": world.repo(), "task": "Make the tests pass.",
+            "verify": "sh tests/run.sh", "protected": protected})
+        .to_string()
+    };
+    let tasks = world.home().join("tasks.jsonl");
+    std::fs::write(&tasks, (0..commands.len()).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    for command in commands {
+        server.enqueue(Reply::text(call("run_command", json!({"command": command}))));
+        fix(&server);
+    }
+    let seen = world.tell(&run_with(world, &server, &[tasks.to_str().unwrap(), "--wait", "0s"]));
+    let results = std::fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
+    (seen, json_lines(&results))
+}
+
+fn world_with_tests(files: &[(&str, &str)]) -> World {
+    let world = World::with_a_bug();
+    world.write("tests/run.sh", "for f in $(find . -name 'conftest*'); do . $f; done; . ./check.sh\n");
+    files.iter().for_each(|(path, text)| world.write(path, text));
+    world.git(&["add", "--force", "."]);
+    world.git(&["commit", "-qm", "tests"]);
+    world
+}
+
+#[test]
+fn bug_ignore_rules_and_hidden_folders_lifted_the_protection_of_files() {
+    let world = world_with_tests(&[
+        (".gitignore", "*.log\n"),
+        ("tests/kept.log", "kept\n"),
+        (".husky/check", "kept\n"),
+    ]);
+    let (seen, results) = run_with_protected(
+        &world,
+        &json!(["tests/**", ".husky/**"]),
+        &[
+            "echo conftest.sh >> .gitignore; echo 'exit 3' > tests/conftest.sh",
+            "echo conftest.sh > .ignore; echo 'exit 3' > tests/conftest.sh",
+            "echo changed > tests/kept.log",
+            "echo changed > .husky/check; echo 'exit 3' > .husky/conftest.sh",
+        ],
+    );
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    for (result, others) in results.iter().zip([".gitignore", ".ignore", "add.sh", "add.sh"]) {
+        let patch = result["diff"]["patch"].as_str().unwrap();
+        assert!(patch.contains("+    echo $(($1 + $2))") && patch.contains(others), "{patch}");
+        assert!(!patch.contains("changed") && !patch.contains("exit 3"), "{patch}");
+    }
+}
+
+#[test]
+fn bug_links_folders_and_large_files_at_protected_paths_ended_the_run_without_its_diff() {
+    let world = world_with_tests(&[("source/x", "x\n")]);
+    std::os::unix::fs::symlink("../source", world.repo().join("tests/folder")).unwrap();
+    std::os::unix::fs::symlink("missing", world.repo().join("tests/dangling")).unwrap();
+    std::fs::write(world.repo().join("tests/large"), vec![b'x'; 17 << 20]).unwrap();
+    world.git(&["add", "."]);
+    world.git(&["commit", "-qm", "links"]);
+    let (seen, results) = run_with_protected(
+        &world,
+        &json!(["tests/**"]),
+        &[
+            "ln -s /etc/hostname tests/h; head -c 17000000 /dev/zero > tests/new",
+            "rm tests/run.sh; mkdir tests/run.sh; touch tests/run.sh/x",
+            "mv tests evil; ln -s evil tests",
+            "mv tests/run.sh evil.sh; ln -s ../evil.sh tests/run.sh; echo exit 0 > evil.sh",
+        ],
+    );
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    for result in &results {
+        let files = result["diff"]["files"].as_array().unwrap();
+        let names: Vec<&str> = files.iter().map(|file| file.as_str().unwrap()).collect();
+        assert!(
+            names.contains(&"add.sh") && !names.iter().any(|name| name.starts_with("tests")),
+            "{names:?}"
+        );
+    }
+}
+
+#[test]
+fn a_protected_file_that_is_too_large_to_keep_is_named_before_the_first_turn() {
+    let world = world_with_tests(&[]);
+    std::fs::File::create(world.repo().join("tests/large")).unwrap().set_len((64 << 20) + 1).unwrap();
+    world.git(&["add", "."]);
+    world.git(&["commit", "-qm", "large"]);
+    let (seen, _) = run_with_protected(&world, &json!(["tests/**"]), &["true"]);
+    assert!(seen.starts_with("exit 5\n") && seen.contains("tests/large is larger than 64 MB"), "{seen}");
+}
+
+#[test]
+fn the_name_of_a_folder_protects_its_files_and_a_pattern_without_files_is_noted() {
+    let world = world_with_tests(&[]);
+    let (seen, results) =
+        run_with_protected(&world, &json!(["tests", "spec/**"]), &["echo exit 3 > tests/run.sh"]);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert_eq!(results[0]["diff"]["files"], json!(["add.sh"]));
+    assert!(seen.contains("task-0: the pattern \"spec/**\" of protected files matches no file"), "{seen}");
+}
+
 #[test]
 fn jobs_auto_asks_the_server_for_its_slots() {
     let (world, server) = (World::with_a_bug(), Server::start());
@@ -232,6 +353,9 @@ fn a_repository_may_be_a_url() {
     let text = std::fs::read_to_string(&tasks).unwrap();
     let repo = world.repo().display().to_string();
     std::fs::write(&tasks, text.replace(&repo, &format!("file://{repo}"))).unwrap();
+    // The results may be in a repository that has nothing to do with the task.
+    let outer = std::process::Command::new("git").args(["init", "--quiet"]).arg(world.home()).status();
+    assert!(outer.unwrap().success());
     fix(&server);
     let output = run(&world, &server, &tasks);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
@@ -274,4 +398,46 @@ fn shards_of_a_job_array_are_merged_into_one_result() {
     assert!(seen.starts_with("exit 0\n") && seen.contains("2 tasks: 2 verified"), "{seen}");
     let seen = world.observe(&["batch", &tasks, "--shard", "3/2"]);
     assert!(seen.starts_with("exit 2\n") && seen.contains("no part 3 of 2"), "{seen}");
+}
+
+#[test]
+fn bug_secrets_in_setup_commands_and_urls_were_shown_and_recorded() {
+    let world = World::with_a_bug();
+    let secret = concat!("ghp_", "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY3zA5");
+    let tasks = world.home().join("tasks.jsonl");
+    let lines = [
+        json!({"id": "url", "repo": format!("http://me:{secret}@127.0.0.1:9/x.git"), "task": "x"}),
+        json!({"id": "setup", "repo": world.repo(), "task": "x", "setup": format!("export API_TOKEN={secret}; exit 3")}),
+    ];
+    std::fs::write(&tasks, lines.map(|line| line.to_string()).join("\n")).unwrap();
+    let tasks = tasks.to_str().unwrap();
+    let seen = world.observe(&["batch", "--check", tasks]);
+    assert!(seen.contains("http://127.0.0.1:9/x.git") && !seen.contains(secret), "{seen}");
+    let seen = world.observe(&["batch", tasks, "--model", "ollama:x", "--wait", "0s"]);
+    assert!(
+        seen.contains("cannot clone http://127.0.0.1:9/x.git") && seen.contains("setup failed"),
+        "{seen}"
+    );
+    assert!(!seen.contains(secret) && !seen.contains("me:"), "{seen}");
+    for file in ["results.jsonl", "summary.json", "summary.md", "junit.xml", "attempts.jsonl"] {
+        let text = std::fs::read_to_string(world.home().join("tasks.results").join(file)).unwrap();
+        assert!(!text.contains(secret), "{file}: {text}");
+    }
+}
+
+#[test]
+fn bug_a_clone_outlived_a_killed_batch() {
+    let world = World::with_a_bug();
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let tasks = world.home().join("tasks.jsonl");
+    let url = format!("git://{}/x", server.local_addr().unwrap());
+    std::fs::write(&tasks, json!({"id": "a", "repo": url, "task": "x"}).to_string()).unwrap();
+    let mut agent = world.agent(&["batch", tasks.to_str().unwrap(), "--model", "ollama:x"]);
+    let mut agent =
+        agent.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let (mut connection, _) = server.accept().unwrap();
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    // Ends when git has ended. The connection may be reset.
+    let _ = std::io::copy(&mut connection, &mut std::io::sink());
 }

@@ -167,12 +167,13 @@ fn a_secret_that_the_model_wrote_from_memory_is_masked_in_every_view() {
     write_tasks(&world, "tasks.jsonl", &[("idle", "Do nothing.", "true")]);
     change_nothing(&server, &format!("Use the key {key}."));
     assert_eq!(batch(&world, &server, "tasks.jsonl").status.code(), Some(1));
-    assert!(result(&world, "results.jsonl").contains(&key));
 
     world.observe(&["report", world.home().join("tasks.results").to_str().unwrap()]);
     let (data, trajectories) = contents(&result(&world, "report.html"));
     let page = format!("{data}{}", Value::Array(trajectories));
-    for shown in [page, result(&world, "junit.xml"), result(&world, "summary.md")] {
+    let written =
+        ["results.jsonl", "summary.json", "junit.xml", "summary.md"].map(|name| result(&world, name));
+    for shown in written.into_iter().chain([page]) {
         assert!(shown.contains("Use the key [secret-") && !shown.contains(&key), "{shown}");
     }
 }

@@ -30,6 +30,7 @@ mod replay;
 mod repository;
 mod session;
 mod settings;
+mod setup;
 mod waiting;
 
 use std::process::ExitCode;

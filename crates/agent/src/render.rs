@@ -424,6 +424,7 @@ mod tests {
                 root: "/r".into(),
                 mode: Mode::DryRun,
                 settings: Vec::new(),
+                protected: Vec::new(),
                 forked_from: None,
             },
             Event::Model(journal::ModelInfo {

@@ -11,10 +11,9 @@ use planner::Instructions;
 use secrets::Secrets;
 use tool_api::Status;
 use tool_run_tests::RunTests;
-use workspace::{Baseline, By, History, WalkFilter, Watch, Workspace};
+use workspace::{Baseline, By, History, Protected, WalkFilter, Watch, Workspace};
 
 use crate::masking::{EXPLANATION, mask_value};
-use crate::protected::Protected;
 
 /// The maximum number of files to list for the first turn. The prompt shows fewer.
 const FILES: usize = 2_000;

@@ -20,7 +20,7 @@ use tool_read_file::ReadFile;
 use tool_run_command::RunCommand;
 use tool_run_tests::RunTests;
 use tool_search::Search;
-use workspace::{History, Own, Workspace};
+use workspace::{History, Own, Protected, Workspace};
 
 use crate::confinement;
 use crate::dry_tree::{self, DryTree};
@@ -29,9 +29,9 @@ use crate::exit::{Failure, Result};
 use crate::leftovers::{self, SANDBOX};
 use crate::masking::{self, MaskedModel, MaskedTool};
 use crate::other_model::{self, Models};
-use crate::protected::Protected;
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
+use crate::setup;
 use crate::waiting::Waits;
 
 /// The folder in a session's folder with the history of the tree.
@@ -51,6 +51,8 @@ pub(crate) struct Order {
     pub(crate) dry: Option<DryTree>,
     /// Whether to stop before the first command.
     pub(crate) plan_only: bool,
+    /// The command that prepares the tree.
+    pub(crate) setup: Option<String>,
     /// Patterns of files that are restored before each command and verification.
     pub(crate) protected: Vec<String>,
     /// Settings that differ from the defaults, to journal for a resumed run.
@@ -107,6 +109,7 @@ pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done>
         root: order.root.display().to_string(),
         mode: if order.dry.is_some() { Mode::DryRun } else { Mode::Run },
         settings: order.chosen.clone(),
+        protected: order.protected.clone(),
         forked_from: None,
     })?;
     Box::pin(work(order, secrets, journal, &[])).await
@@ -218,6 +221,9 @@ async fn begin(
         journal.append(event)?;
     }
     let settings = &order.settings;
+    if let Some(command) = &order.setup {
+        setup::run(command, settings, &order.root, folder).await?;
+    }
     let sandbox = |root: &Path| {
         confinement::sandbox(settings, root, Some(folder.join(SANDBOX)), order.variables.clone())
     };
@@ -266,7 +272,7 @@ async fn begin(
         let message = secrets.mask(&message).into_owned();
         journal.append(Event::Warning { message })?;
     }
-    let protected = Protected::new(&order.protected).map_err(Failure::refused)?;
+    let protected = Protected::new(&order.protected).map_err(Failure::misuse)?;
     let tree = Tree::new(toolbox.workspace, secrets.clone(), inside, folder.join(STATE));
     let tree = Arc::new(tree.protect(protected));
     Ok(Prepared {

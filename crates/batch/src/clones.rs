@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::git::git_with_network;
+use crate::git;
 
 /// Whether a repository has to be cloned because it is a URL or a bundle file, not a folder.
 pub(crate) fn is_remote(repo: &Path) -> bool {
@@ -26,6 +26,15 @@ pub(crate) fn is_url(text: &str) -> bool {
     }
 }
 
+/// A repository as messages show it: a URL without the user name and the password.
+pub(crate) fn shown(repo: &str) -> String {
+    let Some((scheme, rest)) = repo.split_once("://").filter(|_| is_url(repo)) else {
+        return repo.to_owned();
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    format!("{scheme}://{}{path}", authority.rsplit('@').next().unwrap_or(authority))
+}
+
 /// The folder of the clone of a repository.
 pub(crate) fn folder(repo: &Path, out: &Path) -> PathBuf {
     let digest = Sha256::digest(repo.as_os_str().as_encoded_bytes());
@@ -40,7 +49,10 @@ pub(crate) async fn ensure(repo: &Path, folder: &Path) -> Result<(), String> {
     if folder.is_dir() {
         return Ok(());
     }
-    let failed = |e: io::Error| format!("cannot clone {}: {e}", repo.display());
+    let named = repo.to_string_lossy();
+    let failed = |e: io::Error| {
+        format!("cannot clone {}: {}", shown(&named), e.to_string().replace(&*named, &shown(&named)))
+    };
     let partial = folder.with_extension("partial");
     match fs::remove_dir_all(&partial) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
@@ -48,15 +60,7 @@ pub(crate) async fn ensure(repo: &Path, folder: &Path) -> Result<(), String> {
     }
     let parent = folder.parent().unwrap_or(folder);
     fs::create_dir_all(parent).map_err(failed)?;
-    let args = [
-        "clone".as_ref(),
-        "--quiet".as_ref(),
-        "--bare".as_ref(),
-        "--".as_ref(),
-        repo.as_os_str(),
-        partial.as_os_str(),
-    ];
-    git_with_network(parent, &args).await.map_err(failed)?;
+    git::clone(repo.as_os_str(), &partial, parent).await.map_err(failed)?;
     fs::rename(&partial, folder).map_err(failed)
 }
 
@@ -73,6 +77,19 @@ mod tests {
         }
         for path in ["../shop", "/srv/git@home:x/a", "a b://c", "mail@host", "repo", "://x"] {
             assert!(!is_url(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn credentials_in_a_url_are_not_shown() {
+        for (url, expected) in [
+            ("https://user:secret@example.org/a.git", "https://example.org/a.git"),
+            ("https://secret@example.org", "https://example.org"),
+            ("http://a:b@c@d/e@f", "http://d/e@f"),
+            ("git@example.org:a/b.git", "git@example.org:a/b.git"),
+            ("../a@b/c", "../a@b/c"),
+        ] {
+            assert_eq!(shown(url), expected);
         }
     }
 }

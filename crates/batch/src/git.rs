@@ -5,25 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 
 /// `useRelativePaths` would make the entry of a worktree harder to recognize as ours.
 const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedHead=false"];
 
 /// The protocols that clones may use. `ext` is not among them, because it runs a program.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
+/// A clone that transfers less than 1 kB/s for a minute has failed. This works for HTTP only.
+const SLOW: [&str; 2] = ["http.lowSpeedLimit=1000", "http.lowSpeedTime=60"];
 
 /// Runs git in a folder and returns its output without trailing newlines. Filters such as
 /// `filter.lfs.smudge` come from the user's settings, never from the repository's.
 pub(crate) async fn git<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<String> {
-    run(cwd, args, None).await
-}
-
-/// Same as [`git`], but may connect to other machines.
-pub(crate) async fn git_with_network<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<String> {
-    run(cwd, args, Some(PROTOCOLS)).await
-}
-
-async fn run<S: AsRef<OsStr>>(cwd: &Path, args: &[S], protocols: Option<&'static str>) -> io::Result<String> {
     let (cwd, args): (_, Vec<_>) = (cwd.to_owned(), args.iter().map(|arg| arg.as_ref().to_owned()).collect());
     let done = tokio::task::spawn_blocking(move || {
         workspace::readable(&cwd)?;
@@ -35,12 +29,45 @@ async fn run<S: AsRef<OsStr>>(cwd: &Path, args: &[S], protocols: Option<&'static
         let settings = SETTINGS.iter().copied().chain(filters.iter().map(String::as_str));
         let mut command = workspace::git(&cwd);
         command.args(settings.flat_map(|setting| ["-c", setting])).args(args);
-        if let Some(protocols) = protocols {
-            command.env("GIT_ALLOW_PROTOCOL", protocols);
-        }
         workspace::git_output(command, None)
     });
-    let output = done.await.map_err(io::Error::other)??;
+    succeeded(done.await.map_err(io::Error::other)??)
+}
+
+/// Clones a repository, which may be on another machine, to a folder without a work tree. The clone
+/// ends with the future and with this process, however that ends.
+pub(crate) async fn clone(from: &OsStr, to: &Path, cwd: &Path) -> io::Result<()> {
+    let mut git = workspace::git(cwd);
+    git.args(SLOW.iter().flat_map(|setting| ["-c", setting])).args(["clone", "--quiet", "--bare", "--"]);
+    git.arg(from).arg(to).env("GIT_ALLOW_PROTOCOL", PROTOCOLS);
+    let mut shell = tokio::process::Command::new("/bin/sh");
+    shell.args(["-c", WITH_US, "sh"]).arg(git.get_program()).args(git.get_args()).current_dir(cwd);
+    for (name, value) in git.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    // Its own process group also shields it from Ctrl-C, which asks the batch to stop cleanly.
+    shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = shell.spawn()?;
+    let _open = child.stdin.take();
+    succeeded(child.wait_with_output().await?).map(drop)
+}
+
+/// Runs a program until it ends or standard input is closed, which happens when the parent process
+/// is killed. Then kills the whole process group.
+const WITH_US: &str = r#"
+exec 3<&0
+(read -r _ <&3; kill -s KILL 0) &
+"$@" 3<&- </dev/null
+code=$?
+exec 2>/dev/null
+kill $!
+exit $code"#;
+
+/// What git printed, or its error message.
+fn succeeded(output: Output) -> io::Result<String> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(io::Error::other(said.trim().trim_start_matches("fatal: ").to_owned()));

@@ -17,7 +17,7 @@ use crate::clones;
 use crate::error::Error;
 use crate::event::Event;
 use crate::record::{Finished, Started, VERSION, now_ms};
-use crate::seam::{Context, Job, Place};
+use crate::seam::{Context, Job, Place, raised};
 use crate::task::Task;
 use crate::worktree::{self, Source};
 
@@ -49,6 +49,11 @@ pub trait Runner {
         worktree: &Path,
         interrupt: watch::Receiver<bool>,
     ) -> impl Future<Output = Attempt>;
+
+    /// Masks the secrets in a message before it is recorded or shown.
+    fn mask(&self, message: &str) -> String {
+        message.to_owned()
+    }
 }
 
 /// Makes attempts on this machine.
@@ -114,7 +119,7 @@ impl<'r, R: Runner> Here<'r, R> {
             time_ms: now_ms(),
             infrastructure: report.ending.is_infrastructure(),
             ending: report.ending,
-            message: report.message,
+            message: self.runner.mask(&report.message),
             diff: report.diff,
             totals: report.totals,
             models: report.models,
@@ -128,17 +133,29 @@ impl<'r, R: Runner> Here<'r, R> {
         Ok(())
     }
 
-    /// The folder of the task's repository, cloned first if necessary.
+    fn note(&self, batch: &Context<'_>, task: &Task, message: &str) {
+        (batch.report)(Event::Note { id: &task.id, message: self.runner.mask(message) });
+    }
+
+    /// The folder of the task's repository, cloned first if necessary. Ends when the batch stops.
     async fn repository(&self, task: &Task, batch: &Context<'_>) -> Result<PathBuf, String> {
         if !clones::is_remote(&task.repo) {
             return Ok(task.repo.clone());
         }
+        tokio::select! {
+            biased;
+            () = raised(batch.stopped.clone()) => Err("interrupted before it started".into()),
+            cloned = self.cloned(task, batch) => cloned,
+        }
+    }
+
+    async fn cloned(&self, task: &Task, batch: &Context<'_>) -> Result<PathBuf, String> {
         let folder = clones::folder(&task.repo, batch.folder);
         let one_at_a_time = self.lock_of(&folder);
         let _held = one_at_a_time.lock().await;
         if !folder.is_dir() {
-            let message = format!("cloning {}", task.repo.display());
-            (batch.report)(Event::Note { id: &task.id, message });
+            let repo = clones::shown(&task.repo.to_string_lossy());
+            self.note(batch, task, &format!("cloning {repo}"));
         }
         clones::ensure(&task.repo, &folder).await?;
         Ok(folder)
@@ -157,7 +174,7 @@ impl<'r, R: Runner> Here<'r, R> {
         if self.noted.borrow_mut().insert(task.repo.clone())
             && let Some(message) = source.note(task).await
         {
-            (batch.report)(Event::Note { id: &task.id, message });
+            self.note(batch, task, &message);
         }
         let folder = {
             let one_at_a_time = self.trees_of(source);
@@ -180,7 +197,7 @@ impl<'r, R: Runner> Here<'r, R> {
         let one_at_a_time = self.trees_of(source);
         let _held = one_at_a_time.lock().await;
         if let Err(message) = worktree::remove(tree, source.git_dir()).await {
-            (batch.report)(Event::Note { id: &task.id, message });
+            self.note(batch, task, &message);
         }
     }
 

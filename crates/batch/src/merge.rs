@@ -5,56 +5,85 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use journal::{Log, io_error};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::folder::Folder;
+use crate::predictions;
 use crate::record::{Finished, Started};
-use crate::store::Store;
+use crate::stop::Stop;
+use crate::store::{ATTEMPTS, RESULTS, Store, lock};
 use crate::summary::Summary;
 
 /// Merges the records, predictions and summaries of the folders `from` into the folder `out`, and
-/// returns the merged summary. The folders `from` stay as they are.
+/// returns the merged summary. The records decide, because a summary may be older than they are. If
+/// the batches stopped, the most severe reason counts. The folders `from` stay as they are.
 ///
 /// # Errors
-/// If a batch in one of the folders has not ended, two folders have the same task, `out` has
-/// results, or a file is damaged or cannot be written.
+/// If a batch in one of the folders is running or has never ended, two folders have the same task,
+/// `out` has results, or a file is damaged or cannot be written.
 pub fn merge(from: &[PathBuf], out: &Path) -> Result<Summary, Error> {
-    let mut summaries = Vec::new();
     let mut seen: HashMap<String, &Path> = HashMap::new();
+    let (mut rows, mut stops) = (Vec::new(), Vec::new());
     let (mut started, mut finished, mut predictions) = (Vec::new(), Vec::new(), String::new());
     for folder in from {
-        let summary = read_summary(folder)?;
-        for row in &summary.rows {
-            if let Some(first) = seen.insert(row.id.clone(), folder) {
-                let (first, second) = (first.display(), folder.display());
-                return Err(Error::Merge(format!("the task {} is in both {first} and {second}", row.id)));
+        let ended = Ended::read(folder)?;
+        let _held = lock(folder)?;
+        let tasks = Folder::read(folder)?.tasks;
+        for task in &tasks {
+            if let Some(first) = seen.insert(task.row.id.clone(), folder) {
+                let (first, second, id) = (first.display(), folder.display(), &task.row.id);
+                return Err(Error::Merge(format!("the task {id} is in both {first} and {second}")));
             }
         }
-        summaries.push(summary);
-        started.extend(Log::<Started>::read(&folder.join("attempts.jsonl"))?);
-        finished.extend(Log::<Finished>::read(&folder.join("results.jsonl"))?);
-        predictions += &read(&folder.join("predictions.jsonl"))?;
+        let results = Log::<Finished>::read(&folder.join(RESULTS))?;
+        let digests = tasks.iter().map(|task| (task.row.id.as_str(), task.digest.clone())).collect();
+        predictions += &predictions::of(&digests, &results, &model_name(folder));
+        rows.extend(tasks.into_iter().map(|task| task.row));
+        stops.extend(ended.stopped);
+        started.extend(Log::<Started>::read(&folder.join(ATTEMPTS))?);
+        finished.extend(results);
     }
     let store = Store::open(out)?;
     if !store.started.is_empty() || !store.finished.is_empty() {
         return Err(Error::Merge(format!("{} has results already; choose another folder", out.display())));
     }
-    let summary = Summary::merge(summaries);
-    store.replace("attempts.jsonl", &lines(&started))?;
-    store.replace("results.jsonl", &lines(&finished))?;
+    let stopped = stops.into_iter().max_by_key(|stop: &Stop| stop.exit_code());
+    let summary = Summary::of(rows, || finished.iter(), stopped);
+    store.replace(ATTEMPTS, &lines(&started))?;
+    store.replace(RESULTS, &lines(&finished))?;
     store.replace("predictions.jsonl", &predictions)?;
     store.replace("summary.json", &summary.to_json())?;
     Ok(summary)
 }
 
-fn read_summary(folder: &Path) -> Result<Summary, Error> {
-    let path = folder.join("summary.json");
-    if !path.exists() {
-        let message = format!("{} has no summary.json: the batch there has not ended", folder.display());
-        return Err(Error::Merge(message));
+/// What the records of an ended batch do not say.
+#[derive(Deserialize)]
+struct Ended {
+    stopped: Option<Stop>,
+}
+
+impl Ended {
+    fn read(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join("summary.json");
+        if !path.exists() {
+            let message = format!("{} has no summary.json: the batch there has not ended", folder.display());
+            return Err(Error::Merge(message));
+        }
+        let invalid = |e: serde_json::Error| Error::Merge(format!("{} is damaged: {e}", path.display()));
+        serde_json::from_str(&read(&path)?).map_err(invalid)
     }
-    let invalid = |e: serde_json::Error| Error::Merge(format!("{} is damaged: {e}", path.display()));
-    serde_json::from_str(&read(&path)?).map_err(invalid)
+}
+
+/// The name of the model in the predictions of a batch.
+fn model_name(folder: &Path) -> String {
+    #[derive(Deserialize)]
+    struct Prediction {
+        model_name_or_path: String,
+    }
+    let text = read(&folder.join("predictions.jsonl")).unwrap_or_default();
+    let first = text.lines().next().and_then(|line| serde_json::from_str::<Prediction>(line).ok());
+    first.map_or_else(|| "agent".to_owned(), |first| first.model_name_or_path)
 }
 
 fn read(path: &Path) -> Result<String, Error> {

@@ -11,7 +11,11 @@ use crate::task::Task;
 /// were first finished. Leaves out infrastructure failures, which the evaluation would count as
 /// wrong answers, and results of tasks that have changed since.
 pub(crate) fn render(tasks: &[Task], finished: &[Finished], model: &str) -> String {
-    let digests: HashMap<&str, String> = tasks.iter().map(|t| (t.id.as_str(), t.digest())).collect();
+    of(&tasks.iter().map(|t| (t.id.as_str(), t.digest())).collect(), finished, model)
+}
+
+/// Same as [`render`], from the current digest of each task.
+pub(crate) fn of(digests: &HashMap<&str, String>, finished: &[Finished], model: &str) -> String {
     let mut order: Vec<&str> = Vec::new();
     let mut last: HashMap<&str, &Finished> = HashMap::new();
     for result in finished {

@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::predictions;
 use crate::record::{Finished, Started};
 use crate::schedule::{Next, Schedule};
-use crate::seam::{Context, Job, Place, Sink, Source, drive};
+use crate::seam::{Context, Job, Place, Sink, Source, drive, raised};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::summary::Summary;
@@ -114,13 +114,6 @@ pub async fn run(
     store.replace("predictions.jsonl", &predictions::render(tasks, &store.finished, &options.model_name))?;
     store.replace("summary.json", &summary.to_json())?;
     Ok(summary)
-}
-
-/// Waits until the value is true; forever if the sender is gone.
-async fn raised(mut interrupt: watch::Receiver<bool>) {
-    if interrupt.wait_for(|raised| *raised).await.is_err() {
-        std::future::pending().await
-    }
 }
 
 /// Waits until a time; forever if there is none.

@@ -1,7 +1,8 @@
 //! Decides when the next attempt starts, and when a batch stops. Pure: the caller provides the
 //! time, runs attempts and reports how they end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::Path;
 use std::time::Duration;
 
 use journal::Ending;
@@ -52,8 +53,11 @@ pub(crate) struct Schedule<'t> {
     tokens: u64,
     /// Dollars of all results in the folder.
     cost: f64,
-    /// Failures of the infrastructure since the last attempt that ended in another way.
+    /// Failures of the infrastructure since the last attempt that ended in another way. Of those
+    /// that were not the server's, only the first one per repository counts.
     failures: u32,
+    /// The repositories of those failures that were not the server's.
+    failing: HashSet<&'t Path>,
     /// Probes during this outage.
     probes: u32,
     /// The sum of the waits of this outage.
@@ -79,6 +83,7 @@ impl<'t> Schedule<'t> {
             tokens: earlier.iter().map(tokens).fold(0, u64::saturating_add),
             cost: earlier.iter().filter_map(|result| result.totals.cost).sum(),
             failures: 0,
+            failing: HashSet::new(),
             probes: 0,
             waited: Duration::ZERO,
             probe_at: now,
@@ -145,6 +150,7 @@ impl<'t> Schedule<'t> {
         self.cost += result.totals.cost.unwrap_or(0.0);
         if !result.infrastructure {
             (self.failures, self.probes, self.waited) = (0, 0, Duration::ZERO);
+            self.failing.clear();
             if self.options.fail_fast && result.ending != Ending::Verified {
                 self.stop(Stop::FailFast);
             }
@@ -153,7 +159,11 @@ impl<'t> Schedule<'t> {
         let Some(due) = started.filter(|_| may_help && self.stopped.is_none()) else {
             return Verdict::default();
         };
-        self.failures += 1;
+        // The tasks of one repository may all fail, such as in their setup, while others work.
+        let unavailable = result.ending == Ending::Unavailable;
+        if self.failures >= OUTAGE || unavailable || self.failing.insert(&due.task.repo) {
+            self.failures += 1;
+        }
         let mut pause = None;
         // An attempt that started before the outage was noticed is not a probe.
         if self.failures == OUTAGE || self.failures > OUTAGE && now >= self.probe_at {
@@ -169,7 +179,7 @@ impl<'t> Schedule<'t> {
         }
         // Failures other than the server's may be due to the task, so the number of
         // retries stays limited.
-        let outage = self.failures >= OUTAGE && result.ending == Ending::Unavailable;
+        let outage = self.failures >= OUTAGE && unavailable;
         let wait = if outage { Duration::ZERO } else { backoff(due.retried) };
         let again = outage || due.retried < self.options.retries && wait <= self.options.wait;
         if again {

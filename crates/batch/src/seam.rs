@@ -105,3 +105,10 @@ pub async fn drive<S: Source>(
     }
     failed.map_or(Ok(()), Err)
 }
+
+/// Waits until the value is true; forever if the sender is gone.
+pub(crate) async fn raised(mut interrupt: watch::Receiver<bool>) {
+    if interrupt.wait_for(|raised| *raised).await.is_err() {
+        std::future::pending().await
+    }
+}

@@ -33,8 +33,7 @@ impl Store {
         let new = !out.exists();
         fs::create_dir_all(out).map_err(io_error("cannot create", out))?;
         let out = fs::canonicalize(out).map_err(io_error("cannot open", out))?;
-        let lock = LockFile::acquire(&out.join("lock"), &format!("process {}", std::process::id()))?
-            .map_err(|holder| Error::Locked { out: out.clone(), holder })?;
+        let lock = lock(&out)?;
         if new {
             // Keeps the results from showing up as untracked files when the folder is in a
             // repository.
@@ -89,6 +88,12 @@ impl Store {
     pub(crate) fn replace(&self, name: &str, contents: &str) -> Result<(), Error> {
         Ok(replace(&self.out.join(name), contents)?)
     }
+}
+
+/// Locks the folder of a batch for this process.
+pub(crate) fn lock(out: &Path) -> Result<LockFile, Error> {
+    LockFile::acquire(&out.join("lock"), &format!("process {}", std::process::id()))?
+        .map_err(|holder| Error::Locked { out: out.to_owned(), holder })
 }
 
 /// Replaces a file atomically: readers see the old contents or the new contents.

@@ -86,46 +86,29 @@ impl Summary {
             results.entry(&result.id).or_default().push(result);
         }
         let of = |task: &Task| results.get(task.id.as_str()).map_or(&[][..], Vec::as_slice);
-        let spent = || tasks.iter().flat_map(of);
-        let costs: Vec<f64> = spent().filter_map(|r| r.totals.cost).collect();
-        let rows: Vec<Row> = tasks
-            .iter()
-            .map(|task| {
-                let attempts = attempts.get(task.id.as_str()).copied().unwrap_or(0);
-                Row::new(&task.id, &task.digest(), of(task), attempts)
-            })
-            .collect();
-        Self {
-            v: 1,
-            tasks: tasks.len(),
-            endings: count(&rows),
-            stopped: stopped.filter(|_| rows.iter().any(|row| !row.has_result())),
-            attempts: rows.iter().map(|row| row.attempts).sum(),
-            tokens: spent().map(|result| tokens(result)).fold(0, u64::saturating_add),
-            cost: (!costs.is_empty()).then(|| costs.iter().sum()),
-            seconds: spent().map(|result| result.seconds).sum(),
-            rows,
-        }
+        let rows = tasks.iter().map(|task| {
+            let attempts = attempts.get(task.id.as_str()).copied().unwrap_or(0);
+            Row::new(&task.id, &task.digest(), of(task), attempts)
+        });
+        Self::of(rows.collect(), || tasks.iter().flat_map(of).copied(), stopped)
     }
 
-    /// The summary of several batches that have no task in common. Of their reasons to stop, it has
-    /// the most severe.
-    pub(crate) fn merge(parts: Vec<Self>) -> Self {
-        let costs: Vec<f64> = parts.iter().filter_map(|part| part.cost).collect();
-        let (attempts, seconds) =
-            (parts.iter().map(|p| p.attempts).sum(), parts.iter().map(|p| p.seconds).sum());
-        let tokens = parts.iter().map(|part| part.tokens).fold(0, u64::saturating_add);
-        let stopped = parts.iter().filter_map(|part| part.stopped).max_by_key(|stop| stop.exit_code());
-        let rows: Vec<Row> = parts.into_iter().flat_map(|part| part.rows).collect();
+    /// The summary of these rows. `spent` returns all attempts at the tasks.
+    pub(crate) fn of<'a, I: Iterator<Item = &'a Finished>>(
+        rows: Vec<Row>,
+        spent: impl Fn() -> I,
+        stopped: Option<Stop>,
+    ) -> Self {
+        let costs: Vec<f64> = spent().filter_map(|result| result.totals.cost).collect();
         Self {
             v: 1,
             tasks: rows.len(),
             endings: count(&rows),
-            stopped,
-            attempts,
-            tokens,
+            stopped: stopped.filter(|_| rows.iter().any(|row| !row.has_result())),
+            attempts: rows.iter().map(|row| row.attempts).sum(),
+            tokens: spent().map(tokens).fold(0, u64::saturating_add),
             cost: (!costs.is_empty()).then(|| costs.iter().sum()),
-            seconds,
+            seconds: spent().map(|result| result.seconds).sum(),
             rows,
         }
     }

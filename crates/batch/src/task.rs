@@ -54,6 +54,12 @@ pub struct TaskLimits {
 }
 
 impl Task {
+    /// The repository as the task names it, without credentials.
+    #[must_use]
+    pub fn shown_repo(&self) -> String {
+        crate::clones::shown(&self.named_repo)
+    }
+
     /// The SHA-256 of everything that describes the task, in hex. A result is valid only for a task
     /// with the same digest.
     #[must_use]

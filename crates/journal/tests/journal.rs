@@ -117,6 +117,7 @@ fn a_summary_has_the_task_and_the_ending() {
             root: "/r".into(),
             mode: Mode::DryRun,
             settings: Vec::new(),
+            protected: Vec::new(),
             forked_from: None,
         })
         .unwrap();
@@ -189,6 +190,7 @@ fn a_fork_copies_records_and_state_and_does_not_change_the_original() {
         root: "/r".into(),
         mode: Mode::Run,
         settings: Vec::new(),
+        protected: Vec::new(),
         forked_from: None,
     };
     journal.append(session).unwrap();

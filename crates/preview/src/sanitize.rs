@@ -58,7 +58,8 @@ fn is_harmful(c: char) -> bool {
         | '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{3164}' | '\u{ffa0}' // also invisible
         | '\u{fff9}'..='\u{fffb}'             // interlinear annotation
         | '\u{e0000}'..='\u{e01ef}'           // tags and variants: invisible text
-    )
+        | '\u{fdd0}'..='\u{fdef}'             // noncharacters
+    ) || c as u32 & 0xfffe == 0xfffe // the other noncharacters; XML allows neither U+FFFE nor U+FFFF
 }
 
 #[cfg(test)]
@@ -85,6 +86,11 @@ mod tests {
     #[test]
     fn reversed_order_and_hidden_text_become_visible() {
         assert_eq!(text("a\u{202e}b\u{2066}c\u{200b}d\u{e0041}"), "a<U+202E>b<U+2066>c<U+200B>d<U+E0041>");
+    }
+
+    #[test]
+    fn bug_noncharacters_that_xml_forbids_were_kept() {
+        assert_eq!(text("a\u{fffe}b\u{ffff}c\u{10ffff}\u{fdd0}"), "a<U+FFFE>b<U+FFFF>c<U+10FFFF><U+FDD0>");
     }
 
     #[test]

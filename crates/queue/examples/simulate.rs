@@ -107,7 +107,7 @@ async fn main() {
         let summary = batch::run(&tasks, &options, &publisher, interrupt, |event| {
             if let Event::Finished { .. } = event {
                 done.set(done.get() + 1);
-                if done.get() % 10_000 == 0 {
+                if done.get().is_multiple_of(10_000) {
                     println!("{} results after {:.1} s", done.get(), begun.elapsed().as_secs_f64());
                 }
             }

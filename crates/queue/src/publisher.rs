@@ -50,8 +50,11 @@ pub struct Publisher<'a> {
     canceled: OnceCell<()>,
     /// What workers need of each repository and commit. Held while a bundle is made and sent, so
     /// that this happens once.
-    bundles: tokio::sync::Mutex<HashMap<(PathBuf, Option<String>), Option<Bundle>>>,
+    bundles: tokio::sync::Mutex<HashMap<Start, Option<Bundle>>>,
 }
+
+/// A repository, and the commit in it if the task names one.
+type Start = (PathBuf, Option<String>);
 
 /// What is known once the folder of the batch is locked.
 struct Ready {
@@ -196,19 +199,21 @@ impl<'a> Publisher<'a> {
             shared.outstanding.remove(&id) || finished
         };
         let made = self.wait(&job, context, ready, sent, &mut arrivals).await;
-        let mut shared = locked(&ready.shared);
-        shared.waiting.remove(&id);
-        if let Ok(Some(result)) = &made {
-            shared.recorded.insert((id.clone(), result.attempt));
-            if !result.infrastructure {
-                shared.done.insert(id);
+        let unneeded = {
+            let mut shared = locked(&ready.shared);
+            shared.waiting.remove(&id);
+            if let Ok(Some(result)) = &made {
+                shared.recorded.insert((id.clone(), result.attempt));
+                if !result.infrastructure {
+                    shared.done.insert(id);
+                }
             }
-        }
-        let mut unneeded = Vec::new();
-        while let Ok(arrival) = arrivals.try_recv() {
-            unneeded.extend(shared.dispatch(arrival));
-        }
-        drop(shared);
+            let mut unneeded = Vec::new();
+            while let Ok(arrival) = arrivals.try_recv() {
+                unneeded.extend(shared.dispatch(arrival));
+            }
+            unneeded
+        };
         for arrival in unneeded {
             acknowledge(&arrival.message).await;
         }
@@ -225,13 +230,12 @@ impl<'a> Publisher<'a> {
         arrivals: &mut mpsc::UnboundedReceiver<Arrival>,
     ) -> Result<Option<Outcome>, batch::Error> {
         let mut stopped = context.stopped.clone();
-        if !sent && !*stopped.borrow() {
-            if let Err(why) = self.publish(job, context, ready).await {
-                let finished = refused(job, why);
-                let result = Outcome { attempt: finished.attempt, infrastructure: true };
-                context.sink.finished(finished, false).await?;
-                return Ok(Some(result));
-            }
+        if !sent
+            && !*stopped.borrow()
+            && let Err(why) = self.publish(job, context, ready).await
+        {
+            context.sink.finished(refused(job, why), false).await?;
+            return Ok(Some(Outcome { attempt: job.attempt, infrastructure: true }));
         }
         let (mut began, mut lost) = (false, ready.lost.clone());
         let mut until: Option<Instant> = None;

@@ -165,6 +165,7 @@ fn records(n: usize, state: &State) -> Vec<Record> {
                 ("model".into(), "qwen2.5-coder:7b".into()),
                 ("verify".into(), "make check".into()),
             ],
+            protected: Vec::new(),
         },
         checked(false),
         message(Role::System, include_str!("../../../prompts/secrets.md").repeat(6)),

@@ -17,8 +17,9 @@ const MESSAGE: usize = 300;
 /// # Errors
 /// If the XML cannot be written.
 pub fn junit(name: &str, summary: &Summary) -> Result<String, SerializeError> {
-    let mut suite = TestSuite::new(name);
-    suite.add_test_cases(summary.rows.iter().map(|row| case(name, row)));
+    let name = preview::sanitize::line(name);
+    let mut suite = TestSuite::new(&*name);
+    suite.add_test_cases(summary.rows.iter().map(|row| case(&name, row)));
     suite.set_time(duration(summary.seconds));
     let mut report = Report::new("agent batch");
     report.set_time(duration(summary.seconds));
@@ -91,5 +92,17 @@ mod tests {
         );
         assert!(xml.contains(r#"<error message="no server" type="model unavailable">"#), "{xml}");
         assert!(xml.contains(r#"<skipped type="not run"/>"#), "{xml}");
+    }
+
+    #[test]
+    fn bug_a_message_with_a_noncharacter_was_not_well_formed_xml() {
+        // The characters that XML allows (production `Char`).
+        let allowed = |c: char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+        let all: String = (0..=0x10_ffff).filter_map(char::from_u32).collect();
+        for message in [all.as_str(), "x \u{ffff}"] {
+            let rows = vec![row("a", Some(Ending::Unverified), message)];
+            let xml = junit("tasks \u{fffe}", &summary(rows)).unwrap();
+            assert_eq!(xml.chars().find(|c| !allowed(*c)), None);
+        }
     }
 }

@@ -93,8 +93,8 @@ const READ_BY_GIT: &[&str] = &[
 /// repository. Configured filters do run when files are checked out or added.
 #[must_use]
 pub fn git(cwd: &Path) -> Command {
-    let top = cwd.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
-    let path = search_path(top.unwrap_or(cwd));
+    let found = around(cwd);
+    let path = search_path(found.as_ref().map_or(cwd, |(top, _)| top));
     let is_program = |file: &PathBuf| file.is_file() && access(file, Access::EXEC_OK).is_ok();
     // With a full path, the standard library does not need to fork. The cost of a fork grows with
     // the memory of this process.
@@ -104,7 +104,9 @@ pub fn git(cwd: &Path) -> Command {
     INHERITED.iter().for_each(|name| {
         command.env_remove(name);
     });
-    if let Some(top) = top {
+    if let Some((top, git)) = found
+        && (top != git || names_a_work_tree(&git))
+    {
         command.env("GIT_WORK_TREE", top); // stronger than core.worktree
     }
     command
@@ -119,6 +121,29 @@ pub fn git(cwd: &Path) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
+}
+
+/// Finds the repository around a folder, as git does: the folder to which it belongs, and its git
+/// folder. For a bare repository, these are the same.
+fn around(cwd: &Path) -> Option<(&Path, PathBuf)> {
+    cwd.ancestors().find_map(|folder| {
+        let git = folder.join(".git");
+        let bare = || ["HEAD", "objects", "refs"].iter().all(|name| folder.join(name).exists());
+        if git.symlink_metadata().is_ok() {
+            Some((folder, git))
+        } else if folder.file_name().is_none_or(|name| name != ".git") && bare() {
+            Some((folder, folder.to_owned()))
+        } else {
+            None
+        }
+    })
+}
+
+/// Whether the configuration of a bare repository may set `core.worktree`.
+fn names_a_work_tree(git: &Path) -> bool {
+    let config = git.join("config");
+    let text = config.is_file().then(|| fs::read(config)).and_then(Result::ok).unwrap_or_default();
+    String::from_utf8_lossy(&text).to_ascii_lowercase().contains("worktree")
 }
 
 /// Returns `PATH` without relative folders and without folders below `outside`, because a
@@ -295,10 +320,7 @@ fn repository_within(limit: Duration, folder: &Path) -> io::Result<Option<Reposi
 /// # Errors
 /// If a pipe, socket or device would block git. The error names it.
 pub fn readable(folder: &Path) -> io::Result<()> {
-    let Some(git) = folder.ancestors().map(|f| f.join(".git")).find(|git| git.symlink_metadata().is_ok())
-    else {
-        return Ok(());
-    };
+    let Some((_, git)) = around(folder) else { return Ok(()) };
     let no_file = |path: &Path| {
         let kind = fs::metadata(path).ok().map(|m| m.file_type())?;
         (!kind.is_file() && !kind.is_dir()).then(|| {
@@ -358,6 +380,29 @@ mod tests {
         forever.args(["-c", "sleep 1000 & wait"]).stdin(Stdio::null()).stdout(Stdio::piped());
         let error = output_within(AT_ONCE, forever, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    }
+
+    #[test]
+    fn bug_a_bare_repository_belonged_to_the_repository_around_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let git_in = |cwd: &Path, args: &[&str]| {
+            let mut command = git(cwd);
+            command.args(args);
+            let output = git_output(command, None).unwrap();
+            String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+        };
+        let bare = folder.path().join("below/bare");
+        git_in(folder.path(), &["init", "-q", "--bare", "below/bare"]);
+        git_in(folder.path(), &["init", "-q"]);
+        let ask = ["rev-parse", "--is-bare-repository", "--show-prefix"];
+        assert_eq!(git_in(&bare, &ask).trim_end(), "true");
+        assert_eq!(git_in(&bare.join("refs"), &ask).trim_end(), "true");
+        git_in(&bare, &["config", "core.bare", "false"]);
+        git_in(&bare, &["config", "core.worktree", "/"]);
+        let top = git_in(&bare, &["rev-parse", "--show-toplevel"]);
+        assert_eq!(Path::new(&top), bare.canonicalize().unwrap(), "it should not choose its work tree");
+        assert_eq!(git_in(&folder.path().join(".git"), &ask[..2]), "false");
+        assert_eq!(git_in(&folder.path().join("below"), &ask), "false\nbelow/");
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub enum By {
     /// An edit ([`crate::Workspace::commit`]).
     #[default]
     Edit,
-    /// A command that the agent ran ([`crate::Workspace::watched`]).
+    /// A command that the agent ran ([`crate::Workspace::watched`]), or the agent, when it restored
+    /// protected files ([`crate::Protected::restore`]).
     Command,
     /// The agent, when it discarded its own changes ([`crate::Workspace::revert`]).
     Revert,

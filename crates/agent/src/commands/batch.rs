@@ -4,7 +4,6 @@
 mod check;
 pub(super) mod jobs;
 mod queued;
-mod setup;
 mod shard;
 
 use std::path::{Path, PathBuf};
@@ -40,9 +39,9 @@ const RETRIES: u32 = 3;
 /// Runs the batch.
 pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     if let Some(BatchCommand::Merge { from, out }) = &command.command {
-        let settings = context.resolve_in(None, &command.settings.given)?.settings()?;
+        context.resolve_in(None, &command.settings.given)?.settings()?;
         let summary = batch::merge(from, out).map_err(Failure::refused)?;
-        return finish(summary, out, &report::name(out), &secrets(&settings));
+        return finish(summary, out, &report::name(out));
     }
     let file = command.tasks.as_deref().ok_or_else(|| Failure::misuse("no task file given"))?;
     // Report invalid flags and files once, before the first task.
@@ -76,9 +75,8 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         retry_failed: plan.retry == Some(Retry::Failed),
         model_name: settings.model.clone().unwrap_or_else(|| "agent".into()),
     };
-    let secrets = secrets(&settings);
     let given = &command.settings.given;
-    let agent = Agent::new(context, given)?;
+    let agent = Agent::new(context, given, &settings)?;
     if let Some(url) = &command.queue {
         queued::check(given)?;
         options.jobs = match command.jobs {
@@ -100,7 +98,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
             if summary.rows.iter().all(batch::Row::has_result) {
                 publisher.forget().await;
             }
-            finish(summary, &out, &name, &secrets)
+            finish(summary, &out, &name)
         });
     }
     interrupt::block_on(async {
@@ -111,7 +109,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         };
         let ended = complete(&tasks, &options, &Here::new(&agent), &signals).await?;
         let Some(summary) = ended else { return Ok(Exit::Run(Ending::Interrupted)) };
-        finish(summary, &out, &report::name(file), &secrets)
+        finish(summary, &out, &report::name(file))
     })
 }
 
@@ -134,16 +132,12 @@ async fn complete(
 }
 
 /// Prints the summary, and writes it for CI systems.
-fn finish(summary: Summary, out: &Path, name: &str, secrets: &Secrets) -> Result<Exit> {
+fn finish(summary: Summary, out: &Path, name: &str) -> Result<Exit> {
     console::print(&*sanitize::text(&summary.to_text()))?;
     let code = summary.exit_code();
-    report::for_ci(out, name, summary, secrets)?;
+    report::for_ci(out, name, &summary)?;
     console::say(format_args!("results are in {}", out.display()));
     Ok(Exit::Code(code))
-}
-
-fn secrets(settings: &Settings) -> Secrets {
-    masking::secrets(settings, &std::env::vars_os().collect::<Vec<_>>(), "")
 }
 
 /// The default folder for results: for `tasks.jsonl`, this is `tasks.results`.
@@ -160,6 +154,10 @@ impl Runner for Agent {
         let work = async move || Ok(agent.work(&task, &worktree, interrupt).await);
         interrupt::on_own_thread(work).await.unwrap_or_else(failed)
     }
+
+    fn mask(&self, message: &str) -> String {
+        self.secrets.mask(message).into_owned()
+    }
 }
 
 #[derive(Clone)]
@@ -167,6 +165,8 @@ pub(super) struct Agent {
     context: Context,
     flags: Vec<(&'static str, String)>,
     store: Store,
+    /// The secrets of the batch. Each session masks its own.
+    secrets: Secrets,
 }
 
 fn failed(failure: Failure) -> Attempt {
@@ -174,9 +174,14 @@ fn failed(failure: Failure) -> Attempt {
 }
 
 impl Agent {
-    /// An agent with these flags.
-    pub(super) fn new(context: &Context, flags: &[(&'static str, String)]) -> Result<Self> {
-        Ok(Self { context: context.clone(), flags: flags.to_vec(), store: context.store()? })
+    /// An agent with these flags, which resolve to these settings.
+    pub(super) fn new(
+        context: &Context,
+        flags: &[(&'static str, String)],
+        settings: &Settings,
+    ) -> Result<Self> {
+        let secrets = masking::secrets(settings, &std::env::vars_os().collect::<Vec<_>>(), "");
+        Ok(Self { context: context.clone(), flags: flags.to_vec(), store: context.store()?, secrets })
     }
 
     /// The sessions that it starts.
@@ -209,18 +214,19 @@ impl Agent {
             Ok(journal) => journal,
             Err(error) => return failed(error.into()),
         };
-        if let Some(command) = &task.setup
-            && let Err(failure) = setup::run(command, &settings, worktree, &journal, interrupt.clone()).await
-        {
-            return failed(failure);
-        }
         let mut text = task.text.clone();
         if !task.protected.is_empty() {
             text += &protected::note(&task.protected);
         }
+        for pattern in protected::unmatched(&task.protected, worktree) {
+            let when = if task.setup.is_some() { " before the setup" } else { "" };
+            let message = format!("the pattern {pattern:?} of protected files matches no file{when}");
+            show(Event::Note { id: &task.id, message: self.mask(&message) });
+        }
         let order = Order {
             task: text,
             message: None,
+            setup: task.setup.clone(),
             protected: task.protected.clone(),
             settings,
             root: worktree.to_owned(),
@@ -293,7 +299,8 @@ mod tests {
         let (directory, environment) = (folder.path().to_owned(), layers::Environment::default());
         let context = Context { environment, directory, repository: None };
         let flags = vec![("max_turns", "40".to_owned()), ("max_tokens", "9".to_owned())];
-        let agent = Agent { context, flags, store: Store::new(folder.path()) };
+        let (store, secrets) = (Store::new(folder.path()), Secrets::disabled());
+        let agent = Agent { context, flags, store, secrets };
         let task = Task {
             id: "a".into(),
             repo: folder.path().into(),

@@ -72,6 +72,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
             root: root.clone(),
             directory,
             dry: None,
+            setup: None,
             protected: Vec::new(),
             plan_only: false,
             chosen: Vec::new(),
@@ -105,11 +106,19 @@ struct Start {
 /// Checks that the session can be resumed. A run in the repository can be resumed until it
 /// finishes, and then continued with a message.
 fn check(past: &[Record], command: &Resume) -> Result<Start> {
-    let Some(Event::Session { task, root, mode, settings, .. }) = past.first().map(|r| &r.event) else {
+    let Some(Event::Session { task, root, mode, settings, protected, .. }) = past.first().map(|r| &r.event)
+    else {
         return Err(Failure::misuse("the session is empty; run the task again"));
     };
     if *mode == Mode::DryRun {
         return Err(Failure::misuse("a dry run cannot be resumed; run it again"));
+    }
+    // After a crash, the files may have been changed already.
+    if !protected.is_empty() {
+        return Err(Failure::misuse(
+            "a session with protected files cannot be resumed, because their original state is unknown",
+        )
+        .hint("run the batch again: it repeats interrupted tasks"));
     }
     match past.last().map(|r| &r.event) {
         Some(Event::Finished(report)) if command.message.is_none() && !report.ending.can_resume() => {

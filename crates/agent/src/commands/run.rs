@@ -72,6 +72,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
             root: root.clone(),
             directory: context.directory.clone(),
             dry,
+            setup: None,
             protected: Vec::new(),
             plan_only: command.dry_run == Some(DryRun::Plan),
             chosen: resolved.chosen(),

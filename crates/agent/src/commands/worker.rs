@@ -18,7 +18,7 @@ pub(crate) fn run(command: &Worker, context: &Context) -> Result<Exit> {
     let settings = context.resolve_in(None, &command.settings.given)?.settings()?;
     other_model::check(&settings)?;
     profiles::load(&context.environment)?;
-    let agent = Agent::new(context, &command.settings.given)?;
+    let agent = Agent::new(context, &command.settings.given, &settings)?;
     let folder = match &command.folder {
         Some(folder) => context.directory.join(folder),
         None => context.state_dir()?.join("worker"),

@@ -1,6 +1,7 @@
 //! Parses the text of a task file into objects with line numbers. The meaning of their keys is
 //! handled elsewhere.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -84,7 +85,8 @@ pub(super) fn toml(file: &Path, text: &str) -> Read {
         #[serde(default)]
         tasks: Vec<Table>,
     }
-    let line = |at: usize| text.get(..at).unwrap_or(text).matches('\n').count() + 1;
+    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let line = |at: usize| ends.partition_point(|end| *end < at) + 1;
     let parsed: File = match toml::from_str(text) {
         Ok(parsed) => parsed,
         Err(e) => {
@@ -141,8 +143,8 @@ pub(super) fn markdown(file: &Path, text: &str) -> Read {
 
 impl Entry {
     fn repeated(&self) -> Option<String> {
-        let keys = || self.fields.iter().map(|field| &field.key);
-        keys().enumerate().find(|(at, key)| keys().take(*at).any(|k| k == *key)).map(|(_, key)| key.clone())
+        let mut seen = HashSet::new();
+        self.fields.iter().map(|field| &field.key).find(|key| !seen.insert(*key)).cloned()
     }
 }
 

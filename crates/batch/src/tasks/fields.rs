@@ -76,16 +76,9 @@ impl Reader<'_> {
         let patterns = self.strings(entry, key);
         let line = entry.field(key).map_or(entry.line, |field| field.line);
         for pattern in &patterns {
-            let outside = pattern.starts_with(['/', '~']) || pattern.split('/').any(|part| part == "..");
-            let message = match globset::Glob::new(pattern) {
-                Err(e) => format!("{key}: {pattern:?} is not a valid pattern: {}", e.kind()),
-                // It would protect nothing.
-                Ok(_) if outside || pattern.starts_with("./") || pattern.ends_with('/') => format!(
-                    "{key}: {pattern:?} matches no file; write the path from the root of the repository, as in \"tests/**\""
-                ),
-                Ok(_) => continue,
-            };
-            self.problem(&entry.file, line, message);
+            if let Err(why) = workspace::Protected::new(std::slice::from_ref(pattern)) {
+                self.problem(&entry.file, line, format!("{key}: {why}"));
+            }
         }
         patterns
     }

@@ -217,3 +217,19 @@ async fn a_task_that_always_fails_does_not_hold_up_the_batch() {
     let good = summary.rows.iter().filter(|row| row.ending == Some(Ending::Verified)).count();
     assert_eq!((good, summary.exit_code(), summary.stopped), (3, 5, None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn bug_failing_setups_of_one_repository_stopped_the_batch() {
+    let place = Place::new();
+    place.repository("other");
+    let mut tasks = place.tasks(&["broken1", "broken2", "broken3", "broken4", "broken5", "a", "b"]);
+    for task in &mut tasks[5..] {
+        task.repo = place.path("other");
+    }
+    let runner =
+        Script::ending(|task| if task.id.starts_with("broken") { Ending::Refused } else { Ending::Verified });
+    let options = BatchOptions { wait: Duration::ZERO, ..place.options() };
+    let (summary, _) = run_with(&tasks, &options, &runner).await.unwrap();
+    assert_eq!(runner.take().len(), 7);
+    assert_eq!((summary.exit_code(), summary.stopped), (5, None));
+}

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::support::{Place, Script, run_with};
-use batch::{BatchOptions, Selection, Task};
+use crate::support::{Place, Script, attempt, run_with};
+use batch::{BatchLimits, BatchOptions, Selection, Task};
 use journal::{Budget, Ending};
 use serde_json::{Value, json};
 
@@ -154,6 +154,32 @@ async fn merged_shards_are_one_batch() {
     runner.take();
     run_with(&all, &BatchOptions { out: out.clone(), ..place.options() }, &runner).await.unwrap();
     assert_eq!(runner.take(), [""; 0]);
+}
+
+#[tokio::test]
+async fn bug_running_batches_and_stale_summaries_were_merged() {
+    let place = Place::new();
+    let (tasks, out) = (place.tasks(&["verified", "slow"]), place.path("merged"));
+    let options =
+        BatchOptions { limits: BatchLimits { tokens: Some(1), ..BatchLimits::default() }, ..place.options() };
+    run_with(&tasks, &options, &Script::ending(by_id)).await.unwrap();
+    let (summary, predictions) = (place.lines("summary.json"), place.lines("predictions.jsonl"));
+    assert_eq!(predictions.len(), 1);
+
+    // The second invocation is killed before it writes a summary.
+    let (folder, merged) = (place.out(), out.clone());
+    let runner = Script::new(move |task, _, _| {
+        let said = batch::merge(std::slice::from_ref(&folder), &merged).unwrap_err().to_string();
+        assert!(said.contains("is in use by process"), "{said}");
+        std::future::ready(attempt(Ending::Verified, &task.id))
+    });
+    place.run(&tasks, &runner).await;
+    fs::write(place.out().join("summary.json"), summary.join("\n")).unwrap();
+    fs::write(place.out().join("predictions.jsonl"), predictions.join("\n")).unwrap();
+    let merged = batch::merge(&[place.out()], &out).unwrap();
+    assert_eq!((merged.exit_code(), merged.stopped, merged.attempts), (0, None, 2));
+    let predictions = fs::read_to_string(out.join("predictions.jsonl")).unwrap();
+    assert_eq!(predictions.matches("test-model").count(), 2, "{predictions}");
 }
 
 #[tokio::test]

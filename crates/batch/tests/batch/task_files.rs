@@ -215,3 +215,19 @@ fn the_examples_for_job_schedulers_have_a_valid_syntax() {
     let command = job["spec"]["template"]["spec"]["containers"][0]["args"][0].as_str().unwrap();
     assert!(command.contains(&format!("--shard auto/{}", job["spec"]["completions"])), "{command}");
 }
+
+/// With quadratic time, this test takes minutes.
+#[test]
+fn bug_large_files_were_read_in_quadratic_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tasks.toml");
+    let task = |n: usize| format!("[[tasks]]\nid = \"t{n}\"\nrepo = \".\"\ntask = \"x\"\n");
+    let text: String = (0..20_000).map(task).collect();
+    fs::write(&path, text + "[[tasks]]\nid = 1\n").unwrap();
+    let problems = tasks::read(&path, None).unwrap_err();
+    assert!(problems.0.iter().any(|problem| problem.line == 80_002), "{problems}");
+    let keys: String = (0..100_000).map(|n| format!("\"k{n}\":1,")).collect();
+    let path = folder.path().join("tasks.jsonl");
+    fs::write(&path, format!("{{{keys}\"k0\":1}}")).unwrap();
+    assert!(tasks::read(&path, None).unwrap_err().to_string().contains("duplicate key \"k0\""));
+}

@@ -3,10 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::rc::Rc;
+use std::time::Duration;
 
-use crate::support::{Place, Script, attempt, git, run_with};
-use batch::{BatchOptions, Task};
+use crate::support::{Place, Script, attempt, git, run_with, telling};
+use batch::{BatchLimits, BatchOptions, Task};
 use journal::Ending;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 
 /// A runner that calls a closure with each worktree.
 fn looking(look: impl Fn(&std::path::Path) + 'static) -> Script {
@@ -215,4 +218,44 @@ async fn a_failed_clone_is_retried_and_leaves_nothing() {
     assert_eq!(fs::read_dir(place.out().join("repositories")).unwrap().count(), 0);
     place.repository("nowhere");
     assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0);
+}
+
+/// A server that accepts connections and never answers, and a task whose repository it has.
+async fn hanging(place: &Place, ids: &[&str]) -> (TcpListener, Vec<Task>) {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("git://{}/repo", server.local_addr().unwrap());
+    let mut tasks = place.tasks(ids);
+    tasks.iter_mut().for_each(|task| task.repo = url.clone().into());
+    (server, tasks)
+}
+
+#[tokio::test]
+async fn bug_a_clone_ignored_an_interrupt_and_waiting_tasks_started_their_own() {
+    let place = Place::new();
+    let (server, tasks) = hanging(&place, &["a", "b", "c"]).await;
+    let options = BatchOptions { jobs: 3, ..place.options() };
+    let runner = Script::ending(|_| Ending::Verified);
+    let (ask, interrupt) = tokio::sync::watch::channel(false);
+    let connected = async {
+        let (mut connection, _) = server.accept().await.unwrap();
+        ask.send(true).unwrap();
+        // Ends when git is killed. The connection may be reset.
+        let _ = connection.read_to_end(&mut Vec::new()).await;
+    };
+    let mut told = Vec::new();
+    let run = batch::run(&tasks, &options, &runner, interrupt, |event| told.push(telling(&event)));
+    let (summary, ()) = tokio::join!(run, connected);
+    assert_eq!(summary.unwrap().exit_code(), 130);
+    assert_eq!((runner.take().len(), place.lines("results.jsonl").len()), (0, 0));
+    assert_eq!(told.iter().filter(|t| t.contains("cloning")).count(), 1, "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_ends_a_clone() {
+    let place = Place::new();
+    let (_server, tasks) = hanging(&place, &["a"]).await;
+    let limits = BatchLimits { time: Some(Duration::from_secs(60)), ..BatchLimits::default() };
+    let options = BatchOptions { limits, ..place.options() };
+    let (summary, _) = run_with(&tasks, &options, &Script::ending(|_| Ending::Verified)).await.unwrap();
+    assert_eq!((summary.exit_code(), place.lines("results.jsonl").len()), (4, 0));
 }

@@ -33,7 +33,7 @@ fn table(tasks: &[Task]) -> String {
     for task in tasks {
         let commit: String = task.base_commit.as_deref().unwrap_or("HEAD").chars().take(10).collect();
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:width$}  {commit:10}  {}", task.id, task.named_repo);
+        let _ = writeln!(text, "{:width$}  {commit:10}  {}", task.id, task.shown_repo());
     }
     let repositories = tasks.iter().map(|task| &task.repo).collect::<BTreeSet<_>>().len();
     let repositories =

@@ -3,9 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use journal::{Ending, Journal};
 use sandbox::{Command, OutputLimits, Status};
-use tokio::sync::watch;
 
 use crate::confinement;
 use crate::exit::{Failure, Result};
@@ -17,19 +15,11 @@ use crate::settings::Settings;
 const KEPT: usize = 4096;
 
 /// Runs the command in the same sandbox as the commands of the run that follows. Its log goes to
-/// the folder of the session.
+/// `folder`, which is that of the session.
 ///
 /// # Errors
-/// If the command cannot run, fails or is interrupted. All of these count as failures of the
-/// infrastructure.
-pub(super) async fn run(
-    line: &str,
-    settings: &Settings,
-    worktree: &Path,
-    journal: &Journal,
-    mut interrupt: watch::Receiver<bool>,
-) -> Result<()> {
-    let folder = journal.folder();
+/// If the command cannot run or fails. Both count as failures of the infrastructure.
+pub(crate) async fn run(line: &str, settings: &Settings, worktree: &Path, folder: &Path) -> Result<()> {
     let variables = std::env::vars_os().collect();
     let sandbox = confinement::sandbox(settings, worktree, Some(folder.join(SANDBOX)), variables)?;
     let log = folder.join("logs/setup.log");
@@ -39,14 +29,7 @@ pub(super) async fn run(
         log: Some(log.clone()),
         ..Command::shell(line)
     };
-    let finished = tokio::select! {
-        finished = Box::pin(sandbox.run(command)) => finished.map_err(Failure::refused)?,
-        _ = interrupt.wait_for(|stop| *stop) => return Err(Failure {
-            ending: Ending::Interrupted,
-            error: anyhow::anyhow!("stopped by a signal during the setup command"),
-            hints: Vec::new(),
-        }),
-    };
+    let finished = Box::pin(sandbox.run(command)).await.map_err(Failure::refused)?;
     let how = match finished.status {
         status if status.success() => return Ok(()),
         Status::Exited(code) => format!("exit code {code}"),
