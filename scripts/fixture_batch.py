@@ -17,7 +17,7 @@ def fixtures():
     return [fixture for fixture in repair_fixtures.load() if fixture.verify.startswith("python3 ")]
 
 
-class Solver(Server):
+class FixtureSolver(Server):
     """Answers the first request of a task with the fixture's patch, and every later request with `finish`."""
 
     def __init__(self):
@@ -45,15 +45,11 @@ class Solver(Server):
 
 
 def write_bundles(folder):
-    """Write each fixture's repository as a git bundle, and return the commits by the name of the fixture."""
+    """Write each fixture's repository as a git bundle."""
     folder.mkdir()
-    commits = {}
     for fixture in fixtures():
         with fixture.checkout() as path:
-            git = ["git", "-C", path]
-            subprocess.run([*git, "bundle", "create", "--quiet", folder / f"{fixture.name}.bundle", "HEAD"], check=True)
-            commits[fixture.name] = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    return commits
+            subprocess.run(["git", "bundle", "create", "--quiet", folder / f"{fixture.name}.bundle", "HEAD"], cwd=path, check=True)
 
 
 def write_tasks(path, count):
