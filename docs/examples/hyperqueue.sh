@@ -1,9 +1,26 @@
 #!/bin/bash
-# A batch as a HyperQueue job with eight tasks: ./hyperqueue.sh
-set -euo pipefail
+# A batch as an array of HyperQueue tasks: hq submit --wait hyperqueue.sh
+#HQ --name=agent-batch
+#HQ --array=1-8
+#HQ --crash-limit=5
+set -uo pipefail
 
-shards=8
-# Single quotes: the worker expands the variables. Failed tasks are results, not a failed job.
-hq submit --array "1-$shards" --crash-limit 5 --wait -- \
-  bash -c 'agent batch tasks.jsonl --shard "$HQ_TASK_ID/'"$shards"'" || [ $? -eq 1 ]'
-agent batch merge tasks.results/shard-*-of-"$shards" --out results
+# When a worker is lost, its tasks get SIGTERM and run again on another worker. Pass the signal on:
+# an agent that keeps running would keep the results locked.
+trap 'kill "$agent"; wait "$agent"; exit 130' TERM
+
+# HyperQueue does not repeat a task that fails. So repeat the agent here if its server failed (5), if
+# it was interrupted (130) or killed (137), or if the agent of a lost worker has yet to end (2).
+for _ in 1 2 3 4 5; do
+  agent batch tasks.jsonl --shard "$HQ_TASK_ID/8" &
+  agent=$!
+  wait "$agent"
+  code=$?
+  # Failed tasks (1) are results, not a failed job.
+  [ "$code" -gt 1 ] || exit 0
+  sleep 10
+done
+exit "$code"
+
+# `hq submit --wait` succeeds even if tasks have failed: hq job task-ids last --filter=failed
+# If it lists none: agent batch merge tasks.results/shard-* --out results

@@ -4,15 +4,21 @@
 #SBATCH --array=0-7
 #SBATCH --time=04:00:00
 #SBATCH --requeue
+#SBATCH --open-mode=append
 set -uo pipefail
 
 # A deadline before the time limit of the job lets the batch end cleanly.
 agent batch tasks.jsonl --shard auto/8 --deadline 3h45m
 code=$?
 
-# Paused at the deadline (4), server failed (5), interrupted (130): the requeued job continues.
+# Paused at the deadline (4), server failed (5), interrupted (130), or killed, as for lack of memory
+# (137): the requeued job continues. --requeue alone covers only the failure of a node and preemption.
 case $code in
-  4 | 5 | 130) scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" ;;
+  4 | 5 | 130 | 137)
+    if [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then
+      scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+    fi
+    ;;
 esac
 
 # Failed tasks are results, not a failed job.

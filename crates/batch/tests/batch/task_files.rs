@@ -203,11 +203,15 @@ fn instances_of_swe_agent_name_a_url_a_path_or_a_clone() {
 }
 
 #[test]
-fn the_examples_for_job_schedulers_have_a_valid_syntax() {
+fn the_examples_for_job_schedulers_have_a_valid_syntax_and_a_job_for_each_part() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples");
-    for name in ["slurm.sh", "hyperqueue.sh"] {
+    let scripts =
+        [("slurm.sh", "--array=0-7", "--shard auto/8"), ("hyperqueue.sh", "--array=1-8", "$HQ_TASK_ID/8")];
+    for (name, array, shard) in scripts {
         let status = std::process::Command::new("bash").arg("-n").arg(folder.join(name)).status().unwrap();
         assert!(status.success(), "{name}");
+        let script = fs::read_to_string(folder.join(name)).unwrap();
+        assert!(script.contains(array) && script.contains(shard), "{name}");
     }
     let job = fs::read_to_string(folder.join("kubernetes-job.yaml")).unwrap();
     let job: serde_json::Value = serde_saphyr::from_str(&job).unwrap();
