@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::{Place, Script, attempt, git, run_with, telling};
-use batch::{BatchLimits, BatchOptions, Task};
+use batch::{BatchLimits, BatchOptions, Here, Task};
 use journal::Ending;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
@@ -242,8 +242,8 @@ async fn bug_a_clone_ignored_an_interrupt_and_waiting_tasks_started_their_own() 
         // Ends when git is killed. The connection may be reset.
         let _ = connection.read_to_end(&mut Vec::new()).await;
     };
-    let mut told = Vec::new();
-    let run = batch::run(&tasks, &options, &runner, interrupt, |event| told.push(telling(&event)));
+    let (mut told, here) = (Vec::new(), Here::new(&runner));
+    let run = batch::run(&tasks, &options, &here, interrupt, |event| told.push(telling(&event)));
     let (summary, ()) = tokio::join!(run, connected);
     assert_eq!(summary.unwrap().exit_code(), 130);
     assert_eq!((runner.take().len(), place.lines("results.jsonl").len()), (0, 0));
