@@ -44,8 +44,8 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     let bundle = folder.join(format!("{digest}.bundle"));
     if !bundle.exists() {
         let failed = |e: std::io::Error| format!("cannot bundle {repo}: {e}");
-        // A bundle needs a branch. A temporary repository has one and shares the objects, so the task's
-        // repository does not change.
+        // A bundle needs a branch. A temporary repository has one and shares the objects, so the
+        // task's repository does not change.
         let clone = folder.join(format!("{digest}.git"));
         let partial = folder.join(format!("{digest}.partial"));
         fs::create_dir_all(folder).map_err(failed)?;

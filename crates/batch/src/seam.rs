@@ -50,8 +50,8 @@ pub trait Sink {
     /// Records that an attempt starts; the record is on disk when this returns.
     fn started(&self, started: Started) -> LocalBoxFuture<'_, Result<(), Error>>;
 
-    /// Records how an attempt ended; the record is on disk when this returns. `may_help` says whether
-    /// a retry could end differently.
+    /// Records how an attempt ended; the record is on disk when this returns. `may_help` says
+    /// whether a retry could end differently.
     fn finished(&self, finished: Finished, may_help: bool) -> LocalBoxFuture<'_, Result<(), Error>>;
 }
 

@@ -169,7 +169,7 @@ impl<'a> Publisher<'a> {
             }
             shared.recorded.extend(state.attempts.into_iter().map(|result| (result.id, result.attempt)));
         }
-        // List the tasks first and receive the results then. A task that is done, and so is not listed,
+        // List the tasks before receiving the results. A task that is done, and so is not listed,
         // has its result among those received.
         let failed = "list the tasks of the batch";
         let subjects = self.queue.tasks.info_with_subjects(task_subject(&batch, ">")).await;

@@ -213,8 +213,8 @@ impl Worker<'_> {
         Ok(path)
     }
 
-    /// Tells the queue that this worker is alive, and interrupts the attempt when the worker stops or
-    /// the batch is canceled.
+    /// Tells the queue that this worker is alive, and interrupts the attempt when the worker stops
+    /// or the batch is canceled.
     async fn keep(&self, batch: &str, message: &Message, interrupt: &watch::Sender<bool>) {
         let mut stop = self.stop.clone();
         loop {
@@ -230,8 +230,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Removes from the queue a task that several workers took without returning a result, and keeps
-    /// a copy for people to examine.
+    /// Removes from the queue a task that several workers took without returning a result, and
+    /// keeps a copy for people to examine.
     async fn bury(&self, order: &Order, attempt: u32, reports: &Reports<'_>) -> Result<(), batch::Error> {
         let subject = dead_subject(&order.batch, &order.task.id);
         let payload = reports.message.payload.clone();
@@ -257,7 +257,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Delivers the records in the outbox until reading or removing a file fails. Returns that error.
+    /// Delivers the records in the outbox until a file cannot be read or removed. Returns that
+    /// error.
     async fn deliver(&self) -> Error {
         loop {
             let (number, letter) = match self.outbox.oldest().await {

@@ -400,7 +400,11 @@ mod tests {
         git_in(&bare, &["config", "core.bare", "false"]);
         git_in(&bare, &["config", "core.worktree", "/"]);
         let top = git_in(&bare, &["rev-parse", "--show-toplevel"]);
-        assert_eq!(Path::new(&top), bare.canonicalize().unwrap(), "the configuration should not choose the work tree");
+        assert_eq!(
+            Path::new(&top),
+            bare.canonicalize().unwrap(),
+            "the configuration should not choose the work tree"
+        );
         assert_eq!(git_in(&folder.path().join(".git"), &ask[..2]), "false");
         assert_eq!(git_in(&folder.path().join("below"), &ask), "false\nbelow/");
     }

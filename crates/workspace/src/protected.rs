@@ -104,7 +104,7 @@ impl Protected {
                 Ok(step) if step.before.as_ref() == after => {}
                 Ok(step) => steps.push(Step { after: after.cloned(), ..step }),
                 Err(CommitError::Path(PathError::Protected { .. })) => {}
-                // What is there cannot be kept for an undo: it is too large, unreadable, or not a file.
+                // The content cannot be kept for an undo: too large, unreadable, or not a file.
                 Err(_) => {
                     discard(path, workspace)?;
                     if after.is_some() {
