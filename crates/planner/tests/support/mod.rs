@@ -111,7 +111,8 @@ pub enum By {
     Revert,
 }
 
-/// The files before each change, and who made the change. The records of this history are numbered from 1.
+/// The files before each change, and who made the change. The records of this history are numbered
+/// from 1.
 pub type Changes = Arc<Mutex<Vec<(BTreeMap<String, String>, By)>>>;
 
 pub struct Tree {
