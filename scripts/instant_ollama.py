@@ -121,7 +121,7 @@ class Solver(Server):
 
 
 def greeting_repository(folder, files=0):
-    """Makes a repository with a file `greeting` and some more files. The task is to change hello to good day."""
+    """Makes a repository with a file `greeting` and `files` other files. The task is to change hello to good day."""
     folder.mkdir()
     (folder / "greeting").write_text("hello\n")
     for n in range(files):

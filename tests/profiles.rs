@@ -197,5 +197,8 @@ fn bug_a_profile_that_constrains_a_model_whose_server_cannot_leads_to_one_warnin
     let seen = agent(&run);
     assert_eq!(seen.matches(warning).count(), 1, "{seen}");
     let seen = agent(&["doctor"]);
-    assert!(seen.contains("constrained: off, because the server cannot; else on, from "), "{seen}");
+    assert!(
+        seen.contains("constrained: off, because the server cannot constrain them; otherwise on, from "),
+        "{seen}"
+    );
 }

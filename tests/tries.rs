@@ -158,7 +158,7 @@ fn bug_a_run_killed_between_a_revert_and_its_journal_line_resumes_with_the_right
     has_the_first_try(&world);
 }
 
-/// The bug: the replay left out the last revert, so its tree was another one.
+/// The bug: the replay left out the last revert, so its tree differed from that of the run.
 #[test]
 fn bug_the_replay_of_a_resumed_run_that_stopped_in_the_second_try_has_the_first_one() {
     let world = world();
@@ -174,7 +174,7 @@ fn bug_the_replay_of_a_resumed_run_that_stopped_in_the_second_try_has_the_first_
     has_the_first_try(&world);
 }
 
-/// The bug: as above.
+/// The bug: as in the previous test.
 #[test]
 fn bug_the_replay_of_a_run_that_could_not_escalate_has_the_best_try() {
     let world = world();

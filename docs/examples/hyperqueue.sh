@@ -22,5 +22,7 @@ for _ in 1 2 3 4 5; do
 done
 exit "$code"
 
-# `hq submit --wait` succeeds even if tasks have failed: hq job task-ids last --filter=failed
-# If it lists none: agent batch merge tasks.results/shard-* --out results
+# `hq submit --wait` succeeds even if tasks have failed. List those:
+#   hq job task-ids last --filter=failed
+# If there are none:
+#   agent batch merge tasks.results/shard-* --out results

@@ -244,7 +244,7 @@ pub(crate) struct Batch {
 /// How to log in to a queue.
 #[derive(Debug, Args)]
 pub(crate) struct QueueLogin {
-    /// Log in to the queue with this credentials file, or with the seed of an nkey in it
+    /// Log in to the queue with this file: NATS credentials, or the seed of an nkey
     #[arg(long, value_name = "FILE", requires = "queue", help_heading = "Queue")]
     pub(crate) queue_credentials: Option<PathBuf>,
 
@@ -270,8 +270,8 @@ pub(crate) struct Worker {
     #[command(flatten)]
     pub(crate) login: QueueLogin,
 
-    /// Give a task to another worker when this one has shown no sign of life for this time. The
-    /// worker that started last decides for all workers of the queue
+    /// Let another worker take over a task if this worker shows no sign of life for this time. The
+    /// worker that started last sets the time for all workers of the queue
     #[arg(long, value_name = "TIME", value_parser = batch::duration, default_value = "60s", help_heading = "Queue")]
     pub(crate) lease: Duration,
 

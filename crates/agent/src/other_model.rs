@@ -35,8 +35,8 @@ struct Place {
 }
 
 impl Place {
-    /// The server that the settings' model is opened on. A bare name and an unnamed model stand for
-    /// Ollama if no address is named: an auto-detected server of another kind gets no secrets.
+    /// The server on which the settings' model is opened. If no address is set, a bare name and an
+    /// unnamed model stand for Ollama, so an auto-detected server of another kind gets no secrets.
     fn of(settings: &Settings) -> Result<Self> {
         let address = model::base_url(settings).map(|base| host::openai_base(base));
         let kind = match model::choice(settings)? {
@@ -59,8 +59,8 @@ impl Place {
     }
 }
 
-/// The settings for another model, and whether it is on the first model's server. The address of
-/// that server, and the secrets for it, are kept only if it is.
+/// The settings for another model, and whether that model is on the first model's server. Only then
+/// do the settings keep the address of that server and the secrets for it.
 fn beside(settings: &Settings, choice: &Choice) -> Result<(Settings, bool)> {
     let mut other = Settings { model: Some(choice.to_string()), ..settings.clone() };
     let first = Place::of(settings)?;
@@ -318,7 +318,7 @@ mod tests {
         assert!(!gets_the_secrets(&all));
     }
 
-    /// The bug: the first model lost `OPENAI_API_KEY`, and the other one the secrets.
+    /// The bug: the first model lost `OPENAI_API_KEY`, and the other model lost the secrets.
     #[test]
     fn bug_two_spellings_of_an_address_are_one_server() {
         for spelling in ["http://one/v1/", "http://one/v1/chat/completions", " http://one/v1"] {

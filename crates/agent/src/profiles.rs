@@ -69,7 +69,7 @@ impl Asked<'_> {
         self.explain("think", None, self.profile.think.as_ref(), |think: &Think| think.name().to_owned())
     }
 
-    /// Whether tool calls are constrained. Not every `model` can be.
+    /// Whether tool calls are constrained. Some models cannot be constrained.
     pub(crate) fn constrain(&self, model: Option<&Identity>) -> String {
         let name = |constrained: &bool| String::from(if *constrained { "on" } else { "off" });
         let asked = self.explain("constrain", None, self.profile.constrain.as_ref(), name);
@@ -80,9 +80,9 @@ impl Asked<'_> {
             None => format!("{asked}; not while the model thinks"),
             Some(model) if model.can_constrain => asked,
             Some(model) if model.thinking => {
-                format!("off, because a model that thinks cannot be; else {asked}")
+                format!("off, because the model thinks; otherwise {asked}")
             }
-            Some(_) => format!("off, because the server cannot; else {asked}"),
+            Some(_) => format!("off, because the server cannot constrain them; otherwise {asked}"),
         }
     }
 
@@ -162,9 +162,9 @@ mod tests {
             asked.constrain(Some(&Identity { thinking, can_constrain, ..Identity::default() }))
         };
         assert_eq!(shown("on", false, true), "on, set by --constrain");
-        let on = "else on, set by --constrain";
-        assert_eq!(shown("on", true, false), format!("off, because a model that thinks cannot be; {on}"));
-        assert_eq!(shown("on", false, false), format!("off, because the server cannot; {on}"));
+        let on = "otherwise on, set by --constrain";
+        assert_eq!(shown("on", true, false), format!("off, because the model thinks; {on}"));
+        assert_eq!(shown("on", false, false), format!("off, because the server cannot constrain them; {on}"));
         assert_eq!(shown("off", false, false), "off, set by --constrain");
         assert!(shown("auto", false, false).starts_with("off, from built-in "));
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use workspace::{Protected, Workspace};
 
-/// The patterns that match no file below a folder. If the files cannot be listed, the run itself
-/// says why.
+/// The patterns that match no file below a folder. Empty if the files cannot be listed; the run
+/// itself then says why.
 pub(crate) fn unmatched(patterns: &[String], root: &Path) -> Vec<String> {
     let (Ok(protected), Ok(workspace)) = (Protected::new(patterns), Workspace::open(root)) else {
         return Vec::new();

@@ -14,8 +14,8 @@ use crate::settings::Settings;
 /// log has all of the output.
 const KEPT: usize = 4096;
 
-/// Runs the command in the same sandbox as the commands of the run that follows. Its log goes to
-/// `folder`, which is that of the session.
+/// Runs the command in the same sandbox as the commands of the run that follows. The command's log
+/// goes to `folder`, the folder of the session.
 ///
 /// # Errors
 /// If the command cannot run or fails. Both count as failures of the infrastructure.

@@ -12,7 +12,7 @@ const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedH
 
 /// The protocols that clones may use. `ext` is not among them, because it runs a program.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
-/// A clone that transfers less than 1 kB/s for a minute has failed. This works for HTTP only.
+/// Makes a clone fail if it transfers less than 1 kB/s for a minute. Works for HTTP only.
 const SLOW: [&str; 2] = ["http.lowSpeedLimit=1000", "http.lowSpeedTime=60"];
 
 /// Runs git in a folder and returns its output without trailing newlines. Filters such as
@@ -34,8 +34,8 @@ pub(crate) async fn git<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<S
     succeeded(done.await.map_err(io::Error::other)??)
 }
 
-/// Clones a repository, which may be on another machine, to a folder without a work tree. The clone
-/// ends with the future and with this process, however that ends.
+/// Makes a bare clone of a repository, which may be on another machine. Git is killed when the
+/// future is dropped, and when this process ends in any way.
 pub(crate) async fn clone(from: &OsStr, to: &Path, cwd: &Path) -> io::Result<()> {
     let mut git = workspace::git(cwd);
     git.args(SLOW.iter().flat_map(|setting| ["-c", setting])).args(["clone", "--quiet", "--bare", "--"]);
@@ -48,15 +48,15 @@ pub(crate) async fn clone(from: &OsStr, to: &Path, cwd: &Path) -> io::Result<()>
             None => shell.env_remove(name),
         };
     }
-    // Its own process group also shields it from Ctrl-C, which asks the batch to stop cleanly.
+    // Its own process group also shields git from Ctrl-C, which asks the batch to stop cleanly.
     shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = shell.spawn()?;
     let _open = child.stdin.take();
     succeeded(child.wait_with_output().await?).map(drop)
 }
 
-/// Runs a program until it ends or standard input is closed, which happens when the parent process
-/// is killed. Then kills the whole process group.
+/// Runs a program. Kills the whole process group if standard input is closed before the program
+/// ends, which happens when the parent process is killed.
 const WITH_US: &str = r#"
 exec 3<&0
 (read -r _ <&3; kill -s KILL 0) &

@@ -1,4 +1,5 @@
-//! Attempts on this machine: each runs in a worktree of its own, which is removed when it ends.
+//! Attempts on this machine: each runs in a worktree of its own, which is removed when the attempt
+//! ends.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};

@@ -1,8 +1,8 @@
 //! Many tasks: task files, scheduling, results.
 //!
 //! [`tasks::read`] parses a task file or folder into [`Task`]s, or reports all of its problems at
-//! once. [`Selection`] selects and orders them. [`run`] has a [`Place`] make the attempts, several
-//! at a time. [`Here`] makes them on this machine with a [`Runner`]: each attempt runs in its own
+//! once. [`Selection`] selects and orders them. [`run`] makes the attempts at a [`Place`], several
+//! at a time. [`Here`] is the place on this machine: each attempt runs with a [`Runner`] in its own
 //! worktree, so the user's tree, index and HEAD never change. An attempt that ends leaves one
 //! result. At the end, [`run`] returns a [`Summary`]. [`Folder::read`] reads the folder of a batch,
 //! even while the batch runs.

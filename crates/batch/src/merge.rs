@@ -16,8 +16,8 @@ use crate::store::{ATTEMPTS, RESULTS, Store, lock};
 use crate::summary::Summary;
 
 /// Merges the records, predictions and summaries of the folders `from` into the folder `out`, and
-/// returns the merged summary. The records decide, because a summary may be older than they are. If
-/// the batches stopped, the most severe reason counts. The folders `from` stay as they are.
+/// returns the merged summary. The records count, not the summaries, which may be older. If several
+/// batches stopped early, the most severe reason counts. The folders `from` stay as they are.
 ///
 /// # Errors
 /// If a batch in one of the folders is running or has never ended, two folders have the same task,

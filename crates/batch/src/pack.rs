@@ -19,7 +19,7 @@ pub enum Packed {
 }
 
 /// Packs the repository of a task. Bundles are written to `folder`, one per repository and commit,
-/// and an existing one is used again. Must not run twice at the same time in one folder. The error
+/// and an existing one is reused. Must not run twice at the same time in one folder. The error
 /// is a sentence for people.
 ///
 /// # Errors
@@ -38,14 +38,14 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
         return Err(format!("{repo} is not a git repository, so it cannot be sent to workers"));
     };
     if !found.prefix.is_empty() {
-        return Err(format!("{repo} is a folder inside a repository; tasks for workers name the repository"));
+        return Err(format!("{repo} is a folder inside a repository; a task for workers must name its root"));
     }
     let digest = digest(&[found.git_dir.as_os_str(), commit.as_ref()]);
     let bundle = folder.join(format!("{digest}.bundle"));
     if !bundle.exists() {
         let failed = |e: std::io::Error| format!("cannot bundle {repo}: {e}");
-        // A bundle needs a branch. This repository has one and shares the objects, so the task's
-        // repository does not change.
+        // A bundle needs a branch. A temporary repository has one and shares the objects, so the
+        // task's repository does not change.
         let clone = folder.join(format!("{digest}.git"));
         let partial = folder.join(format!("{digest}.partial"));
         fs::create_dir_all(folder).map_err(failed)?;
@@ -67,7 +67,7 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     Ok(Packed::Bundle(bundle, Some(commit.clone())))
 }
 
-/// Sixteen hex digits that stand for the texts.
+/// A digest of the texts: sixteen hex digits.
 pub(crate) fn digest(texts: &[&OsStr]) -> String {
     use sha2::{Digest as _, Sha256};
     let mut all = Sha256::new();

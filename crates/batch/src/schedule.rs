@@ -159,7 +159,8 @@ impl<'t> Schedule<'t> {
         let Some(due) = started.filter(|_| may_help && self.stopped.is_none()) else {
             return Verdict::default();
         };
-        // The tasks of one repository may all fail, such as in their setup, while others work.
+        // All tasks of one repository may fail, such as in their setup, while those of others
+        // succeed.
         let unavailable = result.ending == Ending::Unavailable;
         if self.failures >= OUTAGE || unavailable || self.failing.insert(&due.task.repo) {
             self.failures += 1;

@@ -1,6 +1,6 @@
-//! The seam between where attempts come from, where they run, and where their records go. A batch
-//! on one machine, a batch that hands its tasks to a queue, and a worker of a queue differ only
-//! here.
+//! Traits for where attempts come from, where they run, and where their records go. A batch on one
+//! machine, a batch that hands its tasks to a queue, and a worker of a queue differ only in the
+//! implementations of these traits.
 //!
 //! | | [`Source`] | [`Place`] | [`Sink`] |
 //! |---|---|---|---|
@@ -47,17 +47,17 @@ pub trait Source {
 
 /// Where the records of attempts go.
 pub trait Sink {
-    /// Records that an attempt starts; the record is safe when this returns.
+    /// Records that an attempt starts; the record is on disk when this returns.
     fn started(&self, started: Started) -> LocalBoxFuture<'_, Result<(), Error>>;
 
-    /// Records how an attempt ended; the record is safe when this returns. `may_help` says whether
-    /// a retry could end differently.
+    /// Records how an attempt ended; the record is on disk when this returns. `may_help` says
+    /// whether a retry could end differently.
     fn finished(&self, finished: Finished, may_help: bool) -> LocalBoxFuture<'_, Result<(), Error>>;
 }
 
 /// Where attempts run.
 pub trait Place {
-    /// Gets ready before the first attempt. The folder of the batch is locked.
+    /// Gets ready before the first attempt. The folder of the batch is already locked.
     fn prepare<'a>(&'a self, _batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), Error>> {
         std::future::ready(Ok(())).boxed_local()
     }
@@ -82,7 +82,8 @@ pub struct Context<'a> {
 /// Makes the attempts of a source until there are no more and the last one has ended.
 ///
 /// # Errors
-/// When a record cannot be written. The source is then stopped, and running attempts end first.
+/// When a record cannot be written. The source is then stopped, and the error is returned once the
+/// running attempts have ended.
 pub async fn drive<S: Source>(
     source: &S,
     attempt: impl AsyncFn(S::Job) -> Result<(), Error>,

@@ -23,7 +23,7 @@ pub(crate) const RESULTS: &str = "results.jsonl";
 pub(crate) struct Store {
     pub(crate) out: PathBuf,
     pub(crate) started: Vec<Started>,
-    /// Without their patches, which would fill the memory of a large batch.
+    /// The results without their patches, which would need too much memory in a large batch.
     pub(crate) finished: Vec<Finished>,
     attempts: Log<Started>,
     results: Log<Finished>,

@@ -75,8 +75,8 @@ impl Grammars {
         Ok(Constraint { matcher })
     }
 
-    /// Compiles the next schema anew. Matchers of one schema share a state that is unusable after a
-    /// failure.
+    /// Forgets the last schema, so that it is compiled again when it is next used. Matchers of one
+    /// schema share a state that is unusable after a failure.
     pub(crate) fn forget(&mut self) {
         self.last = None;
     }
@@ -160,7 +160,7 @@ impl Constraint {
     /// splits the text that must follow into tokens.
     ///
     /// # Errors
-    /// If the library fails. The rest of the answer cannot be constrained then.
+    /// If the library fails. The rest of the answer then cannot be constrained.
     pub(crate) fn choose(
         &mut self,
         sampler: &mut Sampler,
@@ -178,7 +178,8 @@ impl Constraint {
         logits: &[f32],
         tokenize: impl Fn(&[u8]) -> Vec<LlamaToken>,
     ) -> Result<Choice, String> {
-        // A tokenizer may add something to the text, such as SentencePiece a space at its start.
+        // The token may be refused, because a tokenizer may add to the text: SentencePiece adds a
+        // space.
         if let Some(token) = tokenize(&self.forced()).first()
             && self.takes(*token)?
         {
@@ -188,7 +189,7 @@ impl Constraint {
         let logits = (0..).zip(logits);
         let masked = logits.map(|(id, logit)| if mask.is_allowed(id) { *logit } else { f32::NEG_INFINITY });
         let choice = sampler.choose(&masked.collect::<Vec<_>>());
-        // Only the end may follow a complete value, and the matcher has stopped there.
+        // After a complete value, only the end may follow, and the matcher has already stopped.
         if !self.is_complete() {
             self.matcher.consume_token(id(choice.token)).map_err(|why| first_line(&why.to_string()))?;
         }

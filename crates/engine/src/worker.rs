@@ -64,7 +64,7 @@ pub(crate) struct Job {
     pub(crate) id: u64,
     pub(crate) prompt: Prompt,
     pub(crate) request: Request,
-    /// Is set if the constraint of the request cannot be enforced.
+    /// Becomes true if the constraint of the request cannot be enforced.
     pub(crate) unconstrained: Arc<AtomicBool>,
     /// Receives whether the answer can start.
     pub(crate) started: oneshot::Sender<Result<(), Error>>,
@@ -389,7 +389,8 @@ impl<'m> Worker<'m> {
         let in_window = self.window.saturating_sub(tokens.len() + 1);
         let left = usize::try_from(answer.max_tokens - answer.generated).unwrap_or(usize::MAX);
         let limit = room.min(in_window).min(left.saturating_sub(1));
-        // Other tokenizers split a part of a text differently, so the guess would be wrong.
+        // A tokenizer that is not exact may split a part of a text differently, so the guess would
+        // be wrong.
         let constraint = answer.constraint.as_mut().filter(|_| self.cache.exact());
         let forced = constraint.map(Constraint::forced).unwrap_or_default();
         if !forced.is_empty() {

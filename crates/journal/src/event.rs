@@ -322,8 +322,8 @@ pub enum Event {
         /// The same information in full sentences.
         lines: Vec<String>,
     },
-    /// The model was opened, at the start of the run or to continue a resumed run in place of the last
-    /// one.
+    /// The model was opened, either at the start of the run or to replace the last model when the
+    /// run was resumed.
     Model(ModelInfo),
     /// The run started with this plan, from which it can be resumed.
     #[serde(rename = "begun")]

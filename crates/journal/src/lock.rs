@@ -32,7 +32,7 @@ impl LockFile {
         Self::acquire_polling(path, holder, || std::thread::sleep(POLL))
     }
 
-    /// Calls `wait` between two attempts.
+    /// Same as [`acquire`](Self::acquire), but calls `wait` between two attempts.
     fn acquire_polling(
         path: &Path,
         holder: &str,

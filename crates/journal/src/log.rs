@@ -42,7 +42,7 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
         Ok((log, records))
     }
 
-    /// Same as [`open`](Self::open), but passes on one record at a time.
+    /// Same as [`open`](Self::open), but passes the records to `each`, one at a time.
     ///
     /// # Errors
     /// Same as [`open`](Self::open).
@@ -66,7 +66,7 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
         Ok(records)
     }
 
-    /// Same as [`read`](Self::read), but passes on one record at a time.
+    /// Same as [`read`](Self::read), but passes the records to `each`, one at a time.
     ///
     /// # Errors
     /// Same as [`read`](Self::read).

@@ -330,7 +330,7 @@ impl<'a> Driver<'a> {
         self.repository.turn(self.turn);
     }
 
-    /// Warns once if an answer was not constrained because the model cannot be, and stops trying.
+    /// If the model turns out to be one that cannot be constrained, warns once and stops trying.
     fn check_constraint(&mut self) -> Result<(), Stop> {
         if self.call_schema.is_some() && !self.model.identity().can_constrain {
             self.call_schema = None;

@@ -129,7 +129,7 @@ impl Driver<'_> {
             (None, None) => return Ok((ending, message)),
         };
         if let Some(recorded) = self.snapshot.take() {
-            original_recorded(recorded.await)?; // the stop does not end this wait
+            original_recorded(recorded.await)?; // wait despite the stop
         }
         self.after_command().await?;
         self.revert_from(from).await?;

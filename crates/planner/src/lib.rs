@@ -200,8 +200,8 @@ pub trait Repository: Send + Sync {
     fn last_revert(&self) -> Result<Option<u64>, String> {
         Ok(None)
     }
-    /// The number of the record of a turn's edit, counted from 0 without those that were rolled
-    /// back. `None` if there is no such edit.
+    /// The number of the record of one of a turn's edits. The edits are counted from 0, without
+    /// those that were rolled back. `None` if there is no such edit.
     ///
     /// # Errors
     /// If the history cannot be read.

@@ -272,7 +272,7 @@ async fn a_run_with_a_compacted_conversation_resumes_with_that_conversation() {
     assert_eq!(whole.report.ending, Ending::Verified);
 }
 
-/// The bug: its tokens were booked under the name and at the price of the first model.
+/// The bug: the second model's tokens were booked under the first model's name and at its price.
 #[tokio::test]
 async fn bug_a_model_that_continues_a_resumed_run_in_place_of_another_has_its_own_sums_and_price() {
     let with = |name: &str, dollars: f64, turns: u32| {

@@ -1,4 +1,4 @@
-//! Resumed runs that are refused or stopped again before they get further: what is in the tree then.
+//! The tree after a resumed run was refused, or was stopped again before it got further.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -91,7 +91,8 @@ async fn bug_a_time_limit_in_a_resumed_verification_keeps_the_best_try() {
 }
 
 /// Resumes a run from each prefix of its journal and interrupts the verification of `a * b`, a
-/// candidate of so many files. Returns how often that happened. The candidate must be reverted each time.
+/// candidate with this many files. Returns the number of interruptions. The candidate must be
+/// reverted each time.
 async fn interrupted_at_every_cut(
     begin: impl Fn() -> World,
     replies: impl Fn() -> Vec<Reply>,
@@ -151,7 +152,7 @@ async fn bug_a_candidate_of_a_killed_run_is_reverted_when_the_resumed_run_is_sto
     assert!(interrupted_at_every_cut(two_files, replies, 2).await > 10);
 }
 
-/// The bug: the resumed run took the reverted changes for those in the tree.
+/// The bug: the resumed run assumed that the reverted changes were in the tree.
 #[tokio::test]
 async fn bug_a_revert_that_a_kill_kept_from_the_journal_is_found_by_the_resumed_run() {
     let journaled_before_the_revert = |ran: &Ran| {

@@ -1,5 +1,5 @@
 //! Runs a batch of tiny tasks through a real queue, with workers whose attempts do nothing, and
-//! prints how fast it was: `cargo run --release -p queue --example simulate -- URL [TASKS]
+//! prints how fast the batch was: `cargo run --release -p queue --example simulate -- URL [TASKS]
 //! [WORKERS]`. `docs/scaling.md` has the figures.
 //!
 //! The publisher and all workers share this process, so the figures are those of one core.

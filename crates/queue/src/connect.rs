@@ -34,7 +34,7 @@ pub struct Address {
     pub url: String,
     /// A file with credentials (JWT and seed), or with the seed of an nkey.
     pub credentials: Option<PathBuf>,
-    /// A file with certificates of authorities to trust instead of the system's.
+    /// A file with certificate authorities to trust instead of the system's.
     pub ca: Option<PathBuf>,
 }
 
@@ -115,8 +115,8 @@ impl Queue {
         Ok(Self { context, tasks, results, objects })
     }
 
-    /// The consumer that all workers share. Creates it, and the streams, if they do not exist: the
-    /// server may have lost its data.
+    /// The consumer that all workers share. Creates the consumer and the streams if they do not
+    /// exist, because the server may have lost its data.
     pub(crate) async fn workers(&self, lease: Duration) -> Result<PullConsumer, Error> {
         Self::open(self.context.clone()).await?;
         let config = pull::Config {
@@ -130,8 +130,8 @@ impl Queue {
         self.tasks.create_consumer(config).await.map_err(server("listen for tasks"))
     }
 
-    /// A new consumer of the records of a batch. Records that an earlier one received and did not
-    /// acknowledge come again.
+    /// A new consumer of the records of a batch. Records that an earlier consumer received but
+    /// did not acknowledge are delivered again.
     pub(crate) async fn records(&self, batch: &str) -> Result<PullConsumer, Error> {
         let name = records_consumer(batch);
         let _ = self.results.delete_consumer(&name).await; // there may be none
@@ -146,7 +146,7 @@ impl Queue {
         self.results.create_consumer(config).await.map_err(server("listen for results"))
     }
 
-    /// Removes what the server keeps for a batch that is done.
+    /// Removes the consumer of a batch that is done.
     pub(crate) async fn forget(&self, batch: &str) {
         let _ = self.results.delete_consumer(&records_consumer(batch)).await;
     }

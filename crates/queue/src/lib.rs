@@ -14,17 +14,18 @@
 //! |---|---|
 //! | stream `AGENT_TASKS` | tasks that no worker has finished; a task is removed when its worker acknowledges it |
 //! | stream `AGENT_RESULTS` | records of attempts; a record is removed when it is in the folder of the batch |
-//! | stream `AGENT_DEAD` | tasks that killed every worker that took them, for people; kept for 30 days |
+//! | stream `AGENT_DEAD` | tasks that several workers took without returning a result; kept for 30 days, for people to examine |
 //! | object store `AGENT` | bundles of repositories, sessions on their way, records too large for a message, and a mark for each canceled batch |
 //!
-//! What holds whatever crashes:
+//! Guarantees, whatever crashes:
 //!
 //! - A worker acknowledges a task after its result is in `AGENT_RESULTS`, and the publisher
 //!   acknowledges a result after it is on disk. So nothing is lost.
 //! - A worker that stops sending signs of life loses its task after [`WorkerOptions::lease`]. The
-//!   next worker counts the delivery as a further attempt, so the first one shows up as interrupted.
-//! - A result that arrives for a task that has one is dropped. So every task has one result.
-//! - A worker keeps its records on disk until the queue has them, across restarts.
+//!   next worker counts the delivery as a further attempt, so the first attempt shows up as
+//!   interrupted.
+//! - A result for a task that already has one is dropped. So every task has one result.
+//! - A worker keeps its records on disk until the queue has them, even across restarts.
 
 mod archive;
 mod connect;

@@ -3,7 +3,7 @@
 use batch::{Finished, Started, Task};
 use serde::{Deserialize, Serialize};
 
-/// The version of both messages.
+/// The version of [`Order`] and [`Envelope`].
 pub(crate) const VERSION: u32 = 1;
 
 /// A task on its way to a worker.
@@ -55,8 +55,8 @@ impl Record {
         }
     }
 
-    /// What tells a record from all others of its batch. The server drops a message whose id it has
-    /// seen within two minutes.
+    /// Identifies the record in its batch. It is part of the message id: the server drops a message
+    /// whose id it has seen in the last two minutes.
     pub(crate) fn key(&self) -> String {
         let kind = if matches!(self, Record::Started(_)) { "started" } else { "finished" };
         format!("{}/{}/{kind}", self.id(), self.attempt())
@@ -85,7 +85,7 @@ pub(crate) fn task_subject(batch: &str, id: &str) -> String {
     format!("agent.tasks.{batch}.{}", token(id))
 }
 
-/// The subject of a task that killed every worker.
+/// The subject of a task that several workers took without returning a result.
 pub(crate) fn dead_subject(batch: &str, id: &str) -> String {
     format!("agent.dead.{batch}.{}", token(id))
 }

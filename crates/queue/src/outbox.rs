@@ -16,7 +16,8 @@ use crate::message::Record;
 pub(crate) struct Letter {
     pub(crate) batch: String,
     pub(crate) record: Record,
-    /// The subject that acknowledges the task; `None` if the task is not done with this record.
+    /// The subject to which the acknowledgment of the task is sent; `None` if this record does not
+    /// complete the task.
     pub(crate) acknowledge: Option<String>,
 }
 
@@ -72,7 +73,7 @@ impl Outbox {
             let text = fs::read(&path).map_err(io_error("cannot read", &path))?;
             match serde_json::from_slice(&text) {
                 Ok(letter) => return Ok(Some((number, letter))),
-                // Written by another version. It would block all others.
+                // Written by another version, or damaged. It would block all other records.
                 Err(_) => {
                     let aside = path.with_extension("unreadable");
                     fs::rename(&path, &aside).map_err(io_error("cannot rename", &path))?;

@@ -26,13 +26,13 @@ use crate::message::{
     Body, Envelope, Order, Record, VERSION, canceled_object, results_subject, task_of, task_subject,
 };
 
-/// The file in the folder of a batch with the name of the batch on the server.
+/// The file, in the folder of a batch, that has the name of the batch on the server.
 const NAME: &str = "queue.json";
 /// How long a canceled batch waits for the results of running attempts.
 const LAST_RESULTS: Duration = Duration::from_secs(120);
 /// The wait before a failed request is repeated.
 const PAUSE: Duration = Duration::from_secs(2);
-/// What is said when the server no longer knows the batch.
+/// The error when the server no longer knows the batch.
 const LOST: &str = "the queue has lost this batch: its server was replaced, or its data was removed; run the same \
                     command to continue";
 /// How many records are requested at a time.
@@ -48,8 +48,8 @@ pub struct Publisher<'a> {
     defaults: &'a dyn Fn(&mut Task),
     ready: OnceCell<Ready>,
     canceled: OnceCell<()>,
-    /// What workers need of each repository and commit. Held while a bundle is made and sent, so
-    /// that this happens once.
+    /// What workers need of each repository and commit. The lock is held while a bundle is made and
+    /// sent, so that this happens only once.
     bundles: tokio::sync::Mutex<HashMap<Start, Option<Bundle>>>,
 }
 
@@ -60,7 +60,8 @@ type Start = (PathBuf, Option<String>);
 struct Ready {
     /// The name of the batch on the server.
     batch: String,
-    /// A number for this invocation, because tasks that it sends again are no duplicates.
+    /// A number for this invocation, as a part of the ids of its messages. Without it, the server
+    /// would drop a task that a later invocation sends again.
     nonce: u64,
     shared: Arc<Mutex<Shared>>,
     /// Becomes true if the server no longer knows the batch.
@@ -96,8 +97,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// Hands a record to the attempt that waits for it, or keeps it. Returns it if nobody will ever
-    /// need it.
+    /// Hands a record to the attempt that waits for it, or keeps it for a later attempt. Returns a
+    /// record that no attempt will need.
     fn dispatch(&mut self, arrival: Arrival) -> Option<Arrival> {
         let (id, attempt) = (arrival.record.id().to_owned(), arrival.record.attempt());
         let recorded = self.recorded.contains(&(id.clone(), attempt));
@@ -168,7 +169,8 @@ impl<'a> Publisher<'a> {
             }
             shared.recorded.extend(state.attempts.into_iter().map(|result| (result.id, result.attempt)));
         }
-        // First the tasks, then the results: a task that is done before this has its result there.
+        // List the tasks before receiving the results. A task that is done, and so is not listed,
+        // has its result among those received.
         let failed = "list the tasks of the batch";
         let subjects = self.queue.tasks.info_with_subjects(task_subject(&batch, ">")).await;
         let mut subjects = subjects.map_err(server(failed))?;
@@ -287,8 +289,8 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Sends a task. Repeats a request that fails until the batch stops. The error says why the
-    /// task cannot be sent at all.
+    /// Sends a task. Repeats a request that fails until it succeeds or the batch stops. The error
+    /// says why the task cannot be sent at all.
     async fn publish(&self, job: &Job<'_>, context: &Context<'_>, ready: &Ready) -> Result<(), String> {
         let (mut stopped, mut noted) = (context.stopped.clone(), false);
         loop {
@@ -304,7 +306,7 @@ impl<'a> Publisher<'a> {
             }
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
-                () = raised(&mut stopped) => return Ok(()), // the caller notices
+                () = raised(&mut stopped) => return Ok(()), // the caller notices the stop
             }
         }
     }
@@ -367,8 +369,8 @@ impl<'a> Publisher<'a> {
         Ok(bundle)
     }
 
-    /// Removes the tasks that no worker has taken, and marks the batch, so that workers interrupt
-    /// the others.
+    /// Marks the batch as canceled, so that workers interrupt its tasks, and removes the tasks that
+    /// no worker has taken.
     async fn cancel(&self, batch: &str) {
         let _ = self.queue.put(&canceled_object(batch), b"").await;
         let _ = self.queue.tasks.purge().filter(task_subject(batch, ">")).await;
@@ -377,7 +379,7 @@ impl<'a> Publisher<'a> {
     async fn fetch(&self, name: &str, finished: &Finished) -> Result<(), String> {
         let Some(id) = &finished.session else { return Ok(()) };
         if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-            return Err(format!("{id:?} is no id of a session"));
+            return Err(format!("{id:?} is not the id of a session"));
         }
         let archive = self.queue.get(name).await.map_err(|e| e.to_string())?;
         archive::unpack(&archive, &self.sessions.folder(id)).map_err(|e| e.to_string())
@@ -403,7 +405,7 @@ impl Place for Publisher<'_> {
     }
 }
 
-/// What follows from a result.
+/// What the publisher remembers of a result.
 struct Outcome {
     attempt: u32,
     infrastructure: bool,
@@ -461,7 +463,7 @@ fn name(folder: &std::path::Path) -> Result<String, Error> {
     }
 }
 
-/// Receives records until it is aborted or the server no longer knows the consumer.
+/// Receives records until it is aborted. Sets `lost` if the server no longer knows the consumer.
 async fn receive(
     queue: Queue,
     consumer: PullConsumer,
@@ -485,7 +487,7 @@ async fn receive(
     }
 }
 
-/// Receives the records that are there. Returns how many there were.
+/// Receives up to [`RECORDS`] records that the server already has. Returns how many there were.
 async fn receive_some(
     queue: &Queue,
     consumer: &PullConsumer,
@@ -516,7 +518,7 @@ async fn receive_one(queue: &Queue, message: Message, shared: &Mutex<Shared>) {
         }
         Err(_) => None,
     };
-    // A record that cannot be read stays in the queue, for a version of agent that can.
+    // A record that cannot be read stays in the queue, for a version of agent that can read it.
     let Some(record) = record else { return };
     let unneeded = locked(shared).dispatch(Arrival { record, message });
     if let Some(arrival) = unneeded {
@@ -525,7 +527,7 @@ async fn receive_one(queue: &Queue, message: Message, shared: &Mutex<Shared>) {
 }
 
 async fn acknowledge(message: &Message) {
-    // If this fails, the record comes again and is recognized.
+    // If this fails, the server sends the record again, and `Shared::dispatch` recognizes it.
     let _ = message.ack().await;
 }
 

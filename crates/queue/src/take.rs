@@ -15,14 +15,14 @@ const REQUEST: Duration = Duration::from_secs(20);
 /// The wait after a failed request.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// A task that this worker has taken. Its place becomes free when this is dropped.
+/// A task that this worker has taken. Dropping it makes room for another one.
 pub(crate) struct Taken {
     pub(crate) message: Message,
     _place: OwnedSemaphorePermit,
 }
 
-/// Takes tasks until the receiver is closed. Runs beside the receiver, because a request whose
-/// future is dropped would lose the task until its lease ends.
+/// Takes tasks until the receiver is closed. Runs separately from the receiver: if the future of a
+/// request were dropped, no worker would get its task until the lease ends.
 pub(crate) async fn take(
     queue: Queue,
     lease: Duration,

@@ -28,7 +28,8 @@ const DELIVERIES: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// The longest such wait, and the longest wait between two attempts to deliver a record.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// How long a worker that stops tries to deliver its last records. They stay on disk otherwise.
+/// How long a worker that stops tries to deliver its last records. Undelivered records stay
+/// on disk.
 const LAST_DELIVERY: Duration = Duration::from_secs(10);
 /// Room in a message for its headers, in bytes.
 const HEADERS: usize = 1024;
@@ -63,7 +64,7 @@ pub async fn work(
     let _lock = LockFile::acquire(&folder.join("lock"), &holder)?
         .map_err(|holder| Error::Locked { folder: folder.display().to_string(), holder })?;
     let trees = folder.join("work");
-    // Left by a worker that was killed. All repositories in it are clones.
+    // A worker that was killed may have left this folder. All repositories in it are clones.
     match fs::remove_dir_all(&trees) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             return Err(io_error("cannot remove", &trees)(e).into());
@@ -120,9 +121,9 @@ struct Worker<'a> {
     outbox: Outbox,
     taken: Mutex<mpsc::Receiver<Taken>>,
     stop: watch::Receiver<bool>,
-    /// Whether a record cannot be written, so that the worker has to stop.
+    /// Whether a record could not be written. The worker then stops.
     broken: watch::Sender<bool>,
-    /// Attempts in a row whose model or server failed.
+    /// The number of attempts in a row whose model or server failed.
     failures: Cell<u32>,
 }
 
@@ -155,7 +156,7 @@ impl Worker<'_> {
         let deliveries = message.info().map_or(1, |info| u32::try_from(info.delivered).unwrap_or(u32::MAX));
         let Ok(order) = serde_json::from_slice::<Order>(&message.payload) else {
             let id = task_of(&message.subject).unwrap_or_default();
-            let note = "the queue has a task of another version of agent; another worker may know it";
+            let note = "cannot read this task of another version of agent; another worker may be able to";
             (self.report)(Event::Note { id: &id, message: note.into() });
             let _ = message.ack_with(AckKind::Nak(Some(LONGEST_WAIT))).await;
             return Ok(());
@@ -212,8 +213,8 @@ impl Worker<'_> {
         Ok(path)
     }
 
-    /// Tells the queue that this worker lives, and interrupts the attempt when the worker stops or
-    /// the batch is canceled.
+    /// Tells the queue that this worker is alive, and interrupts the attempt when the worker stops
+    /// or the batch is canceled.
     async fn keep(&self, batch: &str, message: &Message, interrupt: &watch::Sender<bool>) {
         let mut stop = self.stop.clone();
         loop {
@@ -221,7 +222,7 @@ impl Worker<'_> {
                 _ = stop.wait_for(|stop| *stop), if !*interrupt.borrow() => drop(interrupt.send_replace(true)),
                 () = tokio::time::sleep(self.options.lease / 3) => {}
             }
-            // If it fails, the connection is down; the client reports that.
+            // If this fails, the connection is down, and the client reports that.
             let _ = message.ack_with(AckKind::Progress).await;
             if !*interrupt.borrow() && self.queue.is_canceled(batch).await {
                 interrupt.send_replace(true);
@@ -229,7 +230,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Removes a task from the queue that got no result from several workers.
+    /// Removes from the queue a task that several workers took without returning a result, and
+    /// keeps a copy for people to examine.
     async fn bury(&self, order: &Order, attempt: u32, reports: &Reports<'_>) -> Result<(), batch::Error> {
         let subject = dead_subject(&order.batch, &order.task.id);
         let payload = reports.message.payload.clone();
@@ -243,8 +245,8 @@ impl Worker<'_> {
         reports.failed(attempt, &why, false).await
     }
 
-    /// Waits after a failure of the model or its server, so that a worker without one does not take
-    /// task after task.
+    /// Waits after a failure of the model or its server, so that a worker whose model is down
+    /// does not take task after task.
     async fn rest(&self) {
         let Some(doublings) = self.failures.get().checked_sub(1) else { return };
         let wait = FIRST_WAIT.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
@@ -255,7 +257,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Delivers the records in the outbox, for as long as files can be read.
+    /// Delivers the records in the outbox until a file cannot be read or removed. Returns that
+    /// error.
     async fn deliver(&self) -> Error {
         loop {
             let (number, letter) = match self.outbox.oldest().await {
@@ -283,7 +286,7 @@ impl Worker<'_> {
         {
             match archive::pack(&self.sessions.folder(id)) {
                 Ok(archive) => self.queue.put(name, &archive).await?,
-                Err(_) => *session = None, // the user has removed it
+                Err(_) => *session = None, // the user has removed the session
             }
         }
         let key = format!("{batch}/{}", record.key());

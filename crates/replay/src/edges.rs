@@ -101,8 +101,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Repeats the revert that followed the stop of the recorded run. Needed if the replay ended in
-    /// another way, because the stop came from outside.
+    /// Repeats the revert that followed the stop of the recorded run. Needed if the stop came from
+    /// outside, because the replay then ends in another way.
     ///
     /// # Errors
     /// If a file cannot be written.

@@ -323,7 +323,7 @@ fn reverts(records: &[Record]) -> Vec<(u64, Option<u64>)> {
             Event::TryEnded { .. } => (ended, stopped) = (true, None),
             Event::Reverted { record, .. } if std::mem::take(&mut ended) => reverts.push((*seq, *record)),
             Event::Reverted { record, .. } => stopped = Some((*seq, *record)),
-            // The run went on, so this was no stop.
+            // The run continued, so the revert did not follow a stop.
             Event::Request { .. } | Event::ToolStarted { .. } | Event::CheckStarted { .. } => stopped = None,
             _ => {}
         }

@@ -40,8 +40,8 @@ pub(crate) fn shown(schema: &Value) -> Value {
     shown
 }
 
-/// The shown part of a schema, with objects that have no properties except those it lists. What
-/// `full`, the schema that arguments are validated against, says about the values of a map stays.
+/// The shown part of a schema, with objects that allow only the listed properties. A map instead
+/// allows the values that `full` allows, the schema against which arguments are validated.
 pub(crate) fn closed(shown: &Value, full: &Value) -> Value {
     let mut closed = shown.clone();
     if let Some(object) = closed.as_object_mut() {

@@ -123,8 +123,8 @@ pub fn git(cwd: &Path) -> Command {
     command
 }
 
-/// Finds the repository around a folder, as git does: the folder to which it belongs, and its git
-/// folder. For a bare repository, these are the same.
+/// Finds the repository that contains a folder, as git does. Returns the top folder of the
+/// repository and its git folder. For a bare repository, these are the same.
 fn around(cwd: &Path) -> Option<(&Path, PathBuf)> {
     cwd.ancestors().find_map(|folder| {
         let git = folder.join(".git");
@@ -400,7 +400,11 @@ mod tests {
         git_in(&bare, &["config", "core.bare", "false"]);
         git_in(&bare, &["config", "core.worktree", "/"]);
         let top = git_in(&bare, &["rev-parse", "--show-toplevel"]);
-        assert_eq!(Path::new(&top), bare.canonicalize().unwrap(), "it should not choose its work tree");
+        assert_eq!(
+            Path::new(&top),
+            bare.canonicalize().unwrap(),
+            "the configuration should not choose the work tree"
+        );
         assert_eq!(git_in(&folder.path().join(".git"), &ask[..2]), "false");
         assert_eq!(git_in(&folder.path().join("below"), &ask), "false\nbelow/");
     }

@@ -61,7 +61,7 @@ impl Protected {
         for path in self.find(workspace).map_err(|e| e.to_string())? {
             match workspace.step(&path) {
                 Ok(Step { before: Some(image), .. }) => drop(first.insert(path, image)),
-                // It is gone, or it is a pipe or a file of git or of the agent.
+                // The file is gone, or it is a pipe or a file of git or of the agent.
                 Ok(_) | Err(CommitError::NotAFile(_) | CommitError::Path(PathError::Protected { .. })) => {}
                 Err(CommitError::System { source, .. }) if source.kind() == io::ErrorKind::FileTooLarge => {
                     let limit = REPLACE_LIMIT >> 20;
@@ -104,7 +104,7 @@ impl Protected {
                 Ok(step) if step.before.as_ref() == after => {}
                 Ok(step) => steps.push(Step { after: after.cloned(), ..step }),
                 Err(CommitError::Path(PathError::Protected { .. })) => {}
-                // Its content cannot be kept: it is too large, unreadable, or not a file.
+                // The content cannot be kept for an undo: too large, unreadable, or not a file.
                 Err(_) => {
                     discard(path, workspace)?;
                     if after.is_some() {
@@ -201,7 +201,7 @@ fn discard(path: &CleanPath, workspace: &Workspace) -> Result<(), CommitError> {
     fs::remove_dir_all(&full).map_err(system)
 }
 
-/// Gives the owner access to a folder, which a command may have taken away.
+/// Gives the owner access to a folder. A command may have removed the permissions.
 fn make_accessible(folder: &Path) -> io::Result<()> {
     let mode = folder.symlink_metadata()?.permissions().mode();
     if mode & 0o700 == 0o700 {

@@ -11,7 +11,7 @@ pub(crate) struct ProtectedPaths {
     files: Vec<GlobSet>,
     /// Folders that may contain protected files.
     folders: GlobSet,
-    /// The part of `folders` that the patterns spell out, in front of `**`.
+    /// The folders that the patterns name in front of `**`. `folders` has them, too.
     parents: GlobSet,
 }
 
@@ -41,7 +41,7 @@ impl ProtectedPaths {
                 set.add(parse(&format!("{pattern}/**")).map_err(invalid)?);
             }
             files.push(set.build().map_err(invalid)?);
-            // A `/` may also be part of `{a/b,c}`.
+            // A `/` in braces, as in `{a/b,c}`, does not separate the names of a path.
             let Some((before, deep)) = (!pattern.contains('{')).then(|| spelled_out(pattern)) else {
                 folders.add(parse("**").map_err(invalid)?);
                 continue;

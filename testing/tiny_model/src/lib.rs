@@ -2,9 +2,8 @@
 //!
 //! [`write`] makes a GGUF file that llama.cpp loads in milliseconds: one layer of the `llama`
 //! architecture, a tokenizer of single bytes with a few merges, and ChatML as its chat template.
-//! Other functions write variants of that file. The weights come from a fixed
-//! seed, so the same prompt always has the same answer at temperature 0: nonsense, mostly of
-//! printable characters.
+//! Other functions write variants of that file. The weights come from a fixed seed, so the same
+//! prompt always has the same answer at temperature 0: nonsense, mostly of printable characters.
 
 use std::io;
 use std::path::Path;

@@ -220,7 +220,7 @@ async fn a_failed_clone_is_retried_and_leaves_nothing() {
     assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0);
 }
 
-/// A server that accepts connections and never answers, and a task whose repository it has.
+/// A server that accepts connections and never answers, and tasks with a repository on it.
 async fn hanging(place: &Place, ids: &[&str]) -> (TcpListener, Vec<Task>) {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("git://{}/repo", server.local_addr().unwrap());

@@ -100,8 +100,8 @@ impl Learned {
         self.dropped = known.filter(|field| kept.dropped.iter().any(|name| name == field)).collect();
     }
 
-    /// What to remember for later runs. A server may refuse one schema and accept the next, or fail
-    /// while it follows one, so that is not remembered.
+    /// What to remember for later runs. A refused schema is not remembered, because the server may
+    /// accept the next one, or may only have failed while it followed this one.
     pub(super) fn kept(&self) -> Kept {
         let dropped = self.dropped.iter().filter(|field| **field != RESPONSE_FORMAT);
         Kept {

@@ -122,8 +122,8 @@ impl Profile {
     /// [`Identity::thinking`] and [`Identity::can_constrain`] are known.
     pub fn describe(&self, identity: &mut Identity) {
         identity.prefers_whole_files = self.prefers_whole_files.as_ref().is_some_and(|given| given.value);
-        // A built-in profile constrains only models that can be constrained. A user should learn
-        // that a model cannot.
+        // A built-in profile constrains only models that can be constrained. A user's profile
+        // constrains all, so that the run warns about a model that cannot be.
         let constrain = self.constrain.as_ref().filter(|given| given.value);
         identity.constrained = constrain.is_some_and(|given| given.by_user || identity.can_constrain);
         identity.edit_format = self.edit_format.as_ref().map(|given| given.value.clone());

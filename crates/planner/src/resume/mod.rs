@@ -26,20 +26,21 @@ use history::{History, OwnWrite, Recorded, RecordedAnswer};
 /// The work that was in progress when the journal ended.
 pub(crate) struct Unfinished {
     work: Work,
-    /// The record that reverted changes because the run was stopped. Reverting it restores them.
+    /// The record that reverted changes because the run was stopped. Reverting it restores those
+    /// changes.
     left: Option<u64>,
     /// The number of recorded edits of the current turn.
     edits: usize,
-    /// The number of them before a candidate that is not verified yet.
+    /// The number of these edits that came before a candidate that is not verified yet.
     before_candidate: Option<usize>,
 }
 
 enum Work {
-    /// The machine's next step. Nothing of it has happened.
+    /// The machine's next step, which has had no effect yet.
     Step(Step),
     /// A write of the machine, which may have happened without a record.
     Write { focus: Focus, why: WriteReason },
-    /// The verification of a candidate whose last file this is.
+    /// The verification of a candidate. This is the candidate's last file.
     Check(Focus),
     /// The rest of an answer.
     Calls(Box<RecordedAnswer>),

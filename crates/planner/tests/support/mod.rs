@@ -111,7 +111,8 @@ pub enum By {
     Revert,
 }
 
-/// The files before each change, and who made it. The records of this history are numbered from 1.
+/// The files before each change, and who made the change. The records of this history are numbered
+/// from 1.
 pub type Changes = Arc<Mutex<Vec<(BTreeMap<String, String>, By)>>>;
 
 pub struct Tree {
@@ -252,7 +253,7 @@ impl Verifier for Passes {
     }
 }
 
-/// Never ends if `calc.py` contains the text. Interrupts the run then, if it has the sender.
+/// If `calc.py` contains the text, never ends, and interrupts the run if `interrupt` is given.
 struct Hangs {
     text: &'static str,
     passes: Passes,
