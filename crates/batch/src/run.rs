@@ -17,6 +17,7 @@ use crate::predictions;
 use crate::record::{Finished, Started};
 use crate::schedule::{Next, Schedule};
 use crate::seam::{Context, Job, Place, Sink, Source, drive, raised};
+use crate::settings::{self, Settings};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::summary::Summary;
@@ -44,6 +45,8 @@ pub struct BatchOptions {
     pub retry_failed: bool,
     /// `model_name_or_path` of the predictions.
     pub model_name: String,
+    /// The settings of this invocation that can change a result, without secrets.
+    pub settings: Settings,
 }
 
 /// Limits of a whole batch, in contrast to those of each task.
@@ -82,9 +85,12 @@ pub async fn run(
     let store = Store::open(&options.out)?;
     let (stop, stopped) = watch::channel(*interrupt.borrow_and_update());
     let plan = due::plan(tasks, &store.started, &store.finished, options.retry_failed);
-    let todo = plan.queue.len();
     store.clean_up(&report).await;
-    report(Event::Plan { tasks: tasks.len(), done: tasks.len() - todo });
+    report(Event::Plan { tasks: tasks.len(), done: plan.kept.len(), verified: plan.verified });
+    let records = settings::record(&store.out, store.started.len(), &options.settings)?;
+    for (changes, tasks) in settings::outdated(&plan.kept, &store.started, &records) {
+        report(Event::Kept { changes: &changes, tasks: &tasks });
+    }
     plan.changed.iter().for_each(|id| report(Event::Changed { id }));
     plan.failed.iter().for_each(|id| report(Event::Failed { id }));
     plan.cut_off.iter().for_each(|(id, attempt)| report(Event::CutOff { id, attempt: *attempt }));

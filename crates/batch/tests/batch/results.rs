@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::{Place, Script, attempt, run_with};
-use batch::{BatchLimits, BatchOptions, Selection, Task};
+use batch::{BatchLimits, BatchOptions, Selection, Settings, Task};
 use journal::{Budget, Ending};
 use serde_json::{Value, json};
 
@@ -207,4 +207,24 @@ async fn a_check_finds_missing_repositories_and_commits_without_changing_anythin
     assert!(problems[0].1.contains("nowhere") && problems[1].1.contains("deadbeef"), "{problems:?}");
     assert!(!place.out().exists());
     assert_eq!(place.state(), before);
+}
+
+#[tokio::test]
+async fn an_invocation_with_other_settings_names_the_tasks_that_keep_their_results() {
+    let place = Place::new();
+    let tasks = place.tasks(&["verified1", "lost", "verified2"]);
+    let with = |model: &str| BatchOptions {
+        settings: Settings::from([("model".into(), Some(model.into()))]),
+        retry_failed: true,
+        ..place.options()
+    };
+    let script = Script::ending(by_id);
+    run_with(&tasks[..2], &with("a"), &script).await.unwrap();
+    let (_, told) = run_with(&tasks, &with("b"), &script).await.unwrap();
+    assert_eq!(told[..2], ["plan 3, 1 done", "verified1 with other model: Some(\"b\")"], "{told:?}");
+    assert!(told.contains(&"started lost 2".to_owned()), "a task that runs again keeps nothing: {told:?}");
+    let (_, told) = run_with(&tasks, &with("b"), &script).await.unwrap();
+    assert_eq!(told[..2], ["plan 3, 2 done", "verified1 with other model: Some(\"b\")"], "{told:?}");
+    let (_, told) = run_with(&tasks, &with("a"), &script).await.unwrap();
+    assert_eq!(told[..2], ["plan 3, 2 done", "verified2 with other model: Some(\"a\")"], "{told:?}");
 }
