@@ -158,7 +158,7 @@ fn bad_task_files_are_refused_before_the_first_task() {
 #[test]
 fn help_of_batch_has_its_own_exit_codes() {
     let seen = World::new().observe(&["batch", "--help"]);
-    assert!(seen.contains("--jobs <N|auto>") && seen.contains("all tasks are verified"), "{seen}");
+    assert!(seen.contains("--jobs <N|auto>") && seen.contains("--json") && seen.contains("all tasks are verified"), "{seen}");
 }
 
 #[test]
@@ -491,7 +491,15 @@ fn json_prints_an_object_per_event_and_nothing_for_people() {
     fix(&server);
     let output = run_with(&world, &server, &[&tasks, "--json", "--max-turns", "9"]);
     assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]), "{}", world.tell(&output));
-    snapshot!(shapes(&output.stdout), @"");
+    snapshot!(shapes(&output.stdout), @r#"
+    {"event":"plan","tasks":2,"done":1,"verified":1}
+    {"event":"kept","id":"same","changes":[{"key":"max_turns","old":"40","new":"9"}]}
+    {"event":"rerun","id":"edited","why":"changed"}
+    {"event":"started","id":"edited","attempt":2}
+    {"event":"note","id":"edited","message":"text"}
+    {"event":"finished","again":false,"result":{"v":"number","id":"edited","attempt":2,"digest":"text","time_ms":"number","ending":{"kind":"verified"},"infrastructure":"bool","message":"text","diff":{"files":["text"],"added":"number","removed":"number"},"totals":{"turns":"number","prompt_tokens":"number","generated_tokens":"number","saved_tokens":"number","saved_bytes":"number","cost":null,"ms":"number"},"seconds":"number","session":"text"}}
+    {"event":"summary","out":"text","exit_code":0,"summary":{"v":"number","tasks":2,"endings":[["text","number"]],"stopped":null,"attempts":"number","tokens":"number","cost":null,"seconds":"number","rows":[{"id":"same","ending":{"kind":"verified"},"infrastructure":"bool","attempts":"number","added":"number","removed":"number","turns":"number","tokens":"number","cost":null,"seconds":"number","session":"text","message":"text"},{"id":"edited","ending":{"kind":"verified"},"infrastructure":"bool","attempts":"number","added":"number","removed":"number","turns":"number","tokens":"number","cost":null,"seconds":"number","session":"text","message":"text"}]}}
+    "#);
     assert!(!String::from_utf8_lossy(&output.stdout).contains("$1 + $2"), "a patch has values of secrets");
 }
 

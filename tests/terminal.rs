@@ -1,6 +1,6 @@
 //! Output on a terminal, through a real pseudo-terminal.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use fake_model::{Reply, Server};
@@ -121,6 +121,10 @@ def put(token):
 def y_up(top, n):
     go_to(max(top, y - n))
 
+def drawn():
+    # After it has drawn the table, the agent moves the cursor to the start of the last line.
+    return x == 0 and len(rows[y]) > 0
+
 def text():
     return "\n".join("".join(row).rstrip() for row in rows).rstrip()
 
@@ -140,7 +144,7 @@ def read():
 for order in map(json.loads, sys.stdin):
     if "keys" in order:
         os.write(terminal, order["keys"].encode())
-    while not all(wanted in text() for wanted in order.get("texts", [])) and read():
+    while "texts" in order and not (drawn() and all(wanted in text() for wanted in order["texts"])) and read():
         pass
     if order.get("end"):
         while read():

@@ -44,7 +44,7 @@ pub(crate) fn run(command: &Worker, context: &Context) -> Result<Exit> {
                 () = signals.insisted() => None,
             }
         });
-        match ended.await.transpose().map_err(Failure::refused)? {
+        match Box::pin(ended).await.transpose().map_err(Failure::refused)? {
             Some(()) => display.note("stopped; unfinished tasks went back to the queue"),
             None => display.note("stopped immediately"),
         }

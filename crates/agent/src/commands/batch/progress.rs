@@ -163,8 +163,10 @@ impl Live {
         rewind();
     }
 
-    /// Writes a line above the table.
+    /// Writes a line above the table. Draws the table first, because without one, the next line
+    /// would overwrite this one.
     fn say(&self, line: &str) {
+        self.draw();
         self.bar.println(line);
         rewind();
     }
