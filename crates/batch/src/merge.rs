@@ -38,7 +38,10 @@ pub fn merge(from: &[PathBuf], out: &Path) -> Result<Summary, Error> {
         }
         let results = Log::<Finished>::read(&folder.join(RESULTS))?;
         let digests = tasks.iter().map(|task| (task.row.id.as_str(), task.digest.clone())).collect();
-        predictions += &predictions::of(&digests, &results, &model_name(folder));
+        let (chosen, model) = (predictions::of(&digests, &results), model_name(folder));
+        for (_, result) in results.iter().enumerate().filter(|(n, _)| chosen.contains(n)) {
+            predictions += &predictions::line(result, &model);
+        }
         rows.extend(tasks.into_iter().map(|task| task.row));
         stops.extend(ended.stopped);
         started.extend(Log::<Started>::read(&folder.join(ATTEMPTS))?);

@@ -1,32 +1,24 @@
 //! `predictions.jsonl`: the input of SWE-bench's evaluation, one object per line.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::json;
 
 use crate::record::Finished;
-use crate::task::Task;
 
-/// Returns the last patch of each task that the agent finished, in the order in which the tasks
-/// were first finished. Leaves out infrastructure failures, which the evaluation would count as
-/// wrong answers, and results of tasks that have changed since.
-pub(crate) fn render(tasks: &[Task], finished: &[Finished], model: &str) -> String {
-    of(&tasks.iter().map(|t| (t.id.as_str(), t.digest())).collect(), finished, model)
+/// Returns the positions of the results whose patches are predictions: for each task, the last
+/// result from the agent. Leaves out infrastructure failures, which the evaluation would count as
+/// wrong answers, and results of tasks that have changed since. `digests` has the current digest of
+/// each task.
+pub(crate) fn of(digests: &HashMap<&str, String>, finished: &[Finished]) -> HashSet<usize> {
+    let current = |result: &Finished| digests.get(result.id.as_str()).is_none_or(|d| *d == result.digest);
+    let counts = finished.iter().enumerate().filter(|(_, result)| current(result) && !result.infrastructure);
+    let last: HashMap<&str, usize> = counts.map(|(n, result)| (result.id.as_str(), n)).collect();
+    last.into_values().collect()
 }
 
-/// Same as [`render`], from the current digest of each task.
-pub(crate) fn of(digests: &HashMap<&str, String>, finished: &[Finished], model: &str) -> String {
-    let mut order: Vec<&str> = Vec::new();
-    let mut last: HashMap<&str, &Finished> = HashMap::new();
-    for result in finished {
-        let current = digests.get(result.id.as_str()).is_none_or(|digest| *digest == result.digest);
-        if current && !result.infrastructure && last.insert(&result.id, result).is_none() {
-            order.push(&result.id);
-        }
-    }
-    let line = |result: &&Finished| {
-        let patch = &result.diff.patch;
-        format!("{}\n", json!({"instance_id": result.id, "model_name_or_path": model, "model_patch": patch}))
-    };
-    order.iter().filter_map(|id| last.get(id)).map(line).collect()
+/// The line for one result.
+pub(crate) fn line(result: &Finished, model: &str) -> String {
+    let patch = &result.diff.patch;
+    format!("{}\n", json!({"instance_id": result.id, "model_name_or_path": model, "model_patch": patch}))
 }

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use crate::due::{self, Due};
 use crate::error::Error;
 use crate::event::Event;
-use crate::predictions;
 use crate::record::{Finished, Started};
 use crate::schedule::{Next, Schedule};
 use crate::seam::{Context, Job, Place, Sink, Source, drive, raised};
@@ -117,7 +116,7 @@ pub async fn run(
     let stopped = batch.schedule.borrow().stopped();
     let store = batch.store.into_inner();
     let summary = Summary::new(tasks, &store.started, &store.finished, stopped);
-    store.replace("predictions.jsonl", &predictions::render(tasks, &store.finished, &options.model_name))?;
+    store.predict(tasks, &options.model_name)?;
     store.replace("summary.json", &summary.to_json())?;
     Ok(summary)
 }

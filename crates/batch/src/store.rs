@@ -2,14 +2,16 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use journal::{LockFile, Log, io_error};
 
 use crate::error::Error;
 use crate::event::Event;
+use crate::predictions;
 use crate::record::{Finished, Started};
+use crate::task::Task;
 use crate::worktree;
 
 /// The file with a [`Started`] for each attempt.
@@ -21,6 +23,7 @@ pub(crate) const RESULTS: &str = "results.jsonl";
 pub(crate) struct Store {
     pub(crate) out: PathBuf,
     pub(crate) started: Vec<Started>,
+    /// Without their patches, which would fill the memory of a large batch.
     pub(crate) finished: Vec<Finished>,
     attempts: Log<Started>,
     results: Log<Finished>,
@@ -43,7 +46,8 @@ impl Store {
         let worktrees = out.join("worktrees");
         fs::create_dir_all(&worktrees).map_err(io_error("cannot create", &worktrees))?;
         let (attempts, started) = Log::open(out.join(ATTEMPTS))?;
-        let (results, finished) = Log::open(out.join(RESULTS))?;
+        let mut finished = Vec::new();
+        let results = Log::open_with(out.join(RESULTS), |result| finished.push(without_patch(result)))?;
         Ok(Self { out, started, finished, attempts, results, _lock: lock })
     }
 
@@ -57,7 +61,7 @@ impl Store {
     /// Records the result of an attempt; the record is on disk when this returns.
     pub(crate) fn finish(&mut self, finished: Finished) -> Result<(), Error> {
         self.results.append(self.results.encode(&finished)?, true)?;
-        self.finished.push(finished);
+        self.finished.push(without_patch(finished));
         Ok(())
     }
 
@@ -84,6 +88,26 @@ impl Store {
         }
     }
 
+    /// Writes `predictions.jsonl`.
+    pub(crate) fn predict(&self, tasks: &[Task], model: &str) -> Result<(), Error> {
+        let digests = tasks.iter().map(|task| (task.id.as_str(), task.digest())).collect();
+        let chosen = predictions::of(&digests, &self.finished);
+        let (mut position, mut written) = (0, Ok(()));
+        let path = self.out.join("predictions.jsonl");
+        let write = |file: &mut dyn Write| -> io::Result<()> {
+            let read = Log::<Finished>::read_with(&self.out.join(RESULTS), |result| {
+                if written.is_ok() && chosen.contains(&position) {
+                    written = file.write_all(predictions::line(&result, model).as_bytes());
+                }
+                position += 1;
+            });
+            read.map_err(io::Error::other)?;
+            written
+        };
+        replace_with(&path, write).map_err(io_error("cannot write", &path))?;
+        Ok(())
+    }
+
     /// Replaces a file of the folder, as [`replace`] does.
     pub(crate) fn replace(&self, name: &str, contents: &str) -> Result<(), Error> {
         Ok(replace(&self.out.join(name), contents)?)
@@ -96,18 +120,25 @@ pub(crate) fn lock(out: &Path) -> Result<LockFile, Error> {
         .map_err(|holder| Error::Locked { out: out.to_owned(), holder })
 }
 
+fn without_patch(mut result: Finished) -> Finished {
+    result.diff.patch = String::new();
+    result
+}
+
 /// Replaces a file atomically: readers see the old contents or the new contents.
 ///
 /// # Errors
 /// When the new contents cannot be written. The old contents are still there.
 pub fn replace(path: &Path, contents: &str) -> Result<(), journal::Error> {
+    replace_with(path, |file| file.write_all(contents.as_bytes())).map_err(io_error("cannot write", path))
+}
+
+fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(contents.as_bytes())?;
-        file.as_file().sync_data()?;
-        file.persist(path).map_err(|e| e.error)?;
-        File::open(folder)?.sync_all()
-    };
-    write().map_err(io_error("cannot write", path))
+    let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(folder)?);
+    write(&mut file)?;
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.as_file().sync_data()?;
+    file.persist(path).map_err(|e| e.error)?;
+    File::open(folder)?.sync_all()
 }

@@ -37,13 +37,23 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
     /// # Errors
     /// When the file cannot be opened, read or truncated, or is damaged before its last line.
     pub fn open(path: PathBuf) -> Result<(Self, Vec<T>), Error> {
+        let mut records = Vec::new();
+        let log = Self::open_with(path, |record| records.push(record))?;
+        Ok((log, records))
+    }
+
+    /// Same as [`open`](Self::open), but passes on one record at a time.
+    ///
+    /// # Errors
+    /// Same as [`open`](Self::open).
+    pub fn open_with(path: PathBuf, each: impl FnMut(T)) -> Result<Self, Error> {
         let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = open.map_err(io_error("cannot open", &path))?;
-        let (records, whole) = parse(&path, &file)?;
+        let whole = parse(&path, &file, each)?;
         file.set_len(whole)
             .and_then(|()| file.seek(SeekFrom::Start(whole)))
             .map_err(io_error("cannot repair", &path))?;
-        Ok((Self { path, file, records: PhantomData }, records))
+        Ok(Self { path, file, records: PhantomData })
     }
 
     /// Reads a log, even while another process appends to it.
@@ -51,8 +61,18 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
     /// # Errors
     /// When the file cannot be read or is damaged before its last line.
     pub fn read(path: &Path) -> Result<Vec<T>, Error> {
+        let mut records = Vec::new();
+        Self::read_with(path, |record| records.push(record))?;
+        Ok(records)
+    }
+
+    /// Same as [`read`](Self::read), but passes on one record at a time.
+    ///
+    /// # Errors
+    /// Same as [`read`](Self::read).
+    pub fn read_with(path: &Path, each: impl FnMut(T)) -> Result<(), Error> {
         let file = File::open(path).map_err(io_error("cannot open", path))?;
-        Ok(parse(path, &file)?.0)
+        parse(path, &file, each).map(drop)
     }
 
     /// Encodes a record for [`append`](Self::append), without the newline.
@@ -86,28 +106,33 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
     }
 }
 
-/// The records of a log, and the number of bytes in complete lines.
-fn parse<T: DeserializeOwned + Versioned>(path: &Path, file: &File) -> Result<(Vec<T>, u64), Error> {
+/// Reads the records of a log. Returns the number of bytes in complete lines.
+fn parse<T: DeserializeOwned + Versioned>(
+    path: &Path,
+    file: &File,
+    mut each: impl FnMut(T),
+) -> Result<u64, Error> {
     let mut reader = BufReader::new(file);
-    let (mut records, mut whole, mut line) = (Vec::<T>::new(), 0, Vec::new());
+    let (mut records, mut whole, mut line) = (0, 0, Vec::new());
     loop {
         line.clear();
         let n = reader.read_until(b'\n', &mut line).map_err(io_error("cannot read", path))?;
         if n == 0 || line.last() != Some(&b'\n') {
-            return Ok((records, whole)); // the end, or a torn line
+            return Ok(whole); // the end, or a torn line
         }
-        let corrupt = |why| Error::Corrupt { path: path.into(), line: records.len() + 1, why };
+        let corrupt = |why| Error::Corrupt { path: path.into(), line: records + 1, why };
         match serde_json::from_slice::<T>(&line) {
-            Ok(record) if record.version() == T::VERSION => records.push(record),
+            Ok(record) if record.version() == T::VERSION => each(record),
             Ok(record) => {
                 let why =
                     format!("it has version {}, and this program reads {}", record.version(), T::VERSION);
                 return Err(corrupt(why));
             }
             // After a power loss the last line may be a block of zeros, which also counts as torn.
-            Err(_) if reader.fill_buf().is_ok_and(<[u8]>::is_empty) => return Ok((records, whole)),
+            Err(_) if reader.fill_buf().is_ok_and(<[u8]>::is_empty) => return Ok(whole),
             Err(e) => return Err(corrupt(e.to_string())),
         }
+        records += 1;
         whole += n as u64;
     }
 }
