@@ -158,7 +158,12 @@ fn bad_task_files_are_refused_before_the_first_task() {
 #[test]
 fn help_of_batch_has_its_own_exit_codes() {
     let seen = World::new().observe(&["batch", "--help"]);
-    assert!(seen.contains("--jobs <N|auto>") && seen.contains("--json") && seen.contains("all tasks are verified"), "{seen}");
+    assert!(
+        seen.contains("--jobs <N|auto>")
+            && seen.contains("--json")
+            && seen.contains("all tasks are verified"),
+        "{seen}"
+    );
 }
 
 #[test]
