@@ -277,7 +277,7 @@ mod tests {
         let context = Context { environment, directory, repository: None };
         let flags = vec![("max_turns", "40".to_owned()), ("max_tokens", "9".to_owned())];
         let (store, secrets) = (Store::new(folder.path()), Secrets::disabled());
-        let display = Display::lines();
+        let display = Display::new(false);
         let agent = Agent { context, flags, store, secrets, display };
         let task = Task {
             id: "a".into(),

@@ -45,24 +45,9 @@ struct Live {
 }
 
 impl Display {
-    /// JSON for programs, otherwise a table on a terminal and lines elsewhere.
+    /// JSON for programs, or lines for people.
     pub(in crate::commands) fn new(json: bool) -> Self {
-        let target = ProgressDrawTarget::stderr();
-        Self::of(match json {
-            true => View::Json,
-            // Also for TERM=dumb.
-            false if target.is_hidden() => View::Lines,
-            false => View::Live(Box::new(Live::new(target))),
-        })
-    }
-
-    #[cfg(test)]
-    pub(super) fn lines() -> Self {
-        Self::of(View::Lines)
-    }
-
-    fn of(view: View) -> Self {
-        Self(Arc::new(Mutex::new(view)))
+        Self(Arc::new(Mutex::new(if json { View::Json } else { View::Lines })))
     }
 
     fn view(&self) -> MutexGuard<'_, View> {
@@ -120,8 +105,9 @@ impl Display {
         })
     }
 
-    /// Keeps the table up to date during `work`, and then removes it.
+    /// On a terminal, shows a table during `work`, and then removes it.
     pub(in crate::commands) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        self.open();
         let mut work = std::pin::pin!(work);
         let done = loop {
             tokio::select! {
@@ -136,6 +122,14 @@ impl Display {
         };
         self.close();
         done
+    }
+
+    fn open(&self) {
+        let (mut view, target) = (self.view(), ProgressDrawTarget::stderr());
+        // The target is also hidden if TERM is `dumb`.
+        if matches!(*view, View::Lines) && !target.is_hidden() {
+            *view = View::Live(Box::new(Live::new(target)));
+        }
     }
 
     /// Removes the table. Tasks that still run may say something, which then is a line.
