@@ -1,4 +1,4 @@
-//! Model profiles: how a model is asked, and who decides.
+//! Model profiles: what they change in a request, and what overrides them.
 
 use crate::support::{World, call, snapshot};
 use fake_model::{Personality, Reply, Server};

@@ -95,8 +95,8 @@ const MAX_COMPARED: usize = 10_000_000;
 #[derive(Debug)]
 pub(crate) struct TooMany(pub(crate) usize);
 
-/// Returns, in order, the matches on the strictest rung that has any. Pasted line numbers and
-/// slightly wrong context are not considered.
+/// Returns, in order, the matches on the strictest rung that has any. Does not try the rungs for
+/// pasted line numbers and slightly wrong context.
 pub(crate) fn fits(index: &Index<'_>, body: &Body<'_>) -> Result<Vec<Fit>, TooMany> {
     let old: Vec<&[u8]> = old(body);
     let mut fits: Vec<Fit> = Vec::new();

@@ -122,6 +122,9 @@ async fn main() {
     let (summary, _) = tokio::join!(run, work);
     let seconds = begun.elapsed().as_secs_f64();
     let rate = count as f64 / seconds;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    println!("peak memory of this process: {}", peak.trim());
     println!(
         "{count} tasks, {workers} workers: {seconds:.1} s, {rate:.0} tasks/s, exit code {}",
         summary.exit_code()

@@ -189,7 +189,7 @@ impl Sandbox {
         Ok(Finished { status, output, duration, refused })
     }
 
-    /// Starts a launcher with this order and follows it to the end.
+    /// Starts a launcher with this order, and waits until the command and its output have ended.
     pub(crate) async fn launch(
         &self,
         order: &Order,

@@ -212,7 +212,7 @@ fn children() -> impl Iterator<Item = Pid> {
 
 /// Process 1 of the command's namespace: starts the command, reaps, and reports how it ended.
 fn init(control: &UnixStream, order: &Order) -> io::Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL)).context("asking to die with the supervisor")?;
+    set_parent_process_death_signal(Some(Signal::KILL)).context("setting the parent-death signal")?;
     set_child_subreaper(Some(rustix::process::getpid())).context("becoming a subreaper")?;
     setsid().context("setsid")?;
     if order.profile.namespaces && !order.profile.bubblewrap {
@@ -244,7 +244,8 @@ fn report_end(control: &UnixStream, status: WaitStatus) {
 
 /// Confines this process and replaces it with the program.
 fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL)).context("asking to die with the launcher")?;
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .context("setting the parent-death signal of the command")?;
     // If memory runs out, the kernel kills commands first.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     confine::restrict(order)?;

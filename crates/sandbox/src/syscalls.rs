@@ -230,8 +230,8 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     ])
 }
 
-/// Instructions that precede a filter and make x32 calls fail, because the filter would not
-/// recognize such calls.
+/// Instructions that run before a filter and reject x32 calls, which the filter would not
+/// recognize.
 fn refuse_x32() -> Vec<sock_filter> {
     const X32: u32 = 0x4000_0000;
     const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, at offset 0 of seccomp_data

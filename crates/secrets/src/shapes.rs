@@ -124,7 +124,7 @@ const SHAPES: &[Shape] = &[
     shape("AGE-SECRET-KEY-1", upper, 58, 58, 4), // age
 ];
 
-/// Examines the text around an anchor and adds the secrets there.
+/// Examines the text around an anchor and appends the ranges of the secrets that it finds.
 type Judge = fn(&[u8], Range<usize>, &mut Vec<Range<usize>>);
 
 /// Anchors that need more than a check of what follows.

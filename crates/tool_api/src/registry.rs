@@ -105,7 +105,7 @@ impl Registry {
         names
     }
 
-    /// The names of tools that follow the texts of their calls.
+    /// The names of the tools that receive the texts of a call while they are being written.
     #[must_use]
     pub fn followed(&self) -> Vec<String> {
         self.specs().filter(|spec| spec.follows).map(|spec| spec.name.clone()).collect()

@@ -76,10 +76,11 @@
 //! call has its own span.
 //!
 //! **Early events** are never contradicted by later ones: an opened call either completes under the
-//! same name or is malformed, and its fields are its arguments. A call of a known tool opens at the
-//! first key of its arguments, a call of an unknown tool at the start of its arguments. A string
-//! argument closes at its quote if it looks like a name or a path, otherwise once what follows
-//! proves that the quote ended it. The one exception is [`Event::OrphanThink`].
+//! same name or is malformed, and its fields are its arguments. The one exception is
+//! [`Event::OrphanThink`]. A call of a known tool opens at the first key of its arguments, a call of
+//! an unknown tool at the start of its arguments. A string argument that looks like a name, a path
+//! or a number closes at the first quote that may end it. Any other string argument closes only when
+//! the text after the quote proves that the quote ended the string.
 //!
 //! # Whole files
 //!

@@ -11,7 +11,8 @@ use crate::{CleanPath, git, index::Index, rules::small_file, scan::Found};
 /// Attributes that convert contents. If any attributes file names one of them, git is asked about
 /// every file.
 const CONVERTING: [&str; 3] = ["filter", "ident", "working-tree-encoding"];
-/// The largest `.gitattributes` that is read, in bytes. A larger one counts as converting.
+/// The largest `.gitattributes` that is read, in bytes. A larger file is assumed
+/// to name a converting attribute.
 const LIST_LIMIT: u64 = 1 << 20;
 
 /// Returns the files that git converts, or all files if git fails.

@@ -55,7 +55,7 @@ pub(crate) struct Style {
     pub(crate) bom_before: bool,
     pub(crate) blank_prefixes: bool,
     pub(crate) around: Around,
-    /// Whether each hunk has its own section.
+    /// Whether the file header is repeated before each hunk.
     pub(crate) split: bool,
     /// The `@@` line of an envelope: 0 bare, 1 right, 2 slightly wrong.
     pub(crate) landmark: usize,

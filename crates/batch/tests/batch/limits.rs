@@ -162,8 +162,9 @@ async fn during_an_outage_single_probes_run_until_one_succeeds() {
         let (id, running, most) = (task.id.clone(), Rc::clone(&running), Rc::clone(&most));
         async move {
             running.set(running.get() + 1);
-            // Three attempts fail before the outage is noticed.
             let up = start.elapsed() > Duration::from_secs(60);
+            // The first three attempts start together, before the outage is detected. Only later ones
+            // are probes.
             if !up && start.elapsed() > Duration::from_secs(1) {
                 most.set(most.get().max(running.get()));
             }

@@ -70,7 +70,7 @@ fn directory(wheel: &mut (impl Read + Seek)) -> io::Result<(Vec<u8>, u16)> {
     let end = at.and_then(|at| end.get(at..)).ok_or_else(|| bad("it has no list of files"))?;
     let (count, size, offset) = (u16_at(end, 10)?, u32_at(end, 12)?, u32_at(end, 16)?);
     if size > MAX_DIRECTORY || u64::from(offset) + u64::from(size) > length {
-        return Err(bad("its list of files is not inside it"));
+        return Err(bad("its list of files is too large or extends past the end of the file"));
     }
     wheel.seek(SeekFrom::Start(offset.into()))?;
     let mut directory = Vec::new();
