@@ -1,5 +1,7 @@
 //! `agent batch`: many tasks, each in its own worktree.
 
+use std::io::BufRead as _;
+
 use crate::support::{World, call, json_lines, snapshot};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
@@ -156,7 +158,12 @@ fn bad_task_files_are_refused_before_the_first_task() {
 #[test]
 fn help_of_batch_has_its_own_exit_codes() {
     let seen = World::new().observe(&["batch", "--help"]);
-    assert!(seen.contains("--jobs <N|auto>") && seen.contains("all tasks are verified"), "{seen}");
+    assert!(
+        seen.contains("--jobs <N|auto>")
+            && seen.contains("--json")
+            && seen.contains("all tasks are verified"),
+        "{seen}"
+    );
 }
 
 #[test]
@@ -440,4 +447,115 @@ fn bug_a_clone_outlived_a_killed_batch() {
     agent.wait().unwrap();
     // Ends when git has ended. The connection may be reset.
     let _ = std::io::copy(&mut connection, &mut std::io::sink());
+}
+
+/// Each line of `--json`, with the types of values that differ between runs.
+fn shapes(stdout: &[u8]) -> String {
+    fn shape(value: &Value) -> Value {
+        const KEPT: [&str; 13] = [
+            "event",
+            "id",
+            "why",
+            "key",
+            "old",
+            "new",
+            "tasks",
+            "done",
+            "verified",
+            "attempt",
+            "again",
+            "exit_code",
+            "ending",
+        ];
+        match value {
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(k, v)| (k.clone(), if KEPT.contains(&k.as_str()) { v.clone() } else { shape(v) }))
+                .collect(),
+            Value::Array(items) => items.iter().map(shape).collect(),
+            Value::String(_) => "text".into(),
+            Value::Number(_) => "number".into(),
+            Value::Bool(_) => "bool".into(),
+            Value::Null => Value::Null,
+        }
+    }
+    let lines = json_lines(std::str::from_utf8(stdout).unwrap());
+    lines.iter().map(|line| shape(line).to_string() + "\n").collect()
+}
+
+#[test]
+fn json_prints_an_object_per_event_and_nothing_for_people() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["same", "edited"]);
+    fix(&server);
+    fix(&server);
+    run(&world, &server, &tasks);
+    let text = std::fs::read_to_string(&tasks).unwrap();
+    let edited = r#""id":"edited","protected":["none/*"]"#;
+    std::fs::write(&tasks, text.replace(r#""id":"edited""#, edited)).unwrap();
+    fix(&server);
+    let output = run_with(&world, &server, &[&tasks, "--json", "--max-turns", "9"]);
+    assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]), "{}", world.tell(&output));
+    snapshot!(shapes(&output.stdout), @r#"
+    {"event":"plan","tasks":2,"done":1,"verified":1}
+    {"event":"kept","id":"same","changes":[{"key":"max_turns","old":"40","new":"9"}]}
+    {"event":"rerun","id":"edited","why":"changed"}
+    {"event":"started","id":"edited","attempt":2}
+    {"event":"note","id":"edited","message":"text"}
+    {"event":"finished","again":false,"result":{"v":"number","id":"edited","attempt":2,"digest":"text","time_ms":"number","ending":{"kind":"verified"},"infrastructure":"bool","message":"text","diff":{"files":["text"],"added":"number","removed":"number"},"totals":{"turns":"number","prompt_tokens":"number","generated_tokens":"number","saved_tokens":"number","saved_bytes":"number","cost":null,"ms":"number"},"seconds":"number","session":"text"}}
+    {"event":"summary","out":"text","exit_code":0,"summary":{"v":"number","tasks":2,"endings":[["text","number"]],"stopped":null,"attempts":"number","tokens":"number","cost":null,"seconds":"number","rows":[{"id":"same","ending":{"kind":"verified"},"infrastructure":"bool","attempts":"number","added":"number","removed":"number","turns":"number","tokens":"number","cost":null,"seconds":"number","session":"text","message":"text"},{"id":"edited","ending":{"kind":"verified"},"infrastructure":"bool","attempts":"number","added":"number","removed":"number","turns":"number","tokens":"number","cost":null,"seconds":"number","session":"text","message":"text"}]}}
+    "#);
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("$1 + $2"), "a patch has values of secrets");
+}
+
+#[test]
+fn json_reports_an_outage_and_masks_secrets_and_escapes_control_characters() {
+    let world = World::with_a_bug();
+    let secret = concat!("ghp_", "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY3zA5");
+    let setup = format!("export API_TOKEN={secret}; exit 3 # \u{9b}31m\u{202e}");
+    let lines: Vec<_> = (0..3)
+        .map(|n| {
+            let repo = world.home().join(format!("repo{n}"));
+            world.git(&["clone", "--quiet", ".", repo.to_str().unwrap()]);
+            json!({"id": format!("t{n}"), "repo": repo, "task": "x", "setup": setup}).to_string()
+        })
+        .collect();
+    let tasks = world.home().join("tasks.jsonl");
+    std::fs::write(&tasks, lines.join("\n")).unwrap();
+    let args = ["batch", tasks.to_str().unwrap(), "--json", "--jobs", "3", "--model", "ollama:x"];
+    let mut agent = world.agent(&args);
+    let mut agent =
+        agent.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut seen = String::new();
+    for line in std::io::BufReader::new(agent.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if line.starts_with(r#"{"event":"waiting""#) {
+            assert_eq!(line, r#"{"event":"waiting","seconds":2}"#);
+            let id = rustix::process::Pid::from_child(&agent);
+            rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+        }
+        seen += &(line + "\n");
+    }
+    assert_eq!(agent.wait().unwrap().code(), Some(130), "{seen}");
+    assert!(seen.contains(r#""event":"waiting""#) && seen.contains("setup failed"), "{seen}");
+    assert!(!seen.contains(secret), "{seen}");
+    assert!(!seen.contains('\u{9b}') && !seen.contains('\u{202e}'), "{seen:?}");
+    let last = json_lines(&seen).pop().unwrap();
+    assert_eq!((&last["event"], &last["exit_code"]), (&json!("summary"), &json!(130)));
+}
+
+#[test]
+fn changed_settings_are_said_with_the_tasks_that_keep_their_results() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one"]);
+    fix(&server);
+    let first = world.tell(&run(&world, &server, &tasks));
+    let connection = ["--first-byte-seconds", "77"];
+    let again = world.tell(&run_with(&world, &server, &[&[&*tasks][..], &connection].concat()));
+    for seen in [first, again] {
+        assert!(!seen.contains("other settings"), "{seen}");
+    }
+    let seen = world.tell(&run_with(&world, &server, &[&tasks, "--max-turns", "9"]));
+    let told = "1 task keeps the result it got with other settings (max_turns: 40 → 9); `--retry failed`";
+    assert!(seen.starts_with("exit 0\n") && seen.contains(told), "{seen}");
 }

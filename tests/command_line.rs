@@ -19,6 +19,7 @@ fn help_names_the_commands() {
       replay       Replay a session offline with the model's recorded answers, and show the first
                    difference
       batch        Run many tasks unattended
+      worker       Take tasks from a queue and run them
       report       Write a batch's results and trajectories to one HTML file
       compare      Compare the results of two batches
       patch        Apply a patch in any format that models write, completely or not at all

@@ -213,6 +213,10 @@ pub(crate) struct Batch {
     #[arg(long)]
     pub(crate) check: bool,
 
+    /// Print the events of the batch and its summary to stdout, one JSON object per line
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) json: bool,
+
     /// Run this many tasks at a time; auto: one for each request that the server answers at a time
     /// [default: 1; with --queue: 1000 in the queue at a time]
     #[arg(short, long, value_name = "N|auto")]

@@ -14,6 +14,8 @@ use crate::pager;
 
 /// Columns to use if the width is unknown.
 const WIDTH: usize = 80;
+/// Lines to use if the height is unknown.
+const HEIGHT: usize = 24;
 /// The minimum width, in columns.
 const NARROWEST: usize = 20;
 /// The maximum width, in columns.
@@ -77,6 +79,13 @@ pub(crate) fn stdout_is_terminal() -> bool {
 pub(crate) fn terminal() -> Option<(usize, usize)> {
     let (columns, lines) = terminal_size::terminal_size_of(io::stdout()).filter(|_| stdout_is_terminal())?;
     Some((usize::from(columns.0), usize::from(lines.0)))
+}
+
+/// Columns and lines of the terminal on standard error.
+pub(crate) fn stderr_size() -> (usize, usize) {
+    let size = terminal_size::terminal_size_of(io::stderr());
+    let size = size.map(|(columns, lines)| (usize::from(columns.0), usize::from(lines.0)));
+    size.filter(|(columns, lines)| *columns > 0 && *lines > 0).unwrap_or((WIDTH, HEIGHT))
 }
 
 /// The width, in columns, for drawing on standard output.

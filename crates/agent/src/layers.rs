@@ -221,7 +221,7 @@ fn texts(list: &Value) -> impl Iterator<Item = &str> {
 }
 
 /// The names of a list of variables.
-fn names(variables: &Value) -> Vec<String> {
+pub(crate) fn names(variables: &Value) -> Vec<String> {
     let name = |text: &str| text.split_once('=').map_or(text, |(name, _)| name).to_owned();
     texts(variables).map(name).collect()
 }

@@ -378,7 +378,7 @@ fn turn_line(
 }
 
 /// Summarizes the arguments of a call on one line: short values in full, long ones by their size.
-fn summarize(arguments: &Value) -> String {
+pub(crate) fn summarize(arguments: &Value) -> String {
     let Some(map) = arguments.as_object() else { return sanitize::short(&arguments.to_string(), WIDTH) };
     let mut first = true;
     let parts: Vec<String> = map

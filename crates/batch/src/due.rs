@@ -20,7 +20,8 @@ pub(crate) struct Due<'t> {
     pub(crate) not_before: Option<Instant>,
 }
 
-/// The tasks that are due, and why some are due again.
+/// The tasks that are due, why some are due again, and the other tasks.
+#[derive(Default)]
 pub(crate) struct Plan<'t> {
     pub(crate) queue: VecDeque<Due<'t>>,
     /// Tasks that have changed since their result.
@@ -29,6 +30,10 @@ pub(crate) struct Plan<'t> {
     pub(crate) cut_off: Vec<(&'t str, u32)>,
     /// Tasks that the agent ended without success, if such tasks are to run again.
     pub(crate) failed: Vec<&'t str>,
+    /// Tasks that keep their result, with the number of its attempt.
+    pub(crate) kept: Vec<(&'t Task, u32)>,
+    /// How many of the kept results are verified.
+    pub(crate) verified: usize,
 }
 
 /// Returns the tasks without a result from the agent, in their order; with `retry_failed`, also
@@ -49,18 +54,21 @@ pub(crate) fn plan<'t>(
         let last = last.entry(id).or_default();
         *last = attempt.max(*last);
     }
-    // For each task, the last ending per digest.
-    let mut done: HashMap<&str, HashMap<&str, &Ending>> = HashMap::new();
+    // For each task, the last result per digest.
+    let mut done: HashMap<&str, HashMap<&str, &Finished>> = HashMap::new();
     for result in finished.iter().filter(|result| !result.infrastructure) {
-        done.entry(&result.id).or_default().insert(&result.digest, &result.ending);
+        done.entry(&result.id).or_default().insert(&result.digest, result);
     }
-    let mut plan =
-        Plan { queue: VecDeque::new(), changed: Vec::new(), cut_off: Vec::new(), failed: Vec::new() };
+    let mut plan = Plan::default();
     for task in tasks {
         let (id, digest) = (task.id.as_str(), task.digest());
         let last = last.get(id).copied();
-        match (done.get(id).map(|endings| endings.get(digest.as_str())), last) {
-            (Some(Some(ending)), _) if **ending == Ending::Verified || !retry_failed => continue,
+        match (done.get(id).map(|results| results.get(digest.as_str())), last) {
+            (Some(Some(result)), _) if result.ending == Ending::Verified || !retry_failed => {
+                plan.verified += usize::from(result.ending == Ending::Verified);
+                plan.kept.push((task, result.attempt));
+                continue;
+            }
             (Some(Some(_)), _) => plan.failed.push(id),
             (Some(None), _) => plan.changed.push(id),
             (None, Some(last)) if !ended.contains(&(id, last)) => plan.cut_off.push((id, last)),

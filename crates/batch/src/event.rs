@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::record::Finished;
+use crate::settings::Change;
 
 /// An event of a batch.
 #[derive(Debug)]
@@ -13,6 +14,15 @@ pub enum Event<'a> {
         tasks: usize,
         /// Tasks that an earlier invocation finished.
         done: usize,
+        /// How many of these are verified.
+        verified: usize,
+    },
+    /// Settings have changed since these tasks got their results. They keep them.
+    Kept {
+        /// The changes.
+        changes: &'a [Change],
+        /// The tasks.
+        tasks: &'a [&'a str],
     },
     /// The task has changed since its result and is run again.
     Changed {

@@ -22,6 +22,7 @@
 //! |---|---|
 //! | `attempts.jsonl` | a [`Started`] for each attempt, on disk before the attempt has any effect |
 //! | `results.jsonl` | a [`Finished`] for each attempt that ended, whatever its ending |
+//! | `settings.jsonl` | the [`Settings`] of each invocation, if they differ from those before it |
 //! | `predictions.jsonl` | the last patch of each task in SWE-bench's format, rebuilt from the results |
 //! | `summary.json` | the [`Summary`], rebuilt from the results |
 //! | `summary.md`, `junit.xml`, `report.html` | views of the results, written by the binary with the crate `report` |
@@ -49,6 +50,7 @@ mod run;
 mod schedule;
 mod seam;
 mod selection;
+mod settings;
 mod stop;
 mod store;
 mod summary;
@@ -67,6 +69,7 @@ pub use record::{Finished, Started};
 pub use run::{BatchLimits, BatchOptions, run};
 pub use seam::{Context, Job, Place, Sink, Source, drive};
 pub use selection::{Filter, Selection, Shard, Slice};
+pub use settings::{Change, Settings};
 pub use stop::Stop;
 pub use store::replace;
 pub use summary::{Row, Summary};

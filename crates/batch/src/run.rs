@@ -16,6 +16,7 @@ use crate::event::Event;
 use crate::record::{Finished, Started};
 use crate::schedule::{Next, Schedule};
 use crate::seam::{Context, Job, Place, Sink, Source, drive, raised};
+use crate::settings::{self, Change, Settings};
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::summary::Summary;
@@ -43,6 +44,8 @@ pub struct BatchOptions {
     pub retry_failed: bool,
     /// `model_name_or_path` of the predictions.
     pub model_name: String,
+    /// The settings of this invocation that can change a result, without secrets.
+    pub settings: Settings,
 }
 
 /// Limits of a whole batch, in contrast to those of each task.
@@ -81,12 +84,10 @@ pub async fn run(
     let store = Store::open(&options.out)?;
     let (stop, stopped) = watch::channel(*interrupt.borrow_and_update());
     let plan = due::plan(tasks, &store.started, &store.finished, options.retry_failed);
-    let todo = plan.queue.len();
     store.clean_up(&report).await;
-    report(Event::Plan { tasks: tasks.len(), done: tasks.len() - todo });
-    plan.changed.iter().for_each(|id| report(Event::Changed { id }));
-    plan.failed.iter().for_each(|id| report(Event::Failed { id }));
-    plan.cut_off.iter().for_each(|(id, attempt)| report(Event::CutOff { id, attempt: *attempt }));
+    report(Event::Plan { tasks: tasks.len(), done: plan.kept.len(), verified: plan.verified });
+    let records = settings::record(&store.out, store.started.len(), &options.settings)?;
+    explain(&plan, &settings::outdated(&plan.kept, &store.started, &records), &report);
     let folder = store.out.clone();
     let schedule = Schedule::new(plan.queue, options, &store.finished, Instant::now());
     let batch = Batch {
@@ -113,6 +114,14 @@ pub async fn run(
     store.predict(tasks, &options.model_name)?;
     store.replace("summary.json", &summary.to_json())?;
     Ok(summary)
+}
+
+/// Reports which tasks keep results that were made with other settings, and which tasks run again.
+fn explain(plan: &due::Plan<'_>, outdated: &[(Vec<Change>, Vec<&str>)], report: &dyn Fn(Event<'_>)) {
+    outdated.iter().for_each(|(changes, tasks)| report(Event::Kept { changes, tasks }));
+    plan.changed.iter().for_each(|id| report(Event::Changed { id }));
+    plan.failed.iter().for_each(|id| report(Event::Failed { id }));
+    plan.cut_off.iter().for_each(|(id, attempt)| report(Event::CutOff { id, attempt: *attempt }));
 }
 
 /// Waits until a time; forever if there is none.

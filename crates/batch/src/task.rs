@@ -60,6 +60,20 @@ impl Task {
         crate::clones::shown(&self.named_repo)
     }
 
+    /// Whether the task itself sets the setting with this key.
+    pub(crate) fn sets(&self, key: &str) -> bool {
+        match key {
+            "model" => self.model.is_some(),
+            "verify" => self.verify.is_some(),
+            "attempts" => self.attempts.is_some(),
+            "max_turns" => self.limits.max_turns.is_some(),
+            "max_tokens" => self.limits.max_tokens.is_some(),
+            "max_seconds" => self.limits.max_seconds.is_some(),
+            "max_cost" => self.limits.max_cost.is_some(),
+            _ => false,
+        }
+    }
+
     /// The SHA-256 of everything that describes the task, in hex. A result is valid only for a task
     /// with the same digest.
     #[must_use]

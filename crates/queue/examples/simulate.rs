@@ -9,7 +9,9 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use batch::{Attempt, BatchLimits, BatchOptions, Context, Error, Event, Finished, Job, Place, Started, Task};
+use batch::{
+    Attempt, BatchLimits, BatchOptions, Context, Error, Event, Finished, Job, Place, Settings, Started, Task,
+};
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, join_all};
 use journal::{Ending, Store};
@@ -85,6 +87,7 @@ async fn main() {
         fail_fast: false,
         retry_failed: false,
         model_name: "none".into(),
+        settings: Settings::default(),
     };
     let store = Store::new(folder.path());
     let (stop, stopped) = watch::channel(false);

@@ -2,21 +2,22 @@
 //! standard output, progress to standard error.
 
 mod check;
+mod configuration;
 pub(super) mod jobs;
+pub(super) mod progress;
 mod queued;
 mod shard;
 
 use std::path::{Path, PathBuf};
 
-use batch::{Attempt, BatchOptions, Event, Here, Place, Runner, Summary, Task};
+use batch::{Attempt, BatchOptions, Event, Here, Place, Runner, Shard, Summary, Task};
 use journal::{Ending, Store};
-use queue::{Publisher, Queue};
 use secrets::Secrets;
 use tokio::sync::watch;
 
+use self::progress::Display;
 use crate::cli::{Batch, BatchCommand, Jobs, Retry};
 use crate::commands::report;
-use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
@@ -26,11 +27,9 @@ use crate::masking;
 use crate::other_model;
 use crate::profiles;
 use crate::protected;
-use crate::sanitize;
 use crate::session::{self, Order};
 use crate::settings::Settings;
 use crate::waiting::Waits;
-use preview::Style;
 
 /// The maximum number of retries of a task after failures of the infrastructure that may be due to
 /// the task.
@@ -38,16 +37,56 @@ const RETRIES: u32 = 3;
 
 /// Runs the batch.
 pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
+    let display = Display::new(command.json);
     if let Some(BatchCommand::Merge { from, out }) = &command.command {
         context.resolve_in(None, &command.settings.given)?.settings()?;
         let summary = batch::merge(from, out).map_err(Failure::refused)?;
-        return finish(summary, out, &report::name(out));
+        return finish(&summary, out, &report::name(out), &display);
     }
     let file = command.tasks.as_deref().ok_or_else(|| Failure::misuse("no task file given"))?;
     // Report invalid flags and files once, before the first task.
-    let settings = context.resolve_in(None, &command.settings.given)?.settings()?;
+    let resolved = context.resolve_in(None, &command.settings.given)?;
+    let settings = resolved.settings()?;
     other_model::check(&settings)?;
     profiles::load(&context.environment)?;
+    let (tasks, shard) = select(command, file, context)?;
+    if command.check {
+        return interrupt::block_on(check::run(&tasks));
+    }
+    let agent = Agent::new(context, &command.settings.given, &settings, &display)?;
+    let out = command.out.clone().unwrap_or_else(|| beside(file));
+    let out = shard.map_or(out.clone(), |shard| out.join(shard.to_string()));
+    let options = BatchOptions {
+        out,
+        jobs: 1,
+        retries: RETRIES,
+        wait: command.plan.wait,
+        limits: command.plan.limits(),
+        fail_fast: command.plan.fail_fast,
+        retry_failed: command.plan.retry == Some(Retry::Failed),
+        model_name: settings.model.clone().unwrap_or_else(|| "agent".into()),
+        settings: configuration::of(&resolved, &|text| agent.mask(text)),
+    };
+    let batch = Ready { agent, tasks, options, settings, name: report::name(file) };
+    match &command.queue {
+        Some(url) => queued::run(batch, command, url),
+        None => here(batch, command.jobs.unwrap_or(Jobs::Number(1))),
+    }
+}
+
+/// A batch that can start.
+struct Ready {
+    agent: Agent,
+    tasks: Vec<Task>,
+    options: BatchOptions,
+    settings: Settings,
+    /// The name of the task file, for people.
+    name: String,
+}
+
+/// Reads the task file and returns the tasks that this invocation runs, with the shard that they
+/// are.
+fn select(command: &Batch, file: &Path, context: &Context) -> Result<(Vec<Task>, Option<Shard>)> {
     let tasks = batch::tasks::read(file, command.repos.as_deref())
         .map_err(|problems| Failure::misuse(problems.to_string().trim_end()))?;
     let (plan, all) = (&command.plan, tasks.len());
@@ -60,84 +99,52 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         let (all, file) = (plural(all as u64, "task"), file.display());
         return Err(Failure::misuse(format!("none of the {all} of {file} is selected")));
     }
-    if command.check {
-        return interrupt::block_on(check::run(&tasks));
-    }
-    let out = command.out.clone().unwrap_or_else(|| beside(file));
-    let out = shard.map_or(out.clone(), |shard| out.join(shard.to_string()));
-    let mut options = BatchOptions {
-        out: out.clone(),
-        jobs: 1,
-        retries: RETRIES,
-        wait: plan.wait,
-        limits: plan.limits(),
-        fail_fast: plan.fail_fast,
-        retry_failed: plan.retry == Some(Retry::Failed),
-        model_name: settings.model.clone().unwrap_or_else(|| "agent".into()),
-    };
-    let given = &command.settings.given;
-    let agent = Agent::new(context, given, &settings)?;
-    if let Some(url) = &command.queue {
-        queued::check(given)?;
-        options.jobs = match command.jobs {
-            Some(Jobs::Number(jobs)) => jobs.into(),
-            Some(Jobs::Auto) | None => queued::IN_QUEUE,
-        };
-        let address = command.login.at(url);
-        let name = report::name(file);
-        return interrupt::block_on(async {
-            let signals = Signals::take()?;
-            let queue = tokio::select! {
-                queue = Queue::connect(&address, |notice| console::say(notice)) => queue.map_err(Failure::refused)?,
-                () = signals.wait() => return Ok(Exit::Run(Ending::Interrupted)),
-            };
-            let defaults = |task: &mut Task| queued::fill(task, given, &settings);
-            let publisher = Publisher::new(queue, out.clone(), agent.sessions(), &defaults);
-            let ended = complete(&tasks, &options, &publisher, &signals).await?;
-            let Some(summary) = ended else { return Ok(Exit::Run(Ending::Interrupted)) };
-            if summary.rows.iter().all(batch::Row::has_result) {
-                publisher.forget().await;
-            }
-            finish(summary, &out, &name)
-        });
-    }
+    Ok((tasks, shard))
+}
+
+/// Runs the batch on this machine.
+fn here(mut batch: Ready, jobs: Jobs) -> Result<Exit> {
     interrupt::block_on(async {
         let signals = Signals::take()?;
-        options.jobs = tokio::select! {
-            jobs = Box::pin(jobs::count(command.jobs.unwrap_or(Jobs::Number(1)), &settings)) => jobs,
+        batch.options.jobs = tokio::select! {
+            jobs = Box::pin(jobs::count(jobs, &batch.settings, &batch.agent.display)) => jobs,
             () = signals.wait() => return Ok(Exit::Run(Ending::Interrupted)),
         };
-        let ended = complete(&tasks, &options, &Here::new(&agent), &signals).await?;
-        let Some(summary) = ended else { return Ok(Exit::Run(Ending::Interrupted)) };
-        finish(summary, &out, &report::name(file))
+        match complete(&batch, &Here::new(&batch.agent), &signals).await? {
+            Some(summary) => batch.finish(&summary),
+            None => Ok(Exit::Run(Ending::Interrupted)),
+        }
     })
 }
 
 /// Runs the batch to its end; `None` if the user insists that it stops at once.
-async fn complete(
-    tasks: &[Task],
-    options: &BatchOptions,
-    place: &dyn Place,
-    signals: &Signals,
-) -> Result<Option<Summary>> {
-    tokio::select! {
-        summary = batch::run(tasks, options, place, signals.asked(), show) => {
-            Ok(Some(summary.map_err(Failure::refused)?))
+async fn complete(batch: &Ready, place: &dyn Place, signals: &Signals) -> Result<Option<Summary>> {
+    let Ready { agent, tasks, options, .. } = batch;
+    let show = |event: Event<'_>| agent.display.show(&event);
+    let ended = agent.display.during(async {
+        tokio::select! {
+            summary = batch::run(tasks, options, place, signals.asked(), show) => Some(summary),
+            () = signals.insisted() => None,
         }
-        () = signals.insisted() => {
-            console::say("stopped immediately; run the same command to resume");
-            Ok(None)
-        }
+    });
+    let Some(summary) = ended.await else {
+        agent.display.note("stopped immediately; run the same command to resume");
+        return Ok(None);
+    };
+    Ok(Some(summary.map_err(Failure::refused)?))
+}
+
+impl Ready {
+    fn finish(&self, summary: &Summary) -> Result<Exit> {
+        finish(summary, &self.options.out, &self.name, &self.agent.display)
     }
 }
 
-/// Prints the summary, and writes it for CI systems.
-fn finish(summary: Summary, out: &Path, name: &str) -> Result<Exit> {
-    console::print(&*sanitize::text(&summary.to_text()))?;
-    let code = summary.exit_code();
-    report::for_ci(out, name, &summary)?;
-    console::say(format_args!("results are in {}", out.display()));
-    Ok(Exit::Code(code))
+/// Shows the summary, and writes it for CI systems.
+fn finish(summary: &Summary, out: &Path, name: &str, display: &Display) -> Result<Exit> {
+    display.summary(summary, out)?;
+    report::for_ci(out, name, summary)?;
+    Ok(Exit::Code(summary.exit_code()))
 }
 
 /// The default folder for results: for `tasks.jsonl`, this is `tasks.results`.
@@ -167,6 +174,7 @@ pub(super) struct Agent {
     store: Store,
     /// The secrets of the batch. Each session masks its own.
     secrets: Secrets,
+    display: Display,
 }
 
 fn failed(failure: Failure) -> Attempt {
@@ -179,9 +187,11 @@ impl Agent {
         context: &Context,
         flags: &[(&'static str, String)],
         settings: &Settings,
+        display: &Display,
     ) -> Result<Self> {
         let secrets = masking::secrets(settings, &std::env::vars_os().collect::<Vec<_>>(), "");
-        Ok(Self { context: context.clone(), flags: flags.to_vec(), store: context.store()?, secrets })
+        let (context, flags, store) = (context.clone(), flags.to_vec(), context.store()?);
+        Ok(Self { context, flags, store, secrets, display: display.clone() })
     }
 
     /// The sessions that it starts.
@@ -214,6 +224,9 @@ impl Agent {
             Ok(journal) => journal,
             Err(error) => return failed(error.into()),
         };
+        if let Some(observer) = self.display.observer(&task.id) {
+            journal.observe(observer);
+        }
         let mut text = task.text.clone();
         if !task.protected.is_empty() {
             text += &protected::note(&task.protected);
@@ -221,7 +234,7 @@ impl Agent {
         for pattern in protected::unmatched(&task.protected, worktree) {
             let when = if task.setup.is_some() { " before the setup" } else { "" };
             let message = format!("the pattern {pattern:?} of protected files matches no file{when}");
-            show(Event::Note { id: &task.id, message: self.mask(&message) });
+            self.display.show(&Event::Note { id: &task.id, message: self.mask(&message) });
         }
         let order = Order {
             task: text,
@@ -251,42 +264,6 @@ impl Agent {
     }
 }
 
-/// Shows an event as one line.
-pub(super) fn show(event: Event<'_>) {
-    let paint = console::stderr_paint();
-    let line = match event {
-        Event::Plan { tasks, done: 0 } => plural(tasks as u64, "task"),
-        Event::Plan { tasks, done } => format!("{}, {done} already done", plural(tasks as u64, "task")),
-        Event::Changed { id } => format!("{id}: changed since its result; running it again"),
-        Event::Failed { id } => format!("{id}: not verified so far; running it again"),
-        Event::Waiting { wait } => format!(
-            "the last attempts failed because of the model, its server or this machine; next attempt in {} s",
-            wait.as_secs()
-        ),
-        Event::CutOff { id, attempt } => format!("{id}: attempt {attempt} was interrupted; running it again"),
-        Event::Started { id, attempt: 1 } => paint.paint(Style::Call, format_args!("→ {id}")),
-        Event::Started { id, attempt } => {
-            paint.paint(Style::Call, format_args!("→ {id} (attempt {attempt})"))
-        }
-        Event::Note { id, message } => format!("{id}: {}", sanitize::line(&message)),
-        Event::Finished { result, again } => {
-            let sign = match result.ending {
-                Ending::Verified => paint.paint(Style::Good, "✓"),
-                _ => paint.paint(Style::Bad, "✗"),
-            };
-            let again = if again { "; retrying" } else { "" };
-            let message = sanitize::short(&result.message, 120);
-            format!(
-                "{sign} {}: {}: {message} ({:.1} s){again}",
-                result.id,
-                result.ending.label(),
-                result.seconds
-            )
-        }
-    };
-    console::say(line);
-}
-
 #[cfg(test)]
 mod tests {
     use batch::TaskLimits;
@@ -300,7 +277,8 @@ mod tests {
         let context = Context { environment, directory, repository: None };
         let flags = vec![("max_turns", "40".to_owned()), ("max_tokens", "9".to_owned())];
         let (store, secrets) = (Store::new(folder.path()), Secrets::disabled());
-        let agent = Agent { context, flags, store, secrets };
+        let display = Display::new(false);
+        let agent = Agent { context, flags, store, secrets, display };
         let task = Task {
             id: "a".into(),
             repo: folder.path().into(),

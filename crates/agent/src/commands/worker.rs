@@ -1,11 +1,11 @@
 //! `agent worker`: takes tasks from a queue and runs them, each in its own worktree and session.
 
-use batch::Here;
+use batch::{Event, Here};
 use queue::{Queue, WorkerOptions};
 
-use super::batch::{Agent, jobs, show};
+use super::batch::progress::Display;
+use super::batch::{Agent, jobs};
 use crate::cli::Worker;
-use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
@@ -18,7 +18,8 @@ pub(crate) fn run(command: &Worker, context: &Context) -> Result<Exit> {
     let settings = context.resolve_in(None, &command.settings.given)?.settings()?;
     other_model::check(&settings)?;
     profiles::load(&context.environment)?;
-    let agent = Agent::new(context, &command.settings.given, &settings)?;
+    let display = Display::new(false);
+    let agent = Agent::new(context, &command.settings.given, &settings, &display)?;
     let folder = match &command.folder {
         Some(folder) => context.directory.join(folder),
         None => context.state_dir()?.join("worker"),
@@ -26,22 +27,26 @@ pub(crate) fn run(command: &Worker, context: &Context) -> Result<Exit> {
     interrupt::block_on(async {
         let signals = Signals::take()?;
         let jobs = tokio::select! {
-            jobs = Box::pin(jobs::count(command.jobs, &settings)) => jobs,
+            jobs = Box::pin(jobs::count(command.jobs, &settings, &display)) => jobs,
             () = signals.wait() => return Ok(Exit::Success),
         };
         let options = WorkerOptions { folder, jobs, lease: command.lease };
-        let address = command.login.at(&command.queue);
+        let (address, shown) = (command.login.at(&command.queue), display.clone());
         let queue = tokio::select! {
-            queue = Queue::connect(&address, |notice| console::say(notice)) => queue.map_err(Failure::refused)?,
+            queue = Queue::connect(&address, move |notice| shown.note(notice)) => queue.map_err(Failure::refused)?,
             () = signals.wait() => return Ok(Exit::Success),
         };
         let here = Here::new(&agent);
-        tokio::select! {
-            worked = queue::work(&queue, &options, agent.sessions(), &here, signals.asked(), &show) => {
-                worked.map_err(Failure::refused)?;
-                console::say("stopped; unfinished tasks went back to the queue");
+        let show = |event: Event<'_>| display.show(&event);
+        let ended = display.during(async {
+            tokio::select! {
+                worked = queue::work(&queue, &options, agent.sessions(), &here, signals.asked(), &show) => Some(worked),
+                () = signals.insisted() => None,
             }
-            () = signals.insisted() => console::say("stopped immediately"),
+        });
+        match Box::pin(ended).await.transpose().map_err(Failure::refused)? {
+            Some(()) => display.note("stopped; unfinished tasks went back to the queue"),
+            None => display.note("stopped immediately"),
         }
         Ok(Exit::Success)
     })

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use batch::{Attempt, BatchLimits, BatchOptions, Error, Event, Finished, Here, Runner, Summary, Task};
+use batch::{
+    Attempt, BatchLimits, BatchOptions, Error, Event, Finished, Here, Runner, Settings, Summary, Task,
+};
 use futures_util::future::LocalBoxFuture;
 use journal::{Diff, Ending, Report, Totals};
 use tempfile::TempDir;
@@ -114,6 +116,7 @@ impl Place {
             fail_fast: false,
             retry_failed: false,
             model_name: "test-model".into(),
+            settings: Settings::default(),
         }
     }
 
@@ -173,7 +176,11 @@ pub(crate) async fn run_with(
 
 pub(crate) fn telling(event: &Event<'_>) -> String {
     match event {
-        Event::Plan { tasks, done } => format!("plan {tasks}, {done} done"),
+        Event::Plan { tasks, done, .. } => format!("plan {tasks}, {done} done"),
+        Event::Kept { changes, tasks } => {
+            let changes = changes.iter().map(|change| format!("{}: {:?}", change.key, change.new));
+            format!("{} with other {}", tasks.join(" "), changes.collect::<Vec<_>>().join(", "))
+        }
         Event::Changed { id } => format!("changed {id}"),
         Event::Failed { id } => format!("failed {id}"),
         Event::Waiting { wait } => format!("waiting {} s", wait.as_secs()),

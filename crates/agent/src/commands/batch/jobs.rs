@@ -2,8 +2,8 @@
 
 use models::{Identity, Notices};
 
+use super::progress::Display;
 use crate::cli::Jobs;
-use crate::console;
 use crate::figures::plural;
 use crate::model;
 use crate::sanitize;
@@ -14,7 +14,7 @@ use crate::settings::Settings;
 const REMOTE: u16 = 4;
 
 /// Returns how many tasks run at a time. With `auto`, asks the server, and says what was decided.
-pub(in crate::commands) async fn count(jobs: Jobs, settings: &Settings) -> usize {
+pub(in crate::commands) async fn count(jobs: Jobs, settings: &Settings, display: &Display) -> usize {
     if let Jobs::Number(jobs) = jobs {
         return jobs.into();
     }
@@ -24,11 +24,8 @@ pub(in crate::commands) async fn count(jobs: Jobs, settings: &Settings) -> usize
         Ok(chosen) => decide(&chosen.model.identity()),
         Err(failure) => (1, format!("the server could not be asked: {:#}", failure.error)),
     };
-    console::say(format_args!(
-        "running {} at a time: {}",
-        plural(jobs.into(), "task"),
-        sanitize::short(&why, 200)
-    ));
+    let tasks = plural(jobs.into(), "task");
+    display.note(&format!("running {tasks} at a time: {}", sanitize::short(&why, 200)));
     jobs.into()
 }
 

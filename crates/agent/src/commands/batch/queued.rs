@@ -1,26 +1,66 @@
-//! `--queue`: what the batch sets for its tasks, and what is up to the workers.
+//! `--queue`: runs the batch on the workers of a queue. What the batch sets for its tasks, and what
+//! is up to the workers.
 
 use batch::Task;
+use journal::Ending;
+use queue::{Publisher, Queue};
 
-use crate::exit::{Failure, Result};
+use super::{Ready, complete};
+use crate::cli::{Batch, Jobs};
+use crate::exit::{Exit, Failure, Result};
+use crate::interrupt::{self, Signals};
 use crate::settings::{Settings, definition};
 
 /// How many tasks are in the queue at a time by default.
-pub(super) const IN_QUEUE: usize = 1000;
+const IN_QUEUE: usize = 1000;
 
 /// The settings that travel with a task.
 const TRAVEL: &[&str] =
     &["model", "verify", "attempts", "max_turns", "max_tokens", "max_seconds", "max_cost"];
 
+/// Runs the batch on the workers of the queue at `url`.
+pub(super) fn run(mut batch: Ready, command: &Batch, url: &str) -> Result<Exit> {
+    let given = &command.settings.given;
+    check(given)?;
+    batch.options.jobs = match command.jobs {
+        Some(Jobs::Number(jobs)) => jobs.into(),
+        Some(Jobs::Auto) | None => IN_QUEUE,
+    };
+    // All other settings are those of the workers.
+    for (key, value) in &mut batch.options.settings {
+        if !given.iter().any(|(given, _)| given == key) {
+            *value = None;
+        }
+    }
+    let (address, display) = (command.login.at(url), batch.agent.display.clone());
+    interrupt::block_on(async {
+        let signals = Signals::take()?;
+        let queue = tokio::select! {
+            queue = Queue::connect(&address, move |notice| display.note(notice)) => queue.map_err(Failure::refused)?,
+            () = signals.wait() => return Ok(Exit::Run(Ending::Interrupted)),
+        };
+        let defaults = |task: &mut Task| fill(task, given, &batch.settings);
+        let out = batch.options.out.clone();
+        let publisher = Publisher::new(queue, out, batch.agent.sessions(), &defaults);
+        let Some(summary) = complete(&batch, &publisher, &signals).await? else {
+            return Ok(Exit::Run(Ending::Interrupted));
+        };
+        if summary.rows.iter().all(batch::Row::has_result) {
+            publisher.forget().await;
+        }
+        batch.finish(&summary)
+    })
+}
+
 /// Checks that every flag can travel with a task.
-pub(super) fn check(given: &[(&'static str, String)]) -> Result<()> {
+fn check(given: &[(&'static str, String)]) -> Result<()> {
     let Some((key, _)) = given.iter().find(|(key, _)| !TRAVEL.contains(key)) else { return Ok(()) };
     let flag = definition(key).and_then(|d| d.flag_name()).unwrap_or_default();
     Err(Failure::misuse(format!("{flag} is up to the workers of a queue; give it to `agent worker`")))
 }
 
 /// Fills in the settings that were given for the whole batch and that the task does not set.
-pub(super) fn fill(task: &mut Task, given: &[(&'static str, String)], settings: &Settings) {
+fn fill(task: &mut Task, given: &[(&'static str, String)], settings: &Settings) {
     let is_given = |key: &str| given.iter().any(|(given, _)| *given == key);
     let limits = &mut task.limits;
     task.model = task.model.take().or_else(|| settings.model.clone().filter(|_| is_given("model")));

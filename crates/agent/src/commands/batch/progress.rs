@@ -1,0 +1,173 @@
+//! How a batch and a worker show what they do: as a table on a terminal, as lines in a log, or as
+//! JSON lines for programs.
+
+mod json;
+mod lines;
+mod row;
+mod table;
+
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use batch::{Event, Summary};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use journal::Observer;
+
+use self::table::Table;
+use crate::console;
+use crate::sanitize;
+
+/// The time between two drawings of the table.
+const REFRESH: Duration = Duration::from_millis(200);
+
+/// Where the events of a batch are shown. Clones share one table, because tasks run in their own
+/// threads.
+#[derive(Clone)]
+pub(in crate::commands) struct Display(Arc<Mutex<View>>);
+
+enum View {
+    /// One JSON object per event on standard output.
+    Json,
+    /// One line per event on standard error.
+    Lines,
+    /// A table at the bottom of the terminal, with lines above it.
+    Live(Box<Live>),
+}
+
+/// The table and where it is drawn.
+///
+/// The table is one bar of several lines. With one bar per task in a `MultiProgress`, tasks that do
+/// not fit would need bars that come and go.
+struct Live {
+    bar: ProgressBar,
+    table: Table,
+}
+
+impl Display {
+    /// JSON for programs, or lines for people.
+    pub(in crate::commands) fn new(json: bool) -> Self {
+        Self(Arc::new(Mutex::new(if json { View::Json } else { View::Lines })))
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows an event.
+    pub(in crate::commands) fn show(&self, event: &Event<'_>) {
+        let paint = console::stderr_paint();
+        match &mut *self.view() {
+            View::Json => json::print(json::events(event)),
+            View::Lines => console::say(lines::line(event, paint)),
+            View::Live(live) => {
+                live.table.apply(event, Instant::now());
+                // A task that starts gets a row instead of a line.
+                if !matches!(event, Event::Started { .. }) {
+                    live.say(&lines::line(event, paint));
+                }
+            }
+        }
+    }
+
+    /// Shows a sentence that concerns the whole batch.
+    pub(in crate::commands) fn note(&self, message: &str) {
+        match &mut *self.view() {
+            View::Json => json::print([json::note(message)]),
+            View::Lines => console::say(sanitize::line(message)),
+            View::Live(live) => live.say(&sanitize::line(message)),
+        }
+    }
+
+    /// Shows the result of the batch: for people, a table on standard output.
+    ///
+    /// # Errors
+    /// If the table cannot be written.
+    pub(super) fn summary(&self, summary: &Summary, out: &std::path::Path) -> std::io::Result<()> {
+        if matches!(*self.view(), View::Json) {
+            json::print([json::summary(summary, out)]);
+            return Ok(());
+        }
+        console::print(&*sanitize::text(&summary.to_text()))?;
+        console::say(format_args!("results are in {}", out.display()));
+        Ok(())
+    }
+
+    /// A view of the session of a task, if the display shows what tasks do.
+    pub(super) fn observer(&self, id: &str) -> Option<Observer> {
+        matches!(*self.view(), View::Live(_)).then(|| {
+            let (display, id) = (self.clone(), id.to_owned());
+            Box::new(move |record: &journal::Record| {
+                if let View::Live(live) = &mut *display.view() {
+                    live.table.record(&id, &record.event, Instant::now());
+                }
+            }) as Observer
+        })
+    }
+
+    /// On a terminal, shows a table during `work`, and then removes it.
+    pub(in crate::commands) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        self.open();
+        let mut work = std::pin::pin!(work);
+        let done = loop {
+            tokio::select! {
+                biased;
+                done = &mut work => break done,
+                () = tokio::time::sleep(REFRESH) => {
+                    if let View::Live(live) = &*self.view() {
+                        live.draw();
+                    }
+                }
+            }
+        };
+        self.close();
+        done
+    }
+
+    fn open(&self) {
+        let (mut view, target) = (self.view(), ProgressDrawTarget::stderr());
+        // The target is also hidden if TERM is `dumb`.
+        if matches!(*view, View::Lines) && !target.is_hidden() {
+            *view = View::Live(Box::new(Live::new(target)));
+        }
+    }
+
+    /// Removes the table. Tasks that still run may say something, which then is a line.
+    fn close(&self) {
+        let mut view = self.view();
+        if let View::Live(live) = &*view {
+            live.bar.finish_and_clear();
+            *view = View::Lines;
+        }
+    }
+}
+
+impl Live {
+    fn new(target: ProgressDrawTarget) -> Self {
+        let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("{msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, table: Table::new(Instant::now()) }
+    }
+
+    fn draw(&self) {
+        let lines = self.table.lines(console::stderr_size(), console::stderr_paint(), Instant::now());
+        self.bar.set_message(lines.join("\n"));
+        rewind();
+    }
+
+    /// Writes a line above the table. Draws the table first, because without one, the next line
+    /// would overwrite this one.
+    fn say(&self, line: &str) {
+        self.draw();
+        self.bar.println(line);
+        rewind();
+    }
+}
+
+/// Moves the cursor to the start of its line. Otherwise, the `^C` that a terminal shows for Ctrl-C
+/// would wrap to a line of its own, and the table would be cleared in the wrong place.
+fn rewind() {
+    let _ = std::io::stderr().lock().write_all(b"\r");
+}
