@@ -1,8 +1,8 @@
 //! What a refusal asks for: the fields that it names and the limits that it states. A request that
 //! is changed accordingly may be accepted.
 //!
-//! Servers state these only in prose, and each uses its own words, so matching is loose. A wrong
-//! guess costs one request.
+//! Servers name fields and limits only in prose, and each uses its own words, so matching is loose.
+//! A wrong guess costs one request.
 
 use serde_json::Value;
 

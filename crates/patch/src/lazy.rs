@@ -76,7 +76,7 @@ pub(crate) fn refusal(file: Option<&[u8]>, patch: &FilePatch, complete: bool) ->
     }
 }
 
-/// Like [`refusal`], for hunks. A hunk with several readings is skipped.
+/// Like [`refusal`], for hunks. A hunk that can be read in several ways is skipped.
 pub(crate) fn refusal_of_hunks(
     file: Option<&[u8]>,
     path: &str,
@@ -218,7 +218,7 @@ fn classify_line(syntax: Syntax, above: &[&[u8]], line: &[u8]) -> Option<Claim> 
 }
 
 /// Returns whether `...` is the whole body of its block, as in a stub or a protocol, ignoring
-/// docstrings and comments. A doctest prompt counts too.
+/// docstrings and comments. Also returns true if `...` continues a doctest.
 fn is_body(above: &[&[u8]], line: &[u8]) -> bool {
     let depth = indent(line).len();
     if is_prompt(above) {
