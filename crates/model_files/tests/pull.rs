@@ -357,7 +357,7 @@ fn killed_anywhere(packages: bool) -> usize {
         );
         world.server.requests();
         if let Some(path) = world.store.find("tiny") {
-            assert!(fs::read(path).unwrap() == bytes, "{end}: a file under its final name should be complete");
+            assert!(fs::read(path).unwrap() == bytes, "{end}: the final file should be complete");
         }
         let had = fs::metadata(world.store.folder().join("tiny.part")).map_or(0, |part| part.len());
         let wanted = if packages { model(false, Some(&bytes)) } else { model(true, None) };

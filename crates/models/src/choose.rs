@@ -132,7 +132,8 @@ pub struct Surroundings {
 pub struct Chosen {
     /// The model.
     pub model: Box<dyn Model>,
-    /// The line, such as `ollama:qwen2.5-coder:7b (already loaded)`.
+    /// The line, such as `ollama:qwen2.5-coder:7b at http://127.0.0.1:11434 (Ollama has it
+    /// loaded)`.
     pub why: String,
     /// Sentences about settings that the model does not support, and what happens instead.
     pub warnings: Vec<String>,

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv6Addr};
 const OLLAMA_PORT: &str = "11434";
 
 /// The base URL for a value of `OLLAMA_HOST`, without a trailing slash. Never fails: as in Ollama,
-/// the scheme's default port replaces an invalid port.
+/// the default port replaces an invalid port.
 ///
 /// ```
 /// use models::host::ollama_base;

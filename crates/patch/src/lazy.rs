@@ -4,8 +4,8 @@
 //! [`find`] looks for such lines among the added lines; a line that the file already has is not a
 //! placeholder. A comment is a placeholder only if all of it is about omitted code: every word is
 //! in the tables of [`words`], or the comment has an ellipsis at both ends and few other words. So
-//! `# keep the rest of the buffer` is an ordinary comment, and Python's `...` bodies and
-//! JavaScript's `...rest` are code.
+//! `# keep the rest of the buffer` is an ordinary comment. Python's `...` bodies and JavaScript's
+//! `...rest` are code.
 
 mod comment;
 mod words;
