@@ -132,8 +132,7 @@ pub struct Surroundings {
 pub struct Chosen {
     /// The model.
     pub model: Box<dyn Model>,
-    /// The line, such as `ollama:qwen2.5-coder:7b at http://127.0.0.1:11434 (Ollama has it
-    /// loaded)`.
+    /// The line, such as `ollama:qwen2.5-coder:7b at http://gpu:11434 (as asked)`.
     pub why: String,
     /// Sentences about settings that the model does not support, and what happens instead.
     pub warnings: Vec<String>,

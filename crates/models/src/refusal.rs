@@ -99,8 +99,8 @@ impl Failure {
         matches!(self, Failure::Status { status: 400 | 422 | 500 | 501, body, .. } if body.is_template())
     }
 
-    /// Treats an error that came at the start of an answer, after status 200, as a refusal with status
-    /// 500. `None` if the error says nothing about the request.
+    /// Treats an error that came at the start of an answer, after status 200, as a refusal with
+    /// status 500. `None` if the error says nothing about the request.
     pub(crate) fn of_stream(error: &Error) -> Option<Self> {
         let (Error::Refused(message) | Error::Unavailable { message, .. }) = error else { return None };
         let body = Box::new(Body::from_json(&Value::from(message.as_str())));
