@@ -1,4 +1,5 @@
-//! Pulls from scripted servers: what arrives, what is resumed, and what a bad source leaves behind.
+//! Tests of `pull` against scripted servers: what arrives, what is resumed, and what a bad source
+//! leaves behind.
 
 use std::env;
 use std::fs;
@@ -356,7 +357,7 @@ fn killed_anywhere(packages: bool) -> usize {
         );
         world.server.requests();
         if let Some(path) = world.store.find("tiny") {
-            assert!(fs::read(path).unwrap() == bytes, "{end}: a file under its final name is complete");
+            assert!(fs::read(path).unwrap() == bytes, "{end}: the final file should be complete");
         }
         let had = fs::metadata(world.store.folder().join("tiny.part")).map_or(0, |part| part.len());
         let wanted = if packages { model(false, Some(&bytes)) } else { model(true, None) };

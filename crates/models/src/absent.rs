@@ -1,4 +1,4 @@
-//! A model that is not there: it was closed, or could not be opened.
+//! A stand-in for a model that was closed or could not be opened.
 
 use crate::{DeltaStream, Error, Identity, Model, Request};
 

@@ -13,7 +13,8 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use crate::memory::Memory;
 use crate::{Error, Secret, Timeouts, host};
 
-/// How to reach a server. The default is the usual timeouts for the host, and nothing else.
+/// How to reach a server. By default, the usual timeouts for the host apply, and nothing else is
+/// set.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     /// Overrides the timeout for connecting.

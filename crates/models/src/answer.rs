@@ -16,16 +16,16 @@ use crate::{Delta, DeltaStream, End, EndReason, Error, Usage};
 /// How long a server may take to close a stream after the answer is complete.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// One server's protocol: the state of one answer.
+/// The decoder for one server's protocol. A value holds the state of one answer.
 pub(crate) trait Protocol: Send + 'static {
-    /// What an answer consists of.
+    /// The type of the items that an answer consists of.
     type Item: Item;
 
     /// Decodes one frame into items.
     fn frame(&mut self, frame: Frame, out: &mut VecDeque<Self::Item>) -> Result<(), Error>;
 
-    /// The item that ends the stream, if the answer is already complete although the server has not
-    /// said so.
+    /// The item with which the stream ends if nothing more arrives; `None` while the answer is
+    /// incomplete.
     fn settled(&self) -> Option<Self::Item> {
         None
     }
@@ -165,8 +165,8 @@ where
             Ok(None) => {
                 self.body = None;
                 self.frames.finish();
-                // The frames that are still buffered are returned first. Only then does the next
-                // read find no body.
+                // This is not an error yet: frames may still be buffered. The next read, after the
+                // last of them, finds no body and fails.
             }
             Ok(Some(Err(why))) => {
                 self.fail(Error::Transport(format!("the connection broke during the answer: {why}")));
@@ -245,10 +245,10 @@ pub struct Answer {
     pub end: End,
 }
 
-/// Waits for the first item of an answer. If the item is an error, returns a copy of the error and
-/// the refusal behind it, if any. In every case returns the whole answer, including the first item.
-/// This finds a refusal in a response of status 200 before any item reaches the caller: an error in
-/// place of the first item is a refusal, whatever the status.
+/// Waits for the first item of an answer, because some servers send a refusal with status 200.
+/// Returns the error that came in place of the first item, if any; the refusal that this error
+/// reports, if any; and the whole answer, including the first item. The caller can thus change the
+/// request before it passes on any item.
 pub(crate) async fn start(
     (body, waits): (ByteStream, Waits),
     protocol: impl Protocol<Item = Delta>,
@@ -282,7 +282,7 @@ pub async fn collect(mut deltas: DeltaStream) -> Result<Answer, Error> {
             Delta::End(end) => return Ok(Answer { text, thinking, calls, end }),
         }
     }
-    Err(Error::Transport(String::from("the answer ended without proof of completion")))
+    Err(Error::Transport(String::from("the answer stopped before it was complete")))
 }
 
 #[cfg(test)]
@@ -319,7 +319,8 @@ mod tests {
         }
     }
 
-    /// Plays pieces after pauses in simulated time, then stays silent or ends.
+    /// Sends each piece after its pause in simulated time, then stays silent or ends the body.
+    /// Returns the items that were read.
     async fn play(pieces: &[(u64, &str)], silent: bool) -> Vec<Result<Delta, Error>> {
         let pieces: Vec<_> =
             pieces.iter().map(|(pause, text)| (*pause, Bytes::from(text.to_string()))).collect();

@@ -116,13 +116,13 @@ pub struct Surroundings {
     pub base_url: Option<String>,
     /// The requested context window, in tokens.
     pub window: Option<u64>,
-    /// Thinking.
+    /// Whether and how much the model should think.
     pub think: Think,
     /// The profiles of model families.
     pub profiles: Profiles,
     /// How to reach servers.
     pub access: Access,
-    /// Whether Ollama should load the model at once.
+    /// Whether Ollama should start to load the model before the first request.
     pub preload: bool,
     /// Models that run in this process; `None` if the program was built without an engine.
     pub in_process: Option<Arc<dyn InProcess>>,
@@ -132,20 +132,21 @@ pub struct Surroundings {
 pub struct Chosen {
     /// The model.
     pub model: Box<dyn Model>,
-    /// The line, such as `ollama:qwen2.5-coder:7b (already loaded)`.
+    /// The line, such as `ollama:qwen2.5-coder:7b at http://gpu:11434 (as asked)`.
     pub why: String,
     /// Sentences about settings that the model does not support, and what happens instead.
     pub warnings: Vec<String>,
 }
 
-/// Opens the model that `choice` names, or an available one. Waits for a server that is busy or
-/// still loading its model, as [`Policy`] decides.
+/// Opens the model that `choice` names, or an available one. Retries while the server is busy or
+/// loading its model, as [`Policy`] decides.
 ///
 /// # Errors
 /// The error of opening the model; [`Error::NoModel`], which says what to do, if no model was
 /// found.
 pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chosen, Error> {
-    // Agents that were refused at the same time must not retry at the same time.
+    // Each process has its own seed, because agents that were refused at the same time must not
+    // retry at the same time.
     let policy = Policy { seed: u64::from(std::process::id()), ..Policy::default() };
     let mut attempt = 0;
     loop {
@@ -232,8 +233,8 @@ fn unnamed(around: &Surroundings) -> Surroundings {
     Surroundings { own_key: None, access: around.access.for_unnamed(), ..around.clone() }
 }
 
-/// The preferred model of those on Ollama's disk: coding models first, then the largest that a
-/// typical machine can run.
+/// Returns the best of the models on Ollama's disk. Coding models come before others, then local
+/// models before cloud models, then the largest that a typical machine can run.
 fn preferred(models: &[LocalModel]) -> Option<&LocalModel> {
     /// The largest size, in bytes, that counts in a model's favor. Larger models are often on disk,
     /// but rarely fit in free memory.
@@ -252,7 +253,7 @@ fn ollama_server(around: &Surroundings) -> Result<Server, Error> {
     Server::new(&base, ollama_key(around), &around.access)
 }
 
-/// The key for Ollama. The user's own key counts only if the user named an address.
+/// The key for Ollama. The user's own key is sent only if the user named an address.
 fn ollama_key(around: &Surroundings) -> Option<&Secret> {
     let named = around.base_url.is_some() || around.ollama_host.is_some();
     around.ollama_key.as_ref().or(around.own_key.as_ref().filter(|_| named))
@@ -267,7 +268,7 @@ async fn ollama(name: &str, around: &Surroundings, why: &str) -> Result<Chosen, 
         // With a key, a cloud model needs no local daemon.
         Err(Error::Transport(_)) if named.is_none() && is_cloud_name(name) && key.is_some() => {
             let base = host::ollama_base(OLLAMA_CLOUD);
-            native(&base, name, key, around, &format!("{why}; no Ollama runs here")).await
+            native(&base, name, key, around, &format!("{why}; in the cloud: no local Ollama runs")).await
         }
         result => result,
     }
@@ -378,7 +379,7 @@ async fn endpoint(
                     )?
                 }
             };
-            let why = format!("{why}; it is an Ollama, so its native API is used");
+            let why = format!("{why}; it is an Ollama server, so its native API is used");
             native(&base, &name, key, around, &why).await
         }
     }

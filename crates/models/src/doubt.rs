@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use crate::Delta;
 
-/// The alternatives to the text of a chunk, if the chunk is one token and has alternatives. A chunk
-/// of several tokens, or of part of a character, has no definite place in the text and is skipped.
+/// The alternatives to the text of a chunk, if the chunk is one token and has alternatives. Returns
+/// `None` for a chunk of several tokens or of part of a character, because its alternatives have no
+/// definite place in the text.
 pub(crate) fn read(tokens: &Value, text: &Value) -> Option<Delta> {
     placed(tokens, text.as_str()?).filter(|(at, _)| *at == 0).map(|(_, doubt)| doubt)
 }

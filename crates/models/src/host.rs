@@ -2,9 +2,9 @@
 //! base URLs.
 //!
 //! Pure functions. `OLLAMA_HOST` follows the rules of Ollama's own client
-//! (docs/model-apis.md#ollama-address), so that both reach the same server. An address may contain
-//! credentials, as `user:password@` or in a query. Each request sends them; [`shown`] removes them
-//! from what is shown to people or written to journals.
+//! (docs/model-apis.md#ollama-address), so that the agent and that client reach the same server. An
+//! address may contain credentials, as `user:password@` or in a query. Each request sends them;
+//! [`shown`] removes them from what is shown to people or written to journals.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv6Addr};
 const OLLAMA_PORT: &str = "11434";
 
 /// The base URL for a value of `OLLAMA_HOST`, without a trailing slash. Never fails: as in Ollama,
-/// the scheme's default port replaces an invalid port.
+/// the default port replaces an invalid port.
 ///
 /// ```
 /// use models::host::ollama_base;

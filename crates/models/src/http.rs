@@ -37,8 +37,8 @@ const MAX_BODY: usize = 64 * 1024 * 1024;
 /// and a request on a closing connection fails.
 const LOCAL_IDLE: Duration = Duration::from_secs(4);
 
-/// How long an idle connection to a hosted service is kept. The front ends of such services wait a
-/// minute or more, and a new connection takes several round trips.
+/// How long an idle connection to a hosted service is kept. The front ends of such services keep
+/// idle connections for a minute or more, and a new connection takes several round trips.
 const REMOTE_IDLE: Duration = Duration::from_secs(45);
 
 /// The bytes of an answer as they arrive. Dropping the stream closes the connection.
@@ -120,7 +120,8 @@ pub(crate) struct Http {
     authorization: Option<HeaderValue>,
     /// The user's headers; they override the client's own.
     headers: HeaderMap,
-    /// Whether the server is local. A long silence then means work, not a fault.
+    /// Whether the server is local. If it is, a long silence means that the server is working, not
+    /// that it has failed.
     pub(crate) patient: bool,
     /// Secrets that no message may contain.
     secrets: Arc<[String]>,
@@ -136,8 +137,8 @@ impl Http {
         // Credentials in the address replace the key: they are for this server, whereas the key may
         // have been set for all servers.
         let authorization = key.filter(|_| user.is_empty()).map(bearer).transpose()?;
-        // Where any key will do, people set `ollama` or the like. Masking such a word would make
-        // messages unreadable.
+        // Short keys are not masked: for a server that accepts any key, people set a word such as
+        // `ollama`, and masking that word would make messages unreadable.
         let worth_masking = |secret: &&str| secret.len() >= 8;
         let key = key.map(|key| key.0.as_str());
         let password = user.trim_end_matches('@').split(':').next_back();
@@ -167,7 +168,7 @@ impl Http {
     ) -> Result<(Response, Instant), Failure> {
         let deadline = Instant::now() + first_byte;
         // Compression, whether by the server or by a proxy, would delay chunks that should arrive
-        // at once.
+        // immediately.
         let mut request = self.client.request(method, self.full(url)).header(ACCEPT_ENCODING, "identity");
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());

@@ -1,8 +1,8 @@
 //! What a refusal asks for: the fields that it names and the limits that it states. A request that
 //! is changed accordingly may be accepted.
 //!
-//! Servers state these only in prose, and each uses its own words, so matching is loose. A wrong
-//! guess costs one request.
+//! Servers name fields and limits only in prose, and each uses its own words, so matching is loose.
+//! A wrong guess costs one request.
 
 use serde_json::Value;
 
@@ -99,8 +99,8 @@ impl Failure {
         matches!(self, Failure::Status { status: 400 | 422 | 500 | 501, body, .. } if body.is_template())
     }
 
-    /// Treats an error that came at the start of an answer, after status 200, as a refusal with status
-    /// 500. `None` if the error says nothing about the request.
+    /// Treats an error that came at the start of an answer, after status 200, as a refusal with
+    /// status 500. `None` if the error says nothing about the request.
     pub(crate) fn of_stream(error: &Error) -> Option<Self> {
         let (Error::Refused(message) | Error::Unavailable { message, .. }) = error else { return None };
         let body = Box::new(Body::from_json(&Value::from(message.as_str())));

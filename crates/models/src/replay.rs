@@ -19,7 +19,7 @@ pub enum TurnEnd {
     /// The model was done.
     #[default]
     Stop,
-    /// A limit was reached.
+    /// The limit on the length of the answer was reached.
     Length,
     /// The reader cut the answer. The reader of the replay has to cut it at the same place.
     Cut,

@@ -77,14 +77,15 @@ impl Roles {
         let before = *self;
         let has_system = messages.iter().any(|message| message.role == Role::System);
         if any(&ALTERNATE) {
-            // A template with an optional system message says so. Other templates count a system
-            // message as out of turn.
+            // The error of a template that accepts a system message calls that message optional.
+            // Other templates count a system message as out of turn.
             self.no_system |= has_system && (self.alternate || !text.contains("optional system"));
             self.alternate = true;
         } else if any(&SYSTEM) || any(&OTHER_ROLES) {
             self.no_system |= has_system;
         } else if refusal.is_template() {
-            // The template failed for an unknown reason; try the plainest conversation once.
+            // The template failed for an unknown reason. Try once without a system message and with
+            // alternating roles.
             self.no_system |= has_system;
             self.alternate = true;
         }

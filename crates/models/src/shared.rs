@@ -15,8 +15,7 @@ impl<T: Clone> Shared<T> {
         self.change(|value| value.clone())
     }
 
-    /// A poisoned lock is safe to use: every change is a single assignment, so a panic leaves a
-    /// consistent value.
+    /// A poisoned lock is used anyway: at worst, the value lacks part of the change that panicked.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -145,8 +145,8 @@ async fn a_response_cut_in_its_head_or_framing_is_not_an_answer() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     for response in whole {
-        // Proof of completion is enough, even if the HTTP framing is incomplete. The end of the
-        // body also ends the last line.
+        // Once the last JSON object has arrived, the answer is complete, even if the HTTP framing
+        // is not. The end of the body also ends the last line.
         let proved = response.rfind('}').unwrap() + 1;
         for at in 0..response.len() {
             server.enqueue(Reply::wire(&response[..at]));

@@ -55,7 +55,7 @@ fn main() -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "{} of {} cases (one in {every}); each: right / refused / WRONG",
+        "{} of {} cases (one in {every}); each cell: right / refused / WRONG",
         sample.len(),
         cases.len()
     )?;

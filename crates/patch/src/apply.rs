@@ -59,7 +59,8 @@ pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refu
         return Err(refused);
     }
     match (&patch.action, original) {
-        // A file with a single line break counts as empty. Several line breaks may be intended.
+        // A file that consists of one line break counts as empty. Several line breaks may be
+        // intended.
         (Action::Create(content), Some(original)) if !matches!(original, b"" | b"\n" | b"\r\n") => {
             if content == original {
                 return refuse(RefusalKind::AlreadyApplied, "the file already exists with this content");

@@ -42,7 +42,8 @@ pub(crate) fn marker(line: &str) -> Option<Marker> {
     }
 }
 
-/// Some models write the file's path in place of the word SEARCH.
+/// Returns whether a word looks like a path. Some models write the file's path in place of the word
+/// SEARCH.
 fn is_path(word: &str) -> bool {
     !word.contains(char::is_whitespace)
         && word.rsplit('/').next().is_some_and(|name| name.trim_matches('.').contains('.'))

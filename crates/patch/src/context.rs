@@ -2,9 +2,10 @@
 //!
 //! The old lines are aligned with the file around each occurrence of the rarest required line. Up
 //! to [`MAX_WRONG`] context lines may differ slightly, be missing from the patch, or be missing
-//! from the file. Required lines must match: the removed lines and the neighbors of purely added
-//! lines. A place does not match if a context line is missing from it but occurs elsewhere in the
-//! file, because the hunk probably belongs at that other place.
+//! from the file. Required lines must match: the removed lines, and the lines next to purely added
+//! lines, which are added lines that replace nothing. A place does not match if a context line is
+//! missing from it but occurs elsewhere in the file, because the hunk probably belongs at that
+//! other place.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +33,7 @@ struct Old<'b> {
     /// The line is next to purely added lines. It may differ slightly if the line on their other
     /// side matches.
     flexible: Vec<bool>,
-    /// The next line must follow directly.
+    /// The next old line must directly follow this one in the file.
     adjacent: Vec<bool>,
 }
 
@@ -145,8 +146,8 @@ pub(crate) fn misses_line_next_to_change(body: &Body<'_>, lines: &[Option<usize>
     (0..body.len()).any(misses)
 }
 
-/// Returns whether an incomplete hunk may still match by alignment. A line that may yet become part
-/// of a change counts as context.
+/// Returns whether an incomplete hunk may still match by alignment. Every context line counts as
+/// one that may be wrong, because lines that are still to come may decide which of them must match.
 pub(crate) fn may_align(index: &Index<'_>, body: &Body<'_>) -> bool {
     let mut wrong = 0;
     for (mark, text) in body.iter().filter(|(mark, _)| *mark != Mark::Add) {
@@ -174,7 +175,7 @@ fn is_proof(index: &Index<'_>, old: &Old<'_>, lines: &[Option<usize>]) -> bool {
     // A line that is missing here but occurs elsewhere points to the other place.
     let elsewhere =
         |i: usize| !matches(i) && units::is_distinctive(old.texts[i]) && index.count_of(old.texts[i]) > 0;
-    // If all the context above or below the change is missing, another place is meant.
+    // If all the context above or below the change is missing, the hunk is meant for another place.
     let missing = |i: &usize| !old.required[*i] && lines[*i].is_none();
     let beside = |at: &mut dyn Iterator<Item = usize>| {
         let beside: Vec<usize> = at.take_while(|i| !old.required[*i]).collect();

@@ -119,8 +119,8 @@ fn content(body: &[&str], at: usize) -> Result<Vec<u8>, ParseError> {
 fn hunks(body: &[&str]) -> Vec<Hunk> {
     let mut out: Vec<Hunk> = Vec::new();
     let mut hunk = Hunk::default();
-    // Number of empty lines at the end of the hunk so far. Before a directive they are layout; a
-    // line with a single space is context.
+    // Number of empty lines at the end of the hunk so far. Empty lines before a directive only
+    // separate sections, so they are dropped; a line with a single space is context.
     let mut empty = 0;
     let trimmed: Vec<&str> = body.iter().map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
     let mut i = 0;

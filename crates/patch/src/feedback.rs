@@ -44,7 +44,7 @@ pub enum RefusalKind {
     Wrapped,
 }
 
-/// A refused patch, with the lines the file really has. Its `Display` text is what the model reads.
+/// A refused patch, with the actual lines of the file. Its `Display` text is what the model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The reason.

@@ -61,9 +61,9 @@ impl Indents {
         self.columns(added)
     }
 
-    /// Explains pairs in which one side has tabs and the other spaces, perhaps with a constant
-    /// difference in depth. Returns `None` if several tab widths explain the pairs but give
-    /// different results for the added lines.
+    /// Returns the shift that explains pairs in which one side has tabs and the other spaces,
+    /// perhaps with a constant difference in depth. Returns `None` if several tab widths explain
+    /// the pairs but give different results for the added lines.
     fn columns<'a>(&self, added: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Shift> {
         let tabs = self.0.iter().any(|(file, _)| file.contains(&b'\t'));
         if tabs && self.0.iter().any(|(file, _)| file.windows(2).any(|w| w == b" \t")) {

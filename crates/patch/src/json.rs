@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use crate::{FilePatch, ParseError, edits_with_options, parse_for, whole_file};
 
-/// Names for the file. All names here are in snake case; `filePath` and `file-path` match
-/// `file_path`.
+/// Names of the field that holds the file's path. All names here are in snake case; `filePath` and
+/// `file-path` match `file_path`.
 const PATH: &str = "path file_path filename file_name file target_file relative_path relative_workspace_path \
     absolute_path";
 const SEARCH: &str = "search old_string old_str old_text old_content old_code old find original original_text \
@@ -20,7 +20,7 @@ const REPLACE_ALL: &str = "replace_all allow_multiple all_occurrences";
 const EXPECTED: &str = "expected_replacements expected_occurrences";
 const LINE: &str = "insert_line";
 const WRAPPERS: &str = "arguments args parameters params input tool_input";
-/// Names that do not affect the edit.
+/// Names of fields that do not affect the edit.
 const IGNORED: &str = "tool name type id description explanation instruction instructions reason reasoning title \
     command timeout workdir cwd display_description mode is_new_file security_risk";
 const MAX_DEPTH: usize = 4;
@@ -162,7 +162,7 @@ fn object(
     )
 }
 
-/// Reads a list of edits. Each has its own path, or all share `path`.
+/// Reads a list of edits. An edit without a path of its own uses `path`.
 fn edits(list: &[Value], path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
     struct Edit {
         path: Option<String>,

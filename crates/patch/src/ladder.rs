@@ -29,7 +29,7 @@ pub enum Rung {
     Indent,
     /// With tabs for spaces or the reverse, in the indentation or between words.
     Tabs,
-    /// With other typographic characters.
+    /// With typographic characters for plain ones or the reverse.
     Typographic,
     /// After removing pasted line numbers.
     Numbered,
@@ -120,8 +120,8 @@ pub(crate) fn fits(index: &Index<'_>, body: &Body<'_>) -> Result<Vec<Fit>, TooMa
     Ok(fits)
 }
 
-/// Returns the matches that ignore all whitespace, such as `f(a,b)` for `f(a, b)`. A hunk that
-/// changes only whitespace never matches this way.
+/// Returns the matches found when all whitespace is ignored, such as `f(a,b)` for `f(a, b)`. A hunk
+/// that changes only whitespace never matches this way.
 pub(crate) fn squeezed_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
     let keys = |lines: Vec<&[u8]>| lines.into_iter().map(units::squeezed_key).collect::<Vec<_>>();
     let (before, after) = (old(body), new(body));
@@ -244,7 +244,7 @@ pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
         match (mark, number(text)) {
             (Mark::Add, Some((_, rest))) => out.push((*mark, rest)),
             (Mark::Add, None) => out.push((*mark, *text)),
-            // An empty line that is layout or that lost its number.
+            // An empty line that lost its number, or that only separates the hunk from other text.
             (Mark::Keep, None) if text.trim_ascii().is_empty() => {
                 next = next.map(|n| n + 1);
                 out.push((*mark, *text));

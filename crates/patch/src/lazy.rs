@@ -4,8 +4,8 @@
 //! [`find`] looks for such lines among the added lines; a line that the file already has is not a
 //! placeholder. A comment is a placeholder only if all of it is about omitted code: every word is
 //! in the tables of [`words`], or the comment has an ellipsis at both ends and few other words. So
-//! `# keep the rest of the buffer` is an ordinary comment, and Python's `...` bodies and
-//! JavaScript's `...rest` are code.
+//! `# keep the rest of the buffer` is an ordinary comment. Python's `...` bodies and JavaScript's
+//! `...rest` are code.
 
 mod comment;
 mod words;
@@ -76,7 +76,7 @@ pub(crate) fn refusal(file: Option<&[u8]>, patch: &FilePatch, complete: bool) ->
     }
 }
 
-/// Like [`refusal`], for hunks. A hunk with several readings is skipped.
+/// Like [`refusal`], for hunks. A hunk that can be read in several ways is skipped.
 pub(crate) fn refusal_of_hunks(
     file: Option<&[u8]>,
     path: &str,
@@ -218,7 +218,7 @@ fn classify_line(syntax: Syntax, above: &[&[u8]], line: &[u8]) -> Option<Claim> 
 }
 
 /// Returns whether `...` is the whole body of its block, as in a stub or a protocol, ignoring
-/// docstrings and comments. A doctest prompt counts too.
+/// docstrings and comments. Also returns true if `...` continues a doctest.
 fn is_body(above: &[&[u8]], line: &[u8]) -> bool {
     let depth = indent(line).len();
     if is_prompt(above) {

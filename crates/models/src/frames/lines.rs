@@ -68,8 +68,8 @@ impl Lines {
         if self.failed || self.finished {
             return;
         }
-        // Moving the unread rest only when it is the smaller half keeps copying linear in the
-        // input.
+        // The unread bytes are moved only when they are fewer than the bytes before them. This
+        // keeps the cost of all moves linear in the input.
         if self.start > self.buffer.len() / 2 {
             self.buffer.drain(..self.start);
             self.scanned -= self.start;

@@ -78,7 +78,7 @@ impl Frames {
         }
     }
 
-    /// The next frame, or `None` until more bytes are fed.
+    /// The next frame, or `None` until more bytes arrive.
     pub(crate) fn next_frame(&mut self) -> Option<Result<Frame, Error>> {
         match &mut self.mode {
             Mode::Ndjson(decoder) => Some(decoder.next_value()?.map(Frame::Json)),
@@ -112,7 +112,7 @@ impl Frames {
         }
         let text = self.whole.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.whole).trim_ascii_start();
         let Some(first) = text.first() else { return };
-        // Part of a byte order mark decides nothing yet.
+        // Wait for the rest of an incomplete byte order mark.
         if b"\xef\xbb\xbf".starts_with(text) {
             return;
         }
@@ -132,8 +132,8 @@ impl Frames {
             decoder.push(&self.whole);
             self.mode = Mode::Ndjson(Box::new(decoder));
         } else if !b":deir".contains(first) {
-            // No SSE line starts this way. It may be a web page: read all of it, to quote it in the
-            // error.
+            // No SSE line starts this way. The body may be a web page: read all of it, to quote it
+            // in the error.
             self.mode = Mode::Whole;
             return;
         } else {

@@ -42,7 +42,7 @@ pub struct OllamaOptions {
     pub key: Option<Secret>,
     /// The requested window, in tokens; limited to the window that the model was trained for.
     pub num_ctx: Option<u64>,
-    /// Thinking.
+    /// Whether and how much the model should think.
     pub think: Think,
     /// The profiles of model families. They supply the window and the thinking setting if the
     /// fields above do not.
@@ -129,7 +129,7 @@ impl Ollama {
                 options.model
             )));
         }
-        // A model without a file on this machine runs in the cloud, whatever its name.
+        // A model without a file on the server runs in the cloud, whatever its name.
         let here = show
             .is_some_and(|show| !show.remote && show.raw["model_info"]["general.architecture"].is_string());
         let cloud = server.is_cloud() || show.is_some_and(|show| show.remote) || (named_cloud && !here);
@@ -142,8 +142,8 @@ impl Ollama {
         let about = About { name: &options.model, parameters_b, server: SERVER };
         let profile = options.profiles.resolve(about);
         options.think = profile.think(options.think);
-        // The model's own window is more specific than a built-in profile, and the user's profile
-        // more specific than both.
+        // The user's profile takes precedence over the window in the model's own parameters, which
+        // takes precedence over a built-in profile.
         let of_user = profile.window.as_ref().filter(|window| window.by_user).map(|window| window.value);
         let own = show.and_then(|show| show.own_window);
         let requested = options.num_ctx.or(of_user).or(own).or(profile.window());
@@ -176,7 +176,7 @@ impl Ollama {
             window: num_ctx.or(trained),
             local: !cloud && crate::host::is_local(&options.base),
             thinking,
-            // Servers before 0.12.11 ignore a request for alternatives and report no doubts.
+            // Servers before 0.12.11 ignore a request for alternatives and return none.
             branches: !cloud && !thinking && show.is_none_or(|show| show.chat_template),
             // The cloud ignores a schema (docs/model-apis.md#ollama-structured-outputs).
             can_constrain: !cloud && !thinking,
@@ -312,7 +312,7 @@ impl Ollama {
         .await
     }
 
-    /// Sends a request. `body` builds its body from what is known so far. Retries if a refusal
+    /// Sends a request, whose body `body` builds from what is known so far. Retries if a refusal
     /// taught something new.
     async fn send(
         &self,

@@ -83,8 +83,7 @@ impl Protocol for Pull {
                 None => self.state.layers.push(Layer { digest: digest.to_owned(), completed, total }),
             }
         }
-        // Only the last status counts; an unknown status after `success` means that the pull
-        // continues.
+        // Only the newest status counts, so every line sets this again.
         self.state.done = self.state.status == "success";
         out.push_back(self.state.clone());
         Ok(())

@@ -29,7 +29,7 @@ pub struct LocalModel {
     pub name: String,
     /// Bytes on disk.
     pub size: u64,
-    /// The architecture's family.
+    /// The model family, such as `qwen2`.
     pub family: Option<String>,
     /// As the server reports it: `7.6B`.
     pub parameter_size: Option<String>,
@@ -52,7 +52,7 @@ pub struct LoadedModel {
     pub size_vram: u64,
     /// The window in force, in tokens; `None` from servers before 0.10.0.
     pub context_length: Option<u64>,
-    /// The digest of its contents. A different digest is a different model under the same name.
+    /// The digest of its contents. A different digest means a different model under the same name.
     pub digest: Option<String>,
     /// When it will be unloaded, RFC 3339.
     pub expires_at: Option<String>,
@@ -280,7 +280,7 @@ impl Server {
         let available: Vec<String> =
             self.tags().await.unwrap_or_default().into_iter().map(|model| model.name).collect();
         let list = match (available.is_empty(), self.is_cloud()) {
-            (true, true) => String::from("its list cannot be read"),
+            (true, true) => String::from("its list of models cannot be read"),
             (true, false) => String::from("it has no models"),
             (false, _) => format!("it has {}", available.join(", ")),
         };

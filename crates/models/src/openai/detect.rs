@@ -97,8 +97,8 @@ pub(super) struct Server {
     pub(super) slots: Option<u16>,
     /// The file of its model (llama-server).
     pub(super) file: Option<String>,
-    /// The error, if the server refused to list its models. A key may be valid for chat only, and a
-    /// gateway may have no list.
+    /// The error, if the server refused to list its models. If the user names a model, this error
+    /// is ignored: the key may be valid for chat only.
     pub(super) unlisted: Option<Error>,
 }
 
@@ -174,7 +174,8 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) ->
     let found = probe(&probes).await?;
     let (name, version, sure) = match &found {
         Found::Ollama { version } => (OLLAMA, Some(version.clone()), true),
-        // A server without a list, or one that needs another key, may reveal more next time.
+        // Do not remember a server that lists no models, for example because it needs another key:
+        // it may reveal more next time.
         Found::Server(server) => (server.kind.name(), server.version.clone(), !server.models.is_empty()),
     };
     if sure {

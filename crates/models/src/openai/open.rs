@@ -43,7 +43,7 @@ pub struct OpenAiOptions {
     /// The context window in tokens: assumed if the server does not report one, an upper limit if
     /// it does.
     pub window: Option<u64>,
-    /// Thinking.
+    /// Whether and how much the model should think.
     pub think: Think,
     /// The profiles of model families. They supply the window and the thinking setting if the
     /// fields above do not.
@@ -64,7 +64,7 @@ impl OpenAiOptions {
 pub enum Opened {
     /// A model.
     Model(Box<OpenAi>),
-    /// The server is an Ollama, to be used through its native API
+    /// An Ollama server, to be used through its native API
     /// (docs/model-apis.md#ollama-openai-layer).
     Ollama {
         /// Its base URL, without `/v1`.
@@ -277,7 +277,8 @@ impl OpenAi {
         self.learned.change(|learned| learned.adapt(failure, &sent, &request.messages, request.max_tokens))
     }
 
-    /// Remembers for later runs what a successful request looked like.
+    /// Records, for later runs, what the server was found to refuse. Called when a request has
+    /// succeeded.
     fn remember(&self, learned: &Learned) {
         let kept = learned.kept();
         let changed = self.learned.change(|learned| {
