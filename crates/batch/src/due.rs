@@ -74,7 +74,7 @@ pub(crate) fn plan<'t>(
             (None, Some(last)) if !ended.contains(&(id, last)) => plan.cut_off.push((id, last)),
             (None, _) => {}
         }
-        let attempt = last.unwrap_or(0) + 1;
+        let attempt = last.unwrap_or(0).saturating_add(1);
         plan.queue.push_back(Due { task, digest, attempt, retried: 0, not_before: None });
     }
     plan

@@ -18,7 +18,7 @@ use crate::clones;
 use crate::error::Error;
 use crate::event::Event;
 use crate::record::{Finished, Started, VERSION, now_ms};
-use crate::seam::{Context, Job, Place, raised};
+use crate::seam::{Context, Job, Place};
 use crate::task::Task;
 use crate::worktree::{self, Source};
 
@@ -145,7 +145,7 @@ impl<'r, R: Runner> Here<'r, R> {
         }
         tokio::select! {
             biased;
-            () = raised(batch.stopped.clone()) => Err("interrupted before it started".into()),
+            () = batch.interrupted() => Err("interrupted before it started".into()),
             cloned = self.cloned(task, batch) => cloned,
         }
     }

@@ -64,7 +64,7 @@ pub use event::Event;
 pub use folder::{Folder, State};
 pub use here::{Attempt, Here, Runner};
 pub use merge::merge;
-pub use pack::{Packed, pack};
+pub use pack::{Packed, check_foreign, pack};
 pub use record::{Finished, Started};
 pub use run::{BatchLimits, BatchOptions, run};
 pub use seam::{Context, Job, Place, Sink, Source, drive};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::clones::is_url;
 use crate::git::git;
-use crate::task::Task;
+use crate::task::{Task, unsafe_id};
 use crate::worktree::Source;
 
 /// What another machine needs to make a worktree.
@@ -40,6 +40,11 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     if !found.prefix.is_empty() {
         return Err(format!("{repo} is a folder inside a repository; a task for workers must name its root"));
     }
+    if git(&task.repo, &["rev-parse", "--is-shallow-repository"]).await.is_ok_and(|said| said == "true") {
+        return Err(format!(
+            "{repo} is a shallow clone, which cannot be sent to workers; run `git fetch --unshallow` there, or name its URL"
+        ));
+    }
     let digest = digest(&[found.git_dir.as_os_str(), commit.as_ref()]);
     let bundle = folder.join(format!("{digest}.bundle"));
     if !bundle.exists() {
@@ -50,7 +55,9 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
         let partial = folder.join(format!("{digest}.partial"));
         fs::create_dir_all(folder).map_err(failed)?;
         let _ = fs::remove_dir_all(&clone);
-        let args = ["init", "--quiet", "--bare", "--template=", "--"].map(OsStr::new);
+        let format = git(&task.repo, &["rev-parse", "--show-object-format"]).await.map_err(failed)?;
+        let format = format!("--object-format={format}");
+        let args = ["init", "--quiet", "--bare", "--template=", &format, "--"].map(OsStr::new);
         git(folder, &[&args[..], &[clone.as_os_str()]].concat()).await.map_err(failed)?;
         let mut objects = found.git_dir.join("objects").into_os_string();
         objects.push("\n");
@@ -67,6 +74,23 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     Ok(Packed::Bundle(bundle, Some(commit.clone())))
 }
 
+/// Checks a task that another machine sent, before it runs on this one. `bundled` says whether its
+/// repository came with it.
+///
+/// # Errors
+/// A sentence that says why the task must not run: its id is not safe as a file name, or its
+/// repository is a path of this machine.
+pub fn check_foreign(task: &Task, bundled: bool) -> Result<(), String> {
+    if let Some(why) = unsafe_id(&task.id) {
+        return Err(why);
+    }
+    let repo = task.repo.to_string_lossy();
+    if !bundled && (!is_url(&repo) || repo.to_ascii_lowercase().starts_with("file:")) {
+        return Err("its repository is a path of this machine, not a URL of another one".into());
+    }
+    Ok(())
+}
+
 /// A digest of the texts: sixteen hex digits.
 pub(crate) fn digest(texts: &[&OsStr]) -> String {
     use sha2::{Digest as _, Sha256};
@@ -76,4 +100,22 @@ pub(crate) fn digest(texts: &[&OsStr]) -> String {
         all.update([0]);
     }
     all.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_of_another_machine_cannot_name_paths_of_this_one() {
+        let check = |id: &str, repo: &str, bundled| {
+            check_foreign(&Task { id: id.into(), repo: repo.into(), ..Task::default() }, bundled)
+        };
+        assert_eq!(check("a", "https://example.org/a.git", false), Ok(()));
+        assert_eq!(check("a", "/anything", true), Ok(()), "the bundle replaces the path");
+        for repo in ["/home/user/private", "file:///home/user/private", "File://x", "repo", ""] {
+            assert!(check("a", repo, false).is_err(), "{repo}");
+        }
+        assert!(check("../../a", "https://example.org/a.git", false).is_err());
+    }
 }

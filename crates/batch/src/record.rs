@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use journal::{Diff, Ending, ModelTotals, Totals, Versioned};
+use journal::{Diff, Ending, ModelTotals, Report, Totals, Versioned};
 use serde::{Deserialize, Serialize};
 
 /// The version of both records.
@@ -61,6 +61,29 @@ pub struct Finished {
     pub seconds: f64,
     /// The session with the details, if one was started.
     pub session: Option<String>,
+}
+
+impl Finished {
+    /// The result of an attempt that could not be made.
+    #[must_use]
+    pub fn refused(id: &str, digest: &str, attempt: u32, why: &str) -> Self {
+        let Report { ending, message, diff, totals, models, .. } = Report::new(Ending::Refused, why);
+        Self {
+            v: VERSION,
+            id: id.to_owned(),
+            attempt,
+            digest: digest.to_owned(),
+            time_ms: now_ms(),
+            infrastructure: ending.is_infrastructure(),
+            ending,
+            message,
+            diff,
+            totals,
+            models,
+            seconds: 0.0,
+            session: None,
+        }
+    }
 }
 
 impl Versioned for Started {

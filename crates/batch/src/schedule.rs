@@ -186,7 +186,12 @@ impl<'t> Schedule<'t> {
         if again {
             let retried = if outage { due.retried } else { due.retried + 1 };
             let not_before = Some(now + wait);
-            self.queue.push_back(Due { attempt: result.attempt + 1, retried, not_before, ..due });
+            self.queue.push_back(Due {
+                attempt: result.attempt.saturating_add(1),
+                retried,
+                not_before,
+                ..due
+            });
         }
         Verdict { again, pause }
     }

@@ -79,6 +79,13 @@ pub struct Context<'a> {
     pub report: &'a dyn Fn(Event<'_>),
 }
 
+impl Context<'_> {
+    /// Waits until running attempts have to end.
+    pub async fn interrupted(&self) {
+        raised(self.stopped.clone()).await;
+    }
+}
+
 /// Makes the attempts of a source until there are no more and the last one has ended.
 ///
 /// # Errors

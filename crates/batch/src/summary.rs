@@ -108,7 +108,8 @@ impl Summary {
             attempts: rows.iter().map(|row| row.attempts).sum(),
             tokens: spent().map(tokens).fold(0, u64::saturating_add),
             cost: (!costs.is_empty()).then(|| costs.iter().sum()),
-            seconds: spent().map(|result| result.seconds).sum(),
+            // The sum of nothing is -0.0.
+            seconds: spent().map(|result| result.seconds).fold(0.0, |sum, seconds| sum + seconds),
             rows,
         }
     }

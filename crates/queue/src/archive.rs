@@ -10,7 +10,9 @@ use flate2::write::GzEncoder;
 use tar::{Archive, Builder, EntryType};
 
 /// The largest session that is unpacked, in bytes.
-const LARGEST: u64 = 1 << 30;
+const LARGEST: u64 = 256 << 20;
+/// The largest number of files in a session.
+const MOST: usize = 1000;
 
 /// Packs the regular files directly in a folder.
 pub(crate) fn pack(folder: &Path) -> io::Result<Vec<u8>> {
@@ -34,8 +36,11 @@ pub(crate) fn unpack(archive: &[u8], folder: &Path) -> io::Result<()> {
     fs::create_dir_all(parent)?;
     let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(parent)?; // private to the user
     let mut files = Archive::new(GzDecoder::new(archive).take(LARGEST));
-    for file in files.entries()? {
+    for (number, file) in files.entries()?.enumerate() {
         let mut file = file?;
+        if number == MOST {
+            return Err(io::Error::other("too many files"));
+        }
         let path = file.path()?.into_owned();
         let plain = path.components().count() == 1 && path.file_name() == Some(path.as_os_str());
         if file.header().entry_type() != EntryType::Regular || !plain {

@@ -6,20 +6,26 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
-use async_nats::jetstream::object_store::{self, ObjectStore};
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::object_store::{self, ObjectMetadata, ObjectStore};
 use async_nats::jetstream::stream::{Config, RetentionPolicy, Stream};
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{ConnectError, ConnectOptions, Event, ServerAddr};
-use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 
 use crate::error::{Error, server};
-use crate::message::{canceled_object, results_subject};
+use crate::message::{results_subject, task_subjects};
 
+const WORKERS: &str = "workers";
 const TASKS: &str = "AGENT_TASKS";
 const RESULTS: &str = "AGENT_RESULTS";
 const DEAD: &str = "AGENT_DEAD";
-const OBJECTS: &str = "AGENT";
+/// The object that marks a batch as canceled.
+const CANCELED: &str = "canceled";
+/// Room in a message for its headers, in bytes.
+pub(crate) const HEADERS: usize = 1024;
+/// The usual size of the parts of an object, in bytes.
+const CHUNK: usize = 128 << 10;
 /// How long the server keeps what nobody collects.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long the publisher may take to write a record to disk before the server sends it again.
@@ -44,7 +50,6 @@ pub struct Queue {
     pub(crate) context: Context,
     pub(crate) tasks: Stream,
     pub(crate) results: Stream,
-    pub(crate) objects: ObjectStore,
 }
 
 impl Queue {
@@ -59,7 +64,7 @@ impl Queue {
     ) -> Result<Self, Error> {
         let servers: Result<Vec<ServerAddr>, _> = address.url.split(',').map(str::parse).collect();
         let servers = servers.map_err(|e| Error::Connect(e.to_string()))?;
-        let options = options(address).await.map_err(|e| Error::Connect(e.to_string()))?;
+        let options = options(address, &servers).map_err(|e| Error::Connect(e.to_string()))?;
         let options = options
             .name("agent")
             .max_reconnects(None)
@@ -84,6 +89,11 @@ impl Queue {
         Self::open(jetstream::new(client)).await
     }
 
+    /// Creates the streams that do not exist.
+    pub(crate) async fn create_streams(&self) -> Result<(), Error> {
+        Self::open(self.context.clone()).await.map(drop)
+    }
+
     /// Opens the streams, and creates those that do not exist.
     async fn open(context: Context) -> Result<Self, Error> {
         let stream = |name: &str, subjects: &str, retention| Config {
@@ -103,31 +113,27 @@ impl Queue {
             Ok::<_, jetstream::context::CreateStreamError>((tasks, results))
         };
         let (tasks, results) = create.await.map_err(created)?;
-        let objects = match context.get_object_store(OBJECTS).await {
-            Ok(objects) => objects,
-            Err(_) => {
-                let config =
-                    object_store::Config { bucket: OBJECTS.into(), max_age: KEPT, ..Default::default() };
-                let created = server("create the object store of the queue");
-                context.create_object_store(config).await.map_err(created)?
-            }
-        };
-        Ok(Self { context, tasks, results, objects })
+        Ok(Self { context, tasks, results })
     }
 
-    /// The consumer that all workers share. Creates the consumer and the streams if they do not
-    /// exist, because the server may have lost its data.
-    pub(crate) async fn workers(&self, lease: Duration) -> Result<PullConsumer, Error> {
-        Self::open(self.context.clone()).await?;
+    /// The consumer that all workers share, and its lease: how long the server waits for a sign of
+    /// life before it gives a task to another worker. The first worker of a queue decides. Creates
+    /// the consumer and the streams if they do not exist, because the server may have lost its
+    /// data.
+    pub(crate) async fn workers(&self, lease: Duration) -> Result<(PullConsumer, Duration), Error> {
+        self.create_streams().await?;
         let config = pull::Config {
-            durable_name: Some("workers".into()),
+            durable_name: Some(WORKERS.into()),
             ack_policy: AckPolicy::Explicit,
             ack_wait: lease,
             max_deliver: -1,
             max_ack_pending: -1,
             ..pull::Config::default()
         };
-        self.tasks.create_consumer(config).await.map_err(server("listen for tasks"))
+        let consumer: Result<PullConsumer, _> = self.tasks.get_or_create_consumer(WORKERS, config).await;
+        let consumer = consumer.map_err(server("listen for tasks"))?;
+        let lease = consumer.cached_info().config.ack_wait;
+        Ok((consumer, lease))
     }
 
     /// A new consumer of the records of a batch. Records that an earlier consumer received but
@@ -141,53 +147,128 @@ impl Queue {
             ack_policy: AckPolicy::Explicit,
             ack_wait: RECORDED_WITHIN,
             max_ack_pending: -1,
+            inactive_threshold: KEPT,
             ..pull::Config::default()
         };
         self.results.create_consumer(config).await.map_err(server("listen for results"))
     }
 
-    /// Removes the consumer of a batch that is done.
+    /// Removes everything that the server keeps for a batch that is done, except what is for
+    /// people.
     pub(crate) async fn forget(&self, batch: &str) {
+        let _ = self.tasks.purge().filter(task_subjects(batch)).await;
         let _ = self.results.delete_consumer(&records_consumer(batch)).await;
+        let _ = self.results.purge().filter(results_subject(batch)).await;
+        let _ = self.context.delete_object_store(bucket(batch)).await;
+        let _ = self.context.client().flush().await;
+    }
+
+    /// The objects of a batch, as they are on the server now.
+    async fn objects(&self, batch: &str) -> Result<ObjectStore, Error> {
+        let objects = self.context.get_object_store(bucket(batch)).await;
+        objects.map_err(server("open the objects of the batch in the queue"))
+    }
+
+    /// Ensures that a batch can have objects.
+    pub(crate) async fn create_objects(&self, batch: &str) -> Result<(), Error> {
+        if self.objects(batch).await.is_ok() {
+            return Ok(());
+        }
+        let config = object_store::Config { bucket: bucket(batch), max_age: KEPT, ..Default::default() };
+        let created = self.context.create_object_store(config).await;
+        created.map(drop).map_err(server("store objects in the queue (may this user create streams?)"))
+    }
+
+    /// Whether the server has objects for a batch. It has none if the batch is done.
+    pub(crate) async fn has_objects(&self, batch: &str) -> Result<bool, Error> {
+        match self.context.get_stream(format!("OBJ_{}", bucket(batch))).await {
+            Ok(_) => Ok(true),
+            Err(e) => match e.kind() {
+                GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    Ok(false)
+                }
+                _ => Err(server("open the objects of the batch in the queue")(e)),
+            },
+        }
     }
 
     /// Stores an object under a name, replacing an older one.
-    pub(crate) async fn put(&self, name: &str, contents: &[u8]) -> Result<(), Error> {
-        let stored = self.objects.put(name, &mut &contents[..]).await;
+    pub(crate) async fn put(&self, batch: &str, name: &str, contents: &[u8]) -> Result<(), Error> {
+        let described = ObjectMetadata { name: name.into(), ..ObjectMetadata::default() };
+        self.put_described(batch, described, contents).await
+    }
+
+    async fn put_described(
+        &self,
+        batch: &str,
+        described: ObjectMetadata,
+        contents: &[u8],
+    ) -> Result<(), Error> {
+        let largest = self.context.client().max_payload().saturating_sub(HEADERS).max(1);
+        let described = ObjectMetadata { chunk_size: Some(largest.min(CHUNK)), ..described };
+        let stored = self.objects(batch).await?.put(described, &mut &contents[..]).await;
         stored.map(drop).map_err(server("store an object in the queue"))
     }
 
     /// Reads an object.
-    pub(crate) async fn get(&self, name: &str) -> Result<Bytes, Error> {
+    pub(crate) async fn get(&self, batch: &str, name: &str) -> Result<Vec<u8>, Error> {
         let failed = "read an object from the queue";
-        let mut object = self.objects.get(name).await.map_err(server(failed))?;
+        let mut object = self.objects(batch).await?.get(name).await.map_err(server(failed))?;
         let mut contents = Vec::new();
         object.read_to_end(&mut contents).await.map_err(server(failed))?;
-        Ok(contents.into())
+        Ok(contents)
     }
 
     /// Whether an object exists.
-    pub(crate) async fn has(&self, name: &str) -> bool {
-        self.objects.info(name).await.is_ok_and(|info| !info.deleted)
+    pub(crate) async fn has(&self, batch: &str, name: &str) -> bool {
+        let Ok(objects) = self.objects(batch).await else { return false };
+        objects.info(name).await.is_ok_and(|info| !info.deleted)
     }
 
     /// Removes an object, if it exists.
-    pub(crate) async fn remove(&self, name: &str) {
-        let _ = self.objects.delete(name).await;
+    pub(crate) async fn remove(&self, batch: &str, name: &str) {
+        if let Ok(objects) = self.objects(batch).await {
+            let _ = objects.delete(name).await;
+        }
     }
 
-    /// Whether a batch was canceled.
-    pub(crate) async fn is_canceled(&self, batch: &str) -> bool {
-        self.has(&canceled_object(batch)).await
+    /// Removes the tasks that no worker has taken, and marks those that workers have.
+    pub(crate) async fn cancel(&self, batch: &str) {
+        if let Ok(info) = self.tasks.get_info().await {
+            let last = info.state.last_sequence.to_string();
+            let mark =
+                ObjectMetadata { name: CANCELED.into(), description: Some(last), ..Default::default() };
+            let _ = self.put_described(batch, mark, b"").await;
+        }
+        let _ = self.tasks.purge().filter(task_subjects(batch)).await;
     }
+
+    /// Whether a batch was canceled after the task with this position in the stream was sent.
+    pub(crate) async fn is_canceled(&self, batch: &str, sequence: u64) -> bool {
+        let Ok(objects) = self.objects(batch).await else { return false };
+        let mark = objects.info(CANCELED).await.ok().and_then(|info| info.description);
+        mark.and_then(|last| last.parse().ok()).is_some_and(|last: u64| sequence <= last)
+    }
+}
+
+/// The name of the object store of a batch.
+fn bucket(batch: &str) -> String {
+    format!("AGENT_{batch}")
 }
 
 fn records_consumer(batch: &str) -> String {
     format!("batch-{batch}")
 }
 
-async fn options(address: &Address) -> io::Result<ConnectOptions> {
+fn options(address: &Address, servers: &[ServerAddr]) -> io::Result<ConnectOptions> {
     let mut options = ConnectOptions::new();
+    // The client itself ignores what a URL says about the user.
+    if let Some(user) = servers.iter().find_map(ServerAddr::username) {
+        options = match servers.iter().find_map(ServerAddr::password) {
+            Some(password) => options.user_and_password(user.to_owned(), password.to_owned()),
+            None => options.token(user.to_owned()),
+        };
+    }
     if let Some(path) = &address.credentials {
         let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
         let text = std::fs::read_to_string(path).map_err(named)?;

@@ -2,6 +2,7 @@
 
 use batch::{Finished, Started, Task};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// The version of [`Order`] and [`Envelope`].
 pub(crate) const VERSION: u32 = 1;
@@ -18,6 +19,25 @@ pub(crate) struct Order {
     pub(crate) attempt: u32,
     /// The name of the object with the bundle of the repository; `None` if the task names a URL.
     pub(crate) bundle: Option<String>,
+}
+
+impl Order {
+    /// Checks an order that arrived.
+    ///
+    /// # Errors
+    /// A sentence that says why the order must not be carried out.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let is_hex = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        if !is_hex(&self.batch) {
+            return Err(format!("{:?} is not the name of a batch", self.batch));
+        }
+        if let Some(bundle) = &self.bundle
+            && !bundle.strip_suffix(".bundle").is_some_and(is_hex)
+        {
+            return Err(format!("{bundle:?} is not the name of a bundle"));
+        }
+        batch::check_foreign(&self.task, self.bundle.is_some())
+    }
 }
 
 /// A record on its way from a worker.
@@ -55,8 +75,7 @@ impl Record {
         }
     }
 
-    /// Identifies the record in its batch. It is part of the message id: the server drops a message
-    /// whose id it has seen in the last two minutes.
+    /// The task, the attempt and the kind of the record.
     pub(crate) fn key(&self) -> String {
         let kind = if matches!(self, Record::Started(_)) { "started" } else { "finished" };
         format!("{}/{}/{kind}", self.id(), self.attempt())
@@ -80,12 +99,17 @@ pub(crate) enum Body {
     Object(String),
 }
 
-/// The subject of a task.
-pub(crate) fn task_subject(batch: &str, id: &str) -> String {
-    format!("agent.tasks.{batch}.{}", token(id))
+/// The subject of a task. `version` changes with anything that the worker gets.
+pub(crate) fn task_subject(batch: &str, id: &str, version: &str) -> String {
+    format!("agent.tasks.{batch}.{}.{version}", token(id))
 }
 
-/// The subject of a task that several workers took without returning a result.
+/// The subjects of all tasks of a batch.
+pub(crate) fn task_subjects(batch: &str) -> String {
+    format!("agent.tasks.{batch}.>")
+}
+
+/// The subject of a task that killed every worker.
 pub(crate) fn dead_subject(batch: &str, id: &str) -> String {
     format!("agent.dead.{batch}.{}", token(id))
 }
@@ -100,14 +124,16 @@ fn token(id: &str) -> String {
     id.replace('.', "%2E")
 }
 
-/// The id of a task, from its subject.
-pub(crate) fn task_of(subject: &str) -> Option<String> {
-    subject.rsplit_once('.').map(|(_, token)| token.replace("%2E", "."))
+/// The id and the version of a task, from its subject.
+pub(crate) fn task_of(subject: &str) -> Option<(String, &str)> {
+    let mut tokens = subject.rsplit('.');
+    let (version, id) = (tokens.next()?, tokens.next()?);
+    Some((id.replace("%2E", "."), version))
 }
 
-/// The name of the object that marks a batch as canceled.
-pub(crate) fn canceled_object(batch: &str) -> String {
-    format!("canceled/{batch}")
+/// Sixteen hex digits that stand for a content.
+pub(crate) fn digest(content: &[u8]) -> String {
+    Sha256::digest(content).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -116,9 +142,30 @@ mod tests {
 
     #[test]
     fn an_id_with_dots_survives_its_subject() {
-        let subject = task_subject("b", "shop.cart..7");
-        assert_eq!(subject, "agent.tasks.b.shop%2Ecart%2E%2E7");
-        assert_eq!(task_of(&subject).as_deref(), Some("shop.cart..7"));
+        let subject = task_subject("b", "shop.cart..7", "v");
+        assert_eq!(subject, "agent.tasks.b.shop%2Ecart%2E%2E7.v");
+        assert_eq!(task_of(&subject), Some(("shop.cart..7".into(), "v")));
+    }
+
+    #[test]
+    fn bug_an_order_could_name_paths_outside_the_folder_of_the_worker() {
+        let task =
+            |id: &str| Task { id: id.into(), repo: "https://example.org/a.git".into(), ..Task::default() };
+        let order = |batch: &str, id, bundle: Option<&str>| Order {
+            v: VERSION,
+            batch: batch.into(),
+            task: task(id),
+            digest: String::new(),
+            attempt: 1,
+            bundle: bundle.map(str::to_owned),
+        };
+        let (batch, bundle) = ("0123456789abcdef", "0123456789abcdef.bundle");
+        assert_eq!(order(batch, "a", None).check(), Ok(()));
+        assert_eq!(order(batch, "a", Some(bundle)).check(), Ok(()));
+        assert!(order("../../..", "a", None).check().is_err());
+        assert!(order("b c", "a", None).check().is_err());
+        assert!(order(batch, "../a", None).check().is_err());
+        assert!(order(batch, "a", Some("..")).check().is_err());
     }
 
     #[test]

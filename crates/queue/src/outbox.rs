@@ -16,6 +16,9 @@ use crate::message::Record;
 pub(crate) struct Letter {
     pub(crate) batch: String,
     pub(crate) record: Record,
+    /// Identifies the record for the server, which drops a message whose id it has seen in the last
+    /// two minutes.
+    pub(crate) key: String,
     /// The subject to which the acknowledgment of the task is sent; `None` if this record does not
     /// complete the task.
     pub(crate) acknowledge: Option<String>,
@@ -26,24 +29,25 @@ pub(crate) struct Outbox {
     folder: PathBuf,
     next: Cell<u64>,
     added: Notify,
+    removed: Notify,
 }
 
 impl Outbox {
     /// Opens the folder; creates it first if it does not exist.
     pub(crate) fn open(folder: PathBuf) -> Result<Self, journal::Error> {
         fs::create_dir_all(&folder).map_err(io_error("cannot create", &folder))?;
-        let outbox = Self { folder, next: Cell::new(0), added: Notify::new() };
+        let outbox = Self { folder, next: Cell::new(0), added: Notify::new(), removed: Notify::new() };
         outbox.next.set(outbox.numbers()?.last().map_or(0, |last| last + 1));
         Ok(outbox)
     }
 
-    /// Adds a record; it is on disk when this returns.
-    pub(crate) fn add(&self, letter: &Letter) -> Result<(), journal::Error> {
+    /// Adds a record, and returns its number; it is on disk when this returns.
+    pub(crate) fn add(&self, letter: &Letter) -> Result<u64, journal::Error> {
         let number = self.next.replace(self.next.get() + 1);
         // Encoding strings and numbers cannot fail.
         batch::replace(&self.path(number), &serde_json::to_string(letter).unwrap_or_default())?;
         self.added.notify_one();
-        Ok(())
+        Ok(number)
     }
 
     /// Returns the oldest record, with its number. Waits for one if there is none.
@@ -56,15 +60,30 @@ impl Outbox {
         }
     }
 
-    /// Whether everything was delivered.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.numbers().is_ok_and(|numbers| numbers.is_empty())
+    /// Waits until a record, and all before it, are delivered.
+    pub(crate) async fn delivered(&self, number: u64) {
+        loop {
+            let removed = self.removed.notified();
+            if !self.path(number).exists() {
+                return;
+            }
+            removed.await;
+        }
+    }
+
+    /// Waits until everything is delivered.
+    pub(crate) async fn emptied(&self) {
+        if let Some(last) = self.next.get().checked_sub(1) {
+            self.delivered(last).await;
+        }
     }
 
     /// Removes a record that was delivered.
     pub(crate) fn remove(&self, number: u64) -> Result<(), journal::Error> {
         let path = self.path(number);
-        fs::remove_file(&path).map_err(io_error("cannot remove", &path))
+        fs::remove_file(&path).map_err(io_error("cannot remove", &path))?;
+        self.removed.notify_waiters();
+        Ok(())
     }
 
     fn first(&self) -> Result<Option<(u64, Letter)>, journal::Error> {
@@ -109,14 +128,16 @@ mod tests {
         let (id, digest) = ("a".into(), String::new());
         let started =
             Started { v: 1, id, attempt, digest, time_ms: 0, worktree: None, git_dir: None, commit: None };
-        Letter { batch: "b".into(), record: Record::Started(started), acknowledge: None }
+        Letter { batch: "b".into(), record: Record::Started(started), key: "k".into(), acknowledge: None }
     }
 
     #[tokio::test]
     async fn records_leave_in_the_order_in_which_they_came_even_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let outbox = Outbox::open(folder.path().into()).unwrap();
-        (1..=11).for_each(|n| outbox.add(&letter(n)).unwrap());
+        for n in 1..=11 {
+            outbox.add(&letter(n)).unwrap();
+        }
         fs::write(folder.path().join("0.json"), "damaged").unwrap();
         drop(outbox);
         let outbox = Outbox::open(folder.path().into()).unwrap();
@@ -126,6 +147,6 @@ mod tests {
             assert_eq!(oldest, letter(n));
             outbox.remove(number).unwrap();
         }
-        assert!(outbox.is_empty());
+        outbox.emptied().await;
     }
 }

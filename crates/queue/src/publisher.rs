@@ -1,42 +1,44 @@
 //! The publisher: sends the tasks of a batch to the queue, and waits for their results.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::PullConsumer;
-use async_nats::jetstream::context::ConsumerInfoErrorKind;
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, PublishErrorKind};
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use batch::{Context, Event, Finished, Folder, Job, Packed, Place, Task};
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use journal::{Ending, Report, Store, io_error};
-use sha2::{Digest as _, Sha256};
-use tokio::sync::{OnceCell, mpsc, watch};
+use journal::{Ending, Store, io_error};
+use tokio::sync::OnceCell;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::archive;
-use crate::connect::Queue;
+use crate::connect::{HEADERS, Queue};
 use crate::error::{Error, server};
-use crate::message::{
-    Body, Envelope, Order, Record, VERSION, canceled_object, results_subject, task_of, task_subject,
-};
+use crate::mailbox::{Arrival, Mailbox};
+use crate::message::{Body, Envelope, Order, Record, VERSION, digest, task_of, task_subject, task_subjects};
 
 /// The file, in the folder of a batch, that has the name of the batch on the server.
 const NAME: &str = "queue.json";
 /// How long a canceled batch waits for the results of running attempts.
-const LAST_RESULTS: Duration = Duration::from_secs(120);
+const LAST_RESULTS: Duration = Duration::from_secs(60);
 /// The wait before a failed request is repeated.
 const PAUSE: Duration = Duration::from_secs(2);
-/// The error when the server no longer knows the batch.
-const LOST: &str = "the queue has lost this batch: its server was replaced, or its data was removed; run the same \
-                    command to continue";
+/// How often an attempt checks that the server still has its task.
+const PRESENCE: Duration = Duration::from_secs(20);
 /// How many records are requested at a time.
 const RECORDS: usize = 200;
+/// How many deliveries of one task are plausible. A record with a higher number is not from a
+/// worker.
+const PLAUSIBLE: u32 = 1_000_000;
 
 /// Sends the tasks of one batch to the queue.
 pub struct Publisher<'a> {
@@ -56,16 +58,22 @@ pub struct Publisher<'a> {
 /// A repository, and the commit in it if the task names one.
 type Start = (PathBuf, Option<String>);
 
+/// A bundle in the queue.
+#[derive(Clone)]
+struct Bundle {
+    /// The name of its object.
+    object: String,
+    /// The commit to start from, if the task names none.
+    commit: Option<String>,
+}
+
 /// What is known once the folder of the batch is locked.
 struct Ready {
     /// The name of the batch on the server.
     batch: String,
-    /// A number for this invocation, as a part of the ids of its messages. Without it, the server
-    /// would drop a task that a later invocation sends again.
-    nonce: u64,
-    shared: Arc<Mutex<Shared>>,
-    /// Becomes true if the server no longer knows the batch.
-    lost: watch::Receiver<bool>,
+    mailbox: Mailbox,
+    /// Tasks that an earlier invocation sent and no worker has finished, with their versions.
+    outstanding: RefCell<HashMap<String, Vec<String>>>,
     receiving: JoinHandle<()>,
 }
 
@@ -75,56 +83,11 @@ impl Drop for Ready {
     }
 }
 
-/// A record that was received but not acknowledged.
-struct Arrival {
-    record: Record,
-    message: Message,
-}
-
-/// What the receiver of records and the attempts share.
-#[derive(Default)]
-struct Shared {
-    /// Attempts that wait for records, by task.
-    waiting: HashMap<String, mpsc::UnboundedSender<Arrival>>,
-    /// Records that no attempt waits for yet, by task.
-    early: HashMap<String, Vec<Arrival>>,
-    /// Tasks that an earlier invocation sent and no worker has finished.
-    outstanding: HashSet<String>,
-    /// Attempts with a result in the folder.
-    recorded: HashSet<(String, u32)>,
-    /// Tasks with a result from the agent.
-    done: HashSet<String>,
-}
-
-impl Shared {
-    /// Hands a record to the attempt that waits for it, or keeps it for a later attempt. Returns a
-    /// record that no attempt will need.
-    fn dispatch(&mut self, arrival: Arrival) -> Option<Arrival> {
-        let (id, attempt) = (arrival.record.id().to_owned(), arrival.record.attempt());
-        let recorded = self.recorded.contains(&(id.clone(), attempt));
-        if recorded && matches!(arrival.record, Record::Finished { .. }) {
-            return Some(arrival);
-        }
-        let arrival = match self.waiting.get(&id) {
-            Some(waiting) => match waiting.send(arrival) {
-                Ok(()) => return None,
-                Err(mpsc::error::SendError(arrival)) => arrival,
-            },
-            None => arrival,
-        };
-        if self.done.contains(&id) {
-            return Some(arrival);
-        }
-        let early = self.early.entry(id).or_default();
-        // The server sends a record again if it waits too long for its acknowledgment.
-        early.retain(|earlier| earlier.record.key() != arrival.record.key());
-        early.push(arrival);
-        None
-    }
-}
-
-fn locked(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+/// Why a task was not sent.
+enum Failed {
+    /// The request may succeed later.
+    Again(String),
+    Final(String),
 }
 
 impl<'a> Publisher<'a> {
@@ -142,203 +105,254 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Removes everything of the batch from the server. For a batch whose tasks are all done.
+    /// Removes everything of the batch from the server, and the bundles from its folder. Does
+    /// nothing if the server has tasks or results that this invocation did not ask for.
     pub async fn forget(&self) {
         let Some(ready) = self.ready.get() else { return };
-        let batch = &ready.batch;
-        let _ = self.queue.tasks.purge().filter(task_subject(batch, ">")).await;
-        let _ = self.queue.results.purge().filter(results_subject(batch)).await;
-        self.queue.forget(batch).await;
-        self.queue.remove(&canceled_object(batch)).await;
-        let Ok(mut objects) = self.queue.objects.list().await else { return };
-        let folders = ["bundles", "sessions", "records"].map(|kind| format!("{kind}/{batch}/"));
-        while let Some(Ok(object)) = objects.next().await {
-            if folders.iter().any(|folder| object.name.starts_with(folder)) {
-                self.queue.remove(&object.name).await;
-            }
+        if ready.mailbox.has_early() || !ready.outstanding.borrow().is_empty() {
+            return;
         }
+        self.queue.forget(&ready.batch).await;
+        let _ = fs::remove_dir_all(self.folder.join("bundles"));
     }
 
-    async fn connect(&self) -> Result<Ready, Error> {
+    async fn get_ready(&self) -> Result<Ready, Error> {
         let batch = name(&self.folder)?;
-        self.queue.remove(&canceled_object(&batch)).await;
-        let mut shared = Shared::default();
+        self.queue.create_objects(&batch).await?;
+        let (mut recorded, mut done) = (HashSet::new(), HashSet::new());
         for state in Folder::read(&self.folder)?.tasks {
             if state.row.has_result() {
-                shared.done.insert(state.row.id.clone());
+                done.insert(state.row.id.clone());
             }
-            shared.recorded.extend(state.attempts.into_iter().map(|result| (result.id, result.attempt)));
+            recorded.extend(state.attempts.into_iter().map(|result| (result.id, result.attempt)));
         }
-        // List the tasks before receiving the results. A task that is done, and so is not listed,
-        // has its result among those received.
+        // First the tasks, then the results: a task that is done before this has its result there.
         let failed = "list the tasks of the batch";
-        let subjects = self.queue.tasks.info_with_subjects(task_subject(&batch, ">")).await;
+        let subjects = self.queue.tasks.info_with_subjects(task_subjects(&batch)).await;
         let mut subjects = subjects.map_err(server(failed))?;
+        let mut outstanding: HashMap<String, Vec<String>> = HashMap::new();
         while let Some((subject, _)) = subjects.try_next().await.map_err(server(failed))? {
-            shared.outstanding.extend(task_of(&subject));
+            if let Some((id, version)) = task_of(&subject) {
+                outstanding.entry(id).or_default().push(version.to_owned());
+            }
         }
-        let shared = Arc::new(Mutex::new(shared));
+        let mailbox = Mailbox::new(recorded, done);
         let consumer = self.queue.records(&batch).await?;
-        while receive_some(&self.queue, &consumer, &shared).await? > 0 {}
-        let (is_lost, lost) = watch::channel(false);
-        let receiving = tokio::spawn(receive(self.queue.clone(), consumer, Arc::clone(&shared), is_lost));
-        Ok(Ready { batch, nonce: fastrand::u64(..), shared, lost, receiving })
+        while receive_some(&self.queue, &batch, &consumer, &mailbox).await? > 0 {}
+        let receiving = tokio::spawn(receive(self.queue.clone(), batch.clone(), consumer, mailbox.clone()));
+        Ok(Ready { batch, mailbox, outstanding: RefCell::new(outstanding), receiving })
     }
 
     async fn make(&self, job: Job<'_>, context: &Context<'_>) -> Result<(), batch::Error> {
         let ready = self.ready.get().ok_or_else(|| batch::Error::Place("the queue is not ready".into()))?;
-        let id = job.task.id.clone();
-        let (sender, mut arrivals) = mpsc::unbounded_channel();
-        let sent = {
-            let mut shared = locked(&ready.shared);
-            shared.done.remove(&id);
-            let early = shared.early.remove(&id).unwrap_or_default();
-            let finished = early.iter().any(|arrival| matches!(arrival.record, Record::Finished { .. }));
-            for arrival in early {
-                let _ = sender.send(arrival);
+        let id = &job.task.id;
+        let (mut arrivals, early) = ready.mailbox.open(id);
+        let mut attempt =
+            Waiting { job: &job, context, ready, subject: String::new(), next: job.attempt, began: false };
+        let mut made = Ok(None);
+        for arrival in early {
+            // A canceled invocation may leave interrupted attempts. They do not end this one.
+            if let Ok(None) = made {
+                made = self.record(&mut attempt, arrival).await;
             }
-            shared.waiting.insert(id.clone(), sender);
-            shared.outstanding.remove(&id) || finished
-        };
-        let made = self.wait(&job, context, ready, sent, &mut arrivals).await;
-        let unneeded = {
-            let mut shared = locked(&ready.shared);
-            shared.waiting.remove(&id);
-            if let Ok(Some(result)) = &made {
-                shared.recorded.insert((id.clone(), result.attempt));
-                if !result.infrastructure {
-                    shared.done.insert(id);
-                }
-            }
-            let mut unneeded = Vec::new();
-            while let Ok(arrival) = arrivals.try_recv() {
-                unneeded.extend(shared.dispatch(arrival));
-            }
-            unneeded
-        };
-        for arrival in unneeded {
-            acknowledge(&arrival.message).await;
+        }
+        if let Ok(None) = made {
+            made = self.wait(&mut attempt, &mut arrivals).await;
+        }
+        let recorded = made.as_ref().ok().and_then(|result| *result);
+        for arrival in ready.mailbox.close(id, recorded, arrivals) {
+            arrival.acknowledge().await;
         }
         made.map(drop)
     }
 
-    /// Sends the task unless it was sent before, and records what arrives. Returns the result.
+    /// Sends the task unless it is there, and records what arrives. Returns the number of the
+    /// attempt with a result, and whether that is from the agent.
     async fn wait(
         &self,
-        job: &Job<'_>,
-        context: &Context<'_>,
-        ready: &Ready,
-        sent: bool,
-        arrivals: &mut mpsc::UnboundedReceiver<Arrival>,
-    ) -> Result<Option<Outcome>, batch::Error> {
-        let mut stopped = context.stopped.clone();
-        if !sent
-            && !*stopped.borrow()
-            && let Err(why) = self.publish(job, context, ready).await
-        {
-            context.sink.finished(refused(job, why), false).await?;
-            return Ok(Some(Outcome { attempt: job.attempt, infrastructure: true }));
+        attempt: &mut Waiting<'_>,
+        arrivals: &mut UnboundedReceiver<Arrival>,
+    ) -> Result<Option<(u32, bool)>, batch::Error> {
+        let Waiting { job, context, ready, .. } = *attempt;
+        attempt.began = false;
+        if let Some(refused) = self.publish(attempt, false).await? {
+            return Ok(Some(refused));
         }
-        let (mut began, mut lost) = (false, ready.lost.clone());
-        let mut until: Option<Instant> = None;
+        let (mut until, mut missing): (Option<Instant>, u32) = (None, 0);
         loop {
-            let arrival = tokio::select! {
+            tokio::select! {
                 biased;
-                Some(arrival) = arrivals.recv() => arrival,
-                () = raised(&mut stopped), if until.is_none() => {
-                    self.canceled.get_or_init(|| self.cancel(&ready.batch)).await;
-                    if !began {
+                Some(arrival) = arrivals.recv() => {
+                    missing = 0;
+                    let interrupted = is_interrupted(&arrival.record);
+                    if let Some(result) = self.record(attempt, arrival).await? {
+                        return Ok(Some(result));
+                    }
+                    // Interrupted by an earlier invocation: the task is no longer in the queue.
+                    if interrupted && let Some(refused) = self.publish(attempt, true).await? {
+                        return Ok(Some(refused));
+                    }
+                }
+                () = context.interrupted(), if until.is_none() => {
+                    self.canceled.get_or_init(|| self.queue.cancel(&ready.batch)).await;
+                    if !attempt.began {
                         return Ok(None);
                     }
                     until = Some(Instant::now() + LAST_RESULTS);
-                    continue;
                 }
-                () = raised(&mut lost) => return Err(batch::Error::Place(LOST.into())),
                 () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
                     return Ok(None);
                 }
-            };
-            if arrival.record.digest() != job.digest {
-                acknowledge(&arrival.message).await; // of an older version of the task
-                continue;
-            }
-            match arrival.record {
-                Record::Started(started) => {
-                    began = true;
-                    (context.report)(Event::Started { id: &started.id, attempt: started.attempt });
-                    context.sink.started(started).await?;
-                    acknowledge(&arrival.message).await;
-                }
-                Record::Finished { finished, may_help, session } => {
-                    if let Some(name) = &session
-                        && let Err(why) = self.fetch(name, &finished).await
-                    {
-                        let message = format!("the session could not be fetched: {why}");
-                        (context.report)(Event::Note { id: &finished.id, message });
+                () = tokio::time::sleep(PRESENCE), if until.is_none() => {
+                    missing = if self.is_gone(&attempt.subject).await { missing + 1 } else { 0 };
+                    // The first time, its result may be on the way.
+                    if missing > 1 {
+                        missing = 0;
+                        let message = "the queue has lost the task; sending it again".into();
+                        (context.report)(Event::Note { id: &job.task.id, message });
+                        self.bundles.lock().await.clear();
+                        let _ = self.queue.create_objects(&ready.batch).await;
+                        if let Some(refused) = self.publish(attempt, true).await? {
+                            return Ok(Some(refused));
+                        }
                     }
-                    let result =
-                        Outcome { attempt: finished.attempt, infrastructure: finished.infrastructure };
-                    context.sink.finished(*finished, may_help).await?;
-                    acknowledge(&arrival.message).await;
-                    if let Some(name) = &session {
-                        self.queue.remove(name).await;
-                    }
-                    return Ok(Some(result));
                 }
             }
         }
     }
 
-    /// Sends a task. Repeats a request that fails until it succeeds or the batch stops. The error
-    /// says why the task cannot be sent at all.
-    async fn publish(&self, job: &Job<'_>, context: &Context<'_>, ready: &Ready) -> Result<(), String> {
-        let (mut stopped, mut noted) = (context.stopped.clone(), false);
+    /// Records what arrived, and acknowledges it. Returns what [`wait`](Self::wait) returns if it is
+    /// the result.
+    async fn record(
+        &self,
+        attempt: &mut Waiting<'_>,
+        arrival: Arrival,
+    ) -> Result<Option<(u32, bool)>, batch::Error> {
+        let Waiting { job, context, ready, .. } = *attempt;
+        let number = arrival.record.attempt();
+        // Records of an older version of the task, and those that no worker can have sent.
+        let foreign = arrival.record.digest() != job.digest || number > job.attempt.saturating_add(PLAUSIBLE);
+        let canceled_earlier = is_interrupted(&arrival.record) && !*context.stopped.borrow();
+        if foreign || canceled_earlier {
+            arrival.acknowledge().await;
+            if canceled_earlier {
+                attempt.next = attempt.next.max(number.saturating_add(1));
+            }
+            return Ok(None);
+        }
+        match &arrival.record {
+            Record::Started(started) => {
+                attempt.began = true;
+                attempt.next = attempt.next.max(number.saturating_add(1));
+                (context.report)(Event::Started { id: &started.id, attempt: number });
+                context.sink.started(started.clone()).await?;
+                arrival.acknowledge().await;
+                Ok(None)
+            }
+            Record::Finished { finished, may_help, session } => {
+                let mut stored = true;
+                if let Some(name) = session
+                    && let Err(why) = self.fetch(&ready.batch, name, finished).await
+                {
+                    stored = false;
+                    let message = format!("the session could not be fetched: {why}");
+                    (context.report)(Event::Note { id: &finished.id, message });
+                }
+                let result = (number, !finished.infrastructure);
+                context.sink.finished(Finished::clone(finished), *may_help).await?;
+                arrival.acknowledge().await;
+                if let Some(name) = session.as_ref().filter(|_| stored) {
+                    self.queue.remove(&ready.batch, name).await;
+                }
+                Ok(Some(result))
+            }
+        }
+    }
+
+    /// Sends the task, unless an earlier invocation sent the same one or the batch stops. Returns a
+    /// result if the task cannot be sent at all.
+    async fn publish(
+        &self,
+        attempt: &mut Waiting<'_>,
+        again: bool,
+    ) -> Result<Option<(u32, bool)>, batch::Error> {
+        let Waiting { job, context, ready, .. } = *attempt;
+        if *context.stopped.borrow() {
+            return Ok(None);
+        }
+        let mut task = job.task.clone();
+        (self.defaults)(&mut task);
+        let version = digest(&serde_json::to_vec(&(&task, job.digest)).unwrap_or_default());
+        attempt.subject = task_subject(&ready.batch, &task.id, &version);
+        let sent = ready.outstanding.borrow_mut().remove(&task.id).unwrap_or_default();
+        for old in sent.iter().filter(|old| **old != version) {
+            let _ = self.queue.tasks.purge().filter(task_subject(&ready.batch, &task.id, old)).await;
+        }
+        if sent.contains(&version) && !again {
+            return Ok(None);
+        }
+        // The same for all requests of this call, so that the server drops repetitions.
+        let key = format!("{}/{:x}", ready.batch, fastrand::u64(..));
+        let mut noted = false;
         loop {
-            match self.send(job, ready).await {
-                Ok(()) => return Ok(()),
-                Err(Failed::Final(why)) => return Err(why),
+            match self.send(&task, attempt, &key).await {
+                Ok(()) => return Ok(None),
+                Err(Failed::Final(why)) => {
+                    let refused = Finished::refused(&task.id, job.digest, attempt.next, &why);
+                    context.sink.finished(refused, false).await?;
+                    return Ok(Some((attempt.next, false)));
+                }
                 Err(Failed::Again(why)) => {
                     if !std::mem::replace(&mut noted, true) {
                         let message = format!("cannot send the task, retrying: {why}");
-                        (context.report)(Event::Note { id: &job.task.id, message });
+                        (context.report)(Event::Note { id: &task.id, message });
                     }
                 }
             }
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
-                () = raised(&mut stopped) => return Ok(()), // the caller notices the stop
+                () = context.interrupted() => return Ok(None), // the caller notices
             }
         }
     }
 
-    async fn send(&self, job: &Job<'_>, ready: &Ready) -> Result<(), Failed> {
-        let Ready { batch, nonce, .. } = ready;
-        let mut task = job.task.clone();
-        (self.defaults)(&mut task);
-        let bundle = self.bundle(&task, batch).await?;
+    async fn send(&self, task: &Task, attempt: &Waiting<'_>, key: &str) -> Result<(), Failed> {
+        let Waiting { job, ready, .. } = *attempt;
+        let bundle = self.bundle(task, &ready.batch).await?;
         let (object, commit) = bundle.map_or((None, None), |bundle| (Some(bundle.object), bundle.commit));
+        let mut task = task.clone();
         task.base_commit = task.base_commit.or(commit);
-        let key = format!("{batch}/{nonce:x}/{}/{}", task.id, job.attempt);
-        let subject = task_subject(batch, &task.id);
         let order = Order {
             v: VERSION,
-            batch: batch.clone(),
+            batch: ready.batch.clone(),
             digest: job.digest.to_owned(),
-            attempt: job.attempt,
+            attempt: attempt.next,
             bundle: object,
             task,
         };
         let payload = serde_json::to_vec(&order).map_err(|e| Failed::Final(e.to_string()))?;
-        let largest = self.queue.context.client().max_payload();
+        let largest = self.queue.context.client().max_payload().saturating_sub(HEADERS);
         if payload.len() > largest {
             let size = payload.len();
             return Err(Failed::Final(format!("the task has {size} bytes, and the queue accepts {largest}")));
         }
         let mut headers = HeaderMap::new();
-        headers.insert("Nats-Msg-Id", key.as_str());
+        headers.insert("Nats-Msg-Id", key);
+        let subject = attempt.subject.clone();
         let sent = self.queue.context.publish_with_headers(subject, headers, payload.into());
-        let again = |e: async_nats::jetstream::context::PublishError| Failed::Again(e.to_string());
-        sent.await.map_err(again)?.await.map_err(again).map(drop)
+        let failed = |e: async_nats::jetstream::context::PublishError| match e.kind() {
+            PublishErrorKind::MaxPayloadExceeded => Failed::Final(e.to_string()),
+            _ => Failed::Again(e.to_string()),
+        };
+        let sent = async { sent.await?.await };
+        if let Err(e) = sent.await {
+            if matches!(e.kind(), PublishErrorKind::StreamNotFound) {
+                // The server may have lost its data.
+                let _ = self.queue.create_streams().await;
+            }
+            return Err(failed(e));
+        }
+        Ok(())
     }
 
     /// Sends the bundle of the task's repository unless the queue has it. `None` if the task names
@@ -355,12 +369,11 @@ impl<'a> Publisher<'a> {
             Packed::Bundle(file, commit) => {
                 let read = fs::read(&file);
                 let contents = read.map_err(|e| Failed::Final(format!("{}: {e}", file.display())))?;
-                let digest = Sha256::digest(&contents);
-                let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-                let object = format!("bundles/{batch}/{digest}.bundle");
-                if !self.queue.has(&object).await {
-                    let put = self.queue.put(&object, &contents).await;
-                    put.map_err(|e| Failed::Again(e.to_string()))?;
+                let object = format!("{}.bundle", digest(&contents));
+                if !self.queue.has(batch, &object).await {
+                    let again = |e: Error| Failed::Again(e.to_string());
+                    self.queue.create_objects(batch).await.map_err(again)?;
+                    self.queue.put(batch, &object, &contents).await.map_err(again)?;
                 }
                 Some(Bundle { object, commit })
             }
@@ -369,27 +382,33 @@ impl<'a> Publisher<'a> {
         Ok(bundle)
     }
 
-    /// Marks the batch as canceled, so that workers interrupt its tasks, and removes the tasks that
-    /// no worker has taken.
-    async fn cancel(&self, batch: &str) {
-        let _ = self.queue.put(&canceled_object(batch), b"").await;
-        let _ = self.queue.tasks.purge().filter(task_subject(batch, ">")).await;
+    /// Whether the server has no task under this subject. Also true if it has no streams at all.
+    async fn is_gone(&self, subject: &str) -> bool {
+        let found = self.queue.tasks.get_last_raw_message_by_subject(subject).await;
+        found.is_err_and(|e| {
+            matches!(
+                e.kind(),
+                LastRawMessageErrorKind::NoMessageFound | LastRawMessageErrorKind::JetStream(_)
+            )
+        })
     }
 
-    async fn fetch(&self, name: &str, finished: &Finished) -> Result<(), String> {
+    async fn fetch(&self, batch: &str, name: &str, finished: &Finished) -> Result<(), String> {
         let Some(id) = &finished.session else { return Ok(()) };
         if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
             return Err(format!("{id:?} is not the id of a session"));
         }
-        let archive = self.queue.get(name).await.map_err(|e| e.to_string())?;
-        archive::unpack(&archive, &self.sessions.folder(id)).map_err(|e| e.to_string())
+        let archive = self.queue.get(batch, name).await.map_err(|e| e.to_string())?;
+        let folder = self.sessions.folder(id);
+        let unpacked = tokio::task::spawn_blocking(move || archive::unpack(&archive, &folder)).await;
+        unpacked.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
     }
 }
 
 impl Place for Publisher<'_> {
     fn prepare<'a>(&'a self, _batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), batch::Error>> {
         async {
-            let ready = self.connect().await.map_err(|e| batch::Error::Place(e.to_string()))?;
+            let ready = self.get_ready().await.map_err(|e| batch::Error::Place(e.to_string()))?;
             let _ = self.ready.set(ready);
             Ok(())
         }
@@ -405,55 +424,31 @@ impl Place for Publisher<'_> {
     }
 }
 
-/// What the publisher remembers of a result.
-struct Outcome {
-    attempt: u32,
-    infrastructure: bool,
+/// An attempt that waits for a worker.
+struct Waiting<'a> {
+    job: &'a Job<'a>,
+    context: &'a Context<'a>,
+    ready: &'a Ready,
+    /// The subject under which the task was sent.
+    subject: String,
+    /// The number of the attempt if the task is sent now.
+    next: u32,
+    /// Whether a worker has started the attempt.
+    began: bool,
 }
 
-/// A bundle in the queue.
-#[derive(Clone)]
-struct Bundle {
-    /// The name of its object.
-    object: String,
-    /// The commit to start from, if the task names none.
-    commit: Option<String>,
-}
-
-/// Why a task was not sent.
-enum Failed {
-    /// The request may succeed later.
-    Again(String),
-    Final(String),
-}
-
-/// A result for a task that cannot be sent.
-fn refused(job: &Job<'_>, why: String) -> Finished {
-    let Report { ending, message, diff, totals, models, .. } = Report::new(Ending::Refused, why);
-    Finished {
-        v: VERSION,
-        id: job.task.id.clone(),
-        attempt: job.attempt,
-        digest: job.digest.to_owned(),
-        time_ms: 0,
-        infrastructure: true,
-        ending,
-        message,
-        diff,
-        totals,
-        models,
-        seconds: 0.0,
-        session: None,
-    }
+fn is_interrupted(record: &Record) -> bool {
+    matches!(record, Record::Finished { finished, .. } if finished.ending == Ending::Interrupted)
 }
 
 /// The name of the batch on the server. It is made once and then kept in the folder.
-fn name(folder: &std::path::Path) -> Result<String, Error> {
+fn name(folder: &Path) -> Result<String, Error> {
     let path = folder.join(NAME);
     match fs::read_to_string(&path) {
-        Ok(text) => {
-            serde_json::from_str(&text).map_err(|e| Error::Connect(format!("{}: {e}", path.display())))
-        }
+        Ok(text) => serde_json::from_str(&text).map_err(|e| Error::Server {
+            doing: "read the name of the batch",
+            why: format!("{}: {e}", path.display()),
+        }),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let name = format!("{:016x}", fastrand::u64(..));
             batch::replace(&path, &format!("{name:?}\n"))?;
@@ -463,77 +458,69 @@ fn name(folder: &std::path::Path) -> Result<String, Error> {
     }
 }
 
-/// Receives records until it is aborted. Sets `lost` if the server no longer knows the consumer.
-async fn receive(
-    queue: Queue,
-    consumer: PullConsumer,
-    shared: Arc<Mutex<Shared>>,
-    lost: watch::Sender<bool>,
-) {
+/// Receives records until it is aborted.
+async fn receive(queue: Queue, batch: String, mut consumer: PullConsumer, mailbox: Mailbox) {
     loop {
         if let Ok(mut messages) = consumer.messages().await {
             while let Some(Ok(message)) = messages.next().await {
-                receive_one(&queue, message, &shared).await;
+                receive_one(&queue, &batch, message, &mailbox).await;
             }
         }
-        // The client reconnects by itself and reports that.
+        // The client reconnects by itself and reports that. The server may have lost its data.
         tokio::time::sleep(PAUSE).await;
-        let name = consumer.cached_info().name.clone();
-        if let Err(e) = queue.results.consumer_info(name).await
-            && matches!(e.kind(), ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound)
+        let known = queue.results.consumer_info(consumer.cached_info().name.clone()).await;
+        let gone =
+            |kind| matches!(kind, ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound);
+        if known.is_err_and(|e| gone(e.kind()))
+            && queue.create_streams().await.is_ok()
+            && let Ok(new) = queue.records(&batch).await
         {
-            lost.send_replace(true);
+            consumer = new;
         }
     }
 }
 
-/// Receives up to [`RECORDS`] records that the server already has. Returns how many there were.
+/// Receives the records that are there. Returns how many there were.
 async fn receive_some(
     queue: &Queue,
+    batch: &str,
     consumer: &PullConsumer,
-    shared: &Mutex<Shared>,
+    mailbox: &Mailbox,
 ) -> Result<usize, Error> {
     let failed = "receive results";
     let messages = consumer.fetch().max_messages(RECORDS).messages().await;
     let mut messages = messages.map_err(server(failed))?;
     let mut count = 0;
     while let Some(message) = messages.next().await {
-        receive_one(queue, message.map_err(server(failed))?, shared).await;
+        receive_one(queue, batch, message.map_err(server(failed))?, mailbox).await;
         count += 1;
     }
     Ok(count)
 }
 
-async fn receive_one(queue: &Queue, message: Message, shared: &Mutex<Shared>) {
-    let record = match serde_json::from_slice(&message.payload) {
-        Ok(Envelope { body: Body::Record(record), .. }) => Some(record),
-        Ok(Envelope { body: Body::Object(name), .. }) => {
-            let envelope = queue.get(&name).await.ok();
-            envelope.and_then(|contents| serde_json::from_slice(&contents).ok()).and_then(|envelope| {
-                match envelope {
-                    Envelope { body: Body::Record(record), .. } => Some(record),
-                    Envelope { .. } => None,
-                }
-            })
-        }
-        Err(_) => None,
+async fn receive_one(queue: &Queue, batch: &str, message: Message, mailbox: &Mailbox) {
+    let record = match record(&message.payload) {
+        Some(Body::Object(name)) => match queue.get(batch, &name).await {
+            Ok(contents) => record(&contents),
+            Err(_) => None,
+        },
+        record => record,
     };
-    // A record that cannot be read stays in the queue, for a version of agent that can read it.
-    let Some(record) = record else { return };
-    let unneeded = locked(shared).dispatch(Arrival { record, message });
-    if let Some(arrival) = unneeded {
-        acknowledge(&arrival.message).await;
+    // A record that cannot be read stays in the queue, for a version of agent that can. If it was
+    // the result, the task is sent again.
+    let Some(Body::Record(record)) = record else { return };
+    if let Some(unneeded) = mailbox.put(Arrival { record, message }) {
+        unneeded.acknowledge().await;
     }
 }
 
-async fn acknowledge(message: &Message) {
-    // If this fails, the server sends the record again, and `Shared::dispatch` recognizes it.
-    let _ = message.ack().await;
-}
-
-/// Waits until the value is true; forever if the sender is gone.
-async fn raised(stopped: &mut watch::Receiver<bool>) {
-    if stopped.wait_for(|stopped| *stopped).await.is_err() {
-        std::future::pending().await
-    }
+/// Decodes a message, if it is of this version.
+fn record(payload: &[u8]) -> Option<Body> {
+    let envelope: Envelope = serde_json::from_slice(payload).ok()?;
+    let current = match &envelope.body {
+        Body::Record(Record::Started(started)) => started.v == 1,
+        Body::Record(Record::Finished { finished, .. }) => finished.v == 1,
+        Body::Object(_) => true,
+    };
+    (envelope.v == VERSION && current).then_some(envelope.body)
 }

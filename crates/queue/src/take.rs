@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Message};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -41,14 +42,14 @@ pub(crate) async fn take(
                 // The client reconnects by itself and reports that. The consumer may be gone.
                 Err(_) => {
                     tokio::time::sleep(PAUSE).await;
-                    if let Ok(new) = queue.workers(lease).await {
+                    if let Ok((new, _)) = queue.workers(lease).await {
                         consumer = new;
                     }
                 }
             }
         };
         if let Err(mpsc::error::SendError(left)) = taken.send(Taken { message, _place: place }).await {
-            hand_back(&left.message).await;
+            hand_back(&queue, &left.message, left.message.payload.clone()).await;
             return;
         }
     }
@@ -59,8 +60,14 @@ async fn next(consumer: &PullConsumer) -> Result<Option<Message>, async_nats::Er
     messages.next().await.transpose()
 }
 
-/// Gives a task back to the queue, for another worker.
-pub(crate) async fn hand_back(message: &Message) {
-    // If this fails, the lease ends by itself.
-    let _ = message.ack_with(AckKind::Nak(None)).await;
+/// Gives a task back to the queue, for another worker. Sends it again instead of rejecting it,
+/// because the server counts rejections as deliveries, and too many of those mean that the task
+/// kills its workers.
+pub(crate) async fn hand_back(queue: &Queue, message: &Message, payload: Bytes) {
+    let sent = async { queue.context.publish(message.subject.clone(), payload).await?.await };
+    // If a request fails, the lease ends by itself.
+    let _ = match sent.await {
+        Ok(_) => message.double_ack().await,
+        Err(_) => message.ack_with(AckKind::Nak(None)).await,
+    };
 }

@@ -1,6 +1,7 @@
 //! A worker: takes tasks from the queue, makes the attempts, and delivers their records.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use batch::{Context, Event, Finished, Job, Place, Sink, Source, Started, drive};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
-use journal::{Ending, LockFile, Report, Store, io_error};
+use journal::{Ending, LockFile, Store, io_error};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use crate::archive;
-use crate::connect::Queue;
+use crate::connect::{HEADERS, Queue};
 use crate::error::{Error, server};
 use crate::message::{Body, Envelope, Order, Record, VERSION, dead_subject, results_subject, task_of};
 use crate::outbox::{Letter, Outbox};
@@ -31,8 +32,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How long a worker that stops tries to deliver its last records. Undelivered records stay
 /// on disk.
 const LAST_DELIVERY: Duration = Duration::from_secs(10);
-/// Room in a message for its headers, in bytes.
-const HEADERS: usize = 1024;
+/// How many times the download of a bundle is repeated.
+const DOWNLOADS: u32 = 3;
 
 /// The options of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,14 +72,19 @@ pub async fn work(
         }
         _ => {}
     }
-    let consumer = queue.workers(options.lease).await?;
+    let (consumer, lease) = queue.workers(options.lease).await?;
+    if lease != options.lease {
+        let message =
+            format!("the queue has a lease of {} s, which an earlier worker has set", lease.as_secs());
+        report(Event::Note { id: "queue", message });
+    }
     let jobs = options.jobs.max(1);
     let (sender, taken) = mpsc::channel(jobs);
-    let taking =
-        tokio::spawn(take(queue.clone(), options.lease, consumer, Arc::new(Semaphore::new(jobs)), sender));
+    let taking = tokio::spawn(take(queue.clone(), lease, consumer, Arc::new(Semaphore::new(jobs)), sender));
     let worker = Worker {
         queue,
-        options,
+        folder,
+        lease,
         sessions,
         place,
         report,
@@ -87,25 +93,24 @@ pub async fn work(
         stop,
         broken: watch::Sender::new(false),
         failures: Cell::new(0),
+        undelivered: RefCell::default(),
     };
+    let delivering = worker.deliver();
+    tokio::pin!(delivering);
     let done = tokio::select! {
         done = drive(&worker, async |taken| worker.attempt(taken).await) => done.map_err(Error::from),
-        failed = worker.deliver() => Err(failed),
+        failed = &mut delivering => Err(failed),
     };
     let mut taken = worker.taken.lock().await;
     taken.close();
     while let Ok(left) = taken.try_recv() {
-        hand_back(&left.message).await;
+        hand_back(queue, &left.message, left.message.payload.clone()).await;
     }
     let delivered = async {
-        while !worker.outbox.is_empty() {
-            tokio::select! {
-                biased;
-                failed = worker.deliver() => return Err(failed),
-                () = tokio::time::sleep(Duration::from_millis(20)) => {}
-            }
+        tokio::select! {
+            () = worker.outbox.emptied() => Ok(()),
+            failed = &mut delivering => Err(failed),
         }
-        Ok(())
     };
     let delivered = tokio::time::timeout(LAST_DELIVERY, delivered).await;
     taking.abort();
@@ -114,7 +119,8 @@ pub async fn work(
 
 struct Worker<'a> {
     queue: &'a Queue,
-    options: &'a WorkerOptions,
+    folder: &'a Path,
+    lease: Duration,
     sessions: &'a Store,
     place: &'a dyn Place,
     report: &'a dyn Fn(Event<'_>),
@@ -123,8 +129,12 @@ struct Worker<'a> {
     stop: watch::Receiver<bool>,
     /// Whether a record could not be written. The worker then stops.
     broken: watch::Sender<bool>,
-    /// The number of attempts in a row whose model or server failed.
+    /// The number of attempts in a row that failed because of the model, its server or this
+    /// machine.
     failures: Cell<u32>,
+    /// The numbers of the results that the queue may not have yet, by the position of their task in
+    /// the stream.
+    undelivered: RefCell<HashMap<u64, u64>>,
 }
 
 impl Source for Worker<'_> {
@@ -150,32 +160,72 @@ impl Source for Worker<'_> {
 }
 
 impl Worker<'_> {
-    /// Makes one attempt and puts its records into the outbox.
+    /// Makes one attempt, and waits until the queue has its records.
     async fn attempt(&self, taken: Taken) -> Result<(), batch::Error> {
         let message = &taken.message;
-        let deliveries = message.info().map_or(1, |info| u32::try_from(info.delivered).unwrap_or(u32::MAX));
-        let Ok(order) = serde_json::from_slice::<Order>(&message.payload) else {
-            let id = task_of(&message.subject).unwrap_or_default();
+        let Ok(info) = message.info() else { return Ok(()) };
+        let (sequence, deliveries) =
+            (info.stream_sequence, u32::try_from(info.delivered).unwrap_or(u32::MAX));
+        let order = serde_json::from_slice::<Order>(&message.payload).ok().filter(|order| order.v == VERSION);
+        let Some(order) = order else {
+            let id = task_of(&message.subject).map(|(id, _)| id).unwrap_or_default();
             let note = "cannot read this task of another version of agent; another worker may be able to";
             (self.report)(Event::Note { id: &id, message: note.into() });
-            let _ = message.ack_with(AckKind::Nak(Some(LONGEST_WAIT))).await;
+            self.pause(LONGEST_WAIT).await;
+            hand_back(self.queue, message, message.payload.clone()).await;
             return Ok(());
         };
+        if let Err(why) = order.check() {
+            let note = format!("the queue has a task that is not from `agent batch`: {why}");
+            (self.report)(Event::Note { id: "queue", message: note });
+            let _ =
+                self.queue.context.publish(dead_subject("unknown", "unknown"), message.payload.clone()).await;
+            let _ = message.ack_with(AckKind::Term).await;
+            return Ok(());
+        }
         let attempt = order.attempt.saturating_add(deliveries).saturating_sub(1);
-        let reports = Reports { worker: self, order: &order, message, recorded: Cell::new(false) };
+        let reports =
+            Reports { worker: self, order: &order, message, sequence, deliveries, last: Cell::new(None) };
         if deliveries > DELIVERIES {
             return self.bury(&order, attempt, &reports).await;
         }
         let interrupt = watch::Sender::new(false);
+        // After a long outage the queue may hand out a task whose result is still here.
+        let here = self.undelivered.borrow().get(&sequence).copied();
+        let mut stop = self.stop.clone();
+        let work = async {
+            if here.is_none() {
+                self.make(&order, attempt, &reports, interrupt.subscribe()).await?;
+            }
+            if let Some(number) = here.or(reports.last.get()) {
+                tokio::select! {
+                    () = self.outbox.delivered(number) => drop(self.undelivered.borrow_mut().remove(&sequence)),
+                    _ = stop.wait_for(|stop| *stop) => {} // delivered at the end, or later
+                }
+            }
+            Ok::<_, batch::Error>(())
+        };
         tokio::select! {
-            made = self.make(&order, attempt, &reports, interrupt.subscribe()) => made?,
-            () = self.keep(&order.batch, message, &interrupt) => {}
+            worked = work => worked?,
+            () = self.keep(&order.batch, message, sequence, &interrupt) => {}
         }
-        if !reports.recorded.get() {
-            hand_back(message).await;
+        if here.or(reports.last.get()).is_none() {
+            self.leave(order, attempt, message, sequence).await;
         }
         self.rest().await;
         Ok(())
+    }
+
+    /// Gives a task back that has no result, unless its batch was canceled.
+    async fn leave(&self, order: Order, attempt: u32, message: &Message, sequence: u64) {
+        if self.queue.is_canceled(&order.batch, sequence).await {
+            let _ = message.ack().await;
+            return;
+        }
+        let order = Order { attempt: attempt.saturating_add(1), ..order };
+        // Encoding strings and numbers cannot fail.
+        let payload = serde_json::to_vec(&order).unwrap_or_default();
+        hand_back(self.queue, message, payload.into()).await;
     }
 
     async fn make(
@@ -185,28 +235,40 @@ impl Worker<'_> {
         reports: &Reports<'_>,
         stopped: watch::Receiver<bool>,
     ) -> Result<(), batch::Error> {
-        let work = self.options.folder.join("work");
-        let folder = work.join(&order.batch);
+        let folder = self.folder.join("work").join(&order.batch);
         let trees = folder.join("worktrees");
         fs::create_dir_all(&trees).map_err(io_error("cannot create", &trees))?;
+        let context = Context { folder: &folder, sink: reports, stopped, report: self.report };
         let mut task = order.task.clone();
         if let Some(name) = &order.bundle {
-            match self.bundle(name, &work).await {
+            let bundle = tokio::select! {
+                bundle = self.bundle(&order.batch, name, &folder) => bundle,
+                () = context.interrupted() => return Ok(()),
+            };
+            match bundle {
                 Ok(bundle) => task.repo = bundle,
-                Err(e) => return reports.failed(attempt, &e.to_string(), true).await,
+                Err(e) => return reports.failed(attempt, &e.to_string(), true),
             }
         }
-        let context = Context { folder: &folder, sink: reports, stopped, report: self.report };
         let job = Job { task: &task, digest: &order.digest, attempt };
         self.place.attempt(job, &context).await
     }
 
     /// The file with a bundle, from the queue if it is not there yet.
-    async fn bundle(&self, name: &str, work: &Path) -> Result<PathBuf, Error> {
-        let path = work.join(name.replace('/', "-"));
-        if !path.exists() {
-            let contents = self.queue.get(name).await?;
-            let file = tempfile::NamedTempFile::new_in(work).map_err(io_error("cannot write", work))?;
+    async fn bundle(&self, batch: &str, name: &str, folder: &Path) -> Result<PathBuf, Error> {
+        let path = folder.join(name);
+        let mut tries = 0;
+        while !path.exists() {
+            let contents = match self.queue.get(batch, name).await {
+                Ok(contents) => contents,
+                Err(e) if tries == DOWNLOADS => return Err(e),
+                Err(_) => {
+                    tries += 1;
+                    self.pause(FIRST_WAIT).await;
+                    continue;
+                }
+            };
+            let file = tempfile::NamedTempFile::new_in(folder).map_err(io_error("cannot write", folder))?;
             fs::write(file.path(), contents).map_err(io_error("cannot write", &path))?;
             file.persist(&path).map_err(|e| io_error("cannot write", &path)(e.error))?;
         }
@@ -215,16 +277,16 @@ impl Worker<'_> {
 
     /// Tells the queue that this worker is alive, and interrupts the attempt when the worker stops
     /// or the batch is canceled.
-    async fn keep(&self, batch: &str, message: &Message, interrupt: &watch::Sender<bool>) {
+    async fn keep(&self, batch: &str, message: &Message, sequence: u64, interrupt: &watch::Sender<bool>) {
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop), if !*interrupt.borrow() => drop(interrupt.send_replace(true)),
-                () = tokio::time::sleep(self.options.lease / 3) => {}
+                () = tokio::time::sleep(self.lease / 3) => {}
             }
             // If this fails, the connection is down, and the client reports that.
             let _ = message.ack_with(AckKind::Progress).await;
-            if !*interrupt.borrow() && self.queue.is_canceled(batch).await {
+            if !*interrupt.borrow() && self.queue.is_canceled(batch, sequence).await {
                 interrupt.send_replace(true);
             }
         }
@@ -237,22 +299,26 @@ impl Worker<'_> {
         let payload = reports.message.payload.clone();
         let buried = async { self.queue.context.publish(subject, payload).await?.await };
         if buried.await.is_err() {
-            hand_back(reports.message).await;
-            return Ok(());
+            return Ok(()); // the next worker tries again
         }
         let why =
             format!("{DELIVERIES} workers took the task, and none returned a result; it may crash them");
-        reports.failed(attempt, &why, false).await
+        reports.failed(attempt, &why, false)
     }
 
-    /// Waits after a failure of the model or its server, so that a worker whose model is down
-    /// does not take task after task.
+    /// Waits after a failure of the model, its server or this machine, so that a broken worker does
+    /// not take task after task.
     async fn rest(&self) {
         let Some(doublings) = self.failures.get().checked_sub(1) else { return };
         let wait = FIRST_WAIT.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
+        self.pause(wait.min(LONGEST_WAIT)).await;
+    }
+
+    /// Waits, but not after the worker was stopped.
+    async fn pause(&self, wait: Duration) {
         let mut stop = self.stop.clone();
         tokio::select! {
-            () = tokio::time::sleep(wait.min(LONGEST_WAIT)) => {}
+            () = tokio::time::sleep(wait) => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
     }
@@ -279,26 +345,33 @@ impl Worker<'_> {
     }
 
     async fn send(&self, letter: &Letter) -> Result<(), Error> {
-        let Letter { batch, record, acknowledge } = letter;
+        let Letter { batch, record, key, acknowledge } = letter;
+        let client = self.queue.context.client();
         let mut record = record.clone();
+        if !self.queue.has_objects(batch).await? {
+            // The batch is done, or its server has lost it and gets the task again.
+            if let Some(subject) = acknowledge {
+                let acknowledged = client.publish(subject.clone(), "+ACK".into()).await;
+                acknowledged.map_err(server("acknowledge a task"))?;
+            }
+            return Ok(());
+        }
         if let Record::Finished { finished, session, .. } = &mut record
             && let (Some(name), Some(id)) = (&*session, &finished.session)
         {
             match archive::pack(&self.sessions.folder(id)) {
-                Ok(archive) => self.queue.put(name, &archive).await?,
+                Ok(archive) => self.queue.put(batch, name, &archive).await?,
                 Err(_) => *session = None, // the user has removed the session
             }
         }
-        let key = format!("{batch}/{}", record.key());
         let encode = |body| {
             // Encoding strings and numbers cannot fail.
             Bytes::from(serde_json::to_vec(&Envelope { v: VERSION, body }).unwrap_or_default())
         };
-        let client = self.queue.context.client();
         let mut payload = encode(Body::Record(record));
         if payload.len() + HEADERS > client.max_payload() {
-            let name = format!("records/{key}");
-            self.queue.put(&name, &payload).await?;
+            let name = format!("record/{key}");
+            self.queue.put(batch, &name, &payload).await?;
             payload = encode(Body::Object(name));
         }
         let mut headers = HeaderMap::new();
@@ -319,15 +392,19 @@ struct Reports<'a> {
     worker: &'a Worker<'a>,
     order: &'a Order,
     message: &'a Message,
-    /// Whether the task has a result.
-    recorded: Cell<bool>,
+    /// The position of the task in its stream, and how many times it was delivered. Together they
+    /// identify the attempt.
+    sequence: u64,
+    deliveries: u32,
+    /// The number of the result in the outbox, if there is a result.
+    last: Cell<Option<u64>>,
 }
 
 impl Sink for Reports<'_> {
     fn started(&self, started: Started) -> LocalBoxFuture<'_, Result<(), batch::Error>> {
         // Paths of this machine mean nothing to others.
         let started = Started { worktree: None, git_dir: None, ..started };
-        std::future::ready(self.add(Record::Started(started), None)).boxed_local()
+        std::future::ready(self.add(Record::Started(started), None).map(drop)).boxed_local()
     }
 
     fn finished(&self, finished: Finished, may_help: bool) -> LocalBoxFuture<'_, Result<(), batch::Error>> {
@@ -337,42 +414,30 @@ impl Sink for Reports<'_> {
 
 impl Reports<'_> {
     fn finish(&self, finished: Finished, may_help: bool) -> Result<(), batch::Error> {
-        let Worker { stop, failures, report, .. } = self.worker;
+        let Worker { stop, failures, report, undelivered, .. } = self.worker;
         if finished.ending == Ending::Interrupted && *stop.borrow() {
             return Ok(()); // another worker starts over
         }
-        let down = finished.ending == Ending::Unavailable;
-        failures.set(if down { failures.get().saturating_add(1) } else { 0 });
+        let broken = finished.infrastructure && finished.ending != Ending::Interrupted;
+        failures.set(if broken { failures.get().saturating_add(1) } else { 0 });
         report(Event::Finished { result: &finished, again: false });
-        let session = finished.session.as_ref().map(|id| format!("sessions/{}/{id}", self.order.batch));
+        let session = finished.session.as_ref().map(|id| format!("session/{id}"));
         let record = Record::Finished { finished: Box::new(finished), may_help, session };
-        self.add(record, self.message.reply.as_ref().map(ToString::to_string))?;
-        self.recorded.set(true);
+        let number = self.add(record, self.message.reply.as_ref().map(ToString::to_string))?;
+        undelivered.borrow_mut().insert(self.sequence, number);
+        self.last.set(Some(number));
         Ok(())
     }
 
-    async fn failed(&self, attempt: u32, why: &str, may_help: bool) -> Result<(), batch::Error> {
-        let Report { ending, message, diff, totals, models, .. } = Report::new(Ending::Refused, why);
-        let finished = Finished {
-            v: 1,
-            id: self.order.task.id.clone(),
-            attempt,
-            digest: self.order.digest.clone(),
-            time_ms: 0,
-            infrastructure: true,
-            ending,
-            message,
-            diff,
-            totals,
-            models,
-            seconds: 0.0,
-            session: None,
-        };
-        self.finish(finished, may_help)
+    fn failed(&self, attempt: u32, why: &str, may_help: bool) -> Result<(), batch::Error> {
+        let Order { task, digest, .. } = self.order;
+        self.finish(Finished::refused(&task.id, digest, attempt, why), may_help)
     }
 
-    fn add(&self, record: Record, acknowledge: Option<String>) -> Result<(), batch::Error> {
-        let letter = Letter { batch: self.order.batch.clone(), record, acknowledge };
+    fn add(&self, record: Record, acknowledge: Option<String>) -> Result<u64, batch::Error> {
+        let Self { order, sequence, deliveries, .. } = self;
+        let key = format!("{}/{sequence}/{deliveries}/{}", order.batch, record.key());
+        let letter = Letter { batch: order.batch.clone(), record, key, acknowledge };
         Ok(self.worker.outbox.add(&letter)?)
     }
 }

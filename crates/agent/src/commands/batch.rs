@@ -54,7 +54,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
         return interrupt::block_on(check::run(&tasks));
     }
     let agent = Agent::new(context, &command.settings.given, &settings, &display)?;
-    let out = command.out.clone().unwrap_or_else(|| beside(file));
+    let out = command.out.as_ref().map_or_else(|| beside(file), |out| context.directory.join(out));
     let out = shard.map_or(out.clone(), |shard| out.join(shard.to_string()));
     let options = BatchOptions {
         out,
