@@ -182,7 +182,8 @@ fn add(step: &mut Step, event: &Event, mask: Mask<'_>) {
     }
 }
 
-/// Appends a streamed piece to the part that it continues.
+/// Appends a streamed piece to the last part if that is of the same kind; otherwise starts a new
+/// part.
 fn append(parts: &mut Vec<Part>, kind: &'static str, text: &str) {
     match parts.last_mut().filter(|part| part.kind == kind) {
         Some(part) => part.text.push_str(text),

@@ -1,5 +1,6 @@
-//! Measures a command while it runs: the number of its processes and threads, and their memory.
-//! Kernel limits apply to single processes, or need control groups, which few programs may create.
+//! Measures a command while it runs: the number of its processes and threads, and their memory. The
+//! kernel's own limits are not enough: they apply to single processes, or need control groups,
+//! which few programs have permission to create.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

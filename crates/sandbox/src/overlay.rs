@@ -57,7 +57,7 @@ impl Overlay {
     }
 
     /// Hands over the lower layer, the repository itself, if the overlay had no changes when it was
-    /// entered. The lower layer is only for reading: scanning it costs less than scanning the
+    /// entered. The lower layer must only be read. Scanning it costs less than scanning the
     /// overlay.
     pub fn take_lower(&mut self) -> Option<OwnedFd> {
         self.lower.take()
@@ -67,7 +67,7 @@ impl Overlay {
 impl Drop for Overlay {
     fn drop(&mut self) {
         if self.apart {
-            // Raise the capabilities that `enter` dropped from the effective set.
+            // To unmount, restore the capabilities that `enter` dropped from the effective set.
             if let Ok(sets) = capabilities(None) {
                 let _ = set_capabilities(None, CapabilitySets { effective: sets.permitted, ..sets });
             }
@@ -90,8 +90,8 @@ impl Drop for Overlay {
 /// would show only later, such as files of other owners.
 ///
 /// # Errors
-/// Fails if the system does not allow it, if `dir` is inside `root`, or if something is mounted
-/// below `root`, which an overlay would not show. The process may then be in new namespaces
+/// Fails if the system does not allow an overlay, if `dir` is inside `root`, or if something is
+/// mounted below `root`, which an overlay would not show. The process may then be in new namespaces
 /// already, which show everything unchanged.
 pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     if fs::read_dir("/proc/self/task").context("/proc/self/task")?.count() != 1 {
@@ -133,8 +133,8 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     Ok(Overlay { dir, merged, apart, lower: is_new.then_some(lower) })
 }
 
-/// Removes the changes of an overlay that is no longer in use, `upper` and `work` in `dir`,
-/// whatever their permissions.
+/// Removes `upper` and `work` in `dir`, whatever their permissions. They hold the changes of an
+/// overlay that is no longer in use.
 ///
 /// # Errors
 /// Fails if something cannot be removed.
