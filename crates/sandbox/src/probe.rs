@@ -219,7 +219,7 @@ impl Sandbox {
                     "Network: nothing outside can be reached; loopback is private to the command."
                 }
                 (_, true) => {
-                    "Network: nothing can be reached; tests that open sockets fail, even on loopback."
+                    "Network: nothing can be reached; a test that opens a socket fails, even on loopback."
                 }
                 (_, false) if abi.is_some_and(|v| v >= 4) => {
                     "Network: TCP is blocked, even on loopback; UDP and other protocols are NOT blocked."
@@ -275,7 +275,7 @@ fn gaps(profile: Profile, isolated: bool, abi: Option<u32>) -> Vec<&'static str>
             !profile.namespaces,
             "mode and time changes outside the work tree, writes to .git, listing processes",
         ),
-        (!profile.landlock, "reading what permissions allow in /usr, /etc and /opt"),
+        (!profile.landlock, "reading any file in /usr, /etc and /opt whose permissions allow it"),
         (
             profile.namespaces && abi < Some(UNIX_SOCKETS),
             "connections to Unix sockets in /usr, /etc and /opt",
