@@ -48,7 +48,7 @@ impl Census {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// Measures, if a measurement is due.
+    /// Measures if a measurement is due, and returns the limit that the command exceeds.
     pub(crate) fn look(&mut self) -> Option<Excess> {
         let now = Instant::now();
         if now < self.due {

@@ -58,7 +58,7 @@ pub struct Command {
     pub args: Vec<OsString>,
     /// The directory to start in; by default the root of the work tree.
     pub cwd: Option<PathBuf>,
-    /// Variables in addition to those of the policy.
+    /// Variables to add to those of the policy, replacing any of the same name.
     pub env: Vec<(OsString, OsString)>,
     /// How long it may run.
     pub timeout: Duration,

@@ -161,7 +161,8 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the next event. Returns true if it is time to end.
+/// Waits until something happens or the timeout has passed. Returns true if the supervisor should
+/// stop waiting and kill what is left.
 fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, timeout: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(&*control, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
     let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };

@@ -83,7 +83,8 @@ impl Drop for Overlay {
 /// Moves this process, which must be single-threaded, into a mount namespace where `merged` shows
 /// `root` and changes go to `dir`. Creates missing directories, including `upper` and `work` in
 /// `dir`. An existing `upper` is shown as it is, so that an interrupted dry run can be resumed.
-/// Only the user and mount namespaces change: terminal, network, process id and signals stay.
+/// Only the user and mount namespaces change: terminal, network, process id and signals stay the
+/// same.
 ///
 /// With the right to mount (root), only a mount namespace is created; otherwise also a user
 /// namespace, which contains only this user and group. Call [`probe`] first: it finds problems that
@@ -119,7 +120,8 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     let lower = open_folder(&root)?;
     mount_overlay(&root, &dir, &merged, can_set_trusted_attributes(&dir.join("upper")))?;
     if own_users && !geteuid().is_root() {
-        // These capabilities cover the user's own files and would override their permissions.
+        // With these capabilities, the process would ignore the permissions of the user's own
+        // files.
         let sets = capabilities(None).context("capabilities")?;
         set_capabilities(None, CapabilitySets { effective: CapabilitySet::empty(), ..sets })
             .context("dropping capabilities")?;

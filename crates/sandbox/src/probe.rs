@@ -17,7 +17,7 @@ use crate::{
 /// How long a self-test may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The first Landlock version that controls which Unix sockets can be connected to by path.
+/// The first Landlock version with rules for connections to Unix sockets by path.
 pub(crate) const UNIX_SOCKETS: u32 = 9;
 
 /// Confinements from strongest to weakest. A system call filter alone is not a confinement.
@@ -58,8 +58,8 @@ pub struct Report {
 }
 
 impl Sandbox {
-    /// Reports what is enforced. The first call finds out, which takes as long as a command; later
-    /// calls return the same report.
+    /// Reports what is enforced. The first call runs the self-test, which takes about as long as a
+    /// command; later calls return the same report.
     ///
     /// # Errors
     /// Fails if nothing can be enforced, or if the self-test breaks out of the confinement.
@@ -158,8 +158,8 @@ impl Sandbox {
         let open = self.policy().network == Network::Full;
         let connected = violations.iter().any(|v| v.contains("TCP"));
         let arrived = udp.recv(&mut [0; 8]).is_ok();
-        // With neither a network namespace nor a filter, not everything can be stopped. That is
-        // reported, and is not a failure.
+        // With neither a network namespace nor a filter, not every connection can be stopped. The
+        // report says so; the self-test does not fail.
         if open || !(profile.namespaces || profile.seccomp) {
             violations.retain(|v| !v.contains("TCP"));
         } else if arrived {

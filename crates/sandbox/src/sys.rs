@@ -36,8 +36,9 @@ pub(crate) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
 /// Marks every descriptor from 3 up as close-on-exec, whoever opened it.
 #[expect(unsafe_code, reason = "close_range has no safe form")]
 pub(crate) fn close_descriptors_on_exec() -> io::Result<()> {
-    // Call it by number, because musl has no function for it. SAFETY: with this flag nothing is
-    // closed now; descriptors owned by Rust values stay valid until exec replaces the program.
+    // Call it by number, because musl has no function for it.
+    // SAFETY: with this flag nothing is closed now; descriptors owned by Rust values stay valid
+    // until exec replaces the program.
     let done =
         unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

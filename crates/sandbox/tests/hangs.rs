@@ -1,4 +1,4 @@
-//! Commands that hang, hide their processes or print without end. Each ends within its limit and
+//! Commands that hang, leave processes behind or print without end. Each ends within its limit and
 //! leaves nothing running, and what it printed first is kept.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]

@@ -1,4 +1,4 @@
-//! Other agents' names for a tool and its arguments, as data beside the tool.
+//! Other agents' names for a tool and its arguments. They are data in the definition of the tool.
 //!
 //! Models are trained on the tools of many agents and fall back on those names. An alias is
 //! accepted only where it has one meaning. If a tool cannot honor an argument (a command in the

@@ -68,7 +68,8 @@ impl<'r> Incoming<'r> {
         Self { tools, name: name.to_owned(), candidates, follow: None, parsed }
     }
 
-    /// The same call, with its texts handed to the tool while they are written.
+    /// The same call, with its texts handed to the tool while they are written, if the call can
+    /// mean only one tool.
     pub(crate) fn followed(self) -> Self {
         let follow = match self.candidates.as_slice() {
             [entry] => entry.tool.follow(),
