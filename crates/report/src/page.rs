@@ -21,8 +21,8 @@ const SCRIPT: &str = include_str!("viewer.js");
 /// The total number of characters that the trajectories of a page may have. With this limit, a
 /// report of 1,000 tasks stays under 20 MB.
 const TRAJECTORIES: usize = 17_000_000;
-/// The minimum number of characters for each trajectory, even if the total then exceeds
-/// [`TRAJECTORIES`]. It keeps the trajectories of large batches readable.
+/// The smallest limit for the length of one trajectory, in characters. It keeps the trajectories of
+/// large batches readable, even if their total then exceeds [`TRAJECTORIES`].
 const SMALLEST_SHARE: usize = 6_000;
 /// The maximum number of characters of a message in the table.
 const MESSAGE: usize = 500;
