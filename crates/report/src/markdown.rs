@@ -66,7 +66,7 @@ pub fn markdown(name: &str, summary: &Summary) -> String {
     out
 }
 
-/// Text as code in a cell of a table.
+/// Formats text as inline code, which may stand in a table cell.
 fn code(text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);
@@ -94,7 +94,7 @@ mod tests {
             ),
             "{text}"
         );
-        assert!(!text.contains("| `done`"), "verified tasks are only counted: {text}");
+        assert!(!text.contains("| `done`"), "verified tasks should not be listed: {text}");
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub(crate) fn totals<'a>(attempts: impl Iterator<Item = &'a Finished>) -> Totals
     })
 }
 
-/// `good`, `warn`, `bad`, or `none` for a task that has not run.
+/// The name of the color that the page gives an ending: `good`, `warn`, `bad`, or `none` for a task
+/// that has not run.
 pub(crate) fn tone(ending: Option<&Ending>) -> &'static str {
     match ending {
         None => "none",

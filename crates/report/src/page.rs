@@ -21,7 +21,8 @@ const SCRIPT: &str = include_str!("viewer.js");
 /// The total number of characters that the trajectories of a page may have. With this limit, a
 /// report of 1,000 tasks stays under 20 MB.
 const TRAJECTORIES: usize = 17_000_000;
-/// The smallest share of one trajectory. It keeps the trajectories of large batches readable.
+/// The smallest limit for the length of one trajectory, in characters. It keeps the trajectories of
+/// large batches readable, even if their total then exceeds [`TRAJECTORIES`].
 const SMALLEST_SHARE: usize = 6_000;
 /// The maximum number of characters of a message in the table.
 const MESSAGE: usize = 500;
@@ -49,9 +50,9 @@ struct Attempt {
     number: u32,
     ending: &'static str,
     tone: &'static str,
-    /// The index of its trajectory.
+    /// The index of the trajectory in the page.
     trajectory: Option<usize>,
-    /// Why it has no trajectory.
+    /// Why the attempt has no trajectory; empty if it has one.
     note: String,
 }
 
@@ -193,7 +194,7 @@ fn fill(template: &str, values: &[(&str, &str)]) -> String {
     out
 }
 
-/// Text for an HTML element.
+/// Escapes text for an HTML element.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

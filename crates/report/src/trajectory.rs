@@ -107,7 +107,7 @@ fn add(step: &mut Step, event: &Event, mask: Mask<'_>) {
         Event::Sandbox { enforced: false, summary, .. } => {
             parts.push(Part::new("warning", "sandbox", summary));
         }
-        // Only messages before the first turn: later ones repeat results and refusals.
+        // Show only the messages before the first turn: later ones repeat results and refusals.
         Event::Message { role, content } if step.turn.is_none() => {
             let title = if *role == Role::System { "system prompt" } else { "first message" };
             parts.push(Part::new("prompt", title, content));
@@ -182,7 +182,8 @@ fn add(step: &mut Step, event: &Event, mask: Mask<'_>) {
     }
 }
 
-/// Appends a streamed piece to the part that it continues.
+/// Appends a streamed piece to the last part if that is of the same kind; otherwise starts a new
+/// part.
 fn append(parts: &mut Vec<Part>, kind: &'static str, text: &str) {
     match parts.last_mut().filter(|part| part.kind == kind) {
         Some(part) => part.text.push_str(text),

@@ -1,7 +1,7 @@
 //! Namespaces created by bubblewrap, for systems that allow bubblewrap but not this program to
 //! create them. On such systems, bubblewrap is set-user-ID or has its own AppArmor profile (Ubuntu
 //! 24.04 and later). Bubblewrap gives the launcher the same view as [`crate::confine::arrange`].
-//! Landlock, the filter and the limits are applied inside, by the launcher itself.
+//! Landlock, the filter and the limits are applied inside the sandbox, by the launcher itself.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -15,10 +15,10 @@ use crate::{Network, order::Order, view::View};
 /// Where systems install bubblewrap. `PATH` is not used, because it may lead into a repository.
 const PLACES: &[&str] = &["/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap"];
 
-/// The launcher's path inside the sandbox, in a directory that is always new there.
+/// The launcher's path inside the sandbox. Bubblewrap always mounts a new `/dev` there.
 const LAUNCHER: &str = "/dev/agent-sandbox";
 
-/// The system's bubblewrap, if only root can have installed it.
+/// The path of the system's bubblewrap, if only root can write or replace it.
 pub(crate) fn find() -> Option<PathBuf> {
     PLACES.iter().find_map(|place| owned_by_root(Path::new(place)))
 }

@@ -26,7 +26,7 @@ pub struct OutputLimits {
 }
 
 impl Default for OutputLimits {
-    /// 8 KiB or 100 lines at each end, 16 MiB in the log, 256 MiB in total.
+    /// 8 KiB or 100 lines at each end, whichever is less, 16 MiB in the log, 256 MiB in total.
     fn default() -> Self {
         Self {
             head_bytes: 8 << 10,
@@ -40,7 +40,7 @@ impl Default for OutputLimits {
 }
 
 impl OutputLimits {
-    /// Keeps up to this many bytes at each end, regardless of lines.
+    /// Keeps up to this many bytes at each end, regardless of the number of lines.
     #[must_use]
     pub fn bytes(each_end: usize) -> Self {
         Self {
@@ -245,8 +245,9 @@ fn first_of_last_lines(bytes: &[u8], lines: usize) -> usize {
     }
 }
 
-/// Converts terminal output to plain text: replaces invalid UTF-8, drops escape sequences, resolves
-/// carriage returns as a terminal would, and shows other control characters as `\x07`.
+/// Converts terminal output to plain text: replaces invalid UTF-8, drops escape sequences, applies
+/// backspaces, drops the part of a line before a carriage return, and shows other control
+/// characters as escapes such as `\x07`.
 #[must_use]
 pub fn plain(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);

@@ -1,5 +1,6 @@
-//! Measures a command while it runs: the number of its processes and threads, and their memory.
-//! Kernel limits apply to single processes, or need control groups, which few programs may create.
+//! Measures a command while it runs: the number of its processes and threads, and their memory. The
+//! kernel's own limits are not enough: they apply to single processes, or need control groups,
+//! which few programs have permission to create.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,7 +48,7 @@ impl Census {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// Measures, if a measurement is due.
+    /// Measures if a measurement is due, and returns the limit that the command exceeds.
     pub(crate) fn look(&mut self) -> Option<Excess> {
         let now = Instant::now();
         if now < self.due {

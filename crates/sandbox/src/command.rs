@@ -33,7 +33,7 @@ use crate::{
     proxy::Proxy,
 };
 
-/// How long a command may take to terminate before it is killed.
+/// How long a command may take to terminate after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// How long background processes of a finished command may still print.
@@ -58,7 +58,7 @@ pub struct Command {
     pub args: Vec<OsString>,
     /// The directory to start in; by default the root of the work tree.
     pub cwd: Option<PathBuf>,
-    /// Variables in addition to those of the policy.
+    /// Variables to add to those of the policy, replacing any of the same name.
     pub env: Vec<(OsString, OsString)>,
     /// How long it may run.
     pub timeout: Duration,
@@ -127,7 +127,7 @@ impl Status {
     }
 }
 
-/// A command that has ended, with all its processes.
+/// The result of a command that has ended together with all its processes.
 #[derive(Debug, Clone)]
 pub struct Finished {
     /// How it ended.
@@ -214,7 +214,7 @@ impl Sandbox {
             command.args(arguments);
             return Ok(command);
         }
-        // Inside, `/proc/self/exe` would be bubblewrap itself.
+        // Inside bubblewrap, `/proc/self/exe` would mean bubblewrap itself.
         let program = std::fs::canonicalize(program)?;
         let bubblewrap = bubblewrap::find().ok_or_else(|| io::Error::other("bubblewrap is not installed"))?;
         let mut command = tokio::process::Command::new(bubblewrap);
@@ -246,7 +246,8 @@ impl Sandbox {
             control.write_all(&length.to_le_bytes()).await?;
             control.write_all(&text).await
         };
-        // The error of a launcher that fails at once is more useful than "broken pipe".
+        // If the launcher fails at once, the error that it reports is more useful than "broken
+        // pipe".
         let _ = sent.await;
         let group =
             child.id().filter(|_| order.profile.bubblewrap).and_then(|id| Pid::from_raw(id.cast_signed()));

@@ -1,9 +1,9 @@
-//! Confines a process by namespaces, mounts, Landlock, limits and capabilities, in the order in
-//! which the launcher applies them.
+//! Confines a process by namespaces, mounts, limits, capabilities and Landlock, which the launcher
+//! applies in this order.
 //!
 //! Landlock decides which files can be opened. Mounts do what Landlock cannot: keep `.git`
-//! read-only inside a writable tree, prevent `chmod` and `utime` outside, provide a private `/tmp`,
-//! `/proc` and `/dev/shm`, and hide the socket files of other programs.
+//! read-only inside a writable tree, prevent `chmod` and `utime` outside the writable directories,
+//! provide a private `/tmp`, `/proc` and `/dev/shm`, and hide the socket files of other programs.
 
 use std::{
     ffi::{CString, OsStr, OsString},
@@ -38,7 +38,8 @@ use crate::{
     view::View,
 };
 
-/// The maximum number of processes and threads of the same user that do not belong to the command.
+/// How much the process limit is raised to allow for processes and threads of the same user that do
+/// not belong to the command.
 const OTHER_PROCESSES: u64 = 8_192;
 
 /// Devices that any program may use.
@@ -130,7 +131,8 @@ impl<'a> Detached<'a> {
     }
 }
 
-/// Runs in init: enters a mount namespace in which shared directories show only the view.
+/// Runs in init: enters a mount namespace in which shared directories, such as `/home`, show only
+/// the paths of the view.
 pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     let view = &order.view;
     sys::unshare(UnshareFlags::NEWNS).context("mount namespace")?;
@@ -271,8 +273,8 @@ fn own_devices() -> io::Result<()> {
     Ok(())
 }
 
-/// Mounts private pseudo-terminals: programs that need one find it, and cannot write to any other
-/// terminal.
+/// Mounts private pseudo-terminals: a program that needs a pseudo-terminal gets one, and cannot
+/// write to any other terminal.
 fn own_terminals() {
     let options = c"newinstance,ptmxmode=0666,mode=620";
     if mount("devpts", "/dev/pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, options).is_ok()
@@ -357,7 +359,7 @@ fn landlock(order: &Order) -> io::Result<()> {
     } else {
         &[]
     };
-    // No rule can revoke what a parent's rule grants, so grant /etc file by file.
+    // No rule can revoke what the rule of a parent directory grants, so grant /etc file by file.
     let leave_out = !order.profile.namespaces && !secrets.is_empty();
     let etc: Vec<OsString> = if leave_out {
         let entries = fs::read_dir("/etc").context("/etc")?.flatten().map(|e| e.path().into_os_string());

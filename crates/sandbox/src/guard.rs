@@ -131,7 +131,8 @@ fn judge(words: &[String], depth: usize) -> Result<(), String> {
         "trap" => rest.first().map_or(Ok(()), |line| judge_line(line, depth)),
         "su" | "runuser" | "script" => shell(rest, depth),
         "flock" if rest.contains(&"-c") => shell(rest, depth),
-        // The arguments that they read from their input are unknown.
+        // These programs read further arguments from their input. `$INPUT` stands for these unknown
+        // arguments.
         "xargs" | "parallel" => inner_command(
             &[rest, &["$INPUT"]].concat(),
             &["-n", "-P", "-I", "-L", "-d", "-s", "-a", "-E", "-j"],
@@ -279,7 +280,8 @@ fn rm(words: &[&str]) -> Result<(), String> {
 }
 
 /// Whether a path may be deleted recursively: it is a directory that tools create, or is inside
-/// such a directory or the temporary directory.
+/// such a directory or the temporary directory. An absolute path outside the temporary directory
+/// must itself be such a directory.
 fn is_build_folder(target: &str) -> bool {
     let temporary = ["$TMPDIR/", "${TMPDIR}/"].iter().find_map(|prefix| target.strip_prefix(prefix));
     let target = temporary.map_or_else(|| target.to_owned(), |rest| format!("/tmp/{rest}"));
@@ -311,7 +313,7 @@ fn find(words: &[&str], depth: usize) -> Result<(), String> {
         words.iter().enumerate().filter(|(_, w)| matches!(**w, "-exec" | "-execdir" | "-ok" | "-okdir"))
     {
         let inner = words[at + 1..].iter().take_while(|w| !matches!(**w, ";" | "+"));
-        // If a filter restricts the names, use its pattern in place of what is found.
+        // If a filter restricts the names, its pattern stands for the paths that replace `{}`.
         let named = words.windows(2).find(|pair| filter(pair)).map_or("{}", |pair| pair[1]);
         let inner: Vec<String> =
             inner.map(|w| if *w == "{}" { named.to_owned() } else { (*w).to_owned() }).collect();

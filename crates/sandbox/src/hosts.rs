@@ -12,7 +12,7 @@ const PORTS: [u16; 2] = [443, 80];
 /// The longest DNS name (RFC 1035, 2.3.4).
 const MAX_NAME: usize = 253;
 
-/// A host that commands may reach: `name`, `*.name` (every name below `name`, but not `name`
+/// A host that commands may reach: `name`, `*.name` (every subdomain of `name`, but not `name`
 /// itself) or an address, with `:port` for a port other than 443 and 80. IPv6 with a port needs
 /// brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Host {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Name {
     Exactly(Target),
-    /// Includes its leading dot.
+    /// Every subdomain. The string is the domain with a leading dot.
     Below(String),
 }
 

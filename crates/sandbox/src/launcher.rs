@@ -98,7 +98,7 @@ fn report(mut control: &UnixStream, event: &Event) {
     }
 }
 
-/// Creates the proxy's socket in the command's network and sends it to the agent.
+/// Creates the proxy's socket in the command's network namespace and sends it to the agent.
 fn hand_over_listener(control: &UnixStream) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, proxy::PORT))?;
     let mut line = serde_json::to_vec(&Event::Listening)?;
@@ -161,7 +161,8 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the next event. Returns true if it is time to end.
+/// Waits until something happens or the timeout has passed. Returns true if the supervisor should
+/// stop waiting and kill what is left.
 fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, timeout: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(&*control, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
     let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
@@ -185,9 +186,9 @@ fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, timeout: Duratio
     }
 }
 
-/// Reaps until no descendant is left. With `kill`, which is used if there is no process namespace,
-/// also kills the children of this process. Their own children then become children of this
-/// process, and are killed next.
+/// Reaps until no descendant is left. With `kill`, also kills the children of this process. This is
+/// needed unless the launcher created a process namespace, which ends with its process 1. Children
+/// of a killed process become children of this process, and are killed next.
 fn reap_all(kill: bool) {
     loop {
         // Reap dead processes without searching all of `/proc`.
@@ -210,7 +211,8 @@ fn children() -> impl Iterator<Item = Pid> {
     mine.filter_map(|p| Pid::from_raw(i32::try_from(p.id).ok()?))
 }
 
-/// Process 1 of the command's namespace: starts the command, reaps, and reports how it ended.
+/// Process 1 of the command's namespace: starts the command, reaps processes, and reports how the
+/// command ended.
 fn init(control: &UnixStream, order: &Order) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("setting the parent-death signal")?;
     set_child_subreaper(Some(rustix::process::getpid())).context("becoming a subreaper")?;

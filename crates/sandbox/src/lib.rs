@@ -235,9 +235,9 @@ impl Sandbox {
         env
     }
 
-    /// Variables that name the proxy, and variables that list the hosts for which programs bypass
-    /// the proxy: the names of the loopback interface, on which the command's own servers listen,
-    /// except names that the policy lists as hosts.
+    /// Variables that name the proxy, and `NO_PROXY`, which lists the hosts that programs reach
+    /// without the proxy. These are the names of the loopback interface, on which the command's own
+    /// servers listen. A name that the policy lists as a host is left out.
     fn proxy_variables(&self) -> impl Iterator<Item = (OsString, OsString)> {
         let direct = ["localhost", "127.0.0.1", "::1"];
         let direct = direct.into_iter().filter(|name| !self.0.policy.hosts.iter().any(|host| host.is(name)));
@@ -254,5 +254,5 @@ impl Sandbox {
 
 const NO_PROXY: &str = "NO_PROXY";
 
-/// Variables that name a proxy; each also exists in lower case.
+/// Variables that configure the use of a proxy; each also exists in lower case.
 const PROXY_VARIABLES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", NO_PROXY];

@@ -57,7 +57,7 @@ impl Overlay {
     }
 
     /// Hands over the lower layer, the repository itself, if the overlay had no changes when it was
-    /// entered. The lower layer is only for reading: scanning it costs less than scanning the
+    /// entered. The lower layer must only be read. Scanning it costs less than scanning the
     /// overlay.
     pub fn take_lower(&mut self) -> Option<OwnedFd> {
         self.lower.take()
@@ -67,7 +67,7 @@ impl Overlay {
 impl Drop for Overlay {
     fn drop(&mut self) {
         if self.apart {
-            // Raise the capabilities that `enter` dropped from the effective set.
+            // To unmount, restore the capabilities that `enter` dropped from the effective set.
             if let Ok(sets) = capabilities(None) {
                 let _ = set_capabilities(None, CapabilitySets { effective: sets.permitted, ..sets });
             }
@@ -83,15 +83,16 @@ impl Drop for Overlay {
 /// Moves this process, which must be single-threaded, into a mount namespace where `merged` shows
 /// `root` and changes go to `dir`. Creates missing directories, including `upper` and `work` in
 /// `dir`. An existing `upper` is shown as it is, so that an interrupted dry run can be resumed.
-/// Only the user and mount namespaces change: terminal, network, process id and signals stay.
+/// Only the user and mount namespaces change: terminal, network, process id and signals stay the
+/// same.
 ///
 /// With the right to mount (root), only a mount namespace is created; otherwise also a user
 /// namespace, which contains only this user and group. Call [`probe`] first: it finds problems that
 /// would show only later, such as files of other owners.
 ///
 /// # Errors
-/// Fails if the system does not allow it, if `dir` is inside `root`, or if something is mounted
-/// below `root`, which an overlay would not show. The process may then be in new namespaces
+/// Fails if the system does not allow an overlay, if `dir` is inside `root`, or if something is
+/// mounted below `root`, which an overlay would not show. The process may then be in new namespaces
 /// already, which show everything unchanged.
 pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     if fs::read_dir("/proc/self/task").context("/proc/self/task")?.count() != 1 {
@@ -119,7 +120,8 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     let lower = open_folder(&root)?;
     mount_overlay(&root, &dir, &merged, can_set_trusted_attributes(&dir.join("upper")))?;
     if own_users && !geteuid().is_root() {
-        // These capabilities cover the user's own files and would override their permissions.
+        // With these capabilities, the process would ignore the permissions of the user's own
+        // files.
         let sets = capabilities(None).context("capabilities")?;
         set_capabilities(None, CapabilitySets { effective: CapabilitySet::empty(), ..sets })
             .context("dropping capabilities")?;
@@ -133,8 +135,8 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     Ok(Overlay { dir, merged, apart, lower: is_new.then_some(lower) })
 }
 
-/// Removes the changes of an overlay that is no longer in use, `upper` and `work` in `dir`,
-/// whatever their permissions.
+/// Removes `upper` and `work` in `dir`, whatever their permissions. They hold the changes of an
+/// overlay that is no longer in use.
 ///
 /// # Errors
 /// Fails if something cannot be removed.

@@ -91,7 +91,7 @@ fn run_in_launcher(launcher: &[OsString], root: &Path, dir: &Path) -> io::Result
         .context("starting the launcher")?;
     let mut line = String::new();
     let length = u32::try_from(order.len()).map_err(io::Error::other)?;
-    // The error of a launcher that fails at once is more useful than "broken pipe".
+    // If the launcher fails at once, the error that it reports is more useful than "broken pipe".
     let _ = ours.write_all(&length.to_le_bytes()).and_then(|()| ours.write_all(&order));
     let answer = BufReader::new(&ours).read_line(&mut line);
     if answer.is_err() {

@@ -36,11 +36,11 @@ pub struct ResourceLimits {
     pub file_size: u64,
     /// The maximum number of open files per process.
     pub open_files: u64,
-    /// The maximum number of processes and threads at a time. Counted ten times a second; exact
-    /// from Linux 6.14 if the sandbox has its own `/proc`.
+    /// The maximum number of processes and threads at a time. Counted up to ten times a second;
+    /// enforced exactly from Linux 6.14 on if the sandbox has its own `/proc`.
     pub processes: u64,
-    /// The memory of all processes together, in bytes. Counted ten times a second. If the machine
-    /// runs out of memory first, the kernel kills commands before other processes.
+    /// The memory of all processes together, in bytes. Measured up to ten times a second. If the
+    /// machine runs out of memory first, the kernel kills commands before other processes.
     pub memory: u64,
     /// The CPU time of each process, in seconds.
     pub cpu_seconds: u64,

@@ -17,7 +17,7 @@ use crate::{
 /// How long a self-test may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The first Landlock version that controls which Unix sockets can be connected to by path.
+/// The first Landlock version with rules for connections to Unix sockets by path.
 pub(crate) const UNIX_SOCKETS: u32 = 9;
 
 /// Confinements from strongest to weakest. A system call filter alone is not a confinement.
@@ -58,8 +58,8 @@ pub struct Report {
 }
 
 impl Sandbox {
-    /// Reports what is enforced. The first call finds out, which takes as long as a command; later
-    /// calls return the same report.
+    /// Reports what is enforced. The first call runs the self-test, which takes about as long as a
+    /// command; later calls return the same report.
     ///
     /// # Errors
     /// Fails if nothing can be enforced, or if the self-test breaks out of the confinement.
@@ -158,8 +158,8 @@ impl Sandbox {
         let open = self.policy().network == Network::Full;
         let connected = violations.iter().any(|v| v.contains("TCP"));
         let arrived = udp.recv(&mut [0; 8]).is_ok();
-        // With neither a network namespace nor a filter, not everything can be stopped. That is
-        // reported, and is not a failure.
+        // With neither a network namespace nor a filter, not every connection can be stopped. The
+        // report says so; the self-test does not fail.
         if open || !(profile.namespaces || profile.seccomp) {
             violations.retain(|v| !v.contains("TCP"));
         } else if arrived {
@@ -219,7 +219,7 @@ impl Sandbox {
                     "Network: nothing outside can be reached; loopback is private to the command."
                 }
                 (_, true) => {
-                    "Network: nothing can be reached; tests that open sockets fail, even on loopback."
+                    "Network: nothing can be reached; a test that opens a socket fails, even on loopback."
                 }
                 (_, false) if abi.is_some_and(|v| v >= 4) => {
                     "Network: TCP is blocked, even on loopback; UDP and other protocols are NOT blocked."
@@ -275,7 +275,7 @@ fn gaps(profile: Profile, isolated: bool, abi: Option<u32>) -> Vec<&'static str>
             !profile.namespaces,
             "mode and time changes outside the work tree, writes to .git, listing processes",
         ),
-        (!profile.landlock, "reading what permissions allow in /usr, /etc and /opt"),
+        (!profile.landlock, "reading any file in /usr, /etc and /opt whose permissions allow it"),
         (
             profile.namespaces && abi < Some(UNIX_SOCKETS),
             "connections to Unix sockets in /usr, /etc and /opt",

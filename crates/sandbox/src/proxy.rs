@@ -1,11 +1,12 @@
 //! Connects commands to named hosts: an HTTP proxy in the agent, on a socket that the launcher
-//! creates in the command's own network.
+//! creates in the command's network namespace.
 //!
-//! A socket belongs to the network in which it was created, whichever process holds it. Commands
-//! can reach only this socket, on their loopback interface. The agent, which is outside that
-//! network, accepts the connections and decides which requests to allow. It resolves names itself,
-//! connects only to Internet addresses, whatever a name resolves to, and performs one request per
-//! connection. Refusals are recorded for the command's result.
+//! A socket belongs to the network namespace in which it was created, whichever process holds it.
+//! Commands can reach only this socket, on their loopback interface. The agent, which is outside
+//! that namespace, accepts the connections and decides which requests to allow. It resolves names
+//! itself, connects only to Internet addresses and to addresses that the policy names, whatever a
+//! name resolves to, and performs one request per connection. Refusals are recorded for the
+//! command's result.
 //!
 //! The content of a tunnel is not inspected: it is encrypted for the named host.
 
@@ -29,11 +30,11 @@ use tokio::{
 use crate::hosts::{Host, Target, is_public};
 use request::{Kind, MAX_HEAD, Request};
 
-/// The port in the command's network. Linux never assigns this port automatically.
+/// The port in the command's network namespace. Linux never assigns this port automatically.
 pub(crate) const PORT: u16 = 61_080;
 
-/// The maximum number of simultaneous connections. This takes a quarter of the usual number of
-/// descriptors. Further connections wait.
+/// The maximum number of simultaneous connections. With two descriptors each, they take a quarter
+/// of the usual limit of 1,024. Further connections wait.
 const MAX_CONNECTIONS: usize = 128;
 
 /// How long a client may take to send its request.
@@ -239,7 +240,7 @@ async fn exchange(
     let asking = async {
         copy(&mut (&mut from_client).take(body - first.len() as u64), &mut to_server).await?;
         match from_client.read(&mut [0]).await {
-            // The client may still read the response.
+            // The client sends nothing more, but may still read the response.
             Ok(0) => std::future::pending().await,
             _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
         }

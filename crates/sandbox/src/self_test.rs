@@ -22,10 +22,12 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the proxy may take to answer on a busy machine.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Kernel events (`NETLINK_KOBJECT_UEVENT`), which any user may receive and no command needs.
+/// The netlink protocol for kernel events (`NETLINK_KOBJECT_UEVENT`), which any user may receive
+/// and no command needs.
 const EVENTS: u32 = 15;
 
-/// Tries everything and describes what succeeded, except the UDP packet, which the receiver sees.
+/// Tries everything and describes what succeeded. Also sends a UDP packet; its receiver checks
+/// whether it arrives.
 pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16, filtered: bool) -> Vec<String> {
     let mut violations = Vec::new();
     if File::create(write).is_ok() {

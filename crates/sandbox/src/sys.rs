@@ -15,7 +15,7 @@ pub(crate) enum Fork {
 /// `fork(2)`. Only for the launcher, which has a single thread.
 #[expect(unsafe_code, reason = "fork has no safe form")]
 pub(crate) fn fork() -> io::Result<Fork> {
-    // SAFETY: the launcher has one thread, so the child inherits no lock held by another.
+    // SAFETY: the launcher has one thread, so the child inherits no lock held by another thread.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
@@ -36,7 +36,7 @@ pub(crate) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
 /// Marks every descriptor from 3 up as close-on-exec, whoever opened it.
 #[expect(unsafe_code, reason = "close_range has no safe form")]
 pub(crate) fn close_descriptors_on_exec() -> io::Result<()> {
-    // By number, because musl has no function for it.
+    // Call it by number, because musl has no function for it.
     // SAFETY: with this flag nothing is closed now; descriptors owned by Rust values stay valid
     // until exec replaces the program.
     let done =

@@ -19,7 +19,8 @@ use seccompiler::{
 pub(crate) struct Mechanisms {
     /// IPv4 and IPv6 sockets are allowed.
     pub(crate) internet: bool,
-    /// Unix sockets that can connect to a path are allowed. Connected pairs always are.
+    /// Unix sockets that can connect to a path are allowed. Connected pairs, except datagram
+    /// sockets, are always allowed.
     pub(crate) unix: bool,
     /// Outside processes, and the System V memory and queues that they share, are invisible.
     pub(crate) namespaces: bool,
@@ -123,7 +124,7 @@ const SHARED: &[c_long] = &[
 ];
 
 /// Calls that set a file's mode, and the index of the mode among their arguments. `openat2` takes
-/// the mode in a structure, which a filter cannot read.
+/// the mode in a structure, which a filter cannot read, so it is in [`ABSENT`].
 const FILE_MODES: &[(c_long, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_chmod, 1),

@@ -197,13 +197,13 @@ const TOOLCHAIN_VARIABLES: &[&str] = &[
 /// Directories with sockets and files of other programs.
 const SHARED: &[&str] = &["/run", "/tmp", "/var/tmp", "/dev/shm"];
 
-/// The maximum number of entries of a `PATH` directory that are checked for links that lead
-/// elsewhere.
+/// The maximum number of entries to check in a `PATH` directory for links that lead elsewhere.
 const PATH_ENTRIES: usize = 1_000;
 
 impl View {
     /// Resolves a policy. `tmp` is the private temporary directory, `layers` the directory for the
-    /// overlays of caches. `root_user` means that file permissions protect nothing.
+    /// overlays of caches. `root_user` says that the agent runs as root, for whom file permissions
+    /// protect nothing.
     ///
     /// # Errors
     /// Fails if the work tree or a requested path does not exist.

@@ -113,7 +113,7 @@ async fn everything_a_command_started_is_dead_when_it_returns() {
         let fixture = Fixture::new();
         let sandbox = fixture.with(Policy { level, ..fixture.policy() });
         let mark = fixture.unique();
-        // A background process, one in its own session that ignores SIGTERM, and a double orphan.
+        // A background process, one in its own session that ignores SIGTERM, and an orphan.
         let line = format!(
             "sleep 1000.{mark} & setsid sh -c 'trap \"\" TERM; sleep 1000.{mark}; :' & (setsid sleep 1000.{mark} &) ; echo done"
         );

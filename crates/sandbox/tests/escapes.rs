@@ -58,8 +58,9 @@ async fn attempt_with(
     (text.contains("escaped") != escapes).then_some(text)
 }
 
-/// Every attempt must succeed without the sandbox and fail in it, except those in `through`.
-/// Landlock makes no difference without the sandbox.
+/// Every attempt must succeed without the sandbox; in the sandbox, only those in `through` may
+/// succeed. If `landlock` is false, the attempts without the sandbox are skipped, because Landlock
+/// makes no difference to them.
 async fn attempt_all(
     attempts: impl Iterator<Item = (String, String)>,
     landlock: bool,
@@ -201,7 +202,7 @@ impl Outside {
     }
 }
 
-/// Servers that answer everyone, until this process ends.
+/// Starts a server that answers every client until this process ends. Returns its port.
 fn serve_tcp(address: &str) -> u16 {
     let listener = TcpListener::bind(address).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -263,7 +264,7 @@ async fn without_namespaces_landlock_and_seccomp_stop_all_but_the_listed_attempt
     if support::namespaces_are_refused(
         "without_namespaces_landlock_and_seccomp_stop_all_but_the_listed_attempts",
     ) {
-        // Here namespaces cannot be created without the sandbox either.
+        // Skip attempts to create namespaces: here they fail without the sandbox too.
         let attempts = by_any_user().filter(|(name, _)| !name.contains("namespace"));
         attempt_all(attempts, true, THROUGH_WITHOUT_NAMESPACES).await;
     }

@@ -1,5 +1,5 @@
-//! Commands that hang, hide or flood. Each ends within its limit, leaves nothing running, and keeps
-//! its earlier output.
+//! Commands that hang, leave processes behind or print without end. Each ends within its limit and
+//! leaves nothing running, and what it printed first is kept.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -14,8 +14,8 @@ use support::{Fixture, alive};
 /// The timeout of commands that are meant to exceed it.
 const SHORT: Duration = Duration::from_millis(700);
 
-/// Shell lines and how they must end. `MARK` is what to search for afterwards. All print `useful`
-/// first.
+/// Shell lines and how they must end. `MARK` stands for a unique number, by which processes that
+/// are left are found. Every line prints `useful` first.
 const HANGS: &[(&str, &str, Status)] = &[
     ("reads standard input", "cat; read x; python3 -c 'input()' 2>/dev/null; exit 0", Status::Exited(0)),
     (

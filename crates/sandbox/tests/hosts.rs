@@ -165,7 +165,8 @@ async fn an_allowed_host_is_reached_by_a_tunnel_and_by_a_plain_request() {
     assert!(!requests.iter().any(|t| t.to_lowercase().contains("proxy-")), "{requests:?}");
 }
 
-/// Ways to request the second server, which succeed if they are allowed.
+/// Targets that lead to the second server. Requests for them succeed only if the policy allows
+/// them.
 const PLACES: &[(&str, &str)] = &[
     ("another port", "127.0.0.1:{b}"),
     ("another name", "b.test:{b}"),

@@ -1,6 +1,6 @@
-//! Work in an overlay never reaches the repository, as the user who runs the tests and, if that is
-//! root, also as an ordinary user. On systems without overlays, the tests check that this is
-//! reported and that a copy can be made instead.
+//! Work in an overlay never reaches the repository. The tests work as the user who runs them and,
+//! if that is root, also as an ordinary user. On systems without overlays, the tests check that
+//! this is reported and that a copy can be made instead.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -181,8 +181,8 @@ fn nothing_done_in_an_overlay_reaches_the_repository() {
     }
 }
 
-/// Work of every kind. The test above runs this test in overlays. On its own, this test runs in a
-/// copy, to show that the work succeeds anywhere.
+/// Work of every kind. The test above runs this test in overlays. On its own, this test runs
+/// without an overlay, to show that the work succeeds there too.
 #[tokio::test]
 async fn every_kind_of_work() {
     let (_setting, root) = match merged() {
@@ -305,7 +305,7 @@ async fn a_command_tries_the_layers() {
     assert_eq!(fs::read_to_string(dir.join("upper/written")).unwrap(), "y\n");
     for line in attempts(&root, &dir) {
         if merged == root && line.contains("b.txt") {
-            continue; // the overlay itself
+            continue; // this is the file in the overlay, which the command may write
         }
         let text = sandbox.run(sandbox::Command::shell(line.as_str())).await.unwrap().output.text();
         assert!(!text.contains("escaped"), "{line}: {text}");

@@ -1,5 +1,5 @@
 //! Builds and tests in the sandbox: toolchains and their caches are available, and changes to the
-//! caches belong to the session.
+//! caches last only as long as the session.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

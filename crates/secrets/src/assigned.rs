@@ -23,7 +23,7 @@ const MAX_LEAD: usize = 24;
 const LONGEST: usize = 1024;
 const SHORTEST: usize = 8;
 
-/// Words that are used in place of a value.
+/// Words that are used in place of a real value.
 const WORDS: &str = "password passwd passphrase changeme postgres postgresql required optional \
     disabled enabled undefined username development production localhost default password1 \
     password123 secret123 testpass testing unknown anonymous userpass mypassword mysecret secretkey \
@@ -82,7 +82,8 @@ enum Context {
     Code,
 }
 
-/// The value assigned to the name that ends at an anchor, if it looks like a real secret.
+/// The span of the value that is assigned to the name around an anchor, if the value looks like a
+/// real secret.
 pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     let mut end = at.end;
     if text.get(end).is_some_and(|b| word(*b) || *b == b'-') {
@@ -91,7 +92,7 @@ pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
             .rsplit(' ')
             .find(|e| rest.len() >= e.len() && rest[..e.len()].eq_ignore_ascii_case(e.as_bytes()));
         end += ending.map_or(0, |e| e.len());
-        // `API_KEY_2`
+        // A number after the name, as in `API_KEY_2`.
         let joined =
             usize::from(text.get(end) == Some(&b'_') && text.get(end + 1).is_some_and(u8::is_ascii_digit));
         end += joined + run(text, end + joined, 3, |b| b.is_ascii_digit());
@@ -132,7 +133,8 @@ pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
             let expression =
                 !quoted && shown.contains(&b'.') && shown.iter().all(part) && !shown[0].is_ascii_digit();
             let address = memchr::memmem::find(shown, b"://").is_some();
-            // Some names, such as `sort_key`, may not mean a secret. Their values must be long.
+            // Names with these endings, such as `sort_key`, may not mean a secret, so mask only
+            // their long values.
             let long =
                 !matches!(anchor.as_slice(), b"_key" | b"-key" | b"_auth" | b"credential" | b"credentials")
                     || shown.len() >= 16;
@@ -203,7 +205,7 @@ fn value(text: &[u8], start: usize, end: usize) -> Option<(Range<usize>, bool)> 
         (b'>', _) if tight => return element(text, at + 1).map(|value| (value, true)),
         _ => return None,
     };
-    at += run(text, at, 1, |b| b == b'='); // ===
+    at += run(text, at, 1, |b| b == b'='); // as in `===`
     let compact = tight && at == end + 1;
     at += run(text, at, 32, blank);
     at += run(text, at, 2, |b| matches!(b, b'r' | b'b' | b'u' | b'B' | b'@')).min(literal_prefix(text, at));

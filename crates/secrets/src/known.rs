@@ -33,7 +33,8 @@ pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>
         if value.len() < MIN_VALUE || value.len() > MAX_VALUE {
             continue;
         }
-        // Such a value is secret under any name: a URL with a password, JSON with tokens.
+        // A part that has the shape of a secret is secret under any name: the password in a URL, a
+        // token in JSON.
         let shaped = scan::find(value.as_bytes());
         let whole = shaped.is_empty() && is_secret_name(name) && !is_trivial(value) && !value.contains("://");
         out.extend(shaped.into_iter().filter_map(|s| value.get(s).map(str::to_owned)));

@@ -58,9 +58,9 @@ pub struct Secrets(Option<Arc<Inner>>);
 
 struct Inner {
     salt: String,
-    /// Number of environment variables with a secret.
+    /// Number of known values, before they are encoded.
     variables: usize,
-    /// The values of these variables, in all encodings.
+    /// The known values, in all encodings.
     known: Option<Values>,
     found: Mutex<Found>,
     explained: AtomicBool,
@@ -69,7 +69,7 @@ struct Inner {
 /// The values found in texts of this session.
 #[derive(Default)]
 struct Found {
-    /// Values by placeholder; `None` if two values share one.
+    /// Values by placeholder; `None` if two values have the same placeholder.
     values: HashMap<String, Option<Vec<u8>>>,
     /// Values to search for, and their matcher if it is up to date.
     searched: Vec<Vec<u8>>,
@@ -145,8 +145,7 @@ impl Secrets {
         text
     }
 
-    /// Masks only the values of known variables. This is for what the model writes and for what is
-    /// recorded.
+    /// Masks only the known values. This is for what the model writes and for what is recorded.
     #[must_use]
     pub fn mask_known<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(inner) = self.0.as_ref().filter(|inner| inner.known.is_some()) else {
@@ -223,7 +222,7 @@ impl Secrets {
         self.0.as_ref().map_or(0, |inner| inner.found().values.len())
     }
 
-    /// The number of variables whose values are searched for.
+    /// The number of known values, such as those of environment variables.
     #[must_use]
     pub fn known_count(&self) -> usize {
         self.0.as_ref().map_or(0, |inner| inner.variables)
@@ -271,7 +270,7 @@ impl Inner {
         let matcher = {
             let mut found = self.found();
             let found = &mut *found;
-            found.matcher.get_or_insert_with(|| matcher(&found.searched)).clone() // shares its tables
+            found.matcher.get_or_insert_with(|| matcher(&found.searched)).clone() // a clone shares the tables
         };
         if let Some(matcher) = matcher {
             spans.extend(matcher.find_iter(text).map(|m| m.range()));
@@ -305,7 +304,7 @@ fn matcher(values: &[Vec<u8>]) -> Option<AhoCorasick> {
     AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(values).ok()
 }
 
-/// Sorts and merges spans, splits them at line ends, and drops those inside placeholders.
+/// Sorts and merges spans, splits them at line ends, and drops those that overlap a placeholder.
 fn maskable(text: &[u8], mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     if spans.is_empty() {
         return spans;

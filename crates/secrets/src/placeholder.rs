@@ -38,7 +38,7 @@ pub fn may_contain_placeholder(text: &str) -> bool {
     memchr::memmem::find(text.as_bytes(), HEAD).is_some()
 }
 
-/// The first incomplete placeholder, which the model did not copy exactly.
+/// The first incomplete placeholder: one that the model did not copy exactly.
 pub(crate) fn broken(text: &str) -> Option<&str> {
     let whole = all(text.as_bytes());
     let starts = memchr::memmem::find_iter(text.as_bytes(), HEAD);

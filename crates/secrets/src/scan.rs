@@ -1,4 +1,5 @@
-//! Scans a text once for everything that a secret may start with, and judges each match.
+//! Scans a text once for anchors, which are the beginnings of shapes and the endings of names that
+//! secrets are assigned to, and judges the text around each anchor.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -7,7 +8,7 @@ use aho_corasick::AhoCorasick;
 
 use crate::{assigned, shapes};
 
-/// Everything to search for, ignoring case: shapes first, then names.
+/// All anchors, searched for regardless of case: shapes first, then names.
 static ANCHORS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
     let anchors = shapes::anchors().chain(assigned::NAMES.split(' '));
     AhoCorasick::builder().ascii_case_insensitive(true).build(anchors).ok()

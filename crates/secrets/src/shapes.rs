@@ -251,7 +251,7 @@ fn address(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// The lines of a private key, which may be in a string or a patch, or follow line numbers.
+/// Finds the lines of a private key, which may be in a string or a patch, or follow line numbers.
 fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     /// The longest label, such as `ENCRYPTED PRIVATE KEY` or `PGP PRIVATE KEY BLOCK`.
     const MAX_LABEL: usize = 48;
@@ -273,7 +273,8 @@ fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     let (mut line_end, mut lines, mut short) = (pos, 0, None);
     while pos < max {
         if text[pos..].starts_with(b"-----") {
-            // the last line; if it is the only one, this is code about key markers
+            // `short` is the last line of the key. Without other lines, this is code about key
+            // markers.
             spans.extend(short.filter(|_| lines > 0));
             return;
         }

@@ -23,7 +23,8 @@ const SIMILAR: &[(&encoding_rs::Encoding, Encoding)] = &[
     (WINDOWS_1257, Encoding::Other(ISO_8859_13)),
 ];
 
-/// Encodings that are easily confused in a file with at most this many non-ASCII bytes.
+/// Groups of encodings that are easily confused with each other, and the maximum number of
+/// non-ASCII bytes with which a file counts as ambiguous.
 const CONFUSED: &[(usize, &[&encoding_rs::Encoding])] = &[
     (12, &[GBK, BIG5, EUC_KR, EUC_JP, SHIFT_JIS]),
     (4, &[WINDOWS_1251, KOI8_R, KOI8_U, ISO_8859_5, IBM866]),
@@ -104,8 +105,8 @@ impl Coding {
 }
 
 impl Encoding {
-    /// Whether `bytes` can be in this encoding. One invalid character in a hundred does not
-    /// contradict a declared encoding.
+    /// Whether `bytes` can be in this encoding. One invalid character in a hundred non-ASCII
+    /// characters does not contradict a declared encoding.
     fn can_decode(self, mut bytes: &[u8]) -> bool {
         let (mut characters, mut slips) = (0_usize, 0_usize);
         while let Some((text, n)) = self.first(bytes) {

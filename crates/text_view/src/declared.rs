@@ -71,7 +71,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("sjis", "shift_jis"),
 ];
 
-/// The encoding that a file declares; `None` if it declares none, or if it declares UTF-8.
+/// The encoding that a file declares; `None` if it declares none, an unknown one, UTF-8 or UTF-16.
 pub(crate) fn declared(path: &str, bytes: &[u8]) -> Option<Encoding> {
     let text = |limit: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(limit)]).into_owned();
     let head = text(HEAD);
@@ -99,8 +99,8 @@ pub(crate) fn declared(path: &str, bytes: &[u8]) -> Option<Encoding> {
     lines.find_map(in_a_comment).and_then(|name| named(name, false))
 }
 
-/// `# -*- coding: latin-1 -*-` and `# encoding: latin-1`, as in Python and Ruby, and the mode lines
-/// of Emacs and Vim in any comment.
+/// Finds the name of the encoding in a comment, as in Python (`# -*- coding: latin-1 -*-`) and Ruby
+/// (`# encoding: latin-1`), or in a mode line of Emacs or Vim.
 fn in_a_comment(line: &str) -> Option<&str> {
     let editors = line.contains("-*-") || line.contains("vim:") || line.contains(" vi:");
     if !editors && !line.trim_start().starts_with('#') {

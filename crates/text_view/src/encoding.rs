@@ -47,7 +47,7 @@ impl Encoding {
         self == Self::Other(ISO_2022_JP)
     }
 
-    /// A newline, or a carriage return, as bytes.
+    /// Encodes `newline`, which is a newline or a carriage return.
     pub(crate) fn newline(self, newline: u8) -> Vec<u8> {
         match self {
             Self::Utf16 { big: true } => vec![0, newline],
@@ -95,7 +95,7 @@ impl Encoding {
     /// Encodes `text`.
     ///
     /// # Errors
-    /// The first character that the encoding does not have.
+    /// Fails with the first character that the encoding does not have.
     pub(crate) fn write(self, text: &str) -> Result<Vec<u8>, char> {
         if self.is_encoded_by_line() {
             let mut lines = Vec::new();

@@ -173,8 +173,8 @@ impl View {
         }
     }
 
-    /// Decodes other bytes, such as a patch of this file. Each line is UTF-8 or in the file's
-    /// encoding; `None` if a line is neither.
+    /// Decodes other bytes, such as a patch of this file. Each line may be UTF-8 or in the file's
+    /// encoding. `None` if a line is neither, or if the file is a notebook or in UTF-8 or UTF-16.
     #[must_use]
     pub fn decode(&self, bytes: &[u8]) -> Option<String> {
         let Kind::Encoded(coding, _) = &self.kind else { return None };

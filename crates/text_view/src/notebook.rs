@@ -2,8 +2,8 @@
 //! sources, new cells, removed cells. Everything else in the file, above all the outputs, keeps its
 //! bytes.
 //!
-//! A cell starts with a line `# %% [code] id=ID`. If a source contains such a line itself, all
-//! cells use more percent signs. Cells of notebooks without ids are numbered.
+//! A cell starts with a line `# %% [code] id=ID`. If a source contains such a line itself, the
+//! first lines of all cells get more percent signs. Cells of notebooks without ids are numbered.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -179,7 +179,8 @@ impl Notebook {
         Ok(out.into_bytes())
     }
 
-    /// The cell of the file for each new cell; `None` if it was added.
+    /// For each cell of the edited text, the cell of the file that it replaces; `None` for an added
+    /// cell.
     fn matched(&self, wanted: &[NewCell]) -> Result<Vec<Option<&Cell>>, String> {
         let by_id: HashMap<&str, &Cell> = self.cells.iter().map(|cell| (cell.id.as_str(), cell)).collect();
         let mut taken = HashSet::new();

@@ -1,4 +1,4 @@
-//! Decodes a file in another encoding, and applies an edit of its text to its bytes.
+//! Decodes a file whose text is not simply its bytes, and applies an edit of the text to the bytes.
 //!
 //! A unit is a character with its bytes in the file. If the encoding writes several characters as
 //! one, the unit holds all of them. An edit copies the bytes of every unit it keeps and encodes
@@ -211,7 +211,8 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// Encodes text that every possible encoding of the file must represent by the same bytes.
+    /// Encodes text. Fails if two possible encodings of the file represent a character by different
+    /// bytes.
     fn write_as_any(&self, text: &str) -> Result<Vec<u8>, Unwritable> {
         let main = self.coding.encoding;
         let mut bytes = Vec::with_capacity(text.len());

@@ -82,7 +82,7 @@ fn an_edit_changes_only_the_edited_lines_of_a_source() {
     assert_eq!(
         write(NOTEBOOK, &new).unwrap(),
         NOTEBOOK.replace("# Title\\n", "# New title\\n"),
-        "\\u00e9 stays"
+        "the escape \\u00e9 should be kept"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Other agents' names for a tool and its arguments, as data beside the tool.
+//! Other agents' names for a tool and its arguments. They are data in the definition of the tool.
 //!
 //! Models are trained on the tools of many agents and fall back on those names. An alias is
 //! accepted only where it has one meaning. If a tool cannot honor an argument (a command in the
@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 pub struct Aliases {
     /// Names of other agents' tools whose calls this tool may carry out, in snake case.
     pub tools: &'static str,
-    /// More such names that are plain words. Data may have these names too, so they are accepted
-    /// only where it is certain that a tool is called.
+    /// More such names that are plain words. A JSON object that is not a call may contain these
+    /// words too, so they are accepted only where a tool is certainly called.
     pub words: &'static str,
     /// Other names of arguments, in snake case.
     pub arguments: &'static [(&'static str, Take)],
@@ -33,7 +33,7 @@ pub type Convert =
 /// What happens to an argument that the tool does not have under this name.
 #[derive(Debug, Clone, Copy)]
 pub enum Take {
-    /// It is the tool's argument of this name.
+    /// It becomes the tool's argument with the given name.
     As(&'static str),
     /// It is dropped, whatever its value: it does not change what the call does.
     LeftOut,
@@ -74,7 +74,8 @@ impl Aliases {
     }
 }
 
-/// Removes the first argument with one of these names, in any spelling. Null counts as absent.
+/// Removes and returns the first argument with one of these names, in any spelling. Null counts as
+/// absent.
 pub fn take(arguments: &mut Map<String, Value>, names: &str) -> Option<Value> {
     let name = arguments.keys().find(|name| is_one_of(name, names)).cloned()?;
     arguments.shift_remove(&name).filter(|value| !value.is_null())

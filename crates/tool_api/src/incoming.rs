@@ -68,7 +68,8 @@ impl<'r> Incoming<'r> {
         Self { tools, name: name.to_owned(), candidates, follow: None, parsed }
     }
 
-    /// The same call, with its texts handed to the tool while they are written.
+    /// The same call, with its texts handed to the tool while they are written, if the call can
+    /// mean only one tool.
     pub(crate) fn followed(self) -> Self {
         let follow = match self.candidates.as_slice() {
             [entry] => entry.tool.follow(),
@@ -83,8 +84,8 @@ impl<'r> Incoming<'r> {
         &self.name
     }
 
-    /// Judges more of the text of one argument; see [`Follow::text`]. Nothing may be fed after an
-    /// error.
+    /// Judges more of the text of one argument; see [`Follow::text`]. Must not be called again
+    /// after an error.
     ///
     /// # Errors
     /// When the call cannot succeed, whatever follows.
@@ -110,7 +111,7 @@ impl<'r> Incoming<'r> {
             Taken::Own(own) => {
                 let alone = Map::from_iter([(own.clone(), value.clone())]);
                 match entry.patch_instead(&alone)? {
-                    Some(_) => Ok(()), // the other tool judges the whole call
+                    Some(_) => Ok(()), // the tool for patches judges the whole call
                     None => entry.judge(&own, value, &mut self.parsed).map(|_| ()),
                 }
             }
@@ -266,8 +267,8 @@ impl Entry {
         self.tool.patch_instead(given).map_err(|why| Refusal::value(format!("{}: {why}", self.spec.name)))
     }
 
-    /// Judges one of the tool's own arguments, and returns its value as it will be run; `None` for
-    /// a null that means "not given".
+    /// Judges one of the tool's own arguments, and returns its value as the tool will receive it;
+    /// `None` for a null that means "not given".
     fn judge(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<Option<Value>, Refusal> {
         let (Some(validator), Some(property)) =
             (self.fields.get(name), self.spec.schema["properties"].get(name))

@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match status {
         Ok(status) => ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(255)),
         Err(e) => {
-            #[expect(clippy::print_stderr, reason = "a program of its own")]
+            #[expect(clippy::print_stderr, reason = "a program, not library code")]
             {
                 eprintln!("{e}");
             }

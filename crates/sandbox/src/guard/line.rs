@@ -7,7 +7,7 @@ pub(super) struct Line {
     pub(super) commands: Vec<Vec<String>>,
     /// Nested lines that run as well: substitutions, and input of a shell.
     pub(super) nested: Vec<String>,
-    /// The next word is the target of a redirection, not an argument.
+    /// The redirection whose target is the next word; `None` if the next word is an argument.
     redirection: Option<Redirection>,
     /// Delimiters of the here-documents that follow the current line.
     here_documents: Vec<String>,
@@ -83,7 +83,7 @@ pub(super) fn split(text: &str) -> Line {
                 line.nested.push(balanced(&mut chars));
                 word.get_or_insert_default().push('$');
             }
-            // the quoted text follows
+            // the `$` of `$'…'` or `$"…"`; the quoted text follows
             '$' if !double && matches!(chars.peek(), Some('\'' | '"')) => {}
             _ if double => word.get_or_insert_default().push(c),
             ' ' | '\t' => line.end_word(&mut word),

@@ -1,5 +1,5 @@
-//! Parses the head of a request to the proxy. Strict, because anything that two parsers may read
-//! differently is a way to bypass one of them.
+//! Parses the head of a request to the proxy. It is strict, because a request that two parsers read
+//! differently can bypass the checks of one of them.
 
 use std::fmt::Write;
 
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
     Plain { head: String, body: u64 },
 }
 
-/// The end of the head, including the empty line after it.
+/// The offset at which the head ends, after its empty line.
 pub(crate) fn end_of_head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4)
 }
@@ -100,7 +100,8 @@ pub(crate) fn parse(head: &[u8]) -> Result<Request, &'static str> {
     Ok(Request { target: name, port, kind })
 }
 
-/// The head for the server: a path instead of a URL, and without the fields meant for this proxy.
+/// The head to send to the server: with a path instead of a URL, and without the fields meant for
+/// this proxy.
 fn forwarded_head(
     method: &str,
     host: &str,

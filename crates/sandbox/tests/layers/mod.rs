@@ -22,7 +22,7 @@ pub(crate) const ASK_DIR: &str = "OVERLAY_TEST_DIR";
 /// A user id that no user has.
 pub(crate) const ORDINARY: u32 = 54_321;
 
-/// Tells a test that it runs in an overlay, and where that is mounted.
+/// Tells a test that it runs in an overlay, and where the overlay is mounted.
 pub(crate) const MERGED: &str = "OVERLAY_TEST_MERGED";
 
 /// The users to test as: the current one and, for root, an ordinary one.
@@ -131,14 +131,14 @@ impl Setting {
         command
     }
 
-    /// Runs a program in the overlay.
+    /// Returns a command that runs a program in the overlay.
     pub(crate) fn in_overlay(&self, merged: &Path, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(self.place.path().join("launcher"));
         command.args([&self.root(), &self.dir(), merged, program.as_ref()]);
         self.as_user(command)
     }
 
-    /// Runs one of these tests again in the overlay.
+    /// Returns a command that runs one of these tests again in the overlay.
     pub(crate) fn inside(&self, merged: &Path, test: &str) -> Command {
         let mut command = self.in_overlay(merged, self.place.path().join("test"));
         command.args(["--exact", test, "--nocapture"]).env(MERGED, merged);
@@ -182,8 +182,9 @@ pub(crate) fn ran_one(command: Command) {
     assert!(output.contains("1 passed"), "{output}");
 }
 
-/// Copies in a separate process: a program cannot be started while any process, such as one that
-/// another test is just starting, has it open for writing.
+/// Copies in a separate process. If this process wrote the copy, a process that another test starts
+/// at that moment would inherit the open file, and a program cannot be started while any process
+/// has its file open for writing.
 fn copy(program: &Path, to: &Path) {
     assert!(Command::new("cp").args([program, to]).status().unwrap().success());
 }

@@ -58,16 +58,16 @@ impl Fixture {
     }
 }
 
-/// The path of another copy of the launcher, for tests that run as a user who cannot read the
-/// first.
+/// The variable with the path of another copy of the launcher, for tests that run as a user who
+/// cannot read the original.
 pub(crate) const LAUNCHER: &str = "SANDBOX_TEST_LAUNCHER";
 
-/// The path of another directory for work trees, for the same reason.
+/// The variable with the path of another directory for work trees, for the same reason.
 pub(crate) const PLACE: &str = "SANDBOX_TEST_PLACE";
 
-/// The build directory, if it is suitable. It must not be below a directory that the sandbox
-/// replaces with a private or an empty one, such as `/tmp`. For root, it must also be accessible to
-/// an ordinary user.
+/// The directory for work trees: the build directory, if it is suitable. It must not be below a
+/// directory that the sandbox replaces with a private or an empty one, such as `/tmp`. For root, it
+/// must also be accessible to an ordinary user.
 pub(crate) fn place() -> PathBuf {
     if let Some(place) = std::env::var_os(PLACE) {
         return place.into();

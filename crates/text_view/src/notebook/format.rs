@@ -150,7 +150,7 @@ impl Format {
     }
 }
 
-/// One literal per line, including its newline.
+/// The JSON string literals of the lines of a source. Each line includes its newline.
 fn literals(format: &Format, source: &str, known: &HashMap<String, &str>) -> Vec<String> {
     let literal = |line: &str| known.get(line).map_or_else(|| format.literal(line), |raw| (*raw).to_owned());
     source.split_inclusive('\n').map(literal).collect()
