@@ -108,8 +108,8 @@ impl fmt::Debug for Parsed {
 pub trait Follow: Send {
     /// Receives more of the text at `path` (`patch`, `edits/0/search`). `closed` means that the
     /// text is complete. `Err` is a sentence for the model: the call cannot succeed, whatever
-    /// follows. A call refused here must also be refused when it is complete. Nothing is fed after
-    /// an error.
+    /// follows. A call refused here must also be refused when it is complete. After an error, no
+    /// more text arrives.
     ///
     /// # Errors
     /// See above.
@@ -153,9 +153,9 @@ pub trait Tool: Send + Sync {
         None
     }
 
-    /// The patch that a call of this tool amounts to, for example if the call is a shell command
-    /// that only applies a patch. The tool with [`Spec::patch`] is called instead. The arguments
-    /// have the tool's own names and are not checked yet.
+    /// Returns the patch if all that a call does is to apply one, for example a shell command that
+    /// runs `apply_patch`. The tool with [`Spec::patch`] is then called with the patch instead of
+    /// this tool. The arguments have the tool's own names and are not checked yet.
     ///
     /// # Errors
     /// If the call is meant as a patch but does not contain a usable one.

@@ -33,7 +33,7 @@ pub struct Spec {
     pub schema: Value,
     /// The part of the schema that the model is shown.
     pub shown: Value,
-    /// What other agents call the tool and its arguments.
+    /// The names that other agents use for the tool and its arguments.
     pub aliases: &'static Aliases,
     /// Whether [`Tool::follow`](crate::Tool::follow) follows the texts of a call while they are
     /// written.
@@ -101,8 +101,8 @@ impl Spec {
         Self::new(name, description, effect, schema::of::<A>())
     }
 
-    /// A tool of which only the name is known, as in a session of another version. It may do
-    /// anything.
+    /// A tool of which only the name is known, as in a session that another version recorded. Its
+    /// calls may have any effect.
     #[must_use]
     pub fn unknown(name: &str) -> Self {
         Self::new(name, "", Effect::Execute, json!({}))

@@ -1,5 +1,5 @@
-//! Prints what the parser makes of the raw text on stdin. `--stop` and `--length` say how the
-//! answer ended.
+//! Prints the verdict on the answer on stdin, or the parser's events with `--events`. `--length`
+//! means that the token limit cut the answer off; otherwise the model stopped on its own.
 #![allow(clippy::print_stdout)]
 use std::io::Read;
 

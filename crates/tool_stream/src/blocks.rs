@@ -92,7 +92,7 @@ impl Parser {
             None if !win.eof && rest.len() < MAX_INFO => return Flow::More,
             None | Some(b'\n' | b'<') => {}
             Some(_) if self.after_call => {}
-            // A labeled fence that comes first in a file.
+            // The open fence is a file that begins with a labeled fence.
             Some(_) if self.fence_is_file(out) => return Flow::Go,
             Some(_) => return self.plain(run),
         }

@@ -1,4 +1,4 @@
-//! The parser's part for objects: where one may begin and what becomes of it.
+//! The parser's handling of objects: where an object may begin, and whether it is a call.
 
 use crate::event::{Event, Malformed};
 use crate::json::Syntax;

@@ -154,7 +154,7 @@ mod tests {
             let text = format!("a {token} b{token}{token}\n{token}");
             let broken = broken(&text);
             assert!(!broken.contains(token), "{token}: {broken}");
-            assert_eq!(super::broken(&broken), broken, "breaking tokens twice should change nothing more");
+            assert_eq!(super::broken(&broken), broken, "breaking tokens again should change nothing");
             assert_eq!(restored(broken.as_bytes()), text.as_bytes());
         }
     }

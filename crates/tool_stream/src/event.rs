@@ -90,7 +90,7 @@ pub enum Event {
     /// The content of a thinking block.
     Thinking(String),
     /// A closing thinking tag without an opening one: everything before byte `at` was thinking.
-    /// Text shown so far belongs to it, and calls completed so far do not count. Set
+    /// Text shown so far was thinking, and calls completed so far do not count. Set
     /// [`Options::starts_thinking`] to avoid this.
     OrphanThink {
         /// Offset of the closing tag.

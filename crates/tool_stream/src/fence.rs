@@ -8,8 +8,9 @@ pub(crate) struct Fence {
     pub(crate) byte: u8,
     /// Length of the opening run.
     pub(crate) len: usize,
-    /// Offset of the opening run, and of the first byte after its line.
+    /// Offset of the opening run.
     pub(crate) start: usize,
+    /// Offset of the first byte after the opening line.
     pub(crate) content: usize,
     /// Calls may begin on any line, not only at the first byte.
     pub(crate) data: bool,
@@ -19,7 +20,7 @@ pub(crate) struct Fence {
     pub(crate) fresh: bool,
     /// The opening line was not emitted, so the closing line is not either.
     pub(crate) hidden: bool,
-    /// In whole-file mode: the file that the fence would hold.
+    /// In whole-file mode: the file, if the fence turns out to hold one and not a call.
     pub(crate) file: Option<FileInfo>,
 }
 

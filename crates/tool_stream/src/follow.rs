@@ -58,8 +58,8 @@ impl Follow {
     }
 }
 
-/// The end of the last line in a string's body, written as `\\n` or as a raw newline. Bytes after
-/// an incomplete escape do not count yet.
+/// Offset just past the last line break in a string's body, which is an escape (`\n`) or a raw
+/// newline. An incomplete escape at the end of the body does not count yet.
 fn last_line_end(body: &[u8]) -> Option<usize> {
     let (mut at, mut end) = (0, None);
     while let Some(hit) = memchr::memchr2(b'\\', b'\n', &body[at..]) {

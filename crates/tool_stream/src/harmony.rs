@@ -1,4 +1,4 @@
-//! The parser's part for gpt-oss: message headers and raw bodies.
+//! The parser's handling of gpt-oss messages: headers and raw bodies.
 //!
 //! A header runs from `<|start|>` or `<|channel|>` to `<|message|>` and names, in any order, the
 //! role, the channel and the recipient. A message with a recipient is a call. The analysis channel
@@ -21,9 +21,9 @@ pub(crate) struct Header {
     pub(crate) start: usize,
     /// Offset of the text after the last token.
     segment: usize,
-    /// The role comes first.
+    /// The next word is the role.
     role: bool,
-    /// The channel's name comes next.
+    /// The next word is the channel's name.
     channel_follows: bool,
     channel: String,
     recipient: Option<String>,

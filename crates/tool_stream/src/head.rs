@@ -1,4 +1,4 @@
-//! The parser's part for the head of a call: everything between an opening token and the arguments.
+//! The parser's handling of a call's head: everything between an opening token and the arguments.
 
 use crate::event::{Event, Malformed};
 use crate::markup::{CONTAINERS, Closer};

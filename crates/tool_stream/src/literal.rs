@@ -1,4 +1,4 @@
-//! Unquoted values, and whole values inside a text.
+//! Reads unquoted values, and texts that consist of one JSON or Python value.
 
 use memchr::memchr2;
 use serde_json::Value;

@@ -75,7 +75,7 @@ struct Field {
     body: usize,
     /// Number of open elements of the same kind that begin a line within the value.
     depth: usize,
-    /// Offset of the last open element of the same kind that begins within a line.
+    /// Offset of the last open element of the same kind that begins in the middle of a line.
     inline: Option<usize>,
     /// Offset of the last closing tag that could have ended the value.
     closer: Option<usize>,
@@ -137,8 +137,9 @@ impl Invoke {
         matches!(self.state, State::Value(_))
     }
 
-    /// At the end of an answer that the model ended itself: returns to the remaining reading of an
-    /// open value, if there is one. Then [`run`](Invoke::run) has more to do.
+    /// At the end of an answer that the model ended itself: prepares the remaining reading of a
+    /// value that is still open. Returns `true` if there is such a reading;
+    /// [`run`](Invoke::run) must then be called again.
     pub(crate) fn resolve(&mut self) -> bool {
         let State::Value(field) = &mut self.state else { return false };
         if self.lenient {
@@ -435,8 +436,8 @@ impl Invoke {
             (Kind::Pair, text) => untyped(&field.name, text, &mut self.repairs),
             (_, text) => untyped(&field.name, trim_lines(text), &mut self.repairs),
         };
-        // The entity is either escaped for XML or meant literally. The shell must not get the wrong
-        // reading.
+        // `&amp;` is either an escaped `&` or meant literally. The repair marks the call as
+        // ambiguous, so that the shell does not get the wrong reading.
         if matches!(field.name.as_str(), "command" | "cmd")
             && value.as_str().is_some_and(|text| text.contains("&amp;") || text.contains("&lt;"))
         {

@@ -10,7 +10,7 @@ use crate::tags::{Tag, tag_at};
 use crate::text::Repairs;
 use crate::window::Window;
 
-/// Where calls go: the parser's options, its count of calls and its events.
+/// What reporting a call requires: the parser's options, call counter and list of events.
 pub(crate) struct Sink<'a> {
     pub(crate) options: &'a Options,
     pub(crate) calls: &'a mut usize,
@@ -336,7 +336,8 @@ impl Candidate {
         let Some(Value::String(name)) = map.and_then(|m| m.get(&key)) else { return Ok(()) };
         let name = name.clone();
         if let Some(old) = &self.tool {
-            // `"tool"` wins over `"name"` in any order. Of two such keys the first counts.
+            // `"tool"` wins over `"name"` in any order. Of two keys of the same kind, the first
+            // counts.
             if old.key != key && (!explicit || old.explicit()) {
                 return Ok(());
             }

@@ -39,8 +39,8 @@ static CUES: LazyLock<Vec<&str>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Words that have the same effect only at the start of the sentence, where they begin a condition
-/// or a question.
+/// Words that have the effect of [`CUES`] only at the start of the sentence, where they begin a
+/// condition or a question.
 const OPENINGS: [&str; 7] =
     ["return ", "if ", "should i ", "shall i ", "do you want me to ", "would you like me to ", "option "];
 

@@ -117,7 +117,7 @@ pub(crate) struct Text {
     pub(crate) line_start: bool,
     /// Number of quotes taken as part of the text so far.
     pub(crate) inner: usize,
-    /// The quote being examined.
+    /// Offset of the quote being examined.
     pub(crate) candidate: usize,
     pub(crate) lookahead: Option<Lookahead>,
     /// Python's `r"…"`: backslashes are literal.
@@ -141,7 +141,8 @@ impl Text {
         }
     }
 
-    /// In an array only line ends distinguish inner quotes from closing ones.
+    /// Whether only line ends can distinguish inner quotes from the closing one: the string is in
+    /// an array and has inner quotes.
     pub(crate) fn needs_lines(&self, stack: &[Frame]) -> bool {
         self.inner > 0 && matches!(stack.last(), Some(Frame { node: Node::Array(_), .. }))
     }
@@ -234,7 +235,8 @@ impl Lookahead {
         }
     }
 
-    /// What follows fits. If the string has inner quotes, the string itself must fit too.
+    /// Judges a quote after which everything fits. If the string has inner quotes, its brackets
+    /// must balance and its quotes must come in pairs.
     fn closing(&self, win: Window<'_>, text: &mut Text, stack: &[Frame]) -> Verdict {
         if self.joined {
             return Verdict::Unclear;
@@ -280,7 +282,8 @@ impl Lookahead {
             Phase::Key(quote) => match byte {
                 b'\n' => Some(false),
                 b'\\' => self.to(Phase::KeyEscape(quote)),
-                // The last byte of a typographic quote, or the first byte of the closing one.
+                // A typographic quote has several bytes, so a key in such quotes is taken to end at
+                // the next colon.
                 _ if byte == quote && quote != 0xE2 => self.to(Phase::KeyEnd),
                 b':' if quote == 0xE2 => Some(true),
                 _ => None,

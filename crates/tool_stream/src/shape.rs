@@ -259,7 +259,7 @@ pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
     bad && map.keys().any(|k| is_arguments(k))
 }
 
-/// True if the arguments are a string with an incomplete object.
+/// True if the arguments are a string with an incomplete object, or differ between two keys.
 pub(crate) fn has_broken_arguments(map: &Map<String, Value>) -> bool {
     let broken = |map: &Map<String, Value>| {
         let objects = map.iter().filter(|(key, value)| is_arguments(key) && value.is_object());
@@ -312,7 +312,7 @@ impl Look<'_> {
         self.named(map).or_else(|| self.single_key(map)).or_else(|| self.answer(map))
     }
 
-    /// `{"response": {…}}` with a call of a known tool inside, and only thinking next to it.
+    /// `{"response": {…}}` with a call of a known tool inside, and only [`EXTRA_KEYS`] next to it.
     fn answer(&mut self, map: &Map<String, Value>) -> Option<Shape> {
         let mut members = map.iter().filter(|(key, _)| !is_one_of(key, &EXTRA_KEYS));
         let (key, value) = members.next()?;
@@ -354,7 +354,7 @@ impl Look<'_> {
         Some(Shape { tool, arguments: Value::Object(other_members(map, key)) })
     }
 
-    /// The tool's bare name, if it can be a name.
+    /// The tool's bare name; `None` if `name` cannot be a tool's name.
     fn clean(&mut self, name: &str) -> Option<String> {
         let bare = unglued(name);
         if !names_tool(name) {
@@ -395,7 +395,8 @@ fn is_data_key(key: &str) -> bool {
     is_one_of(key, &NOT_A_CALL) || is_one_of(key, &RECORD_KEYS)
 }
 
-/// The members of `map` that are arguments if they are next to the tool's name.
+/// The arguments of a call that has them next to the tool's name: all members except the name and
+/// [`EXTRA_KEYS`].
 fn other_members(map: &Map<String, Value>, name_key: &str) -> Map<String, Value> {
     map.iter()
         .filter(|(k, _)| *k != name_key && !is_one_of(k, &EXTRA_KEYS))

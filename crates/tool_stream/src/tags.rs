@@ -182,7 +182,7 @@ fn after_dsml(inner: &str) -> Option<&str> {
     (bare.len() < rest.len() && rest.starts_with(['|', ' ', '_'])).then_some(bare)
 }
 
-/// A token with a bar on one side or both.
+/// The meaning of a token with a bar on one side or both.
 fn special(inner: &str, closing: bool) -> Option<Tag> {
     let word = inner.trim_matches(['|', ' ', '_']);
     let (word, closing) = match word.strip_prefix('/') {
@@ -196,7 +196,7 @@ fn special(inner: &str, closing: bool) -> Option<Tag> {
     token(&exact).or_else(|| token(&format!("<|{slash}{word}|>")))
 }
 
-/// An element: its name, without a namespace, and its attributes.
+/// The meaning of an element, given by its name without a namespace and by its attributes.
 fn element(text: &str, closing: bool) -> Option<Tag> {
     let text = text.trim();
     let empty = text.ends_with('/');
@@ -497,7 +497,7 @@ mod tests {
             assert_eq!(classify(tag.as_bytes()), Some(Tag::Open { certain: true }), "{tag}");
         }
         assert_eq!(classify(b"<|channel|>"), Some(Tag::Turn(Turn::Channel)));
-        assert!(matches!(classify(b"<|channel>"), Some(Tag::ThinkOpen(_))), "Gemma's, not harmony's");
+        assert!(matches!(classify(b"<|channel>"), Some(Tag::ThinkOpen(_))), "should be Gemma's token");
         assert_eq!(classify(b"<tool_call|>"), Some(Tag::CallEnd));
         assert_eq!(classify(b"</minimax:tool_call>"), Some(Tag::CallEnd));
         assert_eq!(classify(b"<div>"), None);

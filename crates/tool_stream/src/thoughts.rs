@@ -20,8 +20,9 @@ pub(crate) struct Thinking {
     kind: usize,
     /// Number of open blocks of that kind.
     depth: usize,
-    /// The text of the block and its offset. Cleared when other text follows.
+    /// Offset of `text`.
     start: usize,
+    /// The text of the block. Cleared when text outside the block follows.
     text: Vec<u8>,
     /// The name in the opening tag, if no row of the table has the tag.
     name: String,
@@ -66,7 +67,7 @@ impl Parser {
     }
 
     /// Whether an opening tag at this position opens a block. A token always does; an element in
-    /// the middle of a sentence only mentions it.
+    /// the middle of a sentence is only a mention.
     pub(crate) fn may_think(&self, mark: &[u8]) -> bool {
         let token = is_token(mark);
         let before = self.before();

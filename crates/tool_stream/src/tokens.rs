@@ -1,4 +1,4 @@
-//! The parser's part for tags and tokens in the text of an answer.
+//! The parser's handling of tags and tokens in the text of an answer.
 
 use serde_json::{Map, Value};
 

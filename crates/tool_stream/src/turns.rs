@@ -1,4 +1,4 @@
-//! The parser's part for turns that begin with plain words instead of tokens.
+//! The parser's handling of turns that begin with plain words instead of tokens.
 
 use crate::event::Event;
 use crate::parser::{Flow, Parser};

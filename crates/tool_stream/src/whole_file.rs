@@ -35,7 +35,7 @@ impl File {
         File { fence, call, line, searched: line, nested: 0 }
     }
 
-    /// Offset of the first byte that is still needed.
+    /// Offset up to which the file has been read.
     pub(crate) fn read_upto(&self) -> usize {
         self.searched
     }

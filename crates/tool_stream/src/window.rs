@@ -15,7 +15,7 @@ impl<'a> Window<'a> {
         self.base + self.bytes.len()
     }
     pub(crate) fn get(&self, at: usize) -> Option<u8> {
-        debug_assert!(at >= self.base, "byte {at} was forgotten");
+        debug_assert!(at >= self.base, "byte {at} is no longer buffered");
         self.bytes.get(at.checked_sub(self.base)?).copied()
     }
     /// The buffered bytes from `at` on. Empty if they were dropped already, which is a bug that

@@ -153,8 +153,8 @@ proptest! {
     #[test]
     fn unambiguous_repairs_keep_the_arguments(args in arguments()) {
         let text = serde_json::to_string_pretty(&call(&args)).unwrap();
-        // Raw control characters in strings. A raw newline after an escaped backslash keeps its
-        // meaning.
+        // Raw control characters in strings. An `n` after an escaped backslash is not a newline and
+        // stays.
         let mut raw = String::new();
         let mut rest = text.as_str();
         while let Some(at) = rest.find('\\') {
@@ -196,7 +196,7 @@ proptest! {
         }
         let mut bytes = text.into_bytes();
         if twice { bytes.insert(at, bytes[at]) } else { bytes.remove(at); }
-        // If the text is still valid JSON, it may be another call, and no parser can know.
+        // If the text is still valid JSON, it may be another call, which no parser can detect.
         if serde_json::from_slice::<Value>(&bytes).is_err() {
             for call in parse(&bytes, End::Stop, Options::default()).calls {
                 prop_assert!(call.repaired || call.end - call.start < bytes.len(), "{:?}", String::from_utf8_lossy(&bytes));

@@ -80,8 +80,8 @@ impl Baseline {
         Self::of(&Workspace::open(root).map_err(io::Error::other)?, state_dir)
     }
 
-    /// Same as [`Baseline::open`] for the tree of a workspace. The workspace uses what the scan
-    /// learns as its snapshot before the first command.
+    /// Same as [`Baseline::open`] for the tree of a workspace. The result of the scan also becomes
+    /// the workspace's snapshot before the first command.
     ///
     /// # Errors
     /// Same as [`Baseline::take`].
@@ -117,8 +117,8 @@ impl Baseline {
         Ok(Some(FileImage { bytes, mode, link: known.link }))
     }
 
-    /// Returns the paths of changed files. Reads no contents, so it works even if the user's
-    /// repository has lost some.
+    /// Returns the paths of changed files. Reads no objects of the user's repository, so it works
+    /// even if some are missing there.
     ///
     /// # Errors
     /// If git fails.

@@ -83,8 +83,8 @@ struct Watching {
 }
 
 impl Events {
-    /// Starts to watch a tree, in which no folder is watched yet. Watches nothing if the root's
-    /// file system can change without this kernel's knowledge.
+    /// Prepares to watch a tree, whose folders are added later. Watches nothing if the root's file
+    /// system can change without this kernel's knowledge.
     pub(crate) fn open(tree: &Workspace) -> Self {
         Self(Mutex::new(Watching::open(tree).ok().flatten()))
     }
@@ -115,7 +115,7 @@ impl Events {
         watching.as_ref().map(|watching| watching.touched.clone())
     }
 
-    /// Adds the folder of a file that changed, in case the kernel did not report it.
+    /// Adds the folder of a file that changed, in case the kernel did not report the change.
     pub(crate) fn touch_folder_of(&self, path: &CleanPath) {
         let folder = AsRef::<Path>::as_ref(path).parent();
         if let Some((watching, folder)) = lock(&self.0).as_mut().zip(folder) {
@@ -138,7 +138,7 @@ impl Watching {
         let lists = tree.rules(false).outside(tree.root());
         let targets: Vec<_> = lists.iter().filter_map(|list| list.canonicalize().ok()).collect();
         for list in lists.into_iter().chain(targets) {
-            // Watch the nearest folder that exists, for the next component of the list's path.
+            // Watch the nearest ancestor that exists for changes to the next component of the path.
             let places = list.ancestors().filter_map(|path| Some((path.parent()?, path.file_name()?)));
             let Some((folder, name)) = places.into_iter().find(|(folder, _)| folder.is_dir()) else {
                 continue;

@@ -106,7 +106,7 @@ impl History {
 
     /// Returns the changes of these turns that are in effect in the tree that was changed last. An
     /// undo reverts exactly these. Leaves out what was undone, and what a dry run did but nobody
-    /// applied. A merged file belongs to the last turn.
+    /// applied. The change of a merged file counts as made in the last turn.
     ///
     /// # Errors
     /// If a kept content cannot be read.

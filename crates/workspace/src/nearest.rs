@@ -2,12 +2,13 @@
 
 use crate::{WalkFilter, Workspace};
 
-/// How many files are compared. Bounds the work in huge trees.
+/// The maximum number of paths to compare. Bounds the work in huge trees.
 const MAX_FILES: usize = 20_000;
 
 impl Workspace {
     /// Returns up to `n` existing paths: first those with the same name in another folder, longest
-    /// common path suffix first; then those whose name differs by a few letters.
+    /// common path suffix first; then those whose name differs by a few letters or only in the
+    /// extension.
     #[must_use]
     pub fn nearest(&self, path: &str, n: usize) -> Vec<String> {
         let wanted = path.trim_start_matches('/').to_lowercase();
