@@ -274,8 +274,8 @@ pub(crate) struct Worker {
     #[command(flatten)]
     pub(crate) login: QueueLogin,
 
-    /// Let another worker take over a task if this worker shows no sign of life for this time. The
-    /// worker that started last sets the time for all workers of the queue
+    /// Give a task to another worker when its worker has shown no sign of life for this time. The
+    /// first worker of a queue decides for all workers of that queue
     #[arg(long, value_name = "TIME", value_parser = batch::duration, default_value = "60s", help_heading = "Queue")]
     pub(crate) lease: Duration,
 
