@@ -80,7 +80,7 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
             planned,
             (check_only, format),
             "undone",
-            "nothing to undo: the files are already as they were",
+            "nothing to undo: the files already have their earlier contents",
             context,
         ),
         Err(BringError::Conflicts(conflicts)) => {
