@@ -117,7 +117,8 @@ pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
     }
 }
 
-/// The task with secrets masked, and an explanation of placeholders if it has any.
+/// The task with secrets masked, followed by an explanation of placeholders if it contains the
+/// first ones of the session.
 pub(crate) fn task(secrets: &Secrets, task: &str) -> String {
     match secrets.mask(task) {
         Cow::Owned(masked) if secrets.mark_explained() => {

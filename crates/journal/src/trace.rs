@@ -2,7 +2,7 @@
 //!
 //! Takes records and returns the requests, how the answers were read, and the effects of the
 //! answers, without anything that depends on time, the network or chance. Only this module defines
-//! what counts:
+//! what counts as a decision:
 //!
 //! - Omitted: pieces as they arrive (`thinking`, `text`, `call_opened`), announcements
 //!   (`tool_started`, `check_started`), notes to people (`guard`, `warning`), what the server did
@@ -38,7 +38,7 @@ pub struct Trace {
     turn: u32,
     /// Decisions from an incomplete answer.
     pending: Vec<Step>,
-    /// Results that do not count yet, each with the number of its call.
+    /// Results that are still to be sorted, each with the number of its call.
     results: Vec<(u32, Step)>,
 }
 

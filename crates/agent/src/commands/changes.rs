@@ -44,7 +44,8 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     }
     let history = History::open(&past.applied())?;
     let changes = match command.to {
-        // Applied changes have no turn of their own; the dry run's changes do.
+        // Changes are applied all at once, so only the record of the dry run says in which turn
+        // each was made.
         Some(turn) if past.mode == Mode::DryRun => {
             changes_back_to(turn, history.standing(..)?, &History::open(&past.recorded())?)?
         }
