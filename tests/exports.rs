@@ -19,7 +19,7 @@ fn an_export_is_reproducible_private_and_never_overwrites() {
     exit 0
     --- stderr
     exported session [SESSION] to ../home/one.jsonl: 31 kB in 134 events
-    it contains the task, all prompts and answers, the output of commands, settings without keys, and absolute paths
+    it contains the task, all prompts and answers, the output of commands, settings (but no API keys), and absolute paths
     it contains the names and sizes of 4 files, and the contents of 4 (138 B):
       add.sh  32 B
       check.sh  87 B

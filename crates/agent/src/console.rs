@@ -34,7 +34,7 @@ pub(crate) fn stderr_paint() -> Paint {
 /// Prints text to stdout.
 ///
 /// # Errors
-/// If writing fails; a closed reader is `BrokenPipe`.
+/// If writing fails. The error is `BrokenPipe` if the reader has closed the pipe.
 pub(crate) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_ref())?;
@@ -75,13 +75,14 @@ pub(crate) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Columns and lines of the terminal on standard output, if it is one.
+/// Columns and lines of the terminal on standard output; `None` if standard output is not a
+/// terminal.
 pub(crate) fn terminal() -> Option<(usize, usize)> {
     let (columns, lines) = terminal_size::terminal_size_of(io::stdout()).filter(|_| stdout_is_terminal())?;
     Some((usize::from(columns.0), usize::from(lines.0)))
 }
 
-/// Columns and lines of the terminal on standard error.
+/// Columns and lines of the terminal on standard error, or defaults if they are unknown.
 pub(crate) fn stderr_size() -> (usize, usize) {
     let size = terminal_size::terminal_size_of(io::stderr());
     let size = size.map(|(columns, lines)| (usize::from(columns.0), usize::from(lines.0)));

@@ -60,7 +60,7 @@ impl Context {
         Ok(resolved)
     }
 
-    /// The folder of all sessions and caches.
+    /// The folder of all sessions and other state.
     ///
     /// # Errors
     /// If none of `AGENT_STATE_DIR`, `XDG_STATE_HOME` and `HOME` is set.

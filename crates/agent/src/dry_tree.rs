@@ -1,5 +1,6 @@
 //! The tree of a dry run: an overlay at the repository's own path, visible only to this process and
-//! its commands; otherwise a reflink copy; otherwise a plain copy, whose cost is reported first.
+//! its commands; otherwise a reflink copy; otherwise a plain copy. The size of a copy is reported
+//! before the copy is created.
 
 use std::path::{Path, PathBuf};
 

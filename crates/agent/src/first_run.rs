@@ -1,4 +1,4 @@
-//! What to do on a machine without a model: lists the ways to get one, and downloads one.
+//! What to do on a machine without a model: lists the ways to get a model, and downloads a model.
 
 use model_files::catalogue::{self, Model};
 use models::Error;

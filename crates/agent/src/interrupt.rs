@@ -10,10 +10,10 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Handles SIGINT, SIGTERM and SIGHUP from now on. Needs a runtime.
+    /// Handles SIGINT, SIGTERM and SIGHUP from now on. Must be called inside a runtime.
     ///
     /// # Errors
-    /// If the system refuses.
+    /// If a signal handler cannot be installed.
     pub(crate) fn take() -> std::io::Result<Self> {
         let (asked, insisted) = (watch::Sender::new(false), watch::Sender::new(false));
         let ignored = ignored();
@@ -60,7 +60,7 @@ fn ignored() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Runs a future on this thread, without waiting for tasks it leaves behind.
+/// Runs a future on this thread, without waiting for tasks that the future leaves running.
 ///
 /// # Errors
 /// If the runtime cannot be created, or the future fails.

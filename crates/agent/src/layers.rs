@@ -86,8 +86,9 @@ impl Environment {
         Some(self.folder("XDG_CACHE_HOME", ".cache")?.join("agent"))
     }
 
-    /// Warns about variables that look like misspelled settings. Other variables that start with
-    /// `AGENT_` belong to other programs (some CI systems set a dozen), so they are not an error.
+    /// Returns warnings about variables that look like misspelled settings. Other variables that
+    /// start with `AGENT_` belong to other programs (some CI systems set a dozen), so they are not
+    /// an error.
     fn misspelled(&self) -> Vec<String> {
         let names: Vec<String> = DEFINITIONS.iter().flat_map(Definition::environment).collect();
         let ours = self.variables.keys().filter(|k| k.starts_with("AGENT_") && !names.contains(k));

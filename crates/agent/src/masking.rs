@@ -27,7 +27,7 @@ use preview::FileChange;
 
 /// The explanation for the model when it first sees a placeholder.
 pub(crate) const EXPLANATION: &str = include_str!("../../../prompts/secrets.md");
-/// The prefixes and the suffixes of file names by which a file in the root counts as secret.
+/// The prefixes and suffixes of names that mark a file in the root as secret.
 const SECRET_FILES: ([&str; 6], [&str; 2]) =
     ([".env", ".npmrc", ".netrc", ".pypirc", "id_", "credentials"], [".pem", ".key"]);
 /// The maximum number of such files to read, and the maximum size of each, in bytes.
@@ -117,7 +117,8 @@ pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
     }
 }
 
-/// The task with secrets masked, and an explanation of placeholders if it has any.
+/// The task with secrets masked, followed by an explanation of placeholders if it contains the
+/// first ones of the session.
 pub(crate) fn task(secrets: &Secrets, task: &str) -> String {
     match secrets.mask(task) {
         Cow::Owned(masked) if secrets.mark_explained() => {
@@ -147,7 +148,7 @@ pub(crate) fn shown(mut changes: Vec<FileChange>, secrets: &Secrets) -> Vec<File
 }
 
 /// Wraps a tool to mask its results. A tool that truncates its output masks it first with its own
-/// [`Secrets`], because part of a secret is not recognized. Masking twice changes nothing.
+/// [`Secrets`], because a truncated secret would not be recognized. Masking twice changes nothing.
 pub(crate) struct MaskedTool {
     tool: Arc<dyn Tool>,
     secrets: Secrets,

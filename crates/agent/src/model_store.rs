@@ -1,5 +1,5 @@
 //! Resolves the locations of model files from the environment: the agent's cache, Ollama's stores,
-//! the hub, and the package index that pip uses.
+//! the Hugging Face hub, and the package index that pip uses.
 
 use std::fs;
 use std::path::{Path, PathBuf};

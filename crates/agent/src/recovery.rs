@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Result};
 use crate::session::STATE;
 
-/// Rolls back what a run or a patch left in a tree that the caller has locked.
+/// Rolls back what a killed run or patch left half done in a tree that the caller has locked.
 pub(crate) fn recover(root: &Path, tree: &TreeLock, store: &Store, context: &Context) -> Result<()> {
     if let Some(id) = tree.left_by() {
         roll_back_run(root, id, store)?;

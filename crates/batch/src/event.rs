@@ -17,7 +17,7 @@ pub enum Event<'a> {
         /// How many of these are verified.
         verified: usize,
     },
-    /// Settings have changed since these tasks got their results. They keep them.
+    /// Settings have changed since these tasks got their results. The tasks keep their results.
     Kept {
         /// The changes.
         changes: &'a [Change],

@@ -14,7 +14,7 @@ use crate::task::Task;
 /// the same repository together, because the server's prefix cache then serves them.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Keeps tasks that match any filter; all tasks if there are none.
+    /// Keeps tasks that match any filter; all tasks if there are no filters.
     pub filters: Vec<Filter>,
     /// Orders the tasks at random with this seed, instead of by repository.
     pub shuffle: Option<u64>,

@@ -114,8 +114,8 @@ pub(crate) fn name(id: &str, attempt: u32) -> String {
     if attempt == 1 { id.to_owned() } else { format!("{id}@{attempt}") }
 }
 
-/// Whether a name in a record has the form that [`name`] makes. A folder with any other name must
-/// not be removed.
+/// Whether a name in a record has the form of the names that [`name`] returns. A folder with any
+/// other name must not be removed.
 pub(crate) fn is_name(name: &str) -> bool {
     let (id, attempt) = name.split_once('@').unwrap_or((name, "2"));
     unsafe_id(id).is_none() && attempt.bytes().all(|b| b.is_ascii_digit())
@@ -150,7 +150,8 @@ fn remove_entry(tree: &Path, git_dir: &Path) -> io::Result<()> {
             fs::remove_dir_all(entry.path())?;
         }
     }
-    // Git also removes this folder with the last entry. The call fails if other entries are left.
+    // Git, too, removes this folder when it removes the last entry. The call fails if other entries
+    // are left.
     let _ = fs::remove_dir(&entries);
     Ok(())
 }
@@ -166,8 +167,8 @@ fn remove_folder(tree: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a folder and its subfolders writable, because package managers write-protect theirs. Does
-/// not follow links.
+/// Makes a folder and its subfolders writable, because package managers write-protect some folders.
+/// Does not follow links.
 fn make_writable(folder: &Path) -> io::Result<()> {
     let mut todo = vec![folder.to_owned()];
     while let Some(folder) = todo.pop() {

@@ -1,4 +1,4 @@
-//! Free memory and cores, and the context window that fits.
+//! Free memory and cores, and the context window that fits in memory.
 
 use std::path::Path;
 

@@ -59,7 +59,7 @@ impl Ending {
         }
     }
 
-    /// One or two words for people and tables.
+    /// A few words, for people and tables.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {

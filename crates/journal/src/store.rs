@@ -73,7 +73,7 @@ impl Store {
         }
     }
 
-    /// Opens a session for appending. A torn last line is truncated.
+    /// Opens a session for appending. A torn last line is removed.
     ///
     /// # Errors
     /// If it does not exist, is in use, or is damaged before its last line.
@@ -278,7 +278,7 @@ impl Journal {
             let mut value = serde_json::to_value(&record)
                 .map_err(|e| io_error("cannot encode an event for", &self.folder)(e.into()))?;
             apply_filter(&mut value, filter);
-            // Ignore a filter that breaks the format.
+            // Ignore the filter if its result is not a valid event.
             if let Ok(filtered) = serde_json::from_value(value) {
                 record = filtered;
                 line = self.log.encode(&record)?;

@@ -2,17 +2,18 @@
 //!
 //! Takes records and returns the requests, how the answers were read, and the effects of the
 //! answers, without anything that depends on time, the network or chance. Only this module defines
-//! what counts:
+//! what counts as a decision:
 //!
-//! - Omitted: pieces as they arrive (`thinking`, `text`, `call_opened`), announcements (`tool_started`,
-//!   `check_started`), notes to people (`guard`, `warning`), what the server did (`retry`, `overflow`,
-//!   `window`, `answer_lost`), the tries (`try_ended`, `reverted`: the messages and the ending say
-//!   the same), and the setup of the run (`session`, `tree`, `model`, `begun`, `resumed`).
+//! - Omitted: pieces as they arrive (`thinking`, `text`, `call_opened`), announcements
+//!   (`tool_started`, `check_started`), notes to people (`guard`, `warning`), what the server did
+//!   (`retry`, `overflow`, `window`, `answer_lost`), the tries (`try_ended`, `reverted`: the
+//!   messages and the ending contain the same information), and the setup of the run (`session`,
+//!   `tree`, `model`, `begun`, `resumed`).
 //! - Omitted from other events: durations, token counts and estimates, facts for programs (log files),
 //!   the plan for another model, and the final patch (the trees themselves are compared).
 //! - Order: the calls of an answer come before their results. Results are sorted by the number of
 //!   their call, because reads run in parallel.
-//! - Failed attempts are omitted, and so are turns that a resumed session repeats.
+//! - Of a failed attempt, only the request counts. Turns that a resumed session repeats count once.
 
 use crate::{Counts, EndedBy, Event, Record};
 
@@ -37,7 +38,7 @@ pub struct Trace {
     turn: u32,
     /// Decisions from an incomplete answer.
     pending: Vec<Step>,
-    /// Results that do not count yet, each with the number of its call.
+    /// Results that are still to be sorted, each with the number of its call.
     results: Vec<(u32, Step)>,
 }
 

@@ -10,7 +10,7 @@ const CATALOGUE: &str = include_str!("catalogue.toml");
 pub struct Model {
     /// The name to type, which is also the name of the file in the store.
     pub name: String,
-    /// The family, for profiles.
+    /// The family, such as `qwen2.5-coder`.
     pub family: String,
     /// Billions of parameters.
     pub parameters: f64,

@@ -239,7 +239,7 @@ fn hostile_answers_are_refused() {
     assert!(error.contains("has 301") && error.contains("bytes of the file, not"), "{error}");
     for (listed, said) in [
         ("<html>", "cannot parse the list of files"),
-        ("[]", "no large file tiny.gguf"),
+        ("[]", "no file tiny.gguf in Git LFS"),
         (r#"[{"path": "tiny.gguf", "lfs": {"oid": "../../x", "size": 1}}]"#, "is not a SHA-256"),
     ] {
         world.server.put(&list, listed);

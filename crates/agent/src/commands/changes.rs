@@ -44,7 +44,8 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     }
     let history = History::open(&past.applied())?;
     let changes = match command.to {
-        // Applied changes have no turn of their own; the dry run's changes do.
+        // Changes are applied all at once, so only the record of the dry run says in which turn
+        // each was made.
         Some(turn) if past.mode == Mode::DryRun => {
             changes_back_to(turn, history.standing(..)?, &History::open(&past.recorded())?)?
         }
@@ -80,7 +81,7 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
             planned,
             (check_only, format),
             "undone",
-            "nothing to undo: the files are already as they were",
+            "nothing to undo: the files already have their earlier contents",
             context,
         ),
         Err(BringError::Conflicts(conflicts)) => {
@@ -101,7 +102,7 @@ fn is_own_events(change: &NetChange, session: &str) -> bool {
 }
 
 /// Returns the changes that roll an applied dry run back to a turn. A merged file matches no turn,
-/// so it is restored completely.
+/// so it gets back the contents that it had before it was merged.
 fn changes_back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Result<Vec<NetChange>> {
     let mut turns: Vec<u32> = made.records().iter().map(|r| r.turn).filter(|t| *t > turn).collect();
     turns.dedup();
@@ -203,13 +204,14 @@ impl PastSession {
         Ok((Self::find(store, &id)?, journal))
     }
 
-    /// The recorded changes of the session, in the repository or a dry run's tree.
+    /// The folder with the recorded changes of the session: those of the repository or, for a dry
+    /// run, those of its own tree.
     fn recorded(&self) -> PathBuf {
         self.folder.join(session::STATE)
     }
 
-    /// The recorded changes of the repository. A dry run keeps them apart from the changes of its
-    /// own tree, because an overlay has the same path as the repository.
+    /// The folder with the recorded changes of the repository. A dry run keeps them apart from the
+    /// changes of its own tree, because an overlay has the same path as the repository.
     fn applied(&self) -> PathBuf {
         self.folder.join(if self.mode == Mode::DryRun { "applied" } else { session::STATE })
     }

@@ -71,7 +71,7 @@ fn manifest(bundle: &Bundle, id: &str, output: Option<&Path>, size: u64) {
         bytes(size),
         plural(bundle.records.len() as u64, "event")
     )];
-    lines.push("it contains the task, all prompts and answers, the output of commands, settings without keys, and absolute paths".into());
+    lines.push("it contains the task, all prompts and answers, the output of commands, settings (but no API keys), and absolute paths".into());
     if bundle.contents {
         let contained: Vec<_> = bundle.contained().collect();
         let sum: u64 = contained.iter().map(|(_, n)| n).sum();

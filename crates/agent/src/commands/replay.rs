@@ -21,7 +21,7 @@ use preview::Surface;
 
 /// The maximum number of lines shown of a difference.
 const MAX_LINES: usize = 60;
-/// The maximum number of characters compared line by line.
+/// The maximum number of characters of each text that are compared line by line.
 const MAX_CHARS: usize = 1 << 20;
 
 /// Replays the session.
@@ -90,7 +90,8 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
     Ok(if outcome.comparison.difference.is_none() { Exit::Success } else { Exit::Negative })
 }
 
-/// The settings of the session, overridden by the command line; or the current settings.
+/// The settings of the session, overridden by the command line. With `--current-settings`, or if
+/// the record does not start with the settings of the session, the current settings.
 fn settings(
     command: &Replay,
     context: &Context,

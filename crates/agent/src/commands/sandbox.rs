@@ -32,7 +32,7 @@ pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
             cwd: Some(context.directory.clone()),
             timeout: Duration::from_secs(seconds),
             output: OutputLimits { total_bytes: u64::MAX, ..OutputLimits::bytes(0) },
-            // A closed reader must not stop the command.
+            // If nobody reads standard output anymore, the command must still continue.
             echo: Some(|bytes| drop(console::print(bytes))),
             ..Command::new(program, arguments.iter().cloned())
         };

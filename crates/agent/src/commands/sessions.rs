@@ -105,8 +105,9 @@ fn remove(store: &Store, wanted: &[String]) -> Result<Exit> {
         let folder = store.folder(&id);
         let (layers, kept) = (dry_tree::layers(&folder), folder.join(leftovers::SANDBOX));
         if layers.exists() || kept.exists() {
-            // A killed run can leave folders without permissions, which only these functions
-            // remove. If the session is still running, it holds the lock, and this fails.
+            // A killed run can leave folders that even their owner may not open. Only the functions
+            // called here can remove them. If the session is still running, it holds the lock, and
+            // `hold` fails.
             let _held = store.hold(&id)?;
             sandbox::overlay::remove(&layers)?;
             sandbox::remove_left(&kept)?;

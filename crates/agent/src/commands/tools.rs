@@ -100,7 +100,7 @@ fn call(toolbox: &Toolbox, name: &str, arguments: &str, json: bool) -> Result<Ex
             console::print(format!("{value:#}\n"))?;
         } else {
             let text = outcome.text.trim_end();
-            // A program gets every byte.
+            // Only a terminal needs sanitized text; a program gets every byte.
             let text = if console::stdout_is_terminal() { sanitize::text(text) } else { text.into() };
             console::print(format!("{text}\n"))?;
         }

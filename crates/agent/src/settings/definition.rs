@@ -58,9 +58,9 @@ pub(crate) enum Flag {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Group {
-    /// Where the model is.
+    /// Where the model is, and how to connect to it.
     Server = 1,
-    /// How the model is asked.
+    /// How the model generates its answers: context window, sampling, thinking.
     Model = 2,
     /// How the work is done.
     Work = 4,

@@ -86,7 +86,8 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
             "Set the sampling temperature of the first attempt; retries vary it if the model repeats \
              itself [default: from the model's profile, usually 0]",
         ),
-    // Answers and thinking are paid for by the token.
+    // A repository may not raise this limit, because answers and thinking are paid for by the
+    // token.
     Definition::new("max_answer_tokens", Kind::Whole(64, 1_000_000), Trust::RepositoryMayLower, Group::Model)
         .default("4096")
         .flag(Flag::Value("TOKENS"))
@@ -125,7 +126,8 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
             "Stop reading an answer after its first call, or read on for more; auto: first for local \
              models",
         ),
-    // Each try costs money, even though the budgets count all tries together.
+    // A repository may not raise this number: each try costs money, even though the budgets count
+    // all tries together.
     Definition::new("attempts", Kind::Whole(1, 20), Trust::RepositoryMayLower, Group::Work)
         .default("1")
         .flag(Flag::Value("N"))
@@ -263,7 +265,7 @@ mod tests {
         assert_eq!(back.as_object().unwrap().keys().collect::<Vec<_>>(), values.keys().collect::<Vec<_>>());
     }
 
-    /// Issue 9, bug 6: `max_answer_tokens` and `think` were open to the repository.
+    /// Issue 9, bug 6: a repository could set `max_answer_tokens` and `think`.
     #[test]
     fn a_repository_decides_nothing_about_money_or_safety() {
         let keys = |trust| DEFINITIONS.iter().filter(|d| d.trust == trust).map(|d| d.key).collect::<Vec<_>>();

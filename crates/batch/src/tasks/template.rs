@@ -23,7 +23,7 @@ pub(super) fn expand(entry: Entry) -> Result<Vec<Entry>, Problem> {
     let items: Option<Vec<_>> =
         field.value.as_array().and_then(|items| items.iter().map(Value::as_object).collect());
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        let message = "\"for\" must be a list of variables such as {name: shop}".to_owned();
+        let message = "\"for\" must be a list of items with variables, such as [{name: shop}]".to_owned();
         return Err(problem(field.line, message));
     };
     let expanded = items.into_iter().map(|variables| {
@@ -69,7 +69,10 @@ fn replace(text: &str, variables: &Map<String, Value>) -> Result<String, String>
             Some(_) => return Err(format!("the variable {name:?} must be a string or a number")),
             None => {
                 let known: Vec<_> = variables.keys().map(String::as_str).collect();
-                return Err(format!("unknown variable {name:?}; this item has {}", known.join(", ")));
+                return Err(format!(
+                    "unknown variable {name:?}; this item has the variables {}",
+                    known.join(", ")
+                ));
             }
         }
         rest = behind;
@@ -93,7 +96,10 @@ mod tests {
         let variables = json!({"name": "shop", "n": 2});
         let of = |text| replace(text, variables.as_object().unwrap());
         assert_eq!(of("{{name}}-{{ n }} {name} }}").as_deref(), Ok("shop-2 {name} }}"));
-        assert_eq!(of("{{nmae}}"), Err("unknown variable \"nmae\"; this item has name, n".to_owned()));
+        assert_eq!(
+            of("{{nmae}}"),
+            Err("unknown variable \"nmae\"; this item has the variables name, n".to_owned())
+        );
         assert_eq!(of("a {{name"), Err("\"{{name\" is not closed by }}".to_owned()));
     }
 }

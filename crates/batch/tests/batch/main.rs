@@ -1,4 +1,5 @@
-//! The crate from outside, with a scripted runner instead of an agent, real git and real files.
+//! Tests the crate from outside, with a scripted runner instead of an agent, real git and real
+//! files.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 

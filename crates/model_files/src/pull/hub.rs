@@ -35,7 +35,7 @@ pub(super) async fn pull(pull: &mut Pull<'_>, hub: &Hub) -> Result<(), Failed> {
         .map_err(|why| models::Error::Protocol(format!("cannot parse the list of files: {why}")))?;
     let lfs = entries.into_iter().find(|entry| entry.path == *file).and_then(|entry| entry.lfs);
     let lfs =
-        lfs.ok_or_else(|| models::Error::Refused(format!("the repository has no large file {file}")))?;
+        lfs.ok_or_else(|| models::Error::Refused(format!("the repository has no file {file} in Git LFS")))?;
     if lfs.oid.len() != 64 {
         return Err(models::Error::Protocol(format!("{:?} is not a SHA-256", lfs.oid)).into());
     }
@@ -65,7 +65,7 @@ async fn fetch(pull: &mut Pull<'_>, url: &str, part: &mut Part, total: u64) -> R
     }
     if download.from != part.length() {
         if download.from > 0 {
-            return Err(wrong(format!("the server sends bytes from {} on", download.from)));
+            return Err(wrong(format!("the server sent the file from the wrong byte on: {}", download.from)));
         }
         // The server cannot resume.
         part.truncate(0).map_err(|why| pull.io(why))?;

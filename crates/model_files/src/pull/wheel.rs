@@ -24,15 +24,15 @@ pub(super) fn open<R: Read + Seek>(mut wheel: R, suffix: &str) -> io::Result<imp
         let (entry, rest) = Entry::split(entries)?;
         entries = rest;
         if entry.name.ends_with(suffix.as_bytes()) && found.replace(entry).is_some() {
-            return Err(bad(&format!("several files end with {suffix}")));
+            return Err(bad(&format!("several file names end with {suffix}")));
         }
     }
-    let entry = found.ok_or_else(|| bad(&format!("no file ends with {suffix}")))?;
+    let entry = found.ok_or_else(|| bad(&format!("no file name ends with {suffix}")))?;
     wheel.seek(SeekFrom::Start(entry.offset.into()))?;
     let mut header = [0; 30];
     wheel.read_exact(&mut header)?;
     if !header.starts_with(b"PK\x03\x04") {
-        return Err(bad("a file is not where the list says"));
+        return Err(bad("a file is not at its listed offset"));
     }
     let names = i64::from(u16_at(&header, 26)?) + i64::from(u16_at(&header, 28)?);
     wheel.seek(SeekFrom::Current(names))?;

@@ -31,7 +31,7 @@ struct Row {
     memory: Option<u64>,
     window: Option<u64>,
     note: String,
-    /// As one object of `--json`.
+    /// The object that `--json` prints for this row.
     json: Value,
 }
 
@@ -125,7 +125,7 @@ fn of_ollama(model: &LocalModel, loaded: &[LoadedModel]) -> Row {
     }
 }
 
-/// A file on this machine, described by its header.
+/// Describes a file on this machine, with figures from its header.
 fn of_file(file: &Cached, place: &str) -> Row {
     let known = catalogue::find(&file.name);
     let good_for = known.map(|model| model.good_for);

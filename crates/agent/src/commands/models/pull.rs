@@ -1,6 +1,6 @@
-//! `agent models pull`: downloads a model into the agent's store if the name is the one in the
-//! catalogue, or if it is the model's Ollama tag and Ollama is not running. Ollama pulls everything
-//! else.
+//! `agent models pull`: downloads a model into the agent's store if the name is a model's name in
+//! the catalogue, or if it is a model's Ollama tag there and Ollama is not running. Ollama pulls
+//! everything else.
 
 use model_files::{Store, catalogue};
 use models::ollama::Server;

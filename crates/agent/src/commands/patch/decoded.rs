@@ -6,7 +6,7 @@ use workspace::Workspace;
 use crate::exit::{Failure, Result};
 
 /// Decodes a patch. A patch that is not UTF-8 is decoded with the encoding of a file that it names:
-/// the first one that is not UTF-8 either and whose encoding fits.
+/// the first file that is not UTF-8 either and whose encoding can decode the patch.
 ///
 /// # Errors
 /// If the patch names no such file.
