@@ -1,4 +1,4 @@
-//! Strips what models write around the text of a file: line numbers of `read_file`, a Markdown
+//! Strips or refuses what models add to the text of a file: line numbers of `read_file`, a Markdown
 //! fence, patch markers, thoughts, escapes.
 //!
 //! Anything that cannot be part of the file is removed. If it could be part of the file but
@@ -46,7 +46,7 @@ pub(crate) fn bare<'p>(file: Option<&[u8]>, patch: &'p FilePatch) -> Result<Cow<
     Ok(out)
 }
 
-/// Where a new text goes.
+/// What a new text is checked against.
 struct Text<'t> {
     path: &'t str,
     /// The content of the file; empty if it does not exist.

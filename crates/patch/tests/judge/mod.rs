@@ -1,6 +1,6 @@
 //! Runs one case of `patch_corpus` through the engine and judges the result.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, reason = "each test program uses only a part of this module")]
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use patch::{Action, Dialect, FilePatch, apply};
