@@ -124,7 +124,7 @@ pub struct FilePatch {
     /// Sets or clears the executable bits.
     pub executable: Option<bool>,
     /// The patch uses `\r\n` throughout, which says nothing about the file it creates. The content
-    /// of the new file is stored here with `\n`.
+    /// in `action` has `\n` instead.
     pub own_endings: bool,
 }
 

@@ -1,5 +1,5 @@
-//! Runs the calls of an answer. Reads run in parallel, even while the answer streams. Everything
-//! else runs alone and in order.
+//! Runs the calls of an answer. Calls that only read run in parallel, even while the answer
+//! streams. All other calls run alone and in order.
 
 use std::collections::VecDeque;
 use std::future::{Future, pending};
@@ -47,7 +47,7 @@ pub(crate) fn note_change(outcome: &mut Outcome) {
     }
 }
 
-/// The spec of a tool that the journal names, or a placeholder if it is no longer registered.
+/// The spec of a tool that the journal names, or a placeholder if the tool is no longer registered.
 pub(crate) fn spec_of(tools: &Registry, tool: &str) -> Arc<Spec> {
     tools.spec(tool).map_or_else(|| Arc::new(Spec::unknown(tool)), Arc::clone)
 }

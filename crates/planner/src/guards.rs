@@ -71,7 +71,7 @@ impl Degeneration {
     }
 }
 
-/// Whether the last [`LOOP_BYTES`] are one phrase of at most [`MAX_PERIOD`] bytes over and over.
+/// Whether the last [`LOOP_BYTES`] bytes repeat one phrase of at most [`MAX_PERIOD`] bytes.
 fn is_loop(tail: &[u8]) -> bool {
     let Some(start) = tail.len().checked_sub(LOOP_BYTES) else { return false };
     let tail = &tail[start..];

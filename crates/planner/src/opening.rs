@@ -64,7 +64,7 @@ fn whole_files(
         if !may_be_whole(&content, others, window) {
             break;
         }
-        // A model writes LF, and the tool that writes the file restores CRLF.
+        // Show the model LF, which it also writes. The tool that writes the file restores CRLF.
         let all_crlf = content.matches('\n').count() == content.matches("\r\n").count();
         let content = if all_crlf { content.replace("\r\n", "\n") } else { content };
         files.push(Focus { path: candidate.path.clone(), content });

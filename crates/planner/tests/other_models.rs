@@ -18,7 +18,7 @@ fn solves() -> Vec<Reply> {
     vec![patch("a + b"), says(FINISH)]
 }
 
-/// The changes of the model: its name, its role, and whether it starts a try.
+/// Each change to another model: the name and the role of that model, and whether a new try starts.
 fn changes<'a>(ran: &'a Ran) -> Vec<(&'a str, Option<ModelRole>, bool)> {
     let change = |event: &'a Event| match event {
         Event::ModelChanged { model, new_try, .. } => Some((model.model.as_str(), model.role, *new_try)),
