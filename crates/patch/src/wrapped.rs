@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use crate::{Action, Dialect, FilePatch, Refusal, RefusalKind, blocks, fence::Fence, ladder, lazy};
 
-/// Tags that open thoughts, in any case.
+/// Tags that open thoughts, in upper or lower case.
 const THOUGHTS: [&str; 5] = ["<think>", "<thinking>", "<thought>", "<reasoning>", "[THINK]"];
 
 /// File types whose own lines may begin with a number and a bar.
@@ -181,7 +181,7 @@ fn numbered(text: &str) -> Option<String> {
     (count > 1).then_some(out)
 }
 
-/// Counts the `\n` escapes in a line that are not within quotes.
+/// Counts the `\n` escapes outside the quotes of a line.
 fn outside_quotes(line: &str) -> usize {
     let mut quote = None;
     let mut count = 0;

@@ -111,7 +111,7 @@ pub(crate) struct Answer<'a> {
     /// The part of `content` that is neither a call nor reasoning.
     prose: String,
     pub(crate) usage: Usage,
-    /// Non-empty chunks received.
+    /// The number of non-empty chunks received.
     pub(crate) pieces: u64,
     /// Positions where the model almost chose another token.
     pub(crate) doubts: Vec<Doubt>,
@@ -499,8 +499,7 @@ pub(crate) const WHOLE_ANSWER: &str = "the whole answer taken as a call";
 
 /// Decides whether a complete call is run. `certain` means that there was only one way to parse it.
 ///
-/// # Errors
-/// Why it is refused, for the model.
+/// # Errors Fails with the reason for the refusal, worded for the model.
 pub(crate) fn judge(
     accepted: Result<Accepted, Refusal>,
     repairs: &[String],

@@ -9,7 +9,8 @@ use journal::CutReason;
 /// More consecutive white space than any normal answer has. DeepSeek's JSON mode and Ollama's
 /// `format` are known to produce that much (docs/model-apis.md#deepseek-requests).
 const MAX_WHITESPACE: usize = 400;
-/// Equal lines in a row. Tables and test data repeat lines, but not this often.
+/// The maximum number of equal lines in a row. Tables and test data repeat lines, but not this
+/// often.
 const MAX_EQUAL_LINES: usize = 40;
 /// A tail of this many bytes is a loop if it repeats one short phrase.
 const LOOP_BYTES: usize = 1_600;

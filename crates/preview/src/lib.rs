@@ -3,7 +3,7 @@
 //! of three formats. The crate never prints, and reads neither the terminal nor the environment.
 //!
 //! Text from files cannot control the terminal: [`sanitize`] replaces characters that could do so
-//! by visible ones. Only [`patch`] keeps every byte, because a program reads it.
+//! with visible ones. Only [`patch`] keeps every byte, because a program reads its result.
 //!
 //! ```
 //! use preview::{FileChange, Format, Image, Paint, Surface};
