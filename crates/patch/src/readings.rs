@@ -214,7 +214,7 @@ fn parts(text: &str, is_gap: impl Fn(&str) -> bool) -> Vec<Vec<&str>> {
     out
 }
 
-/// Returns where the parts match one below the other, if there is only one way.
+/// Returns where the parts match one below the other, if there is only one way to place them.
 fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
     let texts = &index.lines.texts;
     let matches_at = |part: &[&str], at: usize| {

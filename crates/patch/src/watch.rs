@@ -47,7 +47,7 @@ pub enum PathState {
     Nothing,
     /// Something that can be judged only when the patch is complete.
     Unknown,
-    /// A path that may not be written, and why.
+    /// A path that must not be written, and why.
     Refused(String),
 }
 
@@ -63,7 +63,7 @@ pub struct EarlyRefusal {
 /// Why an incomplete patch is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefusalCause {
-    /// The path may not be written.
+    /// The path must not be written.
     Path(String),
     /// The patch changes a file that does not exist.
     Missing,
@@ -282,7 +282,7 @@ impl Watch {
         self.lines[range].iter().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 
-    /// Looks up a file that the patch names; refuses a path that may not be written.
+    /// Looks up a file that the patch names; refuses a path that must not be written.
     fn open(&mut self, path: &str) -> Result<(), EarlyRefusal> {
         if self.files.contains_key(path) {
             return Ok(());

@@ -4,7 +4,7 @@
 //! Asked for a corrected file, a small model mostly sends the file back unchanged, or with a wrong
 //! change. But it is not equally sure everywhere: at the bug the right token is often a close
 //! second choice. So those places are tried, the most likely first: the model continues from the
-//! other token until its text is back at a line of the file (about twenty tokens, with the prefix
+//! other token until it writes one of the file's next lines (about twenty tokens, with the prefix
 //! in the server's cache), and the verification decides whether the change is kept.
 //!
 //! Measured on a 1.5B model over 26 small repairs, with branches of one line in unchanged answers:
@@ -117,7 +117,7 @@ impl Branch {
     }
 }
 
-/// Where the text of a branch is back at a line of the file.
+/// The point where the text of a branch reaches one of the file's following lines.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Rejoined {
     /// How many new lines come before that line.
@@ -126,7 +126,8 @@ pub(crate) struct Rejoined {
     replaced: usize,
 }
 
-/// Finds out whether the text of a branch is back at one of the `following` lines.
+/// Finds the first complete line in the text of a branch that is one of the `following` lines of
+/// the file.
 pub(crate) fn rejoined(following: &[String], text: &str) -> Option<Rejoined> {
     let (complete, _) = text.rsplit_once('\n')?;
     complete.split('\n').enumerate().skip(1).find_map(|(new, line)| {
@@ -137,14 +138,15 @@ pub(crate) fn rejoined(following: &[String], text: &str) -> Option<Rejoined> {
     })
 }
 
-/// Whether the text of a branch is complete: back at the file, or too long.
+/// Whether the text of a branch is complete: it has reached one of the `following` lines, or it is
+/// too long.
 pub(crate) fn is_complete(following: &[String], text: &str) -> bool {
     text.matches('\n').count() >= MAX_LINES || rejoined(following, text).is_some()
 }
 
 /// The versions of the files to try for a branch that the model continues with `rest`. The text is
-/// used up to the point where it is back at a line of the file. If it never gets back to one, only
-/// its first line is used, in place of the old line or inserted before that line.
+/// used up to its first line that is one of the file's following lines. If there is no such line,
+/// only the first line of the text is used, in place of the old line or inserted before that line.
 pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
     // In sessions recorded by earlier versions, the text may start with the prefix, repeated by the
     // server.

@@ -73,7 +73,7 @@ impl CallQueue {
     }
 
     /// Takes the next call if it may run now. The caller journals it and passes it to
-    /// [`CallQueue::start`]. While the answer streams, only reads may run: a call with an effect
+    /// [`CallQueue::start`]. While the answer streams, only calls that read may run. Any other call
     /// waits until the answer is in the journal.
     pub(crate) fn take_startable(&mut self, streaming: bool) -> Option<ReadyCall> {
         let next = self.queued.front()?;

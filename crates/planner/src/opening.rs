@@ -32,7 +32,7 @@ pub(crate) fn compose(
 ) -> (Opening, Vec<Focus>) {
     let (files, more) = repository.files();
     let candidates = focus::rank(&files, &task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
-    // Three bytes per token is a low estimate.
+    // Three bytes per token is a low estimate, so the files do not take more than their share.
     let max_bytes = window.map_or(u64::MAX, |w| w * 3 / WINDOW_SHARE);
     let read = |path: &str, limit| repository.read(path, limit);
     let shown = focus::show(&candidates, read, 2, max_bytes.min(2 * focus::MAX_SHOWN_BYTES));

@@ -121,7 +121,7 @@ async fn the_fallback_continues_the_same_conversation_once() {
     assert_eq!(changes(&ran), [("spare", Some(ModelRole::Fallback), false)]);
     assert_eq!(ran.requests[1].messages, ran.requests[2].messages);
     assert_eq!(turns(&ran), [("scripted", 1), ("spare", 2)]);
-    // A turn is counted once, also in the history of the tree.
+    // A turn whose request went to both models is counted once, even in the history of the tree.
     assert_eq!((ran.report.totals.turns, ran.changed_in), (3, vec![1, 2]));
     let ran = with_fallback().run("t", vec![gone(), gone()]).await;
     assert_eq!((&ran.report.ending, ran.report.message.as_str()), (&Ending::Unavailable, "gone"));
