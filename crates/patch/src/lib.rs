@@ -24,7 +24,7 @@
 //!
 //! Some patches can be read in several ways. The content of the file decides which `=======` line
 //! divides a block ([`Hunk::readings`]), what a line of dots in both search and replacement stands
-//! for, and whether context lines lost their first column.
+//! for, and whether context lines lack the space that marks them.
 //!
 //! All hunks match against the original file. If a hunk matches nowhere, the hunks are applied one
 //! after another, each to the result of the one before. The hunks of a unified diff are never
@@ -34,13 +34,13 @@
 //! ([`RefusalKind::Placeholder`]).
 //!
 //! If a hunk matches in several places, the line it names, the `@@` header above it or the order of
-//! the hunks selects one; otherwise the patch is refused. Context lines are never rewritten: their
-//! whitespace, endings and typography stay. An added line gets the ending of the line it replaces,
-//! or else of its neighbor. A byte order mark and a missing final newline stay.
+//! the hunks can select one of them. If none does, the patch is refused. Context lines are never
+//! rewritten: their whitespace, endings and typography stay. An added line gets the ending of the
+//! line it replaces, or else of its neighbor. A byte order mark and a missing final newline stay.
 //!
 //! The modules, in the order of work:
 //!
-//! - `model` has the parsed form of a patch.
+//! - `model` defines the parsed form of a patch.
 //! - `unified`, `envelope`, `blocks`, `tags` and `json` read the dialects, `detect` picks one of
 //!   them, and `shell` and `fence` unwrap shell commands and Markdown; `answer` finds a patch in a
 //!   whole answer.

@@ -48,7 +48,7 @@ pub struct Line {
     pub mark: Mark,
     /// The text without its newline. A carriage return before the newline is kept.
     pub text: Vec<u8>,
-    /// `false` after `\ No newline at end of file`.
+    /// `false` if `\ No newline at end of file` follows the line.
     pub newline: bool,
     /// `false` if the patch has no mark for this line. The line is taken as context and must be in
     /// the file.
@@ -66,18 +66,19 @@ pub struct Hunk {
     pub under: Vec<Vec<u8>>,
     /// The hunk claims to end at the end of the file.
     pub at_end: bool,
-    /// How many lines at the end are blank and unmarked. They may be layout below the hunk.
+    /// How many lines at the end are blank and unmarked. They may be spacing below the hunk rather
+    /// than part of it.
     pub blank_tail: usize,
     /// The search text and its replacement, in dialects that have them.
     pub text: Option<(Vec<u8>, Vec<u8>)>,
     /// Replace every occurrence of the search text.
     pub everywhere: bool,
-    /// Replace every occurrence of the search text, and require this many.
+    /// Replace every occurrence of the search text, and refuse the hunk unless there are this many.
     pub expected: Option<usize>,
     /// Insert the added lines below this line of the file; 0 is the start of the file.
     pub below: Option<usize>,
-    /// The possible meanings, most likely first, of a hunk that only the file's content can
-    /// resolve.
+    /// The possible readings, most likely first, of a hunk whose meaning depends on the file's
+    /// content.
     pub readings: Vec<Hunk>,
 }
 
@@ -123,7 +124,7 @@ pub struct FilePatch {
     /// Sets or clears the executable bits.
     pub executable: Option<bool>,
     /// The patch uses `\r\n` throughout, which says nothing about the file it creates. The content
-    /// of the new file is stored here with `\n`.
+    /// in `action` has `\n` instead.
     pub own_endings: bool,
 }
 

@@ -114,7 +114,7 @@ pub(crate) fn candidates<'a>(
     if let Some(found) = without_tail(index, hunk, &body) {
         return Ok(found);
     }
-    // If the search and its replacement both mix line endings, match them byte by byte.
+    // If the search and its replacement both mix line endings, match the search byte by byte.
     let mixed = hunk.text.as_ref().is_some_and(|(search, new)| mixes_endings(search) && mixes_endings(new));
     if mixed
         && let (at, len) = text_places(index, hunk)
@@ -158,7 +158,8 @@ pub(crate) fn candidates<'a>(
     }
     let bodies =
         std::iter::once((body.clone(), None)).chain(unnumbered.map(|(body, first)| (body, Some(first))));
-    // An unmarked line that is not in the file may be an added one, so it must not be skipped.
+    // An unmarked line that is not in the file may be an added line without its plus, so it must
+    // not be skipped.
     let unmarked = |l: &&crate::Line| !l.marked && index.count_of(bare(&l.text)) == 0;
     let unknown = hunk.lines.iter().find(unmarked).is_some();
     for (body, first) in bodies.filter(|_| !unknown) {
@@ -171,8 +172,8 @@ pub(crate) fn candidates<'a>(
         if hunk.text.is_some() && moves(&body) {
             fits.retain(Fit::is_gapless);
         }
-        // In a diff, a missing context line next to a change may be an added line without its plus.
-        // A search has no marks to lose.
+        // In a diff, a context line that the file lacks and that is next to a change may be an
+        // added line without its plus. A search has no marks to lose.
         if hunk.text.is_none() {
             fits.retain(|fit| !context::misses_line_next_to_change(&body, &fit.lines));
         }
@@ -190,8 +191,8 @@ fn removes(body: &Body<'_>) -> bool {
     body.iter().any(|(mark, text)| *mark == Mark::Remove && !text.trim_ascii().is_empty())
 }
 
-/// Drops the blank lines at the end, which may be layout, if the hunk matches at the line it names
-/// only without them.
+/// Drops the hunk's trailing blank lines, which may be spacing below it, if the hunk matches at the
+/// line it names only without them.
 fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Option<Found<'a>> {
     let at = hunk.start.filter(|_| hunk.blank_tail > 0)?.checked_sub(1)?;
     let named = |body: &Body<'_>| {
@@ -221,8 +222,9 @@ fn moves(body: &Body<'_>) -> bool {
     body.iter().any(|(mark, text)| *mark == Mark::Add && removed.contains(text))
 }
 
-/// Returns where to insert lines without context: in an empty file, at the end if the hunk says so,
-/// or below its header.
+/// Returns the index at which to insert lines without context: below the line that the hunk names,
+/// at the start of an empty file, at the end of the file if the hunk says so, or below the only
+/// line that matches the hunk's header.
 fn insertion(index: &Index<'_>, hunk: &Hunk) -> Option<usize> {
     match headers(index, hunk).as_deref() {
         _ if hunk.below.is_some() => hunk.below.filter(|line| *line <= index.lines.len()),

@@ -1,6 +1,6 @@
 //! Resolves what a hunk means where that depends on the file: which `=======` line divides a block,
-//! what `...` in both search and replacement stands for, and whether context lines lost their first
-//! column.
+//! what `...` in both search and replacement stands for, and whether context lines lack the space
+//! that marks them.
 
 use std::borrow::Cow;
 
@@ -73,7 +73,7 @@ fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<H
             continue;
         }
         // If the match ends right above a divider line of the file, the search may be meant to
-        // continue past it.
+        // continue past that line.
         let divider = |at: usize| {
             let line = index.lines.texts.get(at).and_then(|line| std::str::from_utf8(line).ok());
             line.is_some_and(|line| blocks::marker(line) == Some(Marker::Divider))
@@ -91,8 +91,8 @@ fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<H
     Err(first.unwrap_or_else(|| feedback::not_found(index, &body(hunk), hunk.start)))
 }
 
-/// Merges all occurrences of the search text into one change. Returns `None` if it does not occur
-/// exactly.
+/// Merges the replacements of all occurrences of the search text into one hunk. Returns `None` if
+/// there is no exact occurrence.
 fn replace_everywhere(index: &Index<'_>, hunk: &Hunk) -> Result<Option<Hunk>, Refusal> {
     let Some((search, replace)) = &hunk.text else { return Ok(None) };
     let (search, replace) = (index.lines.with_endings(search), index.lines.with_endings(replace));
@@ -153,8 +153,9 @@ fn dividers_are_content(replace: &[u8]) -> bool {
     true
 }
 
-/// Expands lines of dots that occur in both search and replacement, each standing for the same
-/// lines of the file. Returns `None` unless the parts between them match in exactly one way.
+/// Expands lines of dots that occur in both search and replacement, where each stands for the same
+/// lines of the file in both. Returns `None` unless the parts between them match in exactly one
+/// way.
 fn expand_elisions(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     let (search, replace) = hunk.text.as_ref()?;
     let (search, replace) = (std::str::from_utf8(search).ok()?, std::str::from_utf8(replace).ok()?);
@@ -213,7 +214,7 @@ fn parts(text: &str, is_gap: impl Fn(&str) -> bool) -> Vec<Vec<&str>> {
     out
 }
 
-/// Returns where the parts match one below the other, if there is only one way.
+/// Returns where the parts match one below the other, if there is only one way to place them.
 fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
     let texts = &index.lines.texts;
     let matches_at = |part: &[&str], at: usize| {

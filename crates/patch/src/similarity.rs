@@ -1,7 +1,7 @@
 //! How similar two lines are.
 
-/// Returns the percentage of letter pairs that two lines share; cheap enough for every line of a
-/// large file.
+/// Returns the percentage of pairs of adjacent bytes that two lines share. This is cheap enough for
+/// every line of a large file.
 pub(crate) fn similarity(a: &[u8], b: &[u8]) -> usize {
     /// Longer lines are compared up to this length.
     const MAX_LENGTH: usize = 200;

@@ -64,7 +64,8 @@ fn blocks<'b>(body: &Body<'b>, fit: &Fit) -> Vec<Block<'b>> {
     out
 }
 
-/// Returns whether the purely added lines of some block are already in the file.
+/// Returns whether, for some block that only adds lines, the file already has these lines right
+/// above or below the place where they would be inserted.
 pub(crate) fn already_added(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     let texts = &index.lines.texts;
     let has = |from: Option<usize>, lines: &[&[u8]]| {
@@ -144,8 +145,8 @@ fn splice(
     (range, bytes)
 }
 
-/// Returns whether the hunk is a search and a replacement that both reach the end of the file. Such
-/// a hunk says nothing about the final newline.
+/// Returns whether the hunk is a search with a replacement that is not empty. Such a hunk says
+/// nothing about the final newline.
 fn keeps_final_newline(hunk: &Hunk) -> bool {
     hunk.text.is_some() && hunk.lines.iter().any(|l| l.mark != Mark::Remove)
 }

@@ -27,7 +27,8 @@ fn opening<'a>(text: &'a str, name: &str) -> Option<(Option<usize>, &'a str)> {
     Some((line.and_then(|line| line.parse().ok()).filter(|line| *line > 0), &rest[end + 1..]))
 }
 
-/// Reads an element. Returns its line number, its text without the first newline, and what follows.
+/// Reads an element. Returns its line number, its text without a newline directly after the opening
+/// tag, and what follows the element.
 fn inner<'a>(text: &'a str, name: &str) -> Option<(Option<usize>, &'a str, &'a str)> {
     let (line, rest) = opening(text.trim_start(), name)?;
     let close = format!("</{name}>");

@@ -2,7 +2,7 @@
 //! differently.
 //!
 //! What an added line shares with the line it replaces is copied from the file. The other
-//! characters are converted as in the old lines.
+//! characters are written the way the file writes them in the old lines.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,8 @@ const MAX_DIFF_SIZE: usize = 1_000_000;
 /// How the file writes the characters of the patch.
 #[derive(Debug, Default)]
 pub(crate) struct Typography<'a> {
-    /// `None` if the file writes the unit in several ways.
+    /// Maps each unit of the patch's old lines to the file's form of it; `None` if the file has
+    /// several.
     written: BTreeMap<&'a [u8], Option<&'a [u8]>>,
     differs: bool,
     /// The patch has typographic characters where the file has plain ones.

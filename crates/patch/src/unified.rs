@@ -1,9 +1,9 @@
 //! Reads unified diffs, from git or plain, as models write them: with wrong counts, invented line
-//! numbers and lost prefixes of blank lines.
+//! numbers, and blank lines without their prefix.
 //!
-//! The counts of a hunk are trusted only if what follows looks like the end of a hunk. Otherwise
-//! the hunk extends to its last line that starts with a space, `+` or `-`. A line in between that
-//! starts with anything else is taken as context and must be in the file.
+//! The counts of a hunk are trusted only if what follows the counted lines looks like the end of a
+//! hunk. Otherwise the hunk extends to its last line that starts with a space, `+` or `-`. A line
+//! in between that starts with anything else is taken as context and must be in the file.
 
 use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError};
 
@@ -91,13 +91,14 @@ pub(crate) fn lone_header(lines: &[&str], i: usize) -> Option<String> {
     let name = name(rest)?;
     let hunk = lines.get(i + 1).and_then(|next| hunk_header(next))?;
     let is_path = name.contains(['.', '/']) && !name.contains(char::is_whitespace);
-    // In a hunk, this may be a removed or added line that begins with `--` or `++`.
+    // In a hunk, this may be a removed or added line whose text begins with `--` or `++`.
     (is_path && (hunk.start.is_some() || name.starts_with(prefix)))
         .then(|| name.strip_prefix(prefix).map_or(name.clone(), str::to_owned))
 }
 
-/// Returns whether a header is unlikely to be two lines of a hunk: a hunk with line numbers
-/// follows, and both lines name the same file, or only one of them names a file.
+/// Returns whether the two lines at `i` are a header and are unlikely to be lines of a hunk. A hunk
+/// with line numbers must follow, and both lines must name the same file unless one of them is
+/// `/dev/null`.
 fn names_a_file(lines: &[&str], i: usize) -> bool {
     let hunk = || lines.get(i + 2).is_some_and(|l| hunk_header(l).is_some_and(|h| h.start.is_some()));
     if i >= lines.len() || !is_header(lines, i) || !hunk() {
@@ -406,7 +407,7 @@ fn finish(section: Section, path: Option<&str>) -> Result<FilePatch, ParseError>
         Action::Update
     };
     let hunks = if matches!(action, Action::Create(_)) { Vec::new() } else { hunks };
-    // When git creates a file, its default mode says nothing about the executable bits.
+    // Git gives every new file a mode, so the default mode says nothing about the executable bits.
     let executable = section.executable.filter(|x| *x || !created);
     Ok(FilePatch { dialect: Dialect::Unified, path, from, action, hunks, executable, own_endings: false })
 }

@@ -2,10 +2,10 @@
 //! characters equal plain ones.
 //!
 //! A unit is a run of whitespace, three dots, or one character with its combining marks. Its normal
-//! form is composed, and ASCII where there is an equivalent. Variation selectors, joiners and other
-//! invisible characters are ignored, since models lose them. Lines are equal if their units are,
-//! ignoring whitespace at both ends. Lines that match on a stricter rung are equal in this sense
-//! too, so one index finds the candidates of all rungs.
+//! form is the composed character, or the ASCII equivalent if there is one. Variation selectors,
+//! joiners and other invisible characters are ignored, since models lose them. Lines are equal if
+//! their units are, ignoring whitespace at both ends. Lines that match on a stricter rung are equal
+//! in this sense too, so one index finds the candidates of all rungs.
 
 use std::borrow::Cow;
 
@@ -31,8 +31,9 @@ fn plain_equivalent(c: char) -> Option<&'static str> {
     })
 }
 
-/// Returns the ASCII equivalent of a full-width character: `""` for an invisible one that is easily
-/// lost. Unlike those of [`plain_equivalent`], these characters stay in added lines.
+/// Returns the ASCII equivalent of a full-width character, or `""` for an invisible character that
+/// is easily lost. Unlike the characters of [`plain_equivalent`], these are not converted in added
+/// lines.
 fn ascii_equivalent(c: char) -> Option<&'static str> {
     const ASCII: &str =
         "!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~";
@@ -144,7 +145,8 @@ pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
 
 /// Returns a hash of a line's units; equal lines have equal hashes.
 pub(crate) fn key(text: &[u8]) -> u64 {
-    /// FNV-1a is fast for short keys. Collisions are harmless, since matches are compared.
+    /// FNV-1a is fast for short keys. Collisions are harmless, because lines with equal hashes are
+    /// then compared.
     const START: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
     let mut hash = START;

@@ -47,7 +47,7 @@ pub enum PathState {
     Nothing,
     /// Something that can be judged only when the patch is complete.
     Unknown,
-    /// A path that may not be written, and why.
+    /// A path that must not be written, and why.
     Refused(String),
 }
 
@@ -63,7 +63,7 @@ pub struct EarlyRefusal {
 /// Why an incomplete patch is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefusalCause {
-    /// The path may not be written.
+    /// The path must not be written.
     Path(String),
     /// The patch changes a file that does not exist.
     Missing,
@@ -129,7 +129,7 @@ impl Watch {
         }
     }
 
-    /// Adds more of the patch, split anywhere.
+    /// Adds the next piece of the patch. A piece may end anywhere, even within a line.
     ///
     /// # Errors
     /// Fails if the patch will be refused whatever follows. Do not call this again after an error.
@@ -185,7 +185,7 @@ impl Watch {
         edits([(path, search, replace)]).iter().try_for_each(|patch| self.replaced(patch))
     }
 
-    /// Adds an edit with an incomplete replacement; only its complete lines count.
+    /// Adds an edit with an incomplete replacement, of which only the complete lines are checked.
     ///
     /// # Errors
     /// Same as [`Watch::feed`].
@@ -194,7 +194,7 @@ impl Watch {
         self.check_placeholders(&edits([(path, search, replace)]))
     }
 
-    /// Adds an incomplete whole file; only its complete lines count.
+    /// Adds an incomplete whole file, of which only the complete lines are checked.
     ///
     /// # Errors
     /// Same as [`Watch::feed`].
@@ -282,7 +282,7 @@ impl Watch {
         self.lines[range].iter().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 
-    /// Looks up a file that the patch names; refuses a path that may not be written.
+    /// Looks up a file that the patch names; refuses a path that must not be written.
     fn open(&mut self, path: &str) -> Result<(), EarlyRefusal> {
         if self.files.contains_key(path) {
             return Ok(());
@@ -360,7 +360,7 @@ fn refuse(path: &str, cause: RefusalCause) -> Result<(), EarlyRefusal> {
 }
 
 /// Returns whether a line that is missing from the file may have been added by an earlier hunk.
-/// Only letters and digits are compared, because some matches ignore everything else.
+/// Only letters and digits are compared, because some rungs ignore everything else.
 fn is_new(added: &HashMap<String, String>, path: &str, index: &Index<'_>, body: &Body<'_>) -> bool {
     let plain = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
     let Some(added) = added.get(path).map(|added| plain(added)) else { return false };
@@ -380,7 +380,7 @@ fn up_to_placeholder(text: &str) -> Option<&str> {
     Some(&text[..end])
 }
 
-/// Returns whether a hunk that begins with these lines may match on any rung. `text` is the
+/// Returns whether some rung may match a hunk that begins with these lines. `text` is the
 /// incomplete search text, for matching within lines.
 fn may_match(index: &Index<'_>, body: &Body<'_>, text: Option<&[u8]>) -> bool {
     let stands = |body: &Body<'_>| {

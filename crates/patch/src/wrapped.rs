@@ -1,4 +1,4 @@
-//! Strips what models write around the text of a file: line numbers of `read_file`, a Markdown
+//! Strips or refuses what models add to the text of a file: line numbers of `read_file`, a Markdown
 //! fence, patch markers, thoughts, escapes.
 //!
 //! Anything that cannot be part of the file is removed. If it could be part of the file but
@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use crate::{Action, Dialect, FilePatch, Refusal, RefusalKind, blocks, fence::Fence, ladder, lazy};
 
-/// Tags that open thoughts, in any case.
+/// Tags that open thoughts, in upper or lower case.
 const THOUGHTS: [&str; 5] = ["<think>", "<thinking>", "<thought>", "<reasoning>", "[THINK]"];
 
 /// File types whose own lines may begin with a number and a bar.
@@ -46,7 +46,7 @@ pub(crate) fn bare<'p>(file: Option<&[u8]>, patch: &'p FilePatch) -> Result<Cow<
     Ok(out)
 }
 
-/// Where a new text goes.
+/// What a new text is checked against.
 struct Text<'t> {
     path: &'t str,
     /// The content of the file; empty if it does not exist.
@@ -181,7 +181,7 @@ fn numbered(text: &str) -> Option<String> {
     (count > 1).then_some(out)
 }
 
-/// Counts the `\n` escapes in a line that are not within quotes.
+/// Counts the `\n` escapes outside the quotes of a line.
 fn outside_quotes(line: &str) -> usize {
     let mut quote = None;
     let mut count = 0;

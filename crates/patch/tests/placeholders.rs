@@ -1,4 +1,5 @@
-//! Adds every line of `fixtures/placeholders` with every kind of patch.
+//! Adds every line of `fixtures/placeholders` to a file, with a patch in each dialect, and checks
+//! whether the patch is refused.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 
@@ -23,7 +24,7 @@ fn cases(table: &str) -> Vec<Case<'_>> {
         .collect()
 }
 
-/// Returns patches that replace two lines of the file with the text, one per dialect.
+/// Returns one patch per dialect, each of which replaces two lines of the file with the text.
 fn forms(case: &Case<'_>) -> Vec<(&'static str, FilePatch)> {
     let Case { path, text, .. } = case;
     let only = |text: String| parse(&text).unwrap().remove(0);

@@ -77,7 +77,7 @@ fn no_corpus_patch_that_applies_is_refused_early() {
         assert_eq!(by_line.map(|(_, stop)| stop), in_pieces.map(|(_, stop)| stop), "{}", case.name);
     }
     println!(
-        "{texts} patches, {refused} refused, {early} of them early: {saved} of their {bytes} bytes saved"
+        "{texts} patches, {refused} refused, {early} of them early (saved {saved} of their {bytes} bytes)"
     );
     assert!(texts > 1000 && early > 100);
 }

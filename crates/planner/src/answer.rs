@@ -1,5 +1,5 @@
-//! One streamed answer of the model: finds calls, validates them while they are being written, and
-//! decides when to cut.
+//! Processes one streamed answer of the model: finds calls, validates them while they are being
+//! written, and decides when to cut the answer off.
 //!
 //! Pure: [`Delta`]s go in, [`AnswerEvent`]s come out. Nothing here runs a call or waits.
 
@@ -63,7 +63,7 @@ pub(crate) struct Refused {
 /// How to read an answer.
 pub(crate) struct AnswerOptions<'a> {
     pub(crate) tools: &'a Registry,
-    /// Cut after the first call.
+    /// Whether to cut the answer off after its first call.
     pub(crate) first_call_only: bool,
     pub(crate) wanted: &'a Wanted,
     /// The message that the answer continues, if any.
@@ -80,8 +80,8 @@ pub(crate) enum Wanted {
     Calls,
     /// Corrected files in fenced blocks, or tool calls.
     Files(Vec<Focus>),
-    /// Text, which ends as soon as it reaches one of these lines of the file ([`crate::branches`]).
-    /// No calls.
+    /// Text without calls. It is cut off as soon as it reaches one of these lines of the file
+    /// ([`crate::branches`]).
     Lines(Vec<String>),
 }
 
@@ -91,7 +91,7 @@ impl Wanted {
     }
 }
 
-/// Less likely alternatives (below half a percent) are noise.
+/// The log probability of half a percent. Alternatives that are less likely are noise.
 const MIN_LOGPROB: f32 = -5.3;
 /// The refusal of an answer that returns the files unchanged.
 const UNCHANGED: &str = "the file you sent is unchanged";
@@ -111,11 +111,11 @@ pub(crate) struct Answer<'a> {
     /// The part of `content` that is neither a call nor reasoning.
     prose: String,
     pub(crate) usage: Usage,
-    /// Non-empty chunks received.
+    /// The number of non-empty chunks received.
     pub(crate) pieces: u64,
     /// Positions where the model almost chose another token.
     pub(crate) doubts: Vec<Doubt>,
-    /// The requested files that were returned, by index.
+    /// The indices of the requested files that were returned.
     returned: BTreeSet<usize>,
     /// The end of the last complete call in `content`.
     last_call_end: Option<usize>,
@@ -159,7 +159,8 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Whether a call is complete. If so, a stream that breaks now can be treated as cut.
+    /// Whether the answer has a complete call. If so, the answer up to that call can be used even
+    /// if the stream breaks.
     pub(crate) fn has_call(&self) -> bool {
         self.last_call_end.is_some()
     }
@@ -291,9 +292,9 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Handles an answer that the server reports as reasoning only. A call counts only if it is at
-    /// the very end of the reasoning and is written in a model family's own tokens. The same rule
-    /// applies to reasoning inside the text. Anything else is refused.
+    /// Handles an answer that contains only reasoning. A call counts only if it is at the very end
+    /// of the reasoning and is written in a model family's own tokens. The same rule applies to
+    /// reasoning inside the text. Anything else is refused.
     fn thinking_only(&mut self, out: &mut Vec<AnswerEvent>) {
         let options = parser_options(self.options.tools, &[]);
         let call = tool_stream::calls_at_end(self.thinking.as_bytes(), &options).into_iter().next();
@@ -481,7 +482,7 @@ impl<'a> Answer<'a> {
         out: &mut Vec<AnswerEvent>,
     ) {
         self.refused = true;
-        // Recorded under the tool's own name, like accepted calls.
+        // Like accepted calls, record the refusal under the tool's own name, not under an alias.
         let own_name = |tool: String| self.options.tools.named(&tool).map(|s| s.name.clone()).unwrap_or(tool);
         let tool = tool.map(own_name);
         out.push(AnswerEvent::Refused(Refused { tool, early, message: message.to_owned(), written }));
@@ -498,8 +499,7 @@ pub(crate) const WHOLE_ANSWER: &str = "the whole answer taken as a call";
 
 /// Decides whether a complete call is run. `certain` means that there was only one way to parse it.
 ///
-/// # Errors
-/// Why it is refused, for the model.
+/// # Errors Fails with the reason for the refusal, worded for the model.
 pub(crate) fn judge(
     accepted: Result<Accepted, Refusal>,
     repairs: &[String],
@@ -515,7 +515,7 @@ pub(crate) fn judge(
     ))
 }
 
-/// The name of a repair, with spaces.
+/// The name of a repair, with spaces between its words.
 pub(crate) fn repair_name(repair: tool_stream::Repair) -> String {
     serde_json::to_value(repair)
         .ok()
@@ -544,8 +544,8 @@ fn starts_thinking(answer: &str) -> bool {
     events.iter().any(|event| matches!(event, Event::OrphanThink { .. }))
 }
 
-/// The parser's options for an answer. A request for whole files shows no tools. In the answer to
-/// such a request, an object with the name of another agent's tool is therefore data.
+/// The parser's options for an answer. A request for whole files does not list the tools. In the
+/// answer to such a request, a JSON object with the name of another agent's tool is therefore data.
 pub(crate) fn parser_options(tools: &Registry, files: &[Focus]) -> Options {
     let own = || tools.specs().map(|s| s.name.clone()).collect();
     let text_tool = tools.specs().find_map(|spec| {

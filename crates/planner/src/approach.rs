@@ -20,8 +20,8 @@ use journal::{Check, Doubt};
 use crate::blocks::{Focus, Found};
 use crate::branches::{self, Branch};
 
-/// The verification time that the branches of an answer may take together, in milliseconds. Each
-/// branch runs the verification up to twice.
+/// The maximum total time, in milliseconds, of the verifications for the branches of one answer.
+/// Each branch runs the verification up to twice.
 const BRANCH_CHECK_MS: u64 = 60_000;
 
 /// The maximum number of requests for the same version of the files.
@@ -32,7 +32,7 @@ const MAX_ATTEMPTS: u32 = 2;
 pub(crate) enum Move {
     /// Ask for the whole file.
     Whole,
-    /// Ask for the rest of a line and for more lines, until one of `following` comes.
+    /// Ask for the rest of a line and for more lines, until the model writes one of `following`.
     Line {
         /// The text that the model continues.
         prefix: String,
@@ -52,7 +52,7 @@ pub(crate) struct Attempt<'a> {
     /// The files in the answer.
     pub(crate) blocks: &'a [Found],
     pub(crate) doubts: &'a [Doubt],
-    /// The path and the new content of the files that were written.
+    /// The path and the new content of each file that was written.
     pub(crate) wrote: Vec<(&'a str, &'a str)>,
     pub(crate) check: Option<&'a Check>,
 }
@@ -80,8 +80,8 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// The attempts at these files; `None` if there are no files. `before` is the result of the
-    /// verification before any change.
+    /// The attempts to correct these files; `None` if there are no files. `before` is the result of
+    /// the verification before any change.
     pub(crate) fn new(files: Vec<Focus>, before: Option<Check>) -> Option<Self> {
         (!files.is_empty()).then(|| Self {
             in_tree: files.iter().map(|file| file.content.clone()).collect(),
@@ -130,7 +130,7 @@ impl Attempts {
         if self.on_base == 1 { (base, seed) } else { (1.0, seed.or(Some(u64::from(self.number - 1)))) }
     }
 
-    /// The verification of the files as they are in the tree, if known.
+    /// The result of the verification on the files as they are in the tree, if known.
     pub(crate) fn check_in_tree(&self) -> Option<&Check> {
         self.best.as_ref().filter(|_| self.to_restore().is_empty())
     }
@@ -171,8 +171,8 @@ impl Attempts {
         }
         let base = self.contents();
         if base != before {
-            // Better, but the verification still fails: the bug may be in two places. The other
-            // branches continue from here.
+            // More tests pass, but the verification still fails: the bug may be in two places. The
+            // other branches continue from this version.
             self.candidates.clear();
             self.branches = self.branches.iter().filter_map(|b| branches::moved(b, &before, &base)).collect();
         }
@@ -240,7 +240,7 @@ impl Attempts {
         self.next_branch()
     }
 
-    /// The next move if the model cannot continue an answer from its middle.
+    /// The next move if the model cannot continue an answer from the middle of the answer.
     pub(crate) fn without_branches(&mut self) -> Move {
         self.branches.clear();
         self.candidates.clear();

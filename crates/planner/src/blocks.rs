@@ -36,7 +36,7 @@ pub(crate) struct Found {
     pub(crate) content: usize,
 }
 
-/// The requested files in a whole answer.
+/// The requested files in a complete answer.
 pub(crate) fn find(answer: &str, files: &[Focus]) -> Vec<Found> {
     let scripts = files.iter().any(|file| language(&file.path) == "sh");
     let mut parser = Parser::new(Options { whole_file: true, scripts, ..Options::default() });

@@ -4,11 +4,11 @@
 //! Asked for a corrected file, a small model mostly sends the file back unchanged, or with a wrong
 //! change. But it is not equally sure everywhere: at the bug the right token is often a close
 //! second choice. So those places are tried, the most likely first: the model continues from the
-//! other token until its text is back at a line of the file (about twenty tokens, with the prefix
-//! in the server's cache), and the verification decides.
+//! other token until it writes one of the file's next lines (about twenty tokens, with the prefix
+//! in the server's cache), and the verification decides whether the change is kept.
 //!
 //! Measured on a 1.5B model over 26 small repairs, with branches of one line in unchanged answers:
-//! the plain request solves 10, and branches raise this to 18, for 45 more generated tokens per
+//! the plain request solves 10, and branches raise this to 18, at a cost of 45 generated tokens per
 //! failed answer. Requesting the whole file again costs about 300 tokens.
 //!
 //! Pure: text in, text out.
@@ -19,7 +19,7 @@ use journal::Doubt;
 
 use crate::blocks::Found;
 
-/// The maximum number of branches to try. Only the most likely ones are worth it.
+/// The maximum number of branches to try. Only the most likely branches are worth trying.
 pub(crate) const MOST: usize = 12;
 /// Divides by ten the probability of tokens that start a line, because few such tokens fix
 /// anything.
@@ -30,8 +30,8 @@ pub(crate) const MAX_TOKENS: u32 = 120;
 const MAX_LINES: usize = 12;
 /// The maximum number of lines of the file that a branch may replace.
 const MAX_REPLACED: usize = 30;
-/// A line with fewer letters and digits, such as `else:` or `}`, does not identify a place in the
-/// file.
+/// The minimum number of letters and digits in a line that identifies a place in the file. Lines
+/// such as `else:` or `}` have fewer.
 const TELLING: usize = 6;
 
 /// A place where another token might have been written.
@@ -102,7 +102,8 @@ fn starts_line(before: &str) -> bool {
 }
 
 impl Branch {
-    /// Splits the file at the line of the branch: the text before it, and the lines from it on.
+    /// Splits the file at the line of the branch. Returns the text before that line, and the lines
+    /// from that line on.
     fn parts(&self) -> Option<(&str, Vec<&str>)> {
         let file = self.files.get(self.index)?;
         let start = file.get(..self.at)?.rfind('\n').map_or(0, |n| n + 1);
@@ -116,7 +117,7 @@ impl Branch {
     }
 }
 
-/// Where the text of a branch is back at a line of the file.
+/// The point where the text of a branch reaches one of the file's following lines.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Rejoined {
     /// How many new lines come before that line.
@@ -125,7 +126,8 @@ pub(crate) struct Rejoined {
     replaced: usize,
 }
 
-/// Finds out whether the text of a branch is back at one of the `following` lines.
+/// Finds the first complete line in the text of a branch that is one of the `following` lines of
+/// the file.
 pub(crate) fn rejoined(following: &[String], text: &str) -> Option<Rejoined> {
     let (complete, _) = text.rsplit_once('\n')?;
     complete.split('\n').enumerate().skip(1).find_map(|(new, line)| {
@@ -136,16 +138,18 @@ pub(crate) fn rejoined(following: &[String], text: &str) -> Option<Rejoined> {
     })
 }
 
-/// Whether the text of a branch is complete: back at the file, or too long.
+/// Whether the text of a branch is complete: it has reached one of the `following` lines, or it is
+/// too long.
 pub(crate) fn is_complete(following: &[String], text: &str) -> bool {
     text.matches('\n').count() >= MAX_LINES || rejoined(following, text).is_some()
 }
 
-/// The versions of the files to try for a branch that the model continues with `rest`. The text
-/// counts up to the point where it is back at a line of the file. If it never gets back to one,
-/// only its first line counts, in place of the old line or inserted before that line.
+/// The versions of the files to try for a branch that the model continues with `rest`. The text is
+/// used up to its first line that is one of the file's following lines. If there is no such line,
+/// only the first line of the text is used, in place of the old line or inserted before that line.
 pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
-    // In sessions of earlier versions, the text may include the prefix, repeated by the server.
+    // In sessions recorded by earlier versions, the text may start with the prefix, repeated by the
+    // server.
     let rest = rest.strip_prefix(branch.prefix.as_str()).unwrap_or(rest);
     let Some((before, old)) = branch.parts() else { return Vec::new() };
     let start = before.len();

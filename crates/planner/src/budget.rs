@@ -1,5 +1,6 @@
-//! What a run uses: sums, limits, and token estimates, which are calibrated with the server's
-//! counts. This module works on numbers and knows no clock.
+//! The turns, tokens, time and dollars that a run uses: sums, limits, and token estimates, which
+//! are calibrated with the server's counts. This module works on numbers and does not read the
+//! clock.
 
 use journal::{Budget, Counts, Event, ModelInfo, ModelTotals, Record, Totals};
 use models::{Message, Usage};
@@ -53,13 +54,13 @@ fn bytes(message: &impl Borrow<Message>) -> usize {
 /// Dollars per million tokens: (prompt, cached prompt, generated).
 pub(crate) type Price = (f64, f64, f64);
 
-/// Sums over the session, and whether a limit is reached.
+/// Sums the usage of a session, and compares it with the limits.
 #[derive(Debug, Clone)]
 pub(crate) struct Accountant {
     limits: Limits,
     price: Option<Price>,
     totals: Totals,
-    /// The sums for each model. The last model is in use.
+    /// The sums for each model, in the order of use. The last one is the current model.
     models: Vec<ModelTotals>,
     /// Whether a request has been counted.
     counted: bool,
@@ -80,7 +81,7 @@ impl Accountant {
     /// Sums up the usage recorded in a journal. `price` is the current model's price, which applies
     /// from now on.
     pub(crate) fn of(records: &[Record], limits: Limits, price: Option<Price>) -> Self {
-        // Earlier versions did not record the price.
+        // Earlier versions did not record the price, so their sessions get the current price.
         let mut accountant = Self::new(limits, price);
         let mut estimated = 0;
         for record in records {
@@ -106,7 +107,7 @@ impl Accountant {
         accountant
     }
 
-    /// Adds usage to this model's sums from now on.
+    /// Starts the sums of a model. Usage is added to them from now on.
     pub(crate) fn start_model(&mut self, info: &ModelInfo) {
         let first = self.models.is_empty();
         self.set_price(if first { info.price.or(self.price) } else { info.price });
@@ -135,7 +136,7 @@ impl Accountant {
         if used.len() > 1 { used } else { Vec::new() }
     }
 
-    /// Restarts the limits.
+    /// Makes the limits apply only to what is used from now on.
     pub(crate) fn renew(&mut self) {
         self.since = (self.totals.turns, self.spent, self.totals.cost.unwrap_or_default());
     }

@@ -1,5 +1,5 @@
-//! Runs the calls of an answer. Reads run in parallel, even while the answer streams. Everything
-//! else runs alone and in order.
+//! Runs the calls of an answer. Calls that only read run in parallel, even while the answer
+//! streams. All other calls run alone and in order.
 
 use std::collections::VecDeque;
 use std::future::{Future, pending};
@@ -47,7 +47,7 @@ pub(crate) fn note_change(outcome: &mut Outcome) {
     }
 }
 
-/// The spec of a tool that the journal names, or a placeholder if it is no longer registered.
+/// The spec of a tool that the journal names, or a placeholder if the tool is no longer registered.
 pub(crate) fn spec_of(tools: &Registry, tool: &str) -> Arc<Spec> {
     tools.spec(tool).map_or_else(|| Arc::new(Spec::unknown(tool)), Arc::clone)
 }
@@ -73,7 +73,7 @@ impl CallQueue {
     }
 
     /// Takes the next call if it may run now. The caller journals it and passes it to
-    /// [`CallQueue::start`]. While the answer streams, only reads may run: a call with an effect
+    /// [`CallQueue::start`]. While the answer streams, only calls that read may run. Any other call
     /// waits until the answer is in the journal.
     pub(crate) fn take_startable(&mut self, streaming: bool) -> Option<ReadyCall> {
         let next = self.queued.front()?;

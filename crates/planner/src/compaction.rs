@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use models::{Message, Role};
 
-/// Messages at the end that always stay: the last answer and its result.
+/// The number of messages at the end that always stay: the last answer and its result.
 const TAIL: usize = 2;
 /// A result longer than this, in bytes, is reduced to its first line.
 const LONG: usize = 240;
@@ -67,8 +67,8 @@ pub(crate) fn compact(
             }
         }
     }
-    // Then drop whole exchanges, oldest first. A note joins the task's message, so that user and
-    // model still alternate.
+    // Then drop whole exchanges, oldest first. A note is appended to the task's message, so that
+    // user and model still alternate.
     let (task, before) = head.split_last()?;
     let plain = task.content.strip_suffix(&dropped.note).unwrap_or(&task.content);
     for drop in (2..=stubbed.len()).step_by(2).chain([stubbed.len()]) {

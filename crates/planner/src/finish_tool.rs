@@ -23,7 +23,7 @@ const ALIASES: &Aliases = &Aliases {
                 "finish means that the task is done; if it is not, continue",
             ),
         ),
-        // A command that shows the result to a person, as other agents define it.
+        // Other agents define this argument as a command that shows the result to a person.
         ("command", Take::LeftOut),
     ],
     convert: None,

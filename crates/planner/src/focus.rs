@@ -6,7 +6,8 @@ use std::collections::HashSet;
 
 use journal::Check;
 
-/// The maximum number of source files to read for ranking. In larger repositories only names count.
+/// The maximum number of source files to read for ranking. If there are more, the names that they
+/// define are not considered.
 const MAX_READ: usize = 60;
 /// The maximum number of files to request whole. Small models get lost in more.
 pub(crate) const MAX_FILES: usize = 3;

@@ -9,7 +9,8 @@ use journal::CutReason;
 /// More consecutive white space than any normal answer has. DeepSeek's JSON mode and Ollama's
 /// `format` are known to produce that much (docs/model-apis.md#deepseek-requests).
 const MAX_WHITESPACE: usize = 400;
-/// Equal lines in a row. Tables and test data repeat lines, but not this often.
+/// The maximum number of equal lines in a row. Tables and test data repeat lines, but not this
+/// often.
 const MAX_EQUAL_LINES: usize = 40;
 /// A tail of this many bytes is a loop if it repeats one short phrase.
 const LOOP_BYTES: usize = 1_600;
@@ -71,7 +72,7 @@ impl Degeneration {
     }
 }
 
-/// Whether the last [`LOOP_BYTES`] are one phrase of at most [`MAX_PERIOD`] bytes over and over.
+/// Whether the last [`LOOP_BYTES`] bytes repeat one phrase of at most [`MAX_PERIOD`] bytes.
 fn is_loop(tail: &[u8]) -> bool {
     let Some(start) = tail.len().checked_sub(LOOP_BYTES) else { return false };
     let tail = &tail[start..];

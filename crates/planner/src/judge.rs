@@ -6,7 +6,7 @@ use tool_stream::{End, Event, Parser, Status, Verdict, VerdictCall};
 
 use crate::answer::{WHOLE_ANSWER, judge, parser_options, repair_name};
 
-/// An answer, judged.
+/// The judgment of an answer.
 #[derive(Debug)]
 pub struct Judged {
     /// Whether calls were found.
@@ -24,7 +24,7 @@ pub struct JudgedCall {
     pub found: VerdictCall,
     /// The repairs of its text, by name.
     pub repairs: Vec<String>,
-    /// The call as it would be run, or why it is refused, in the words for the model.
+    /// The call as it would be run, or the message that tells the model why it is refused.
     pub judged: Result<Accepted, String>,
 }
 

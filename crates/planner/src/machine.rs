@@ -1,11 +1,11 @@
 //! The turn machine decides the next step from what happened. It owns the conversation and does no
 //! I/O.
 //!
-//! Two approaches share it. With [`Approach::Tools`](crate::Approach) the model calls tools until a
-//! call of `finish` is accepted. With [`Approach::WholeFile`](crate::Approach), for small models,
-//! the model is shown up to three files and asked to return them ([`crate::approach`]). If nothing
-//! points at a file, or as soon as the model makes a call that neither writes these files nor
-//! finishes, the run uses tools instead.
+//! Two approaches share this machine. With [`Approach::Tools`](crate::Approach) the model calls
+//! tools until a call of `finish` is accepted. With [`Approach::WholeFile`](crate::Approach), for
+//! small models, the model is shown up to three files and asked to return them
+//! ([`crate::approach`]). If nothing points at a file, or as soon as the model makes a call that
+//! neither writes these files nor finishes, the run uses tools instead.
 //!
 //! Effect on the prompt cache: messages are only added at the end. Exceptions, such as a fresh
 //! start or a compaction, are journaled as [`Event::Rewound`] and keep as many messages as they
@@ -64,20 +64,20 @@ pub(crate) enum Step {
 pub(crate) enum WriteReason {
     /// To revert it.
     Restore,
-    /// As a part of a candidate.
+    /// As part of a candidate that has more files to write.
     Part,
-    /// To verify a candidate.
+    /// As the last file of a candidate, which is then verified.
     Try,
 }
 
-/// How to ask.
+/// The parameters of a request.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Ask {
     pub(crate) temperature: f32,
     pub(crate) seed: Option<u64>,
     pub(crate) max_tokens: u32,
     pub(crate) wanted: Wanted,
-    /// Alternatives to report for each token.
+    /// The number of alternatives that the server reports for each token.
     pub(crate) alternatives: u8,
 }
 
@@ -114,7 +114,7 @@ pub(crate) struct Turn {
     pub(crate) results: Vec<CallResult>,
     /// What was refused, and why.
     pub(crate) refused: Option<String>,
-    /// The verification, which runs after a change or a call of `finish`.
+    /// The result of the verification, which runs after a change or a call of `finish`.
     pub(crate) check: Option<Check>,
     /// The model's window, if it turned out to be different.
     pub(crate) window: Option<u64>,
@@ -230,7 +230,7 @@ impl Machine {
                 if self.overflows_in_a_row > 2 || !self.compact() {
                     return Step::Finish(
                         Ending::GaveUp,
-                        "the conversation does not fit the model's window; give it a larger one (--num-ctx) or a smaller task".into(),
+                        "the conversation does not fit the model's window; set a larger window (--num-ctx) or give a smaller task".into(),
                     );
                 }
                 Step::Ask(self.ask())
@@ -287,7 +287,8 @@ impl Machine {
         if let Some(step) = self.whole_file_answered(&results, check.as_ref(), &doubts) {
             return step;
         }
-        // A model that calls `finish` together with a refused call has not seen the refusal.
+        // A model that calls `finish` together with a refused call has not seen the refusal, so its
+        // `finish` is ignored.
         let unseen = refused.is_some() || results.iter().any(|r| r.outcome.status == Status::Refused);
         if let Some(finish) = results.iter().find(|r| r.spec.finishes).filter(|_| !unseen) {
             return self.finish(&finish.outcome.text.clone());
@@ -343,7 +344,7 @@ impl Machine {
     }
 
     /// Handles `finish` without a change. The model gets one reminder. If the verification passes
-    /// here, it also passed before.
+    /// here, it also passed before the run, so it proves nothing.
     fn finish_unchanged(&mut self, summary: &str) -> Step {
         let Some(before) = self.progress.unchanged_summary.take() else {
             self.progress.unchanged_summary = Some(summary.trim().to_owned());

@@ -32,7 +32,7 @@ pub(crate) fn compose(
 ) -> (Opening, Vec<Focus>) {
     let (files, more) = repository.files();
     let candidates = focus::rank(&files, &task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
-    // Three bytes per token is a low estimate.
+    // Three bytes per token is a low estimate, so the files do not take more than their share.
     let max_bytes = window.map_or(u64::MAX, |w| w * 3 / WINDOW_SHARE);
     let read = |path: &str, limit| repository.read(path, limit);
     let shown = focus::show(&candidates, read, 2, max_bytes.min(2 * focus::MAX_SHOWN_BYTES));
@@ -64,7 +64,7 @@ fn whole_files(
         if !may_be_whole(&content, others, window) {
             break;
         }
-        // A model writes LF, and the tool that writes the file restores CRLF.
+        // Show the model LF, which it also writes. The tool that writes the file restores CRLF.
         let all_crlf = content.matches('\n').count() == content.matches("\r\n").count();
         let content = if all_crlf { content.replace("\r\n", "\n") } else { content };
         files.push(Focus { path: candidate.path.clone(), content });

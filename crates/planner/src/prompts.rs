@@ -1,8 +1,8 @@
 //! Renders the messages to the model from the templates in `prompts/`.
 //!
-//! Effect on the prompt cache: the system prompt depends only on the tools, so it is the same in
-//! every session of a version. No prompt contains a time, a changing counter or a path of this
-//! machine.
+//! Effect on the prompt cache: the system prompt depends only on the tools, so all sessions of one
+//! version of the program have the same one. No prompt contains a time, a changing counter or a
+//! path of this machine.
 
 use journal::Check;
 use minijinja::syntax::SyntaxConfig;

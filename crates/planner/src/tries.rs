@@ -8,7 +8,7 @@
 //! The last try may use another model (`--escalate`). For that model it is the first try, so the
 //! request is not varied.
 //!
-//! Effect on the prompt cache: the system prompt stays valid from try to try.
+//! Effect on the prompt cache: the system prompt stays cached from try to try.
 //!
 //! Pure: results go in, and decisions come out.
 
@@ -38,8 +38,8 @@ impl Counts {
         Some(Self { failing, passing: passing? })
     }
 
-    /// Whether fewer tests fail and no fewer pass. Failures alone do not suffice, because a file
-    /// that does not compile counts as a single failure.
+    /// Whether fewer tests fail than in `other`, and no fewer pass. Failures alone do not suffice,
+    /// because a file that does not compile counts as a single failure.
     fn better_than(self, other: Self) -> bool {
         self.failing < other.failing && self.passing >= other.passing
     }
@@ -49,7 +49,8 @@ impl Counts {
 #[derive(Debug, Clone, PartialEq)]
 struct Best {
     number: u32,
-    /// The record that reverted its changes. Reverting that record restores them.
+    /// The record that reverted the changes of this try. Reverting that record restores the
+    /// changes.
     reverted: Option<u64>,
     counts: Counts,
     lines: u64,

@@ -88,7 +88,8 @@ impl Driver<'_> {
                 self.record(event, &answer.content, &mut turn, &mut calls)?;
             }
             if self.first_call_only || !reading {
-                continue; // the stream is closed first, so that the server stops generating
+                // Calls start only after the stream is closed, so that the server stops generating.
+                continue;
             }
             self.start_calls(&mut calls, true).await?;
         }

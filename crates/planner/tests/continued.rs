@@ -1,4 +1,4 @@
-//! The user adds a message during or after a run: the conversation continues, also after a kill and
+//! The user adds a message during or after a run: the conversation continues, even after a kill and
 //! a resume.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

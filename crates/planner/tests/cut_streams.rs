@@ -1,5 +1,5 @@
 //! Cuts an answer off at each of its bytes, over HTTP, with the real client and the planner. The
-//! run must end as with the whole answer: the same calls, each once, and no incomplete one.
+//! run must end as it does with the whole answer: the same calls, each once, and no incomplete one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -124,7 +124,7 @@ fn run(runtime: &Runtime, cut: &Pieces, whole: &Pieces, reading: Cut) -> Ran {
     runtime.block_on(world.run_with("Fix the sum.", Box::new(model), requests))
 }
 
-/// The completed calls, in order.
+/// The calls that were started, in order.
 fn done(ran: &Ran) -> Vec<(String, Value)> {
     let mut calls = BTreeMap::new();
     let mut done = Vec::new();

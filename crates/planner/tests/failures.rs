@@ -1,4 +1,4 @@
-//! Runs whose stream, server or budget fails, or that are interrupted.
+//! Runs whose stream or server fails, that reach a limit, or that are interrupted.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -18,7 +18,7 @@ fn solves() -> Vec<Reply> {
     vec![patch("a + b"), says(FINISH)]
 }
 
-/// The changes of the model: its name, its role, and whether it starts a try.
+/// Each change to another model: the name and the role of that model, and whether a new try starts.
 fn changes<'a>(ran: &'a Ran) -> Vec<(&'a str, Option<ModelRole>, bool)> {
     let change = |event: &'a Event| match event {
         Event::ModelChanged { model, new_try, .. } => Some((model.model.as_str(), model.role, *new_try)),
@@ -121,7 +121,7 @@ async fn the_fallback_continues_the_same_conversation_once() {
     assert_eq!(changes(&ran), [("spare", Some(ModelRole::Fallback), false)]);
     assert_eq!(ran.requests[1].messages, ran.requests[2].messages);
     assert_eq!(turns(&ran), [("scripted", 1), ("spare", 2)]);
-    // A turn is counted once, also in the history of the tree.
+    // A turn whose request went to both models is counted once, even in the history of the tree.
     assert_eq!((ran.report.totals.turns, ran.changed_in), (3, vec![1, 2]));
     let ran = with_fallback().run("t", vec![gone(), gone()]).await;
     assert_eq!((&ran.report.ending, ran.report.message.as_str()), (&Ending::Unavailable, "gone"));

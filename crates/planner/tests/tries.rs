@@ -15,7 +15,8 @@ const COMMAND: &str = r#"{"tool": "run_command", "arguments": {"creates": "made.
 const FIXED: &str = "def add(a, b):\n    return a + b\n";
 const START: &str = "def add(a, b):\n    return a - b\n";
 
-/// Two of the three failing tests pass with `half`, one with `third`, all with `a + b`.
+/// A world whose verification counts tests: three fail at the start. Two of them pass with `half`,
+/// one with `third`, all with `a + b`.
 fn counted(attempts: u32) -> World {
     let mut world = world();
     (world.settings.attempts, world.commands, world.graded) = (attempts, true, true);
@@ -216,11 +217,11 @@ async fn a_message_of_the_user_ends_the_tries() {
     let next = World { changes: ran.changes, original: original(), ..next };
     let ran = next.resume("t", vec![says(FINISH), says(FINISH), says(FINISH)], &ran.records).await;
     assert_eq!(ran.report.ending, Ending::Unverified, "{}", ran.report.message);
-    assert!(ran.files["calc.py"].contains("a / b"), "the conversation and its files continue");
+    assert!(ran.files["calc.py"].contains("a / b"), "the changes should be kept");
     assert_ne!(ran.files["calc.py"], START);
 }
 
-/// Joins the replies of tries.
+/// Joins the replies of several tries.
 trait Concat {
     fn concat_replies(self) -> Vec<Reply>;
 }

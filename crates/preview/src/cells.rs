@@ -153,7 +153,7 @@ impl Row {
     }
 
     /// Returns a line of carets to print under the emphasized cells. `None` if colors are on, or if
-    /// no cell or every cell is emphasized.
+    /// no cell or every cell except spaces is emphasized.
     pub(super) fn carets(&self, surface: Surface) -> Option<String> {
         let inside = |c: &Cell| c.strong || c.sign == ' ';
         if surface.paint.0 || !self.0.iter().any(|c| c.strong) || self.0.iter().all(inside) {
@@ -169,7 +169,7 @@ impl Row {
 }
 
 #[cfg(test)]
-#[allow(clippy::single_range_in_vec_init, reason = "one range is emphasized")]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
 mod tests {
     use super::*;
 

@@ -10,7 +10,7 @@ use super::lines::shown;
 use super::words;
 use crate::style::Style;
 
-/// The maximum number of rows for one line; longer lines are cut.
+/// The maximum number of screen lines for one line of a file; longer lines are cut.
 const ROWS: usize = 6;
 /// The separator of the two columns.
 const BETWEEN: &str = " │ ";
@@ -64,7 +64,7 @@ impl<'a> Page<'a> {
         (index + 1, kind, Row::new(&text, strong).cut(self.text * ROWS), newline)
     }
 
-    /// Draws a changed block: paired lines side by side, other lines alone.
+    /// Draws a changed block, with each pair of lines in one row.
     fn block(&self, old: std::ops::Range<usize>, new: std::ops::Range<usize>, out: &mut String) {
         let text =
             |lines: &[&[u8]]| lines.iter().map(|l| shown(l, self.comparison.crlf).0).collect::<Vec<_>>();
@@ -78,7 +78,7 @@ impl<'a> Page<'a> {
         let (mut i, mut j) = (0, 0);
         let ends = (a.len(), b.len());
         for (x, y) in words::pairs(&a, &b).into_iter().chain([ends]) {
-            // Lines before the pair have no counterpart, but share rows.
+            // Lines before the pair have no counterpart, but removed and added lines share rows.
             for k in 0..(x - i).max(y - j) {
                 let old = (i + k < x).then(|| left(i + k, &[]));
                 let new = (j + k < y).then(|| right(j + k, &[]));

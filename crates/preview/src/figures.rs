@@ -31,7 +31,7 @@ pub fn plural(n: u64, word: &str) -> String {
 pub fn counts_by_file(patch: &str) -> Vec<(String, u64, u64)> {
     let mut counts: Vec<(String, u64, u64)> = Vec::new();
     let mut old = "";
-    let (mut old_left, mut new_left) = (0u64, 0u64); // remaining lines of the hunk: there, "--- x" is content
+    let (mut old_left, mut new_left) = (0u64, 0u64); // lines left in the hunk, where "--- x" is content
     for line in patch.lines() {
         if old_left + new_left > 0 {
             let last = counts.last_mut();

@@ -2,8 +2,8 @@
 //! comes first (what happens to each file, lines added and removed, a bar), then the changes in one
 //! of three formats. The crate never prints, and reads neither the terminal nor the environment.
 //!
-//! Text from files cannot control the terminal: [`sanitize`] replaces characters that could do so
-//! by visible ones. Only [`patch`] keeps every byte, because a program reads it.
+//! Text from files cannot control the terminal: [`sanitize`] substitutes visible characters for
+//! those that could do so. Only [`patch`] keeps every byte, because a program reads its result.
 //!
 //! ```
 //! use preview::{FileChange, Format, Image, Paint, Surface};

@@ -1,10 +1,10 @@
-//! Decodes files in other encodings, and notebooks, for display.
+//! Decodes notebooks, and files in encodings other than UTF-8, for display.
 
 use text_view::View;
 
 use super::{FileChange, Image};
 
-/// Replaces the bytes of both sides by the text to show.
+/// Replaces the bytes of both sides with the text to show.
 pub(super) fn readable(change: &FileChange) -> FileChange {
     let mut change = change.clone();
     let path = change.path.clone();

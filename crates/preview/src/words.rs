@@ -74,7 +74,7 @@ impl<'a> Bag<'a> {
     }
 }
 
-/// Returns the words that differ between two versions of a line.
+/// Returns the ranges of the words that differ between two versions of a line.
 pub(super) fn emphasis(old: &str, new: &str) -> Emphasis {
     if old.len().max(new.len()) > LONGEST {
         return Default::default();

@@ -1,5 +1,6 @@
 //! A session and the files that its replay needs, in one file. `docs/replay.md` describes the
-//! format. Bundles are untrusted: every line is validated here, and reading writes nothing.
+//! format. Bundles are untrusted: every line is validated here, and reading a bundle does not write
+//! files.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,12 +22,12 @@ use crate::{Error, Result};
 const VERSION: u32 = 1;
 /// The largest bundle to read, in bytes.
 const FILE_LIMIT: u64 = 512 << 20;
-/// The maximum size of all file contents in a bundle, in bytes. A bundle is meant to be committed
-/// with a test.
+/// The maximum total size of the file contents in a bundle, in bytes. The limit is low because a
+/// bundle is meant to be committed with a test.
 pub const CONTENTS_LIMIT: u64 = 64 << 20;
 /// The maximum number of files in a bundle: one more than the tools can list.
 pub(crate) const FILES_LIMIT: usize = 50_001;
-/// The maximum size of a file without contents, in bytes: 1 TiB.
+/// The maximum size, in bytes, of a file whose contents are not in the bundle: 1 TiB.
 const SIZE_LIMIT: u64 = 1 << 40;
 /// The number of bytes examined to distinguish text from binary files, as the tools do.
 const SNIFF: usize = 8_000;
@@ -38,7 +39,7 @@ pub struct Bundle {
     pub contents: bool,
     /// The files at the start of the session. A file that no tool read has only a size.
     pub files: BTreeMap<CleanPath, Seed>,
-    /// The changes of commands.
+    /// The changes that commands made.
     pub changes: Changes,
     /// The files that the session changed, as they were at its end.
     pub end: BTreeMap<CleanPath, Option<Seed>>,
@@ -230,7 +231,7 @@ impl Bundle {
         masked
     }
 
-    /// The text of the file. It is deterministic for a session.
+    /// The text of the exported file. Equal bundles of a session give equal texts.
     ///
     /// # Errors
     /// If a line cannot be serialized.

@@ -87,7 +87,8 @@ pub fn gather(
             ));
             continue;
         };
-        let Some(by) = by else { continue }; // without a recorded result, the replay ends before it
+        // Without a recorded result of the command, the replay ends before it runs.
+        let Some(by) = by else { continue };
         let made = history.of(record.id)?.into_iter().map(|c| (c.path, c.after.map(bundle::seed)));
         changes.entry(*by).or_default().extend(made);
     }
@@ -131,7 +132,7 @@ fn wanted(
     for record in records {
         match &record.event {
             // Add the content twice: with JSON escapes resolved, and with backslashes in paths
-            // replaced.
+            // replaced by slashes.
             Event::Output { content, .. } => {
                 mentioned += &content
                     .replace("\\n", "\n")

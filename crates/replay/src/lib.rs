@@ -1,5 +1,5 @@
-//! Replays a recorded session: the planner gets the recorded answers in a separate tree, and its
-//! events are compared with the recorded ones up to the first difference.
+//! Replays a recorded session: the planner runs in a separate tree and gets the recorded answers,
+//! and its events are compared with the recorded ones up to the first difference.
 //!
 //! ```text
 //!   session on this machine ─► gather ─┐                            ┌─► model   answers from the record

@@ -181,7 +181,7 @@ impl Script {
         self.state().window
     }
 
-    /// At the end of a turn: applies the window that was detected then.
+    /// Applies, at the end of a turn, the window that the recorded run detected in this turn.
     pub(crate) fn update_window(&self) {
         let mut state = self.state();
         state.window = state.windows.get(&state.turn).copied().or(state.window);
@@ -267,7 +267,7 @@ impl Script {
         self.stop.send_replace(true);
     }
 
-    /// The result, after the run has ended.
+    /// The result of the comparison, after the run has ended.
     pub fn finish(&self) -> Comparison {
         let mut state = self.state();
         if state.difference.is_none() && !state.done {

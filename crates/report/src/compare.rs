@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use crate::outcome::seconds;
 
-/// How the tasks of two batches compare. A task is compared if it has a result in both batches: an
-/// attempt that the agent itself ended. It is better or worse if it is verified in only one of the
-/// batches.
+/// How the tasks of two batches compare. A task is compared if it has a result in both batches,
+/// that is, an attempt that the agent itself ended. It is better or worse if it is verified in only
+/// one of the batches.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// Version of the format: 1.
@@ -53,7 +53,7 @@ pub struct Side {
     pub tasks: usize,
     /// The number of its verified tasks.
     pub verified: usize,
-    /// Tasks whose attempts disagree.
+    /// Tasks with both verified and unverified attempts.
     pub flaky: Vec<String>,
     /// Prompt and generated tokens.
     pub tokens: u64,
@@ -223,8 +223,8 @@ fn probability(p: f64) -> String {
 /// task that differs, gives a split at least this uneven.
 fn sign_test(better: usize, worse: usize) -> f64 {
     let n = better + worse;
-    // The logarithm of `n choose i` divided by 2^n, updated for each i. Without the logarithm, 2^n
-    // would overflow for thousands of tasks.
+    // The logarithm of the quotient of `n choose i` and 2^n, updated for each i. Without the
+    // logarithm, 2^n would overflow for thousands of tasks.
     let mut log = -(n as f64) * std::f64::consts::LN_2;
     let mut tail = 0.0;
     for i in 0..=better.min(worse) {

@@ -8,14 +8,15 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    /// The `*** Update File:` line and, for a move, the line below it.
+    /// The range of the header's lines: the `*** Update File:` line and, for a move, the line below
+    /// it.
     header: Option<(usize, usize)>,
     /// The start of the open hunk, including its `@@` lines.
     hunk: Option<usize>,
     /// The open hunk has lines other than `@@` headers.
     lines: bool,
     added: Option<usize>,
-    /// After the first directive, all others start in the first column.
+    /// A directive was found. All directives after the first start in the first column.
     begun: bool,
 }
 

@@ -1,8 +1,8 @@
 //! Follows a unified diff line by line.
 //!
 //! A line that starts with `@@`, `diff --git`, a fence, `*** ` or `Index:` ends a hunk regardless
-//! of its counts. A `---` line followed by a `+++` line ends the hunk unless the counts leave room
-//! for them.
+//! of the hunk's counts. A `---` line followed by a `+++` line ends the hunk unless the counts
+//! leave room for them.
 
 use super::{BEGINNING, EarlyRefusal, Watch};
 use crate::{Action, Dialect, FilePatch, lazy, unified};
@@ -25,7 +25,7 @@ struct Open {
     left: Option<(usize, usize)>,
     /// The counts are wrong, so the end must be guessed.
     guessed: bool,
-    /// The counts were used up before the last line.
+    /// More lines came after the counts were used up.
     used_up: bool,
 }
 
@@ -50,7 +50,7 @@ impl Reader {
             {
                 return Ok(false);
             }
-            // The `---` line above was counted as part of the hunk, so the hunk ends before it.
+            // The `---` line above was counted as part of the hunk, but the hunk ends before it.
             self.close(watch, at - 1)?;
             let from = match self.header {
                 // Keep the `diff --git` line and its extended header.
@@ -118,7 +118,8 @@ impl Reader {
 
     fn named(&self, watch: &mut Watch) -> Result<(), EarlyRefusal> {
         let Some((from, to)) = self.header else { return Ok(()) };
-        // Any hunk will do to parse the names.
+        // The parser returns the names only for a patch with a hunk, so add one that is never
+        // applied.
         let text = watch.text(from..to) + "@@\n+\n";
         for patch in unified::parse(&text, None).unwrap_or_default() {
             watch.open(&patch.path)?;
@@ -151,7 +152,8 @@ impl Reader {
 }
 
 impl Open {
-    /// Counts a line. Returns whether it certainly belongs to the hunk.
+    /// Counts a line. Returns `false` if the counts are used up, because the hunk may then end
+    /// before the line.
     fn take(&mut self, line: &str) -> bool {
         if self.guessed {
             return true;

@@ -1,6 +1,6 @@
 //! Runs one case of `patch_corpus` through the engine and judges the result.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, reason = "each test program uses only a part of this module")]
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use patch::{Action, Dialect, FilePatch, apply};
@@ -85,8 +85,9 @@ pub(crate) fn judge(case: &Case) -> (Verdict, String) {
     }
 }
 
-/// Returns whether a wrong result differs from the right one only in line endings. If equal lines
-/// of a file have different endings, the patch does not say which of these endings a new line gets.
+/// Returns whether a wrong result differs from the right one only in line endings and in the
+/// whitespace before them. If equal lines of a file have different endings, the patch does not say
+/// which of these endings a new line gets.
 pub(crate) fn is_right_but_for_line_ends(case: &Case) -> bool {
     let (Expected::Tree(wanted), Ok(after)) = (&case.expected, run(case)) else { return false };
     let plain = |tree: &Tree| -> Vec<(String, Vec<Vec<u8>>, bool)> {

@@ -55,8 +55,8 @@ impl Machine {
         check.and_then(Counts::of)
     }
 
-    /// Opens a new conversation on the original files. Effect on the prompt cache: the system
-    /// prompt stays valid.
+    /// Opens a new conversation on the original files. Effect on the prompt cache: only the system
+    /// prompt stays cached.
     pub(super) fn open_try(&mut self) -> Step {
         let earlier = self.earlier_try();
         let (number, of) = self.tries.several().unwrap_or((1, 1));

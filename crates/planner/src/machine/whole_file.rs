@@ -55,7 +55,8 @@ impl Machine {
                     self.push_message(Role::User, body);
                 }
                 let alternatives = if self.plan.branches { ALTERNATIVES } else { 0 };
-                // The answer is a little longer than the files.
+                // The answer contains the files and a little more, so its limit follows from their
+                // length.
                 let content = files.iter().map(|file| file.content.as_str()).collect();
                 let file = Message { role: Role::User, content, thinking: None };
                 let limit = self.estimator.messages(&[file]) * 3 / 2 + 512;
@@ -82,7 +83,7 @@ impl Machine {
         self.restore_first(step)
     }
 
-    /// Restores the best version of the files before the step, if the tree has another one.
+    /// Restores the best version of the files before the step, if the tree has a different version.
     fn restore_first(&mut self, step: Step) -> Step {
         let files = self.attempts.as_ref().map(Attempts::to_restore).unwrap_or_default();
         self.write_first(files, WriteReason::Restore, step)
