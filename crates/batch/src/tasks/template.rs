@@ -70,7 +70,7 @@ fn replace(text: &str, variables: &Map<String, Value>) -> Result<String, String>
             None => {
                 let known: Vec<_> = variables.keys().map(String::as_str).collect();
                 return Err(format!(
-                    "unknown variable {name:?}; this item has the variables {}",
+                    "unknown variable {name:?}; its item has these variables: {}",
                     known.join(", ")
                 ));
             }
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(of("{{name}}-{{ n }} {name} }}").as_deref(), Ok("shop-2 {name} }}"));
         assert_eq!(
             of("{{nmae}}"),
-            Err("unknown variable \"nmae\"; this item has the variables name, n".to_owned())
+            Err("unknown variable \"nmae\"; its item has these variables: name, n".to_owned())
         );
         assert_eq!(of("a {{name"), Err("\"{{name\" is not closed by }}".to_owned()));
     }
