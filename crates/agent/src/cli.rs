@@ -276,7 +276,7 @@ pub(crate) struct Worker {
 
     /// Give a task to another worker when its worker has shown no sign of life for this time. The
     /// first worker of a queue decides for all workers of that queue
-    #[arg(long, value_name = "TIME", value_parser = batch::duration, default_value = "60s", help_heading = "Queue")]
+    #[arg(long, value_name = "TIME", value_parser = batch::lease, default_value = "60s", help_heading = "Queue")]
     pub(crate) lease: Duration,
 
     /// Run this many tasks at a time; auto: one for each request that the server answers at a time

@@ -5,8 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
+use crate::digest::short_digest;
 use crate::git;
 
 /// Whether a repository has to be cloned because it is a URL or a bundle file, not a folder.
@@ -37,8 +36,7 @@ pub(crate) fn shown(repo: &str) -> String {
 
 /// The folder of the clone of a repository.
 pub(crate) fn folder(repo: &Path, out: &Path) -> PathBuf {
-    let digest = Sha256::digest(repo.as_os_str().as_encoded_bytes());
-    let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let name = short_digest(&[repo.as_os_str().as_encoded_bytes()]);
     out.join("repositories").join(name)
 }
 

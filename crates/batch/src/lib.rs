@@ -36,6 +36,7 @@
 
 mod check;
 mod clones;
+mod digest;
 mod due;
 mod error;
 mod event;
@@ -59,6 +60,7 @@ pub mod tasks;
 mod worktree;
 
 pub use check::check;
+pub use digest::short_digest;
 pub use error::Error;
 pub use event::Event;
 pub use folder::{Folder, State};
@@ -67,6 +69,7 @@ pub use merge::merge;
 pub use pack::{Packed, check_foreign, pack};
 pub use record::{Finished, Started};
 pub use run::{BatchLimits, BatchOptions, run};
+pub use schedule::backoff;
 pub use seam::{Context, Job, Place, Sink, Source, drive};
 pub use selection::{Filter, Selection, Shard, Slice};
 pub use settings::{Change, Settings};

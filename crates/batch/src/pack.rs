@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::clones::is_url;
+use crate::digest::short_digest;
 use crate::git::git;
 use crate::task::{Task, unsafe_id};
 use crate::worktree::Source;
@@ -45,7 +46,7 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
             "{repo} is a shallow clone, which cannot be sent to workers; run `git fetch --unshallow` there, or name its URL"
         ));
     }
-    let digest = digest(&[found.git_dir.as_os_str(), commit.as_ref()]);
+    let digest = short_digest(&[found.git_dir.as_os_str().as_encoded_bytes(), commit.as_bytes()]);
     let bundle = folder.join(format!("{digest}.bundle"));
     if !bundle.exists() {
         let failed = |e: std::io::Error| format!("cannot bundle {repo}: {e}");
@@ -89,17 +90,6 @@ pub fn check_foreign(task: &Task, bundled: bool) -> Result<(), String> {
         return Err("its repository is a path of this machine, not a URL of another one".into());
     }
     Ok(())
-}
-
-/// A digest of the texts: sixteen hex digits.
-pub(crate) fn digest(texts: &[&OsStr]) -> String {
-    use sha2::{Digest as _, Sha256};
-    let mut all = Sha256::new();
-    for text in texts {
-        all.update(text.as_encoded_bytes());
-        all.update([0]);
-    }
-    all.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -197,8 +197,10 @@ impl<'t> Schedule<'t> {
     }
 }
 
-/// The wait before the next retry, after this many retries.
-fn backoff(retries: u32) -> Duration {
+/// The wait before the next retry, after this many retries: twice as long each time, from two
+/// seconds to a minute.
+#[must_use]
+pub fn backoff(retries: u32) -> Duration {
     FIRST_WAIT.saturating_mul(1_u32.checked_shl(retries).unwrap_or(u32::MAX)).min(LONGEST_WAIT)
 }
 

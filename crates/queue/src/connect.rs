@@ -30,6 +30,8 @@ const CHUNK: usize = 128 << 10;
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long the publisher may take to write a record to disk before the server sends it again.
 const RECORDED_WITHIN: Duration = Duration::from_secs(600);
+/// The wait before a failed request is repeated.
+pub(crate) const PAUSE: Duration = Duration::from_secs(2);
 /// The longest wait between two attempts to reconnect.
 const RECONNECT: Duration = Duration::from_secs(5);
 

@@ -34,6 +34,7 @@ mod mailbox;
 mod message;
 mod outbox;
 mod publisher;
+mod receiver;
 mod take;
 mod worker;
 

@@ -2,7 +2,6 @@
 
 use batch::{Finished, Started, Task};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 /// The version of [`Order`] and [`Envelope`].
 pub(crate) const VERSION: u32 = 1;
@@ -129,11 +128,6 @@ pub(crate) fn task_of(subject: &str) -> Option<(String, &str)> {
     let mut tokens = subject.rsplit('.');
     let (version, id) = (tokens.next()?, tokens.next()?);
     Some((id.replace("%2E", "."), version))
-}
-
-/// Sixteen hex digits that stand for a content.
-pub(crate) fn digest(content: &[u8]) -> String {
-    Sha256::digest(content).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::Message;
-use async_nats::jetstream::consumer::PullConsumer;
-use async_nats::jetstream::context::{ConsumerInfoErrorKind, PublishErrorKind};
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use batch::{Context, Event, Finished, Folder, Job, Packed, Place, Task};
 use futures_util::future::LocalBoxFuture;
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, TryStreamExt as _};
 use journal::{Ending, Store, io_error};
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -21,21 +20,18 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::archive;
-use crate::connect::{HEADERS, Queue};
+use crate::connect::{HEADERS, PAUSE, Queue};
 use crate::error::{Error, server};
 use crate::mailbox::{Arrival, Mailbox};
-use crate::message::{Body, Envelope, Order, Record, VERSION, digest, task_of, task_subject, task_subjects};
+use crate::message::{Order, Record, VERSION, task_of, task_subject, task_subjects};
+use crate::receiver::{receive, receive_some};
 
 /// The file, in the folder of a batch, that has the name of the batch on the server.
 const NAME: &str = "queue.json";
 /// How long a canceled batch waits for the results of running attempts.
 const LAST_RESULTS: Duration = Duration::from_secs(60);
-/// The wait before a failed request is repeated.
-const PAUSE: Duration = Duration::from_secs(2);
 /// How often an attempt checks that the server still has its task.
 const PRESENCE: Duration = Duration::from_secs(20);
-/// How many records are requested at a time.
-const RECORDS: usize = 200;
 /// How many deliveries of one task are plausible. A record with a higher number is not from a
 /// worker.
 const PLAUSIBLE: u32 = 1_000_000;
@@ -149,18 +145,17 @@ impl<'a> Publisher<'a> {
         let (mut arrivals, early) = ready.mailbox.open(id);
         let mut attempt =
             Waiting { job: &job, context, ready, subject: String::new(), next: job.attempt, began: false };
-        let mut made = Ok(None);
-        for arrival in early {
-            // A canceled invocation may leave interrupted attempts. They do not end this one.
-            if let Ok(None) = made {
-                made = self.record(&mut attempt, arrival).await;
-            }
+        let (mut made, mut early) = (Ok(None), early.into_iter());
+        while let (Ok(None), Some(arrival)) = (&made, early.next()) {
+            made = self.record(&mut attempt, arrival).await;
         }
         if let Ok(None) = made {
             made = self.wait(&mut attempt, &mut arrivals).await;
         }
         let recorded = made.as_ref().ok().and_then(|result| *result);
-        for arrival in ready.mailbox.close(id, recorded, arrivals) {
+        let mut unneeded = ready.mailbox.close(id, recorded, arrivals);
+        unneeded.extend(early.filter_map(|arrival| ready.mailbox.put(arrival)));
+        for arrival in unneeded {
             arrival.acknowledge().await;
         }
         made.map(drop)
@@ -174,7 +169,6 @@ impl<'a> Publisher<'a> {
         arrivals: &mut UnboundedReceiver<Arrival>,
     ) -> Result<Option<(u32, bool)>, batch::Error> {
         let Waiting { job, context, ready, .. } = *attempt;
-        attempt.began = false;
         if let Some(refused) = self.publish(attempt, false).await? {
             return Ok(Some(refused));
         }
@@ -282,7 +276,8 @@ impl<'a> Publisher<'a> {
         }
         let mut task = job.task.clone();
         (self.defaults)(&mut task);
-        let version = digest(&serde_json::to_vec(&(&task, job.digest)).unwrap_or_default());
+        let version =
+            batch::short_digest(&[&serde_json::to_vec(&task).unwrap_or_default(), job.digest.as_bytes()]);
         attempt.subject = task_subject(&ready.batch, &task.id, &version);
         let sent = ready.outstanding.borrow_mut().remove(&task.id).unwrap_or_default();
         for old in sent.iter().filter(|old| **old != version) {
@@ -369,7 +364,7 @@ impl<'a> Publisher<'a> {
             Packed::Bundle(file, commit) => {
                 let read = fs::read(&file);
                 let contents = read.map_err(|e| Failed::Final(format!("{}: {e}", file.display())))?;
-                let object = format!("{}.bundle", digest(&contents));
+                let object = format!("{}.bundle", batch::short_digest(&[&contents]));
                 if !self.queue.has(batch, &object).await {
                     let again = |e: Error| Failed::Again(e.to_string());
                     self.queue.create_objects(batch).await.map_err(again)?;
@@ -382,14 +377,13 @@ impl<'a> Publisher<'a> {
         Ok(bundle)
     }
 
-    /// Whether the server has no task under this subject. Also true if it has no streams at all.
+    /// Whether the server has no task under this subject, perhaps because it has no streams at all.
     async fn is_gone(&self, subject: &str) -> bool {
         let found = self.queue.tasks.get_last_raw_message_by_subject(subject).await;
-        found.is_err_and(|e| {
-            matches!(
-                e.kind(),
-                LastRawMessageErrorKind::NoMessageFound | LastRawMessageErrorKind::JetStream(_)
-            )
+        found.is_err_and(|e| match e.kind() {
+            LastRawMessageErrorKind::NoMessageFound => true,
+            LastRawMessageErrorKind::JetStream(e) => e.error_code() == ErrorCode::STREAM_NOT_FOUND,
+            _ => false,
         })
     }
 
@@ -456,71 +450,4 @@ fn name(folder: &Path) -> Result<String, Error> {
         }
         Err(e) => Err(io_error("cannot read", &path)(e).into()),
     }
-}
-
-/// Receives records until it is aborted.
-async fn receive(queue: Queue, batch: String, mut consumer: PullConsumer, mailbox: Mailbox) {
-    loop {
-        if let Ok(mut messages) = consumer.messages().await {
-            while let Some(Ok(message)) = messages.next().await {
-                receive_one(&queue, &batch, message, &mailbox).await;
-            }
-        }
-        // The client reconnects by itself and reports that. The server may have lost its data.
-        tokio::time::sleep(PAUSE).await;
-        let known = queue.results.consumer_info(consumer.cached_info().name.clone()).await;
-        let gone =
-            |kind| matches!(kind, ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound);
-        if known.is_err_and(|e| gone(e.kind()))
-            && queue.create_streams().await.is_ok()
-            && let Ok(new) = queue.records(&batch).await
-        {
-            consumer = new;
-        }
-    }
-}
-
-/// Receives the records that are there. Returns how many there were.
-async fn receive_some(
-    queue: &Queue,
-    batch: &str,
-    consumer: &PullConsumer,
-    mailbox: &Mailbox,
-) -> Result<usize, Error> {
-    let failed = "receive results";
-    let messages = consumer.fetch().max_messages(RECORDS).messages().await;
-    let mut messages = messages.map_err(server(failed))?;
-    let mut count = 0;
-    while let Some(message) = messages.next().await {
-        receive_one(queue, batch, message.map_err(server(failed))?, mailbox).await;
-        count += 1;
-    }
-    Ok(count)
-}
-
-async fn receive_one(queue: &Queue, batch: &str, message: Message, mailbox: &Mailbox) {
-    let record = match record(&message.payload) {
-        Some(Body::Object(name)) => match queue.get(batch, &name).await {
-            Ok(contents) => record(&contents),
-            Err(_) => None,
-        },
-        record => record,
-    };
-    // A record that cannot be read stays in the queue, for a version of agent that can. If it was
-    // the result, the task is sent again.
-    let Some(Body::Record(record)) = record else { return };
-    if let Some(unneeded) = mailbox.put(Arrival { record, message }) {
-        unneeded.acknowledge().await;
-    }
-}
-
-/// Decodes a message, if it is of this version.
-fn record(payload: &[u8]) -> Option<Body> {
-    let envelope: Envelope = serde_json::from_slice(payload).ok()?;
-    let current = match &envelope.body {
-        Body::Record(Record::Started(started)) => started.v == 1,
-        Body::Record(Record::Finished { finished, .. }) => finished.v == 1,
-        Body::Object(_) => true,
-    };
-    (envelope.v == VERSION && current).then_some(envelope.body)
 }

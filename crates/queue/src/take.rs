@@ -9,12 +9,10 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::connect::Queue;
+use crate::connect::{PAUSE, Queue};
 
 /// How long one request for a task waits at the server.
 const REQUEST: Duration = Duration::from_secs(20);
-/// The wait after a failed request.
-const PAUSE: Duration = Duration::from_secs(2);
 
 /// A task that this worker has taken. Dropping it makes room for another one.
 pub(crate) struct Taken {

@@ -17,7 +17,7 @@ use journal::{Ending, LockFile, Store, io_error};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use crate::archive;
-use crate::connect::{HEADERS, Queue};
+use crate::connect::{HEADERS, PAUSE, Queue};
 use crate::error::{Error, server};
 use crate::message::{Body, Envelope, Order, Record, VERSION, dead_subject, results_subject, task_of};
 use crate::outbox::{Letter, Outbox};
@@ -25,10 +25,6 @@ use crate::take::{Taken, hand_back, take};
 
 /// After this many deliveries without a result, the task itself probably kills its workers.
 const DELIVERIES: u32 = 5;
-/// The wait after the model or its server fails. Each further wait is twice as long.
-const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// The longest such wait, and the longest wait between two attempts to deliver a record.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How long a worker that stops tries to deliver its last records. Undelivered records stay
 /// on disk.
 const LAST_DELIVERY: Duration = Duration::from_secs(10);
@@ -42,7 +38,8 @@ pub struct WorkerOptions {
     pub folder: PathBuf,
     /// How many tasks it works on at a time; at least 1.
     pub jobs: usize,
-    /// How long the queue waits for a sign of life before it gives a task to another worker.
+    /// How long the queue waits for a sign of life before it gives a task to another worker. Counts
+    /// only for the first worker of a queue.
     pub lease: Duration,
 }
 
@@ -171,7 +168,7 @@ impl Worker<'_> {
             let id = task_of(&message.subject).map(|(id, _)| id).unwrap_or_default();
             let note = "cannot read this task of another version of agent; another worker may be able to";
             (self.report)(Event::Note { id: &id, message: note.into() });
-            self.pause(LONGEST_WAIT).await;
+            self.pause(self.lease / 2).await;
             hand_back(self.queue, message, message.payload.clone()).await;
             return Ok(());
         };
@@ -264,7 +261,7 @@ impl Worker<'_> {
                 Err(e) if tries == DOWNLOADS => return Err(e),
                 Err(_) => {
                     tries += 1;
-                    self.pause(FIRST_WAIT).await;
+                    self.pause(PAUSE).await;
                     continue;
                 }
             };
@@ -309,9 +306,9 @@ impl Worker<'_> {
     /// Waits after a failure of the model, its server or this machine, so that a broken worker does
     /// not take task after task.
     async fn rest(&self) {
-        let Some(doublings) = self.failures.get().checked_sub(1) else { return };
-        let wait = FIRST_WAIT.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
-        self.pause(wait.min(LONGEST_WAIT)).await;
+        if let Some(retries) = self.failures.get().checked_sub(1) {
+            self.pause(batch::backoff(retries)).await;
+        }
     }
 
     /// Waits, but not after the worker was stopped.
@@ -331,12 +328,12 @@ impl Worker<'_> {
                 Ok(oldest) => oldest,
                 Err(e) => return e.into(),
             };
-            let mut wait = FIRST_WAIT;
+            let mut retries = 0;
             while let Err(e) = self.send(&letter).await {
                 let message = format!("cannot deliver the record, retrying: {e}");
                 (self.report)(Event::Note { id: letter.record.id(), message });
-                tokio::time::sleep(wait).await;
-                wait = LONGEST_WAIT.min(wait * 2);
+                tokio::time::sleep(batch::backoff(retries)).await;
+                retries = retries.saturating_add(1);
             }
             if let Err(e) = self.outbox.remove(number) {
                 return e.into();

@@ -121,6 +121,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parsed.ok_or_else(|| format!("{text:?} is not a time with units such as `90s`, `15m` or `2h 30m`"))
 }
 
+/// Parses the lease of a queue. A shorter one would end while a worker is merely busy.
+pub(super) fn lease(text: &str) -> Result<Duration, String> {
+    let lease = duration(text)?;
+    if lease < Duration::from_secs(1) { Err("is shorter than 1s".into()) } else { Ok(lease) }
+}
+
 /// Parses a duration or a time with an offset, and returns how far away it is.
 fn deadline(text: &str) -> Result<Duration, String> {
     let left =

@@ -1,0 +1,81 @@
+//! Receives the records of a batch and puts them into its mailbox.
+
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
+use futures_util::StreamExt as _;
+
+use crate::connect::{PAUSE, Queue};
+use crate::error::{Error, server};
+use crate::mailbox::{Arrival, Mailbox};
+use crate::message::{Body, Envelope, Record, VERSION};
+
+/// How many records are requested at a time.
+const RECORDS: usize = 200;
+
+/// Receives records until it is aborted.
+pub(crate) async fn receive(queue: Queue, batch: String, mut consumer: PullConsumer, mailbox: Mailbox) {
+    loop {
+        if let Ok(mut messages) = consumer.messages().await {
+            while let Some(Ok(message)) = messages.next().await {
+                receive_one(&queue, &batch, message, &mailbox).await;
+            }
+        }
+        // The client reconnects by itself and reports that. The server may have lost its data.
+        tokio::time::sleep(PAUSE).await;
+        let known = queue.results.consumer_info(consumer.cached_info().name.clone()).await;
+        let gone =
+            |kind| matches!(kind, ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound);
+        if known.is_err_and(|e| gone(e.kind()))
+            && queue.create_streams().await.is_ok()
+            && let Ok(new) = queue.records(&batch).await
+        {
+            consumer = new;
+        }
+    }
+}
+
+/// Receives the records that are there. Returns how many there were.
+pub(crate) async fn receive_some(
+    queue: &Queue,
+    batch: &str,
+    consumer: &PullConsumer,
+    mailbox: &Mailbox,
+) -> Result<usize, Error> {
+    let failed = "receive results";
+    let messages = consumer.fetch().max_messages(RECORDS).messages().await;
+    let mut messages = messages.map_err(server(failed))?;
+    let mut count = 0;
+    while let Some(message) = messages.next().await {
+        receive_one(queue, batch, message.map_err(server(failed))?, mailbox).await;
+        count += 1;
+    }
+    Ok(count)
+}
+
+async fn receive_one(queue: &Queue, batch: &str, message: Message, mailbox: &Mailbox) {
+    let record = match decode(&message.payload) {
+        Some(Body::Object(name)) => match queue.get(batch, &name).await {
+            Ok(contents) => decode(&contents),
+            Err(_) => None,
+        },
+        decoded => decoded,
+    };
+    // A record that cannot be read stays in the queue, for a version of agent that can. If it was
+    // the result, the task is sent again.
+    let Some(Body::Record(record)) = record else { return };
+    if let Some(unneeded) = mailbox.put(Arrival { record, message }) {
+        unneeded.acknowledge().await;
+    }
+}
+
+/// Decodes a message, if it is of this version.
+fn decode(payload: &[u8]) -> Option<Body> {
+    let envelope: Envelope = serde_json::from_slice(payload).ok()?;
+    let current = match &envelope.body {
+        Body::Record(Record::Started(started)) => started.v == 1,
+        Body::Record(Record::Finished { finished, .. }) => finished.v == 1,
+        Body::Object(_) => true,
+    };
+    (envelope.v == VERSION && current).then_some(envelope.body)
+}
