@@ -317,7 +317,9 @@ impl<'m> Worker<'m> {
         if best == oldest || (idle && rest <= ROLLED_BACK) {
             return best;
         }
-        self.cache.share(best, oldest, common);
+        // The common part may end inside a word, which a later `split` could not tell.
+        let (kept, _) = self.cache.split(best, &prompt.text);
+        self.cache.share(best, oldest, kept);
         self.slots[best].used = self.answers;
         oldest
     }

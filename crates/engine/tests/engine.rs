@@ -229,6 +229,19 @@ async fn simultaneous_answers_are_the_same_as_sequential_ones() {
 }
 
 #[tokio::test]
+async fn bug_the_tokens_of_a_prompt_depended_on_a_running_answer_with_the_same_start() {
+    let fixture = Fixture::new();
+    let talk = |text| request(&[(Role::System, RULES), (Role::User, text)]);
+    let alone = ask(&fixture.open().await, &talk("and six")).await;
+    engine::close();
+    let model = fixture.open().await;
+    // While this answer runs, the next prompt shares its cells. The common part ends after the `a`.
+    let _running = model.stream(&talk("a")).await.unwrap();
+    let second = ask(&model, &talk("and six")).await;
+    assert_eq!(second.text, alone.text);
+}
+
+#[tokio::test]
 async fn a_profile_sets_the_window_unless_the_user_asked_for_one() {
     let fixture = Fixture::new();
     let file = File::parse("mine.toml", "names = ['tiny']\n[[window]]\nvalue = 1024\nserver = 'embedded'");
