@@ -12,8 +12,9 @@ const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedH
 
 /// The protocols that clones may use. `ext` is not among them, because it runs a program.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
-/// Makes a clone fail if it transfers less than 1 kB/s for a minute. Works for HTTP only.
-const SLOW: [&str; 2] = ["http.lowSpeedLimit=1000", "http.lowSpeedTime=60"];
+/// The settings of a clone. It fails if it transfers less than 1 kB/s for a minute, which git supports
+/// for HTTP only. Without a name for the branch, git explains such names before it reports an error.
+const CLONE: [&str; 3] = ["http.lowSpeedLimit=1000", "http.lowSpeedTime=60", "init.defaultBranch=main"];
 
 /// Runs git in a folder and returns its output without trailing newlines. Filters such as
 /// `filter.lfs.smudge` come from the user's settings, never from the repository's.
@@ -38,7 +39,7 @@ pub(crate) async fn git<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<S
 /// future is dropped, and when this process ends in any way.
 pub(crate) async fn clone(from: &OsStr, to: &Path, cwd: &Path) -> io::Result<()> {
     let mut git = workspace::git(cwd);
-    git.args(SLOW.iter().flat_map(|setting| ["-c", setting])).args(["clone", "--quiet", "--bare", "--"]);
+    git.args(CLONE.iter().flat_map(|setting| ["-c", setting])).args(["clone", "--quiet", "--bare", "--"]);
     git.arg(from).arg(to).env("GIT_ALLOW_PROTOCOL", PROTOCOLS);
     let mut shell = tokio::process::Command::new("/bin/sh");
     shell.args(["-c", WITH_US, "sh"]).arg(git.get_program()).args(git.get_args()).current_dir(cwd);

@@ -220,6 +220,19 @@ async fn a_failed_clone_is_retried_and_leaves_nothing() {
     assert_eq!(place.run(&tasks, &runner).await.exit_code(), 0);
 }
 
+#[tokio::test]
+async fn bug_a_failed_clone_was_reported_with_a_hint_of_git() {
+    let place = Place::new();
+    let mut tasks = place.tasks(&["a"]);
+    let bundle = place.path("broken.bundle");
+    fs::write(&bundle, format!("# v2 git bundle\n{} refs/heads/main\n\nbroken", "1".repeat(40))).unwrap();
+    tasks[0].repo = bundle;
+    let runner = Script::ending(|_| Ending::Verified);
+    run_with(&tasks, &BatchOptions { retries: 0, ..place.options() }, &runner).await.unwrap();
+    let message = &place.results()[0].message;
+    assert!(message.starts_with("cannot clone") && !message.contains("hint:"), "{message}");
+}
+
 /// A server that accepts connections and never answers, and tasks with a repository on it.
 async fn hanging(place: &Place, ids: &[&str]) -> (TcpListener, Vec<Task>) {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
