@@ -99,6 +99,9 @@ pub(crate) fn given(settings: &Settings, variables: &[(OsString, OsString)]) -> 
 fn absolute(path: &str, home: Option<&Path>) -> Result<PathBuf> {
     match (path.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => Ok(home.join(rest)),
+        (Some(_), None) => {
+            Err(Failure::misuse(format!("cannot resolve the path {path:?} for commands: HOME is not set")))
+        }
         (None, _) if path.starts_with('/') => Ok(path.into()),
         _ => Err(Failure::misuse(format!("invalid path {path:?} for commands: it must start with / or ~/"))),
     }
@@ -116,6 +119,7 @@ mod tests {
         for wrong in ["x", "../x", "~", "~b/x"] {
             assert!(absolute(wrong, home).is_err(), "{wrong}");
         }
-        assert!(absolute("~/x", None).is_err());
+        let failed = absolute("~/x", None).err().unwrap();
+        assert!(failed.error.to_string().ends_with("HOME is not set"), "{}", failed.error);
     }
 }
