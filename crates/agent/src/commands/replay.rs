@@ -11,7 +11,7 @@ use crate::console;
 use crate::context::Context;
 use crate::dry_tree::{self, DryTree};
 use crate::exit::{Exit, Result};
-use crate::figures::plural;
+use crate::figures::{plural, thousands};
 use crate::interrupt::{self, Signals};
 use crate::layers::{self, Environment};
 use crate::replay::{Options, Outcome, gather, perform};
@@ -195,7 +195,34 @@ fn show(difference: &Difference, surface: Surface) -> String {
         out.push_str(&format!("… {} more lines\n", lines.len() - MAX_LINES));
     }
     if drawn.is_empty() && difference.recorded != difference.now {
-        out.push_str("only the line break at the end differs\n");
+        let whole = cut(&difference.recorded) == difference.recorded.len();
+        out.push_str(&match whole {
+            true => "only the line break at the end differs\n".to_owned(),
+            false => format!("the first {} characters are the same\n", thousands(MAX_CHARS as u64)),
+        });
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use preview::Paint;
+
+    use super::*;
+
+    #[test]
+    fn bug_texts_that_differ_late_were_said_to_differ_in_a_line_break() {
+        let said = |recorded: String, now: String| {
+            let what = "the result of read_file".to_owned();
+            let difference = Difference { kind: Kind::Tool, turn: 1, event: Some(2), what, recorded, now };
+            let text = show(&difference, Surface { width: 80, paint: Paint(false) });
+            text.lines().last().unwrap_or_default().to_owned()
+        };
+        assert_eq!(said("a\n".into(), "a".into()), "only the line break at the end differs");
+        let long = "a\n".repeat(MAX_CHARS / 2);
+        assert_eq!(
+            said(format!("{long}b"), format!("{long}c")),
+            "the first 1,048,576 characters are the same"
+        );
+    }
 }
