@@ -226,14 +226,20 @@ fn the_fallback_continues_the_conversation_of_a_server_that_fails_in_the_middle(
     }
 }
 
-#[test]
-fn a_run_resumed_while_its_server_is_gone_continues_with_the_fallback() {
+/// A run that reached its limit after a wrong edit. The second server has the right one.
+fn stopped_before_the_second_model() -> (World, Server, Server) {
     let (world, first, second) = two_servers();
     first.enqueue(Reply::text(edit("$1 - $2", "$1 * $2")));
     let seen = world.tell(&run(&world, (&first, &second), &["--max-turns", "1"]));
     assert!(seen.starts_with("exit 4\n"), "{seen}");
     second.enqueue(Reply::text(edit("$1 * $2", "$1 + $2")));
     second.enqueue(Reply::text(finish()));
+    (world, first, second)
+}
+
+#[test]
+fn a_run_resumed_while_its_server_is_gone_continues_with_the_fallback() {
+    let (world, first, second) = stopped_before_the_second_model();
     let args = ["resume", "--fallback", "openai", "--max-turns", "9"];
     let mut resume = command(&world, &first, &second, &args);
     let seen = world.tell(&resume.env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap());
@@ -245,12 +251,7 @@ fn a_run_resumed_while_its_server_is_gone_continues_with_the_fallback() {
 
 #[test]
 fn a_run_resumed_with_another_model_tells_the_models_apart_and_replays() {
-    let (world, first, second) = two_servers();
-    first.enqueue(Reply::text(edit("$1 - $2", "$1 * $2")));
-    let seen = world.tell(&run(&world, (&first, &second), &["--max-turns", "1"]));
-    assert!(seen.starts_with("exit 4\n"), "{seen}");
-    second.enqueue(Reply::text(edit("$1 * $2", "$1 + $2")));
-    second.enqueue(Reply::text(finish()));
+    let (world, first, second) = stopped_before_the_second_model();
     let resume = ["resume", "--model", "openai", "--max-turns", "9"];
     let seen = world.tell(&command(&world, &first, &second, &resume).output().unwrap());
     assert!(seen.starts_with("exit 0\n"), "{seen}");

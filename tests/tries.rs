@@ -105,13 +105,18 @@ fn the_best_of_two_tries_is_kept_and_can_be_replayed_and_undone() {
     has_the_first_try(&world);
 }
 
-#[test]
-fn a_budget_in_the_second_try_keeps_the_first_and_a_resumed_run_continues_with_the_second() {
-    let world = world();
-    let answers = two_tries();
+/// A run that reached its limit in the second try, all answers of both tries, and what the run said.
+fn stopped_in_the_second_try() -> (World, Vec<String>, String) {
+    let (world, answers) = (world(), two_tries());
     let args: Vec<&str> = ["--max-turns", "7"].into_iter().chain(ARGS).collect();
     let seen = world.tell(&recorded(&world, &args, &replies(&answers)));
     assert!(seen.starts_with("exit 4\n"), "{seen}");
+    (world, answers, seen)
+}
+
+#[test]
+fn a_budget_in_the_second_try_keeps_the_first_and_a_resumed_run_continues_with_the_second() {
+    let (world, answers, seen) = stopped_in_the_second_try();
     assert!(seen.contains("stopped in try 2 of 2; try 1 is kept: 1 failing, 2 before"), "{seen}");
     assert_eq!(world.read("ops.sh"), kept());
     assert!(!world.repo().join("two").exists());
@@ -128,11 +133,7 @@ fn a_budget_in_the_second_try_keeps_the_first_and_a_resumed_run_continues_with_t
 /// The bug: the second try continued on the files of the first one.
 #[test]
 fn bug_a_run_killed_between_a_revert_and_its_journal_line_resumes_with_the_right_files() {
-    let world = world();
-    let answers = two_tries();
-    let args: Vec<&str> = ["--max-turns", "7"].into_iter().chain(ARGS).collect();
-    let seen = world.tell(&recorded(&world, &args, &replies(&answers)));
-    assert!(seen.starts_with("exit 4\n"), "{seen}");
+    let (world, answers, _) = stopped_in_the_second_try();
     let id = world.journal()[0]["id"].as_str().unwrap().to_owned();
     let journal = world.home().join(".local/state/agent/sessions").join(id).join("journal.jsonl");
     let text = std::fs::read_to_string(&journal).unwrap();
@@ -161,11 +162,7 @@ fn bug_a_run_killed_between_a_revert_and_its_journal_line_resumes_with_the_right
 /// The bug: the replay left out the last revert, so its tree differed from that of the run.
 #[test]
 fn bug_the_replay_of_a_resumed_run_that_stopped_in_the_second_try_has_the_first_one() {
-    let world = world();
-    let answers = two_tries();
-    let args: Vec<&str> = ["--max-turns", "7"].into_iter().chain(ARGS).collect();
-    let seen = world.tell(&recorded(&world, &args, &replies(&answers)));
-    assert!(seen.starts_with("exit 4\n"), "{seen}");
+    let (world, answers, _) = stopped_in_the_second_try();
     let server = Server::start();
     replies(&answers[7..]).into_iter().for_each(|reply| server.enqueue(reply));
     let mut resume = world.agent(&["resume", "--max-turns", "8"]);

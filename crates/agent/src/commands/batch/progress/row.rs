@@ -104,6 +104,12 @@ impl Row {
 }
 
 #[cfg(test)]
+pub(super) fn request(turn: u32) -> Event {
+    let (temperature, seed) = (None, None);
+    Event::Request { turn, attempt: 1, messages: 2, estimated_tokens: 9, temperature, seed, max_tokens: 9 }
+}
+
+#[cfg(test)]
 mod tests {
     use journal::{Counts, EndedBy};
     use serde_json::json;
@@ -120,15 +126,6 @@ mod tests {
             let (turn, doing) = row.doing(now + Duration::from_secs(3));
             format!("{}|{turn}|{doing}", row.name())
         };
-        let request = Event::Request {
-            turn: 3,
-            attempt: 1,
-            messages: 2,
-            estimated_tokens: 9,
-            temperature: None,
-            seed: None,
-            max_tokens: 9,
-        };
         let text = || Event::Text { turn: 3, text: "hm\u{1b}[2J".into() };
         let call = Event::Call {
             turn: 3,
@@ -138,7 +135,7 @@ mod tests {
             span: (0, 9),
             repairs: Vec::new(),
         };
-        assert_eq!(after(0, request), "one (attempt 2)|turn 3|waiting for the model");
+        assert_eq!(after(0, request(3)), "one (attempt 2)|turn 3|waiting for the model");
         assert_eq!(after(9, text()), "one (attempt 2)|turn 3|answering");
         assert_eq!(after(19, text()), "one (attempt 2)|turn 3|answering, 13 s");
         assert_eq!(after(20, call), "one (attempt 2)|turn 3|read_file src/␛[2Jlib.rs");

@@ -178,6 +178,7 @@ mod tests {
     use journal::{Diff, Totals};
     use serde_json::json;
 
+    use super::super::row::request;
     use super::*;
 
     const PLAIN: Paint = Paint(false);
@@ -230,16 +231,7 @@ mod tests {
         finished(&mut table, "c", Ending::Interrupted, false, start);
         started(&mut table, "pager", 1, start);
         started(&mut table, "b", 2, start);
-        let request = journal::Event::Request {
-            turn: 12,
-            attempt: 1,
-            messages: 2,
-            estimated_tokens: 9,
-            temperature: None,
-            seed: None,
-            max_tokens: 9,
-        };
-        table.record("b", &request, start);
+        table.record("b", &request(12), start);
         table.record("b", &call("make check"), start + Duration::from_secs(28));
         (table, start + Duration::from_secs(30))
     }
