@@ -294,7 +294,7 @@ pub enum Event {
         /// Settings that differ from the defaults, without secrets. A resumed run uses them.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         settings: Vec<(String, String)>,
-        /// Patterns of files whose original state is restored before every command.
+        /// Patterns of the files that are restored to their original state before every command.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         protected: Vec<String>,
     },

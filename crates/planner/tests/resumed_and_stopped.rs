@@ -30,7 +30,7 @@ fn branches() -> Vec<Reply> {
 fn after(world: World, files: &BTreeMap<String, String>, changes: &Changes) -> World {
     world.files.lock().unwrap().clone_from(files);
     let original = support::world().files.lock().unwrap().clone();
-    // The runs do not share their history, so that each can be resumed several times.
+    // Each run gets a history of its own. The same stop can then be resumed several times.
     let changes = Changes::new(changes.lock().unwrap().clone().into());
     World { changes, original, ..world }
 }

@@ -50,7 +50,7 @@ impl Outbox {
         Ok(number)
     }
 
-    /// Returns the oldest record, with its number. Waits for one if there is none.
+    /// Returns the oldest record, with its number. Waits until there is one.
     pub(crate) async fn oldest(&self) -> Result<(u64, Letter), journal::Error> {
         loop {
             if let Some(oldest) = self.first()? {

@@ -30,10 +30,10 @@ use crate::receiver::{receive, receive_some};
 const NAME: &str = "queue.json";
 /// How long a canceled batch waits for the results of running attempts.
 const LAST_RESULTS: Duration = Duration::from_secs(60);
-/// How often an attempt checks that the server still has its task.
+/// The time after which an attempt checks again that the server still has its task.
 const PRESENCE: Duration = Duration::from_secs(20);
-/// How many deliveries of one task are plausible. A record with a higher number is not from a
-/// worker.
+/// The largest plausible number of deliveries of one task. A record with a higher number of attempts
+/// is not from a worker.
 const PLAUSIBLE: u32 = 1_000_000;
 
 /// Sends the tasks of one batch to the queue.

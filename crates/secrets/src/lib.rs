@@ -222,7 +222,7 @@ impl Secrets {
         self.0.as_ref().map_or(0, |inner| inner.found().values.len())
     }
 
-    /// The number of known values, such as those of environment variables.
+    /// The number of secrets that are known by value, such as those in environment variables.
     #[must_use]
     pub fn known_count(&self) -> usize {
         self.0.as_ref().map_or(0, |inner| inner.variables)

@@ -70,7 +70,7 @@ impl Display {
         }
     }
 
-    /// Shows a sentence that concerns the whole batch.
+    /// Shows a message about the whole batch.
     pub(in crate::commands) fn note(&self, message: &str) {
         match &mut *self.view() {
             View::Json => json::print([json::note(message)]),

@@ -43,7 +43,7 @@ pub(super) fn events(event: &Event<'_>) -> Vec<Value> {
     }
 }
 
-/// The object for a sentence that concerns the whole batch.
+/// The object for a message about the whole batch.
 pub(super) fn note(message: &str) -> Value {
     json!({"event": "note", "id": null, "message": message})
 }

@@ -1,4 +1,4 @@
-//! The table of a running batch: a line per running task, and a line about the whole batch. Pure.
+//! The table of a running batch: one line for each running task, and one for the whole batch. Pure.
 
 use std::time::{Duration, Instant};
 
