@@ -6,7 +6,7 @@
 //! normally [`batch::Here`].
 //!
 //! ```text
-//!             agent.tasks.BATCH.TASK                        agent.results.BATCH
+//!         agent.tasks.BATCH.TASK.VERSION                    agent.results.BATCH
 //! Publisher ─► stream AGENT_TASKS ─► worker ─► outbox ─► stream AGENT_RESULTS ─► Publisher ─► folder of the batch
 //! ```
 //!
