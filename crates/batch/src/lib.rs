@@ -74,6 +74,6 @@ pub use seam::{Context, Job, Place, Sink, Source, drive};
 pub use selection::{Filter, Selection, Shard, Slice};
 pub use settings::{Change, Settings};
 pub use stop::Stop;
-pub use store::replace;
+pub use store::{remove_unfinished, replace};
 pub use summary::{Row, Summary};
 pub use task::{Task, TaskLimits};

@@ -43,6 +43,7 @@ impl Store {
             let path = out.join(".gitignore");
             fs::write(&path, "*\n").map_err(io_error("cannot write", &path))?;
         }
+        remove_unfinished(&out);
         let worktrees = out.join("worktrees");
         fs::create_dir_all(&worktrees).map_err(io_error("cannot create", &worktrees))?;
         let (attempts, started) = Log::open(out.join(ATTEMPTS))?;
@@ -125,6 +126,20 @@ fn without_patch(mut result: Finished) -> Finished {
     result
 }
 
+/// The start of the names of files that [`replace`] has not finished.
+const UNFINISHED: &str = ".agent-unfinished-";
+
+/// Removes the files that [`replace`] left in a folder because its process was killed. No other
+/// process may be replacing files there.
+pub fn remove_unfinished(folder: &Path) {
+    let Ok(listed) = fs::read_dir(folder) else { return };
+    for entry in listed.filter_map(Result::ok) {
+        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Replaces a file atomically: readers see the old contents or the new contents.
 ///
 /// # Errors
@@ -135,7 +150,7 @@ pub fn replace(path: &Path, contents: &str) -> Result<(), journal::Error> {
 
 fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(folder)?);
+    let mut file = BufWriter::new(tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?);
     write(&mut file)?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.as_file().sync_data()?;

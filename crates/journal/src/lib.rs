@@ -37,5 +37,5 @@ pub use event::{
 pub use fork::origin;
 pub use lock::LockFile;
 pub use log::{Log, Versioned};
-pub use store::{Filter, Journal, Observer, Store, Summary, TreeLock};
+pub use store::{Filter, JOURNAL, Journal, Observer, Store, Summary, TreeLock};
 pub use trace::{Step, Trace, uninterrupted};

@@ -206,7 +206,8 @@ impl Store {
     }
 }
 
-pub(crate) const JOURNAL: &str = "journal.jsonl";
+/// The name of the journal in the folder of a session. A folder without it is not a session.
+pub const JOURNAL: &str = "journal.jsonl";
 
 impl Versioned for Record {
     const VERSION: u32 = VERSION;

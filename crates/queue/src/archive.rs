@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use journal::JOURNAL;
 use tar::{Archive, Builder, EntryType};
 
 /// The largest session that is unpacked, in bytes.
@@ -26,16 +28,17 @@ pub(crate) fn pack(folder: &Path) -> io::Result<Vec<u8>> {
     archive.into_inner()?.finish()
 }
 
-/// Unpacks an archive to a new folder. Does nothing if the folder exists. Accepts regular files
-/// directly in the folder only, because another machine made the archive.
+/// Unpacks an archive to a folder, unless that was done before. Accepts regular files directly in the
+/// folder only, because another machine made the archive. The folder is a session once its journal
+/// is there, so the journal comes last, and a call that is killed leaves none.
 pub(crate) fn unpack(archive: &[u8], folder: &Path) -> io::Result<()> {
-    if folder.exists() {
+    if folder.join(JOURNAL).exists() {
         return Ok(());
     }
-    let parent = folder.parent().unwrap_or(folder);
-    fs::create_dir_all(parent)?;
-    let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(parent)?; // private to the user
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?; // private to the user
     let mut files = Archive::new(GzDecoder::new(archive).take(LARGEST));
+    let unfinished = folder.join(format!("{JOURNAL}.unfinished"));
+    let mut has_journal = false;
     for (number, file) in files.entries()?.enumerate() {
         let mut file = file?;
         if number == MOST {
@@ -46,12 +49,12 @@ pub(crate) fn unpack(archive: &[u8], folder: &Path) -> io::Result<()> {
         if file.header().entry_type() != EntryType::Regular || !plain {
             return Err(io::Error::other(format!("unexpected entry {}", path.display())));
         }
-        io::copy(&mut file, &mut fs::File::create_new(partial.path().join(path))?)?;
+        let is_journal = path.as_os_str() == JOURNAL;
+        has_journal |= is_journal;
+        let target = if is_journal { unfinished.clone() } else { folder.join(path) };
+        io::copy(&mut file, &mut fs::File::create(target)?)?;
     }
-    match fs::rename(partial.path(), folder) {
-        Err(_) if folder.exists() => Ok(()),
-        renamed => renamed,
-    }
+    if has_journal { fs::rename(unfinished, folder.join(JOURNAL)) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -69,7 +72,22 @@ mod tests {
         unpack(&archive, &to).unwrap();
         assert_eq!(fs::read_to_string(to.join("journal.jsonl")).unwrap(), "{}\n");
         assert_eq!(fs::read_dir(&to).unwrap().count(), 1);
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "nothing is left behind");
+    }
+
+    #[test]
+    fn bug_a_killed_fetch_left_a_folder_that_was_listed_as_a_session() {
+        let place = tempfile::tempdir().unwrap();
+        let store = journal::Store::new(place.path());
+        let from = place.path().join("from");
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join(JOURNAL), "x".repeat(100_000)).unwrap();
+        let archive = pack(&from).unwrap();
+        // The rest of the archive is missing, as if the process was killed while it unpacked.
+        assert!(unpack(&archive[..archive.len() / 2], &store.folder("s")).is_err());
+        assert_eq!(store.ids().unwrap(), [""; 0]);
+        unpack(&archive, &store.folder("s")).unwrap();
+        assert_eq!(store.ids().unwrap(), ["s"]);
+        assert_eq!(fs::read_dir(store.folder("s")).unwrap().count(), 1);
     }
 
     #[test]
@@ -95,6 +113,10 @@ mod tests {
         for (n, archive) in refused.iter().enumerate() {
             assert!(unpack(archive, &place.path().join("in").join(n.to_string())).is_err(), "{n}");
         }
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
+        let files = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
+        assert_eq!(files(place.path()), 1);
+        for n in 0..refused.len() {
+            assert_eq!(files(&place.path().join("in").join(n.to_string())), 0, "{n}");
+        }
     }
 }

@@ -36,6 +36,7 @@ impl Outbox {
     /// Opens the folder; creates it first if it does not exist.
     pub(crate) fn open(folder: PathBuf) -> Result<Self, journal::Error> {
         fs::create_dir_all(&folder).map_err(io_error("cannot create", &folder))?;
+        batch::remove_unfinished(&folder);
         let outbox = Self { folder, next: Cell::new(0), added: Notify::new(), removed: Notify::new() };
         outbox.next.set(outbox.numbers()?.last().map_or(0, |last| last + 1));
         Ok(outbox)
@@ -139,6 +140,8 @@ mod tests {
             outbox.add(&letter(n)).unwrap();
         }
         fs::write(folder.path().join("0.json"), "damaged").unwrap();
+        // A kill while a record was added leaves such a file.
+        fs::write(folder.path().join(".agent-unfinished-x"), "{").unwrap();
         drop(outbox);
         let outbox = Outbox::open(folder.path().into()).unwrap();
         outbox.add(&letter(12)).unwrap();
@@ -148,5 +151,7 @@ mod tests {
             outbox.remove(number).unwrap();
         }
         outbox.emptied().await;
+        let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["0.unreadable"]);
     }
 }
