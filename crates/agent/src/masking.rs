@@ -350,6 +350,7 @@ impl StreamMasker {
 /// Masks an error. A server that refuses a key may quote it.
 fn masked_error(mut error: Error, secrets: &Secrets) -> Error {
     let (Error::Transport(text)
+    | Error::Busy { message: text, .. }
     | Error::Unavailable { message: text, .. }
     | Error::Loading(text)
     | Error::Overflow { message: text, .. }

@@ -52,7 +52,7 @@ pub(crate) struct Order {
     /// Whether to stop before the first command.
     pub(crate) plan_only: bool,
     /// The command that prepares the tree.
-    pub(crate) setup: Option<String>,
+    pub(crate) setup: Option<batch::Setup>,
     /// Patterns of files that are restored before each command and verification.
     pub(crate) protected: Vec<String>,
     /// Settings that differ from the defaults, to journal for a resumed run.
@@ -221,8 +221,10 @@ async fn begin(
         journal.append(event)?;
     }
     let settings = &order.settings;
-    if let Some(command) = &order.setup {
-        setup::run(command, settings, &order.root, folder).await?;
+    if let Some(setup) = &order.setup
+        && let Some(message) = setup::run(setup, settings, &order.root, folder).await?
+    {
+        journal.append(Event::Warning { message })?;
     }
     let sandbox = |root: &Path| {
         confinement::sandbox(settings, root, Some(folder.join(SANDBOX)), order.variables.clone())

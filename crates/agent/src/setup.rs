@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use batch::Setup;
 use sandbox::{Command, OutputLimits, Status};
 
 use crate::confinement;
@@ -14,12 +15,19 @@ use crate::settings::Settings;
 /// log has all of the output.
 const KEPT: usize = 4096;
 
-/// Runs the command in the same sandbox as the commands of the run that follows. The command's log
-/// goes to `folder`, the folder of the session.
+/// Runs the command in the same sandbox as the commands of the run that follows, and keeps the tree
+/// for later tasks. The command's log goes to `folder`, the folder of the session. Returns a
+/// warning if the tree could not be kept.
 ///
 /// # Errors
 /// If the command cannot run or fails. Both count as failures of the infrastructure.
-pub(crate) async fn run(line: &str, settings: &Settings, worktree: &Path, folder: &Path) -> Result<()> {
+pub(crate) async fn run(
+    setup: &Setup,
+    settings: &Settings,
+    worktree: &Path,
+    folder: &Path,
+) -> Result<Option<String>> {
+    let line = &setup.command;
     let variables = std::env::vars_os().collect();
     let sandbox = confinement::sandbox(settings, worktree, Some(folder.join(SANDBOX)), variables)?;
     let log = folder.join("logs/setup.log");
@@ -31,7 +39,10 @@ pub(crate) async fn run(line: &str, settings: &Settings, worktree: &Path, folder
     };
     let finished = Box::pin(sandbox.run(command)).await.map_err(Failure::refused)?;
     let how = match finished.status {
-        status if status.success() => return Ok(()),
+        status if status.success() => {
+            let warning = |e| format!("cannot keep the result of the setup for later tasks: {e}");
+            return Ok(setup.keep().err().map(warning));
+        }
         Status::Exited(code) => format!("exit code {code}"),
         Status::Signaled(signal) => format!("signal {signal}"),
         Status::TimedOut => "it ran too long".to_owned(),

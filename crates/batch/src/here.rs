@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::record::{Finished, Started, VERSION, now_ms};
 use crate::seam::{Context, Job, Place};
+use crate::setups::{self, Lane, Lanes, Setup};
 use crate::task::Task;
 use crate::worktree::{self, Source};
 
@@ -41,15 +42,22 @@ impl Attempt {
 
 /// Runs one task.
 pub trait Runner {
-    /// Runs `task` in `worktree`, whose files it may change. Ends soon after `interrupt` becomes
-    /// true, with [`Ending::Interrupted`]. Reports every failure as an ending. A panic counts as an
-    /// infrastructure failure.
+    /// Runs `task` in `worktree`, whose files it may change. If `setup` is given, runs its command
+    /// first and then calls [`Setup::keep`]; otherwise the worktree is ready. Ends soon after
+    /// `interrupt` becomes true, with [`Ending::Interrupted`]. Reports every failure as an ending.
+    /// A panic counts as an infrastructure failure.
     fn run(
         &self,
         task: &Task,
         worktree: &Path,
+        setup: Option<&Setup>,
         interrupt: watch::Receiver<bool>,
     ) -> impl Future<Output = Attempt>;
+
+    /// How many requests the server has refused so far because it had too many.
+    fn refusals(&self) -> u64 {
+        0
+    }
 
     /// Masks the secrets in a message before it is recorded or shown.
     fn mask(&self, message: &str) -> String {
@@ -63,13 +71,27 @@ pub struct Here<'r, R> {
     /// One lock per repository for its worktree entries. Without it, git may read an entry that
     /// another git process has half written.
     trees: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
+    lanes: Lanes,
     /// Repositories whose note, if there is one, has been reported.
     noted: RefCell<HashSet<PathBuf>>,
 }
 
 impl<R: Runner> Place for Here<'_, R> {
+    fn prepare<'a>(&'a self, batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), Error>> {
+        async {
+            let left = setups::remove_left(batch.folder).await;
+            left.map_err(|message| (batch.report)(Event::Note { id: "setup", message })).ok();
+            Ok(())
+        }
+        .boxed_local()
+    }
+
     fn attempt<'a>(&'a self, job: Job<'a>, batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), Error>> {
         self.make(job, batch).boxed_local()
+    }
+
+    fn refusals(&self) -> u64 {
+        self.runner.refusals()
     }
 }
 
@@ -77,19 +99,21 @@ impl<'r, R: Runner> Here<'r, R> {
     /// Makes attempts with `runner`.
     #[must_use]
     pub fn new(runner: &'r R) -> Self {
-        Self { runner, trees: RefCell::default(), noted: RefCell::default() }
+        Self { runner, trees: RefCell::default(), lanes: Lanes::default(), noted: RefCell::default() }
     }
 
     async fn make(&self, job: Job<'_>, batch: &Context<'_>) -> Result<(), Error> {
         let start = Instant::now();
         let Job { task, digest, attempt } = job;
-        let name = worktree::name(&task.id, attempt);
-        let tree = batch.folder.join("worktrees").join(&name);
         let repository = self.repository(task, batch).await;
         let source = match &repository {
-            Ok(repo) => Source::find(task, repo, &tree).await,
+            Ok(repo) => Source::find(task, repo).await,
             Err(why) => Err(why.clone()),
         };
+        let lane = source.as_ref().ok().and_then(|source| self.lanes.take(task, source, batch.folder));
+        let name = lane.as_ref().map_or_else(|| worktree::name(&task.id, attempt), Lane::name);
+        let tree = batch.folder.join("worktrees").join(&name);
+        let source = source.and_then(|source| worktree::ensure_absent(&tree).map(|()| source));
         if *batch.stopped.borrow() {
             return Ok(()); // not started
         }
@@ -108,7 +132,7 @@ impl<'r, R: Runner> Here<'r, R> {
 
         let worked = match &source {
             Err(why) => Err(why.clone()),
-            Ok(source) => self.work(task, attempt, source, &tree, batch).await,
+            Ok(source) => self.work(task, attempt, source, &tree, lane.as_ref(), batch).await,
         };
         let Attempt { report, session } = worked.unwrap_or_else(|why| Attempt::failed(Ending::Refused, why));
         let may_help = (source.is_ok() || repository.is_err()) && report.ending != Ending::Interrupted;
@@ -170,6 +194,7 @@ impl<'r, R: Runner> Here<'r, R> {
         attempt: u32,
         source: &Source,
         tree: &Path,
+        lane: Option<&Lane<'_>>,
         batch: &Context<'_>,
     ) -> Result<Attempt, String> {
         if self.noted.borrow_mut().insert(task.repo.clone())
@@ -177,16 +202,20 @@ impl<'r, R: Runner> Here<'r, R> {
         {
             self.note(batch, task, &message);
         }
+        let (prepared, setup) = match lane {
+            Some(lane) => (lane.copy().await?, lane.setup(task)),
+            None => (None, Setup::once(task)),
+        };
         let folder = {
             let one_at_a_time = self.trees_of(source);
             let _held = one_at_a_time.lock().await;
-            source.make(tree).await?
+            source.make(tree, prepared).await?
         };
         if *batch.stopped.borrow() {
             return Ok(Attempt::failed(Ending::Interrupted, "interrupted before it started"));
         }
         (batch.report)(Event::Started { id: &task.id, attempt });
-        let run = self.runner.run(task, &folder, batch.stopped.clone());
+        let run = self.runner.run(task, &folder, setup.as_ref(), batch.stopped.clone());
         Ok(AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");

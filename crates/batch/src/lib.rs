@@ -27,6 +27,7 @@
 //! | `summary.json` | the [`Summary`], rebuilt from the results |
 //! | `summary.md`, `junit.xml`, `report.html` | views of the results, written by the binary with the crate `report` |
 //! | `worktrees/` | the trees of running attempts |
+//! | `setups/` | copies of trees after their setup command, while a batch runs |
 //! | `repositories/` | bare clones of repositories that tasks name by URL or as a bundle |
 //! | `lock` | the process that uses the folder |
 //!
@@ -52,6 +53,7 @@ mod schedule;
 mod seam;
 mod selection;
 mod settings;
+mod setups;
 mod stop;
 mod store;
 mod summary;
@@ -73,6 +75,7 @@ pub use schedule::backoff;
 pub use seam::{Context, Job, Place, Sink, Source, drive};
 pub use selection::{Filter, Selection, Shard, Slice};
 pub use settings::{Change, Settings};
+pub use setups::Setup;
 pub use stop::Stop;
 pub use store::{remove_unfinished, replace};
 pub use summary::{Row, Summary};

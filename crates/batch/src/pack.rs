@@ -34,7 +34,7 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
         return Ok(Packed::Bundle(task.repo.clone(), None));
     }
     let repo = task.repo.display();
-    let source = Source::find(task, &task.repo, Path::new("")).await?;
+    let source = Source::find(task, &task.repo).await?;
     let Some((found, commit)) = &source.git else {
         return Err(format!("{repo} is not a git repository, so it cannot be sent to workers"));
     };

@@ -92,6 +92,7 @@ pub async fn run(
     let schedule = Schedule::new(plan.queue, options, &store.finished, Instant::now());
     let batch = Batch {
         options,
+        place,
         store: RefCell::new(store),
         schedule: RefCell::new(schedule),
         interrupt,
@@ -135,6 +136,7 @@ async fn reached(time: Option<Instant>) {
 /// The schedule as a source, and the folder as a sink.
 struct Batch<'a, 't> {
     options: &'a BatchOptions,
+    place: &'a dyn Place,
     store: RefCell<Store>,
     schedule: RefCell<Schedule<'t>>,
     interrupt: watch::Receiver<bool>,
@@ -150,6 +152,11 @@ impl<'t> Source for Batch<'_, 't> {
     fn next(&self, running: usize) -> LocalBoxFuture<'_, Option<Due<'t>>> {
         async move {
             loop {
+                if let Some(most) = self.schedule.borrow_mut().adapt(running, self.place.refusals()) {
+                    let message =
+                        format!("the server has too many requests; at most {most} at a time from now on");
+                    (self.report)(Event::Note { id: "batch", message });
+                }
                 let next = self.schedule.borrow_mut().next(Instant::now(), running);
                 let interrupts = self.schedule.borrow().stopped().is_some_and(Stop::interrupts);
                 if interrupts {

@@ -64,6 +64,30 @@ pub(crate) struct Schedule<'t> {
     waited: Duration,
     /// When the next probe may start.
     probe_at: Instant,
+    load: Load,
+}
+
+/// How many attempts run at a time. A server that refuses requests because it has too many gets one
+/// attempt less each time an attempt ends, and one more after as many attempts as run at a time
+/// ended without a refusal.
+struct Load {
+    most: usize,
+    /// The lowest `most` so far.
+    lowest: usize,
+    /// The refusals that `most` takes into account.
+    refusals: u64,
+    /// The number of attempts that ended since the last refusal.
+    calm: usize,
+}
+
+impl Load {
+    fn ended(&mut self, jobs: usize) {
+        self.calm += 1;
+        if self.calm > self.most && self.most < jobs {
+            self.calm = 0;
+            self.most += 1;
+        }
+    }
 }
 
 impl<'t> Schedule<'t> {
@@ -87,7 +111,25 @@ impl<'t> Schedule<'t> {
             probes: 0,
             waited: Duration::ZERO,
             probe_at: now,
+            load: Load { most: options.jobs.max(1), lowest: options.jobs.max(1), refusals: 0, calm: 0 },
         }
+    }
+
+    /// Adapts the number of attempts at a time to the server. `running` is the number of running
+    /// attempts, and `refusals` how many requests the server has refused so far because it had too
+    /// many. Returns the new number if it is lower than ever before.
+    pub(crate) fn adapt(&mut self, running: usize, refusals: u64) -> Option<usize> {
+        let load = &mut self.load;
+        if load.refusals == refusals {
+            return None;
+        }
+        load.refusals = refusals;
+        load.calm = 0;
+        load.most = load.most.min(running).max(1);
+        (load.most < load.lowest).then(|| {
+            load.lowest = load.most;
+            load.most
+        })
     }
 
     /// Why the batch stops, if it does.
@@ -113,7 +155,7 @@ impl<'t> Schedule<'t> {
             return if running == 0 { Next::End } else { Next::Wait(deadline) };
         }
         let outage = self.failures >= OUTAGE;
-        if running >= if outage { 1 } else { self.options.jobs.max(1) } {
+        if running >= if outage { 1 } else { self.load.most } {
             return Next::Wait(deadline);
         }
         let start_at = |due: &Due<'_>| {
@@ -151,6 +193,7 @@ impl<'t> Schedule<'t> {
         if !result.infrastructure {
             (self.failures, self.probes, self.waited) = (0, 0, Duration::ZERO);
             self.failing.clear();
+            self.load.ended(self.options.jobs);
             if self.options.fail_fast && result.ending != Ending::Verified {
                 self.stop(Stop::FailFast);
             }

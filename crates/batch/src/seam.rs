@@ -65,6 +65,11 @@ pub trait Place {
     /// Makes one attempt, from its first record to its last. An attempt that has no effect because
     /// the batch stops leaves no record. An error means that a record could not be written.
     fn attempt<'a>(&'a self, job: Job<'a>, batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), Error>>;
+
+    /// How many requests the model's server has refused so far because it had too many.
+    fn refusals(&self) -> u64 {
+        0
+    }
 }
 
 /// What an attempt needs to know of its batch.

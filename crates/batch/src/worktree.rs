@@ -22,12 +22,8 @@ pub(crate) struct Source {
 
 impl Source {
     /// Finds the source of a task in `repo`, which is the task's repository or its clone. Changes
-    /// nothing. Fails if the repository is missing, or if something exists at the path of the tree.
-    /// The error is a sentence for people.
-    pub(crate) async fn find(task: &Task, repo: &Path, tree: &Path) -> Result<Self, String> {
-        if tree.symlink_metadata().is_ok() {
-            return Err(format!("{} exists, but this batch did not make it; move it away", tree.display()));
-        }
+    /// nothing. The error is a sentence for people.
+    pub(crate) async fn find(task: &Task, repo: &Path) -> Result<Self, String> {
         let repo = repo.to_owned();
         if !repo.is_dir() {
             return Err(format!("folder {} does not exist", repo.display()));
@@ -74,16 +70,21 @@ impl Source {
     }
 
     /// Makes the tree and returns the folder in it that corresponds to the folder that the task
-    /// names. After an error, part of the tree may exist.
-    pub(crate) async fn make(&self, tree: &Path) -> Result<PathBuf, String> {
+    /// names. A worktree gets the files of `prepared`, if given, instead of those of the commit.
+    /// After an error, part of the tree may exist.
+    pub(crate) async fn make(&self, tree: &Path, prepared: Option<&Path>) -> Result<PathBuf, String> {
         let Some((found, commit)) = &self.git else {
             return self.copy(tree).await;
         };
+        let checkout = if prepared.is_some() { "--no-checkout" } else { "--checkout" };
         // Quiet, because an error would otherwise start with a line about progress.
-        let args = ["worktree", "add", "--quiet", "--detach"].map(OsStr::new);
+        let args = ["worktree", "add", "--quiet", "--detach", checkout].map(OsStr::new);
         git(&self.repo, &[&args[..], &[tree.as_os_str(), commit.as_ref()]].concat())
             .await
             .map_err(|e| format!("cannot make a worktree of {}: {e}", self.repo.display()))?;
+        if let Some(prepared) = prepared {
+            fill(tree, prepared).await.map_err(|e| format!("cannot restore the result of the setup: {e}"))?;
+        }
         let folder = tree.join(&found.prefix);
         if !folder.is_dir() {
             return Err(format!("commit {commit} does not contain the folder {}", found.prefix));
@@ -109,14 +110,34 @@ impl Source {
     }
 }
 
+/// Copies the files of a prepared tree into a worktree without files, and gives the worktree the
+/// index of its commit.
+async fn fill(tree: &Path, prepared: &Path) -> Result<(), String> {
+    let (from, to) = (prepared.to_owned(), tree.to_owned());
+    let copied = tokio::task::spawn_blocking(move || workspace::copy_without_git(&from, &to));
+    copied.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    git(tree, &["reset", "--quiet"]).await.map(drop).map_err(|e| e.to_string())
+}
+
+/// Fails if something exists at the path of a tree.
+pub(crate) fn ensure_absent(tree: &Path) -> Result<(), String> {
+    match tree.symlink_metadata() {
+        Ok(_) => Err(format!("{} exists, but this batch did not make it; move it away", tree.display())),
+        Err(_) => Ok(()),
+    }
+}
+
 /// The name of an attempt's tree. Ids contain no `@`, so names are unique.
 pub(crate) fn name(id: &str, attempt: u32) -> String {
     if attempt == 1 { id.to_owned() } else { format!("{id}@{attempt}") }
 }
 
-/// Whether a name in a record has the form of the names that [`name`] returns. A folder with any
-/// other name must not be removed.
+/// Whether a name in a record has the form of the names that [`name`] returns, or of a lane's tree
+/// (`+` and a number). A folder with any other name must not be removed.
 pub(crate) fn is_name(name: &str) -> bool {
+    if let Some(lane) = name.strip_prefix('+') {
+        return !lane.is_empty() && lane.bytes().all(|b| b.is_ascii_digit());
+    }
     let (id, attempt) = name.split_once('@').unwrap_or((name, "2"));
     unsafe_id(id).is_none() && attempt.bytes().all(|b| b.is_ascii_digit())
 }
@@ -156,7 +177,8 @@ fn remove_entry(tree: &Path, git_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn remove_folder(tree: &Path) -> io::Result<()> {
+/// Removes a folder if it exists.
+pub(crate) fn remove_folder(tree: &Path) -> io::Result<()> {
     match fs::remove_dir_all(tree) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {

@@ -543,7 +543,7 @@ impl<'m> Worker<'m> {
         }
         if let Some(Part { at, .. }) = parts.iter().max_by_key(|part| self.slots[part.at].used) {
             let message = String::from("the context windows of the answers in progress fill the memory");
-            self.fail(*at, Error::Unavailable { message, retry_after: Some(1) });
+            self.fail(*at, Error::Busy { message, retry_after: Some(1) });
         }
     }
 }

@@ -448,6 +448,9 @@ pub enum Event {
         error: String,
         /// The delay before the next attempt, in milliseconds.
         wait_ms: u64,
+        /// Whether the server had too many requests.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        busy: bool,
     },
     /// Reasoning, as it arrives.
     Thinking {

@@ -151,7 +151,7 @@ pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
     let mut attempt = 0;
     loop {
         match open_now(choice, around).await {
-            Err(error @ (Error::Unavailable { .. } | Error::Loading(_))) => {
+            Err(error @ (Error::Busy { .. } | Error::Unavailable { .. } | Error::Loading(_))) => {
                 match policy.decide(attempt, &error, None) {
                     Decision::Wait(pause) => {
                         around

@@ -17,7 +17,15 @@ pub enum Error {
     /// There was no connection, or it failed before the answer was complete.
     #[error("{0}")]
     Transport(String),
-    /// The server reports that it is busy or failing (408, 429, 499, 5xx except 501).
+    /// The server has too many requests, or this client sends too many (429, 503, 529).
+    #[error("{message}")]
+    Busy {
+        /// The server's message.
+        message: String,
+        /// Seconds to wait, if the server asks for a delay.
+        retry_after: Option<u64>,
+    },
+    /// The server reports that it is failing (408, 499, other 5xx except 501).
     #[error("{message}")]
     Unavailable {
         /// The server's message.
@@ -80,7 +88,9 @@ impl Error {
             Error::Transport(_) | Error::Loading(_) | Error::Timeout(_) | Error::Protocol(_) => {
                 Retry::After(None)
             }
-            Error::Unavailable { retry_after, .. } => Retry::After(*retry_after),
+            Error::Busy { retry_after, .. } | Error::Unavailable { retry_after, .. } => {
+                Retry::After(*retry_after)
+            }
             Error::Overflow { .. } => Retry::Compact,
             Error::MissingModel { .. }
             | Error::NoModel(_)
@@ -96,6 +106,7 @@ impl Error {
     pub fn is_of_server(&self) -> bool {
         match self {
             Error::Transport(_)
+            | Error::Busy { .. }
             | Error::Unavailable { .. }
             | Error::Loading(_)
             | Error::Timeout(_)

@@ -249,7 +249,10 @@ impl From<Failure> for Error {
             404 | 405 => settings("; check the address and its path"),
             407 => settings(&format!("; {}", crate::http::PROXY_CREDENTIALS)),
             503 if said.to_lowercase().contains("loading model") => Error::Loading(because("")),
-            408 | 429 | 499 | 500 | 502..=599 => {
+            429 | 503 | 529 => {
+                Error::Busy { message: format!("{url} answered {status}: {said}"), retry_after }
+            }
+            408 | 499 | 500 | 502..=599 => {
                 Error::Unavailable { message: format!("{url} answered {status}: {said}"), retry_after }
             }
             _ => refused(""),
@@ -331,7 +334,10 @@ mod tests {
 
     #[test]
     fn each_status_has_one_meaning() {
-        for status in [408, 429, 499, 500, 502, 503, 504, 529] {
+        for status in [429, 503, 529] {
+            assert!(matches!(error(status, "x"), Error::Busy { retry_after: Some(7), .. }), "{status}");
+        }
+        for status in [408, 499, 500, 502, 504] {
             assert!(
                 matches!(error(status, "x"), Error::Unavailable { retry_after: Some(7), .. }),
                 "{status}"

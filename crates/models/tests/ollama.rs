@@ -236,9 +236,9 @@ async fn refusals_are_classified() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     server.enqueue(Reply::error(503, "server busy").header("retry-after", "7"));
-    assert!(matches!(ask(&model, "x").await, Err(Error::Unavailable { retry_after: Some(7), .. })));
+    assert!(matches!(ask(&model, "x").await, Err(Error::Busy { retry_after: Some(7), .. })));
     server.enqueue(Reply::error(429, "slow down").header("retry-after", "1.5"));
-    assert!(matches!(ask(&model, "x").await, Err(Error::Unavailable { retry_after: Some(2), .. })));
+    assert!(matches!(ask(&model, "x").await, Err(Error::Busy { retry_after: Some(2), .. })));
     server.enqueue(Reply::redirect(307, "http://elsewhere.example/api/chat"));
     let error = ask(&model, "x").await.unwrap_err();
     assert!(matches!(&error, Error::Settings(why) if why.contains("http://elsewhere.example")), "{error}");

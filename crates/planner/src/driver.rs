@@ -390,6 +390,7 @@ impl<'a> Driver<'a> {
                         turn: self.turn,
                         error: error.to_string(),
                         wait_ms,
+                        busy: matches!(error, models::Error::Busy { .. }),
                     })?;
                     tokio::select! {
                         () = tokio::time::sleep(wait) => attempt += 1,

@@ -119,10 +119,37 @@ impl Workspace {
     }
 }
 
+/// Copies what a folder contains, except its `.git`, into another folder, which is created if it
+/// does not exist. Links stay links. Keeps permissions and times, so that build caches stay valid.
+/// Shares blocks if the file system can. Leaves out pipes, sockets and devices.
+///
+/// # Errors
+/// If something cannot be read or written, or exists in the other folder. What was copied so far
+/// stays.
+pub fn copy_without_git(from: &Path, to: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(to)?;
+    let is_git = |entry: &fs::DirEntry| {
+        entry.file_name() == ".git" && entry.path().parent().is_some_and(|folder| folder == from)
+    };
+    copy_into(from, to, &is_git, &mut CopyReport::default())
+}
+
 fn copy_tree(from: &Path, to: &Path, own: &Own, report: &mut CopyReport) -> io::Result<()> {
-    let top = fs::metadata(from)?;
     fs::DirBuilder::new().mode(0o700).create(to)?;
-    let itself = fs::metadata(to)?;
+    let is_own = |entry: &fs::DirEntry| {
+        let found = entry.metadata().is_ok_and(|m| own.has_id((m.dev(), m.ino())));
+        found || entry.path().strip_prefix(from).is_ok_and(|path| own.has(from, path))
+    };
+    copy_into(from, to, &|entry| !own.is_empty() && is_own(entry), report)
+}
+
+fn copy_into(
+    from: &Path,
+    to: &Path,
+    leave_out: &dyn Fn(&fs::DirEntry) -> bool,
+    report: &mut CopyReport,
+) -> io::Result<()> {
+    let (top, itself) = (fs::metadata(from)?, fs::metadata(to)?);
     let mut copying = Copying {
         itself: (itself.dev(), itself.ino()),
         todo: vec![(from.to_owned(), to.to_owned())],
@@ -130,15 +157,11 @@ fn copy_tree(from: &Path, to: &Path, own: &Own, report: &mut CopyReport) -> io::
         share: true,
         report,
     };
-    let is_own = |entry: &fs::DirEntry| {
-        let found = entry.metadata().is_ok_and(|m| own.has_id((m.dev(), m.ino())));
-        found || entry.path().strip_prefix(from).is_ok_and(|path| own.has(from, path))
-    };
     while let Some((folder, to)) = copying.todo.pop() {
         let Some(entries) = if_present(fs::read_dir(&folder))? else { continue };
         for entry in entries {
             let entry = entry?;
-            if !own.is_empty() && is_own(&entry) {
+            if leave_out(&entry) {
                 continue;
             }
             if_present(copying.entry(&entry, &to.join(entry.file_name())))?;

@@ -9,8 +9,10 @@ mod queued;
 mod shard;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use batch::{Attempt, BatchOptions, Event, Here, Place, Runner, Shard, Summary, Task};
+use batch::{Attempt, BatchOptions, Event, Here, Place, Runner, Setup, Shard, Summary, Task};
 use journal::{Ending, Store};
 use secrets::Secrets;
 use tokio::sync::watch;
@@ -156,10 +158,21 @@ fn beside(tasks: &Path) -> PathBuf {
 /// Works on each task in its own thread, because file reads, tree walks and syncs block the thread
 /// and would stall the streams of other tasks.
 impl Runner for Agent {
-    async fn run(&self, task: &Task, worktree: &Path, interrupt: watch::Receiver<bool>) -> Attempt {
-        let (agent, task, worktree) = (self.clone(), task.clone(), worktree.to_owned());
-        let work = async move || Ok(agent.work(&task, &worktree, interrupt).await);
+    async fn run(
+        &self,
+        task: &Task,
+        worktree: &Path,
+        setup: Option<&Setup>,
+        interrupt: watch::Receiver<bool>,
+    ) -> Attempt {
+        let (agent, task, worktree, setup) =
+            (self.clone(), task.clone(), worktree.to_owned(), setup.cloned());
+        let work = async move || Ok(agent.work(&task, &worktree, setup, interrupt).await);
         interrupt::on_own_thread(work).await.unwrap_or_else(failed)
+    }
+
+    fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
     }
 
     fn mask(&self, message: &str) -> String {
@@ -175,6 +188,8 @@ pub(super) struct Agent {
     /// The secrets of the batch. Each session masks its own.
     secrets: Secrets,
     display: Display,
+    /// How many requests the servers have refused because they had too many.
+    refusals: Arc<AtomicU64>,
 }
 
 fn failed(failure: Failure) -> Attempt {
@@ -191,7 +206,7 @@ impl Agent {
     ) -> Result<Self> {
         let secrets = masking::secrets(settings, &std::env::vars_os().collect::<Vec<_>>(), "");
         let (context, flags, store) = (context.clone(), flags.to_vec(), context.store()?);
-        Ok(Self { context, flags, store, secrets, display: display.clone() })
+        Ok(Self { context, flags, store, secrets, display: display.clone(), refusals: Arc::default() })
     }
 
     /// The sessions that it starts.
@@ -215,7 +230,13 @@ impl Agent {
         Ok(settings)
     }
 
-    async fn work(&self, task: &Task, worktree: &Path, interrupt: watch::Receiver<bool>) -> Attempt {
+    async fn work(
+        &self,
+        task: &Task,
+        worktree: &Path,
+        setup: Option<Setup>,
+        interrupt: watch::Receiver<bool>,
+    ) -> Attempt {
         let settings = match self.settings(task, worktree) {
             Ok(settings) => settings,
             Err(failure) => return failed(failure),
@@ -227,19 +248,25 @@ impl Agent {
         if let Some(observer) = self.display.observer(&task.id) {
             journal.observe(observer);
         }
+        let refusals = Arc::clone(&self.refusals);
+        journal.observe(Box::new(move |record| {
+            if matches!(record.event, journal::Event::Retry { busy: true, .. }) {
+                refusals.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
         let mut text = task.text.clone();
         if !task.protected.is_empty() {
             text += &protected::note(&task.protected);
         }
         for pattern in protected::unmatched(&task.protected, worktree) {
-            let when = if task.setup.is_some() { " before the setup" } else { "" };
+            let when = if setup.is_some() { " before the setup" } else { "" };
             let message = format!("the pattern {pattern:?} of protected files matches no file{when}");
             self.display.show(&Event::Note { id: &task.id, message: self.mask(&message) });
         }
         let order = Order {
             task: text,
             message: None,
-            setup: task.setup.clone(),
+            setup,
             protected: task.protected.clone(),
             settings,
             root: worktree.to_owned(),
@@ -278,7 +305,7 @@ mod tests {
         let flags = vec![("max_turns", "40".to_owned()), ("max_tokens", "9".to_owned())];
         let (store, secrets) = (Store::new(folder.path()), Secrets::disabled());
         let display = Display::new(false);
-        let agent = Agent { context, flags, store, secrets, display };
+        let agent = Agent { context, flags, store, secrets, display, refusals: Arc::default() };
         let task = Task {
             id: "a".into(),
             repo: folder.path().into(),

@@ -6,6 +6,7 @@
 mod limits;
 mod results;
 mod scheduling;
+mod setups;
 mod support;
 mod task_files;
 mod worktrees;

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io::Write as _;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::support::{Place, Script, attempt, run_with, telling};
 use batch::{Attempt, BatchOptions, Error, Here, Task};
@@ -339,4 +340,38 @@ async fn an_attempt_is_on_disk_before_it_runs_and_its_result_before_it_is_report
     let expected =
         ["plan 2, 0 done", "started a 1", "finished a 1 verified", "started b 1", "finished b 1 verified"];
     assert_eq!(told.into_inner(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_requests_gets_fewer_tasks_at_a_time_until_it_accepts_them() {
+    let place = Place::new();
+    let ids: Vec<String> = (0..60).map(|n| format!("t{n:02}")).collect();
+    let tasks = place.tasks(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+    let (running, starts, refusals) =
+        (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::new())), Rc::default());
+    let (seen, refused): (_, Rc<Cell<u64>>) = (Rc::clone(&starts), Rc::clone(&refusals));
+    let mut runner = Script::new(move |task, _, _| {
+        let (running, id) = (Rc::clone(&running), task.id.clone());
+        running.set(running.get() + 1);
+        seen.borrow_mut().push(running.get());
+        // For the first 20 tasks, the server answers two requests at a time.
+        let refuses = running.get() > 2 && seen.borrow().len() <= 20;
+        refused.set(refused.get() + u64::from(refuses));
+        async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            running.set(running.get() - 1);
+            attempt(Ending::Verified, &id)
+        }
+    });
+    runner.refusals = refusals;
+    let options = BatchOptions { jobs: 5, ..place.options() };
+    let (summary, told) = run_with(&tasks, &options, &runner).await.unwrap();
+    assert_eq!(summary.exit_code(), 0);
+    let notes = told.iter().filter(|line| line.starts_with("note batch")).count();
+    assert!((1..5).contains(&notes), "{told:#?}");
+    let starts = starts.borrow();
+    let most = |range: std::ops::Range<usize>| *starts[range].iter().max().unwrap();
+    assert_eq!(most(0..5), 5);
+    assert!(most(10..20) <= 3, "{starts:?}");
+    assert_eq!(most(50..60), 5, "{starts:?}");
 }

@@ -1,28 +1,31 @@
 //! A scripted runner, and repositories for it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::time::Duration;
 
 use batch::{
-    Attempt, BatchLimits, BatchOptions, Error, Event, Finished, Here, Runner, Settings, Summary, Task,
+    Attempt, BatchLimits, BatchOptions, Error, Event, Finished, Here, Runner, Settings, Setup, Summary, Task,
 };
 use futures_util::future::LocalBoxFuture;
 use journal::{Diff, Ending, Report, Totals};
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::sync::{Barrier, watch};
 
 pub(crate) type Interrupt = watch::Receiver<bool>;
 
 /// Runs a closure for each task, and records the tasks.
 pub(crate) struct Script {
     pub(crate) ran: RefCell<Vec<String>>,
+    /// How many requests the server has refused.
+    pub(crate) refusals: Rc<Cell<u64>>,
     does: Box<Does>,
 }
 
-type Does = dyn Fn(&Task, PathBuf, Interrupt) -> LocalBoxFuture<'static, Attempt>;
+type Does = dyn Fn(&Task, Option<&Setup>, PathBuf, Interrupt) -> LocalBoxFuture<'static, Attempt>;
 
 impl Script {
     pub(crate) fn new<F, A>(does: F) -> Self
@@ -30,12 +33,38 @@ impl Script {
         F: Fn(&Task, PathBuf, Interrupt) -> A + 'static,
         A: Future<Output = Attempt> + 'static,
     {
-        Self { ran: RefCell::default(), does: Box::new(move |t, w, i| Box::pin(does(t, w, i))) }
+        Self {
+            ran: RefCell::default(),
+            refusals: Rc::default(),
+            does: Box::new(move |t, _, w, i| Box::pin(does(t, w, i))),
+        }
+    }
+
+    /// Passes the setup of the task to the closure, which ends each attempt at once.
+    pub(crate) fn preparing(does: impl Fn(&Task, Option<&Setup>, &Path) -> Ending + 'static) -> Self {
+        let does = move |task: &Task, setup: Option<&Setup>, worktree: PathBuf, _| {
+            let ended = attempt(does(task, setup, &worktree), &task.id);
+            Box::pin(std::future::ready(ended)) as LocalBoxFuture<'static, Attempt>
+        };
+        Self { ran: RefCell::default(), refusals: Rc::default(), does: Box::new(does) }
     }
 
     /// Ends each attempt at once, with the ending from the closure.
     pub(crate) fn ending(ending: impl Fn(&Task) -> Ending + 'static) -> Self {
         Self::new(move |task, _, _| std::future::ready(attempt(ending(task), &task.id)))
+    }
+
+    /// As [`Script::preparing`], but each attempt ends only when as many run as the barrier says.
+    pub(crate) fn together(does: impl Fn(&Task, Option<&Setup>, &Path) -> Rc<Barrier> + 'static) -> Self {
+        let does = move |task: &Task, setup: Option<&Setup>, worktree: PathBuf, _| {
+            let (barrier, ended) = (does(task, setup, &worktree), attempt(Ending::Verified, &task.id));
+            let waiting = async move {
+                barrier.wait().await;
+                ended
+            };
+            Box::pin(waiting) as LocalBoxFuture<'static, Attempt>
+        };
+        Self { ran: RefCell::default(), refusals: Rc::default(), does: Box::new(does) }
     }
 
     pub(crate) fn take(&self) -> Vec<String> {
@@ -44,9 +73,19 @@ impl Script {
 }
 
 impl Runner for Script {
-    async fn run(&self, task: &Task, worktree: &Path, interrupt: Interrupt) -> Attempt {
+    async fn run(
+        &self,
+        task: &Task,
+        worktree: &Path,
+        setup: Option<&Setup>,
+        interrupt: Interrupt,
+    ) -> Attempt {
         self.ran.borrow_mut().push(task.id.clone());
-        (self.does)(task, worktree.to_owned(), interrupt).await
+        (self.does)(task, setup, worktree.to_owned(), interrupt).await
+    }
+
+    fn refusals(&self) -> u64 {
+        self.refusals.get()
     }
 }
 

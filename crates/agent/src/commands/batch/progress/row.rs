@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(after(20, call), "one (attempt 2)|turn 3|read_file src/␛[2Jlib.rs");
         let check = Event::CheckStarted { command: "make\ncheck".into() };
         assert_eq!(after(21, check), "one (attempt 2)|turn 3|checking: make␊check");
-        let retry = Event::Retry { turn: 3, error: "busy".into(), wait_ms: 65_000 };
+        let retry = Event::Retry { turn: 3, error: "busy".into(), wait_ms: 65_000, busy: true };
         assert_eq!(after(22, retry), "one (attempt 2)|turn 3|retrying in 1 min 5 s: busy");
         let counts = Counts { generated_tokens: Some(7), ..Counts::default() };
         let (ended_by, doubts) = (EndedBy::Stop, Vec::new());

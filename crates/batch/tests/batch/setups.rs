@@ -1,0 +1,179 @@
+use std::cell::RefCell;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use batch::{Setup, Task};
+use journal::Ending;
+
+use crate::support::{Place, Script, git, run_with};
+
+/// A long time ago, as the time of a file that a setup makes.
+fn old() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
+}
+
+/// What a setup command could do to a worktree.
+fn prepare(worktree: &Path) {
+    fs::create_dir_all(worktree.join("venv/bin")).unwrap();
+    fs::write(worktree.join("venv/bin/tool"), worktree.to_str().unwrap()).unwrap();
+    fs::set_permissions(worktree.join("venv/bin/tool"), fs::Permissions::from_mode(0o750)).unwrap();
+    fs::create_dir(worktree.join("empty")).unwrap();
+    std::os::unix::fs::symlink("bin/tool", worktree.join("venv/link")).unwrap();
+    fs::write(worktree.join("file"), "changed by the setup\n").unwrap();
+    fs::remove_dir_all(worktree.join("sub")).unwrap();
+    fs::File::open(worktree.join("venv/bin/tool")).unwrap().set_modified(old()).unwrap();
+}
+
+/// Everything about a prepared worktree that a task could notice.
+fn look(worktree: &Path) -> String {
+    let tool = fs::metadata(worktree.join("venv/bin/tool")).unwrap();
+    format!(
+        "{}, mode {:o}, old: {}, link to {}, empty folder: {}\n{}{}",
+        fs::read_to_string(worktree.join("venv/bin/tool")).unwrap(),
+        tool.permissions().mode() & 0o7777,
+        tool.modified().unwrap() == old(),
+        fs::read_link(worktree.join("venv/link")).unwrap().display(),
+        worktree.join("empty").is_dir(),
+        git(worktree, &["status", "--porcelain", "--untracked-files=all"]),
+        git(worktree, &["rev-parse", "HEAD"]),
+    )
+}
+
+/// A runner that runs each setup it is given, notes which tasks had one and what their worktrees
+/// looked like, and then writes to the worktree, as a task does.
+fn script(seen: &Rc<RefCell<Vec<(String, bool, String)>>>) -> Script {
+    let seen = Rc::clone(seen);
+    Script::preparing(move |task: &Task, setup: Option<&Setup>, worktree: &Path| {
+        if let Some(setup) = setup {
+            assert_eq!(Some(&setup.command), task.setup.as_ref());
+            prepare(worktree);
+            setup.keep().unwrap();
+        }
+        seen.borrow_mut().push((task.id.clone(), setup.is_some(), look(worktree)));
+        fs::write(worktree.join("venv/bin/tool"), "changed by a task\n").unwrap();
+        fs::write(worktree.join("left"), task.id.clone()).unwrap();
+        Ending::Verified
+    })
+}
+
+/// The tasks that had a setup to run, of those that the runner saw.
+fn with_setup(seen: &RefCell<Vec<(String, bool, String)>>) -> Vec<String> {
+    let seen = seen.take().into_iter();
+    seen.filter(|(_, setup, _)| *setup).map(|(id, ..)| id).collect()
+}
+
+fn tasks(place: &Place, ids: &[&str]) -> Vec<Task> {
+    let setup = |task: Task| Task { setup: Some("make venv".into()), ..task };
+    place.tasks(ids).into_iter().map(setup).collect()
+}
+
+#[tokio::test]
+async fn the_setup_runs_once_and_later_tasks_find_its_files_at_the_same_path() {
+    let (place, seen) = (Place::new(), Rc::default());
+    let before = place.state();
+    place.run(&tasks(&place, &["a", "b", "c"]), &script(&seen)).await;
+    let looks: Vec<_> = seen.borrow().iter().map(|(.., look)| look.clone()).collect();
+    assert!(looks.iter().all(|look| *look == looks[0]), "{looks:#?}");
+    let expected = format!("{}/, mode 750, old: true", place.out().join("worktrees/+0").display());
+    assert!(looks[0].starts_with(&expected), "{}", looks[0]);
+    assert!(looks[0].contains(" M file\n D sub/inner\n?? venv/bin/tool\n?? venv/link\n"), "{}", looks[0]);
+    assert_eq!(with_setup(&seen), ["a"]);
+    assert_eq!(place.worktrees(), [""; 0]);
+    assert!(!place.out().join("setups").exists());
+    assert_eq!(place.state(), before);
+}
+
+#[tokio::test]
+async fn another_command_or_commit_needs_its_own_setup() {
+    let (place, seen) = (Place::new(), Rc::default());
+    let first = git(&place.path("repo"), &["rev-parse", "HEAD"]).trim().to_owned();
+    git(&place.path("repo"), &["commit", "--allow-empty", "-qm", "second"]);
+    let mut tasks = tasks(&place, &["a", "b", "c", "d"]);
+    tasks[2].setup = Some("make other".into());
+    tasks[3].base_commit = Some(first);
+    place.run(&tasks, &script(&seen)).await;
+    assert_eq!(with_setup(&seen), ["a", "c", "d"]);
+}
+
+#[tokio::test]
+async fn a_setup_that_failed_is_not_reused() {
+    let place = Place::new();
+    let runs = Rc::new(RefCell::new(0));
+    let counted = Rc::clone(&runs);
+    let fails = Script::preparing(move |_: &Task, setup: Option<&Setup>, worktree: &Path| {
+        assert!(setup.is_some() && !worktree.join("half").exists());
+        fs::write(worktree.join("half"), "").unwrap();
+        *counted.borrow_mut() += 1;
+        Ending::Refused
+    });
+    place.run(&tasks(&place, &["a", "b"]), &fails).await;
+    assert_eq!(*runs.borrow(), 2);
+}
+
+#[tokio::test]
+async fn tasks_that_run_at_a_time_have_a_setup_each_and_keep_it() {
+    let place = Place::new();
+    let options = batch::BatchOptions { jobs: 2, ..place.options() };
+    let with_setup = Rc::new(RefCell::new(Vec::new()));
+    let (seen, both) = (Rc::clone(&with_setup), Rc::new(tokio::sync::Barrier::new(2)));
+    let runner = Script::together(move |_: &Task, setup: Option<&Setup>, worktree: &Path| {
+        let at = worktree.file_name().unwrap().to_string_lossy().into_owned();
+        if let Some(setup) = setup {
+            fs::write(worktree.join("made"), &at).unwrap();
+            setup.keep().unwrap();
+        }
+        assert_eq!(fs::read_to_string(worktree.join("made")).unwrap(), at);
+        seen.borrow_mut().push((at, setup.is_some()));
+        Rc::clone(&both)
+    });
+    run_with(&tasks(&place, &["a", "b", "c", "d"]), &options, &runner).await.unwrap();
+    let mut seen = with_setup.take();
+    seen.sort();
+    let expected = [("+0", false), ("+0", true), ("+1", false), ("+1", true)];
+    assert_eq!(seen, expected.map(|(at, setup)| (at.to_owned(), setup)));
+}
+
+#[tokio::test]
+async fn a_copy_that_cannot_be_made_is_not_used() {
+    let place = Place::new();
+    let setups = Rc::new(RefCell::new(0));
+    let counted = Rc::clone(&setups);
+    let runner = Script::preparing(move |_: &Task, setup: Option<&Setup>, worktree: &Path| {
+        *counted.borrow_mut() += 1;
+        // A file where the folder of the copies would be.
+        let copies = worktree.ancestors().nth(2).unwrap().join("setups");
+        fs::write(&copies, "").unwrap();
+        assert!(setup.unwrap().keep().is_err());
+        fs::remove_file(copies).unwrap();
+        Ending::Verified
+    });
+    place.run(&tasks(&place, &["a", "b"]), &runner).await;
+    assert_eq!(*setups.borrow(), 2);
+}
+
+#[tokio::test]
+async fn copies_that_a_killed_batch_left_are_removed() {
+    let place = Place::new();
+    fs::create_dir_all(place.out().join("setups/0")).unwrap();
+    place.run(&place.tasks(&["a"]), &Script::ending(|_| Ending::Verified)).await;
+    assert!(!place.out().join("setups").exists());
+}
+
+#[tokio::test]
+async fn the_setup_of_a_folder_without_commits_runs_for_each_task() {
+    let (place, seen) = (Place::new(), Rc::new(RefCell::new(0)));
+    fs::create_dir(place.path("plain")).unwrap();
+    let tasks: Vec<Task> =
+        tasks(&place, &["a", "b"]).into_iter().map(|t| Task { repo: place.path("plain"), ..t }).collect();
+    let counted = Rc::clone(&seen);
+    let runner = Script::preparing(move |_: &Task, setup: Option<&Setup>, _: &Path| {
+        setup.unwrap().keep().unwrap();
+        *counted.borrow_mut() += 1;
+        Ending::Verified
+    });
+    place.run(&tasks, &runner).await;
+    assert_eq!(*seen.borrow(), 2);
+}
