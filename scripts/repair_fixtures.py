@@ -1,8 +1,8 @@
 """Loads and checks the fixtures in `fixtures/repair`, for the scripts next to this file.
 
-A fixture is a directory. `repo/` is what the model may see, and the only part that is copied to
-where a model or an agent works. `task.md` is the task. `verify` is a command that fails before the
-repair and passes after it. `solution.patch` is a correct repair of the one faulty file.
+A fixture is a directory. `repo/` is the repository that the model may see; only this part is copied
+to where a model or an agent works. `task.md` is the task. `verify` is a command that fails before
+the repair and passes after it. `solution.patch` is a correct repair of the one faulty file.
 """
 
 import dataclasses

@@ -103,7 +103,7 @@ fn a_selection_runs_its_tasks_only_and_the_batch_continues_without_it() {
 }
 
 #[test]
-fn a_selection_without_tasks_is_misuse() {
+fn a_selection_without_tasks_is_a_usage_error() {
     let world = World::with_a_bug();
     let tasks = tasks(&world, &["one"]);
     let seen = world.observe(&["batch", &tasks, "--filter", "two"]);
@@ -188,7 +188,7 @@ fn the_setup_command_prepares_the_worktree_in_the_sandbox_before_the_baseline() 
 }
 
 #[test]
-fn a_failed_setup_is_a_failure_of_the_infrastructure_and_its_session_says_so() {
+fn a_failed_setup_counts_as_an_infrastructure_failure_and_its_session_says_so() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one"]);
     let text = std::fs::read_to_string(&tasks).unwrap().replace("\"id\"", "\"setup\":\"exit 3\",\"id\"");
@@ -360,7 +360,7 @@ fn a_repository_may_be_a_url() {
     let text = std::fs::read_to_string(&tasks).unwrap();
     let repo = world.repo().display().to_string();
     std::fs::write(&tasks, text.replace(&repo, &format!("file://{repo}"))).unwrap();
-    // The results may be in a repository that has nothing to do with the task.
+    // The results folder may be in a repository that is unrelated to the task.
     let outer = std::process::Command::new("git").args(["init", "--quiet"]).arg(world.home()).status();
     assert!(outer.unwrap().success());
     fix(&server);
@@ -445,7 +445,7 @@ fn bug_a_clone_outlived_a_killed_batch() {
     let (mut connection, _) = server.accept().unwrap();
     agent.kill().unwrap();
     agent.wait().unwrap();
-    // Ends when git has ended. The connection may be reset.
+    // The connection ends when git exits. It may be reset.
     let _ = std::io::copy(&mut connection, &mut std::io::sink());
 }
 
@@ -545,7 +545,7 @@ fn json_reports_an_outage_and_masks_secrets_and_escapes_control_characters() {
 }
 
 #[test]
-fn changed_settings_are_said_with_the_tasks_that_keep_their_results() {
+fn changed_settings_are_reported_with_the_tasks_that_keep_their_results() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one"]);
     fix(&server);
@@ -556,6 +556,6 @@ fn changed_settings_are_said_with_the_tasks_that_keep_their_results() {
         assert!(!seen.contains("other settings"), "{seen}");
     }
     let seen = world.tell(&run_with(&world, &server, &[&tasks, "--max-turns", "9"]));
-    let told = "1 task keeps the result it got with other settings (max_turns: 40 → 9); `--retry failed`";
+    let told = "1 task keeps its result from other settings (max_turns: 40 → 9); `--retry failed`";
     assert!(seen.starts_with("exit 0\n") && seen.contains(told), "{seen}");
 }

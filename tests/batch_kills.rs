@@ -51,8 +51,8 @@ fn batch(world: &World, server: &Server, tasks: &str) -> std::process::Command {
     command
 }
 
-/// The results that the agent itself decided: for each task, their number, and the last ending and
-/// diff.
+/// The results that are not infrastructure failures: for each task, their number, and the ending
+/// and diff of the last one.
 fn outcomes(world: &World) -> BTreeMap<String, (usize, String, String)> {
     let results = fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
     let mut outcomes: BTreeMap<String, (usize, String, String)> = BTreeMap::new();
@@ -64,7 +64,7 @@ fn outcomes(world: &World) -> BTreeMap<String, (usize, String, String)> {
     outcomes
 }
 
-/// Processes that work in the folder of this world.
+/// The processes whose working directory is in this world.
 fn processes(world: &World) -> Vec<String> {
     let home = world.home();
     let inside = |process: &fs::DirEntry| {

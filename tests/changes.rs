@@ -8,7 +8,7 @@ use fake_model::{Reply, Server};
 use serde_json::json;
 
 pub(crate) const ADD: &str = "add() {\n    echo $(($1 - $2))\n}\n";
-pub(crate) const MENDED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
+pub(crate) const FIXED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
 
 fn edit(path: &str, search: &str, replace: &str) -> String {
     call("apply_patch", json!({"edits": [{"path": path, "search": search, "replace": replace}]}))
@@ -76,7 +76,7 @@ fn a_dry_run_prints_the_next_step_and_can_be_applied_and_undone() {
     ");
     assert_eq!(
         (world.read("add.sh").as_str(), world.read("docs/new/guide.md").as_str()),
-        (MENDED, "# Guide\n")
+        (FIXED, "# Guide\n")
     );
     assert!(!world.repo().join("old.txt").exists());
     snapshot!(world.observe(&["apply", "last"]), @r"
@@ -99,11 +99,11 @@ fn a_dry_run_prints_the_next_step_and_can_be_applied_and_undone() {
     snapshot!(world.observe(&["undo", "last"]), @r"
     exit 0
     --- stderr
-    nothing to undo in session [SESSION]: all changes are undone already
+    nothing to undo in session [SESSION]: all changes are already undone
     ");
     let again = world.observe(&["apply", "last"]);
     assert!(again.starts_with("exit 0\n"), "{again}");
-    assert_eq!(world.read("add.sh"), MENDED);
+    assert_eq!(world.read("add.sh"), FIXED);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn files_changed_since_are_not_overwritten_but_can_be_merged() {
     merged add.sh, which was changed after the dry run
     applied in [WORLD]/repo: session [SESSION]
     ");
-    assert_eq!(world.read("add.sh"), format!("#!/bin/sh\n\n\n\n{MENDED}"));
+    assert_eq!(world.read("add.sh"), format!("#!/bin/sh\n\n\n\n{FIXED}"));
     let undone = world.observe(&["undo", "last"]);
     assert!(undone.starts_with("exit 0\n"), "{undone}");
     assert_eq!(
@@ -220,7 +220,7 @@ fn undo_reverts_exactly_the_agents_changes() {
     snapshot!(world.observe(&["undo", "last"]), @r"
     exit 0
     --- stderr
-    nothing to undo in session [SESSION]: all changes are undone already
+    nothing to undo in session [SESSION]: all changes are already undone
     ");
 }
 

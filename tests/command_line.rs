@@ -27,7 +27,7 @@ fn help_names_the_commands() {
       apply        Apply the changes of a dry run
       undo         Undo the changes of a session
       sessions     List, show, export and remove past runs
-      models       Manage the models of an Ollama server
+      models       List, show, download and delete models
       tools        List the tools that the model gets, or call one
       parse        Show which tool calls a run would find in a model's output
       sandbox      Run a command in the same sandbox as a run

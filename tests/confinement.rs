@@ -11,7 +11,8 @@ use crate::support::{World, call};
 
 const RUN: [&str; 6] = ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Look."];
 
-/// Runs a session whose model runs these commands, one per turn, and then finishes.
+/// Scripts a model that runs these commands, one per turn, and then finishes. Returns the command
+/// that starts the run.
 fn run(world: &World, server: &Server, flags: &[&str], lines: &[&str]) -> Command {
     for line in lines {
         server.enqueue(Reply::text(call("run_command", json!({"command": line}))));
@@ -75,7 +76,8 @@ fn the_model_learns_about_refused_and_allowed_hosts() {
     assert!(second.contains(notice), "{second}\n{}", world.tell(&output));
 }
 
-/// Kills an agent while one of its commands runs and has filled `/tmp`. Returns the session.
+/// Kills an agent while a command that has written to `/tmp` still runs. Returns the session's
+/// folder.
 fn killed(world: &World, server: &Server) -> PathBuf {
     let tmp = world.home().join("tmp");
     fs::create_dir_all(&tmp).unwrap();

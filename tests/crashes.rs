@@ -159,7 +159,7 @@ impl Outcome {
         Self { tree: files, asked }
     }
 
-    /// Returns the first difference. A command reported as interrupted does not count.
+    /// Returns the first difference, except in the results of interrupted commands.
     pub(crate) fn difference(&self, wanted: &Self) -> Option<String> {
         for (path, file) in wanted.tree.iter().chain(&self.tree) {
             if self.tree.get(path) != wanted.tree.get(path) {
@@ -174,7 +174,7 @@ impl Outcome {
                 return Some(format!("request {n} has no messages"));
             };
             let told = |m: &Value| m["content"].as_str().is_some_and(|text| text.contains(INTERRUPTED));
-            // The lines that mention such a command among the omitted steps do not count either.
+            // Ignore the lines about such commands in the list of omitted steps, too.
             let text = |m: &Value| -> Vec<String> {
                 let lines = m["content"].as_str().unwrap_or_default().lines();
                 lines.filter(|line| !line.starts_with("- run_command ")).map(str::to_owned).collect()
@@ -198,7 +198,7 @@ pub(crate) fn whole() -> (Outcome, usize) {
     (outcome, world.journal().len())
 }
 
-/// Resumes the session and compares its outcome.
+/// Resumes the session and returns how its outcome differs, if it does.
 fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
     let output = agent(world, server, &["resume"]).stderr(Stdio::piped()).output().unwrap();
     let printed = text(&output);
@@ -214,7 +214,7 @@ fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
     Outcome::of(world, server).difference(wanted)
 }
 
-/// Every `n`th kill, or all of them with `CRASHES=all`.
+/// The step between the tested kills: `n`, or 1 with `CRASHES=all`.
 fn sample(n: usize) -> usize {
     if std::env::var("CRASHES").is_ok_and(|how| how == "all") { 1 } else { n }
 }
@@ -248,7 +248,7 @@ fn thirty_turns_killed_at_a_write_end_as_if_uninterrupted() {
     for n in (1..).step_by(step) {
         let (world, server) = (world(), server());
         let mut writes = 0;
-        // A kill just before a call is also a kill just after the previous call.
+        // Killing before each call also covers killing after the previous call.
         let end = traced::kill_when(agent(&world, &server, &RUN), Scope::Program, |stop| {
             writes += usize::from(!stop.done && CHANGES.contains(&stop.call));
             writes == n

@@ -1,5 +1,5 @@
-//! `agent run --dry-run`: the same run as without the flag, but outside the repository. The
-//! repository does not change in any visible way.
+//! `agent run --dry-run`: the same run as without the flag, but outside the repository, which does
+//! not change in any visible way.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use crate::changes::{ADD, MENDED, answers, session, world};
+use crate::changes::{ADD, FIXED, answers, session, world};
 use crate::support::{World, snapshot};
 use fake_model::{Reply, Server};
 use serde_json::Value;
@@ -171,7 +171,7 @@ fn a_stopped_dry_run_keeps_its_changes_and_removes_its_tree() {
     assert!(!folder.join("overlay").exists() && !folder.join("tree").exists());
     assert_eq!(world.git(&["status", "--porcelain"]), "");
     assert!(world.observe(&["apply", "last"]).starts_with("exit 0\n"));
-    assert_eq!(world.read("add.sh"), MENDED);
+    assert_eq!(world.read("add.sh"), FIXED);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_dry_run_that_was_killed_can_be_applied_and_removed() {
     child.wait().unwrap();
     assert_eq!(world.git(&["status", "--porcelain"]), "");
     assert!(world.observe(&["apply", "last"]).starts_with("exit 0\n"));
-    assert_eq!(world.read("add.sh"), MENDED);
+    assert_eq!(world.read("add.sh"), FIXED);
     let folder = only_session(&world);
     let removed = world.observe(&["sessions", "rm", "last"]);
     assert!(removed.starts_with("exit 0\n") && !folder.exists(), "{removed}");
@@ -212,7 +212,7 @@ fn a_copied_tree_states_its_cost_and_reason_first() {
     assert_eq!(world.read("add.sh"), ADD);
     let applied = world.agent(&["apply", "last"]).env("AGENT_STATE_DIR", &state).output().unwrap();
     assert_eq!(applied.status.code(), Some(0), "{}", world.tell(&applied));
-    assert_eq!(world.read("add.sh"), MENDED);
+    assert_eq!(world.read("add.sh"), FIXED);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// The recorded content of each answer. Refused answers are cut.
+/// The content of each answer, as recorded. A refused answer ends where it was cut.
 fn answers(world: &World) -> Vec<String> {
     let outputs = world.journal().into_iter().filter(|r| r["event"] == "output");
     outputs.map(|r| r["content"].as_str().unwrap().to_owned()).collect()

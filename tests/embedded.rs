@@ -52,7 +52,7 @@ fn without_any_server_a_model_file_on_this_machine_is_used() {
     let evaluated = counts[1]["evaluated_tokens"].as_u64().unwrap();
     let added = counts[1]["prompt_tokens"].as_u64().unwrap() - counts[0]["prompt_tokens"].as_u64().unwrap();
     assert!(evaluated <= added, "{evaluated} evaluated, {added} added");
-    // The next session finds the system prompt already evaluated.
+    // In the next session, the system prompt is already evaluated.
     let (_, again) = events(&world, &RUN);
     let first = &of(&again, "output")[0]["counts"];
     let (prompt, evaluated) = (first["prompt_tokens"].as_u64(), first["evaluated_tokens"].as_u64());
@@ -166,7 +166,7 @@ fn without_a_model_the_error_lists_ways_to_get_one() {
     model unavailable: no model found: Ollama is not running at http://127.0.0.1:9 (start it with `ollama serve`); DEEPSEEK_API_KEY is not set; no other model server was found on this machine (ports 9931, 8080, 8000, 1234, 12434, 30000, 1337, 5001, 5000)
     easiest: `agent models pull qwen2.5-coder-1.5b` or --pull (1.1 GB, a few minutes, no server or key needed)
     a stronger model on this machine: install Ollama, then `ollama pull qwen2.5-coder:7b` (4.7 GB)
-    DeepSeek's platform: set DEEPSEEK_API_KEY; nothing to download, each run costs some cents
+    DeepSeek's platform: set DEEPSEEK_API_KEY; nothing to download, each run costs a few cents
     another server: name it with --model and --base-url
     show: agent sessions show [SESSION]
     ");
@@ -189,7 +189,7 @@ fn a_run_killed_while_the_model_generates_is_resumed() {
     let run = [&RUN[..], &["--constrain=off"]].concat();
     let mut child = world.agent(&run).envs([NOWHERE]).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    // The first text has arrived, so the model is in the middle of an answer.
+    // Wait for the first text: the model is then in the middle of an answer.
     lines
         .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap())
         .find(|event| event["event"] == "text");

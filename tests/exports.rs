@@ -311,7 +311,7 @@ fn fixtures() -> [(&'static str, Making); 3] {
     [("by-tools", by_tools), ("whole-file", whole_file), ("read-on", in_small_pieces)]
 }
 
-/// Replaces what differs between recordings: times, the session id and the folder.
+/// Replaces the values that differ between recordings: times, the session id and the folder.
 fn settled(world: &World, text: &str) -> String {
     let id = world.journal()[0]["id"].as_str().unwrap().to_owned();
     let root = world.home().parent().unwrap().to_str().unwrap().to_owned();

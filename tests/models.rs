@@ -15,8 +15,8 @@ fn observe(world: &World, server: &Server, args: &[&str]) -> String {
     world.tell(&world.agent(args).env("OLLAMA_HOST", server.url()).output().unwrap())
 }
 
-/// The list without the catalogue's lines.
-fn without_catalogue(list: &str) -> String {
+/// The list without the lines of the catalog.
+fn without_catalog(list: &str) -> String {
     let (before, rest) = list.split_once("NAME`:\n").unwrap();
     format!("{before}NAME`:\n{}", rest.find("--- stderr").map_or("", |at| &rest[at..]))
 }
@@ -24,7 +24,7 @@ fn without_catalogue(list: &str) -> String {
 #[test]
 fn models_are_listed_pulled_shown_and_removed() {
     let (world, server) = (World::new(), server());
-    snapshot!(without_catalogue(&observe(&world, &server, &["models", "list"])), @r"
+    snapshot!(without_catalog(&observe(&world, &server, &["models", "list"])), @r"
     exit 0
     --- stdout
       NAME                           PARAMETERS  QUANTIZATION     SIZE   MEMORY   WINDOW
@@ -83,7 +83,7 @@ fn a_failed_pull_is_reported_although_the_status_is_200() {
 fn an_unreachable_server_is_named() {
     let world = World::new();
     let run = |args| world.tell(&world.agent(args).env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap());
-    snapshot!(without_catalogue(&run(&["models", "list"])), @r"
+    snapshot!(without_catalog(&run(&["models", "list"])), @r"
     exit 0
     --- stdout
       NAME                           PARAMETERS  QUANTIZATION     SIZE   MEMORY   WINDOW

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 const FIRST_KEY: &str = "sk-first-0123456789abcdef";
 const SECOND_KEY: &str = "sk-second-0123456789abcdef";
-const MENDED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
+const FIXED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
 
 /// A world, an Ollama server for the first model, and another server for the second one.
 fn two_servers() -> (World, Server, Server) {
     (World::with_a_bug(), Server::start(), Server::of(Personality::Vllm))
 }
 
-/// A command that knows both servers and their keys.
+/// A command with the addresses and keys of both servers.
 fn command(world: &World, first: &Server, second: &Server, args: &[&str]) -> Command {
     let mut command = world.agent(args);
     command.envs([("OLLAMA_HOST", first.url()), ("OPENAI_BASE_URL", second.openai_url())]);
@@ -31,7 +31,7 @@ fn run(world: &World, servers: (&Server, &Server), more: &[&str]) -> Output {
     command(world, servers.0, servers.1, &[&args[..], more].concat()).output().unwrap()
 }
 
-/// The first model makes a wrong edit and insists that it is done.
+/// Scripts a wrong edit, after which the model insists that it is done.
 fn gives_up(server: &Server) {
     for answer in [edit("$1 - $2", "$1 * $2"), finish(), finish(), finish()] {
         server.enqueue(Reply::text(answer));
@@ -57,7 +57,7 @@ fn changes(world: &World) -> Vec<Value> {
     world.journal().into_iter().filter(|record| record["event"] == "model_changed").collect()
 }
 
-/// The role and the turns of each model in a report.
+/// The role and the number of turns of each model in a report.
 fn models(report: &Value) -> Vec<(Value, Value)> {
     let models = report["models"].as_array().cloned().unwrap_or_default();
     assert!(models.iter().all(|model| model["prompt_tokens"].as_u64() > Some(0)), "{models:?}");
@@ -91,7 +91,7 @@ fn the_bigger_model_solves_what_the_first_one_does_not() {
       deepseek-coder:6.7b (ollama): 4 turns, [N] prompt tokens, 115 generated
       deepseek-ai/DeepSeek-V3.1 (vllm): 2 turns, [N] prompt tokens, 81 generated
     ");
-    assert_eq!(world.read("add.sh"), MENDED);
+    assert_eq!(world.read("add.sh"), FIXED);
     // The second model gets a new conversation, with one line about the first try.
     let asked = second.chats();
     let messages = asked[0].messages();
@@ -148,7 +148,7 @@ fn a_run_killed_in_the_try_of_the_bigger_model_resumes_with_that_model() {
     }
     let seen = world.tell(&command(&world, &first, &second, &["resume"]).output().unwrap());
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert_eq!((world.read("add.sh"), first.requests().len()), (MENDED.into(), asked));
+    assert_eq!((world.read("add.sh"), first.requests().len()), (FIXED.into(), asked));
     assert_eq!(changes(&world).len(), 1);
     let chats = second.chats();
     assert_eq!(chats[1].messages(), chats[2].messages());
@@ -175,9 +175,9 @@ fn if_the_bigger_model_is_unavailable_the_run_can_be_resumed() {
     solves(&second);
     let seen = world.tell(&command(&world, &first, &second, &["resume"]).output().unwrap());
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert_eq!(world.read("add.sh"), MENDED);
-    // A replay that runs the tools would differ in a note: the session's second process did not
-    // know what the first one had read.
+    assert_eq!(world.read("add.sh"), FIXED);
+    // A replay that runs the tools would differ in one note, because the session's second process
+    // did not know which files the first one had read.
     assert!(world.observe(&["replay", "--recorded"]).starts_with("exit 0\n"));
 }
 
@@ -214,7 +214,7 @@ fn the_fallback_continues_the_conversation_of_a_server_that_fails_in_the_middle(
         second.enqueue(Reply::text(finish()));
         let seen = world.tell(&run(&world, (&first, &second), &["--fallback", "openai"]));
         assert!(seen.starts_with("exit 0\n") && seen.contains("↺ changing the model: "), "{seen}");
-        assert_eq!(world.read("add.sh"), MENDED);
+        assert_eq!(world.read("add.sh"), FIXED);
         let sent = |server: &Server, at: usize| -> Vec<Value> {
             server.chats()[at].messages().iter().map(|message| message["content"].clone()).collect()
         };
@@ -226,7 +226,8 @@ fn the_fallback_continues_the_conversation_of_a_server_that_fails_in_the_middle(
     }
 }
 
-/// A run that reached its limit after a wrong edit. The second server has the right one.
+/// A run that reached its limit after a wrong edit. The second server is scripted with the right
+/// edit.
 fn stopped_before_the_second_model() -> (World, Server, Server) {
     let (world, first, second) = two_servers();
     first.enqueue(Reply::text(edit("$1 - $2", "$1 * $2")));
@@ -244,7 +245,7 @@ fn a_run_resumed_while_its_server_is_gone_continues_with_the_fallback() {
     let mut resume = command(&world, &first, &second, &args);
     let seen = world.tell(&resume.env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap());
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert_eq!(world.read("add.sh"), MENDED);
+    assert_eq!(world.read("add.sh"), FIXED);
     assert!(changes(&world)[0]["why"].as_str().unwrap().starts_with("no connection to "));
     replays_without_a_difference(&world);
 }
@@ -255,7 +256,7 @@ fn a_run_resumed_with_another_model_tells_the_models_apart_and_replays() {
     let resume = ["resume", "--model", "openai", "--max-turns", "9"];
     let seen = world.tell(&command(&world, &first, &second, &resume).output().unwrap());
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert_eq!(world.read("add.sh"), MENDED);
+    assert_eq!(world.read("add.sh"), FIXED);
     let report = world.journal().pop().unwrap();
     assert_eq!(models(&report), [(json!(null), json!(1)), (json!(null), json!(2))]);
     assert_eq!(report["models"][1]["model"], "deepseek-ai/DeepSeek-V3.1");
@@ -280,7 +281,7 @@ fn bug_a_run_resumed_before_its_first_turn_while_its_server_is_gone_starts_with_
     let seen = world.tell(&resume.env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap());
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert!(seen.contains("; continuing with the fallback model\n"), "{seen}");
-    assert_eq!((world.read("add.sh"), changes(&world).len()), (MENDED.into(), 0));
+    assert_eq!((world.read("add.sh"), changes(&world).len()), (FIXED.into(), 0));
     let models = world.journal().into_iter().filter(|record| record["event"] == "model");
     let names: Vec<_> = models.map(|model| model["model"].clone()).collect();
     assert_eq!(names, ["deepseek-coder:6.7b", "deepseek-ai/DeepSeek-V3.1"]);

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
 
-use crate::changes::{ADD, MENDED};
+use crate::changes::{ADD, FIXED};
 use crate::support::{JSON_RUN, World, call, json_lines};
 use fake_model::{Reply, Server};
 use serde_json::json;
@@ -61,7 +61,7 @@ fn a_redirected_output_file_is_not_a_change_and_does_not_block_undo() {
             |name: &str| File::options().create(true).append(true).open(world.repo().join(name)).unwrap();
         session(&world, &[], open(out), open(err), None);
         check(&world.read(out), &[out, err]);
-        assert_eq!(world.read("add.sh"), MENDED);
+        assert_eq!(world.read("add.sh"), FIXED);
         let undone = world.observe(&["undo", "last"]);
         assert!(undone.starts_with("exit 0"), "{undone}");
         assert_eq!(world.read("add.sh"), ADD);
@@ -114,8 +114,8 @@ fn the_file_that_stdout_points_to_cannot_be_edited() {
 fn an_event_log_inside_the_repository_does_not_block_undo() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let [edit, ..] = answers();
-    // The command ends after the events were written, so the events file looks like a change that
-    // the command made.
+    // The command ends after the first events are written, so the events file looks like a change
+    // that the command made.
     let command = "touch started; while [ ! -s events.jsonl ]; do :; done";
     let command = call("run_command", json!({ "command": command }));
     [edit, command, call("finish", json!({}))]
@@ -123,7 +123,7 @@ fn an_event_log_inside_the_repository_does_not_block_undo() {
         .for_each(|answer| server.enqueue(Reply::text(answer)));
     let mut child =
         world.agent(&JSON_RUN).env("OLLAMA_HOST", server.url()).stdout(Stdio::piped()).spawn().unwrap();
-    // Writes late, like a slow `tee`.
+    // Write the events late, like a slow `tee`.
     let (mut held, mut file) = (String::new(), None);
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();

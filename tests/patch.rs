@@ -7,7 +7,7 @@ use crate::support::{World, snapshot};
 use serde_json::{Value, json};
 
 const ADD: &str = "add() {\n    echo $(($1 - $2))\n}\n";
-const MENDED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
+const FIXED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
 const UNIFIED: &str = "--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n }\n";
 
 fn world() -> World {
@@ -22,7 +22,7 @@ fn a_patch_from_stdin_is_applied() {
     --- stdout
     changed add.sh +1 -1
     ");
-    assert_eq!(world.read("add.sh"), MENDED);
+    assert_eq!(world.read("add.sh"), FIXED);
     assert!(
         !world
             .home()
@@ -45,7 +45,7 @@ fn every_edit_format_gives_the_same_result() {
         json!({"edits": edits}).to_string(),
         json!({"tool": "apply_patch", "arguments": {"edits": edits}}).to_string(),
         format!("I fix it.\n```json\n{}\n```\n", json!({"tool": "apply_patch", "arguments": {"edits": edits}})),
-        json!({"path": "add.sh", "content": MENDED}).to_string(),
+        json!({"path": "add.sh", "content": FIXED}).to_string(),
         json!({"patch": UNIFIED.lines().collect::<Vec<_>>()}).to_string(),
         json!(UNIFIED.lines().collect::<Vec<_>>()).to_string(),
     ];
@@ -53,7 +53,7 @@ fn every_edit_format_gives_the_same_result() {
         let world = world();
         let seen = world.observe_with_input(&["patch", "-"], form.as_bytes());
         assert!(seen.starts_with("exit 0\n"), "{form}\n{seen}");
-        assert_eq!(world.read("add.sh"), MENDED, "{form}");
+        assert_eq!(world.read("add.sh"), FIXED, "{form}");
     }
 }
 
@@ -69,7 +69,7 @@ fn a_patch_without_a_path_uses_the_named_file() {
     ");
     let seen = world.observe_with_input(&["patch", "--path", "add.sh"], patch.as_bytes());
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert_eq!(world.read("add.sh"), MENDED);
+    assert_eq!(world.read("add.sh"), FIXED);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn input_without_a_patch_is_a_usage_error() {
 #[test]
 fn several_tool_calls_in_one_answer_stay_separate() {
     let world = world();
-    let call = json!({"tool": "apply_patch", "arguments": {"path": "add.sh", "content": MENDED}});
+    let call = json!({"tool": "apply_patch", "arguments": {"path": "add.sh", "content": FIXED}});
     snapshot!(world.observe_with_input(&["patch"], format!("{call}\n{call}\n").as_bytes()), @r"
     exit 2
     --- stderr
@@ -267,13 +267,13 @@ fn the_work_tree_is_the_repository_root_or_the_current_folder() {
     let mut below = world.agent(&["patch"]);
     let output = below.current_dir(world.repo().join("docs")).stdin(stdin(&world, UNIFIED)).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    assert_eq!(world.read("add.sh"), MENDED, "paths should be relative to the repository");
+    assert_eq!(world.read("add.sh"), FIXED, "paths should be relative to the repository");
     let folder = world.home().join("plain");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("add.sh"), ADD).unwrap();
     let seen = world.observe_with_input(&["-C", folder.to_str().unwrap(), "patch"], UNIFIED.as_bytes());
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert_eq!(std::fs::read_to_string(folder.join("add.sh")).unwrap(), MENDED);
+    assert_eq!(std::fs::read_to_string(folder.join("add.sh")).unwrap(), FIXED);
 }
 
 #[test]
@@ -284,6 +284,6 @@ fn patch_works_without_a_home_folder_and_keeps_file_modes() {
     let mut command = world.agent(&["patch"]);
     let output = command.env_remove("HOME").stdin(stdin(&world, UNIFIED)).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    assert_eq!(world.read("add.sh"), MENDED);
+    assert_eq!(world.read("add.sh"), FIXED);
     assert_eq!(script.metadata().unwrap().permissions().mode() & 0o777, 0o750);
 }

@@ -40,7 +40,7 @@ fn first_request_to(model: &str, world: &World, flags: &[&str]) -> Value {
     server.chats()[0].json.clone()
 }
 
-/// The line of the system prompt about the editing tool; `None` if the model is not told of tools.
+/// The line of the system prompt about the editing tool; `None` if it describes no tools.
 fn editing_tool(request: &Value) -> Option<&str> {
     let system = request["messages"][0]["content"].as_str().unwrap();
     system.lines().find(|line| line.starts_with("apply_patch: "))
@@ -177,7 +177,7 @@ fn doctor_and_models_show_say_where_each_value_comes_from_and_why() {
 }
 
 #[test]
-fn bug_a_profile_that_constrains_a_model_whose_server_cannot_leads_to_one_warning() {
+fn bug_a_profile_with_constraints_leads_to_one_warning_if_the_server_supports_none() {
     let world = World::with_a_bug();
     world.write_user_profile("all.toml", "names = ['*']\n[[constrain]]\nvalue = 'on'\n");
     let server = Server::of(Personality::Generic);

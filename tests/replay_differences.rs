@@ -24,7 +24,7 @@ pub(crate) fn replayed(world: &World, file: &Path, args: &[&str]) -> String {
     world.observe(&[&["replay", file.to_str().unwrap()], args].concat())
 }
 
-/// Replaces a text in every string.
+/// Replaces `old` with `new` in every string of a JSON value.
 pub(crate) fn replace(value: &mut Value, old: &str, new: &str) {
     match value {
         Value::String(text) => *text = text.replace(old, new),
@@ -63,7 +63,7 @@ fn replay_reports_the_first_difference() {
       5   repairs:
     same before that: 4 events; recorded by agent [VERSION], replayed by agent [VERSION]
     "#);
-    // A file that the first turn shows has other content.
+    // A file quoted in the first request has different content.
     let altered_file = altered(&world, &file, |line| {
         if line["file"]["path"] == "check.sh" {
             replace(&mut line["file"]["text"], "is $sum, not", "makes $sum, not");
@@ -277,7 +277,7 @@ fn a_killed_replay_leaves_the_repository_unchanged() {
             std::fs::create_dir(&temporary).unwrap();
             let mut child =
                 world.agent(args).env("TMPDIR", &temporary).stdout(Stdio::null()).spawn().unwrap();
-            // Wait until the replay creates its tree, or has already ended.
+            // Wait until the replay creates its tree or ends.
             let mut ended = false;
             while !ended && std::fs::read_dir(&temporary).unwrap().next().is_none() {
                 ended = child.try_wait().unwrap().is_some();

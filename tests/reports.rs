@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{World, call, json_lines, snapshot};
 
-/// Tries to break out of every format.
+/// Text that tries to break out of every format.
 const HOSTILE: &str =
     "</script><script>alert(1)</script> <!-- | `x` ]]> & \u{1b}[31mred \u{202e}reversed\u{202c} \u{7}";
 
@@ -42,8 +42,8 @@ fn change_nothing(server: &Server, summary: &str) {
     }
 }
 
-/// A batch of two tasks: `fixed` is verified, `idle` ends with a hostile message. Its results are in
-/// `tasks.results`.
+/// Runs a batch of two tasks: `fixed` is verified, `idle` ends with a hostile message. The results
+/// are in `tasks.results`.
 fn two_tasks(world: &World) {
     let server = Server::start();
     let idle = format!("Do nothing. {HOSTILE}");
@@ -144,7 +144,8 @@ fn a_report_is_one_page_that_hostile_text_cannot_break_out_of() {
 #[test]
 fn a_report_shows_neither_secrets_nor_the_unmasked_patch() {
     let world = World::with_a_bug();
-    let key = ["AKIA", "Q3VZLN5XKJWT7R2D"].concat(); // in parts, so that secret scanners ignore this file
+    // In parts, so that secret scanners ignore this file.
+    let key = ["AKIA", "Q3VZLN5XKJWT7R2D"].concat();
     world.write("add.sh", &format!("# aws_access_key_id = {key}\nadd() {{\n    echo $(($1 - $2))\n}}\n"));
     world.git(&["commit", "--all", "--quiet", "--message=key"]);
     let server = Server::start();

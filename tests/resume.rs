@@ -8,7 +8,7 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// A server that chooses its answer by the length of the conversation.
+/// A server that chooses its answer by the number of answers in the conversation.
 pub(crate) fn server(answers: Vec<String>) -> Server {
     let server = Server::start();
     server.fallback(Reply::from_fn(move |request| {

@@ -86,7 +86,7 @@ fn the_patch_on_stdout_can_be_reverted_and_applied() {
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
 }
 
-/// The ending of the last session, and the number of model requests.
+/// The ending of the only session, and its number of turns.
 fn ended(world: &World) -> (String, u64) {
     let last = world.journal().pop().unwrap();
     (last["ending"]["kind"].as_str().unwrap().to_owned(), last["totals"]["turns"].as_u64().unwrap())
@@ -359,7 +359,8 @@ fn an_interrupt_ends_the_commands_too() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut writer = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap(); // waits for the command to read
+    // Opening the pipe waits for the command to read it.
+    let mut writer = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
     std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", world.tell(&output));
@@ -442,7 +443,8 @@ fn an_interrupt_ends_a_run_whose_git_does_not_answer() {
     let hold = world.home().join("hold");
     assert!(std::process::Command::new("mkfifo").arg(&hold).status().unwrap().success());
     let child = start_with_git_that_waits_for(&world, &server, &hold);
-    let _writer = std::fs::OpenOptions::new().write(true).open(&hold).unwrap(); // waits for git to read
+    // Opening the pipe waits for git to read it.
+    let _writer = std::fs::OpenOptions::new().write(true).open(&hold).unwrap();
     std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", world.tell(&output));
@@ -488,7 +490,8 @@ fn a_second_interrupt_ends_the_run_immediately() {
     server.block_for_gate("never released");
     assert!(std::process::Command::new("mkfifo").arg(&hold).status().unwrap().success());
     terminate();
-    let writer = std::fs::OpenOptions::new().write(true).open(&hold).unwrap(); // git waits: the signal has arrived
+    // Opening the pipe waits for git to read it, which means that the signal has arrived.
+    let writer = std::fs::OpenOptions::new().write(true).open(&hold).unwrap();
     terminate();
     let output = child.wait_with_output().unwrap();
     drop(writer);

@@ -188,7 +188,7 @@ fn limits_are_set_by_flags() {
     assert!(!seen.starts_with("exit 0") && world.read("f").len() == 1 << 20, "{seen}");
 }
 
-/// The command walks into every trap that an untrusted repository may contain.
+/// The command follows the links of an untrusted repository, runs its `git` and writes to `.git`.
 #[test]
 fn a_repository_cannot_lead_a_command_outside() {
     let world = World::with(&[("src/a.txt", "a\n")]);
@@ -202,7 +202,8 @@ fn a_repository_cannot_lead_a_command_outside() {
     assert!(seen.starts_with("exit 0") && !seen.contains("--- stdout\nsecret"), "{seen}");
     assert_eq!(fs::read_to_string(world.home().join("secret")).unwrap(), "secret\n");
     assert!(!world.home().join("new").exists());
-    // A command cannot plant git hooks or settings that would later run a program outside the sandbox.
+    // A command cannot plant git hooks or settings that would later run a program outside the
+    // sandbox.
     let plant = "echo 'touch planted' > .git/hooks/post-commit; chmod +x .git/hooks/post-commit; git config core.fsmonitor ./x; true";
     world.confined(&[], plant);
     assert!(!world.repo().join(".git/hooks/post-commit").exists());

@@ -1,4 +1,5 @@
-//! Keys, tokens and passwords: model, journal and screen see placeholders. Files keep the values.
+//! Keys, tokens and passwords: the model, the journal and the screen get placeholders; files keep
+//! the values.
 
 use std::path::Path;
 use std::process::Output;
@@ -7,7 +8,7 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// Assembled at run time, so that secret scanners ignore this file.
+/// An AWS key, assembled at run time so that secret scanners ignore this file.
 fn aws() -> String {
     ["AKIA", "Q3VZLN5XKJWT7R2D"].concat()
 }
@@ -66,8 +67,8 @@ fn prompt_text(body: &[u8]) -> String {
     messages.iter().filter_map(|m| m["content"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// A server that chooses its answer by the length of the conversation. `{behind: TEXT}` in an
-/// answer becomes the placeholder that follows that text in the prompt.
+/// A server that chooses its answer by the number of answers in the conversation. `{behind: TEXT}`
+/// in an answer becomes the placeholder that follows that text in the prompt.
 fn server(answers: &[&str]) -> Server {
     let server = Server::start();
     let answers: Vec<String> = answers.iter().map(|a| (*a).to_owned()).collect();

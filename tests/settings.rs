@@ -94,14 +94,14 @@ fn a_repository_cannot_send_keys_elsewhere_or_leave_the_sandbox() {
     snapshot!(world.observe(&["run", "x"]), @r"
     exit 2
     --- stderr
-    error: [WORLD]/repo/.agent.toml:1: a repository may not set base_url: only you decide where code and keys go, what is paid, and what commands may do
+    error: [WORLD]/repo/.agent.toml:1: a repository may not set base_url: only you decide where code and keys go, how much is spent, and what commands may do
     hint: remove the line, or set it in your own settings file, in the environment or by a flag
     ");
     world.write(".agent.toml", "sandbox = false\n");
     snapshot!(world.observe(&["run", "x"]), @r"
     exit 2
     --- stderr
-    error: [WORLD]/repo/.agent.toml:1: a repository may not set sandbox: only you decide where code and keys go, what is paid, and what commands may do
+    error: [WORLD]/repo/.agent.toml:1: a repository may not set sandbox: only you decide where code and keys go, how much is spent, and what commands may do
     hint: remove the line, or set it in your own settings file, in the environment or by a flag
     ");
 }

@@ -121,8 +121,8 @@ fn two_thousand_turns_leak_no_memory_descriptors_or_processes() {
     assert_eq!(left_over(&world), Vec::<String>::new());
 }
 
-/// The processes left behind by the run's commands: those with this world in their environment or
-/// working directory.
+/// The processes that the run's commands left behind: those whose environment names this world's
+/// home, or whose working directory is its repository.
 fn left_over(world: &World) -> Vec<String> {
     let home = world.home().display().to_string();
     let processes = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().path());

@@ -1,5 +1,5 @@
-//! A separate world for each test: home, state folder and git repository. [`World::observe`] returns
-//! exit code, stdout and stderr as one text, so that any change shows as one difference.
+//! A separate world for each test: a home, a state folder and a git repository. [`World::observe`]
+//! returns exit code, stdout and stderr as one text, so that any change shows as one difference.
 
 use std::fs;
 use std::io::Write;

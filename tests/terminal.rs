@@ -72,9 +72,10 @@ fn long_output_is_paged_only_on_a_terminal_and_has_no_escapes_except_colors() {
     assert!(seen.contains("txet"), "{seen}");
 }
 
-/// Runs a program on a terminal and keeps what a person would see, including the lines that have
-/// scrolled off. Reads orders from its input, one JSON object per line: wait until texts are on the
-/// screen, press keys, or wait for the end. Answers each with what is on the screen.
+/// Runs a program on a terminal and keeps the text that a person would see, including the lines
+/// that have scrolled off. Reads commands from its input, one JSON object per line: wait until
+/// texts are on the screen, press keys, or wait for the end. Answers each command with the contents
+/// of the screen.
 const SCREEN: &str = r#"
 import codecs, fcntl, json, os, pty, re, struct, sys, termios
 lines, columns = int(sys.argv[1]), int(sys.argv[2])
@@ -176,7 +177,7 @@ impl Terminal {
         lines.take_while(|line| line != "-- end of screen").collect::<Vec<_>>().join("\n")
     }
 
-    /// Waits until the screen has these texts.
+    /// Waits until these texts are on the screen.
     fn wait_for(&mut self, texts: &[&str]) -> String {
         self.screen_after(&json!({ "texts": texts }))
     }
@@ -190,7 +191,7 @@ impl Terminal {
     }
 }
 
-/// A batch with a task per id, all running at a time.
+/// A batch with one task per id, all running at once.
 fn batch(world: &World, server: &Server, ids: &[&str]) -> Command {
     let lines = ids.iter().map(|id| {
         json!({"id": id, "repo": world.repo(), "task": "Make the tests pass.", "verify": "sh check.sh"})

@@ -105,7 +105,8 @@ fn the_best_of_two_tries_is_kept_and_can_be_replayed_and_undone() {
     has_the_first_try(&world);
 }
 
-/// A run that reached its limit in the second try, all answers of both tries, and what the run said.
+/// A run that reached its limit in the second try, all answers of both tries, and the output of the
+/// run.
 fn stopped_in_the_second_try() -> (World, Vec<String>, String) {
     let (world, answers) = (world(), two_tries());
     let args: Vec<&str> = ["--max-turns", "7"].into_iter().chain(ARGS).collect();
@@ -171,7 +172,7 @@ fn bug_the_replay_of_a_resumed_run_that_stopped_in_the_second_try_has_the_first_
     has_the_first_try(&world);
 }
 
-/// The bug: as in the previous test.
+/// The bug: same as in the previous test.
 #[test]
 fn bug_the_replay_of_a_run_that_could_not_escalate_has_the_best_try() {
     let world = world();

@@ -11,9 +11,9 @@ set -uo pipefail
 agent batch tasks.jsonl --shard auto/8 --deadline 3h45m
 code=$?
 
-# Paused at the deadline (4), server failed (5), interrupted (130), or killed, such as for lack of
-# memory (137): the requeued job continues. --requeue alone covers only preemption and the failure of
-# a node.
+# Paused at the deadline (4), server failed (5), interrupted (130), or killed (137), for example for
+# lack of memory: the requeued job continues. --requeue alone covers only preemption and the failure
+# of a node.
 case $code in
   4 | 5 | 130 | 137)
     if [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then

@@ -25,7 +25,7 @@ fn applies(file: &[u8], text: &str) -> bool {
     patches.iter().all(|patch| match apply(Some(file), patch) {
         Ok(applied) => {
             let same = applied.bytes.as_deref() == Some(file);
-            // A patch may create an empty file where there is one already.
+            // A patch may create an empty file where one exists already.
             let may = file.is_empty() || patch.from.is_some() || patch.executable.is_some();
             assert!(!same || may, "the file did not change");
             true

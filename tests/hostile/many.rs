@@ -71,7 +71,7 @@ fn a_line_of_fifty_megabytes_is_truncated() {
 }
 
 #[test]
-fn a_folder_repeatedly_swapped_with_a_link_leads_nowhere() {
+fn a_folder_repeatedly_swapped_with_a_link_does_not_lead_outside() {
     let world = World::with(&[("d/a.txt", "one\n")]);
     let outside = world.home().join("outside");
     fs::create_dir(&outside).unwrap();
@@ -82,7 +82,7 @@ fn a_folder_repeatedly_swapped_with_a_link_leads_nowhere() {
     let (prompts, seen) = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                // Swap the folder with the link, then swap them back, each in one step.
+                // Swap the folder with the link, then swap them back. Each swap is atomic.
                 for _ in 0..2 {
                     rustix::fs::renameat_with(CWD, &folder, CWD, &link, RenameFlags::EXCHANGE).unwrap();
                 }

@@ -1,6 +1,6 @@
 //! Repositories that attack users of the agent. Where possible, a test first shows that the attack
-//! works on another program. Then the agent must read, write and run nothing outside the
-//! repository, must not hang, and must report what it refuses.
+//! works on another program. Then it checks that the agent reads, writes and runs nothing outside
+//! the repository, does not hang, and reports each refusal.
 
 mod data;
 mod git;
@@ -17,7 +17,7 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::json;
 
-/// The text that an attack writes when it runs, and the content of files that must not be read.
+/// The content of files that must not be read.
 pub(crate) const MARK: &str = "5ecret-m4rk";
 
 /// Seconds after which a run counts as hung, even on a loaded machine.
@@ -40,7 +40,8 @@ impl World {
         there
     }
 
-    /// Creates a program in the repository that only creates the trophy. Returns its path.
+    /// Creates a program in the repository that creates the trophy and copies its input. Returns
+    /// its path.
     pub(crate) fn attack(&self, path: &str) -> String {
         self.write(
             path,

@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// List, show, export and remove past runs
     #[command(subcommand)]
     Sessions(Sessions),
-    /// Manage the models of an Ollama server
+    /// List, show, download and delete models
     #[command(subcommand)]
     Models(Models),
     /// List the tools that the model gets, or call one
@@ -139,7 +139,7 @@ pub(crate) struct Resume {
     #[arg(default_value = "last")]
     pub(crate) session: String,
 
-    /// Continue the session, even one that has ended, with a new message. Limits count anew from
+    /// Continue the session, even one that has ended, with a new message. Budgets start anew with
     /// the message
     pub(crate) message: Option<String>,
 
@@ -217,7 +217,7 @@ pub(crate) struct Batch {
     #[arg(long, conflicts_with = "check")]
     pub(crate) json: bool,
 
-    /// Run this many tasks at a time; auto: one for each request that the server answers at a time
+    /// Run this many tasks at a time; auto: one per request that the server can answer in parallel
     /// [default: 1; with --queue: 1000 in the queue at a time]
     #[arg(short, long, value_name = "N|auto")]
     pub(crate) jobs: Option<Jobs>,
@@ -274,12 +274,12 @@ pub(crate) struct Worker {
     #[command(flatten)]
     pub(crate) login: QueueLogin,
 
-    /// Give a task to another worker when its worker has shown no sign of life for this time. The
-    /// first worker of a queue decides for all workers of that queue
+    /// Give a task to another worker if its own worker has not reported for this time. The first
+    /// worker of a queue sets the time for all workers of that queue
     #[arg(long, value_name = "TIME", value_parser = batch::lease, default_value = "60s", help_heading = "Queue")]
     pub(crate) lease: Duration,
 
-    /// Run this many tasks at a time; auto: one for each request that the server answers at a time
+    /// Run this many tasks at a time; auto: one per request that the server can answer in parallel
     #[arg(short, long, value_name = "N|auto", default_value = "1")]
     pub(crate) jobs: Jobs,
 

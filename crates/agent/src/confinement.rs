@@ -19,7 +19,7 @@ pub(crate) fn launcher() -> Vec<OsString> {
 /// Creates the sandbox for a work tree. The sandbox's private files go to `folder`.
 ///
 /// # Errors
-/// As [`policy`], or if a path of the policy does not exist.
+/// Same as [`policy`], or if a path of the policy does not exist.
 pub(crate) fn sandbox(
     settings: &Settings,
     root: &Path,

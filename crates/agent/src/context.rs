@@ -1,4 +1,4 @@
-//! Where a command works: the folder, its repository, the environment, the sessions.
+//! The context of a command: its folder, the repository, the environment and the sessions.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use workspace::Own;
 use crate::exit::{Failure, Result};
 use crate::layers::{self, Environment, Resolved};
 
-/// What every command gets.
+/// The context that every command gets.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     /// The environment variables of the process.
@@ -42,7 +42,7 @@ impl Context {
     /// Resolves the settings, and prints warnings about them to standard error.
     ///
     /// # Errors
-    /// As [`layers::resolve`].
+    /// Same as [`layers::resolve`].
     pub(crate) fn resolve(&self, flags: &[(&'static str, String)]) -> Result<Resolved> {
         self.resolve_in(self.repository.as_deref(), flags)
     }
@@ -101,7 +101,7 @@ impl Context {
     /// The sessions.
     ///
     /// # Errors
-    /// As [`Context::state_dir`].
+    /// Same as [`Context::state_dir`].
     pub(crate) fn store(&self) -> Result<Store> {
         Ok(Store::new(self.state_dir()?))
     }

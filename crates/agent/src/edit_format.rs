@@ -10,7 +10,8 @@ use crate::settings::Settings;
 /// The format if neither the settings nor the model names one.
 const DEFAULT: &str = "edits";
 
-/// Describes the editing tool in the format that is set, or else in the one that suits the model.
+/// Describes the editing tool to the model in the configured format, or else in the format that
+/// suits the model.
 pub(crate) fn describe(settings: &Settings, model: &Identity, tools: &mut Registry) {
     let name = match settings.edit_format.as_str() {
         "auto" => model.edit_format.as_deref().unwrap_or(DEFAULT),
@@ -37,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_has_every_format_and_the_default_is_that_of_unknown_models() {
+    fn a_profile_may_name_every_format_and_unknown_models_get_the_default() {
         assert_eq!(EDIT_FORMATS, EditFormat::ALL.map(|(name, _)| name));
         let about = About { name: "unknown", parameters_b: None, server: "" };
         let profile = Profiles::default().resolve(about);

@@ -182,7 +182,7 @@ pub(crate) fn changes_table() -> &'static str {
 
 /// The exit codes of `agent replay`.
 pub(crate) fn replay_table() -> &'static str {
-    "Exit codes:\n    0  no difference\n    1  a difference, which is shown\n    2  misuse, a file that is not a session, or a system error\n"
+    "Exit codes:\n    0  no difference\n    1  a difference was found and shown\n    2  misuse, a file that is not a session, or a system error\n"
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What to do on a machine without a model: lists the ways to get a model, and downloads a model.
 
-use model_files::catalogue::{self, Model};
+use model_files::catalog::{self, Model};
 use models::Error;
 
 use crate::exit::{Failure, Result};
@@ -17,10 +17,10 @@ pub(crate) fn model() -> Option<Model> {
     find(FIRST)
 }
 
-/// A model in the catalogue; `None` if the catalogue has no model of this name, or if this agent
-/// has no engine.
+/// A model in the catalog; `None` if the catalog has no model of this name, or if this agent has no
+/// engine.
 pub(crate) fn find(name: &str) -> Option<Model> {
-    catalogue::find(name).filter(|_| cfg!(feature = "embedded"))
+    catalog::find(name).filter(|_| cfg!(feature = "embedded"))
 }
 
 /// Turns the error into a failure with one hint for each way to get a model.
@@ -37,14 +37,14 @@ pub(crate) fn failure(error: Error, model: Option<&Model>) -> Failure {
         .hint(
             "a stronger model on this machine: install Ollama, then `ollama pull qwen2.5-coder:7b` (4.7 GB)",
         )
-        .hint("DeepSeek's platform: set DEEPSEEK_API_KEY; nothing to download, each run costs some cents")
+        .hint("DeepSeek's platform: set DEEPSEEK_API_KEY; nothing to download, each run costs a few cents")
         .hint("another server: name it with --model and --base-url")
 }
 
 /// Pulls the model into the store.
 ///
 /// # Errors
-/// If no source delivers it.
+/// If no source can deliver it.
 pub(crate) async fn pull(model: &Model, access: models::Access) -> Result<()> {
     let environment = Environment::new(std::env::vars_os());
     let store = model_store::store(&environment)?;

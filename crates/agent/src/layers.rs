@@ -103,7 +103,7 @@ impl Environment {
 /// All settings, each with its origin.
 #[derive(Debug)]
 pub(crate) struct Resolved {
-    /// In the order of the definitions; null if nothing sets the value.
+    /// All settings in the order of their definitions; null for a setting without a value.
     pub(crate) values: Vec<(&'static Definition, Value, Origin)>,
     /// Warnings for the user.
     pub(crate) notes: Vec<String>,
@@ -121,8 +121,9 @@ impl Resolved {
         serde_json::from_value(Value::Object(map)).map_err(Failure::refused)
     }
 
-    /// The settings that differ from their defaults, as values of flags. Leaves out secrets and
-    /// addresses that contain credentials. Of variables given with `--env`, keeps only the names.
+    /// The settings that a flag, a variable or a file sets, as values of flags. Leaves out secrets
+    /// and addresses that contain credentials. Keeps only the names of variables given with
+    /// `--env`.
     pub(crate) fn chosen(&self) -> Vec<(String, String)> {
         let chosen = self.values.iter().filter(|(d, v, o)| {
             !matches!(o, Origin::Default)
@@ -287,8 +288,8 @@ fn parse_file(path: &Path, text: &str, is_repository: bool) -> Result<BTreeMap<S
             }
             Trust::User if is_repository => {
                 return Err(Failure::misuse(format!(
-                    "{place}: a repository may not set {key}: only you decide where code and keys go, what is \
-                     paid, and what commands may do"
+                    "{place}: a repository may not set {key}: only you decide where code and keys go, how much \
+                     is spent, and what commands may do"
                 ))
                 .hint("remove the line, or set it in your own settings file, in the environment or by a flag"));
             }

@@ -30,7 +30,7 @@ use crate::settings::Settings;
 /// The time limit for the command that prints a key. The command may wait for a password manager.
 const KEY_COMMAND: Duration = Duration::from_secs(60);
 
-/// The name of the folder, inside the state folder, for what was learned about servers.
+/// The name of the folder, inside the state folder, that remembers facts about servers.
 const SERVERS: &str = "servers";
 
 /// The configuration of the crate `models`.
@@ -197,13 +197,12 @@ pub(crate) fn choice(settings: &Settings) -> Result<Option<Choice>> {
     settings.model.as_deref().map(Choice::from_str).transpose().map_err(Failure::misuse)
 }
 
-/// Opens the configured model or the auto-detected one. A missing model is pulled with `--pull` or
-/// after the user agrees. With `preload`, a local server starts to load the model. Without
-/// `preload`, this is only a check, and the user is asked nothing. `notices` receives a sentence
-/// about each wait.
+/// Opens the configured model or the auto-detected one. A missing model is pulled with `--pull`.
+/// With `preload`, it is also pulled if the user agrees, and a local server starts to load the
+/// model. Without `preload`, the user is not asked. `notices` receives a sentence about each wait.
 ///
 /// # Errors
-/// As [`choose::open`].
+/// Same as [`choose::open`].
 pub(crate) async fn open(settings: &Settings, preload: bool, notices: Notices) -> Result<Chosen> {
     let choice = choice(settings)?;
     if let Some(Choice::Replay(path)) = &choice

@@ -124,7 +124,7 @@ pub(crate) fn first(settings: &Settings) -> Result<Settings> {
 /// Checks the names of the models that the settings name.
 ///
 /// # Errors
-/// As [`settings`] and [`model::choice`].
+/// Same as [`settings`] and [`model::choice`].
 pub(crate) fn check(all: &Settings) -> Result<()> {
     model::choice(all)?;
     settings(all, ModelRole::Escalate)?;
@@ -216,7 +216,8 @@ fn role(record: &Record) -> Option<Option<ModelRole>> {
     }
 }
 
-/// Whether the server caused the failure, and not the way in which the agent was called.
+/// Whether the failure concerns the model's server, including its address and key, rather than
+/// other settings of the agent.
 fn is_of_server(failure: &Failure) -> bool {
     let settings = |error: &models::Error| matches!(error, models::Error::Settings(_));
     failure.ending == Ending::Unavailable || failure.error.downcast_ref().is_some_and(settings)
@@ -290,8 +291,7 @@ mod tests {
         has[0]
     }
 
-    /// The bug: a model that was not named counted as one on Ollama, although `OPENAI_BASE_URL`
-    /// decides.
+    /// The bug: an unnamed model counted as one on Ollama, even if `OPENAI_BASE_URL` was set.
     #[test]
     fn bug_the_secrets_of_an_unnamed_model_at_openai_base_url_stay_there() {
         for (fallback, same) in [
@@ -304,7 +304,7 @@ mod tests {
             let mut all = with_secrets(&[("fallback", fallback)]);
             all.openai_base_url = Some("https://gateway.example/v1".into());
             assert_eq!(gets_the_secrets(&all), same, "{fallback}");
-            // The setting does not count if another server is configured.
+            // `OPENAI_BASE_URL` does not count if another server is configured.
             all.ollama_host = Some("ollama.example".into());
             assert_eq!(gets_the_secrets(&all), !same, "{fallback}");
         }

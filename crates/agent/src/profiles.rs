@@ -1,5 +1,5 @@
-//! The user's model profiles. Also describes, for `agent doctor` and `agent models show`, how a
-//! model is asked (approach, edit format, temperature and so on) and why.
+//! The user's model profiles. Also describes, for `agent doctor` and `agent models show`, how a run
+//! uses a model (approach, edit format, temperature and so on) and why.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -39,7 +39,7 @@ fn read(path: &Path) -> Result<Option<File>> {
     text.map(|text| File::parse(&path.display().to_string(), &text).map_err(Failure::misuse)).transpose()
 }
 
-/// How a model is asked: the settings decide, and the model's profile decides what they leave open.
+/// How a run uses a model. The settings take precedence over the model's profile.
 pub(crate) struct Asked<'a> {
     pub(crate) settings: &'a Resolved,
     pub(crate) profile: Profile,
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn bug_a_model_that_cannot_be_constrained_is_not_said_to_be() {
+    fn bug_calls_were_shown_as_constrained_for_a_model_that_cannot_be_constrained() {
         let shown = |word: &str, thinking, can_constrain| {
             let settings = layers::resolve(&[("constrain", word.to_owned())], &Environment::default(), None);
             let asked = Asked { settings: &settings.unwrap(), profile: profile() };
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_is_asked_as_it_was_recorded() {
+    fn a_recording_keeps_its_recorded_approach() {
         let settings = layers::resolve(&[], &Environment::default(), None).unwrap();
         let asked = Asked { settings: &settings, profile: profile() };
         let recorded = Identity { prefers_whole_files: true, ..Identity::default() };

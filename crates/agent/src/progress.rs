@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use model_files::catalogue::Model;
+use model_files::catalog::Model;
 use model_files::{Sources, Store};
 use models::Error;
 use models::ollama::Server;
@@ -48,7 +48,7 @@ pub(crate) async fn pull(server: &Server, name: &str) -> Result<(), Error> {
 /// Pulls a model file into the store and shows the progress on standard error.
 ///
 /// # Errors
-/// As [`model_files::pull`].
+/// Same as [`model_files::pull`].
 pub(crate) async fn pull_file(
     model: &Model,
     store: &Store,

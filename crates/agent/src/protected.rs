@@ -1,11 +1,11 @@
-//! What the model and the user are told about the protected files of a task.
+//! Notes about the protected files of a task, for the model and the user.
 
 use std::path::Path;
 
 use workspace::{Protected, Workspace};
 
 /// The patterns that match no file below a folder. Empty if the files cannot be listed; the run
-/// itself then says why.
+/// itself then reports why.
 pub(crate) fn unmatched(patterns: &[String], root: &Path) -> Vec<String> {
     let (Ok(protected), Ok(workspace)) = (Protected::new(patterns), Workspace::open(root)) else {
         return Vec::new();

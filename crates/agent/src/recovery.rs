@@ -1,5 +1,5 @@
-//! Rolls back what a killed process left half done in a work tree, before the next process works
-//! there.
+//! Rolls back the incomplete changes of a killed process in a work tree, before the next process
+//! works there.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Result};
 use crate::session::STATE;
 
-/// Rolls back what a killed run or patch left half done in a tree that the caller has locked.
+/// Rolls back the incomplete changes of a killed run or patch in a tree that the caller has locked.
 pub(crate) fn recover(root: &Path, tree: &TreeLock, store: &Store, context: &Context) -> Result<()> {
     if let Some(id) = tree.left_by() {
         roll_back_run(root, id, store)?;

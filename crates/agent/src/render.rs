@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_leaves_out_what_streams() {
+    fn a_log_omits_streamed_text() {
         insta::assert_snapshot!(show(Detail::Plain, false, a_run()), @r"
         session 20261122-134405-ab12 (dry run)
         model   qwen2.5-coder:1.5b · ollama 0.32.15 · window 32,768 · approach tools · the only model there
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn quiet_is_id_and_ending() {
+    fn quiet_shows_only_the_id_and_the_ending() {
         insta::assert_snapshot!(show(Detail::Quiet, false, a_run()), @r"
         session 20261122-134405-ab12 (dry run)
         unverified: done, but cargo test does not pass

@@ -1,4 +1,4 @@
-//! The work tree and the verification, as the planner sees them: with secrets masked.
+//! The work tree and the verification as the planner sees them, with secrets masked.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

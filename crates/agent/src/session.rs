@@ -55,7 +55,7 @@ pub(crate) struct Order {
     pub(crate) setup: Option<batch::Setup>,
     /// Patterns of files that are restored before each command and verification.
     pub(crate) protected: Vec<String>,
-    /// Settings that differ from the defaults, to journal for a resumed run.
+    /// Settings that a flag, a variable or a file sets, to journal for a resumed run.
     pub(crate) chosen: Vec<(String, String)>,
     /// Files of the agent itself, which may be inside the tree.
     pub(crate) own: Own,
@@ -118,7 +118,7 @@ pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done>
 /// Resumes an interrupted session, or continues a finished one with a message.
 ///
 /// # Errors
-/// As [`run`].
+/// Same as [`run`].
 pub(crate) async fn resume(mut order: Order, journal: &mut Journal, past: &[Record]) -> Result<Done> {
     let id = journal::origin(past).unwrap_or_else(|| journal.id()).to_owned();
     let secrets = mask(&mut order, journal, &id);
@@ -245,8 +245,8 @@ async fn begin(
                 Some(DryTree::Overlay(overlay)) => Some(overlay),
                 _ => None,
             };
-            // The probe runs in other processes. Start it first, so that the rest happens
-            // meanwhile.
+            // The probe runs in other processes. Start it first, so that the other steps overlap
+            // with it.
             let sandbox = sandbox(&order.root)?;
             let tools = async { tools(&order.root, &sandbox) };
             let (report, models, toolbox) = tokio::join!(probe(&sandbox), open(), tools);

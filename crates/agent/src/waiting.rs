@@ -40,7 +40,8 @@ pub(crate) enum Waits {
 }
 
 impl Waits {
-    /// Chooses by whether progress is wanted and whether standard error is a terminal.
+    /// Chooses the display, depending on whether progress is wanted and standard error is a
+    /// terminal.
     pub(crate) fn for_people(quiet: bool) -> Self {
         match (quiet, console::stderr_is_terminal()) {
             (true, _) => Waits::Unseen,

@@ -20,7 +20,7 @@ pub(crate) struct Due<'t> {
     pub(crate) not_before: Option<Instant>,
 }
 
-/// The tasks that are due, why some are due again, and the other tasks.
+/// The tasks that are due, the reasons why some are due again, and the tasks that are done.
 #[derive(Default)]
 pub(crate) struct Plan<'t> {
     pub(crate) queue: VecDeque<Due<'t>>,
@@ -28,7 +28,7 @@ pub(crate) struct Plan<'t> {
     pub(crate) changed: Vec<&'t str>,
     /// Tasks whose last attempt was killed or crashed, with the number of that attempt.
     pub(crate) cut_off: Vec<(&'t str, u32)>,
-    /// Tasks that the agent ended without success, if such tasks are to run again.
+    /// Tasks that the agent finished without success, if such tasks are to run again.
     pub(crate) failed: Vec<&'t str>,
     /// Tasks that keep their result, with the number of its attempt.
     pub(crate) kept: Vec<(&'t Task, u32)>,

@@ -10,11 +10,11 @@ use crate::settings::Change;
 pub enum Event<'a> {
     /// The batch starts.
     Plan {
-        /// Tasks in the file.
+        /// The number of selected tasks.
         tasks: usize,
-        /// Tasks that an earlier invocation finished.
+        /// The number of these tasks that an earlier invocation finished.
         done: usize,
-        /// How many of these are verified.
+        /// The number of finished tasks that are verified.
         verified: usize,
     },
     /// Settings have changed since these tasks got their results. The tasks keep their results.
@@ -29,7 +29,7 @@ pub enum Event<'a> {
         /// The task.
         id: &'a str,
     },
-    /// The agent ended the task without success earlier; the task is run again.
+    /// The agent finished the task without success earlier; the task is run again.
     Failed {
         /// The task.
         id: &'a str,

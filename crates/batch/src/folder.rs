@@ -1,5 +1,5 @@
-//! Reads the folder of a batch, for reports and comparisons. Takes no lock, so it also works
-//! while a batch writes to the folder.
+//! Reads the folder of a batch, for reports and comparisons. Takes no lock, so it also works while
+//! a batch writes to the folder.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -32,7 +32,7 @@ pub struct State {
 }
 
 impl State {
-    /// Whether the agent ended several attempts, some verified and some not.
+    /// Whether the agent finished several attempts, some verified and some not.
     #[must_use]
     pub fn is_flaky(&self) -> bool {
         let mut verified =
@@ -91,7 +91,7 @@ impl Folder {
         Self { tasks: ids.into_iter().map(state).collect() }
     }
 
-    /// Tasks per ending, by [`Row::label`], most frequent first.
+    /// The number of tasks per ending, by [`Row::label`], most frequent first.
     #[must_use]
     pub fn endings(&self) -> Vec<(String, usize)> {
         count(&self.tasks.iter().map(|task| task.row.clone()).collect::<Vec<_>>())

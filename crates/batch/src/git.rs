@@ -12,8 +12,9 @@ const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedH
 
 /// The protocols that clones may use. `ext` is not among them, because it runs a program.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
-/// The settings of a clone. It fails if it transfers less than 1 kB/s for a minute, which git supports
-/// for HTTP only. Without a name for the branch, git explains such names before it reports an error.
+/// The settings of a clone. It fails if it transfers less than 1 kB/s for a minute, which git
+/// supports for HTTP only. The last setting keeps git from printing advice about branch names
+/// before an error.
 const CLONE: [&str; 3] = ["http.lowSpeedLimit=1000", "http.lowSpeedTime=60", "init.defaultBranch=main"];
 
 /// Runs git in a folder and returns its output without trailing newlines. Filters such as

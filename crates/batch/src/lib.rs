@@ -31,8 +31,8 @@
 //! | `repositories/` | bare clones of repositories that tasks name by URL or as a bundle |
 //! | `lock` | the process that uses the folder |
 //!
-//! A task is done once the agent itself has ended one attempt, successfully or not. Attempts that
-//! were killed or that the infrastructure ended ([`journal::Ending::is_infrastructure`]) never
+//! A task is done once the agent itself has finished one attempt, successfully or not. Attempts
+//! that were killed or that the infrastructure ended ([`journal::Ending::is_infrastructure`]) never
 //! count.
 
 mod check;

@@ -16,8 +16,9 @@ use crate::store::{ATTEMPTS, RESULTS, Store, lock};
 use crate::summary::Summary;
 
 /// Merges the records, predictions and summaries of the folders `from` into the folder `out`, and
-/// returns the merged summary. The records count, not the summaries, which may be older. If several
-/// batches stopped early, the most severe reason counts. The folders `from` stay as they are.
+/// returns the merged summary. The merged summary is computed from the records, because the old
+/// summaries may be outdated. If several batches stopped early, the most severe reason counts. The
+/// folders `from` stay as they are.
 ///
 /// # Errors
 /// If a batch in one of the folders is running or has never ended, two folders have the same task,
@@ -49,7 +50,7 @@ pub fn merge(from: &[PathBuf], out: &Path) -> Result<Summary, Error> {
     }
     let store = Store::open(out)?;
     if !store.started.is_empty() || !store.finished.is_empty() {
-        return Err(Error::Merge(format!("{} has results already; choose another folder", out.display())));
+        return Err(Error::Merge(format!("{} already has results; choose another folder", out.display())));
     }
     let stopped = stops.into_iter().max_by_key(|stop: &Stop| stop.exit_code());
     let summary = Summary::of(rows, || finished.iter(), stopped);
@@ -60,7 +61,7 @@ pub fn merge(from: &[PathBuf], out: &Path) -> Result<Summary, Error> {
     Ok(summary)
 }
 
-/// What the records of an ended batch do not say.
+/// The part of a batch's summary that cannot be computed from its records.
 #[derive(Deserialize)]
 struct Ended {
     stopped: Option<Stop>,

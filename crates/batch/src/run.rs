@@ -1,5 +1,5 @@
-//! A batch: the remaining tasks of a task file, started as the schedule says, with their records in
-//! a folder.
+//! Runs a batch: starts the remaining tasks of a task file when the schedule says so, and records
+//! them in a folder.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ pub struct BatchOptions {
     pub limits: BatchLimits,
     /// Whether the batch starts no more tasks after one that is not verified.
     pub fail_fast: bool,
-    /// Whether tasks that the agent ended without success run again.
+    /// Whether tasks that the agent finished without success run again.
     pub retry_failed: bool,
     /// `model_name_or_path` of the predictions.
     pub model_name: String,

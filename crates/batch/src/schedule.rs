@@ -32,7 +32,7 @@ pub(crate) enum Next<'t> {
     End,
 }
 
-/// What follows from the end of an attempt.
+/// The consequences of the end of an attempt.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// Whether the task is retried.
@@ -41,7 +41,7 @@ pub(crate) struct Verdict {
     pub(crate) pause: Option<Duration>,
 }
 
-/// The queue and everything that decides when it moves.
+/// The queue of attempts, and the state that decides when the next one starts.
 pub(crate) struct Schedule<'t> {
     queue: VecDeque<Due<'t>>,
     /// Attempts that were started and have not ended, by task.
@@ -53,10 +53,10 @@ pub(crate) struct Schedule<'t> {
     tokens: u64,
     /// Dollars of all results in the folder.
     cost: f64,
-    /// Failures of the infrastructure since the last attempt that ended in another way. Of those
-    /// that were not the server's, only the first one per repository counts.
+    /// The number of infrastructure failures in a row. Of the failures that the server did not
+    /// cause, only the first one per repository counts.
     failures: u32,
-    /// The repositories of those failures that were not the server's.
+    /// The repositories of the counted failures that the server did not cause.
     failing: HashSet<&'t Path>,
     /// Probes during this outage.
     probes: u32,
@@ -185,7 +185,7 @@ impl<'t> Schedule<'t> {
         }
     }
 
-    /// Takes note of a result. `may_help` says whether a retry could end differently.
+    /// Records a result. `may_help` says whether a retry could end differently.
     pub(crate) fn ended(&mut self, now: Instant, result: &Finished, may_help: bool) -> Verdict {
         let started = self.running.remove(result.id.as_str());
         self.tokens = self.tokens.saturating_add(tokens(result));
@@ -202,8 +202,8 @@ impl<'t> Schedule<'t> {
         let Some(due) = started.filter(|_| may_help && self.stopped.is_none()) else {
             return Verdict::default();
         };
-        // All tasks of one repository may fail, such as in their setup, while those of others
-        // succeed.
+        // All tasks of one repository may fail, for example in their setup, while tasks of other
+        // repositories succeed.
         let unavailable = result.ending == Ending::Unavailable;
         if self.failures >= OUTAGE || unavailable || self.failing.insert(&due.task.repo) {
             self.failures += 1;
@@ -221,8 +221,8 @@ impl<'t> Schedule<'t> {
             self.probe_at = now + wait;
             pause = Some(wait);
         }
-        // Failures other than the server's may be due to the task, so the number of
-        // retries stays limited.
+        // Failures that the server did not cause may be due to the task, so the number of retries
+        // stays limited.
         let outage = self.failures >= OUTAGE && unavailable;
         let wait = if outage { Duration::ZERO } else { backoff(due.retried) };
         let again = outage || due.retried < self.options.retries && wait <= self.options.wait;

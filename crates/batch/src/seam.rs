@@ -33,7 +33,7 @@ pub struct Job<'t> {
 
 /// Where attempts come from.
 pub trait Source {
-    /// What describes an attempt.
+    /// The description of an attempt.
     type Job;
 
     /// Returns the next attempt to start, or `None` if no more will start. Waits while no attempt
@@ -72,7 +72,7 @@ pub trait Place {
     }
 }
 
-/// What an attempt needs to know of its batch.
+/// What an attempt needs to know about its batch.
 pub struct Context<'a> {
     /// The folder of the batch.
     pub folder: &'a Path,

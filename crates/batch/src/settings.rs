@@ -1,5 +1,5 @@
 //! The settings of each invocation, in `settings.jsonl`, so that a later invocation can say which
-//! results were made with others.
+//! results were made with other settings.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

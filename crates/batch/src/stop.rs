@@ -11,9 +11,9 @@ pub enum Stop {
     Interrupted,
     /// The deadline has passed.
     Deadline,
-    /// The limit of tokens is reached.
+    /// The token limit is reached.
     Tokens,
-    /// The limit of dollars is reached.
+    /// The cost limit is reached.
     Cost,
     /// The server or this machine kept failing.
     Infrastructure,
@@ -46,10 +46,10 @@ impl Stop {
             Stop::Interrupted => "interrupted; run the same command to continue",
             Stop::Deadline => "paused at the deadline; run the same command to continue",
             Stop::Tokens => {
-                "paused at the batch's limit of tokens; run the same command with a higher --batch-tokens to continue"
+                "paused at the batch's token limit; run the same command with a higher --batch-tokens to continue"
             }
             Stop::Cost => {
-                "paused at the batch's limit of cost; run the same command with a higher --batch-cost to continue"
+                "paused at the batch's cost limit; run the same command with a higher --batch-cost to continue"
             }
             Stop::Infrastructure => {
                 "stopped because the model, its server or this machine kept failing; run the same command to continue"

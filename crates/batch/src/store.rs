@@ -143,7 +143,7 @@ pub fn remove_unfinished(folder: &Path) {
 /// Replaces a file atomically: readers see the old contents or the new contents.
 ///
 /// # Errors
-/// When the new contents cannot be written. The old contents are still there.
+/// When the new contents cannot be written. The file then keeps its old contents.
 pub fn replace(path: &Path, contents: &str) -> Result<(), journal::Error> {
     replace_with(path, |file| file.write_all(contents.as_bytes())).map_err(io_error("cannot write", path))
 }

@@ -20,7 +20,7 @@ pub struct Summary {
     pub v: u32,
     /// The number of tasks that were selected.
     pub tasks: usize,
-    /// Tasks per ending, by [`Ending::label`] or `not run`, most frequent first.
+    /// The number of tasks per ending, by [`Ending::label`] or `not run`, most frequent first.
     pub endings: Vec<(String, usize)>,
     /// Why the batch stopped before all tasks had a result from the agent, if it did.
     pub stopped: Option<Stop>,
@@ -36,8 +36,8 @@ pub struct Summary {
     pub rows: Vec<Row>,
 }
 
-/// The state of a task, according to the last attempt that the agent ended. If the
-/// agent itself ended none, the last attempt that ended in another way counts.
+/// The state of a task, according to the last attempt that the agent itself finished. If there is
+/// none, the last attempt that ended in another way counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The task.
@@ -204,7 +204,7 @@ impl Row {
         self.ending == Some(Ending::Verified)
     }
 
-    /// Whether the task has a result: the agent itself ended an attempt.
+    /// Whether the task has a result, which means that the agent itself finished an attempt.
     #[must_use]
     pub fn has_result(&self) -> bool {
         self.ending.is_some() && !self.infrastructure

@@ -150,7 +150,7 @@ fn check_size(schema: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// What may still follow in one answer.
+/// The state of one constrained answer, which determines the tokens that may follow.
 pub(crate) struct Constraint {
     matcher: Matcher,
 }

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn right_guesses_get_longer_and_wrong_ones_shorter() {
+    fn guesses_get_longer_when_right_and_shorter_when_wrong() {
         let mut draft = Draft::new();
         draft.learn(4, 4);
         assert_eq!(draft.length, 8);

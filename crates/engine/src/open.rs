@@ -47,7 +47,7 @@ pub struct Options {
     pub file: PathBuf,
     /// The model's name, as the user knows it.
     pub name: String,
-    /// The context window in tokens; `None` chooses it from the profile and the free memory.
+    /// The context window in tokens; `None` derives it from the profile and the free memory.
     pub window: Option<u64>,
     /// The number of layers to run on a GPU, if the engine was built for one.
     pub gpu_layers: u32,
@@ -140,8 +140,8 @@ pub(crate) fn trial(options: &Options) -> Result<(), Error> {
     worker.evaluate_one()
 }
 
-/// What is known before the model is loaded. llama.cpp ends the process on most broken headers, so
-/// the header is checked first.
+/// The facts that are known before the model is loaded. llama.cpp ends the process on most broken
+/// headers, so the header is checked first.
 struct Plan {
     header: gguf::Header,
     parameters_b: f32,

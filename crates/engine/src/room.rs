@@ -75,7 +75,7 @@ pub(crate) fn window(wanted: Wanted) -> Result<(u64, Option<String>), String> {
             return Err(lacks(window, "set a smaller --num-ctx"));
         }
         let said = (window < asked)
-            .then(|| format!("the window is {window} tokens, since the model was trained with no more"));
+            .then(|| format!("the window is {window} tokens, the largest that the model was trained with"));
         return Ok((window, said));
     }
     let usual = usual.min(trained);
@@ -85,7 +85,7 @@ pub(crate) fn window(wanted: Wanted) -> Result<(u64, Option<String>), String> {
     }
     let window = usual.min((fits / 256 * 256).max(least));
     let said = (window < usual).then(|| {
-        format!("the window is {window} tokens, since only {} of memory is free", gib(free.unwrap_or(0)))
+        format!("the window is {window} tokens, because only {} of memory is free", gib(free.unwrap_or(0)))
     });
     Ok((window, said))
 }

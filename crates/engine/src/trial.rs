@@ -30,7 +30,7 @@ const MESSAGES: u64 = 64 << 10;
 /// when standard input is closed, which means that the parent has ended.
 ///
 /// # Errors
-/// As [`crate::Embedded::open`].
+/// Same as [`crate::Embedded::open`].
 pub fn load(options: &Options) -> Result<(), Error> {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);

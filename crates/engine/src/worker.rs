@@ -1,8 +1,8 @@
 //! The thread that owns the model. It evaluates the prompts and generates the tokens of all
 //! answers.
 //!
-//! Each answer has a sequence of the KV cache. A new conversation starts from the sequence with the
-//! longest common prefix: that sequence is rolled back to the prefix, and only the new text is
+//! Each answer uses one sequence of the KV cache. A new conversation starts from the sequence with
+//! the longest common prefix: that sequence is rolled back to the prefix, and only the new text is
 //! evaluated. If the sequence is in use or shares too little, the prefix is given to another
 //! sequence, which shares the cells of the prefix without copying them. All answers advance in one
 //! batch.
@@ -273,7 +273,7 @@ impl<'m> Worker<'m> {
             return;
         }
         if !self.cache.roll_back(at, kept) {
-            // Models with a recurrent state cannot go back: start over.
+            // A recurrent state cannot be rolled back: start over.
             self.cache.roll_back(at, 0);
             (kept, boundary) = (0, None);
             todo = self.cache.tokenize(&prompt.text, true);
@@ -317,7 +317,8 @@ impl<'m> Worker<'m> {
         if best == oldest || (idle && rest <= ROLLED_BACK) {
             return best;
         }
-        // The common part may end inside a word, which a later `split` could not tell.
+        // The common part may end inside a word. `split` detects this only while the sequence has
+        // more tokens, so call it before sharing.
         let (kept, _) = self.cache.split(best, &prompt.text);
         self.cache.share(best, oldest, kept);
         self.slots[best].used = self.answers;
@@ -334,7 +335,8 @@ impl<'m> Worker<'m> {
         self.batch.clear();
         let mut parts: Vec<Part> = Vec::new();
         let mut room = BATCH;
-        // Answers that already generate come first, so that a long prompt does not hold them up.
+        // Answers that are already generating come first, so that a long prompt does not hold them
+        // up.
         let mut order: Vec<usize> = (0..self.slots.len()).collect();
         order.sort_by_key(|at| self.slots[*at].answer.as_ref().map_or(usize::MAX, |a| a.todo.len()));
         for at in order {
@@ -383,7 +385,8 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Guesses the tokens that follow [`Answer::todo`], but no more than the answer may still have.
+    /// Guesses the tokens that follow [`Answer::todo`], within `room`, the window and the limit of
+    /// the answer.
     fn guess(&mut self, at: usize, room: usize) -> Guess {
         let Some(answer) = &mut self.slots[at].answer else { return Guess::default() };
         let mut tokens = self.cache.sequence(at).tokens().to_vec();
@@ -391,8 +394,8 @@ impl<'m> Worker<'m> {
         let in_window = self.window.saturating_sub(tokens.len() + 1);
         let left = usize::try_from(answer.max_tokens - answer.generated).unwrap_or(usize::MAX);
         let limit = room.min(in_window).min(left.saturating_sub(1));
-        // A tokenizer that is not exact may split a part of a text differently, so the guess would
-        // be wrong.
+        // A tokenizer that is not exact may tokenize part of a text differently from the whole, so
+        // the guess would be wrong.
         let constraint = answer.constraint.as_mut().filter(|_| self.cache.exact());
         let forced = constraint.map(Constraint::forced).unwrap_or_default();
         if !forced.is_empty() {
@@ -531,8 +534,8 @@ impl<'m> Worker<'m> {
         self.cache.roll_back(at, 0);
     }
 
-    /// Frees the cells of one sequence: the least recently used idle one, or, if none is idle, that
-    /// of the newest answer in the batch, whose request has to be retried.
+    /// Frees the cells of the least recently used idle sequence. If none is idle, fails the newest
+    /// answer in the batch, whose request then has to be retried, and frees its cells.
     fn make_room(&mut self, parts: &[Part]) {
         let idle = (0..self.slots.len())
             .filter(|at| self.slots[*at].answer.is_none() && self.cache.sequence(*at).len() > 0)
@@ -542,7 +545,7 @@ impl<'m> Worker<'m> {
             return;
         }
         if let Some(Part { at, .. }) = parts.iter().max_by_key(|part| self.slots[part.at].used) {
-            let message = String::from("the context windows of the answers in progress fill the memory");
+            let message = String::from("the KV cache is full: too many answers in progress at once");
             self.fail(*at, Error::Busy { message, retry_after: Some(1) });
         }
     }

@@ -134,7 +134,7 @@ async fn a_constrained_answer_is_the_same_with_and_without_guessed_tokens() {
     let talk = request(Some(call()));
     let whole = ask(&model, &talk).await;
     let tokens = u32::try_from(whole.end.usage.generated_tokens.unwrap()).unwrap();
-    // The limit on an answer limits the guesses. An answer of one token leaves no room for a guess.
+    // `max_tokens` also limits the guesses: an answer of one token leaves no room for one.
     for max_tokens in 1..tokens {
         let text = ask(&model, &Request { max_tokens, ..talk.clone() }).await.text;
         assert!(whole.text.starts_with(&text) && text.len() >= max_tokens as usize, "{max_tokens}: {text}");

@@ -153,8 +153,8 @@ async fn a_reader_that_stops_has_seen_the_last_token() {
 async fn an_answer_is_the_same_with_and_without_guessed_tokens() {
     let fixture = Fixture::new();
     let model = fixture.open().await;
-    // The guess is that the repetition continues. The model has random weights and mostly writes
-    // something else.
+    // The engine guesses that the repetition continues. The model has random weights and mostly
+    // writes something else.
     let question = "one two three four five ".repeat(5);
     let talk = Request { max_tokens: 60, ..request(&[(Role::User, &question)]) };
     let whole = ask(&model, &talk).await;
@@ -197,7 +197,7 @@ async fn right_guesses_are_evaluated_before_the_reader_asks_for_them() {
 }
 
 #[tokio::test]
-async fn branches_of_an_answer_leave_it_in_the_cache() {
+async fn branches_of_an_answer_do_not_evict_it_from_the_cache() {
     let fixture = Fixture::new();
     let model = fixture.open().await;
     let talk = Request { max_tokens: 100, ..request(&[(Role::User, "tell")]) };

@@ -59,7 +59,7 @@ impl Ending {
         }
     }
 
-    /// A few words, for people and tables.
+    /// A short label, for people and tables.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {

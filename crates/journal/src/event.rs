@@ -300,7 +300,7 @@ pub enum Event {
     },
     /// The tree of a dry run is about to be created.
     Tree {
-        /// How.
+        /// How the tree is created.
         way: TreeWay,
         /// Number of files to copy.
         #[serde(default, skip_serializing_if = "is_zero")]
@@ -322,8 +322,8 @@ pub enum Event {
         /// The same information in full sentences.
         lines: Vec<String>,
     },
-    /// The model was opened, either at the start of the run or to replace the last model when the
-    /// run was resumed.
+    /// The model was opened, either at the start of the run or to replace the previous model when
+    /// the run was resumed.
     Model(ModelInfo),
     /// The run started with this plan, from which it can be resumed.
     #[serde(rename = "begun")]
@@ -352,9 +352,9 @@ pub enum Event {
         /// The window, if the server reported it.
         window: Option<u64>,
     },
-    /// The model's context window turned out to have another size than assumed.
+    /// The model's context window differs from the assumed one.
     Window {
-        /// The turn after which this was seen.
+        /// The turn after which the difference was detected.
         turn: u32,
         /// The window in tokens.
         tokens: u64,
@@ -410,10 +410,10 @@ pub enum Event {
         /// Lines added and removed.
         lines: u64,
     },
-    /// Changes were reverted. After a try, the revert lets the next try start over. To restore the
-    /// best try, the revert of that try and all later records are reverted. When a run is stopped,
-    /// it reverts a candidate that was not verified yet, or a try that is worse than an earlier
-    /// one; a resumed run then reverts this revert.
+    /// Changes were reverted. Between tries, the changes of the previous try are reverted. To
+    /// restore the best try, its revert and all later records are reverted. When a run is stopped,
+    /// a candidate that was not verified yet or a try that is worse than an earlier one is
+    /// reverted; a resumed run then reverts this revert.
     Reverted {
         /// The turn.
         turn: u32,

@@ -17,8 +17,8 @@ pub struct LockFile {
 
 /// The time between two attempts to lock.
 const POLL: Duration = Duration::from_millis(5);
-/// How many times to wait for the lock of a process that is gone: 2 s in total. If it was killed
-/// while it started a child, the child shares the descriptor, and so the lock, until its exec.
+/// How many times to wait for a lock whose holder has ended: 2 s in total. If the holder was killed
+/// while it started a child, the child shares the file descriptor, and so the lock, until its exec.
 const POLLS: u32 = 400;
 
 impl LockFile {
@@ -110,8 +110,8 @@ mod tests {
         (folder, path, file)
     }
 
-    /// Locks the file. Returns what the killed holder left, or the current holder, and the number
-    /// of waits. `wait` gets the number of earlier waits.
+    /// Locks the file. Returns the text of the killed holder, or of the current holder as an error,
+    /// and the number of waits. `wait` receives the number of earlier waits.
     fn acquire(path: &Path, mut wait: impl FnMut(u32)) -> (Result<String, String>, u32) {
         let mut waits = 0;
         let lock = LockFile::acquire_polling(path, "process 1", || {

@@ -1,19 +1,20 @@
-//! Reduces a session to its decisions, to compare a recorded run with its replay.
+//! Reduces a session to its decisions, so that a recorded run can be compared with its replay.
 //!
-//! Takes records and returns the requests, how the answers were read, and the effects of the
-//! answers, without anything that depends on time, the network or chance. Only this module defines
-//! what counts as a decision:
+//! Decisions are the requests, the answers with the calls and refusals read from them, and the
+//! effects of the calls, without anything that depends on time, the network or chance. Only this
+//! module defines what counts as a decision:
 //!
 //! - Omitted: pieces as they arrive (`thinking`, `text`, `call_opened`), announcements
-//!   (`tool_started`, `check_started`), notes to people (`guard`, `warning`), what the server did
-//!   (`retry`, `overflow`, `window`, `answer_lost`), the tries (`try_ended`, `reverted`: the
-//!   messages and the ending contain the same information), and the setup of the run (`session`,
-//!   `tree`, `model`, `begun`, `resumed`).
-//! - Omitted from other events: durations, token counts and estimates, facts for programs (log files),
-//!   the plan for another model, and the final patch (the trees themselves are compared).
+//!   (`tool_started`, `check_started`), changes by commands (`command_changed`), notes to people
+//!   (`guard`, `warning`), what the server did (`retry`, `overflow`, `window`, `answer_lost`), the
+//!   tries (`try_ended`, `reverted`: the messages and the ending contain the same information), and
+//!   the setup of the run (`session`, `tree`, `sandbox`, `model`, `begun`, `resumed`).
+//! - Omitted from other events: durations, token counts and estimates, alternative tokens,
+//!   positions of cuts, whether a refusal was early, facts for programs (log files), the plan for
+//!   another model, and the final patch (the trees themselves are compared).
 //! - Order: the calls of an answer come before their results. Results are sorted by the number of
 //!   their call, because reads run in parallel.
-//! - Of a failed attempt, only the request counts. Turns that a resumed session repeats count once.
+//! - A failed attempt counts only as a request. A turn that a resumed session repeats counts once.
 
 use crate::{Counts, EndedBy, Event, Record};
 

@@ -1,14 +1,14 @@
-//! Model files on this machine: what they are, where they are, and how to get them.
+//! Inspects, finds and downloads model files.
 //!
 //! - [`gguf`] reads and checks the header of a file.
-//! - [`catalogue`] lists the models that can be downloaded.
+//! - [`catalog`] lists the models that can be downloaded.
 //! - [`Store`] holds the downloaded files, and [`OllamaStore`] finds Ollama's.
-//! - [`pull()`] downloads a model of the catalogue into the store.
+//! - [`pull()`] downloads a model of the catalog into the store.
 //!
 //! The crate reads no environment variables and prints nothing: the caller says where the folders
 //! are.
 
-pub mod catalogue;
+pub mod catalog;
 pub mod gguf;
 
 mod ollama;

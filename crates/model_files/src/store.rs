@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::catalogue;
+use crate::catalog;
 
 /// The extension of a complete file.
 const EXTENSION: &str = "gguf";
@@ -42,11 +42,11 @@ impl Store {
     }
 
     /// Returns the file of a model, if the store has it. `name` may also be an Ollama tag in the
-    /// catalogue.
+    /// catalog.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         let there = |name: &str| self.path(name).filter(|path| path.is_file());
-        there(name).or_else(|| there(&catalogue::find(name)?.name))
+        there(name).or_else(|| there(&catalog::find(name)?.name))
     }
 
     /// Lists the models, sorted by name.

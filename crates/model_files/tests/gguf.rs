@@ -1,5 +1,5 @@
-//! GGUF headers: what is read from a valid file, and that a damaged one never causes a panic or an
-//! allocation larger than the file.
+//! Tests of GGUF headers: the values read from a valid file, and that a damaged file causes neither
+//! a panic nor an allocation larger than the file.
 
 use std::io::{BufReader, Cursor};
 

@@ -1,5 +1,5 @@
-//! Tests of `pull` against scripted servers: what arrives, what is resumed, and what a bad source
-//! leaves behind.
+//! Tests of `pull` against scripted servers: complete and resumed downloads, and the files that
+//! remain after a failure.
 
 use std::env;
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fake_hub::gguf::valid;
 use fake_hub::{Act, Server, sha256};
-use model_files::catalogue::{Hub, Model, Packages};
+use model_files::catalog::{Hub, Model, Packages};
 use model_files::{Error, Progress, Sources, Store, pull};
 use models::Access;
 use models::retry::Policy;
@@ -303,7 +303,7 @@ fn a_second_process_waits_and_finds_the_finished_file() {
         runtime.block_on(pull(&model(true, None), &store, &sources, told))
     });
     assert_eq!(receive.recv().unwrap(), "waiting for process 1");
-    // Do what the first process would do.
+    // Finish the pull in place of the first process.
     fs::write(world.store.folder().join("tiny.gguf"), &bytes).unwrap();
     drop(lock);
     assert_eq!(fs::read(waiting.join().unwrap().unwrap()).unwrap(), bytes);

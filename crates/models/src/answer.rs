@@ -193,7 +193,7 @@ where
         }
     }
 
-    /// Reads what little follows the end, so that the connection can serve the next request.
+    /// Reads the few bytes after the end, so that the connection can serve the next request.
     fn drain(&mut self) {
         if let Some(mut body) = self.body.take() {
             tokio::spawn(timeout(CLOSING, async move { while let Some(Ok(_)) = body.next().await {} }));
@@ -246,9 +246,9 @@ pub struct Answer {
 }
 
 /// Waits for the first item of an answer, because some servers send a refusal with status 200.
-/// Returns the error that came in place of the first item, if any; the refusal that this error
-/// reports, if any; and the whole answer, including the first item. The caller can thus change the
-/// request before it passes on any item.
+/// Returns the error that came instead of the first item, if any; the refusal in that error, if
+/// any; and the whole answer, including the first item. So the caller can change the request and
+/// send it again before it passes on any item.
 pub(crate) async fn start(
     (body, waits): (ByteStream, Waits),
     protocol: impl Protocol<Item = Delta>,

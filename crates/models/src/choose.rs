@@ -1,6 +1,6 @@
 //! Chooses and opens a model: the one that `--model` names, or else one that is available.
 //!
-//! Nothing here reads the environment; the program passes in what it found as [`Surroundings`].
+//! This module does not read the environment: the program passes the values in [`Surroundings`].
 
 mod look;
 
@@ -268,7 +268,7 @@ async fn ollama(name: &str, around: &Surroundings, why: &str) -> Result<Chosen, 
         // With a key, a cloud model needs no local daemon.
         Err(Error::Transport(_)) if named.is_none() && is_cloud_name(name) && key.is_some() => {
             let base = host::ollama_base(OLLAMA_CLOUD);
-            native(&base, name, key, around, &format!("{why}; in the cloud: no local Ollama runs")).await
+            native(&base, name, key, around, &format!("{why}; in the cloud: Ollama is not running")).await
         }
         result => result,
     }

@@ -13,7 +13,7 @@ use crate::Error;
 /// truncated.
 const MAX_MESSAGE: usize = 600;
 
-/// How deep JSON may be wrapped in error strings.
+/// The maximum depth of JSON nested in error strings.
 const MAX_WRAPS: usize = 4;
 
 /// The reason to show for an error response that states none.

@@ -4,7 +4,7 @@
 //! Pure functions. `OLLAMA_HOST` follows the rules of Ollama's own client
 //! (docs/model-apis.md#ollama-address), so that the agent and that client reach the same server. An
 //! address may contain credentials, as `user:password@` or in a query. Each request sends them;
-//! [`shown`] removes them from what is shown to people or written to journals.
+//! [`shown`] removes them from an address before it is shown to people or written to a journal.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};

@@ -73,7 +73,7 @@ impl fmt::Debug for Secret {
 pub struct Timeouts {
     /// For connecting.
     pub connect: Duration,
-    /// From the request to the first byte of the body, and for any silence from there to the first
+    /// From the request to the first byte of the body, and for any later silence before the first
     /// content. The server loads the model and evaluates the prompt in this time.
     pub first_byte: Duration,
     /// Between two reads of the body after the first content. Comments in the stream reset this

@@ -153,7 +153,7 @@ pub enum Delta {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// The model was done.
+    /// The model ended the answer.
     Stop,
     /// `max_tokens` or the context window was reached: the answer is truncated.
     Length,

@@ -1,5 +1,5 @@
-//! What earlier runs learned about servers, in one small file per address: the kind of server, and
-//! what it refuses.
+//! Remembers what earlier runs learned about servers, in one small file per address: the kind of
+//! server, and the roles and request fields that it refuses.
 //!
 //! The only purpose of this memory is to avoid requests. A server that no longer answers as
 //! remembered is detected again, and an entry expires after a week.

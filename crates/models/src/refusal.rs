@@ -1,5 +1,5 @@
-//! What a refusal asks for: the fields that it names and the limits that it states. A request that
-//! is changed accordingly may be accepted.
+//! Reads from a refusal the fields that it names and the limits that it states, so that the request
+//! can be changed accordingly.
 //!
 //! Servers name fields and limits only in prose, and each uses its own words, so matching is loose.
 //! A wrong guess costs one request.

@@ -16,7 +16,7 @@ use crate::{Delta, DeltaStream, End, EndReason, Error, Identity, Message, Model,
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TurnEnd {
-    /// The model was done.
+    /// The model ended the answer.
     #[default]
     Stop,
     /// The limit on the length of the answer was reached.
@@ -135,8 +135,8 @@ impl Model for Replay {
 }
 
 impl Turn {
-    /// The answer as a server would send it; `number` is the number of the turn, which the error
-    /// states if the reader does not repeat the cut.
+    /// The answer as a server would send it. `number` is the turn's number, for the error if the
+    /// reader does not repeat the cut.
     #[must_use]
     pub fn play(self, number: usize) -> DeltaStream {
         Box::pin(stream::iter(deltas(self, number)))

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_own_delay_is_honoured_up_to_our_patience() {
+    fn the_servers_own_delay_is_honored_up_to_a_limit() {
         let waited = pause(Policy::default(), 0, &busy(Some(60)));
         assert!(waited >= Duration::from_secs(60) && waited < Duration::from_secs(61));
         assert!(pause(Policy::default(), 0, &busy(Some(0))) >= Duration::from_millis(500));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_time_and_hopeless_errors_end_it() {
+    fn retries_end_after_too_many_attempts_without_time_and_after_permanent_errors() {
         let policy = Policy::default();
         assert!(matches!(policy.decide(5, &busy(None), None), Decision::GiveUp(_)));
         assert!(matches!(

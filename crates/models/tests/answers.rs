@@ -1,6 +1,6 @@
 //! Every body in `fixtures/model_answers` decodes to the file next to it, however its bytes arrive.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
 mod common;
 
@@ -58,7 +58,7 @@ fn line(item: Result<Delta, Error>) -> Value {
 #[tokio::test]
 async fn every_recorded_answer_decodes_to_the_expected_items() {
     let bodies = bodies();
-    assert!(bodies.len() >= 17, "the fixtures are not where they should be");
+    assert!(bodies.len() >= 17, "some fixtures are missing");
     let mut wrong = Vec::new();
     for path in bodies {
         let body = fs::read_to_string(&path).unwrap();

@@ -1,4 +1,4 @@
-//! How servers are told the schema of an answer, and what happens where they cannot enforce it.
+//! Tests that each server receives the schema of an answer, or none if it cannot enforce one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -54,7 +54,7 @@ async fn ollama_gets_the_schema_with_a_raw_prompt_too() {
 }
 
 #[tokio::test]
-async fn an_ollama_that_refuses_a_schema_is_asked_without_for_the_session() {
+async fn an_ollama_that_refuses_a_schema_gets_none_for_the_rest_of_the_session() {
     for refusal in [
         Reply::error(
             400,
@@ -93,7 +93,7 @@ async fn servers_known_to_enforce_a_schema_get_it_as_the_response_format() {
 }
 
 #[tokio::test]
-async fn bug_a_server_that_refuses_a_schema_is_asked_without_only_for_the_session() {
+async fn bug_a_refused_schema_is_omitted_for_the_session_but_not_remembered() {
     let folder = std::env::temp_dir().join(format!("models-constrained-{}", std::process::id()));
     let open = async |server: &Server| {
         let memory = Memory::in_folder(folder.clone());

@@ -1,6 +1,6 @@
 //! Server detection, what is remembered about a server, and gateways that answer every path.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Every fault of a model server, in both protocols: its meaning, whether the request is retried,
 //! and that no secret leaks. `docs/servers.md` lists what users see.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+#![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
 mod common;
 

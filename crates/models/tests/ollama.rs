@@ -454,7 +454,7 @@ async fn unsupported_settings_are_reported_with_what_happens_instead() {
 }
 
 #[tokio::test]
-async fn the_outlook_on_the_window_loads_nothing() {
+async fn describing_the_window_loads_no_model() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     let outlook = async || model.outlook().await.unwrap().unwrap();

@@ -1,8 +1,9 @@
 //! Compares this engine with `git apply`, `git apply --recount --ignore-whitespace` and GNU `patch`
 //! on the corpus: `scripts/bench-patch-corpus [--every N]`.
 //!
-//! Each program gets one case in N. The other programs run in a fresh directory for each case, with
-//! the strip level that the patch needs. A patch that a program cannot read counts as refused.
+//! With `--every N`, each program gets one case in N. The other programs run in a fresh directory
+//! for each case, with the strip level that the patch needs. A patch that a program cannot read
+//! counts as refused.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a developer tool")]
 

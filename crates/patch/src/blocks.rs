@@ -115,8 +115,8 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
     if out.is_empty() { Err(ParseError::NotAPatch) } else { Ok(out) }
 }
 
-/// Reads what may precede the search text: Roo's line number and a line of dashes. Returns the
-/// number and the index of the first search line.
+/// Reads Roo's optional header above the search text: line numbers and a line of dashes. Returns
+/// the start line and the index of the first search line.
 pub(crate) fn head(lines: &[&str], mut i: usize) -> (Option<usize>, usize) {
     let field =
         |line: &str, name: &str| line.trim().strip_prefix(name).map(|number| number.trim().parse().ok());

@@ -146,8 +146,8 @@ pub(crate) fn misses_line_next_to_change(body: &Body<'_>, lines: &[Option<usize>
     (0..body.len()).any(misses)
 }
 
-/// Returns whether an incomplete hunk may still match by alignment. Every context line counts as
-/// one that may be wrong, because lines that are still to come may decide which of them must match.
+/// Returns whether an incomplete hunk may still match by alignment. Treats every context line as
+/// one that may be wrong, because later lines may determine which of them must match.
 pub(crate) fn may_align(index: &Index<'_>, body: &Body<'_>) -> bool {
     let mut wrong = 0;
     for (mark, text) in body.iter().filter(|(mark, _)| *mark != Mark::Add) {

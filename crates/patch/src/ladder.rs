@@ -90,8 +90,8 @@ const MIN_SIMILARITY: usize = 60;
 /// thousand places.
 const MAX_COMPARED: usize = 10_000_000;
 
-/// The number of places where a hunk may match, if there are too many to compare: blank lines in a
-/// file of blank lines, for example.
+/// The error for a hunk that may match in too many places to compare, such as blank lines in a file
+/// of blank lines. Holds the number of places.
 #[derive(Debug)]
 pub(crate) struct TooMany(pub(crate) usize);
 
@@ -162,8 +162,8 @@ pub(crate) fn loose_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
 
 /// Returns the rung on which lines of the file (first of each pair) match lines of the patch
 /// (second), and how to shift the indentation of added lines. The pairs are equal except for
-/// whitespace and typography. Returns `None` if the difference does not tell how to indent added
-/// lines.
+/// whitespace and typography. Returns `None` if the difference does not determine how to indent
+/// added lines.
 fn fit<'a>(
     pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     body: &Body<'_>,
@@ -192,8 +192,8 @@ fn fit<'a>(
 }
 
 /// Returns whether added lines use tabs in a file of spaces (or the reverse), or typographic
-/// characters in a file without them. If the context is wrong too, there is no telling which
-/// characters are right.
+/// characters in a file without them. If the context is wrong too, it is unclear which characters
+/// are right.
 fn is_foreign(index: &Index<'_>, body: &Body<'_>) -> bool {
     let by = |blank: u8| move |text: &[u8]| text.first() == Some(&blank) && !text.trim_ascii().is_empty();
     let file = |blank| index.lines.texts.iter().any(|text| by(blank)(text));

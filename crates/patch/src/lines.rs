@@ -50,8 +50,8 @@ impl<'a> Lines<'a> {
         self.ends.last().is_some_and(|e| e.is_empty())
     }
 
-    /// Returns the ending for a line inserted before line `i`: that of the line above, or else that
-    /// of the line below.
+    /// Returns the ending for a line inserted before line `i`. Tries the line above, the line below
+    /// and the first line, in this order, and falls back to `\n`.
     pub(crate) fn ending_near(&self, i: usize) -> &'static [u8] {
         let above = self.ends[..i.min(self.len())].last().filter(|e| !e.is_empty());
         let below = || self.ends.get(i).filter(|e| !e.is_empty());

@@ -191,8 +191,8 @@ fn removes(body: &Body<'_>) -> bool {
     body.iter().any(|(mark, text)| *mark == Mark::Remove && !text.trim_ascii().is_empty())
 }
 
-/// Drops the hunk's trailing blank lines, which may be spacing below it, if the hunk matches at the
-/// line it names only without them.
+/// Drops the hunk's trailing blank lines, which may be spacing below it, if the hunk matches
+/// exactly at the line it names without them but not with them.
 fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Option<Found<'a>> {
     let at = hunk.start.filter(|_| hunk.blank_tail > 0)?.checked_sub(1)?;
     let named = |body: &Body<'_>| {

@@ -1,4 +1,4 @@
-//! Shows a change to people.
+//! Renders a change as a diff for people to read.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,8 @@ pub struct Preview {
     pub removed: usize,
 }
 
-/// Maximum size of a diff (differing old lines × differing new lines); the time needed can grow
-/// with it.
+/// Maximum size of a diff (differing old lines × differing new lines). The time to compute a diff
+/// can grow in proportion to its size.
 const MAX_DIFF_SIZE: usize = 50_000_000;
 
 /// Shows the change from `old` to `new`; `None` means that the file does not exist. If too much

@@ -1,9 +1,9 @@
-//! How similar two lines are.
+//! Measures the similarity of two lines.
 
 /// Returns the percentage of pairs of adjacent bytes that two lines share. This is cheap enough for
 /// every line of a large file.
 pub(crate) fn similarity(a: &[u8], b: &[u8]) -> usize {
-    /// Longer lines are compared up to this length.
+    /// The maximum number of bytes of a line that are compared.
     const MAX_LENGTH: usize = 200;
     let (a, b) = (a.trim_ascii(), b.trim_ascii());
     let (a, b) = (&a[..a.len().min(MAX_LENGTH)], &b[..b.len().min(MAX_LENGTH)]);

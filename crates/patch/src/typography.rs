@@ -1,7 +1,7 @@
 //! Adapts the typography and spacing of added lines when patch and file write the same lines
 //! differently.
 //!
-//! What an added line shares with the line it replaces is copied from the file. The other
+//! Text that an added line shares with the line it replaces is copied from the file. The other
 //! characters are written the way the file writes them in the old lines.
 
 use std::collections::BTreeMap;

@@ -38,7 +38,7 @@ self_cell!(
     }
 );
 
-/// What is at a path that a patch names.
+/// The state of a path that a patch names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathState {
     /// A file with this content.
@@ -112,8 +112,8 @@ impl std::fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Creates a watch. `look` tells what is at a path and is called once per path; `path` is the
-    /// default for a patch that names no file.
+    /// Creates a watch. `look` returns the state of a path and is called once per path; `path` is
+    /// the default for a patch that names no file.
     pub fn new(path: Option<String>, look: impl FnMut(&str) -> PathState + Send + 'static) -> Self {
         Self {
             look: Box::new(look),

@@ -1,5 +1,5 @@
-//! Strips or refuses what models add to the text of a file: line numbers of `read_file`, a Markdown
-//! fence, patch markers, thoughts, escapes.
+//! Strips or refuses text that models add to the content of a file: line numbers of `read_file`, a
+//! Markdown fence, patch markers, thoughts, escapes.
 //!
 //! Anything that cannot be part of the file is removed. If it could be part of the file but
 //! probably is not, the patch is refused.
@@ -46,7 +46,7 @@ pub(crate) fn bare<'p>(file: Option<&[u8]>, patch: &'p FilePatch) -> Result<Cow<
     Ok(out)
 }
 
-/// What a new text is checked against.
+/// The context in which a new text is checked.
 struct Text<'t> {
     path: &'t str,
     /// The content of the file; empty if it does not exist.

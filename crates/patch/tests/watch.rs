@@ -272,7 +272,7 @@ fn dots_in_both_search_and_replacement_are_judged_when_complete() {
 }
 
 #[test]
-fn a_patch_in_a_heredoc_ends_with_it() {
+fn a_patch_in_a_heredoc_ends_with_the_heredoc() {
     let tree = Tree::from([("a.py".to_owned(), b"a = 1\nb = 2\nc = 3\n".to_vec())]);
     let text = "cat <<'EOF' | git apply\n--- a/a.py\n+++ b/a.py\n-b = 2\n+b = 3\n c = 3\nEOF\nwc a.py\n--- a/c.py\n++ x\n    y\n\n+z\n     w\n";
     assert_eq!(whole(&tree, text), Ok(()));

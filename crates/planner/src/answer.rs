@@ -42,7 +42,7 @@ pub(crate) struct ReadyCall {
     pub(crate) call: u32,
     pub(crate) spec: Arc<Spec>,
     pub(crate) arguments: Value,
-    /// What the validation parsed.
+    /// The value that the tool parsed during validation.
     pub(crate) parsed: Parsed,
     pub(crate) span: (u64, u64),
     pub(crate) repairs: Vec<String>,

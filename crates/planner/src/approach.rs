@@ -240,7 +240,7 @@ impl Attempts {
         self.next_branch()
     }
 
-    /// The next move if the model cannot continue an answer from the middle of the answer.
+    /// The next move if the model cannot continue an unfinished answer.
     pub(crate) fn without_branches(&mut self) -> Move {
         self.branches.clear();
         self.candidates.clear();
@@ -290,7 +290,7 @@ mod tests {
     const NOTHING: Attempt<'static> =
         Attempt { answer: "", blocks: &[], doubts: &[], wrote: Vec::new(), check: None };
 
-    /// Writes what has to be restored.
+    /// Writes the files that have to be restored.
     fn restore(attempts: &mut Attempts, expected: &[(&str, &str)]) {
         let files = attempts.to_restore();
         let found: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.content.as_str())).collect();
@@ -309,7 +309,7 @@ mod tests {
     const COPY: &str = "```\na = 1\nb = 2\n```";
     const BLOCK: [Found; 1] = [Found { index: 0, content: 4 }];
 
-    /// An answer that returns the file as it was, with these doubts.
+    /// An answer that returns the file unchanged, with these doubts.
     fn unchanged(doubts: &[Doubt]) -> Attempt<'_> {
         Attempt { answer: COPY, blocks: &BLOCK, doubts, wrote: Vec::new(), check: None }
     }
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_is_repeated_warm_and_then_attempts_end() {
+    fn the_request_is_repeated_at_a_higher_temperature_and_then_attempts_end() {
         let mut attempts = attempts();
         assert_eq!(attempts.sampling(0.0, None), (0.0, None));
         assert_eq!(attempts.answered(&wrote("worse", &check(false, 1))), Move::Whole);

@@ -21,7 +21,7 @@ use crate::blocks::Found;
 
 /// The maximum number of branches to try. Only the most likely branches are worth trying.
 pub(crate) const MOST: usize = 12;
-/// Divides by ten the probability of tokens that start a line, because few such tokens fix
+/// Divides the probability of tokens that start a line by ten, because few such tokens fix
 /// anything.
 const LINE_START_PENALTY: f32 = 2.3;
 /// The maximum number of tokens that the model writes for a branch.
@@ -88,7 +88,7 @@ pub(crate) fn find(
     branches
 }
 
-/// Whether another token could fix anything. White space, a comment or the end of the block cannot.
+/// Whether another token could fix anything. Whitespace, a comment or the end of the block cannot.
 fn is_worthwhile(other: &str) -> bool {
     let text = other.trim();
     !text.is_empty()
@@ -96,7 +96,7 @@ fn is_worthwhile(other: &str) -> bool {
         && !["#", "//", "/*", "\"\"\"", "'''", "`"].iter().any(|start| text.starts_with(start))
 }
 
-/// Whether the last line of a text is empty or white space.
+/// Whether the last line of a text is empty or only whitespace.
 fn starts_line(before: &str) -> bool {
     before.rsplit('\n').next().unwrap_or_default().trim().is_empty()
 }
@@ -144,9 +144,10 @@ pub(crate) fn is_complete(following: &[String], text: &str) -> bool {
     text.matches('\n').count() >= MAX_LINES || rejoined(following, text).is_some()
 }
 
-/// The versions of the files to try for a branch that the model continues with `rest`. The text is
-/// used up to its first line that is one of the file's following lines. If there is no such line,
-/// only the first line of the text is used, in place of the old line or inserted before that line.
+/// The versions of the files to try for a branch that the model continues with `rest`. The new
+/// lines are those before the first line of the text that is one of the file's following lines. If
+/// there is no such line, the only new line is the first line of the text, which replaces the old
+/// line or is inserted before it.
 pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
     // In sessions recorded by earlier versions, the text may start with the prefix, repeated by the
     // server.
@@ -189,7 +190,7 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    /// For an answer that continues `message`.
+    /// Creates the filter for an answer that continues `message`.
     pub(crate) fn of(message: &str) -> Self {
         Self { expected: message.to_owned(), held: String::new() }
     }
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_begin_a_line_comes_last_and_may_be_a_line_that_was_missing() {
+    fn a_token_that_begins_a_line_comes_last_and_may_begin_a_missing_line() {
         let answer = answer();
         let branches = branches(&[doubt(&answer, "return", "print", -0.5), doubt(&answer, "- b", "+", -2.5)]);
         assert!(branches[0].prefix.ends_with('+'));
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_ends_where_it_is_back_at_a_line_of_the_file() {
+    fn a_branch_ends_where_it_reaches_a_line_of_the_file() {
         let answer = answer();
         let branch = &branches(&[doubt(&answer, "return", "if", -0.5)])[0];
         let following = branch.following();
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_repeats_is_taken_out_however_it_is_cut() {
+    fn a_repeated_prefix_is_removed_however_it_is_split() {
         let (message, answer) = ("```\na = 1\nb", "```\na = 1\nb = 2");
         for size in 1..=answer.len() {
             let mut echo = Echo::of(message);
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_comes_out_as_it_was_is_no_candidate() {
+    fn an_unchanged_line_is_no_candidate() {
         let branches = branches(&[doubt(&answer(), "a - b", "a", -0.8)]);
         assert_eq!(contents(&branches[0], " - b"), Vec::<String>::new());
     }

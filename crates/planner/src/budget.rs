@@ -12,7 +12,7 @@ use crate::settings::Limits;
 /// estimates err high: on a DeepSeek vocabulary, bytes ÷ 4 underestimates JSON and dense code by up
 /// to half.
 const BYTES_PER_TOKEN: f64 = 3.4;
-/// What a chat template adds to each message, in tokens.
+/// The number of tokens that a chat template adds to each message.
 const TOKENS_PER_MESSAGE: f64 = 6.0;
 
 /// Estimates prompt tokens, and learns from the server's counts.
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_of_uncached_tokens_only_does_not_spoil_the_estimate() {
+    fn a_count_of_only_uncached_tokens_does_not_change_the_estimate() {
         let mut estimator = Estimator::default();
         let messages = [message(4000)];
         let before = estimator.messages(&messages);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn evaluated_tokens_are_unknown_as_soon_as_one_request_does_not_tell() {
+    fn evaluated_tokens_are_unknown_once_a_request_does_not_report_them() {
         let reported = Counts { prompt_tokens: Some(100), evaluated_tokens: Some(7), ..Counts::default() };
         let unreported = Counts { evaluated_tokens: None, ..reported };
         let mut accountant = Accountant::new(Limits { tokens: Some(114), ..Limits::default() }, None);

@@ -20,7 +20,7 @@ const SLOWER: u32 = 10;
 const LEAST_LIMIT: Duration = Duration::from_secs(30);
 
 impl Driver<'_> {
-    /// Runs the verification, and journals its result and what it changed.
+    /// Runs the verification, and journals its result and its changes.
     pub(crate) async fn check(&mut self) -> Result<Check, Stop> {
         self.check_within(None).await
     }
@@ -110,9 +110,9 @@ impl Driver<'_> {
         Ok(record)
     }
 
-    /// Reverts what must not stay in the tree after the run was stopped: a candidate that is not
-    /// verified yet, and a try that is worse than an earlier one. A resumed run restores what was
-    /// reverted and continues.
+    /// Reverts changes that must not stay in the tree after the run was stopped: those of a
+    /// candidate that is not verified yet, or of a try that is worse than an earlier one. A resumed
+    /// run restores the reverted changes and continues.
     pub(crate) async fn leave(
         &mut self,
         machine: Option<&Machine>,

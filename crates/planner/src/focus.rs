@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_only_test_imports_is_found() {
+    fn imports_of_the_only_test_are_found() {
         let files = [
             ("lib/slug.js", ""),
             ("lib/other.js", ""),

@@ -1,13 +1,14 @@
-//! Detects repeated text, endless white space and repeated calls. The limits are generous, because
-//! a normal answer must never be cut.
+//! Detects repeated text, endless whitespace and repeated calls. The limits are generous, because a
+//! normal answer must never be cut.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use journal::CutReason;
 
-/// More consecutive white space than any normal answer has. DeepSeek's JSON mode and Ollama's
-/// `format` are known to produce that much (docs/model-apis.md#deepseek-requests).
+/// The maximum number of consecutive bytes of whitespace. No normal answer has more. DeepSeek's
+/// JSON mode and Ollama's `format` are known to exceed it
+/// (docs/model-apis.md#deepseek-requests).
 const MAX_WHITESPACE: usize = 400;
 /// The maximum number of equal lines in a row. Tables and test data repeat lines, but not this
 /// often.
@@ -100,7 +101,7 @@ pub(crate) struct EqualCalls {
 }
 
 impl EqualCalls {
-    /// Notes a call and its result.
+    /// Counts a call with this result, and returns the verdict.
     pub(crate) fn note(&mut self, call: impl Hash, result: &str) -> Repeats {
         let mut hasher = DefaultHasher::new();
         (call, result).hash(&mut hasher);
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_without_end_is_cut() {
+    fn endless_whitespace_is_cut() {
         assert_eq!(feed_all(&" \n\t ".repeat(200), 1), Some(CutReason::Whitespace));
     }
 

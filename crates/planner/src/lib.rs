@@ -2,11 +2,11 @@
 //! verification.
 //!
 //! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine
-//! receives `Input`s (an answer, the results of calls, a check, a message of the user) and decides
-//! the next step: ask, write or finish. It does no I/O. The driver carries the step out: it streams
-//! an answer through [`answer`], which validates each call while the model writes it and decides
-//! when to cut the answer off. The driver also runs tools, and writes each event to the journal
-//! before its effect.
+//! receives `Input`s (such as an answer with the results of its calls, or a message of the user)
+//! and decides the next step, such as to ask, write or finish. It does no I/O. The driver carries
+//! the step out: it streams an answer through [`answer`], which validates each call while the model
+//! writes it and decides when to cut the answer off. The driver also runs tools, and writes each
+//! event to the journal before its effect.
 //!
 //! ```text
 //!      ┌──────────────────────── Input ────────────────────────────┐

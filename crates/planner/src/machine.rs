@@ -112,7 +112,7 @@ pub(crate) struct Turn {
     pub(crate) ended_by: Option<EndedBy>,
     pub(crate) doubts: Vec<Doubt>,
     pub(crate) results: Vec<CallResult>,
-    /// What was refused, and why.
+    /// Why a call or the whole answer was refused.
     pub(crate) refused: Option<String>,
     /// The result of the verification, which runs after a change or a call of `finish`.
     pub(crate) check: Option<Check>,

@@ -144,7 +144,7 @@ impl Prompts {
         self.render("no_change.md", json!({ "refused": refused, "whole": whole }))
     }
 
-    /// What the user says during or after a run.
+    /// A message that the user sends during or after a run.
     pub(crate) fn user_message(&self, text: &str) -> String {
         self.render("user_message.md", json!({ "text": text }))
     }
@@ -178,7 +178,7 @@ fn file_value(path: &str, text: &str) -> Value {
     json!({ "path": path, "text": text.trim_end(), "language": focus::language(path) })
 }
 
-/// Identifies a call by the argument that its tool designates for this.
+/// Returns the title of a call: the first line of the argument that its tool designates for this.
 fn about(call: &CallResult) -> String {
     let text = call.spec.titled_by.and_then(|name| call.arguments[name].as_str()).unwrap_or_default();
     text.lines().next().unwrap_or_default().chars().take(80).collect()

@@ -31,14 +31,14 @@ impl Cut {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Approach {
-    /// What suits the model ([`models::Identity::prefers_whole_files`]).
+    /// The approach that suits the model ([`models::Identity::prefers_whole_files`]).
     #[default]
     Auto,
     /// The model calls tools until it calls `finish`.
     #[serde(alias = "json")]
     Tools,
-    /// For small models: the request shows one file, and the model returns it whole in a Markdown
-    /// fence. Tool calls still work.
+    /// For small models: the request shows up to three files, and the model returns corrected files
+    /// whole in Markdown fences. Tool calls still work.
     WholeFile,
 }
 
@@ -68,10 +68,10 @@ impl Approach {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Constrain {
-    /// What suits the model ([`models::Identity::constrained`]).
+    /// Yes, if that suits the model ([`models::Identity::constrained`]).
     #[default]
     Auto,
-    /// Yes, if the server can.
+    /// Yes, if the server supports it.
     On,
     /// No.
     Off,
@@ -89,7 +89,7 @@ impl Constrain {
     }
 }
 
-/// What a run may use, counted from its beginning or from the user's last message. `None` means no
+/// The limits of a run, counted from its beginning or from the user's last message. `None` means no
 /// limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -115,7 +115,7 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// What the run may use.
+    /// The limits of the run.
     pub limits: Limits,
     /// When to stop reading an answer.
     pub cut: Cut,
@@ -139,7 +139,8 @@ pub struct Settings {
     pub escalates: bool,
     /// The maximum number of tokens in one answer, including thinking.
     pub max_answer_tokens: u32,
-    /// Run nothing: no verification, and the first command that the model asks for ends the run.
+    /// Whether to run no commands: there is no verification, and the first command that the model
+    /// asks for ends the run.
     pub plan_only: bool,
 }
 

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_model_gets_one_try_after_the_others_which_does_not_vary_the_request() {
+    fn the_other_model_gets_the_last_try_with_the_unvaried_request() {
         let check = Check {
             command: "t".into(),
             passed: false,

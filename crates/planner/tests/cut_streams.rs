@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use support::{Files, Ran, world};
 use tokio::runtime::{Builder, Runtime};
 
-/// What the client returns. The last item is the end of the answer or an error.
+/// The items that the client returns. The last one is the end of the answer or an error.
 type Pieces = Vec<Result<Delta, Error>>;
 
 /// The bodies in `fixtures/model_answers` whose calls fix `calc.py`.

@@ -132,7 +132,7 @@ async fn a_run_with_several_whole_files_resumed_after_any_event_ends_the_same() 
         world
     };
     let more = |y: &str| format!("more.py:\n```python\nx = 1\ny = {y}\n```\n");
-    // Returns calc.py as it was, with a doubt, and changes more.py.
+    // Returns calc.py unchanged but with a doubt, and changes more.py.
     let unsure = |other: &str| {
         let mut deltas = text("calc.py:\n```python\ndef add(a, b):\n    return a");
         deltas.push(Delta::Doubt { chosen: " -".into(), others: vec![(other.into(), -0.8)] });

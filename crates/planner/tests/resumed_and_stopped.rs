@@ -30,7 +30,7 @@ fn branches() -> Vec<Reply> {
 fn after(world: World, files: &BTreeMap<String, String>, changes: &Changes) -> World {
     world.files.lock().unwrap().clone_from(files);
     let original = support::world().files.lock().unwrap().clone();
-    // Each run gets a history of its own. The same stop can then be resumed several times.
+    // Each run gets its own history, so that the same stop can be resumed several times.
     let changes = Changes::new(changes.lock().unwrap().clone().into());
     World { changes, original, ..world }
 }
@@ -101,7 +101,7 @@ async fn interrupted_at_every_cut(
     let whole = begin().run("t", replies()).await;
     assert_eq!(whole.report.ending, Ending::Verified);
     let has_candidate = |files: &BTreeMap<String, String>| files["calc.py"].contains("a * b");
-    // The machine writes the parts of the candidate after the answer, each after a note.
+    // After the answer, the machine writes the files of the candidate, with a note before each.
     let verified = |(at, record): (usize, &Record)| {
         matches!(record.event, Event::CheckStarted { .. }) && has_candidate(&whole.states[at])
     };
@@ -140,7 +140,7 @@ async fn bug_a_candidate_of_a_killed_run_is_reverted_when_the_resumed_run_is_sto
         world
     };
     let replies = || {
-        // The candidates are without the change of more.py, which is part of writing them.
+        // The candidates do not have the change of more.py, so writing a candidate reverts it.
         let mut deltas = text("calc.py:\n```python\ndef add(a, b):\n    return a");
         deltas.push(Delta::Doubt {
             chosen: " -".into(),

@@ -90,7 +90,7 @@ async fn a_file_with_crlf_is_requested_and_compared_with_lf() {
 }
 
 #[tokio::test]
-async fn a_file_without_a_final_newline_stays_without() {
+async fn a_file_without_a_final_newline_does_not_get_one() {
     let mut world = world();
     world.settings.approach = Approach::WholeFile;
     world.files.lock().unwrap().insert("calc.py".into(), "def add(a, b):\n    return a - b".into());
@@ -99,7 +99,7 @@ async fn a_file_without_a_final_newline_stays_without() {
 }
 
 #[tokio::test]
-async fn a_shell_script_is_taken_from_a_block_labelled_as_shell() {
+async fn a_shell_script_is_taken_from_a_block_labeled_as_shell() {
     let mut world = world();
     world.settings.approach = Approach::WholeFile;
     world.verified = false;
@@ -162,7 +162,7 @@ async fn an_answer_is_cut_after_its_first_call_and_the_conversation_has_the_byte
 }
 
 #[tokio::test]
-async fn reading_on_runs_all_calls_of_an_answer_in_order() {
+async fn all_calls_of_an_answer_run_in_order_if_it_is_not_cut() {
     let mut world = world();
     world.settings.cut = Cut::ReadOn;
     let ran = world.run("t", vec![says(&format!("{READ}\n{FIX}\n{READ}")), says(FINISH)]).await;

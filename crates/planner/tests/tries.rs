@@ -60,7 +60,7 @@ async fn a_second_try_starts_over_and_ends_the_run_when_the_verification_passes(
 }
 
 #[tokio::test]
-async fn a_run_with_one_attempt_ends_as_without_the_setting() {
+async fn a_run_with_one_attempt_ends_like_a_run_without_the_setting() {
     let ran = counted(1).run("t", tries(&["a * b"])).await;
     assert_eq!((&ran.report.ending, ran.requests.len()), (&Ending::Unverified, 4));
     assert!(ran.files["calc.py"].contains("a * b"), "the changes of the only try should be kept");

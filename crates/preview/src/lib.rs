@@ -90,7 +90,7 @@ impl FromStr for Format {
     }
 }
 
-/// What a preview is drawn on.
+/// The surface that a preview is drawn on.
 #[derive(Debug, Clone, Copy)]
 pub struct Surface {
     /// Its width in columns.

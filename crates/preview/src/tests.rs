@@ -20,7 +20,7 @@ fn add() -> FileChange {
 }
 
 #[test]
-fn words_that_differ_are_pointed_at_where_there_are_no_colors() {
+fn words_that_differ_are_marked_by_carets_without_color() {
     insta::assert_snapshot!(draw(&[add()], Format::Words, 60, false), @r"
      changed  add.sh      +2    -1  ++-
      1 file, +2 -1
@@ -92,7 +92,7 @@ fn every_row_of_two_columns_fits_the_terminal() {
 }
 
 #[test]
-fn the_summary_says_what_becomes_of_each_file() {
+fn the_summary_says_what_happens_to_each_file() {
     let bytes = |bytes: &[u8]| Some(Image { bytes: bytes.to_vec(), mode: 0o644, link: false });
     let (mut script, mut link) = (image(NEW), image("add.sh"));
     script.as_mut().unwrap().mode = 0o755;
@@ -124,7 +124,7 @@ fn the_summary_says_what_becomes_of_each_file() {
 }
 
 #[test]
-fn the_end_of_a_line_is_shown_where_it_differs_only() {
+fn line_endings_are_shown_only_where_they_differ() {
     let crlf = change("crlf", image("a\r\nb\r\n"), image("a\r\nc\r\n"));
     assert!(!draw(&[crlf], Format::Words, 60, false).contains('␍'));
     let mixed = change("mixed", image("a\nb\n"), image("a\r\nb"));
@@ -161,7 +161,7 @@ fn no_escape_of_a_file_reaches_the_terminal() {
 }
 
 #[test]
-fn large_files_and_long_lines_are_shown_in_part_of_a_line_and_at_once() {
+fn large_files_are_drawn_quickly_and_long_lines_are_cut() {
     let old: String = (0..100_000).map(|i| format!("old {i}\n")).collect();
     let new: String = (0..100_000).map(|i| format!("other {}\n", i * 7)).collect();
     let shown = draw(&[change("x", image(&old), image(&new))], Format::Words, 80, false);
@@ -205,7 +205,7 @@ fn by_git(changes: &[FileChange]) -> Vec<Option<Image>> {
 }
 
 #[test]
-fn git_makes_of_the_patch_what_was_meant() {
+fn git_applies_the_patch_with_the_intended_result() {
     let mut script = image(NEW);
     script.as_mut().unwrap().mode = 0o755;
     let mut link = image("add.sh");
@@ -264,7 +264,7 @@ impl Dice {
 }
 
 #[test]
-fn whatever_the_two_sides_are_the_patch_leads_from_one_to_the_other() {
+fn the_patch_of_any_two_texts_turns_one_into_the_other() {
     let mut dice = Dice(7);
     for round in 0..2_000 {
         let (before, mut after) = (dice.text(), dice.text());

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_words_blanks_and_single_signs() {
+    fn a_line_is_split_into_words_blanks_and_single_signs() {
         assert_eq!(
             tokens("  fn añb_1(x)→\t").collect::<Vec<_>>(),
             ["  ", "fn", " ", "añb_1", "(", "x", ")", "→", "\t"]
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_find_their_counterparts_past_new_ones() {
+    fn lines_are_paired_across_added_lines() {
         let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
         let (old, new) = (
             lines("let a = first();\nlet b = second();"),

@@ -28,9 +28,9 @@ pub(crate) fn pack(folder: &Path) -> io::Result<Vec<u8>> {
     archive.into_inner()?.finish()
 }
 
-/// Unpacks an archive to a folder, unless that was done before. Accepts regular files directly in the
-/// folder only, because another machine made the archive. The folder is a session once its journal
-/// is there, so the journal comes last, and a call that is killed leaves none.
+/// Unpacks an archive to a folder, unless that was done before. Accepts only regular files directly
+/// in the folder, because another machine made the archive. A folder counts as a session once it
+/// has a journal, so the journal gets its name last: a call that is killed leaves no session.
 pub(crate) fn unpack(archive: &[u8], folder: &Path) -> io::Result<()> {
     if folder.join(JOURNAL).exists() {
         return Ok(());

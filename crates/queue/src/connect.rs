@@ -26,16 +26,16 @@ const CANCELED: &str = "canceled";
 pub(crate) const HEADERS: usize = 1024;
 /// The usual size of the parts of an object, in bytes.
 const CHUNK: usize = 128 << 10;
-/// How long the server keeps what nobody collects.
+/// How long the server keeps tasks, records and objects that nobody collects.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long the publisher may take to write a record to disk before the server sends it again.
 const RECORDED_WITHIN: Duration = Duration::from_secs(600);
-/// The wait before a failed request is repeated.
+/// The wait before a failed request is retried.
 pub(crate) const PAUSE: Duration = Duration::from_secs(2);
 /// The longest wait between two attempts to reconnect.
 const RECONNECT: Duration = Duration::from_secs(5);
 
-/// Where the queue is, and how to log in.
+/// The address of the queue, and the credentials for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// One or more URLs, separated by commas: `nats://HOST:PORT`, or `tls://HOST:PORT`.
@@ -118,10 +118,10 @@ impl Queue {
         Ok(Self { context, tasks, results })
     }
 
-    /// The consumer that all workers share, and its lease: how long the server waits for a sign of
-    /// life before it gives a task to another worker. The first worker of a queue decides. Creates
-    /// the consumer and the streams if they do not exist, because the server may have lost its
-    /// data.
+    /// The consumer that all workers share, and its lease: how long the server waits for a
+    /// heartbeat before it gives a task to another worker. The first worker of a queue sets the
+    /// lease. Creates the consumer and the streams if they do not exist, because the server may
+    /// have lost its data.
     pub(crate) async fn workers(&self, lease: Duration) -> Result<(PullConsumer, Duration), Error> {
         self.create_streams().await?;
         let config = pull::Config {
@@ -155,8 +155,8 @@ impl Queue {
         self.results.create_consumer(config).await.map_err(server("listen for results"))
     }
 
-    /// Removes everything that the server keeps for a batch that is done, except what is for
-    /// people.
+    /// Removes everything that the server keeps for a batch that is done, except the tasks that it
+    /// keeps for people to examine.
     pub(crate) async fn forget(&self, batch: &str) {
         let _ = self.tasks.purge().filter(task_subjects(batch)).await;
         let _ = self.results.delete_consumer(&records_consumer(batch)).await;
@@ -264,7 +264,7 @@ fn records_consumer(batch: &str) -> String {
 
 fn options(address: &Address, servers: &[ServerAddr]) -> io::Result<ConnectOptions> {
     let mut options = ConnectOptions::new();
-    // The client itself ignores what a URL says about the user.
+    // The client itself ignores the user name, password or token in a URL.
     if let Some(user) = servers.iter().find_map(ServerAddr::username) {
         options = match servers.iter().find_map(ServerAddr::password) {
             Some(password) => options.user_and_password(user.to_owned(), password.to_owned()),

@@ -9,7 +9,7 @@ pub enum Error {
     /// The server refused a request.
     #[error("cannot {doing}: {why}")]
     Server {
-        /// What was to be done.
+        /// The action that failed.
         doing: &'static str,
         /// The reason, as the server or the client gives it.
         why: String,

@@ -21,9 +21,8 @@
 //!
 //! - A worker acknowledges a task after its result is in `AGENT_RESULTS`, and the publisher
 //!   acknowledges a result after it is on disk. So nothing is lost.
-//! - A worker that stops sending signs of life loses its task after [`WorkerOptions::lease`]. The
-//!   next worker counts the delivery as a further attempt, so the first attempt shows up as
-//!   interrupted.
+//! - A worker that stops sending heartbeats loses its task after [`WorkerOptions::lease`]. The next
+//!   worker counts the delivery as a further attempt, so the first attempt shows up as interrupted.
 //! - A result for a task that already has one is dropped. So every task has one result.
 //! - A worker keeps its records on disk until the queue has them, even across restarts.
 

@@ -1,4 +1,4 @@
-//! Where records wait for the attempts that need them.
+//! The mailbox of a batch, which holds records for the attempts that need them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ impl Arrival {
     }
 }
 
-/// Shared by the receiver of records and the attempts.
+/// The mailbox of a batch, shared by the receiver of records and the attempts.
 #[derive(Clone, Default)]
 pub(crate) struct Mailbox(Arc<Mutex<Contents>>);
 
@@ -60,7 +60,7 @@ impl Mailbox {
     pub(crate) fn open(&self, id: &str) -> (UnboundedReceiver<Arrival>, Vec<Arrival>) {
         let (sender, arrivals) = unbounded_channel();
         let mut contents = self.contents();
-        contents.done.remove(id); // it is due again
+        contents.done.remove(id); // the task is due again
         contents.waiting.insert(id.to_owned(), sender);
         (arrivals, contents.early.remove(id).unwrap_or_default())
     }

@@ -1,4 +1,4 @@
-//! What travels through the queue, as JSON.
+//! The messages that travel through the queue, as JSON.
 
 use batch::{Finished, Started, Task};
 use serde::{Deserialize, Serialize};
@@ -98,7 +98,7 @@ pub(crate) enum Body {
     Object(String),
 }
 
-/// The subject of a task. `version` changes with anything that the worker gets.
+/// The subject of a task. `version` changes whenever the content of the task changes.
 pub(crate) fn task_subject(batch: &str, id: &str, version: &str) -> String {
     format!("agent.tasks.{batch}.{}.{version}", token(id))
 }
@@ -108,7 +108,7 @@ pub(crate) fn task_subjects(batch: &str) -> String {
     format!("agent.tasks.{batch}.>")
 }
 
-/// The subject of a task that killed every worker.
+/// The subject of a task that several workers took without returning a result.
 pub(crate) fn dead_subject(batch: &str, id: &str) -> String {
     format!("agent.dead.{batch}.{}", token(id))
 }

@@ -140,7 +140,7 @@ mod tests {
             outbox.add(&letter(n)).unwrap();
         }
         fs::write(folder.path().join("0.json"), "damaged").unwrap();
-        // A kill while a record was added leaves such a file.
+        // A process that is killed while it adds a record leaves such a file.
         fs::write(folder.path().join(".agent-unfinished-x"), "{").unwrap();
         drop(outbox);
         let outbox = Outbox::open(folder.path().into()).unwrap();

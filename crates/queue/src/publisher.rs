@@ -42,12 +42,12 @@ pub struct Publisher<'a> {
     /// The folder of the batch.
     folder: PathBuf,
     sessions: &'a Store,
-    /// Fills in what the batch sets for all of its tasks.
+    /// Fills in the settings that apply to all tasks of the batch.
     defaults: &'a dyn Fn(&mut Task),
     ready: OnceCell<Ready>,
     canceled: OnceCell<()>,
-    /// What workers need of each repository and commit. The lock is held while a bundle is made and
-    /// sent, so that this happens only once.
+    /// The bundle of each repository and commit; `None` if workers clone the repository from a URL.
+    /// The lock is held while a bundle is made and sent, so that this happens only once.
     bundles: tokio::sync::Mutex<HashMap<Start, Option<Bundle>>>,
 }
 
@@ -63,7 +63,7 @@ struct Bundle {
     commit: Option<String>,
 }
 
-/// What is known once the folder of the batch is locked.
+/// The state that exists once the folder of the batch is locked.
 struct Ready {
     /// The name of the batch on the server.
     batch: String,
@@ -122,7 +122,8 @@ impl<'a> Publisher<'a> {
             }
             recorded.extend(state.attempts.into_iter().map(|result| (result.id, result.attempt)));
         }
-        // First the tasks, then the results: a task that is done before this has its result there.
+        // List the tasks before the results. A task that is finished in between is then in both
+        // lists; in the other order, it would be in neither.
         let failed = "list the tasks of the batch";
         let subjects = self.queue.tasks.info_with_subjects(task_subjects(&batch)).await;
         let mut subjects = subjects.map_err(server(failed))?;
@@ -161,8 +162,8 @@ impl<'a> Publisher<'a> {
         made.map(drop)
     }
 
-    /// Sends the task unless it is there, and records what arrives. Returns the number of the
-    /// attempt with a result, and whether that is from the agent.
+    /// Sends the task unless the queue has it, and stores the records that arrive. Returns the
+    /// number of the attempt with a result, and whether that result is from the agent.
     async fn wait(
         &self,
         attempt: &mut Waiting<'_>,
@@ -199,7 +200,7 @@ impl<'a> Publisher<'a> {
                 }
                 () = tokio::time::sleep(PRESENCE), if until.is_none() => {
                     missing = if self.is_gone(&attempt.subject).await { missing + 1 } else { 0 };
-                    // The first time, its result may be on the way.
+                    // When it is missing for the first time, its result may be on the way.
                     if missing > 1 {
                         missing = 0;
                         let message = "the queue has lost the task; sending it again".into();
@@ -215,8 +216,8 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Records what arrived, and acknowledges it. Returns what [`wait`](Self::wait) returns if it is
-    /// the result.
+    /// Stores a record that arrived, and acknowledges it. For the result, returns the same as
+    /// [`wait`](Self::wait).
     async fn record(
         &self,
         attempt: &mut Waiting<'_>,
@@ -224,7 +225,7 @@ impl<'a> Publisher<'a> {
     ) -> Result<Option<(u32, bool)>, batch::Error> {
         let Waiting { job, context, ready, .. } = *attempt;
         let number = arrival.record.attempt();
-        // Records of an older version of the task, and those that no worker can have sent.
+        // Ignore records of an older version of the task, and those that no worker can have sent.
         let foreign = arrival.record.digest() != job.digest || number > job.attempt.saturating_add(PLAUSIBLE);
         let canceled_earlier = is_interrupted(&arrival.record) && !*context.stopped.borrow();
         if foreign || canceled_earlier {
@@ -329,7 +330,9 @@ impl<'a> Publisher<'a> {
         let largest = self.queue.context.client().max_payload().saturating_sub(HEADERS);
         if payload.len() > largest {
             let size = payload.len();
-            return Err(Failed::Final(format!("the task has {size} bytes, and the queue accepts {largest}")));
+            return Err(Failed::Final(format!(
+                "the task has {size} bytes, but the queue accepts at most {largest}"
+            )));
         }
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", key);

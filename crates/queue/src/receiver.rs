@@ -35,7 +35,7 @@ pub(crate) async fn receive(queue: Queue, batch: String, mut consumer: PullConsu
     }
 }
 
-/// Receives the records that are there. Returns how many there were.
+/// Receives the records that the server has now. Returns how many there were.
 pub(crate) async fn receive_some(
     queue: &Queue,
     batch: &str,

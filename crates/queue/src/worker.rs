@@ -28,7 +28,7 @@ const DELIVERIES: u32 = 5;
 /// How long a worker that stops tries to deliver its last records. Undelivered records stay
 /// on disk.
 const LAST_DELIVERY: Duration = Duration::from_secs(10);
-/// How many times the download of a bundle is repeated.
+/// How many times the download of a bundle is retried.
 const DOWNLOADS: u32 = 3;
 
 /// The options of a worker.
@@ -38,8 +38,8 @@ pub struct WorkerOptions {
     pub folder: PathBuf,
     /// How many tasks it works on at a time; at least 1.
     pub jobs: usize,
-    /// How long the queue waits for a sign of life before it gives a task to another worker. Counts
-    /// only for the first worker of a queue.
+    /// How long the queue waits for a heartbeat before it gives a task to another worker. The first
+    /// worker of a queue sets the lease for all workers of that queue.
     pub lease: Duration,
 }
 
@@ -71,8 +71,7 @@ pub async fn work(
     }
     let (consumer, lease) = queue.workers(options.lease).await?;
     if lease != options.lease {
-        let message =
-            format!("the queue has a lease of {} s, which an earlier worker has set", lease.as_secs());
+        let message = format!("the queue has a lease of {} s, which an earlier worker set", lease.as_secs());
         report(Event::Note { id: "queue", message });
     }
     let jobs = options.jobs.max(1);
@@ -166,7 +165,8 @@ impl Worker<'_> {
         let order = serde_json::from_slice::<Order>(&message.payload).ok().filter(|order| order.v == VERSION);
         let Some(order) = order else {
             let id = task_of(&message.subject).map(|(id, _)| id).unwrap_or_default();
-            let note = "cannot read this task of another version of agent; another worker may be able to";
+            let note =
+                "cannot read this task, which another version of agent sent; another worker may be able to";
             (self.report)(Event::Note { id: &id, message: note.into() });
             self.pause(self.lease / 2).await;
             hand_back(self.queue, message, message.payload.clone()).await;
@@ -251,7 +251,7 @@ impl Worker<'_> {
         self.place.attempt(job, &context).await
     }
 
-    /// The file with a bundle, from the queue if it is not there yet.
+    /// The file with a bundle, which is downloaded from the queue if it does not exist yet.
     async fn bundle(&self, batch: &str, name: &str, folder: &Path) -> Result<PathBuf, Error> {
         let path = folder.join(name);
         let mut tries = 0;
@@ -272,8 +272,8 @@ impl Worker<'_> {
         Ok(path)
     }
 
-    /// Tells the queue that this worker is alive, and interrupts the attempt when the worker stops
-    /// or the batch is canceled.
+    /// Sends heartbeats to the queue, and interrupts the attempt when the worker stops or the batch
+    /// is canceled.
     async fn keep(&self, batch: &str, message: &Message, sequence: u64, interrupt: &watch::Sender<bool>) {
         let mut stop = self.stop.clone();
         loop {
@@ -346,7 +346,7 @@ impl Worker<'_> {
         let client = self.queue.context.client();
         let mut record = record.clone();
         if !self.queue.has_objects(batch).await? {
-            // The batch is done, or its server has lost it and gets the task again.
+            // The batch is done, or the server has lost it and gets the task again.
             if let Some(subject) = acknowledge {
                 let acknowledged = client.publish(subject.clone(), "+ACK".into()).await;
                 acknowledged.map_err(server("acknowledge a task"))?;

@@ -39,7 +39,7 @@ pub struct Bundle {
     pub contents: bool,
     /// The files at the start of the session. A file that no tool read has only a size.
     pub files: BTreeMap<CleanPath, Seed>,
-    /// The changes that commands made.
+    /// The changes of commands and reverts.
     pub changes: Changes,
     /// The files that the session changed, as they were at its end.
     pub end: BTreeMap<CleanPath, Option<Seed>>,
@@ -103,11 +103,11 @@ struct Entry {
     link: Option<String>,
 }
 
-/// A file that a command changed.
+/// A file that a command or a revert changed.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Change {
-    /// The number of the record with the command's result.
+    /// The number of the record with the command's result, or with the revert.
     by: u64,
     file: Entry,
 }

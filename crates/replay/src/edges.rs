@@ -94,15 +94,15 @@ pub struct Stage {
     pub source: Source,
     /// The tree to which recorded changes are applied, if there is one.
     pub workspace: Option<Workspace>,
-    /// The changes of commands.
+    /// The changes of commands and reverts.
     pub changes: Changes,
     /// The root of this replay and the recorded root, as they appear in text.
     pub roots: (String, String),
 }
 
 impl Stage {
-    /// Repeats the revert that followed the stop of the recorded run. Needed if the stop came from
-    /// outside, because the replay then ends in another way.
+    /// Repeats the revert that followed the stop of the recorded run. This is needed if the stop
+    /// came from outside, because the replay then ends in another way.
     ///
     /// # Errors
     /// If a file cannot be written.

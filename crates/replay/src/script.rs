@@ -14,7 +14,8 @@ use workspace::{CleanPath, Seed};
 use crate::difference::Difference;
 use crate::recording::{CallResult, Checked, ModelChange, Recording, command_tool};
 
-/// The files changed by commands, keyed by the number of the record with the command's result.
+/// The files changed by commands and reverts, keyed by the number of the record with the command's
+/// result or with the revert.
 pub type Changes = HashMap<u64, Vec<(CleanPath, Option<Seed>)>>;
 
 /// The record, and the position of the replay in it.

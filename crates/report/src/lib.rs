@@ -33,5 +33,5 @@ pub use markdown::markdown;
 pub use page::{batch_page, session_page};
 pub use trajectory::{Part, Step, steps};
 
-/// Replaces what must not be shown, such as secrets.
+/// Replaces text that must not be shown, such as secrets.
 pub type Mask<'m> = &'m dyn for<'t> Fn(&'t str) -> Cow<'t, str>;

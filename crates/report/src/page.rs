@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_template_has_a_place_for_everything() {
+    fn the_template_has_a_place_for_every_value() {
         let seen = html("a & b", &json!({"x": "</script><!--"}), &["QUJD".to_owned()]);
         assert!(!seen.contains("{{"));
         assert!(seen.contains("<title>a &amp; b"), "{}", &seen[..600]);

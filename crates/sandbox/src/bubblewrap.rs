@@ -15,7 +15,8 @@ use crate::{Network, order::Order, view::View};
 /// Where systems install bubblewrap. `PATH` is not used, because it may lead into a repository.
 const PLACES: &[&str] = &["/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap"];
 
-/// The launcher's path inside the sandbox. Bubblewrap always mounts a new `/dev` there.
+/// The launcher's path inside the sandbox. It is in `/dev`, because bubblewrap always mounts a new
+/// `/dev` there.
 const LAUNCHER: &str = "/dev/agent-sandbox";
 
 /// The path of the system's bubblewrap, if only root can write or replace it.

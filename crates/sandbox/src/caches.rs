@@ -1,6 +1,5 @@
-//! The caches of package managers and compilers. Commands can read the caches; what commands write
-//! there goes to an overlay that is removed with the session, so hostile builds leave nothing
-//! behind.
+//! The caches of package managers and compilers. Commands can read the caches; their writes go to
+//! an overlay that is removed with the session, so hostile builds leave nothing behind.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -64,7 +64,7 @@ pub struct Captured {
     pub total_bytes: u64,
     /// Number of lines printed, including a last line without a newline.
     pub total_lines: u64,
-    /// What is missing between head and tail.
+    /// The size of the output omitted between head and tail.
     pub omitted: Option<Omitted>,
     /// The log file, if one was requested and could be written.
     pub log: Option<PathBuf>,

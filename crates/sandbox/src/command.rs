@@ -136,8 +136,8 @@ pub struct Finished {
     pub output: Captured,
     /// The time from start to end.
     pub duration: Duration,
-    /// What the sandbox is known to have refused, one line each: connections, if the policy has
-    /// hosts, and writes below the home directory.
+    /// The known refusals of the sandbox, one line each: connections, if the policy has hosts, and
+    /// writes below the home directory.
     pub refused: Vec<String>,
 }
 
@@ -274,7 +274,7 @@ pub(crate) enum End {
     Lost,
 }
 
-/// The next thing that happened.
+/// The next event while a command runs.
 enum Next {
     Output(io::Result<usize>),
     Message(io::Result<usize>),

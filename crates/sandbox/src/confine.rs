@@ -101,8 +101,8 @@ fn raise_loopback() -> io::Result<()> {
     }
 }
 
-/// A detached copy of what is mounted at a path, to be attached again once the directories around
-/// it are hidden.
+/// A detached copy of the mounts at a path, to be attached again once the directories around it are
+/// hidden.
 pub(crate) struct Detached<'a> {
     tree: OwnedFd,
     at: &'a OsStr,
@@ -114,7 +114,7 @@ fn detach(at: &OsStr) -> io::Result<Option<Detached<'_>>> {
 }
 
 impl<'a> Detached<'a> {
-    /// Detaches what is at `from`, to be attached at `at`; `None` if nothing is there.
+    /// Copies the mounts at `from`, to be attached at `at`; `None` if `from` does not exist.
     pub(crate) fn of(from: &OsStr, at: &'a OsStr) -> io::Result<Option<Self>> {
         let flags =
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
@@ -218,8 +218,8 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
 /// Limits the highest process number of the process namespace. Does nothing on kernels before Linux
 /// 6.14, because there the whole machine shares one limit.
 fn limit_processes(order: &Order) {
-    /// How many process numbers the kernel assigns only once. This is also the lowest limit that it
-    /// accepts.
+    /// The lowest limit that the kernel accepts. It is added to the limit on processes, because the
+    /// kernel does not reuse the lowest 300 or so process numbers (`RESERVED_PIDS`).
     const RESERVED: u64 = 301;
     let release = rustix::system::uname();
     let mut numbers = release.release().to_str().unwrap_or_default().split(['.', '-']).map(str::parse::<u32>);

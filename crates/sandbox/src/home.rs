@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Policy;
 
-/// What programs print when access is denied.
+/// Texts, in lower case, that programs print when access is denied.
 const REFUSED: &[&str] = &[
     "permission denied",
     "permissionerror",
@@ -15,8 +15,8 @@ const REFUSED: &[&str] = &[
     "read-only file system",
     "accessdenied",
 ];
-/// What programs print when a directory is missing. Hidden parts of the home directory look
-/// missing.
+/// Texts, in lower case, that programs print when a directory is missing. Hidden parts of the home
+/// directory look missing.
 const MISSING: &[&str] =
     &["no such file or directory", "directory nonexistent", "enoent", "filenotfounderror", "nosuchfile"];
 

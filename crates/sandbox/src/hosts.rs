@@ -1,4 +1,5 @@
-//! The hosts that commands may reach through the proxy: their notation, and what matches them.
+//! Parses the hosts that commands may reach through the proxy, and matches connections against
+//! them.
 
 use std::{
     fmt,
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_matches_names_below() {
+    fn a_star_matches_subdomains_only() {
         assert!(
             includes("*.example.org", "a.example.org:443") && includes("*.example.org", "a.b.example.org:80")
         );

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! supervisor   waits for the agent; kills everything when told to, or when the agent is gone
-//!  └─ init     process 1 of the process namespace (or a subreaper): adopts every orphan, reports the end
+//!  └─ init     process 1 of its namespace (or a subreaper): adopts every orphan, reports the end
 //!      └─ command   confined, then replaced by the program
 //! ```
 //!
@@ -161,8 +161,8 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until something happens or the timeout has passed. Returns true if the supervisor should
-/// stop waiting and kill what is left.
+/// Waits for a message from the agent, for the end of `init`, or for the timeout. Returns true if
+/// the supervisor should stop waiting and kill the remaining processes.
 fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, timeout: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(&*control, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
     let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };

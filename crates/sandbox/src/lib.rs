@@ -2,9 +2,9 @@
 //!
 //! A [`Sandbox`] is created once per work tree from a [`Policy`] and runs any number of
 //! [`Command`]s. Each command is confined (it reads the system and the work tree, writes only the
-//! work tree, and has no network access), limited (time, output, files, processes), and has no
-//! standard input and no terminal. When [`Sandbox::run`] returns, the command and everything it
-//! started are gone.
+//! work tree, and has no network access unless the policy grants it), limited (time, output, files,
+//! processes), and has no standard input and no terminal. When [`Sandbox::run`] returns, the
+//! command and everything it started are gone.
 //!
 //! The confinement depends on what the system allows. [`Sandbox::probe`] tries the strongest form
 //! first, checks from inside that it holds, and reports the result in plain words. If the kernel
@@ -109,7 +109,7 @@ pub enum SandboxError {
 #[derive(Debug, Clone)]
 pub struct Sandbox(Arc<Inner>);
 
-/// What the tests of this crate replace or switch off. Not part of the public interface.
+/// Parts that the tests of this crate replace or switch off. Not part of the public interface.
 #[doc(hidden)]
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {

@@ -24,7 +24,7 @@ pub(crate) struct Profile {
     pub(crate) bubblewrap: bool,
     /// Landlock rules for files, and for TCP if there is no network namespace.
     pub(crate) landlock: bool,
-    /// A seccomp filter. Without a network namespace, it is what blocks packets.
+    /// A seccomp filter. Without a network namespace, this filter blocks packets.
     pub(crate) seccomp: bool,
 }
 
@@ -43,19 +43,19 @@ pub(crate) struct Order {
     pub(crate) task: Task,
 }
 
-/// What the confined process does.
+/// The task of a launcher.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Task {
     /// Run a program.
     Run { program: OsString, args: Vec<OsString>, cwd: OsString, env: Vec<(OsString, OsString)> },
-    /// Try what the confinement must prevent.
+    /// Try the actions that the confinement must prevent.
     SelfTest { forbidden_write: OsString, forbidden_read: OsString, tcp: u16, udp: u16 },
     /// Instead of confining anything, check whether an overlay can be created and used. Ends with
     /// [`Event::Setup`] or exit code 0.
     Overlay { root: OsString, dir: OsString },
 }
 
-/// What the launcher reports.
+/// A report from the launcher.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Event {
     /// The descriptor of the proxy's socket comes with this line. Another event follows.

@@ -276,7 +276,7 @@ pub(crate) fn first_foreign_file(root: &Path) -> io::Result<Option<PathBuf>> {
     while let Some(folder) = todo.pop() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
-            // A real run cannot change anything in there either.
+            // A run could not read this folder either.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => continue,
             Err(e) => return Err(e),
         };
@@ -285,7 +285,7 @@ pub(crate) fn first_foreign_file(root: &Path) -> io::Result<Option<PathBuf>> {
             if of_others(&entry.metadata()?) {
                 return Ok(Some(entry.path()));
             }
-            // Skip git's objects: there may be many, and they are written only once.
+            // Skip git's objects: there may be many, and git never changes their content.
             if entry.file_type()?.is_dir() && !entry.path().ends_with(".git/objects") {
                 todo.push(entry.path());
             }

@@ -1,4 +1,5 @@
-//! What a command may do, as the caller states it, and the environment that a command gets.
+//! The policy for commands: what they may read, write and reach, their limits, and their
+//! environment.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -73,8 +74,9 @@ pub struct Policy {
     pub hosts: Vec<Host>,
     /// A directory for this session's sandbox: what commands see as `/tmp` (as `TMPDIR` if mounts
     /// are refused), and what they change in caches. It is created, or emptied if it exists, at the
-    /// start, and removed at the end. By default, and if the directory's file system is unsuitable
-    /// (a network file system, an overlay), the system's temporary directory is used instead.
+    /// start, and removed at the end. By default, the system's temporary directory is used instead,
+    /// and also if commands can write this directory or its file system is unsuitable (a network
+    /// file system, an overlay).
     pub folder: Option<PathBuf>,
     /// The environment of commands; see [`clean_environment`]. `HOME` and `PATH` select toolchains.
     pub env: Vec<(OsString, OsString)>,

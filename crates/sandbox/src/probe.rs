@@ -36,7 +36,7 @@ const PROFILES: [Profile; 7] = {
     ]
 };
 
-/// What is enforced.
+/// A report on what the sandbox enforces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
     /// Commands are confined.
@@ -51,7 +51,7 @@ pub struct Report {
     pub network_isolated: bool,
     /// Toolchain caches that commands can only read.
     pub read_only_caches: Vec<OsString>,
-    /// What is and is not enforced, one sentence each.
+    /// Sentences that say what is enforced and what is not.
     pub lines: Vec<String>,
     /// A summary in one line.
     pub summary: String,
@@ -267,7 +267,7 @@ impl Sandbox {
     }
 }
 
-/// What the strongest confinement would stop and this one does not.
+/// The actions that the strongest confinement would stop and this one does not.
 fn gaps(profile: Profile, isolated: bool, abi: Option<u32>) -> Vec<&'static str> {
     let all = [
         (!isolated, "packets other than TCP"),

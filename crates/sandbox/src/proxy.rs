@@ -61,7 +61,7 @@ pub(crate) struct Proxy {
     refusals: Mutex<BTreeSet<String>>,
 }
 
-/// Why there is no connection: the status of the response, and a line for people.
+/// A request that fails: the status of the response, and a line that says why.
 type Refusal = (&'static str, String);
 
 impl Proxy {

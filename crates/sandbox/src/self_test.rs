@@ -1,4 +1,4 @@
-//! Tries, from inside, what a confined process must not be able to do.
+//! Tries, from inside the sandbox, the actions that the confinement must prevent.
 
 use std::{
     ffi::OsStr,

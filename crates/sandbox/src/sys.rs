@@ -1,4 +1,4 @@
-//! System calls without a safe wrapper elsewhere. All `unsafe` code of this program is here.
+//! System calls without a safe wrapper elsewhere. All `unsafe` code of this crate is here.
 
 use std::{ffi::CStr, io, os::fd::AsRawFd, os::fd::BorrowedFd};
 

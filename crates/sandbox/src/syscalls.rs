@@ -1,7 +1,7 @@
 //! A seccomp filter that refuses system calls which no build or test needs, or which could bypass
 //! the other mechanisms.
 //!
-//! It lists what is refused, not what is allowed, because next year's compiler may use a new call.
+//! It lists the refused calls, not the allowed ones, because a future compiler may use a new call.
 //! The known ways around such a list are closed explicitly: `io_uring`, x32 call numbers, and the
 //! calls of another architecture, which kill the process (SIGSYS).
 
@@ -106,7 +106,8 @@ const NAMESPACES: &[libc::c_int] = &[
     libc::CLONE_NEWCGROUP,
 ];
 
-/// Calls that give access to other processes of the same user. Namespaces prevent that access.
+/// Calls for shared memory, semaphores and message queues, which reach other processes of the same
+/// user. Namespaces prevent that.
 const SHARED: &[c_long] = &[
     libc::SYS_shmget,
     libc::SYS_shmat,
@@ -147,7 +148,7 @@ const FCHMODAT2: c_long = 452;
 /// The mode bit that makes a program run as the owner of its file.
 const SET_USER_ID: u64 = 0o4000;
 
-/// Requests that type into, or paste from, a terminal.
+/// `ioctl` requests that type into a terminal or paste from it.
 const TERMINAL_REQUESTS: &[u64] = &[0x5412, 0x541c]; // TIOCSTI, TIOCLINUX
 
 /// Refused calls and the conditions for refusing them.

@@ -31,7 +31,7 @@ pub(crate) struct View {
     pub(crate) secrets: Vec<OsString>,
     /// Read-only paths inside writable directories.
     pub(crate) protect: Vec<OsString>,
-    /// Directories to replace by empty ones. The paths listed above stay visible.
+    /// Directories to replace with empty ones. The paths listed above stay visible.
     pub(crate) hide: Vec<OsString>,
     /// Symbolic links in hidden directories to readable paths: their path and target.
     pub(crate) links: Vec<(OsString, OsString)>,

@@ -14,8 +14,8 @@ use support::{Fixture, alive};
 /// The timeout of commands that are meant to exceed it.
 const SHORT: Duration = Duration::from_millis(700);
 
-/// Shell lines and how they must end. `MARK` stands for a unique number, by which processes that
-/// are left are found. Every line prints `useful` first.
+/// Shell lines and how they must end. `MARK` stands for a unique number that identifies the
+/// processes that are left. Each line runs after `echo useful`.
 const HANGS: &[(&str, &str, Status)] = &[
     ("reads standard input", "cat; read x; python3 -c 'input()' 2>/dev/null; exit 0", Status::Exited(0)),
     (
@@ -24,7 +24,7 @@ const HANGS: &[(&str, &str, Status)] = &[
         Status::Exited(0),
     ),
     ("never ends", "sleep MARK", Status::TimedOut),
-    ("is busy for ever", "while :; do : MARK; done", Status::TimedOut),
+    ("is busy forever", "while :; do : MARK; done", Status::TimedOut),
     ("waits for children that never end", "sleep MARK & sleep MARK & wait", Status::TimedOut),
     ("ignores signals", "trap '' TERM HUP INT QUIT; sleep MARK; sleep MARK", Status::TimedOut),
     (
@@ -34,8 +34,8 @@ const HANGS: &[(&str, &str, Status)] = &[
     ),
     ("stops itself", "sleep MARK & kill -STOP $$", Status::TimedOut),
     ("stops its children", "sleep MARK & kill -STOP $!; wait", Status::TimedOut),
-    ("closes its output and goes on", "exec >&- 2>&-; sleep MARK", Status::TimedOut),
-    ("leaves a child with its output", "sleep MARK &", Status::Exited(0)),
+    ("closes its output and keeps running", "exec >&- 2>&-; sleep MARK", Status::TimedOut),
+    ("leaves a child that holds its output open", "sleep MARK &", Status::Exited(0)),
     ("leaves a child in a session of its own", "setsid sleep MARK &", Status::Exited(0)),
     ("leaves a grandchild", "(setsid sh -c 'sleep MARK & sleep MARK' &)", Status::Exited(0)),
     (
@@ -56,7 +56,7 @@ os.execvp(\"sleep\", [\"sleep\", \"MARK\"])'",
         Status::TimedOut,
     ),
     (
-        "leaves something that goes on printing",
+        "leaves a process that keeps printing",
         "(while :; do echo MARK; sleep 0.01; done) &",
         Status::Exited(0),
     ),

@@ -241,9 +241,9 @@ async fn a_request_cannot_smuggle_another() {
     let sandbox = world.sandbox();
     let second = "GET http://b.test:{b}/ HTTP/1.1\r\nHost: b.test:{b}\r\n\r\n";
     for (name, first) in [
-        ("another host in the field", "GET http://a.test:{a}/ HTTP/1.1\r\nHost: b.test:{b}\r\n\r\n"),
+        ("another host in the Host field", "GET http://a.test:{a}/ HTTP/1.1\r\nHost: b.test:{b}\r\n\r\n"),
         ("two hosts", "GET http://a.test:{a}/ HTTP/1.1\r\nHost: a.test:{a}\r\nHost: b.test:{b}\r\n\r\n"),
-        ("no host in the line", "GET / HTTP/1.1\r\nHost: a.test:{a}\r\n\r\n"),
+        ("no host in the request line", "GET / HTTP/1.1\r\nHost: a.test:{a}\r\n\r\n"),
         (
             "two lengths",
             "POST http://a.test:{a}/ HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 9\r\n\r\nsmuggled!",
@@ -253,8 +253,8 @@ async fn a_request_cannot_smuggle_another() {
             "POST http://a.test:{a}/ HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n",
         ),
         ("a bare line feed", "GET http://a.test:{a}/ HTTP/1.1\nHost: b.test\r\nX: y\r\n\r\n"),
-        ("something behind", "GET http://a.test:{a}/ HTTP/1.1\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n"),
-        ("a line in the path", "GET http://a.test:{a}/\rX: y HTTP/1.1\r\n\r\n"),
+        ("data after the request", "GET http://a.test:{a}/ HTTP/1.1\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n"),
+        ("a bare carriage return in the path", "GET http://a.test:{a}/\rX: y HTTP/1.1\r\n\r\n"),
         ("not HTTP", "\x16\x03\x01\r\n\r\n"),
     ] {
         let done = world.send(&sandbox, &[first]).await;

@@ -181,7 +181,7 @@ fn nothing_done_in_an_overlay_reaches_the_repository() {
     }
 }
 
-/// Work of every kind. The test above runs this test in overlays. On its own, this test runs
+/// Does work of every kind. The test above runs this test in overlays. On its own, this test runs
 /// without an overlay, to show that the work succeeds there too.
 #[tokio::test]
 async fn every_kind_of_work() {

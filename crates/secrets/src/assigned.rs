@@ -14,7 +14,7 @@ pub(crate) const NAMES: &str = "password passwd passphrase secret token _key -ke
     privatekey accountkey signingkey encryptionkey secretkey masterkey credential credentials _auth \
     _pass pwd";
 
-/// What may follow such an ending.
+/// Suffixes that may follow such an ending.
 const ENDINGS: &str = "_base _value key _key -key _key_base";
 const LONGEST_NAME: usize = 64;
 /// The longest text before the name in a `.env` line, in bytes: a line number, a diff marker,
@@ -44,7 +44,8 @@ pub(crate) fn is_example(value: &[u8]) -> bool {
         || letters.len() < 4
 }
 
-/// Whether a value is not made of words: letters alternate with digits, or it has symbols.
+/// Whether a value looks random: it is not made of words, and letters alternate with digits or it
+/// has symbols.
 pub(crate) fn is_random(value: &[u8]) -> bool {
     let digit = |b: &u8| b.is_ascii_digit();
     let digits = value.iter().filter(|b| digit(b)).count();
@@ -73,7 +74,7 @@ fn is_words(value: &[u8]) -> bool {
     })
 }
 
-/// Where a line comes from, which decides how much evidence it needs.
+/// The kind of line that assigns a value. It decides how much evidence masking the value needs.
 #[derive(Clone, Copy, PartialEq)]
 enum Context {
     /// A line `NAME=…` of a `.env` file, with a name that can only mean a secret.

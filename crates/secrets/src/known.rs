@@ -7,7 +7,7 @@ use crate::scan;
 /// The bytes that URLs escape: all but the unreserved characters of RFC 3986.
 const IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The shortest value to search for. A shorter one may be part of anything.
+/// The shortest value to search for. A shorter one may occur in unrelated text.
 const MIN_VALUE: usize = 8;
 /// The longest value to search for. A longer one is not a key.
 const MAX_VALUE: usize = 16 << 10;

@@ -1,4 +1,4 @@
-//! Finds keys, tokens and passwords in text, replaces them by short placeholders, and restores
+//! Finds keys, tokens and passwords in text, replaces them with short placeholders, and restores
 //! them.
 //!
 //! Secrets are recognized in three ways: by shape (`shapes.rs`: a vendor's prefix, a private key
@@ -7,10 +7,11 @@
 //! common encodings, and any secret found before, wherever it appears again. Text without secrets
 //! is returned without a copy.
 //!
-//! A placeholder is derived from the value and the session's id. Different values get different
-//! placeholders, the same value always gets the same one, and a resumed run produces the same text.
-//! Masking masked text changes nothing. The number of lines is kept: each line of a private key
-//! gets its own placeholder.
+//! A placeholder is derived from the value and the session's id. The same value always gets the
+//! same placeholder, so a resumed run produces the same text. Different values almost always get
+//! different placeholders; if two values get the same one, it cannot be restored. Masking masked
+//! text changes nothing. The number of lines is kept: each line of a private key gets its own
+//! placeholder.
 //!
 //! This crate reads no files and no environment. The running time is linear in the length of the
 //! text.
@@ -168,7 +169,7 @@ impl Secrets {
         Some(Stream::new(self.clone(), inner.known.clone()?))
     }
 
-    /// Replaces placeholders by the values they stand for. A placeholder that occurs literally in
+    /// Replaces placeholders with the values they stand for. A placeholder that occurs literally in
     /// one of `literal` is kept.
     ///
     /// # Errors
@@ -182,7 +183,7 @@ impl Secrets {
         let found = inner.found();
         let is_literal =
             |name: &str| literal.iter().any(|file| memchr::memmem::find(file, name.as_bytes()).is_some());
-        // If nothing was masked, an incomplete placeholder is no error: the text may be about
+        // If nothing was masked, an incomplete placeholder is not an error: the text may be about
         // placeholders.
         if let Some(broken) = placeholder::broken(text).filter(|b| !found.values.is_empty() && !is_literal(b))
         {

@@ -48,7 +48,7 @@ fn slashed(b: u8) -> bool {
     url_safe(b) || b == b'/'
 }
 
-/// Taken from the vendors' documentation of their key formats.
+/// The shapes of vendors' keys, from the vendors' documentation.
 const SHAPES: &[Shape] = &[
     shape("AKIA", upper, 16, 16, 0), // AWS
     shape("ASIA", upper, 16, 16, 0),
@@ -127,7 +127,7 @@ const SHAPES: &[Shape] = &[
 /// Examines the text around an anchor and appends the ranges of the secrets that it finds.
 type Judge = fn(&[u8], Range<usize>, &mut Vec<Range<usize>>);
 
-/// Anchors that need more than a check of what follows.
+/// Anchors of secrets that a [`Shape`] cannot describe.
 const SPECIAL: &[(&str, Judge)] = &[
     ("-----BEGIN ", private_key),
     ("eyJ", web_token),

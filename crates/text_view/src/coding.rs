@@ -10,9 +10,9 @@ use crate::declared::declared;
 use crate::encoding::{Encoding, LATIN_1, LATIN_5};
 use crate::western;
 
-/// The number of bytes that decide between text and binary, as in git.
+/// The number of bytes to check to tell text from binary, as in git.
 const SNIFF: usize = 8000;
-/// The number of bytes from which the encoding is guessed.
+/// The maximum number of bytes to guess the encoding from.
 const GUESSED_FROM: usize = 256 << 10;
 
 /// Pairs of a Windows code page and its ISO counterpart. The two agree on most letters of their

@@ -146,8 +146,8 @@ impl View {
         matches!(self.kind, Kind::Notebook(_))
     }
 
-    /// What a reader should know about the file, if anything. The text completes a sentence whose
-    /// subject is the file.
+    /// A note for the reader on how the file is encoded or shown, if it is not plain UTF-8. The
+    /// note completes a sentence whose subject is the file.
     #[must_use]
     pub fn note(&self) -> Option<String> {
         match &self.kind {

@@ -169,7 +169,7 @@ fn a_few_east_asian_characters_leave_the_encoding_open() {
 }
 
 #[test]
-fn a_file_that_fits_two_encodings_gets_neither_guessed() {
+fn a_file_that_fits_two_encodings_refuses_letters_that_they_encode_differently() {
     let polish = encoded("windows-1250", "# łóż żółw łąk ęół\n");
     // Without ą, all letters have the same bytes in ISO-8859-2.
     let same = encoded("windows-1250", "# łóż żółw ęół, łół óżył ćół\n");

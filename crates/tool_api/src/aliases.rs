@@ -2,8 +2,7 @@
 //!
 //! Models are trained on the tools of many agents and fall back on those names. An alias is
 //! accepted only where it has one meaning. If a tool cannot honor an argument (a command in the
-//! background, text to append), it refuses the call with a sentence. It never drops such an
-//! argument.
+//! background, text to append), it refuses the call and says why. It never drops such an argument.
 //!
 //! A list of names is one string, separated by spaces. Comparisons of names ignore case, `_` and
 //! `-`: `filePath`, `file-path` and `FILE_PATH` are `file_path`.

@@ -45,10 +45,10 @@ pub struct Accepted {
     pub spec: Arc<Spec>,
     /// The arguments, as the tool's schema defines them.
     pub arguments: Value,
-    /// What was parsed while the call was judged.
+    /// The value parsed while the call was judged, if any.
     pub parsed: Parsed,
-    /// What was read differently from how it was written, in a few words each, such as `file_path
-    /// taken as path`.
+    /// Notes on parts of the call that were read differently from how they were written, such as
+    /// `file_path taken as path`.
     pub notes: Vec<String>,
 }
 
@@ -56,8 +56,8 @@ pub struct Accepted {
 pub struct Incoming<'r> {
     tools: &'r Registry,
     name: String,
-    /// The tools that the call may mean. If there are several, what depends on the tool is judged
-    /// only when the call is complete.
+    /// The tools that the call may mean. If there are several, checks that depend on the tool wait
+    /// until the call is complete.
     candidates: Vec<&'r Entry>,
     follow: Option<Box<dyn Follow>>,
     parsed: Parsed,
@@ -68,8 +68,8 @@ impl<'r> Incoming<'r> {
         Self { tools, name: name.to_owned(), candidates, follow: None, parsed }
     }
 
-    /// The same call, with its texts handed to the tool while they are written, if the call can
-    /// mean only one tool.
+    /// The same call, but if it can mean only one tool, that tool receives the texts of the call
+    /// while they are being written.
     pub(crate) fn followed(self) -> Self {
         let follow = match self.candidates.as_slice() {
             [entry] => entry.tool.follow(),
@@ -100,8 +100,8 @@ impl<'r> Incoming<'r> {
     }
 
     /// Judges one argument, as soon as its value is complete. [`Incoming::complete`] judges it the
-    /// same way, so an argument that is refused early would also have been refused later. What
-    /// depends on other arguments is not judged here.
+    /// same way, so an argument that is refused early would also have been refused later. Checks
+    /// that depend on other arguments wait until the call is complete.
     ///
     /// # Errors
     /// When the argument is unknown, of the wrong type, or one that the tool objects to.
@@ -122,8 +122,8 @@ impl<'r> Incoming<'r> {
     /// Judges the complete call and returns it as it will be run.
     ///
     /// # Errors
-    /// What [`Incoming::field`] refuses, missing arguments, and calls of another agent's tool that
-    /// fit several tools or none.
+    /// When [`Incoming::field`] refuses an argument, when an argument is missing, or when a call of
+    /// another agent's tool fits several tools or none.
     pub fn complete(self, arguments: &Value) -> Result<Accepted, Refusal> {
         let Self { tools, name: tool, candidates, mut parsed, .. } = self;
         let fits: Vec<_> = candidates.iter().map(|entry| (*entry, entry.fit(&tool, arguments))).collect();
@@ -165,7 +165,7 @@ impl<'r> Incoming<'r> {
     }
 }
 
-/// What an argument of a call means to the tool.
+/// The meaning of an argument of a call to the tool.
 enum Taken {
     /// Its argument of this name.
     Own(String),

@@ -1,4 +1,4 @@
-//! What a tool is: its schema, its effect, its outcome; and the registry that judges and dispatches
+//! Defines tools (their schemas, effects and outcomes) and the registry that judges and dispatches
 //! calls.
 //!
 //! The trait [`Tool`] is object-safe, so tools can be added at run time and wrapped: masking and
@@ -6,8 +6,8 @@
 //! struct whose JSON Schema is derived. A tool holds what it works on (a workspace, a sandbox); a
 //! call carries arguments only.
 //!
-//! What the rest of the program needs to know about a tool is a field of its [`Spec`]. Nothing
-//! compares names.
+//! Everything that the rest of the program needs to know about a tool is a field of its [`Spec`].
+//! No code compares tool names.
 
 pub mod aliases;
 mod incoming;
@@ -37,7 +37,7 @@ pub use typed::TypedTool;
 pub enum Status {
     /// It did what was asked.
     Ok,
-    /// It ran and the answer is bad news (tests fail, a command exits non-zero).
+    /// It ran, but the result is negative (tests fail, a command exits non-zero).
     Failed,
     /// It was not carried out; the text says why and what would have been right.
     Refused,
@@ -81,7 +81,8 @@ pub enum ToolError {
     Run(String),
 }
 
-/// What was parsed while a call was judged. The tool need not parse it again to carry the call out.
+/// A value that a tool parsed while it judged a call, kept so that the tool need not parse it again
+/// to carry out the call.
 #[derive(Clone, Default)]
 pub struct Parsed(Option<Arc<dyn Any + Send + Sync>>);
 
@@ -119,7 +120,7 @@ pub trait Follow: Send {
 /// A tool. Every error in a `String` is a sentence that tells the model what would have been right.
 #[async_trait]
 pub trait Tool: Send + Sync {
-    /// What the tool is.
+    /// The tool's name, schema and capabilities.
     fn spec(&self) -> &Spec;
 
     /// Judges one argument as soon as it is complete, while the rest is still being written, and
@@ -163,7 +164,7 @@ pub trait Tool: Send + Sync {
         Ok(None)
     }
 
-    /// Carries out a call. `parsed` is what was kept while these arguments were judged, or empty.
+    /// Carries out a call. `parsed` holds the value kept while these arguments were judged, if any.
     ///
     /// # Errors
     /// See [`ToolError`].

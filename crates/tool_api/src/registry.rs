@@ -111,8 +111,8 @@ impl Registry {
         self.specs().filter(|spec| spec.follows).map(|spec| spec.name.clone()).collect()
     }
 
-    /// The JSON Schema of one call, as the prompts show it: `{"tool": NAME, "arguments": {...}}` with
-    /// the arguments that the model is shown, and no others.
+    /// The JSON Schema of one call, as the prompts show it: `{"tool": NAME, "arguments": {...}}`
+    /// with the arguments that the model is shown, and no others.
     #[must_use]
     pub fn call_schema(&self) -> Value {
         let call = |spec: &Arc<Spec>| {
@@ -147,8 +147,8 @@ impl Registry {
         Ok(found)
     }
 
-    /// The spec of the tool that a name stands for; `None` if there is none, or if the arguments
-    /// decide among several.
+    /// The spec of the tool that a name stands for; `None` if there is no such tool, or if there
+    /// are several and only the arguments decide among them.
     #[must_use]
     pub fn named(&self, tool: &str) -> Option<&Arc<Spec>> {
         match self.candidates(tool).ok()?.as_slice() {
@@ -185,24 +185,24 @@ impl Registry {
     /// values coerced where the schema leaves only one reading.
     ///
     /// # Errors
-    /// As [`Registry::open`] and [`Incoming::complete`].
+    /// Same as [`Registry::open`] and [`Incoming::complete`].
     pub fn accept(&self, tool: &str, arguments: &Value) -> Result<Accepted, Refusal> {
         self.incoming(tool)?.complete(arguments)
     }
 
-    /// Runs a call whose arguments came from [`Registry::accept`], without what was parsed while it
-    /// was judged.
+    /// Runs a call whose arguments came from [`Registry::accept`], without the value parsed while
+    /// it was judged.
     ///
     /// # Errors
-    /// As the tool says: a sentence for the model, or a reason to stop the run.
+    /// The tool's error: a sentence for the model, or a reason to stop the run.
     pub async fn call(&self, tool: &str, arguments: Value) -> Result<Outcome, ToolError> {
         self.call_parsed(tool, arguments, Parsed::default()).await
     }
 
-    /// Runs a call with what was parsed while it was judged.
+    /// Runs a call with the value parsed while it was judged.
     ///
     /// # Errors
-    /// As [`Registry::call`].
+    /// Same as [`Registry::call`].
     pub async fn call_parsed(
         &self,
         tool: &str,

@@ -1,5 +1,5 @@
-//! What a tool is, as data. The model is shown a part of it; the registry and the planner act on
-//! the rest.
+//! The description of a tool as data. The model is shown a part of it; the registry and the planner
+//! act on the rest.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{Aliases, schema};
 
-/// What a call may do to the world. Reads may run concurrently, even while the answer streams.
+/// The effect that a call may have. Reads may run concurrently, even while the answer streams.
 /// Calls with another effect run alone and in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -27,7 +27,7 @@ pub struct Spec {
     pub name: String,
     /// One sentence for the model.
     pub description: String,
-    /// What a call may do.
+    /// The effect that a call may have.
     pub effect: Effect,
     /// The JSON Schema that arguments are validated against.
     pub schema: Value,
@@ -44,8 +44,8 @@ pub struct Spec {
     /// was interrupted.
     pub repeatable: bool,
     /// For a tool that verifies the work tree: the argument that makes a call run another command
-    /// instead of the verification. What a verification leaves behind (caches, reports) does not
-    /// count as a change.
+    /// instead of the verification. Files that a verification leaves behind (caches, reports) do
+    /// not count as changes.
     pub verifies_without: Option<&'static str>,
     /// The argument whose first line names a call in the heading of its result.
     pub titled_by: Option<&'static str>,
@@ -101,14 +101,14 @@ impl Spec {
         Self::new(name, description, effect, schema::of::<A>())
     }
 
-    /// A tool of which only the name is known, as in a session that another version recorded. Its
-    /// calls may have any effect.
+    /// A tool about which only the name is known, as in a session that another version recorded.
+    /// Its calls may have any effect.
     #[must_use]
     pub fn unknown(name: &str) -> Self {
         Self::new(name, "", Effect::Execute, json!({}))
     }
 
-    /// The shown schema as text for the prompt. Each byte of it is paid for on every task.
+    /// The shown schema as text for the prompt. Each byte costs prompt tokens on every task.
     #[must_use]
     pub fn shown_schema(&self) -> String {
         self.shown.to_string()

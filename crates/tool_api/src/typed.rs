@@ -19,7 +19,7 @@ pub trait TypedTool: Send + Sync + 'static {
     /// `#[serde(deny_unknown_fields)]`.
     type Arguments: DeserializeOwned + JsonSchema + Send;
 
-    /// What the tool is. Start from [`Spec::of`] with [`TypedTool::Arguments`].
+    /// The tool's spec. Start from [`Spec::of`] with [`TypedTool::Arguments`].
     fn spec(&self) -> Spec;
 
     /// See [`Tool::judge_field`].

@@ -86,7 +86,7 @@ fn the_model_is_shown_a_short_schema() {
 }
 
 #[tokio::test]
-async fn values_that_can_be_meant_in_one_way_only_are_coerced() {
+async fn values_with_only_one_reading_are_coerced() {
     let expected = "a Some(5) Some(true) None []";
     assert_eq!(run(json!({"path": "a", "first": 5, "all": true})).await, expected);
     assert_eq!(run(json!({"path": "a", "first": "5", "all": "True"})).await, expected);
@@ -100,7 +100,7 @@ async fn values_that_can_be_meant_in_one_way_only_are_coerced() {
 }
 
 #[test]
-fn values_that_could_be_meant_in_several_ways_are_refused() {
+fn values_that_do_not_fit_the_schema_are_refused() {
     assert_eq!(refused(json!({"path": "a", "first": "five"})).0, RefusalKind::Schema);
     assert_eq!(refused(json!({"path": "a", "first": 1.5})).0, RefusalKind::Schema);
     assert_eq!(refused(json!({"path": "a", "all": "maybe"})).0, RefusalKind::Schema);
@@ -139,7 +139,7 @@ fn a_refusal_never_repeats_a_huge_value() {
 }
 
 #[test]
-fn what_is_refused_early_is_refused_late_and_what_is_accepted_late_was_not_refused_early() {
+fn an_argument_is_judged_the_same_early_and_late() {
     let values = [
         json!("a"),
         json!("secret"),
@@ -165,7 +165,7 @@ fn what_is_refused_early_is_refused_late_and_what_is_accepted_late_was_not_refus
     }
 }
 
-/// A tool that is made while the program runs: nothing of it is known at compile time.
+/// A tool that is created at run time: nothing about it is known at compile time.
 struct Made {
     spec: Spec,
     /// How many times an argument was parsed.
@@ -236,7 +236,7 @@ fn a_tool_that_cannot_be_registered_is_an_error() {
 }
 
 #[tokio::test]
-async fn what_judging_a_field_parsed_reaches_the_call() {
+async fn a_value_parsed_while_judging_a_field_reaches_the_call() {
     let schema = json!({"type": "object", "properties": {"number": {"type": "string"}}});
     let tool = Made::new("add", schema);
     let registry = Registry::of([Arc::clone(&tool) as Arc<dyn Tool>]).unwrap();

@@ -363,7 +363,7 @@ pub(crate) const THOUGHTS: &[Thought] = &[
         nests: true,
         ..PLAIN
     },
-    Thought { families: "marks that no row knows, paired by their names", ..PLAIN },
+    Thought { families: "tags that are in no row, paired by their names", ..PLAIN },
     Thought {
         families: "text whose markup was escaped",
         open: &["&lt;think&gt;", "&lt;thinking&gt;"],

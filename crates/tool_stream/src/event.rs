@@ -11,9 +11,9 @@ pub struct Options {
     pub max_depth: usize,
     /// The maximum size of one call in bytes; longer is [`Malformed::TooLong`].
     pub max_call_bytes: usize,
-    /// The tools that exist. Decides whether `{"name": "x", …}` or `{"x": {…}}` is a call or data.
-    /// An unknown tool under the explicit key `"tool"` is still a call, so that the caller can
-    /// refuse it and list the right names.
+    /// The tools that exist. This list decides whether `{"name": "x", …}` or `{"x": {…}}` is a call
+    /// or data. An unknown tool under the explicit key `"tool"` is still a call if it has
+    /// arguments, so that the caller can refuse it and list the right names.
     pub known_tools: Option<Vec<String>>,
     /// Read a fenced block without a call as a whole file. See the crate documentation.
     pub whole_file: bool,
@@ -80,9 +80,9 @@ pub enum End {
     Cut,
 }
 
-/// What the parser found. The sequence does not depend on how the bytes were chunked, except that
-/// [`Text`](Event::Text), [`Thinking`](Event::Thinking) and [`FieldText`](Event::FieldText) may
-/// arrive in several pieces.
+/// An event that the parser emits. The sequence of events does not depend on how the bytes were
+/// chunked, except that [`Text`](Event::Text), [`Thinking`](Event::Thinking) and
+/// [`FieldText`](Event::FieldText) may arrive in several pieces.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// Prose to show. Calls, the fences around calls, thinking blocks and tool tokens are left out.
@@ -149,7 +149,7 @@ pub struct Call {
     pub start: usize,
     /// Offset just past the closing brace, or past the closing tag if there is no brace.
     pub end: usize,
-    /// What had to be repaired. Empty if the call itself was valid JSON.
+    /// The repairs that were necessary. Empty if the call itself was valid JSON.
     pub repairs: Vec<Repair>,
     /// The call was written in a family's tokens or tags, or announced by them.
     pub native: bool,
@@ -216,8 +216,8 @@ pub enum Repair {
     MissingBrace,
     /// `{{…}}` instead of `{…}`.
     DoubledBraces,
-    /// As [`DoubledBraces`](Repair::DoubledBraces), but a text in the object has braces too, which
-    /// may or may not be doubled.
+    /// Same as [`DoubledBraces`](Repair::DoubledBraces), but a text in the object has braces too,
+    /// which may or may not be doubled.
     BracesInText,
     /// A control token attached to the tool's name.
     GluedToken,

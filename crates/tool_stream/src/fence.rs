@@ -24,7 +24,7 @@ pub(crate) struct Fence {
     pub(crate) file: Option<FileInfo>,
 }
 
-/// What the context of a fence says about its file.
+/// Information about the file in a fence, from the fence's info string and the text before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FileInfo {
     pub(crate) path: Option<String>,

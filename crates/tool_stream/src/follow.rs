@@ -14,7 +14,8 @@ pub(crate) struct Follow {
     body: usize,
     /// Offset up to which it has been reported.
     reported_to: usize,
-    /// Offset up to which line ends were searched, so that no byte of a long line is scanned twice.
+    /// Offset up to which the text was searched for line ends, so that no byte of a long line is
+    /// scanned twice.
     searched: usize,
     /// The text reported so far.
     reported: String,

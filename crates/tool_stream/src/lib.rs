@@ -3,7 +3,7 @@
 //! A model answers with JSON objects, one per step: `{"tool": "read_file", "arguments": {"path":
 //! "src/lib.rs"}}`. This crate finds them in the stream and reports each fact as soon as it is
 //! certain: the tool's name while the object is still open, each argument when its value closes,
-//! the call at its closing brace. It knows nothing of tools, files or clocks.
+//! the call at its closing brace. It does not run tools, access files or read the clock.
 //!
 //! ```
 //! use tool_stream::{End, Event, Options, Parser};
@@ -49,7 +49,7 @@
 //! - An object in a table row, list item, footnote or log line, or next to a result or a timestamp.
 //! - Anything in an invented turn or tool result. After a call, also everything that follows the
 //!   invented text.
-//! - An object directly after a token that no row of the table knows.
+//! - An object directly after a token that is in no row of the table.
 //! - An echoed schema or result, and an object that was cut off.
 //!
 //! **Thinking.** `dialects.rs` has the thinking tags of all families. Nothing between them is a
@@ -77,10 +77,10 @@
 //!
 //! **Early events** are never contradicted by later ones: an opened call either completes under the
 //! same name or is malformed, and its fields are its arguments. The one exception is
-//! [`Event::OrphanThink`]. A call of a known tool opens at the first key of its arguments, a call of
-//! an unknown tool at the start of its arguments. A string argument that looks like a name, a path
-//! or a number closes at the first quote that may end it. Any other string argument closes only when
-//! the text after the quote proves that the quote ended the string.
+//! [`Event::OrphanThink`]. A call of a known tool opens at the first key of its arguments, a call
+//! of an unknown tool at the start of its arguments. A string argument that looks like a name, a
+//! path or a number closes at the first quote that may end it. Any other string argument closes
+//! only when the text after the quote proves that the quote ended the string.
 //!
 //! # Whole files
 //!
@@ -95,9 +95,9 @@
 //!
 //! Time is linear in the number of bytes, whatever they are and however they are chunked. Only the
 //! few bytes after a quote, the first few hundred bytes of a tag or fence line, and a bounded
-//! number of bytes of text that looked like the start of an object are scanned twice. Memory use is
-//! the open call (at most [`Options::max_call_bytes`]) and its values. `benches/throughput.rs`
-//! measures the time.
+//! number of bytes of text that looked like the start of an object are scanned twice. Memory holds
+//! the open call (at most [`Options::max_call_bytes`]), its values, and at most a few MiB of
+//! thinking and text in which a call may still be found. `benches/throughput.rs` measures the time.
 //!
 //! # Layers
 //!

@@ -42,7 +42,7 @@ pub(crate) struct Invoke {
     searched: usize,
 }
 
-/// What closes the call.
+/// The tag or token that closes the call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Closer {
     /// `</invoke>`, `</function>`

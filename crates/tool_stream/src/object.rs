@@ -10,7 +10,7 @@ use crate::tags::{Tag, tag_at};
 use crate::text::Repairs;
 use crate::window::Window;
 
-/// What reporting a call requires: the parser's options, call counter and list of events.
+/// The state that reporting a call requires: the parser's options, call counter and list of events.
 pub(crate) struct Sink<'a> {
     pub(crate) options: &'a Options,
     pub(crate) calls: &'a mut usize,

@@ -58,7 +58,7 @@ static INTENT: LazyLock<Vec<&str>> = LazyLock::new(|| {
         .collect()
 });
 
-/// What the text before an object implies.
+/// The conclusion from the text before an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeadIn {
     /// A call.
@@ -138,7 +138,7 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         if line.ends_with(['.', '!', '?']) {
             return false;
         }
-        // What made the previous object an example does not apply to this one.
+        // Words that made the previous object an example do not apply to this one.
         line.rsplit('}').next().unwrap_or(line)
     };
     let sentence = last_sentence(line);

@@ -9,7 +9,7 @@ use crate::object::{Candidate, Named};
 use crate::parser::{Flow, Mode, Parser};
 use crate::window::Window;
 
-/// What is found at a position where a call may begin.
+/// The result of looking for a call at a position.
 pub(crate) enum Head {
     None,
     /// Undecided until more bytes arrive.

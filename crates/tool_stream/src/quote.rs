@@ -176,7 +176,7 @@ impl Balance {
     }
 }
 
-/// What a quote turned out to be.
+/// The result of examining a quote.
 pub(crate) enum Verdict {
     More,
     Closes,
@@ -235,8 +235,8 @@ impl Lookahead {
         }
     }
 
-    /// Judges a quote after which everything fits. If the string has inner quotes, its brackets
-    /// must balance and its quotes must come in pairs.
+    /// Judges a quote after which every byte fits the end of a string. If the string has inner
+    /// quotes, its brackets must balance and its quotes must come in pairs.
     fn closing(&self, win: Window<'_>, text: &mut Text, stack: &[Frame]) -> Verdict {
         if self.joined {
             return Verdict::Unclear;

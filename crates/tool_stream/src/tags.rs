@@ -13,7 +13,7 @@ use crate::window::Window;
 /// The longest tag in bytes.
 pub(crate) const MAX_TAG: usize = 256;
 
-/// What a tag or token means.
+/// The meaning of a tag or token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Tag {
     /// Opens a thinking block, given by its index in [`THOUGHTS`].
@@ -142,7 +142,7 @@ fn known(tag: &[u8]) -> Option<Tag> {
     element(inner, closing)
 }
 
-/// Replaces every run of bars by one ASCII bar and `▁` by `_`, except inside quotes.
+/// Replaces every run of bars with one ASCII bar and `▁` with `_`, except inside quotes.
 pub(crate) fn fold(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut quoted = false;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::event::{Call, End, Event, Malformed, Options, Repair};
 use crate::parser::Parser;
 
-/// What the parser makes of a whole answer.
+/// The result of parsing a whole answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verdict {
     /// `calls` if there is a call, otherwise `malformed` if one had begun, otherwise `none`.
@@ -43,7 +43,7 @@ pub struct VerdictCall {
     pub end: usize,
     /// The bytes were not valid as written.
     pub repaired: bool,
-    /// What was repaired.
+    /// The repairs that were necessary.
     #[serde(skip)]
     pub repairs: Vec<Repair>,
 }

@@ -1,4 +1,4 @@
-//! Properties that hold for any call. Valid JSON is read as `serde_json` reads it, a deformed call
+//! Properties that hold for any call. Valid JSON is read as `serde_json` reads it, a damaged call
 //! is read as the same call or refused, and a truncated call is never completed.
 #![allow(clippy::unwrap_used)]
 

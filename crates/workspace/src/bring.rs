@@ -35,7 +35,7 @@ pub struct Conflict {
 /// The result of applying changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Brought {
-    /// What was written. Has no files if there was nothing to do.
+    /// The commit. It has no files if there was nothing to do.
     pub commit: Commit,
     /// Files that had other changes too and were merged.
     pub merged: Vec<CleanPath>,

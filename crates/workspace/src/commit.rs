@@ -11,7 +11,7 @@ use crate::{
     transaction::{CommitInfo, Step},
 };
 
-/// What must be true of a file before it is changed.
+/// The state that a file must be in before it is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
     /// Anything.

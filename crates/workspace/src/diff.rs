@@ -1,4 +1,4 @@
-//! What git reports about two trees.
+//! The difference between two trees, as reported by git.
 
 use crate::names::escape;
 
@@ -13,7 +13,7 @@ pub struct DiffFile {
     pub removed: u64,
 }
 
-/// What changed since a baseline.
+/// The changes since a baseline.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diff {
     /// The files, by path.

@@ -1,16 +1,16 @@
-//! Finds out, from the kernel's reports (inotify(7)), in which folders something happened since the
-//! start of a run.
+//! Records the folders in which something happened since the start of a run, from the reports of
+//! the kernel (inotify(7)).
 //!
-//! A scan adds each folder before it reads the names in it, so no later change is missed. The scan
-//! for the final diff then visits only folders in which something happened, and the folders above
-//! them.
+//! A scan starts to watch each folder before it reads the names in it, so no later change is
+//! missed. The scan for the final diff then visits only folders in which something happened, and
+//! the folders above them.
 //!
 //! The kernel does not report a write through a hard link in another folder, and it reports a write
 //! through a memory map only once the file is closed. So the scans before and after a command are
-//! always full ones: what another program changed must never be taken for the command's change,
-//! because an undo would revert it. What the scan after a command finds counts as reported. The
-//! diff can therefore lack only what another program wrote in one of these two ways after the last
-//! command.
+//! always full ones: a change by another program must never be taken for the command's change,
+//! because an undo would revert it. Changes that the scan after a command finds count as reported.
+//! The diff can therefore miss only changes that another program made in one of these two ways
+//! after the last command.
 //!
 //! When the reports stop being reliable, watching ends, and all later scans are full ones. That
 //! happens when a folder is renamed, ignore rules change (except those inside the `.git` of a
@@ -73,8 +73,8 @@ struct Watching {
     limit: usize,
     folders: HashMap<i32, PathBuf>,
     numbers: HashMap<PathBuf, i32>,
-    /// Folders outside the tree, with the names of the files in them that decide what is ignored in
-    /// the tree.
+    /// Watched folders outside the tree, each with the name in it that leads to a file of ignore
+    /// rules for the tree.
     rules: Vec<(i32, Vec<u8>)>,
     /// The folders touched since [`Events::open`].
     touched: Touched,
@@ -170,8 +170,8 @@ impl Watching {
         self.folders.insert(number, path.to_owned()).is_none()
     }
 
-    /// Forgets the folder at a path: it is gone, or another folder is there now. Its watch ends with
-    /// the folder, which exists as long as a process holds it open.
+    /// Forgets the folder at a path: it is gone, or another folder is there now. Its watch ends
+    /// with the folder, which exists as long as a process holds it open.
     fn forget(&mut self, path: &Path) {
         if let Some(number) = self.numbers.remove(path) {
             self.folders.remove(&number);
@@ -193,7 +193,7 @@ impl Watching {
             let number = event.wd();
             let name = event.file_name().map_or(&b""[..], std::ffi::CStr::to_bytes);
             let lost = ReadFlags::QUEUE_OVERFLOW | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT;
-            // What is ignored in the tree may be different now.
+            // The ignore rules of the tree may have changed.
             let gone = event.events().contains(ReadFlags::IGNORED);
             let rules = matches!(name, b".gitignore" | b".git")
                 || self.rules.iter().any(|(folder, list)| *folder == number && (list == name || gone));
@@ -202,7 +202,7 @@ impl Watching {
             }
             let Some(path) = folders.get(&number).cloned() else { continue };
             // The folder itself, or one in it, is gone or new. A process may still hold an old
-            // folder open, so the kernel need not report its end.
+            // folder open, so the kernel may not report that it is gone.
             let entries = ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
             let replaced = match event.events() {
                 flags if flags.contains(ReadFlags::IGNORED) => Some(path.clone()),

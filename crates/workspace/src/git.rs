@@ -89,8 +89,8 @@ const READ_BY_GIT: &[&str] = &[
 ];
 
 /// Returns a quiet git command without a terminal. No setting of the repository makes git fetch,
-/// run another program or use another work tree, and the git program itself comes from outside the
-/// repository. Configured filters do run when files are checked out or added.
+/// run another program or use another work tree, with one exception: configured filters run when
+/// files are checked out or added. The git program itself comes from outside the repository.
 #[must_use]
 pub fn git(cwd: &Path) -> Command {
     let found = around(cwd);

@@ -1,10 +1,10 @@
 //! What a session changed: every commit and every change by a command, in order, with the contents
 //! before and after.
 //!
-//! One state folder may hold changes of two trees: the tree of a dry run, and the repository, where
-//! the changes of the dry run were applied and maybe undone. [`History::net`] returns what the
-//! agent did in any tree. [`History::standing`] returns what is still in effect in the tree that
-//! was changed last.
+//! One state folder may hold changes to two trees: the tree of a dry run, and the repository, where
+//! the changes of the dry run were applied and maybe undone. [`History::net`] returns the agent's
+//! changes in any tree. [`History::standing`] returns the changes that are still in effect in the
+//! tree that was changed last.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -95,8 +95,8 @@ impl History {
         &self.records
     }
 
-    /// Returns what the agent did in these turns, undone or not: for each file, the content before
-    /// the first change and after the last, if they differ. Sorted by path.
+    /// Returns the agent's net changes in these turns, even if they were undone: for each file, the
+    /// content before the first change and after the last, if they differ. Sorted by path.
     ///
     /// # Errors
     /// If a kept content cannot be read.
@@ -105,8 +105,8 @@ impl History {
     }
 
     /// Returns the changes of these turns that are in effect in the tree that was changed last. An
-    /// undo reverts exactly these. Leaves out what was undone, and what a dry run did but nobody
-    /// applied. The change of a merged file counts as made in the last turn.
+    /// undo reverts exactly these. Leaves out changes that were undone, and changes of a dry run
+    /// that were never applied. The change of a merged file counts as made in the last turn.
     ///
     /// # Errors
     /// If a kept content cannot be read.
@@ -157,7 +157,7 @@ impl History {
         chains
     }
 
-    /// Returns what one record changed; nothing if no record has this number.
+    /// Returns the changes of one record; an empty list if no record has this number.
     ///
     /// # Errors
     /// If a kept content cannot be read.

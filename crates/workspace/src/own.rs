@@ -68,8 +68,8 @@ impl Own {
 }
 
 impl Workspace {
-    /// Leaves these files out of everything done with the tree from now on. Call this right after
-    /// opening the workspace.
+    /// Excludes these files from all later operations on the tree. Call this right after opening
+    /// the workspace.
     #[must_use]
     pub fn without(self, own: &Own) -> Self {
         // Can be set only once, because snapshots already taken do not change.

@@ -235,8 +235,8 @@ impl Workspace {
         Some(so_far)
     }
 
-    /// Does for the parent folders of a missing file what [`Workspace::find_normalized`] does for a
-    /// whole path: replaces the deepest folder that exists with its actual name.
+    /// Replaces the deepest existing parent folder of a missing file with its actual name, which
+    /// may differ in Unicode normalization (see [`Workspace::find_normalized`]).
     fn in_existing_folders(&self, path: CleanPath) -> CleanPath {
         let mut missing = Vec::new();
         let mut above = path.clone();
@@ -312,7 +312,7 @@ impl Workspace {
                 nearest.retain(|other| *other != text);
                 PathError::NotFound { nearest, path: text }
             }
-            // cap-std's own errors carry no OS error number; the system's do.
+            // Only system errors carry an OS error number; cap-std's own errors carry none.
             io::ErrorKind::PermissionDenied if e.raw_os_error().is_none() => {
                 PathError::Outside { path: format!("{text} (a symbolic link)"), nearest: Vec::new() }
             }

@@ -208,7 +208,7 @@ impl Place {
         }
     }
 
-    /// Returns the metadata of what is there now; `None` if nothing is.
+    /// Returns the current metadata of this place; `None` if nothing exists here.
     pub(crate) fn stamp(&self) -> io::Result<Option<Stamp>> {
         match rustix::fs::statat(&self.folder, &*self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Stamp::of(&stat))),
@@ -271,7 +271,7 @@ impl Place {
         Ok(self.rename(&*old, temp, RenameFlags::empty())?)
     }
 
-    /// Finishes an interrupted [`Place::swap`]: the old file is then under `temp` or still
+    /// Finishes an interrupted [`Place::swap`]. Afterwards, the old file is under `temp` or still
     /// here.
     pub(crate) fn finish_swap(&self, temp: &str) -> io::Result<()> {
         match self.rename_new(&*old(temp), temp) {
@@ -286,7 +286,7 @@ impl Place {
         Ok(self.rename_new(temp, &*self.name)?)
     }
 
-    /// Moves the file to `temp`; fails if that exists.
+    /// Moves the file to `temp`; fails if `temp` exists.
     pub(crate) fn move_out(&self, temp: &str) -> io::Result<()> {
         Ok(self.rename_new(&*self.name, temp)?)
     }

@@ -178,7 +178,7 @@ fn in_list(folder: &Path) -> OsString {
     OsString::from_vec(quoted)
 }
 
-/// Reads those of the user's settings that [`KEPT`] matches.
+/// Reads the user's settings that [`KEPT`] matches.
 fn settings(root: &Path) -> io::Result<Vec<(String, String)>> {
     let mut query = git::git(root);
     query.args(["config", "-z", "--includes", "--get-regexp", KEPT]);
@@ -191,7 +191,7 @@ fn settings(root: &Path) -> io::Result<Vec<(String, String)>> {
     Ok(settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
 }
 
-/// Creates a repository by hand: `git init` would cost more than the rest of the baseline.
+/// Creates a repository without `git init`, which would take longer than the rest of the baseline.
 fn create(folder: &Path, users: Option<&Repository>, settings: &[(String, String)]) -> io::Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;

@@ -149,8 +149,8 @@ impl Protected {
     }
 }
 
-/// Removes what has taken the place of a protected file's folders, and folders that have taken the
-/// place of a protected file.
+/// Removes any file, link or pipe that has replaced a parent folder of a protected file, and any
+/// folder that has replaced a protected file.
 fn clear_the_way(first: &BTreeMap<CleanPath, FileImage>, workspace: &Workspace) -> Result<(), CommitError> {
     let parent = |path: &CleanPath| path.split().map(|(folder, _)| folder);
     let parents = |path| std::iter::successors(parent(path), parent).filter(|folder| folder.as_str() != ".");
@@ -180,7 +180,7 @@ fn clear_the_way(first: &BTreeMap<CleanPath, FileImage>, workspace: &Workspace) 
     Ok(())
 }
 
-/// Removes what is at a path, without keeping it for an undo.
+/// Removes whatever exists at a path, without keeping it for an undo.
 fn discard(path: &CleanPath, workspace: &Workspace) -> Result<(), CommitError> {
     let system = |source| CommitError::System { path: path.clone(), source };
     let Some(place) = workspace.place(path, None)? else { return Ok(()) };
@@ -217,7 +217,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
 
-    /// A tree with files, and what protects it.
+    /// A tree with files, and their protection.
     struct Scene {
         _folder: tempfile::TempDir,
         root: PathBuf,
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_file_is_no_change_of_the_session() {
+    fn a_restored_file_does_not_count_as_a_change() {
         let scene = Scene::remembered(&["tests"], &["tests/a"]);
         let change = crate::Change::Write {
             path: CleanPath::new("tests/a".into()),

@@ -1,4 +1,4 @@
-//! Patterns of protected files. Pure.
+//! Patterns of protected files. Performs no I/O.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ pub(crate) struct ProtectedPaths {
     files: Vec<GlobSet>,
     /// Folders that may contain protected files.
     folders: GlobSet,
-    /// The folders that the patterns name in front of `**`. `folders` has them, too.
+    /// The folders that the patterns spell out before any `**`. They are also in `folders`.
     parents: GlobSet,
 }
 
@@ -78,14 +78,15 @@ impl ProtectedPaths {
         self.parents.is_match(link)
     }
 
-    /// The positions of the patterns that match none of these files.
+    /// Returns the positions of the patterns that match none of these files.
     pub(crate) fn unmatched<'a>(&self, files: impl Iterator<Item = &'a Path> + Clone) -> Vec<usize> {
         let unmatched = |set: &GlobSet| !files.clone().any(|file| set.is_match(file));
         self.files.iter().enumerate().filter(|(_, set)| unmatched(set)).map(|(at, _)| at).collect()
     }
 }
 
-/// The folders that a pattern names in front of `**`, outermost first, and whether it has a `**`.
+/// Returns the folders that a pattern spells out before any `**`, outermost first, and whether it
+/// has a `**`.
 fn spelled_out(pattern: &str) -> (Vec<String>, bool) {
     let parts: Vec<&str> = pattern.split('/').collect();
     let deep = parts.iter().position(|part| *part == "**");

@@ -1,8 +1,7 @@
-//! Scans the work tree for files that differ from what is known of them.
+//! Scans the work tree for files that differ from their last known state.
 //!
 //! An unchanged file costs one `stat`. Ignored files and folders cost only reading their names. A
-//! folder without changes costs nothing where the overlay or the kernel tells which folders
-//! changed.
+//! folder without changes costs nothing if the overlay or the kernel reports which folders changed.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -28,9 +27,9 @@ use crate::{
     rules::{Folder, Rules},
 };
 
-/// What is known of the files in one folder, by name.
+/// The known state of the files in one folder, by name.
 pub(crate) type Files<T> = HashMap<OsString, T>;
-/// What is known of the files in a tree, by folder relative to the root.
+/// The known state of the files in a tree, by folder relative to the root.
 pub(crate) type Tree<T> = HashMap<PathBuf, Files<T>>;
 
 /// The maximum number of threads. Two are enough if the metadata is cached; a cold disk benefits
@@ -63,11 +62,11 @@ struct Visit<'a, T> {
     path: PathBuf,
     above: Option<Arc<Folder>>,
     known: Option<&'a mut Files<T>>,
-    /// `None` where nothing tells which folders changed.
+    /// `None` if no source reports which folders changed.
     source: Option<Source<'a>>,
 }
 
-/// A subfolder to scan next, and whether the source tells what changed in it.
+/// A subfolder to scan next, and whether the source reports the changes in it.
 type Inner = (PathBuf, Arc<Folder>, bool);
 
 /// Which part of the tree to scan.
@@ -78,15 +77,15 @@ pub(crate) enum Extent<'a> {
     /// The whole tree, read through this folder: the lower layer of an overlay without changes.
     Lower(BorrowedFd<'a>),
     /// Only folders with changes: in an overlay, those in its upper layer; otherwise, the touched
-    /// folders. If the touched folders are not known, the whole tree. This is correct only if
-    /// everything known of the tree was learned after the overlay was mounted, or after the
-    /// recording of touched folders began.
+    /// folders. If the touched folders are not known, the whole tree. This is correct only if the
+    /// whole known state dates from after the overlay was mounted, or from after the recording of
+    /// touched folders began.
     Changes(Option<&'a Touched>),
 }
 
 impl Workspace {
-    /// Compares the tree with what is known of it. `is_known` says whether a file is unchanged, and
-    /// may update what is known. Skips the files of git, of the agent and of the run itself.
+    /// Compares the tree with its known state. `is_known` says whether a file is unchanged, and may
+    /// update the known state. Skips the files of git, of the agent and of the run itself.
     pub(crate) fn scan<T: Send>(
         &self,
         extent: Extent<'_>,
@@ -280,7 +279,7 @@ impl Workspace {
     }
 }
 
-/// What tells which folders changed.
+/// A source that reports which folders changed.
 #[derive(Clone, Copy)]
 enum Source<'a> {
     /// The upper layer of an overlay.
@@ -310,7 +309,7 @@ impl Source<'_> {
 /// How a folder changed.
 enum Change {
     None,
-    /// Something in it or below it changed, and the source tells where.
+    /// Something in it or below it changed, and the source reports where.
     Inside,
     /// It is another folder now: renamed, or created in place of a deleted one.
     Replaced,

@@ -1,5 +1,5 @@
-//! A snapshot of the work tree: the metadata of each file and where its content is, so that a
-//! command's changes can be recorded together with the previous contents.
+//! A snapshot of the work tree: the metadata of each file and the location of its content, so that
+//! a command's changes can be recorded together with the previous contents.
 //!
 //! Contents that git has are not copied. All others are written once into an unnamed file in the
 //! state folder, which the system deletes when the process ends.
@@ -34,7 +34,7 @@ const COARSE_TICK: Duration = Duration::from_secs(2);
 /// The number of blobs to read at once. Bounds the memory.
 const BATCH: usize = 256;
 
-/// Where the content of a file is.
+/// The location of a file's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     Kept {
@@ -160,7 +160,7 @@ impl Snapshot {
         self.files.get(path.parent()?)?.get(path.file_name()?)
     }
 
-    /// Replaces what is known of a file, and returns what was known before.
+    /// Replaces the entry of a file, and returns the previous entry.
     fn put(&mut self, path: &CleanPath, known: Option<Known>) -> Option<Known> {
         let path: &Path = path.as_ref();
         let (folder, name) = (path.parent()?, path.file_name()?);
@@ -170,8 +170,8 @@ impl Snapshot {
         }
     }
 
-    /// Reads a file and keeps its content, unless that is already known. Returns `None` if the file
-    /// is gone or protected.
+    /// Reads a file and keeps its content, unless `known` already has the same content. Returns
+    /// `None` if the file is gone or protected.
     fn read(
         &mut self,
         ws: &Workspace,

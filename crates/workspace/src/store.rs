@@ -1,4 +1,4 @@
-//! What a commit keeps on disk: the files before and after, and a record that shows whether the
+//! Stores each commit on disk: the files before and after, and a record that shows whether the
 //! commit was finished.
 //!
 //! `STATE/commits/000001/` holds `record.json`, `images` (each distinct content before or after the
@@ -201,7 +201,7 @@ impl Store {
         self.images(id, record).image(state)
     }
 
-    /// Returns where the saved files of a commit are.
+    /// Returns the location of the saved files of a commit.
     pub(crate) fn images(&self, id: u64, record: &Record) -> Images {
         let mut at = 0;
         let place = |kept: &Kept| {
@@ -212,7 +212,7 @@ impl Store {
     }
 }
 
-/// Where the contents of a commit are stored.
+/// The location of a commit's stored contents.
 #[derive(Debug)]
 pub(crate) struct Images {
     path: PathBuf,

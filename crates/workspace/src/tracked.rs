@@ -11,8 +11,8 @@ use crate::{CleanPath, git, index::Index, rules::small_file, scan::Found};
 /// Attributes that convert contents. If any attributes file names one of them, git is asked about
 /// every file.
 const CONVERTING: [&str; 3] = ["filter", "ident", "working-tree-encoding"];
-/// The largest `.gitattributes` that is read, in bytes. A larger file is assumed
-/// to name a converting attribute.
+/// The largest `.gitattributes` that is read, in bytes. A larger file is assumed to name a
+/// converting attribute.
 const LIST_LIMIT: u64 = 1 << 20;
 
 /// Returns the files that git converts, or all files if git fails.
@@ -79,8 +79,8 @@ fn check_attributes(root: &Path, index: &Index) -> io::Result<Vec<CleanPath>> {
     Ok(paths.into_iter().map(|path| CleanPath::of(Path::new(OsStr::from_bytes(path)))).collect())
 }
 
-/// Returns whichever has this size: the blob, or the blob with CRLF line endings. `None` if neither
-/// has it.
+/// Returns the blob if it has this size, else the blob with CRLF line endings if that has this
+/// size, else `None`.
 pub(crate) fn as_it_was(blob: Vec<u8>, size: u32) -> Option<Vec<u8>> {
     if blob.len() as u32 == size {
         return Some(blob);

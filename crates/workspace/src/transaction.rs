@@ -39,7 +39,7 @@ pub(crate) struct Step {
     pub(crate) temp: String,
 }
 
-/// What a commit records besides its files.
+/// The data that a commit records besides its files.
 #[derive(Default)]
 pub(crate) struct CommitInfo {
     pub(crate) by: By,

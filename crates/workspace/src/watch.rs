@@ -30,9 +30,10 @@ pub struct Watch {
 }
 
 impl Workspace {
-    /// Takes a snapshot of the tree before a command. Costs one `stat` per file. Reads the files
-    /// written since the last snapshot; the first snapshot reads the files that differ from git's
-    /// index. Watch one command at a time.
+    /// Takes a snapshot of the tree before a command. Costs one `stat` per file, except that in an
+    /// overlay, later snapshots scan only folders with changes. Reads the files written since the
+    /// last snapshot; the first snapshot reads the files that differ from git's index. Watch one
+    /// command at a time.
     ///
     /// # Errors
     /// If the state folder cannot be written or the tree cannot be read.
@@ -49,7 +50,7 @@ impl Workspace {
         Ok(Watch { began: SystemTime::now(), inside, exclude })
     }
 
-    /// Uses what a baseline has learned as the first snapshot.
+    /// Builds the first snapshot from a baseline's index and scan.
     pub(crate) fn learn(&self, index: Index, found: Found) -> io::Result<()> {
         let (Some(store), mut snapshot) = (&self.0.store, lock(&self.0.snapshot)) else { return Ok(()) };
         if snapshot.is_none() {
@@ -91,7 +92,7 @@ impl Workspace {
         Ok(Some(id))
     }
 
-    /// Updates the snapshot from a full scan, and reports each changed file.
+    /// Updates the snapshot from a scan, and reports each changed file.
     fn update(&self, snapshot: &mut Snapshot, mut report: impl FnMut(Difference)) -> io::Result<()> {
         let events = self.0.events.get();
         snapshot.update(self, |difference| {

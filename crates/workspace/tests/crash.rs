@@ -1,7 +1,7 @@
 //! Kills commits and recoveries at every system call: all of a commit survives or none of it.
 //!
-//! The test runs itself under ptrace and kills that process before its n-th call, for every n. That
-//! covers a kill after a call, too: it is a kill before the next one.
+//! The test runs itself under ptrace and kills that process before its n-th call, for every n. A
+//! kill after a call is covered too, because it is a kill before the next one.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

@@ -67,11 +67,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn the_diff_is_that_of_a_full_scan(acts in acts(), held in any::<bool>()) {
+    fn the_diff_equals_that_of_a_full_scan(acts in acts(), held in any::<bool>()) {
         let s = Setting::repository();
         let state = s.outer().join("baseline");
         let baseline = Baseline::of(&s.ws, &state).unwrap();
-        // While a folder is held open, the kernel does not report its end.
+        // While a folder is held open, the kernel does not report its deletion.
         let _held = held.then(|| fs::File::open(s.ws.root().join("src")).unwrap());
         for each in acts {
             act(&s, each);
@@ -82,7 +82,7 @@ proptest! {
 }
 
 #[test]
-fn bug_what_the_kernel_does_not_report_is_not_taken_for_the_next_commands_change() {
+fn bug_changes_that_the_kernel_did_not_report_were_attributed_to_the_next_command() {
     let s = Setting::repository();
     let baseline = Baseline::of(&s.ws, &s.outer().join("baseline")).unwrap();
     fs::hard_link(s.ws.root().join("src/c.txt"), s.outer().join("link")).unwrap();
@@ -102,7 +102,7 @@ fn bug_what_the_kernel_does_not_report_is_not_taken_for_the_next_commands_change
 }
 
 #[test]
-fn what_someone_else_does_between_commands_is_not_the_commands() {
+fn changes_by_others_between_commands_are_not_attributed_to_the_next_command() {
     let s = Setting::repository();
     let baseline = Baseline::of(&s.ws, &s.outer().join("baseline")).unwrap();
     s.run("echo 1 > a.txt");
@@ -136,7 +136,7 @@ fn more_changes_than_the_kernel_reports_are_found() {
         let file = if n % 2 == 0 { "a.txt" } else { "b.txt" };
         fs::set_permissions(s.ws.root().join(file), fs::Permissions::from_mode(0o644)).unwrap();
     }
-    // Nothing is reported any more.
+    // The kernel's event queue is full now, so the kernel does not report this change.
     s.put("src/c.txt", "changed\n");
     assert_eq!(baseline.changed().unwrap(), ["src/c.txt"]);
 }

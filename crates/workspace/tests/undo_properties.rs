@@ -98,10 +98,10 @@ fn files(s: &Setting) -> BTreeMap<String, (u32, Vec<u8>)> {
     tree(s.ws.root()).into_iter().filter(|(_, (mode, _))| mode & 0o170_000 != 0o040_000).collect()
 }
 
-/// What the test expects the history to know about one file.
+/// The expected history of one file.
 #[derive(Debug, Default)]
 struct Model {
-    /// The state in which the agent found it; the inner `None` if it did not exist.
+    /// The state in which the agent found the file; the inner `None` means that it did not exist.
     found: Option<Option<(u32, Vec<u8>)>>,
     left: Option<(u32, Vec<u8>)>,
     /// Whether someone else changed it between two of the agent's changes.

@@ -1,6 +1,6 @@
 //! Writes small GGUF files, valid or not.
 
-/// A value of a key.
+/// The value of a metadata key.
 #[derive(Clone)]
 pub enum Value {
     /// A 32-bit number.
@@ -15,7 +15,7 @@ pub enum Value {
     Texts(Vec<Vec<u8>>),
     /// A list of 32-bit numbers.
     Numbers(Vec<u32>),
-    /// Any type and bytes.
+    /// A type code, which may be invalid, and the bytes of the value.
     Raw(u32, Vec<u8>),
 }
 
@@ -146,8 +146,8 @@ impl Writer {
             let start = end.next_multiple_of(alignment);
             out.extend(tensor.offset.unwrap_or(start).to_le_bytes());
             let elements = tensor.dimensions.iter().fold(1_u64, |all, one| all.saturating_mul(*one));
-            // Limited, so that the file fits in memory: larger tensors are refused before their
-            // bytes matter.
+            // The size is limited so that the file fits in memory. A reader refuses larger tensors
+            // before it reads their bytes.
             end = start + (elements.min(1 << 20) * if tensor.format == 12 { 144 } else { 1024 }) / 256;
         }
         out.resize(out.len().next_multiple_of(usize::try_from(alignment).unwrap()), 0);

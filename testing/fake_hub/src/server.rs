@@ -1,6 +1,6 @@
 //! A scripted file server: a hub and a package index on 127.0.0.1.
 //!
-//! Misbehaves on command: scripted answers for a path come first, then the file is served normally.
+//! Requests for a path get its scripted faults first. After that, the file is served normally.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -22,7 +22,7 @@ pub enum Act {
     Hang(usize),
     /// Refuse with this status.
     Status(u16),
-    /// Send the whole file although a range was asked for.
+    /// Send the whole file, even if the request asks for a range.
     Whole,
     /// Redirect to this address.
     Redirect(String),
@@ -64,7 +64,7 @@ impl Server {
         self.state.lock().unwrap().files.insert(path.to_owned(), bytes.into());
     }
 
-    /// Adds an answer to the script of a path.
+    /// Adds a fault to the script of a path.
     pub fn once(&self, path: &str, act: Act) {
         self.state.lock().unwrap().acts.entry(path.to_owned()).or_default().push_back(act);
     }
@@ -75,7 +75,7 @@ impl Server {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 
-    /// Puts a file into a repository of the hub. Returns the path it is downloaded from.
+    /// Puts a file into a repository of the hub. Returns its download path.
     pub fn put_on_hub(&self, repository: &str, file: &str, bytes: &[u8]) -> String {
         let list = serde_json::json!([
             {"type": "file", "path": "README.md", "size": 3, "oid": "0"},

@@ -4,7 +4,8 @@ use std::io::Write;
 
 use flate2::{Compression, write::DeflateEncoder};
 
-/// A wheel with these files. The first file is stored uncompressed; the others are deflated.
+/// Returns a wheel with these files. The first file is stored uncompressed; the others are
+/// deflated.
 #[must_use]
 pub fn wheel(files: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut out, mut list) = (Vec::new(), Vec::new());

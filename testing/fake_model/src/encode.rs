@@ -14,7 +14,7 @@ const NOW_UNIX: u64 = 1_767_225_600;
 const PROMPT_TOKEN_NS: u64 = 5_000_000;
 const TOKEN_NS: u64 = 40_000_000;
 
-/// The form of an answer.
+/// The wire format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     OllamaChat,
@@ -70,7 +70,7 @@ impl Encoder {
         }
     }
 
-    /// The events before the first piece.
+    /// The events that precede the first piece of the answer.
     pub(crate) fn open(&self, counts: &Counts) -> Vec<Vec<u8>> {
         let Dialect::OpenAi(personality) = self.dialect else { return Vec::new() };
         let delta = match personality {
@@ -176,8 +176,8 @@ impl Encoder {
             .collect()
     }
 
-    /// The normal end. `late` has the calls for the final chunk; `marker` says whether `[DONE]`
-    /// follows.
+    /// The normal end. `late` holds the calls to send with the final chunk; `marker` says whether
+    /// `[DONE]` follows.
     pub(crate) fn finish(
         &mut self,
         reason: &str,
@@ -235,7 +235,7 @@ impl Encoder {
         }
     }
 
-    /// The whole answer as one object. `None` as the reason marks the generation as incomplete.
+    /// The whole answer as one object. If the reason is `None`, the answer is marked as incomplete.
     pub(crate) fn whole(&mut self, answer: &Answer, reason: Option<&str>, counts: &Counts) -> Value {
         match self.dialect {
             Dialect::Lines => Value::Null,

@@ -10,7 +10,7 @@ use crate::respond::After;
 use crate::state::Shared;
 use crate::tokens;
 
-/// The reported load time, in nanoseconds, of a model that has to be loaded, and of a model that is
+/// The reported load times, in nanoseconds: for a model that has to be loaded, and for one that is
 /// already loaded.
 const LOAD_NS: u64 = 2_000_000_000;
 const WARM_NS: u64 = 20_000_000;
@@ -27,7 +27,7 @@ pub(crate) struct Generation {
     pub(crate) prompt_tokens: Option<u64>,
     /// The token limit of the request.
     pub(crate) limit: Option<u64>,
-    /// How the model has to be loaded (Ollama).
+    /// The model and options to load (Ollama).
     pub(crate) load: Option<Loaded>,
 }
 

@@ -11,7 +11,7 @@ pub struct ModelSpec {
     pub name: String,
     /// A subset of `completion`, `tools`, `thinking`, `insert`, `vision`.
     pub capabilities: Vec<String>,
-    /// The context length that it was trained for, in tokens; an upper limit for the window.
+    /// The context length that the model was trained for, in tokens; an upper limit for the window.
     pub context: u64,
     /// The architecture in the model's metadata (`llama`, `qwen2`, `deepseek2`).
     pub family: String,
@@ -59,7 +59,7 @@ impl ModelSpec {
         self.with("thinking")
     }
 
-    /// Sets the context length that it was trained for.
+    /// Sets the context length that the model was trained for.
     pub fn context(mut self, tokens: u64) -> Self {
         self.context = tokens;
         self
@@ -72,7 +72,7 @@ impl ModelSpec {
         self
     }
 
-    /// Whether it has a capability.
+    /// Whether the model has this capability.
     pub fn can(&self, capability: &str) -> bool {
         self.capabilities.iter().any(|have| have == capability)
     }
@@ -109,7 +109,7 @@ impl ModelSpec {
     }
 }
 
-/// A name with its tag; `x` becomes `x:latest`.
+/// Adds the tag `latest` to a name without a tag.
 pub fn with_tag(name: &str) -> String {
     let last = name.rsplit('/').next().unwrap_or(name);
     if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
@@ -130,8 +130,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Whether it is unloaded as soon as it is idle: `keep_alive` is 0, as a number or a duration
-    /// (`0`, `0s`).
+    /// Whether the model is unloaded as soon as it is idle: `keep_alive` is 0, as a number or a
+    /// duration (`0`, `0s`).
     pub(crate) fn leaves_at_once(&self) -> bool {
         match &self.keep_alive {
             Some(Value::String(text)) => text.trim_end_matches(|c: char| c.is_alphabetic()) == "0",
@@ -140,7 +140,7 @@ impl Loaded {
         }
     }
 
-    /// Whether it stays loaded: `keep_alive` is negative.
+    /// Whether the model stays loaded: `keep_alive` is negative.
     pub(crate) fn stays_forever(&self) -> bool {
         match &self.keep_alive {
             Some(Value::String(text)) => text.starts_with('-'),

@@ -171,7 +171,7 @@ fn find_model(shared: &Shared, body: &Value) -> Validated<ModelSpec> {
         return Ok(model.clone());
     }
     match personality {
-        // llama-server answers to any model name.
+        // llama-server accepts any model name.
         Personality::LlamaServer if !models.is_empty() => Ok(models[0].clone()),
         Personality::Deepseek => Err(error(shared, 400, "Model Not Exist")),
         _ if name.is_empty() => Err(error(shared, 400, "model: a name is required")),
@@ -179,7 +179,7 @@ fn find_model(shared: &Shared, body: &Value) -> Validated<ModelSpec> {
     }
 }
 
-/// The first problem in the messages, among those that every server refuses.
+/// Returns the first problem in the messages that every server refuses.
 fn message_problem(body: &Value) -> Option<String> {
     let messages = body["messages"].as_array()?;
     let mut open: Vec<&str> = Vec::new();
@@ -216,7 +216,7 @@ fn message_problem(body: &Value) -> Option<String> {
     None
 }
 
-/// The first problem by DeepSeek's rules (docs/model-apis.md#deepseek-requests,
+/// Returns the first violation of DeepSeek's rules (docs/model-apis.md#deepseek-requests,
 /// docs/model-apis.md#deepseek-reasoning).
 fn deepseek_problem(body: &Value) -> Option<String> {
     let thinking = body["thinking"]["type"] != json!("disabled");
@@ -248,14 +248,14 @@ fn deepseek_problem(body: &Value) -> Option<String> {
     None
 }
 
-/// A `json_schema` format without a schema, which every server refuses.
+/// Returns the error for a `json_schema` format without a schema, which every server refuses.
 fn schema_problem(body: &Value) -> Option<String> {
     let format = &body["response_format"];
     let good = format["type"] != json!("json_schema") || format["json_schema"]["schema"].is_object();
     (!good).then(|| "response_format.json_schema.schema: an object is required".to_owned())
 }
 
-/// The first problem by vLLM's rules (docs/model-apis.md#vllm).
+/// Returns the first violation of vLLM's rules (docs/model-apis.md#vllm).
 fn vllm_problem(body: &Value, stream: bool, model: &ModelSpec) -> Option<String> {
     if !stream && !body["stream_options"].is_null() {
         return Some("Stream options can only be defined when `stream=True`.".into());

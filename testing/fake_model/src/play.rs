@@ -53,7 +53,7 @@ struct Out {
 /// Why the steps ended early.
 enum Stop {
     Closed,
-    /// An error step; its text.
+    /// An error step, with its text.
     Error(String),
     /// The token limit was reached.
     Limit,
@@ -146,7 +146,7 @@ impl<'a> Player<'a> {
         self.respond(status, content_type, &bytes).await
     }
 
-    /// Sends a response with a length.
+    /// Sends a response with a `Content-Length`.
     async fn respond(&mut self, status: u16, content_type: &str, body: &[u8]) -> Result<After, Closed> {
         self.shared.record(self.index, |record| record.status = status);
         let content_type = self.reply.content_type.clone().unwrap_or_else(|| content_type.to_owned());
@@ -380,7 +380,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Sends protocol events, each in HTTP chunks of its own.
+    /// Sends each protocol event in its own HTTP chunks.
     async fn emit(&mut self, events: Vec<Vec<u8>>) -> Result<(), Closed> {
         if !self.stream {
             return Ok(());

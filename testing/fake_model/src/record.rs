@@ -66,7 +66,8 @@ impl Request {
         last.as_str().unwrap_or_default()
     }
 
-    /// Whether it asks for a generation. A request that only loads or unloads a model does not.
+    /// Whether the request asks for a generation. A request that only loads or unloads a model does
+    /// not.
     pub fn is_chat(&self) -> bool {
         self.method == "POST"
             && (self.path.ends_with("/chat")

@@ -59,7 +59,7 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Endless {
-    /// Chunks of this text, such as white space or a repeated line.
+    /// Chunks of this text, such as whitespace or a repeated line.
     Chunks(String),
     /// One protocol line without end.
     Line,
@@ -109,7 +109,7 @@ pub struct Reply {
     /// The HTTP status. If it is not 200, or `body` is set, the reply is only `body`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The body of such a reply: a JSON string as plain text, anything else as JSON.
+    /// The body of a reply without steps: a JSON string as plain text, anything else as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
     /// Makes the body an error object of the dialect with this text.
@@ -132,7 +132,7 @@ pub struct Reply {
     pub split_bytes: Option<usize>,
     /// Send everything in one write at the end, as a buffering proxy does.
     pub late_burst: bool,
-    /// A comment before every event (SSE only).
+    /// Send a comment before every event (SSE only).
     pub comments: bool,
     /// Send tool calls with the last chunk, as Ollama's native template path does
     /// (docs/model-apis.md#ollama-streaming).
@@ -206,37 +206,37 @@ impl Reply {
         self
     }
 
-    /// More visible text.
+    /// Adds visible text, in token-sized chunks.
     pub fn more(self, text: impl Into<String>) -> Self {
         self.step(Step::Text(text.into()))
     }
 
-    /// More visible text in exactly these chunks.
+    /// Adds visible text in exactly these chunks.
     pub fn more_chunks<S: Into<String>>(self, chunks: impl IntoIterator<Item = S>) -> Self {
         self.step(Step::Chunks(chunks.into_iter().map(Into::into).collect()))
     }
 
-    /// Reasoning in its own field.
+    /// Adds reasoning in its own field.
     pub fn thinking(self, text: impl Into<String>) -> Self {
         self.step(Step::Thinking(text.into()))
     }
 
-    /// A native tool call.
+    /// Adds a native tool call.
     pub fn tool_call(self, name: impl Into<String>, arguments: Value) -> Self {
         self.step(Step::ToolCall(Call { name: name.into(), arguments }))
     }
 
-    /// One JSON value as a separate line or event.
+    /// Adds one JSON value as a separate line or event.
     pub fn json(self, value: Value) -> Self {
         self.step(Step::Json(value))
     }
 
-    /// Raw body bytes.
+    /// Adds raw body bytes.
     pub fn raw(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.step(Step::RawBytes(bytes.into()))
     }
 
-    /// One visible-text chunk of `length` bytes: a line of that length on the wire.
+    /// Adds one chunk of `length` bytes of visible text, which makes one very long protocol line.
     pub fn big_line(self, length: usize) -> Self {
         self.step(Step::Chunks(vec!["x".repeat(length)]))
     }
@@ -262,7 +262,7 @@ impl Reply {
         self
     }
 
-    /// Sends the headers at once, and the body after the gate is released.
+    /// Sends the headers immediately, and the body after the gate is released.
     pub fn after_headers_gate(mut self, gate: impl Into<String>) -> Self {
         self.gate_after_headers = Some(gate.into());
         self
@@ -278,33 +278,33 @@ impl Reply {
         self.step(Step::Filler { ms: millis(time), every_ms: millis(every).max(1) })
     }
 
-    /// An SSE comment line.
+    /// Adds an SSE comment line.
     pub fn comment(self, text: impl Into<String>) -> Self {
         self.step(Step::Comment(text.into()))
     }
 
-    /// A comment before every event (SSE).
+    /// Sends a comment before every event (SSE only).
     pub fn comments(mut self) -> Self {
         self.comments = true;
         self
     }
 
-    /// An error of the dialect in the middle of the stream, then the end without a done marker.
+    /// Sends an error of the dialect inside the stream, then ends without a done marker.
     pub fn then_error_line(self, text: impl Into<String>) -> Self {
         self.step(Step::ErrorLine(text.into()))
     }
 
-    /// White space until the client disconnects.
+    /// Sends whitespace until the client disconnects.
     pub fn endless_whitespace(self) -> Self {
         self.endless_repetition("\n")
     }
 
-    /// The same text until the client disconnects.
+    /// Repeats a text until the client disconnects.
     pub fn endless_repetition(self, text: impl Into<String>) -> Self {
         self.step(Step::Endless(Endless::Chunks(text.into())))
     }
 
-    /// A protocol line without end, until the client disconnects.
+    /// Sends one protocol line without end until the client disconnects.
     pub fn endless_line(self) -> Self {
         self.step(Step::Endless(Endless::Line))
     }

@@ -42,7 +42,7 @@ pub struct Script {
     pub replies: Vec<Reply>,
     /// Replies for a path, which take precedence over everything else the server does there.
     pub for_path: BTreeMap<String, Vec<Reply>>,
-    /// The reply when the replies are used up.
+    /// The reply to send when the replies are used up.
     pub fallback: Option<Reply>,
     /// Whether to start over when the replies are used up.
     pub repeat: bool,

@@ -143,8 +143,8 @@ impl Server {
         self.shared.change(|inner| inner.by_path.entry(path.to_owned()).or_default().push_back(entry));
     }
 
-    /// Sets the reply to send once the script is used up. Without it, the server then answers with
-    /// status 500.
+    /// Sets the reply to send once the script is used up. Without a fallback, the server then
+    /// answers with status 500.
     pub fn fallback(&self, reply: impl Into<Entry>) {
         let entry = reply.into();
         self.shared.change(|inner| inner.fallback = Some(entry));

@@ -80,9 +80,10 @@ pub struct Config {
     pub models: Option<Vec<ModelSpec>>,
     /// Models that can be pulled (Ollama).
     pub pullable: Vec<ModelSpec>,
-    /// The window when a request names none; 4096 on Ollama, the trained context elsewhere.
+    /// The window for requests that set none: by default 4096 on Ollama, the trained context
+    /// elsewhere.
     pub num_ctx: Option<u64>,
-    /// Generations at a time: 1 on Ollama and llama-server, 64 elsewhere.
+    /// Generations at a time: by default 1 on Ollama and llama-server, 64 elsewhere.
     pub parallel: Option<usize>,
     /// The required API key. Without it, DeepSeek accepts any key, and the other servers require
     /// none.
@@ -97,7 +98,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) slots: Semaphore,
     pub(crate) parallel: usize,
-    /// The origin of all times that are reported as numbers.
+    /// The time from which reported milliseconds are counted.
     pub(crate) started: Instant,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
@@ -215,7 +216,7 @@ impl Shared {
     }
 }
 
-// What a test can wait for; see `Shared::until`.
+// The conditions that tests wait for with `Shared::until`.
 
 pub(crate) fn enough_requests(n: usize) -> impl FnMut(&Inner) -> Option<Vec<Request>> {
     move |inner| (inner.requests.len() >= n).then(|| inner.requests.clone())

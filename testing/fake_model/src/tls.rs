@@ -133,7 +133,7 @@ impl TlsServer {
 impl Drop for TlsServer {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::SeqCst);
-        drop(TcpStream::connect(self.address)); // wakes the thread, so that it notices
+        drop(TcpStream::connect(self.address)); // wakes the thread, so that it stops
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

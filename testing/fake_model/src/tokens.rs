@@ -4,7 +4,7 @@
 /// The longest piece of a word, in characters.
 const PIECE: usize = 6;
 
-/// Splits text into token-sized pieces; concatenated, they are the text.
+/// Splits text into token-sized pieces, which concatenate to the text.
 pub fn split(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut start = 0;
@@ -51,13 +51,13 @@ impl Kind {
     }
 }
 
-/// The tokens in a text, at four bytes each.
+/// The number of tokens in a text, at four bytes each.
 pub fn estimate(text: &str) -> u64 {
     (text.len() as u64).div_ceil(4)
 }
 
-/// The last prompt of each slot of a server. A prefix that the next prompt shares with it is not
-/// evaluated again.
+/// The last prompt of each slot of a server. A server does not evaluate the prefix that a new
+/// prompt shares with one of them.
 #[derive(Debug, Default)]
 pub(crate) struct PrefixCache {
     slots: Vec<(String, String)>,
@@ -71,8 +71,8 @@ impl PrefixCache {
             .map_or(0, |(_, common)| (common as u64 / 4).min(estimate(prompt).saturating_sub(1)))
     }
 
-    /// Stores a prompt and the text generated after it, in the slot with the longest common prefix,
-    /// or else in the oldest of `slots` slots.
+    /// Stores a prompt and the text generated after it: in the slot with the longest common prefix,
+    /// else in a free one of `slots` slots, else in the oldest.
     pub(crate) fn remember(&mut self, model: &str, prompt: &str, generated: &str, slots: usize) {
         let replaced = match self.best(model, prompt) {
             Some((at, common)) if common > 0 => Some(at),

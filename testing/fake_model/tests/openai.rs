@@ -264,7 +264,7 @@ fn two_calls_in_one_chunk_are_whole_and_numbered() {
 }
 
 #[test]
-fn response_formats_are_schemas_and_lm_studio_accepts_only_these() {
+fn json_schema_formats_need_a_schema_and_lm_studio_refuses_json_object() {
     let schema =
         json!({"type": "json_schema", "json_schema": {"name": "call", "schema": {"type": "object"}}});
     for (personality, model, object) in

@@ -2,8 +2,8 @@
 //! `cargo run -p patch_corpus --example write_corpus DIR`.
 //!
 //! Each case is a directory `NNNNN/` with `name.txt`, `input/`, the patch as `patch.txt`,
-//! `edits.json` or `arguments.json`, and `expected/` or `refused.txt`. Links and outside files are
-//! in `fixtures.txt`.
+//! `edits.json` or `arguments.json`, and `expected/` or `refused.txt`. Links and files outside the
+//! root are listed in `fixtures.txt`.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 

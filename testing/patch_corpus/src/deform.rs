@@ -26,7 +26,8 @@ pub(crate) const FORMS: &[(Form, &str)] = &[
 ];
 
 pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
-    // The next deformation of each form, so that all come up equally often.
+    // The next deformation of each form. Each form goes through the list in turn, so that it uses
+    // all deformations equally often.
     let mut turn = [bases.first().map_or(0, |b| b.seed as usize * 13); 6];
     for (b, base) in bases.iter().enumerate() {
         for (f, (form, label)) in FORMS.iter().enumerate().filter(|(_, (form, _))| base.fits(*form)) {
@@ -122,7 +123,7 @@ fn deformed<'a>(
     turn: &mut usize,
     random: &mut Random,
 ) -> Option<(Draft<'a>, Vec<D>)> {
-    // The probe has enough context for deformations that need some.
+    // Some deformations need context lines, so test them on a draft with four.
     let probe = Draft::new(base, form, 4, true);
     let mut chosen: Vec<(D, u32)> = Vec::new();
     for _ in 0..ALL.len() {

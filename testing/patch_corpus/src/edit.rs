@@ -144,7 +144,8 @@ impl FileEdit {
     }
 }
 
-/// Returns the ending of a row inserted at `at`: that of the row above, or else of the row below.
+/// Returns the ending of a row inserted at `at`: the ending of the row above, or else of the row
+/// below.
 fn ending_near(rows: &[Row], at: usize) -> End {
     let ends = |r: &&Row| r.end != End::Nothing;
     let above = rows[..at].iter().rev().find(ends);

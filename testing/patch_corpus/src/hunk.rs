@@ -8,7 +8,7 @@ pub(crate) struct Hunk {
     /// row below it.
     pub(crate) start: usize,
     pub(crate) lines: Vec<Line>,
-    /// A context line differs from the file.
+    /// Whether a context line differs from the file.
     pub(crate) wrong: bool,
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn unnumbered(text: &str) -> Option<&str> {
     rest.strip_prefix('|').or_else(|| rest.strip_prefix(':')).or_else(|| rest.strip_prefix('\t'))
 }
 
-/// Returns where these lines match in a row, ignoring blank lines at both ends.
+/// Returns the rows where a match of these lines starts, ignoring blank lines at both ends of them.
 fn places(rows: &[String], old: &[String]) -> Vec<usize> {
     let blank = |l: &&String| l.is_empty();
     let skip = old.iter().take_while(blank).count();
@@ -50,7 +50,7 @@ fn places(rows: &[String], old: &[String]) -> Vec<usize> {
         .collect()
 }
 
-/// Returns where these lines match exactly.
+/// Returns the rows where an exact match of these lines starts.
 pub(crate) fn exact_places(rows: &[&str], old: &[&str]) -> Vec<usize> {
     (0..(rows.len() + 1).saturating_sub(old.len())).filter(|at| rows[*at..*at + old.len()] == *old).collect()
 }
@@ -60,7 +60,7 @@ pub(crate) fn loose_places(rows: &[&str], old: &[&str]) -> Vec<usize> {
     places(&fold(rows), &fold(old))
 }
 
-/// Returns whether a draft can only mean the edit it was made from.
+/// Returns whether a draft can only mean the edit from which it was made.
 pub(crate) fn decided(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     draft.form == Form::Whole || files.into_iter().all(|(edit, hunks)| file_decided(draft, edit, hunks))
@@ -112,7 +112,7 @@ fn file_decided(draft: &Draft<'_>, edit: &FileEdit, hunks: &[Hunk]) -> bool {
         if draft.form == Form::Edits && texts.len() != 1 {
             return false;
         }
-        // A wrong line number may happen to name another match.
+        // A wrong line number may point to another match by accident.
         if exact.len() > 1 && (numbered || matches!(draft.form, Form::Blocks | Form::Edits) || draft.shuffled)
         {
             return false;
@@ -154,8 +154,8 @@ fn text_places(draft: &Draft<'_>, rows: &[&str], hunk: &Hunk) -> Vec<usize> {
     out
 }
 
-/// Returns whether a draft legitimately means something other than its edit. If it does, no engine
-/// can be blamed.
+/// Returns whether a draft can reasonably be read as another edit. An engine that makes that other
+/// edit is not wrong.
 pub(crate) fn misleads(draft: &Draft<'_>) -> bool {
     literal(draft)
         || misdirected(draft)
@@ -163,7 +163,8 @@ pub(crate) fn misleads(draft: &Draft<'_>) -> bool {
         || draft.base.edits.iter().any(|edit| (!draft.exact || mixed(edit)) && moved(draft, edit))
 }
 
-/// Returns whether the file mixes line endings. If so, it matters which line moved past which.
+/// Returns whether the file mixes line endings. If so, the result depends on which of two swapped
+/// lines moved.
 fn mixed(edit: &FileEdit) -> bool {
     edit.before.as_ref().is_some_and(Text::mixed)
 }
@@ -182,7 +183,7 @@ fn misdirected(draft: &Draft<'_>) -> bool {
     (draft.unified() && draft.style.offset != 0 || wrong_order) && files.into_iter().any(several)
 }
 
-/// Returns whether deformed lines match in several places that differ. If they do, another place
+/// Returns whether deformed lines match in several places with different text. If so, another place
 /// may be more similar.
 fn closer_elsewhere(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
@@ -207,7 +208,7 @@ pub(crate) fn moved(draft: &Draft<'_>, edit: &FileEdit) -> bool {
     texts_only && texts(Mark::Add).any(|new| texts(Mark::Remove).any(|old| old == new))
 }
 
-/// Returns whether a deformed search text still occurs in the file. If it does, it may be meant
+/// Returns whether a deformed search text still occurs in the file. If so, it may be meant
 /// literally.
 fn literal(draft: &Draft<'_>) -> bool {
     let mut files = draft.base.edits.iter().zip(&draft.hunks);
@@ -228,7 +229,7 @@ fn below_landmark(edit: &FileEdit, hunk: &Hunk, rows: &[&str], exact: &[usize]) 
     exact.iter().copied().find(|at| *at >= line).filter(|at| *at == hunk.start)
 }
 
-/// Returns in how many ways the hunks can be placed in order: 0, 1, or 2 for more than one.
+/// Returns the number of ways to place the hunks in order: 0, 1, or 2 for more than one.
 fn assignments(places: &[Vec<usize>], lengths: &[usize], hunk: usize, from: usize) -> usize {
     let Some(here) = places.get(hunk) else { return 1 };
     let mut ways = 0;

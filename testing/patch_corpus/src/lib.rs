@@ -38,19 +38,19 @@ use serde_json::{Value, json};
 /// Files by path: their content, and whether they are executable.
 pub type Tree = BTreeMap<String, (Vec<u8>, bool)>;
 
-/// What must happen to a case.
+/// The required outcome of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// A correct patch: it must apply.
     Clean,
     /// A patch with mistakes but only one meaning: it must apply.
     Deformed,
-    /// It must be refused and change nothing.
+    /// A wrong patch: it must be refused and change nothing.
     MustRefuse,
-    /// It must be refused or give the right result.
+    /// An ambiguous patch: it must be refused or give the right result.
     Either,
-    /// It names or leads to a path that the model may not write. A workspace must change nothing.
-    /// If there is an expected tree, producing that tree is correct too.
+    /// A patch whose path is, or leads to, one that the model may not write: it must change
+    /// nothing. If the case has an expected tree, producing that tree is correct, too.
     Security,
 }
 
@@ -117,11 +117,11 @@ pub enum Input {
 pub enum Expected {
     /// The files afterwards. For [`Class::Either`], they may also be unchanged.
     Tree(Tree),
-    /// The patch is refused. The reason is given if only one reason is right.
+    /// The patch is refused. If only one reason is right, this is it.
     Refused(Option<&'static str>),
 }
 
-/// What exists besides regular files.
+/// A link, the state folder, or a file outside the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fixture {
     /// A symbolic link.
@@ -157,15 +157,15 @@ pub enum Fixture {
 pub struct Case {
     /// A unique name: the base edit, the form and the deformations.
     pub name: String,
-    /// What must happen.
+    /// The required outcome.
     pub class: Class,
-    /// How the patch is written.
+    /// The format of the patch.
     pub form: Form,
     /// The mistakes in the patch, or why it must be refused.
     pub deformations: Vec<&'static str>,
     /// The files before the patch.
     pub before: Tree,
-    /// Links and outside files; only for [`Class::Security`].
+    /// Links and files outside the root; only for [`Class::Security`].
     pub fixtures: Vec<Fixture>,
     /// The patch.
     pub input: Input,

@@ -11,7 +11,7 @@ use crate::{
     write::Draft,
 };
 
-/// Changes old lines of existing files, after which the draft is no longer exact.
+/// Changes old lines of existing files. If any line changes, the draft is no longer exact.
 pub(crate) fn old_lines(draft: &mut Draft<'_>, change: &mut dyn FnMut(&Line) -> Option<String>) -> bool {
     let mut any = false;
     for (edit, hunks) in draft.base.edits.iter().zip(&mut draft.hunks) {
@@ -81,7 +81,7 @@ pub(crate) fn context(deformation: D, draft: &mut Draft<'_>, random: &mut Random
                 let line = &mut hunk.lines[at];
                 let all: Vec<(usize, &str)> = words(&line.text).collect();
                 let (i, word) = *random.pick(&all);
-                // Without its only word, a line would be a different line.
+                // A line that loses its only word would be a different line.
                 if deformation == D::ContextWord && all.len() < 2 && word.len() * 2 > line.text.trim().len() {
                     continue;
                 }
@@ -129,7 +129,7 @@ pub(crate) fn indentation(deformation: D, draft: &mut Draft<'_>, random: &mut Ra
         let tells_shift = |(l, n): (&Line, &Option<String>)| {
             l.mark != Mark::Add && n.as_ref().is_some_and(|n| *n != l.text)
         };
-        // Only the old lines tell by how much the indentation differs.
+        // An engine can measure the shift only on the old lines.
         if new.iter().all(Option::is_some) && hunk.lines.iter().zip(&new).any(tells_shift) {
             hunk.lines.iter_mut().zip(new).for_each(|(l, n)| l.text = n.unwrap_or_default());
             any = true;
@@ -139,8 +139,8 @@ pub(crate) fn indentation(deformation: D, draft: &mut Draft<'_>, random: &mut Ra
     any
 }
 
-/// Replaces ASCII characters in the old lines of a hunk with the typographic characters into which
-/// editors and models convert them. Added lines get the same characters.
+/// Replaces ASCII characters that occur in the old lines of a hunk with the typographic characters
+/// that editors and models put in their place. The same characters are replaced in the added lines.
 pub(crate) fn typographic(draft: &mut Draft<'_>, random: &mut Random) -> bool {
     if draft.form == Form::Whole {
         return false;
@@ -189,7 +189,8 @@ pub(crate) fn numbers(draft: &mut Draft<'_>, random: &mut Random, old_only: bool
         .any(|e| e.before.as_ref().is_some_and(|t| t.mixed() || t.bom || t.unfinished()));
     let has_numbers =
         changed_hunks(draft).flat_map(|h| &h.lines).any(|l| unnumbered(l.text.trim()).is_some());
-    // The replacement has the file's own bytes only if the old lines are exact.
+    // The unnumbered lines of the replacement are those of the file only if the old lines are
+    // exact.
     let special = special || !draft.exact;
     if draft.form == Form::Whole
         || has_numbers

@@ -22,7 +22,7 @@ fn rich(text: &str) -> bool {
     text.chars().filter(char::is_ascii_alphanumeric).count() >= 4
 }
 
-/// Returns a variation of a row that is not in the file yet.
+/// Returns a variation of a row. The file does not contain the variation yet.
 fn varied(text: &str, taken: &[String], random: &mut Random) -> String {
     for _ in 0..8 {
         let out = variation(text, random);
@@ -251,7 +251,7 @@ fn change(path: &str, mut text: Text, kind: Kind, random: &mut Random) -> Option
         return None;
     }
     if ops.iter().any(|op| op.at == 0 && (op.remove == 0 || op.add.is_empty())) {
-        text.bom = false; // it would be unclear to which line the mark belongs
+        text.bom = false; // it would be unclear which line has the byte order mark
     }
     let edit = FileEdit::change(path, text, ops);
     // A text cannot end with an empty row that has no line ending.

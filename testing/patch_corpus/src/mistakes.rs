@@ -1,5 +1,5 @@
-//! Makes each mistake in a draft. Mistakes in how the patch is written are here; mistakes in its
-//! lines are in [`lines`].
+//! Makes mistakes in a draft. This module has the mistakes in the notation of a patch; [`lines`]
+//! has those in its lines.
 
 use crate::{
     Form,
@@ -94,7 +94,7 @@ pub(crate) fn change(deformation: D, draft: &mut Draft<'_>, random: &mut Random)
             let blank = |l: &Line| l.mark == Mark::Keep && l.text.is_empty();
             let lines = || draft.hunks.iter().flatten().flat_map(|h| &h.lines);
             let fits = marked && lines().any(blank);
-            // At the edge of a hunk, the whole line may be lost.
+            // At the edge of a hunk, an engine may ignore the whole line.
             let edge = |h: &Hunk| h.lines.first().is_some_and(blank) || h.lines.last().is_some_and(blank);
             draft.exact &= !fits || !draft.hunks.iter().flatten().any(edge);
             style.blank_prefixes = !fits;

@@ -16,7 +16,8 @@ use crate::{
     write::Draft,
 };
 
-/// Each kind of refusal is made for one in `EVERY` combinations of base edit and form.
+/// Of `EVERY` combinations of base edit and form, one gets a damaged patch, and one a patch that is
+/// already applied. Most other kinds are half as frequent.
 const EVERY: usize = 5;
 
 pub(crate) type Kind = Option<&'static str>;
@@ -55,7 +56,7 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     by_hand::cases(out);
 }
 
-/// Makes a patch from this edit. The patch must be refused.
+/// Makes a patch from this edit that must be refused.
 pub(crate) fn any(base: &Base) -> Option<Case> {
     let mut random = Random::new(base.seed, 32_000);
     let fits: Vec<_> = FORMS.iter().filter(|(form, _)| base.fits(*form)).collect();
@@ -171,7 +172,7 @@ fn changed(text: &str, damage: Damage, random: &mut Random) -> Option<String> {
     }
 }
 
-/// Returns the patch, to be sent for files that already contain its change; `None` if it could
+/// Returns the patch to send for files that already contain its change; `None` if it could
 /// legitimately be applied again.
 fn applied<'a>(draft: &Draft<'a>, bare: bool) -> Option<(Draft<'a>, Kind)> {
     let mut out = draft.clone();
@@ -217,7 +218,7 @@ fn applied<'a>(draft: &Draft<'a>, bare: bool) -> Option<(Draft<'a>, Kind)> {
     (!again).then_some((out, kind))
 }
 
-/// Adds a hunk that changes lines of the first hunk in another way.
+/// Adds a hunk that changes the lines of another hunk differently.
 fn overlapping<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     let mut out = draft.clone();
     let plain = draft
@@ -273,7 +274,7 @@ fn unchanging<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     Some(out)
 }
 
-/// Takes all context from another file; only the removed lines are right.
+/// Replaces the context of the first hunk with lines of another file. Its removed lines stay right.
 fn misplaced<'a>(draft: &Draft<'a>, n: usize) -> Option<Draft<'a>> {
     let mut out = draft.clone();
     let (edit, hunks) =
@@ -306,7 +307,7 @@ fn only_context<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     (edit.plain() && lines && draft.form != Form::Whole && edit.final_newline.is_none()).then_some(out)
 }
 
-/// Files that exist but should not, or the reverse.
+/// Adds cases in which a file exists that should not, or is missing.
 fn files<'a>(
     base: &Base,
     draft: &Draft<'a>,
@@ -330,7 +331,7 @@ fn files<'a>(
         before.remove(&edit.path);
         push("the file does not exist", draft(), before, None);
     } else if edit.deleted || n.is_multiple_of(8) {
-        // A whole file may be new, and a hunk without old lines creates a file.
+        // Whole files and hunks without old lines do not need an existing file.
         let whole = draft().is_some_and(|d| d.form == Form::Whole && !edit.deleted);
         let adds = edit.before.as_ref().is_some_and(|t| t.rows.is_empty());
         let bare = draft().is_some_and(|d| d.hunks[last].iter().all(|h| h.before().is_empty()));
@@ -341,7 +342,7 @@ fn files<'a>(
     }
 }
 
-/// Lines that match in several places, with nothing to select one.
+/// Adds patches whose old lines match in several places, with nothing that selects one.
 fn ambiguous(base: &Base, n: usize, out: &mut Vec<Case>) {
     let [edit] = &base.edits[..] else { return };
     let Some(before) =

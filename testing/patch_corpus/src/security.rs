@@ -102,7 +102,7 @@ fn fixtures() -> Vec<Fixture> {
     ]
 }
 
-/// What is done to a path.
+/// The change that a patch makes to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
     Create,
@@ -119,7 +119,8 @@ const HUNK: &str = "@@ -1,3 +1,3 @@\n alpha = 1\n-bravo = 2\n+bravo = 22\n charl
 
 /// Returns the patch; `None` if the form cannot express it.
 fn input(form: Form, act: Act, path: &str) -> Option<Input> {
-    // In text forms, a line break in a name would change the meaning of the patch.
+    // Diffs quote names with control characters: a line break would change the meaning of the
+    // patch.
     let quoted = |side: &str, path: &str| {
         if path.chars().any(char::is_control) {
             let name: String = path
@@ -245,7 +246,7 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
             }
         }
     }
-    // These paths are permitted, but must not lead to a path that is not permitted.
+    // These paths are permitted. Patches to them must not change a forbidden path.
     let changed = |path: &str| {
         let mut tree = before();
         tree.insert(path.into(), (NEW.into(), false));

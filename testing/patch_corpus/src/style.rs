@@ -1,4 +1,4 @@
-//! How a patch is written.
+//! The style in which a patch is written.
 
 /// The content of a hunk's `@@` line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(crate) enum Header {
     Text,
 }
 
-/// What happens to carriage returns.
+/// Which lines have carriage returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Returns {
     AsInTheFile,
@@ -46,7 +46,7 @@ pub(crate) struct Style {
     pub(crate) git_headers: bool,
     pub(crate) section: bool,
     pub(crate) header: Header,
-    /// The error that is added to the line numbers.
+    /// The error to add to the line numbers.
     pub(crate) offset: isize,
     pub(crate) returns: Returns,
     /// Whether to write `\ No newline at end of file`.

@@ -183,7 +183,8 @@ pub(crate) fn make(base: &str, layout: Layout, random: &mut Random) -> Text {
     out
 }
 
-/// Replaces every four, or every two, spaces of indentation with a tab.
+/// Replaces indentation with tabs: one for every four spaces or, if the width is not a multiple of
+/// four, for every two.
 fn tabbed(line: &str) -> String {
     let rest = line.trim_start_matches(' ');
     let blanks = line.len() - rest.len();

@@ -1,4 +1,4 @@
-//! Writes hunks in each form, with the mistakes that are made in writing.
+//! Writes hunks in each form, including the mistakes in notation.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::{
     text::End,
 };
 
-/// A patch that is not written yet.
+/// A patch that has not been written yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft<'a> {
     pub(crate) base: &'a Base,
@@ -19,7 +19,7 @@ pub(crate) struct Draft<'a> {
     /// The hunks of each file edit.
     pub(crate) hunks: Vec<Vec<Hunk>>,
     pub(crate) style: Style,
-    /// The old lines are as in the file.
+    /// Whether the old lines are the same as in the file.
     pub(crate) exact: bool,
     pub(crate) shuffled: bool,
 }
@@ -206,7 +206,7 @@ impl<'a> Draft<'a> {
         match self.style.header {
             Header::Right | Header::WrongCounts => {
                 if self.style.header == Header::WrongCounts {
-                    // Miscounts like a model, too few or too many depending on the hunk.
+                    // Miscount as models do: too high or too low, depending on the hunk.
                     (old, new) = match hunk.start % 4 {
                         _ if edit.created.is_some() => (0, new + 1),
                         0 => (old + 1, new + 1),
@@ -404,7 +404,7 @@ pub(crate) fn landmark(edit: &FileEdit, hunk: &Hunk) -> Option<String> {
         .filter(|t| t.len() < 80)
 }
 
-/// Shortens a header the way a model remembers it.
+/// Shortens a header as a model does that remembers it roughly.
 fn roughly(text: &str) -> String {
     let cut = text.find(['(', '{', ':']).filter(|i| *i > 3).unwrap_or(text.len());
     let rough = text[..cut].trim_end();

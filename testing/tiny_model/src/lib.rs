@@ -11,7 +11,7 @@ use std::path::Path;
 const EMBEDDING: u64 = 32;
 const HEADS: u32 = 4;
 const FEED_FORWARD: u64 = 64;
-/// The window that the model claims to be trained with, in tokens.
+/// The context length of the training, in tokens, as the file states it.
 pub const WINDOW: u32 = 32_768;
 
 /// Pairs that the tokenizer joins, in order of priority.
@@ -45,7 +45,7 @@ pub fn write_repeating(path: &Path) -> io::Result<()> {
     write_with(path, &byte_pairs(&[]), true)
 }
 
-/// Writes a model whose tokenizer is SentencePiece, which adds a space at the start of each text.
+/// Writes a model with a SentencePiece tokenizer, which adds a space at the start of each text.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -67,7 +67,7 @@ const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const BYTE: i32 = 6;
 
-/// A tokenizer and its tokens, each with its type. The last tokens are [`SPECIAL`].
+/// A tokenizer's name and its tokens, each with its type. The last tokens are [`SPECIAL`].
 struct Vocabulary {
     tokenizer: &'static str,
     tokens: Vec<(String, i32)>,
@@ -125,7 +125,7 @@ fn write_with(path: &Path, vocabulary: &Vocabulary, repeating: bool) -> io::Resu
             let value = match name.as_str() {
                 norm if norm.contains("norm") => 1.0,
                 "blk.0.attn_output.weight" | "blk.0.ffn_down.weight" if repeating => 0.0,
-                // Answers should be text, so unprintable bytes are never the likeliest.
+                // Answers should be text, so the logit of unprintable tokens is always 0.
                 "output.weight" if !printable(&tokens[index / row]) => 0.0,
                 _ => random.f32() - 0.5,
             };
@@ -147,8 +147,8 @@ fn special() -> impl Iterator<Item = (String, i32)> {
     SPECIAL.iter().map(|token| ((*token).to_owned(), CONTROL))
 }
 
-/// A vocabulary of GPT-2's tokenizer: each byte as the character that the tokenizer writes for it,
-/// the merges, and `more`.
+/// Returns a GPT-2 vocabulary: the character that the tokenizer uses for each byte, the merges, and
+/// `more`.
 fn byte_pairs(more: &[String]) -> Vocabulary {
     let mut next = 256;
     let byte = |byte: u8| match byte {
@@ -165,7 +165,7 @@ fn byte_pairs(more: &[String]) -> Vocabulary {
     Vocabulary { tokenizer: "gpt2", tokens }
 }
 
-/// A vocabulary of SentencePiece: the bytes, the printable characters, and the merges.
+/// Returns a SentencePiece vocabulary: the bytes, the printable characters, and the merges.
 fn sentence_piece() -> Vocabulary {
     let mut tokens = vec![(String::from("<unk>"), UNKNOWN)];
     tokens.extend((0..=255_u8).map(|byte| (format!("<0x{byte:02X}>"), BYTE)));

@@ -81,7 +81,7 @@ pub enum Scope {
 
 /// Starts counting calls in this thread ([`Scope::Marked`]).
 pub fn begin() {
-    // The tracer recognizes this call, because nothing else makes it.
+    // The tracer takes this system call as the mark, because nothing else makes it.
     rustix::process::getpriority_user(rustix::process::Uid::ROOT).ok();
 }
 
@@ -93,11 +93,12 @@ pub fn end() {
 /// A stop of a thread.
 #[derive(Debug, Clone, Copy)]
 pub struct Stop {
-    /// The number of the stop, from 0. It is an even number before a call, an odd one after a call.
+    /// The number of the stop, from 0. With [`Scope::Marked`], it is even before a call and odd
+    /// after a call.
     pub n: usize,
     /// The number of the system call.
     pub call: i64,
-    /// Whether the call has finished. If not, it is about to start.
+    /// Whether the call has finished. If not, the call is about to start.
     pub done: bool,
 }
 
@@ -178,7 +179,7 @@ fn entering(thread: i32) -> Option<i64> {
         return None;
     }
     #[expect(unsafe_code, reason = "a C union")]
-    // SAFETY: `op` says that this is the active member.
+    // SAFETY: `op` was checked, so this is the active member.
     i64::try_from(unsafe { info.u.entry.nr }).ok()
 }
 

@@ -1,4 +1,4 @@
-//! System calls that fail as they do on file systems that do not support them.
+//! Makes system calls fail as on file systems that do not support them.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub enum Old {
 /// This cannot be undone.
 ///
 /// # Panics
-/// When the system does not allow it.
+/// If the system does not allow seccomp filters.
 pub fn act_like(old: Old) {
     let flags = SeccompCondition::new(4, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0).unwrap();
     refuse(libc::SYS_renameat2, vec![SeccompRule::new(vec![flags]).unwrap()], libc::EINVAL);

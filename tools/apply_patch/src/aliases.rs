@@ -82,7 +82,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
         notes.push("text to insert taken as content".into());
         return Ok(());
     }
-    // Beside a patch, line numbers only hint at where it applies.
+    // If there is a patch, line numbers are only a hint to where it applies.
     let hints = [aliases::take(arguments, "start_line"), aliases::take(arguments, "end_line")];
     if !arguments.contains_key("patch") && hints.iter().flatten().any(|line| !aliases::is_empty(line)) {
         return Err(NO_LINE_NUMBERS.into());
@@ -128,8 +128,8 @@ fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
     Ok(Some(number).filter(|n| *n != 1))
 }
 
-/// Checks that the command of another agent's editor changes files. Returns whether the command
-/// inserts text; `None` if the call has no command.
+/// Refuses a command of another agent's editor that does not change files. Returns whether the
+/// command inserts text; `None` if the call has no command.
 fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     let Some(command) = aliases::take(arguments, "command") else { return Ok(None) };
     match command.as_str() {

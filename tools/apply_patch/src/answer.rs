@@ -68,7 +68,8 @@ fn has_patch(text: &str) -> bool {
         || (begins("--- ") && begins("+++ "))
 }
 
-/// Whether the text before a patch asks a question, or announces anything but a change.
+/// Whether the text before a patch asks a question, or suggests that the patch should not be
+/// applied.
 fn is_doubtful(before: &str) -> bool {
     let layout = |line: &&str| !line.starts_with("```") && !line.starts_with("~~~") && !line.contains("<<");
     let prose: Vec<&str> = before.lines().map(str::trim).filter(layout).collect();

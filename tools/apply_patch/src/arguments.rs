@@ -78,7 +78,7 @@ pub struct Edit {
     expected_replacements: Option<usize>,
 }
 
-/// The one place where this tool parses the text of a patch.
+/// Parses the text of a patch. Nothing else in this tool does.
 fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     #[cfg(test)]
     tests::PARSES.set(tests::PARSES.get() + 1);
@@ -86,8 +86,8 @@ fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
 }
 
 impl Edit {
-    /// Returns path, search and replacement. Like a string, an array may end within a line; but if
-    /// the replacement is empty, whole lines are removed.
+    /// Returns path, search and replacement. Like a string, an array may end within a line, unless
+    /// the replacement is empty: then whole lines are removed.
     fn texts(self) -> (String, String, String) {
         let Self { path, search, replace, .. } = self;
         match (search, replace) {
@@ -217,7 +217,7 @@ mod tests {
         pub(super) static PARSES: Cell<usize> = const { Cell::new(0) };
     }
 
-    // In two pieces, so that secret scanners skip it.
+    // In two pieces, so that secret scanners ignore this file.
     const FILE: &str = concat!("one\nkey = 'ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv'\ntwo\n");
 
     /// Counts how many times one call parses its patch, while streaming and afterwards.

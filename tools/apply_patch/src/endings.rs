@@ -8,8 +8,7 @@ const FILES: usize = 50;
 const LARGEST: u64 = 256 << 10;
 
 /// Returns the content with `\r\n` endings if all files of the repository with the same extension
-/// have such endings. If there are no files with this extension, all files of the repository
-/// decide.
+/// have them. If there are no files with this extension, all files of the repository count.
 pub(crate) fn of_repository(workspace: &Workspace, path: &CleanPath, content: Vec<u8>) -> Vec<u8> {
     let extension = |path: &str| {
         path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, ext)| ext.to_owned())

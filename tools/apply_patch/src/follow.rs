@@ -11,7 +11,7 @@ use workspace::{PathError, ReadError, Workspace};
 use crate::refusal::{Misses, Why, refused};
 use crate::{has_tokens, paths};
 
-/// Follows one call.
+/// Checks one call while it streams.
 pub(crate) struct Following {
     workspace: Workspace,
     misses: Arc<Misses>,

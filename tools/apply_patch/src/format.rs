@@ -1,5 +1,5 @@
-//! Descriptions of the tool for a model that is asked for one edit format. The tool accepts every
-//! format anyway.
+//! Descriptions of the tool for a model that is asked for one edit format. The tool still accepts
+//! every format.
 //!
 //! Effect on the prompt cache: the description is part of the system prompt, so it must not change
 //! within a session.
@@ -27,7 +27,7 @@ impl EditFormat {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, format)| *format)
     }
 
-    /// Returns what the tool does, for the model.
+    /// Returns the description of the tool for the model.
     #[must_use]
     pub fn description(self) -> String {
         let says = match self.0 {

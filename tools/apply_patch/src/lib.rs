@@ -30,7 +30,7 @@ pub use format::EditFormat;
 const DESCRIPTION: &str = "Edit files with one of: edits (search: a few lines copied exactly from the file); patch (unified \
      diff, *** Begin Patch, or SEARCH/REPLACE blocks); path + content (whole file); path + delete.";
 
-/// Changes files of a workspace. Clones share their memory of edits that did not match.
+/// Changes files of a workspace. Clones share the record of edits that did not match.
 #[derive(Debug, Clone)]
 pub struct ApplyPatch {
     workspace: Workspace,
@@ -43,8 +43,8 @@ impl ApplyPatch {
     /// The name of the tool.
     pub const NAME: &'static str = "apply_patch";
 
-    /// Creates the tool for a workspace. The model sees placeholders for these secrets. In its
-    /// edits, placeholders stand for the values; refusals show placeholders again.
+    /// Creates the tool for a workspace. The model sees placeholders for these secrets.
+    /// Placeholders in its edits are replaced with the values; refusals show placeholders again.
     #[must_use]
     pub fn new(workspace: Workspace, secrets: Secrets) -> Self {
         let spec = Spec {
@@ -334,8 +334,8 @@ impl ApplyPatch {
     }
 }
 
-/// Restores control tokens, which the model saw altered. `None` if this changes nothing, or if the
-/// file itself contains altered tokens, which makes the patch ambiguous.
+/// Restores control tokens, which the model saw altered. Returns `None` if the file has no control
+/// tokens, or if it also contains altered ones, which makes the patch ambiguous.
 fn with_tokens(file: &[u8], patch: &FilePatch) -> Option<FilePatch> {
     if !has_tokens(file) || matches!(control_tokens::restored(file), Cow::Owned(_)) {
         return None;

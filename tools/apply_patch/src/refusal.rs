@@ -11,7 +11,7 @@ use workspace::{CleanPath, CommitError, Digest, PathError, ReadError, Workspace}
 
 /// After a second miss, a file of up to this many lines is shown completely.
 const SMALL: usize = 100;
-/// How many lines of a larger file to show above and below the place.
+/// How many lines of a larger file to show above and below the place of the miss.
 const AROUND: usize = 30;
 /// The maximum length of a line shown, in characters.
 const WIDTH: usize = 200;
@@ -22,7 +22,7 @@ const SAME: usize = 40;
 pub(crate) struct Why {
     pub(crate) path: Option<CleanPath>,
     pub(crate) message: String,
-    /// If lines do not match: the nearest line, if any, and the patch's format.
+    /// If the lines do not match: the nearest line, if any, and the format of the patch.
     missed: Option<(Option<usize>, Dialect)>,
 }
 
@@ -31,12 +31,12 @@ impl Why {
         Self { path: None, message, missed: None }
     }
 
-    /// For text that the file's encoding cannot represent.
+    /// Creates the reason for text that the file's encoding cannot represent.
     pub(crate) fn unwritable(path: CleanPath, why: &Unwritable) -> Self {
         Self { path: Some(path), message: why.to_string(), missed: None }
     }
 
-    /// For the engine's refusal of a patch to this file.
+    /// Creates the reason from the engine's refusal of a patch to this file.
     pub(crate) fn of(path: CleanPath, refused: &Refusal, dialect: Dialect) -> Self {
         let missed = matches!(refused.kind, RefusalKind::NotFound | RefusalKind::Ambiguous)
             .then_some((refused.line, dialect));
@@ -65,7 +65,7 @@ impl From<CommitError> for Why {
     }
 }
 
-/// Where edits did not match: per file, since its last successful edit.
+/// The place of the last miss in each file, until an edit of that file succeeds.
 #[derive(Debug, Default)]
 pub(crate) struct Misses(Mutex<HashMap<CleanPath, Option<usize>>>);
 

@@ -61,7 +61,7 @@ impl ApplyPatch {
         refused.map_or(Ok((patches, Some(written))), Err)
     }
 
-    /// Converts the engine's refusal, with the secrets of the file masked.
+    /// Converts the engine's refusal, and masks the secrets of the file in it.
     pub(crate) fn masked_refusal(
         &self,
         path: &CleanPath,

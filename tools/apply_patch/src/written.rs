@@ -5,7 +5,7 @@ use patch::{Applied, Dialect, FilePatch, RefusalKind, Rung};
 use text_view::{Unwritable, View};
 use workspace::CleanPath;
 
-/// A file that exists.
+/// The content of an existing file before the patch.
 pub(crate) enum Before {
     Text(View),
     Binary(Vec<u8>),

@@ -17,7 +17,7 @@ use tool_api::{Registry, Status, ToolError};
 use tool_apply_patch::ApplyPatch;
 use workspace::Workspace;
 
-/// Every n-th of the other cases is tested.
+/// One in this many of the other cases is tested.
 const EVERY: usize = 17;
 
 /// A file or link in a folder.

@@ -44,7 +44,7 @@ async fn a_patch_may_be_an_array_of_lines() {
 
 #[tokio::test]
 async fn empty_arguments_count_as_missing() {
-    // A real call of a 1.5B model.
+    // A call that a 1.5B model really made.
     let (folder, _, registry) = fixture();
     let edit = json!([{"path": "a.txt", "search": "two", "replace": "zwei"}]);
     let all = json!({"patch": [], "edits": edit, "path": "a.txt", "content": [], "delete": false});

@@ -30,7 +30,7 @@ pub struct Arguments {
 }
 
 impl ReadFile {
-    /// Creates the tool for a workspace. Masks the secrets before it truncates anything.
+    /// Creates the tool for a workspace. The tool masks these secrets before it truncates anything.
     #[must_use]
     pub fn new(workspace: Workspace, secrets: Secrets) -> Self {
         Self(workspace, secrets)

@@ -71,7 +71,7 @@ impl RunCommand {
         Self { sandbox, options, runs: AtomicU32::new(0) }
     }
 
-    /// Resolves the given folder of the work tree, in which a command is to run.
+    /// Resolves the folder of the work tree in which a command should run.
     fn folder(&self, given: &str) -> Result<PathBuf, String> {
         let root = self.sandbox.root();
         let real = |path: &Path| path.canonicalize().ok();
@@ -84,8 +84,8 @@ impl RunCommand {
         }
     }
 
-    /// Returns the output with secrets masked. Removes the words next to the gap where output was
-    /// left out, because half a secret would not be recognized.
+    /// Returns the output with secrets masked. Removes the words next to omitted output, because
+    /// half a secret would not be recognized.
     fn shown(&self, output: &Captured) -> String {
         /// The longest word to remove, in bytes.
         const WORD: usize = 512;
@@ -148,7 +148,7 @@ impl RunCommand {
     }
 }
 
-/// Describes the tool for the model, with the network access that commands have.
+/// Describes the tool and the network access of its commands for the model.
 fn description(sandbox: &Sandbox) -> String {
     let policy = sandbox.policy();
     if policy.level == Level::Off || policy.network == Network::Full {

@@ -23,7 +23,7 @@ pub(crate) fn read(line: &str) -> Option<String> {
     patch.trim_start().starts_with("*** Begin Patch").then_some(patch)
 }
 
-/// Parses text that consists of one word.
+/// Returns the only word of a text; `None` if it has several.
 fn only(text: &str) -> Option<String> {
     word(text).filter(|(_, rest)| rest.trim().is_empty()).map(|(word, _)| word)
 }

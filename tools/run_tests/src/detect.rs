@@ -1,7 +1,7 @@
 //! Detects, from a repository's files, the command that runs its tests. Nothing is executed.
 //!
-//! Manifests come first, in a fixed order, then test files, then the targets of a Makefile. Without
-//! a manifest, up to [`DIRECTORIES`] folders are searched for test files, once.
+//! It looks at manifests first, in a fixed order, then at test files, then at the targets of a
+//! Makefile. Without a manifest, up to [`DIRECTORIES`] folders are searched for test files, once.
 
 use std::{
     ffi::OsStr,
@@ -15,7 +15,7 @@ use serde_json::Value;
 /// The maximum number of folders searched for test files if there is no manifest.
 const DIRECTORIES: usize = 48;
 
-/// The depth of that search. Finds `packages/NAME/tests`.
+/// The depth of that search. It includes `packages/NAME/tests`.
 const DEPTH: usize = 3;
 
 /// How many bytes of a file to read.
@@ -134,7 +134,7 @@ impl Repository<'_> {
         None
     }
 
-    /// Returns the `test` script if there is a real one, else the test runner among the
+    /// Returns the `test` script, unless it is npm's placeholder, or else the test runner among the
     /// dependencies.
     fn package_json(&self, text: &str) -> Option<TestCommand> {
         let package: Value = serde_json::from_str(text).ok()?;
@@ -322,7 +322,7 @@ impl TestFiles {
     }
 }
 
-/// Reads the start of a file, if it is text.
+/// Reads the start of a regular file as text.
 fn glance(path: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     if !path.is_file() {

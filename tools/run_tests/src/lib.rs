@@ -2,8 +2,8 @@
 //! failures first.
 //!
 //! The model's calls and the planner's verification ([`RunTests::verify`]) use the same code. The
-//! exit code decides whether tests passed; the output only says which failed. The one exception: a
-//! run without any test has not succeeded.
+//! exit code decides whether tests passed; the output only says which failed. There is one
+//! exception: if no test ran, the run has not succeeded.
 
 mod detect;
 pub mod report;
@@ -99,8 +99,8 @@ impl RunTests {
         Self { sandbox, options, runs: AtomicU32::new(0) }
     }
 
-    /// Returns the command that verifies the work tree: the configured one, else the one detected
-    /// now.
+    /// Returns the command that verifies the work tree: the configured one, or else the one that is
+    /// detected now.
     #[must_use]
     pub fn command(&self) -> Option<TestCommand> {
         let configured =
@@ -180,7 +180,7 @@ impl RunTests {
 }
 
 impl TestCommand {
-    /// Appends arguments, even to a shell line.
+    /// Appends arguments to the command, which may be a shell line.
     fn add(&mut self, more: Vec<String>) {
         match self.argv.as_slice() {
             [sh, c, line] if sh == "sh" && c == "-c" => {

@@ -50,7 +50,8 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
     let Some(Value::String(pattern)) = arguments.get_mut("pattern") else { return Ok(()) };
     let mind_case = sensitive.or(insensitive.map(|yes| !yes));
     let plain = regex == Some(false) || literal == Some(true);
-    // An invalid regex is searched for literally, and a flag before it would be too.
+    // An invalid regex is searched for literally. A flag in front of it would become part of the
+    // text.
     if plain || (mind_case.is_some() && RegexMatcher::new(pattern).is_err()) {
         notes.push("pattern taken as plain text".into());
         *pattern = escaped(pattern);

@@ -53,7 +53,7 @@ impl Search {
     }
 
     /// Returns the files in which a call with these arguments finds a match, up to its limits.
-    /// Empty if the call would be refused.
+    /// Returns an empty list if the call would be refused.
     #[must_use]
     pub fn matching(&self, arguments: &Value) -> Vec<CleanPath> {
         let Ok(arguments) = serde_json::from_value::<Arguments>(arguments.clone()) else { return Vec::new() };
@@ -137,7 +137,7 @@ fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
 struct Job {
     workspace: Workspace,
     secrets: Secrets,
-    /// Whether the pattern has a placeholder, which matches only masked files.
+    /// Whether the pattern has a placeholder, which can match only in masked text.
     masked: bool,
     under: Option<CleanPath>,
     glob: Option<Glob>,
@@ -163,7 +163,7 @@ impl Job {
         let mut searcher = SearcherBuilder::new().binary_detection(BinaryDetection::quit(0)).build();
         for entry in listing.entries.iter().filter(|e| self.glob.as_ref().is_none_or(|g| g.matches(&e.path)))
         {
-            // Too large to read.
+            // The file is too large to read.
             if entry.size > READ_LIMIT {
                 continue;
             }
@@ -189,7 +189,7 @@ fn matches(searcher: &mut Searcher, matcher: &RegexMatcher, bytes: &[u8]) -> boo
         any = true;
         Ok(false)
     });
-    // Reading a slice does not fail.
+    // Searching a slice cannot fail.
     let _ = searcher.search_slice(matcher, bytes, sink);
     any
 }
@@ -208,7 +208,7 @@ impl Matches {
             }
             Ok(true)
         });
-        // Reading a slice does not fail.
+        // Searching a slice cannot fail.
         let _ = searcher.search_slice(matcher, bytes, sink);
         self.total += here;
         if here > 0 {

@@ -32,30 +32,30 @@ pub(crate) struct BatchPlan {
     #[arg(long, value_name = "I/N|auto[/N]", help_heading = "Selection")]
     pub(crate) shard: Option<String>,
 
-    /// Rerun the tasks that the agent ended without success in an earlier invocation
+    /// Rerun the tasks that the agent finished without success in an earlier invocation
     #[arg(long, value_name = "WHAT", help_heading = "Selection")]
     pub(crate) retry: Option<Retry>,
 
-    /// Start no more tasks after one that is not verified
-    #[arg(long, help_heading = "Limits of the whole batch")]
+    /// Start no more tasks after one ends unverified
+    #[arg(long, help_heading = "Limits for the whole batch")]
     pub(crate) fail_fast: bool,
 
     /// Pause after this time (`90m`, `2h 30m`) or at this time (`2026-05-01T07:00+02:00`), and
     /// interrupt running tasks
-    #[arg(long, value_name = "TIME", value_parser = deadline, help_heading = "Limits of the whole batch")]
+    #[arg(long, value_name = "TIME", value_parser = deadline, help_heading = "Limits for the whole batch")]
     deadline: Option<Duration>,
 
     /// Start no more tasks once the batch has used this many tokens, prompts and answers together
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits of the whole batch")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits for the whole batch")]
     batch_tokens: Option<u64>,
 
     /// Start no more tasks once the batch has cost this much, if the server's prices are known
-    #[arg(long, value_name = "DOLLARS", value_parser = dollars, help_heading = "Limits of the whole batch")]
+    #[arg(long, value_name = "DOLLARS", value_parser = dollars, help_heading = "Limits for the whole batch")]
     batch_cost: Option<f64>,
 
-    /// Keep trying for this time when the model, its server or this machine fails for every task; 0s
-    /// gives up at once
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m", help_heading = "Limits of the whole batch")]
+    /// Keep trying for this long when the model, its server or this machine fails for every task;
+    /// 0s gives up at once
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m", help_heading = "Limits for the whole batch")]
     pub(crate) wait: Duration,
 }
 
@@ -101,7 +101,7 @@ impl FromStr for Jobs {
 /// Which tasks `--retry` runs again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Retry {
-    // Tasks that the agent ended without success.
+    // Tasks that the agent finished without success.
     Failed,
 }
 

@@ -82,12 +82,12 @@ struct Ready {
     tasks: Vec<Task>,
     options: BatchOptions,
     settings: Settings,
-    /// The name of the task file, for people.
+    /// The name of the task file, as shown in reports.
     name: String,
 }
 
 /// Reads the task file and returns the tasks that this invocation runs, with the shard that they
-/// are.
+/// form.
 fn select(command: &Batch, file: &Path, context: &Context) -> Result<(Vec<Task>, Option<Shard>)> {
     let tasks = batch::tasks::read(file, command.repos.as_deref())
         .map_err(|problems| Failure::misuse(problems.to_string().trim_end()))?;
@@ -119,7 +119,7 @@ fn here(mut batch: Ready, jobs: Jobs) -> Result<Exit> {
     })
 }
 
-/// Runs the batch to its end; `None` if the user insists that it stops at once.
+/// Runs the batch to its end; `None` if a second signal stops it immediately.
 async fn complete(batch: &Ready, place: &dyn Place, signals: &Signals) -> Result<Option<Summary>> {
     let Ready { agent, tasks, options, .. } = batch;
     let show = |event: Event<'_>| agent.display.show(&event);
@@ -209,7 +209,7 @@ impl Agent {
         Ok(Self { context, flags, store, secrets, display: display.clone(), refusals: Arc::default() })
     }
 
-    /// The sessions that it starts.
+    /// The store of the sessions that this agent starts.
     pub(super) fn sessions(&self) -> &Store {
         &self.store
     }
@@ -282,7 +282,7 @@ impl Agent {
         let id = journal.id().to_owned();
         match Box::pin(session::run(order, &mut journal)).await {
             Ok(mut done) => {
-                // Programs apply the patch of a result, so it is not masked.
+                // Other programs apply the patch of a result, so it is not masked.
                 done.report.diff.patch = String::from_utf8_lossy(&done.patch).into_owned();
                 Attempt { report: done.report, session: Some(id) }
             }

@@ -1,6 +1,6 @@
 //! `agent diff|undo|apply`: shows the changes of a session, undoes them, or applies those of a dry
-//! run to the repository. The changes come from the session's folder, so the tree of a dry run need
-//! not exist anymore.
+//! run to the repository. The changes come from the session's folder, so the tree of a dry run no
+//! longer has to exist.
 
 use std::path::PathBuf;
 
@@ -63,8 +63,8 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
             (Mode::DryRun, true) => "it is a dry run that was not applied",
             (Mode::Run, true) => "it changed nothing",
             _ if !own_events.is_empty() => "it changed no other file",
-            _ if command.to.is_some() => "no change after that turn is left",
-            _ => "all changes are undone already",
+            _ if command.to.is_some() => "no changes after that turn are left",
+            _ => "all changes are already undone",
         };
         console::say(format_args!("nothing to undo in session {}: {why}", past.id));
         return Ok(Exit::Success);

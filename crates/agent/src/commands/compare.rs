@@ -1,4 +1,4 @@
-//! `agent compare`: which tasks one batch solves and the other does not.
+//! `agent compare`: shows which tasks one batch solves and the other does not.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! `agent config show`: each setting, its value and its origin. For a secret, shows only whether it
-//! is set.
+//! `agent config show`: shows each setting with its value and its origin. For a secret, shows only
+//! whether it is set.
 
 use serde_json::{Value, json};
 

@@ -109,7 +109,7 @@ fn print(findings: &[Finding]) -> Result<()> {
     Ok(())
 }
 
-/// Checks the model server, the model and its context window, and says how the model is asked.
+/// Checks the model server, the model and its context window, and reports how a run uses the model.
 async fn server(settings: &Settings, resolved: &Resolved, profiles: &Profiles, findings: &mut Findings) {
     // A check never downloads anything.
     let settings = Settings { pull: false, ..settings.clone() };
@@ -124,8 +124,8 @@ async fn server(settings: &Settings, resolved: &Resolved, profiles: &Profiles, f
     for warning in chosen.warnings {
         findings.warn("model", warning, "");
     }
-    // This check does not make a server load a model. An embedded model was already loaded above
-    // and thereby checked.
+    // This check does not make a server load a model. An embedded model was already loaded, and
+    // thus checked, above.
     let outlook = match chosen.model.outlook().await {
         Ok(outlook) => outlook,
         Err(error) => return findings.failure("model", &error.into()),
@@ -188,7 +188,7 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
     if root.is_dir() {
         if let Ok(false) = workspace::Workspace::open(root).map(|ws| ws.can_exchange().unwrap_or(true)) {
             let found =
-                "the file system cannot exchange two files in one step; edits take several, which is slower";
+                "the file system cannot exchange files atomically, so edits take more steps and are slower";
             findings.warn("files", found, "");
         }
         dry_run(root, &state.join("doctor"), findings);

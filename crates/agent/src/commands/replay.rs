@@ -19,7 +19,7 @@ use crate::sanitize;
 use crate::settings::{Group, Settings, definition, recorded};
 use preview::Surface;
 
-/// The maximum number of lines shown of a difference.
+/// The maximum number of lines of a difference to show.
 const MAX_LINES: usize = 60;
 /// The maximum number of characters of each text that are compared line by line.
 const MAX_CHARS: usize = 1 << 20;

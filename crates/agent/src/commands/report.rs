@@ -45,7 +45,7 @@ pub(super) fn session(context: &Context, id: &str) -> Result<String> {
     Ok(report::session_page(&id, &records, &|text| secrets.mask(text)))
 }
 
-/// The name of a task file or of a folder with results, for people.
+/// The display name of a task file or of a folder with results.
 pub(super) fn name(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let name = absolute.file_name().map_or_else(|| "batch".into(), |name| name.to_string_lossy());

@@ -12,7 +12,7 @@ use crate::interrupt::{self, Signals};
 use crate::other_model;
 use crate::profiles;
 
-/// Works until a signal arrives.
+/// Runs the worker until a signal arrives.
 pub(crate) fn run(command: &Worker, context: &Context) -> Result<Exit> {
     // Report invalid flags and files once, before the first task.
     let settings = context.resolve_in(None, &command.settings.given)?.settings()?;

@@ -32,8 +32,8 @@ pub(crate) enum Trust {
     Repository,
     /// Anyone, but the repository may only lower the value. Such a setting affects time and money.
     RepositoryMayLower,
-    /// The user. Such a setting decides where code and keys are sent, what is downloaded, what is
-    /// paid, or what commands may do.
+    /// The user. Such a setting decides where code and keys are sent, what is downloaded, how much
+    /// is spent, or what commands may do.
     User,
     /// The environment only, because neither a command line nor a file should hold it.
     Environment,
@@ -172,7 +172,7 @@ impl Definition {
     /// Checks a value from a file.
     ///
     /// # Errors
-    /// As [`Definition::parse`].
+    /// Same as [`Definition::parse`].
     pub(crate) fn accept(&self, value: Value) -> Result<Value, String> {
         let list = match self.kind {
             Kind::Headers => Some(each(&value, ": ", header)),

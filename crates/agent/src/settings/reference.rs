@@ -22,16 +22,16 @@ A setting can come from several places. The first one that has it wins:
 
 `agent config show` lists every setting with its value and its origin.
 
-A repository's `.agent.toml` comes from whoever wrote the repository. It may say how the work is done,
-and it may lower budgets. It cannot decide where code and keys go, what is downloaded, what is paid, or
-what commands may do. If `.agent.toml` has a key that a repository may not set, a run refuses to start.
-If it raises a budget, the run ignores the new value with a warning.
+A repository's `.agent.toml` comes from whoever wrote the repository. It may say how the work is
+done, and it may lower budgets. It cannot decide where code and keys go, what is downloaded, how
+much is spent, or what commands may do. If `.agent.toml` has a key that a repository may not set, a
+run refuses to start. If it raises a budget, the run ignores the new value with a warning.
 
-Environment variables for commands and tests come from `--env` and from your own file. Variables from
-`--env` are added to those from the file; if both set the same name, `--env` wins. `NAME` alone passes on
-the value from your environment. The model, the journal and the screen see placeholders in place of the
-values. A session records only the names. If you typed a value (`NAME=VALUE`), give it to `agent resume`
-again. `agent resume --env` adds to the recorded names.
+Environment variables for commands and tests come from `--env` and from your own file. Variables
+from `--env` are added to those from the file; if both set the same name, `--env` wins. `NAME` alone
+passes on the value from your environment. The model, the journal and the screen see placeholders in
+place of the values. A session records only the names. If you typed a value (`NAME=VALUE`), give it
+to `agent resume` again. `agent resume --env` adds to the recorded names.
 
     agent run --env DATABASE_URL --env MODE=ci \"Fix the failing migration\"
 

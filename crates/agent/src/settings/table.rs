@@ -1,8 +1,8 @@
 //! Every setting.
 //!
 //! A repository's file comes from whoever wrote the repository. It may say how the work is done and
-//! lower budgets. It decides nothing about where code and keys are sent, what is downloaded, what
-//! is paid, or what commands may do: see [`Trust`].
+//! lower budgets. It has no say in where code and keys are sent, what is downloaded, how much is
+//! spent, or what commands may do: see [`Trust`].
 
 use super::{Definition, Flag, Group, Kind, Trust};
 
@@ -49,9 +49,9 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
     Definition::new("ca_file", Kind::Text, Trust::User, Group::Server)
         .help("PEM file with certificate authorities to trust in addition to the system's"),
     Definition::new("client_cert_file", Kind::Text, Trust::User, Group::Server)
-        .help("PEM file with the client certificate to show the server"),
+        .help("PEM file with the client certificate to present to the server"),
     Definition::new("client_key_file", Kind::Text, Trust::User, Group::Server)
-        .help("PEM file with the client certificate's private key, if client_cert_file does not hold it"),
+        .help("PEM file with the client certificate's private key, if client_cert_file does not contain it"),
     Definition::new("proxy", Kind::Text, Trust::User, Group::Server)
         .help("Proxy for remote servers, instead of HTTP_PROXY and HTTPS_PROXY; NO_PROXY still applies"),
     Definition::new("connect_seconds", Kind::Whole(1, 3_600), Trust::User, Group::Server)

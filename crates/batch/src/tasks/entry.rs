@@ -1,5 +1,5 @@
-//! Parses the text of a task file into objects with line numbers. The meaning of their keys is
-//! handled elsewhere.
+//! Parses the text of a task file into objects with line numbers. Other modules interpret their
+//! keys.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The keys of a task in our own formats.
+//! Parses the keys of a task in our own formats.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Instances of SWE-agent (`--instances.type file`): `instance_id`, `problem_statement`,
+//! Parses instances of SWE-agent (`--instances.type file`): `instance_id`, `problem_statement`,
 //! `repo_name`, `base_commit`. Our own optional keys are read too. Containers (`image_name`) and
 //! all other keys are ignored.
 

@@ -1,4 +1,4 @@
-//! SWE-bench instances: their clones, and the few keys that an agent may see.
+//! Parses SWE-bench instances: finds their clones, and reads only the keys that an agent may see.
 
 use std::path::{Path, PathBuf};
 

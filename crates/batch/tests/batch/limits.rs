@@ -113,7 +113,7 @@ async fn fail_fast_starts_no_task_after_a_failure_and_the_same_command_continues
 }
 
 #[tokio::test]
-async fn retry_failed_repeats_what_the_agent_ended_without_success() {
+async fn retry_failed_repeats_tasks_that_the_agent_finished_without_success() {
     let place = Place::new();
     let tasks = place.tasks(&["good", "bad", "lost"]);
     let runner = Script::ending(|task| match task.id.as_str() {
@@ -163,8 +163,8 @@ async fn during_an_outage_single_probes_run_until_one_succeeds() {
         async move {
             running.set(running.get() + 1);
             let up = start.elapsed() > Duration::from_secs(60);
-            // The first three attempts start together, before the outage is detected. Only later ones
-            // are probes.
+            // The first three attempts start together, before the outage is detected. Only later
+            // attempts are probes.
             if !up && start.elapsed() > Duration::from_secs(1) {
                 most.set(most.get().max(running.get()));
             }

@@ -194,7 +194,7 @@ async fn results_that_do_not_fit_together_are_not_merged() {
     assert!(said(&[place.out(), place.out()], "merged").contains("the task verified is in both"));
     assert!(said(&[place.path("repo")], "merged").contains("has not ended"));
     assert!(!place.path("merged").exists());
-    assert!(said(&[place.out()], "out").contains("has results already"));
+    assert!(said(&[place.out()], "out").contains("already has results"));
 }
 
 #[tokio::test]

@@ -318,7 +318,7 @@ fn value<R: Read + Seek>(input: &mut Input<R>, key: &str, number: u32) -> Result
                 Some(size) if is_whole(of) && length <= MAX_LAYERS => {
                     input.has(length, size, key)?;
                     let numbers = (0..length).map(|_| whole(input, key, of));
-                    // A list with a negative number cannot be one that a header needs.
+                    // No header field is a list with a negative number.
                     let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
                     let numbers: Option<Vec<u64>> = numbers.into_iter().collect();
                     Ok(numbers.map_or(Value::Length(length), Value::Numbers))

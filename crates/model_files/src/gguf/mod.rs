@@ -3,9 +3,9 @@
 //!
 //! llama.cpp trusts its input more than a downloaded file deserves. [`read`] accepts only files
 //! that llama.cpp can load: version 2 or 3, little-endian, one file per model, tensors without
-//! gaps, everything inside the file. It reads the header and no tensor, which takes milliseconds
-//! for a file of any size. Before it allocates memory for a count, it checks the count against the
-//! length of the file.
+//! gaps, everything inside the file. It reads only the header, which takes milliseconds for a file
+//! of any size. Before it allocates memory for a count, it checks the count against the length of
+//! the file.
 //!
 //! ```no_run
 //! let header = model_files::gguf::read("qwen2.5-coder-1.5b.gguf".as_ref())?;
@@ -140,7 +140,7 @@ pub enum Fault {
     TooLarge {
         /// What is too large.
         what: String,
-        /// How large it claims to be.
+        /// The value that the file states.
         value: u64,
         /// The limit.
         limit: u64,

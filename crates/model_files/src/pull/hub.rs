@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::part::Part;
 use super::{Failed, Pull};
-use crate::catalogue::Hub;
+use crate::catalog::Hub;
 
 /// The maximum size of the list of a repository's files, in bytes.
 const MAX_LIST: usize = 16 << 20;
@@ -65,7 +65,7 @@ async fn fetch(pull: &mut Pull<'_>, url: &str, part: &mut Part, total: u64) -> R
     }
     if download.from != part.length() {
         if download.from > 0 {
-            return Err(wrong(format!("the server sent the file from the wrong byte on: {}", download.from)));
+            return Err(wrong(format!("the server resumed the file at the wrong byte: {}", download.from)));
         }
         // The server cannot resume.
         part.truncate(0).map_err(|why| pull.io(why))?;

@@ -19,7 +19,7 @@ use journal::LockFile;
 use models::Access;
 use models::retry::{Decision, Policy};
 
-use crate::catalogue::Model;
+use crate::catalog::Model;
 use crate::gguf;
 use crate::store::Store;
 use part::Part;
@@ -32,7 +32,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(200);
 /// this reserve.
 const RESERVE: u64 = 256 << 20;
 
-/// Where to pull from, and how.
+/// The sources to pull from, and how to reach them.
 #[derive(Debug, Clone)]
 pub struct Sources {
     /// The hub's base URL, such as `https://huggingface.co`.
@@ -45,7 +45,7 @@ pub struct Sources {
     pub retries: Policy,
 }
 
-/// What a pull is doing.
+/// The progress of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// A description that names the source.
@@ -98,7 +98,7 @@ pub enum Error {
 
 fn list(tried: &[(String, String)]) -> String {
     match tried {
-        [] => String::from(" the catalogue has no source for it"),
+        [] => String::from(" the catalog has no source for it"),
         tried => tried.iter().map(|(source, why)| format!("\n  {source}: {why}")).collect(),
     }
 }
@@ -237,7 +237,7 @@ impl Pull<'_> {
         }
     }
 
-    /// Reads a document, with retries.
+    /// Downloads a document, with retries.
     async fn document(&mut self, url: &str, accept: &str, limit: usize) -> Result<Vec<u8>, Failed> {
         let mut attempt = 0;
         loop {

@@ -1,8 +1,8 @@
 //! An unfinished file: `NAME.part` holds its first bytes, and `NAME.part.json` identifies the file.
 //!
-//! The bytes are the beginning of the file that has the recorded SHA-256, whichever source they
-//! came from. So another source can resume after the last byte. A source that delivers the file in
-//! parts resumes after the last complete part.
+//! The bytes are the beginning of the file with the recorded SHA-256 and do not depend on the
+//! source. So a download can resume from another source, after the last byte. A source that
+//! delivers the file in parts resumes after the last complete part.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -85,7 +85,7 @@ impl Part {
     pub(super) fn drop_partial(&mut self) -> io::Result<()> {
         let complete = self.state.parts.iter().sum::<u64>();
         if complete > self.length {
-            // The state does not match these bytes.
+            // The state lists more bytes than the file has.
             self.state.parts.clear();
             return self.truncate(0);
         }

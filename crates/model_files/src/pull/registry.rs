@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::part::{Part, hex};
 use super::{Failed, Pull, wheel};
-use crate::catalogue::Packages;
+use crate::catalog::Packages;
 
 /// The media type of an index page in JSON.
 const JSON: &str = "application/vnd.pypi.simple.v1+json";

@@ -1,4 +1,5 @@
-//! Finds a model when none is named: one on this machine, or one for which there is a key.
+//! Finds a model if none is named: in Ollama, on DeepSeek's platform if its key is set, on another
+//! local server, or in a local file.
 
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
     let base = server.base();
     let ollama_says = match on_disk {
         Ok(models) => match preferred(&models) {
-            Some(model) => return ollama(&model.name, around, "the best of the models Ollama has").await,
+            Some(model) => return ollama(&model.name, around, "the best of Ollama's models").await,
             None if models.is_empty() => format!(
                 "Ollama at {base} is running but has no models; download one with `agent models pull qwen2.5-coder:7b`"
             ),

@@ -1,4 +1,4 @@
-//! Bytes in, lines out: the splitter under the NDJSON and SSE decoders.
+//! Splits bytes into lines, for the NDJSON and SSE decoders.
 //!
 //! Lines end with LF, CRLF or a lone CR. Bytes may arrive in chunks of any size; the output depends
 //! only on their concatenation. Each byte is scanned once, so a line of many megabytes in tiny

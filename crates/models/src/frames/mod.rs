@@ -1,4 +1,4 @@
-//! Response bytes in, JSON frames out: the framing of every server's answers.
+//! Decodes the bytes of a response into JSON frames, for every kind of server.
 //!
 //! [`Lines`] splits bytes into lines, [`Ndjson`] and [`Sse`] decode lines, and `Frames` detects
 //! which decoder a response needs. Servers and proxies answer a streaming request with NDJSON, SSE

@@ -1,4 +1,5 @@
-//! What an Ollama server's answers and refusals teach about a model, for the rest of the session.
+//! Learns from an Ollama server's answers and refusals what a model supports, for the rest of the
+//! session.
 
 use serde_json::Value;
 

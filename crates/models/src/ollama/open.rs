@@ -312,8 +312,8 @@ impl Ollama {
         .await
     }
 
-    /// Sends a request, whose body `body` builds from what is known so far. Retries if a refusal
-    /// taught something new.
+    /// Sends a request; `body` builds its body from what is known so far. If a refusal teaches
+    /// something new, builds the body again and retries.
     async fn send(
         &self,
         path: &str,

@@ -1,8 +1,8 @@
 //! Detects the kind of server behind a base URL in one round trip, and remembers it
 //! (docs/model-apis.md#server-detection).
 //!
-//! The shape of the answers decides. Some gateways answer any path with status 200, so neither a
-//! status nor an identical answer to every path proves anything.
+//! The shape of the answers determines the kind. Some gateways answer any path with status 200, so
+//! neither a status nor an identical answer to every path proves anything.
 
 use std::time::Duration;
 
@@ -218,7 +218,7 @@ async fn recheck(
     };
     let Some(models) = listed_or_error(&[&models, &props], models.clone())? else { return Ok(None) };
     let server = read(&models, &props.unwrap_or_default(), &[studio], &none);
-    // The other probes are not sent, so the owner in the list has to rule out other servers.
+    // The other probes were not sent, so only the owner in the list can reveal a different server.
     let different =
         server.kind == Kind::Generic && matches!(owner(&models), "library" | "organization_owner");
     let same = server.kind.name() == remembered && !server.models.is_empty() && !different;

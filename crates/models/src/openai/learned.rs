@@ -1,4 +1,4 @@
-//! What an endpoint's answers and refusals teach about it, for the rest of the session.
+//! Learns from an endpoint's answers and refusals what it supports, for the rest of the session.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -208,7 +208,8 @@ impl OpenAi {
         Ok(shape::listing(&list).into_iter().map(|model| model.id).collect())
     }
 
-    /// Sends a request. Retries if a refusal taught something new about the server.
+    /// Sends a request. If a refusal teaches something new about the server, changes the request
+    /// and retries.
     async fn send(&self, request: &Request) -> Result<DeltaStream, Error> {
         // The tokens left for the answer, if the server reports how many the prompt takes.
         let mut room = None;

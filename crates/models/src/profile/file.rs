@@ -24,7 +24,7 @@ pub struct File {
     pub(super) values: Values,
 }
 
-/// The values of a file. Of several entries that apply, the last one counts.
+/// The values of a file. If several entries apply, the last one counts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Values {
     /// Whether to ask for whole files.

@@ -24,18 +24,18 @@ pub struct Profiles {
     user: Arc<Vec<File>>,
 }
 
-/// What decides which values a model gets.
+/// The properties that determine which values apply to a model.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
     /// The model's name, in any spelling.
     pub name: &'a str,
-    /// Billions of parameters; if `None`, the number in the model's name counts.
+    /// Billions of parameters; if `None`, the number in the model's name is used.
     pub parameters_b: Option<f32>,
     /// The kind of server, as in [`Identity::server`].
     pub server: &'a str,
 }
 
-/// A value and where it comes from.
+/// A value and its source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Given<T> {
     /// The value.

@@ -45,7 +45,7 @@ fn every_built_in_file_is_valid_and_every_value_has_a_reason() {
 }
 
 #[test]
-fn models_without_a_profile_of_their_own_are_asked_by_size() {
+fn models_without_their_own_profile_get_an_approach_by_size() {
     for (size, whole_files) in [(Some(1.5), true), (Some(4.0), true), (Some(7.0), false), (None, false)] {
         let profile = built_in("some-model", size, "openai");
         assert_eq!(profile.prefers_whole_files.unwrap().value, whole_files, "{size:?}");
@@ -67,7 +67,7 @@ fn small_models_are_constrained_where_that_was_measured() {
 }
 
 #[test]
-fn bug_a_users_profile_constrains_also_a_model_that_cannot_be_so_that_the_run_can_warn() {
+fn bug_a_users_profile_constrains_even_an_unsupported_model_so_that_the_run_can_warn() {
     let describe = |profiles: Profiles, can_constrain| {
         let mut identity = Identity { can_constrain, ..Identity::default() };
         profiles.resolve(about("some-model", Some(3.0), "embedded")).describe(&mut identity);
@@ -147,7 +147,7 @@ fn the_users_files_win_per_value_and_the_longest_name_wins_among_them() {
 }
 
 #[test]
-fn the_last_entry_that_applies_counts_and_the_later_of_two_equal_files() {
+fn the_last_entry_that_applies_wins_and_the_later_of_two_equal_files_wins() {
     let entry = "[[window]]\nvalue = 1000\n[[window]]\nvalue = 2000\nserver = 'vllm'\n[[window]]\nvalue = 3000\nabove_b = 10";
     let a = format!("names = ['x']\n{entry}");
     let profiles = with(&[("a.toml", &a)]);

@@ -23,7 +23,7 @@ const PARTS: &str = "content contents test tests case cases field fields propert
 /// Words for everything that the patch does not show.
 const REST: &str = "rest remainder remaining else others other everything";
 
-/// Words for what was there before.
+/// Words that refer to the existing code.
 const OLD: &str = "existing previous prior original old current earlier already";
 
 /// Words that say that code is unchanged.

@@ -6,7 +6,7 @@ use crate::blocks::Focus;
 use crate::prompts::Opening;
 use crate::settings::{Approach, Settings};
 
-/// What a run starts from, or continues from with another model. The journal keeps it
+/// The starting point of a run, or of its continuation with another model. The journal keeps it
 /// ([`journal::Event::RunStarted`], [`journal::Event::ModelChanged`]), so that a resumed run builds
 /// the same machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use crate::machine::{Input, Plan, Turn};
 pub(crate) struct History<'a> {
     events: Vec<&'a Event>,
     at: usize,
-    /// What the run started from.
+    /// The plan that the run started from.
     pub(crate) plan: Plan,
     /// The verification before anything was changed.
     pub(crate) baseline: Option<journal::Check>,
@@ -56,7 +56,7 @@ pub(crate) enum OwnWrite {
     Refused,
 }
 
-/// The call number of file writes by the machine.
+/// The call number that the journal uses for file writes by the machine.
 pub(crate) const OWN_CALL: u32 = u32::MAX;
 
 /// Messages that came with a resume and have not joined the conversation yet.
@@ -200,7 +200,7 @@ impl<'a> History<'a> {
         edits(&self.events, wanted)
     }
 
-    /// Like [`History::edits`], up to the event that is read next.
+    /// Like [`History::edits`], but counts only the events before the one that is read next.
     pub(crate) fn edits_so_far(&self, wanted: u32) -> usize {
         edits(self.events.get(..self.at).unwrap_or_default(), wanted)
     }

@@ -40,7 +40,7 @@ enum Work {
     Step(Step),
     /// A write of the machine, which may have happened without a record.
     Write { focus: Focus, why: WriteReason },
-    /// The verification of a candidate. This is the candidate's last file.
+    /// The verification of a candidate, with the candidate's last file.
     Check(Focus),
     /// The rest of an answer.
     Calls(Box<RecordedAnswer>),
@@ -177,7 +177,7 @@ impl Driver<'_> {
         if left.is_some() {
             let dirty = self.dirty;
             self.revert_from(left).await?;
-            self.dirty = dirty; // the tree is again what it was before the stop
+            self.dirty = dirty; // the tree is again as it was before the stop
         }
         Ok(match work {
             Work::Step(step) => step,
@@ -244,8 +244,8 @@ impl Driver<'_> {
     }
 }
 
-/// Drops from the machine's log what the journal already has. The recorded messages and rewinds
-/// must equal the machine's.
+/// Drops from the machine's log the events that the journal already has. The recorded messages and
+/// rewinds must equal the machine's.
 fn drop_recorded(machine: &mut Machine, history: &History<'_>) -> Result<(), Stop> {
     let is_message = |event: &Event| matches!(event, Event::Message { .. } | Event::Rewound { .. });
     let mut log = std::mem::take(&mut machine.log).into_iter();

@@ -202,7 +202,8 @@ pub(crate) fn walk(top: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Everything visible of a tree, including git's state and inode times, but not access times.
+/// Everything that is visible in a tree, including git's state and inode times, but not access
+/// times.
 pub(crate) fn observe(root: &Path) -> BTreeMap<PathBuf, String> {
     let of = |path: &Path| {
         let m = path.symlink_metadata().unwrap();

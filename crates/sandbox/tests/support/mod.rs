@@ -10,7 +10,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// `home` with a secret and other people's work, `home/work` with a repository.
+    /// Creates `home` with a secret key and another project, and `home/work` with a repository.
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir_in(place()).unwrap();
         for (file, text) in [

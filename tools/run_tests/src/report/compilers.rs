@@ -25,7 +25,7 @@ pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
     })
 }
 
-/// Parses errors with a place, as gcc, clang, javac, rustc, go and tsc write them.
+/// Parses errors that name a place, in the formats of gcc, clang, javac, rustc, go and tsc.
 pub(crate) fn errors(output: &str, places: &Places) -> Vec<Failure> {
     let lines: Vec<&str> = output.lines().collect();
     let mut errors = super::cargo::compile_errors(&lines, places);

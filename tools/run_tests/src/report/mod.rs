@@ -70,7 +70,7 @@ pub struct Failure {
 
 type Parser = fn(&str, &Places) -> Option<TestReport>;
 
-/// In order: the more specific parsers come first.
+/// The parsers in the order in which they are tried: the more specific ones come first.
 const PARSERS: [Parser; 14] = [
     cargo::parse,
     python::pytest,

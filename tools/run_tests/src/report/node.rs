@@ -5,7 +5,7 @@ use super::{
     text::{Found, Frame, Places, count, counts, indentation, unloadable, until, value},
 };
 
-/// `at name (path:1:2)` or `at path:1:2`.
+/// Parses a stack frame: `at name (path:1:2)` or `at path:1:2`.
 fn frame(line: &str, places: &Places) -> Option<Frame> {
     let line = line.trim();
     let place = line
@@ -25,7 +25,8 @@ fn error<'a>(lines: &[&'a str], places: &Places) -> Found<'a> {
     Found::new(message, lines[message.len()..].iter().rev().filter_map(|l| frame(l, places)))
 }
 
-/// Parses the totals at the end of the output of node's runner, after `#` in TAP and `ℹ` otherwise.
+/// Parses the totals at the end of the output of node's runner. They follow `#` in TAP, and `ℹ`
+/// otherwise.
 fn totals(output: &str, mark: &str) -> Option<TestReport> {
     let count = |name: &str| {
         let label = format!("{mark} {name} ");
@@ -76,7 +77,7 @@ pub(crate) fn tap(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-/// The diagnostic block after `not ok`.
+/// Parses the diagnostic block after `not ok`.
 fn yaml_failure<'a>(body: &[&'a str], places: &Places) -> Found<'a> {
     let block = |key: &str| -> Vec<&'a str> {
         let Some(at) = body.iter().position(|l| l.trim_start().starts_with(key)) else { return Vec::new() };
@@ -96,8 +97,8 @@ fn yaml_failure<'a>(body: &[&'a str], places: &Places) -> Found<'a> {
     found
 }
 
-/// A failure in the TAP output of another runner. Its messages precede the `not ok` line,
-/// unchanged.
+/// Parses a failure in the TAP output of another runner, whose messages precede the `not ok` line
+/// without a prefix.
 fn plain_failure<'a>(before: &[&'a str], places: &Places) -> Found<'a> {
     let is_tap = |line: &&&str| {
         ["ok ", "not ok ", "#", "1..", "TAP version"].iter().any(|start| line.trim_start().starts_with(start))
@@ -107,7 +108,7 @@ fn plain_failure<'a>(before: &[&'a str], places: &Places) -> Found<'a> {
     Found::new(message, message.iter().filter_map(|line| places.place(line.trim_start())).take(1))
 }
 
-/// The failure of a whole file, whose output precedes the `not ok` line as comments.
+/// Parses the failure of a whole file, whose output precedes the `not ok` line as comments.
 fn file_failure(before: &[&str], name: &str, places: &Places) -> Failure {
     let comments: Vec<&str> = before
         .iter()
@@ -158,7 +159,7 @@ pub(crate) fn spec(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-/// A report with the counts of a line such as `2 failed | 3 passed`.
+/// Returns a report with the counts of a line such as `2 failed | 3 passed`.
 fn counted(line: &str) -> TestReport {
     let mut report = TestReport::default();
     for (number, word) in counts(line) {
@@ -240,7 +241,7 @@ pub(crate) fn jest(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-/// A line of a code frame: `  > 4 |   it(…`, `    |  ^`.
+/// Whether a line belongs to a code frame: `  > 4 |   it(…`, `    |  ^`.
 fn is_code(line: &str) -> bool {
     let line = line.trim_start().trim_start_matches('>').trim_start();
     let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());

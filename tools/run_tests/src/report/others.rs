@@ -67,7 +67,7 @@ pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-/// Returns the log of a test. It follows the test's line or, with `-v`, precedes it.
+/// Returns the log of a test, which follows the line of the test or, with `-v`, precedes it.
 fn go_failure<'a>(lines: &[&'a str], at: usize, name: &str, places: &Places) -> Found<'a> {
     let depth = indentation(lines[at]);
     let ends = |l: &str| l.trim_start().starts_with("---");
@@ -199,7 +199,8 @@ pub(crate) fn gradle(output: &str, places: &Places) -> Option<TestReport> {
     if summary.is_none() {
         let errors = super::compilers::errors(output, places);
         if errors.is_empty() {
-            return None; // a success has no counts, and the last lines explain a failure
+            // A success prints no counts. For a failure, the last lines of the output are shown.
+            return None;
         }
         report.build_failed(errors.len());
         report.errors = errors.len() as u32;

@@ -29,7 +29,7 @@ fn traceback<'a>(lines: &[&'a str], places: &Places) -> Found<'a> {
     found
 }
 
-/// `  File "path", line 12, in name`.
+/// Parses the path and line number of `  File "path", line 12, in name`.
 fn file_line(line: &str) -> Option<(&str, u32)> {
     let rest = line.trim_start().strip_prefix("File \"")?;
     let (path, rest) = rest.split_once("\", line ")?;
@@ -90,7 +90,7 @@ pub(crate) fn unittest(output: &str, places: &Places) -> Option<TestReport> {
             if let Some((module, _)) = name.split_once(" (unittest.loader._FailedTest") {
                 failure.name = unloadable(module);
             }
-            // The set-up of a class or module is not a test; subtests count as one test.
+            // The setup of a class or module is not a test; the subtests of a test count as one.
             if name.starts_with("setUp") || name.starts_with("tearDown") {
                 outside += 1;
             } else {
@@ -154,7 +154,8 @@ pub(crate) fn pytest(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-/// A summary such as `=== 1 failed, 2 passed in 0.01s ===`, with or without the `=`.
+/// Whether a line is a summary such as `=== 1 failed, 2 passed in 0.01s ===`, with or without the
+/// `=`.
 fn is_summary(line: &str) -> bool {
     let line = line.trim_matches(['=', ' ']);
     let Some((what, time)) = line.rsplit_once(" in ") else { return false };

@@ -17,7 +17,7 @@ const TEXT: usize = 2_000;
 /// The maximum length of one failure, in characters.
 const ONE_FAILURE: usize = 700;
 
-/// How many lines to show of output that no parser recognizes.
+/// How many of the last lines to show of output that no parser recognizes.
 const LAST_LINES: usize = 20;
 
 /// The maximum number of failures for which source lines are looked up.
@@ -60,14 +60,15 @@ pub(crate) fn outcome(
     }
     let outcome = if ok { Outcome::ok(text) } else { Outcome::failed(text) };
     let mut facts = facts(test, finished.status.code(), report, timed_out);
-    // The log is not for the model, which cannot read it, and its path differs between sessions.
+    // The path of the log is only in the facts: the model cannot read the log, and the path differs
+    // between sessions.
     if let (Some(log), Some(facts)) = (&finished.output.log, facts.as_object_mut()) {
         facts.insert("log".into(), log.display().to_string().into());
     }
     Outcome { facts, ..outcome }
 }
 
-/// Adds the source line to trace entries that have only a place.
+/// Adds the source line to trace entries that consist of a place.
 fn add_sources(failure: &mut Failure, root: &Path, secrets: &Secrets) {
     for entry in &mut failure.trace {
         if let Some(source) =

@@ -45,14 +45,14 @@ impl Places {
         .filter(|(path, _)| !path.is_empty())
     }
 
-    /// Same as [`Places::split`], if the file is in the work tree.
+    /// Same as [`Places::split`], but only for files in the work tree.
     pub(crate) fn place(&self, text: &str) -> Option<Frame> {
         let (path, line) = Self::split(text)?;
         Some((self.inside(path)?, line, String::new()))
     }
 
-    /// Parses `/repo/a.ts(3,5): error TS2322: …`, as TypeScript and .NET write it. Returns the place
-    /// and the message.
+    /// Parses `/repo/a.ts(3,5): error TS2322: …`, the format of TypeScript and .NET. Returns the
+    /// place and the message.
     pub(crate) fn position<'a>(&self, line: &'a str) -> Option<(Frame, &'a str)> {
         let (place, message) = line.split_once("): error ")?;
         let (path, position) = place.rsplit_once('(')?;

@@ -1,4 +1,5 @@
-//! `agent batch --check`: what would run, and what would keep it from starting.
+//! `agent batch --check`: shows the tasks that would run, and the problems that would prevent a
+//! start.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

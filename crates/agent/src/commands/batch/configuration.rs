@@ -5,19 +5,19 @@ use serde_json::Value;
 use crate::layers::{Resolved, names};
 use crate::settings::{Definition, Group, Kind};
 
-/// Settings outside of the group of the server that cannot change a result either: whether a model
-/// is downloaded, where it runs, and where sessions are kept.
+/// Settings outside the server group that cannot change a result: whether a model is downloaded,
+/// where it runs, and where sessions are kept.
 const WITHOUT_EFFECT: &[&str] = &["pull", "gpu_layers", "state_dir"];
 
-/// The settings that can change a result, with secrets masked. Of environment variables, only the
-/// names.
+/// The settings that can change a result, with secrets masked. Environment variables appear by name
+/// only.
 pub(super) fn of(resolved: &Resolved, mask: &dyn Fn(&str) -> String) -> batch::Settings {
     let counts = resolved.values.iter().filter(|(definition, ..)| can_change_a_result(definition));
     counts.map(|(definition, value, _)| (definition.key.to_owned(), shown(definition, value, mask))).collect()
 }
 
-/// Of the settings of the server, only the model counts: the others say how to reach the server, and
-/// job schedulers start one at another address each time.
+/// In the server group, only the model can change a result. The other settings say how to reach the
+/// server, and job schedulers start the server at another address each time.
 fn can_change_a_result(definition: &Definition) -> bool {
     (definition.group != Group::Server || definition.key == "model")
         && !WITHOUT_EFFECT.contains(&definition.key)

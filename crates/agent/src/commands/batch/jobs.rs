@@ -1,4 +1,4 @@
-//! `--jobs auto`: runs one task for each request that the server answers at a time.
+//! `--jobs auto`: runs one task for each request that the server can answer in parallel.
 
 use models::{Identity, Notices};
 
@@ -9,11 +9,11 @@ use crate::model;
 use crate::sanitize;
 use crate::settings::Settings;
 
-/// The number of tasks for a remote server that does not report how many requests it answers at a
-/// time. Hosted APIs answer more, but the limits of new accounts are often low.
+/// The number of tasks for a remote server that does not report how many requests it answers in
+/// parallel. Hosted APIs answer more, but the limits of new accounts are often low.
 const REMOTE: u16 = 4;
 
-/// Returns how many tasks run at a time. With `auto`, asks the server, and says what was decided.
+/// Returns how many tasks run at a time. With `auto`, asks the server and reports the decision.
 pub(in crate::commands) async fn count(jobs: Jobs, settings: &Settings, display: &Display) -> usize {
     if let Jobs::Number(jobs) = jobs {
         return jobs.into();
@@ -22,7 +22,7 @@ pub(in crate::commands) async fn count(jobs: Jobs, settings: &Settings, display:
     let settings = Settings { pull: false, ..settings.clone() };
     let (jobs, why) = match model::open(&settings, false, Notices::default()).await {
         Ok(chosen) => decide(&chosen.model.identity()),
-        Err(failure) => (1, format!("the server could not be asked: {:#}", failure.error)),
+        Err(failure) => (1, format!("cannot ask the server: {:#}", failure.error)),
     };
     let tasks = plural(jobs.into(), "task");
     display.note(&format!("running {tasks} at a time: {}", sanitize::short(&why, 200)));
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_servers_slots_count_and_otherwise_where_it_is() {
+    fn without_reported_slots_a_local_server_gets_one_task_and_a_remote_one_four() {
         let server = |slots, local| decide(&Identity { slots, local, ..Identity::default() }).0;
         assert_eq!(server(Some(6), true), 6);
         assert_eq!(server(Some(6), false), 6);

@@ -1,5 +1,5 @@
-//! How a batch and a worker show what they do: as a table on a terminal, as lines in a log, or as
-//! JSON lines for programs.
+//! Shows what a batch or a worker is doing: as a table on a terminal, as lines in a log, or as JSON
+//! lines for programs.
 
 mod json;
 mod lines;
@@ -21,8 +21,7 @@ use crate::sanitize;
 /// The time between two drawings of the table.
 const REFRESH: Duration = Duration::from_millis(200);
 
-/// Where the events of a batch are shown. Clones share one table, because tasks run in their own
-/// threads.
+/// Shows the events of a batch. Clones share one table, because tasks run in their own threads.
 #[derive(Clone)]
 pub(in crate::commands) struct Display(Arc<Mutex<View>>);
 
@@ -45,7 +44,7 @@ struct Live {
 }
 
 impl Display {
-    /// JSON for programs, or lines for people.
+    /// Creates a display that prints JSON for programs, or lines for people.
     pub(in crate::commands) fn new(json: bool) -> Self {
         Self(Arc::new(Mutex::new(if json { View::Json } else { View::Lines })))
     }
@@ -93,7 +92,7 @@ impl Display {
         Ok(())
     }
 
-    /// A view of the session of a task, if the display shows what tasks do.
+    /// Returns an observer of a task's session, if the display shows what tasks are doing.
     pub(super) fn observer(&self, id: &str) -> Option<Observer> {
         matches!(*self.view(), View::Live(_)).then(|| {
             let (display, id) = (self.clone(), id.to_owned());
@@ -132,7 +131,7 @@ impl Display {
         }
     }
 
-    /// Removes the table. Tasks that still run may say something, which then is a line.
+    /// Removes the table. Messages of tasks that are still running are then shown as lines.
     fn close(&self) {
         let mut view = self.view();
         if let View::Live(live) = &*view {

@@ -1,5 +1,5 @@
-//! `--queue`: runs the batch on the workers of a queue. What the batch sets for its tasks, and what
-//! is up to the workers.
+//! `--queue`: runs the batch on the workers of a queue. A few settings travel with the tasks; the
+//! workers decide the others.
 
 use batch::Task;
 use journal::Ending;
@@ -11,7 +11,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
 use crate::settings::{Settings, definition};
 
-/// How many tasks are in the queue at a time by default.
+/// The default number of tasks in the queue at a time.
 const IN_QUEUE: usize = 1000;
 
 /// The settings that travel with a task.
@@ -56,7 +56,7 @@ pub(super) fn run(mut batch: Ready, command: &Batch, url: &str) -> Result<Exit> 
 fn check(given: &[(&'static str, String)]) -> Result<()> {
     let Some((key, _)) = given.iter().find(|(key, _)| !TRAVEL.contains(key)) else { return Ok(()) };
     let flag = definition(key).and_then(|d| d.flag_name()).unwrap_or_default();
-    Err(Failure::misuse(format!("{flag} is up to the workers of a queue; give it to `agent worker`")))
+    Err(Failure::misuse(format!("{flag} does not apply to a batch with --queue; give it to `agent worker`")))
 }
 
 /// Fills in the settings that were given for the whole batch and that the task does not set.

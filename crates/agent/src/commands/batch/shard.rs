@@ -2,8 +2,8 @@
 
 use batch::Shard;
 
-/// Resolves the value of `--shard`: `I/N`, `auto` or `auto/N`. `variable` reads the environment,
-/// where job schedulers say which job of an array this is.
+/// Resolves the value of `--shard`: `I/N`, `auto` or `auto/N`. `variable` reads the environment, in
+/// which job schedulers say which job of an array this is.
 ///
 /// # Errors
 /// If the value is invalid, or a variable is missing. The message is for people.
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn an_error_names_the_missing_variable_or_number() {
         assert!(of("auto", &[("JOB_COMPLETION_INDEX", "0")]).unwrap_err().contains("write auto/N"));
         assert!(of("auto/8", &[]).unwrap_err().contains("SLURM_ARRAY_TASK_ID"));
         assert!(of("auto/2", &[("JOB_COMPLETION_INDEX", "2")]).unwrap_err().contains("no part 3 of 2"));

@@ -1,7 +1,7 @@
 //! `agent models list`: lists the models in Ollama, the model files on this machine, and the models
 //! to download.
 
-use model_files::catalogue::{self, Model};
+use model_files::catalog::{self, Model};
 use model_files::{Cached, Store, gguf};
 use models::host;
 use models::ollama::{LoadedModel, LocalModel};
@@ -17,7 +17,7 @@ use crate::model_store;
 use crate::sanitize;
 use crate::settings::Settings;
 
-/// The window that memory estimates assume, in tokens. The catalogue assumes the same.
+/// The window that memory estimates assume, in tokens. The catalog assumes the same window.
 const WINDOW: u64 = 16_384;
 /// Bytes that an engine needs besides the model and its cache.
 const ENGINE: u64 = 400_000_000;
@@ -74,7 +74,7 @@ pub(super) async fn run(settings: &Settings, environment: &Environment, json: bo
         cached.iter().all(|file| file.name != model.name)
             && !in_ollama.iter().any(|m| Some(&m.name) == model.ollama.as_ref())
     };
-    let rest = catalogue::all().into_iter().filter(missing).map(|model| of_catalogue(&model));
+    let rest = catalog::all().into_iter().filter(missing).map(|model| of_catalog(&model));
     groups.push((String::from("To download with `agent models pull NAME`:"), rest.collect()));
     print(&groups, json)?;
     if let Err(why) = &answer {
@@ -127,7 +127,7 @@ fn of_ollama(model: &LocalModel, loaded: &[LoadedModel]) -> Row {
 
 /// Describes a file on this machine, with figures from its header.
 fn of_file(file: &Cached, place: &str) -> Row {
-    let known = catalogue::find(&file.name);
+    let known = catalog::find(&file.name);
     let good_for = known.map(|model| model.good_for);
     let header = match gguf::read(&file.path) {
         Ok(header) => header,
@@ -170,12 +170,12 @@ fn of_file(file: &Cached, place: &str) -> Row {
     }
 }
 
-fn of_catalogue(model: &Model) -> Row {
+fn of_catalog(model: &Model) -> Row {
     let parameters = format!("{:.1}B", model.parameters);
     Row {
         name: model.name.clone(),
         json: json!({
-            "where": "catalogue", "name": model.name, "size": model.bytes, "family": model.family,
+            "where": "catalog", "name": model.name, "size": model.bytes, "family": model.family,
             "parameter_size": parameters, "quantization": model.quantization, "memory": model.memory,
             "window": model.window, "good_for": model.good_for, "ollama": model.ollama,
         }),

@@ -1,8 +1,8 @@
-//! `agent models pull`: downloads a model into the agent's store if the name is a model's name in
-//! the catalogue, or if it is a model's Ollama tag there and Ollama is not running. Ollama pulls
+//! `agent models pull`: downloads a model into the agent's store if the name is the name of a model
+//! in the catalog, or if it is such a model's Ollama tag and Ollama is not running. Ollama pulls
 //! everything else.
 
-use model_files::{Store, catalogue};
+use model_files::{Store, catalog};
 use models::ollama::Server;
 
 use super::answers;
@@ -19,7 +19,7 @@ pub(super) async fn run(settings: &Settings, environment: &Environment, name: &s
     let ollama = server(settings).await?;
     let signals = Signals::take()?;
     let pulled = async {
-        match catalogue::find(name) {
+        match catalog::find(name) {
             Some(model) if model.name.eq_ignore_ascii_case(name) || !answers(&ollama).await => {
                 let store = model_store::store(environment)?;
                 let sources = model_store::sources(environment, surroundings(settings).await?.access);
@@ -45,12 +45,12 @@ async fn by_ollama(ollama: &Server, name: &str, known: bool) -> Result<()> {
         if !unreachable {
             return failure;
         }
-        let names: Vec<String> = catalogue::all().into_iter().map(|model| model.name).collect();
+        let names: Vec<String> = catalog::all().into_iter().map(|model| model.name).collect();
         failure.hint(format!("without Ollama, these can be pulled: {}", names.join(", ")))
     })
 }
 
-async fn into_store(model: &catalogue::Model, store: &Store, sources: &model_files::Sources) -> Result<()> {
+async fn into_store(model: &catalog::Model, store: &Store, sources: &model_files::Sources) -> Result<()> {
     let path = progress::pull_file(model, store, sources).await?;
     console::say(format_args!("pulled {} to {}", model.name, path.display()));
     Ok(())

@@ -1,10 +1,10 @@
-//! `agent models show`: shows the header of a model file, or what an Ollama server says about a
-//! model. Also shows how a run asks the model.
+//! `agent models show`: shows the header of a model file, or what an Ollama server reports about a
+//! model. Also shows how a run uses the model.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use model_files::{Store, catalogue, gguf};
+use model_files::{Store, catalog, gguf};
 use models::ollama::Server;
 use models::profile::About;
 
@@ -41,7 +41,7 @@ pub(super) async fn run(
         if let Some(path) = cached.or_else(|| stores.iter().find_map(|store| store.find(name))) {
             return show_file(&path, json, asked);
         }
-        if let Some(model) = catalogue::find(name) {
+        if let Some(model) = catalog::find(name) {
             let missing = Failure::unavailable(anyhow::anyhow!("{} is not on this machine", model.name));
             return Err(missing.hint(format!("pull it with `agent models pull {}`", model.name)));
         }
@@ -63,7 +63,7 @@ fn is_file_name(name: &str) -> bool {
 
 type Rows = Vec<(&'static str, String)>;
 
-/// How a run asks the model.
+/// How a run uses the model.
 fn asked_rows(asked: &Asked<'_>) -> Rows {
     let mut rows = vec![
         ("approach", asked.approach(None)),

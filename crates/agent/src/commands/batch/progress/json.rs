@@ -15,8 +15,8 @@ pub(super) fn print(objects: impl IntoIterator<Item = Value>) {
     }
 }
 
-/// The objects for an event. Several tasks that keep their results are one event, but an object
-/// each.
+/// The objects for an event. An event about several tasks that keep their results becomes one
+/// object per task.
 pub(super) fn events(event: &Event<'_>) -> Vec<Value> {
     let rerun = |id: &str, why: &str| vec![json!({"event": "rerun", "id": id, "why": why})];
     match event {
@@ -34,7 +34,7 @@ pub(super) fn events(event: &Event<'_>) -> Vec<Value> {
         Event::Waiting { wait } => vec![json!({"event": "waiting", "seconds": wait.as_secs()})],
         Event::Finished { result, again } => {
             let mut object = json!({"event": "finished", "again": again, "result": result});
-            // The patch has the real values of masked secrets.
+            // The patch contains the real values of secrets.
             if let Some(diff) = object.pointer_mut("/result/diff").and_then(Value::as_object_mut) {
                 diff.remove("patch");
             }
@@ -54,8 +54,8 @@ pub(super) fn summary(summary: &Summary, out: &Path) -> Value {
     json!({"event": "summary", "out": out, "exit_code": code, "summary": summary})
 }
 
-/// Escapes what could harm a terminal and JSON leaves as it is, such as U+009B. Outside of strings,
-/// JSON has only harmless characters.
+/// Escapes characters that could harm a terminal but that JSON does not escape, such as U+009B.
+/// Outside strings, JSON has only harmless characters.
 fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {

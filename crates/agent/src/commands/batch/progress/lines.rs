@@ -1,4 +1,4 @@
-//! An event of a batch as a line for people. Pure.
+//! Formats an event of a batch as a line for people. Pure.
 
 use batch::{Change, Event};
 use journal::Ending;
@@ -7,7 +7,7 @@ use preview::{Paint, Style};
 use crate::figures::plural;
 use crate::sanitize;
 
-/// The maximum number of characters of a value of a setting.
+/// The maximum length of a setting's value, in characters.
 const VALUE: usize = 60;
 
 /// The line for an event.
@@ -50,9 +50,9 @@ fn kept(changes: &[Change], tasks: usize) -> String {
     let changes = changes
         .iter()
         .map(|change| format!("{}: {} → {}", change.key, value(&change.old), value(&change.new)));
-    let keep = if tasks == 1 { "keeps the result it got" } else { "keep the results they got" };
+    let keep = if tasks == 1 { "keeps its result from" } else { "keep their results from" };
     format!(
-        "{} {keep} with other settings ({}); `--retry failed` reruns those that are not verified, and another \
+        "{} {keep} other settings ({}); `--retry failed` reruns those that are not verified, and another \
          folder (`--out DIR`) reruns all tasks",
         plural(tasks as u64, "task"),
         changes.collect::<Vec<_>>().join(", ")
@@ -72,8 +72,8 @@ mod tests {
         };
         let changes = [change("model", Some("a"), Some("b\u{9b}31m")), change("verify", None, Some("make"))];
         let line = |tasks| line(&Event::Kept { changes: &changes, tasks }, Paint(false));
-        insta::assert_snapshot!(line(&["one"]), @"1 task keeps the result it got with other settings (model: a → b<U+009B>31m, verify: not set → make); `--retry failed` reruns those that are not verified, and another folder (`--out DIR`) reruns all tasks");
-        assert!(line(&["one", "two"]).starts_with("2 tasks keep the results they got with"));
+        insta::assert_snapshot!(line(&["one"]), @"1 task keeps its result from other settings (model: a → b<U+009B>31m, verify: not set → make); `--retry failed` reruns those that are not verified, and another folder (`--out DIR`) reruns all tasks");
+        assert!(line(&["one", "two"]).starts_with("2 tasks keep their results from"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a running task does, from the events of its session. Pure.
+//! What a running task is doing, according to the events of its session. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use super::table::span;
 use crate::render::summarize;
 use crate::sanitize;
 
-/// The time after which a row says how long its task has been doing the same.
+/// If a task has been doing the same thing for this long, its row says for how long.
 const LONG: Duration = Duration::from_secs(5);
-/// The maximum number of characters to say what a task does.
+/// The maximum length of the text that says what a task is doing, in characters.
 const WIDTH: usize = 200;
 
 /// A running task.
@@ -26,10 +26,10 @@ pub(super) struct Row {
     since: Instant,
 }
 
-/// What a task does at the moment.
+/// What a task is doing at the moment.
 #[derive(Debug, PartialEq)]
 enum Doing {
-    /// Nothing is known, as of a task on another machine.
+    /// Unknown, for example because the task runs on another machine.
     Unknown,
     Waiting,
     Thinking,
@@ -45,7 +45,7 @@ impl Row {
         Self { id: id.to_owned(), attempt, turn: 0, tokens: 0, doing: Doing::Unknown, since: now }
     }
 
-    /// Takes note of an event of the task's session.
+    /// Records an event of the task's session.
     pub(super) fn record(&mut self, event: &Event, now: Instant) {
         let doing = match event {
             Event::Session { .. } => Doing::Other("starting".into()),
@@ -83,7 +83,7 @@ impl Row {
         name(&self.id, self.attempt)
     }
 
-    /// The turn, and what the task does.
+    /// The turn, and what the task is doing.
     pub(super) fn doing(&self, now: Instant) -> (String, String) {
         let turn = if self.turn == 0 { String::new() } else { format!("turn {}", self.turn) };
         let doing = match &self.doing {

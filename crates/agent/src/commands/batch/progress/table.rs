@@ -10,19 +10,19 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use super::row::Row;
 use crate::figures::thousands;
 
-/// The columns of the turn.
+/// The width of the column for the turn, in characters.
 const TURN: usize = 8;
 
 /// What is running and what has ended.
 pub(super) struct Table {
     began: Instant,
-    /// The tasks of the batch; `None` for a worker, which does not know how many will come.
+    /// The tasks of the batch; `None` for a worker, which does not know how many tasks will come.
     tasks: Option<usize>,
     /// Tasks that an earlier invocation finished.
     earlier: usize,
     /// Tasks that this invocation finished.
     done: usize,
-    /// Tasks with a result that is verified.
+    /// Tasks whose result is verified.
     verified: usize,
     /// Tokens generated in attempts that have ended.
     tokens: u64,
@@ -34,14 +34,14 @@ impl Table {
         Self { began: now, tasks: None, earlier: 0, done: 0, verified: 0, tokens: 0, running: Vec::new() }
     }
 
-    /// Takes note of an event of the batch.
+    /// Records an event of the batch.
     pub(super) fn apply(&mut self, event: &Event<'_>, now: Instant) {
         match event {
             Event::Plan { tasks, done, verified } => {
                 (self.tasks, self.earlier, self.verified) = (Some(*tasks), *done, *verified);
             }
             Event::Started { id, attempt } => {
-                // The machine of an earlier attempt may be lost.
+                // An earlier attempt may still have a row if its machine was lost.
                 self.running.retain(|row| row.id != *id);
                 self.running.push(Row::new(id, *attempt, now));
             }
@@ -57,15 +57,15 @@ impl Table {
         }
     }
 
-    /// Takes note of an event of the session of a running task.
+    /// Records an event of the session of a running task.
     pub(super) fn record(&mut self, id: &str, event: &journal::Event, now: Instant) {
         if let Some(row) = self.running.iter_mut().find(|row| row.id == id) {
             row.record(event, now);
         }
     }
 
-    /// The lines of the table, for a terminal with these columns and lines. Leaves a line of the
-    /// terminal for what is above the table.
+    /// The lines of the table, for a terminal with this many columns and lines. Leaves one line of
+    /// the terminal for the messages above the table.
     pub(super) fn lines(&self, (columns, lines): (usize, usize), paint: Paint, now: Instant) -> Vec<String> {
         let most = lines.saturating_sub(2);
         let shown = if self.running.len() <= most { most } else { most.saturating_sub(1) };
@@ -144,17 +144,17 @@ fn fit(text: &str, columns: usize) -> String {
     out
 }
 
-/// Fills a text up to a number of columns.
+/// Pads a text to a number of columns.
 fn pad(text: &str, columns: usize) -> String {
     format!("{text}{}", " ".repeat(columns.saturating_sub(text.width())))
 }
 
-/// A rate with two digits or more.
+/// A rate with at least two digits.
 fn short(rate: f64) -> String {
     if rate < 9.95 { format!("{rate:.1}") } else { thousands(rate.round() as u64) }
 }
 
-/// A time that is estimated, so seconds do not matter beyond the first minute.
+/// An estimated time. Beyond the first minute, seconds do not matter.
 fn estimate(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 60..3600 => format!("{} min", seconds / 60),
@@ -217,8 +217,8 @@ mod tests {
         }
     }
 
-    /// A batch of 40 tasks after 30 seconds: one more verified, two attempts
-    /// without a result, two tasks running.
+    /// A batch of 40 tasks after 30 seconds: one more task verified, two attempts without a result,
+    /// two tasks running.
     fn batch() -> (Table, Instant) {
         let start = Instant::now();
         let mut table = Table::new(start);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_running_tasks_the_first_ones_are_shown() {
+    fn only_the_first_of_many_running_tasks_are_shown() {
         let now = Instant::now();
         let mut table = Table::new(now);
         for n in 0..64 {

@@ -1,8 +1,8 @@
-//! The models that can be downloaded, with their sources. The data is in `catalogue.toml`.
+//! The models that can be downloaded, with their sources. The data is in `catalog.toml`.
 
 use serde::Deserialize;
 
-const CATALOGUE: &str = include_str!("catalogue.toml");
+const CATALOG: &str = include_str!("catalog.toml");
 
 /// A model that can be pulled.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -53,7 +53,7 @@ pub struct Packages {
     pub parts: usize,
     /// The version of every package.
     pub version: String,
-    /// The end of the file name that the part has in its wheel.
+    /// The suffix of the part's file name in its wheel.
     pub member: String,
     /// The size of the whole file.
     pub bytes: u64,
@@ -70,7 +70,7 @@ impl Packages {
 }
 
 #[derive(Deserialize)]
-struct Catalogue {
+struct Catalog {
     model: Vec<Model>,
 }
 
@@ -78,7 +78,7 @@ struct Catalogue {
 #[must_use]
 pub fn all() -> Vec<Model> {
     // This cannot fail: the test below parses the same text.
-    toml::from_str::<Catalogue>(CATALOGUE).map(|catalogue| catalogue.model).unwrap_or_default()
+    toml::from_str::<Catalog>(CATALOG).map(|catalog| catalog.model).unwrap_or_default()
 }
 
 /// Finds a model by its name or its Ollama tag.
@@ -93,9 +93,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_catalogue_is_complete() {
-        let catalogue: Catalogue = toml::from_str(CATALOGUE).unwrap();
-        let models = catalogue.model;
+    fn the_catalog_is_complete() {
+        let catalog: Catalog = toml::from_str(CATALOG).unwrap();
+        let models = catalog.model;
         assert_eq!(models.len(), 12);
         for model in &models {
             let name = &model.name;
