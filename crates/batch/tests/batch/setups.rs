@@ -42,9 +42,12 @@ fn look(worktree: &Path) -> String {
     )
 }
 
+/// The id of each task, whether it had a setup to run, and what its worktree looked like.
+type Seen = RefCell<Vec<(String, bool, String)>>;
+
 /// A runner that runs each setup it is given, notes which tasks had one and what their worktrees
 /// looked like, and then writes to the worktree, as a task does.
-fn script(seen: &Rc<RefCell<Vec<(String, bool, String)>>>) -> Script {
+fn script(seen: &Rc<Seen>) -> Script {
     let seen = Rc::clone(seen);
     Script::preparing(move |task: &Task, setup: Option<&Setup>, worktree: &Path| {
         if let Some(setup) = setup {
@@ -60,7 +63,7 @@ fn script(seen: &Rc<RefCell<Vec<(String, bool, String)>>>) -> Script {
 }
 
 /// The tasks that had a setup to run, of those that the runner saw.
-fn with_setup(seen: &RefCell<Vec<(String, bool, String)>>) -> Vec<String> {
+fn with_setup(seen: &Seen) -> Vec<String> {
     let seen = seen.take().into_iter();
     seen.filter(|(_, setup, _)| *setup).map(|(id, ..)| id).collect()
 }
