@@ -38,7 +38,7 @@ class FixtureSolver(Server):
         return json.dumps({"tool": "apply_patch", "arguments": {"patch": patches[0]}}) if patches else FINISH
 
     def environment(self, home):
-        """Return the environment of an agent that uses this server and keeps its files in `home`."""
+        """Return the environment variables for an agent that uses this server and keeps its files in `home`."""
         home.mkdir(exist_ok=True)
         return {"PATH": os.environ["PATH"], "HOME": str(home), "OLLAMA_HOST": self.url, "AGENT_MODEL": f"ollama:{MODEL}",
                 "AGENT_APPROACH": "tools"}

@@ -17,7 +17,7 @@ SHOW = {
 
 
 class Server:
-    """The server. `answers` are the texts of successive chats; the last one is repeated."""
+    """The server. `answers` are the answers to successive chat requests; the last answer is repeated."""
 
     def __init__(self, answers, hold=0.0):
         self.answers, self.hold = answers, hold

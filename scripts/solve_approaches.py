@@ -46,7 +46,7 @@ def shown(task):
 
 
 def prompt(task, files, path):
-    """Return the request of `scripts/floor`, or the same for several files."""
+    """Return the prompt of `scripts/floor`, extended to several files if necessary."""
     text = task.text.strip()
     if len(files) == 1:
         return one_request.prompt(repair_fixtures.Fixture(task.name, task.folder, text, task.verify, "", files[0]), path)
@@ -58,7 +58,7 @@ def prompt(task, files, path):
 
 
 def named(line, files):
-    """Return the last path that a line names, preferably of a shown file, or None."""
+    """Return the last path that a line names, or None. Paths of shown files take precedence."""
     paths = [name for name in PATH.findall(line) if pathlib.Path(name).suffix in SOURCES]
     for name in reversed(paths):
         for file in files:
@@ -115,7 +115,7 @@ def verified(task, path):
 
 
 def sample(base_url, model, task, number, seconds):
-    """Send a plain request: the first at temperature 0, the others with their number as the seed."""
+    """Send a plain request. Number 0 has temperature 0; the others have a higher one, and their number as the seed."""
     before = time.monotonic()
     record = {"evaluated": 0, "generated": 0, "note": "", "answer": ""}
     files = shown(task)
@@ -171,7 +171,7 @@ def events(output):
 
 
 def agent_counts(recorded):
-    """Return the counts of a run from its events: the totals, or the sums if it was killed."""
+    """Return the counts of a run from its events: its totals, or the sums over its answers if it was killed."""
     totals = next((event["totals"] for event in reversed(recorded) if event.get("event") == "finished"), None)
     answers = [event["counts"] for event in recorded if event.get("event") in ("output", "answer_lost")]
     if totals is None:

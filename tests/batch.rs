@@ -88,7 +88,7 @@ fn an_unreachable_server_leaves_the_task_pending() {
 }
 
 #[test]
-fn a_selection_runs_its_tasks_only_and_the_batch_continues_without_it() {
+fn a_selection_runs_only_its_tasks_and_a_later_run_without_it_runs_the_others() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one", "two", "three"]);
     fix(&server);
@@ -103,7 +103,7 @@ fn a_selection_runs_its_tasks_only_and_the_batch_continues_without_it() {
 }
 
 #[test]
-fn a_selection_without_tasks_is_a_usage_error() {
+fn a_selection_that_matches_no_task_is_a_usage_error() {
     let world = World::with_a_bug();
     let tasks = tasks(&world, &["one"]);
     let seen = world.observe(&["batch", &tasks, "--filter", "two"]);
@@ -111,7 +111,7 @@ fn a_selection_without_tasks_is_a_usage_error() {
 }
 
 #[test]
-fn a_limit_of_the_batch_pauses_it_and_says_how_to_continue() {
+fn a_batch_that_reaches_its_limit_is_paused_and_says_how_to_continue() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one", "two"]);
     fix(&server);
@@ -156,7 +156,7 @@ fn bad_task_files_are_refused_before_the_first_task() {
 }
 
 #[test]
-fn help_of_batch_has_its_own_exit_codes() {
+fn the_help_of_batch_lists_the_exit_codes_of_batch() {
     let seen = World::new().observe(&["batch", "--help"]);
     assert!(
         seen.contains("--jobs <N|auto>")
@@ -205,7 +205,7 @@ fn a_failed_setup_counts_as_an_infrastructure_failure_and_its_session_says_so() 
 }
 
 #[test]
-fn bug_a_resumed_session_of_a_batch_lost_its_protection() {
+fn bug_resuming_a_session_of_a_batch_lifted_the_protection_of_files() {
     let world = world_with_tests(&[]);
     let (seen, results) = run_with_protected(&world, &json!(["tests/**"]), &["true"]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
@@ -238,8 +238,8 @@ fn protected_files_are_restored_before_the_verification_and_left_out_of_the_diff
     assert_eq!(result[0]["diff"]["files"], json!(["add.sh"]));
 }
 
-/// Runs a task with protected files for each command. The model runs the command, then fixes the
-/// bug. Returns what the batch printed, and the results.
+/// Runs one task per command, all with the same protected files. In each task, the model runs the
+/// command and then fixes the bug. Returns the output of the batch, and its results.
 fn run_with_protected(world: &World, protected: &Value, commands: &[&str]) -> (String, Vec<Value>) {
     let server = Server::start();
     let line = |n: usize| {
@@ -332,7 +332,7 @@ fn a_protected_file_that_is_too_large_to_keep_is_named_before_the_first_turn() {
 }
 
 #[test]
-fn the_name_of_a_folder_protects_its_files_and_a_pattern_without_files_is_noted() {
+fn the_name_of_a_folder_protects_its_files_and_a_pattern_that_matches_no_file_is_noted() {
     let world = world_with_tests(&[]);
     let (seen, results) =
         run_with_protected(&world, &json!(["tests", "spec/**"]), &["echo exit 3 > tests/run.sh"]);
@@ -342,7 +342,7 @@ fn the_name_of_a_folder_protects_its_files_and_a_pattern_without_files_is_noted(
 }
 
 #[test]
-fn jobs_auto_asks_the_server_for_its_slots() {
+fn jobs_auto_runs_one_task_at_a_time_if_the_server_does_not_report_its_slots() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one"]);
     fix(&server);
@@ -445,11 +445,11 @@ fn bug_a_clone_outlived_a_killed_batch() {
     let (mut connection, _) = server.accept().unwrap();
     agent.kill().unwrap();
     agent.wait().unwrap();
-    // The connection ends when git exits. It may be reset.
+    // The copy ends when git exits, because its connection is then closed or reset.
     let _ = std::io::copy(&mut connection, &mut std::io::sink());
 }
 
-/// Each line of `--json`, with the types of values that differ between runs.
+/// Returns the lines of `--json`, with a type in place of each value that may differ between runs.
 fn shapes(stdout: &[u8]) -> String {
     fn shape(value: &Value) -> Value {
         const KEPT: [&str; 13] = [
@@ -484,7 +484,7 @@ fn shapes(stdout: &[u8]) -> String {
 }
 
 #[test]
-fn json_prints_an_object_per_event_and_nothing_for_people() {
+fn json_prints_one_object_per_event_and_nothing_else() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["same", "edited"]);
     fix(&server);
@@ -505,7 +505,10 @@ fn json_prints_an_object_per_event_and_nothing_for_people() {
     {"event":"finished","again":false,"result":{"v":"number","id":"edited","attempt":2,"digest":"text","time_ms":"number","ending":{"kind":"verified"},"infrastructure":"bool","message":"text","diff":{"files":["text"],"added":"number","removed":"number"},"totals":{"turns":"number","prompt_tokens":"number","generated_tokens":"number","saved_tokens":"number","saved_bytes":"number","cost":null,"ms":"number"},"seconds":"number","session":"text"}}
     {"event":"summary","out":"text","exit_code":0,"summary":{"v":"number","tasks":2,"endings":[["text","number"]],"stopped":null,"attempts":"number","tokens":"number","cost":null,"seconds":"number","rows":[{"id":"same","ending":{"kind":"verified"},"infrastructure":"bool","attempts":"number","added":"number","removed":"number","turns":"number","tokens":"number","cost":null,"seconds":"number","session":"text","message":"text"},{"id":"edited","ending":{"kind":"verified"},"infrastructure":"bool","attempts":"number","added":"number","removed":"number","turns":"number","tokens":"number","cost":null,"seconds":"number","session":"text","message":"text"}]}}
     "#);
-    assert!(!String::from_utf8_lossy(&output.stdout).contains("$1 + $2"), "a patch has values of secrets");
+    assert!(
+        !String::from_utf8_lossy(&output.stdout).contains("$1 + $2"),
+        "patches should be left out, because they may contain secrets"
+    );
 }
 
 #[test]
@@ -545,7 +548,7 @@ fn json_reports_an_outage_and_masks_secrets_and_escapes_control_characters() {
 }
 
 #[test]
-fn changed_settings_are_reported_with_the_tasks_that_keep_their_results() {
+fn changed_settings_are_reported_with_the_number_of_tasks_that_keep_their_results() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one"]);
     fix(&server);

@@ -1,4 +1,4 @@
-//! A batch that is killed again and again. The same command continues it each time.
+//! Kills a batch again and again, and continues it each time with the same command.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,8 @@ fn server() -> Server {
     server
 }
 
-/// Tasks that end in different ways and use everything that a batch can prepare for a task.
+/// Writes a file of tasks that end in different ways. Together, they use everything that a batch
+/// can prepare for a task.
 fn tasks(world: &World) -> String {
     let repo = world.repo().display().to_string();
     let task = |id: &str, more: Value| {
@@ -51,8 +52,8 @@ fn batch(world: &World, server: &Server, tasks: &str) -> std::process::Command {
     command
 }
 
-/// The results that are not infrastructure failures: for each task, their number, and the ending
-/// and diff of the last one.
+/// Returns for each task the number of its results, and the ending and the diff of its last result.
+/// Ignores infrastructure failures.
 fn outcomes(world: &World) -> BTreeMap<String, (usize, String, String)> {
     let results = fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
     let mut outcomes: BTreeMap<String, (usize, String, String)> = BTreeMap::new();
@@ -64,7 +65,7 @@ fn outcomes(world: &World) -> BTreeMap<String, (usize, String, String)> {
     outcomes
 }
 
-/// The processes whose working directory is in this world.
+/// The ids of the processes whose working directory is in this world's home folder.
 fn processes(world: &World) -> Vec<String> {
     let home = world.home();
     let inside = |process: &fs::DirEntry| {
@@ -75,7 +76,7 @@ fn processes(world: &World) -> Vec<String> {
 }
 
 #[test]
-fn a_batch_killed_anywhere_has_one_result_for_each_task_in_the_end() {
+fn a_batch_that_is_killed_repeatedly_ends_with_one_result_for_each_task() {
     let (whole, server) = (World::with_a_bug(), server());
     assert_eq!(batch(&whole, &server, &tasks(&whole)).output().unwrap().status.code(), Some(1));
     let wanted = outcomes(&whole);

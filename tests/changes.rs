@@ -14,7 +14,8 @@ fn edit(path: &str, search: &str, replace: &str) -> String {
     call("apply_patch", json!({"edits": [{"path": path, "search": search, "replace": replace}]}))
 }
 
-/// Fixes the bug, creates a file in a new folder and removes another file.
+/// The answers of a model that fixes the bug, creates a file in a new folder and deletes another
+/// file.
 pub(crate) fn answers() -> [String; 4] {
     let patch = "*** Begin Patch\n*** Add File: docs/new/guide.md\n+# Guide\n*** Delete File: old.txt\n*** End Patch\n";
     [
@@ -107,7 +108,7 @@ fn a_dry_run_prints_the_next_step_and_can_be_applied_and_undone() {
 }
 
 #[test]
-fn files_changed_since_are_not_overwritten_but_can_be_merged() {
+fn files_changed_after_a_dry_run_are_not_overwritten_but_can_be_merged() {
     let world = world();
     session(&world, &["--dry-run", "--quiet"], answers());
     world.write("add.sh", &format!("#!/bin/sh\n\n\n\n{ADD}"));
@@ -225,7 +226,7 @@ fn undo_reverts_exactly_the_agents_changes() {
 }
 
 #[test]
-fn undo_names_every_file_changed_since() {
+fn undo_names_every_file_that_was_changed_after_the_session() {
     let world = world();
     session(&world, &["--quiet"], answers());
     world.write("add.sh", "mine now\n");
@@ -286,7 +287,7 @@ fn diff_shows_what_the_session_changed() {
     assert_eq!(world.git(&["status", "--porcelain"]), "");
 }
 
-/// Changes one file in three turns. The second turn does so with a command.
+/// The answers of a model that changes one file in three turns, in the second turn with a command.
 fn three_turns() -> Vec<String> {
     let command = "sed -i 's/^two$/zwei/' a.txt && echo made > made.txt";
     let mut answers = vec![
@@ -299,7 +300,7 @@ fn three_turns() -> Vec<String> {
 }
 
 #[test]
-fn one_turn_can_be_shown_and_later_turns_undone() {
+fn the_changes_of_one_turn_can_be_shown_and_those_of_later_turns_undone() {
     let world = World::with(&[("a.txt", "one\ntwo\nthree\n")]);
     session(&world, &["--quiet"], three_turns());
     assert_eq!(world.read("a.txt"), "eins\nzwei\ndrei\n");
@@ -332,7 +333,10 @@ fn one_turn_can_be_shown_and_later_turns_undone() {
     let seen = world.observe(&["undo", "last", "--to", "1"]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert_eq!(world.read("a.txt"), "eins\ntwo\nthree\n");
-    assert!(!world.repo().join("made.txt").exists(), "an undo should remove a command's files with its turn");
+    assert!(
+        !world.repo().join("made.txt").exists(),
+        "undoing a turn should remove the files that its command created"
+    );
     let seen = world.observe(&["undo", "last"]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
@@ -391,7 +395,7 @@ fn missing_sessions_and_sessions_without_changes_are_reported() {
 }
 
 #[test]
-fn a_running_session_cannot_be_resumed() {
+fn a_running_session_can_be_shown_but_not_undone_or_applied() {
     let (world, server) = (world(), Server::start());
     let [edit, ..] = answers();
     server.enqueue(Reply::text(edit));

@@ -22,7 +22,7 @@ fn help_names_the_commands() {
       worker       Take tasks from a queue and run them
       report       Write a batch's results and trajectories to one HTML file
       compare      Compare the results of two batches
-      patch        Apply a patch in any format that models write, completely or not at all
+      patch        Apply all of a patch or none of it, in any format that models write
       diff         Show the changes of a session
       apply        Apply the changes of a dry run
       undo         Undo the changes of a session
@@ -30,7 +30,7 @@ fn help_names_the_commands() {
       models       List, show, download and delete models
       tools        List the tools that the model gets, or call one
       parse        Show which tool calls a run would find in a model's output
-      sandbox      Run a command in the same sandbox as a run
+      sandbox      Run a command in the sandbox that runs use
       doctor       Check whether a run can start, and say how to fix what is wrong
       config       Show the settings
       completions  Print a completion script for a shell
@@ -109,9 +109,9 @@ fn help_of_run_lists_every_flag_and_exit_code() {
                                   understood. auto: as the model's profile says [default: auto]
                                   [possible values: auto, edits, unified, envelope, search-replace,
                                   whole-file]
-          --cut <WHEN>            Stop reading an answer after its first call, or read on for more;
-                                  auto: first for local models [default: auto] [possible values: auto,
-                                  first, read-on]
+          --cut <WHEN>            Stop reading an answer after its first call (first) or at its end
+                                  (read-on); auto: first for local models [default: auto] [possible
+                                  values: auto, first, read-on]
           --attempts <N>          Try the task up to this many times, until the tests pass; if they
                                   never pass, keep the best try [default: 1]
           --escalate <MODEL>      If no try passes the tests, try once more with this model and with
@@ -121,7 +121,7 @@ fn help_of_run_lists_every_flag_and_exit_code() {
 
     Budgets:
           --max-turns <N>          Stop after this many requests to the model [default: 40]
-          --max-tokens <N>         Stop after this many tokens, prompt and answers together
+          --max-tokens <N>         Stop after this many tokens (prompts and answers together)
           --max-seconds <SECONDS>  Stop after this much time [default: 3600]
           --max-cost <DOLLARS>     Stop at this cost, if the server's prices are known
 
@@ -149,7 +149,7 @@ fn help_of_run_lists_every_flag_and_exit_code() {
 
     Exit codes:
         0  done, and the verification passed
-        1  not verified: the check failed, there is none, or nothing was changed
+        1  not verified: the check failed, there is no check, or nothing was changed
         2  refused: invalid flags, settings or files, or no sandbox
         3  gave up: the model made no progress
         4  reached a budget: turns, tokens, seconds or cost
@@ -174,7 +174,7 @@ fn the_version_is_one_line() {
 }
 
 #[test]
-fn a_misspelled_flag_suggests_the_right_one() {
+fn the_error_for_a_misspelled_flag_suggests_the_right_one() {
     snapshot!(World::new().observe(&["run", "--max-turn", "3", "x"]), @r"
     exit 2
     --- stderr
@@ -189,7 +189,7 @@ fn a_misspelled_flag_suggests_the_right_one() {
 }
 
 #[test]
-fn a_bad_value_names_the_valid_ones() {
+fn the_error_for_an_invalid_value_says_which_values_are_valid() {
     snapshot!(World::new().observe(&["run", "--max-turns", "none", "x"]), @r"
     exit 2
     --- stderr
@@ -208,7 +208,7 @@ fn a_bad_value_names_the_valid_ones() {
 }
 
 #[test]
-fn a_task_is_needed_and_only_one() {
+fn exactly_one_task_is_required() {
     snapshot!(World::new().observe(&["run"]), @r"
     exit 2
     --- stderr
@@ -241,7 +241,7 @@ fn a_task_is_needed_and_only_one() {
 }
 
 #[test]
-fn a_missing_folder_is_named() {
+fn the_error_for_a_missing_folder_names_it() {
     snapshot!(World::new().observe(&["-C", "nowhere", "config", "show"]), @r"
     exit 2
     --- stderr
@@ -266,7 +266,7 @@ fn completions_exist_for_each_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let seen = World::new().observe(&["completions", shell]);
         assert!(seen.starts_with("exit 0\n--- stdout\n"), "{shell}: {seen}");
-        assert!(seen.contains("dangerously-no-sandbox"), "{shell} knows the flags");
+        assert!(seen.contains("dangerously-no-sandbox"), "the completions for {shell} should have the flags");
     }
 }
 

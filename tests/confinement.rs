@@ -11,8 +11,8 @@ use crate::support::{World, call};
 
 const RUN: [&str; 6] = ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Look."];
 
-/// Scripts a model that runs these commands, one per turn, and then finishes. Returns the command
-/// that starts the run.
+/// Makes the server call `run_command` with these lines, one per turn, and then `finish`. Returns
+/// the command that starts the agent.
 fn run(world: &World, server: &Server, flags: &[&str], lines: &[&str]) -> Command {
     for line in lines {
         server.enqueue(Reply::text(call("run_command", json!({"command": line}))));
@@ -129,7 +129,7 @@ fn leftovers_of_a_killed_run_are_removed_when_it_is_resumed() {
 }
 
 #[test]
-fn leftovers_of_a_killed_run_are_removed_with_its_session() {
+fn leftovers_of_a_killed_run_are_removed_when_its_session_is_removed() {
     let world = World::new();
     let session = killed(&world, &Server::start());
     let seen = world.observe(&["sessions", "rm", "last"]);

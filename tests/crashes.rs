@@ -1,5 +1,5 @@
-//! A long session that is killed at any point and resumed ends with the same tree and the same
-//! requests.
+//! Checks that a long session that is killed at any point and resumed ends with the same files, and
+//! sends the same requests, as a session that is not interrupted.
 //!
 //! `CRASHES=all` kills the session after every journal line and at every writing system call. By
 //! default, the tests kill it only at a sample of these points.
@@ -28,7 +28,8 @@ pub(crate) const RUN: [&str; 8] = [
     "Make the tests pass.",
 ];
 
-/// Thirty answers: every tool, every edit format and common mistakes of models.
+/// Thirty answers of the model. They use every tool and every edit format, and contain mistakes
+/// that models often make.
 fn answers() -> Vec<String> {
     let edit = |search: &str, replace: &str| json!({"edits": [{"path": "add.sh", "search": search, "replace": replace}]});
     let patch = |patch: &str| call("apply_patch", json!({ "patch": patch }));
@@ -49,7 +50,7 @@ fn answers() -> Vec<String> {
             "diff --git a/old/two.txt b/new/two.txt\nsimilarity index 50%\nrename from old/two.txt\nrename to new/two.txt\n--- a/old/two.txt\n+++ b/new/two.txt\n@@ -1,2 +1,2 @@\n two\n-lines\n+other lines\n",
         ),
         command(make),
-        // If a kill leaves the first command half done, the second one completes it.
+        // The command runs twice. If a kill interrupts the first run, the second one does the rest.
         command(make),
         call("apply_patch", json!({"path": "README.md", "content": "# Sums\n\nAdds and multiplies.\n"})),
         call("read_file", json!({"path": "docs/long.txt", "start_line": 40, "end_line": 60})),
@@ -100,8 +101,8 @@ pub(crate) fn world() -> World {
     ])
 }
 
-/// A server that gives each request its own answer, and repeats that answer when the request is
-/// repeated.
+/// A server that gives the next answer to each new request, and the same answer again to a repeated
+/// request.
 pub(crate) fn server() -> Server {
     let server = Server::start();
     let (answers, asked) = (answers(), Mutex::new((Vec::new(), 0)));
@@ -125,7 +126,7 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Every file of the repository except git's own, with its mode.
+/// Adds every file in a folder to `out`, with its mode and content. Leaves out git's own files.
 fn tree(folder: &Path, prefix: &str, out: &mut BTreeMap<String, (u32, String)>) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
@@ -139,7 +140,7 @@ fn tree(folder: &Path, prefix: &str, out: &mut BTreeMap<String, (u32, String)>) 
     }
 }
 
-/// The outcome of a session.
+/// The outcome of a session: the files of the repository, and the requests to the model.
 #[derive(PartialEq)]
 pub(crate) struct Outcome {
     tree: BTreeMap<String, (u32, String)>,
@@ -159,7 +160,7 @@ impl Outcome {
         Self { tree: files, asked }
     }
 
-    /// Returns the first difference, except in the results of interrupted commands.
+    /// Returns the first difference from `wanted`. Ignores the results of interrupted commands.
     pub(crate) fn difference(&self, wanted: &Self) -> Option<String> {
         for (path, file) in wanted.tree.iter().chain(&self.tree) {
             if self.tree.get(path) != wanted.tree.get(path) {
@@ -174,7 +175,7 @@ impl Outcome {
                 return Some(format!("request {n} has no messages"));
             };
             let told = |m: &Value| m["content"].as_str().is_some_and(|text| text.contains(INTERRUPTED));
-            // Ignore the lines about such commands in the list of omitted steps, too.
+            // Also ignore the lines about commands in the list of omitted steps.
             let text = |m: &Value| -> Vec<String> {
                 let lines = m["content"].as_str().unwrap_or_default().lines();
                 lines.filter(|line| !line.starts_with("- run_command ")).map(str::to_owned).collect()
@@ -188,7 +189,7 @@ impl Outcome {
     }
 }
 
-/// The uninterrupted session and the number of its journal lines.
+/// Runs a session without interruption. Returns its outcome and the number of its journal lines.
 pub(crate) fn whole() -> (Outcome, usize) {
     let (world, server) = (world(), server());
     let output = agent(&world, &server, &RUN).stderr(Stdio::piped()).output().unwrap();
@@ -198,12 +199,12 @@ pub(crate) fn whole() -> (Outcome, usize) {
     (outcome, world.journal().len())
 }
 
-/// Resumes the session and returns how its outcome differs, if it does.
+/// Resumes the session, and returns the first difference of its outcome from `wanted`.
 fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
     let output = agent(world, server, &["resume"]).stderr(Stdio::piped()).output().unwrap();
     let printed = text(&output);
     if printed.contains("there is no session") || printed.contains("the session is empty") {
-        // Killed before anything was written: the tree is unchanged, so start a new run.
+        // The agent was killed before it wrote anything. The tree is unchanged, so start a new run.
         let output = agent(world, server, &RUN).stderr(Stdio::piped()).output().unwrap();
         if output.status.code() != Some(0) {
             return Some(text(&output));
@@ -214,7 +215,8 @@ fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
     Outcome::of(world, server).difference(wanted)
 }
 
-/// The step between the tested kills: `n`, 1 with `CRASHES=all`, or more with `CRASHES=few`.
+/// The distance from one tested point to the next: `n`, 1 with `CRASHES=all`, or more with
+/// `CRASHES=few`.
 fn sample(n: usize) -> usize {
     match std::env::var("CRASHES").as_deref() {
         Ok("all") => 1,
@@ -223,7 +225,7 @@ fn sample(n: usize) -> usize {
     }
 }
 
-/// Starts the run and kills it after this many events. Returns whether it was still running.
+/// Starts the run and kills it after this many events. Returns whether there were that many.
 fn killed_after(mut command: Command, lines: usize) -> bool {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let read = BufReader::new(child.stdout.take().unwrap()).lines().take(lines).count();
@@ -233,7 +235,7 @@ fn killed_after(mut command: Command, lines: usize) -> bool {
 }
 
 #[test]
-fn thirty_turns_killed_after_a_journal_line_end_as_if_uninterrupted() {
+fn a_session_killed_after_a_journal_line_ends_as_if_uninterrupted() {
     let (wanted, lines) = whole();
     let mut wrong = Vec::new();
     for line in (1..lines).step_by(sample(11)) {
@@ -245,7 +247,7 @@ fn thirty_turns_killed_after_a_journal_line_end_as_if_uninterrupted() {
 }
 
 #[test]
-fn thirty_turns_killed_at_a_write_end_as_if_uninterrupted() {
+fn a_session_killed_at_a_write_ends_as_if_uninterrupted() {
     let (wanted, _) = whole();
     let (mut wrong, mut kills) = (Vec::new(), 0);
     let step = sample(37);
@@ -268,13 +270,14 @@ fn thirty_turns_killed_at_a_write_end_as_if_uninterrupted() {
 }
 
 #[test]
-fn thirty_turns_killed_repeatedly_end_as_if_uninterrupted() {
+fn a_session_killed_repeatedly_ends_as_if_uninterrupted() {
     let (wanted, _) = whole();
     let (world, server) = (world(), server());
     let mut kills = 0;
     loop {
         let args: &[&str] = if kills == 0 { &RUN } else { &["resume", "--json"] };
-        // Each process makes more changes than a resume needs, so the session advances a little.
+        // Each process may make more changes than resuming takes, so the session advances a little
+        // before the next kill.
         let mut left = 60 + kills * 13 % 50;
         let end = traced::kill_when(agent(&world, &server, args), Scope::Program, |stop| {
             left -= usize::from(!stop.done && CHANGES.contains(&stop.call));
@@ -291,7 +294,7 @@ fn thirty_turns_killed_repeatedly_end_as_if_uninterrupted() {
     assert!(kills > 8, "only {kills} kills");
 }
 
-/// Kills a run at its `n`th rename, in the middle of an edit of three files. A commit makes several
+/// Kills a run at its `n`th rename. The run makes one edit of three files, which takes several
 /// renames.
 fn killed_in_an_edit(n: usize) -> (World, bool) {
     let (world, server) = (world(), Server::start());
@@ -308,7 +311,7 @@ fn killed_in_an_edit(n: usize) -> (World, bool) {
 }
 
 #[test]
-fn the_next_run_rolls_back_the_interrupted_edit_of_a_killed_one() {
+fn the_next_command_rolls_back_the_interrupted_edit_of_a_killed_run() {
     let whole = |world: &World| {
         let changed = ["add.sh", "mul.sh", "old/one.txt"].map(|path| world.read(path).contains("changed"));
         assert!(changed == [true; 3] || changed == [false; 3], "{changed:?}");

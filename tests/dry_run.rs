@@ -1,5 +1,5 @@
-//! `agent run --dry-run`: the same run as without the flag, but outside the repository, which does
-//! not change in any visible way.
+//! `agent run --dry-run`: the run does the same as without the flag, but does not change the
+//! repository in any visible way.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,8 +12,8 @@ use crate::support::{World, snapshot};
 use fake_model::{Reply, Server};
 use serde_json::Value;
 
-/// Everything about a tree that a dry run must not change: type, mode, owner, inode, links, size,
-/// times (except access times) and content.
+/// Returns everything that must stay the same in a tree during a dry run: the type, mode, owner,
+/// inode, links, size, times (except access times) and content of each file.
 pub(crate) fn everything(root: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
@@ -50,14 +50,14 @@ fn a_dry_run_changes_nothing_about_the_repository() {
     world.write("staged.txt", "staged\n");
     world.git(&["add", "staged.txt"]);
     std::os::unix::fs::symlink("add.sh", world.repo().join("link")).unwrap();
-    // What a test command may do: create files, write to them, and call git, which refreshes its
+    // A verification command may create files, write to files, and call git, which refreshes its
     // index.
     world.write(
         ".agent.toml",
         "verify = 'sh check.sh && test -f build/cache && echo x >> build/cache && echo y > made.txt && touch add.sh old && git status'\n",
     );
     let (before, status) = (everything(&world.repo()), world.git(&["status", "--porcelain=v2", "--branch"]));
-    // git may just have refreshed its index.
+    // `git status` may have refreshed the index after `everything` read it, so read it again.
     let before = if before == everything(&world.repo()) { before } else { everything(&world.repo()) };
     let output = session(&world, &["--dry-run"], answers());
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
@@ -141,7 +141,7 @@ fn a_plan_stops_before_the_first_command() {
     assert!(!executed && world.git(&["status", "--porcelain"]).is_empty());
 }
 
-/// A dry run that has changed a file and is waiting for the model.
+/// Starts a dry run. Returns when the run has changed a file and waits for the model.
 fn waiting(world: &World, server: &Server) -> Child {
     let [edit, ..] = answers();
     server.enqueue(Reply::text(edit));
@@ -189,7 +189,7 @@ fn a_dry_run_that_was_killed_can_be_applied_and_removed() {
 }
 
 #[test]
-fn a_copied_tree_states_its_cost_and_reason_first() {
+fn a_dry_run_in_a_copy_first_says_what_the_copy_costs_and_why_it_is_needed() {
     let world = world();
     let server = Server::start();
     for answer in answers() {

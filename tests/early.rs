@@ -1,4 +1,4 @@
-//! Edits that cannot apply are cut while the model writes them.
+//! The agent cuts off an answer while the model writes it, if its edit cannot be applied.
 
 use crate::support::{World, call};
 use fake_model::{Reply, Server};

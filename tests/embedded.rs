@@ -13,7 +13,7 @@ use crate::support::{World, json_lines, snapshot};
 /// An address where no Ollama listens.
 const NOWHERE: (&str, &str) = ("OLLAMA_HOST", "127.0.0.1:9");
 
-/// Two turns with short answers.
+/// The arguments of a run of two turns with short answers.
 const RUN: [&str; 7] = [
     "run",
     "--json",
@@ -24,7 +24,7 @@ const RUN: [&str; 7] = [
     "Fix it.",
 ];
 
-/// Puts the tiny model among the downloaded files.
+/// Writes the tiny model to the folder of downloaded models.
 fn downloaded(world: &World) {
     let models = world.home().join(".cache/agent/models");
     std::fs::create_dir_all(&models).unwrap();
@@ -52,7 +52,7 @@ fn without_any_server_a_model_file_on_this_machine_is_used() {
     let evaluated = counts[1]["evaluated_tokens"].as_u64().unwrap();
     let added = counts[1]["prompt_tokens"].as_u64().unwrap() - counts[0]["prompt_tokens"].as_u64().unwrap();
     assert!(evaluated <= added, "{evaluated} evaluated, {added} added");
-    // In the next session, the system prompt is already evaluated.
+    // The next session reuses the evaluation of the system prompt.
     let (_, again) = events(&world, &RUN);
     let first = &of(&again, "output")[0]["counts"];
     let (prompt, evaluated) = (first["prompt_tokens"].as_u64(), first["evaluated_tokens"].as_u64());
@@ -99,7 +99,7 @@ fn bug_a_model_that_cannot_be_constrained_runs_without_constraints_and_a_warning
 }
 
 #[test]
-fn a_model_file_is_named_by_its_path_or_as_embedded() {
+fn a_model_file_can_be_selected_by_its_path_or_as_an_embedded_model() {
     let world = World::with_a_bug();
     downloaded(&world);
     tiny_model::write(&world.home().join("other.gguf")).unwrap();

@@ -9,7 +9,7 @@ use crate::support::{World, call};
 
 const URL: &str = "postgres://tester:kq7Zx2Vw9@localhost/test";
 
-/// A repository whose check needs `DATABASE_URL`, and prints it.
+/// A repository whose check prints `DATABASE_URL`, and fails without it.
 fn world() -> World {
     let check = "echo \"with $DATABASE_URL\"\n[ -n \"$DATABASE_URL\" ] && grep -q 5 app.py\n";
     World::with(&[
@@ -111,7 +111,7 @@ fn bug_9_a_resumed_run_passes_the_same_names() {
 
 /// The bug: the new variables replaced the recorded names.
 #[test]
-fn variables_given_to_a_resumed_run_are_added_and_replace_those_of_the_same_name() {
+fn variables_given_on_resume_are_added_to_the_recorded_ones_and_replace_those_of_the_same_name() {
     for (flag, url) in [("OTHER=1".to_owned(), Some(URL)), (format!("DATABASE_URL={URL}"), Some("old"))] {
         let (world, server) = (world(), server());
         world.write("check.sh", &format!("[ \"$DATABASE_URL\" = {URL} ] && grep -q 5 app.py\n"));
@@ -125,7 +125,7 @@ fn variables_given_to_a_resumed_run_are_added_and_replace_those_of_the_same_name
 }
 
 #[test]
-fn bug_9_a_repository_may_not_give_variables() {
+fn bug_9_the_settings_of_a_repository_may_not_set_variables() {
     let world = World::with(&[(".agent.toml", "[env]\nPATH = '.'\n")]);
     let seen = world.observe(&["run", "x"]);
     assert!(
@@ -143,7 +143,7 @@ fn bug_9_the_sandbox_command_takes_variables_too() {
 }
 
 #[test]
-fn a_variable_that_is_not_set_is_mentioned_and_a_bad_name_is_refused_without_its_value() {
+fn a_variable_that_is_not_set_causes_a_warning_and_the_value_of_an_invalid_name_is_not_shown() {
     let world = World::new();
     let seen = world.observe(&["config", "show", "--env", "DATABASE_URL"]);
     assert!(seen.contains("warning: commands do not get DATABASE_URL: it is not set"), "{seen}");
@@ -153,7 +153,7 @@ fn a_variable_that_is_not_set_is_mentioned_and_a_bad_name_is_refused_without_its
     assert!(!seen.contains("secret-value"), "{seen}");
 }
 
-/// The bug: an empty variable was ignored.
+/// The bug: an empty value of `--env` was ignored.
 #[test]
 fn an_empty_variable_is_an_error_that_says_what_to_write() {
     let seen = World::new().observe(&["run", "--env", "", "x"]);

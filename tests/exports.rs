@@ -1,5 +1,5 @@
-//! `agent sessions export`: what the file contains, that it replays anywhere, and which files are
-//! refused.
+//! `agent sessions export`: an exported file contains only what it should, and can be replayed
+//! anywhere. Invalid files are refused.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::support::{World, call, json_lines, snapshot};
 use serde_json::{Value, json};
 
 #[test]
-fn an_export_is_reproducible_private_and_never_overwrites() {
+fn an_export_is_reproducible_and_private_and_never_overwrites_a_file() {
     use std::os::unix::fs::PermissionsExt;
     let world = world();
     with_every_tool(&world, &[]);
@@ -39,7 +39,7 @@ fn an_export_is_reproducible_private_and_never_overwrites() {
 }
 
 #[test]
-fn an_export_holds_only_the_files_that_were_read() {
+fn an_export_has_the_contents_of_only_the_files_that_were_read() {
     let world = world();
     world.write("secret.txt", "nobody looked at this\n");
     world.write("deep/other.sh", "nobody looked at that\n");
@@ -58,7 +58,7 @@ fn an_export_holds_only_the_files_that_were_read() {
 }
 
 #[test]
-fn a_session_with_an_allowed_host_replays_without_it() {
+fn a_session_with_an_allowed_host_can_be_replayed_without_allowing_the_host() {
     let world = world();
     session(&world, &["--allow-host", "docs.test"], answers());
     let file = exported(&world, &[]);
@@ -284,10 +284,10 @@ fn an_exported_session_can_replace_the_model() {
     assert_eq!((again.status.code(), &again.stdout), (Some(0), &live.stdout), "{}", world.tell(&again));
 }
 
-/// Records one session.
+/// A function that records one session.
 type Making = fn(&World);
 
-/// The sessions in `fixtures/sessions`: their names and how to record them.
+/// The name of each session in `fixtures/sessions`, and the function that records it.
 fn fixtures() -> [(&'static str, Making); 3] {
     let by_tools = |world: &World| drop(long_session(world, "./add.sh", &[]));
     let whole_file = |world: &World| {
@@ -358,7 +358,7 @@ fn committed_sessions_replay_without_a_difference() {
         let seen = World::new().observe(&["replay", file.to_str().unwrap()]);
         assert!(
             seen.starts_with("exit 0\n--- stdout\nsame: "),
-            "{name}: {seen}\nIf this is intended, record them again: WRITE_SESSIONS=1 cargo test -p agent --test e2e committed_sessions"
+            "{name}: {seen}\nIf this is intended, record the sessions again: WRITE_SESSIONS=1 cargo test -p agent --test e2e committed_sessions"
         );
     }
 }

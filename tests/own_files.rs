@@ -22,7 +22,7 @@ fn answers() -> [String; 5] {
     ]
 }
 
-/// Runs a session with its output redirected to these files of the repository.
+/// Runs a session whose standard output and standard error go to these files in the repository.
 fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&str>) {
     let server = Server::start();
     answers().into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
@@ -36,7 +36,8 @@ fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&st
     assert!(run.status().unwrap().success());
 }
 
-/// Checks the changes that the run reports and the output of its tools.
+/// Checks that the run reports exactly the two changed files, and that neither its diff nor the
+/// results of its tools contain a name in `never`.
 fn check(events: &str, never: &[&str]) {
     // stderr may go to the same file.
     let events: Vec<&str> = events.lines().filter(|line| line.starts_with('{')).collect();
@@ -74,7 +75,7 @@ fn a_dry_run_ignores_its_output_files() {
     for state in [None, Some(".agent-state")] {
         let world = World::with_a_bug();
         let open = |name: &str| File::create(world.repo().join(name)).unwrap();
-        // With the state folder inside the repository, the dry run uses a copy.
+        // If the state folder is inside the repository, the dry run uses a copy of the repository.
         session(&world, &["--dry-run"], open("events.jsonl"), open("err.log"), state);
         check(&world.read("events.jsonl"), &["events.jsonl", "err.log", ".agent-state"]);
         assert_eq!(world.read("add.sh"), ADD);

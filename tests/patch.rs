@@ -1,4 +1,5 @@
-//! `agent patch`: applying a patch by hand, from input to files, exit code and output.
+//! `agent patch`, which applies a patch by hand: its input, the changed files, its exit code and
+//! its output.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -58,7 +59,7 @@ fn every_edit_format_gives_the_same_result() {
 }
 
 #[test]
-fn a_patch_without_a_path_uses_the_named_file() {
+fn a_patch_without_a_path_is_applied_to_the_file_that_a_flag_names() {
     let world = world();
     let patch = "@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n }\n";
     snapshot!(world.observe_with_input(&["patch"], patch.as_bytes()), @r"
@@ -92,7 +93,7 @@ fn a_patch_that_does_not_apply_changes_nothing_and_quotes_the_file() {
 }
 
 #[test]
-fn the_refusal_is_exactly_what_the_model_reads() {
+fn a_refusal_has_the_same_text_that_a_model_would_get() {
     let world = world();
     let patch = UNIFIED.replace("$1 - $2", "$1 * $2");
     let printed = world.agent(&["patch", "-"]).stdin(stdin(&world, &patch)).output().unwrap();
@@ -145,7 +146,7 @@ fn input_without_a_patch_is_a_usage_error() {
 }
 
 #[test]
-fn several_tool_calls_in_one_answer_stay_separate() {
+fn an_answer_with_several_calls_of_apply_patch_is_refused() {
     let world = world();
     let call = json!({"tool": "apply_patch", "arguments": {"path": "add.sh", "content": FIXED}});
     snapshot!(world.observe_with_input(&["patch"], format!("{call}\n{call}\n").as_bytes()), @r"
@@ -157,7 +158,7 @@ fn several_tool_calls_in_one_answer_stay_separate() {
 }
 
 #[test]
-fn check_changes_nothing_and_has_the_same_exit_code() {
+fn check_changes_nothing_and_exits_with_the_code_of_the_real_command() {
     let world = world();
     snapshot!(world.observe_with_input(&["patch", "--check"], UNIFIED.as_bytes()), @r"
     exit 0
@@ -171,7 +172,7 @@ fn check_changes_nothing_and_has_the_same_exit_code() {
 }
 
 #[test]
-fn a_preview_changes_nothing_and_is_a_patch_for_programs() {
+fn a_preview_changes_nothing_and_is_a_patch_unless_printed_to_a_terminal() {
     let world = world();
     let file = world.home().join("fix.patch");
     std::fs::write(&file, UNIFIED).unwrap();
@@ -229,7 +230,7 @@ fn color_can_be_turned_on_and_off() {
 }
 
 #[test]
-fn patch_has_a_json_form() {
+fn patch_can_print_its_result_as_json() {
     let world = world();
     let answer = |args: &[&str], patch: &str| {
         let output = world.agent(args).stdin(stdin(&world, patch)).output().unwrap();
@@ -249,7 +250,7 @@ fn patch_has_a_json_form() {
 }
 
 #[test]
-fn commands_write_neither_outside_the_tree_nor_into_dot_git() {
+fn a_patch_can_write_neither_outside_the_tree_nor_into_dot_git() {
     let world = world();
     let paths = ["../outside", ".git/hooks/pre-commit", "/etc/motd", "docs/../../x", ".GIT/config"];
     for path in paths {

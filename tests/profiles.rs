@@ -127,7 +127,7 @@ fn an_invalid_profile_is_refused_before_a_session_begins() {
 
 /// The recorded prompt has the format of the profile, and a replay must produce the same prompt.
 #[test]
-fn a_replay_asks_as_the_recorded_profile_did() {
+fn a_replay_sends_the_requests_of_the_recorded_profile() {
     let world = World::with_a_bug();
     world.write_user_profile("deepseek-coder.toml", PROFILE);
     first_request(&world, &["--approach", "tools"]);
@@ -140,7 +140,7 @@ fn a_replay_asks_as_the_recorded_profile_did() {
 }
 
 #[test]
-fn doctor_and_models_show_say_where_each_value_comes_from_and_why() {
+fn doctor_and_show_print_where_each_value_comes_from_and_why() {
     let world = World::with_a_bug();
     world.write_user_profile("deepseek-coder.toml", PROFILE);
     let server = Server::start();

@@ -1,4 +1,5 @@
-//! `agent replay` and `agent sessions export`: sessions replay on this machine and elsewhere.
+//! `agent replay` and `agent sessions export`: sessions can be replayed on this machine and
+//! elsewhere.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -8,7 +9,7 @@ use crate::support::{World, call, snapshot};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// Runs a task against these answers.
+/// Runs a task with a server that gives these answers.
 pub(crate) fn recorded(world: &World, args: &[&str], answers: &[Reply]) -> Output {
     let server = Server::start();
     for answer in answers {
@@ -60,7 +61,7 @@ pub(crate) fn texts(texts: &[String]) -> Vec<Reply> {
 }
 
 #[test]
-fn a_run_ended_by_the_tokens_of_a_broken_answer_replays() {
+fn a_run_whose_token_budget_ends_with_a_broken_answer_replays() {
     let world = World::with_a_bug();
     let broken = Reply::text("{\"tool\": \"apply_pa").cut();
     let args = [&["--max-tokens", "100"][..], &JSON].concat();
@@ -75,7 +76,7 @@ pub(crate) fn with_every_tool(world: &World, args: &[&str]) -> Output {
     long_session(world, world.repo().join("add.sh").to_str().unwrap(), args)
 }
 
-/// Same as [`with_every_tool`], with this path in one of the model's calls.
+/// Same as [`with_every_tool`], but one of the model's calls has the path `name`.
 pub(crate) fn long_session(world: &World, name: &str, args: &[&str]) -> Output {
     let answers = [
         call("read_file", json!({"path": "add.sh"})),
@@ -118,14 +119,14 @@ fn a_session_replays_here_and_elsewhere() {
 }
 
 #[test]
-fn refusals_commands_and_searches_replay() {
+fn sessions_with_refusals_commands_and_searches_replay() {
     let world = world();
     with_every_tool(&world, &[]);
     replays_without_a_difference(&world);
 }
 
 #[test]
-fn files_of_every_kind_replay() {
+fn sessions_with_files_of_every_kind_replay() {
     use std::os::unix::fs::{PermissionsExt, symlink};
     let world = world();
     let repo = world.repo();
@@ -190,7 +191,7 @@ fn a_dry_run_and_a_plan_replay() {
 }
 
 #[test]
-fn whole_answers_with_parallel_reads_replay() {
+fn sessions_with_several_calls_in_one_answer_replay() {
     let world = world();
     let many = [
         call("read_file", json!({"path": "add.sh"})),
@@ -219,7 +220,7 @@ fn a_whole_file_run_replays() {
 }
 
 #[test]
-fn branches_at_uncertain_tokens_replay() {
+fn sessions_that_branch_at_uncertain_tokens_replay() {
     let world = world();
     let model = json!({"server": "llama-server", "server_version": null, "model": "small", "window": null, "thinking": false,
         "dialect": "whole-file", "why": "w", "event": "model"});
@@ -327,7 +328,7 @@ fn failed_runs_replay_up_to_their_end() {
     }
 }
 
-/// A run that has processed these answers and waits for the next one.
+/// Starts a run. Returns when the run has processed these answers and waits for the next one.
 fn waiting(world: &World, server: &Server, answers: &[String]) -> std::process::Child {
     for answer in answers {
         server.enqueue(Reply::text(answer));

@@ -1,4 +1,4 @@
-//! `agent replay` finds the first difference and changes nothing.
+//! `agent replay` reports the first difference from the recorded session, and changes nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use crate::replay::{
 use crate::support::{World, call, json_lines, snapshot};
 use serde_json::{Value, json};
 
-/// Writes the exported lines, each passed through `change`, to another file.
+/// Applies `change` to each line of an exported file, and writes the lines to another file.
 pub(crate) fn altered(world: &World, file: &Path, mut change: impl FnMut(&mut Value)) -> PathBuf {
     let mut lines = json_lines(&std::fs::read_to_string(file).unwrap());
     lines.iter_mut().for_each(&mut change);
@@ -223,7 +223,7 @@ fn a_replay_changes_nothing_and_needs_no_server() {
 }
 
 #[test]
-fn unrelated_later_changes_do_not_block_undo() {
+fn later_changes_to_the_repository_affect_neither_replays_nor_exports() {
     let world = world();
     world.write("unrelated.txt", "nobody looked at this\n");
     with_every_tool(&world, &[]);
@@ -241,7 +241,7 @@ fn unrelated_later_changes_do_not_block_undo() {
 }
 
 #[test]
-fn a_session_replays_after_its_repository_is_deleted() {
+fn a_session_whose_repository_is_gone_replays_only_as_recorded() {
     let world = world();
     session(&world, &[], answers());
     std::fs::rename(world.repo(), world.home().join("moved")).unwrap();
@@ -285,7 +285,7 @@ fn a_killed_replay_leaves_the_repository_unchanged() {
             }
             child.kill().unwrap();
             if child.wait().unwrap().code().is_none() {
-                break; // killed while it was still running
+                break; // it was killed before it ended
             }
         }
         assert!(before == everything(&world.repo()), "{args:?}");

@@ -62,7 +62,7 @@ fn result(world: &World, name: &str) -> String {
     std::fs::read_to_string(world.home().join("tasks.results").join(name)).unwrap()
 }
 
-/// The data and the trajectories of a page.
+/// Returns the data and the trajectories that a page contains.
 fn contents(page: &str) -> (Value, Vec<Value>) {
     let element = |start: &str| {
         let (_, rest) = page.split_once(start)?;
@@ -84,7 +84,7 @@ fn has_harmful_character(text: &str) -> bool {
 }
 
 #[test]
-fn a_batch_leaves_results_that_ci_systems_read() {
+fn a_batch_writes_results_that_ci_systems_can_read() {
     let world = World::with_a_bug();
     two_tasks(&world);
     let xml = result(&world, "junit.xml");
@@ -120,7 +120,7 @@ fn a_report_is_one_page_that_hostile_text_cannot_break_out_of() {
     assert_eq!(
         page.matches("</script>").count(),
         4,
-        "one each for the data, the script and two trajectories"
+        "only the data, the script and the two trajectories should have an end tag"
     );
     let (data, trajectories) = contents(&page);
     let tasks = data["tasks"].as_array().unwrap();
@@ -144,7 +144,7 @@ fn a_report_is_one_page_that_hostile_text_cannot_break_out_of() {
 #[test]
 fn a_report_shows_neither_secrets_nor_the_unmasked_patch() {
     let world = World::with_a_bug();
-    // In parts, so that secret scanners ignore this file.
+    // The key is written in parts, so that secret scanners ignore this file.
     let key = ["AKIA", "Q3VZLN5XKJWT7R2D"].concat();
     world.write("add.sh", &format!("# aws_access_key_id = {key}\nadd() {{\n    echo $(($1 - $2))\n}}\n"));
     world.git(&["commit", "--all", "--quiet", "--message=key"]);
@@ -196,7 +196,7 @@ fn a_task_whose_session_is_gone_stays_in_the_report() {
 }
 
 #[test]
-fn a_report_of_another_folder_is_refused() {
+fn a_report_of_a_folder_without_a_batch_is_refused() {
     let world = World::new();
     snapshot!(world.observe(&["report", "."]), @r"
     exit 2
@@ -271,6 +271,6 @@ fn a_session_can_be_shown_as_a_page() {
     let (data, trajectories) = contents(&page);
     assert_eq!((&data["kind"], &data["tasks"][0]["ending"]), (&json!("session"), &json!("verified")));
     let steps = trajectories[0].as_array().unwrap();
-    assert_eq!(steps.len(), 4, "the start, two turns and the end");
+    assert_eq!(steps.len(), 4, "the steps should be the start, two turns and the end");
     assert!(steps[0]["parts"][0]["text"].as_str().unwrap().starts_with("</script>"), "{}", steps[0]);
 }

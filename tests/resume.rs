@@ -29,7 +29,7 @@ fn command(world: &World, server: &Server, args: &[&str]) -> std::process::Comma
 const RUN: [&str; 7] =
     ["run", "--json", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."];
 
-/// Kills the run after `lines` events. Returns whether it was still running.
+/// Kills the run after `lines` events. Returns whether there were that many.
 fn killed(world: &World, server: &Server, lines: usize) -> bool {
     let mut child =
         command(world, server, &RUN).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -39,7 +39,7 @@ fn killed(world: &World, server: &Server, lines: usize) -> bool {
     events == lines
 }
 
-/// Every file in the root of the repository.
+/// The name and the content of every file in the root of the repository.
 fn tree(world: &World) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for entry in std::fs::read_dir(world.repo()).unwrap() {
@@ -106,7 +106,7 @@ fn a_run_killed_after_any_event_resumes_to_the_same_tree_and_requests() {
 
 /// The bug: old names of settings were silently ignored.
 #[test]
-fn settings_recorded_by_an_earlier_version_keep_their_meaning_or_are_named() {
+fn settings_recorded_by_an_earlier_version_keep_their_meaning_or_cause_a_warning() {
     let world = World::with_a_bug();
     let server = server(answers());
     let output = command(&world, &server, &[&RUN[..], &["--max-turns", "1"]].concat()).output().unwrap();
@@ -233,12 +233,12 @@ fn conflicting_changes_are_reported_and_not_overwritten() {
     world.write("add.sh", "# by hand\nadd() {\n    echo $(($1 * $2))\n}\n");
     let output = command(&world, &server, &["resume"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert!(text(&output).contains("resumed; changed by others meanwhile: add.sh"), "{}", text(&output));
+    assert!(text(&output).contains("resumed; others have changed these files: add.sh"), "{}", text(&output));
     assert_eq!(world.read("add.sh"), "# by hand\nadd() {\n    echo $(($1 + $2))\n}\n");
 }
 
 #[test]
-fn only_unfinished_sessions_can_be_resumed() {
+fn only_an_unfinished_session_can_be_resumed_without_a_message() {
     let (world, server) = (World::with_a_bug(), server(answers()));
     let output = command(&world, &server, &["resume"]).output().unwrap();
     assert!(text(&output).contains("there is no session"), "{}", text(&output));
@@ -324,7 +324,7 @@ fn a_message_is_not_lost_when_the_server_is_down() {
 }
 
 #[test]
-fn a_killed_session_is_not_forked() {
+fn a_killed_session_cannot_be_forked() {
     let (world, server) = (World::with_a_bug(), server(answers()));
     assert!(killed(&world, &server, 20));
     let output = command(&world, &server, &["resume", "last", "--fork"]).output().unwrap();
@@ -349,7 +349,10 @@ fn a_fork_leaves_the_old_session_untouched() {
     assert!(world.observe(&["replay", &new]).starts_with("exit 0\n"), "{}", world.observe(&["replay", &new]));
     let undone = world.observe(&["undo", &new]);
     assert!(undone.starts_with("exit 0\n"), "{undone}");
-    assert!(world.read("add.sh").contains("$1 - $2"), "the fork should have the history of the tree");
+    assert!(
+        world.read("add.sh").contains("$1 - $2"),
+        "undoing the fork should also undo the changes of the old session"
+    );
 }
 
 #[test]

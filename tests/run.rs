@@ -1,4 +1,4 @@
-//! `agent run` against scripted servers, from task to exit code.
+//! `agent run` with fake model servers, from the task to the exit code.
 
 use std::process::Stdio;
 
@@ -173,7 +173,7 @@ fn a_dry_run_leaves_the_repository_unchanged_and_keeps_a_patch() {
 }
 
 #[test]
-fn an_openai_compatible_server_gives_the_same_run() {
+fn a_bug_is_fixed_with_an_openai_compatible_server() {
     let (world, server) = (World::with_a_bug(), Server::of(Personality::LlamaServer));
     script(&server, fixing());
     let args =
@@ -319,7 +319,7 @@ fn an_unwritable_state_folder_is_named() {
 }
 
 #[test]
-fn an_invalid_model_starts_no_session() {
+fn an_invalid_model_is_refused() {
     let world = World::new();
     snapshot!(world.observe(&["run", "--model", "ollama:", "x"]), @r"
     exit 2
@@ -359,7 +359,7 @@ fn an_interrupt_ends_the_commands_too() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Opening the pipe waits for the command to read it.
+    // Opening the pipe blocks until the command opens it for reading.
     let mut writer = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
     std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
@@ -385,7 +385,7 @@ fn instruction_files_from_the_root_to_the_current_folder_reach_the_model() {
 }
 
 #[test]
-fn a_dotfiles_repository_in_home_is_not_the_project_below_it() {
+fn a_dotfiles_repository_in_the_home_folder_is_not_the_root_of_a_project_below_it() {
     let (world, server) = (World::new(), Server::start());
     let project = world.home().join("project");
     std::fs::create_dir_all(&project).unwrap();
@@ -396,7 +396,7 @@ fn a_dotfiles_repository_in_home_is_not_the_project_below_it() {
 }
 
 #[test]
-fn flags_of_the_model_reach_the_request() {
+fn flags_for_the_model_are_sent_with_the_request() {
     let (world, server) = (World::with(&[("a.txt", "one\n")]), Server::start());
     script(&server, [call("finish", json!({}))]);
     let flags = ["--num-ctx", "8192", "--temperature", "0.5", "--max-answer-tokens", "777", "Look."];
@@ -443,7 +443,7 @@ fn an_interrupt_ends_a_run_whose_git_does_not_answer() {
     let hold = world.home().join("hold");
     assert!(std::process::Command::new("mkfifo").arg(&hold).status().unwrap().success());
     let child = start_with_git_that_waits_for(&world, &server, &hold);
-    // Opening the pipe waits for git to read it.
+    // Opening the pipe blocks until git opens it for reading.
     let _writer = std::fs::OpenOptions::new().write(true).open(&hold).unwrap();
     std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
@@ -479,7 +479,8 @@ fn start_with_git_that_waits_for(
 #[test]
 fn a_second_interrupt_ends_the_run_immediately() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    // The diff after the first interrupt never finishes.
+    // After the first interrupt, git waits for a line from the pipe `hold`, so the diff never
+    // finishes.
     let hold = world.home().join("hold");
     let [_, edit, _] = fixing();
     server.enqueue(Reply::text(edit));
@@ -490,7 +491,8 @@ fn a_second_interrupt_ends_the_run_immediately() {
     server.block_for_gate("never released");
     assert!(std::process::Command::new("mkfifo").arg(&hold).status().unwrap().success());
     terminate();
-    // Opening the pipe waits for git to read it, which means that the signal has arrived.
+    // Opening the pipe blocks until git opens it for reading, which means that the signal has
+    // arrived.
     let writer = std::fs::OpenOptions::new().write(true).open(&hold).unwrap();
     terminate();
     let output = child.wait_with_output().unwrap();

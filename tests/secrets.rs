@@ -52,7 +52,7 @@ fn values() -> Vec<String> {
     fixed.chain([aws(), github(), "WngzMS1zcGVjdHJ1bSs5".into(), "Zx81-spectrum%2B9".into()]).collect()
 }
 
-/// The first placeholder after a text in the prompt.
+/// The placeholder that follows the text `behind` in the prompt.
 fn placeholder(prompt: &str, behind: &str) -> String {
     let at = prompt.find(behind).unwrap_or_else(|| panic!("{behind:?} is not in {prompt}")) + behind.len();
     let name: String = prompt[at..].chars().take(15).collect();
@@ -84,7 +84,7 @@ fn server(answers: &[&str]) -> Server {
                 placeholder(&prompt_text(&request.body), &behind.replace("\\\"", "\""))
             );
         }
-        // Split into chunks of a few bytes, so that chunk borders fall inside values.
+        // The answer is sent in chunks of a few bytes, so that chunk borders fall inside values.
         Reply::text(answer).split_bytes(7)
     }));
     server
@@ -149,7 +149,10 @@ fn secrets_reach_neither_model_nor_journal_nor_screen_and_survive_edits() {
     );
     let pem = &prompt[prompt.find("server.pem lines 3-").unwrap()..];
     let line = placeholder(pem, "3|");
-    assert!(prompt.contains(&format!("3|{line}\n4|[secret-")), "a key keeps its lines: {prompt}");
+    assert!(
+        prompt.contains(&format!("3|{line}\n4|[secret-")),
+        "each line of a key should have its own placeholder: {prompt}"
+    );
     assert_eq!(
         prompt.matches("replaces a value that is hidden from you").count(),
         1,
@@ -258,7 +261,7 @@ fn a_dry_run_shows_placeholders_and_applies_and_undoes_the_values() {
 }
 
 #[test]
-fn known_values_from_the_model_and_its_server_are_masked_in_any_chunks() {
+fn known_values_that_the_model_or_its_server_sends_are_masked_in_chunks_of_any_size() {
     for size in [1, 2, 3, 5, 11, 40] {
         let (world, server) = (world(), Server::start());
         server.enqueue(Reply::error(503, format!("the key {VARIABLE} is busy")));
@@ -340,7 +343,7 @@ fn a_session_with_secrets_and_its_masked_export_replay() {
 }
 
 #[test]
-fn an_export_replays_when_only_a_first_turn_file_has_a_secret() {
+fn an_export_replays_if_only_a_file_in_the_first_prompt_has_a_secret() {
     let world =
         World::with(&[(".agent.toml", "verify = 'grep -q \"RETRIES = 5\" app.py'\n"), ("app.py", &app())]);
     let server = server(&[
@@ -393,7 +396,7 @@ fn a_whole_file_answer_of_a_small_model_keeps_the_value() {
 }
 
 #[test]
-fn unmasked_session_files_are_readable_by_their_owner_only() {
+fn session_folders_are_accessible_only_to_their_owner() {
     use std::os::unix::fs::PermissionsExt;
     let world = world();
     run(&world, &server(&[]), &["Look."]);

@@ -1,5 +1,5 @@
-//! How model servers are reached and what is learned about them: headers, keys, certificates,
-//! proxies, template errors and missing capabilities.
+//! Connections to model servers, and what the agent learns about the servers: headers, keys,
+//! certificates, proxies, template errors and missing capabilities.
 
 use crate::support::{World, call, snapshot};
 use fake_model::{Certificate, Config, ModelSpec, Personality, Reply, Server, TlsServer};
@@ -95,7 +95,7 @@ fn a_key_comes_from_a_file_or_a_command() {
 }
 
 #[test]
-fn a_private_authority_and_a_client_certificate_are_named_in_the_settings() {
+fn the_settings_can_name_a_private_authority_and_a_client_certificate() {
     let (world, server) = (World::with_a_bug(), TlsServer::start(Certificate::Mutual));
     let write = |name: &str, text: &str| std::fs::write(world.home().join(name), text).unwrap();
     write("ca.pem", server.issuer());
@@ -161,7 +161,7 @@ fn a_server_without_a_system_role_works_and_is_remembered() {
         let asked: Vec<String> =
             server.requests()[before..].iter().map(|sent| sent.path.clone()).take(3).collect();
         assert!(asked.contains(&"/v1/models".into()) && asked.contains(&"/props".into()), "{asked:?}");
-        assert_eq!(asked[2], "/v1/chat/completions", "the run should follow two probes");
+        assert_eq!(asked[2], "/v1/chat/completions", "only two probes should precede the run");
     }
 }
 
@@ -181,7 +181,7 @@ fn doctor_does_not_load_the_model_and_reports_the_context_window() {
 }
 
 #[test]
-fn each_missing_model_capability_is_one_warning_and_the_run_continues() {
+fn each_missing_model_capability_causes_one_warning_and_the_run_continues() {
     let (world, server) = (World::with_a_bug(), Server::start());
     answer(&server);
     let args = run(&["--model", "deepseek-coder:6.7b", "--think", "--num-ctx", "65536"]);
@@ -232,7 +232,7 @@ fn an_ollama_without_models_prints_how_to_pull_one() {
 }
 
 #[test]
-fn a_bare_port_in_ollama_host_works() {
+fn a_bare_port_in_ollama_host_is_refused_with_a_suggestion() {
     let world = World::with_a_bug();
     let output = world.agent(&["models", "list"]).env("OLLAMA_HOST", "11434").output().unwrap();
     snapshot!(world.tell(&output), @r#"
@@ -273,7 +273,7 @@ fn a_cloud_model_behind_ollama_is_a_hosted_model() {
 }
 
 #[test]
-fn tool_calls_are_constrained_on_request_and_a_server_that_refuses_is_asked_without() {
+fn tool_calls_are_constrained_on_request_unless_the_server_refuses_constraints() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let agent = |flags: &[&str]| {
         let flags = [&["--dry-run", "--model", "deepseek-coder:6.7b"], flags].concat();

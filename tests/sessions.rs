@@ -3,7 +3,7 @@
 use crate::support::{World, json_lines, snapshot};
 use fake_model::Server;
 
-/// A session that ended because no server was running.
+/// Records a session that ends because no server is running. Returns the output.
 fn unlucky(world: &World) -> String {
     world.tell(&world.agent(&["run", "fix \u{1b}[31mit"]).env("OLLAMA_HOST", "127.0.0.1:9").output().unwrap())
 }
@@ -94,7 +94,7 @@ fn a_recorded_session_can_replace_the_model() {
 }
 
 #[test]
-fn a_small_models_session_gives_the_same_patch_in_another_clone() {
+fn a_replayed_session_of_a_small_model_gives_the_same_patch_in_another_clone() {
     let (world, server) = (World::with_a_bug(), Server::start());
     server.enqueue("```add.sh\nadd() {\n    echo $(($1 + $2))\n}\n```\n");
     let live = world
@@ -126,7 +126,7 @@ fn a_small_models_session_gives_the_same_patch_in_another_clone() {
 }
 
 #[test]
-fn color_is_used_on_a_terminal_or_on_request() {
+fn color_is_not_written_to_a_pipe_unless_requested() {
     let world = World::new();
     unlucky(&world);
     let coloured = |name: &str, value: &str| {

@@ -67,7 +67,7 @@ fn every_setting_is_shown_with_its_origin() {
 }
 
 #[test]
-fn config_show_has_a_json_form() {
+fn config_show_can_print_json() {
     let world = World::new();
     let output =
         world.agent(&["config", "show", "--json"]).env("OPENAI_API_KEY", "sk-secret").output().unwrap();
@@ -130,7 +130,7 @@ fn a_repository_cannot_raise_a_budget() {
 }
 
 #[test]
-fn a_misspelled_variable_is_mentioned() {
+fn a_misspelled_variable_causes_a_warning() {
     let world = World::new();
     let output = world.agent(&["config", "show"]).env("AGENT_MODLE", "x").output().unwrap();
     assert_eq!(

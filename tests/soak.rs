@@ -1,5 +1,5 @@
-//! A long run: two thousand turns in one process without growing memory or descriptors, and without
-//! leftover processes.
+//! Checks that a run of two thousand turns in one process does not use more and more memory or
+//! descriptors, and leaves no processes behind.
 
 use std::fs;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 const TURNS: usize = 2_000;
 
-/// The answer of turn `n`: reads, edits, commands and mistakes in rotation, all different.
+/// The answer of turn `n`. Reads, searches, edits, mistakes, commands and test runs alternate.
 fn answer(n: usize) -> String {
     let round = n / 8;
     match n % 8 {
@@ -121,8 +121,8 @@ fn two_thousand_turns_leak_no_memory_descriptors_or_processes() {
     assert_eq!(left_over(&world), Vec::<String>::new());
 }
 
-/// The processes that the run's commands left behind: those whose environment names this world's
-/// home, or whose working directory is its repository.
+/// The processes that the commands of the run left behind. Their environment names this world's
+/// home folder, or their working directory is this world's repository.
 fn left_over(world: &World) -> Vec<String> {
     let home = world.home().display().to_string();
     let processes = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().path());

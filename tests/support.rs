@@ -1,5 +1,5 @@
 //! A separate world for each test: a home, a state folder and a git repository. [`World::observe`]
-//! returns exit code, stdout and stderr as one text, so that any change shows as one difference.
+//! returns exit code, stdout and stderr as one text, so that one comparison shows every change.
 
 use std::fs;
 use std::io::Write;
@@ -90,7 +90,7 @@ impl World {
         fs::write(folder.join(name), text).unwrap();
     }
 
-    /// A command in the repository with only `PATH` from the outer environment.
+    /// A command that runs in the repository. From the outer environment, it gets only `PATH`.
     pub(crate) fn program(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command
@@ -129,7 +129,7 @@ impl World {
         self.tell(&self.agent_with_input(args, input))
     }
 
-    /// Runs a command with text on stdin and returns its output.
+    /// Runs the binary with text on stdin and returns its output.
     pub(crate) fn agent_with_input(&self, args: &[&str], input: &[u8]) -> Output {
         let mut child = self
             .agent(args)
@@ -143,7 +143,8 @@ impl World {
         child.wait_with_output().unwrap()
     }
 
-    /// Exit code, stdout and stderr of a run, with this world's folder as `[WORLD]`.
+    /// Returns exit code, stdout and stderr of a run as one text, with `[WORLD]` in place of the
+    /// path of this world's folder.
     pub(crate) fn tell(&self, output: &Output) -> String {
         let mut text = match output.status.code() {
             Some(code) => format!("exit {code}\n"),
@@ -175,7 +176,7 @@ impl World {
     }
 }
 
-/// Each line as JSON.
+/// Parses each line as JSON.
 pub(crate) fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

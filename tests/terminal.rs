@@ -182,7 +182,7 @@ impl Terminal {
         self.screen_after(&json!({ "texts": texts }))
     }
 
-    /// Waits for the end of the program. The first line has its exit code.
+    /// Waits for the end of the program. Returns a line with the exit code, and the screen.
     fn end(mut self) -> String {
         let screen = self.screen_after(&json!({"end": true}));
         drop(self.child.stdin.take());
@@ -191,7 +191,7 @@ impl Terminal {
     }
 }
 
-/// A batch with one task per id, all running at once.
+/// A batch with one task per id. All tasks run at the same time.
 fn batch(world: &World, server: &Server, ids: &[&str]) -> Command {
     let lines = ids.iter().map(|id| {
         json!({"id": id, "repo": world.repo(), "task": "Make the tests pass.", "verify": "sh check.sh"})
@@ -207,7 +207,7 @@ fn batch(world: &World, server: &Server, ids: &[&str]) -> Command {
 }
 
 #[test]
-fn a_batch_is_a_live_table_that_leaves_only_its_results() {
+fn a_batch_shows_a_live_table_and_leaves_only_its_results_on_the_screen() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let edit = json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]});
     for _ in 0..2 {

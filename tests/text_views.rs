@@ -1,4 +1,5 @@
-//! Repositories with other encodings, notebooks, unusual file names, or no files.
+//! Repositories with notebooks, unusual file names, or files in other encodings than UTF-8, and
+//! bare repositories.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -40,7 +41,7 @@ fn a_letter_inserted_into_a_latin_1_file_is_one_byte() {
 }
 
 #[test]
-fn a_git_diff_of_an_encoded_file_applies_and_is_shown_decoded() {
+fn a_git_diff_of_a_latin_1_file_can_be_applied_and_is_shown_decoded() {
     let world = world(&[(b"s.txt", b"caf\xe9\nx\nol\xe9\n")]);
     world.git(&["add", "--all"]);
     world.git(&["commit", "--quiet", "--message=latin"]);
@@ -97,7 +98,7 @@ const NOTEBOOK: &str = r##"{
 "##;
 
 #[test]
-fn a_notebook_is_read_and_edited_as_cells_and_its_json_by_diffs() {
+fn a_notebook_is_read_and_edited_as_cells_and_a_diff_of_its_json_can_be_applied() {
     let world = world(&[(b"n.ipynb", NOTEBOOK.as_bytes())]);
     snapshot!(world.observe(&["tools", "call", "read_file", r#"{"path": "n.ipynb"}"#]), @r###"
     exit 0
@@ -185,7 +186,7 @@ fn a_bare_repository_is_refused() {
 }
 
 #[test]
-fn a_command_that_cannot_write_below_home_is_told_how_to_allow_it() {
+fn the_output_of_a_command_that_cannot_write_below_home_says_how_to_allow_it() {
     let world = World::with(&[(".agent.toml", "verify = 'mkdir $HOME/.myapp'\n")]);
     let tests = world.observe(&["tools", "call", "run_tests", "{}"]);
     let command = r#"{"command": "echo x > $HOME/x.txt"}"#;

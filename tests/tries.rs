@@ -32,13 +32,14 @@ fn edit(search: &str, replace: &str) -> String {
     call("apply_patch", json!({"edits": [{"path": "ops.sh", "search": search, "replace": replace}]}))
 }
 
-/// A try that runs a command, makes an edit, and insists that it is done.
+/// The answers of a try in which the model runs a command, makes an edit, and insists that it is
+/// done.
 fn gives_up(command: &str, edit: String) -> Vec<String> {
     let finish = || call("finish", json!({"summary": "done"}));
     vec![call("run_command", json!({ "command": command })), edit, finish(), finish(), finish()]
 }
 
-/// The first try corrects one operation. The second try breaks another one.
+/// The answers of two tries: the first corrects one operation, and the second breaks another one.
 fn two_tries() -> Vec<String> {
     let mut answers = gives_up(
         "mkdir -p made; echo 1 > made/one",
@@ -105,8 +106,8 @@ fn the_best_of_two_tries_is_kept_and_can_be_replayed_and_undone() {
     has_the_first_try(&world);
 }
 
-/// A run that reached its limit in the second try, all answers of both tries, and the output of the
-/// run.
+/// Runs the agent until it reaches its limit in the second try. Returns the world, all answers of
+/// both tries, and the output.
 fn stopped_in_the_second_try() -> (World, Vec<String>, String) {
     let (world, answers) = (world(), two_tries());
     let args: Vec<&str> = ["--max-turns", "7"].into_iter().chain(ARGS).collect();
@@ -116,7 +117,7 @@ fn stopped_in_the_second_try() -> (World, Vec<String>, String) {
 }
 
 #[test]
-fn a_budget_in_the_second_try_keeps_the_first_and_a_resumed_run_continues_with_the_second() {
+fn if_the_budget_ends_in_the_second_try_the_first_is_kept_and_a_resumed_run_continues_the_second() {
     let (world, answers, seen) = stopped_in_the_second_try();
     assert!(seen.contains("stopped in try 2 of 2; try 1 is kept: 1 failing, 2 before"), "{seen}");
     assert_eq!(world.read("ops.sh"), kept());
@@ -131,7 +132,7 @@ fn a_budget_in_the_second_try_keeps_the_first_and_a_resumed_run_continues_with_t
     has_the_first_try(&world);
 }
 
-/// The bug: the second try continued on the files of the first one.
+/// The bug: the second try continued with the files of the first try.
 #[test]
 fn bug_a_run_killed_between_a_revert_and_its_journal_line_resumes_with_the_right_files() {
     let (world, answers, _) = stopped_in_the_second_try();
@@ -162,7 +163,7 @@ fn bug_a_run_killed_between_a_revert_and_its_journal_line_resumes_with_the_right
 
 /// The bug: the replay left out the last revert, so its tree differed from that of the run.
 #[test]
-fn bug_the_replay_of_a_resumed_run_that_stopped_in_the_second_try_has_the_first_one() {
+fn bug_the_replay_of_a_resumed_run_stopped_in_the_second_try_has_the_files_of_the_first_try() {
     let (world, answers, _) = stopped_in_the_second_try();
     let server = Server::start();
     replies(&answers[7..]).into_iter().for_each(|reply| server.enqueue(reply));
@@ -172,9 +173,9 @@ fn bug_the_replay_of_a_resumed_run_that_stopped_in_the_second_try_has_the_first_
     has_the_first_try(&world);
 }
 
-/// The bug: same as in the previous test.
+/// The bug is the one of the previous test.
 #[test]
-fn bug_the_replay_of_a_run_that_could_not_escalate_has_the_best_try() {
+fn bug_the_replay_of_a_run_that_could_not_escalate_has_the_files_of_the_best_try() {
     let world = world();
     let server = Server::start();
     replies(&two_tries()[..5]).into_iter().for_each(|reply| server.enqueue(reply));
@@ -188,7 +189,7 @@ fn bug_the_replay_of_a_run_that_could_not_escalate_has_the_best_try() {
 }
 
 #[test]
-fn without_a_better_try_the_files_are_as_they_were() {
+fn if_no_try_is_better_than_the_start_the_files_are_as_they_were_then() {
     let world = world();
     let wrong = || {
         gives_up(
@@ -198,7 +199,7 @@ fn without_a_better_try_the_files_are_as_they_were() {
     };
     let seen = world.tell(&recorded(&world, &ARGS, &replies(&[wrong(), wrong()].concat())));
     assert!(seen.starts_with("exit 1\n"), "{seen}");
-    assert!(seen.contains("none was better than the start, so the files are as they were then"), "{seen}");
+    assert!(seen.contains("none was better than the start, so the original files were restored"), "{seen}");
     assert!(seen.contains("no file changed\n"), "{seen}");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
     assert!(!world.repo().join("made").exists());

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A batch as an array of HyperQueue tasks: hq submit --wait hyperqueue.sh
+# Runs a batch as an array of HyperQueue tasks: hq submit --wait hyperqueue.sh
 #HQ --name=agent-batch
 #HQ --array=1-8
 #HQ --crash-limit=5
@@ -9,8 +9,9 @@ set -uo pipefail
 # an agent that keeps running would keep the results locked.
 trap 'kill "$agent"; wait "$agent"; exit 130' TERM
 
-# HyperQueue does not repeat a task that fails. So repeat the agent here if its server failed (5), if
-# it was interrupted (130) or killed (137), or if the agent of a lost worker has yet to end (2).
+# HyperQueue does not repeat a task that fails. So run the agent again here if its server failed
+# (5), if it was interrupted (130) or killed (137), or if the agent of a lost worker has yet to end
+# (2).
 for _ in 1 2 3 4 5; do
   agent batch tasks.jsonl --shard "$HQ_TASK_ID/8" &
   agent=$!

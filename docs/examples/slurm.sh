@@ -1,5 +1,5 @@
 #!/bin/bash
-# A batch as a Slurm job array: sbatch slurm.sh
+# Runs a batch as a Slurm job array: sbatch slurm.sh
 #SBATCH --job-name=agent-batch
 #SBATCH --array=0-7
 #SBATCH --time=04:00:00
@@ -11,9 +11,9 @@ set -uo pipefail
 agent batch tasks.jsonl --shard auto/8 --deadline 3h45m
 code=$?
 
-# Paused at the deadline (4), server failed (5), interrupted (130), or killed (137), for example for
-# lack of memory: the requeued job continues. --requeue alone covers only preemption and the failure
-# of a node.
+# If the batch paused at the deadline (4), its server failed (5), or it was interrupted (130) or
+# killed (137), for example for lack of memory, requeue the job, which then continues the batch.
+# --requeue alone covers only preemption and the failure of a node.
 case $code in
   4 | 5 | 130 | 137)
     if [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then

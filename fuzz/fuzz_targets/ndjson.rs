@@ -1,11 +1,11 @@
-//! Any bytes, in any chunks: the NDJSON decoder does not panic, and the chunk size does not change
-//! the result.
+//! Decodes arbitrary bytes as NDJSON. The decoder must not panic, and the chunk size, which is the
+//! first byte, must not change the result.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use models::frames::Ndjson;
 
-/// Small, so that the fuzzer reaches the limit.
+/// The decoder's limit in bytes, so small that the fuzzer reaches it.
 const LIMIT: usize = 64;
 
 fn decode(bytes: &[u8], size: usize) -> Vec<Result<serde_json::Value, models::Error>> {

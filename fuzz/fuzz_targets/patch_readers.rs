@@ -1,5 +1,6 @@
-//! Any text as a patch, in every dialect: parsers and engine do not panic, an applied change
-//! changes the file, and a patch refused while it streams would not apply.
+//! Reads arbitrary text as a patch, in every dialect. The parsers and the engine must not panic, a
+//! patch that applies must change the file, and a patch that is refused while it streams must not
+//! apply as a whole.
 //!
 //! The first byte selects a prefix, and the second selects the chunk size. Then comes the file,
 //! which ends at the first byte 255, and then the patch.

@@ -1,9 +1,9 @@
-//! Any arguments for `apply_patch`, in a real directory with symbolic links that lead outside.
-//! Nothing outside the directory is written, and neither are git's files or the agent's own files.
-//! A refused call changes nothing, and a successful call changes only what it reports.
+//! Calls `apply_patch` with arbitrary arguments, in a real directory with symbolic links that lead
+//! outside. Nothing outside the directory is written, and neither are git's files or the agent's
+//! own files. A refused call changes nothing, and a successful call changes only what it reports.
 //!
-//! The first byte selects the format. The rest is a patch, or the path, the old text and the new
-//! text, separated by a byte 255.
+//! The first byte selects the format. The rest is either a patch or several arguments, such as the
+//! path, the old text and the new text, separated by bytes 255.
 #![no_main]
 
 use std::{
@@ -34,8 +34,8 @@ const FILES: [(&str, &str); 7] = [
 const LINKS: [(&str, &str); 5] =
     [("out", "../outside"), ("link", "../secret"), ("git", ".git"), ("own", ".own"), ("src/in", "../x")];
 
-/// Files with their content, directories, and links with their targets. The workspace's own files
-/// are left out.
+/// The content of each file, the target of each link, and `None` for each directory. Of the agent's
+/// own files, only `kept` is included.
 type Everything = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
 fn everything(outer: &Path) -> Everything {

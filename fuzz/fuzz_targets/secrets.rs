@@ -1,6 +1,6 @@
-//! Any bytes: masking does not panic, is idempotent, keeps the number of lines, and can be undone
-//! by an instance that has read only the original text. Masking a stream gives the same result as
-//! masking the whole text.
+//! Masks arbitrary bytes. Masking must not panic, is idempotent, keeps the number of lines, and can
+//! be undone by another [`Secrets`] that has read only the original text. Masking a stream gives
+//! the same result as masking the whole text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -21,7 +21,8 @@ fuzz_target!(|data: &[u8]| {
     let masked = String::from_utf8(masked).expect("masking keeps UTF-8 valid");
     let other = self::secrets();
     other.learn(bytes);
-    // Text that begins like a placeholder is refused and never restored to something else.
+    // `restore` may refuse text that begins like a placeholder, but never restores it to other
+    // text.
     if let Ok(restored) = other.restore(&masked, &[bytes]) {
         assert_eq!(restored, text);
     }

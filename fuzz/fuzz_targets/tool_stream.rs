@@ -1,5 +1,6 @@
-//! Any bytes, in any chunks: the parser does not panic, emits the same events for every chunk size,
-//! and never retracts an event. The first byte selects the chunk size and the options.
+//! Parses arbitrary bytes in several chunk sizes. The parser must not panic, must emit the same
+//! events for every chunk size, and must never retract an event. The first byte selects the chunk
+//! size and the options.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Repositories that make git run other programs, and programs named like git.
+//! Repositories that make git run other programs, or that contain programs with names like `git`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,12 +7,12 @@ use super::{edit, finish, read};
 use crate::support::World;
 
 impl World {
-    /// Runs plain git in the repository. It may fail.
+    /// Runs git in the repository, without any protection. It may fail.
     fn plain_git(&self, args: &[&str]) {
         self.program("git").args(args).output().unwrap();
     }
 
-    /// Uses every feature of the agent on the repository, by hand and in a run.
+    /// Uses every feature of the agent on the repository, in runs and with other commands.
     fn use_everything(&self) {
         let calls =
             || [read("a.txt"), edit("a.txt", "one", "two"), super::command("echo x > made.txt"), finish()];
@@ -202,7 +202,7 @@ fn a_git_file_that_points_to_a_secret_folder_is_not_followed() {
 }
 
 #[test]
-fn a_work_tree_configured_elsewhere_is_not_read() {
+fn a_work_tree_that_git_settings_place_elsewhere_is_not_read() {
     let world = World::with(&[("a.txt", "one\n")]);
     fs::write(world.home().join("secret.txt"), super::MARK).unwrap();
     for elsewhere in ["../../home", "../..", "/", "/proc"] {

@@ -20,18 +20,18 @@ use serde_json::json;
 /// The content of files that must not be read.
 pub(crate) const MARK: &str = "5ecret-m4rk";
 
-/// Seconds after which a run counts as hung, even on a loaded machine.
+/// After this many seconds, a run counts as hung. Even on a loaded machine, a run takes less time.
 const LIMIT: &str = "120";
 /// The address space limit of the agent and of each child, in KiB.
 const SPACE: &str = "4000000";
 
 impl World {
-    /// A file outside the repository that attacks try to create.
+    /// The file outside the repository that attacks try to create.
     pub(crate) fn trophy(&self) -> PathBuf {
         self.home().join("trophy")
     }
 
-    /// Whether an attack ran since the last call.
+    /// Returns whether an attack created the trophy since the last call, and removes the trophy.
     pub(crate) fn was_attacked(&self) -> bool {
         let there = self.trophy().exists();
         if there {
@@ -40,8 +40,8 @@ impl World {
         there
     }
 
-    /// Creates a program in the repository that creates the trophy and copies its input. Returns
-    /// its path.
+    /// Writes a program to the repository. The program creates the trophy and copies its standard
+    /// input to its output. Returns the path of the program.
     pub(crate) fn attack(&self, path: &str) -> String {
         self.write(
             path,
@@ -55,7 +55,7 @@ impl World {
         path.display().to_string()
     }
 
-    /// The agent in the repository, with a time limit and a memory limit.
+    /// A command that runs the agent in the repository, with a time limit and a memory limit.
     pub(crate) fn limited(&self, args: &[&str]) -> Command {
         let agent = self.agent(args);
         let mut command = Command::new("/bin/sh");
@@ -66,7 +66,8 @@ impl World {
         command
     }
 
-    /// Runs the agent with these answers of the model, and checks that it does not hang.
+    /// Runs the agent with a model that gives these answers, and checks that the agent does not
+    /// hang.
     pub(crate) fn obey(&self, answers: impl IntoIterator<Item = String>) -> (Output, Vec<String>) {
         self.obey_with(&[], answers)
     }
@@ -80,8 +81,8 @@ impl World {
     ) -> (Output, Vec<String>) {
         let server = Server::start();
         let answers: Vec<String> = answers.into_iter().collect();
-        // Without a limit, a run that wants more turns would retry requests to a server that has no
-        // answers left.
+        // Without a limit, a run that needs more turns would keep sending requests to a server that
+        // has no answers left.
         let turns = answers.len().to_string();
         answers.into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
         let limit = if flags.contains(&"--max-turns") { &[][..] } else { &["--max-turns", &turns] };
@@ -111,7 +112,7 @@ impl World {
     }
 }
 
-/// A call as the model writes it.
+/// A call of `read_file` as the model writes it.
 pub(crate) fn read(path: &str) -> String {
     call("read_file", json!({ "path": path }))
 }

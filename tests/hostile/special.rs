@@ -76,7 +76,7 @@ fn pipes_devices_and_link_loops_are_refused_with_a_reason() {
 }
 
 #[test]
-fn a_pipe_or_device_in_place_of_a_git_list_does_not_block() {
+fn a_pipe_or_device_in_place_of_a_settings_file_does_not_block() {
     for name in [
         ".gitignore",
         ".ignore",

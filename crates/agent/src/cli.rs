@@ -1,5 +1,5 @@
 //! The command line as plain data. Nothing here reads the environment or the disk; `layers` does.
-//! Flags that set settings are made from the definitions in `settings`.
+//! The flags for settings are generated from the definitions in `settings`.
 
 mod batch;
 
@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Report(Report),
     /// Compare the results of two batches
     Compare(Compare),
-    /// Apply a patch in any format that models write, completely or not at all
+    /// Apply all of a patch or none of it, in any format that models write
     #[command(after_help = exit::patch_table())]
     Patch(Patch),
     /// Show the changes of a session
@@ -81,7 +81,7 @@ pub(crate) enum Command {
     /// Show which tool calls a run would find in a model's output
     #[command(after_help = exit::parse_table())]
     Parse(Parse),
-    /// Run a command in the same sandbox as a run
+    /// Run a command in the sandbox that runs use
     Sandbox(RunInSandbox),
     /// Check whether a run can start, and say how to fix what is wrong
     Doctor(Doctor),
@@ -217,7 +217,7 @@ pub(crate) struct Batch {
     #[arg(long, conflicts_with = "check")]
     pub(crate) json: bool,
 
-    /// Run this many tasks at a time; auto: one per request that the server can answer in parallel
+    /// Run this many tasks at a time; auto: as many as the server can answer requests in parallel
     /// [default: 1; with --queue: 1000 in the queue at a time]
     #[arg(short, long, value_name = "N|auto")]
     pub(crate) jobs: Option<Jobs>,
@@ -237,7 +237,8 @@ pub(crate) struct Batch {
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Look in this folder for the clones that SWE-bench and SWE-agent instances name
+    /// Look in this folder for clones of the repositories that SWE-bench and SWE-agent instances
+    /// name
     #[arg(long, value_name = "DIR")]
     pub(crate) repos: Option<PathBuf>,
 
@@ -274,12 +275,12 @@ pub(crate) struct Worker {
     #[command(flatten)]
     pub(crate) login: QueueLogin,
 
-    /// Give a task to another worker if its own worker has not reported for this time. The first
-    /// worker of a queue sets the time for all workers of that queue
+    /// Give a task to another worker if its worker has not reported for this time. The first worker
+    /// of a queue sets the time for all workers of that queue
     #[arg(long, value_name = "TIME", value_parser = batch::lease, default_value = "60s", help_heading = "Queue")]
     pub(crate) lease: Duration,
 
-    /// Run this many tasks at a time; auto: one per request that the server can answer in parallel
+    /// Run this many tasks at a time; auto: as many as the server can answer requests in parallel
     #[arg(short, long, value_name = "N|auto", default_value = "1")]
     pub(crate) jobs: Jobs,
 
@@ -464,7 +465,8 @@ pub(crate) struct SessionId {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Models {
-    /// List the models in Ollama, the model files on this machine, and the models to download
+    /// List the models in Ollama, the model files on this machine, and the models that can be
+    /// downloaded
     List {
         /// Print one JSON object per line
         #[arg(long)]
@@ -509,7 +511,7 @@ pub(crate) enum Tools {
         #[command(flatten)]
         settings: ToolFlags,
     },
-    /// Call a tool in this repository as a run does
+    /// Call a tool in this repository, as a run would
     Call {
         /// The tool's name
         name: String,

@@ -1,4 +1,5 @@
-//! One module per command, except for the two that print what clap generates.
+//! One module per command or group of commands. The two commands whose output clap generates have
+//! no module.
 
 mod batch;
 pub(crate) mod changes;

@@ -11,7 +11,7 @@ use crate::settings::Settings;
 /// The first argument that makes this binary act as the sandbox's launcher.
 pub(crate) const LAUNCHER: &str = "__sandbox";
 
-/// The command by which the sandbox starts this binary again.
+/// The command with which the sandbox starts this binary as its launcher.
 pub(crate) fn launcher() -> Vec<OsString> {
     vec!["/proc/self/exe".into(), LAUNCHER.into()]
 }
@@ -30,8 +30,8 @@ pub(crate) fn sandbox(
     Sandbox::new(policy, launcher()).map_err(Failure::refused)
 }
 
-/// Returns the policy for a work tree. `variables` are those of this process; commands get some of
-/// them.
+/// Returns the policy for a work tree. `variables` is the environment of this process; commands get
+/// a part of it.
 ///
 /// # Errors
 /// If a path is neither absolute nor below a known home folder, if a host is invalid, or if hosts
@@ -75,8 +75,8 @@ fn policy(settings: &Settings, root: &Path, variables: Vec<(OsString, OsString)>
     })
 }
 
-/// The environment of commands: the variables on the sandbox's allow list, and those that the user
-/// gives.
+/// The environment of commands: the variables on the sandbox's allow list, and the variables that
+/// the user gives to commands.
 fn environment(settings: &Settings, variables: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let given = given(settings, &variables);
     let names: Vec<_> = given.iter().filter_map(|(name, _)| name.to_str().map(str::to_owned)).collect();

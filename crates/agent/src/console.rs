@@ -1,4 +1,4 @@
-//! The two output streams. Results go to standard output, progress and diagnostics to standard
+//! The two output streams. Results go to standard output. Progress and diagnostics go to standard
 //! error. Color follows `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM=dumb` and whether the
 //! stream is a terminal.
 
@@ -21,12 +21,12 @@ const NARROWEST: usize = 20;
 /// The maximum width, in columns.
 const WIDEST: usize = 400;
 
-/// Styles for standard output.
+/// Returns whether to style text for standard output.
 pub(crate) fn stdout_paint() -> Paint {
     Paint(anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never)
 }
 
-/// Styles for standard error.
+/// Returns whether to style text for standard error.
 pub(crate) fn stderr_paint() -> Paint {
     Paint(anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never)
 }
@@ -44,7 +44,7 @@ pub(crate) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
 /// Reads `file`, or standard input if `file` is `None`. `what` names the content in messages.
 ///
 /// # Errors
-/// If it cannot be read, or is larger than `limit` bytes.
+/// If the content cannot be read, or is larger than `limit` bytes.
 pub(crate) fn read_input(what: &str, file: Option<&Path>, limit: u64) -> Result<Vec<u8>> {
     let name = file.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
     let mut bytes = Vec::new();
@@ -96,13 +96,13 @@ pub(crate) fn width(variables: &std::collections::BTreeMap<String, String>) -> u
 }
 
 /// Shows changes on standard output. On a terminal, shows a summary and the changes through the
-/// pager; the default format marks changed words. Elsewhere, the default is a patch.
+/// pager; the default format marks changed words. Elsewhere, the default format is a patch.
 ///
 /// # Errors
 /// If writing fails.
 pub(crate) fn changes(changes: &[FileChange], format: Option<Format>, context: &Context) -> Result<()> {
     let paint = stdout_paint();
-    // Forced color means a person reads the output, not a program.
+    // If color is forced, a person reads the output, not a program.
     let for_people = stdout_is_terminal() || paint.0;
     match format.unwrap_or(if for_people { Format::Words } else { Format::Unified }) {
         Format::Unified if !for_people => Ok(print(preview::patch(changes))?),

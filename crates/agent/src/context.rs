@@ -47,7 +47,7 @@ impl Context {
         self.resolve_in(self.repository.as_deref(), flags)
     }
 
-    /// Like [`Context::resolve`], for another repository.
+    /// Like [`Context::resolve`], but for the given repository, or for none.
     pub(crate) fn resolve_in(
         &self,
         repository: Option<&Path>,
@@ -60,7 +60,7 @@ impl Context {
         Ok(resolved)
     }
 
-    /// The folder of all sessions and other state.
+    /// The folder that contains all sessions and other state.
     ///
     /// # Errors
     /// If none of `AGENT_STATE_DIR`, `XDG_STATE_HOME` and `HOME` is set.
@@ -98,7 +98,7 @@ impl Context {
         own
     }
 
-    /// The sessions.
+    /// The store of the sessions.
     ///
     /// # Errors
     /// Same as [`Context::state_dir`].

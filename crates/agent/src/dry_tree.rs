@@ -1,6 +1,7 @@
-//! The tree of a dry run: an overlay at the repository's own path, visible only to this process and
-//! its commands; otherwise a reflink copy; otherwise a plain copy. The size of a copy is reported
-//! before the copy is created.
+//! The tree of a dry run. If possible, it is an overlay at the repository's own path, which only
+//! this process and its commands see. Otherwise, it is a copy, which shares the blocks of files
+//! (reflinks) if the file system supports that. The size of a copy is reported before the copy is
+//! created.
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +46,7 @@ impl DryTree {
         Ok(Self::Overlay(overlay))
     }
 
-    /// The kind of tree and its cost. For a copy this walks the repository.
+    /// The event with the kind of tree and its size. To measure a copy, walks the repository.
     ///
     /// # Errors
     /// If the repository cannot be walked.
@@ -84,12 +85,12 @@ pub(crate) async fn copy(root: &Path, target: PathBuf, own: &Own) -> Result<Copy
     Ok(copy)
 }
 
-/// The folder of an overlay's changes.
+/// The folder, inside `folder`, that holds the changes of an overlay.
 pub(crate) fn layers(folder: &Path) -> PathBuf {
     folder.join("overlay")
 }
 
-/// The cost of a copy.
+/// The event with the number of files and the size of a copy.
 pub(crate) fn cost(root: &Path, folder: &Path, own: &Own, why: String) -> Result<Event> {
     let workspace = Workspace::open(root).map_err(Failure::refused)?.without(own);
     let cost = workspace
@@ -99,7 +100,7 @@ pub(crate) fn cost(root: &Path, folder: &Path, own: &Own, why: String) -> Result
     Ok(Event::Tree { way, files: cost.files, bytes: cost.bytes, why })
 }
 
-/// Describes the kind of tree and its cost.
+/// Describes the kind of tree and its size.
 pub(crate) fn describe(way: TreeWay, files: u64, size: u64, why: &str) -> String {
     match way {
         TreeWay::Overlay => "an overlay of the repository; nothing is copied".into(),

@@ -1,4 +1,4 @@
-//! The format in which a model is told to write edits. Every format is understood, whatever the
+//! The format in which a model is told to write edits. The agent accepts every format, whatever the
 //! model was told.
 
 use models::Identity;
@@ -7,11 +7,11 @@ use tool_apply_patch::{ApplyPatch, EditFormat};
 
 use crate::settings::Settings;
 
-/// The format if neither the settings nor the model names one.
+/// The format to use if neither the settings nor the model's profile names one.
 const DEFAULT: &str = "edits";
 
-/// Describes the editing tool to the model in the configured format, or else in the format that
-/// suits the model.
+/// Sets the description of the editing tool. It asks the model for edits in the configured format
+/// or, without one, in the format of the model's profile.
 pub(crate) fn describe(settings: &Settings, model: &Identity, tools: &mut Registry) {
     let name = match settings.edit_format.as_str() {
         "auto" => model.edit_format.as_deref().unwrap_or(DEFAULT),

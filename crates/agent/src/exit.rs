@@ -7,9 +7,9 @@ use journal::{Budget, Ending};
 /// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// It succeeded.
+    /// The command succeeded.
     Success,
-    /// It ran, and the answer is no: nothing was found, or a check failed.
+    /// The command ran, and its answer is no: nothing was found, or a check failed.
     Negative,
     /// A run ended.
     Run(Ending),
@@ -50,7 +50,7 @@ impl Failure {
         Self { ending: Ending::Refused, error: error.into(), hints: Vec::new() }
     }
 
-    /// Like [`Failure::refused`], from a message.
+    /// Like [`Failure::refused`], but made from a message.
     pub(crate) fn misuse(message: impl std::fmt::Display) -> Self {
         Self::refused(anyhow::anyhow!("{message}"))
     }
@@ -126,7 +126,7 @@ impl From<models::Error> for Failure {
 pub(crate) fn table() -> String {
     let rows = [
         (Ending::Verified, "done, and the verification passed"),
-        (Ending::Unverified, "not verified: the check failed, there is none, or nothing was changed"),
+        (Ending::Unverified, "not verified: the check failed, there is no check, or nothing was changed"),
         (Ending::Refused, "refused: invalid flags, settings or files, or no sandbox"),
         (Ending::GaveUp, "gave up: the model made no progress"),
         (Ending::Budget { budget: Budget::Turns }, "reached a budget: turns, tokens, seconds or cost"),
@@ -164,7 +164,7 @@ fn listed(heading: &str, rows: &[(Ending, &str)]) -> String {
 
 /// The exit codes of `agent patch`.
 pub(crate) fn patch_table() -> &'static str {
-    "Exit codes:\n    0  applied (with --check or --preview: applies)\n    1  does not apply; nothing was changed\n    \
+    "Exit codes:\n    0  applied (with --check or --preview: can be applied)\n    1  cannot be applied; nothing was changed\n    \
      2  not a patch, misuse, or a system error; nothing was changed\n"
 }
 
@@ -176,7 +176,7 @@ pub(crate) fn parse_table() -> &'static str {
 
 /// The exit codes of `agent apply` and `agent undo`.
 pub(crate) fn changes_table() -> &'static str {
-    "Exit codes:\n    0  done, or nothing to do (with --check or --preview: possible)\n    1  refused: the listed files have \
+    "Exit codes:\n    0  done, or nothing to do (with --check or --preview: can be done)\n    1  refused: the listed files have \
      changed in the meantime; nothing was written\n    2  misuse, a session that is still running, or a system error\n"
 }
 

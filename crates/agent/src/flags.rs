@@ -1,4 +1,4 @@
-//! The flags that set settings, made from the definitions in `settings`.
+//! The flags for settings, generated from the definitions in `settings`.
 
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
@@ -9,7 +9,7 @@ use crate::settings::{DEFINITIONS, Definition, Flag, Kind};
 /// The settings given as flags, for the groups of settings in the bit mask `GROUPS`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Flags<const GROUPS: u8> {
-    /// Keys and values, as typed.
+    /// The keys of the settings, and the values as the user typed them.
     pub(crate) given: Vec<(&'static str, String)>,
 }
 
@@ -53,7 +53,7 @@ impl<const GROUPS: u8> clap::FromArgMatches for Flags<GROUPS> {
                             )));
                         }
                         // A line break would split one value into two. The message does not repeat
-                        // the value, which may be a key.
+                        // the value, which may be a secret.
                         if separator == "\n" && texts.clone().any(|text| text.contains(['\r', '\n'])) {
                             return Err(invalid(format!("the value of {flag} contains a line break\n")));
                         }

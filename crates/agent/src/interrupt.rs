@@ -36,17 +36,17 @@ impl Signals {
         Ok(Self { asked, insisted })
     }
 
-    /// Becomes true on the first signal.
+    /// Returns a receiver whose value becomes true on the first signal.
     pub(crate) fn asked(&self) -> watch::Receiver<bool> {
         self.asked.subscribe()
     }
 
-    /// Returns on the first signal.
+    /// Waits for the first signal.
     pub(crate) async fn wait(&self) {
         let _ = self.asked().wait_for(|stop| *stop).await;
     }
 
-    /// Returns on the second signal.
+    /// Waits for the second signal.
     pub(crate) async fn insisted(&self) {
         let _ = self.insisted.subscribe().wait_for(|stop| *stop).await;
     }

@@ -112,7 +112,7 @@ pub(crate) struct Resolved {
 }
 
 impl Resolved {
-    /// The settings as the program uses them.
+    /// Converts the values to the struct that the program uses.
     ///
     /// # Errors
     /// Never for values that passed [`Definition::accept`].
@@ -121,9 +121,9 @@ impl Resolved {
         serde_json::from_value(Value::Object(map)).map_err(Failure::refused)
     }
 
-    /// The settings that a flag, a variable or a file sets, as values of flags. Leaves out secrets
-    /// and addresses that contain credentials. Keeps only the names of variables given with
-    /// `--env`.
+    /// The settings that a flag, a variable or a file sets, each written as the value of its flag.
+    /// Leaves out secrets and addresses that contain credentials. Keeps only the names of variables
+    /// given with `--env`.
     pub(crate) fn chosen(&self) -> Vec<(String, String)> {
         let chosen = self.values.iter().filter(|(d, v, o)| {
             !matches!(o, Origin::Default)
@@ -228,7 +228,8 @@ pub(crate) fn names(variables: &Value) -> Vec<String> {
     texts(variables).map(name).collect()
 }
 
-/// The variables of a file and of flags. The last one of each name wins.
+/// Merges the variables of a file and of flags. If a name occurs several times, the last value
+/// wins.
 fn merged(file: &Value, flags: &Value) -> Value {
     let all: Vec<(&str, String)> =
         texts(file).chain(texts(flags)).zip(names(file).into_iter().chain(names(flags))).collect();
@@ -303,7 +304,7 @@ fn parse_file(path: &Path, text: &str, is_repository: bool) -> Result<BTreeMap<S
     Ok(values)
 }
 
-/// The known name that a misspelled name most likely means.
+/// The known name that a misspelled name most likely means; `None` if no name is close.
 pub(crate) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = 1 + wanted.chars().count() / 5;
     let far = |name: &str| strsim::osa_distance(wanted, name);
@@ -381,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_may_not_set_what_endangers_the_user() {
+    fn a_repository_may_not_change_settings_that_protect_the_user() {
         for line in [
             "model = 'replay:evil.jsonl'",
             "base_url = 'https://evil.example'",
@@ -436,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_add_variables_to_those_of_the_user_file_and_replace_them_by_name() {
+    fn variables_in_flags_are_added_to_the_user_file_and_replace_those_of_the_same_name() {
         let user = "[env]\nDATABASE_URL = 'postgres://u:p@h/db'\nMODE = 'ci'";
         let w = world("", user, &[("TOKEN", "t")]);
         let r = w.resolve(&[("env", "MODE=local\nTOKEN\nABSENT")]).unwrap();
@@ -456,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn only_variables_close_to_a_setting_are_mentioned() {
+    fn only_variables_that_look_like_misspelled_settings_are_mentioned() {
         let w = world("", "", &[("AGENT_MODLE", "x"), ("AGENT_JOBNAME", "ci"), ("AGENT_ID", "7")]);
         assert_eq!(
             w.resolve(&[]).unwrap().notes,
@@ -473,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelled_name_suggests_the_nearest_one() {
+    fn the_nearest_name_is_suggested_for_a_misspelled_one() {
         assert_eq!(nearest("tset", ["test"].into_iter()), Some("test"), "a swap is one edit");
         assert_eq!(nearest("temprature", ["temperature", "think"].into_iter()), Some("temperature"));
         assert_eq!(nearest("xyz", ["model"].into_iter()), None);

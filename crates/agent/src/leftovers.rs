@@ -1,5 +1,5 @@
 //! Removes leftovers of killed runs: private temporary folders and cache overlays of their
-//! sandboxes. Each run removes the leftovers of all other sessions.
+//! sandboxes. Each run removes the leftovers of all inactive sessions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use tokio::task::JoinHandle;
 /// The folder in a session's folder where its sandbox keeps temporary files.
 pub(crate) const SANDBOX: &str = "sandbox";
 
-/// The folder beside the sessions where leftovers are moved before removal, so that a session is
-/// locked only briefly.
+/// The folder beside the sessions to which leftovers are moved before they are removed, so that
+/// each session is locked only briefly.
 const LEFTOVERS: &str = "left-over";
 
-/// Removes the leftovers of all other sessions in the background. Errors are ignored, because the
-/// next run tries again.
+/// In the background, removes the leftovers of all inactive sessions. Errors are ignored, because
+/// the next run tries again.
 pub(crate) fn remove(session: &Path) -> JoinHandle<()> {
     let state = session.ancestors().nth(2).unwrap_or(session).to_owned();
     tokio::task::spawn_blocking(move || {

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version go to standard output; a closed reader is not an error.
+            // Help and version go to standard output; a closed pipe is not an error.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -92,7 +92,7 @@ fn report(failure: &Failure) -> ExitCode {
     for cause in failure.error.chain() {
         let cause = cause.to_string();
         if !text.contains(&cause) {
-            // Some errors already contain their source.
+            // The messages of some errors already contain their source.
             text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
         }
     }

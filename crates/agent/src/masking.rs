@@ -1,5 +1,5 @@
 //! Masks secrets at the edges of a run: the planner, the journal and the screen see placeholders,
-//! and files keep the values.
+//! and files keep the real values.
 //!
 //! Tools and the model are wrapped here; [`crate::repository`] masks the tree and the verification.
 //! A filter on the journal is the last line of defense. The crate `secrets` decides what a secret
@@ -25,7 +25,7 @@ use crate::layers::Environment;
 use crate::settings::Settings;
 use preview::FileChange;
 
-/// The explanation for the model when it first sees a placeholder.
+/// The explanation that the model gets when it first sees a placeholder.
 pub(crate) const EXPLANATION: &str = include_str!("../../../prompts/secrets.md");
 /// The prefixes and suffixes of names that mark a file in the root as secret.
 const SECRET_FILES: ([&str; 6], [&str; 2]) =
@@ -59,12 +59,13 @@ pub(crate) fn of_variables(environment: &Environment) -> Secrets {
     Secrets::new("", known::secret_values(variables))
 }
 
-/// The secrets of a finished session, for displaying it.
+/// The secrets to mask when a finished session is displayed.
 pub(crate) fn for_display(context: &Context, session: &str) -> Secrets {
     of_sessions(context)(session)
 }
 
-/// The secrets of finished sessions, for displaying them. Resolves the settings once.
+/// Returns a function that gives the secrets to mask when a finished session is displayed. Resolves
+/// the settings once.
 pub(crate) fn of_sessions(context: &Context) -> impl Fn(&str) -> Secrets {
     // With invalid settings, masking is on, as by default.
     let settings = context.resolve(&[]).and_then(|resolved| resolved.settings()).ok();
@@ -117,8 +118,8 @@ pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
     }
 }
 
-/// The task with secrets masked, followed by an explanation of placeholders if it contains the
-/// first ones of the session.
+/// Masks the secrets in the task. Appends an explanation of placeholders if the session has not
+/// explained them yet.
 pub(crate) fn task(secrets: &Secrets, task: &str) -> String {
     match secrets.mask(task) {
         Cow::Owned(masked) if secrets.mark_explained() => {
@@ -283,8 +284,8 @@ struct StreamMasker {
     secrets: Secrets,
     text: secrets::Stream,
     thinking: secrets::Stream,
-    /// Other pieces that arrived while the start of a value was held back. They are emitted after
-    /// the held-back text.
+    /// Pieces other than text that arrived while text was held back as the possible start of a
+    /// secret. They are emitted after that text.
     waiting: Vec<Delta>,
 }
 
@@ -323,7 +324,7 @@ impl StreamMasker {
         out
     }
 
-    /// Emits text, and the waiting pieces once no text is held back.
+    /// Emits text and, if no text is held back, the waiting pieces.
     fn emit(&mut self, text: Delta, holds: bool, out: &mut Vec<Result<Delta, Error>>) {
         if !matches!(&text, Delta::Text(text) if text.is_empty()) {
             out.push(Ok(text));

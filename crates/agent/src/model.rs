@@ -55,7 +55,7 @@ pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
     })
 }
 
-/// The address that the settings name for their model's server. `OPENAI_BASE_URL`, which other
+/// The address of the model's server, if the settings name one. `OPENAI_BASE_URL`, which other
 /// programs read too, counts only if the model is OpenAI-compatible or nothing else is configured.
 pub(crate) fn base_url(settings: &Settings) -> Option<&String> {
     let model = settings.model.as_deref().unwrap_or_default();
@@ -77,7 +77,7 @@ fn in_process(_: &Settings) -> Option<Arc<dyn InProcess>> {
     None
 }
 
-/// How to reach servers.
+/// Resolves the settings that say how to reach servers.
 fn access(settings: &Settings) -> Result<Access> {
     let seconds = |n: Option<u64>| n.map(Duration::from_secs);
     let pem =
@@ -117,7 +117,8 @@ fn access(settings: &Settings) -> Result<Access> {
     })
 }
 
-/// The maximum size of a PEM file, in bytes: four times that of a system's bundle of authorities.
+/// The maximum size of a PEM file, in bytes: four times the size of a system's bundle of
+/// certificate authorities.
 const PEM_LIMIT: u64 = 1 << 20;
 /// The maximum size of a key file, in bytes.
 const KEY_LIMIT: u64 = 64 << 10;
@@ -141,7 +142,7 @@ fn read(key: &str, file: &str, limit: u64) -> Result<String> {
     std::fs::read_to_string(&path).map_err(|e| cannot(&e))
 }
 
-/// The key from the user's file or command, if set.
+/// The key from `api_key_file` or `api_key_command`, if one of them is set.
 async fn own_key(settings: &Settings) -> Result<Option<Secret>> {
     let text = match (&settings.api_key_file, &settings.api_key_command) {
         (Some(_), Some(_)) => {
@@ -197,9 +198,10 @@ pub(crate) fn choice(settings: &Settings) -> Result<Option<Choice>> {
     settings.model.as_deref().map(Choice::from_str).transpose().map_err(Failure::misuse)
 }
 
-/// Opens the configured model or the auto-detected one. A missing model is pulled with `--pull`.
-/// With `preload`, it is also pulled if the user agrees, and a local server starts to load the
-/// model. Without `preload`, the user is not asked. `notices` receives a sentence about each wait.
+/// Opens the configured model or the auto-detected one. With `--pull`, a missing model is pulled.
+/// With `preload`, a missing model is also pulled if the user agrees, and a local server starts to
+/// load the model. Without `preload`, the user is not asked. `notices` receives a sentence about
+/// each wait.
 ///
 /// # Errors
 /// Same as [`choose::open`].
@@ -259,7 +261,7 @@ fn missing(message: String, available: &[String]) -> Failure {
     failure.hint(format!("available models: {}", available.join(", ")))
 }
 
-/// Asks the user at the terminal. Without a terminal the answer is no.
+/// Asks the user at the terminal whether to pull the model. Without a terminal, the answer is no.
 async fn user_agrees(failure: &Failure, name: &str) -> bool {
     if !(std::io::stdin().is_terminal() && console::stderr_is_terminal()) {
         return false;

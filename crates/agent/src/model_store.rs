@@ -15,7 +15,7 @@ const HUB: &str = "https://huggingface.co";
 const INDEX: &str = "https://pypi.org/simple";
 /// The folder of the Ollama service's models, as Ollama's installer for Linux sets it up.
 const OLLAMA_SERVICE: &str = "/usr/share/ollama/.ollama/models";
-/// The largest configuration file of pip that is read, in bytes.
+/// The maximum size of pip's configuration files, in bytes. Larger files are ignored.
 const MAX_CONFIGURATION: u64 = 1 << 20;
 
 /// The store of pulled models.
@@ -28,7 +28,8 @@ pub(crate) fn store(environment: &Environment) -> Result<Store> {
     Ok(Store::new(cache.join("models")))
 }
 
-/// Ollama's stores: the one that `OLLAMA_MODELS` names, or the user's and the service's.
+/// Ollama's stores: the one that `OLLAMA_MODELS` names or, if it is not set, the stores of the user
+/// and of the service.
 pub(crate) fn ollama_stores(environment: &Environment) -> Vec<OllamaStore> {
     if let Some(folder) = environment.get("OLLAMA_MODELS") {
         return vec![OllamaStore::new(folder)];
@@ -37,7 +38,7 @@ pub(crate) fn ollama_stores(environment: &Environment) -> Vec<OllamaStore> {
     own.into_iter().chain([PathBuf::from(OLLAMA_SERVICE)]).map(OllamaStore::new).collect()
 }
 
-/// Where to pull from.
+/// The sources from which models are pulled.
 pub(crate) fn sources(environment: &Environment, access: Access) -> Sources {
     let hub = environment.get("HF_ENDPOINT").unwrap_or(HUB).to_owned();
     let index = environment.get("PIP_INDEX_URL").map(str::to_owned);
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_index_of_pip_is_used() {
+    fn models_are_pulled_from_the_package_index_that_pip_uses() {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path();
         let environment = |pairs: &[(&str, &Path)]| {

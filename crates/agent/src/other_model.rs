@@ -1,5 +1,5 @@
 //! The models that a run may change to (`--escalate`, `--fallback`): their settings, and how they
-//! are opened during a run. The settings keep each server's secrets from the other server.
+//! are opened during a run. No server gets the secrets of another server.
 
 use std::str::FromStr;
 
@@ -35,8 +35,8 @@ struct Place {
 }
 
 impl Place {
-    /// The server on which the settings' model is opened. If no address is set, a bare name and an
-    /// unnamed model stand for Ollama, so an auto-detected server of another kind gets no secrets.
+    /// The server of the model that the settings name. If no address is set, a bare name or no name
+    /// means Ollama, so an auto-detected server of another kind gets no secrets.
     fn of(settings: &Settings) -> Result<Self> {
         let address = model::base_url(settings).map(|base| host::openai_base(base));
         let kind = match model::choice(settings)? {
@@ -50,7 +50,7 @@ impl Place {
         Ok(Self { kind, address })
     }
 
-    /// Whether this is certainly the same server.
+    /// Whether `other` is certainly the same server.
     fn is(&self, other: &Self) -> bool {
         match (&self.address, &other.address) {
             (None, None) => self.kind == other.kind,
@@ -59,12 +59,12 @@ impl Place {
     }
 }
 
-/// The settings for another model, and whether that model is on the first model's server. Only then
-/// do the settings keep the address of that server and the secrets for it.
+/// The settings for another model, and whether that model is on the first model's server. If it is
+/// not, the settings lack the address of that server and the secrets for it.
 fn beside(settings: &Settings, choice: &Choice) -> Result<(Settings, bool)> {
     let mut other = Settings { model: Some(choice.to_string()), ..settings.clone() };
     let first = Place::of(settings)?;
-    // `--base-url` is the first model's address.
+    // `--base-url` is the address of the first model's server.
     let own_address = match choice {
         Choice::Bare(_) => false,
         Choice::OpenAi(_) if settings.openai_base_url.is_some() => true,
@@ -121,7 +121,7 @@ pub(crate) fn first(settings: &Settings) -> Result<Settings> {
     Ok(first)
 }
 
-/// Checks the names of the models that the settings name.
+/// Checks the settings that name models.
 ///
 /// # Errors
 /// Same as [`settings`] and [`model::choice`].
@@ -141,7 +141,7 @@ fn choice(settings: &Settings, role: ModelRole) -> Result<Option<Choice>> {
     text.as_deref().map(parse).transpose().map_err(Failure::misuse)
 }
 
-/// The name of the setting.
+/// The setting that names the model for this role.
 fn name(role: ModelRole) -> &'static str {
     match role {
         ModelRole::Escalate => "escalate",
@@ -159,8 +159,8 @@ pub(crate) struct Models {
     pub(crate) fallback: Option<Box<dyn OpenModel>>,
 }
 
-/// Opens the model of a new run, or the one that the journal names last. If that model is
-/// unavailable, the fallback takes its place. The fallback is used only once.
+/// Opens the first model of a new run or, for a resumed run, the model that the journal names last.
+/// If that model is unavailable, the fallback takes its place. The fallback is used only once.
 ///
 /// # Errors
 /// If no model can be opened.
@@ -283,7 +283,7 @@ mod tests {
         all
     }
 
-    /// Whether the other model gets the secrets of the first one: all or none.
+    /// Whether the other model gets the secrets of the first one. Asserts that it gets all or none.
     fn gets_the_secrets(all: &Settings) -> bool {
         let other = settings(all, ModelRole::Fallback).ok().flatten().unwrap();
         let has = [other.headers.is_some(), other.client_cert_file.is_some(), other.api_key_file.is_some()];
@@ -293,7 +293,7 @@ mod tests {
 
     /// The bug: an unnamed model counted as one on Ollama, even if `OPENAI_BASE_URL` was set.
     #[test]
-    fn bug_the_secrets_of_an_unnamed_model_at_openai_base_url_stay_there() {
+    fn bug_the_secrets_of_an_unnamed_model_stay_at_openai_base_url() {
         for (fallback, same) in [
             ("ollama:qwen", false),
             ("qwen", false),

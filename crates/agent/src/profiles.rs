@@ -1,5 +1,5 @@
-//! The user's model profiles. Also describes, for `agent doctor` and `agent models show`, how a run
-//! uses a model (approach, edit format, temperature and so on) and why.
+//! Reads the user's model profiles. Also describes, for `agent doctor` and `agent models show`, how
+//! a run uses a model (approach, edit format, temperature and so on) and why.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -93,8 +93,8 @@ impl Asked<'_> {
         any.then(|| self.explain("num_ctx", None, window, |tokens| thousands(*tokens)))
     }
 
-    /// A value with its source and its reason. `now` is the value that an open model uses; it can
-    /// differ from the profile's, for example in a recording.
+    /// Describes a value, its source and the reason for it. `now` is the value that an open model
+    /// uses; it can differ from the profile's, for example in a recording.
     fn explain<T>(
         &self,
         key: &str,

@@ -1,5 +1,5 @@
-//! The progress of a model download: a bar on a terminal, occasional lines in a log. Only the
-//! server's stream decides whether the download succeeded.
+//! Downloads models and shows the progress: as a bar on a terminal, or as occasional lines in a
+//! log.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -13,7 +13,7 @@ pub(crate) fn unmatched(patterns: &[String], root: &Path) -> Vec<String> {
     protected.unmatched(&workspace).unwrap_or_default().into_iter().map(str::to_owned).collect()
 }
 
-/// The sentence to append to the task.
+/// The sentence about protected files that is appended to the task.
 pub(crate) fn note(patterns: &[String]) -> String {
     let listed: Vec<_> = patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
     format!(

@@ -49,12 +49,12 @@ pub(crate) struct PatchTree {
 }
 
 impl PatchTree {
-    /// Opens the repository around the current folder, or the folder itself. Concurrent patches
-    /// wait for each other.
+    /// Opens the repository around the current folder or, outside a repository, the folder itself.
+    /// Concurrent patches wait for each other.
     pub(crate) fn open(context: &Context) -> Result<Self> {
         let root = context.tree()?;
         if let Ok(store) = context.store()
-            && let Ok(tree) = store.take_tree(root, "patch") // a run in progress recovers on its own
+            && let Ok(tree) = store.take_tree(root, "patch") // a run that holds the lock does this itself
             && let Some(id) = tree.left_by()
         {
             roll_back_run(root, id, &store)?;

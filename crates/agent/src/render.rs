@@ -29,7 +29,7 @@ const NEWS_LINES: usize = 8;
 /// The maximum number of characters of a one-line summary.
 const WIDTH: usize = 100;
 
-/// The line in progress.
+/// What the unfinished line at the end of the output shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Open {
     Nothing,
@@ -50,7 +50,7 @@ pub(crate) struct View<W> {
 }
 
 impl<W: Write> View<W> {
-    /// A view that writes to this stream.
+    /// Creates a view that writes to a stream.
     pub(crate) fn new(out: W, paint: Paint, detail: Detail) -> Self {
         Self { out, paint, detail, open: Open::Nothing, estimated_tokens: 0, saved_in_turn: 0, cut: None }
     }
@@ -86,7 +86,7 @@ impl<W: Write> View<W> {
             }
             Event::UserMessage { text } => self.note(Detail::Plain, Style::Bold, "›", text),
             Event::Resumed { changed, .. } => {
-                let what = format!("resumed; changed by others meanwhile: {}", changed.join(", "));
+                let what = format!("resumed; others have changed these files: {}", changed.join(", "));
                 self.note(Detail::Plain, Style::Warn, "↻", &what)
             }
             Event::Request { estimated_tokens, .. } => {
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn quiet_shows_only_the_id_and_the_ending() {
+    fn quiet_output_has_only_the_id_and_the_result() {
         insta::assert_snapshot!(show(Detail::Quiet, false, a_run()), @r"
         session 20261122-134405-ab12 (dry run)
         unverified: done, but cargo test does not pass

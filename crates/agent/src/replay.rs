@@ -23,14 +23,14 @@ use crate::repository::{INSTRUCTIONS, Tests, Tree};
 use crate::session;
 use crate::settings::Settings;
 
-/// How to replay.
+/// How to replay a session.
 pub(crate) struct Options {
     pub(crate) source: Source,
     pub(crate) settings: Settings,
-    /// The environment of this process. Commands get some of it.
+    /// The environment of this process. Commands get a part of it.
     pub(crate) variables: Vec<(OsString, OsString)>,
-    /// An existing tree, which is reset to its original state. Without it, the bundle's tree is
-    /// created.
+    /// An existing tree, which is reset to its state at the start of the session. Without it, the
+    /// bundle's tree is created.
     pub(crate) tree: Option<(PathBuf, Remembered)>,
     /// A private folder for this replay.
     pub(crate) folder: PathBuf,
@@ -46,7 +46,7 @@ pub(crate) struct Outcome {
     pub(crate) tree: std::result::Result<usize, &'static str>,
 }
 
-/// Gathers the files needed to replay a session of this machine.
+/// Gathers the files that are needed to replay a session in `store`.
 pub(crate) fn gather(store: &Store, id: &str, records: Vec<Record>, scratch: &Path) -> Result<Gathered> {
     let state = store.folder(id).join(session::STATE);
     Ok(replay::gather(records, &state, scratch, INSTRUCTIONS, masking::is_secret_file)?)
@@ -55,7 +55,7 @@ pub(crate) fn gather(store: &Store, id: &str, records: Vec<Record>, scratch: &Pa
 /// Replays a session to its end, or to the first difference.
 ///
 /// # Errors
-/// If the tree cannot be created, or the records are not a run.
+/// If the tree cannot be created, or the records do not contain a run.
 pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome> {
     let Bundle { files, changes, end, records, .. } = bundle;
     let mut recording = Recording::of(records)?;
@@ -64,7 +64,7 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
         Some((root, remembered)) => reset(&root, &remembered)?,
         None => create(&folder, &recording.root, files)?,
     };
-    // Placeholders are those of the recorded session.
+    // Secrets get the same placeholders as in the recorded session.
     let secrets = masking::secrets(&settings, &variables, &recording.origin);
     masking::learn(&secrets, &workspace, &folder.join(session::STATE));
     if secrets::first_placeholder(&recording.task).is_some() {
@@ -175,7 +175,8 @@ fn reset(root: &Path, remembered: &Remembered) -> Result<Workspace> {
     Ok(workspace)
 }
 
-/// The folder in which the session was started: the deepest one with instructions in the plan.
+/// Returns a folder to use as the one in which the session was started: the deepest folder whose
+/// instructions are in the plan.
 fn start_folder(plan: &Value) -> PathBuf {
     let paths =
         plan["opening"]["instructions"].as_array().into_iter().flatten().filter_map(|i| i["path"].as_str());
@@ -186,7 +187,7 @@ fn start_folder(plan: &Value) -> PathBuf {
         .unwrap_or_default()
 }
 
-/// The difference between a file and its recorded state at the end.
+/// The difference between a file and its recorded state at the end of the session.
 fn differs(workspace: &Workspace, path: &workspace::CleanPath, wanted: Option<&Seed>) -> Option<Difference> {
     let now = workspace.image(path);
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -17,7 +17,7 @@ use crate::masking::{EXPLANATION, mask_value};
 
 /// The maximum number of files to list for the first turn. The prompt shows fewer.
 const FILES: usize = 2_000;
-/// The file with instructions for agents. Any folder of a repository may have one.
+/// The name of files with instructions for agents. Any folder of a repository may have one.
 pub(crate) const INSTRUCTIONS: &str = "AGENTS.md";
 /// The maximum number of bytes to read of one instruction file.
 const INSTRUCTIONS_LIMIT: u64 = 32 * 1024;
@@ -33,7 +33,7 @@ pub(crate) struct Tree {
     state: PathBuf,
     baseline: OnceLock<Baseline>,
     patch: Mutex<Vec<u8>>,
-    /// The state of the tree before the running command.
+    /// The state of the tree before the command that is running.
     watch: Mutex<Option<Watch>>,
     protected: Option<Protected>,
     /// The diff that [`planner::Repository::changed`] computed. The final diff, which follows
@@ -42,8 +42,8 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// The tree of a workspace. `inside` is the user's current folder, relative to the root;
-    /// `state` stores the baseline.
+    /// Creates the tree of a workspace. `inside` is the user's current folder, relative to the
+    /// root. `state` is the folder in which the baseline is stored.
     pub(crate) fn new(workspace: Workspace, secrets: Secrets, inside: &Path, state: PathBuf) -> Self {
         let mut folders: Vec<PathBuf> = inside.ancestors().map(Path::to_owned).collect();
         folders.reverse();
@@ -74,13 +74,13 @@ impl Tree {
         self.protected.as_ref().map_or(Ok(()), |protected| protected.restore(&self.workspace))
     }
 
-    /// The patch of the last diff, byte for byte: files need not be UTF-8.
+    /// The patch of the most recent diff, byte for byte: files need not be UTF-8.
     pub(crate) fn patch(&self) -> Vec<u8> {
         lock(&self.patch).clone()
     }
 
     fn unmasked(&self, path: &str, limit: u64) -> Option<String> {
-        // Checked first, because `resolve` would search the tree for paths similar to a missing
+        // Check this first, because `resolve` would search the tree for paths similar to a missing
         // one.
         self.workspace.root().join(path).symlink_metadata().ok()?;
         // `resolve` accepts what models write (`a/lib.rs` for `lib.rs`); here the path must be
@@ -95,7 +95,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The records of a turn's edits, without those that an earlier process already undid.
+/// The ids of the records of a turn's edits, without the edits that an earlier process already
+/// undid.
 fn edits(history: &History, turn: u32) -> Vec<u64> {
     let mut edits = Vec::new();
     for record in history.records().iter().filter(|r| r.turn == turn) {
@@ -231,7 +232,7 @@ impl planner::Repository for Tree {
 pub(crate) struct Tests(RunTests, Secrets);
 
 impl Tests {
-    /// `None` if there is no command.
+    /// Returns the verification, or `None` if there is no command for it.
     pub(crate) fn verifier(tests: RunTests, secrets: &Secrets) -> Option<Arc<dyn planner::Verifier>> {
         tests.command().is_some().then(|| Arc::new(Self(tests, secrets.clone())) as _)
     }

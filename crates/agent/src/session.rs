@@ -55,11 +55,12 @@ pub(crate) struct Order {
     pub(crate) setup: Option<batch::Setup>,
     /// Patterns of files that are restored before each command and verification.
     pub(crate) protected: Vec<String>,
-    /// Settings that a flag, a variable or a file sets, to journal for a resumed run.
+    /// The settings that a flag, a variable or a file sets. They are journaled, so that a resumed
+    /// run can use them.
     pub(crate) chosen: Vec<(String, String)>,
     /// Files of the agent itself, which may be inside the tree.
     pub(crate) own: Own,
-    /// The environment of this process. Commands get some of it.
+    /// The environment of this process. Commands get a part of it.
     pub(crate) variables: Vec<(OsString, OsString)>,
     /// Becomes true when the run must stop.
     pub(crate) interrupt: watch::Receiver<bool>,
@@ -98,7 +99,7 @@ impl Done {
 /// Runs a task in a new session. The journal gets every event, including the ending.
 ///
 /// # Errors
-/// Only if the journal cannot be written.
+/// If the journal or the patch cannot be written.
 pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done> {
     let id = journal.id().to_owned();
     let secrets = mask(&mut order, journal, &id);
@@ -118,7 +119,7 @@ pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done>
 /// Resumes an interrupted session, or continues a finished one with a message.
 ///
 /// # Errors
-/// Same as [`run`].
+/// Same as [`run`], or if the work tree or its history cannot be read.
 pub(crate) async fn resume(mut order: Order, journal: &mut Journal, past: &[Record]) -> Result<Done> {
     let id = journal::origin(past).unwrap_or_else(|| journal.id()).to_owned();
     let secrets = mask(&mut order, journal, &id);
@@ -144,7 +145,7 @@ fn mask(order: &mut Order, journal: &mut Journal, id: &str) -> Secrets {
 
 /// The files that the session changed and that somebody else has changed since then.
 fn files_changed_by_others(root: &Path, state: &Path) -> Result<Vec<String>> {
-    // Opening rolls back an interrupted commit.
+    // Opening the workspace rolls back an interrupted commit.
     let workspace = Workspace::open_with(root, state).map_err(Failure::refused)?;
     let standing = History::open(state)?.standing(..)?;
     let as_left = |change: &&workspace::NetChange| {
@@ -207,8 +208,8 @@ struct Prepared {
     dry_tree: (Option<Overlay>, Option<dry_tree::Copy>),
 }
 
-/// Prepares a run. Journals how commands are confined, and the cost of a dry run's tree before
-/// creating it.
+/// Prepares a run. Journals how commands are confined. Before it creates a dry run's tree, it
+/// journals the size of that tree.
 async fn begin(
     order: Order,
     secrets: &Secrets,
@@ -299,7 +300,7 @@ async fn begin(
     })
 }
 
-/// The planner's settings.
+/// Converts the settings to those of the planner.
 ///
 /// # Errors
 /// If the planner does not know the value of a setting. A test rules this out.
@@ -328,7 +329,7 @@ pub(crate) struct Toolbox {
     pub(crate) registry: Registry,
     pub(crate) workspace: Workspace,
     pub(crate) sandbox: Sandbox,
-    /// Runs the verification. Its logs are not in the folder of the tool `run_tests`.
+    /// Runs the verification. Its logs are kept apart from those of the tool `run_tests`.
     pub(crate) tests: RunTests,
 }
 
@@ -365,7 +366,7 @@ pub(crate) fn toolbox_on(
         RunTests::new(sandbox.clone(), tool_run_tests::Options { command, log_dir, timeout, secrets: own() })
     };
     let commands = tool_run_command::Options { log_dir: folder.join("logs"), timeout, secrets: own() };
-    // The order in the prompt: the most used tools come first.
+    // The prompt lists the tools in this order, with the most used ones first.
     let tools = [
         ReadFile::new(workspace.clone(), own()).into_tool(),
         ApplyPatch::new(workspace.clone(), own()).into_tool(),

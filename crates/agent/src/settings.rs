@@ -12,8 +12,8 @@ use serde::Deserialize;
 pub(crate) use definition::{Definition, Flag, Group, Kind, Trust};
 pub(crate) use table::{DEFINITIONS, definition, recorded, trust_help};
 
-/// The resolved settings. Each field is a row of [`DEFINITIONS`] with the same name; a test keeps
-/// the two in step.
+/// The resolved settings. Each field has the same name as a row of [`DEFINITIONS`]; a test checks
+/// that the two match.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, derive(serde::Serialize))]

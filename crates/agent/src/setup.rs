@@ -15,9 +15,9 @@ use crate::settings::Settings;
 /// log has all of the output.
 const KEPT: usize = 4096;
 
-/// Runs the command in the same sandbox as the commands of the run that follows, and keeps the tree
-/// for later tasks. The command's log goes to `folder`, the folder of the session. Returns a
-/// warning if the tree could not be kept.
+/// Runs the command in the same sandbox as the commands of the run that follows, and keeps the
+/// resulting tree for later tasks. The command's log goes to `folder`, the folder of the session.
+/// Returns a warning if the tree could not be kept.
 ///
 /// # Errors
 /// If the command cannot run or fails. Both count as failures of the infrastructure.

@@ -98,7 +98,8 @@ struct Wait {
 
 #[derive(Default)]
 struct State {
-    /// Prompt tokens evaluated and in total, if the server reports them.
+    /// The number of prompt tokens evaluated so far, and the total number, if the server reports
+    /// them.
     progress: Option<(u64, u64)>,
     /// Whether a line was shown.
     shown: bool,

@@ -1,4 +1,4 @@
-//! Checks of tasks before anything runs: whether their repositories and commits exist.
+//! Checks tasks before anything runs: whether their repositories and commits exist.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};

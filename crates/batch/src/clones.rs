@@ -25,7 +25,7 @@ pub(crate) fn is_url(text: &str) -> bool {
     }
 }
 
-/// A repository as messages show it: a URL without the user name and the password.
+/// Formats a repository for messages. Removes the user name and the password from a URL.
 pub(crate) fn shown(repo: &str) -> String {
     let Some((scheme, rest)) = repo.split_once("://").filter(|_| is_url(repo)) else {
         return repo.to_owned();
@@ -40,7 +40,7 @@ pub(crate) fn folder(repo: &Path, out: &Path) -> PathBuf {
     out.join("repositories").join(name)
 }
 
-/// Clones a repository to a folder, unless an earlier call has done so. A clone that is killed
+/// Clones a repository to a folder, unless an earlier call has done so. If a call is killed, it
 /// leaves only a folder with another name, which the next call removes. The error is a sentence for
 /// people.
 pub(crate) async fn ensure(repo: &Path, folder: &Path) -> Result<(), String> {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_told_from_paths() {
+    fn urls_are_distinguished_from_paths() {
         for url in
             ["https://example.org/a.git", "file:///srv/a", "ssh://git@host/a", "git@example.org:a/b.git"]
         {

@@ -1,8 +1,8 @@
-//! Short digests, as names of files and messages.
+//! Short digests, which name files and the messages of a queue.
 
 use sha2::{Digest as _, Sha256};
 
-/// Sixteen hex digits that stand for these parts in this order.
+/// Returns sixteen hex digits that identify these parts in this order.
 #[must_use]
 pub fn short_digest(parts: &[&[u8]]) -> String {
     let mut all = Sha256::new();

@@ -24,20 +24,20 @@ pub(crate) struct Due<'t> {
 #[derive(Default)]
 pub(crate) struct Plan<'t> {
     pub(crate) queue: VecDeque<Due<'t>>,
-    /// Tasks that have changed since their result.
+    /// Tasks that have changed since they got their result.
     pub(crate) changed: Vec<&'t str>,
     /// Tasks whose last attempt was killed or crashed, with the number of that attempt.
     pub(crate) cut_off: Vec<(&'t str, u32)>,
     /// Tasks that the agent finished without success, if such tasks are to run again.
     pub(crate) failed: Vec<&'t str>,
-    /// Tasks that keep their result, with the number of its attempt.
+    /// Tasks that keep their result, with the number of the attempt that produced the result.
     pub(crate) kept: Vec<(&'t Task, u32)>,
     /// How many of the kept results are verified.
     pub(crate) verified: usize,
 }
 
-/// Returns the tasks without a result from the agent, in their order; with `retry_failed`, also
-/// those whose last result is a failure.
+/// Plans the tasks that the agent has not finished in their current version, in the order of
+/// `tasks`. With `retry_failed`, also plans the tasks that it finished without success.
 pub(crate) fn plan<'t>(
     tasks: &'t [Task],
     started: &[Started],

@@ -7,12 +7,12 @@ use crate::store::RESULTS;
 /// Why a batch cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another batch writes the folder.
+    /// Another process is using the folder.
     #[error("{} is in use by {holder}; wait for it to end, or choose another folder", out.display())]
     Locked {
         /// The folder.
         out: PathBuf,
-        /// Who holds it.
+        /// The process that is using it.
         holder: String,
     },
     /// The folder has no results.
@@ -24,7 +24,7 @@ pub enum Error {
     /// Results that cannot be merged.
     #[error("{0}")]
     Merge(String),
-    /// The place of the attempts cannot be used.
+    /// The [`Place`](crate::Place) where the attempts run cannot be used.
     #[error("{0}")]
     Place(String),
     /// A task that [`tasks::read`](crate::tasks::read) rejects.

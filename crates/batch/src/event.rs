@@ -24,7 +24,7 @@ pub enum Event<'a> {
         /// The tasks.
         tasks: &'a [&'a str],
     },
-    /// The task has changed since its result and is run again.
+    /// The task has changed since it got its result and is run again.
     Changed {
         /// The task.
         id: &'a str,

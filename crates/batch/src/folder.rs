@@ -15,8 +15,8 @@ use crate::summary::{Row, count};
 /// Everything that the folder of a batch records about its tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Folder {
-    /// The tasks of the last summary, in its order, followed by tasks that only the records name:
-    /// those that started since, and those that are no longer in the task file.
+    /// The tasks in `summary.json`, in its order, followed by tasks that only the records name:
+    /// tasks that started after it was written, and tasks that are no longer in the task file.
     pub tasks: Vec<State>,
 }
 
@@ -91,15 +91,15 @@ impl Folder {
         Self { tasks: ids.into_iter().map(state).collect() }
     }
 
-    /// The number of tasks per ending, by [`Row::label`], most frequent first.
+    /// The number of tasks with each [`Row::label`], the most frequent label first.
     #[must_use]
     pub fn endings(&self) -> Vec<(String, usize)> {
         count(&self.tasks.iter().map(|task| task.row.clone()).collect::<Vec<_>>())
     }
 }
 
-/// The ids in the last summary, which also lists tasks that have not run. The summary's file may be
-/// missing or outdated.
+/// The ids in `summary.json`, which also lists tasks that have not run. The file may be missing or
+/// outdated.
 fn summary_ids(out: &Path) -> Vec<String> {
     #[derive(Deserialize)]
     struct Summary {

@@ -7,14 +7,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-/// `useRelativePaths` would make the entry of a worktree harder to recognize as ours.
+/// The settings of every call. With `useRelativePaths`, it would be harder to recognize the entry
+/// of a worktree as ours.
 const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedHead=false"];
 
 /// The protocols that clones may use. `ext` is not among them, because it runs a program.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
-/// The settings of a clone. It fails if it transfers less than 1 kB/s for a minute, which git
-/// supports for HTTP only. The last setting keeps git from printing advice about branch names
-/// before an error.
+/// The settings of a clone. A clone over HTTP fails if it transfers less than 1 kB/s for a minute;
+/// git has no such limit for other protocols. `init.defaultBranch` keeps git from printing advice
+/// about branch names before an error.
 const CLONE: [&str; 3] = ["http.lowSpeedLimit=1000", "http.lowSpeedTime=60", "init.defaultBranch=main"];
 
 /// Runs git in a folder and returns its output without trailing newlines. Filters such as
@@ -50,7 +51,8 @@ pub(crate) async fn clone(from: &OsStr, to: &Path, cwd: &Path) -> io::Result<()>
             None => shell.env_remove(name),
         };
     }
-    // Its own process group also shields git from Ctrl-C, which asks the batch to stop cleanly.
+    // A process group of its own also shields git from Ctrl-C, which asks the batch to stop
+    // cleanly.
     shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = shell.spawn()?;
     let _open = child.stdin.take();
@@ -68,7 +70,7 @@ exec 2>/dev/null
 kill $!
 exit $code"#;
 
-/// What git printed, or its error message.
+/// Returns the output of git or, if git failed, its message as an error.
 fn succeeded(output: Output) -> io::Result<String> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -77,8 +79,8 @@ fn succeeded(output: Output) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
 }
 
-/// Settings that replace the repository's filters with the user's. The input is
-/// `scope NUL name NEWLINE value NUL` for each setting, in increasing precedence.
+/// Returns settings that replace the repository's filters with the user's. The input is `scope NUL
+/// name NEWLINE value NUL` for each setting, in increasing precedence.
 fn users_filters(listed: &str) -> Vec<String> {
     let mut users = BTreeMap::new();
     let mut theirs = BTreeSet::new();
@@ -96,7 +98,7 @@ fn users_filters(listed: &str) -> Vec<String> {
     theirs.into_iter().map(|name| format!("{name}={}", value(name))).collect()
 }
 
-/// What git knows about a folder.
+/// The repository of a folder, as git reports it.
 #[derive(Debug)]
 pub(crate) struct Repository {
     /// The folder of its objects, refs and worktree entries.

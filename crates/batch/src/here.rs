@@ -26,7 +26,7 @@ use crate::worktree::{self, Source};
 /// The outcome of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
-    /// How it ended, and its changes, whatever the ending.
+    /// How the attempt ended, and what it changed, even if it failed.
     pub report: Report,
     /// The session with the details, if one was started.
     pub session: Option<String>,
@@ -72,7 +72,7 @@ pub struct Here<'r, R> {
     /// another git process has half written.
     trees: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
     lanes: Lanes,
-    /// Repositories whose note, if there is one, has been reported.
+    /// The repositories for which a note, if there is one, has been reported.
     noted: RefCell<HashSet<PathBuf>>,
 }
 
@@ -162,7 +162,8 @@ impl<'r, R: Runner> Here<'r, R> {
         (batch.report)(Event::Note { id: &task.id, message: self.runner.mask(message) });
     }
 
-    /// The folder of the task's repository, cloned first if necessary. Ends when the batch stops.
+    /// Returns the folder of the task's repository, after cloning the repository if necessary.
+    /// Fails as soon as the batch stops.
     async fn repository(&self, task: &Task, batch: &Context<'_>) -> Result<PathBuf, String> {
         if !clones::is_remote(&task.repo) {
             return Ok(task.repo.clone());

@@ -1,11 +1,11 @@
 //! Many tasks: task files, scheduling, results.
 //!
 //! [`tasks::read`] parses a task file or folder into [`Task`]s, or reports all of its problems at
-//! once. [`Selection`] selects and orders them. [`run`] makes the attempts at a [`Place`], several
-//! at a time. [`Here`] is the place on this machine: each attempt runs with a [`Runner`] in its own
-//! worktree, so the user's tree, index and HEAD never change. An attempt that ends leaves one
-//! result. At the end, [`run`] returns a [`Summary`]. [`Folder::read`] reads the folder of a batch,
-//! even while the batch runs.
+//! once. [`Selection`] selects and orders them. [`run`] makes attempts at the tasks, several at a
+//! time. A [`Place`] is where attempts run. [`Here`] is the place on this machine: each attempt
+//! runs with a [`Runner`] in its own worktree, so the user's tree, index and HEAD never change. An
+//! attempt that ends leaves one result. At the end, [`run`] returns a [`Summary`]. [`Folder::read`]
+//! reads the folder of a batch, even while the batch runs.
 //!
 //! ```text
 //! task file ─► tasks::read ─► Selection ─► run ─► started ─► worktree ─► Runner ─► finished ─► Summary, exit code
@@ -22,12 +22,12 @@
 //! |---|---|
 //! | `attempts.jsonl` | a [`Started`] for each attempt, on disk before the attempt has any effect |
 //! | `results.jsonl` | a [`Finished`] for each attempt that ended, whatever its ending |
-//! | `settings.jsonl` | the [`Settings`] of each invocation, if they differ from those before it |
+//! | `settings.jsonl` | the [`Settings`] of each invocation whose settings differ from the previous ones |
 //! | `predictions.jsonl` | the last patch of each task in SWE-bench's format, rebuilt from the results |
 //! | `summary.json` | the [`Summary`], rebuilt from the results |
 //! | `summary.md`, `junit.xml`, `report.html` | views of the results, written by the binary with the crate `report` |
 //! | `worktrees/` | the trees of running attempts |
-//! | `setups/` | copies of trees after their setup command, while a batch runs |
+//! | `setups/` | while a batch runs: copies of trees in which the setup command has run |
 //! | `repositories/` | bare clones of repositories that tasks name by URL or as a bundle |
 //! | `lock` | the process that uses the folder |
 //!

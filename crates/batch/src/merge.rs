@@ -95,6 +95,6 @@ fn read(path: &Path) -> Result<String, Error> {
 }
 
 fn lines<T: Serialize>(records: &[T]) -> String {
-    // Encoding records that were read cannot fail.
+    // Records that could be decoded can also be encoded.
     records.iter().map(|record| serde_json::to_string(record).unwrap_or_default() + "\n").collect()
 }

@@ -1,4 +1,5 @@
-//! Repositories for other machines: a URL stays as it is, and a folder becomes a git bundle.
+//! Prepares repositories for other machines: keeps a URL as it is, and packs a folder into a git
+//! bundle.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -39,7 +40,9 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
         return Err(format!("{repo} is not a git repository, so it cannot be sent to workers"));
     };
     if !found.prefix.is_empty() {
-        return Err(format!("{repo} is a folder inside a repository; a task for workers must name its root"));
+        return Err(format!(
+            "{repo} is a folder inside a repository; a task for workers must name the repository's root"
+        ));
     }
     if git(&task.repo, &["rev-parse", "--is-shallow-repository"]).await.is_ok_and(|said| said == "true") {
         return Err(format!(
@@ -50,8 +53,8 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     let bundle = folder.join(format!("{digest}.bundle"));
     if !bundle.exists() {
         let failed = |e: std::io::Error| format!("cannot bundle {repo}: {e}");
-        // A bundle needs a branch. A temporary repository has one and shares the objects, so the
-        // task's repository does not change.
+        // A bundle needs a branch. Create it in a temporary repository that shares the objects, so
+        // that the task's repository does not change.
         let clone = folder.join(format!("{digest}.git"));
         let partial = folder.join(format!("{digest}.partial"));
         fs::create_dir_all(folder).map_err(failed)?;
@@ -75,8 +78,8 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     Ok(Packed::Bundle(bundle, Some(commit.clone())))
 }
 
-/// Checks a task that another machine sent, before it runs on this one. `bundled` says whether its
-/// repository came with it.
+/// Checks a task that another machine sent, before it runs on this one. `bundled` says whether the
+/// task's repository came with the task.
 ///
 /// # Errors
 /// A sentence that says why the task must not run: its id is not safe as a file name, or its

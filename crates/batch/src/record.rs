@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use journal::{Diff, Ending, ModelTotals, Report, Totals, Versioned};
 use serde::{Deserialize, Serialize};
 
-/// The version of both records.
+/// The version of the format of both records.
 pub(crate) const VERSION: u32 = 1;
 
 /// An attempt that started. The record is on disk before the worktree is made, so that a killed
@@ -17,11 +17,11 @@ pub struct Started {
     pub v: u32,
     /// The task.
     pub id: String,
-    /// Counted from 1 per task, over all invocations.
+    /// The number of the attempt, counted from 1 per task over all invocations.
     pub attempt: u32,
     /// [`Task::digest`](crate::Task::digest).
     pub digest: String,
-    /// Milliseconds since the Unix epoch.
+    /// The time of the record, in milliseconds since the Unix epoch.
     pub time_ms: u64,
     /// The name of the worktree's folder in `worktrees/`; `None` if no worktree can be made.
     pub worktree: Option<String>,
@@ -38,11 +38,11 @@ pub struct Finished {
     pub v: u32,
     /// The task.
     pub id: String,
-    /// Counted from 1 per task, over all invocations.
+    /// The number of the attempt, counted from 1 per task over all invocations.
     pub attempt: u32,
     /// [`Task::digest`](crate::Task::digest).
     pub digest: String,
-    /// Milliseconds since the Unix epoch.
+    /// The time of the record, in milliseconds since the Unix epoch.
     pub time_ms: u64,
     /// How it ended.
     pub ending: Ending,
@@ -57,7 +57,7 @@ pub struct Finished {
     /// The totals of each model, if several were used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelTotals>,
-    /// Wall-clock time, including the time to make the worktree.
+    /// The wall-clock time in seconds, including the time to make the worktree.
     pub seconds: f64,
     /// The session with the details, if one was started.
     pub session: Option<String>,

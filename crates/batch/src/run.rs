@@ -1,5 +1,5 @@
 //! Runs a batch: starts the remaining tasks of a task file when the schedule says so, and records
-//! them in a folder.
+//! the attempts in a folder.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -29,9 +29,9 @@ pub struct BatchOptions {
     pub out: PathBuf,
     /// How many tasks run at a time; at least 1.
     pub jobs: usize,
-    /// How many times this invocation retries a task after an infrastructure failure that may be
-    /// due to the task. A task whose repository or commit is missing is not retried, because the
-    /// retry would fail too.
+    /// How many times this invocation retries a task after infrastructure failures. Retries during
+    /// an outage of the server do not count. A task whose repository or commit is missing is not
+    /// retried, because the retry would fail too.
     pub retries: u32,
     /// How long this invocation waits in total during one outage of the infrastructure, when every
     /// attempt fails. If this is zero, nothing is retried.
@@ -56,7 +56,8 @@ pub struct BatchLimits {
     /// The limit on prompt and generated tokens, summed over all results in the folder. Once it is
     /// reached, no more attempts start, but running attempts continue until they end.
     pub tokens: Option<u64>,
-    /// The limit on dollars. It is summed and applied in the same way as `tokens`.
+    /// The limit on the cost in dollars. Costs are summed like tokens, and the limit applies in the
+    /// same way.
     pub cost: Option<f64>,
 }
 
@@ -133,7 +134,8 @@ async fn reached(time: Option<Instant>) {
     }
 }
 
-/// The schedule as a source, and the folder as a sink.
+/// A running batch. Its schedule is the source of attempts, and its folder is the sink for their
+/// records.
 struct Batch<'a, 't> {
     options: &'a BatchOptions,
     place: &'a dyn Place,
@@ -142,7 +144,7 @@ struct Batch<'a, 't> {
     interrupt: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
     report: &'a dyn Fn(Event<'_>),
-    /// Whether it was reported that costs are unknown.
+    /// Whether a note has said that the cost of an attempt is unknown.
     noted_cost: Cell<bool>,
 }
 
@@ -154,7 +156,7 @@ impl<'t> Source for Batch<'_, 't> {
             loop {
                 if let Some(most) = self.schedule.borrow_mut().adapt(running, self.place.refusals()) {
                     let message =
-                        format!("the server has too many requests; at most {most} at a time from now on");
+                        format!("the server gets too many requests; running at most {most} tasks at a time");
                     (self.report)(Event::Note { id: "batch", message });
                 }
                 let next = self.schedule.borrow_mut().next(Instant::now(), running);

@@ -17,7 +17,7 @@ use crate::summary::tokens;
 /// After this many failures of the infrastructure in a row, something that all tasks need is
 /// probably down. Attempts then run one at a time, as probes.
 const OUTAGE: u32 = 3;
-/// The wait before the first retry or probe. Each further wait is twice as long.
+/// The wait before the first retry or probe. Each further wait is twice as long as the one before.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// The longest wait. When a server is back, the batch notices this within a minute.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -49,16 +49,16 @@ pub(crate) struct Schedule<'t> {
     options: BatchOptions,
     deadline: Option<Instant>,
     stopped: Option<Stop>,
-    /// Tokens of all results in the folder.
+    /// The total number of tokens of all results in the folder.
     tokens: u64,
-    /// Dollars of all results in the folder.
+    /// The total cost of all results in the folder, in dollars.
     cost: f64,
     /// The number of infrastructure failures in a row. Of the failures that the server did not
     /// cause, only the first one per repository counts.
     failures: u32,
     /// The repositories of the counted failures that the server did not cause.
     failing: HashSet<&'t Path>,
-    /// Probes during this outage.
+    /// The number of probes during this outage.
     probes: u32,
     /// The sum of the waits of this outage.
     waited: Duration,
@@ -67,14 +67,14 @@ pub(crate) struct Schedule<'t> {
     load: Load,
 }
 
-/// How many attempts run at a time. A server that refuses requests because it has too many gets one
-/// attempt less each time an attempt ends, and one more after as many attempts as run at a time
-/// ended without a refusal.
+/// How many attempts run at a time. If the server has refused requests because it had too many, the
+/// next attempt that ends is not replaced. Once more attempts than run at a time have ended without
+/// a refusal, one more is started.
 struct Load {
     most: usize,
     /// The lowest `most` so far.
     lowest: usize,
-    /// The refusals that `most` takes into account.
+    /// The number of refusals that `most` takes into account.
     refusals: u64,
     /// The number of attempts that ended since the last refusal.
     calm: usize,
@@ -116,8 +116,8 @@ impl<'t> Schedule<'t> {
     }
 
     /// Adapts the number of attempts at a time to the server. `running` is the number of running
-    /// attempts, and `refusals` how many requests the server has refused so far because it had too
-    /// many. Returns the new number if it is lower than ever before.
+    /// attempts. `refusals` is the number of requests that the server has refused so far because it
+    /// had too many. Returns the new number if it is lower than ever before.
     pub(crate) fn adapt(&mut self, running: usize, refusals: u64) -> Option<usize> {
         let load = &mut self.load;
         if load.refusals == refusals {

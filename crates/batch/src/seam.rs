@@ -5,7 +5,7 @@
 //! | | [`Source`] | [`Place`] | [`Sink`] |
 //! |---|---|---|---|
 //! | `agent batch` | the task file and the schedule | [`Here`](crate::Here): a worktree | the folder of the batch |
-//! | `agent batch --queue` | the same | the queue: publishes the task and waits for its result | the same |
+//! | `agent batch --queue` | the task file and the schedule | the queue: publishes the task and waits for its result | the folder of the batch |
 //! | `agent worker` | the queue | [`Here`](crate::Here) | the queue |
 
 use std::path::Path;
@@ -91,7 +91,7 @@ impl Context<'_> {
     }
 }
 
-/// Makes the attempts of a source until there are no more and the last one has ended.
+/// Makes the attempts of a source until no more will start and all attempts have ended.
 ///
 /// # Errors
 /// When a record cannot be written. The source is then stopped, and the error is returned once the

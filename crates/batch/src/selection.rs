@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::task::Task;
 
 /// A selection of tasks. The default selects all tasks in the order of the file, but moves tasks of
-/// the same repository together, because the server's prefix cache then serves them.
+/// the same repository together, because they can then reuse the server's prefix cache.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     /// Keeps tasks that match any filter; all tasks if there are no filters.
@@ -114,8 +114,8 @@ impl FromStr for Slice {
     }
 }
 
-/// One of several parts that together are a whole list. Neighboring items go to different parts, so
-/// that all parts take about the same time.
+/// One of the parts into which a list is divided. Neighboring items go to different parts, so that
+/// all parts take about the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     index: usize,
@@ -149,7 +149,7 @@ impl FromStr for Shard {
     }
 }
 
-/// The name of the folder with the results of the shard.
+/// Formats the name of the folder with the results of the shard.
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "shard-{}-of-{}", self.index + 1, self.count)
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_matches_whole_ids_or_tags_and_several_filters_add_up() {
+    fn a_filter_matches_whole_ids_or_tags_and_a_task_need_match_only_one_filter() {
         let mut tasks =
             tasks(&[("django-1", "x"), ("django-22", "x"), ("flask-1", "x"), ("old-django-1", "x")]);
         tasks[2].tags = vec!["slow".into(), "web".into()];
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shuffled_order_depends_on_the_seed_and_survives_a_new_task() {
+    fn a_shuffled_order_depends_on_the_seed_and_a_new_task_does_not_change_it() {
         let names: Vec<String> = (0..20).map(|n| format!("t{n}")).collect();
         let pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
         let shuffled = |seed, count| {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_disjoint_and_together_all_tasks() {
+    fn shards_are_disjoint_and_together_contain_all_tasks() {
         let all = tasks(&[("a", "x"), ("b", "y"), ("c", "x"), ("d", "y"), ("e", "x")]);
         let part = |shard: &str| {
             ids(&Selection { shard: Some(shard.parse().unwrap()), ..Selection::default() }, all.clone())

@@ -1,5 +1,5 @@
-//! The settings of each invocation, in `settings.jsonl`, so that a later invocation can say which
-//! results were made with other settings.
+//! Records the settings of each invocation in `settings.jsonl`, so that a later invocation can tell
+//! which results were made with different settings.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -11,13 +11,14 @@ use crate::error::Error;
 use crate::record::Started;
 use crate::task::Task;
 
-/// The version of the records.
+/// The format version of the records.
 const VERSION: u32 = 1;
-/// The file with a [`Configured`] for each invocation whose settings differ from those before it.
+/// The file to which an invocation adds a [`Configured`] if its settings differ from the last
+/// record.
 pub(crate) const SETTINGS: &str = "settings.jsonl";
 
-/// The settings that can change a result, by key; `None` for a setting that is not set. The caller
-/// leaves out secrets.
+/// The settings that can change a result. Maps each key to its value, or to `None` if it is not
+/// set. The caller leaves out secrets.
 pub type Settings = BTreeMap<String, Option<String>>;
 
 /// A setting whose value has changed.
@@ -48,8 +49,8 @@ impl Versioned for Configured {
     }
 }
 
-/// Records the settings of this invocation in a folder where `attempts` have started, and returns
-/// all records.
+/// Records the settings of this invocation, unless they equal the last record. Returns all records.
+/// `attempts` is the number of attempts that have started in the folder.
 pub(crate) fn record(folder: &Path, attempts: usize, settings: &Settings) -> Result<Vec<Configured>, Error> {
     let (mut log, mut records) = Log::open(folder.join(SETTINGS))?;
     if records.last().is_none_or(|last: &Configured| last.settings != *settings) {
@@ -60,9 +61,9 @@ pub(crate) fn record(folder: &Path, attempts: usize, settings: &Settings) -> Res
     Ok(records)
 }
 
-/// Returns the tasks that keep a result although settings have changed since its attempt, grouped
-/// by these changes. `kept` has the tasks that keep a result, each with the number of its attempt.
-/// A setting that the task itself sets does not count.
+/// Returns the tasks whose kept result was made with different settings, grouped by the changes to
+/// the settings since then. `kept` lists each task with a kept result, and the number of the
+/// attempt that made it. Ignores a setting that the task itself sets.
 pub(crate) fn outdated<'t>(
     kept: &[(&'t Task, u32)],
     started: &[Started],
@@ -86,8 +87,8 @@ pub(crate) fn outdated<'t>(
     groups
 }
 
-/// The settings whose values differ. A key that only one side has was added or removed by another
-/// version of the agent, and does not count.
+/// Returns the settings whose values differ. Ignores a key that only one of the two maps has,
+/// because another version of the agent added or removed it.
 fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
     let both = new.iter().filter_map(|(key, new)| Some((key, old.get(key)?, new)));
     let differ = both.filter(|(_, old, new)| old != new);
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_are_grouped_by_what_changed_since_their_attempts() {
+    fn tasks_are_grouped_by_the_settings_that_changed_since_their_attempts() {
         let folder = tempfile::tempdir().unwrap();
         let record = |attempts, settings: &Settings| record(folder.path(), attempts, settings).unwrap();
         record(0, &settings("a", "40"));
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_another_version_are_no_change() {
+    fn a_key_that_only_one_version_has_is_not_a_change() {
         let older = Settings::from([("model".into(), None)]);
         assert_eq!(changes(&older, &settings("a", "9")).len(), 1);
         assert_eq!(changes(&settings("a", "9"), &Settings::default()), []);

@@ -1,11 +1,11 @@
-//! Setup commands, run once for many tasks. The tree that a command leaves is copied, and later
-//! tasks with the same repository, commit and command start from the copy.
+//! Shares the result of a setup command among tasks. The tree is copied after the command has run,
+//! and later tasks with the same repository, commit and command start from the copy.
 //!
-//! Programs write absolute paths into what they install: virtual environments, editable packages,
-//! build caches. A copy is therefore valid only at the path of the original. Trees that need a
-//! setup are made in numbered lanes: a lane has a path for the tree of one task at a time, and
-//! keeps a copy of the last setup made there. There are never more lanes than tasks that run at a
-//! time, which also bounds the disk space.
+//! Virtual environments, editable packages and build caches contain absolute paths. A copy is
+//! therefore valid only at the path of the original. Each tree that needs a setup is made in a
+//! numbered lane. A lane has a fixed path, where it holds the tree of one task at a time, and keeps
+//! a copy of the last tree that was set up there. A lane is added only if no other is free, which
+//! bounds the disk space.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -16,15 +16,15 @@ use crate::digest::short_digest;
 use crate::task::Task;
 use crate::worktree::{self, Source};
 
-/// The folder of the copies, in the folder of the batch.
+/// The name of the folder with the copies. It is in the folder of the batch.
 const FOLDER: &str = "setups";
 
-/// The setup of one task, for its runner.
+/// The setup that the runner of a task must perform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup {
     /// The command, which runs in the folder of the task.
     pub command: String,
-    /// The whole tree, and where its copy goes.
+    /// The path of the whole tree and the path of its copy; `None` if no copy is kept.
     keep: Option<(PathBuf, PathBuf)>,
 }
 
@@ -34,8 +34,8 @@ impl Setup {
         Some(Self { command: task.setup.clone()?, keep: None })
     }
 
-    /// Keeps a copy of the tree for later tasks. Called when the command has succeeded, before
-    /// anything else changes the tree. Blocks.
+    /// Keeps a copy of the tree for later tasks. Call it after the command has succeeded, and
+    /// before anything else changes the tree. Blocks.
     ///
     /// # Errors
     /// If the copy cannot be made, for example because the disk is full. Later tasks then run the
@@ -58,7 +58,7 @@ pub(crate) struct Lanes(RefCell<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The folder of the copies, if there has been a lane.
+    /// The folder with the copies; `None` until a task takes a lane.
     folder: Option<PathBuf>,
     lanes: Vec<Slot>,
 }
@@ -66,7 +66,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Slot {
     used: bool,
-    /// What the copy was made from, if there is one.
+    /// The digest of the repository, commit and command that the lane's copy was made from; `None`
+    /// if the lane has no copy.
     key: Option<String>,
 }
 
@@ -77,15 +78,16 @@ pub(crate) struct Lane<'l> {
     key: String,
     tree: PathBuf,
     copy: PathBuf,
-    /// Whether the copy is one of this setup.
+    /// Whether the lane's copy was made from the same repository, commit and command.
     ready: bool,
-    /// Whether the folder of the copy may contain something else.
+    /// Whether the folder of the copy may contain leftovers or the copy of another setup.
     stale: Cell<bool>,
 }
 
 impl Lanes {
-    /// Takes a free lane for a task, preferably one whose copy fits. `out` is the folder of the
-    /// batch. Returns `None` if the task needs no setup, or if its folder is not a repository.
+    /// Takes a free lane for a task, preferably one whose copy the task can use. `out` is the
+    /// folder of the batch. Returns `None` if the task needs no setup, or if its folder is not a
+    /// repository.
     pub(crate) fn take(&self, task: &Task, source: &Source, out: &Path) -> Option<Lane<'_>> {
         let (command, git_dir, commit) = (task.setup.as_ref()?, source.git_dir()?, source.commit()?);
         let parts = [git_dir.as_os_str().as_encoded_bytes(), commit.as_bytes(), command.as_bytes()];
@@ -122,14 +124,13 @@ impl Lanes {
 }
 
 impl Lane<'_> {
-    /// The name of the tree. It cannot be that of another attempt's tree, because ids contain no
-    /// `+`.
+    /// The name of the tree. No tree outside a lane can have this name, because ids contain no `+`.
     pub(crate) fn name(&self) -> String {
         name(self.number)
     }
 
-    /// Removes the copy of another setup, or what a killed batch left. Returns the copy of this
-    /// setup, if there is one.
+    /// Returns the copy of this setup, if the lane has one. Otherwise removes what is in its place:
+    /// the copy of another setup, or the leftovers of a killed batch.
     pub(crate) async fn copy(&self) -> Result<Option<&Path>, String> {
         if self.stale.get() {
             worktree::remove(&self.copy, None).await?;
@@ -139,7 +140,7 @@ impl Lane<'_> {
         Ok(self.ready.then_some(self.copy.as_path()))
     }
 
-    /// The setup that the runner has to make, if there is no copy.
+    /// The setup that the runner must perform; `None` if the lane has a copy of its result.
     pub(crate) fn setup(&self, task: &Task) -> Option<Setup> {
         let command = task.setup.clone().filter(|_| !self.ready)?;
         Some(Setup { command, keep: Some((self.tree.clone(), self.copy.clone())) })

@@ -22,12 +22,13 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// Whether running attempts are interrupted. Otherwise they end by themselves.
+    /// Whether running attempts are interrupted. Otherwise the batch waits for them to end.
     pub(crate) fn interrupts(self) -> bool {
         matches!(self, Stop::Interrupted | Stop::Deadline)
     }
 
-    /// The exit code of a batch that stopped for this reason; `None` if the results decide.
+    /// The exit code of a batch that stopped for this reason; `None` if the results determine the
+    /// exit code.
     pub(crate) fn exit_code(self) -> Option<u8> {
         match self {
             Stop::Interrupted => Some(Ending::Interrupted.exit_code()),

@@ -71,7 +71,7 @@ impl Store {
         self.finished.iter().map(|result| (result.id.as_str(), result.attempt)).collect()
     }
 
-    /// Removes the trees that a killed batch left, but only those that its records name.
+    /// Removes the trees that a killed batch left, but only those that are named in the records.
     pub(crate) async fn clean_up(&self, report: &dyn Fn(Event<'_>)) {
         let (worktrees, ended) = (self.out.join("worktrees"), self.ended());
         for started in &self.started {
@@ -126,11 +126,11 @@ fn without_patch(mut result: Finished) -> Finished {
     result
 }
 
-/// The start of the names of files that [`replace`] has not finished.
+/// The prefix of the names of temporary files, which [`replace`] writes and then renames.
 const UNFINISHED: &str = ".agent-unfinished-";
 
-/// Removes the files that [`replace`] left in a folder because its process was killed. No other
-/// process may be replacing files there.
+/// Removes the temporary files that [`replace`] left in a folder when its process was killed. The
+/// caller makes sure that no other process is replacing files there.
 pub fn remove_unfinished(folder: &Path) {
     let Ok(listed) = fs::read_dir(folder) else { return };
     for entry in listed.filter_map(Result::ok) {

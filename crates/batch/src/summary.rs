@@ -20,9 +20,10 @@ pub struct Summary {
     pub v: u32,
     /// The number of tasks that were selected.
     pub tasks: usize,
-    /// The number of tasks per ending, by [`Ending::label`] or `not run`, most frequent first.
+    /// The number of tasks for each ending, most frequent first. The text is [`Ending::label`] or
+    /// `not run`.
     pub endings: Vec<(String, usize)>,
-    /// Why the batch stopped before all tasks had a result from the agent, if it did.
+    /// Why the batch stopped, if it stopped before all tasks had a result from the agent.
     pub stopped: Option<Stop>,
     /// The number of attempts at these tasks, over all invocations. Killed attempts count.
     pub attempts: usize,
@@ -36,15 +37,15 @@ pub struct Summary {
     pub rows: Vec<Row>,
 }
 
-/// The state of a task, according to the last attempt that the agent itself finished. If there is
-/// none, the last attempt that ended in another way counts.
+/// The state of a task. It comes from the last attempt that the agent itself finished. If there is
+/// none, it comes from the last attempt that ended in any other way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The task.
     pub id: String,
     /// `None` if no attempt at the current version of the task has ended.
     pub ending: Option<Ending>,
-    /// Whether the infrastructure failed, not the agent.
+    /// Whether the attempt failed because of the infrastructure, not because of the agent.
     pub infrastructure: bool,
     /// Attempts so far.
     pub attempts: usize,
@@ -93,7 +94,7 @@ impl Summary {
         Self::of(rows.collect(), || tasks.iter().flat_map(of).copied(), stopped)
     }
 
-    /// The summary of these rows. `spent` returns all attempts at the tasks.
+    /// Summarizes the rows. `spent` returns the results of all attempts at the tasks.
     pub(crate) fn of<'a, I: Iterator<Item = &'a Finished>>(
         rows: Vec<Row>,
         spent: impl Fn() -> I,
@@ -108,7 +109,7 @@ impl Summary {
             attempts: rows.iter().map(|row| row.attempts).sum(),
             tokens: spent().map(tokens).fold(0, u64::saturating_add),
             cost: (!costs.is_empty()).then(|| costs.iter().sum()),
-            // The sum of nothing is -0.0.
+            // Not `sum`, which returns -0.0 if there are no results.
             seconds: spent().map(|result| result.seconds).fold(0.0, |sum, seconds| sum + seconds),
             rows,
         }
@@ -117,7 +118,7 @@ impl Summary {
     /// The exit code of a batch. The first condition that holds decides: 130 if the batch was
     /// interrupted; 4 if it paused at a limit; 5 if a task has no result from the agent and the
     /// batch should therefore be run again; 1 if a task is not verified; 0 otherwise. After
-    /// [`Stop::FailFast`], tasks that were not run do not lead to 5.
+    /// [`Stop::FailFast`], a task that was not run does not cause code 5.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         if let Some(code) = self.stopped.and_then(Stop::exit_code) {
@@ -217,7 +218,7 @@ impl Row {
     }
 }
 
-/// Counts rows per label, most frequent first.
+/// Counts the rows with each label. The most frequent label comes first.
 pub(crate) fn count(rows: &[Row]) -> Vec<(String, usize)> {
     let mut counts: Vec<(String, usize)> = Vec::new();
     for row in rows {

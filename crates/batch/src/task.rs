@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-/// The longest id, in bytes. With an attempt's number appended, it must fit in a file name of 255
-/// bytes.
+/// The maximum length of an id in bytes. An id with an attempt's number appended must fit in a file
+/// name of 255 bytes.
 pub(crate) const MAX_ID_BYTES: usize = 128;
 
 /// One task.
@@ -34,7 +34,7 @@ pub struct Task {
     pub attempts: Option<u32>,
     /// The command that prepares a worktree before the agent starts.
     pub setup: Option<String>,
-    /// Patterns of files that the agent restores before it verifies.
+    /// Patterns of files that the agent must not change. It restores them before every command.
     pub protected: Vec<String>,
     /// Words to select tasks by. Not part of [`Task::digest`], because they do not change the task.
     pub tags: Vec<String>,

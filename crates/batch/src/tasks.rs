@@ -1,9 +1,10 @@
-//! Task files: JSON lines, a YAML (or JSON) list, a TOML file with `[[tasks]]`, Markdown files with
-//! front matter, instances of SWE-bench and SWE-agent.
+//! Reads task files: JSON Lines, a YAML or JSON list, TOML with `[[tasks]]`, Markdown with front
+//! matter, and instances of SWE-bench and SWE-agent.
 //!
 //! TOML and Markdown are recognized by the extension of the file, the other formats by its
-//! contents. In every format, a task with an `instance_id` is an instance. [`read`] finds all
-//! problems of a file in one pass and returns either all tasks or all [`Problem`]s.
+//! contents. In every format, a task with an `instance_id` is an instance of SWE-bench or
+//! SWE-agent. [`read`] finds all problems of a file in one pass and returns either all tasks or all
+//! [`Problem`]s.
 //!
 //! | key | meaning |
 //! |---|---|
@@ -13,7 +14,7 @@
 //! | `task` | what to do; in Markdown, the text below the front matter |
 //! | `setup` | the command that prepares a worktree before the agent starts |
 //! | `verify` | the command that decides whether the task is done |
-//! | `protected` | patterns of files that the agent restores before it verifies |
+//! | `protected` | patterns of files that the agent must not change |
 //! | `limits` | `max_turns`, `max_tokens`, `max_seconds`, `max_cost` |
 //! | `attempts` | the maximum number of tries in one session |
 //! | `model` | overrides the model of the batch |
@@ -22,7 +23,7 @@
 //! `for` makes several tasks from one: see [`template`]. [`schema`] describes a task for editors.
 //!
 //! A SWE-bench instance has `instance_id`, `repo`, `base_commit` and `problem_statement`, and
-//! optionally our own keys: those from `setup` on in the table. Keys that reveal the solution
+//! optionally our own keys, which the table lists from `setup` on. Keys that reveal the solution
 //! (`patch`, `test_patch`, `hints_text`, the lists of tests) are never read. A SWE-agent instance
 //! has `instance_id`, `problem_statement` and `repo_name`, and optionally `base_commit` and our own
 //! keys.
@@ -53,7 +54,7 @@ const MAX_BYTES: u64 = 1 << 30;
 pub struct Problem {
     /// The file.
     pub file: PathBuf,
-    /// Counted from 1; 0 for the whole file.
+    /// The line, from 1; 0 if the problem concerns the whole file.
     pub line: usize,
     /// What is wrong, and how to fix it.
     pub message: String,
@@ -78,7 +79,7 @@ pub struct Problems(pub Vec<Problem>);
 /// of `owner/name` is in its subfolder `owner__name`, `owner/name` or `name`.
 ///
 /// # Errors
-/// All problems at once, with files and lines.
+/// Returns all problems at once, each with its file and line.
 pub fn read(path: &Path, repos: Option<&Path>) -> Result<Vec<Task>, Problems> {
     let mut reader = Reader { repos, missing: Vec::new(), problems: Vec::new() };
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

@@ -2,7 +2,7 @@
 //! is not a repository.
 //!
 //! The user's repository changes in one way only: while the worktree exists, the git folder has an
-//! entry for it. Nothing is pruned: only what this batch created is removed.
+//! entry for it. Only what this batch created is removed, and `git worktree prune` is never run.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -54,7 +54,7 @@ impl Source {
         self.git.as_ref().map(|(_, commit)| commit.as_str())
     }
 
-    /// A note about the tree for the user, if any.
+    /// A note for the user if the tree may differ from what the user expects.
     pub(crate) async fn note(&self, task: &Task) -> Option<String> {
         let repo = self.repo.display();
         match &self.git {
@@ -69,9 +69,9 @@ impl Source {
         }
     }
 
-    /// Makes the tree and returns the folder in it that corresponds to the folder that the task
-    /// names. A worktree gets the files of `prepared`, if given, instead of those of the commit.
-    /// After an error, part of the tree may exist.
+    /// Makes the tree. Returns the folder of the tree that corresponds to the folder in the task. A
+    /// worktree gets the files of `prepared`, if given, instead of those of the commit. After an
+    /// error, part of the tree may exist.
     pub(crate) async fn make(&self, tree: &Path, prepared: Option<&Path>) -> Result<PathBuf, String> {
         let Some((found, commit)) = &self.git else {
             return self.copy(tree).await;
@@ -110,8 +110,8 @@ impl Source {
     }
 }
 
-/// Copies the files of a prepared tree into a worktree without files, and gives the worktree the
-/// index of its commit.
+/// Copies the files of a prepared tree into a worktree without files, and resets the index of the
+/// worktree to its commit.
 async fn fill(tree: &Path, prepared: &Path) -> Result<(), String> {
     let (from, to) = (prepared.to_owned(), tree.to_owned());
     let copied = tokio::task::spawn_blocking(move || workspace::copy_without_git(&from, &to));
@@ -132,7 +132,7 @@ pub(crate) fn name(id: &str, attempt: u32) -> String {
     if attempt == 1 { id.to_owned() } else { format!("{id}@{attempt}") }
 }
 
-/// Whether a name in a record has the form of the names that [`name`] returns, or of a lane's tree
+/// Whether a name in a record has the form of an attempt's [`name`] or of the name of a lane's tree
 /// (`+` and a number). A folder with any other name must not be removed.
 pub(crate) fn is_name(name: &str) -> bool {
     if let Some(lane) = name.strip_prefix('+') {
@@ -155,9 +155,9 @@ pub(crate) async fn remove(tree: &Path, git_dir: Option<&Path>) -> Result<(), St
     removed.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))
 }
 
-/// Removes the entries that point to the tree. Searches all entries, because the tree's own link
-/// may have been changed. `git worktree prune` is no alternative: it would also remove entries of
-/// the user's worktrees on unmounted disks.
+/// Removes the entries that point to the tree. Searches all entries, because the link from the tree
+/// to its entry may have been changed. `git worktree prune` is no alternative: it would also remove
+/// entries of the user's worktrees on unmounted disks.
 fn remove_entry(tree: &Path, git_dir: &Path) -> io::Result<()> {
     let entries = git_dir.join("worktrees");
     let listed = match fs::read_dir(&entries) {

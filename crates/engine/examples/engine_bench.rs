@@ -20,8 +20,8 @@ fn message(role: Role, content: &str) -> Arc<Message> {
     Message { role, content: content.to_owned(), thinking: None }.into()
 }
 
-/// Sends the request. Returns the text, the counts, and the seconds to the first text and to the
-/// end.
+/// Sends the request. Returns the text, the usage, the seconds until the first text, and the
+/// seconds until the end.
 async fn ask(model: &Embedded, request: &Request) -> Result<(String, Usage, f64, f64), Failure> {
     let from = Instant::now();
     let (mut text, mut usage, mut first) = (String::new(), Usage::default(), 0.0);
@@ -41,8 +41,8 @@ async fn ask(model: &Embedded, request: &Request) -> Result<(String, Usage, f64,
     Ok((text, usage, first, from.elapsed().as_secs_f64()))
 }
 
-/// How many pairs of a free and a constrained answer are measured, after one pair that does not
-/// count.
+/// The number of measured pairs of a free and a constrained answer. One more pair runs before them
+/// and is not measured.
 const PAIRS: usize = 4;
 const CALL_RULES: &str = "You act by calling tools. Answer with exactly one JSON object and nothing else:\n\
     {\"tool\": \"NAME\", \"arguments\": {...}}\n\nTools:\n\
@@ -106,8 +106,8 @@ async fn main() -> Result<(), Failure> {
     request.messages.push(message(Role::User, "Now add a method that transfers money."));
     let (_, two, second, _) = ask(&model, &request).await?;
     let call = Request {
-        // After a first call, the model writes the next one in the same form, whether constrained
-        // or not.
+        // Because the conversation already has one call, the model writes the next one in the same
+        // form, whether constrained or not.
         messages: vec![
             message(Role::System, CALL_RULES),
             message(Role::User, CALL_TASK),
@@ -118,10 +118,10 @@ async fn main() -> Result<(), Failure> {
         ..request.clone()
     };
     let constrained = Request { constraint: Some(call_schema().into()), ..call.clone() };
-    // The first pair does not count for the rates: it compiles the schema and evaluates the prompt.
+    // The rates leave out the first pair, which compiles the schema and evaluates the prompt.
     let (mut rates, mut firsts) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for pair in 0..=PAIRS {
-        // The two kinds take turns, so that a machine that becomes slower slows both.
+        // The order of the two kinds alternates, so that a slowdown of the machine affects both.
         for kind in [pair % 2, 1 - pair % 2] {
             let (text, usage, first, _) = ask(&model, [&call, &constrained][kind]).await?;
             firsts[kind].push(first);

@@ -23,8 +23,8 @@ pub(crate) struct Cache<'m> {
 
 impl<'m> Cache<'m> {
     pub(crate) fn new(model: &'m LlamaModel, context: LlamaContext<'m>) -> Self {
-        // SentencePiece adds a space at the start of each text that it tokenizes. The parts of a
-        // text therefore get other tokens than the whole.
+        // SentencePiece adds a space at the start of each text that it tokenizes. The tokens of the
+        // parts of a text therefore differ from those of the whole text.
         let exact = model.vocab().vocab_type() == VocabType::BPE;
         Self { model, context, sequences: Default::default(), exact }
     }
@@ -33,8 +33,8 @@ impl<'m> Cache<'m> {
         self.model.vocab()
     }
 
-    /// Whether text tokenizes the same in parts as in one piece. Only then can a conversation be
-    /// compared with the cache byte by byte.
+    /// Whether a text that is tokenized in parts has the same tokens as the whole text. Only then
+    /// can a conversation be compared with the cache byte by byte.
     pub(crate) fn exact(&self) -> bool {
         self.exact
     }
@@ -49,8 +49,8 @@ impl<'m> Cache<'m> {
         &self.sequences[at]
     }
 
-    /// How many of a sequence's first tokens spell the start of `text`; 0 if finding out would
-    /// require tokenizing `text`.
+    /// Returns how many of a sequence's first tokens spell the start of `text`, or 0 if `text`
+    /// would have to be tokenized to find out.
     pub(crate) fn common(&self, at: usize, text: &str) -> usize {
         if self.exact { self.sequences[at].matching(text.as_bytes()) } else { 0 }
     }
@@ -84,8 +84,8 @@ impl<'m> Cache<'m> {
         saved.save(&self.context, at as i32, prefix, self.sequences[at].tokens());
     }
 
-    /// How many of a sequence's first tokens to keep for `text`, and the tokens of the rest of
-    /// `text`.
+    /// Returns how many of a sequence's first tokens can be kept for `text`, and the tokens of the
+    /// rest of `text`.
     pub(crate) fn split(&self, at: usize, text: &str) -> (usize, Vec<LlamaToken>) {
         let sequence = &self.sequences[at];
         if self.exact {

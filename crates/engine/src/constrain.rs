@@ -1,11 +1,11 @@
-//! Constrained decoding: an answer that is one JSON value of a given schema, and nothing else.
+//! Constrained decoding: the answer becomes a single JSON value that fits a given schema.
 //!
-//! A sampled token is checked against the schema first, so an answer that fits the schema anyway
-//! stays as it is, and the check costs next to nothing. If the schema does not allow the token, and
-//! only one text may follow, the first token of that text replaces it. If several texts may follow,
-//! the mask of allowed tokens is computed, and the sampler chooses among those tokens. Text that
-//! must follow is also guessed ([`crate::draft`] explains guesses), so that it is evaluated in one
-//! batch.
+//! Each token is first sampled without the constraint and then checked against the schema. An
+//! answer that fits the schema anyway is therefore unchanged, and the check costs next to nothing.
+//! If the schema does not allow the token, another token replaces it. If only one text may follow,
+//! this is the first token of that text. If several texts may follow, the sampler chooses it from
+//! all allowed tokens. Text that must follow is also guessed ([`crate::draft`] explains guesses),
+//! so that it is evaluated in one batch.
 //!
 //! The JSON has one space after each colon and comma and no other white space outside its strings,
 //! as in the prompts.
@@ -96,7 +96,7 @@ fn grammar(schema: &Value) -> TopLevelGrammar {
     TopLevelGrammar::from_json_schema(schema)
 }
 
-/// Creates a factory, which reads the whole vocabulary.
+/// Creates a factory for parsers. This reads the whole vocabulary.
 fn factory(vocab: LlamaVocab<'_>) -> Result<ParserFactory, String> {
     // The library panics on some vocabularies, such as one with a token of a kilobyte, or one
     // without a token that ends an answer.
@@ -178,8 +178,8 @@ impl Constraint {
         logits: &[f32],
         tokenize: impl Fn(&[u8]) -> Vec<LlamaToken>,
     ) -> Result<Choice, String> {
-        // The token may be refused, because a tokenizer may add to the text: SentencePiece adds a
-        // space.
+        // The schema may not allow this token either: a tokenizer may add to the text, as
+        // SentencePiece adds a space.
         if let Some(token) = tokenize(&self.forced()).first()
             && self.takes(*token)?
         {
@@ -207,7 +207,7 @@ impl Constraint {
         self.matcher.is_stopped()
     }
 
-    /// The text that has to come next; empty if more than one text may.
+    /// The text that must come next; empty if more than one text may come next.
     pub(crate) fn forced(&mut self) -> Vec<u8> {
         self.matcher.compute_ff_bytes()
     }

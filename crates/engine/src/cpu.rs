@@ -1,8 +1,9 @@
 //! The engine's requirements on the CPU, and how its threads wait.
 //!
-//! [`check`] finds the instruction sets that llama.cpp was compiled for but that this CPU lacks. If
-//! one is missing, the first matrix product would kill the process. `scripts/setup` chooses the
-//! instruction sets before the build: by default, those of the build machine.
+//! [`check`] finds the instruction sets that llama.cpp was compiled for but that this CPU lacks.
+//! Without this check, a missing instruction set would kill the process at the first matrix
+//! product. `scripts/setup` chooses the instruction sets before the build: by default, those of the
+//! build machine.
 
 #![allow(unsafe_code)]
 

@@ -1,6 +1,6 @@
 //! Guesses the next tokens from the text so far (prompt lookup decoding). An answer that repeats a
 //! file of the prompt is mostly a copy of it, and evaluating several guessed tokens takes little
-//! longer than evaluating one. A guess counts only if the sampler chooses the same token. So
+//! longer than evaluating one. A guessed token is used only if the sampler chooses the same one. So
 //! guesses change an answer only where two tokens are so close in probability that rounding decides
 //! between them.
 
@@ -28,8 +28,8 @@ impl Draft {
         Self { length: FIRST }
     }
 
-    /// Finds the longest match between the end of `tokens` and an earlier part of them; of equally
-    /// long matches, the latest. Returns the tokens that followed that part, at most `limit`.
+    /// Finds the longest earlier part of `tokens` that equals their end; if several are equally
+    /// long, the latest one. Returns the tokens that follow this part, at most `limit` of them.
     pub(crate) fn guess(self, tokens: &[LlamaToken], limit: usize) -> &[LlamaToken] {
         let Some((last, before)) = tokens.split_last() else { return &[] };
         let occurrences = (0..before.len()).rev().filter(|at| before[*at] == *last);
@@ -51,7 +51,7 @@ impl Draft {
         &tokens[start..tokens.len().min(start + self.length.min(limit))]
     }
 
-    /// Adapts to a guess of `all` tokens, of which the first `right` were right.
+    /// Adapts the length after a guess of `all` tokens, of which the first `right` were right.
     pub(crate) fn learn(&mut self, right: usize, all: usize) {
         if right < all {
             self.length = right.max(LEAST);
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_followed_the_longest_earlier_occurrence_is_guessed() {
+    fn the_text_after_the_longest_earlier_match_is_guessed() {
         assert_eq!(guess("if a then b. or a then c. so if a then", 3), " b.");
         assert_eq!(guess("abc1 abc2 abc", 1), "2", "the latest of equally long matches");
         assert_eq!(guess("abcabc", 9), "abc");

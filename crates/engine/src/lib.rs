@@ -59,8 +59,8 @@ pub const VERSION: &str = "llama-cpp-2 0.1.160";
 #[derive(Clone)]
 pub struct Embedded {
     loaded: Arc<Loaded>,
-    /// Whether a constraint of this run could not be enforced. The rest of the run then has none,
-    /// as on a server that refuses one.
+    /// Whether the engine failed to enforce a constraint in this run. If so, the rest of the run
+    /// has no constraints, as with a server that refuses them.
     unconstrained: Arc<AtomicBool>,
 }
 
@@ -73,7 +73,7 @@ struct Loaded {
 }
 
 impl Embedded {
-    /// A model for a new run.
+    /// The loaded model, for use by a new run.
     fn of(loaded: Arc<Loaded>) -> Self {
         Self { loaded, unconstrained: Arc::default() }
     }

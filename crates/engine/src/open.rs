@@ -79,7 +79,7 @@ impl Embedded {
     /// [`Error::Refused`] if the file cannot be loaded or there is too little memory. The message
     /// says what to do.
     pub async fn open(options: Options) -> Result<Self, Error> {
-        // Held until the model is loaded: llama.cpp's loader cannot load two models at once.
+        // The lock is held until the model is loaded: llama.cpp cannot load two models at once.
         let mut open = OPEN.lock().await;
         if let Some((same, model)) = open.as_ref()
             && *same == options

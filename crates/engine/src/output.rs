@@ -1,4 +1,5 @@
-//! Turns the bytes of sampled tokens into text: whole characters, reasoning kept separate.
+//! Turns the bytes of sampled tokens into text. Emits only whole characters, and separates
+//! reasoning from the answer.
 
 use models::Delta;
 

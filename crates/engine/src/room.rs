@@ -1,4 +1,4 @@
-//! Free memory and cores, and the context window that fits in memory.
+//! Determines the free memory, the number of threads, and the context window that fits in memory.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ pub(crate) const RESERVE: u64 = 768 << 20;
 /// The smallest useful window, in tokens.
 pub(crate) const LEAST_WINDOW: u64 = 2_048;
 
-/// Bytes of memory that this process may still allocate: what the machine has available or what the
-/// control group allows, whichever is less. `None` if the system reports neither.
+/// The memory in bytes that this process may still allocate: the available memory of the machine or
+/// the rest of the control group's limit, whichever is less. `None` if the system reports neither.
 #[must_use]
 pub fn free_memory() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
@@ -37,9 +37,9 @@ pub(crate) fn threads() -> usize {
 pub(crate) struct Wanted {
     /// The window that the user asked for.
     pub(crate) asked: Option<u64>,
-    /// The window in tokens if the user asked for none and enough memory is free.
+    /// The window in tokens that is used if the user asked for none and enough memory is free.
     pub(crate) usual: u64,
-    /// The window that the model was trained with.
+    /// The window that the model was trained with; 0 if unknown.
     pub(crate) trained: u64,
     /// Bytes per token in the KV cache.
     pub(crate) per_token: u64,
@@ -53,8 +53,8 @@ pub(crate) struct Wanted {
 /// size.
 ///
 /// # Errors
-/// A sentence if the model does not fit in memory with the requested window, or, if none was
-/// requested, with the smallest useful one.
+/// Returns a sentence if the model does not fit in memory with the requested window or, if no
+/// window was requested, with the smallest useful one.
 pub(crate) fn window(wanted: Wanted) -> Result<(u64, Option<String>), String> {
     let Wanted { asked, usual, trained, per_token, model, free } = wanted;
     let trained = if trained == 0 { usual } else { trained };
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_requested_window_is_kept_or_refused() {
+    fn a_requested_window_is_limited_to_the_trained_one_and_refused_if_it_does_not_fit() {
         assert_eq!(window(wanted(Some(20_000), 8192)), Ok((20_000, None)));
         assert_eq!(window(wanted(Some(40_000), 8192)).unwrap().0, 32_768);
         assert!(window(wanted(Some(20_000), 1024)).unwrap_err().contains("smaller --num-ctx"));

@@ -8,7 +8,7 @@ const TEMPERATURE: f32 = 0.2;
 /// How many of the likeliest tokens are considered. This limit and the two below are llama.cpp's
 /// defaults.
 const TOP_K: usize = 40;
-/// The cumulative probability at which no further tokens are considered.
+/// Tokens are considered, likeliest first, until their total probability reaches this value.
 const TOP_P: f32 = 0.95;
 /// The lowest probability of a considered token, as a fraction of the likeliest token's.
 const MIN_P: f32 = 0.05;
@@ -62,7 +62,8 @@ impl Sampler {
     /// Draws an index into `best`, which is sorted by decreasing logit.
     fn draw(&mut self, best: &[(i32, f32)]) -> usize {
         let Some(&(_, top)) = best.first() else { return 0 };
-        // As in llama.cpp, the limits apply to the probabilities before the temperature.
+        // As in llama.cpp, the limits apply to the probabilities before the temperature changes
+        // them.
         let mut weights: Vec<f32> = best.iter().map(|(_, logit)| (logit - top).exp()).collect();
         let total: f32 = weights.iter().sum();
         let mut sum = 0.0;

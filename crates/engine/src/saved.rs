@@ -1,5 +1,5 @@
-//! Evaluated prefixes on disk: the KV cache of the system prompt is saved, so the next session does
-//! not evaluate the prompt again.
+//! Keeps evaluated prefixes on disk: the KV cache of the system prompt is saved, so the next
+//! session does not evaluate the prompt again.
 //!
 //! A file holds the state of one sequence in llama.cpp's format. Its name is a digest of everything
 //! that the state depends on. A file that cannot be read is deleted and written again.
@@ -34,7 +34,7 @@ fn digest(text: &str) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct Saved {
     folder: PathBuf,
-    /// What every state depends on, besides the prefix.
+    /// The [`file_key`] of the model. A state depends only on this key and the prefix.
     basis: String,
 }
 

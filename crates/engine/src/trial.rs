@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Options, stop: &AtomicBool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs the child to its end, or until this process no longer wants the model.
+/// Runs the child until it ends. Kills it if this process no longer wants the model.
 fn child(
     program: &OsString,
     arguments: &[OsString],
@@ -78,7 +78,7 @@ fn child(
         .args(arguments)
         .arg(file)
         .env("GGML_NO_BACKTRACE", "1")
-        // Ctrl-C is for the parent. The child ends when the parent does.
+        // Keeps Ctrl-C from the child, which ends when the parent does.
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

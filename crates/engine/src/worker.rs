@@ -3,9 +3,9 @@
 //!
 //! Each answer uses one sequence of the KV cache. A new conversation starts from the sequence with
 //! the longest common prefix: that sequence is rolled back to the prefix, and only the new text is
-//! evaluated. If the sequence is in use or shares too little, the prefix is given to another
-//! sequence, which shares the cells of the prefix without copying them. All answers advance in one
-//! batch.
+//! evaluated. If that sequence is in use, or if too many of its tokens would be rolled back,
+//! another sequence takes the prefix and shares its cells without copying them. All answers advance
+//! in one batch.
 //!
 //! Tokens are generated only when the reader of the answer waits for more text. So when a reader
 //! stops, only guessed tokens have been evaluated in vain. Guessed tokens ([`crate::draft`]) are
@@ -104,8 +104,8 @@ struct Part {
     at: usize,
     /// How many tokens of [`Answer::todo`] are in the batch.
     count: usize,
-    /// The index of the logits that follow the last token; `None` if more tokens have to be
-    /// evaluated first.
+    /// The index of the logits of the last of these tokens; `None` if some tokens of
+    /// [`Answer::todo`] are left for a later batch.
     logits: Option<i32>,
     /// The guessed tokens after these `count` tokens. Each has logits.
     guess: Guess,
@@ -122,7 +122,7 @@ struct Guess {
 #[derive(Default)]
 struct Slot {
     answer: Option<Answer>,
-    /// When the slot was last used: how many answers had been started by then.
+    /// The number of answers that had been started when the slot was last used.
     used: u64,
 }
 
@@ -564,7 +564,7 @@ impl Answer {
         !self.todo.is_empty() && (self.wanted || self.first.is_none())
     }
 
-    /// Whether the last sampled token completes what the answer is constrained to.
+    /// Whether the answer has a constraint and the last sampled token completes it.
     fn is_complete(&self) -> bool {
         self.constraint.as_ref().is_some_and(Constraint::is_complete)
     }

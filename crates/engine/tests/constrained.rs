@@ -59,8 +59,8 @@ async fn ask(model: &Embedded, request: &Request) -> Answer {
     collect(model.stream(request).await.unwrap()).await.unwrap()
 }
 
-/// A call of one of two tools. All texts are short, because a model of random weights never ends a
-/// text by itself.
+/// The schema of a call of one of two tools. All texts are short, because a model of random weights
+/// never ends a text by itself.
 fn call() -> Value {
     let text = json!({"type": "string", "maxLength": 9});
     let tool = |name: &str, arguments: Value| {
@@ -93,7 +93,7 @@ async fn a_constrained_answer_is_one_value_that_fits_the_schema() {
 }
 
 #[tokio::test]
-async fn bug_answers_are_constrained_although_the_tokenizer_adds_a_space() {
+async fn bug_a_tokenizer_that_adds_a_space_lost_the_constraint() {
     let (_folder, model) = open_other(tiny_model::write_sentence_piece).await;
     all_answers_fit(&model).await;
     assert!(model.identity().can_constrain);
@@ -111,11 +111,11 @@ async fn all_answers_fit(model: &Embedded) {
             let value: Value = serde_json::from_str(&answer.text)
                 .unwrap_or_else(|why| panic!("{why} in seed {seed}: {}", answer.text));
             assert!(validator.is_valid(&value), "seed {seed}: {value}");
-            assert_eq!(answer.end.reason, EndReason::Stop, "the answer ends with the value");
+            assert_eq!(answer.end.reason, EndReason::Stop, "the answer should end with the value");
             tools.insert(value["tool"].to_string());
         }
     }
-    assert_eq!(tools.len(), 2, "the model chooses the tool: {tools:?}");
+    assert_eq!(tools.len(), 2, "the model should choose each tool at least once: {tools:?}");
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn a_constrained_answer_is_the_same_with_and_without_guessed_tokens() {
     let talk = request(Some(call()));
     let whole = ask(&model, &talk).await;
     let tokens = u32::try_from(whole.end.usage.generated_tokens.unwrap()).unwrap();
-    // `max_tokens` also limits the guesses: an answer of one token leaves no room for one.
+    // `max_tokens` also limits the guesses: an answer of one token leaves no room for a guess.
     for max_tokens in 1..tokens {
         let text = ask(&model, &Request { max_tokens, ..talk.clone() }).await.text;
         assert!(whole.text.starts_with(&text) && text.len() >= max_tokens as usize, "{max_tokens}: {text}");
@@ -169,7 +169,7 @@ async fn simultaneous_answers_have_their_own_constraints() {
 }
 
 #[tokio::test]
-async fn bug_an_answer_is_free_if_its_schema_cannot_be_compiled() {
+async fn bug_a_schema_that_cannot_be_compiled_ended_the_run() {
     let (folder, model) = open().await;
     let few = |schema| Request { max_tokens: 20, ..request(schema) };
     let free = ask(&model, &few(None)).await.text;
@@ -199,11 +199,15 @@ async fn bug_an_answer_is_free_if_its_schema_cannot_be_compiled() {
         assert!(!model.identity().can_constrain, "{start}");
     }
     let model = again(&folder).await;
-    assert_eq!(ask(&model, &request(Some(json!({"const": 1})))).await.text, "1", "the engine still works");
+    assert_eq!(
+        ask(&model, &request(Some(json!({"const": 1})))).await.text,
+        "1",
+        "the engine should still work"
+    );
 }
 
 #[tokio::test]
-async fn bug_an_answer_is_free_if_no_schema_can_be_compiled_for_the_vocabulary() {
+async fn bug_a_vocabulary_for_which_no_schema_can_be_compiled_ended_the_run() {
     let (_folder, model) = open_other(tiny_model::write_with_long_token).await;
     let few = |schema| Request { max_tokens: 20, ..request(schema) };
     let free = ask(&model, &few(None)).await.text;
@@ -229,7 +233,8 @@ async fn a_schema_with_too_many_states_does_not_hang_the_engine() {
         // Only a hang takes this long.
         let answer = tokio::time::timeout(Duration::from_secs(120), ask(&model, &request)).await;
         let text = answer.unwrap_or_else(|_| panic!("hangs: {schema}")).text;
-        // Either the schema is not used, or the answer starts with what the schema allows.
+        // Either the schema is not used, or the answer starts with a character that the schema
+        // allows.
         let fits = "\"[{-0123456789".contains(&text[..1]);
         assert!(fits || !model.identity().can_constrain, "{schema}: {text}");
     }

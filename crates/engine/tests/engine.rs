@@ -81,7 +81,7 @@ async fn an_answer_is_the_same_with_and_without_cached_prompt_tokens() {
 }
 
 #[tokio::test]
-async fn a_turn_evaluates_no_more_than_was_added() {
+async fn a_turn_evaluates_at_most_the_added_tokens() {
     let fixture = Fixture::new();
     let model = fixture.open().await;
     let mut talk = request(&[(Role::System, RULES), (Role::User, "one")]);
@@ -122,7 +122,7 @@ async fn a_turn_evaluates_no_more_than_was_added() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_has_seen_the_last_token() {
+async fn a_reader_that_stops_has_seen_every_generated_token() {
     let fixture = Fixture::new();
     let model = fixture.open().await;
     let talk = Request { max_tokens: 200, ..request(&[(Role::User, "count")]) };
@@ -202,7 +202,7 @@ async fn branches_of_an_answer_do_not_evict_it_from_the_cache() {
     let model = fixture.open().await;
     let talk = Request { max_tokens: 100, ..request(&[(Role::User, "tell")]) };
     let text = ask(&model, &talk).await.text;
-    // More branches than sequences, the shortest ones first.
+    // There are more branches than sequences, and the shortest ones come first.
     for end in (5..text.len()).step_by(text.len() / 8).filter(|end| text.is_char_boundary(*end)) {
         let mut branch = Request { max_tokens: 1, ..talk.clone() };
         branch.messages.push(message(Role::Assistant, &format!("{}#", &text[..end])));
@@ -278,7 +278,7 @@ async fn a_saved_prefix_is_not_evaluated_by_the_next_session() {
 }
 
 #[tokio::test]
-async fn alternatives_are_reported_before_their_token_and_can_be_followed() {
+async fn alternatives_to_a_token_are_reported_before_it_and_can_be_followed() {
     let fixture = Fixture::new();
     let model = fixture.open().await;
     let talk = Request { alternatives: 2, ..request(&[(Role::User, "which way")]) };
@@ -305,11 +305,11 @@ async fn alternatives_are_reported_before_their_token_and_can_be_followed() {
             _ => {}
         }
     }
-    panic!("no doubt and no text");
+    panic!("the answer ended before its first text");
 }
 
 #[tokio::test]
-async fn a_prompt_beyond_the_window_overflows_and_an_answer_is_truncated_at_it() {
+async fn a_prompt_larger_than_the_window_overflows_and_an_answer_ends_at_the_window() {
     let fixture = Fixture::new();
     let model = Embedded::open(Options { window: Some(512), ..fixture.options() }).await.unwrap();
     let long = request(&[(Role::User, &"x y ".repeat(400))]);

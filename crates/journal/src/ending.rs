@@ -1,4 +1,4 @@
-//! How a run ended: the one type that decides the exit code, the JSON result, the batch status and
+//! How a run ended. This type alone determines the exit code, the JSON result, the batch status and
 //! the report.
 
 use schemars::JsonSchema;
@@ -22,7 +22,7 @@ pub enum Budget {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Ending {
-    /// Done, and the verification passes on the final tree.
+    /// The task is done, and the verification passes on the final tree.
     Verified,
     /// The model says it is done, but the verification fails or there is none.
     Unverified,

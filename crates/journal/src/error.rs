@@ -27,7 +27,7 @@ pub enum Error {
         /// The sessions that match, at most five of them.
         ids: Vec<String>,
     },
-    /// Another process writes the session.
+    /// Another process is writing the session.
     #[error("session {id} is in use by {holder}; wait for it to end, or stop it")]
     Locked {
         /// The session.

@@ -103,13 +103,13 @@ pub struct ModelInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelRole {
-    /// `escalate`: it makes the last try.
+    /// The setting `escalate`, whose model makes the final try.
     Escalate,
-    /// `fallback`: it replaces a model that is unavailable.
+    /// The setting `fallback`, whose model replaces one that is unavailable.
     Fallback,
 }
 
-/// Counts of one request; null if the server did not report them.
+/// The token counts and times of one request. A value is null if the server did not report it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     /// Total prompt tokens.
@@ -117,7 +117,7 @@ pub struct Counts {
     /// Prompt tokens that did not come from the server's cache.
     pub evaluated_tokens: Option<u64>,
     /// Generated tokens, including thinking. If the stream was cut before the server reported them,
-    /// the number of chunks.
+    /// this is the number of chunks.
     pub generated_tokens: Option<u64>,
     /// Milliseconds from sending the request to the first token.
     pub first_token_ms: Option<u64>,
@@ -142,11 +142,11 @@ pub struct Doubt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndedBy {
-    /// The model stopped.
+    /// The model ended the answer.
     Stop,
-    /// The token limit.
+    /// The answer reached the token limit.
     Length,
-    /// The agent cut it.
+    /// The agent cut the answer.
     Cut,
 }
 
@@ -160,9 +160,9 @@ pub enum CutReason {
     Refused,
     /// The model repeated the same text.
     Repetition,
-    /// Endless white space.
+    /// The model wrote endless white space.
     Whitespace,
-    /// Endless thinking.
+    /// The model's thinking did not end.
     Thinking,
     /// The model was writing an unchanged file.
     Unchanged,
@@ -179,7 +179,7 @@ pub struct Check {
     pub command: String,
     /// Whether it passed.
     pub passed: bool,
-    /// Counts and failures, as the model sees them.
+    /// The counts and failures that the command reported, as the model sees them.
     pub text: String,
     /// The same counts and failures, as data.
     #[serde(default, skip_serializing_if = "Value::is_null")]
@@ -201,13 +201,13 @@ pub struct Diff {
     pub patch: String,
 }
 
-/// Sums over a session.
+/// The totals of a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Totals {
     /// Answered requests.
     pub turns: u32,
-    /// Prompt tokens, counted by the server or estimated. Requests whose answer broke off count
-    /// too.
+    /// Prompt tokens, counted by the server or estimated. Requests whose answer broke off are
+    /// included.
     pub prompt_tokens: u64,
     /// Prompt tokens that did not come from the server's cache. Absent unless the server reported
     /// the number for every request.
@@ -227,7 +227,7 @@ pub struct Totals {
     pub ms: u64,
 }
 
-/// The usage of one model, in a session that used several.
+/// The usage of one model in a session that used several models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelTotals {
     /// The kind of server.
@@ -256,9 +256,9 @@ pub struct Report {
     pub message: String,
     /// What the run changed, computed from the tree.
     pub diff: Diff,
-    /// Sums over the session.
+    /// The totals of the session.
     pub totals: Totals,
-    /// The sums for each model, in the order of use. Absent if only one model was used.
+    /// The usage of each model, in the order of first use. Absent if only one model was used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelTotals>,
 }
@@ -271,7 +271,7 @@ impl Report {
     }
 }
 
-/// What happened.
+/// An event of a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -313,11 +313,11 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,
     },
-    /// The sandbox was probed. Commands are confined this way from here on.
+    /// The sandbox was probed. From here on, commands are confined as this event describes.
     Sandbox {
         /// Whether commands are confined.
         enforced: bool,
-        /// How commands are confined, and what is not prevented, in one line.
+        /// How commands are confined, and what they can still do, in one line.
         summary: String,
         /// The same information in full sentences.
         lines: Vec<String>,
@@ -328,7 +328,7 @@ pub enum Event {
     /// The run started with this plan, from which it can be resumed.
     #[serde(rename = "begun")]
     RunStarted {
-        /// In the planner's own format.
+        /// The plan, in the planner's own format.
         plan: Value,
     },
     /// The run continues with another model.
@@ -340,7 +340,7 @@ pub enum Event {
         /// Whether the model starts a new try, for which the limits restart. Otherwise it continues
         /// the conversation.
         new_try: bool,
-        /// The model, as it was when it was opened.
+        /// The model's properties when it was opened.
         model: ModelInfo,
         /// The plan to continue with, like that of [`Event::RunStarted`].
         plan: Value,
@@ -366,8 +366,8 @@ pub enum Event {
         /// Files that the session changed and that somebody else has changed since.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         changed: Vec<String>,
-        /// The user's message to the resumed session. [`Event::UserMessage`] follows when it joins
-        /// the conversation.
+        /// The user's message to the resumed session. [`Event::UserMessage`] follows when the
+        /// message joins the conversation.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
@@ -407,17 +407,17 @@ pub enum Event {
         /// The number of failing tests, if the verification reports it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failing: Option<u64>,
-        /// Lines added and removed.
+        /// The number of lines added and removed.
         lines: u64,
     },
     /// Changes were reverted. Between tries, the changes of the previous try are reverted. To
-    /// restore the best try, its revert and all later records are reverted. When a run is stopped,
-    /// a candidate that was not verified yet or a try that is worse than an earlier one is
-    /// reverted; a resumed run then reverts this revert.
+    /// restore the best try, the revert of that try and all later records are reverted. When a run
+    /// is stopped, a candidate that is not verified yet is reverted, and so is a try that is worse
+    /// than an earlier one; a resumed run reverts this revert.
     Reverted {
         /// The turn.
         turn: u32,
-        /// The first reverted record of the tree's history.
+        /// The first of the reverted records in the tree's history.
         from: u64,
         /// The revert's own record in the history, if it changed anything.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -456,14 +456,14 @@ pub enum Event {
     Thinking {
         /// The turn.
         turn: u32,
-        /// A piece of the reasoning.
+        /// The next piece of the reasoning.
         text: String,
     },
     /// Text outside of calls, as it arrives.
     Text {
         /// The turn.
         turn: u32,
-        /// A piece of the text.
+        /// The next piece of the text.
         text: String,
     },
     /// The model started a call.

@@ -1,4 +1,5 @@
-//! Forks: a copy of a session under a new id, to continue without changing the original.
+//! Forks a session: copies it under a new id, so that a run can continue without changing the
+//! original.
 
 use std::fs;
 use std::io;
@@ -8,8 +9,8 @@ use crate::error::{Error, io_error};
 use crate::event::{Event, Record};
 use crate::store::{JOURNAL, Journal, Store};
 
-/// Files beside the journal that a continued run needs: the history of the tree, and logs that
-/// messages refer to.
+/// The files, in addition to the journal, that a continued run needs: the history of the tree, and
+/// logs that messages refer to.
 const COPIED: [&str; 2] = ["state", "logs"];
 
 /// The id from which a session derives its placeholders for secrets: its own id or, for a fork, the

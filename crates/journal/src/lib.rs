@@ -1,4 +1,5 @@
-//! The event log of a session: what happened, in order, each event written before its effect.
+//! The event log of a session. It records what happened, in order. Each event is written before its
+//! effect.
 //!
 //! A session is a folder with an append-only `journal.jsonl`, one [`Record`] per line. Everything
 //! else is a view of it: the live display, `--json`, `sessions show`, replays, reports and the

@@ -17,8 +17,9 @@ pub struct LockFile {
 
 /// The time between two attempts to lock.
 const POLL: Duration = Duration::from_millis(5);
-/// How many times to wait for a lock whose holder has ended: 2 s in total. If the holder was killed
-/// while it started a child, the child shares the file descriptor, and so the lock, until its exec.
+/// The maximum number of waits for a lock whose holder has ended, 2 s in total. Such a lock is
+/// still held if the holder was killed while it started a child: the child shares the file
+/// descriptor, and so the lock, until its exec.
 const POLLS: u32 = 400;
 
 impl LockFile {
@@ -97,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// Larger than any process number.
+    /// A holder whose process number is larger than any real one.
     const GONE: &str = "session x (process 4194305)";
 
     /// A lock file that `holder` wrote, and a descriptor that has the lock.
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn bug_the_lock_of_a_killed_process_is_waited_for_while_its_child_starts() {
+    fn bug_the_lock_of_a_killed_process_was_refused_while_its_child_started() {
         let (_folder, path, shared_with_child) = locked(GONE);
         let exec = |waits| {
             if waits == 2 {

@@ -1,4 +1,5 @@
-//! Sessions on disk: one folder each, with a lock, an append-only journal, and room for logs.
+//! Stores sessions on disk. Each session has a folder with a lock, an append-only journal, and
+//! other files such as logs.
 
 use std::borrow::Cow;
 use std::fs::{self, DirBuilder};
@@ -260,7 +261,8 @@ impl Journal {
         self.observers.push(observer);
     }
 
-    /// Sets the filter for all text of later events, applied before they are written or shown.
+    /// Sets a filter, which is applied to all text of later events before they are written or
+    /// shown.
     pub fn filter(&mut self, filter: Filter) {
         self.filter = Some(filter);
     }
@@ -268,8 +270,8 @@ impl Journal {
     /// Appends an event in one write. Events that precede an effect are on disk when this returns.
     ///
     /// # Errors
-    /// If the journal cannot be written, as on a full disk. It then contains only the complete
-    /// records before this one, and the effect must not happen.
+    /// If the journal cannot be written, for example because the disk is full. It then contains
+    /// only the complete records before this one, and the effect must not happen.
     pub fn append(&mut self, event: Event) -> Result<(), Error> {
         let sync = event.precedes_effect();
         let time_ms = now().as_millisecond().max(0) as u64;

@@ -18,7 +18,7 @@
 
 use crate::{Counts, EndedBy, Event, Record};
 
-/// The call number of file writes by the planner itself. These keep their order.
+/// The call number of the planner's own file writes. Their results are not sorted.
 const OWN_CALL: u32 = u32::MAX;
 
 /// One decision.
@@ -26,9 +26,9 @@ const OWN_CALL: u32 = u32::MAX;
 pub struct Step {
     /// The number of its record in the session.
     pub seq: u64,
-    /// Its turn; 0 before the first.
+    /// Its turn; 0 before the first turn.
     pub turn: u32,
-    /// The event, reduced to what counts.
+    /// The event, reduced to the parts that belong to the decision.
     pub event: Event,
 }
 
@@ -37,7 +37,7 @@ pub struct Step {
 pub struct Trace {
     steps: Vec<Step>,
     turn: u32,
-    /// Decisions from an incomplete answer.
+    /// Decisions from an answer that is not complete yet.
     pending: Vec<Step>,
     /// Results that are still to be sorted, each with the number of its call.
     results: Vec<(u32, Step)>,
@@ -50,7 +50,7 @@ impl Trace {
         &self.steps
     }
 
-    /// All steps, once no more records follow.
+    /// Returns all steps. Call this when no more records follow.
     #[must_use]
     pub fn finish(mut self) -> Vec<Step> {
         self.settle();
@@ -89,7 +89,7 @@ impl Trace {
     }
 }
 
-/// An event reduced to what counts, or `None` if nothing in it counts.
+/// Reduces an event to the parts that belong to a decision. Returns `None` if no part does.
 fn reduce(event: &Event) -> Option<Event> {
     let mut event = event.clone();
     match &mut event {

@@ -1,4 +1,4 @@
-//! Sessions on disk, tested from outside.
+//! Tests sessions on disk through the public interface.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::fs;
@@ -131,7 +131,7 @@ fn a_summary_has_the_task_and_the_ending() {
 }
 
 #[test]
-fn observers_see_each_record_once_it_is_written() {
+fn observers_see_each_record_after_it_is_written() {
     let (_folder, store) = store();
     let mut journal = store.create().unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -196,7 +196,7 @@ fn a_fork_copies_records_and_state_and_does_not_change_the_original() {
     journal.append(session).unwrap();
     std::fs::create_dir_all(journal.folder().join("state/objects")).unwrap();
     std::fs::write(journal.folder().join("state/objects/one"), "before").unwrap();
-    assert!(matches!(store.fork(&id), Err(journal::Error::Locked { .. })), "it is in use");
+    assert!(matches!(store.fork(&id), Err(journal::Error::Locked { .. })), "the session is in use");
     drop(journal);
     let before = store.load(&id).unwrap();
     let (mut fork, records) = store.fork(&id).unwrap();

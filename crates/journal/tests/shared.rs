@@ -1,4 +1,4 @@
-//! The lock file and the log that sessions and batches share.
+//! Tests the lock file and the log, which sessions and batches both use.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::fs;

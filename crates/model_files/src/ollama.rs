@@ -168,7 +168,7 @@ fn read(manifest: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(manifest).ok()?).ok()
 }
 
-/// The entries of a folder, each with the names on its path.
+/// The entries of a folder, each with `names` followed by its own name.
 fn entries(folder: &Path, names: &[String]) -> Vec<(PathBuf, Vec<String>)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_ENTRIES);
     entries
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_manifest_names_no_file() {
+    fn no_file_is_found_through_a_hostile_manifest() {
         let f = Fixture::new();
         fs::write(f.folder.path().join("secret"), "weights").unwrap();
         let adapter = ok().replace("image.params", "image.adapter");

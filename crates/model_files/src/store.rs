@@ -41,8 +41,8 @@ impl Store {
         &self.folder
     }
 
-    /// Returns the file of a model, if the store has it. `name` may also be an Ollama tag in the
-    /// catalog.
+    /// Returns the file of a model, if the store has it. `name` may also be the Ollama tag of a
+    /// model in the catalog.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         let there = |name: &str| self.path(name).filter(|path| path.is_file());

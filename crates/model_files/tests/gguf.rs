@@ -1,5 +1,5 @@
-//! Tests of GGUF headers: the values read from a valid file, and that a damaged file causes neither
-//! a panic nor an allocation larger than the file.
+//! Tests that the header of a valid GGUF file is read, and that a damaged file causes neither a
+//! panic nor an allocation larger than the file.
 
 use std::io::{BufReader, Cursor};
 
@@ -41,7 +41,7 @@ fn a_header_is_summarized() {
 }
 
 #[test]
-fn optional_keys_may_be_missing_and_numbers_may_have_any_whole_type() {
+fn optional_keys_may_be_missing_and_numbers_may_have_any_integer_type() {
     let header = parse(&valid().without("general.name").without("tokenizer.chat_template").bytes()).unwrap();
     assert_eq!((header.name, header.chat_template), (None, None));
     let header = parse(&valid().without("general.file_type").bytes()).unwrap();

@@ -52,7 +52,7 @@ impl Item for Delta {
     }
 }
 
-/// The object in a frame of an answer. If the server sent an error instead, returns that error.
+/// Returns the object in a frame of an answer or, if the server sent an error instead, that error.
 pub(crate) fn object(value: Value) -> Result<Value, Error> {
     if value.get("error").is_some_and(|error| !error.is_null()) || value["object"] == "error" {
         return Err(Body::from_json(&value).mid_stream());
@@ -165,8 +165,8 @@ where
             Ok(None) => {
                 self.body = None;
                 self.frames.finish();
-                // This is not an error yet: frames may still be buffered. The next read, after the
-                // last of them, finds no body and fails.
+                // This is not an error yet: frames may still be buffered. When these are used up,
+                // the next read finds no body and fails.
             }
             Ok(Some(Err(why))) => {
                 self.fail(Error::Transport(format!("the connection broke during the answer: {why}")));
@@ -201,8 +201,9 @@ where
     }
 }
 
-/// How many pieces of text a server may send per token of the limit. With every known server, a
-/// piece is at least one token. Proxies may split tokens, but into pieces of at least one letter.
+/// How many pieces of text a server may send for each token that the limit allows. With every known
+/// server, a piece is at least one token. Proxies may split tokens, but into pieces of at least one
+/// letter.
 const PIECES_PER_TOKEN: u64 = 8;
 
 /// Ends an answer that runs far beyond the limit that the server was given, as if the answer had
@@ -270,7 +271,7 @@ pub(crate) fn encode(body: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
 /// Reads a stream to its end.
 ///
 /// # Errors
-/// The stream's error; [`Error::Transport`] if it stops without an end.
+/// Returns the stream's error, or [`Error::Transport`] if the stream stops without an end.
 pub async fn collect(mut deltas: DeltaStream) -> Result<Answer, Error> {
     let (mut text, mut thinking, mut calls) = (String::new(), String::new(), Vec::new());
     while let Some(delta) = deltas.next().await {
@@ -290,8 +291,8 @@ mod tests {
     use super::*;
     use tokio::time::Instant;
 
-    /// Every frame is text, except `"end"`, which ends the answer, and `"settle"`, which makes the
-    /// answer complete without ending it.
+    /// A protocol in which every frame is text, except `"end"`, which ends the answer, and
+    /// `"settle"`, which makes the answer complete without ending it.
     #[derive(Default)]
     struct Plain {
         settled: bool,
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_byte_per_second_is_enough() {
+    async fn an_answer_of_one_byte_per_second_does_not_time_out() {
         let text = format!("[\"{}\"]\n[\"end\"]\n", "slow ".repeat(400));
         let letters: Vec<(u64, &str)> = (0..text.len()).map(|at| (1, &text[at..=at])).collect();
         assert!(matches!(&play(&letters, true).await[..], [Ok(Delta::Text(_)), Ok(Delta::End(_))]));

@@ -98,7 +98,7 @@ pub trait InProcess: Send + Sync {
     async fn open(&self, name: &str, around: &Surroundings) -> Result<Chosen, Error>;
 }
 
-/// What the program read from flags, settings and environment.
+/// The values that the program read from flags, settings and the environment.
 #[derive(Clone, Default)]
 pub struct Surroundings {
     /// `OLLAMA_HOST`
@@ -142,8 +142,8 @@ pub struct Chosen {
 /// loading its model, as [`Policy`] decides.
 ///
 /// # Errors
-/// The error of opening the model; [`Error::NoModel`], which says what to do, if no model was
-/// found.
+/// Returns the error that occurred when the model was opened. If no model was found, returns
+/// [`Error::NoModel`], which says what to do.
 pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chosen, Error> {
     // Each process has its own seed, because agents that were refused at the same time must not
     // retry at the same time.

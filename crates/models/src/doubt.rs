@@ -1,5 +1,5 @@
-//! Alternatives to a token: the `logprobs` of a chunk, which have the same form in OpenAI's and
-//! Ollama's APIs.
+//! Reads the alternatives to a token from the `logprobs` of a chunk, which have the same form in
+//! OpenAI's and Ollama's APIs.
 
 use serde_json::Value;
 
@@ -12,9 +12,9 @@ pub(crate) fn read(tokens: &Value, text: &Value) -> Option<Delta> {
     placed(tokens, text.as_str()?).filter(|(at, _)| *at == 0).map(|(_, doubt)| doubt)
 }
 
-/// Like [`read`], for a chunk with other text before its token; also returns where in the chunk the
-/// token starts. Ollama's first chunk of a continued message repeats that message, and the log
-/// probabilities in the chunk are those of the new token.
+/// Like [`read`], but the chunk may have other text before its token. Also returns the offset of
+/// the token in the chunk. When Ollama continues a message, its first chunk repeats that message
+/// before the new token, and has the log probabilities of the new token only.
 pub(crate) fn placed(tokens: &Value, text: &str) -> Option<(usize, Delta)> {
     let [token] = tokens.as_array()?.as_slice() else { return None };
     let chosen = token["token"].as_str().filter(|chosen| !chosen.is_empty())?;

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::{Access, Error, host, http};
 
-/// The longest silence of a server, unless [`Access::idle`] says otherwise.
+/// How long a server may send nothing, unless [`Access::idle`] says otherwise.
 const IDLE: Duration = Duration::from_secs(60);
 /// The maximum number of redirects per request. Hubs need two.
 const MAX_REDIRECTS: usize = 10;
@@ -33,8 +33,8 @@ pub struct Download {
 /// The bytes of a download.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 
-/// Requests a file from the offset `from`. `accept` is the media type, for servers that offer
-/// several.
+/// Requests a file from the offset `from`. `accept` is the media type to request from servers that
+/// offer several.
 ///
 /// # Errors
 /// If the server cannot be reached, is silent too long, or refuses the request.
@@ -64,7 +64,7 @@ pub async fn get(url: &str, accept: Option<&str>, from: u64, access: &Access) ->
 /// Requests a document and reads it whole, up to `limit` bytes.
 ///
 /// # Errors
-/// As [`get`], or if the document is larger than `limit`.
+/// Same as [`get`]; also if the document is larger than `limit`.
 pub async fn read(url: &str, accept: &str, limit: usize, access: &Access) -> Result<Vec<u8>, Error> {
     let mut download = get(url, Some(accept), 0, access).await?;
     let mut document = Vec::new();

@@ -150,7 +150,7 @@ impl Body {
         }
     }
 
-    /// What this body means if it arrives inside a stream of status 200.
+    /// Returns the error that this body means if it arrives inside a stream with status 200.
     pub(crate) fn mid_stream(self) -> Error {
         if self.is_overflow() {
             return self.overflow();
@@ -171,7 +171,7 @@ impl Body {
     }
 }
 
-/// A request that failed with a status, or before a status arrived.
+/// A failed request. Unlike an [`Error`], it keeps the status and the body of the response.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Failure {
     /// The server answered with an error status.
@@ -319,7 +319,7 @@ mod tests {
         else {
             panic!("{:?}", error(400, wrapped));
         };
-        assert!(!message.contains('{'), "the JSON is unwrapped: {message}");
+        assert!(!message.contains('{'), "the JSON should be unwrapped: {message}");
         for text in [
             r#"{"error":"the prompt is longer than the context length currently available to the model; shorten"}"#,
             r#"{"error":"the input length exceeds the context length"}"#,

@@ -111,7 +111,7 @@ impl Timeouts {
 #[derive(Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
-    /// The base URL as messages show it: without trailing slash, credentials and query.
+    /// The base URL as messages show it: without a trailing slash, credentials or a query.
     base: Arc<str>,
     /// `user:password@`, sent as basic authentication.
     user: Arc<str>,
@@ -459,7 +459,7 @@ mod tests {
         assert_eq!(seconds(&[("retry-after", date)]), Some(13));
         assert_eq!(seconds(&[("retry-after", "Sunday, 06-Nov-94 08:49:50 GMT")]), Some(13));
         assert_eq!(seconds(&[("retry-after", "Sun Nov  6 08:49:50 1994")]), Some(13));
-        // The server's clock is an hour ahead of ours, and so is its date.
+        // The server's clock, and so the date in `retry-after`, is an hour ahead of ours.
         let ahead =
             [("date", "Sun, 06 Nov 1994 09:49:30 GMT"), ("retry-after", "Sun, 06 Nov 1994 09:49:50 GMT")];
         assert_eq!(seconds(&ahead), Some(20));

@@ -1,4 +1,5 @@
-//! One trait over model servers: Ollama, OpenAI-compatible endpoints, and recorded sessions.
+//! Access to models through one trait, [`Model`]: on Ollama, behind OpenAI-compatible endpoints, or
+//! replayed from recorded sessions.
 //!
 //! A [`Model`] is opened once per session with frozen options (model, window, thinking), so that
 //! the server neither reloads the model nor loses its prefix cache. Each turn sends one [`Request`]
@@ -73,12 +74,12 @@ pub enum Role {
     System,
     /// The task, and tool results.
     User,
-    /// The model. An assistant message holds exactly the bytes that the model generated, up to the
-    /// point where the answer was cut, if it was.
+    /// The model. An assistant message holds exactly the bytes that the model generated, or only
+    /// those up to the cut if the answer was cut.
     Assistant,
 }
 
-/// One message of a conversation, the same for every server.
+/// One message of a conversation, in a form that does not depend on the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Its author.
@@ -91,10 +92,10 @@ pub struct Message {
     pub thinking: Option<String>,
 }
 
-/// The part of a request that may change within a session without reloading the model or losing the
-/// prefix cache. If the last message is the assistant's, and if [`Identity::branches`] is set, the
-/// answer continues that message from its last byte. Some servers start such an answer with a copy
-/// of that message.
+/// A request to an opened model. It holds only what may change within a session without reloading
+/// the model or losing the prefix cache. If the last message is the assistant's, and if
+/// [`Identity::branches`] is set, the answer continues that message from its last byte. Some
+/// servers start such an answer with a copy of that message.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
     /// The conversation. Each request repeats the messages of the previous one and appends to them.
@@ -114,7 +115,7 @@ pub struct Request {
     pub constraint: Option<Arc<Value>>,
 }
 
-/// A piece of an answer, in order of arrival.
+/// One piece of a streamed answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delta {
     /// Visible text.
@@ -128,7 +129,8 @@ pub enum Delta {
         /// Its arguments, decoded.
         arguments: Value,
     },
-    /// What the model might have written instead of the next piece of text, with log probabilities.
+    /// The tokens that the model might have written instead of the next one, with their log
+    /// probabilities.
     Doubt {
         /// The token that comes next.
         chosen: String,
@@ -145,17 +147,17 @@ pub enum Delta {
     /// Token counts so far, from servers that report them with every chunk. If the answer is cut,
     /// the last counts before the cut are the only ones known for the turn.
     Usage(Usage),
-    /// Proof of normal completion; nothing follows.
+    /// The generation ended normally. No delta follows.
     End(End),
 }
 
-/// Why a generation ended on its own.
+/// Why a generation ended, if it was neither cut nor failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The model ended the answer.
     Stop,
-    /// `max_tokens` or the context window was reached: the answer is truncated.
+    /// The answer reached `max_tokens` or filled the context window, so it is truncated.
     Length,
 }
 
@@ -189,7 +191,8 @@ pub struct Usage {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Identity {
-    /// `ollama`, `deepseek`, `openai`, `llama-server`, `vllm`, `lm-studio`, `replay`.
+    /// The kind of server: `ollama`, `deepseek`, `openai`, `llama-server`, `vllm`, `lm-studio` or
+    /// `replay`.
     pub server: String,
     /// The server's version, where it reports one.
     pub server_version: Option<String>,
@@ -201,7 +204,8 @@ pub struct Identity {
     pub parameters_b: Option<f32>,
     /// The context window in force, in tokens; `None` where the server does not report it.
     pub window: Option<u64>,
-    /// Whether the server runs on this machine or its network. If so, tokens cost time, not money.
+    /// Whether the server runs on this machine or in the local network. If so, tokens cost time,
+    /// not money.
     pub local: bool,
     /// Whether the model does better when it is asked for a whole file than when it has to call
     /// tools ([`profile`]).
@@ -261,11 +265,11 @@ pub trait Model: Send + Sync {
     async fn verify(&self) -> Vec<String> {
         Vec::new()
     }
-    /// Describes the window before the first request; `None` if there is nothing to add to
-    /// [`Identity::window`]. Does not load the model.
+    /// Describes, before the first request, the window that the model will have. Returns `None` if
+    /// there is nothing to add to [`Identity::window`]. Does not load the model.
     ///
     /// # Errors
-    /// Known reasons why the first request would fail.
+    /// The first request would fail for a reason that is already known.
     async fn outlook(&self) -> Result<Option<String>, Error> {
         Ok(None)
     }

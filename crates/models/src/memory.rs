@@ -1,5 +1,5 @@
-//! Remembers what earlier runs learned about servers, in one small file per address: the kind of
-//! server, and the roles and request fields that it refuses.
+//! Remembers, in one small file per address, what earlier runs learned about a server: its kind,
+//! and the message roles and request fields that it refuses.
 //!
 //! The only purpose of this memory is to avoid requests. A server that no longer answers as
 //! remembered is detected again, and an entry expires after a week.
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::roles::Roles;
 
-/// How long a detection stays valid. Servers change with updates, not from run to run.
+/// How long a detection stays valid. A server changes when it is updated, not from run to run.
 const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The maximum number of models remembered per address.
@@ -24,7 +24,7 @@ pub struct Memory {
     folder: Option<PathBuf>,
 }
 
-/// What is known about one address.
+/// What is known about the server at one address.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Known {
     base: String,
@@ -66,7 +66,7 @@ impl Memory {
         Some(self.folder.as_ref()?.join(format!("{name}-{hash:016x}.json")))
     }
 
-    /// What is known about an address, unless it has expired.
+    /// The entry for an address, unless the entry has expired.
     pub(crate) fn recall(&self, base: &str) -> Option<Known> {
         let text = std::fs::read(self.file(base)?).ok()?;
         let known: Known = serde_json::from_slice(&text).ok()?;
@@ -107,7 +107,7 @@ impl Memory {
         }
     }
 
-    /// Writes an entry. A failure only costs a few requests later.
+    /// Writes an entry. If writing fails, a later run only sends a few more requests.
     fn write(&self, known: &Known) {
         let Some(file) = self.file(&known.base) else { return };
         let written = || {

@@ -1,4 +1,4 @@
-//! A recorded session in place of a model: no network, no randomness.
+//! Replays a recorded session in place of a model, without network and without randomness.
 //!
 //! The recording is a list of [`Turn`]s, one per request. On disk it is JSON lines, one turn each:
 //! `{"content": "…", "thinking"?: "…", "end": "stop" | "length" | "cut" | {"failed": "…"} | …, "usage"?: {…}, "messages"?: […]}`.
@@ -71,7 +71,7 @@ pub struct Replay {
 
 impl Replay {
     /// A model that answers with these turns, in order. It reports `identity`, because the handling
-    /// of answers may depend on it.
+    /// of answers may depend on the identity.
     #[must_use]
     pub fn new(turns: Vec<Turn>, identity: Identity) -> Self {
         Self { identity, total: turns.len(), left: Shared::new(turns.into()) }
@@ -135,8 +135,8 @@ impl Model for Replay {
 }
 
 impl Turn {
-    /// The answer as a server would send it. `number` is the turn's number, for the error if the
-    /// reader does not repeat the cut.
+    /// The answer as a server would send it. `number` is the turn's number, which the error states
+    /// if the reader does not repeat the cut.
     #[must_use]
     pub fn play(self, number: usize) -> DeltaStream {
         Box::pin(stream::iter(deltas(self, number)))
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_different_conversation_is_refused_with_the_difference() {
+    async fn the_error_for_a_different_conversation_shows_the_difference() {
         let turn = || Turn {
             content: String::from("a"),
             messages: Some(vec![(*request("old words").messages[0]).clone()]),

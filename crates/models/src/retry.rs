@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_end_after_too_many_attempts_without_time_and_after_permanent_errors() {
+    fn retries_end_after_too_many_attempts_after_permanent_errors_and_when_no_time_is_left() {
         let policy = Policy::default();
         assert!(matches!(policy.decide(5, &busy(None), None), Decision::GiveUp(_)));
         assert!(matches!(

@@ -17,13 +17,13 @@ use crate::{Message, Role};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Roles {
-    /// The system role; its text then goes before the first user message.
+    /// Messages of the system role. Their text is then put before the first user message.
     pub no_system: bool,
-    /// Two messages of one role in a row; they are then joined.
+    /// Two messages of one role in a row. Such messages are then joined.
     pub alternate: bool,
 }
 
-/// Phrases for roles that must alternate.
+/// Phrases that demand alternating roles.
 const ALTERNATE: [&str; 8] = [
     "must alternate",
     "should alternate",
@@ -35,7 +35,7 @@ const ALTERNATE: [&str; 8] = [
     "first message must",
 ];
 
-/// Phrases for the system role.
+/// Phrases that name the system role.
 const SYSTEM: [&str; 14] = [
     "system role",
     "role 'system'",

@@ -21,12 +21,12 @@ impl<T: Clone> Shared<T> {
     }
 }
 
-/// Sentences that were reported already, so that no warning is repeated after every turn.
+/// The warnings reported so far, none of which is reported again.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reported(BTreeSet<String>);
 
 impl Reported {
-    /// Returns the sentences that are new.
+    /// Returns the sentences that were not reported before.
     pub(crate) fn new_ones(&mut self, sentences: Vec<String>) -> Vec<String> {
         sentences.into_iter().filter(|sentence| self.0.insert(sentence.clone())).collect()
     }

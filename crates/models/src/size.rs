@@ -1,4 +1,4 @@
-//! The size of a model, from servers and names.
+//! Reads the size of a model from what a server reports, or from the model's name.
 
 /// Parses a size such as `7.6B`, `494.03M` or `1.5b`. Returns billions.
 pub(crate) fn billions(size: &str) -> Option<f32> {
@@ -13,8 +13,8 @@ pub(crate) fn billions(size: &str) -> Option<f32> {
     }
 }
 
-/// Billions of parameters in a model's name: `qwen2.5-coder:1.5b-instruct`,
-/// `DeepSeek-R1-Distill-Qwen-7B`, `smollm2-135m`.
+/// Reads the billions of parameters from a model's name, such as `qwen2.5-coder:1.5b-instruct`,
+/// `DeepSeek-R1-Distill-Qwen-7B` or `smollm2-135m`.
 pub(crate) fn parameters_in(name: &str) -> Option<f32> {
     // Quantizations such as q4_K_M never have a unit right after the digits.
     name.split(['-', ':', '/', '_', ' '])

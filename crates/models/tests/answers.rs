@@ -1,4 +1,5 @@
-//! Every body in `fixtures/model_answers` decodes to the file next to it, however its bytes arrive.
+//! Tests that every body in `fixtures/model_answers` decodes to the file next to it, however its
+//! bytes are split into pieces.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 

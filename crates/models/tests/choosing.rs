@@ -1,4 +1,4 @@
-//! Choosing a model: by name, by base URL, or by availability.
+//! Tests how a model is chosen: by name, by base URL, or by availability.
 
 mod common;
 
@@ -17,7 +17,7 @@ async fn choose(text: &str, around: &Surroundings) -> Result<Chosen, Error> {
 }
 
 #[tokio::test]
-async fn a_loaded_model_is_preferred_then_a_coding_model() {
+async fn a_loaded_model_is_preferred_and_then_a_coding_model() {
     let server = Server::start();
     let chosen = open(None, &around(&server)).await.unwrap();
     assert!(chosen.why.contains("coder"), "{}", chosen.why);
@@ -59,7 +59,7 @@ async fn a_base_url_may_point_to_any_kind_of_server() {
 }
 
 #[tokio::test]
-async fn a_bare_name_means_ollama_first_then_deepseek() {
+async fn a_bare_name_is_looked_up_on_ollama_first_and_then_on_deepseek() {
     let server =
         Server::with_config(Config { models: Some(vec![ModelSpec::new("deepseek-x")]), ..Config::default() });
     let keyed = Surroundings { deepseek_key: Some(Secret::new("sk")), ..around(&server) };

@@ -1,12 +1,12 @@
-//! Properties of the decoders for any bytes in any chunking: no panic, and a result that depends
-//! only on the bytes.
+//! Tests that the decoders never panic, and that their results depend only on the bytes, not on how
+//! these are split into chunks.
 
 use models::Error;
 use models::frames::{Event, LineTooLong, Lines, Ndjson, Sse};
 use proptest::prelude::*;
 use serde_json::Value;
 
-/// The limit of the decoders, in bytes. It is small, so that generated input reaches it.
+/// The maximum length of a line, in bytes. It is small, so that generated input exceeds it.
 const LIMIT: usize = 40;
 
 /// Bytes made of tokens that matter to a decoder, with noise in between.

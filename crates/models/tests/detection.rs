@@ -1,4 +1,5 @@
-//! Server detection, what is remembered about a server, and gateways that answer every path.
+//! Tests how servers are detected, what is remembered about a server, and how gateways that answer
+//! every path are handled.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
@@ -22,7 +23,7 @@ fn folder(name: &str) -> std::path::PathBuf {
     folder
 }
 
-/// The paths requested since the last call.
+/// The paths requested since the last call, sorted and without the chat requests.
 fn asked(server: &Server, from: &mut usize) -> Vec<String> {
     let paths: Vec<String> = server.requests()[*from..].iter().map(|sent| sent.path.clone()).collect();
     *from += paths.len();
@@ -166,7 +167,7 @@ async fn a_refusal_is_learned_once_and_remembered_for_the_next_run() {
             }
         }
         let chats = server.chats();
-        assert_eq!(chats.len(), 5, "one more attempt, and only in the first run");
+        assert_eq!(chats.len(), 5, "only the first request of the first run should be refused");
         for chat in &chats[1..] {
             assert_eq!(chat.messages(), [json!({"role": "user", "content": "Be brief.\n\nx"})]);
         }

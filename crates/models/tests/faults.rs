@@ -1,5 +1,5 @@
-//! Every fault of a model server, in both protocols: its meaning, whether the request is retried,
-//! and that no secret leaks. `docs/servers.md` lists what users see.
+//! Tests, for every fault of a model server and in both protocols, which error it causes, whether
+//! the request is retried, and that no secret leaks. `docs/servers.md` lists what users see.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
@@ -44,7 +44,7 @@ fn kind(error: &Error) -> &'static str {
 }
 
 #[tokio::test]
-async fn each_fault_has_one_meaning_and_a_retry_sends_the_same_bytes() {
+async fn each_fault_has_the_same_meaning_in_both_protocols_and_a_retry_sends_the_same_bytes() {
     let again = Retry::After(None);
     let page = "<html>\n<h1>Please sign in</h1></html>\n";
     let gzip = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03".to_vec();
@@ -206,7 +206,7 @@ async fn headers_may_arrive_late_but_not_after_the_timeout() {
             assert_eq!(
                 (kind(&error), error.retry()),
                 ("slow", Retry::Never),
-                "a local server may still be working: {error}"
+                "no retry, because a local server may still be working: {error}"
             );
             assert!(server.wait_for_close(0).await.client_closed());
         }
@@ -250,7 +250,7 @@ async fn credentials_in_an_address_are_sent_and_never_shown() {
             assert_eq!(sent.query, "key=sesame-sesame", "{}", sent.path);
             assert_eq!(sent.headers.iter().filter(|(name, _)| name == "authorization").count(), 1);
         }
-        // Servers that echo what they refuse, and one whose redirect repeats the credentials.
+        // Errors that echo the refused credentials, and a redirect that repeats them.
         let echo = "there is no hunter2-hunter2, nor sesame-sesame";
         server.enqueue(Reply::error(401, echo));
         server.enqueue(Reply::error(500, echo));
@@ -315,7 +315,7 @@ async fn a_redirect_to_another_host_sends_nothing_there() {
 }
 
 #[tokio::test]
-async fn an_untrusted_certificate_is_refused_with_what_to_do() {
+async fn the_error_for_an_untrusted_certificate_says_what_to_do() {
     let server = TlsServer::start(Certificate::Good);
     for error in [
         Ollama::open(OllamaOptions::new(&server.url(), CODER)).await.err().unwrap(),

@@ -1,4 +1,4 @@
-//! The Ollama client against a scripted server: requests, answers and errors.
+//! Tests the requests, answers and errors of the Ollama client against a scripted server.
 
 mod common;
 
@@ -14,7 +14,7 @@ const CODER: &str = "deepseek-coder:6.7b";
 const THINKER: &str = "deepseek-r1:8b";
 
 #[tokio::test]
-async fn opening_takes_one_round_trip_and_the_window_is_the_smallest_of_three() {
+async fn opening_takes_one_round_trip_and_the_window_is_limited_to_the_trained_one() {
     let server = Server::start();
     for (model, asked, window) in [
         (CODER, None, 16_384),           // trained
@@ -78,11 +78,11 @@ async fn a_request_repeats_the_bytes_of_the_previous_one() {
     let second = String::from_utf8(chats[1].body.clone()).unwrap();
     let shared = first.split(r#"],"options""#).next().unwrap();
     assert!(shared.contains("first") && second.starts_with(shared), "{first}\n{second}");
-    assert_eq!(server.connections(), 2, "the connections made by `open` serve the session");
+    assert_eq!(server.connections(), 2, "the session should use the connections that `open` made");
 }
 
 #[tokio::test]
-async fn thinking_text_and_native_calls_come_in_order_with_the_counts() {
+async fn thinking_then_text_then_native_calls_arrive_with_the_counts() {
     let server = Server::start();
     let model = ollama(&server, "deepseek-v3.1:671b").await;
     server.enqueue(
@@ -126,7 +126,7 @@ async fn a_line_of_ten_mebibytes_is_read_and_an_endless_one_is_not() {
 }
 
 #[tokio::test]
-async fn only_done_true_ends_a_turn() {
+async fn only_a_line_with_done_true_ends_a_turn() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     for reply in
@@ -362,7 +362,7 @@ async fn a_pull_reports_progress_and_succeeds_only_with_its_last_line() {
 }
 
 #[tokio::test]
-async fn cloud_models_are_not_local_and_get_no_window() {
+async fn cloud_models_are_not_local_and_no_window_is_requested_for_them() {
     let server = Server::start();
     server.enqueue_for(
         "/api/show",
@@ -487,7 +487,7 @@ async fn a_models_own_window_wins_over_the_built_in_profile_and_the_users_profil
 }
 
 #[tokio::test]
-async fn the_users_profile_switches_thinking_unless_the_user_asked_for_it() {
+async fn the_users_profile_decides_whether_to_think_unless_the_user_asks_for_thinking() {
     let server = Server::start();
     let file = File::parse("mine.toml", "names = ['deepseek-r1']\n[[think]]\nvalue = 'off'").unwrap();
     let profiles = Profiles::with(vec![file]);

@@ -1,4 +1,4 @@
-//! The OpenAI client against scripted servers of each kind: detection, requests, answers and
+//! Tests the OpenAI client against scripted servers of each kind: detection, requests, answers and
 //! errors.
 
 mod common;
@@ -214,7 +214,7 @@ async fn every_servers_way_to_end_a_stream_is_accepted() {
 }
 
 #[tokio::test]
-async fn without_a_finish_reason_a_turn_does_not_count() {
+async fn a_stream_without_a_normal_end_is_an_error() {
     let server = Server::of(Personality::Generic);
     let model = openai(&server).await;
     for reply in
@@ -233,7 +233,7 @@ async fn without_a_finish_reason_a_turn_does_not_count() {
 }
 
 #[tokio::test]
-async fn an_error_with_status_200_and_no_stream_is_an_error() {
+async fn an_error_body_with_status_200_and_without_a_stream_is_an_error() {
     let server = Server::of(Personality::LlamaServer);
     let model = openai(&server).await;
     let body = json!({"error": {"code": 400, "type": "exceed_context_size_error", "message": "m", "n_prompt_tokens": 9, "n_ctx": 4}});
@@ -275,7 +275,7 @@ async fn native_calls_arrive_whole() {
 }
 
 #[tokio::test]
-async fn a_loading_server_is_waited_for_and_a_wrong_key_is_not() {
+async fn a_loading_server_and_a_wrong_key_are_different_errors() {
     let server = Server::with_config(Config {
         personality: Personality::LlamaServer,
         loading: true,

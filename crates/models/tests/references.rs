@@ -1,4 +1,4 @@
-//! Comments cite sections of `docs/model-apis.md`; every cited section exists.
+//! Tests that every section of `docs/model-apis.md` that a comment cites exists.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

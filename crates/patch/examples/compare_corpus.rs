@@ -1,5 +1,5 @@
 //! Compares this engine with `git apply`, `git apply --recount --ignore-whitespace` and GNU `patch`
-//! on the corpus: `scripts/bench-patch-corpus [--every N]`.
+//! on the corpus. Run it with `scripts/bench-patch-corpus [--every N]`.
 //!
 //! With `--every N`, each program gets one case in N. The other programs run in a fresh directory
 //! for each case, with the strip level that the patch needs. A patch that a program cannot read
@@ -92,7 +92,7 @@ fn judge_all<'a>(cases: &[&'a Case], there: &[bool], thread: usize) -> Vec<(&'a 
     out
 }
 
-/// Runs a case through another program.
+/// Applies the patch of a case with another program, and judges the result.
 fn other(case: &Case, name: &str, flags: &[&str], root: &Path) -> Verdict {
     let may_refuse =
         !matches!((case.class, &case.expected), (Class::Clean | Class::Deformed, Expected::Tree(_)));

@@ -1,4 +1,4 @@
-//! Prints the cost of matching: `cargo run --release -p patch --example patch_cost`.
+//! Measures the time of matching. Run `cargo run --release -p patch --example patch_cost`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an interactive program")]
 

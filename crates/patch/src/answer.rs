@@ -55,15 +55,15 @@ pub fn patch_in_answer(text: &str) -> Option<(&str, Vec<FilePatch>)> {
     Some((found, read))
 }
 
-/// A run of lines that is a patch, or one block of a patch.
+/// The lines of a patch, or of one SEARCH/REPLACE block.
 struct Piece {
     dialect: Dialect,
     from: usize,
     to: usize,
 }
 
-/// Finds the patches or blocks of an answer that ends with one. Returns `None` if a patch, a block
-/// or a fence is not closed.
+/// Finds the patches and blocks of an answer whose last lines are a patch or a block. Returns
+/// `None` if a patch, a block or a fence is not closed.
 fn pieces(lines: &[&str]) -> Option<Vec<Piece>> {
     let mut out: Vec<Piece> = Vec::new();
     let mut fence: Option<Fence> = None;

@@ -12,8 +12,8 @@ use crate::{
     splice, units,
 };
 
-/// Returns whether purely added lines of a hunk are already in the file. If some context differs,
-/// only the added lines are compared; otherwise the whole hunk is compared.
+/// Returns whether purely added lines of a hunk are already at the place where it matches. If some
+/// context differs, only the added lines are compared; otherwise the whole hunk is compared.
 pub(crate) fn at_fit(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     if fit.rung == Rung::Context {
         splice::already_added(index, body, fit)
@@ -38,8 +38,8 @@ pub(crate) fn at_line(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
     below || above
 }
 
-/// Finds the new lines of a hunk whose old lines are gone. Blank lines, or context on only one side
-/// of a removal, are not enough evidence.
+/// Finds where the file already has the new lines of a hunk whose old lines match nowhere. Blank
+/// lines, or context on only one side of a removal, are not enough evidence.
 pub(crate) fn elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     let has_text =
         |lines: &[(Mark, &[u8])]| lines.iter().any(|(m, t)| *m != Mark::Remove && !t.trim_ascii().is_empty());
@@ -77,7 +77,7 @@ pub(crate) fn replaced(index: &Index<'_>, hunk: &Hunk, range: &Range<usize>) -> 
         })
 }
 
-/// Returns whether the new lines are at line `at`.
+/// Returns whether the file has the hunk's new lines at line `at`.
 fn new_lines_at(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
     let new = new(body);
     index.lines.texts.get(at..at + new.len()).is_some_and(|here| here == new)

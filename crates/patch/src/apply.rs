@@ -208,7 +208,7 @@ fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     Ok(Applied::new(None, Rung::Named, (0, index.lines.len()), vec![1]))
 }
 
-/// Applies the hunks one after another, each to the result of the one before. In dialects other
+/// Applies the hunks one after another, each to the result of the previous hunk. In dialects other
 /// than unified diffs, some models edit text that an earlier hunk has added. Returns `None` unless
 /// each hunk has exactly one match and all of its context is right.
 fn in_sequence(original: &[u8], patch: &FilePatch) -> Option<Applied> {
@@ -239,7 +239,7 @@ fn update(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     }
     let refuse = |kind, message: String| Err(Refusal::new(kind, message).hunk(0, hunks.len()));
     if hunks.is_empty() {
-        // Only a rename or a mode change.
+        // The patch only renames the file or changes its mode.
         return Ok(Applied::new(Some(original.to_vec()), Rung::Named, (0, 0), Vec::new()));
     }
     if !hunks.iter().any(Hunk::changes) && patch.from.is_none() {

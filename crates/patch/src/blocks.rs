@@ -9,8 +9,8 @@ const MIN_MARKER: usize = 3;
 /// Minimum number of marker characters when a path follows.
 const MIN_MARKER_WITH_PATH: usize = 5;
 
-/// Maximum size of the diff table (search lines × replacement lines). Above it, the hunk removes
-/// all old lines and adds all new ones.
+/// Maximum size of the diff table (search lines × replacement lines). If the table would be larger,
+/// the hunk removes all old lines and adds all new ones.
 const MAX_DIFF_SIZE: usize = 4_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,7 +204,7 @@ fn path_in(line: &str) -> Option<String> {
     // which must not change.
     let line = line.trim_start_matches('/').strip_prefix(' ').unwrap_or(line);
     let line = without_decoration(line);
-    // An item of a numbered list.
+    // Strip the number of an item of a numbered list.
     let number = line.split_once(['.', ')']).filter(|(number, _)| number.chars().all(|c| c.is_ascii_digit()));
     let line = number.and_then(|(_, rest)| rest.strip_prefix(' ')).map_or(line, str::trim);
     let labels = ["File:", "file:", "Path:", "path:", "Filename:", "filename:", "File path:", "FILE:"];
@@ -271,7 +271,7 @@ fn is_prose(text: &str) -> bool {
 }
 
 /// Adds a search and its replacement to the file's patch and returns the hunk. An empty search
-/// creates the file.
+/// creates the file, unless the patch already updates it.
 pub(crate) fn add<'o>(
     out: &'o mut Vec<FilePatch>,
     path: &str,

@@ -1,4 +1,5 @@
-//! The last rung: context lines may be slightly wrong if the removed lines match exactly.
+//! The last rung of the ladder: context lines may be slightly wrong if the removed lines match
+//! exactly.
 //!
 //! The old lines are aligned with the file around each occurrence of the rarest required line. Up
 //! to [`MAX_WRONG`] context lines may differ slightly, be missing from the patch, or be missing
@@ -20,7 +21,8 @@ use crate::{
 pub(crate) const MAX_WRONG: usize = 3;
 /// Minimum similarity, in percent, of a wrong context line to the file's line.
 const MIN_SIMILARITY: usize = 40;
-/// Maximum occurrences of the anchor line; with more, the hunk would be ambiguous.
+/// Maximum number of occurrences of the anchor, the rarest required line. With more, the hunk would
+/// be ambiguous.
 const MAX_CANDIDATES: usize = 100;
 /// Longest hunk to align, in old lines.
 const MAX_OLD_LINES: usize = 2_000;
@@ -30,10 +32,10 @@ struct Old<'b> {
     texts: Vec<&'b [u8]>,
     keys: Vec<u64>,
     required: Vec<bool>,
-    /// The line is next to purely added lines. It may differ slightly if the line on their other
-    /// side matches.
+    /// Whether the line is next to purely added lines. Such a line may differ slightly if the line
+    /// on the other side of the added lines matches.
     flexible: Vec<bool>,
-    /// The next old line must directly follow this one in the file.
+    /// Whether the next old line must directly follow this line in the file.
     adjacent: Vec<bool>,
 }
 
@@ -83,7 +85,7 @@ impl<'b> Old<'b> {
         self.texts.len()
     }
 
-    /// Returns the line on the other side of the lines added next to this one.
+    /// Returns the old line on the other side of the lines that are added next to old line `i`.
     fn neighbor(&self, i: usize) -> Option<usize> {
         let below = (self.flexible[i] && self.adjacent[i]).then_some(i + 1);
         below.or_else(|| i.checked_sub(1).filter(|above| self.flexible[*above] && self.adjacent[*above]))
@@ -94,7 +96,7 @@ impl<'b> Old<'b> {
 pub(crate) struct Alignment {
     /// The file's line for each old line.
     pub(crate) lines: Vec<Option<usize>>,
-    /// Same as `lines`, for required lines only. Alignments that agree on the required lines are
+    /// Same as `lines`, for required lines only. Alignments that agree on the required lines are at
     /// the same place.
     pub(crate) required: Vec<Option<usize>>,
 }

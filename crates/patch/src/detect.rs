@@ -31,7 +31,7 @@ pub fn detect(text: &str) -> Option<Dialect> {
 /// Parses a patch in any dialect.
 ///
 /// # Errors
-/// Fails if the text is not a patch, or is malformed in a way that matters.
+/// Fails if the text is not a patch, or is malformed in a way that the parser does not tolerate.
 pub fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
     parse_for(text, None)
 }
@@ -64,8 +64,8 @@ pub fn parse_for(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Parse
     Ok(patches)
 }
 
-/// Removes the common indentation of a patch, such as one inside a Markdown list. Returns `None`
-/// unless every line that is not blank has this indentation.
+/// Removes the common indentation of a patch, for example of a patch inside a Markdown list.
+/// Returns `None` unless every line that is not blank has this indentation.
 fn dedented(text: &str) -> Option<String> {
     let starts = ["*** Begin Patch", "diff --git ", "--- ", "<<<<<<< ", "```"];
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
@@ -132,7 +132,7 @@ fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
 fn merge(patches: Vec<FilePatch>) -> Vec<FilePatch> {
     let mut out: Vec<FilePatch> = Vec::with_capacity(patches.len());
     for patch in patches {
-        // A renamed file goes by its new name.
+        // A renamed file is known by its new name.
         let Some(first) = out.iter_mut().rfind(|p| p.path == patch.path) else {
             out.push(patch);
             continue;
@@ -167,7 +167,7 @@ pub fn edits<'a>(list: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>) ->
     edits_with_options(list.into_iter().map(edit))
 }
 
-/// One edit of a list.
+/// One edit of a file, for [`edits_with_options`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Edit<'a> {
     /// The file.
@@ -178,7 +178,7 @@ pub struct Edit<'a> {
     pub replace: &'a str,
     /// Replace every occurrence instead of requiring a unique one.
     pub everywhere: bool,
-    /// Replace every occurrence, and require this many.
+    /// Replace every occurrence, and require that there are this many.
     pub expected: Option<usize>,
     /// Insert `replace` below this line instead of searching; 0 is the start of the file.
     pub below: Option<usize>,

@@ -1,5 +1,5 @@
-//! Reads the `*** Begin Patch` envelope: add, update, delete and move, with hunks under `@@`
-//! headers.
+//! Reads `*** Begin Patch` envelopes, which add, update, delete and move files. Their hunks are
+//! below `@@` headers.
 
 use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError, unified};
 
@@ -89,8 +89,8 @@ fn unquoted(path: &str) -> &str {
     inner.filter(|inner| !inner.is_empty()).unwrap_or(path)
 }
 
-/// Returns whether a line ends a file's section. Inside a body, a directive starts in the first
-/// column, since an indented one may be a context line.
+/// Returns whether a line ends a file's section. Inside a body, a directive has to start in the
+/// first column, since an indented directive may be a context line.
 pub(crate) fn ends_file(line: &str) -> bool {
     line.starts_with("***") && directive(line).is_some()
 }

@@ -1,5 +1,5 @@
-//! Writes what the model reads when a patch is refused: what it needs to correct the patch, and
-//! nothing else.
+//! Writes the message that the model reads when a patch is refused. The message contains what the
+//! model needs to correct the patch, and nothing else.
 
 use std::fmt;
 
@@ -53,7 +53,8 @@ pub struct Refusal {
     pub hunk: usize,
     /// The number of hunks; 0 if it is not known yet.
     pub of: usize,
-    /// The line of the file, from 1: the closest to the old lines, or the first of several matches.
+    /// The line of the file that the refusal points to, from 1: the closest to the old lines, or
+    /// the first of several matches.
     pub line: Option<usize>,
     /// What is wrong, with lines of the file.
     pub message: String,

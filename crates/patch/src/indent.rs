@@ -1,4 +1,4 @@
-//! Adapts the indentation of added lines when patch and file are indented differently.
+//! Adapts the indentation of added lines when the patch and the file are indented differently.
 
 use crate::{lines::indent, units};
 
@@ -7,7 +7,7 @@ use crate::{lines::indent, units};
 pub(crate) enum Shift {
     /// Leave it.
     None,
-    /// Prepend this, since the file is indented deeper.
+    /// Prepend this, since the file is indented more.
     Deeper(Vec<u8>),
     /// Strip this, since the file is indented less.
     Shallower(Vec<u8>),
@@ -40,8 +40,8 @@ impl Indents {
         }
     }
 
-    /// Returns the shift that explains all pairs. `None` if there is none, or if it does not fit
-    /// the added lines.
+    /// Returns the shift that explains all pairs, or `None` if no shift does, or if that shift does
+    /// not fit the added lines.
     pub(crate) fn shift<'a>(&self, added: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Shift> {
         let Some((file, patch)) = self.0.first() else { return Some(Shift::None) };
         if self.0.iter().all(|(a, b)| a == b) {

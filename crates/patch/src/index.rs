@@ -15,7 +15,7 @@ pub(crate) struct Index<'a> {
     chains: HashMap<u64, Chain, BuildHasherDefault<KeyHasher>>,
     /// For each line, the next line with the same key; 0 if there is none.
     next: Vec<u32>,
-    /// The keys of the lines with all whitespace removed, computed on first use.
+    /// The keys that the lines have without any whitespace. They are computed on first use.
     squeezed: OnceCell<Vec<u64>>,
 }
 
@@ -61,7 +61,7 @@ impl<'a> Index<'a> {
         Self { lines, keys, chains, next, squeezed: OnceCell::new() }
     }
 
-    /// Returns, in order, the lines that equal `text`, ignoring differences in whitespace and
+    /// Returns, in order, the indexes of the lines that equal `text` except for whitespace and
     /// typography.
     pub(crate) fn places_of(&self, text: &[u8]) -> impl Iterator<Item = usize> + '_ {
         let mut at = self.chains.get(&units::key(text)).map(|chain| chain.first as usize);
@@ -72,7 +72,7 @@ impl<'a> Index<'a> {
         })
     }
 
-    /// Returns how many lines equal `text`, ignoring differences in whitespace and typography.
+    /// Returns how many lines equal `text` except for whitespace and typography.
     pub(crate) fn count_of(&self, text: &[u8]) -> usize {
         self.chains.get(&units::key(text)).map_or(0, |chain| chain.count as usize)
     }
@@ -81,7 +81,8 @@ impl<'a> Index<'a> {
         self.keys.get(at) == Some(&key)
     }
 
-    /// Returns, in order, where these lines occur in a row, ignoring all whitespace.
+    /// Returns, in order, where these lines occur in a row if all whitespace is ignored. Returns
+    /// nothing if none of the lines is distinctive.
     pub(crate) fn squeezed_runs(&self, old: &[&[u8]]) -> Vec<usize> {
         let wanted: Vec<u64> = old.iter().map(|text| units::squeezed_key(text)).collect();
         let keys = self
@@ -92,7 +93,8 @@ impl<'a> Index<'a> {
         if tells { runs.map(|(at, _)| at).collect() } else { Vec::new() }
     }
 
-    /// Returns where these lines occur in a row, ignoring differences in whitespace and typography.
+    /// Returns where these lines occur in a row, if differences in whitespace and typography are
+    /// ignored.
     pub(crate) fn runs(&self, old: &[&[u8]]) -> Vec<usize> {
         let keys: Vec<u64> = old.iter().map(|text| units::key(text)).collect();
         let count = |key: &u64| self.chains.get(key).map_or(0, |chain| chain.count);

@@ -25,7 +25,7 @@ const IGNORED: &str = "tool name type id description explanation instruction ins
     command timeout workdir cwd display_description mode is_new_file security_risk";
 const MAX_DEPTH: usize = 4;
 
-/// Reads edits from a JSON value; `None` if it is something else.
+/// Reads edits from a JSON value; `None` if the value is anything but edits.
 pub(crate) fn read(value: &Value, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
     read_nested(value, path, MAX_DEPTH)
 }
@@ -63,7 +63,7 @@ fn is_one_of(key: &str, names: &str) -> bool {
     names.split_whitespace().any(|name| normalized(name) == normalized(key))
 }
 
-/// Returns the value of the field with one of these names. Null counts as absent.
+/// Returns the value of the field that has one of these names. Null counts as absent.
 fn get<'v>(map: &'v Map<String, Value>, names: &str) -> Option<&'v Value> {
     let mut found =
         map.iter().filter(|(key, value)| is_one_of(key, names) && !value.is_null()).map(|(_, value)| value);

@@ -1,4 +1,5 @@
-//! Finds where the old lines of one hunk match: the rungs of the ladder.
+//! Finds where the old lines of one hunk match. The rungs of the ladder are the ways to match, from
+//! the strictest to the loosest.
 
 use serde::{Deserialize, Serialize};
 
@@ -244,7 +245,7 @@ pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
         match (mark, number(text)) {
             (Mark::Add, Some((_, rest))) => out.push((*mark, rest)),
             (Mark::Add, None) => out.push((*mark, *text)),
-            // An empty line that lost its number, or that only separates the hunk from other text.
+            // This empty line lost its number, or only separates the hunk from other text.
             (Mark::Keep, None) if text.trim_ascii().is_empty() => {
                 next = next.map(|n| n + 1);
                 out.push((*mark, *text));

@@ -3,9 +3,9 @@
 //! In a replacement, `# ... rest of the code remains the same ...` deletes the code it stands for.
 //! [`find`] looks for such lines among the added lines; a line that the file already has is not a
 //! placeholder. A comment is a placeholder only if all of it is about omitted code: every word is
-//! in the tables of [`words`], or the comment has an ellipsis at both ends and few other words. So
-//! `# keep the rest of the buffer` is an ordinary comment. Python's `...` bodies and JavaScript's
-//! `...rest` are code.
+//! in the tables of [`words`], or the comment has an ellipsis at both ends and only a few words
+//! that are not in the tables. So `# keep the rest of the buffer` is an ordinary comment. Python's
+//! `...` bodies and JavaScript's `...rest` are code.
 
 mod comment;
 mod words;
@@ -133,8 +133,8 @@ fn find<'a>(file: Option<&[u8]>, path: &str, lines: &[(Mark, &'a [u8])], complet
     None
 }
 
-/// Returns what a comment claims, if it stands for removed code: the text gets shorter, and no
-/// other new line mentions what the comment names.
+/// Returns what a comment claims, if the comment stands for removed code: the text gets shorter,
+/// and no other new line mentions what the comment names.
 fn classify_if_removed(syntax: Syntax, lines: &[(Mark, &[u8])], line: &[u8]) -> Option<Claim> {
     let text = std::str::from_utf8(line).ok()?.trim();
     let comment = comment::may_be_comment(text).then(|| comment::of(text, syntax == Syntax::Prose)).flatten();
@@ -238,11 +238,11 @@ fn is_body(above: &[&[u8]], line: &[u8]) -> bool {
         let opens = trimmed.ends_with(b":") || memchr::memmem::find(trimmed, b":  #").is_some();
         return opens && (indent(text).len() < depth || trimmed.starts_with(b")") && depth > 0);
     }
-    // The hunk begins inside the block.
+    // No line above opens the block, so the hunk begins inside it.
     depth > 0
 }
 
-/// Returns whether the last non-blank line belongs to a doctest.
+/// Returns whether the last non-blank line above belongs to a doctest.
 fn is_prompt(above: &[&[u8]]) -> bool {
     let last = above.iter().rev().map(|line| line.trim_ascii()).find(|line| !line.is_empty());
     last.is_some_and(|line| line.starts_with(b">>>") || line.starts_with(b"... ") || line == b"...")

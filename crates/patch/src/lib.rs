@@ -27,7 +27,7 @@
 //! for, and whether context lines lack the space that marks them.
 //!
 //! All hunks match against the original file. If a hunk matches nowhere, the hunks are applied one
-//! after another, each to the result of the one before. The hunks of a unified diff are never
+//! after another, each to the result of the previous hunk. The hunks of a unified diff are never
 //! applied this way.
 //!
 //! A new line that stands for omitted code (`# ... existing code ...`) is refused in every dialect
@@ -38,7 +38,7 @@
 //! rewritten: their whitespace, endings and typography stay. An added line gets the ending of the
 //! line it replaces, or else of its neighbor. A byte order mark and a missing final newline stay.
 //!
-//! The modules, in the order of work:
+//! The modules, in the order in which they handle a patch:
 //!
 //! - `model` defines the parsed form of a patch.
 //! - `unified`, `envelope`, `blocks`, `tags` and `json` read the dialects, `detect` picks one of

@@ -40,7 +40,7 @@ impl<'a> Lines<'a> {
         self.texts.len()
     }
 
-    /// Returns the byte where line `i` begins; past the last line, the length of the file.
+    /// Returns the byte where line `i` begins, or the length of the file if it has no line `i`.
     pub(crate) fn start(&self, i: usize) -> usize {
         self.starts.get(i).copied().unwrap_or(self.bytes.len())
     }

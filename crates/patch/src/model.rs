@@ -10,7 +10,7 @@ pub enum Dialect {
     Unified,
     /// `*** Begin Patch`.
     Envelope,
-    /// `<<<<<<< SEARCH`, below the path.
+    /// `<<<<<<< SEARCH` blocks, each below the path of its file.
     SearchReplace,
     /// A JSON list of `{path, search, replace}`.
     Edits,
@@ -64,7 +64,7 @@ pub struct Hunk {
     pub start: Option<usize>,
     /// A hint: lines above the hunk (`@@ class Foo`), outermost first.
     pub under: Vec<Vec<u8>>,
-    /// The hunk claims to end at the end of the file.
+    /// Whether the hunk claims to end at the end of the file.
     pub at_end: bool,
     /// How many lines at the end are blank and unmarked. They may be spacing below the hunk rather
     /// than part of it.
@@ -103,7 +103,7 @@ pub enum Action {
     Replace(Vec<u8>),
     /// Apply the hunks.
     Update,
-    /// Delete it. The hunks, if any, are its content.
+    /// Delete it. The hunks, if any, state the content that it has.
     Delete,
 }
 
@@ -112,8 +112,8 @@ pub enum Action {
 pub struct FilePatch {
     /// The format it was written in.
     pub dialect: Dialect,
-    /// The new path, or the old one if the file is deleted. As written: not checked, and normalized
-    /// only by removing the prefixes of diffs.
+    /// The new path, or the old one if the file is deleted. The path is not checked, and is as
+    /// written except that the prefixes of diffs are removed.
     pub path: String,
     /// The old path, if the file is renamed.
     pub from: Option<String>,
@@ -123,8 +123,8 @@ pub struct FilePatch {
     pub hunks: Vec<Hunk>,
     /// Sets or clears the executable bits.
     pub executable: Option<bool>,
-    /// The patch uses `\r\n` throughout, which says nothing about the file it creates. The content
-    /// in `action` has `\n` instead.
+    /// Whether the patch uses `\r\n` throughout. This says nothing about the file that the patch
+    /// creates, so the content in `action` has `\n` instead.
     pub own_endings: bool,
 }
 

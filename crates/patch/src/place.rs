@@ -125,8 +125,8 @@ pub(crate) fn candidates<'a>(
     let too_many = |TooMany(places)| Refusal::new(RefusalKind::Ambiguous, feedback::too_many(places));
     let close = fits(index, &body).map_err(too_many)?;
     let exact = close.first().is_some_and(|f| f.rung == Rung::Exact);
-    // Edits are text, so match text first, unless matching whole lines resolves an ambiguity. The
-    // other dialects are line-based.
+    // The search of [`Dialect::Edits`] is text, so match text first, unless matching whole lines
+    // resolves an ambiguity. The other dialects are line-based.
     if dialect == Dialect::Edits || close.is_empty() {
         let (at, len) = text_places(index, hunk);
         let whole_lines_decide = exact && close.len() == 1;
@@ -191,8 +191,8 @@ fn removes(body: &Body<'_>) -> bool {
     body.iter().any(|(mark, text)| *mark == Mark::Remove && !text.trim_ascii().is_empty())
 }
 
-/// Drops the hunk's trailing blank lines, which may be spacing below it, if the hunk matches
-/// exactly at the line it names without them but not with them.
+/// Drops the hunk's trailing blank lines if the hunk matches exactly at the line that it names, but
+/// only without these lines. They may be spacing below the hunk.
 fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Option<Found<'a>> {
     let at = hunk.start.filter(|_| hunk.blank_tail > 0)?.checked_sub(1)?;
     let named = |body: &Body<'_>| {

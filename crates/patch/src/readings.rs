@@ -126,8 +126,9 @@ fn replaced(bytes: &[u8], at: &[usize], search: &[u8], replace: &[u8]) -> Option
     Some(blocks::hunk(&text(&old)?, &text(&new)?))
 }
 
-/// Returns whether search and replacement have the same number of `=======` lines, at least one, as
-/// when a heading is renamed. At most one reading of a block has this property.
+/// Returns whether the search and the replacement have the same number of `=======` lines, and have
+/// at least one. This is the case when a heading is renamed. At most one reading of a block has
+/// this property.
 fn balanced(search: &[u8], replace: &[u8]) -> bool {
     let dividers = |text: &[u8]| {
         let text = String::from_utf8_lossy(text);
@@ -153,9 +154,9 @@ fn dividers_are_content(replace: &[u8]) -> bool {
     true
 }
 
-/// Expands lines of dots that occur in both search and replacement, where each stands for the same
-/// lines of the file in both. Returns `None` unless the parts between them match in exactly one
-/// way.
+/// Expands the lines of dots that occur in both the search and its replacement. Each stands for the
+/// same lines of the file in both. Returns `None` unless the parts between the dots match in
+/// exactly one way.
 fn expand_elisions(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     let (search, replace) = hunk.text.as_ref()?;
     let (search, replace) = (std::str::from_utf8(search).ok()?, std::str::from_utf8(replace).ok()?);

@@ -6,7 +6,7 @@ use serde_json::Value;
 pub(crate) struct Heredoc<'a> {
     /// The word on the line that ends the heredoc.
     pub(crate) word: &'a str,
-    /// The heredoc starts with `<<-`, so leading tabs are stripped.
+    /// Whether the heredoc starts with `<<-`, which strips leading tabs.
     pub(crate) strips_tabs: bool,
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn unwrapped(text: &str) -> Option<&str> {
     (crate::detect(inner).is_some() && crate::detect(after).is_none()).then_some(inner)
 }
 
-/// Returns the JSON argument of a command.
+/// Returns the JSON argument of an `apply_patch` command.
 pub(crate) fn argument(text: &str) -> Option<Value> {
     let from = text.find("apply_patch")?;
     let at = from + text[from..].find(['{', '['])?;

@@ -21,8 +21,8 @@ use crate::{
 pub(crate) type Splice = (Range<usize>, Vec<u8>);
 
 struct Block<'b> {
-    /// The lines of the file to remove. If lines are only added, this range is empty, and they go
-    /// above its start.
+    /// The lines of the file to remove. If the block only adds lines, this range is empty, and the
+    /// added lines go above its start.
     removed_range: Range<usize>,
     /// The removed lines as written in the patch.
     removed: Vec<&'b [u8]>,

@@ -1,4 +1,4 @@
-//! Applies a unified diff that matches byte for byte, with `diffy`.
+//! Uses `diffy` to apply a unified diff that matches byte for byte.
 //!
 //! diffy ends a hunk when the counts in its header are reached and ignores what follows, so the
 //! headers are rewritten from the actual lines. It also moves hunks to the nearest match, so it is

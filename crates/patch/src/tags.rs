@@ -1,4 +1,4 @@
-//! Reads edits in pairs of tags: Zed's `<old_text>` and `<new_text>`, and similar names.
+//! Reads edits in pairs of tags: Zed's `<old_text>` and `<new_text>`, and tags with similar names.
 
 use crate::{Dialect, FilePatch, ParseError, blocks};
 

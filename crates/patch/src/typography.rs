@@ -1,5 +1,5 @@
-//! Adapts the typography and spacing of added lines when patch and file write the same lines
-//! differently.
+//! Adapts the typography and spacing of added lines when the patch and the file write the same
+//! lines differently.
 //!
 //! Text that an added line shares with the line it replaces is copied from the file. The other
 //! characters are written the way the file writes them in the old lines.
@@ -10,17 +10,17 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::units::{Unit, plain, units};
 
-/// Maximum size of the diff of two lines, in units × units.
+/// Maximum size of the diff of two lines (units of one line × units of the other).
 const MAX_DIFF_SIZE: usize = 1_000_000;
 
 /// How the file writes the characters of the patch.
 #[derive(Debug, Default)]
 pub(crate) struct Typography<'a> {
     /// Maps each unit of the patch's old lines to the file's form of it; `None` if the file has
-    /// several.
+    /// several forms.
     written: BTreeMap<&'a [u8], Option<&'a [u8]>>,
     differs: bool,
-    /// The patch has typographic characters where the file has plain ones.
+    /// Whether the patch has typographic characters where the file has plain ones.
     invented: bool,
 }
 
@@ -42,8 +42,8 @@ impl<'a> Typography<'a> {
         }
     }
 
-    /// Returns an added line as the file would write it. `replaced` is the line that it replaces:
-    /// as the file has it, and as the patch has it.
+    /// Returns an added line as the file would write it. `replaced` is the line that the added line
+    /// replaces, first as in the file and then as in the patch.
     pub(crate) fn apply(&self, added: &[u8], replaced: Option<(&[u8], &[u8])>) -> Vec<u8> {
         let line = units(added);
         if !(self.differs || self.invented) || line.is_empty() {

@@ -17,7 +17,7 @@ struct Section {
     renamed: Option<(String, String)>,
     executable: Option<bool>,
     hunks: Vec<Hunk>,
-    /// From `diff --git`, for files without `---`.
+    /// The names in the `diff --git` line, for files without a `---` line.
     git: Option<(String, String)>,
     named: bool,
 }
@@ -175,7 +175,8 @@ pub(crate) fn ranges(rest: &str) -> Option<(usize, Option<(usize, usize)>)> {
     Some((start, new.map(|(_, new)| (old, new))))
 }
 
-/// Reads a hunk's lines from `i`. Returns the index of the first line after them.
+/// Reads the lines of a hunk, which begin at line `i`. Returns the index of the first line after
+/// them.
 fn read_hunk(
     lines: &[&str],
     raw: &[&str],
@@ -193,7 +194,7 @@ fn read_hunk(
             }
             continue;
         }
-        // A context line without its space, or an added line without its plus.
+        // This is a context line without its space, or an added line without its plus.
         let bare = || Line { marked: line.is_empty(), ..Line::new(Mark::Keep, line) };
         hunk.lines.push(Line::read(line).unwrap_or_else(bare));
     }
@@ -265,8 +266,8 @@ fn end_by_counts(lines: &[&str], from: usize, mut left: (usize, usize)) -> Optio
     ends.then_some(i)
 }
 
-/// Returns whether the signature of `git format-patch` follows: `-- ` and a version. The signature
-/// is not a removed line.
+/// Returns whether line `i` begins the signature of `git format-patch`: a `-- ` line and a version.
+/// This `-- ` line is not a removed line.
 fn is_signature(lines: &[&str], i: usize) -> bool {
     let version = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
     lines[i].trim_end() == "--" && lines.get(i + 1).is_some_and(version)

@@ -1,11 +1,12 @@
-//! Compares lines by units, for the loosest rung: any whitespace equals one space, and typographic
-//! characters equal plain ones.
+//! Compares lines by units: any whitespace equals one space, and typographic characters equal plain
+//! ones.
 //!
 //! A unit is a run of whitespace, three dots, or one character with its combining marks. Its normal
 //! form is the composed character, or the ASCII equivalent if there is one. Variation selectors,
 //! joiners and other invisible characters are ignored, since models lose them. Lines are equal if
-//! their units are, ignoring whitespace at both ends. Lines that match on a stricter rung are equal
-//! in this sense too, so one index finds the candidates of all rungs.
+//! their units are, ignoring whitespace at both ends. Lines that match on the rung `Typographic` or
+//! on a stricter rung are equal in this sense, so one index finds the candidates of all these
+//! rungs.
 
 use std::borrow::Cow;
 

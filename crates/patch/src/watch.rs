@@ -43,7 +43,7 @@ self_cell!(
 pub enum PathState {
     /// A file with this content.
     File(Vec<u8>),
-    /// Nothing; a file can be created.
+    /// Nothing, so a file can be created here.
     Nothing,
     /// Something that can be judged only when the patch is complete.
     Unknown,
@@ -67,7 +67,7 @@ pub enum RefusalCause {
     Path(String),
     /// The patch changes a file that does not exist.
     Missing,
-    /// The lines do not match the file.
+    /// The lines of the patch do not match the file, or one of them is a placeholder.
     Lines(Refusal),
 }
 
@@ -147,8 +147,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Adds the part of an edit's search text that has been received. Which of its lines the
-    /// replacement keeps is not known yet.
+    /// Adds the part of an edit's search text that has been received. It is not known yet which of
+    /// its lines the replacement keeps.
     ///
     /// # Errors
     /// Same as [`Watch::feed`].

@@ -1,7 +1,7 @@
 //! Strips or refuses text that models add to the content of a file: line numbers of `read_file`, a
-//! Markdown fence, patch markers, thoughts, escapes.
+//! Markdown fence, patch markers, thoughts or escapes.
 //!
-//! Anything that cannot be part of the file is removed. If it could be part of the file but
+//! Text that cannot be part of the file is removed. If the text could be part of the file but
 //! probably is not, the patch is refused.
 
 use std::borrow::Cow;
@@ -53,7 +53,7 @@ struct Text<'t> {
     file: &'t str,
     /// The text that is replaced.
     old: &'t str,
-    /// The new text is the whole file.
+    /// Whether the new text is the whole file.
     whole: bool,
 }
 

@@ -1,5 +1,5 @@
-//! Properties of every corpus patch that applies: it can be reverted, and the reported numbers are
-//! right.
+//! Tests that every corpus patch that applies can be reverted, and that the numbers reported for it
+//! are right.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 
@@ -17,7 +17,8 @@ struct Change {
     summary: patch::ApplySummary,
 }
 
-/// Returns the files changed by patches that apply correctly, from cases that `wanted` selects.
+/// Applies the patches of the cases that `wanted` selects. Returns the changes of the patches that
+/// apply and update a file.
 fn changes(wanted: impl Fn(&Case) -> bool) -> Vec<Change> {
     let cases = patch_corpus::cases();
     let mut out = Vec::new();

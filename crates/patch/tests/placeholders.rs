@@ -24,7 +24,8 @@ fn cases(table: &str) -> Vec<Case<'_>> {
         .collect()
 }
 
-/// Returns one patch per dialect, each of which replaces two lines of the file with the text.
+/// Returns one patch per dialect, each of which replaces two lines of the file with the text of the
+/// case.
 fn forms(case: &Case<'_>) -> Vec<(&'static str, FilePatch)> {
     let Case { path, text, .. } = case;
     let only = |text: String| parse(&text).unwrap().remove(0);

@@ -1,11 +1,11 @@
-//! Properties of all patches: the result is right, or the patch is refused.
+//! Tests that every patch is either refused or gives the right result.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 
 use patch::{FilePatch, apply, edits, parse};
 use proptest::prelude::*;
 
-/// Uses few distinct lines, so that hunks often match in several places.
+/// Generates files with few distinct lines, so that hunks often match in several places.
 fn lines() -> impl Strategy<Value = Vec<&'static str>> {
     const KINDS: &[&str] = &["a", "b", "  b", "c", "}", "", "    return x", "\tx", "é ü", "--- a", "+++ b"];
     prop::collection::vec(prop::sample::select(KINDS), 2..30) // a single line would not reveal the line ending

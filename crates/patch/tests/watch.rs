@@ -1,4 +1,4 @@
-//! A patch checked while it streams is never refused if the complete patch applies.
+//! Tests that a patch is never refused while it streams if the complete patch applies.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 
@@ -82,7 +82,7 @@ fn no_corpus_patch_that_applies_is_refused_early() {
     assert!(texts > 1000 && early > 100);
 }
 
-/// Uses few distinct lines, so that hunks often match in several places.
+/// Generates files with few distinct lines, so that hunks often match in several places.
 fn lines() -> impl Strategy<Value = Vec<&'static str>> {
     const KINDS: &[&str] = &[
         "a",
@@ -248,7 +248,7 @@ fn a_placeholder_stops_an_edit_or_a_whole_file_at_its_line() {
 }
 
 #[test]
-fn a_line_number_above_a_search_and_escaped_markers_are_not_searched_for() {
+fn a_line_number_above_a_search_and_the_escapes_of_markers_are_not_part_of_its_text() {
     let above: String = (1..=20).map(|n| format!("def function_{n}(argument):\n")).collect();
     // The search starts inside a line, so only its exact text matches.
     let file = format!("{above}The Title!!\n=======\n\ntext\n").into_bytes();
@@ -261,7 +261,7 @@ fn a_line_number_above_a_search_and_escaped_markers_are_not_searched_for() {
 }
 
 #[test]
-fn dots_in_both_search_and_replacement_are_judged_when_complete() {
+fn dots_in_search_and_replacement_are_judged_only_when_the_block_is_complete() {
     let tree =
         Tree::from([("a.py".to_owned(), b"def f():\n    a = 1\n    b = 2\n\n    return a\n".to_vec())]);
     let text = "a.py\n<<<<<<< SEARCH\ndef f():\n    a = 1\n...\n    return a\n=======\ndef f():\n...\n    a = 1\n    c = 3\n    return a\n>>>>>>> REPLACE\n";

@@ -37,7 +37,7 @@ fn line_numbers_before_every_line_of_a_whole_file_are_stripped() {
 }
 
 #[test]
-fn a_fence_around_a_code_file_is_stripped_and_around_a_replacement_refused() {
+fn a_fence_around_a_code_file_is_stripped_and_one_around_a_replacement_is_refused() {
     let code = Ok("x = 1\n".to_owned());
     assert_eq!(written("n.py", None, "```python\nx = 1\n```\n"), code);
     assert_eq!(written("n.py", None, "```\nx = 1\n```"), code);

@@ -1,7 +1,8 @@
 //! Processes one streamed answer of the model: finds calls, validates them while they are being
 //! written, and decides when to cut the answer off.
 //!
-//! Pure: [`Delta`]s go in, [`AnswerEvent`]s come out. Nothing here runs a call or waits.
+//! This module is pure: [`Delta`]s go in, [`AnswerEvent`]s come out. Nothing here runs a call or
+//! waits.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -192,7 +193,7 @@ impl<'a> Answer<'a> {
                     self.cut(reason, out);
                 }
             }
-            // Converted to our JSON format, so that the conversation shows the model its call.
+            // Convert the call to our JSON format, so that the conversation shows it to the model.
             Delta::ToolCall { name, arguments } => {
                 self.text(&json!({"tool": name, "arguments": arguments}).to_string(), out)
             }
@@ -293,8 +294,8 @@ impl<'a> Answer<'a> {
     }
 
     /// Handles an answer that contains only reasoning. A call counts only if it is at the very end
-    /// of the reasoning and is written in a model family's own tokens. The same rule applies to
-    /// reasoning inside the text. Anything else is refused.
+    /// of the reasoning and is written in the tokens or elements of a model family. The same rule
+    /// applies to reasoning inside the text. Anything else is refused.
     fn thinking_only(&mut self, out: &mut Vec<AnswerEvent>) {
         let options = parser_options(self.options.tools, &[]);
         let call = tool_stream::calls_at_end(self.thinking.as_bytes(), &options).into_iter().next();
@@ -499,7 +500,8 @@ pub(crate) const WHOLE_ANSWER: &str = "the whole answer taken as a call";
 
 /// Decides whether a complete call is run. `certain` means that there was only one way to parse it.
 ///
-/// # Errors Fails with the reason for the refusal, worded for the model.
+/// # Errors
+/// Fails with the reason for the refusal, worded for the model.
 pub(crate) fn judge(
     accepted: Result<Accepted, Refusal>,
     repairs: &[String],

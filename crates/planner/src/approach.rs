@@ -10,7 +10,7 @@
 //! improved. A change stays only if more tests pass with it, so the tree does not end up worse than
 //! before.
 //!
-//! Pure: outcomes go in, and the next move comes out.
+//! This module is pure: outcomes go in, and the next move comes out.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -158,7 +158,7 @@ impl Attempts {
         self.next_candidate()
     }
 
-    /// The move after [`Move::Try`].
+    /// The move after the verification of a [`Move::Try`].
     pub(crate) fn tried(&mut self, check: &Check) -> Move {
         let before = self.contents();
         if self.wrote(check) {
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(attempts.to_restore(), []);
     }
 
-    /// Writes the content of the only file that a move tries, and verifies it.
+    /// Writes the only file that a move tries, and returns the move after its verification.
     fn tried(attempts: &mut Attempts, next: &Move, expected: &str, check: &Check) -> Move {
         assert_eq!(*next, Move::Try(vec![expected.into()]));
         attempts.wrote_file(&Focus { path: "a.py".into(), content: expected.into() });
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn branches_before_a_change_leave_it_out_and_later_ones_keep_it() {
+    fn branches_before_a_change_start_without_it_and_later_branches_keep_it() {
         let mut attempts = attempts();
         let answer = "```\na = 1\nb = 7\n```";
         let doubts = [doubt("1", "3", -2.0), doubt("\n```", " + a", -1.0)];

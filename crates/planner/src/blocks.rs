@@ -27,7 +27,7 @@ pub(crate) enum Block {
     Other,
 }
 
-/// A fenced block of an answer that is a requested file.
+/// A fenced block of an answer, if the block contains a requested file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     /// The index of the file.
@@ -112,7 +112,7 @@ fn named(files: &[Focus], text: &str) -> Option<usize> {
     only(|path| path).or_else(|| only(file_name))
 }
 
-/// The file that has the most lines of a block, if these are at least half of the block.
+/// The file that contains the most lines of a block, if it contains at least half of them.
 fn most_similar(files: &[Focus], content: &str) -> Option<usize> {
     let lines = || content.lines().map(str::trim).filter(|line| !line.is_empty());
     let common = |file: &Focus| {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn one_requested_file_is_every_block_but_a_snippet() {
+    fn if_one_file_is_requested_every_block_except_a_snippet_is_that_file() {
         let [file, _] = files();
         let only = std::slice::from_ref(&file);
         let new = Block::File { index: 0, content: "y = 2\nx = 3\n".into() };

@@ -1,5 +1,5 @@
-//! Branches: places where a small model wrote a token that it was unsure of, with the alternative
-//! tokens.
+//! Branches: places where a small model was unsure of the token that it wrote, each with an
+//! alternative token.
 //!
 //! Asked for a corrected file, a small model mostly sends the file back unchanged, or with a wrong
 //! change. But it is not equally sure everywhere: at the bug the right token is often a close
@@ -11,7 +11,7 @@
 //! the plain request solves 10, and branches raise this to 18, at a cost of 45 generated tokens per
 //! failed answer. Requesting the whole file again costs about 300 tokens.
 //!
-//! Pure: text in, text out.
+//! This module is pure: text goes in, and text comes out.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use crate::blocks::Found;
 
 /// The maximum number of branches to try. Only the most likely branches are worth trying.
 pub(crate) const MOST: usize = 12;
-/// Divides the probability of tokens that start a line by ten, because few such tokens fix
-/// anything.
+/// Subtracted from the log probability of a token that starts a line, because few such tokens fix
+/// anything. This divides the probability by ten.
 const LINE_START_PENALTY: f32 = 2.3;
 /// The maximum number of tokens that the model writes for a branch.
 pub(crate) const MAX_TOKENS: u32 = 120;
@@ -126,7 +126,7 @@ pub(crate) struct Rejoined {
     replaced: usize,
 }
 
-/// Finds the first complete line in the text of a branch that is one of the `following` lines of
+/// In the text of a branch, finds the first complete line that is one of the `following` lines of
 /// the file.
 pub(crate) fn rejoined(following: &[String], text: &str) -> Option<Rejoined> {
     let (complete, _) = text.rsplit_once('\n')?;
@@ -144,13 +144,13 @@ pub(crate) fn is_complete(following: &[String], text: &str) -> bool {
     text.matches('\n').count() >= MAX_LINES || rejoined(following, text).is_some()
 }
 
-/// The versions of the files to try for a branch that the model continues with `rest`. The new
-/// lines are those before the first line of the text that is one of the file's following lines. If
-/// there is no such line, the only new line is the first line of the text, which replaces the old
-/// line or is inserted before it.
+/// The versions of the files to try for a branch that the model continues with `rest`. If the text
+/// reaches one of the file's following lines, the new lines are the lines before it. Otherwise, the
+/// only new line is the first line of the text, which replaces the old line or is inserted before
+/// it.
 pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
-    // In sessions recorded by earlier versions, the text may start with the prefix, repeated by the
-    // server.
+    // In sessions recorded by earlier versions, the text may start with a copy of the prefix, which
+    // the server repeated.
     let rest = rest.strip_prefix(branch.prefix.as_str()).unwrap_or(rest);
     let Some((before, old)) = branch.parts() else { return Vec::new() };
     let start = before.len();
@@ -185,7 +185,7 @@ pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
 pub(crate) struct Echo {
     /// The text that the server may repeat.
     expected: String,
-    /// The part of it that has arrived.
+    /// The part of `expected` that has arrived.
     held: String,
 }
 
@@ -300,7 +300,7 @@ mod tests {
         }
         assert!(is_complete(&following, text));
         assert!(is_complete(&following, &"y\n".repeat(MAX_LINES)), "too long");
-        // A short line does not identify a place: `x = 1` may come again.
+        // A short line does not identify a place: `x = 1` may occur again.
         assert_eq!(rejoined(&following, " c\nx = 1\n"), None);
         let branch = &branches(&[doubt(&answer, "- b", "*", -0.5)])[0];
         let unchanged = Branch { other: "-".into(), ..branch.clone() };
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_repeats_the_prefix_is_understood() {
+    fn a_prefix_that_the_server_repeats_is_ignored() {
         let branches = branches(&[doubt(&answer(), "- b", "+", -0.8)]);
         let repeated = format!("{} b", branches[0].prefix);
         assert_eq!(candidates(&branches[0], &repeated), candidates(&branches[0], " b"));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_before_the_first_change_leaves_it_out_and_a_later_one_keeps_it() {
+    fn a_branch_before_the_first_change_starts_without_it_and_a_later_branch_keeps_it() {
         let answer = answer().replace("a - b", "a * b");
         let doubts = [
             doubt(&answer, "a, b", "c", -0.5),
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn branches_move_with_the_file() {
+    fn branches_are_moved_when_the_file_changes_elsewhere() {
         let answer = answer();
         let find = |place| branches(&[doubt(&answer, place, "q", -1.0)]).remove(0);
         let old = [FILE.to_owned()];

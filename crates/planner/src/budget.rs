@@ -1,6 +1,6 @@
-//! The turns, tokens, time and dollars that a run uses: sums, limits, and token estimates, which
-//! are calibrated with the server's counts. This module works on numbers and does not read the
-//! clock.
+//! Sums up the turns, tokens, time and dollars that a run uses, and compares them with the limits.
+//! Estimates token counts, and calibrates the estimates with the server's counts. This module works
+//! on numbers and does not read the clock.
 
 use journal::{Budget, Counts, Event, ModelInfo, ModelTotals, Record, Totals};
 use models::{Message, Usage};
@@ -8,9 +8,9 @@ use std::borrow::Borrow;
 
 use crate::settings::Limits;
 
-/// Bytes of code and English per token, until a server reports a count. Low on purpose, so that
-/// estimates err high: on a DeepSeek vocabulary, bytes ÷ 4 underestimates JSON and dense code by up
-/// to half.
+/// The number of bytes per token in code and English, as assumed until a server reports a count.
+/// The number is low on purpose, so that token counts are estimated too high rather than too low:
+/// on a DeepSeek vocabulary, bytes ÷ 4 underestimates JSON and dense code by up to half.
 const BYTES_PER_TOKEN: f64 = 3.4;
 /// The number of tokens that a chat template adds to each message.
 const TOKENS_PER_MESSAGE: f64 = 6.0;
@@ -28,7 +28,7 @@ impl Default for Estimator {
 }
 
 impl Estimator {
-    /// Tokens of a conversation.
+    /// Estimates the number of tokens in a conversation.
     pub(crate) fn messages(&self, messages: &[impl Borrow<Message>]) -> u64 {
         let bytes: usize = messages.iter().map(bytes).sum();
         (bytes as f64 / self.bytes_per_token + messages.len() as f64 * TOKENS_PER_MESSAGE).ceil() as u64
@@ -60,9 +60,9 @@ pub(crate) struct Accountant {
     limits: Limits,
     price: Option<Price>,
     totals: Totals,
-    /// The sums for each model, in the order of use. The last one is the current model.
+    /// The sums for each model, in the order of use. The last entry belongs to the current model.
     models: Vec<ModelTotals>,
-    /// Whether a request has been counted.
+    /// Whether any request has been added.
     counted: bool,
     /// The prompt and generated tokens that count against the limit: all except those known to have
     /// come from a cache.
@@ -107,7 +107,7 @@ impl Accountant {
         accountant
     }
 
-    /// Starts the sums of a model. Usage is added to them from now on.
+    /// Starts new sums for a model. From now on, usage is added to these sums.
     pub(crate) fn start_model(&mut self, info: &ModelInfo) {
         let first = self.models.is_empty();
         self.set_price(if first { info.price.or(self.price) } else { info.price });
@@ -141,7 +141,7 @@ impl Accountant {
         self.since = (self.totals.turns, self.spent, self.totals.cost.unwrap_or_default());
     }
 
-    /// Adds an answered request.
+    /// Adds the usage of an answered request.
     pub(crate) fn add(&mut self, counts: &Counts, estimated_prompt: u64) {
         self.totals.turns += 1;
         if let Some(model) = self.models.last_mut() {
@@ -155,7 +155,8 @@ impl Accountant {
         let prompt = counts.prompt_tokens.unwrap_or(estimated_prompt);
         let evaluated = counts.evaluated_tokens.unwrap_or(prompt);
         let generated = counts.generated_tokens.unwrap_or(0);
-        // If the server does not report the count of one request, the sum is unknown from then on.
+        // If the server does not report the evaluated tokens of a request, their sum is unknown
+        // from then on.
         let before = if self.counted { self.totals.evaluated_tokens } else { Some(0) };
         self.counted = true;
         self.totals.evaluated_tokens = before.zip(counts.evaluated_tokens).map(|(sum, n)| sum + n);
@@ -175,7 +176,8 @@ impl Accountant {
         }
     }
 
-    /// Adds the bytes that a cut saved, and returns them as tokens.
+    /// Adds the bytes that were saved by cutting an answer, and returns their approximate number of
+    /// tokens.
     pub(crate) fn save(&mut self, bytes: u64) -> u64 {
         let tokens = bytes / 4;
         self.totals.saved_bytes += bytes;
@@ -183,7 +185,8 @@ impl Accountant {
         tokens
     }
 
-    /// The limit that is reached, if any, `elapsed_ms` after the limits started to count.
+    /// Returns the limit that has been reached, if any. `elapsed_ms` is the time since the limits
+    /// started to count.
     pub(crate) fn reached(&self, elapsed_ms: u64) -> Option<Budget> {
         let (limits, totals) = (&self.limits, &self.totals);
         let (turns, spent, dollars) = self.since;
@@ -204,29 +207,31 @@ impl Accountant {
         None
     }
 
-    /// The sums, `elapsed_ms` after the session began.
+    /// The sums so far. `elapsed_ms` is the time that the session has worked.
     pub(crate) fn totals(&self, elapsed_ms: u64) -> Totals {
         Totals { ms: elapsed_ms, ..self.totals }
     }
 }
 
-/// The sums of a session, in total and for each model, from its journal.
+/// Computes from a session's journal the totals (turns, tokens, cost, time) of the whole session,
+/// and the usage of each model.
 #[must_use]
 pub fn totals(records: &[Record]) -> (Totals, Vec<ModelTotals>) {
     let accountant = Accountant::of(records, Limits::default(), None);
     (accountant.totals(worked_ms(records)), accountant.models())
 }
 
-/// Milliseconds of work on a run, without the pauses between processes.
+/// The time that was spent working on a run, in milliseconds. The pauses between processes do not
+/// count.
 pub(crate) fn worked_ms(records: &[Record]) -> u64 {
     let segments = records.split(|r| matches!(r.event, Event::Resumed { .. }));
     let span = |s: &[Record]| Some(s.last()?.time_ms.saturating_sub(s.first()?.time_ms));
     segments.filter_map(span).sum()
 }
 
-/// The counts of an answer: the server's usage and the times measured here. `pieces` is the number
-/// of chunks with text. If a cut kept the server from reporting the token count, `pieces` replaces
-/// it, because most servers send one token per chunk.
+/// Combines the usage that the server reported for an answer with the times measured here. `pieces`
+/// is the number of chunks with text. It replaces the number of generated tokens if the server
+/// could not report that number because the answer was cut: most servers send one token per chunk.
 pub(crate) fn counts(usage: &Usage, pieces: u64, first_token_ms: Option<u64>, total_ms: u64) -> Counts {
     let cached = usage.prompt_tokens.zip(usage.cached_tokens);
     Counts {
@@ -291,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn each_model_has_its_own_sums_and_prices_and_a_new_try_its_own_limits() {
+    fn each_model_has_its_own_sums_and_prices_and_limits_restart_at_a_new_try() {
         let model = |name: &str, price| ModelInfo {
             server: "s".into(),
             server_version: None,
@@ -325,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn evaluated_tokens_are_unknown_once_a_request_does_not_report_them() {
+    fn the_sum_of_evaluated_tokens_is_unknown_once_one_count_is_missing() {
         let reported = Counts { prompt_tokens: Some(100), evaluated_tokens: Some(7), ..Counts::default() };
         let unreported = Counts { evaluated_tokens: None, ..reported };
         let mut accountant = Accountant::new(Limits { tokens: Some(114), ..Limits::default() }, None);

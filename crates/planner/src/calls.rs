@@ -95,7 +95,7 @@ impl CallQueue {
         }));
     }
 
-    /// Waits for the next call to end. Waits forever if no call is running.
+    /// Waits until one of the running calls ends. Waits forever if no call is running.
     pub(crate) async fn next(&mut self) -> FinishedCall {
         match self.running.next().await {
             Some(call) => call,

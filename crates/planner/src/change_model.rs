@@ -1,5 +1,5 @@
-//! The driver's part of changing the model: creates the plan for a model, and opens the model of
-//! the last try (`--escalate`) or the replacement for an unavailable model (`--fallback`).
+//! The driver's part of changing the model: creates the plan for a model, and opens the model that
+//! makes the final try (`--escalate`) or replaces an unavailable model (`--fallback`).
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::settings::{Approach, Settings};
 use crate::{Job, OpenModel, OpenedModel};
 
 impl Driver<'_> {
-    /// The current model, for the journal.
+    /// Describes the current model for the journal.
     pub(crate) fn model_info(&self, approach: Approach, why: String, role: Option<ModelRole>) -> ModelInfo {
         let identity = &self.identity;
         ModelInfo {
@@ -34,8 +34,9 @@ impl Driver<'_> {
         }
     }
 
-    /// Journals the model of a resumed run if it is not the one that the journal names last. From now
-    /// on, its sums and prices count. The plan and the conversation stay as they are.
+    /// Journals the current model of a resumed run if the last model in the journal is a different
+    /// one. From now on, usage is added to the sums of the current model, at its prices. The plan
+    /// and the conversation do not change.
     pub(crate) fn record_other_model(&mut self, job: &Job, plan: &Plan, past: &[Record]) -> Result<(), Stop> {
         let info = self.model_info(plan.approach(), job.why_model.clone(), job.role);
         let last = past.iter().rev().find_map(|record| match &record.event {
@@ -45,7 +46,8 @@ impl Driver<'_> {
         let same = |last: &ModelInfo| {
             (&last.server, &last.model, last.price) == (&info.server, &info.model, info.price)
         };
-        // An absent model has no name. The next request changes to the fallback.
+        // A model whose server is unavailable (`Absent`) has no name. The next request to it makes
+        // the run change to the fallback.
         if info.model.is_empty() || last.is_some_and(same) {
             return Ok(());
         }
@@ -54,7 +56,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// The plan of the current model for a new conversation.
+    /// Creates the plan with which the current model starts a new conversation.
     pub(crate) fn new_plan(&mut self, baseline: Option<&Check>) -> Plan {
         let task = self.task.clone();
         let (opening, focus) = match self.shown.pop_front() {
@@ -92,7 +94,8 @@ impl Driver<'_> {
         settings
     }
 
-    /// Changes to the model of the last try, or to the fallback if that model is unavailable.
+    /// Starts the final try (`--escalate`) with its model, or with the fallback if that model is
+    /// unavailable.
     pub(crate) async fn escalate(&mut self, machine: &Machine) -> Result<Input, Stop> {
         self.renew_limits();
         let Some(opener) = self.escalation.take() else {
@@ -110,7 +113,8 @@ impl Driver<'_> {
         self.change_model(machine, opened, ModelRole::Fallback, why, true)
     }
 
-    /// Continues the conversation with the fallback. `why` says why no answer came.
+    /// Continues the conversation with the fallback. `why` says why the current model gave no
+    /// answer.
     pub(crate) async fn fall_back(
         &mut self,
         machine: &Machine,
@@ -143,7 +147,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Changes to an opened model, and journals the change.
+    /// Makes an opened model the current one, and journals the change.
     fn change_model(
         &mut self,
         machine: &Machine,

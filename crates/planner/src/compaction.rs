@@ -10,7 +10,7 @@ use models::{Message, Role};
 
 /// The number of messages at the end that always stay: the last answer and its result.
 const TAIL: usize = 2;
-/// A result longer than this, in bytes, is reduced to its first line.
+/// A result with more bytes than this is reduced to its first line.
 const LONG: usize = 240;
 /// The maximum number of dropped results that the note lists; it keeps the newest ones.
 const NAMED: usize = 12;
@@ -35,10 +35,10 @@ pub(crate) struct Dropped {
     note: String,
 }
 
-/// Returns a shorter conversation, with its length measured by `tokens`, or `None` if head and tail
-/// alone do not fit. `note` renders the note about dropped results from one line per result.
-/// Messages for which `by_user` is true keep their text: when such a message is dropped, its text
-/// moves to the task's message.
+/// Returns a shorter version of the conversation, or `None` if it cannot be made short enough.
+/// `tokens` measures the length of a conversation. `note` renders the note about dropped results
+/// from one line per result. Messages for which `by_user` is true keep their text: when such a
+/// message is dropped, its text moves to the task's message.
 pub(crate) fn compact(
     messages: &[Arc<Message>],
     dropped: &mut Dropped,

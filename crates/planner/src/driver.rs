@@ -36,8 +36,8 @@ pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report
 }
 
 /// Resumes an interrupted run from its journal, or continues a finished one with a message from the
-/// user ([`Parts::inbox`]). Limits count from the beginning of the run, or from the user's last
-/// message.
+/// user ([`Parts::inbox`]). Limits count from the user's last message, or from the beginning of the
+/// run if there is no message.
 ///
 /// # Errors
 /// As [`run`].
@@ -47,9 +47,9 @@ pub async fn resume(job: Job, parts: Parts, journal: &mut Journal, past: &[Recor
     driver.drive(started).await
 }
 
-/// Runs like [`run`], with parts that replay a recorded run, and without pauses before retries. If
-/// `plans` has the plans from a journal, the first turn of each model shows the repository as the
-/// recorded plan of that model did.
+/// Works like [`run`], but with parts that replay a recorded run, and without pauses before
+/// retries. `plans` may contain the plans of a journal: the first turn of each model then shows the
+/// repository as it is recorded in that model's plan.
 ///
 /// # Errors
 /// As [`run`].
@@ -60,7 +60,7 @@ pub async fn replay(
     plans: &[serde_json::Value],
 ) -> Result<Report, Error> {
     let mut driver = Driver::new(&job, parts, journal, &[]);
-    // The record says which requests were retried.
+    // The recording determines how often each request is retried.
     driver.retries =
         Policy { retries: u32::MAX, first: Duration::ZERO, longest: Duration::ZERO, ..driver.retries };
     driver.shown = plans.iter().filter_map(|plan| serde_json::from_value(plan.clone()).ok()).collect();
@@ -84,7 +84,7 @@ pub(crate) fn refused(message: impl Into<String>) -> Stop {
     Stop::Ended(Ending::Refused, message.into())
 }
 
-/// A run under way.
+/// The state of a run that is in progress.
 pub(crate) struct Driver<'a> {
     pub(crate) task: String,
     pub(crate) settings: Settings,
@@ -92,7 +92,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) identity: Identity,
     pub(crate) escalation: Option<Box<dyn OpenModel>>,
     pub(crate) fallback: Option<Box<dyn OpenModel>>,
-    /// The recorded plans whose first turns a replay shows.
+    /// The recorded plans from which a replay takes the first turns.
     pub(crate) shown: VecDeque<Plan>,
     pub(crate) tools: Arc<Registry>,
     pub(crate) repository: Arc<dyn Repository>,
@@ -100,7 +100,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) interrupt: tokio::sync::watch::Receiver<bool>,
     pub(crate) journal: &'a mut Journal,
     pub(crate) started: Instant,
-    /// The time that earlier processes worked on this run.
+    /// How long earlier processes worked on this run.
     earlier: Duration,
     pub(crate) deadline: Option<tokio::time::Instant>,
     pub(crate) accountant: Accountant,
@@ -111,11 +111,12 @@ pub(crate) struct Driver<'a> {
     inbox: Box<dyn Inbox>,
     /// The user's messages that have not joined the conversation yet.
     pending_messages: VecDeque<String>,
-    /// When the limits started to count, in milliseconds of work.
+    /// The working time of the run when the limits started to count, in milliseconds.
     limits_from_ms: u64,
     /// The time limit.
     seconds: Option<u64>,
-    /// Records the tree in the background. Awaited before the first effect.
+    /// The background task that records the original tree. It must complete before the first
+    /// effect.
     pub(crate) snapshot: Option<JoinHandle<Result<(), String>>>,
     pub(crate) turn: u32,
     /// The model's window in tokens, as the machine knows it.
@@ -130,14 +131,16 @@ pub(crate) struct Driver<'a> {
     pub(crate) checked: bool,
     /// The duration of the longest verification whose tests ran to their end.
     pub(crate) usual_check: Option<Duration>,
-    /// The number of the last record that a command made in the tree's history before the first
-    /// turn.
+    /// The number of the last record in the tree's history before the first turn; 0 if there is
+    /// none. The verification before the first turn can make a record.
     pub(crate) start: u64,
     /// Whether anything may have changed without the machine knowing.
     pub(crate) unsettled: bool,
-    /// The first record of a candidate that is not verified yet.
+    /// The number of the first record in the tree's history that belongs to a candidate that is not
+    /// verified yet.
     pub(crate) candidate: Option<u64>,
-    /// Bytes and number of complete calls per tool, to estimate the length of a refused call.
+    /// For each tool, the total bytes and the number of its complete calls. Used to estimate the
+    /// length of a refused call.
     pub(crate) call_sizes: HashMap<String, (usize, usize)>,
 }
 
@@ -268,8 +271,8 @@ impl<'a> Driver<'a> {
         Ok(Some(text))
     }
 
-    /// Queues messages for a session that is being resumed, until the conversation can take them.
-    /// The limits restart now.
+    /// Queues the user's messages while a session is being resumed, until the conversation can take
+    /// them. If there are any, the limits restart now.
     pub(crate) fn queue_messages(&mut self, messages: VecDeque<String>) {
         self.pending_messages = messages;
         while let Some(text) = self.inbox.take() {
@@ -324,13 +327,14 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Starts the next turn, also in the history of the tree.
+    /// Starts the next turn. The tree's history assigns later changes to it.
     pub(crate) fn next_turn(&mut self) {
         self.turn += 1;
         self.repository.turn(self.turn);
     }
 
-    /// If the model turns out to be one that cannot be constrained, warns once and stops trying.
+    /// If it turns out that the model cannot be constrained, warns once and stops constraining
+    /// calls.
     fn check_constraint(&mut self) -> Result<(), Stop> {
         if self.call_schema.is_some() && !self.model.identity().can_constrain {
             self.call_schema = None;
@@ -342,7 +346,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Sends one request with retries, and carries out its answer.
+    /// Sends one request, retries it if that can help, and carries out the answer.
     async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
         self.next_turn();
         let constrains = ask.wanted == Wanted::Calls;
@@ -498,19 +502,19 @@ pub(crate) fn machine(plan: Plan, baseline: Option<Check>) -> Result<Machine, St
     Machine::new(plan, baseline).map_err(|e| refused(format!("a prompt template is broken: {e}")))
 }
 
-/// A plan for the journal.
+/// Serializes a plan for the journal.
 pub(crate) fn recorded(plan: &Plan) -> Result<serde_json::Value, Stop> {
     serde_json::to_value(plan).map_err(|e| refused(format!("cannot write the plan to the journal: {e}")))
 }
 
-/// Becomes ready when the run has to stop: interrupted, or out of time.
+/// Completes when the run has to stop because it was interrupted or has run out of time.
 pub(crate) async fn stopped(
     mut interrupt: tokio::sync::watch::Receiver<bool>,
     deadline: Option<tokio::time::Instant>,
 ) -> Stop {
     let interrupted = async {
         if interrupt.wait_for(|stop| *stop).await.is_err() {
-            pending::<()>().await; // without a sender there is no interrupt
+            pending::<()>().await; // without a sender, nothing can interrupt the run
         }
     };
     let late = async {

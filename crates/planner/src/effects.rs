@@ -54,7 +54,7 @@ impl Driver<'_> {
         Ok(check)
     }
 
-    /// Calls the tree on another thread, because its calls block.
+    /// Makes a call to the tree on another thread, because such calls block.
     pub(crate) async fn on_tree<T: Send + 'static>(
         &self,
         call: impl FnOnce(&dyn Repository) -> Result<T, String> + Send + 'static,
@@ -83,7 +83,7 @@ impl Driver<'_> {
         Ok(changed.is_some())
     }
 
-    /// Journals the end of a try. Returns the number of lines that it changed.
+    /// Journals the end of a try. Returns the number of lines that the try changed.
     pub(crate) async fn end_try(&mut self, machine: &Machine) -> Result<u64, Stop> {
         self.await_snapshot().await?;
         let lines = self.on_tree(|tree| Ok(tree.changed_lines())).await.map_err(refused)?;
@@ -97,9 +97,10 @@ impl Driver<'_> {
         Ok(lines)
     }
 
-    /// Reverts the record `from` of the tree's history and all later ones; `None` for everything
-    /// since the start. The revert is journaled only after it happens: repeating it changes nothing,
-    /// and a resumed run finds it in the tree's history ([`Repository::last_revert`]).
+    /// Reverts the record `from` of the tree's history and all later records. `None` reverts
+    /// everything since the start. The revert is journaled only after it happened. If the run is
+    /// killed in between, the resumed run finds the revert in the tree's history
+    /// ([`Repository::last_revert`]), and repeating the revert changes nothing.
     pub(crate) async fn revert_from(&mut self, from: Option<u64>) -> Result<Option<u64>, Stop> {
         self.await_snapshot().await?;
         let from = from.unwrap_or(self.start + 1);
@@ -129,7 +130,7 @@ impl Driver<'_> {
             (None, None) => return Ok((ending, message)),
         };
         if let Some(recorded) = self.snapshot.take() {
-            original_recorded(recorded.await)?; // wait despite the stop
+            original_recorded(recorded.await)?; // wait, even though the run is being stopped
         }
         self.after_command().await?;
         self.revert_from(from).await?;
@@ -157,8 +158,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Waits until the original tree is recorded. Called before anything can change it, so a run
-    /// that is stopped here has changed nothing.
+    /// Waits until the original tree is recorded. Called before anything can change the tree, so a
+    /// run that is stopped here has changed nothing.
     pub(crate) async fn await_snapshot(&mut self) -> Result<(), Stop> {
         let Some(handle) = &mut self.snapshot else { return Ok(()) };
         let recorded = tokio::select! {
@@ -171,7 +172,7 @@ impl Driver<'_> {
     }
 }
 
-/// The outcome of recording the original tree.
+/// Turns a failure to record the original tree into a reason to stop.
 fn original_recorded(recorded: Result<Result<(), String>, JoinError>) -> Result<(), Stop> {
     recorded
         .unwrap_or_else(|_| Err("worker thread panicked".into()))

@@ -1,6 +1,7 @@
 //! Selects the files that the first turn shows. If a small model must find the file itself, it
-//! often edits invented content. Shown the file and the failure, it solves half of the tasks. Files
-//! are ranked by the names in the task, the locations of failures, and the imports of tests.
+//! often edits invented content. If it is shown the file and the failure, it solves half of the
+//! tasks. Files are ranked by the names in the task, the locations of failures, and the imports of
+//! tests.
 
 use std::collections::HashSet;
 
@@ -9,9 +10,10 @@ use journal::Check;
 /// The maximum number of source files to read for ranking. If there are more, the names that they
 /// define are not considered.
 const MAX_READ: usize = 60;
-/// The maximum number of files to request whole. Small models get lost in more.
+/// The maximum number of files that the model is asked to return in full. With more files, small
+/// models get lost.
 pub(crate) const MAX_FILES: usize = 3;
-/// The largest file worth showing whole.
+/// The size of the largest file that is worth showing in full.
 pub(crate) const MAX_SHOWN_BYTES: u64 = 16 * 1024;
 
 /// A file, and how strongly the task points at it.
@@ -70,7 +72,8 @@ pub(crate) fn rank(
     candidates
 }
 
-/// The candidates whose text fits, with their text.
+/// The path and text of the best candidates that fit: at most `max_files` files with at most
+/// `max_bytes` bytes in total.
 pub(crate) fn show(
     candidates: &[Candidate],
     read: impl Fn(&str, u64) -> Option<String>,
@@ -91,8 +94,8 @@ pub(crate) fn show(
     shown
 }
 
-/// The files that a whole-file request is about: the one that stands out, or up to [`MAX_FILES`]
-/// that the task points at about equally.
+/// The files that a whole-file request asks for: the best candidate if it stands out, otherwise up
+/// to [`MAX_FILES`] candidates that the task points at about equally.
 pub(crate) fn requested(candidates: &[Candidate]) -> &[Candidate] {
     match candidates {
         [first, second, ..] if first.score < second.score + 30 => {
@@ -116,7 +119,7 @@ fn extension(path: &str) -> &str {
     file_name(path).rsplit_once('.').map_or("", |(_, e)| e)
 }
 
-/// The language of a file for a Markdown fence; empty if the file is not source code.
+/// The language tag that a Markdown fence around a file gets; empty if the file is not source code.
 pub(crate) fn language(path: &str) -> &'static str {
     match extension(path) {
         "py" | "pyi" => "python",
@@ -213,7 +216,7 @@ fn imported(text: &str) -> Vec<String> {
     names
 }
 
-/// Names that a file defines: the word after a defining keyword.
+/// The names that a file defines. Each is the word after a keyword such as `def` or `struct`.
 fn defined(text: &str) -> impl Iterator<Item = &str> {
     const KEYWORDS: [&str; 10] =
         ["def", "class", "fn", "function", "func", "struct", "enum", "trait", "interface", "type"];
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn imports_of_the_only_test_are_found() {
+    fn the_file_that_the_only_test_imports_is_found() {
         let files = [
             ("lib/slug.js", ""),
             ("lib/other.js", ""),
@@ -275,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_shown_when_nothing_points_anywhere() {
+    fn no_file_is_shown_when_nothing_points_at_one() {
         let files = [("a.py", ""), ("b.py", ""), ("c.rs", "")];
         assert_eq!(ranked(&files, "Say done.", ""), []);
     }

@@ -13,9 +13,10 @@ const MAX_WHITESPACE: usize = 400;
 /// The maximum number of equal lines in a row. Tables and test data repeat lines, but not this
 /// often.
 const MAX_EQUAL_LINES: usize = 40;
-/// A tail of this many bytes is a loop if it repeats one short phrase.
+/// The number of bytes at the end of a text that are checked for a loop, the repetition of one
+/// short phrase.
 const LOOP_BYTES: usize = 1_600;
-/// The longest repeated phrase to detect.
+/// The length of the longest repeated phrase to detect, in bytes.
 const MAX_PERIOD: usize = 200;
 /// Bytes between two checks of the tail.
 const LOOK_EVERY: usize = 256;
@@ -24,7 +25,7 @@ const WARN_REPEATS: u32 = 3;
 /// The number of equal calls with equal results at which the run gives up.
 const MAX_REPEATS: u32 = 5;
 
-/// Detects degeneration in one stream of text.
+/// Detects repetition and endless whitespace in one stream of text.
 #[derive(Debug, Default)]
 pub(crate) struct Degeneration {
     whitespace: usize,
@@ -77,20 +78,20 @@ impl Degeneration {
 fn is_loop(tail: &[u8]) -> bool {
     let Some(start) = tail.len().checked_sub(LOOP_BYTES) else { return false };
     let tail = &tail[start..];
-    // Rows of dashes or equals signs are normal, so a period needs two bytes, and the text needs a
-    // letter or digit.
+    // Rows of dashes or equals signs are normal, so the phrase must have at least two bytes, and
+    // the text must contain a letter or digit.
     (2..=MAX_PERIOD).any(|period| tail[period..] == tail[..tail.len() - period])
         && tail.iter().any(u8::is_ascii_alphanumeric)
 }
 
-/// The verdict of the guard on equal calls.
+/// The guard's verdict on a repeated call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeats {
     /// Nothing unusual.
     Fine,
-    /// Warn the model: the call was made this many times.
+    /// Warn the model that it has made the call this many times.
     Warn(u32),
-    /// End the run: the call was made this many times.
+    /// End the run, because the model has made the call this many times.
     Stop(u32),
 }
 
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_over_and_over_is_cut() {
+    fn a_sentence_repeated_over_and_over_is_cut() {
         assert_eq!(feed_all(&"Let me run the tests again. ".repeat(100), 3), Some(CutReason::Repetition));
         assert_eq!(feed_all(&"Run.\n".repeat(100), 7), Some(CutReason::Repetition));
     }
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn code_tables_and_rules_are_left_alone() {
+    fn code_and_tables_and_horizontal_rules_are_not_cut() {
         let table = (0..500).map(|i| format!("    ({i}, {}, {}),\n", i * 7 % 13, i * i)).collect::<String>();
         assert_eq!(feed_all(&table, 5), None);
         assert_eq!(feed_all(&"0, 0, 0, 0,\n".repeat(30), 5), None);

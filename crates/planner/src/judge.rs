@@ -22,13 +22,13 @@ pub struct Judged {
 pub struct JudgedCall {
     /// The call as written.
     pub found: VerdictCall,
-    /// The repairs of its text, by name.
+    /// The names of the repairs that the call's text needed.
     pub repairs: Vec<String>,
     /// The call as it would be run, or the message that tells the model why it is refused.
     pub judged: Result<Accepted, String>,
 }
 
-/// Judges an answer, given in pieces.
+/// Judges an answer. `pieces` are its consecutive parts.
 pub fn answer<'a>(tools: &Registry, pieces: impl IntoIterator<Item = &'a [u8]>, end: End) -> Judged {
     let mut parser = Parser::new(parser_options(tools, &[]));
     let mut events = Vec::new();

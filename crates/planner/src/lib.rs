@@ -1,5 +1,5 @@
-//! Works on a task until it reaches an [`Ending`](journal::Ending): prompts, turns, budgets, guards,
-//! verification.
+//! Works on a task until the run reaches an [`Ending`](journal::Ending). This crate contains the
+//! prompts, turns, budgets, guards and the verification.
 //!
 //! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine
 //! receives `Input`s (such as an answer with the results of its calls, or a message of the user)
@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Everything the planner needs from outside comes in as [`Parts`]. A live run, a dry run, a replay
-//! and a test differ only in these.
+//! and a test differ only in these parts.
 //!
 //! A run can be resumed from its journal at any point ([`resume`]), and the user can add to the
 //! task at any time ([`Inbox`]).
@@ -78,13 +78,13 @@ pub struct Job {
 pub struct Parts {
     /// The model, opened.
     pub model: Box<dyn Model>,
-    /// The model of the last try, if [`Settings::escalates`].
+    /// The model that makes the final try, if [`Settings::escalates`] is set.
     pub escalation: Option<Box<dyn OpenModel>>,
-    /// The model that replaces one whose server is unavailable.
+    /// The fallback, which replaces a model whose server is unavailable.
     pub fallback: Option<Box<dyn OpenModel>>,
     /// The tools, in the order they are shown. One of them ends the run: [`Finish`].
     pub tools: Registry,
-    /// The tree, for the first turn and the final diff.
+    /// The tree that the run works on.
     pub repository: Arc<dyn Repository>,
     /// Decides whether the task is done. `None` if there is no test command.
     pub verifier: Option<Arc<dyn Verifier>>,
@@ -100,7 +100,8 @@ pub trait OpenModel: Send + Sync {
     /// Opens the model. The previous model is closed by then, because memory may not hold both.
     ///
     /// # Errors
-    /// How the run ends if it cannot continue without this model, and why.
+    /// If the model cannot be opened. The error says how the run ends if it cannot continue without
+    /// this model, and why.
     async fn open(&self) -> Result<OpenedModel, (Ending, String)>;
 }
 
@@ -144,7 +145,7 @@ impl Inbox for UnboundedReceiver<String> {
     }
 }
 
-/// Instructions for agents found in the repository (`AGENTS.md`).
+/// A file in the repository with instructions for agents (`AGENTS.md`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instructions {
     /// Path of the file, relative to the root.
@@ -155,15 +156,16 @@ pub struct Instructions {
 
 /// The tree that the run works on. Calls block, so the driver runs long ones on another thread.
 pub trait Repository: Send + Sync {
-    /// The paths of the project's files, except ignored ones: sorted, limited in number, relative
-    /// to the root, with `/`. The flag is `true` if some were omitted.
+    /// The paths of the project's files, without ignored files. The paths are sorted, relative to
+    /// the root, and separated by `/`. Their number is limited: the flag is `true` if some were
+    /// omitted.
     fn files(&self) -> (Vec<String>, bool);
     /// The content of a text file of at most `limit` bytes; `None` for anything else.
     fn read(&self, path: &str, limit: u64) -> Option<String>;
     /// Instruction files from the root down to the working directory, in that order.
     fn instructions(&self) -> Vec<Instructions>;
-    /// Records the original tree, the base of [`Repository::diff`]. The call is made once, in the
-    /// background, and completes before the first effect.
+    /// Records the original tree, the base of [`Repository::diff`]. The driver calls this once, in
+    /// the background, and waits for the call to return before the first effect.
     ///
     /// # Errors
     /// When the tree cannot be recorded. The run stops before it changes anything.
@@ -200,8 +202,8 @@ pub trait Repository: Send + Sync {
     fn last_revert(&self) -> Result<Option<u64>, String> {
         Ok(None)
     }
-    /// The number of the record of one of a turn's edits. The edits are counted from 0, without
-    /// those that were rolled back. `None` if there is no such edit.
+    /// The number of the record of a turn's edit. The first edit has the index 0, and edits that
+    /// were rolled back are skipped. `None` if there is no such edit.
     ///
     /// # Errors
     /// If the history cannot be read.
@@ -217,11 +219,11 @@ pub trait Repository: Send + Sync {
         Ok(())
     }
     /// Reverts this record of the history and all later ones, including those of commands. Returns
-    /// the number of the revert's own record if it changed anything. Repeating the call changes
-    /// nothing and returns the same number.
+    /// the number of the revert's own record if the revert changed anything. Repeating the call
+    /// changes nothing and returns the same number.
     ///
     /// # Errors
-    /// If somebody else has changed one of the files. Then nothing is changed.
+    /// If somebody else has changed one of the files. In that case, the call changes nothing.
     fn revert_from(&self, record: u64) -> Result<Option<u64>, String>;
     /// Whether anything differs from the tree recorded by [`Repository::remember`], including
     /// ignored files that were edited.

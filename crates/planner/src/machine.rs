@@ -50,10 +50,10 @@ pub(crate) enum Step {
     Write { focus: Focus, why: WriteReason },
     /// Journal the end of a try, and measure what it changed.
     EndTry,
-    /// Revert this record of the tree's history and all later ones; `None` for everything since the
-    /// start.
+    /// Revert this record of the tree's history and all later records. `None` reverts everything
+    /// since the start.
     Revert(Option<u64>),
-    /// Change to the model of the last try.
+    /// Change to the model that makes the final try (`--escalate`).
     Escalate,
     /// The run is over.
     Finish(Ending, String),
@@ -62,7 +62,7 @@ pub(crate) enum Step {
 /// Why the machine itself writes a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteReason {
-    /// To revert it.
+    /// To restore an earlier version of the file.
     Restore,
     /// As part of a candidate that has more files to write.
     Part,
@@ -81,7 +81,7 @@ pub(crate) struct Ask {
     pub(crate) alternatives: u8,
 }
 
-/// What happened.
+/// What happened since the last step.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// An answer has been carried out.
@@ -97,7 +97,8 @@ pub(crate) enum Input {
     UserMessage(String),
     /// A try has ended, and its end is in the journal. The try changed this many lines.
     TryEnded { lines: u64 },
-    /// Changes were reverted, with this record in the tree's history.
+    /// Changes were reverted. `record` is the revert's record in the tree's history; `None` if
+    /// there was nothing to revert.
     Reverted { record: Option<u64> },
     /// Another model was opened. It continues with this plan, in a new try or in the current
     /// conversation.
@@ -116,7 +117,7 @@ pub(crate) struct Turn {
     pub(crate) refused: Option<String>,
     /// The result of the verification, which runs after a change or a call of `finish`.
     pub(crate) check: Option<Check>,
-    /// The model's window, if it turned out to be different.
+    /// The model's window after this turn, if it is not the one that the machine knows.
     pub(crate) window: Option<u64>,
 }
 
@@ -131,7 +132,7 @@ pub(crate) struct Machine {
     pub(crate) estimator: Estimator,
     pub(crate) tries: Tries,
     attempts: Option<Attempts>,
-    /// The next steps after a file write that is not followed by a verification.
+    /// The steps to take after a file write that is not verified.
     after_write: VecDeque<Step>,
     pub(crate) baseline: Option<Check>,
     last_check: Option<Check>,
@@ -140,12 +141,12 @@ pub(crate) struct Machine {
     progress: Progress,
     last_answer: String,
     overflows_in_a_row: u32,
-    /// The text of each message in the conversation that contains something the user sent after the
-    /// task.
+    /// The texts of those messages in the conversation that contain a message which the user sent
+    /// after the task.
     user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,
-    /// The last request.
+    /// The parameters of the last request.
     asked: Ask,
 }
 
@@ -167,7 +168,8 @@ struct Progress {
 }
 
 impl Machine {
-    /// Creates a machine for a plan. `baseline` is the verification before any change.
+    /// Creates a machine for a plan. `baseline` is the result of the verification before any
+    /// change.
     pub(crate) fn new(plan: Plan, baseline: Option<Check>) -> Result<Self, minijinja::Error> {
         let files = plan.focus.clone();
         Ok(Self {
@@ -343,8 +345,8 @@ impl Machine {
         self.ask_with(text)
     }
 
-    /// Handles `finish` without a change. The model gets one reminder. If the verification passes
-    /// here, it also passed before the run, so it proves nothing.
+    /// Handles a call of `finish` when nothing was changed. The model gets one reminder. If the
+    /// verification passes here, it also passed before the run, so it proves nothing.
     fn finish_unchanged(&mut self, summary: &str) -> Step {
         let Some(before) = self.progress.unchanged_summary.take() else {
             self.progress.unchanged_summary = Some(summary.trim().to_owned());
@@ -436,13 +438,13 @@ impl Machine {
         Ask { temperature, seed, max_tokens, ..Ask::default() }
     }
 
-    /// The seed of a request that is not a repetition. In the first try of a model, the server
-    /// chooses the seed.
+    /// The seed of a request when the model does not repeat itself. `None` in a model's first try,
+    /// where the server chooses the seed.
     fn seed(&self) -> Option<u64> {
         self.tries.varied().then_some(u64::from(self.turn))
     }
 
-    /// The token limit of an answer, at most `most`, so that prompt and answer fit the window.
+    /// The token limit of an answer: `most`, or less if prompt and answer would not fit the window.
     fn room_for(&self, most: u32) -> u32 {
         let Some(window) = self.plan.window else { return most };
         let left = window.saturating_sub(self.estimator.messages(&self.messages));

@@ -20,8 +20,8 @@ const MAX_INSTRUCTIONS: usize = 8 * 1024;
 /// The part of the window that the files may fill, as a divisor: 4 stands for a quarter.
 const WINDOW_SHARE: u64 = 4;
 
-/// Composes the first turn. For [`Approach::WholeFile`], also returns the files to request whole:
-/// none if nothing points at a file, or if they are too large.
+/// Composes the first turn. For [`Approach::WholeFile`], also returns the files that the model is
+/// asked to return in full: none if nothing points at a file, or if the files are too large.
 pub(crate) fn compose(
     repository: &dyn Repository,
     tools: &Registry,
@@ -50,8 +50,8 @@ pub(crate) fn compose(
     (opening, whole)
 }
 
-/// The files to request whole: the best candidates, ending before the first that cannot be
-/// requested whole.
+/// The files that the model is asked to return in full. Takes the candidates from the best down,
+/// and stops at the first that cannot be requested in full.
 fn whole_files(
     candidates: &[focus::Candidate],
     read: impl Fn(&str, u64) -> Option<String>,
@@ -72,8 +72,8 @@ fn whole_files(
     files
 }
 
-/// Whether the model can be asked for the whole file, together with other files of `others` bytes
-/// in total.
+/// Whether the model can be asked to return this text in full, together with other files that have
+/// `others` bytes in total.
 pub(crate) fn may_be_whole(text: &str, others: u64, window: Option<u64>) -> bool {
     // Control tokens are broken up in prompts, so a file with control tokens would come back
     // changed.
@@ -83,13 +83,14 @@ pub(crate) fn may_be_whole(text: &str, others: u64, window: Option<u64>) -> bool
     plain && window.is_none_or(|w| bytes * 2 / 3 + 1_024 < w)
 }
 
-/// A first turn that shows the recorded state of the repository with the current tools.
+/// A first turn that shows the repository as it was recorded, but the task and the tools as they
+/// are now.
 pub(crate) fn from_recorded(recorded: Opening, tools: &Registry, task: String) -> Opening {
     Opening { task, tools: tool_descriptions(tools), ..recorded }
 }
 
-/// Reads the files that the first turn depends on, except instruction files, so that `read` can
-/// record them.
+/// Calls `read` for each file that the first turn depends on, except instruction files, so that
+/// `read` can record the files.
 pub fn read_opening_files(
     files: &[String],
     task: &str,

@@ -44,7 +44,7 @@ pub(crate) struct Opening {
     /// A summary of the tree.
     pub(crate) tree: String,
     pub(crate) instructions: Vec<Instructions>,
-    /// Files shown whole: path and text.
+    /// Path and text of each file that is shown in full.
     pub(crate) files: Vec<(String, String)>,
     /// Name, description and schema of each tool.
     pub(crate) tools: Vec<(String, String, String)>,
@@ -102,10 +102,10 @@ impl Prompts {
         )
     }
 
-    /// The request for whole files: the first message of the whole-file approach. There is no
-    /// system prompt, so the chat template uses its own. Measurements showed that any additional
-    /// text lowers the number of solved tasks. `reworded` words the request differently than the
-    /// first try did.
+    /// The request for whole files, which is the first message of the whole-file approach. There is
+    /// no system prompt, so the chat template uses its default one: measurements showed that any
+    /// additional text lowers the number of solved tasks. With `reworded`, the request is worded
+    /// differently than in the first try.
     pub(crate) fn whole_file(&self, opening: &Opening, shown: &[Focus], reworded: bool) -> String {
         let files: Vec<_> = shown.iter().map(|file| file_value(&file.path, &file.content)).collect();
         self.render(
@@ -138,8 +138,8 @@ impl Prompts {
         self.render("finish_refused.md", json!({ "check": check, "changed": changed }))
     }
 
-    /// The reply when the model says that it is done but has changed nothing. `refused`: a change
-    /// was refused. `whole`: a whole file was requested.
+    /// The reply when the model says that it is done but has changed nothing. `refused` says
+    /// whether a change was refused, and `whole` whether a whole file was requested.
     pub(crate) fn no_change(&self, refused: bool, whole: bool) -> String {
         self.render("no_change.md", json!({ "refused": refused, "whole": whole }))
     }
@@ -149,7 +149,8 @@ impl Prompts {
         self.render("user_message.md", json!({ "text": text }))
     }
 
-    /// Repeats a rendered message, with the reply to the model's repeated answers.
+    /// Repeats the rendered message `asked`, and appends `text`, the reply to the model's repeated
+    /// answers.
     pub(crate) fn again(&self, asked: &str, text: &str) -> String {
         self.render("again.md", json!({ "asked": asked, "text": text }))
     }
@@ -158,7 +159,7 @@ impl Prompts {
         self.render("repeated.md", json!({ "tool": tool, "times": times }))
     }
 
-    /// The text about the previous try in a new conversation.
+    /// The text that tells a new conversation about the previous try.
     pub(crate) fn earlier_try(&self, files: &str, check: &Check) -> String {
         let failure = check.text.lines().next().unwrap_or_default();
         self.render("earlier_try.md", json!({ "files": files, "check": check, "failure": failure }))
@@ -178,7 +179,8 @@ fn file_value(path: &str, text: &str) -> Value {
     json!({ "path": path, "text": text.trim_end(), "language": focus::language(path) })
 }
 
-/// Returns the title of a call: the first line of the argument that its tool designates for this.
+/// Returns the title of a call: the first line of the argument that the tool designates as the
+/// title.
 fn about(call: &CallResult) -> String {
     let text = call.spec.titled_by.and_then(|name| call.arguments[name].as_str()).unwrap_or_default();
     text.lines().next().unwrap_or_default().chars().take(80).collect()
@@ -191,8 +193,8 @@ fn fence(text: &str) -> String {
     "`".repeat(longest.max(2) + 1)
 }
 
-/// Puts text from outside in a fence that it cannot close. A single line needs none, because it
-/// cannot fake another part of the prompt.
+/// Puts text from outside in a fence that the text cannot close. A single line needs no fence,
+/// because it cannot fake another part of the prompt.
 fn data(text: &str) -> String {
     let text = text.trim_end_matches('\n');
     if !text.contains(['\n', '\r', '\x0b', '\x0c', '\u{85}', '\u{2028}', '\u{2029}']) {

@@ -1,4 +1,4 @@
-//! How a run works on its task. Every default suits a model on the user's own machine.
+//! The settings of a run. Every default suits a model on the user's own machine.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub enum Cut {
 }
 
 impl Cut {
-    /// Whether to stop after the first complete call of this model.
+    /// Whether to stop reading this model's answers after the first complete call.
     pub(crate) fn after_first_call(self, model: &models::Identity) -> bool {
         match self {
             Cut::Auto => model.local,
@@ -37,8 +37,8 @@ pub enum Approach {
     /// The model calls tools until it calls `finish`.
     #[serde(alias = "json")]
     Tools,
-    /// For small models: the request shows up to three files, and the model returns corrected files
-    /// whole in Markdown fences. Tool calls still work.
+    /// For small models: the request shows up to three files, and the model returns the corrected
+    /// files in full, in Markdown fences. Tool calls still work.
     WholeFile,
 }
 
@@ -94,7 +94,7 @@ impl Constrain {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// Requests answered by the model.
+    /// The number of requests that the model answers.
     pub turns: u32,
     /// Prompt tokens and generated tokens. Prompt tokens from the server's cache do not count, if
     /// the server reports them.
@@ -126,8 +126,9 @@ pub struct Settings {
     /// constrained.
     #[serde(skip_serializing_if = "is_auto")]
     pub constrain: Constrain,
-    /// Sampling temperature of a first attempt. It rises when the model repeats itself. `None`
-    /// selects the temperature that suits the model ([`models::Identity::temperature`]).
+    /// Sampling temperature of the first try. It rises in later tries, and when the model repeats
+    /// itself. `None` selects the temperature that suits the model
+    /// ([`models::Identity::temperature`]).
     pub temperature: Option<f32>,
     /// How many times the run may try the task, each time with the original files, until the
     /// verification passes. The limits apply to all tries together.

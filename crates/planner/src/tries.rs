@@ -5,12 +5,12 @@
 //! they were at the start of the run. The first try that passes the verification ends the run. If
 //! none passes, the best one is kept, provided it is better than the start.
 //!
-//! The last try may use another model (`--escalate`). For that model it is the first try, so the
+//! Another model may make the final try (`--escalate`). It is that model's first try, so the
 //! request is not varied.
 //!
 //! Effect on the prompt cache: the system prompt stays cached from try to try.
 //!
-//! Pure: results go in, and decisions come out.
+//! This module does no I/O: results go in, and decisions come out.
 
 use journal::{Check, Ending};
 use serde_json::Value;
@@ -61,7 +61,7 @@ struct Best {
 #[derive(Debug)]
 pub(crate) struct Tries {
     limit: u32,
-    /// Whether the last try uses another model.
+    /// Whether another model makes the final try.
     escalates: bool,
     number: u32,
     start: Option<Counts>,
@@ -73,17 +73,17 @@ pub(crate) struct Tries {
 /// What to do after a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
-    /// Revert this record of the tree's history and all later ones; `None` for everything since the
-    /// start.
+    /// Revert this record of the tree's history and all later records. `None` reverts everything
+    /// since the start.
     Revert(Option<u64>),
     /// Keep the changes of this try, and end the run.
     Keep,
 }
 
 impl Tries {
-    /// Up to `attempts` tries, and one more with another model if the run escalates. `before` is the
-    /// verification before any change. Without it there is only one try, because tries cannot be
-    /// compared.
+    /// Allows up to `attempts` tries, and one more with another model if the run escalates.
+    /// `before` is the result of the verification before any change. Without it there is only one
+    /// try, because tries cannot be compared.
     pub(crate) fn new(attempts: u32, escalates: bool, before: Option<&Check>) -> Self {
         let escalates = escalates && before.is_some();
         let limit = if before.is_some() { attempts + u32::from(escalates) } else { 1 };
@@ -105,12 +105,13 @@ impl Tries {
         self.escalates && self.number == self.limit
     }
 
-    /// The number of this try among those of its model.
+    /// The number of this try among the tries of its model.
     fn of_model(&self) -> u32 {
         if self.escalated() { 1 } else { self.number }
     }
 
-    /// Whether the model has made an earlier try. If so, the request must differ.
+    /// Whether the model has made an earlier try. If so, this try's request must differ from the
+    /// earlier one.
     pub(crate) fn varied(&self) -> bool {
         self.of_model() > 1
     }
@@ -185,7 +186,7 @@ impl Tries {
         more
     }
 
-    /// Returns the ending of the run after the last try, and the message.
+    /// Returns the ending and the message of the run after the final try.
     pub(crate) fn finish(&self) -> (Ending, String) {
         let ended = self.best.as_ref().map(|best| &best.ended).or(self.ended.as_ref());
         let (ending, message) = ended.cloned().unwrap_or((Ending::GaveUp, String::new()));
@@ -211,7 +212,7 @@ impl Tries {
                 "try {} is kept: {} failing, {} before",
                 best.number, best.counts.failing, start.failing
             ),
-            _ => "none was better than the start, so the files are as they were then".into(),
+            _ => "none was better than the start, so the original files were restored".into(),
         }
     }
 }
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn later_tries_are_warmer_and_never_colder_than_the_setting() {
+    fn later_tries_raise_the_temperature_and_never_go_below_the_setting() {
         let mut tries = tries(5);
         let mut seen = vec![tries.temperature(0.0)];
         while tries.next() {
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_model_gets_the_last_try_with_the_unvaried_request() {
+    fn the_other_model_makes_the_final_try_with_the_unvaried_request() {
         let check = Check {
             command: "t".into(),
             passed: false,
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn other_endings_end_the_run() {
+    fn no_try_follows_a_success_an_interrupt_or_the_only_try() {
         assert!(!tries(9).end(&Ending::Verified, "") && !tries(9).end(&Ending::Interrupted, ""));
         assert!(!tries(1).end(&Ending::GaveUp, ""));
     }

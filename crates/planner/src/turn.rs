@@ -114,7 +114,7 @@ impl Driver<'_> {
         Ok(Ok(turn))
     }
 
-    /// Journals an event of the answer, and queues calls.
+    /// Journals an event of the answer. If the event is a complete call, queues the call.
     fn record(
         &mut self,
         event: AnswerEvent,

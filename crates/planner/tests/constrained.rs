@@ -29,7 +29,7 @@ fn warnings(ran: &Ran) -> usize {
 }
 
 #[tokio::test]
-async fn calls_are_constrained_if_that_suits_the_model_or_is_set() {
+async fn calls_are_constrained_if_that_suits_the_model_or_the_setting_is_on() {
     for (constrain, can, suits, expected) in [
         (Constrain::Auto, true, false, false),
         (Constrain::Auto, true, true, true),
@@ -49,7 +49,7 @@ async fn calls_are_constrained_if_that_suits_the_model_or_is_set() {
 }
 
 #[tokio::test]
-async fn the_constraint_is_one_call_of_the_tools_in_their_order() {
+async fn the_constraint_allows_one_call_and_lists_the_tools_in_their_order() {
     let ran = with(Constrain::On, true, false).run("Fix the sum.", vec![says(FIX), says(FINISH)]).await;
     let schema = ran.requests[0].constraint.as_ref().unwrap();
     let tools: Vec<_> =

@@ -54,7 +54,7 @@ async fn a_message_to_a_finished_run_extends_the_same_conversation() {
 }
 
 #[tokio::test]
-async fn finish_right_after_a_message_is_no_change_although_the_run_made_changes_before() {
+async fn finish_right_after_a_message_counts_as_no_change_despite_earlier_changes() {
     let first = finished().await;
     let next = saying(after(&first), "what did you do?");
     let ran = next.resume("t", vec![says(FINISH), says(FINISH)], &first.records).await;
@@ -71,7 +71,7 @@ async fn limits_restart_at_a_message() {
     assert_eq!((ran.report.ending, ran.report.totals.turns), (Ending::Verified, 4));
 }
 
-/// Returns the message the nth time it is asked for one.
+/// An inbox that returns the message when it is asked for the nth time.
 struct Nth(usize);
 
 impl Inbox for Nth {

@@ -1,5 +1,6 @@
-//! Cuts an answer off at each of its bytes, over HTTP, with the real client and the planner. The
-//! run must end as it does with the whole answer: the same calls, each once, and no incomplete one.
+//! Cuts off an answer at each of its bytes, over HTTP, with the real client and the planner. The
+//! run must end as it does with the whole answer: it makes the same calls, each once, and no
+//! incomplete call.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -194,11 +195,11 @@ fn cut_everywhere(name: &str) {
 }
 
 #[test]
-fn lines_of_json_cut_at_every_byte_end_the_same() {
+fn a_run_with_json_lines_cut_at_any_byte_ends_the_same() {
     STREAMS.into_iter().filter(|name| name.ends_with(".ndjson")).for_each(cut_everywhere);
 }
 
 #[test]
-fn events_cut_at_every_byte_end_the_same() {
+fn a_run_with_server_sent_events_cut_at_any_byte_ends_the_same() {
     STREAMS.into_iter().filter(|name| name.ends_with(".sse")).for_each(cut_everywhere);
 }

@@ -1,4 +1,4 @@
-//! Runs whose stream or server fails, that reach a limit, or that are interrupted.
+//! Tests runs whose stream or server fails, runs that reach a limit, and runs that are interrupted.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -66,7 +66,7 @@ async fn tokens_and_cost_of_answers_whose_stream_broke_count_against_the_limits(
 }
 
 #[tokio::test(start_paused = true)]
-async fn counts_of_a_broken_answer_that_the_server_did_not_report_are_estimated_and_the_record_says_so() {
+async fn counts_that_the_server_did_not_report_for_a_broken_answer_are_recorded_as_estimates() {
     let ran = world().run("t", vec![breaks(None), says(FIX), says(FINISH)]).await;
     let lost = |e: &Event| match e {
         Event::AnswerLost { counts, estimated, .. } => Some((counts.prompt_tokens, *estimated)),
@@ -82,7 +82,7 @@ async fn counts_of_a_broken_answer_that_the_server_did_not_report_are_estimated_
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_runs_of_one_process_do_not_retry_in_step() {
+async fn two_runs_of_one_process_do_not_retry_at_the_same_moments() {
     let waits = async || {
         let down = || Reply::Fails(Error::Transport("connection refused".into()));
         let ran = world().run("t", (0..6).map(|_| down()).collect()).await;
@@ -122,7 +122,7 @@ async fn an_answer_cut_by_the_token_limit_is_never_run() {
 }
 
 #[tokio::test]
-async fn a_call_at_the_end_of_the_reasoning_counts_only_in_the_native_tokens_of_a_family() {
+async fn a_call_at_the_end_of_the_reasoning_runs_only_if_it_uses_the_native_tokens_of_a_model_family() {
     let native = format!("I need the file.\n<tool_call>\n{READ}\n</tool_call>");
     let in_text = Reply::Says(vec![Delta::Text(format!("<think>\n{native}"))]);
     let separate = Reply::Says(vec![Delta::Thinking(native)]);
@@ -142,7 +142,7 @@ async fn a_call_at_the_end_of_the_reasoning_counts_only_in_the_native_tokens_of_
 }
 
 #[tokio::test]
-async fn a_template_that_opens_the_thought_is_detected_from_the_first_answer_on() {
+async fn a_template_that_opens_the_reasoning_block_is_detected_in_the_first_answer() {
     let first = format!("I look at the file.\n</think>\n{READ}");
     let second = format!("I could do this:\n{FIX}\nBut no, I read it again.\n</think>\n{READ}");
     let closed = |call: &str| says(&format!("Now.\n</think>\n{call}"));
@@ -155,7 +155,7 @@ async fn a_template_that_opens_the_thought_is_detected_from_the_first_answer_on(
 }
 
 #[tokio::test]
-async fn each_budget_ends_the_run_with_its_own_name_and_keeps_the_changes() {
+async fn each_exhausted_budget_ends_the_run_with_its_own_ending_and_keeps_the_changes() {
     let limited = |limits| {
         let mut world = world();
         world.settings = Settings { limits, ..world.settings };

@@ -100,7 +100,7 @@ async fn if_the_other_model_is_unavailable_the_best_try_is_kept_and_a_resumed_ru
 }
 
 #[tokio::test]
-async fn the_fallback_makes_the_last_try_if_the_other_model_is_unavailable() {
+async fn the_fallback_makes_the_final_try_if_the_other_model_is_unavailable() {
     let mut world = escalating();
     world.settings.limits.turns = 4;
     (world.escalation, world.fallback) = (Some(None), Some(Some(named("spare", 32_768))));
@@ -139,7 +139,7 @@ async fn the_fallback_is_used_after_the_last_retry() {
 }
 
 #[tokio::test]
-async fn the_fallback_does_not_get_a_request_that_no_server_answers() {
+async fn a_request_that_the_server_refuses_is_not_sent_to_the_fallback() {
     let mut world = world();
     world.fallback = Some(Some(named("spare", 32_768)));
     let ran = world.run("t", vec![Reply::Fails(Error::Refused("bad request".into())), says(FINISH)]).await;

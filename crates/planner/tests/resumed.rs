@@ -1,4 +1,4 @@
-//! Runs resumed after any event: the same requests and the same ending.
+//! A run that is resumed after any event sends the same requests and ends the same.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -52,7 +52,7 @@ async fn ends_the_same_from_every_prefix(
             "after {cut}: {:?}",
             past.last()
         );
-        // The remaining changes belong to the same turns.
+        // The changes after the resume belong to the same turns as in the whole run.
         assert!(whole.changed_in.ends_with(&resumed.changed_in), "after {cut}: {:?}", resumed.changed_in);
     }
     whole
@@ -116,7 +116,7 @@ async fn a_candidate_is_reverted_when_the_run_stops_and_verified_when_it_resumes
 }
 
 #[tokio::test]
-async fn a_candidate_that_cannot_be_written_is_skipped_also_by_a_resumed_run() {
+async fn a_candidate_that_cannot_be_written_is_skipped_in_a_resumed_run_too() {
     let replies = || vec![unchanged_and_unsure(&[(" refuse", -0.8), (" +", -1.0)]), says("(b)"), says(" b")];
     let whole = ends_the_same_from_every_prefix(world_with_branches, replies).await;
     assert_eq!(whole.report.ending, Ending::Verified);
@@ -132,7 +132,7 @@ async fn a_run_with_several_whole_files_resumed_after_any_event_ends_the_same() 
         world
     };
     let more = |y: &str| format!("more.py:\n```python\nx = 1\ny = {y}\n```\n");
-    // Returns calc.py unchanged but with a doubt, and changes more.py.
+    // An answer that returns calc.py unchanged but with an alternative token, and changes more.py.
     let unsure = |other: &str| {
         let mut deltas = text("calc.py:\n```python\ndef add(a, b):\n    return a");
         deltas.push(Delta::Doubt { chosen: " -".into(), others: vec![(other.into(), -0.8)] });
@@ -150,7 +150,8 @@ async fn a_run_with_several_whole_files_resumed_after_any_event_ends_the_same() 
     );
     let states = |file: &str, content: &str| whole.states.iter().any(|files| files[file] == content);
     assert!(states("more.py", "x = 1\ny = 5\n") && states("calc.py", "def add(a, b):\n    return a * b\n"));
-    // A branch before the first change starts without the change of the other file.
+    // The branch starts before the change to more.py, so the candidate does not contain that
+    // change.
     let whole = ends_the_same_from_every_prefix(begin, || vec![unsure(" +"), says(" b")]).await;
     assert_eq!(
         (whole.report.ending.clone(), whole.files["more.py"].as_str()),
@@ -178,7 +179,7 @@ async fn a_run_with_several_tries_resumed_after_any_event_ends_the_same() {
 }
 
 #[tokio::test]
-async fn a_run_that_escalates_resumed_after_any_event_ends_the_same() {
+async fn an_escalating_run_resumed_after_any_event_ends_the_same() {
     let begin = || {
         let mut world = support::escalating();
         (world.settings.attempts, world.graded) = (2, true);
@@ -211,7 +212,7 @@ async fn a_run_that_escalates_resumed_after_any_event_ends_the_same() {
 }
 
 #[tokio::test]
-async fn a_run_that_falls_back_resumed_after_any_event_ends_the_same() {
+async fn a_run_with_a_fallback_resumed_after_any_event_ends_the_same() {
     let gone = || Reply::Fails(Error::MissingModel { message: "gone".into(), available: Vec::new() });
     let begin = || {
         let mut world = support::escalating();
@@ -293,7 +294,7 @@ async fn bug_a_model_that_continues_a_resumed_run_in_place_of_another_has_its_ow
     let dollars = |at: usize, price: f64| models[at].generated_tokens as f64 * price / 1e6;
     assert_eq!(models[1].cost, Some(dollars(1, 50.0)));
     assert!(models[1].generated_tokens > 0 && totals.cost == Some(dollars(0, 1.0) + dollars(1, 50.0)));
-    // A further process does not repeat the event.
+    // Resuming once more does not journal the model again.
     let again = with("large", 50.0, 9).resume("t", Vec::new(), &past).await;
     assert!(!again.events().any(|event| matches!(event, Event::Model(_))));
 }

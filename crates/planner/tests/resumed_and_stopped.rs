@@ -1,4 +1,4 @@
-//! The tree after a resumed run was refused, or was stopped again before it got further.
+//! Tests the tree after a resumed run is refused, or is stopped again before it makes progress.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,7 +26,7 @@ fn branches() -> Vec<Reply> {
     vec![unchanged_and_unsure(&[(" *", -0.8), (" +", -1.0)]), says(" b"), says(" b")]
 }
 
-/// This world in the state that a run left.
+/// Puts a world into the state that a run left.
 fn after(world: World, files: &BTreeMap<String, String>, changes: &Changes) -> World {
     world.files.lock().unwrap().clone_from(files);
     let original = support::world().files.lock().unwrap().clone();
@@ -39,7 +39,8 @@ fn answers(past: &[Record]) -> usize {
     past.iter().filter(|record| matches!(record.event, Event::Output { .. })).count()
 }
 
-/// The bug: the try that was reverted at the stop was back in the tree, and stayed there.
+/// The bug: the refused resume restored the try that had been reverted at the stop, and left it in
+/// the tree.
 #[tokio::test]
 async fn bug_a_refused_resume_leaves_the_tree_as_it_is() {
     let ran = two_tries_within(6).run("t", two_tries()).await;
@@ -91,8 +92,8 @@ async fn bug_a_time_limit_in_a_resumed_verification_keeps_the_best_try() {
 }
 
 /// Resumes a run from each prefix of its journal and interrupts the verification of `a * b`, a
-/// candidate with this many files. Returns the number of interruptions. The candidate must be
-/// reverted each time.
+/// candidate that consists of `files` files. Returns the number of interruptions. The candidate
+/// must be reverted each time.
 async fn interrupted_at_every_cut(
     begin: impl Fn() -> World,
     replies: impl Fn() -> Vec<Reply>,
@@ -101,7 +102,8 @@ async fn interrupted_at_every_cut(
     let whole = begin().run("t", replies()).await;
     assert_eq!(whole.report.ending, Ending::Verified);
     let has_candidate = |files: &BTreeMap<String, String>| files["calc.py"].contains("a * b");
-    // After the answer, the machine writes the files of the candidate, with a note before each.
+    // After the answer, the machine writes the files of the candidate, and journals a note before
+    // each write.
     let verified = |(at, record): (usize, &Record)| {
         matches!(record.event, Event::CheckStarted { .. }) && has_candidate(&whole.states[at])
     };
@@ -128,7 +130,8 @@ async fn interrupted_at_every_cut(
     interrupted
 }
 
-/// The bug: the resumed run did not know that the tree had a candidate, or which part came first.
+/// The bug: the resumed run did not know that the tree contained a candidate, or where the
+/// candidate's records began.
 #[tokio::test]
 async fn bug_a_candidate_of_a_killed_run_is_reverted_when_the_resumed_run_is_stopped() {
     assert!(interrupted_at_every_cut(support::world_with_branches, branches, 1).await > 10);
@@ -140,7 +143,8 @@ async fn bug_a_candidate_of_a_killed_run_is_reverted_when_the_resumed_run_is_sto
         world
     };
     let replies = || {
-        // The candidates do not have the change of more.py, so writing a candidate reverts it.
+        // The candidates do not contain the change to more.py, so writing a candidate reverts that
+        // change.
         let mut deltas = text("calc.py:\n```python\ndef add(a, b):\n    return a");
         deltas.push(Delta::Doubt {
             chosen: " -".into(),
@@ -154,7 +158,7 @@ async fn bug_a_candidate_of_a_killed_run_is_reverted_when_the_resumed_run_is_sto
 
 /// The bug: the resumed run assumed that the reverted changes were in the tree.
 #[tokio::test]
-async fn bug_a_revert_that_a_kill_kept_from_the_journal_is_found_by_the_resumed_run() {
+async fn bug_a_resumed_run_finds_a_revert_that_was_not_journaled_because_of_a_kill() {
     let journaled_before_the_revert = |ran: &Ran| {
         let reverted = |record: &Record| matches!(record.event, Event::Reverted { .. });
         ran.records[..ran.records.iter().rposition(reverted).unwrap()].to_vec()

@@ -214,7 +214,7 @@ async fn a_path_that_does_not_exist_is_refused_while_the_call_is_open() {
 }
 
 #[tokio::test]
-async fn the_cost_of_a_refused_call_is_estimated_from_similar_calls() {
+async fn the_tokens_that_a_refusal_saved_are_estimated_from_similar_calls() {
     let long = |path: &str| {
         format!(
             r#"{{"tool": "apply_patch", "arguments": {{"path": {path}, "content": "{}"}}}}"#,
@@ -353,7 +353,7 @@ async fn a_reverted_change_is_no_change() {
 }
 
 #[tokio::test]
-async fn finish_beside_a_refused_call_is_not_accepted() {
+async fn finish_together_with_a_refused_call_is_not_accepted() {
     let mut world = green();
     world.settings.cut = Cut::ReadOn;
     let ran = world.run("t", vec![says(&format!("{FIX}\n{FINISH}")), says(FINISH), says(FINISH)]).await;
@@ -387,7 +387,7 @@ async fn a_file_returned_unchanged_while_the_verification_passes_is_no_change() 
 }
 
 #[tokio::test]
-async fn text_that_a_server_repeats_of_a_continued_line_is_not_recorded() {
+async fn the_part_of_a_continued_line_that_a_server_repeats_is_not_recorded() {
     let repeated = "```python\ndef add(a, b):\n    return a + b";
     let ran =
         world_with_branches().run("t", vec![unchanged_and_unsure(&[(" +", -0.8)]), says(repeated)]).await;

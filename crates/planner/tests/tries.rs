@@ -69,7 +69,7 @@ async fn a_run_with_one_attempt_ends_like_a_run_without_the_setting() {
 }
 
 #[tokio::test]
-async fn without_a_passing_try_the_one_with_the_fewest_failures_is_kept() {
+async fn if_no_try_passes_the_try_with_the_fewest_failures_is_kept() {
     let ran = counted(3).run("t", tries(&["third", "half", "a / b"])).await;
     assert_eq!(ran.report.ending, Ending::Unverified);
     assert!(ran.files["calc.py"].contains("half"), "{:?}", ran.files);
@@ -101,14 +101,14 @@ async fn if_no_try_is_better_than_the_start_the_files_are_as_they_were() {
     assert!(
         ran.report
             .message
-            .ends_with("(2 tries; none was better than the start, so the files are as they were then)"),
+            .ends_with("(2 tries; none was better than the start, so the original files were restored)"),
         "{}",
         ran.report.message
     );
 }
 
 #[tokio::test]
-async fn a_try_of_the_whole_file_approach_is_both_requests_and_the_next_one_is_worded_differently() {
+async fn a_try_of_the_whole_file_approach_consists_of_two_requests_which_the_next_try_rewords() {
     let mut world = counted(3);
     world.settings.approach = Approach::WholeFile;
     world.instructions.clear();
@@ -141,7 +141,7 @@ async fn a_try_of_the_whole_file_approach_is_both_requests_and_the_next_one_is_w
 }
 
 #[tokio::test]
-async fn a_budget_that_ends_in_a_later_try_keeps_the_best_and_a_resumed_run_continues_with_that_try() {
+async fn reaching_a_budget_in_a_later_try_keeps_the_best_try_and_a_resumed_run_continues_the_later_try() {
     let limited = |turns| {
         let mut world = counted(2);
         world.settings.limits.turns = turns;
@@ -156,7 +156,7 @@ async fn a_budget_that_ends_in_a_later_try_keeps_the_best_and_a_resumed_run_cont
 
     let whole = counted(2).run("t", replies()).await;
     let (mut past, mut changes, mut files) = (ran.records, ran.changes, ran.files);
-    // The run is stopped once more. Then it runs to its end.
+    // The resumed run is stopped once more. Resumed again, it runs to its end.
     for turns in [7, 40] {
         let world = limited(turns);
         world.files.lock().unwrap().clone_from(&files);
@@ -177,7 +177,7 @@ async fn a_budget_that_ends_in_a_later_try_keeps_the_best_and_a_resumed_run_cont
 }
 
 #[tokio::test]
-async fn a_first_try_that_a_budget_ends_is_kept_only_if_it_is_better_than_the_start() {
+async fn a_first_try_that_reaches_a_budget_is_kept_only_if_it_is_better_than_the_start() {
     for (line, kept) in [("half", true), ("a * b", false)] {
         let mut world = counted(3);
         world.settings.limits.turns = 2;
@@ -188,7 +188,7 @@ async fn a_first_try_that_a_budget_ends_is_kept_only_if_it_is_better_than_the_st
 }
 
 #[tokio::test]
-async fn a_server_that_fails_in_a_later_try_does_not_cost_the_best_one() {
+async fn a_server_failure_in_a_later_try_does_not_discard_the_best_try() {
     let mut replies = gives_up("half");
     replies.extend([patch("a * b"), Reply::Fails(Error::Refused("gone".into()))]);
     let ran = counted(2).run("t", replies).await;
@@ -206,7 +206,7 @@ async fn a_run_without_a_verification_is_tried_once() {
 }
 
 #[tokio::test]
-async fn a_message_of_the_user_ends_the_tries() {
+async fn after_a_message_of_the_user_there_are_no_further_tries() {
     let mut first = counted(2);
     first.settings.limits.turns = 5;
     let ran = first.run("t", tries(&["a * b", "a / b"])).await;

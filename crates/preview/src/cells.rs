@@ -1,5 +1,5 @@
-//! A line as it appears on the screen: sanitized characters with their widths, tabs as spaces,
-//! differences emphasized.
+//! Lays out a line for the screen: sanitizes and measures its characters, replaces tabs with
+//! spaces, and emphasizes differences.
 
 use std::ops::Range;
 
@@ -62,7 +62,7 @@ impl Row {
             let strong = places.peek().is_some_and(|place| place.contains(&at));
             if c == '\t' {
                 let width = TAB - column % TAB;
-                // If drawn as spaces, an added or removed tab would be invisible.
+                // An added or removed tab would be invisible if it were drawn as spaces.
                 let first = if strong { '→' } else { ' ' };
                 row.0.extend((0..width).map(|i| Cell {
                     sign: if i == 0 { first } else { ' ' },
@@ -87,7 +87,8 @@ impl Row {
         self.0.iter().map(|c| c.width).sum()
     }
 
-    /// Cuts the row to a width, around the first emphasized cell; `…` marks what is left out.
+    /// Cuts the row to a width. The part around the first emphasized cell stays, and `…` marks the
+    /// omitted parts.
     pub(super) fn cut(mut self, columns: usize) -> Self {
         if self.width() <= columns {
             return self;
@@ -152,8 +153,8 @@ impl Row {
         self.draw(kind, paint, out);
     }
 
-    /// Returns a line of carets to print under the emphasized cells. `None` if colors are on, or if
-    /// no cell or every cell except spaces is emphasized.
+    /// Returns a line of carets to print under the emphasized cells. `None` if colors are on, if no
+    /// cell is emphasized, or if all cells except spaces are.
     pub(super) fn carets(&self, surface: Surface) -> Option<String> {
         let inside = |c: &Cell| c.strong || c.sign == ' ';
         if surface.paint.0 || !self.0.iter().any(|c| c.strong) || self.0.iter().all(inside) {
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_cut_to_where_it_differs() {
+    fn a_long_line_is_cut_to_the_part_that_differs() {
         let line = format!("{}!{}", "a".repeat(100), "b".repeat(100));
         let cut = Row::new(&line, &[100..101]).cut(30);
         assert_eq!((text(&cut), cut.width()), (format!("…{}!{}…", "a".repeat(10), "b".repeat(17)), 30));

@@ -78,7 +78,8 @@ impl<'a> Page<'a> {
         let (mut i, mut j) = (0, 0);
         let ends = (a.len(), b.len());
         for (x, y) in words::pairs(&a, &b).into_iter().chain([ends]) {
-            // Lines before the pair have no counterpart, but removed and added lines share rows.
+            // Lines before the pair have no counterpart, but a removed line and an added line can
+            // share a row.
             for k in 0..(x - i).max(y - j) {
                 let old = (i + k < x).then(|| left(i + k, &[]));
                 let new = (j + k < y).then(|| right(j + k, &[]));
@@ -115,7 +116,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Draws one side of one line of a row. Returns its width.
+    /// Draws one side of one screen line of a row. Returns its width.
     fn half(&self, (number, kind, rows): &(usize, Kind, Vec<Row>), i: usize, out: &mut String) -> usize {
         let Some(row) = rows.get(i) else { return 0 };
         let (number, sign) = if i == 0 { (number.to_string(), kind.sign()) } else { (String::new(), ' ') };

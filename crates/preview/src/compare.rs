@@ -1,4 +1,4 @@
-//! Compares two versions of a file by lines.
+//! Compares two versions of a file line by line.
 
 use similar::{Algorithm, DiffOp, DiffTag};
 
@@ -38,8 +38,8 @@ impl Comparison<'_> {
     }
 }
 
-/// Compares the two sides. For very different files the result is correct but not minimal, to bound
-/// the time.
+/// Compares the two sides. To bound the time, the result for very different files is correct but
+/// not minimal.
 pub(super) fn compare(change: &FileChange) -> Comparison<'_> {
     let (before, after) = (bytes(&change.before), bytes(&change.after));
     let binary = is_binary(before) || is_binary(after);

@@ -1,9 +1,10 @@
-//! Draws changes for people, before or after they are made: file images in, text out. A summary
-//! comes first (what happens to each file, lines added and removed, a bar), then the changes in one
-//! of three formats. The crate never prints, and reads neither the terminal nor the environment.
+//! Draws file changes for people, before or after the changes are made. Takes the old and the new
+//! image of each file, and returns text: first a summary (what happens to each file, lines added
+//! and removed, a bar), then the changes in one of three formats. The crate never prints, and reads
+//! neither the terminal nor the environment.
 //!
-//! Text from files cannot control the terminal: [`sanitize`] substitutes visible characters for
-//! those that could do so. Only [`patch`] keeps every byte, because a program reads its result.
+//! Text from files cannot control the terminal: [`sanitize`] replaces characters that could do so
+//! with visible ones. Only [`patch`] keeps every byte, because a program reads its result.
 //!
 //! ```
 //! use preview::{FileChange, Format, Image, Paint, Surface};
@@ -99,7 +100,7 @@ pub struct Surface {
     pub paint: Paint,
 }
 
-/// The narrowest surface, in columns, that is split into two columns of text.
+/// The minimum width of a surface that shows both versions side by side.
 const NARROWEST_PAIR: usize = 60;
 
 /// Counts the lines added and removed in all files.

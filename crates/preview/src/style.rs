@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_diff_is_colored_and_cannot_color_itself() {
+    fn a_diff_is_colored_and_its_text_cannot_add_colors() {
         let patch = "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-old\n+\x1b[32mnew\n";
         assert_eq!(diff(patch, Paint(false)), "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-old\n+␛[32mnew\n");
         assert_eq!(

@@ -143,7 +143,7 @@ fn line_endings_are_shown_only_where_they_differ() {
 }
 
 #[test]
-fn no_escape_of_a_file_reaches_the_terminal() {
+fn no_escape_sequence_in_a_file_reaches_the_terminal() {
     let hostile = "\x1b]0;owned\x07\u{9b}31m\u{202e}\r\n\x1b[2J";
     let file = FileChange { from: Some(hostile.into()), ..change(hostile, image(hostile), image("x\n")) };
     for form in [Format::Words, Format::SideBySide, Format::Unified, Format::None] {

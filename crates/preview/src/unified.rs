@@ -5,7 +5,7 @@ use similar::DiffTag;
 use super::compare::{self, Comparison};
 use super::{FileChange, Image};
 
-/// Returns the changes as a patch, byte for byte. Binary files are named, but not included.
+/// Returns the changes as a patch that keeps every byte. Binary files are named, but not included.
 pub fn patch(changes: &[FileChange]) -> Vec<u8> {
     let compared: Vec<_> = changes.iter().map(|change| (change, compare::compare(change))).collect();
     patch_of(&compared)
@@ -101,7 +101,7 @@ fn mode(image: &Image) -> &'static str {
     }
 }
 
-/// Quotes a name as git does, if it contains characters that would end it.
+/// Quotes a name as git does if it contains control characters, quotes or backslashes.
 fn quoted(name: &str) -> String {
     if !name.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
         return name.to_owned();

@@ -17,7 +17,8 @@ const ALIKE: f32 = 0.5;
 /// Byte ranges in the old line and in the new one.
 pub(super) type Emphasis = (Vec<Range<usize>>, Vec<Range<usize>>);
 
-/// Pairs the lines of a changed block that are versions of each other, in order.
+/// Pairs the old and new lines of a changed block that are versions of the same line. The pairs are
+/// in order.
 pub(super) fn pairs(old: &[String], new: &[String]) -> Vec<(usize, usize)> {
     let a: Vec<_> = old.iter().map(|line| Bag::of(line)).collect();
     let b: Vec<_> = new.iter().map(|line| Bag::of(line)).collect();
@@ -64,7 +65,8 @@ impl<'a> Bag<'a> {
         Self(words, weight)
     }
 
-    /// The part that both lines share, from 0 to 1. Two lines without words are equal.
+    /// The share of words that both lines have in common, from 0 to 1. It is 1 if neither line has
+    /// words.
     fn likeness(&self, other: &Self) -> f32 {
         if self.1 + other.1 == 0 {
             return 1.0;

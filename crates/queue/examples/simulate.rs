@@ -1,6 +1,6 @@
 //! Runs a batch of tiny tasks through a real queue, with workers whose attempts do nothing, and
 //! prints how fast the batch was: `cargo run --release -p queue --example simulate -- URL [TASKS]
-//! [WORKERS]`. `docs/scaling.md` has the figures.
+//! [WORKERS]`. `docs/scaling.md` has the measured figures.
 //!
 //! The publisher and all workers share this process, so the figures are those of one core.
 

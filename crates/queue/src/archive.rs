@@ -1,4 +1,4 @@
-//! A session as one file: a compressed tar archive of its folder.
+//! Packs a session into one file, a compressed tar archive of its folder, and unpacks it.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -16,7 +16,7 @@ const LARGEST: u64 = 256 << 20;
 /// The largest number of files in a session.
 const MOST: usize = 1000;
 
-/// Packs the regular files directly in a folder.
+/// Packs the regular files of a folder, but not its subfolders.
 pub(crate) fn pack(folder: &Path) -> io::Result<Vec<u8>> {
     let mut archive = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for entry in fs::read_dir(folder)? {
@@ -30,7 +30,8 @@ pub(crate) fn pack(folder: &Path) -> io::Result<Vec<u8>> {
 
 /// Unpacks an archive to a folder, unless that was done before. Accepts only regular files directly
 /// in the folder, because another machine made the archive. A folder counts as a session once it
-/// has a journal, so the journal gets its name last: a call that is killed leaves no session.
+/// has a journal, so the journal is renamed to its final name last: a call that is killed leaves no
+/// incomplete session.
 pub(crate) fn unpack(archive: &[u8], folder: &Path) -> io::Result<()> {
     if folder.join(JOURNAL).exists() {
         return Ok(());
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_arrives_as_it_was() {
+    fn an_unpacked_session_equals_the_packed_one() {
         let place = tempfile::tempdir().unwrap();
         let (from, to) = (place.path().join("from"), place.path().join("to"));
         fs::create_dir_all(from.join("folder")).unwrap();

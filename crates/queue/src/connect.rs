@@ -22,7 +22,7 @@ const RESULTS: &str = "AGENT_RESULTS";
 const DEAD: &str = "AGENT_DEAD";
 /// The object that marks a batch as canceled.
 const CANCELED: &str = "canceled";
-/// Room in a message for its headers, in bytes.
+/// The number of bytes in a message that are reserved for its headers.
 pub(crate) const HEADERS: usize = 1024;
 /// The usual size of the parts of an object, in bytes.
 const CHUNK: usize = 128 << 10;
@@ -118,9 +118,9 @@ impl Queue {
         Ok(Self { context, tasks, results })
     }
 
-    /// The consumer that all workers share, and its lease: how long the server waits for a
-    /// heartbeat before it gives a task to another worker. The first worker of a queue sets the
-    /// lease. Creates the consumer and the streams if they do not exist, because the server may
+    /// Returns the consumer that all workers share, and its lease: the time that the server waits
+    /// for a heartbeat before it gives a task to another worker. The first worker of a queue sets
+    /// the lease. Creates the consumer and the streams if they do not exist, because the server may
     /// have lost its data.
     pub(crate) async fn workers(&self, lease: Duration) -> Result<(PullConsumer, Duration), Error> {
         self.create_streams().await?;
@@ -138,8 +138,8 @@ impl Queue {
         Ok((consumer, lease))
     }
 
-    /// A new consumer of the records of a batch. Records that an earlier consumer received but
-    /// did not acknowledge are delivered again.
+    /// Creates a new consumer of the records of a batch. Records that an earlier consumer received
+    /// but did not acknowledge are delivered again.
     pub(crate) async fn records(&self, batch: &str) -> Result<PullConsumer, Error> {
         let name = records_consumer(batch);
         let _ = self.results.delete_consumer(&name).await; // there may be none
@@ -165,13 +165,13 @@ impl Queue {
         let _ = self.context.client().flush().await;
     }
 
-    /// The objects of a batch, as they are on the server now.
+    /// Opens the object store of a batch.
     async fn objects(&self, batch: &str) -> Result<ObjectStore, Error> {
         let objects = self.context.get_object_store(bucket(batch)).await;
         objects.map_err(server("open the objects of the batch in the queue"))
     }
 
-    /// Ensures that a batch can have objects.
+    /// Creates the object store of a batch if it does not exist.
     pub(crate) async fn create_objects(&self, batch: &str) -> Result<(), Error> {
         if self.objects(batch).await.is_ok() {
             return Ok(());
@@ -181,7 +181,7 @@ impl Queue {
         created.map(drop).map_err(server("store objects in the queue (may this user create streams?)"))
     }
 
-    /// Whether the server has objects for a batch. It has none if the batch is done.
+    /// Whether the server has an object store for a batch. There is none if the batch is done.
     pub(crate) async fn has_objects(&self, batch: &str) -> Result<bool, Error> {
         match self.context.get_stream(format!("OBJ_{}", bucket(batch))).await {
             Ok(_) => Ok(true),
@@ -234,7 +234,8 @@ impl Queue {
         }
     }
 
-    /// Removes the tasks that no worker has taken, and marks those that workers have.
+    /// Cancels a batch: removes the tasks that no worker has taken, and marks the batch as
+    /// canceled, which stops the workers that have taken tasks.
     pub(crate) async fn cancel(&self, batch: &str) {
         if let Ok(info) = self.tasks.get_info().await {
             let last = info.state.last_sequence.to_string();

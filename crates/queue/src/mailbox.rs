@@ -17,7 +17,7 @@ pub(crate) struct Arrival {
 impl Arrival {
     /// Tells the server that the record is on disk or will never be needed.
     pub(crate) async fn acknowledge(&self) {
-        // If this fails, the record comes again and is recognized.
+        // If this fails, the server sends the record again, and it is recognized as a duplicate.
         let _ = self.message.ack().await;
     }
 }
@@ -39,8 +39,8 @@ struct Contents {
 }
 
 impl Mailbox {
-    /// A mailbox that knows the results in the folder: the attempts that have one, and the tasks
-    /// that have one from the agent.
+    /// Creates a mailbox. The folder of the batch already has results of the attempts in
+    /// `recorded`, and results from the agent for the tasks in `done`.
     pub(crate) fn new(recorded: HashSet<(String, u32)>, done: HashSet<String>) -> Self {
         let contents = Contents { recorded, done, ..Contents::default() };
         Self(Arc::new(Mutex::new(contents)))
@@ -50,13 +50,13 @@ impl Mailbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a record to the attempt that waits for it, or keeps it for a later attempt. Returns a
-    /// record that no attempt will need.
+    /// Hands a record to the attempt that waits for it, or keeps it for a later attempt. Returns
+    /// the record if no attempt will need it.
     pub(crate) fn put(&self, arrival: Arrival) -> Option<Arrival> {
         self.contents().put(arrival)
     }
 
-    /// Opens the mailbox of an attempt, with the records that came before.
+    /// Opens the mailbox of an attempt. Also returns the records that arrived before.
     pub(crate) fn open(&self, id: &str) -> (UnboundedReceiver<Arrival>, Vec<Arrival>) {
         let (sender, arrivals) = unbounded_channel();
         let mut contents = self.contents();
@@ -113,7 +113,8 @@ impl Contents {
             return Some(arrival);
         }
         let early = self.early.entry(id).or_default();
-        // The server sends a record again if it waits too long for its acknowledgment.
+        // Replace an earlier copy: the server sends a record again if the acknowledgment takes too
+        // long.
         early.retain(|earlier| earlier.record.key() != arrival.record.key());
         early.push(arrival);
         None

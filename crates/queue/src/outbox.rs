@@ -1,5 +1,5 @@
-//! Records that the queue does not have yet, one file each, in order. They survive a kill and a
-//! lost connection.
+//! The records that the queue does not have yet, in order. Each record has its own file, so it
+//! survives a kill and a lost connection.
 
 use std::cell::Cell;
 use std::fs;
@@ -33,7 +33,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Opens the folder; creates it first if it does not exist.
+    /// Opens the folder, and creates it if it does not exist.
     pub(crate) fn open(folder: PathBuf) -> Result<Self, journal::Error> {
         fs::create_dir_all(&folder).map_err(io_error("cannot create", &folder))?;
         batch::remove_unfinished(&folder);
@@ -42,7 +42,7 @@ impl Outbox {
         Ok(outbox)
     }
 
-    /// Adds a record, and returns its number; it is on disk when this returns.
+    /// Writes a record to disk, and returns its number.
     pub(crate) fn add(&self, letter: &Letter) -> Result<u64, journal::Error> {
         let number = self.next.replace(self.next.get() + 1);
         // Encoding strings and numbers cannot fail.
@@ -61,7 +61,7 @@ impl Outbox {
         }
     }
 
-    /// Waits until a record, and all before it, are delivered.
+    /// Waits until this record and all earlier ones are delivered.
     pub(crate) async fn delivered(&self, number: u64) {
         loop {
             let removed = self.removed.notified();
@@ -93,7 +93,8 @@ impl Outbox {
             let text = fs::read(&path).map_err(io_error("cannot read", &path))?;
             match serde_json::from_slice(&text) {
                 Ok(letter) => return Ok(Some((number, letter))),
-                // Written by another version, or damaged. It would block all other records.
+                // Another version of the agent wrote the file, or it is damaged. It would block all
+                // other records, so rename it.
                 Err(_) => {
                     let aside = path.with_extension("unreadable");
                     fs::rename(&path, &aside).map_err(io_error("cannot rename", &path))?;

@@ -26,14 +26,14 @@ use crate::mailbox::{Arrival, Mailbox};
 use crate::message::{Order, Record, VERSION, task_of, task_subject, task_subjects};
 use crate::receiver::{receive, receive_some};
 
-/// The file, in the folder of a batch, that has the name of the batch on the server.
+/// The file in the folder of a batch that contains the batch's name on the server.
 const NAME: &str = "queue.json";
 /// How long a canceled batch waits for the results of running attempts.
 const LAST_RESULTS: Duration = Duration::from_secs(60);
 /// The time after which an attempt checks again that the server still has its task.
 const PRESENCE: Duration = Duration::from_secs(20);
-/// The largest plausible number of deliveries of one task. A record with a higher number of attempts
-/// is not from a worker.
+/// The largest plausible number of deliveries of one task. A record with a higher attempt number is
+/// not from a worker.
 const PLAUSIBLE: u32 = 1_000_000;
 
 /// Sends the tasks of one batch to the queue.
@@ -68,7 +68,7 @@ struct Ready {
     /// The name of the batch on the server.
     batch: String,
     mailbox: Mailbox,
-    /// Tasks that an earlier invocation sent and no worker has finished, with their versions.
+    /// The versions of each task that an earlier invocation sent and that no worker has finished.
     outstanding: RefCell<HashMap<String, Vec<String>>>,
     receiving: JoinHandle<()>,
 }
@@ -101,8 +101,9 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Removes everything of the batch from the server, and the bundles from its folder. Does
-    /// nothing if the server has tasks or results that this invocation did not ask for.
+    /// Removes everything that belongs to the batch from the server, and removes the bundles from
+    /// the batch's folder. Does nothing if the server has tasks or results that this invocation did
+    /// not ask for.
     pub async fn forget(&self) {
         let Some(ready) = self.ready.get() else { return };
         if ready.mailbox.has_early() || !ready.outstanding.borrow().is_empty() {
@@ -183,7 +184,7 @@ impl<'a> Publisher<'a> {
                     if let Some(result) = self.record(attempt, arrival).await? {
                         return Ok(Some(result));
                     }
-                    // Interrupted by an earlier invocation: the task is no longer in the queue.
+                    // An earlier invocation canceled the task, so it is no longer in the queue.
                     if interrupted && let Some(refused) = self.publish(attempt, true).await? {
                         return Ok(Some(refused));
                     }
@@ -200,7 +201,7 @@ impl<'a> Publisher<'a> {
                 }
                 () = tokio::time::sleep(PRESENCE), if until.is_none() => {
                     missing = if self.is_gone(&attempt.subject).await { missing + 1 } else { 0 };
-                    // When it is missing for the first time, its result may be on the way.
+                    // When the task is missing for the first time, its result may be on the way.
                     if missing > 1 {
                         missing = 0;
                         let message = "the queue has lost the task; sending it again".into();
@@ -287,7 +288,7 @@ impl<'a> Publisher<'a> {
         if sent.contains(&version) && !again {
             return Ok(None);
         }
-        // The same for all requests of this call, so that the server drops repetitions.
+        // All requests of this call have the same key, so that the server drops repetitions.
         let key = format!("{}/{:x}", ready.batch, fastrand::u64(..));
         let mut noted = false;
         loop {
@@ -428,7 +429,7 @@ struct Waiting<'a> {
     ready: &'a Ready,
     /// The subject under which the task was sent.
     subject: String,
-    /// The number of the attempt if the task is sent now.
+    /// The number that the attempt gets if the task is sent now.
     next: u32,
     /// Whether a worker has started the attempt.
     began: bool,
@@ -438,7 +439,7 @@ fn is_interrupted(record: &Record) -> bool {
     matches!(record, Record::Finished { finished, .. } if finished.ending == Ending::Interrupted)
 }
 
-/// The name of the batch on the server. It is made once and then kept in the folder.
+/// The name of the batch on the server. The name is generated once, and then kept in the folder.
 fn name(folder: &Path) -> Result<String, Error> {
     let path = folder.join(NAME);
     match fs::read_to_string(&path) {

@@ -21,7 +21,8 @@ pub(crate) async fn receive(queue: Queue, batch: String, mut consumer: PullConsu
                 receive_one(&queue, &batch, message, &mailbox).await;
             }
         }
-        // The client reconnects by itself and reports that. The server may have lost its data.
+        // The client reconnects by itself and reports that. But the server may have lost its data,
+        // and with it the consumer.
         tokio::time::sleep(PAUSE).await;
         let known = queue.results.consumer_info(consumer.cached_info().name.clone()).await;
         let gone =
@@ -61,15 +62,15 @@ async fn receive_one(queue: &Queue, batch: &str, message: Message, mailbox: &Mai
         },
         decoded => decoded,
     };
-    // A record that cannot be read stays in the queue, for a version of agent that can. If it was
-    // the result, the task is sent again.
+    // A record that cannot be read stays in the queue, for a version of agent that can read it. If
+    // the record was the result, the task is sent again.
     let Some(Body::Record(record)) = record else { return };
     if let Some(unneeded) = mailbox.put(Arrival { record, message }) {
         unneeded.acknowledge().await;
     }
 }
 
-/// Decodes a message, if it is of this version.
+/// Decodes a message if its format has this version.
 fn decode(payload: &[u8]) -> Option<Body> {
     let envelope: Envelope = serde_json::from_slice(payload).ok()?;
     let current = match &envelope.body {

@@ -20,8 +20,9 @@ pub(crate) struct Taken {
     _place: OwnedSemaphorePermit,
 }
 
-/// Takes tasks until the receiver is closed. Runs separately from the receiver: if the future of a
-/// request were dropped, no worker would get its task until the lease ends.
+/// Takes tasks until the receiver is closed. Runs separately from the receiver, so that the future
+/// of a request is never dropped. Otherwise, no worker would get the task of that request until the
+/// lease ends.
 pub(crate) async fn take(
     queue: Queue,
     lease: Duration,
@@ -37,7 +38,7 @@ pub(crate) async fn take(
             match next(&consumer).await {
                 Ok(Some(message)) => break message,
                 Ok(None) => {}
-                // The client reconnects by itself and reports that. The consumer may be gone.
+                // The client reconnects by itself and reports that. But the consumer may be gone.
                 Err(_) => {
                     tokio::time::sleep(PAUSE).await;
                     if let Ok((new, _)) = queue.workers(lease).await {
@@ -63,7 +64,7 @@ async fn next(consumer: &PullConsumer) -> Result<Option<Message>, async_nats::Er
 /// kills its workers.
 pub(crate) async fn hand_back(queue: &Queue, message: &Message, payload: Bytes) {
     let sent = async { queue.context.publish(message.subject.clone(), payload).await?.await };
-    // If a request fails, the lease ends by itself.
+    // If one of these requests fails, another worker gets the task when the lease ends.
     let _ = match sent.await {
         Ok(_) => message.double_ack().await,
         Err(_) => message.ack_with(AckKind::Nak(None)).await,

@@ -23,7 +23,8 @@ use crate::message::{Body, Envelope, Order, Record, VERSION, dead_subject, resul
 use crate::outbox::{Letter, Outbox};
 use crate::take::{Taken, hand_back, take};
 
-/// After this many deliveries without a result, the task itself probably kills its workers.
+/// The number of deliveries without a result after which the task itself is assumed to kill its
+/// workers.
 const DELIVERIES: u32 = 5;
 /// How long a worker that stops tries to deliver its last records. Undelivered records stay
 /// on disk.
@@ -36,7 +37,7 @@ const DOWNLOADS: u32 = 3;
 pub struct WorkerOptions {
     /// The folder of this worker; created if it does not exist.
     pub folder: PathBuf,
-    /// How many tasks it works on at a time; at least 1.
+    /// How many tasks the worker works on at a time; at least 1.
     pub jobs: usize,
     /// How long the queue waits for a heartbeat before it gives a task to another worker. The first
     /// worker of a queue sets the lease for all workers of that queue.
@@ -62,7 +63,8 @@ pub async fn work(
     let _lock = LockFile::acquire(&folder.join("lock"), &holder)?
         .map_err(|holder| Error::Locked { folder: folder.display().to_string(), holder })?;
     let trees = folder.join("work");
-    // A worker that was killed may have left this folder. All repositories in it are clones.
+    // A worker that was killed may have left this folder. It can be removed, because all
+    // repositories in it are clones.
     match fs::remove_dir_all(&trees) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             return Err(io_error("cannot remove", &trees)(e).into());
@@ -128,8 +130,8 @@ struct Worker<'a> {
     /// The number of attempts in a row that failed because of the model, its server or this
     /// machine.
     failures: Cell<u32>,
-    /// The numbers of the results that the queue may not have yet, by the position of their task in
-    /// the stream.
+    /// The results that the queue may not have yet: their numbers in the outbox, keyed by the
+    /// position of their task in the stream.
     undelivered: RefCell<HashMap<u64, u64>>,
 }
 
@@ -187,7 +189,7 @@ impl Worker<'_> {
             return self.bury(&order, attempt, &reports).await;
         }
         let interrupt = watch::Sender::new(false);
-        // After a long outage the queue may hand out a task whose result is still here.
+        // After a long outage, the queue may hand out a task whose result is still in the outbox.
         let here = self.undelivered.borrow().get(&sequence).copied();
         let mut stop = self.stop.clone();
         let work = async {
@@ -197,7 +199,7 @@ impl Worker<'_> {
             if let Some(number) = here.or(reports.last.get()) {
                 tokio::select! {
                     () = self.outbox.delivered(number) => drop(self.undelivered.borrow_mut().remove(&sequence)),
-                    _ = stop.wait_for(|stop| *stop) => {} // delivered at the end, or later
+                    _ = stop.wait_for(|stop| *stop) => {} // the result is delivered later
                 }
             }
             Ok::<_, batch::Error>(())
@@ -213,7 +215,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Gives a task back that has no result, unless its batch was canceled.
+    /// Gives back a task that has no result, unless its batch was canceled.
     async fn leave(&self, order: Order, attempt: u32, message: &Message, sequence: u64) {
         if self.queue.is_canceled(&order.batch, sequence).await {
             let _ = message.ack().await;
@@ -311,7 +313,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Waits, but not after the worker was stopped.
+    /// Waits, but at most until the worker is stopped.
     async fn pause(&self, wait: Duration) {
         let mut stop = self.stop.clone();
         tokio::select! {
@@ -346,7 +348,8 @@ impl Worker<'_> {
         let client = self.queue.context.client();
         let mut record = record.clone();
         if !self.queue.has_objects(batch).await? {
-            // The batch is done, or the server has lost it and gets the task again.
+            // The batch is done, or the server has lost the batch and the publisher sends the task
+            // again.
             if let Some(subject) = acknowledge {
                 let acknowledged = client.publish(subject.clone(), "+ACK".into()).await;
                 acknowledged.map_err(server("acknowledge a task"))?;

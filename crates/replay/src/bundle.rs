@@ -35,11 +35,11 @@ const SNIFF: usize = 8_000;
 /// A session and its files.
 #[derive(Debug, Default)]
 pub struct Bundle {
-    /// Whether it contains files of the repository.
+    /// Whether the bundle contains files of the repository.
     pub contents: bool,
     /// The files at the start of the session. A file that no tool read has only a size.
     pub files: BTreeMap<CleanPath, Seed>,
-    /// The changes of commands and reverts.
+    /// The file changes that commands and reverts made.
     pub changes: Changes,
     /// The files that the session changed, as they were at its end.
     pub end: BTreeMap<CleanPath, Option<Seed>>,
@@ -196,7 +196,7 @@ impl Bundle {
         Self { records, ..Self::default() }
     }
 
-    /// The files whose contents it contains, with their sizes in bytes.
+    /// The files whose contents the bundle contains, with their sizes in bytes.
     pub fn contained(&self) -> impl Iterator<Item = (&CleanPath, u64)> {
         let of =
             |seed: &Seed| if let Seed::Image(image) = seed { Some(image.bytes.len() as u64) } else { None };

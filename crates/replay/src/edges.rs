@@ -16,7 +16,7 @@ use workspace::{Seed, Workspace};
 use crate::script::{Changes, Script};
 use crate::volatile;
 
-/// A model that returns the recorded answers while the requests match.
+/// A model that returns the recorded answers as long as the requests match the recorded ones.
 pub struct RecordedModel {
     /// The recorded model.
     pub identity: Identity,
@@ -45,7 +45,7 @@ impl Model for RecordedModel {
 
 /// A model to which the recorded run changed.
 pub struct RecordedLater {
-    /// The setting that names it.
+    /// The setting that names the model.
     pub role: ModelRole,
     /// The record.
     pub script: Arc<Script>,
@@ -94,7 +94,7 @@ pub struct Stage {
     pub source: Source,
     /// The tree to which recorded changes are applied, if there is one.
     pub workspace: Option<Workspace>,
-    /// The changes of commands and reverts.
+    /// The file changes that commands and reverts made.
     pub changes: Changes,
     /// The root of this replay and the recorded root, as they appear in text.
     pub roots: (String, String),
@@ -127,7 +127,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Replaces the root of this replay by the recorded root.
+    /// Replaces the root of this replay with the recorded root.
     fn with_recorded_root(&self, text: &str) -> String {
         let (now, then) = &self.roots;
         if now == then { text.to_owned() } else { text.replace(now.as_str(), then) }
@@ -154,8 +154,8 @@ impl ReplayedTool {
         self.spec().effect == Effect::Execute
     }
 
-    /// Whether calls are refused as they were in the record. To decide by itself, the tool would
-    /// need a tree.
+    /// Whether calls are refused only if they were refused in the record. The tool itself could not
+    /// decide that without a tree.
     fn uses_recorded_refusals(&self) -> bool {
         self.stage.source == Source::Record && !self.runs_commands()
     }

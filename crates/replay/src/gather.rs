@@ -1,9 +1,9 @@
 //! Creates a [`Bundle`] from a session of this machine, with the files that its replay reads, as
 //! they were at the start of the session.
 //!
-//! A bundle has the contents of instruction files, of ignore rules, and of all files that the first
-//! turn reads, the model named, a search matched, or the session changed. Of all other files, it
-//! has only the names and sizes, so a search finds nothing in them.
+//! A bundle has the contents of instruction files, of ignore rules, and of every file that the
+//! first turn reads, that the model named, that a search matched, or that the session changed. It
+//! has only the names and sizes of all other files, so a search finds nothing in those.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +58,8 @@ pub fn gather(
     let searches = Searches::new(&remembered, &scratch.join("then"))?;
     let mut wanted = wanted(&remembered, &recording, &records, &listed, &searches);
     wanted.extend(listed.keys().filter(|path| name(path) == instructions).cloned());
-    // `listed` has no ignored files, so look up the names in the root.
+    // A file with secrets may be ignored. `listed` has no ignored files, so look for such names in
+    // the root itself.
     let top = std::fs::read_dir(remembered.now().root()).into_iter().flatten();
     let names = top.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     wanted.extend(names.filter(|n| holds_secrets(n)).filter_map(|n| remembered.now().resolve(&n).ok()));
@@ -87,7 +88,7 @@ pub fn gather(
             ));
             continue;
         };
-        // Without a recorded result of the command, the replay ends before it runs.
+        // If the command has no recorded result, the replay ends before the command runs.
         let Some(by) = by else { continue };
         let made = history.of(record.id)?.into_iter().map(|c| (c.path, c.after.map(bundle::seed)));
         changes.entry(*by).or_default().extend(made);
@@ -183,7 +184,7 @@ impl Searches {
         std::fs::create_dir(folder)?;
         let then = Workspace::open_replica(folder, remembered.now().root()).map_err(Error::unusable)?;
         for (path, image) in remembered.then() {
-            // Ignore errors: files that conflict did not exist at the same time.
+            // Ignore errors: two paths can conflict if their files did not exist at the same time.
             let _ = image.as_ref().map(|image| then.plant(path, &Seed::Image(image.clone())));
         }
         let search = |workspace| Search::new(workspace, Secrets::disabled());
@@ -207,7 +208,7 @@ fn is_named(text: &str, path: &str) -> bool {
     })
 }
 
-/// The verification before the first turn.
+/// The result of the verification before the first turn.
 fn baseline(records: &[Record]) -> Option<&Check> {
     let before = records.iter().take_while(|r| !matches!(r.event, Event::RunStarted { .. }));
     before.filter_map(|r| if let Event::Checked(check) = &r.event { Some(check) } else { None }).last()
@@ -220,7 +221,7 @@ fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     for record in records {
         match &record.event {
             Event::CommandChanged { record } => open.push(*record),
-            // A revert that found nothing to revert repeats the number of the previous one.
+            // A revert that found nothing to revert repeats the number of the previous revert.
             Event::Reverted { record: Some(revert), .. } => {
                 known.entry(*revert).or_insert(Some(record.seq));
             }

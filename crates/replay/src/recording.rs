@@ -54,7 +54,7 @@ pub struct Recording {
     pub resumed: bool,
     /// Whether the session changed anything.
     pub changed: bool,
-    /// Whether no tool was running when the session ended. The tree then matches the record.
+    /// Whether no tool was running when the session ended, so that the tree matches the record.
     pub whole: bool,
 }
 
@@ -151,7 +151,7 @@ impl Recording {
         self.plan["settings"]["plan_only"] == true
     }
 
-    /// Whether the last try uses another model.
+    /// Whether another model makes the final try (`--escalate`).
     pub fn escalates(&self) -> bool {
         self.plan["settings"]["escalates"] == true
     }
@@ -161,7 +161,7 @@ impl Recording {
         self.changes.iter().any(|change| change.role == Some(ModelRole::Fallback))
     }
 
-    /// The plans of the conversations with each model.
+    /// The plan of the run, and the plan of each model that started a new try.
     pub fn plans(&self) -> Vec<Value> {
         let later = self.changes.iter().filter_map(|change| change.plan.clone());
         std::iter::once(self.plan.clone()).chain(later).collect()
@@ -192,7 +192,7 @@ fn identity_of(m: &ModelInfo, plan: &Value) -> Identity {
     identity.temperature = plan["settings"]["temperature"].as_f64().unwrap_or_default() as f32;
     (identity.can_constrain, identity.constrained) = (m.constrained, m.constrained);
     identity.branches = plan["branches"] == true;
-    // Sessions of earlier versions use the old name.
+    // Sessions of earlier versions use the old name `send_thinking`.
     identity.repeats_thinking = plan["repeats_thinking"] == true || plan["send_thinking"] == true;
     identity
 }
@@ -314,8 +314,8 @@ fn try_lines(record: &Record) -> Option<u64> {
     if let Event::TryEnded { lines, .. } = record.event { Some(lines) } else { None }
 }
 
-/// The reverts that a replay repeats: those after a try and at the end of a stopped run. The
-/// reverts of earlier stops are left out, because the resumed run undid them.
+/// The reverts that a replay repeats: those after tries, and the one at the end of a stopped run.
+/// The reverts of earlier stops are left out, because the resumed run undid them.
 fn reverts(records: &[Record]) -> Vec<(u64, Option<u64>)> {
     let (mut reverts, mut ended, mut stopped) = (Vec::new(), false, None);
     for Record { seq, event, .. } in records {
@@ -332,7 +332,7 @@ fn reverts(records: &[Record]) -> Vec<(u64, Option<u64>)> {
     reverts
 }
 
-/// The tool that an event starts, if it runs a command.
+/// The tool that an event starts, if the tool runs a command.
 pub(crate) fn command_tool(event: &Event) -> Option<String> {
     match event {
         Event::ToolStarted { tool, effect, .. } if effect == "execute" => Some(tool.clone()),

@@ -41,7 +41,7 @@ struct State {
     command: String,
     reverts: VecDeque<(u64, Option<u64>)>,
     tries: VecDeque<u64>,
-    /// The tools that run commands, among those called so far.
+    /// The tools that run commands and have been called so far.
     commands: HashSet<String>,
     /// The current turn, and the number of calls opened in its answer.
     turn: u32,

@@ -79,7 +79,7 @@ mod tests {
     use super::normalize;
 
     #[test]
-    fn times_addresses_and_temporary_files_are_ignored_and_nothing_else() {
+    fn only_times_addresses_and_temporary_files_are_ignored() {
         for (one, other) in [
             ("3 passed in 0.12s", "3 passed in 1.02s"),
             ("Ran 3 tests in 0.001 s", "Ran 3 tests in 0.010 s"),

@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use crate::outcome::seconds;
 
-/// How the tasks of two batches compare. A task is compared if it has a result in both batches,
-/// that is, an attempt that the agent itself ended. It is better or worse if it is verified in only
-/// one of the batches.
+/// The comparison of two batches, task by task. A task is compared if both batches have a result
+/// for it: an attempt that the agent itself ended. A compared task is better or worse if it is
+/// verified in only one of the batches.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// Version of the format: 1.
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn flaky_tasks_are_marked_where_they_differ() {
+    fn flaky_tasks_are_marked_in_the_list_of_differences() {
         use Ending::{GaveUp, Verified};
         let seen = compared(vec![state("x", &[Verified, GaveUp])], vec![state("x", &[Verified])]);
         let text = seen.to_text();

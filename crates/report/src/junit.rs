@@ -75,7 +75,7 @@ mod tests {
     use journal::Ending;
 
     #[test]
-    fn each_kind_of_outcome_is_what_ci_systems_expect() {
+    fn each_kind_of_outcome_has_the_status_that_ci_systems_expect() {
         let rows = vec![
             row("done", Some(Ending::Verified), "passes"),
             row("wrong", Some(Ending::Unverified), "a <b> & \u{1b}[31m\"c\"\u{0}"),

@@ -66,7 +66,7 @@ pub fn markdown(name: &str, summary: &Summary) -> String {
     out
 }
 
-/// Formats text as inline code, which may stand in a table cell.
+/// Formats text as inline code that also works in a table cell.
 fn code(text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);

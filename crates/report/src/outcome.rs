@@ -1,4 +1,5 @@
-//! Shared by several views: the colors of outcomes, sums over attempts, one-line messages.
+//! The parts that several views share: the colors of outcomes, sums over attempts, and one-line
+//! messages.
 
 use batch::Finished;
 use journal::Ending;
@@ -35,7 +36,7 @@ pub(crate) fn tone(ending: Option<&Ending>) -> &'static str {
     }
 }
 
-/// The first line of a message, at most `width` characters of it.
+/// The first line of a message, cut to at most `width` characters.
 pub(crate) fn first_line(message: &str, width: usize) -> String {
     sanitize::short(message.trim().lines().next().unwrap_or_default(), width)
 }

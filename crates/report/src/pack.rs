@@ -14,8 +14,9 @@ use crate::trajectory::{Part, Step};
 /// that makes the trajectory fit applies.
 const LIMITS: [usize; 8] = [200_000, 50_000, 20_000, 8_000, 4_000, 2_000, 1_000, 300];
 
-/// Packs a trajectory into at most about `share` characters. To fit, first the long texts lose
-/// their middle, then the trajectory loses its middle steps. A note replaces what is left out.
+/// Packs a trajectory into at most about `share` characters. If the trajectory does not fit, cuts
+/// out the middle of long texts, and if that is not enough, the middle steps. A note replaces each
+/// part that is cut out.
 pub(crate) fn pack(steps: &[Step], share: usize) -> String {
     let texts = steps.iter().flat_map(|step| &step.parts).map(|part| part.text.len());
     let longest = texts.max().unwrap_or(0);
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_lose_their_middle_and_say_so() {
+    fn long_texts_lose_their_middle_and_a_note_says_so() {
         let packed = pack(&[step(1, 50_000)], 10_000);
         assert!(packed.len() <= 10_000);
         let text = unpack(&packed)[0]["parts"][0]["text"].as_str().unwrap().to_owned();

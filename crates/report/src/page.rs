@@ -199,8 +199,8 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Escapes the characters in JSON that have a meaning in HTML. JSON has them only in strings, where
-/// an escape sequence means the same.
+/// Escapes the characters in JSON that have a meaning in HTML. In JSON, these characters occur only
+/// in strings, where an escape sequence has the same meaning.
 fn inert(json: &str) -> String {
     json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")
 }

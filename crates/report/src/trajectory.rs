@@ -213,7 +213,7 @@ fn mask_strings(value: &mut Value, mask: Mask<'_>) {
     }
 }
 
-/// One line per argument. A text of several lines starts on a line of its own.
+/// Lists the arguments, one per line. A text with several lines starts on a new line.
 fn listed(map: &Map<String, Value>) -> String {
     let line = |(name, value): (&String, &Value)| match value {
         Value::String(text) if text.contains('\n') => format!("{name}:\n{}\n", text.trim_end()),

@@ -117,7 +117,7 @@
     const BINS = 20, WIDTH = 300, HEIGHT = 70;
     const values = shown.map(value).sort((a, b) => a - b);
     const at = (share) => values[Math.min(values.length - 1, Math.floor(share * values.length))];
-    // The last bar also counts the few tasks beyond it.
+    // The last bar also counts the few tasks with larger values.
     const top = niceTop(at(0.98));
     const exact = whole && top >= 1 && top <= BINS; // one bar per number
     const bins = exact ? top : BINS;
@@ -254,7 +254,7 @@
     else if (text) body = node('pre', { tabindex: '0' }, text);
     if (text === '') body = null;
     if (FOLDED.has(part.kind) && body) {
-      // If no other part shows what the model answered, the answer starts open.
+      // If no other part shows what the model answered, the answer is unfolded at first.
       const unfolded = part.kind === 'answer' && !told ? '' : null;
       return node('details', { class: `part ${part.kind}`, open: unfolded }, node('summary', {}, ...title), body);
     }
@@ -291,7 +291,7 @@
     const item = find('steps').children[n];
     if (!item) return;
     const body = item.querySelector('.body');
-    // The parts of a step are made when it is first opened.
+    // The parts of a step are created when the step is first unfolded.
     if (expanded && !body.hasChildNodes()) {
       const step = open.steps[n];
       body.append(...step.parts.map((part) => shownPart(part, isTold(step))));

@@ -1,6 +1,6 @@
-//! Namespaces created by bubblewrap, for systems that allow bubblewrap but not this program to
-//! create them. On such systems, bubblewrap is set-user-ID or has its own AppArmor profile (Ubuntu
-//! 24.04 and later). Bubblewrap gives the launcher the same view as [`crate::confine::arrange`].
+//! Creates the namespaces with bubblewrap, on systems that do not allow this program to create
+//! them. On such systems, bubblewrap is set-user-ID or has its own AppArmor profile (Ubuntu 24.04
+//! and later). Bubblewrap gives the launcher the same view as [`crate::confine::arrange`].
 //! Landlock, the filter and the limits are applied inside the sandbox, by the launcher itself.
 
 use std::{
@@ -55,7 +55,7 @@ impl Arguments {
         self.0.extend(words.iter().map(|word| word.as_ref().to_owned()));
     }
 
-    /// Mounts a path at the same place inside.
+    /// Mounts a path at the same place inside the sandbox.
     fn add_same(&mut self, how: &str, path: &OsStr) {
         self.add([OsStr::new(how), path, path]);
     }

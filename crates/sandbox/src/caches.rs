@@ -44,7 +44,7 @@ const HOME: &[&str] = &[
     "go/pkg",
 ];
 
-/// Caches below the directory that a variable names.
+/// Environment variables that name a directory, and the caches below that directory.
 const VARIABLES: &[(&str, &[&str])] = &[
     ("CARGO_HOME", &["registry", "git"]),
     ("GOPATH", &["pkg"]),
@@ -95,7 +95,7 @@ fn mount_over(lower: &Path, dir: &Path, trusted: bool) -> io::Result<PathBuf> {
     Ok(merged)
 }
 
-/// The caches that cannot be written. Runs inside the sandbox and tries to write to each of them.
+/// The caches that cannot be written to. Runs inside the sandbox, and tries to write to each cache.
 pub(crate) fn read_only(caches: &[OsString]) -> Vec<OsString> {
     let write = |cache: &OsString| -> io::Result<()> {
         let probe = Path::new(cache).join(".agent-sandbox-probe");
@@ -149,8 +149,9 @@ impl Drop for SessionDir {
     }
 }
 
-/// File systems that cannot hold the upper layer of an overlay (overlayfs itself, FAT, eCryptfs) or
-/// that are remote, where temporary files would be slow. The numbers are those of statfs(2).
+/// Unsuitable file systems: those that cannot hold the upper layer of an overlay (overlayfs itself,
+/// FAT, eCryptfs), and remote ones, where temporary files would be slow. The numbers are those of
+/// statfs(2).
 const UNSUITABLE: &[u64] = &[
     0x794c_7630, // overlayfs
     0x4d44,      // FAT

@@ -95,7 +95,7 @@ impl Captured {
             text.push_str(&plain(&self.tail));
             return text;
         }
-        // A character or an escape sequence may cross the boundary.
+        // A character or an escape sequence may cross the boundary between head and tail.
         plain(&[self.head.as_slice(), &self.tail].concat())
     }
 }

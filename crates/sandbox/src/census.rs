@@ -10,7 +10,7 @@ use std::{
 
 use crate::policy::ResourceLimits;
 
-/// The time before the first measurement, and the shortest time between two.
+/// The time before the first measurement, and the shortest time between two measurements.
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// The pause after a measurement, as a multiple of the measurement's duration. On a machine with

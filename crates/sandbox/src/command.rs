@@ -206,7 +206,8 @@ impl Sandbox {
         Ok(Launched { end, output: running.capture.finish(), duration: started.elapsed(), network })
     }
 
-    /// The command line of the launcher, inside bubblewrap if that creates the namespaces.
+    /// The command line that starts the launcher, inside bubblewrap if bubblewrap creates the
+    /// namespaces.
     fn launcher_command(&self, order: &Order) -> io::Result<tokio::process::Command> {
         let [program, arguments @ ..] = self.launcher() else { return Err(io::ErrorKind::NotFound.into()) };
         if !order.profile.bubblewrap {

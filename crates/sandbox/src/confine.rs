@@ -38,8 +38,8 @@ use crate::{
     view::View,
 };
 
-/// How much the process limit is raised to allow for processes and threads of the same user that do
-/// not belong to the command.
+/// The amount by which the process limit is raised if it also counts the user's processes and
+/// threads that do not belong to the command.
 const OTHER_PROCESSES: u64 = 8_192;
 
 /// Devices that any program may use.
@@ -151,12 +151,13 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     let protected: Vec<_> = view.protect.iter().map(|p| detach(p)).collect::<Result<_, _>>()?;
 
     sys::mount_read_only(CWD, c"/", true).context("making mounts read-only")?;
-    // A container may forbid this. Then Landlock keeps secrets in the outer /proc unreadable.
+    // A container may forbid mounting /proc. Then Landlock keeps secrets in the outer /proc
+    // unreadable.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if mount("proc", "/proc", "proc", flags, None).is_ok() {
         limit_processes(order);
         if !order.profile.landlock {
-            // Root of a user namespace could change machine-wide settings there.
+            // The root user of a user namespace could change machine-wide settings in /proc.
             sys::mount_read_only(CWD, c"/proc", false).context("making /proc read-only")?;
         }
     }
@@ -255,7 +256,7 @@ fn make_mount_point(mount_tree: &Detached<'_>) -> io::Result<()> {
         .context(&place.to_string_lossy())
 }
 
-/// Replaces `/dev` by the devices that any program may use. Not needed with Landlock, whose rules
+/// Replaces `/dev` with the devices that any program may use. Not needed with Landlock, whose rules
 /// allow only these devices.
 fn own_devices() -> io::Result<()> {
     let mount_tree: Vec<_> = DEVICES.iter().map(|dev| detach(OsStr::new(dev))).collect::<Result<_, _>>()?;
@@ -295,7 +296,7 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     let hard = getrlimit(Resource::Cpu).maximum;
     let soft = Rlimit { current: Some(hard.unwrap_or(u64::MAX).min(limits.cpu_seconds)), maximum: hard };
     setrlimit(Resource::Cpu, soft).context("setting a resource limit")?;
-    // The kernel counts processes per user namespace. Without a user namespace of the command's
+    // The kernel counts processes per user namespace. If the command has no user namespace of its
     // own, the count includes everything else that the user runs.
     let own_users = order.profile.namespaces && !order.profile.bubblewrap && order.user_namespace;
     let others = if own_users { 0 } else { OTHER_PROCESSES };

@@ -171,14 +171,14 @@ fn inner_command(mut words: &[&str], with_value: &[&str], own: usize, depth: usi
     judge(&words, depth)
 }
 
-/// Checks `sh -c LINE`, with `c` in any group of options.
+/// Checks the line in `sh -c LINE`, even if `c` is part of a group of options, such as `-ec`.
 fn shell(words: &[&str], depth: usize) -> Result<(), String> {
     let at = words.iter().position(|w| w.starts_with('-') && !w.starts_with("--") && w.contains('c'));
     at.and_then(|at| words.get(at + 1)).map_or(Ok(()), |line| judge_line(line, depth))
 }
 
-/// Whether an option is given: as its letter, alone or in a group, or as its long name, in full or
-/// abbreviated.
+/// Whether an option is given, by its letter (alone or in a group) or by its long name (in full or
+/// abbreviated).
 fn has_flag(words: &[&str], short: char, long: &[&str]) -> bool {
     let is_long = |word: &str| {
         let word = word.split('=').next().unwrap_or(word);
@@ -279,9 +279,9 @@ fn rm(words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a path may be deleted recursively: it is a directory that tools create, or is inside
-/// such a directory or the temporary directory. An absolute path outside the temporary directory
-/// must itself be such a directory.
+/// Whether a path may be deleted recursively. This holds for a directory that tools create, and for
+/// everything inside such a directory or the temporary directory. An absolute path outside the
+/// temporary directory must itself be such a directory.
 fn is_build_folder(target: &str) -> bool {
     let temporary = ["$TMPDIR/", "${TMPDIR}/"].iter().find_map(|prefix| target.strip_prefix(prefix));
     let target = temporary.map_or_else(|| target.to_owned(), |rest| format!("/tmp/{rest}"));
@@ -313,7 +313,8 @@ fn find(words: &[&str], depth: usize) -> Result<(), String> {
         words.iter().enumerate().filter(|(_, w)| matches!(**w, "-exec" | "-execdir" | "-ok" | "-okdir"))
     {
         let inner = words[at + 1..].iter().take_while(|w| !matches!(**w, ";" | "+"));
-        // If a filter restricts the names, its pattern stands for the paths that replace `{}`.
+        // If a filter such as `-name` restricts the paths, check the command with its pattern in
+        // place of `{}`.
         let named = words.windows(2).find(|pair| filter(pair)).map_or("{}", |pair| pair[1]);
         let inner: Vec<String> =
             inner.map(|w| if *w == "{}" { named.to_owned() } else { (*w).to_owned() }).collect();

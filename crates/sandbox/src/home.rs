@@ -15,13 +15,13 @@ const REFUSED: &[&str] = &[
     "read-only file system",
     "accessdenied",
 ];
-/// Texts, in lower case, that programs print when a directory is missing. Hidden parts of the home
-/// directory look missing.
+/// Texts, in lower case, that programs print when a directory is missing. Parts of the home
+/// directory that the sandbox hides look missing.
 const MISSING: &[&str] =
     &["no such file or directory", "directory nonexistent", "enoent", "filenotfounderror", "nosuchfile"];
 
-/// A sentence about a denied or hidden path below the home directory, if the output mentions such a
-/// path.
+/// Returns a sentence that says what to do, if the output mentions a path below the home directory
+/// that is denied or hidden.
 pub(crate) fn refused(policy: &Policy, output: &str) -> Option<String> {
     let home = PathBuf::from(policy.variable("HOME").filter(|home| !home.is_empty())?);
     let shown = home.to_str().filter(|home| home.len() > 1)?;
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_below_the_home_directory_is_detected() {
+    fn a_denied_write_below_the_home_directory_is_detected() {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(home.path().join(".cache")).unwrap();
         let at = home.path().to_str().unwrap();

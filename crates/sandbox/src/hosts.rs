@@ -7,15 +7,15 @@ use std::{
     str::FromStr,
 };
 
-/// The ports of a host that is given without a port: HTTPS and HTTP.
+/// The ports that are allowed if a host is given without a port: HTTPS and HTTP.
 const PORTS: [u16; 2] = [443, 80];
 
 /// The longest DNS name (RFC 1035, 2.3.4).
 const MAX_NAME: usize = 253;
 
 /// A host that commands may reach: `name`, `*.name` (every subdomain of `name`, but not `name`
-/// itself) or an address, with `:port` for a port other than 443 and 80. IPv6 with a port needs
-/// brackets.
+/// itself) or an address, with `:port` for a port other than 443 and 80. An IPv6 address with a
+/// port needs brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     name: Name,
@@ -72,7 +72,7 @@ impl fmt::Display for Host {
 }
 
 impl Host {
-    /// Whether this host covers a connection to `target` and `port`.
+    /// Whether this host allows a connection to `port` of `target`.
     pub(crate) fn includes(&self, target: &Target, port: u16) -> bool {
         let here = match (&self.name, target) {
             (Name::Exactly(own), target) => own == target,
@@ -82,7 +82,7 @@ impl Host {
         here && self.port.map_or(PORTS.contains(&port), |own| own == port)
     }
 
-    /// Whether this host is exactly `name`.
+    /// Whether this is the host `name`, whatever its port.
     pub(crate) fn is(&self, name: &str) -> bool {
         matches!(&self.name, Name::Exactly(own) if Some(own) == Target::parse(name).as_ref())
     }
@@ -121,7 +121,7 @@ impl Target {
         (name.len() <= MAX_NAME && name.split('.').all(label) && !number).then_some(Self::Name(name))
     }
 
-    /// Parses a target with an optional port, as in `CONNECT` and `Host`.
+    /// Parses a target with an optional port, as in a `CONNECT` request or a `Host` field.
     pub(crate) fn with_port(text: &str) -> Option<(Self, Option<u16>)> {
         let (host, port) = split_port(text)?;
         Some((Self::parse(host)?, port))
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_matches_its_name_and_two_ports_only() {
+    fn a_host_without_a_port_matches_only_its_name_on_ports_443_and_80() {
         for place in ["example.org:443", "EXAMPLE.org:80", "example.org.:443"] {
             assert!(includes("example.org", place), "{place}");
         }

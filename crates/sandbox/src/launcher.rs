@@ -1,7 +1,7 @@
-//! The launcher: the agent's own binary, started again with a single thread. It confines itself and
-//! becomes the command.
+//! The launcher: the agent's own binary, started again with a single thread. It confines a process,
+//! which then becomes the command.
 //!
-//! There are three processes, so that nothing can be left behind:
+//! There are three processes, so that no process of the command can be left behind:
 //!
 //! ```text
 //! supervisor   waits for the agent; kills everything when told to, or when the agent is gone
@@ -57,7 +57,7 @@ pub fn launcher_main() -> ExitCode {
     }
 }
 
-/// Adds the failed action to an error.
+/// Adds to an error the action that failed.
 pub(crate) trait Context<T> {
     fn context(self, what: &str) -> io::Result<T>;
 }
@@ -71,7 +71,7 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     }
 }
 
-/// Moves the socket away from standard input, which becomes `/dev/null` from then on.
+/// Takes the socket to the agent from standard input, and replaces standard input with `/dev/null`.
 fn take_control() -> io::Result<UnixStream> {
     let control = rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
@@ -186,12 +186,13 @@ fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, timeout: Duratio
     }
 }
 
-/// Reaps until no descendant is left. With `kill`, also kills the children of this process. This is
-/// needed unless the launcher created a process namespace, which ends with its process 1. Children
-/// of a killed process become children of this process, and are killed next.
+/// Reaps descendants until none is left. With `kill`, also kills the children of this process.
+/// Killing is needed unless the launcher created a process namespace, which ends with its first
+/// process. The children of a killed process become children of this process, which kills them
+/// next.
 fn reap_all(kill: bool) {
     loop {
-        // Reap dead processes without searching all of `/proc`.
+        // First reap the processes that have ended: searching `/proc` for children takes longer.
         match wait(WaitOptions::NOHANG) {
             Ok(Some(_)) => continue,
             Ok(None) if kill => children().for_each(|pid| {

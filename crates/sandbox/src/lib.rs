@@ -1,4 +1,4 @@
-//! Runs commands in a sandbox: confinement, limits, output capture.
+//! Runs commands in a sandbox, which confines them, limits them and captures their output.
 //!
 //! A [`Sandbox`] is created once per work tree from a [`Policy`] and runs any number of
 //! [`Command`]s. Each command is confined (it reads the system and the work tree, writes only the
@@ -13,10 +13,10 @@
 //! The [`overlay`] module creates the file system in which a dry run works. The agent process
 //! enters the overlay before it does anything else.
 //!
-//! `docs/sandbox.md` lists which mechanism stops what, and what none of them stops.
+//! `docs/sandbox.md` lists what each mechanism stops, and what none of them stops.
 //!
-//! A launcher does the confining: the program's own binary, started again with a first argument
-//! that makes it call [`launcher_main`] before anything else.
+//! A launcher confines each command. It is the program's own binary, started again with a first
+//! argument that makes it call [`launcher_main`] before anything else.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), sandbox::SandboxError> {
@@ -90,7 +90,7 @@ pub enum SandboxError {
     /// A path of the policy does not exist.
     #[error("cannot use a path of the sandbox policy: {0}")]
     Policy(io::Error),
-    /// The program could not be started. The only variant that is the caller's mistake.
+    /// The program could not be started. Only this variant is a mistake of the command's caller.
     #[error("cannot start {program:?}: {why}")]
     Start {
         /// The program.
@@ -113,7 +113,7 @@ pub struct Sandbox(Arc<Inner>);
 #[doc(hidden)]
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// Fixed addresses of names, which the proxy then does not look up.
+    /// Names and their addresses, which the proxy uses instead of looking up these names.
     pub names: BTreeMap<String, Vec<IpAddr>>,
     /// Do not use Landlock.
     pub no_landlock: bool,
@@ -129,14 +129,14 @@ struct Inner {
     view: View,
     user_namespace: bool,
     probed: tokio::sync::OnceCell<(Profile, Report)>,
-    /// Removed with the last clone.
+    /// The session's directory, which is removed when the last clone is dropped.
     _dir: SessionDir,
 }
 
 impl Sandbox {
-    /// Prepares to run commands under a policy. `launcher` is the command line that leads to
-    /// [`launcher_main`]; `/proc/self/exe` as its program means the running binary, even if the
-    /// binary's file has been replaced.
+    /// Prepares to run commands under a policy. `launcher` is a command line whose program calls
+    /// [`launcher_main`]. If this program is `/proc/self/exe`, the running binary is used, even if
+    /// its file has been replaced.
     ///
     /// # Errors
     /// Fails if the work tree or another path of the policy does not exist.

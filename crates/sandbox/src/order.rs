@@ -1,9 +1,9 @@
 //! The messages between the sandbox and its launcher, over a Unix socket that is the launcher's
 //! standard input.
 //!
-//! To the launcher: a length (4 bytes, little endian) and an [`Order`] as JSON, then messages of
-//! one byte, of which [`TERMINATE`] is the only kind. When that stream ends, the launcher kills
-//! everything. From the launcher: one JSON [`Event`] per line.
+//! The sandbox sends the length of an [`Order`] (4 bytes, little endian), the order as JSON, and
+//! then messages of one byte each. [`TERMINATE`] is the only such message. When the sandbox closes
+//! the socket, the launcher kills everything. The launcher sends one JSON [`Event`] per line.
 
 use std::ffi::OsString;
 
@@ -12,7 +12,8 @@ use crate::{Network, ResourceLimits, census::Excess, view::View};
 /// Asks the command's process group to terminate.
 pub(crate) const TERMINATE: u8 = b'T';
 
-/// The largest order in bytes. Environments, which the kernel limits to about 2 MiB, fit easily.
+/// The maximum size of an order, in bytes. An environment, which the kernel limits to about 2 MiB,
+/// fits easily.
 pub(crate) const MAX_ORDER: usize = 32 << 20;
 
 /// The mechanisms that confine a command.
@@ -28,7 +29,7 @@ pub(crate) struct Profile {
     pub(crate) seccomp: bool,
 }
 
-/// One command and everything the launcher needs to know about it.
+/// The task of a launcher, and everything that it needs to know to perform the task.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Order {
     pub(crate) profile: Profile,
@@ -43,15 +44,15 @@ pub(crate) struct Order {
     pub(crate) task: Task,
 }
 
-/// The task of a launcher.
+/// What a launcher does.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Task {
     /// Run a program.
     Run { program: OsString, args: Vec<OsString>, cwd: OsString, env: Vec<(OsString, OsString)> },
     /// Try the actions that the confinement must prevent.
     SelfTest { forbidden_write: OsString, forbidden_read: OsString, tcp: u16, udp: u16 },
-    /// Instead of confining anything, check whether an overlay can be created and used. Ends with
-    /// [`Event::Setup`] or exit code 0.
+    /// Instead of confining anything, check whether an overlay can be created and used. If it can,
+    /// the launcher reports [`Event::Exited`] with code 0, and otherwise [`Event::Setup`].
     Overlay { root: OsString, dir: OsString },
 }
 

@@ -44,7 +44,7 @@ pub use crate::overlay_probe::probe;
 pub struct Overlay {
     dir: PathBuf,
     merged: PathBuf,
-    /// The mount point is not the repository, so it can be removed too.
+    /// Whether the mount point is a directory other than the repository. If so, it is removed, too.
     apart: bool,
     lower: Option<OwnedFd>,
 }
@@ -56,9 +56,9 @@ impl Overlay {
         &self.merged
     }
 
-    /// Hands over the lower layer, the repository itself, if the overlay had no changes when it was
-    /// entered. The lower layer must only be read. Scanning it costs less than scanning the
-    /// overlay.
+    /// Hands over the lower layer (the repository itself) if the overlay had no changes when it was
+    /// entered. The caller must not write to the lower layer. Scanning it costs less than scanning
+    /// the overlay.
     pub fn take_lower(&mut self) -> Option<OwnedFd> {
         self.lower.take()
     }
@@ -82,18 +82,18 @@ impl Drop for Overlay {
 
 /// Moves this process, which must be single-threaded, into a mount namespace where `merged` shows
 /// `root` and changes go to `dir`. Creates missing directories, including `upper` and `work` in
-/// `dir`. An existing `upper` is shown as it is, so that an interrupted dry run can be resumed.
+/// `dir`. Keeps the changes in an existing `upper`, so that an interrupted dry run can be resumed.
 /// Only the user and mount namespaces change: terminal, network, process id and signals stay the
 /// same.
 ///
-/// With the right to mount (root), only a mount namespace is created; otherwise also a user
-/// namespace, which contains only this user and group. Call [`probe`] first: it finds problems that
-/// would show only later, such as files of other owners.
+/// If the process may mount (as root), this creates only a mount namespace. Otherwise, it also
+/// creates a user namespace, which contains only this user and group. Call [`probe`] first: it
+/// finds problems that would otherwise show only later, such as files of other owners.
 ///
 /// # Errors
 /// Fails if the system does not allow an overlay, if `dir` is inside `root`, or if something is
-/// mounted below `root`, which an overlay would not show. The process may then be in new namespaces
-/// already, which show everything unchanged.
+/// mounted below `root`, which an overlay would not show. After a failure, the process may already
+/// be in new namespaces, in which all files are as before.
 pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     if fs::read_dir("/proc/self/task").context("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("an overlay can only be entered while the process has one thread"));
@@ -129,7 +129,7 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     if let Ok(here) = here
         && here.starts_with(&merged)
     {
-        // The current directory is still that of the repository, not that of the overlay.
+        // The current directory still refers to the repository. Make it refer to the overlay.
         std::env::set_current_dir(&here).context(&here.to_string_lossy())?;
     }
     Ok(Overlay { dir, merged, apart, lower: is_new.then_some(lower) })
@@ -199,7 +199,8 @@ fn unescape(path: &[u8]) -> PathBuf {
     std::ffi::OsString::from_vec(out).into()
 }
 
-/// Gives the upper layer, which becomes the visible root, the attributes of the repository.
+/// Copies the attributes of the repository's root directory to the directory of the upper layer,
+/// which becomes the visible root.
 fn copy_attributes(root: &Path, upper: &Path) -> io::Result<()> {
     let (is, has) = (fs::metadata(root)?, fs::metadata(upper)?);
     if (is.uid(), is.gid()) != (has.uid(), has.gid()) {
@@ -228,8 +229,9 @@ fn new_namespaces(own_users: bool) -> io::Result<()> {
         .context("mount propagation")
 }
 
-/// Mounts `root` at `merged`, with changes going to `upper` in `dir`, which must also have `work`.
-/// `trusted` says whether attributes that only root can set may be used.
+/// Mounts an overlay of `root` at `merged`. Changes go to the directory `upper` in `dir`, which
+/// must also contain a directory `work`. `trusted` says whether attributes that only root can set
+/// may be used.
 pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path, trusted: bool) -> io::Result<()> {
     // Use descriptors: escapes in mount options differ between kernels.
     let [lower, upper, work] = [root, &dir.join("upper"), &dir.join("work")].map(open_folder);
@@ -264,8 +266,8 @@ fn can_set_trusted_attributes(folder: &Path) -> bool {
         && rustix::fs::removexattr(folder, NAME).is_ok()
 }
 
-/// The first file whose owner or group would be unmapped in a user namespace with only this user
-/// and group. overlayfs could not copy it up.
+/// Finds a file that belongs to another user or group. In a user namespace that contains only this
+/// user and group, overlayfs could not copy it up.
 pub(crate) fn first_foreign_file(root: &Path) -> io::Result<Option<PathBuf>> {
     let own = (geteuid().as_raw(), getegid().as_raw());
     let of_others = |m: &fs::Metadata| (m.uid(), m.gid()) != own;

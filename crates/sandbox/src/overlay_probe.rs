@@ -30,13 +30,13 @@ use crate::{
 /// How long the check may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest file of the repository to copy up in the check, in bytes.
+/// The maximum size, in bytes, of the repository's file that the check copies up.
 const TRIAL_FILE: u64 = 1 << 20;
 
-/// Checks that an overlay of `root` can be created with its changes in `dir`, which need not exist,
-/// by creating one in a separate process. Leaves nothing behind. `launcher` is the same as in
-/// [`crate::Sandbox::new`]. For a user who needs a user namespace to mount, this walks the whole
-/// tree, because all files in it must belong to the user.
+/// Checks, in a separate process, that an overlay of `root` can be created whose changes go to
+/// `dir`, which need not exist. Leaves nothing behind. `launcher` is the same as in
+/// [`crate::Sandbox::new`]. If mounting needs a user namespace, this walks the whole tree, because
+/// all files in it must belong to the user.
 ///
 /// # Errors
 /// Says why the overlay cannot be created, in a sentence without a period.
@@ -139,7 +139,7 @@ fn exchange(folder: &File, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::renameat_with(folder, FIRST, folder, name, RenameFlags::EXCHANGE)?)
 }
 
-/// A writable file in the repository's top directory.
+/// Finds a writable file of at most [`TRIAL_FILE`] bytes in the repository's top directory.
 fn file_to_copy_up(merged: &Path) -> io::Result<Option<OsString>> {
     for entry in fs::read_dir(merged)? {
         let entry = entry?;

@@ -23,7 +23,8 @@ pub enum Level {
 pub enum Network {
     /// None, not even loopback.
     None,
-    /// A private loopback interface. Not even servers on this machine can be reached.
+    /// A private loopback interface. Commands can reach their own servers on it, but no other
+    /// servers on this machine.
     #[default]
     Loopback,
     /// Unrestricted.
@@ -33,7 +34,7 @@ pub enum Network {
 /// Limits that apply to every command, whatever its caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ResourceLimits {
-    /// The largest file that a command may write, in bytes.
+    /// The maximum size of a file that a command writes, in bytes.
     pub file_size: u64,
     /// The maximum number of open files per process.
     pub open_files: u64,
@@ -63,20 +64,20 @@ pub struct Policy {
     pub root: PathBuf,
     /// Make the work tree read-only.
     pub read_only: bool,
-    /// Additional files and directories to read.
+    /// Additional files and directories that commands may read.
     pub extra_read: Vec<PathBuf>,
-    /// Additional files and directories to write.
+    /// Additional files and directories that commands may read and write.
     pub extra_write: Vec<PathBuf>,
     /// The network access of commands.
     pub network: Network,
     /// Hosts that commands may reach with [`Network::Loopback`], through a proxy of the agent. If
-    /// commands cannot have a network of their own, no command runs.
+    /// there are any, but the system allows commands no network of their own, no command runs.
     pub hosts: Vec<Host>,
-    /// A directory for this session's sandbox: what commands see as `/tmp` (as `TMPDIR` if mounts
-    /// are refused), and what they change in caches. It is created, or emptied if it exists, at the
-    /// start, and removed at the end. By default, the system's temporary directory is used instead,
-    /// and also if commands can write this directory or its file system is unsuitable (a network
-    /// file system, an overlay).
+    /// A directory for this session's sandbox. It holds the files that commands see in `/tmp` (in
+    /// `TMPDIR` if mounts are refused), and their changes to caches. At the start, it is created,
+    /// or emptied if it exists; at the end, it is removed. A new directory in the system's
+    /// temporary directory is used instead if this is `None`, if commands can write to this
+    /// directory, or if its file system is unsuitable (a network file system, an overlay).
     pub folder: Option<PathBuf>,
     /// The environment of commands; see [`clean_environment`]. `HOME` and `PATH` select toolchains.
     pub env: Vec<(OsString, OsString)>,
@@ -87,7 +88,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The default for a work tree: confined, loopback only, an empty environment.
+    /// The default policy for a work tree: commands are confined, reach only loopback, and have an
+    /// empty environment.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
@@ -109,7 +111,7 @@ impl Policy {
     }
 }
 
-/// Variables that are passed on: locations, language and build settings, but no secrets.
+/// Variables that commands inherit: locations, language and build settings, but no secrets.
 const PASSED: &[&str] = &[
     "PATH",
     "HOME",
@@ -165,7 +167,7 @@ const PASSED: &[&str] = &[
     "SSL_CERT_DIR",
 ];
 
-/// Variables that every command gets: no pager, no prompt, no color, no telemetry, and no
+/// Variables that every command gets. They turn off pagers, prompts, color, telemetry, and
 /// by-products such as `__pycache__`, which would show up in the diff.
 const SET: &[(&str, &str)] = &[
     ("LANG", "C.UTF-8"),
@@ -189,8 +191,9 @@ const SET: &[(&str, &str)] = &[
     ("DOTNET_NOLOGO", "1"),
 ];
 
-/// The environment of commands, made from that of the program: allowed variables, those named in
-/// `also`, and settings that keep tools quiet and non-interactive.
+/// Makes the environment of commands from `given`, the environment of the program. Keeps the
+/// allowed variables and those named in `also`, and adds settings that keep tools quiet and
+/// non-interactive.
 #[must_use]
 pub fn clean_environment(
     given: impl IntoIterator<Item = (OsString, OsString)>,

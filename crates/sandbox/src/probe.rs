@@ -1,4 +1,5 @@
-//! Finds out what can be enforced on this system, checks it from inside, and reports it.
+//! Finds out what the sandbox can enforce on this system, checks it from inside the sandbox, and
+//! reports it.
 
 use std::{
     ffi::OsString,
@@ -17,7 +18,7 @@ use crate::{
 /// How long a self-test may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The first Landlock version with rules for connections to Unix sockets by path.
+/// The first Landlock version that can refuse connections to Unix sockets by their path.
 pub(crate) const UNIX_SOCKETS: u32 = 9;
 
 /// Confinements from strongest to weakest. A system call filter alone is not a confinement.
@@ -39,15 +40,15 @@ const PROFILES: [Profile; 7] = {
 /// A report on what the sandbox enforces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
-    /// Commands are confined.
+    /// Whether commands are confined.
     pub enforced: bool,
     /// The kernel's Landlock version, if it has Landlock.
     pub landlock_abi: Option<u32>,
-    /// User, process, mount and network namespaces are in use.
+    /// Whether user, process, mount and network namespaces are in use.
     pub user_namespaces: bool,
-    /// System calls that could bypass the rest are refused.
+    /// Whether system calls that could bypass the other mechanisms are refused.
     pub seccomp: bool,
-    /// No packet of any protocol leaves the sandbox.
+    /// Whether packets of all protocols are kept inside the sandbox.
     pub network_isolated: bool,
     /// Toolchain caches that commands can only read.
     pub read_only_caches: Vec<OsString>,
@@ -67,7 +68,8 @@ impl Sandbox {
         self.probed().await.map(|(_, report)| report)
     }
 
-    /// Repeats the self-test: a forbidden read, a forbidden write, forbidden connections.
+    /// Repeats the self-test, which tries a forbidden read, a forbidden write and forbidden
+    /// connections.
     ///
     /// # Errors
     /// Same as [`Sandbox::probe`].
@@ -267,7 +269,7 @@ impl Sandbox {
     }
 }
 
-/// The actions that the strongest confinement would stop and this one does not.
+/// The actions that this confinement does not stop, although the strongest one would.
 fn gaps(profile: Profile, isolated: bool, abi: Option<u32>) -> Vec<&'static str> {
     let all = [
         (!isolated, "packets other than TCP"),

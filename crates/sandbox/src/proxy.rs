@@ -1,12 +1,12 @@
-//! Connects commands to named hosts: an HTTP proxy in the agent, on a socket that the launcher
-//! creates in the command's network namespace.
+//! Connects commands to the hosts that the policy names. This is an HTTP proxy in the agent, on a
+//! socket that the launcher creates in the command's network namespace.
 //!
 //! A socket belongs to the network namespace in which it was created, whichever process holds it.
 //! Commands can reach only this socket, on their loopback interface. The agent, which is outside
 //! that namespace, accepts the connections and decides which requests to allow. It resolves names
-//! itself, connects only to Internet addresses and to addresses that the policy names, whatever a
-//! name resolves to, and performs one request per connection. Refusals are recorded for the
-//! command's result.
+//! itself. Whatever a name resolves to, the agent connects only to Internet addresses and to
+//! addresses that the policy names. It performs one request per connection. Refusals are recorded
+//! for the command's result.
 //!
 //! The content of a tunnel is not inspected: it is encrypted for the named host.
 
@@ -30,11 +30,12 @@ use tokio::{
 use crate::hosts::{Host, Target, is_public};
 use request::{Kind, MAX_HEAD, Request};
 
-/// The port in the command's network namespace. Linux never assigns this port automatically.
+/// The proxy's port in the command's network namespace. Linux never assigns this port
+/// automatically.
 pub(crate) const PORT: u16 = 61_080;
 
 /// The maximum number of simultaneous connections. With two descriptors each, they take a quarter
-/// of the usual limit of 1,024. Further connections wait.
+/// of the usual limit of 1,024 descriptors. Further connections wait.
 const MAX_CONNECTIONS: usize = 128;
 
 /// How long a client may take to send its request.
@@ -56,12 +57,13 @@ const MAX_REFUSALS: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct Proxy {
     hosts: Vec<Host>,
-    /// Names with fixed addresses.
+    /// Names and their addresses, which are used instead of looking up these names.
     names: BTreeMap<String, Vec<IpAddr>>,
     refusals: Mutex<BTreeSet<String>>,
 }
 
-/// A request that fails: the status of the response, and a line that says why.
+/// The answer to a request that is refused or fails: the status of the response, and a line that
+/// says why.
 type Refusal = (&'static str, String);
 
 impl Proxy {
@@ -81,13 +83,13 @@ impl Proxy {
 
     fn note(&self, line: &str) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        // A command may ask for any number of names.
+        // Stop at a maximum, because a command may request any number of hosts.
         if refusals.len() < MAX_REFUSALS {
             refusals.insert(line.to_owned());
         }
     }
 
-    /// Serves until the future is dropped.
+    /// Serves requests until the future is dropped.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
         let mut open = JoinSet::new();
         loop {
@@ -207,7 +209,7 @@ fn is_localhost(target: &Target) -> bool {
     matches!(target, Target::Name(name) if name == "localhost")
 }
 
-/// Reads a complete head and returns where it ends.
+/// Reads a complete HTTP head and returns the offset of its end.
 async fn read_head(from: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> io::Result<usize> {
     loop {
         if let Some(end) = request::end_of_head(bytes) {

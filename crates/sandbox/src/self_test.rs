@@ -26,8 +26,8 @@ const PROXY_TIMEOUT: Duration = Duration::from_secs(10);
 /// and no command needs.
 const EVENTS: u32 = 15;
 
-/// Tries everything and describes what succeeded. Also sends a UDP packet; its receiver checks
-/// whether it arrives.
+/// Tries forbidden actions and describes those that succeed. Also sends a UDP packet to port `udp`,
+/// whose owner checks whether it arrives.
 pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16, filtered: bool) -> Vec<String> {
     let mut violations = Vec::new();
     if File::create(write).is_ok() {

@@ -1,4 +1,5 @@
-//! System calls without a safe wrapper elsewhere. All `unsafe` code of this crate is here.
+//! Wrappers of system calls that have no safe wrapper in another crate. All `unsafe` code of this
+//! crate is here.
 
 use std::{ffi::CStr, io, os::fd::AsRawFd, os::fd::BorrowedFd};
 
@@ -51,7 +52,7 @@ pub(crate) fn ignore_sigterm() {
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
 }
 
-/// Makes a mount read-only: the mount at `path` or, if `path` is empty, that of `at`. If
+/// Makes the mount at `path` read-only or, if `path` is empty, the mount that `at` refers to. If
 /// `recursive`, also makes all mounts below it read-only.
 #[expect(unsafe_code, reason = "mount_setattr has no safe form")]
 pub(crate) fn mount_read_only(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> io::Result<()> {

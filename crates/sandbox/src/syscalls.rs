@@ -17,16 +17,17 @@ use seccompiler::{
 /// prevent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mechanisms {
-    /// IPv4 and IPv6 sockets are allowed.
+    /// Whether IPv4 and IPv6 sockets are allowed.
     pub(crate) internet: bool,
-    /// Unix sockets that can connect to a path are allowed. Connected pairs, except datagram
-    /// sockets, are always allowed.
+    /// Whether Unix sockets that can connect to a path are allowed. Connected pairs, except
+    /// datagram sockets, are always allowed.
     pub(crate) unix: bool,
-    /// Outside processes, and the System V memory and queues that they share, are invisible.
+    /// Whether processes outside the sandbox, and the System V memory and queues that they share,
+    /// are invisible.
     pub(crate) namespaces: bool,
 }
 
-/// Refused with "Operation not permitted", whatever the arguments.
+/// Calls that are refused with "Operation not permitted", whatever their arguments.
 const REFUSED: &[c_long] = &[
     // other processes
     libc::SYS_ptrace,
@@ -86,7 +87,8 @@ const REFUSED: &[c_long] = &[
 /// The same number on all architectures; too new for the `libc` crate.
 const OPEN_TREE_ATTR: c_long = 467;
 
-/// Refused with "Function not implemented": programs fall back to a call that can be checked.
+/// Calls that are refused with "Function not implemented", so that programs fall back to other
+/// calls, which can be checked.
 const ABSENT: &[c_long] = &[
     libc::SYS_clone3,
     libc::SYS_openat2,
@@ -95,7 +97,8 @@ const ABSENT: &[c_long] = &[
     libc::SYS_io_uring_register,
 ];
 
-/// Namespaces that a process could create, in which it would have root's capabilities.
+/// Flags that create namespaces. A process that creates its own user namespace has root's
+/// capabilities in it.
 const NAMESPACES: &[libc::c_int] = &[
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWNS,
@@ -124,8 +127,8 @@ const SHARED: &[c_long] = &[
     libc::SYS_mq_unlink,
 ];
 
-/// Calls that set a file's mode, and the index of the mode among their arguments. `openat2` takes
-/// the mode in a structure, which a filter cannot read, so it is in [`ABSENT`].
+/// Calls that set a file's mode, each with the index of the mode among its arguments. `openat2`
+/// takes the mode in a structure, which a filter cannot read, so it is in [`ABSENT`].
 const FILE_MODES: &[(c_long, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_chmod, 1),
@@ -173,7 +176,8 @@ pub(crate) fn refuse(mechanisms: Mechanisms) -> io::Result<()> {
     Ok(())
 }
 
-/// One filter per error code, because a filter can only return one.
+/// Returns the rules for each error code. Each code needs a filter of its own, because a filter can
+/// return only one code.
 fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompiler::BackendError> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
     let always = |calls: &[c_long]| calls.iter().map(|call| (*call, Vec::new())).collect::<Rules>();
@@ -189,16 +193,18 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     let requests = TERMINAL_REQUESTS.iter().map(|request| SeccompRule::new(vec![when(1, Eq, *request)?]));
     not_permitted.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
 
-    // A set-user-ID program would let any other user run it as the agent's user.
+    // Any other user could run a set-user-ID program with the rights of the agent's user.
     for (call, mode) in FILE_MODES {
         let rule = SeccompRule::new(vec![when(*mode, MaskedEq(SET_USER_ID), SET_USER_ID)?])?;
         not_permitted.insert(*call, vec![rule]);
     }
 
-    // Refuse all other families: packet sockets, VSOCK, Bluetooth, kernel cryptography.
+    // Refuse all families that are not `known`, such as packet sockets, VSOCK, Bluetooth and kernel
+    // cryptography.
     let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
     let other = known.iter().map(|f| when(0, Ne, family(*f))).collect::<Result<Vec<_>, _>>()?;
-    // Of netlink, allow only NETLINK_ROUTE (0), which lists addresses, and not firewalls or audit.
+    // Of the netlink protocols, allow only NETLINK_ROUTE (0), which lists addresses. Other
+    // protocols serve firewalls and audit.
     let netlink = vec![when(0, Eq, family(libc::AF_NETLINK))?, when(2, Ne, 0)?];
     let other = vec![SeccompRule::new(other)?, SeccompRule::new(netlink)?];
     let no_such_family = Rules::from([(libc::SYS_socket, other.clone()), (libc::SYS_socketpair, other)]);
@@ -216,7 +222,7 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     }
     if !mechanisms.namespaces {
         denied.extend(always(SHARED));
-        // Refuse to change the limits of other processes; 0 stands for the calling process.
+        // Refuse access to the limits of other processes; 0 stands for the calling process.
         let of_others = vec![when(0, Ne, 0)?];
         denied.insert(libc::SYS_prlimit64, vec![SeccompRule::new(of_others)?]);
     }

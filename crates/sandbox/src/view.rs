@@ -31,7 +31,8 @@ pub(crate) struct View {
     pub(crate) secrets: Vec<OsString>,
     /// Read-only paths inside writable directories.
     pub(crate) protect: Vec<OsString>,
-    /// Directories to replace with empty ones. The paths listed above stay visible.
+    /// Directories to replace with empty ones. The paths in the fields above stay visible inside
+    /// them.
     pub(crate) hide: Vec<OsString>,
     /// Symbolic links in hidden directories to readable paths: their path and target.
     pub(crate) links: Vec<(OsString, OsString)>,
@@ -83,7 +84,7 @@ const ETC_SECRETS: &[&str] = &[
     "ppp",
 ];
 
-/// Toolchains, their caches and settings in a home directory, without parts that may hold keys.
+/// Paths in a home directory that hold toolchains, their caches and their settings, but no keys.
 const HOME: &[&str] = &[
     ".cargo/bin",
     ".cargo/registry",
@@ -201,9 +202,9 @@ const SHARED: &[&str] = &["/run", "/tmp", "/var/tmp", "/dev/shm"];
 const PATH_ENTRIES: usize = 1_000;
 
 impl View {
-    /// Resolves a policy. `tmp` is the private temporary directory, `layers` the directory for the
-    /// overlays of caches. `root_user` says that the agent runs as root, for whom file permissions
-    /// protect nothing.
+    /// Resolves a policy. `tmp` is the private temporary directory, and `layers` is the directory
+    /// for the overlays of caches. `root_user` says that the agent runs as root, for whom file
+    /// permissions protect nothing.
     ///
     /// # Errors
     /// Fails if the work tree or a requested path does not exist.
@@ -261,7 +262,7 @@ impl View {
         hide.extend(top_level_directories()?.filter(|dir| !paths.read.contains(dir)));
         hide.extend(home.clone().map(|h| if h.starts_with("/home") { PathBuf::from("/home") } else { h }));
         hide.retain(|dir| dir.is_dir() && !dir.is_symlink() && dir.parent().is_some());
-        // A hidden directory may contain the work tree, but not be part of it.
+        // Do not hide a writable path or a path of `extra_read`, nor a directory inside one.
         hide.retain(|dir| !write.iter().chain(&policy.extra_read).any(|shown| dir.starts_with(shown)));
 
         let strings = |paths: BTreeSet<PathBuf>| outermost(paths).into_iter().map(Into::into).collect();
@@ -281,13 +282,14 @@ impl View {
     }
 }
 
-/// The directories in `/` that may hold files, and therefore sockets.
+/// The directories in `/` except `/dev`, `/proc` and `/sys`. They may hold files, and therefore
+/// sockets.
 fn top_level_directories() -> io::Result<impl Iterator<Item = PathBuf>> {
     let entries = fs::read_dir("/")?.flatten().map(|entry| entry.path());
     Ok(entries.filter(|dir| !["/dev", "/proc", "/sys"].iter().any(|kept| dir == Path::new(kept))))
 }
 
-/// The readable paths, while they are collected.
+/// Collects the readable paths.
 struct Readable {
     home: Option<PathBuf>,
     read: BTreeSet<PathBuf>,
@@ -331,7 +333,7 @@ impl Readable {
     }
 }
 
-/// Adds the repository's own data to the readable paths, and returns what to keep read-only.
+/// Adds the repository's own data to the readable paths, and returns the paths to keep read-only.
 fn git_directories(root: &Path, paths: &mut Readable) -> Vec<PathBuf> {
     let git = root.join(".git");
     // If `.git` is a link, it may lead anywhere, so check that its target is a repository.
@@ -416,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_directory_on_path_does_not_open_the_home_directory() {
+    fn a_home_directory_in_the_path_variable_does_not_become_readable() {
         let home = home_with(&[".ssh/id", "work/a"]);
         let path = home.path().display().to_string();
         let view = view(&policy(home.path(), &home.path().join("work"), &format!("{path}:/:/tmp")));
@@ -424,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_of_a_program_linked_from_path_is_readable() {
+    fn the_target_of_a_link_in_a_path_directory_is_readable() {
         let home = home_with(&["src/tool/run", "work/a", "tools/bin/other"]);
         std::os::unix::fs::symlink(home.path().join("src/tool/run"), home.path().join("tools/bin/run"))
             .unwrap();
@@ -446,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn a_git_file_cannot_open_a_directory_that_does_not_point_back() {
+    fn a_git_file_makes_only_a_directory_readable_that_points_back_to_it() {
         let home = home_with(&[".ssh/worktrees/w/HEAD", "w/a"]);
         let secret = home.path().join(".ssh/worktrees/w");
         fs::write(home.path().join("w/.git"), format!("gitdir: {}\n", secret.display())).unwrap();

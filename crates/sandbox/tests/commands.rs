@@ -1,9 +1,9 @@
-//! Commands from start to end: what is kept of their output, how they end, and what they leave
-//! behind.
+//! Commands from start to end: which part of their output is kept, how they end, and what they
+//! leave behind.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
-#[allow(dead_code, reason = "each test file uses its part")]
+#[allow(dead_code, reason = "each test file uses a different part")]
 mod support;
 
 use std::time::Duration;
@@ -59,7 +59,7 @@ async fn standard_input_is_empty_and_there_is_no_terminal() {
 }
 
 #[tokio::test]
-async fn the_environment_is_exactly_that_of_the_policy() {
+async fn a_command_gets_the_environment_of_the_policy_and_inherits_no_other() {
     let fixture = Fixture::new();
     let policy = Policy {
         env: vec![("PATH".into(), "/usr/bin:/bin".into()), ("A".into(), "policy".into())],
@@ -89,7 +89,7 @@ async fn a_command_that_exceeds_its_timeout_is_terminated_and_its_output_is_kept
     let fixture = Fixture::new();
     let line = "trap 'echo goodbye; exit 1' TERM; echo started; while :; do sleep 0.05; done";
     let done = fixture.on().run(Command { timeout: SHORT, ..Command::shell(line) }).await.unwrap();
-    let text = done.output.text(); // the shell may announce the end of its `sleep`
+    let text = done.output.text(); // the shell may report the end of its `sleep`, too
     assert!(
         done.status == Status::TimedOut && text.starts_with("started\n") && text.ends_with("goodbye\n"),
         "{text}"
@@ -108,7 +108,7 @@ async fn a_command_that_ignores_sigterm_is_killed() {
 }
 
 #[tokio::test]
-async fn everything_a_command_started_is_dead_when_it_returns() {
+async fn everything_that_a_command_started_is_dead_when_run_returns() {
     for level in [Level::On, Level::Off] {
         let fixture = Fixture::new();
         let sandbox = fixture.with(Policy { level, ..fixture.policy() });
@@ -124,7 +124,7 @@ async fn everything_a_command_started_is_dead_when_it_returns() {
 }
 
 #[tokio::test]
-async fn background_output_still_arrives_for_a_moment() {
+async fn output_that_arrives_shortly_after_the_end_of_a_command_is_kept() {
     let fixture = Fixture::new();
     let done = fixture.on().run(Command::shell("(sleep 0.02; echo late) & echo early")).await.unwrap();
     assert_eq!(done.output.text(), "early\nlate\n");

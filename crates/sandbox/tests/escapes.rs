@@ -1,10 +1,10 @@
-//! Attempts to break out. Each is shown to succeed without the sandbox and to fail in it, as the
-//! user who runs the tests and, if that is root, also as an ordinary user.
+//! Attempts to break out. The tests show that each succeeds without the sandbox and fails in it.
+//! They run as the current user and, if that is root, also as an ordinary user.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod attempts;
-#[allow(dead_code, reason = "each test file uses its part")]
+#[allow(dead_code, reason = "each test file uses a different part")]
 mod support;
 
 use std::{
@@ -26,7 +26,8 @@ use attempts::{ATTEMPTS, ATTEMPTS_OF_ROOT, SECRETS, THROUGH_WITHOUT_NAMESPACES};
 use sandbox::{Command, Level, Overrides, Policy, Sandbox};
 use support::Fixture;
 
-/// Runs a line in a fresh fixture. Returns its output if the outcome is not the expected one.
+/// Runs a line in a fresh fixture. Returns its output if it escapes although `escapes` is false, or
+/// the reverse.
 async fn attempt(line: &str, level: Level, landlock: bool, escapes: bool) -> Option<String> {
     // bubblewrap is tested separately.
     let overrides = Overrides { no_landlock: !landlock, no_bubblewrap: true, ..Overrides::default() };
@@ -109,11 +110,11 @@ async fn no_attempt_of_root_succeeds() {
     }
 }
 
-/// Runs the first test again as an ordinary user, in a directory that the user can read.
+/// Runs `no_attempt_succeeds` again as an ordinary user, in a directory that the user can read.
 #[test]
 fn no_attempt_of_an_ordinary_user_succeeds() {
     if !is_root() {
-        return; // covered by the first test
+        return; // covered by `no_attempt_succeeds`
     }
     const NOBODY: u32 = 65_534;
     let place = tempfile::tempdir_in(support::place()).unwrap();
@@ -159,7 +160,7 @@ async fn the_self_test_passes_and_reports_what_is_enforced() {
 }
 
 #[tokio::test]
-async fn a_broken_launcher_stops_the_run_and_names_the_flag() {
+async fn with_a_broken_launcher_no_command_runs_and_the_error_names_the_flag() {
     let fixture = Fixture::new();
     let sandbox = Sandbox::new(fixture.policy(), vec!["/bin/true".into()]).unwrap();
     let error = sandbox.run(Command::shell("echo unconfined > ran")).await.unwrap_err();
@@ -254,15 +255,15 @@ async fn with_allowed_hosts_no_attempt_succeeds() {
 }
 
 #[tokio::test]
-async fn without_landlock_namespaces_and_seccomp_stop_every_attempt() {
+async fn if_landlock_is_missing_namespaces_and_seccomp_stop_every_attempt() {
     let of_root = named(if is_root() { ATTEMPTS_OF_ROOT } else { &[] });
     attempt_all(by_any_user().chain(of_root), false, &[]).await;
 }
 
 #[tokio::test]
-async fn without_namespaces_landlock_and_seccomp_stop_all_but_the_listed_attempts() {
+async fn if_namespaces_are_refused_landlock_and_seccomp_stop_all_but_the_listed_attempts() {
     if support::namespaces_are_refused(
-        "without_namespaces_landlock_and_seccomp_stop_all_but_the_listed_attempts",
+        "if_namespaces_are_refused_landlock_and_seccomp_stop_all_but_the_listed_attempts",
     ) {
         // Skip attempts to create namespaces: here they fail without the sandbox too.
         let attempts = by_any_user().filter(|(name, _)| !name.contains("namespace"));

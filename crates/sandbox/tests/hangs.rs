@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
-#[allow(dead_code, reason = "each test file uses its part")]
+#[allow(dead_code, reason = "each test file uses a different part")]
 mod support;
 
 use std::time::Duration;
@@ -98,7 +98,7 @@ async fn every_hang_ends_without_namespaces() {
     }
 }
 
-/// The kind and the size of the flood differ; the beginning and the end are always kept.
+/// The floods differ in kind and size. The beginning and the end of the output are always kept.
 #[tokio::test]
 async fn every_kind_of_flood_is_stopped_at_its_limit_and_little_is_kept() {
     let limit = Command::shell("").output.total_bytes;
@@ -116,7 +116,7 @@ async fn every_kind_of_flood_is_stopped_at_its_limit_and_little_is_kept() {
         let done = fixture.on().run(command).await.unwrap();
         assert_eq!(done.status, Status::LimitReached, "{name}");
         let output = &done.output;
-        // The command prints until its last process is dead.
+        // The total may exceed the limit, because a command prints until its last process is dead.
         assert!(
             output.total_bytes > limit && output.total_bytes < limit + (64 << 20),
             "{name}: {}",

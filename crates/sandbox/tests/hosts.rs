@@ -1,9 +1,9 @@
-//! Named hosts: allowed hosts are reached through the proxy, and nothing else is, however it is
-//! requested.
+//! Through the proxy, commands reach the hosts that the policy names, and no others, however they
+//! request them.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
-#[allow(dead_code, reason = "each test file uses its part")]
+#[allow(dead_code, reason = "each test file uses a different part")]
 mod support;
 
 use std::{
@@ -17,7 +17,7 @@ use sandbox::{Command, Finished, Network, Overrides, Policy, Sandbox, SandboxErr
 use support::Fixture;
 
 /// `python3 send.py FIRST [SECOND]`: sends FIRST to the proxy and, once the proxy has answered,
-/// SECOND. Prints all answers, up to a pong.
+/// SECOND. Prints what it receives, until that contains `pong`.
 const SEND: &str = r#"
 import os, socket, sys
 host, port = os.environ["HTTP_PROXY"].removeprefix("http://").split(":")
@@ -35,7 +35,7 @@ while b"pong" not in seen and (piece := proxy.recv(65536)):
     seen += piece
 "#;
 
-/// A server on this machine that answers "pong" on each connection, and the requests it got.
+/// A server on this machine that answers "pong" on each connection, and records what it receives.
 struct Server {
     port: u16,
     requests: Arc<Mutex<Vec<String>>>,
@@ -61,8 +61,8 @@ impl Server {
     }
 }
 
-/// Reads a head and the body it declares, and answers. Leaves it to the client to close the
-/// connection.
+/// Reads a head and a body of the declared length, and answers. Then waits for the client to close
+/// the connection.
 fn serve(mut connection: TcpStream, log: &Mutex<Vec<String>>) {
     log.lock().unwrap().push("connected".to_owned());
     let (mut text, mut bytes) = (String::new(), [0; 65_536]);
@@ -85,7 +85,7 @@ fn serve(mut connection: TcpStream, log: &Mutex<Vec<String>>) {
     }
 }
 
-/// Two servers, of which the first is allowed.
+/// Two servers. The default policy allows only server `a`.
 struct World {
     fixture: Fixture,
     a: Server,
@@ -99,8 +99,8 @@ impl World {
         Self { fixture, a: Server::new(), b: Server::new() }
     }
 
-    /// The default hosts: the first server, by name and by address, and names that resolve to
-    /// forbidden addresses.
+    /// The hosts of the default policy: server `a`, by name and by address, and names that resolve
+    /// to forbidden addresses.
     fn hosts(&self) -> Vec<String> {
         let (a, b) = (self.a.port, self.b.port);
         vec![
@@ -165,8 +165,7 @@ async fn an_allowed_host_is_reached_by_a_tunnel_and_by_a_plain_request() {
     assert!(!requests.iter().any(|t| t.to_lowercase().contains("proxy-")), "{requests:?}");
 }
 
-/// Targets that lead to the second server. Requests for them succeed only if the policy allows
-/// them.
+/// Targets that lead to server `b`. Requests for them succeed only if the policy allows them.
 const PLACES: &[(&str, &str)] = &[
     ("another port", "127.0.0.1:{b}"),
     ("another name", "b.test:{b}"),
@@ -297,7 +296,7 @@ print(sorted(n for n in os.environ if "PROXY" in n.upper()), "CARGO_NET_OFFLINE"
 }
 
 #[tokio::test]
-async fn many_connections_are_served_and_silent_ones_block_no_other() {
+async fn many_connections_are_served_at_once_and_silent_ones_do_not_block_them() {
     let world = World::new();
     let script = r#"
 import os, socket, threading
@@ -349,7 +348,7 @@ print(one.recv(4096).decode())
 }
 
 #[tokio::test]
-async fn the_allowed_hosts_are_reported_and_apply_to_every_command() {
+async fn the_allowed_hosts_are_reported_and_without_any_there_is_no_proxy() {
     let world = World::new();
     let sandbox = world.with(world.policy(&["example.org".into(), "*.example.net:8443".into()]), false);
     let report = sandbox.probe().await.unwrap();

@@ -1,9 +1,9 @@
-//! What a command may use: memory, processes, files, time. Each limit holds, and does not affect
-//! commands that stay below it.
+//! Limits on the memory, processes, files and time of a command. Each limit holds, and does not
+//! affect commands that stay below it.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
-#[allow(dead_code, reason = "each test file uses its part")]
+#[allow(dead_code, reason = "each test file uses a different part")]
 mod support;
 
 use sandbox::{Command, Finished, Level, Policy, ResourceLimits, Status};
@@ -72,7 +72,7 @@ async fn a_fork_bomb_is_stopped_with_all_its_processes() {
         let pause = if level == Level::On { "" } else { "sleep 0.01;" };
         let line = format!("while :; do setsid sleep 1000.{mark} & {pause} done");
         let done = run(&fixture, level, limits, &line).await;
-        // The kernel's own limit may stop the command first.
+        // The kernel's limit on processes may stop the command first.
         let refused = done.output.text().contains("fork");
         assert!(done.status == Status::TooManyProcesses || refused, "{level:?}: {done:?}");
         assert_eq!(alive(&mark), 0);

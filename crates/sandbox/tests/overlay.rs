@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
-#[allow(dead_code, reason = "each test file uses its part")]
+#[allow(dead_code, reason = "each test file uses a different part")]
 mod support;
 
 mod layers;
@@ -30,8 +30,8 @@ fn sandbox(root: &Path) -> Sandbox {
     Sandbox::new(Policy { env, ..Policy::new(root) }, vec![support::launcher().into()]).unwrap()
 }
 
-/// Other tests start this test to probe an overlay. On its own, this test shows that the directory
-/// need not exist.
+/// Other tests start this test to probe an overlay. On its own, this test checks the errors of the
+/// probe, with a directory for the changes that need not exist.
 #[test]
 fn probe_says_why_not() {
     let launcher = [support::launcher().into_os_string()];
@@ -56,7 +56,7 @@ fn probe_says_why_not() {
 }
 
 #[test]
-fn a_file_of_another_owner_is_reported_because_an_overlay_cannot_preserve_it() {
+fn the_probe_reports_a_file_of_another_owner_which_an_overlay_cannot_preserve() {
     for user in users() {
         let setting = Setting::new(user);
         let because = "which an overlay cannot preserve without root privileges";
@@ -182,7 +182,7 @@ fn nothing_done_in_an_overlay_reaches_the_repository() {
 }
 
 /// Does work of every kind. The test above runs this test in overlays. On its own, this test runs
-/// without an overlay, to show that the work succeeds there too.
+/// without an overlay and shows that the work succeeds there, too.
 #[tokio::test]
 async fn every_kind_of_work() {
     let (_setting, root) = match merged() {
@@ -264,7 +264,7 @@ fn a_confined_command_reaches_the_overlay_but_not_its_layers() {
             continue;
         }
         for merged in setting.places() {
-            let mut command = setting.inside(&merged, "a_command_tries_the_layers");
+            let mut command = setting.inside(&merged, "a_command_tries_to_access_the_layers");
             command.env(ASK, setting.root()).env(ASK_DIR, setting.dir());
             ran_one(command);
         }
@@ -274,7 +274,7 @@ fn a_confined_command_reaches_the_overlay_but_not_its_layers() {
 /// The test above runs this test in overlays. On its own, this test shows that each attempt
 /// succeeds without a sandbox.
 #[tokio::test]
-async fn a_command_tries_the_layers() {
+async fn a_command_tries_to_access_the_layers() {
     let attempts = |root: &Path, dir: &Path| {
         let quoted = |p: PathBuf| format!("'{}'", p.display());
         vec![
@@ -305,7 +305,7 @@ async fn a_command_tries_the_layers() {
     assert_eq!(fs::read_to_string(dir.join("upper/written")).unwrap(), "y\n");
     for line in attempts(&root, &dir) {
         if merged == root && line.contains("b.txt") {
-            continue; // this is the file in the overlay, which the command may write
+            continue; // this path leads to the file in the overlay, which the command may write
         }
         let text = sandbox.run(sandbox::Command::shell(line.as_str())).await.unwrap().output.text();
         assert!(!text.contains("escaped"), "{line}: {text}");

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
-#[allow(dead_code, reason = "each test file uses its part")]
+#[allow(dead_code, reason = "each test file uses a different part")]
 mod support;
 
 use std::{
@@ -20,7 +20,7 @@ async fn says(sandbox: &Sandbox, line: &str) -> String {
 }
 
 #[tokio::test]
-async fn caches_are_readable_and_changes_to_them_belong_to_the_session() {
+async fn caches_are_readable_and_changes_to_them_are_visible_only_in_the_session() {
     let fixture = Fixture::new();
     let cache = fixture.home().join(".cargo/registry");
     fs::create_dir_all(cache.join("index")).unwrap();
@@ -46,7 +46,7 @@ async fn caches_are_readable_and_changes_to_them_belong_to_the_session() {
 }
 
 #[tokio::test]
-async fn the_files_of_a_sandbox_are_in_its_directory_hidden_and_removed_at_the_end() {
+async fn a_sandbox_keeps_its_files_in_its_directory_hides_them_and_removes_them_at_the_end() {
     let fixture = Fixture::new();
     fs::create_dir_all(fixture.home().join(".cache/pip/a")).unwrap();
     let session = fixture.home().join("sessions/1");

@@ -1,5 +1,5 @@
-//! Lists what would be masked in the files of some folders, and measures the speed: `cargo run
-//! --release -p secrets --example find -- FOLDER…`
+//! Lists the lines in which values would be masked, in all files below some folders, and measures
+//! the speed. Run it with `cargo run --release -p secrets --example find -- FOLDER…`.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example prints and may panic")]
 
@@ -26,7 +26,8 @@ fn main() {
         if text.len() > 16 << 20 || text.iter().take(8_000).any(|b| *b == 0) {
             continue;
         }
-        // A new instance per file, so that nothing is learned from another file.
+        // Use a new instance for each file, so that no value is masked because another file
+        // contains it.
         let secrets = Secrets::new("find", Vec::new());
         let start = Instant::now();
         let masked = secrets.mask_bytes(&text);

@@ -2,8 +2,8 @@
 //! `"api_key": "…"`, `password: …`.
 //!
 //! Masking a harmless value hides code from the model, so this module errs on the side of showing
-//! values. In code, only values that look random are masked; a line of a `.env` file needs less
-//! evidence.
+//! values. In code, only values that look random are masked. In a line of a `.env` file, less
+//! evidence is enough.
 
 use std::ops::Range;
 
@@ -17,8 +17,8 @@ pub(crate) const NAMES: &str = "password passwd passphrase secret token _key -ke
 /// Suffixes that may follow such an ending.
 const ENDINGS: &str = "_base _value key _key -key _key_base";
 const LONGEST_NAME: usize = 64;
-/// The longest text before the name in a `.env` line, in bytes: a line number, a diff marker,
-/// `export`.
+/// The maximum length, in bytes, of the text before the name in a `.env` line: a line number, a
+/// diff marker, `export`.
 const MAX_LEAD: usize = 24;
 const LONGEST: usize = 1024;
 const SHORTEST: usize = 8;
@@ -29,11 +29,11 @@ const WORDS: &str = "password passwd passphrase changeme postgres postgresql req
     password123 secret123 testpass testing unknown anonymous userpass mypassword mysecret secretkey \
     mysecretpassword guest";
 
-/// Parts of values that mark them as fake.
+/// Substrings that mark a value as fake.
 const PARTS: &str = "example your placeholder change-me changeme change_me xxxx **** .... todo \
     redacted replace insert dummy sample 1234567890 abcdefgh 0000000 < { }";
 
-/// Whether a value is one that documentation uses in place of a real one.
+/// Whether a value is an example that documentation uses in place of a real secret.
 pub(crate) fn is_example(value: &[u8]) -> bool {
     let value = String::from_utf8_lossy(value).to_ascii_lowercase();
     let mut letters: Vec<u8> = value.bytes().collect();
@@ -44,8 +44,8 @@ pub(crate) fn is_example(value: &[u8]) -> bool {
         || letters.len() < 4
 }
 
-/// Whether a value looks random: it is not made of words, and letters alternate with digits or it
-/// has symbols.
+/// Whether a value looks random: it contains digits, it is not made of words, and either its
+/// letters alternate with digits or it contains symbols.
 pub(crate) fn is_random(value: &[u8]) -> bool {
     let digit = |b: &u8| b.is_ascii_digit();
     let digits = value.iter().filter(|b| digit(b)).count();
@@ -63,7 +63,8 @@ pub(crate) fn is_random(value: &[u8]) -> bool {
     alternations >= 2 || symbols
 }
 
-/// Whether a value consists of words, numbers and words that end with a number, however separated.
+/// Whether a value consists only of words, numbers, and words that end with a number, with any
+/// separators.
 fn is_words(value: &[u8]) -> bool {
     value.split(|b| !b.is_ascii_alphanumeric()).all(|part| {
         let letters = part.iter().take_while(|b| b.is_ascii_alphabetic()).count();
@@ -74,7 +75,8 @@ fn is_words(value: &[u8]) -> bool {
     })
 }
 
-/// The kind of line that assigns a value. It decides how much evidence masking the value needs.
+/// The kind of line that assigns a value. The kind decides how much evidence is needed to mask the
+/// value.
 #[derive(Clone, Copy, PartialEq)]
 enum Context {
     /// A line `NAME=…` of a `.env` file, with a name that can only mean a secret.
@@ -110,7 +112,8 @@ pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     let start = at.end - before;
     let name = &text[start..end];
     let anchor = text[at.clone()].to_ascii_lowercase();
-    // Many words end in `pwd`, and in a shell `PWD` is the working directory.
+    // The name `pwd` often means the working directory, so mask its value only if `=` follows the
+    // name directly.
     if anchor == b"pwd" && name.eq_ignore_ascii_case(b"pwd") && text.get(end) != Some(&b'=') {
         return None;
     }
@@ -156,7 +159,8 @@ fn may_be_secret(value: &[u8]) -> bool {
     !template && !address && !number && !name && !constant && !is_example(value)
 }
 
-/// Whether the line starts with `NAME=`, as in a `.env` file: the name in capitals, no spaces.
+/// Determines the kind of line. A line of a `.env` file starts with `NAME=`: the name is in
+/// capitals, and no space follows it.
 fn context(text: &[u8], start: usize, end: usize, anchor: &[u8]) -> Context {
     let name = &text[start..end];
     let certain = matches!(

@@ -33,8 +33,8 @@ pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>
         if value.len() < MIN_VALUE || value.len() > MAX_VALUE {
             continue;
         }
-        // A part that has the shape of a secret is secret under any name: the password in a URL, a
-        // token in JSON.
+        // A part that has the shape of a secret (the password in a URL, a token in JSON) is secret,
+        // whatever the name of the variable.
         let shaped = scan::find(value.as_bytes());
         let whole = shaped.is_empty() && is_secret_name(name) && !is_trivial(value) && !value.contains("://");
         out.extend(shaped.into_iter().filter_map(|s| value.get(s).map(str::to_owned)));
@@ -76,8 +76,8 @@ fn is_trivial(value: &str) -> bool {
         || value.bytes().all(|b| b == value.as_bytes()[0])
 }
 
-/// The forms in which a value may reappear: unchanged, escaped for JSON, percent-encoded, in base64
-/// at any offset, and its single lines.
+/// The forms in which a value may reappear: unchanged, escaped for JSON, percent-encoded, or in
+/// base64 at any offset. Each long line of a multi-line value may also reappear on its own.
 pub(crate) fn encodings(value: &str) -> Vec<Vec<u8>> {
     if value.len() < MIN_VALUE {
         return Vec::new();
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_to_mask_whole_is_not_a_common_word_or_number() {
+    fn common_words_numbers_and_paths_are_not_masked_whole() {
         assert_eq!(whole(" postgres://localhost/test\n").as_deref(), Some("postgres://localhost/test"));
         for common in ["debug", "production", "12345678", "/usr/local/bin"] {
             assert_eq!(whole(common), None, "{common}");
@@ -140,7 +140,8 @@ mod tests {
     #[test]
     fn base64_is_found_at_any_offset_of_the_value() {
         let text = |v: Vec<u8>| String::from_utf8(v).unwrap();
-        // The output of `printf hunter2-xyz | base64`, then with one and two bytes before it.
+        // The outputs of `base64` for the value alone, with two bytes before it, and with one byte
+        // before it.
         assert!("aHVudGVyMi14eXo=".contains(&text(base64(b"hunter2-xyz", 0, *b"+/"))));
         assert!("dTpodW50ZXIyLXh5eg==".contains(&text(base64(b"hunter2-xyz", 2, *b"+/"))));
         assert!("Omh1bnRlcjIteHl6".contains(&text(base64(b"hunter2-xyz", 1, *b"+/"))));

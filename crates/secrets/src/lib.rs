@@ -3,15 +3,15 @@
 //!
 //! Secrets are recognized in three ways: by shape (`shapes.rs`: a vendor's prefix, a private key
 //! block, the password in a URL), by the name they are assigned to (`assigned.rs`:
-//! `DB_PASSWORD=…`), and by value: any value of a secret environment variable ([`known`]), in the
-//! common encodings, and any secret found before, wherever it appears again. Text without secrets
-//! is returned without a copy.
+//! `DB_PASSWORD=…`), and by value. The values to search for are those of secret environment
+//! variables ([`known`]), in the common encodings, and every secret that was found before. Text
+//! without secrets is returned without a copy.
 //!
 //! A placeholder is derived from the value and the session's id. The same value always gets the
 //! same placeholder, so a resumed run produces the same text. Different values almost always get
-//! different placeholders; if two values get the same one, it cannot be restored. Masking masked
-//! text changes nothing. The number of lines is kept: each line of a private key gets its own
-//! placeholder.
+//! different placeholders; if two values get the same placeholder, it cannot be restored. Masking
+//! masked text changes nothing. The number of lines is kept: each line of a private key gets its
+//! own placeholder.
 //!
 //! This crate reads no files and no environment. The running time is linear in the length of the
 //! text.
@@ -45,8 +45,8 @@ use aho_corasick::{AhoCorasick, MatchKind};
 pub use placeholder::{first as first_placeholder, may_contain_placeholder};
 pub use stream::Stream;
 
-/// The maximum number of found values to search for in later texts. A session meets a few;
-/// thousands of tokens in one file are still masked by their shape.
+/// The maximum number of found values to search for in later texts. A session usually finds a few.
+/// If a file contains thousands of tokens, all of them are still masked by their shape.
 const MAX_LEARNED: usize = 2_000;
 /// The maximum number of placeholders that can be restored.
 const MAX_PLACEHOLDERS: usize = 100_000;
@@ -59,7 +59,7 @@ pub struct Secrets(Option<Arc<Inner>>);
 
 struct Inner {
     salt: String,
-    /// Number of known values, before they are encoded.
+    /// The number of known values, not counting their encoded forms.
     variables: usize,
     /// The known values, in all encodings.
     known: Option<Values>,
@@ -72,7 +72,7 @@ struct Inner {
 struct Found {
     /// Values by placeholder; `None` if two values have the same placeholder.
     values: HashMap<String, Option<Vec<u8>>>,
-    /// Values to search for, and their matcher if it is up to date.
+    /// The values to search for. `matcher` finds them, and is `None` if it must be rebuilt.
     searched: Vec<Vec<u8>>,
     matcher: Option<Option<AhoCorasick>>,
 }
@@ -112,7 +112,7 @@ impl Secrets {
         Self(None)
     }
 
-    /// Whether anything is masked.
+    /// Whether masking is enabled.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.0.is_some()
@@ -146,7 +146,8 @@ impl Secrets {
         text
     }
 
-    /// Masks only the known values. This is for what the model writes and for what is recorded.
+    /// Masks only the known values. This is for text that the model writes and for text that is
+    /// recorded.
     #[must_use]
     pub fn mask_known<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(inner) = self.0.as_ref().filter(|inner| inner.known.is_some()) else {
@@ -162,18 +163,20 @@ impl Secrets {
         let _ = self.mask_bytes(text);
     }
 
-    /// Starts [`Secrets::mask_known`] on a stream; `None` if there is nothing to search for.
+    /// Starts to mask a stream as [`Secrets::mask_known`] masks a text. Returns `None` if there are
+    /// no known values.
     #[must_use]
     pub fn mask_stream(&self) -> Option<Stream> {
         let inner = self.0.as_ref()?;
         Some(Stream::new(self.clone(), inner.known.clone()?))
     }
 
-    /// Replaces placeholders with the values they stand for. A placeholder that occurs literally in
-    /// one of `literal` is kept.
+    /// Replaces placeholders with the values they stand for. A placeholder that stands for no value
+    /// is kept if it occurs in one of the texts `literal`.
     ///
     /// # Errors
-    /// Fails with a sentence for the model if a placeholder is unknown or incomplete.
+    /// Fails with a sentence for the model if a placeholder is unknown or incomplete, or stands for
+    /// two values.
     pub fn restore<'a>(&self, text: &'a str, literal: &[&[u8]]) -> Result<Cow<'a, str>, String> {
         let Some(inner) = &self.0 else { return Ok(Cow::Borrowed(text)) };
         if !may_contain_placeholder(text) {

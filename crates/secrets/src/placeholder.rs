@@ -6,8 +6,8 @@ use std::ops::Range;
 use sha2::{Digest, Sha256};
 
 const HEAD: &[u8] = b"[secret-";
-/// Hex digits of the hash. 24 bits distinguish the values of a session and reveal next to nothing
-/// about a value that could be guessed.
+/// The number of hex digits of the hash. Six digits (24 bits) distinguish the values of a session,
+/// and reveal next to nothing about a value that could be guessed.
 const DIGITS: usize = 6;
 const LENGTH: usize = HEAD.len() + DIGITS + 1;
 

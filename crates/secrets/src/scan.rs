@@ -29,7 +29,7 @@ pub(crate) fn find(text: &[u8]) -> Vec<Range<usize>> {
     spans
 }
 
-/// The number of bytes from `from` on that satisfy `of`, up to `limit`.
+/// The number of consecutive bytes from `from` on that satisfy `of`, at most `limit`.
 pub(crate) fn run(text: &[u8], from: usize, limit: usize, of: impl Fn(u8) -> bool) -> usize {
     text[from..].iter().take(limit).take_while(|b| of(**b)).count()
 }

@@ -1,5 +1,5 @@
-//! Finds secrets by their shape: vendors' key prefixes and lengths, private key blocks,
-//! self-describing tokens, passwords in URLs.
+//! Finds secrets by their shape: keys with the prefix and length of a vendor, private key blocks,
+//! tokens in a standard format, and passwords in URLs.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ struct Shape {
     of: fn(u8) -> bool,
     /// Minimum and maximum number of characters after the prefix.
     length: (usize, usize),
-    /// Minimum number of digits among these characters; words have none.
+    /// Minimum number of digits among these characters. It excludes words, which have no digits.
     digits: usize,
 }
 
@@ -203,7 +203,7 @@ fn telegram(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// The token in an `Authorization` header.
+/// The token after `Bearer`, as in an `Authorization` header.
 fn bearer(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     let length = run(text, at.end, 4096, |b| dotted(b) || base64(b) || b == b'~');
     let token = &text[at.end..at.end + length];
@@ -212,7 +212,7 @@ fn bearer(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// The encoded name and password in an `Authorization` header.
+/// The encoded name and password after `Basic`, as in an `Authorization` header.
 fn basic(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     let length = run(text, at.end, 1024, base64);
     let token = &text[at.end..at.end + length];

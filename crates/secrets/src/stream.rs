@@ -1,4 +1,5 @@
-//! Masks a text that arrives in pieces, holding back what may be the start of a known value.
+//! Masks a text that arrives in pieces. Holds back the end of a piece if it may be the start of a
+//! known value.
 
 use crate::{Secrets, Values};
 

@@ -1,4 +1,4 @@
-//! Checks `fixtures/secrets`: what is masked and what is not.
+//! Checks that the values marked in `fixtures/secrets` are masked, and that nothing else is.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -15,7 +15,7 @@ fn cases(name: &str) -> Vec<String> {
     cases
 }
 
-/// The text with every masked value as `⟦value⟧`.
+/// Masks a text, and returns it with every masked value marked as `⟦value⟧`.
 fn marked(text: &str) -> String {
     let secrets = Secrets::new("test", Vec::new());
     let masked = secrets.mask(text).into_owned();

@@ -11,7 +11,7 @@ fn secrets() -> Secrets {
     Secrets::new("session", KNOWN.map(str::to_owned).to_vec())
 }
 
-/// Texts with secrets, whole and in parts, and everything that may surround them.
+/// Generates texts from whole secrets, parts of secrets, and whatever may surround them.
 fn texts() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         4 => prop::sample::select(vec![
@@ -54,7 +54,7 @@ proptest! {
         let masked = secrets().mask(&text).into_owned();
         let other = secrets();
         other.learn(text.as_bytes());
-        // An incomplete placeholder is refused once there are real ones.
+        // An incomplete placeholder is refused if a value has been masked.
         let whole = text.matches("[secret-").count() == text.matches("[secret-0a1b2c]").count();
         match other.restore(&masked, &[text.as_bytes()]) {
             Ok(restored) => prop_assert_eq!(restored.as_ref(), text.as_str()),
@@ -71,7 +71,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_masks_the_same_however_it_is_chunked(text in texts(), cuts in prop::collection::vec(1usize..9, 1..20)) {
+    fn a_stream_is_masked_the_same_however_it_is_chunked(text in texts(), cuts in prop::collection::vec(1usize..9, 1..20)) {
         let text = String::from_utf8_lossy(&text).into_owned();
         let secrets = secrets();
         let whole = secrets.mask_known(text.as_bytes()).into_owned();
@@ -123,7 +123,7 @@ fn a_found_value_is_masked_wherever_it_reappears() {
 }
 
 #[test]
-fn an_incomplete_placeholder_is_refused_once_there_are_real_ones() {
+fn an_incomplete_placeholder_is_refused_once_a_value_has_been_masked() {
     let secrets = Secrets::new("s", Vec::new());
     assert!(secrets.restore("about [secret-…]", &[]).is_ok(), "a text about placeholders should be accepted");
     secrets.learn(b"DB_PASSWORD=hunter2-very-secret\n");

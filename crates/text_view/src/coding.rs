@@ -23,8 +23,8 @@ const SIMILAR: &[(&encoding_rs::Encoding, Encoding)] = &[
     (WINDOWS_1257, Encoding::Other(ISO_8859_13)),
 ];
 
-/// Groups of encodings that are easily confused with each other, and the maximum number of
-/// non-ASCII bytes with which a file counts as ambiguous.
+/// Groups of encodings that are easily confused with each other. The number is the maximum number
+/// of non-ASCII bytes with which a file counts as ambiguous.
 const CONFUSED: &[(usize, &[&encoding_rs::Encoding])] = &[
     (12, &[GBK, BIG5, EUC_KR, EUC_JP, SHIFT_JIS]),
     (4, &[WINDOWS_1251, KOI8_R, KOI8_U, ISO_8859_5, IBM866]),
@@ -118,7 +118,7 @@ impl Encoding {
     }
 }
 
-/// The most likely encoding, and others that nothing rules out.
+/// The most likely encoding, and other encodings that the bytes do not rule out.
 fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Alternatives) {
     let (mut detector, mut left) = (EncodingDetector::new(Iso2022JpDetection::Deny), GUESSED_FROM);
     let mut high = Vec::new();

@@ -1,4 +1,4 @@
-//! Finds the encoding that a file declares, in the ways common for its type.
+//! Finds the encoding that a file declares, if it does so in a way that is common for its type.
 
 use crate::encoding::{Encoding, LATIN_1, LATIN_5, THAI};
 
@@ -41,7 +41,8 @@ const UNSUPPORTED: &[&str] = &[
     "viscii",
 ];
 
-/// Names used by Python, Emacs and LaTeX that the WHATWG does not list.
+/// Names that Python, Emacs and LaTeX use but the WHATWG does not list, each with the name that the
+/// WHATWG lists.
 const ALIASES: &[(&str, &str)] = &[
     ("cp932", "shift_jis"),
     ("cp936", "gbk"),

@@ -16,8 +16,9 @@ pub(crate) enum Encoding {
     },
     /// The first 128 characters only, because the file declares ASCII.
     Ascii,
-    /// A part of ISO-8859, read strictly: 0x80 to 0x9f are control characters. The corresponding
-    /// Windows code page is otherwise equal, but has printable characters there.
+    /// A part of ISO-8859, read strictly: 0x80 to 0x9f are control characters. The first field is
+    /// the corresponding Windows code page, which is the same except that it has printable
+    /// characters there.
     Iso(&'static encoding_rs::Encoding, &'static str),
     /// Any other WHATWG encoding.
     Other(&'static encoding_rs::Encoding),
@@ -56,8 +57,9 @@ impl Encoding {
         }
     }
 
-    /// The first character of `bytes`, or several characters that are encoded as one, and their
-    /// length in bytes. An invalid byte gives U+FFFD; `None` at the end.
+    /// Decodes the first character of `bytes`, or several characters that are encoded as one, or a
+    /// line if the encoding is stateful. Returns the text and its length in bytes. An invalid byte
+    /// becomes U+FFFD. Returns `None` if `bytes` is empty.
     pub(crate) fn first(self, bytes: &[u8]) -> Option<(Cow<'static, str>, usize)> {
         let byte = *bytes.first()?;
         let one = |c: char| Cow::Owned(String::from(c));
@@ -129,7 +131,7 @@ impl Encoding {
             ),
             Self::Other(encoding) if self.is_encoded_by_line() || !c.is_ascii() => {
                 let (bytes, _, failed) = encoding.encode(text);
-                // Shift_JIS encodes the yen sign as a backslash, for example.
+                // Check the result: Shift_JIS, for example, encodes the yen sign as a backslash.
                 let back = || encoding.decode_without_bom_handling_and_without_replacement(&bytes);
                 (!failed && back().as_deref() == Some(text)).then(|| bytes.into_owned())
             }
@@ -151,7 +153,7 @@ fn decode(encoding: &'static encoding_rs::Encoding, bytes: &[u8]) -> Option<Stri
     }
 }
 
-/// The shortest prefix that is a character.
+/// Decodes the shortest prefix that is a character.
 fn multibyte(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<String>) -> (Cow<'static, str>, usize) {
     let known = (1..=LONGEST.min(bytes.len())).find_map(|n| Some((decode(&bytes[..n])?, n)));
     known.map_or((Cow::Borrowed("\u{fffd}"), 1), |(text, n)| (Cow::Owned(text), n))

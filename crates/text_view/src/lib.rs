@@ -33,7 +33,7 @@ pub enum Unwritable {
     Character {
         /// The character.
         c: char,
-        /// Its line in the new text, from 1.
+        /// The line of the character in the new text, from 1.
         line: usize,
         /// The file's encoding.
         encoding: &'static str,
@@ -44,7 +44,7 @@ pub enum Unwritable {
          leave such characters where they are"
     )]
     Unreadable {
-        /// Its line in the new text, from 1.
+        /// The line of the character in the new text, from 1.
         line: usize,
         /// The file's encoding.
         encoding: &'static str,
@@ -57,7 +57,7 @@ pub enum Unwritable {
     UncertainEncoding {
         /// The character.
         c: char,
-        /// Its line in the new text, from 1.
+        /// The line of the character in the new text, from 1.
         line: usize,
         /// The more likely encoding.
         encoding: &'static str,
@@ -78,7 +78,7 @@ pub enum Unwritable {
     Notebook(String),
 }
 
-/// A file as the text that is shown and edited.
+/// A file together with the text that is shown and edited.
 #[derive(Debug, Clone)]
 pub struct View {
     bytes: Vec<u8>,

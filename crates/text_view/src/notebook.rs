@@ -1,9 +1,10 @@
 //! Shows a Jupyter notebook (nbformat 4) as the text of its cells, and writes edits back: changed
-//! sources, new cells, removed cells. Everything else in the file, above all the outputs, keeps its
-//! bytes.
+//! sources, new cells, and removed cells. Everything else in the file, especially the outputs,
+//! keeps its bytes.
 //!
-//! A cell starts with a line `# %% [code] id=ID`. If a source contains such a line itself, the
-//! first lines of all cells get more percent signs. Cells of notebooks without ids are numbered.
+//! A cell starts with a line `# %% [code] id=ID`. If the source of a cell contains such a line
+//! itself, the first line of every cell gets more percent signs. If not every cell has a valid and
+//! unique id, the cells are numbered instead.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -230,7 +231,7 @@ impl Notebook {
 }
 
 impl Cell {
-    /// The JSON of this cell with another source.
+    /// Returns the JSON of this cell with its source replaced by `source`.
     fn with_source(&self, file: &str, source: &str, format: &Format) -> String {
         if trim_newlines(source) == trim_newlines(&self.source) {
             return file[self.span.clone()].to_owned();
@@ -250,7 +251,7 @@ pub(crate) fn begins(text: &str) -> bool {
     first.is_some_and(|line| matches!(marker(line, "%%"), Line::Cell { .. }))
 }
 
-/// Creates a notebook with these cells.
+/// Creates a notebook with the cells in `text`.
 ///
 /// # Errors
 /// Fails if a line looks like the start of a cell but is not valid.

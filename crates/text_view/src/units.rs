@@ -1,4 +1,4 @@
-//! Decodes a file whose text is not simply its bytes, and applies an edit of the text to the bytes.
+//! Decodes a file that is not plain UTF-8, and applies an edit of its text to its bytes.
 //!
 //! A unit is a character with its bytes in the file. If the encoding writes several characters as
 //! one, the unit holds all of them. An edit copies the bytes of every unit it keeps and encodes
@@ -10,8 +10,8 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::{Unwritable, coding::Coding, encoding::Encoding};
 
-/// The largest comparison: the old length times the new length. In a larger one, everything between
-/// the common start and the common end counts as new.
+/// The maximum size of a comparison: the old length times the new length. If the product is larger,
+/// everything between the common start and the common end counts as new.
 const COMPARED: usize = 4_000_000;
 
 /// The text in UTF-8.
@@ -78,7 +78,8 @@ pub(crate) fn write(coding: Coding, bytes: &[u8], new: &str) -> Result<Vec<u8>, 
     }
 }
 
-/// The changes from `old` to `new`. Only what is between their common start and end is compared.
+/// The changes from `old` to `new`. Compares only the parts between the common start and the common
+/// end.
 fn compare<T: Eq + std::hash::Hash + Ord>(old: &[T], new: &[T]) -> Vec<DiffOp> {
     let same = |pairs: &mut dyn Iterator<Item = (&T, &T)>| pairs.take_while(|(a, b)| a == b).count();
     let head = same(&mut old.iter().zip(new));
@@ -221,7 +222,8 @@ impl Writer<'_, '_> {
             let written = |e: Encoding| Some((e, e.write(c.encode_utf8(&mut [0; 4])).ok()?));
             let mut ways = all.clone().filter_map(written);
             let Some((encoding, own)) = ways.next() else { return Err(self.error(c, main)) };
-            // Windows has a character where ISO has only a control character.
+            // The Windows code page has a printable character where the ISO encoding has only a
+            // control character.
             let windows = matches!(own[..], [0x80..=0x9f]);
             let other = ways.find(|(_, other)| *other != own).map(|(other, _)| other);
             let iso = || all.clone().find(|e| *e != encoding && e.write(c.encode_utf8(&mut [0; 4])).is_err());

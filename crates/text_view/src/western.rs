@@ -30,7 +30,8 @@ pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], hi
     let (few, letters) = match guess {
         _ if rare.contains(&guess) => (FEW, true),
         _ if two_bytes.contains(&guess) => (FEW, true),
-        // Central European text would contain letters, so only symbols are evidence against it.
+        // Central European text would contain non-ASCII letters, so a text with only symbols is
+        // unlikely to be Central European.
         _ if [WINDOWS_1250, ISO_8859_2].contains(&guess) => (SIGNS, false),
         _ => return false,
     };

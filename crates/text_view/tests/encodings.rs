@@ -87,7 +87,7 @@ fn latin_1_does_not_become_windows_1252() {
 
 #[test]
 fn a_letter_shared_by_western_and_eastern_europe_leaves_the_encoding_open() {
-    // One Spanish or Czech word.
+    // `más` is a word in Spanish and in Czech.
     let view = view("a.java", b"// m\xe1s\n");
     assert_eq!(text(&view), "// más\n");
     assert_eq!(view.write("// más señor\n".as_bytes()).unwrap(), b"// m\xe1s se\xf1or\n");
@@ -169,9 +169,9 @@ fn a_few_east_asian_characters_leave_the_encoding_open() {
 }
 
 #[test]
-fn a_file_that_fits_two_encodings_refuses_letters_that_they_encode_differently() {
+fn if_a_file_fits_two_encodings_letters_that_they_encode_differently_are_refused() {
     let polish = encoded("windows-1250", "# łóż żółw łąk ęół\n");
-    // Without ą, all letters have the same bytes in ISO-8859-2.
+    // This text has no ą. All its letters have the same bytes in ISO-8859-2.
     let same = encoded("windows-1250", "# łóż żółw ęół, łół óżył ćół\n");
     let shown = view("a.py", &same);
     let refused = shown.write(format!("{}# ś\n", text(&shown)).as_bytes()).unwrap_err();
@@ -334,7 +334,7 @@ fn iso_2022_jp_is_written_line_by_line() {
 }
 
 #[test]
-fn a_utf_8_file_is_its_own_text_including_the_byte_order_mark() {
+fn the_text_of_a_utf_8_file_is_its_bytes_including_the_byte_order_mark() {
     for content in ["\u{feff}caf\u{e9}\n", "é", "", "a\r\nb\n"] {
         let view = view("a", content.as_bytes());
         assert!(view.is_plain() && view.note().is_none());

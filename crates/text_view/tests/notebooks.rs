@@ -87,7 +87,7 @@ fn an_edit_changes_only_the_edited_lines_of_a_source() {
 }
 
 #[test]
-fn an_empty_source_is_filled_and_a_full_one_emptied() {
+fn an_empty_source_can_be_filled_and_a_nonempty_one_emptied() {
     let new = TEXT.replace("id=c3\n\n", "id=c3\nx = 1\ny = 2\n");
     let filled = NOTEBOOK.replace("\"source\": []", "\"source\": [\n    \"x = 1\\n\",\n    \"y = 2\"\n   ]");
     assert_eq!(write(NOTEBOOK, &new).unwrap(), filled);
@@ -182,7 +182,7 @@ fn cells_without_ids_are_numbered_and_must_not_be_renumbered() {
 }
 
 #[test]
-fn a_source_that_contains_the_marker_makes_the_marker_longer() {
+fn if_a_source_contains_the_marker_the_markers_of_all_cells_get_longer() {
     let file = NOTEBOOK.replace("import math\\n", "# %% [code]\\n");
     let shown = text(&file);
     assert!(shown.contains("# %%% [code] id=b2\n# %% [code]\nprint"), "{shown}");

@@ -1,5 +1,5 @@
-//! For any file and any edit: reading back gives the new text, and unchanged lines keep their
-//! bytes.
+//! Properties that hold for any bytes: the decoded text can be written back unchanged, and an edit
+//! of one line leaves the bytes of all other lines unchanged.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -8,7 +8,7 @@ use text_view::View;
 
 proptest! {
     #[test]
-    fn an_edit_of_one_line_leaves_all_others_unchanged(
+    fn an_edit_of_one_line_leaves_all_other_lines_unchanged(
         lines in prop::collection::vec(prop::collection::vec(prop_oneof![0x20_u8..0x7f, 0x80_u8..=0xff, Just(b' ')], 0..12), 1..12),
         at in 0_usize..12,
         new in "[a-zñ]{0,8}",

@@ -1,4 +1,5 @@
-//! Other agents' names for a tool and its arguments. They are data in the definition of the tool.
+//! The names that other agents use for a tool and its arguments. They are data in the definition of
+//! the tool.
 //!
 //! Models are trained on the tools of many agents and fall back on those names. An alias is
 //! accepted only where it has one meaning. If a tool cannot honor an argument (a command in the
@@ -14,14 +15,14 @@ use serde_json::{Map, Value};
 pub struct Aliases {
     /// Names of other agents' tools whose calls this tool may carry out, in snake case.
     pub tools: &'static str,
-    /// More such names that are plain words. A JSON object that is not a call may contain these
-    /// words too, so they are accepted only where a tool is certainly called.
+    /// More such names, which are ordinary words. A JSON object that is not a call may contain
+    /// these words, too, so they are accepted only where the model certainly calls a tool.
     pub words: &'static str,
-    /// Other names of arguments, in snake case.
+    /// Other names of arguments, in snake case, and what happens to an argument with such a name.
     pub arguments: &'static [(&'static str, Take)],
-    /// Turns arguments marked [`Take::Converted`], and values of the tool's own arguments in
-    /// another agent's form, into the tool's arguments. It is given the name of the called tool and
-    /// adds a note for each change. Its result is validated.
+    /// Converts arguments to those of the tool: arguments marked [`Take::Converted`], and the
+    /// tool's own arguments if their values have another agent's form. Receives the name of the
+    /// called tool, and adds a note for each change. The result is validated.
     pub convert: Option<Convert>,
 }
 
@@ -32,15 +33,15 @@ pub type Convert =
 /// What happens to an argument that the tool does not have under this name.
 #[derive(Debug, Clone, Copy)]
 pub enum Take {
-    /// It becomes the tool's argument with the given name.
+    /// The argument becomes the tool's argument with the given name.
     As(&'static str),
-    /// It is dropped, whatever its value: it does not change what the call does.
+    /// The argument is dropped, whatever its value, because it does not change what the call does.
     LeftOut,
-    /// It is dropped if its value is empty or one of the words in the first string. The value false
-    /// is dropped too, unless `true` is one of these words. Any other value is refused with the
-    /// sentence in the second string.
+    /// The argument is dropped if its value is empty or one of the words in the first string. The
+    /// value `false` counts as empty, unless `true` is one of these words. Any other value is
+    /// refused with the sentence in the second string.
     Only(&'static str, &'static str),
-    /// It is kept for [`Aliases::convert`].
+    /// The argument is kept for [`Aliases::convert`].
     Converted,
 }
 
@@ -83,7 +84,7 @@ pub fn take(arguments: &mut Map<String, Value>, names: &str) -> Option<Value> {
 /// Sets an argument.
 ///
 /// # Errors
-/// When it already has another value.
+/// Fails if the argument already has another value.
 pub fn set(arguments: &mut Map<String, Value>, name: &str, value: impl Into<Value>) -> Result<(), String> {
     let value = value.into();
     match arguments.get(name) {
@@ -98,10 +99,11 @@ pub fn set(arguments: &mut Map<String, Value>, name: &str, value: impl Into<Valu
 }
 
 /// Renames an argument with any of these names to `own`. If its value is a list with one item, the
-/// item replaces the list. A value that is not a list and has the tool's own name stays as it is.
+/// item replaces the list. An argument that already has the name `own` stays as it is unless its
+/// value is a list.
 ///
 /// # Errors
-/// When the list has several items.
+/// Fails if the list has several items.
 pub fn one(
     arguments: &mut Map<String, Value>,
     names: &str,
@@ -135,7 +137,7 @@ pub fn one(
 /// Removes and returns a boolean argument with any of these names.
 ///
 /// # Errors
-/// When its value is neither true nor false.
+/// Fails if the value is neither true nor false.
 pub fn truth(arguments: &mut Map<String, Value>, names: &str) -> Result<Option<bool>, String> {
     match take(arguments, names) {
         None => Ok(None),
@@ -225,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_compare_without_case_and_separators() {
+    fn comparisons_of_names_ignore_case_and_separators() {
         assert_eq!(plain("filePath"), plain("FILE-PATH"));
         assert_eq!((bare("functions.bash"), bare("functions.bash:0")), ("bash", "bash"));
         assert_eq!(bare("mcp__files__read_file"), "read_file");

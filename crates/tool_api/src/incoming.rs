@@ -1,4 +1,5 @@
-//! An incoming call: checked while it streams, and again when it is complete.
+//! A call that is arriving from the model. It is checked while it streams, and again when it is
+//! complete.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,21 +39,21 @@ impl Refusal {
     }
 }
 
-/// A call as it will be run.
+/// An accepted call, as it will be run.
 #[derive(Debug, Clone)]
 pub struct Accepted {
     /// The tool that carries it out.
     pub spec: Arc<Spec>,
     /// The arguments, as the tool's schema defines them.
     pub arguments: Value,
-    /// The value parsed while the call was judged, if any.
+    /// The value that the tool parsed while it judged the call, if any.
     pub parsed: Parsed,
     /// Notes on parts of the call that were read differently from how they were written, such as
     /// `file_path taken as path`.
     pub notes: Vec<String>,
 }
 
-/// A call that is being written.
+/// A call that the model is writing.
 pub struct Incoming<'r> {
     tools: &'r Registry,
     name: String,
@@ -68,8 +69,8 @@ impl<'r> Incoming<'r> {
         Self { tools, name: name.to_owned(), candidates, follow: None, parsed }
     }
 
-    /// The same call, but if it can mean only one tool, that tool receives the texts of the call
-    /// while they are being written.
+    /// If the call can mean only one tool, lets that tool receive the texts of the call while they
+    /// are being written.
     pub(crate) fn followed(self) -> Self {
         let follow = match self.candidates.as_slice() {
             [entry] => entry.tool.follow(),
@@ -88,7 +89,7 @@ impl<'r> Incoming<'r> {
     /// after an error.
     ///
     /// # Errors
-    /// When the call cannot succeed, whatever follows.
+    /// Fails if the call cannot succeed, whatever text follows.
     pub fn text(&mut self, path: &str, text: &str, closed: bool) -> Result<(), Refusal> {
         let (Some(follow), [entry]) = (&mut self.follow, self.candidates.as_slice()) else { return Ok(()) };
         let (name, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
@@ -104,7 +105,7 @@ impl<'r> Incoming<'r> {
     /// that depend on other arguments wait until the call is complete.
     ///
     /// # Errors
-    /// When the argument is unknown, of the wrong type, or one that the tool objects to.
+    /// Fails if the argument is unknown or of the wrong type, or if the tool objects to its value.
     pub fn field(&mut self, name: &str, value: &Value) -> Result<(), Refusal> {
         let [entry] = self.candidates.as_slice() else { return Ok(()) };
         match entry.take(name, value)? {
@@ -122,8 +123,8 @@ impl<'r> Incoming<'r> {
     /// Judges the complete call and returns it as it will be run.
     ///
     /// # Errors
-    /// When [`Incoming::field`] refuses an argument, when an argument is missing, or when a call of
-    /// another agent's tool fits several tools or none.
+    /// Fails if [`Incoming::field`] refuses an argument, if an argument is missing, or if the call
+    /// has another agent's name for a tool and fits several tools or none.
     pub fn complete(self, arguments: &Value) -> Result<Accepted, Refusal> {
         let Self { tools, name: tool, candidates, mut parsed, .. } = self;
         let fits: Vec<_> = candidates.iter().map(|entry| (*entry, entry.fit(&tool, arguments))).collect();
@@ -165,12 +166,12 @@ impl<'r> Incoming<'r> {
     }
 }
 
-/// The meaning of an argument of a call to the tool.
+/// What an argument of a call means to the tool.
 enum Taken {
-    /// Its argument of this name.
+    /// The tool's own argument with this name.
     Own(String),
     LeftOut,
-    /// Known only when the call is complete.
+    /// The meaning is known only when the call is complete.
     Converted,
 }
 
@@ -204,8 +205,8 @@ impl Entry {
         format!("{} has no argument {name:?}; its arguments are {}", self.spec.name, known.join(", "))
     }
 
-    /// The arguments under the tool's own names, and notes on what was changed. Values are not
-    /// judged yet.
+    /// Returns the arguments under the tool's own names, and notes on what was changed. The values
+    /// are not judged yet.
     fn fit(&self, tool: &str, arguments: &Value) -> Result<(Map<String, Value>, Vec<String>), Refusal> {
         let refusal = |kind, message| Refusal { kind, message };
         let Some(given) = arguments.as_object() else {
@@ -253,7 +254,7 @@ impl Entry {
         let required =
             self.spec.schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
         match required.clone().find(missing) {
-            // In the words of the validator.
+            // The validator reports a missing argument in the same words.
             Some(name) => {
                 let message = format!("{}: {name:?} is a required property", self.spec.name);
                 Err(refusal(RefusalKind::Schema, message))
@@ -262,7 +263,7 @@ impl Entry {
         }
     }
 
-    /// The patch that a call with these arguments amounts to.
+    /// Returns the patch if all that a call with these arguments does is to apply one.
     fn patch_instead(&self, given: &Map<String, Value>) -> Result<Option<String>, Refusal> {
         self.tool.patch_instead(given).map_err(|why| Refusal::value(format!("{}: {why}", self.spec.name)))
     }

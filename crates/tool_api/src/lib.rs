@@ -31,29 +31,29 @@ pub use registry::{RegisterError, Registry};
 pub use spec::{Effect, Spec, WholeFile};
 pub use typed::TypedTool;
 
-/// How a call ended, as the model is told.
+/// How a call ended. The model is told this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// It did what was asked.
+    /// The call did what was asked.
     Ok,
-    /// It ran, but the result is negative (tests fail, a command exits non-zero).
+    /// The call ran, but its result is negative (tests fail, a command exits with a nonzero code).
     Failed,
-    /// It was not carried out; the text says why and what would have been right.
+    /// The call was not carried out. The text says why, and what would have been right.
     Refused,
 }
 
 /// The answer to one call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcome {
-    /// How it ended.
+    /// How the call ended.
     pub status: Status,
     /// What the model reads.
     pub text: String,
     /// Paths that were written, created or deleted, relative to the repository, with `/`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<String>,
-    /// Facts for programs (test counts, exit codes); null where there are none.
+    /// Facts for programs (test counts, exit codes); null if there are none.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub facts: Value,
 }
@@ -64,7 +64,7 @@ impl Outcome {
         Self { status: Status::Ok, text: text.into(), changed: Vec::new(), facts: Value::Null }
     }
 
-    /// Something ran and failed.
+    /// A failure with this text: the call ran, but its result is negative.
     pub fn failed(text: impl Into<String>) -> Self {
         Self { status: Status::Failed, ..Self::ok(text) }
     }
@@ -123,12 +123,12 @@ pub trait Tool: Send + Sync {
     /// The tool's name, schema and capabilities.
     fn spec(&self) -> &Spec;
 
-    /// Judges one argument as soon as it is complete, while the rest is still being written, and
-    /// again when the call is complete. The value fits the schema. Must be quick and must not
-    /// change anything.
+    /// Judges one argument as soon as it is complete, while the rest of the call is still being
+    /// written, and again when the call is complete. Receives only values that fit the schema. Must
+    /// be quick and must not change anything.
     ///
     /// # Errors
-    /// When the call cannot be carried out with this value.
+    /// Fails if the call cannot be carried out with this value.
     fn judge_field(&self, _name: &str, _value: &Value, _parsed: &mut Parsed) -> Result<(), String> {
         Ok(())
     }
@@ -136,7 +136,7 @@ pub trait Tool: Send + Sync {
     /// Judges a complete call whose arguments fit the schema.
     ///
     /// # Errors
-    /// When the call cannot be carried out.
+    /// Fails if the call cannot be carried out.
     fn judge(&self, _arguments: &Value, _parsed: &mut Parsed) -> Result<(), String> {
         Ok(())
     }
@@ -147,9 +147,10 @@ pub trait Tool: Send + Sync {
         None
     }
 
-    /// Interprets an answer that contains no call as a call of this tool. Returns the call's
-    /// arguments, or a sentence for the model on how to send the call that was meant; `None` for an
-    /// answer that means nothing to the tool. The text comes without the model's reasoning.
+    /// If an answer contains no call, interprets the answer itself as a call of this tool. Returns
+    /// the call's arguments, or a sentence for the model on how to send the call that was meant;
+    /// `None` for an answer that means nothing to the tool. The text comes without the model's
+    /// reasoning.
     fn whole_answer(&self, _text: &str, _parsed: &mut Parsed) -> Option<Result<Value, String>> {
         None
     }
@@ -159,12 +160,13 @@ pub trait Tool: Send + Sync {
     /// this tool. The arguments have the tool's own names and are not checked yet.
     ///
     /// # Errors
-    /// If the call is meant as a patch but does not contain a usable one.
+    /// Fails if the call is meant as a patch but does not contain a usable one.
     fn patch_instead(&self, _arguments: &Map<String, Value>) -> Result<Option<String>, String> {
         Ok(None)
     }
 
-    /// Carries out a call. `parsed` holds the value kept while these arguments were judged, if any.
+    /// Carries out a call. `parsed` holds the value that the tool kept while it judged these
+    /// arguments, if any.
     ///
     /// # Errors
     /// See [`ToolError`].

@@ -1,4 +1,4 @@
-//! The tools of a session by name: what the model is shown, how calls are judged, and how they run.
+//! Holds the tools of a session by name: shows them to the model, judges calls, and runs them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::{Outcome, Parsed, Spec, Tool, ToolError, aliases, schema};
 /// Why a tool cannot be registered.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
-    /// There is a tool of that name.
+    /// Another tool already has this name.
     #[error("cannot register the tool `{0}`: the name is taken")]
     NameTaken(String),
-    /// Its schema is not a JSON Schema.
+    /// The tool's schema is not a valid JSON Schema.
     #[error("cannot register the tool `{tool}`: its schema does not compile: {why}")]
     Schema {
         /// The tool's name.
@@ -40,7 +40,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The registry of these tools.
+    /// Creates a registry of these tools.
     ///
     /// # Errors
     /// See [`Registry::add`].
@@ -53,7 +53,7 @@ impl Registry {
     /// Adds a tool and compiles its schema.
     ///
     /// # Errors
-    /// When the name is taken, or the schema does not compile.
+    /// Fails if the name is taken or the schema does not compile.
     pub fn add(&mut self, tool: Arc<dyn Tool>) -> Result<(), RegisterError> {
         let spec = tool.spec().clone();
         if self.spec(&spec.name).is_some() {
@@ -127,8 +127,8 @@ impl Registry {
         json!({ "anyOf": self.specs().map(call).collect::<Vec<_>>() })
     }
 
-    /// The tools that a name may stand for: the tool of that name or, if there is none, the tools
-    /// that accept calls of another agent's tool of that name.
+    /// The tools that a name may stand for: the tool with that name or, if there is none, the tools
+    /// that have that name as an alias.
     fn candidates(&self, tool: &str) -> Result<Vec<&Entry>, Refusal> {
         if let Some(entry) = self.entries.iter().find(|e| e.spec.name == tool) {
             return Ok(vec![entry]);
@@ -157,8 +157,9 @@ impl Registry {
         }
     }
 
-    /// Interprets an answer that contains no call as one call (see [`Tool::whole_answer`]). Returns
-    /// that call, not judged yet, and its arguments; or a sentence for the model.
+    /// If an answer contains no call, interprets the answer itself as a call (see
+    /// [`Tool::whole_answer`]). Returns the call, which is not judged yet, and its arguments, or a
+    /// sentence for the model.
     #[must_use]
     pub fn whole_answer(&self, text: &str) -> Option<Result<(Incoming<'_>, Value), String>> {
         self.entries.iter().find_map(|entry| {
@@ -172,7 +173,7 @@ impl Registry {
     /// Begins to judge a call, as soon as the tool's name is known.
     ///
     /// # Errors
-    /// When there is no such tool; the message lists the tools that exist.
+    /// Fails if there is no such tool. The message lists the tools that exist.
     pub fn open(&self, tool: &str) -> Result<Incoming<'_>, Refusal> {
         self.incoming(tool).map(Incoming::followed)
     }
@@ -190,8 +191,8 @@ impl Registry {
         self.incoming(tool)?.complete(arguments)
     }
 
-    /// Runs a call whose arguments came from [`Registry::accept`], without the value parsed while
-    /// it was judged.
+    /// Runs a call whose arguments came from [`Registry::accept`]. The tool does not receive the
+    /// value that it parsed while it judged the call.
     ///
     /// # Errors
     /// The tool's error: a sentence for the model, or a reason to stop the run.
@@ -199,7 +200,7 @@ impl Registry {
         self.call_parsed(tool, arguments, Parsed::default()).await
     }
 
-    /// Runs a call with the value parsed while it was judged.
+    /// Runs a call. `parsed` is the value that the tool parsed while it judged the call.
     ///
     /// # Errors
     /// Same as [`Registry::call`].

@@ -1,12 +1,12 @@
-//! JSON Schemas from argument types, and values coerced to fit them where only one reading is
-//! possible. Schemas are made small: each byte costs prompt tokens on every task.
+//! Derives JSON Schemas from argument types, and coerces values to fit them where only one reading
+//! is possible. The schemas are kept small, because each byte costs prompt tokens on every task.
 
 use jsonschema::Validator;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value};
 
-/// The schema of an argument type: inlined, without titles, formats and nullable variants of
-/// optional arguments.
+/// Derives the schema of an argument type. It has no references, titles or formats, and no null
+/// variants of optional arguments.
 pub(crate) fn of<T: JsonSchema>() -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.inline_subschemas = true;
@@ -40,8 +40,9 @@ pub(crate) fn shown(schema: &Value) -> Value {
     shown
 }
 
-/// The shown part of a schema, with objects that allow only the listed properties. A map instead
-/// allows the values that `full` allows, the schema against which arguments are validated.
+/// Restricts `shown`, the part of a schema that the model is shown, so that objects allow only the
+/// listed properties. A map allows the values that it allows in `full`, the schema that arguments
+/// are validated against.
 pub(crate) fn closed(shown: &Value, full: &Value) -> Value {
     let mut closed = shown.clone();
     if let Some(object) = closed.as_object_mut() {

@@ -40,8 +40,8 @@ pub struct Spec {
     pub follows: bool,
     /// Whether a call says that the task is done.
     pub finishes: bool,
-    /// Whether a call that was interrupted can be run again. Otherwise the model is told that it
-    /// was interrupted.
+    /// Whether a call that was interrupted can be run again. Otherwise, the model is told that the
+    /// call was interrupted.
     pub repeatable: bool,
     /// For a tool that verifies the work tree: the argument that makes a call run another command
     /// instead of the verification. Files that a verification leaves behind (caches, reports) do
@@ -49,7 +49,7 @@ pub struct Spec {
     pub verifies_without: Option<&'static str>,
     /// The argument whose first line names a call in the heading of its result.
     pub titled_by: Option<&'static str>,
-    /// The arguments by which a call writes a whole file.
+    /// The arguments with which a call writes a whole file.
     pub whole_file: Option<WholeFile>,
     /// The argument that takes a patch as text.
     pub patch: Option<&'static str>,
@@ -65,7 +65,7 @@ pub struct WholeFile {
 }
 
 impl Spec {
-    /// A tool with this schema and no further capability.
+    /// The spec of a tool with this schema and no further capabilities.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -90,8 +90,8 @@ impl Spec {
         }
     }
 
-    /// A tool whose arguments are of this type. The type's schema comes from its fields and their
-    /// doc comments.
+    /// The spec of a tool whose arguments are of this type. The type's schema comes from its fields
+    /// and their doc comments.
     #[must_use]
     pub fn of<A: JsonSchema>(
         name: impl Into<String>,
@@ -101,8 +101,8 @@ impl Spec {
         Self::new(name, description, effect, schema::of::<A>())
     }
 
-    /// A tool about which only the name is known, as in a session that another version recorded.
-    /// Its calls may have any effect.
+    /// The spec of a tool about which only the name is known, as in a session that another version
+    /// recorded. Calls of the tool may have any effect.
     #[must_use]
     pub fn unknown(name: &str) -> Self {
         Self::new(name, "", Effect::Execute, json!({}))
@@ -120,7 +120,7 @@ impl Spec {
         self.verifies_without.is_some_and(|argument| arguments[argument].is_null())
     }
 
-    /// The arguments of the call that gives a file this content; `None` where the tool cannot do
+    /// The arguments of a call that writes this content to a file; `None` if the tool cannot do
     /// that.
     #[must_use]
     pub fn write_file(&self, path: &str, content: &str) -> Option<Value> {
@@ -128,7 +128,7 @@ impl Spec {
         Some(json!({ names.path: path, names.content: content }))
     }
 
-    /// Path and content of the whole file that a call with these arguments writes.
+    /// The path and the content of the whole file that a call with these arguments writes.
     #[must_use]
     pub fn written_file<'a>(&self, arguments: &'a Value) -> Option<(&'a str, &'a str)> {
         let names = self.whole_file?;

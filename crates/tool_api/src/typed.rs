@@ -11,11 +11,11 @@ use crate::{Outcome, Parsed, Spec, Tool, ToolError};
 
 /// A tool whose arguments are a Rust type. [`TypedTool::into_tool`] makes a [`Tool`] of it.
 ///
-/// The type's JSON Schema is what the model is shown and what its calls are validated against, so
-/// the two cannot drift apart.
+/// The model is shown the type's JSON Schema, and its calls are validated against the same schema,
+/// so the two cannot drift apart.
 #[async_trait]
 pub trait TypedTool: Send + Sync + 'static {
-    /// The arguments. The model reads the doc comments of the fields. Use
+    /// The type of the arguments. The model reads the doc comments of its fields. Use
     /// `#[serde(deny_unknown_fields)]`.
     type Arguments: DeserializeOwned + JsonSchema + Send;
 
@@ -25,7 +25,7 @@ pub trait TypedTool: Send + Sync + 'static {
     /// See [`Tool::judge_field`].
     ///
     /// # Errors
-    /// A sentence for the model.
+    /// Fails with a sentence for the model.
     fn judge_field(&self, _name: &str, _value: &Value) -> Result<(), String> {
         Ok(())
     }
@@ -33,7 +33,7 @@ pub trait TypedTool: Send + Sync + 'static {
     /// See [`Tool::patch_instead`].
     ///
     /// # Errors
-    /// A sentence for the model.
+    /// Fails with a sentence for the model.
     fn patch_instead(&self, _arguments: &Map<String, Value>) -> Result<Option<String>, String> {
         Ok(None)
     }

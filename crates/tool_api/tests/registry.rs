@@ -1,4 +1,4 @@
-//! How calls are judged: the sentences a model reads, and what is coerced.
+//! How calls are judged: which sentences the model reads, and which values are coerced.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -139,7 +139,7 @@ fn a_refusal_never_repeats_a_huge_value() {
 }
 
 #[test]
-fn an_argument_is_judged_the_same_early_and_late() {
+fn an_argument_is_judged_the_same_while_the_call_streams_and_when_it_is_complete() {
     let values = [
         json!("a"),
         json!("secret"),
@@ -222,7 +222,7 @@ async fn a_tool_can_be_added_at_run_time() {
 }
 
 #[test]
-fn a_tool_that_cannot_be_registered_is_an_error() {
+fn registering_an_invalid_or_duplicate_tool_is_an_error() {
     let mut registry = registry();
     let broken = json!({"type": "object", "properties": {"number": {"type": "numeral"}}});
     let error = registry.add(Made::new("broken", broken)).unwrap_err();
@@ -249,7 +249,7 @@ async fn a_value_parsed_while_judging_a_field_reaches_the_call() {
 }
 
 #[test]
-fn a_call_is_described_as_one_of_the_tools_with_the_arguments_that_the_model_is_shown() {
+fn the_call_schema_allows_only_existing_tools_and_the_arguments_that_the_model_is_shown() {
     let mut registry = Registry::of([Look.into_tool()]).unwrap();
     let validator = |registry: &Registry| jsonschema::validator_for(&registry.call_schema()).unwrap();
     let fits = validator(&registry);
@@ -277,7 +277,7 @@ fn a_call_is_described_as_one_of_the_tools_with_the_arguments_that_the_model_is_
 }
 
 #[test]
-fn bug_a_call_may_have_any_entries_in_an_argument_that_is_a_map() {
+fn bug_the_call_schema_allows_any_keys_in_an_argument_that_is_a_map() {
     let schema = json!({
         "type": "object",
         "properties": {
@@ -290,7 +290,7 @@ fn bug_a_call_may_have_any_entries_in_an_argument_that_is_a_map() {
     let fits = jsonschema::validator_for(&registry.call_schema()).unwrap();
     let fits = |arguments: Value| fits.is_valid(&json!({"tool": "add", "arguments": arguments}));
     assert!(fits(json!({"env": {"DEBUG": "1"}, "list": [{"a": 1}], "any": {"b": [true]}})));
-    assert!(!fits(json!({"env": {"DEBUG": 1}})), "the values of a map have their type");
+    assert!(!fits(json!({"env": {"DEBUG": 1}})), "the values of a map should have the declared type");
     assert!(!fits(json!({"list": [{"a": "1"}]})));
     assert!(!fits(json!({"other": {}})));
 }

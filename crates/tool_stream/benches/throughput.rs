@@ -1,5 +1,6 @@
-//! Measures throughput in MB/s, compared with `serde_json::from_slice` on the same bytes, and the
-//! time per byte in one-byte chunks at growing sizes. Run with `cargo bench -p tool_stream`.
+//! Measures the throughput in MB/s, compared with that of `serde_json::from_slice` on the same
+//! bytes. Also measures the time per byte for inputs of growing size that arrive in one-byte
+//! chunks. Run with `cargo bench -p tool_stream`.
 #![allow(clippy::print_stdout)]
 
 use std::hint::black_box;
@@ -20,7 +21,7 @@ fn run(bytes: &[u8], chunk: usize) -> usize {
     run_with(Options::default(), bytes, chunk)
 }
 
-/// Like `run`, with the argument texts reported while they are written.
+/// Like `run`, but the parser reports the argument texts while they are written.
 fn run_followed(bytes: &[u8], chunk: usize) -> usize {
     run_with(Options { followed: vec!["apply_patch".into()], ..Options::default() }, bytes, chunk)
 }
@@ -37,7 +38,8 @@ fn run_with(options: Options, bytes: &[u8], chunk: usize) -> usize {
     calls
 }
 
-/// The best of several runs, each repeated long enough to be measurable.
+/// Returns the best time of several runs, each of which repeats the work long enough to be
+/// measurable.
 fn time(mut work: impl FnMut()) -> Duration {
     let mut best = Duration::MAX;
     for _ in 0..7 {
@@ -106,7 +108,7 @@ fn main() {
     ];
     for (name, make, run) in kinds {
         for size in [1 << 10, 1 << 20, 16 << 20] {
-            // Leave room for the wrapping: a call may have at most 16 MiB.
+            // Leave room for the JSON around the text: a call may have at most 16 MiB.
             let bytes = make(size - size / 8);
             let runs = if size > 1 << 20 { 1 } else { 3 };
             let mut best = Duration::MAX;

@@ -1,5 +1,6 @@
-//! Prints the verdict on the answer on stdin, or the parser's events with `--events`. `--length`
-//! means that the token limit cut the answer off; otherwise the model stopped on its own.
+//! Reads an answer from stdin and prints the verdict on it or, with `--events`, the parser's
+//! events. Assumes that the model stopped on its own or, with `--length`, that the token limit cut
+//! the answer off.
 #![allow(clippy::print_stdout)]
 use std::io::Read;
 

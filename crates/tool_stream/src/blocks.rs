@@ -9,9 +9,9 @@ use crate::text::{Repairs, utf8};
 use crate::whole_file::{File, Outcome};
 use crate::window::Window;
 
-/// The longest fence line in bytes.
+/// The maximum length, in bytes, of the text after the backticks or tildes of a fence.
 const MAX_INFO: usize = 512;
-/// The longest run of backticks in bytes.
+/// The maximum length, in bytes, of a run of backticks or tildes.
 const MAX_RUN: usize = 64;
 
 impl Parser {
@@ -60,7 +60,8 @@ impl Parser {
         let info = String::from_utf8_lossy(&rest[..stop]).into_owned();
         let mid_line = self.line_has_text && !self.after_call;
         if rest[stop] == byte || mid_line && info.split_whitespace().count() > 1 {
-            // Inline code: a run with a match on the same line, or any run inside a sentence.
+            // This is inline code: another run follows on the same line, or this run is inside a
+            // sentence.
             self.inline = run;
             return self.plain(run);
         }
@@ -104,7 +105,8 @@ impl Parser {
         self.plain(run)
     }
 
-    /// True if the current byte, the first of the fence's content, makes the fence a file.
+    /// Turns the open fence into a file if the current byte, the first of the fence's content,
+    /// shows that the fence holds one. Returns whether it did.
     pub(crate) fn file_begins(&mut self, byte: u8, out: &mut Vec<Event>) -> bool {
         let Some(Fence { fresh: true, file: Some(info), byte: tick, .. }) = &self.fence else { return false };
         let may_be_call = info.may_be_call && matches!(byte, b'{' | b'[' | b'<');
@@ -114,7 +116,8 @@ impl Parser {
         self.fence_is_file(out)
     }
 
-    /// Turns the open fence into a file, if it can be one and holds no call.
+    /// Turns the open fence into a file if it can be one and holds no call, and returns whether it
+    /// did.
     pub(crate) fn fence_is_file(&mut self, out: &mut Vec<Event>) -> bool {
         let Some(Fence { fresh: true, file: Some(info), .. }) = &self.fence else { return false };
         let path = info.path.clone();

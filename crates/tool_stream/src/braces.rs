@@ -8,15 +8,17 @@ use crate::prose::LeadIn;
 use crate::window::{Blanks, Window};
 use crate::{harmony, prose};
 
-/// The maximum number of objects after prose to consider as calls. A real answer has far fewer.
+/// The maximum number of objects after prose that are considered as calls. A real answer has far
+/// fewer.
 const MAX_LEAD_INS: usize = 4096;
-/// Bytes that may be rescanned after failed objects, in addition to four times the bytes read.
+/// The number of bytes that may be rescanned after failed objects, in addition to four times the
+/// number of bytes read.
 const RESCAN_BUDGET: usize = 64 << 10;
 
 impl Parser {
     pub(crate) fn brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         self.show(win, self.pos, out);
-        // After an unknown family's token, the object may be any value.
+        // After a token of an unknown family, the object may be anything, so it is not a call.
         let unknown = self.before().ends_with(b"|>");
         let allowed = match &self.fence {
             Some(fence) => {
@@ -49,7 +51,7 @@ impl Parser {
             }
         };
         if named.is_some() && !saw_react {
-            // A brace after a word: `search {` in a sentence is not a call.
+            // The brace may just follow a word: `search {` in a sentence is not a call.
             let first = match win.skip_blanks(self.pos + 1) {
                 Blanks::Until(at) => win.get(at),
                 Blanks::More => return Flow::More,
@@ -68,8 +70,9 @@ impl Parser {
         Flow::Go
     }
 
-    /// The known tool named alone on a line, right before an object. This is what remains of a
-    /// family's call when the server strips its tokens.
+    /// Finds the name of a known tool that stands alone before an object. This is what remains of a
+    /// family's call when the server strips the tokens. Returns the name, and how far before the
+    /// end of the text it begins.
     pub(crate) fn bare_tool_name(&self, before: &[u8], same: bool) -> Option<(String, usize)> {
         let (word, back) = prose::last_word(before)?;
         let alone = before.trim_ascii().len() == word.len();
@@ -81,12 +84,13 @@ impl Parser {
             }
         }
         let tool = crate::head::tool_name(tool)?;
-        // If the name is not right before the object, it must look like something a family writes.
+        // If the name is not right before the object, it must be the only text or have a prefix
+        // that a family writes.
         let placed = same && !before.ends_with(b"\n") || sure || alone && same;
         (placed && self.options.knows(&self.options.bare_name(&tool))).then_some((tool, back))
     }
 
-    /// What the text before the current position implies for a call there.
+    /// Judges by the text before the current position whether an object there is a call.
     pub(crate) fn lead_in(&self, token: bool) -> LeadIn {
         let same_line = self.line_has_text && self.hold.is_none();
         let before = self.before();
@@ -110,8 +114,8 @@ impl Parser {
         }
     }
 
-    /// At the end of an answer without calls: emits the first undecided call if only calls follow
-    /// it.
+    /// Called at the end of an answer without calls. If nothing but calls follows the first
+    /// undecided call, emits it and the calls after it.
     pub(crate) fn call_in_prose(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         let Some(start) = self.deferred.filter(|start| *start >= win.base) else { return };
         let text = win.slice(start, win.end()).trim_ascii_end();
@@ -236,7 +240,8 @@ impl Parser {
         Some(false)
     }
 
-    /// Refuses `("tool": …)`, `["tool": …]` and `"tool": …`: meant as calls, but without braces.
+    /// Refuses `("tool": …)`, `["tool": …]` and `"tool": …`, which are meant as calls but lack
+    /// braces.
     pub(crate) fn missing_brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         self.show(win, self.pos, out);
         match self.names_tool(win) {

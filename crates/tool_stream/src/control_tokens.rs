@@ -1,5 +1,5 @@
-//! Control tokens of chat templates in text that is data: tokens that end a turn, name a role or
-//! open a call.
+//! Makes the control tokens of chat templates harmless in text that is data. These tokens end a
+//! turn, name a role or open a call.
 //!
 //! Servers tokenize the whole prompt at once, so `<|im_end|>` in a file would end the message that
 //! shows the file. [`broken`] therefore inserts a space after the token's first character: the
@@ -34,9 +34,9 @@ const OTHERS: &str = "
     <<SYS>> <</SYS>> [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS]
     [TOOL_CONTENT] [gMASK] [sMASK] [unused9] [unused10]";
 
-/// First byte and rest of every token that is not a word between bars: those that open or close a
-/// call, begin or end a turn, or mean nothing in an answer. Thinking elements such as `<plan>` are
-/// left out, because files use these names too.
+/// Every token that is not a word between bars, split into its first byte and the rest. These
+/// tokens open or close a call, begin or end a turn, or mean nothing in an answer. Thinking
+/// elements such as `<plan>` are left out, because files use these names too.
 static TOKENS: LazyLock<Vec<(u8, &'static [u8])>> = LazyLock::new(|| {
     let calls = DIALECTS.iter().flat_map(|d| [d.open, d.list, d.close]).flatten();
     let thoughts = THOUGHTS.iter().flat_map(|t| [t.open, t.close]).flatten();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_example_of_a_call_in_a_familys_own_tokens_is_broken() {
+    fn every_example_call_that_begins_with_a_familys_own_token_is_broken() {
         for dialect in DIALECTS.iter().filter(|d| d.example.starts_with(['<', '['])) {
             let opens =
                 dialect.open.iter().chain(dialect.list).any(|token| dialect.example.starts_with(token));

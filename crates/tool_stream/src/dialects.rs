@@ -1,4 +1,4 @@
-//! How model families write calls and thinking: one table, used by `tags.rs`.
+//! How model families write calls, thinking and turns. The tables are used by `tags.rs`.
 //!
 //! A call is an opening token, the tool's name, the arguments and a closing token. Families differ
 //! in their tokens and in where the name is. What may follow an opening token is the same for all
@@ -25,15 +25,15 @@ pub(crate) struct Dialect {
     /// Tokens between the parts of a call's head.
     pub(crate) between: &'static [&'static str],
     /// Tokens that close a call. At the end of an answer that the model ended itself, the closing
-    /// element of a call may be missing, but the closing element of a value must be present.
+    /// element of a call may be missing, but a tag must mark the end of each value.
     pub(crate) close: &'static [&'static str],
     /// Elements that carry the tool's name, such as `<invoke name="…">` or `<function=…>`.
     pub(crate) calls: &'static [&'static str],
     /// Elements that carry an argument's name and hold its value.
     pub(crate) parameters: &'static [&'static str],
-    /// Elements for an argument's name and for its value.
+    /// Pairs of elements: the first holds an argument's name, and the second holds its value.
     pub(crate) pairs: &'static [(&'static str, &'static str)],
-    /// Tokens before an argument's name, before its value and after it.
+    /// The tokens before an argument's name, before its value, and after its value.
     pub(crate) fields: &'static [(&'static str, &'static str, &'static str)],
 }
 
@@ -290,10 +290,10 @@ pub(crate) struct Thought {
     pub(crate) families: &'static str,
     /// Tags that open a block.
     pub(crate) open: &'static [&'static str],
-    /// Tags that close it. If no block was opened, they close the one that the chat template
-    /// opened, unless they are prose.
+    /// Tags that close a block. If the answer opened no block, they close the block that the chat
+    /// template opened, unless they are prose.
     pub(crate) close: &'static [&'static str],
-    /// An opening tag at the start of a line inside a block opens a nested block.
+    /// Whether an opening tag at the start of a line inside a block opens a nested block.
     pub(crate) nests: bool,
     /// A word that may follow the opening tag and is read as part of that tag, not of the thinking.
     pub(crate) label: &'static str,
@@ -305,10 +305,10 @@ const PLAIN: Thought = Thought { families: "", open: &[], close: &[], nests: fal
 pub(crate) const ANALYSIS: usize = 0;
 /// Tokens that end the analysis channel.
 pub(crate) const ANALYSIS_END: [&str; 4] = ["<|end|>", "<|return|>", "<|call|>", "<|start|>"];
-/// Index of the block that a chat template opens.
+/// Index in [`THOUGHTS`] of the block that a chat template opens.
 pub(crate) const IMPLIED: usize = 1;
 
-/// Index for tags that are in no row but whose name says that they mark thinking:
+/// Index in [`THOUGHTS`] for tags that are in no row but whose name says that they mark thinking:
 /// `<|think_start|>`, `<cot>`, `[THINKING]`. `tags.rs` pairs them by that name.
 pub(crate) const UNKNOWN: usize = 2;
 

@@ -4,12 +4,13 @@ use std::fmt;
 
 use serde_json::Value;
 
-/// Limits and hints. The default understands every dialect and assumes nothing about the tools.
+/// The options of a parser: limits and hints. With the defaults, it understands every dialect and
+/// assumes nothing about the tools.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The maximum nesting depth of containers; deeper is [`Malformed::TooDeep`].
+    /// The maximum nesting depth of containers. A call that nests deeper is [`Malformed::TooDeep`].
     pub max_depth: usize,
-    /// The maximum size of one call in bytes; longer is [`Malformed::TooLong`].
+    /// The maximum size of one call, in bytes. A longer call is [`Malformed::TooLong`].
     pub max_call_bytes: usize,
     /// The tools that exist. This list decides whether `{"name": "x", …}` or `{"x": {…}}` is a call
     /// or data. An unknown tool under the explicit key `"tool"` is still a call if it has
@@ -17,10 +18,11 @@ pub struct Options {
     pub known_tools: Option<Vec<String>>,
     /// Read a fenced block without a call as a whole file. See the crate documentation.
     pub whole_file: bool,
-    /// With `whole_file`: a block labeled as shell is a file too, because the task asked for a
-    /// script. Otherwise it is a command for the reader.
+    /// With `whole_file`: also read a block labeled as shell as a file, because the task asked for
+    /// a script. Without this option, such a block is a command for the reader.
     pub scripts: bool,
-    /// The chat template has already opened the thinking block, so the stream begins inside it.
+    /// Whether the chat template has already opened a thinking block, so that the stream begins
+    /// inside it.
     pub starts_thinking: bool,
     /// Tools whose argument texts are reported while they are written, as [`Event::FieldText`].
     pub followed: Vec<String>,
@@ -31,7 +33,7 @@ pub struct Options {
 /// The tool that receives a file in a fence, and a message whose body is a patch instead of JSON.
 #[derive(Debug, Clone)]
 pub struct TextTool {
-    /// Its name.
+    /// The tool's name.
     pub tool: String,
     /// The argument with a file's path.
     pub path: String,
@@ -111,9 +113,9 @@ pub enum Event {
         call: usize,
         /// Path of the text: the argument's name, keys and indices, as in `edits/0/search`.
         path: String,
-        /// The text since the last event.
+        /// The text that was added since the last event for this path.
         text: String,
-        /// The text is complete.
+        /// Whether the text is complete.
         closed: bool,
     },
     /// One argument is complete. A duplicate key is reported each time; the last value counts.
@@ -151,7 +153,7 @@ pub struct Call {
     pub end: usize,
     /// The repairs that were necessary. Empty if the call itself was valid JSON.
     pub repairs: Vec<Repair>,
-    /// The call was written in a family's tokens or tags, or announced by them.
+    /// Whether the call was written in a family's tokens or tags, or announced by them.
     pub native: bool,
 }
 
@@ -254,9 +256,9 @@ pub enum Malformed {
     Expression,
     /// An argument without a name in a Python call.
     Positional,
-    /// Nested deeper than [`Options::max_depth`].
+    /// The call is nested deeper than [`Options::max_depth`].
     TooDeep,
-    /// Longer than [`Options::max_call_bytes`].
+    /// The call is longer than [`Options::max_call_bytes`].
     TooLong,
     /// The value of `"tool"` cannot be a tool name.
     BadName,

@@ -4,7 +4,7 @@
 /// An open fence.
 #[derive(Debug, Clone)]
 pub(crate) struct Fence {
-    /// A backtick or a tilde.
+    /// The character of the fence: a backtick or a tilde.
     pub(crate) byte: u8,
     /// Length of the opening run.
     pub(crate) len: usize,
@@ -12,13 +12,13 @@ pub(crate) struct Fence {
     pub(crate) start: usize,
     /// Offset of the first byte after the opening line.
     pub(crate) content: usize,
-    /// Calls may begin on any line, not only at the first byte.
+    /// Whether calls may begin on any line, not only at the first byte.
     pub(crate) data: bool,
-    /// The label says that it holds tool output.
+    /// Whether the label says that the fence holds tool output or thinking.
     pub(crate) output: bool,
-    /// Only whitespace so far.
+    /// Whether the fence has held only whitespace so far.
     pub(crate) fresh: bool,
-    /// The opening line was not emitted, so the closing line is not either.
+    /// Whether the opening line was dropped. If so, the closing line is dropped, too.
     pub(crate) hidden: bool,
     /// In whole-file mode: the file, if the fence turns out to hold one and not a call.
     pub(crate) file: Option<FileInfo>,
@@ -28,7 +28,7 @@ pub(crate) struct Fence {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FileInfo {
     pub(crate) path: Option<String>,
-    /// An opening brace at the start of the file may begin a call.
+    /// Whether an opening brace at the start of the file may begin a call.
     pub(crate) may_be_call: bool,
 }
 
@@ -49,14 +49,14 @@ pub(crate) fn label(info: &str) -> String {
     word.unwrap_or_default().to_ascii_lowercase()
 }
 
-/// True if the label marks commands or output. A block with such a label is a file only with a
-/// path, or if `scripts` is set.
+/// True if the label marks commands or output. A block with such a label is a file only if it has a
+/// path. If `scripts` is set, this does not apply to shell labels.
 fn is_transcript(label: &str, scripts: bool) -> bool {
     let shell = ["bash", "sh", "shell", "zsh"].contains(&label);
     shell && !scripts || ["console", "terminal", "output", "shell-session", "diff", "patch"].contains(&label)
 }
 
-/// The file in a fence, judged by its info string and by the text before it.
+/// Judges by the info string and the text before a fence whether it may hold a file.
 pub(crate) fn file_info(info: &str, before: &[u8], scripts: bool) -> Option<FileInfo> {
     let label = label(info);
     let path = path_in_info(info).or_else(|| path_on_line_before(before));
@@ -99,7 +99,7 @@ fn path_in_info(info: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// The last line of text before the fence, if it is nothing but a path.
+/// Finds the path on the last line of text before the fence, if that line is nothing but a path.
 fn path_on_line_before(before: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(before);
     let line = text.trim_end().rsplit('\n').next()?.trim();

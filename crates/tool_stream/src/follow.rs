@@ -12,7 +12,7 @@ use crate::window::Window;
 pub(crate) struct Follow {
     /// Offset of the text's first byte, which identifies the text.
     body: usize,
-    /// Offset up to which it has been reported.
+    /// Offset up to which the text has been reported.
     reported_to: usize,
     /// Offset up to which the text was searched for line ends, so that no byte of a long line is
     /// scanned twice.
@@ -79,7 +79,7 @@ fn last_line_end(body: &[u8]) -> Option<usize> {
     end
 }
 
-/// Keys and indices below the arguments, such as `a/0/b`.
+/// The path of the innermost value: keys and indices below the arguments, such as `a/0/b`.
 fn path(reader: &Reader, root: usize, added: bool) -> Option<String> {
     let frames = reader.stack.get(root..)?;
     let mut path = String::new();
@@ -104,7 +104,7 @@ mod tests {
     use super::last_line_end;
 
     #[test]
-    fn a_line_ends_after_its_escape() {
+    fn a_line_ends_after_the_escape_for_its_newline() {
         assert_eq!(last_line_end(br"ab\\ncd\\n"), None, "an escaped backslash");
         assert_eq!(last_line_end(br"ab\\ncd\nx\"), Some(9));
         assert_eq!(last_line_end(b"a\nb\nc"), Some(4));

@@ -21,16 +21,16 @@ pub(crate) struct Header {
     pub(crate) start: usize,
     /// Offset of the text after the last token.
     segment: usize,
-    /// The next word is the role.
+    /// Whether the next word is the role.
     role: bool,
-    /// The next word is the channel's name.
+    /// Whether the next word is the channel's name.
     channel_follows: bool,
     channel: String,
     recipient: Option<String>,
     foreign: bool,
 }
 
-/// A message whose body is the argument.
+/// A message to a tool, whose body is being read.
 #[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) start: usize,
@@ -39,7 +39,7 @@ pub(crate) struct Raw {
     call: usize,
 }
 
-/// The longest header in bytes.
+/// The maximum length of a header, in bytes.
 const MAX_HEADER: usize = 512;
 impl Parser {
     pub(crate) fn begin_header(&mut self, turn: Turn, start: usize) {
@@ -96,7 +96,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Continues after the header.
+    /// Begins the message that follows the header: a call, thinking or text.
     fn message(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Header(header) = &mut self.mode else { return Flow::Go };
         let start = header.start;
@@ -175,7 +175,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Emits the call of a text body that ends at `body_end`.
+    /// Emits the call whose argument is the text body that ends at `body_end`.
     fn close_raw(&mut self, win: Window<'_>, body_end: usize, end: usize, out: &mut Vec<Event>) {
         let Mode::Raw(raw) = &self.mode else { return };
         let mut repairs = Repairs::default();
@@ -212,7 +212,8 @@ impl Parser {
 }
 
 impl Header {
-    /// At the end of the answer: whether the header names a recipient, or begins to.
+    /// Called at the end of the answer. Returns whether the header names a recipient, or begins to
+    /// name one.
     pub(crate) fn announces(&self, win: Window<'_>) -> bool {
         self.recipient.is_some() || memchr::memmem::find(win.from(self.segment), b"to=").is_some()
     }
@@ -237,8 +238,9 @@ impl Header {
     }
 }
 
-/// The tool named by a header whose tokens were stripped, right before an object, and how far
-/// before the end of the text the header begins: `commentary to=functions.read_file json{…}`.
+/// Finds a header whose tokens were stripped, right before an object: `commentary
+/// to=functions.read_file json{…}`. Returns the tool that the header names, and how far before the
+/// end of the text `to=` begins.
 pub(crate) fn leaked(before: &[u8]) -> Option<(String, usize)> {
     let text = std::str::from_utf8(before).ok()?;
     let line = &text[text.rfind('\n').map_or(0, |at| at + 1)..];

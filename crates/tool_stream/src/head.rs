@@ -18,7 +18,8 @@ pub(crate) struct Head {
     /// The text before that token. This text may be the tool's name.
     before: String,
     separated: bool,
-    /// Begun by a token that has no other use; otherwise it may turn out to be prose.
+    /// Whether the head began with a token that has no other use. If not, it may turn out to be
+    /// prose.
     pub(crate) certain: bool,
 }
 
@@ -104,15 +105,16 @@ impl Parser {
     fn arguments_begin(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let segment = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
-        // Several words announce no call, except before a code fence: DeepSeek R1 writes the format
-        // after the name.
+        // Several words are not the head of a call, unless they include a code fence: DeepSeek R1
+        // writes the format after the name.
         let words = segment.split_whitespace().count();
         if !head.separated && words > 1 && !segment.contains("```") {
             return self.reject_head(out);
         }
         let named = tool_name(&segment).filter(|_| !head.separated || tool_name(&head.before).is_none());
         let named = match (named, tool_name(&head.before)) {
-            // The name comes after the separator in `function<sep>read_file`, else before it.
+            // In `function<sep>read_file`, the name comes after the separator; otherwise, it comes
+            // before the separator.
             (_, Some(before)) if head.separated && (before != "function" || segment.trim().is_empty()) => {
                 Some(before)
             }
@@ -166,8 +168,8 @@ impl Parser {
         }
     }
 
-    /// The tool and the offset of its first key, if that key's opening tag is missing or is a
-    /// different tag.
+    /// The tool, and the offset of the first key of its arguments, if that key's opening tag is
+    /// missing or is a different tag.
     fn key_in_head(&self, win: Window<'_>, segment: &str) -> Option<(String, usize)> {
         let Mode::Head(head) = &self.mode else { return None };
         if let Some(tool) = tool_name(&head.before).filter(|_| head.separated) {
@@ -187,8 +189,8 @@ impl Parser {
         (tool.len() < word.len()).then(|| (tool.clone(), start + tool.len()))
     }
 
-    /// Handles an element that is in no table: the name or the arguments in an element of their
-    /// own, or a tool's element inside another family's tokens.
+    /// Handles an element that is in no table. It may hold the tool's name or the arguments, or it
+    /// may be a tool's element inside another family's tokens.
     fn element_in_head(&mut self, win: Window<'_>, len: usize, segment: &str) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let element = plain_element(win.slice(self.pos, self.pos + len));

@@ -20,7 +20,7 @@ use crate::window::Window;
 pub(crate) enum Step {
     /// All buffered bytes are consumed.
     More,
-    /// A key and its colon. `depth` is the number of open containers.
+    /// A key and its colon were read. `depth` is the number of open containers.
     Key,
     /// A container was opened and is counted in `depth`.
     Opened,
@@ -66,8 +66,8 @@ pub(crate) enum Syntax {
 
 #[derive(Debug, Default)]
 enum State {
-    /// Expects a value. At the start of an array or after a comma in one, the closing bracket may
-    /// come instead.
+    /// Expects a value. At the start of an array, or after a comma in an array, the closing bracket
+    /// may come instead.
     #[default]
     Value,
     /// Expects a key or the closing brace.
@@ -98,10 +98,12 @@ pub(crate) struct Reader {
     comma: bool,
     newline: bool,
     max_depth: usize,
-    /// A string has unescaped quotes: from here on brackets only count at the end of a line.
+    /// Whether a string had unescaped quotes. After such a string, brackets count only at the end
+    /// of a line.
     pub(crate) doubtful: bool,
     syntax: Syntax,
-    /// The string being read continues the previous one, as Python joins adjacent literals.
+    /// Whether the string being read continues the previous one, because Python joins adjacent
+    /// literals.
     joined: bool,
 }
 
@@ -196,7 +198,7 @@ impl Reader {
         }
     }
 
-    /// Reads until something of interest happens.
+    /// Reads until there is something to report.
     pub(crate) fn step(&mut self, win: Window<'_>) -> Step {
         loop {
             let step = match self.state {
@@ -669,11 +671,11 @@ impl Reader {
     }
 }
 
-/// The longest unquoted value in bytes. Numbers and literals are shorter.
+/// The maximum length of an unquoted value, in bytes. Numbers and literals are shorter.
 const MAX_BARE: usize = 512;
 
-/// A short name, path or number. A quote after it certainly ends the string, and waiting for more
-/// bytes would only delay the field.
+/// Whether a string looks like a short name, path or number. If so, a quote after it certainly ends
+/// it, and waiting for more bytes would only delay the field.
 fn plain(body: &[u8]) -> bool {
     !body.is_empty()
         && body.len() <= 256

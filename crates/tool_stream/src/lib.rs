@@ -57,15 +57,15 @@
 //! end of the thinking, when nothing follows it. A closing tag without an opening tag turns
 //! everything before it into thinking ([`Event::OrphanThink`]).
 //!
-//! **Repairs.** [`Repair`] lists them. Each is either unambiguous or not ([`Call::unambiguous`]).
-//! Valid JSON is never reinterpreted. A missing backslash before a quote inside a string is
-//! detected from what follows the quote (`quote.rs`); if two readings make sense, the call is
-//! refused.
+//! **Repairs.** [`Repair`] lists them. [`Repair::unambiguous`] says whether a repair has only one
+//! sensible reading. Valid JSON is never reinterpreted. A missing backslash before a quote inside a
+//! string is detected from what follows the quote (`quote.rs`); if two readings make sense, the
+//! call is refused.
 //!
 //! **Truncated calls** are [`Event::Malformed`], wherever they were cut and however the stream
-//! ended: nothing is completed by guessing. The one exception is not JSON: in a dialect that writes
-//! calls as tags, the call's closing tag may be missing at the end of an answer that the model
-//! ended itself ([`Repair::MissingCloser`], ambiguous). A value always needs its own closing tag.
+//! ended: nothing is completed by guessing. There is one exception, in dialects that write calls as
+//! tags: the call's closing tag may be missing at the end of an answer that the model ended itself
+//! ([`Repair::MissingCloser`], ambiguous). A tag must still mark the end of each value.
 //!
 //! **After a malformed call** the parser cannot know whether it is still inside one of the call's
 //! strings. From there on a call counts only if it begins in the first column, or after the closing
@@ -77,10 +77,10 @@
 //!
 //! **Early events** are never contradicted by later ones: an opened call either completes under the
 //! same name or is malformed, and its fields are its arguments. The one exception is
-//! [`Event::OrphanThink`]. A call of a known tool opens at the first key of its arguments, a call
-//! of an unknown tool at the start of its arguments. A string argument that looks like a name, a
-//! path or a number closes at the first quote that may end it. Any other string argument closes
-//! only when the text after the quote proves that the quote ended the string.
+//! [`Event::OrphanThink`]. A call of a known tool opens at the first key of its arguments, and a
+//! call of an unknown tool opens at the start of its arguments. A string argument that looks like a
+//! name, a path or a number closes at the first quote that may end it. Any other string argument
+//! closes only when the text after the quote proves that the quote ended the string.
 //!
 //! # Whole files
 //!
@@ -103,12 +103,13 @@
 //!
 //! `parser.rs` splits the stream into regions, with `tokens.rs` for tags, `braces.rs` for objects,
 //! `turns.rs` for turns and `blocks.rs` for Markdown. `dialects.rs` says what a token means, and
-//! `tags.rs` recognizes it in every spelling. `thoughts.rs` reads thinking blocks, `head.rs` what
-//! is between an opening token and the arguments, `harmony.rs` the headers of gpt-oss, `markup.rs`
-//! and `nested.rs` arguments written as elements, `python.rs` Python calls. `object.rs` turns
-//! objects into calls: `json.rs`, `literal.rs`, `quote.rs` and `text.rs` read them, `shape.rs`
-//! recognizes them. `whole_file.rs` reads files, and `verdict.rs` judges a whole answer.
-//! [`control_tokens`] keeps text that is shown to a model from acting as one of these tokens.
+//! `tags.rs` recognizes it in every spelling. `thoughts.rs` reads thinking blocks. `head.rs` reads
+//! the text between an opening token and the arguments, and `harmony.rs` reads the headers of
+//! gpt-oss. `markup.rs` and `nested.rs` read arguments written as elements, and `python.rs` reads
+//! Python calls. `object.rs` turns objects into calls: `json.rs`, `literal.rs`, `quote.rs` and
+//! `text.rs` read the objects, and `shape.rs` recognizes which of them are calls. `whole_file.rs`
+//! reads files, and `verdict.rs` judges a whole answer. [`control_tokens`] keeps text that is shown
+//! to a model from acting as one of these tokens.
 
 mod blocks;
 mod braces;

@@ -8,7 +8,7 @@ use crate::json::{Reader, Step, Syntax};
 use crate::text::Repairs;
 use crate::window::Window;
 
-/// The value of an unquoted word.
+/// The value of an unquoted word, and the repair that it needs.
 pub(crate) fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
     Some(match word {
         b"true" => (Value::Bool(true), None),

@@ -6,9 +6,9 @@
 //! call, or the end of the answer. Nested elements of the same kind are counted, so that
 //! their closing tags do not end the value.
 //!
-//! If the answer ends inside a value, [`Invoke::resolve`] looks for the remaining reading: the last
-//! closing tag that could have ended the value, or a closing tag that the model left out
-//! ([`Repair::MissingCloser`]).
+//! If the answer ends inside a value, [`Invoke::resolve`] looks for the only reading that remains:
+//! the value ended at the last closing tag that could have ended it, or the model left out the
+//! closing tag ([`Repair::MissingCloser`]).
 
 use memchr::{memchr, memrchr};
 use serde_json::{Map, Value};
@@ -34,9 +34,9 @@ pub(crate) struct Invoke {
     pub(crate) repairs: Repairs,
     closer: Closer,
     state: State,
-    /// Closing tags may be missing from here on.
+    /// Whether closing tags may be missing from here on.
     lenient: bool,
-    /// The argument texts are reported while they are written.
+    /// Whether the argument texts are reported while they are written.
     followed: bool,
     /// How far the tag at `pos` has been searched for its end.
     searched: usize,
@@ -50,9 +50,9 @@ pub(crate) enum Closer {
     Element,
     /// The closing tag or token of the element around the call, such as `</tool_call>`.
     Wrapper,
-    /// The tag of the tool's own name, such as `</read_file>`.
+    /// The closing tag with the tool's own name, such as `</read_file>`.
     Tool,
-    /// Nothing: the opening tag was self-closing.
+    /// No tag closes the call, because the opening tag was self-closing.
     Empty,
 }
 
@@ -79,7 +79,7 @@ struct Field {
     inline: Option<usize>,
     /// Offset of the last closing tag that could have ended the value.
     closer: Option<usize>,
-    /// Offset before which a closing tag may be missing.
+    /// Offset of the first tag before which the value's closing tag may be missing.
     split: Option<usize>,
     /// The offset up to which the text was reported, and the reported text.
     reported_to: usize,
@@ -91,7 +91,7 @@ enum Kind {
     Parameter {
         string: Option<bool>,
         equals: bool,
-        /// Written with Kimi's tokens.
+        /// Whether the element is written with Kimi's tokens.
         kimi: bool,
     },
     Pair,
@@ -115,7 +115,7 @@ pub(crate) const CONTAINERS: [&str; 7] =
     ["args", "arguments", "parameters", "params", "input", "file", "json"];
 
 impl Invoke {
-    /// `in_key`: the name of an argument begins at `pos`.
+    /// `in_key` says that the name of an argument begins at `pos`.
     pub(crate) fn new(
         tool: String,
         start: usize,
@@ -128,7 +128,7 @@ impl Invoke {
         Invoke { tool, start, pos, closer, state, followed, searched: pos, ..Invoke::default() }
     }
 
-    /// True if only the closing tag is missing.
+    /// True if only the closing tag of the call is missing.
     pub(crate) fn only_closer_missing(&self) -> bool {
         matches!(self.state, State::Between) && !self.arguments.is_empty()
     }
@@ -137,8 +137,8 @@ impl Invoke {
         matches!(self.state, State::Value(_))
     }
 
-    /// At the end of an answer that the model ended itself: prepares the remaining reading of a
-    /// value that is still open. Returns `true` if there is such a reading;
+    /// Called at the end of an answer that the model ended itself. Prepares the only remaining
+    /// reading of a value that is still open. Returns `true` if there is such a reading;
     /// [`run`](Invoke::run) must then be called again.
     pub(crate) fn resolve(&mut self) -> bool {
         let State::Value(field) = &mut self.state else { return false };
@@ -398,7 +398,7 @@ impl Invoke {
                 && plain_element(bytes) == Some((self.tool.as_str(), Plain::Close));
         if next || ends {
             if self.lenient {
-                // The value may contain another argument.
+                // The value may contain another argument, so it is unclear where it ends.
                 let holds_elements = win.slice(field.body, at).windows(2).any(|pair| pair == b"\n<");
                 if matches!(field.kind, Kind::Child) && ends && holds_elements {
                     return Some(Outcome::Failed(Malformed::NotJson));

@@ -11,8 +11,8 @@ use crate::text::Repairs;
 /// The maximum nesting depth of elements.
 const MAX_DEPTH: usize = 16;
 
-/// The array or object in `bytes`; `None` if they are text. After MiniMax's token, tags without the
-/// token are text. Without the token, only an array can be told from text.
+/// The array or object in `bytes`; `None` if they are text. If the value begins with MiniMax's
+/// token, tags without the token are text. Otherwise, only an array can be distinguished from text.
 pub(crate) fn value(bytes: &[u8], repairs: &mut Repairs) -> Option<Value> {
     let text = bytes.trim_ascii();
     let prefix = if text.starts_with(MINIMAX) { MINIMAX } else { b"" };

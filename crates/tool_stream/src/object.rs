@@ -10,7 +10,8 @@ use crate::tags::{Tag, tag_at};
 use crate::text::Repairs;
 use crate::window::Window;
 
-/// The state that reporting a call requires: the parser's options, call counter and list of events.
+/// The parts of the parser that are needed to report a call: its options, call counter and list of
+/// events.
 pub(crate) struct Sink<'a> {
     pub(crate) options: &'a Options,
     pub(crate) calls: &'a mut usize,
@@ -77,15 +78,15 @@ pub(crate) struct Candidate {
     pub(crate) reader: Reader,
     /// Whether a call is allowed here. Decided only if a key requires it, which is rare.
     pub(crate) eligible: Option<bool>,
-    /// The object is the first thing on its line.
+    /// Whether the object is the first thing on its line.
     pub(crate) line_start: bool,
-    /// A token or tag before the object announced a call.
+    /// Whether a token or tag before the object announced a call.
     pub(crate) announced: bool,
     named: Option<Named>,
     /// Depth of the object that is the call: 1, or 3 inside `{"tool_calls": [`.
     root: usize,
     tool: Option<Tool>,
-    /// A key for arguments was seen.
+    /// Whether a key for arguments was seen.
     arguments: bool,
     /// The index of the opened call and the key of its arguments.
     opened: Option<(usize, String)>,
@@ -203,8 +204,8 @@ impl Candidate {
             && (self.announced || self.done > 0 || self.opened.is_some() || in_list || named)
     }
 
-    /// The object's value, if the call's closing tag comes in place of the closing braces. `None`
-    /// if undecided.
+    /// Returns the object's value if the call's closing tag comes in place of the closing braces,
+    /// and `Some(None)` if it does not. `None` means that more bytes are needed.
     fn closed_by_tag(&mut self, win: Window<'_>) -> Option<Option<Value>> {
         let at = self.reader.pos;
         if win.get(at) != Some(b'<') || !self.announced || self.named.is_some() || !self.reader.after_value()
@@ -237,7 +238,8 @@ impl Candidate {
     }
 
     /// Opens the call of a known tool at the first key of its arguments, unless that key looks like
-    /// part of a schema. Opens the call of an unknown tool at the key of the arguments itself.
+    /// part of a schema. Opens the call of an unknown tool already at the key `"arguments"` or an
+    /// equivalent.
     fn key(&mut self, sink: &mut Sink<'_>) {
         let options = sink.options;
         let depth = self.reader.depth();
@@ -392,8 +394,8 @@ impl Candidate {
             (tool, opened) => {
                 let mut look = Look { announced: self.announced, options, repairs: &mut repairs };
                 look.call(&map).or_else(|| {
-                    // It was opened because its name is unknown, so it is a call whatever it
-                    // contains.
+                    // The call was opened because its tool is unknown, so the object is a call,
+                    // whatever it contains.
                     let tool = tool.as_ref().filter(|_| opened.is_some())?;
                     let arguments = Value::Object(Map::new());
                     Some(Shape { tool: options.bare_name(&tool.name), arguments })

@@ -34,50 +34,51 @@ pub struct Parser {
     pub(crate) hold: Option<usize>,
     pub(crate) mode: Mode,
     pub(crate) calls: usize,
-    /// The current line has text other than whitespace.
+    /// Whether the current line has text other than whitespace.
     pub(crate) line_has_text: bool,
-    /// No call can begin on the rest of this line: a malformed call may continue here.
+    /// Whether the rest of this line may belong to a malformed call, so that no call can begin
+    /// there.
     pub(crate) skip_line: bool,
-    /// A call was malformed. Its end is a guess and its strings may hold calls, so from here on a
-    /// call counts only in the first column, or after a closing tag or token.
+    /// Whether the last call was malformed. Its end is a guess and its strings may hold calls, so a
+    /// call after it counts only in the first column, or after a closing tag or token.
     pub(crate) after_malformed: bool,
-    /// The first byte of the current line was read.
+    /// Whether the first byte of the current line was read.
     pub(crate) past_column_zero: bool,
     /// The end of the text emitted so far.
     pub(crate) tail: Vec<u8>,
     pub(crate) fence: Option<Fence>,
     /// Length of the backtick run that opened inline code on this line.
     pub(crate) inline: usize,
-    /// A token or tag has announced a call.
+    /// Whether a token or tag has announced a call.
     pub(crate) announced: bool,
-    /// Directly after a call: stray closing brackets are dropped.
+    /// Whether the parser is directly after a call, where it drops stray closing brackets.
     pub(crate) after_call: bool,
-    /// The closing fence around a call's arguments is still to come.
+    /// Whether the closing fence around a call's arguments is still to come.
     pub(crate) skip_closing_fence: bool,
-    /// Inside a turn that the model invented for someone else.
+    /// Whether the parser is inside a turn that the model invented for someone else.
     pub(crate) foreign: bool,
-    /// The next word is the role of the turn that begins here.
+    /// Whether the next word is the role of the turn that begins here.
     pub(crate) role_follows: bool,
     pub(crate) think_seen: bool,
     pub(crate) thinking: Thinking,
-    /// Python calls count here.
+    /// Whether Python calls count here.
     pub(crate) python: bool,
-    /// A tag has opened a list of calls.
+    /// Whether a tag has opened a list of calls.
     pub(crate) listed: bool,
     /// The tag that opened an example. Everything up to the end of the example is text.
     pub(crate) example: Option<Discriminant<Tag>>,
-    /// Start of the first call that only counts if it ends the answer.
+    /// Start of the first call that counts only if nothing but calls follows it.
     pub(crate) deferred: Option<usize>,
-    /// The answer ends inside a tag, after a tag that opens calls.
+    /// Whether the answer ends inside a tag, after a tag that opens calls.
     pub(crate) cut_tag: bool,
-    /// A ReAct call was read.
+    /// Whether a ReAct call was read.
     pub(crate) saw_react: bool,
     /// The text received so far and its offset, while the answer may consist of Python calls only.
     pub(crate) answer: Vec<u8>,
     answer_start: usize,
-    /// The answer has begun: some text was not whitespace.
+    /// Whether the answer has begun: some text was not whitespace.
     answer_begun: bool,
-    /// A nested parser that looks for calls in part of an answer.
+    /// Whether this is a nested parser, which looks for calls in part of an answer.
     pub(crate) is_nested: bool,
     /// Bytes rescanned after failed objects.
     pub(crate) rescanned: usize,
@@ -167,8 +168,8 @@ impl Parser {
         self.finished = true;
     }
 
-    /// The events of `text`, which is a part of a complete answer. `certain` means that an object
-    /// in `text` can only be a call.
+    /// Parses `text`, which is a part of a complete answer, and returns the events. `certain` means
+    /// that an object in `text` can only be a call.
     pub(crate) fn parse_part(text: &[u8], options: &Options, certain: bool) -> Vec<Event> {
         let followed = Vec::new();
         let options = Options { starts_thinking: false, whole_file: false, followed, ..options.clone() };
@@ -329,7 +330,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Drops the bytes up to `to`: they mean nothing to a reader.
+    /// Drops the bytes up to `to`, because they mean nothing to a reader.
     pub(crate) fn skip(&mut self, win: Window<'_>, to: usize, out: &mut Vec<Event>) {
         if self.hold.is_none() {
             self.show(win, self.pos, out);
@@ -369,7 +370,7 @@ impl Parser {
             self.thinking.forget();
         }
         self.keep_answer(bytes);
-        // One byte more, to tell whether a word begins there.
+        // Keep one byte more, to tell whether a word begins there.
         let most = prose::REACH + 1;
         self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(most)..]);
         if self.tail.len() > 4 * most {
@@ -377,14 +378,15 @@ impl Parser {
         }
     }
 
-    /// Discards the answer: what was emitted so far was thinking.
+    /// Discards the kept answer, because the text emitted so far was thinking.
     pub(crate) fn begin_answer(&mut self) {
         self.answer.clear();
         self.answer_begun = false;
         self.deferred = None;
     }
 
-    /// Keeps `bytes`, just emitted, while the answer may still consist of Python calls only.
+    /// Keeps the bytes that were just emitted, as long as the answer may consist of Python calls
+    /// only.
     fn keep_answer(&mut self, bytes: &[u8]) {
         let start = self.shown - bytes.len();
         if !self.answer_begun {
@@ -498,7 +500,7 @@ impl Parser {
             return;
         }
         let malformed = |out: &[Event]| out.iter().any(|e| matches!(e, Event::Malformed { .. }));
-        // Only after a normal stop: what was cut off might have continued.
+        // Only after a normal stop, because an answer that was cut off might have continued.
         if self.calls == 0 && end == End::Stop {
             self.call_in_thought(out);
         }
@@ -515,7 +517,7 @@ impl Parser {
     }
 }
 
-/// The number of bytes at the end that are the start of an incomplete character.
+/// The number of bytes at the end of `bytes` that begin an incomplete character.
 fn incomplete_char_len(bytes: &[u8]) -> usize {
     for back in 1..=bytes.len().min(3) {
         let need = match bytes[bytes.len() - back] {

@@ -1,10 +1,10 @@
 //! Decides whether a call in prose is an example.
 //!
 //! A call is executed at its closing brace, so only the text before it can decide. An object is an
-//! example if it comes after words that offer one in the same sentence, directly after a quote, a
-//! bracket or an equals sign, or in a quoted line (`> `, `12|`). It is a call if it comes after a
-//! sentence that announces it or that has ended. If the text implies neither
-//! ([`LeadIn::CallAtEnd`]), the object is a call only if it ends the answer, because then nothing
+//! example if words before it in the same sentence introduce an example, if it comes directly after
+//! a quote, a bracket or an equals sign, or if it is in a quoted line (`> `, `12|`). It is a call
+//! if the sentence before it announces a call or is complete. If the text implies neither
+//! ([`LeadIn::CallAtEnd`]), the object is a call only if it ends the answer, because then no text
 //! explains it.
 
 use std::sync::LazyLock;
@@ -39,12 +39,12 @@ static CUES: LazyLock<Vec<&str>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Words that have the effect of [`CUES`] only at the start of the sentence, where they begin a
-/// condition or a question.
+/// Words that have the effect of [`CUES`] only at the start of a sentence, where they begin a
+/// condition, a question, an option or an instruction.
 const OPENINGS: [&str; 7] =
     ["return ", "if ", "should i ", "shall i ", "do you want me to ", "would you like me to ", "option "];
 
-/// The openings of questions.
+/// Those of [`OPENINGS`] that begin a question. Only these count if the object begins its line.
 const QUESTIONS: &[&str] = &["should i ", "shall i ", "do you want me to ", "would you like me to "];
 
 /// Words with which a sentence announces what the model does now.
@@ -58,21 +58,21 @@ static INTENT: LazyLock<Vec<&str>> = LazyLock::new(|| {
         .collect()
 });
 
-/// The conclusion from the text before an object.
+/// The role of an object, judged by the text before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeadIn {
     /// A call.
     Call,
-    /// A call if it ends the answer. Text after it would explain it.
+    /// A call only if it ends the answer. If text follows, the text explains an example.
     CallAtEnd,
     /// An example, a quotation or a rejected plan.
     Example,
 }
 
-/// Judges the text before a call.
+/// Judges an object by the text before it.
 ///
-/// `same_line`: the call is not the first thing on its line. `token`: it begins with a family's
-/// token, which no sentence contains. `apart`: it is in a fence, in a list or indented.
+/// `same_line`: the object is not the first thing on its line. `token`: it begins with a model
+/// family's token, which no sentence contains. `apart`: it is in a fence, in a list or indented.
 pub(crate) fn lead_in(before: &[u8], same_line: bool, token: bool, apart: bool) -> LeadIn {
     let text = String::from_utf8_lossy(&before[before.len().saturating_sub(REACH)..]).to_lowercase();
     let line = if same_line { text.as_str() } else { text.trim_end() };
@@ -120,13 +120,13 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
             _ => {}
         }
     }
-    // The sentence that leads to the object. It is on the object's own line or, if the object
-    // begins its line, right before that line, unless the sentence has ended there.
+    // The last sentence before the object. If the object begins its line, this is the last sentence
+    // of the text above, which has no effect on the object if it is complete.
     let line = if same_line {
         &tail[line_start..]
     } else {
         let text = tail.trim_end();
-        // ReAct's `Thought:` line implies nothing.
+        // A `Thought:` line of ReAct implies nothing, so the line above it is judged.
         let text = match text.rsplit_once('\n') {
             Some((above, last)) if last.trim_start().starts_with("thought:") => above.trim_end(),
             _ => text,
@@ -148,7 +148,7 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         || CUES.iter().any(|cue| contains_words(sentence, cue))
 }
 
-/// True after `12|` and `src/a.rs:12:`, which begin a line of a file listing.
+/// True if `line` begins like a line of a file listing: `12|`, `src/a.rs:12:`.
 fn is_file_listing(line: &str) -> bool {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let line = line.trim();
@@ -172,7 +172,8 @@ const LABELS: [&str; 9] = [
     "calling tool",
 ];
 
-/// True in a table row, list item, HTML comment, footnote, or log line that begins with a time.
+/// True if `line` begins a table row, a list item, an HTML comment, a footnote, a JSON member, a
+/// line of a diff, a numbered line, or a log line with a date or a time.
 fn is_list_or_log_line(line: &str) -> bool {
     let line = line.trim_start();
     let digits = |text: &str, n: usize| text.len() >= n && text.bytes().take(n).all(|b| b.is_ascii_digit());
@@ -195,8 +196,9 @@ fn is_list_or_log_line(line: &str) -> bool {
         || line.starts_with('|')
 }
 
-/// The tool announced by ReAct's lines `Action: NAME` and `Action Input:`, if these end the text
-/// before an object. The number says how far before the end of the text the first line begins.
+/// If the text before an object ends with ReAct's lines `Action: NAME` and `Action Input:`, returns
+/// the tool's name, and how many bytes before the end of the text the first of the two lines
+/// begins.
 pub(crate) fn react(before: &[u8]) -> Option<(String, usize)> {
     let plain = |b: &u8| b.is_ascii_whitespace() || *b == b'*';
     let end = before.iter().rposition(|b| !plain(b))?;
@@ -219,7 +221,7 @@ fn contains_words(text: &str, cue: &str) -> bool {
     text.match_indices(cue).any(|(i, _)| !text[..i].ends_with(char::is_alphanumeric))
 }
 
-/// The text after the last sentence end, which is punctuation followed by a space.
+/// The text after the last complete sentence. A sentence ends with punctuation and a space.
 fn last_sentence(line: &str) -> &str {
     let mut start = 0;
     for (i, c) in line.char_indices() {
@@ -235,12 +237,13 @@ fn last_sentence(line: &str) -> &str {
     &line[start..]
 }
 
-/// The only word on the last line, and how far before the end of the text it begins.
+/// If the last line consists of a single word, returns the word, and how many bytes before the end
+/// of the text it begins.
 pub(crate) fn last_word(before: &[u8]) -> Option<(String, usize)> {
     let text = std::str::from_utf8(before).ok()?;
     let trimmed = text.trim_end();
     let word = trimmed[trimmed.rfind('\n').map_or(0, |at| at + 1)..].trim_start();
-    // DeepSeek writes the kind of tool before its name.
+    // DeepSeek writes the kind of tool, `function`, before the tool's name.
     let word = word.strip_prefix("function ").unwrap_or(word);
     let one = !word.is_empty() && !word.contains(char::is_whitespace);
     one.then(|| (word.to_owned(), text.len() - trimmed.len() + word.len()))

@@ -1,7 +1,8 @@
 //! Calls written in Python syntax: `read_file(path="a.py")`.
 //!
-//! They count inside a family's tokens and in a `tool_code` fence. Elsewhere they count only if the
-//! whole answer consists of such calls to known tools, which is decided when it has ended.
+//! They are calls inside a family's tokens and in a `tool_code` fence. Elsewhere they are calls
+//! only if the whole answer consists of such calls to known tools, which the parser decides at the
+//! end of the answer.
 
 use crate::event::{Call, Event, Malformed, Options};
 use crate::json::Syntax;
@@ -14,24 +15,25 @@ pub(crate) enum Head {
     None,
     /// Undecided until more bytes arrive.
     More,
-    /// The tool's name with its dots, and the offset of the opening parenthesis.
+    /// The tool's name, including any dots, and the offset of the opening parenthesis.
     Found {
         tool: String,
         open: usize,
     },
 }
 
-/// The maximum number of bytes from the start of a call to its parenthesis.
+/// The maximum number of bytes from the start of a call to its opening parenthesis.
 pub(crate) const MAX_HEAD: usize = 160;
 
-/// Whether an answer that begins like this may be a call, judged by its first word so far.
+/// Whether an answer that begins with `answer` may be a call. Its first word decides, as far as it
+/// has arrived.
 pub(crate) fn may_begin(answer: &[u8]) -> bool {
     let word = answer.strip_prefix(b"[").unwrap_or(answer).trim_ascii_start();
     let len = word.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.')).count();
     len < MAX_HEAD && word.get(len).is_none_or(|next| *next == b'(')
 }
 
-/// The head of the call that begins at `at`, after whitespace.
+/// Looks for the head of a call at `at`: optional whitespace, the name and the opening parenthesis.
 pub(crate) fn head(win: Window<'_>, at: usize) -> Head {
     let rest = win.from(at);
     let rest = &rest[..rest.len().min(MAX_HEAD)];
@@ -56,7 +58,7 @@ pub(crate) fn head(win: Window<'_>, at: usize) -> Head {
     }
 }
 
-/// The nesting of brackets in a Python call, and its open string.
+/// Counts the open brackets of a Python call, and tracks the string that is open.
 #[derive(Debug, Default)]
 pub(crate) struct Brackets {
     open: usize,
@@ -83,9 +85,9 @@ impl Parser {
         }
     }
 
-    /// If an answer begins like a Python call, reads the answer as text up to the closing bracket,
-    /// so that nothing in its strings is taken for a call. [`calls`] decides at the end whether the
-    /// answer itself is a call.
+    /// Reads an answer that begins like a Python call as text, up to the bracket that closes the
+    /// call. The strings inside are therefore never taken for other calls. At the end of the
+    /// answer, [`calls`] decides whether the answer itself is a call.
     pub(crate) fn python_answer(&mut self, win: Window<'_>) -> Flow {
         while let Some(byte) = win.get(self.pos) {
             let rest = win.from(self.pos);
@@ -122,7 +124,7 @@ impl Parser {
         Flow::More
     }
 
-    /// Handles a word where a Python call may begin.
+    /// Handles a word at `pos` where a Python call may begin.
     pub(crate) fn python_call(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         match head(win, self.pos) {
             Head::More => Flow::More,
@@ -154,8 +156,8 @@ impl Parser {
     }
 }
 
-/// The calls of an answer that consists of nothing but calls of known tools; none if it has
-/// anything else; an error if it looks like such an answer but cannot be read.
+/// Returns the calls of an answer that consists only of calls of known tools. Returns none if the
+/// answer contains anything else, and an error if it looks like such an answer but cannot be read.
 pub(crate) fn calls(answer: &[u8], options: &Options) -> Result<Vec<Call>, Malformed> {
     let text = answer.trim_ascii();
     let list = usize::from(text.starts_with(b"["));
@@ -175,7 +177,7 @@ pub(crate) fn calls(answer: &[u8], options: &Options) -> Result<Vec<Call>, Malfo
                 call.end += offset;
                 calls.push(call);
             }
-            // An answer that does not end with a bracket is a sentence about a call.
+            // If the answer does not end with a bracket, it is a sentence that mentions a call.
             Event::Malformed { why, .. } => {
                 let cut = matches!(why, Malformed::Truncated | Malformed::TruncatedInString);
                 return match cut || inner.is_some() || text.ends_with(b")") {

@@ -2,14 +2,15 @@
 //!
 //! Models forget the backslash before a quote inside a string. A quote ends its string only if what
 //! follows may come after a string. In an object, that is a comma and the next key with its colon,
-//! or a closing brace. What follows the brace must be possible there too. In an array, what follows
-//! is a comma and another element, or the closing bracket. Every closing quote of valid JSON
-//! passes, so valid JSON is never reinterpreted.
+//! or a closing brace. The text after that brace must be possible in its place, too. In an array,
+//! it must be a comma and another element, or the closing bracket. Every closing quote of valid
+//! JSON meets these conditions, so valid JSON is never reinterpreted.
 //!
 //! Once a string is known to hold unescaped quotes, the rules are stricter. Brackets inside the
 //! string must balance, otherwise the quote is one more inner quote. Inner quotes must come in
-//! pairs, otherwise the call is ambiguous and refused. The object must be the last thing on its
-//! line, and in an array a string with inner quotes must be on a line of its own.
+//! pairs, otherwise the call is ambiguous and refused. After the object, its line must end, or a
+//! tag, a fence or a bracket must follow. In an array, a string with inner quotes must be on a line
+//! of its own.
 
 use crate::event::Repair;
 use crate::json::{Frame, Node};
@@ -48,7 +49,8 @@ impl Quote {
         !matches!(self, Quote::Gemma | Quote::Escape)
     }
 
-    /// The quote token at the start of `rest`, if there is one; `None` if more bytes are needed.
+    /// The quote token at the start of `rest`: `Some(None)` if there is none, `None` if more bytes
+    /// are needed.
     pub(crate) fn token(rest: &[u8], eof: bool) -> Option<Option<Quote>> {
         let quotes = [Quote::Gemma, Quote::Escape];
         if let Some(quote) = quotes.into_iter().find(|q| rest.starts_with(q.spelling())) {
@@ -113,9 +115,9 @@ pub(crate) struct Text {
     pub(crate) is_key: bool,
     /// Offset of the first byte after the opening quote.
     pub(crate) body: usize,
-    /// The opening quote is the first thing on its line.
+    /// Whether the opening quote is the first thing on its line.
     pub(crate) line_start: bool,
-    /// Number of quotes taken as part of the text so far.
+    /// Number of quotes so far that are part of the text.
     pub(crate) inner: usize,
     /// Offset of the quote being examined.
     pub(crate) candidate: usize,
@@ -141,14 +143,14 @@ impl Text {
         }
     }
 
-    /// Whether only line ends can distinguish inner quotes from the closing one: the string is in
-    /// an array and has inner quotes.
+    /// Whether only line ends can distinguish inner quotes from the closing one. This is so if the
+    /// string is in an array and has inner quotes.
     pub(crate) fn needs_lines(&self, stack: &[Frame]) -> bool {
         self.inner > 0 && matches!(stack.last(), Some(Frame { node: Node::Array(_), .. }))
     }
 }
 
-/// Whether the brackets in a string balance, counted up to `upto`.
+/// Counts the brackets in a string up to the offset `upto`, to tell whether they balance.
 #[derive(Debug, Default)]
 struct Balance {
     upto: usize,
@@ -185,7 +187,8 @@ pub(crate) enum Verdict {
     Unclear,
 }
 
-/// Examines the bytes after a quote one by one, resuming where it stopped.
+/// Examines the bytes after a quote one by one. When more bytes arrive, it resumes where it
+/// stopped.
 #[derive(Debug)]
 pub(crate) struct Lookahead {
     pos: usize,
@@ -193,7 +196,7 @@ pub(crate) struct Lookahead {
     newline: bool,
     /// Number of containers closed after the quote.
     closed: usize,
-    /// A plus and another string follow: either an expression or part of the text.
+    /// A plus and another string follow. They are either an expression or part of the text.
     joined: bool,
 }
 
@@ -217,7 +220,8 @@ impl Lookahead {
         Lookahead { pos, phase: Phase::AfterQuote, newline: false, closed: 0, joined: false }
     }
 
-    /// `doubt`: unescaped quotes were seen in this object, so the rules are stricter.
+    /// Examines the bytes until it can judge the quote. `doubt` means that unescaped quotes were
+    /// seen in this object, so the rules are stricter.
     pub(crate) fn run(&mut self, win: Window<'_>, stack: &[Frame], doubt: bool, text: &mut Text) -> Verdict {
         loop {
             let Some(byte) = win.get(self.pos) else {
@@ -235,8 +239,8 @@ impl Lookahead {
         }
     }
 
-    /// Judges a quote after which every byte fits the end of a string. If the string has inner
-    /// quotes, its brackets must balance and its quotes must come in pairs.
+    /// Judges a quote that may end the string according to the bytes after it. If the string has
+    /// inner quotes, they must come in pairs, and the string's brackets must balance.
     fn closing(&self, win: Window<'_>, text: &mut Text, stack: &[Frame]) -> Verdict {
         if self.joined {
             return Verdict::Unclear;
@@ -251,7 +255,8 @@ impl Lookahead {
         if paired { Verdict::Closes } else { Verdict::Unclear }
     }
 
-    /// `Some(true)` if what follows fits, `Some(false)` if it does not, `None` if undecided.
+    /// Examines the next byte. Returns `Some(true)` if the bytes after the quote show that it may
+    /// end the string, `Some(false)` if they show that it cannot, and `None` if undecided.
     fn byte(&mut self, byte: u8, stack: &[Frame], doubt: bool, text: &Text) -> Option<bool> {
         if matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
             && !matches!(self.phase, Phase::Key(_) | Phase::KeyEscape(_))
@@ -315,7 +320,7 @@ impl Lookahead {
         match self.phase {
             Phase::BareKey => self.to(Phase::KeyEnd),
             Phase::AfterTop if byte == b'\n' => Some(true),
-            // In an array of lines, the comma ends the line.
+            // Where line ends must decide, a comma at the end of the line ends the string.
             Phase::AfterElement if byte == b'\n' && text.needs_lines(stack) => Some(true),
             Phase::Slash => Some(false),
             _ => {
@@ -333,7 +338,7 @@ impl Lookahead {
             b'}' | b']' => self.closer(byte, stack, doubt),
             b'/' if text.inner == 0 => self.to(Phase::Slash),
             b'+' if text.inner == 0 => self.to(Phase::Plus),
-            // The comma at the end of the line is missing.
+            // A key begins on the next line, so the comma between the two members is missing.
             b'"' | b'\'' if in_object && self.newline => self.to(Phase::Key(byte)),
             _ => Some(false),
         }

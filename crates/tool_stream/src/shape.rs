@@ -1,18 +1,18 @@
-//! Recognizes which objects are calls: the protocol's own form and the wrappers of other model
+//! Recognizes the objects that are calls, in the protocol's own form and in those of model
 //! families.
 //!
 //! | form | meaning |
 //! |---|---|
-//! | `{"tool": T, "arguments": {…}}`, also `tool_name`, `toolName` and `args`, `input`, `parameters`, … | a call of T |
+//! | `{"tool": T, "arguments": {…}}`; instead of `tool` also `tool_name`, `toolName`; instead of `arguments` also `args`, `input`, `parameters`, … | a call of T |
 //! | `{"tool": T, "path": …}` | a call of T with all other members as arguments, unless one of them marks a result or a schema |
-//! | `{"name": T, "arguments": {…}}`, `function`, `action`, … with `parameters`, `action_input`, … | a call of T; if the tools are known, anything but `"arguments"` requires a known T |
+//! | `{"name": T, "arguments": {…}}`; instead of `name` also `function`, `action`, …; instead of `arguments` also `parameters`, `action_input`, … | a call of T; if the tools are known and the key is not `"arguments"`, only if T is one of them |
 //! | `{"name": T, "path": …}`, `{T: {…}}` | a call only if T is a known tool |
 //! | `{"function": {…}}`, `{"tool_call": {…}}`, `{"function_call": {…}}`, `{"tool": {…}}` | the call inside |
-//! | `{"tool_calls": [{…}, …]}` and similar | the calls inside, each when it closes |
+//! | `{"tool_calls": [{…}, …]}` and similar | the calls inside, each as soon as it is complete |
 //! | `{"response": {…}}` and other words for an answer | the call inside, if its tool is known |
 //!
-//! Keys are compared without case and word separators: `"Tool"`, `"toolInput"`, `"Action Input"`.
-//! `"arguments"` may be a string that holds the object. A schema (`"type": "object"` with
+//! Case and word separators in keys make no difference: `"Tool"`, `"toolInput"`, `"Action Input"`.
+//! `"arguments"` may be a string that contains the object. A schema (`"type": "object"` with
 //! `"properties"`) is not a call. If the tools are known, an object whose `"tool"` is not one of
 //! them and that has no arguments is data.
 
@@ -29,7 +29,7 @@ pub(crate) struct Shape {
     pub(crate) arguments: Value,
 }
 
-/// A key normalized as in the tables below.
+/// Normalizes a key for the comparison with the tables below: lowercase, no word separators.
 fn folded(key: &str) -> String {
     key.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).collect::<String>().to_ascii_lowercase()
 }
@@ -38,7 +38,7 @@ fn is_one_of(key: &str, keys: &[&str]) -> bool {
     key.len() <= 32 && keys.contains(&folded(key).as_str())
 }
 
-/// The member of `map` under the first of `keys` that `map` has.
+/// Finds the first of `keys` that `map` has. Returns the key as `map` spells it, and its value.
 fn member<'a>(map: &'a Map<String, Value>, keys: &[&'static str]) -> Option<(&'a str, &'a Value)> {
     keys.iter().find_map(|wanted| {
         let (key, value) = map.iter().find(|(key, _)| key.len() <= 32 && folded(key) == *wanted)?;
@@ -46,14 +46,14 @@ fn member<'a>(map: &'a Map<String, Value>, keys: &[&'static str]) -> Option<(&'a
     })
 }
 
-/// Keys that can only name a tool.
+/// True for keys that can only name a tool.
 pub(crate) fn is_explicit(key: &str) -> bool {
     is_one_of(key, &EXPLICIT)
 }
 
 const EXPLICIT: [&str; 2] = ["tool", "toolname"];
 
-/// Keys that name a tool if the rest of the object looks like a call.
+/// True for keys that name a tool if the rest of the object looks like a call.
 pub(crate) fn is_name(key: &str) -> bool {
     is_explicit(key) || is_one_of(key, &NAMES)
 }
@@ -61,7 +61,7 @@ pub(crate) fn is_name(key: &str) -> bool {
 const NAMES: [&str; 8] =
     ["name", "function", "functionname", "action", "recipientname", "tooluse", "commandname", "apiname"];
 
-/// Keys that hold the arguments.
+/// True for keys that hold the arguments.
 pub(crate) fn is_arguments(key: &str) -> bool {
     is_one_of(key, &ARGUMENTS)
 }
@@ -84,17 +84,17 @@ const ARGUMENTS: [&str; 15] = [
     "argument",
 ];
 
-/// True for the key that can only mean arguments.
+/// True for `"arguments"`, the only key in [`ARGUMENTS`] that cannot mean anything else.
 pub(crate) fn is_unambiguous_arguments(key: &str) -> bool {
     is_one_of(key, &ARGUMENTS[..1])
 }
 
-/// Keys whose value is an array of calls.
+/// True for keys whose value is an array of calls.
 pub(crate) fn is_list(key: &str) -> bool {
     is_one_of(key, &LISTS)
 }
 
-/// Keys that can only mean a list of calls.
+/// True for keys that can only mean a list of calls.
 pub(crate) fn is_unambiguous_list(key: &str) -> bool {
     is_one_of(key, &LISTS[..3])
 }
@@ -104,7 +104,7 @@ const LISTS: [&str; 6] = ["toolcalls", "functioncalls", "tooluses", "calls", "ac
 /// Keys whose value is an object that is a call.
 const WRAPPERS: [&str; 7] = ["function", "tool", "toolcall", "functioncall", "call", "tooluse", "action"];
 
-/// Keys whose value is the whole answer, and therefore the call.
+/// Keys under which a model puts its whole answer, so that the value may be the call.
 const ANSWERS: [&str; 13] = [
     "response",
     "answer",
@@ -143,7 +143,8 @@ const NOT_A_CALL: [&str; 14] = [
     "properties",
 ];
 
-/// Members of records in which a name or tool is one field among others: packages, log lines.
+/// Members of records, such as packages and log lines, in which a name or tool is one field among
+/// others.
 const RECORD_KEYS: [&str; 18] = [
     "author",
     "count",
@@ -185,13 +186,14 @@ pub(crate) fn is_record(map: &Map<String, Value>) -> bool {
     map.keys().any(|key| is_one_of(key, &RESULT_KEYS))
 }
 
-/// Keys of a schema. `"arguments": {"type": …` may be one, so the call is not opened yet.
+/// True for keys of a schema. `"arguments": {"type": …` may begin one, so the call is not opened
+/// yet.
 pub(crate) fn is_schema_key(key: &str) -> bool {
     matches!(key, "type" | "properties" | "$schema" | "$defs" | "required" | "title")
 }
 
-/// True if `key` is in the protocol's vocabulary or, if truncated (not `whole`), starts a word of
-/// it.
+/// True if `key` is a key that occurs in calls or, if `key` is truncated (not `whole`), the
+/// beginning of such a key.
 pub(crate) fn in_vocabulary(key: &str, whole: bool) -> bool {
     let key = folded(key);
     let known = |name: &str| if whole { name == key } else { name.starts_with(&key) };
@@ -219,8 +221,8 @@ impl Options {
         self.known_tools.as_ref().is_some_and(|known| known.iter().any(|k| k == tool))
     }
 
-    /// The tool's name without a prefix such as `functions.`, if only the bare name is known, and
-    /// without a token attached to it.
+    /// Strips from a tool's name a token attached to it, and the prefix `functions.`, `tools.` or
+    /// `tool.`. Other prefixes are stripped only if the rest is the name of a known tool.
     pub(crate) fn bare_name(&self, tool: &str) -> String {
         let tool = unglued(tool);
         if self.knows(tool) {
@@ -231,8 +233,7 @@ impl Options {
             Some((_, bare)) if self.knows(bare) => bare,
             _ => tool,
         };
-        // Words of a header that remain attached to the name when the header's tokens were
-        // stripped.
+        // When a header's tokens were stripped, words of the header remain attached to the name.
         let glued = ["json", "commentary", "code"].iter().find_map(|word| tool.strip_suffix(word));
         match glued.filter(|bare| !self.knows(tool) && self.knows(bare)) {
             Some(bare) => bare.to_owned(),
@@ -246,7 +247,8 @@ pub(crate) fn unglued(name: &str) -> &str {
     name.split("<|").next().unwrap_or(name).trim()
 }
 
-/// True for `{"tool": X, "arguments": …}` where X is neither a name nor part of a template.
+/// True for `{"tool": X, "arguments": …}` where X cannot be a tool's name and is no placeholder
+/// either, such as `<name>` or `…`.
 pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
     let Some((_, name)) = member(map, &EXPLICIT) else { return false };
     let bad = match name {
@@ -259,13 +261,14 @@ pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
     bad && map.keys().any(|k| is_arguments(k))
 }
 
-/// True if the arguments are a string with an incomplete object, or differ between two keys.
+/// True if the arguments are a string with an incomplete object, or if two keys hold different
+/// arguments.
 pub(crate) fn has_broken_arguments(map: &Map<String, Value>) -> bool {
     let broken = |map: &Map<String, Value>| {
         let objects = map.iter().filter(|(key, value)| is_arguments(key) && value.is_object());
         let mut objects = objects.map(|(_, value)| value);
         let first = objects.next();
-        // Arguments under two keys are ambiguous.
+        // Different arguments under two keys are ambiguous.
         if map.keys().any(|k| is_explicit(k)) && objects.any(|other| Some(other) != first) {
             return true;
         }
@@ -282,7 +285,7 @@ pub(crate) fn has_broken_arguments(map: &Map<String, Value>) -> bool {
 
 /// Looks for a call in an object.
 pub(crate) struct Look<'a> {
-    /// A token or tag before the object announced a call.
+    /// Whether a token or tag before the object announced a call.
     pub(crate) announced: bool,
     pub(crate) options: &'a Options,
     pub(crate) repairs: &'a mut Repairs,
@@ -312,7 +315,8 @@ impl Look<'_> {
         self.named(map).or_else(|| self.single_key(map)).or_else(|| self.answer(map))
     }
 
-    /// `{"response": {…}}` with a call of a known tool inside, and only [`EXTRA_KEYS`] next to it.
+    /// Returns the call inside `{"response": {…}}` if its tool is known and all other members are
+    /// [`EXTRA_KEYS`].
     fn answer(&mut self, map: &Map<String, Value>) -> Option<Shape> {
         let mut members = map.iter().filter(|(key, _)| !is_one_of(key, &EXTRA_KEYS));
         let (key, value) = members.next()?;
@@ -324,7 +328,8 @@ impl Look<'_> {
         shape.filter(|shape| self.options.knows(&shape.tool))
     }
 
-    /// `{T: {…}}` where T is a known tool.
+    /// Returns the call `{T: {…}}`. T must be a known tool or, in an announced call, a possible
+    /// tool name.
     fn single_key(&self, map: &Map<String, Value>) -> Option<Shape> {
         let (key, value) = map.iter().next()?;
         let named =
@@ -366,7 +371,8 @@ impl Look<'_> {
         Some(self.options.bare_name(bare))
     }
 
-    /// A call whose name is under a key that data may have too.
+    /// Returns the call in an object that has the tool's name under a key of [`NAMES`]. Data may
+    /// have such keys, too.
     fn named(&mut self, map: &Map<String, Value>) -> Option<Shape> {
         let strings = NAMES.iter().filter_map(|key| member(map, &[key]));
         let (key, name) = strings.filter_map(|(key, value)| Some((key, value.as_str()?))).next()?;
@@ -382,7 +388,7 @@ impl Look<'_> {
             return call.then_some(Shape { tool, arguments });
         }
         let arguments = other_members(map, key);
-        // An object with only a name and an id is a list entry.
+        // An object with only a name and an id is an entry of a list, not a call.
         let entry = !announced && arguments.is_empty() && map.keys().any(|key| folded(key) == "id");
         let data = map.keys().any(|key| is_data_key(key) || key == "description")
             || map.get("args").is_some_and(Value::is_array);
@@ -404,7 +410,7 @@ fn other_members(map: &Map<String, Value>, name_key: &str) -> Map<String, Value>
         .collect()
 }
 
-/// The arguments and their key.
+/// Finds the arguments. Returns their key and their value.
 fn arguments_of<'a>(map: &'a Map<String, Value>, repairs: &mut Repairs) -> Option<(&'a str, Value)> {
     ARGUMENTS.into_iter().find_map(|wanted| {
         let (key, value) = member(map, &[wanted])?;

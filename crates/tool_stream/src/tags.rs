@@ -1,8 +1,9 @@
-//! Tags and special tokens: the meaning of the tokens in `dialects.rs` when they occur in the
-//! stream.
+//! Finds tags and special tokens in the stream, and looks up their meaning in the tables of
+//! `dialects.rs`.
 //!
-//! Tokens arrive in many spellings (docs/model-apis.md has DeepSeek's): full-width, double or ASCII
-//! bars, `▁`, `_` or a space between words. [`classify`] normalizes all of them before it compares.
+//! Tokens arrive in many spellings (docs/model-apis.md lists DeepSeek's), with full-width, double
+//! or ASCII bars, and with `▁`, `_` or a space between words. [`classify`] normalizes all of them
+//! before it compares.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -10,7 +11,7 @@ use std::sync::LazyLock;
 use crate::dialects::{DIALECTS, NOISE, THOUGHT_WORDS, THOUGHTS, TURNS, Turn, UNKNOWN};
 use crate::window::Window;
 
-/// The longest tag in bytes.
+/// The maximum length of a tag in bytes.
 pub(crate) const MAX_TAG: usize = 256;
 
 /// The meaning of a tag or token.
@@ -18,13 +19,13 @@ pub(crate) const MAX_TAG: usize = 256;
 pub(crate) enum Tag {
     /// Opens a thinking block, given by its index in [`THOUGHTS`].
     ThinkOpen(usize),
-    /// Closes a thinking block of that kind.
+    /// Closes a thinking block, given by its index in [`THOUGHTS`].
     ThinkClose(usize),
-    /// Means nothing to a reader and is dropped.
+    /// Has no meaning and is dropped.
     Noise,
     /// Opens a call.
     Open {
-        /// The token has no other use.
+        /// Whether the token has no other use.
         certain: bool,
     },
     /// Opens a list of calls.
@@ -33,28 +34,30 @@ pub(crate) enum Tag {
     /// Separates the parts of a call's head.
     Between,
     CallEnd,
-    /// `<invoke name="f">`, `<function=f>`, with or without the DSML prefix.
+    /// Opens a call and names the tool: `<invoke name="f">`, `<function=f>`, with or without the
+    /// DSML prefix.
     Invoke {
         name: String,
-        /// The element also opens calls without a name, so its closing tag is a [`Tag::CallEnd`].
+        /// Whether the element can also open a call without a name, so that its closing tag is a
+        /// [`Tag::CallEnd`].
         wraps: bool,
-        /// `<invoke name="f"/>`
+        /// Whether the element is empty: `<invoke name="f"/>`.
         empty: bool,
     },
     InvokeEnd,
-    /// `<parameter name="p" string="true">`, `<parameter=p>`.
+    /// Opens an argument: `<parameter name="p" string="true">`, `<parameter=p>`.
     Parameter {
         name: String,
         /// Whether the tag declares the value as text; `None` if it declares nothing.
         string: Option<bool>,
-        /// Written with an equals sign after the element's name.
+        /// Whether an equals sign follows the element's name, as in `<parameter=p>`.
         equals: bool,
     },
     ParameterEnd,
-    /// The name of an argument, in an element of its own.
+    /// Opens an element that contains only the name of an argument.
     Key,
     KeyEnd,
-    /// The value of an argument, in an element of its own.
+    /// Opens an element that contains only the value of an argument.
     Value,
     ValueEnd,
     /// See [`Turn`].
@@ -77,7 +80,8 @@ fn thought(tag: &[u8]) -> Option<Tag> {
     Some(if closing { Tag::ThinkClose(UNKNOWN) } else { Tag::ThinkOpen(UNKNOWN) })
 }
 
-/// The name in a thinking tag, without words such as `start` and `end`, and whether the tag closes.
+/// Returns the name in a thinking tag, without words such as `start` and `end`, and whether the tag
+/// closes a block.
 pub(crate) fn thought_name(tag: &[u8]) -> Option<(String, bool)> {
     let text = fold(std::str::from_utf8(tag).ok()?).to_ascii_lowercase();
     let inner = text.strip_prefix('<').and_then(|t| t.strip_suffix('>'));
@@ -142,7 +146,8 @@ fn known(tag: &[u8]) -> Option<Tag> {
     element(inner, closing)
 }
 
-/// Replaces every run of bars with one ASCII bar and `▁` with `_`, except inside quotes.
+/// Replaces every run of bars with one ASCII bar, and every `▁` with `_`. Leaves quoted text as it
+/// is.
 pub(crate) fn fold(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut quoted = false;
@@ -165,7 +170,8 @@ pub(crate) fn fold(text: &str) -> String {
     out
 }
 
-/// The content of Kimi K3's `<|open|>NAME ATTRIBUTES<|sep|>` and `<|close|>NAME<|sep|>`.
+/// Parses Kimi K3's `<|open|>NAME ATTRIBUTES<|sep|>` and `<|close|>NAME<|sep|>`. Returns the text
+/// between the two tokens, and whether the tag closes the element.
 fn kimi(inner: &str) -> Option<(&str, bool)> {
     let inner = inner.strip_suffix("<|sep|")?;
     match inner.strip_prefix("|open|>") {
@@ -182,7 +188,7 @@ fn after_dsml(inner: &str) -> Option<&str> {
     (bare.len() < rest.len() && rest.starts_with(['|', ' ', '_'])).then_some(bare)
 }
 
-/// The meaning of a token with a bar on one side or both.
+/// The meaning of a token that has a bar at one end or at both.
 fn special(inner: &str, closing: bool) -> Option<Tag> {
     let word = inner.trim_matches(['|', ' ', '_']);
     let (word, closing) = match word.strip_prefix('/') {
@@ -196,7 +202,8 @@ fn special(inner: &str, closing: bool) -> Option<Tag> {
     token(&exact).or_else(|| token(&format!("<|{slash}{word}|>")))
 }
 
-/// The meaning of an element, given by its name without a namespace and by its attributes.
+/// The meaning of an element's tag, by the element's name without a namespace and by its
+/// attributes.
 fn element(text: &str, closing: bool) -> Option<Tag> {
     let text = text.trim();
     let empty = text.ends_with('/');
@@ -300,7 +307,7 @@ static LITERALS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     all.chain(NOISE.iter().copied()).filter(|t| !t.starts_with('<')).collect()
 });
 
-/// The name in `=NAME` or ` name="NAME"`.
+/// The name that an element gives: in `=NAME`, or in the attribute `name`, `tool` or `key`.
 fn subject(rest: &str) -> Option<String> {
     let name = match rest.trim_start().strip_prefix('=') {
         Some(name) => name.trim().trim_matches(['"', '\'']).to_owned(),
@@ -363,7 +370,8 @@ pub(crate) enum Plain {
 }
 
 /// Length of the tag at `at` (a `<`), 0 if there is none, `None` if more bytes are needed.
-/// `searched` records how far the search for its end has come, so that no byte is scanned twice.
+/// `searched` records how far the search for the tag's end has come, so that no byte is scanned
+/// twice.
 pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Option<usize> {
     let first = match win.get(at + 1) {
         Some(b'/') => win.get(at + 2),
@@ -372,7 +380,7 @@ pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Op
     match first {
         None if !win.eof => return None,
         Some(b'a'..=b'z' | b'A'..=b'Z' | b'|' | b'/' | b'_' | 0xEF | 0xE2 | 0xC2) => {}
-        // `< think >`: only thinking tags have spaces there.
+        // `< think >`: only thinking tags may have a space after the bracket.
         Some(b' ') => return spaced(win, at),
         _ => return Some(0),
     }
@@ -405,14 +413,15 @@ pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Op
     if win.eof { Some(0) } else { None }
 }
 
-/// The meaning and length of the tag at `at` (a `<`), with no meaning if it is text; `None` if more
-/// bytes are needed. `searched` is as in [`tag_length`].
+/// Returns the meaning and the length of the tag at `at` (a `<`). The meaning is `None` if the tag
+/// is ordinary text. The result is `None` if more bytes are needed. `searched` is as in
+/// [`tag_length`].
 pub(crate) fn tag_at(win: Window<'_>, at: usize, searched: &mut usize) -> Option<(Option<Tag>, usize)> {
     let len = tag_length(win, at, searched)?;
     Some((classify(win.slice(at, at + len)), len))
 }
 
-/// A tag or token as spelled in the tables.
+/// Converts a tag or token to the spelling in the tables.
 fn spelled(tag: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(tag).ok()?;
     let folded = fold(text).to_ascii_lowercase();
@@ -443,7 +452,7 @@ pub(crate) fn is_one_of(tag: &[u8], marks: &[&str]) -> bool {
     spelled(tag).is_some_and(|tag| marks.iter().any(|mark| mark.eq_ignore_ascii_case(&tag)))
 }
 
-/// Length of a thinking tag at `at` that has spaces after its bracket; see [`tag_length`].
+/// Like [`tag_length`], for a thinking tag that has a space after its opening bracket.
 fn spaced(win: Window<'_>, at: usize) -> Option<usize> {
     let rest = win.from(at);
     let rest = &rest[..rest.len().min(MAX_SPACED)];
@@ -458,7 +467,7 @@ fn spaced(win: Window<'_>, at: usize) -> Option<usize> {
     }
 }
 
-/// The longest thinking tag with spaces in it, in bytes.
+/// The maximum length of a thinking tag with spaces in it, in bytes.
 const MAX_SPACED: usize = 24;
 
 /// The token of the tables at the start of `rest`, if it begins with a byte other than `<`. The
@@ -474,7 +483,7 @@ pub(crate) fn literal(rest: &[u8], eof: bool) -> Option<(Option<Tag>, usize)> {
     if undecided && !eof {
         return None;
     }
-    // `[THINKING]`: capitals in square brackets.
+    // A thinking tag in square brackets and capitals, such as `[THINKING]`.
     let [b'[', inner @ ..] = rest else { return Some((None, 0)) };
     let inner = &inner[..inner.len().min(MAX_SPACED)];
     let capitals = |b: &u8| b.is_ascii_uppercase() || matches!(b, b'_' | b'/' | b' ');

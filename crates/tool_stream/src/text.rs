@@ -78,8 +78,8 @@ pub(crate) fn decode(bytes: &[u8], repairs: &mut Repairs) -> String {
     utf8(out, repairs)
 }
 
-/// Decodes `XXXX` (after `\u`), joined with the second half of a surrogate pair if there is one.
-/// Returns the character and the number of bytes used.
+/// Decodes the four digits of `\uXXXX`. If they and a second `\uXXXX` are a surrogate pair, decodes
+/// both. Returns the character and the number of bytes used after the first `\u`.
 fn unicode(bytes: &[u8], repairs: &mut Repairs) -> Option<(char, usize)> {
     let first = hex4(bytes)?;
     if let Some(c) = char::from_u32(first) {
@@ -101,7 +101,7 @@ fn hex4(bytes: &[u8]) -> Option<u32> {
     bytes.get(..4)?.iter().try_fold(0, |n, &b| Some(n << 4 | (b as char).to_digit(16)?))
 }
 
-/// `bytes` as text; invalid UTF-8 becomes U+FFFD.
+/// Converts `bytes` to text. Invalid UTF-8 becomes U+FFFD.
 pub(crate) fn utf8(bytes: Vec<u8>, repairs: &mut Repairs) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| {
         repairs.add(Repair::InvalidUtf8);

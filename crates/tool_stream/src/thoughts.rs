@@ -1,9 +1,9 @@
-//! Reads thinking blocks. Nothing in them is a call.
+//! Reads thinking blocks. Calls in them do not count, with one exception.
 //!
-//! There is one exception. Some models begin a call without closing the thinking block, or close
-//! the block after the call, and say nothing else. Then a complete call in the family's own tokens
-//! at the very end of the thinking is the answer ([`calls_at_end`]). A JSON call there does not
-//! count, because models think about JSON calls in prose.
+//! Some models begin a call without closing the thinking block, or close the block after the call,
+//! and say nothing else. In that case, a complete call in the family's own tokens at the very end
+//! of the thinking is the answer ([`calls_at_end`]). A JSON call there does not count, because
+//! models often mention JSON calls while they think.
 
 use memchr::{memchr, memchr2};
 
@@ -13,20 +13,20 @@ use crate::parser::{Flow, Mode, Parser};
 use crate::tags::{Tag, is_one_of, is_token, thought_name};
 use crate::window::Window;
 
-/// The current or last thinking block.
+/// The thinking block that is open or, if none is open, the last one.
 #[derive(Debug, Default)]
 pub(crate) struct Thinking {
     /// Its index in [`THOUGHTS`].
     kind: usize,
     /// Number of open blocks of that kind.
     depth: usize,
-    /// Offset of `text`.
+    /// Offset of `text` in the stream.
     start: usize,
     /// The text of the block. Cleared when text outside the block follows.
     text: Vec<u8>,
     /// The name in the opening tag, if no row of the table has the tag.
     name: String,
-    /// The label after the opening tag has been looked for.
+    /// Whether the label after the opening tag has been looked for.
     labeled: bool,
 }
 
@@ -51,7 +51,7 @@ impl Thinking {
 }
 
 impl Parser {
-    /// Begins a block at `pos` whose tag is in no row of the table.
+    /// Begins a block at `pos` whose opening tag is in no row of [`THOUGHTS`].
     pub(crate) fn begin_unknown_thought(&mut self, mark: &[u8]) {
         self.begin_thought(UNKNOWN);
         self.thinking.name = thought_name(mark).map(|(name, _)| name).unwrap_or_default();
@@ -66,12 +66,12 @@ impl Parser {
         self.mode = Mode::Think;
     }
 
-    /// Whether an opening tag at this position opens a block. A token always does; an element in
-    /// the middle of a sentence is only a mention.
+    /// Whether an opening tag at this position opens a block. A token always does. An element in
+    /// the middle of a sentence does not, because it is only mentioned.
     pub(crate) fn may_think(&self, mark: &[u8]) -> bool {
         let token = is_token(mark);
         let before = self.before();
-        // A tag attached to a word is not part of a sentence.
+        // An element attached to a word is not mentioned in a sentence.
         let glued = before.last().is_some_and(u8::is_ascii_alphanumeric);
         let before = before.trim_ascii_end();
         token
@@ -128,7 +128,7 @@ impl Parser {
                 }
                 self.pos += len;
             }
-            // The token that ends the analysis channel belongs to what follows.
+            // The token that ends the analysis channel is part of the text after the channel.
             Some(_) if kind == ANALYSIS && is_one_of(win.slice(self.pos, self.pos + len), &ANALYSIS_END) => {
                 self.end_thought(win, 0, out);
             }
@@ -137,8 +137,8 @@ impl Parser {
         Flow::Go
     }
 
-    /// Whether a closing tag is only mentioned: it follows a word on its line, and a lowercase word
-    /// follows it. `None` if more bytes are needed.
+    /// Whether a closing tag is only mentioned. This is so if it follows a word on its line and a
+    /// lowercase word follows it. `None` if more bytes are needed.
     fn is_mention(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) -> Option<bool> {
         self.show(win, self.pos, out);
         let before = self.thinking.text.as_slice();
@@ -182,14 +182,16 @@ impl Parser {
         self.line_has_text = false;
     }
 
-    /// At the end of an answer without a call: emits the call at the end of its thinking.
+    /// Emits the calls at the end of the thinking. Called at the end of an answer that has no other
+    /// call.
     pub(crate) fn call_in_thought(&mut self, out: &mut Vec<Event>) {
         let text = std::mem::take(&mut self.thinking.text);
         let calls = calls_at_end(&text, &self.options);
         self.emit_calls(calls, self.thinking.start, out);
     }
 
-    /// Emits unreported calls, found in a part of the answer that begins at `offset`.
+    /// Emits the events of calls that were found in a part of the answer. `offset` is where the
+    /// part begins.
     pub(crate) fn emit_calls(&mut self, calls: Vec<Call>, offset: usize, out: &mut Vec<Event>) {
         for mut call in calls {
             call.start += offset;
@@ -199,8 +201,9 @@ impl Parser {
     }
 }
 
-/// The complete calls at the very end of a model's thinking, in the tokens or elements of its
-/// family. Servers that separate thinking from the answer put the only call of an answer there.
+/// Returns the complete calls at the very end of a model's thinking, in the tokens or elements of
+/// its family. If a server separates the thinking from the answer, the thinking may contain the
+/// only call.
 #[must_use]
 pub fn calls_at_end(thoughts: &[u8], options: &Options) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();

@@ -1,4 +1,4 @@
-//! The parser's handling of tags and tokens in the text of an answer.
+//! Handles the tags and tokens in the text of an answer.
 
 use serde_json::{Map, Value};
 
@@ -67,13 +67,15 @@ impl Parser {
             }
             Tag::ThinkClose(kind) => {
                 let prose = THOUGHTS[kind].close.iter().any(|mark| mark.contains(' '));
-                // A tag known only by its name closes nothing unless a block was opened.
+                // Before any block was opened, a closing tag that consists of plain words or is in
+                // no table closes nothing.
                 if (prose || kind == UNKNOWN) && !self.think_seen {
                     return self.plain(len);
                 }
                 self.hold = None;
                 self.skip(win, after, out);
-                // A second closing tag: the first one was only mentioned in the thinking.
+                // Either no block was opened, or this is a second closing tag and the thinking only
+                // mentioned the first one.
                 if !self.think_seen || self.calls > 0 && !self.after_call {
                     self.think_seen = true;
                     out.push(Event::OrphanThink { at: start });
@@ -119,7 +121,8 @@ impl Parser {
                 self.after_call = true;
             }
             Tag::Key => return self.key_without_opening(win, start, after, out),
-            // The opening token was stripped; the name of a known tool comes before this separator.
+            // The opening token was stripped. This separator begins a call if the name of a known
+            // tool comes before it.
             Tag::Between => {
                 let named = prose::last_word(self.before_all(win, out));
                 let known = |tool: &str| self.options.knows(&self.options.bare_name(tool));
@@ -135,13 +138,14 @@ impl Parser {
         Flow::Go
     }
 
-    /// Emits the text before `pos` and returns the last words of it.
+    /// Emits the text before `pos` and returns its last words.
     fn before_all(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> &[u8] {
         self.show(win, self.pos, out);
         self.before()
     }
 
-    /// Whether an opening tag is part of an example. If so, the rest of the example is text.
+    /// Whether an opening tag is part of an example. If so, the rest of the example is read as
+    /// text.
     fn in_example(&mut self, tag: &Tag, mark: &[u8]) -> bool {
         let kind = std::mem::discriminant(tag);
         let token = is_token(mark);
@@ -193,7 +197,8 @@ impl Parser {
         }
     }
 
-    /// Reads arguments written as elements. The first element, or its key, begins at `pos`.
+    /// Begins to read arguments written as elements. `pos` is where the first element begins or, if
+    /// `in_key` is set, where the text of its key begins.
     pub(crate) fn begin_invoke(
         &mut self,
         tool: &str,
@@ -209,7 +214,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Handles GLM's call without its opening token: `read_file<arg_key>path</arg_key>…`.
+    /// Handles a call of GLM that lacks its opening token: `read_file<arg_key>path</arg_key>…`.
     fn key_without_opening(
         &mut self,
         win: Window<'_>,
@@ -227,7 +232,8 @@ impl Parser {
         self.begin_invoke(&tool, start - back, after, Closer::Wrapper, true)
     }
 
-    /// Handles `<read_file>` followed by an argument's element, as Cline writes it.
+    /// Handles a call in the form that Cline uses, an element named after a tool with an element
+    /// for each argument: `<read_file><path>…`.
     fn tool_element(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) -> Flow {
         let plain = if len == 0 || self.inline > 0 || self.foreign {
             None
@@ -293,14 +299,14 @@ impl Parser {
         }
     }
 
-    /// Whether the model invented a turn after its call. If so, the model's next turn is invented
-    /// too.
+    /// Whether the model invented a turn after its call. If so, the assistant's turn that follows
+    /// is invented, too.
     pub(crate) fn follows_invented_turn(&self) -> bool {
         self.foreign && self.calls > 0
     }
 
-    /// After a malformed call: from its closing tag or token on, calls may begin on this line
-    /// again.
+    /// Handles a tag on a line that is skipped after a malformed call. After a tag or token that
+    /// closes the call or begins a turn, calls may begin on this line again.
     pub(crate) fn tag_on_skipped_line(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Some((tag, _)) = self.tag_here(win) else { return Flow::More };
         if matches!(

@@ -1,11 +1,11 @@
-//! The parser's handling of turns that begin with plain words instead of tokens.
+//! Handles turns that begin with plain words instead of tokens.
 
 use crate::event::Event;
 use crate::parser::{Flow, Parser};
 use crate::window::Window;
 
 impl Parser {
-    /// `Observation:` after a ReAct call: a tool result that the model invents.
+    /// Handles `Observation:` after a ReAct call. It begins a tool result that the model invents.
     pub(crate) fn observation(&mut self, win: Window<'_>) -> Flow {
         match self.word_here(win, b"Observation:") {
             None => Flow::More,
@@ -16,7 +16,8 @@ impl Parser {
         }
     }
 
-    /// `User:` and `Human:` in the first column: the model writes both sides of the conversation.
+    /// Handles `User:` and `Human:` in the first column, with which a model begins to write the
+    /// user's turn.
     pub(crate) fn invented_turn(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         for word in [&b"User:"[..], b"Human:"] {
             match self.word_here(win, word) {
@@ -27,7 +28,7 @@ impl Parser {
         self.literal(win, out)
     }
 
-    /// `### Instruction:` and `### Response:`, the turns of deepseek-coder v1.
+    /// Handles `### Instruction:` and `### Response:`, with which deepseek-coder v1 begins turns.
     pub(crate) fn instruction(&mut self, win: Window<'_>) -> Flow {
         let turns = [
             (&b"### Instruction:"[..], true),
@@ -49,7 +50,8 @@ impl Parser {
         self.plain(1)
     }
 
-    /// The role after `<|im_start|>`. A turn of any role but the assistant's is invented.
+    /// Handles the role after `<|im_start|>`. A turn of any role other than the assistant is
+    /// invented.
     pub(crate) fn role(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let rest = win.from(self.pos);
         let len = rest.iter().take(16).position(|b| !b.is_ascii_lowercase());

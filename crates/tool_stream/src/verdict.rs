@@ -1,4 +1,4 @@
-//! Judges a whole answer at once, as `agent parse` prints it.
+//! Parses a whole answer at once. `agent parse` prints the result.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,7 +9,8 @@ use crate::parser::Parser;
 /// The result of parsing a whole answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verdict {
-    /// `calls` if there is a call, otherwise `malformed` if one had begun, otherwise `none`.
+    /// `calls` if the answer has a call, `malformed` if it has only malformed calls, otherwise
+    /// `none`.
     pub status: Status,
     /// The calls in order.
     pub calls: Vec<VerdictCall>,
@@ -41,7 +42,7 @@ pub struct VerdictCall {
     pub start: usize,
     /// Offset just past the last byte.
     pub end: usize,
-    /// The bytes were not valid as written.
+    /// Whether the call had to be repaired.
     pub repaired: bool,
     /// The repairs that were necessary.
     #[serde(skip)]
@@ -56,7 +57,7 @@ impl From<Call> for VerdictCall {
     }
 }
 
-/// Judges a whole answer.
+/// Parses a whole answer.
 #[must_use]
 pub fn parse(bytes: &[u8], end: End, options: Options) -> Verdict {
     let mut parser = Parser::new(options);

@@ -1,4 +1,4 @@
-//! Whole-file mode: the content of a fence, line by line, up to its closing fence.
+//! Whole-file mode: reads the content of a fence line by line, up to the closing fence.
 
 use memchr::memchr;
 
@@ -13,7 +13,7 @@ pub(crate) struct File {
     pub(crate) call: usize,
     /// Offset of the line being read.
     line: usize,
-    /// How far that line was searched for its end.
+    /// How far the current line has been searched for its end.
     searched: usize,
     /// Number of fences open inside the file.
     nested: usize,
@@ -58,7 +58,7 @@ impl File {
                 match (bare, self.nested) {
                     (true, 0) => return Outcome::Closed { content_end: self.line, end: self.line + run },
                     (true, _) => self.nested -= 1,
-                    // A labeled fence inside the file, as in Markdown or doc comments.
+                    // A labeled fence begins inside the file, as in Markdown or doc comments.
                     (false, _) if !line[run..].contains(&self.fence.byte) => self.nested += 1,
                     _ => {}
                 }

@@ -5,7 +5,7 @@
 pub(crate) struct Window<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) base: usize,
-    /// No more bytes will come.
+    /// Whether no more bytes will come.
     pub(crate) eof: bool,
 }
 
@@ -33,7 +33,7 @@ impl<'a> Window<'a> {
         range.and_then(|(from, to)| self.bytes.get(from..to)).unwrap_or_default()
     }
 
-    /// The first byte at or after `at` that is not whitespace.
+    /// Finds the first byte at or after `at` that is not whitespace.
     pub(crate) fn skip_blanks(&self, at: usize) -> Blanks {
         let rest = self.from(at);
         let rest = &rest[..rest.len().min(MAX_BLANKS)];

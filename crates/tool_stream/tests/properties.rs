@@ -398,7 +398,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// The reported texts of the arguments by path. All of them must be closed.
+/// Returns, by path, the texts of arguments that the parser reports. Fails if a text is not closed.
 fn followed(text: &str, n: usize) -> std::collections::BTreeMap<String, String> {
     let mut parser = Parser::new(Options { followed: vec!["edit".into()], ..Options::default() });
     let mut events = Vec::new();

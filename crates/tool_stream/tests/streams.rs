@@ -62,7 +62,7 @@ fn fixture(v: &Value) -> Fixture {
     }
 }
 
-/// The events, with adjacent pieces of text joined.
+/// Returns the events of a stream, with adjacent pieces of text joined.
 fn events<'a>(fixture: &Fixture, chunks: impl Iterator<Item = &'a [u8]>) -> Vec<Event> {
     let mut parser = Parser::new(fixture.options.clone());
     let mut joined: Vec<Event> = Vec::new();
@@ -87,7 +87,7 @@ fn join(joined: &mut Vec<Event>, out: &mut Vec<Event>) {
     }
 }
 
-/// The events in the form of the fixture's `expect`.
+/// Converts events to the form of the fixture's `expect`.
 fn observed(events: Vec<Event>, expect: &Value) -> Value {
     let mut text = String::new();
     let mut thinking = String::new();
@@ -212,7 +212,8 @@ fn truncation_never_creates_a_call() {
             let calls = tool_stream::parse(bytes, end, fixture.options.clone()).calls;
             calls.into_iter().map(|call| (call.tool, call.arguments)).collect::<Vec<_>>()
         };
-        // Text before an orphaned closing tag becomes thinking only when the tag arrives.
+        // Text before an orphaned closing tag becomes thinking only when the tag arrives, so do not
+        // cut the answer before the tag.
         let orphan = events(&fixture, std::iter::once(whole.as_slice()))
             .iter()
             .find_map(|event| if let Event::OrphanThink { at } = event { Some(*at) } else { None });
@@ -230,7 +231,8 @@ fn truncation_never_creates_a_call() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// An opened call completes under the same name or is malformed, and its fields are its arguments.
+/// An opened call completes under the same name or is malformed, and its fields equal its
+/// arguments.
 #[test]
 fn early_events_are_never_contradicted() {
     for fixture in fixtures() {

@@ -36,7 +36,7 @@ fn measure(files: usize, tracked: bool) {
     let report =
         |what: &str, begin: Instant| println!("{files} {kind} files: {what} {:.1?}", begin.elapsed());
 
-    for what in ["commit of one", "second commit of one"] {
+    for what in ["commit of one file", "second commit of one file"] {
         let path = ws.target("pkg0/part0/file0.txt").unwrap();
         let change =
             Change::Write { path, bytes: what.as_bytes().to_vec(), executable: None, expect: Expect::Any };
@@ -48,7 +48,7 @@ fn measure(files: usize, tracked: bool) {
         ("that does nothing, first run", ""),
         ("that does nothing", ""),
         ("that changes one file", "echo x > pkg1/part1/file1.txt"),
-        ("that changes all", "find . -name '*.txt' -exec sed -i s/file/line/ {} +"),
+        ("that changes all files", "find . -name '*.txt' -exec sed -i s/file/line/ {} +"),
     ] {
         let begin = Instant::now();
         let watch = ws.watch().unwrap();
@@ -60,10 +60,10 @@ fn measure(files: usize, tracked: bool) {
     }
     let begin = Instant::now();
     let net = History::open(&state).unwrap().standing(..).unwrap();
-    report(&format!("net change of {}", net.len()), begin);
+    report(&format!("net change of {} files", net.len()), begin);
     let begin = Instant::now();
     ws.put_back(&net).unwrap();
-    report(&format!("undo of {}", net.len()), begin);
+    report(&format!("undo of {} files", net.len()), begin);
 }
 
 fn git(root: &Path, arguments: &[&str]) {

@@ -37,19 +37,23 @@ fn main() {
         let path = ws.target("pkg0/part0/file0.txt").unwrap();
         let change = Change::Write { path, bytes: b"x\n".to_vec(), executable: None, expect: Expect::Any };
         ws.commit(vec![change]).unwrap();
-        println!("{files} files: commit of one {:?}", begin.elapsed());
+        println!("{files} files: commit of one file {:?}", begin.elapsed());
         let begin = Instant::now();
-        println!("{files} files: diff of {} in {:?}", baseline.diff().unwrap().files.len(), begin.elapsed());
+        println!(
+            "{files} files: diff of {} changed files {:?}",
+            baseline.diff().unwrap().files.len(),
+            begin.elapsed()
+        );
         let begin = Instant::now();
         let found = ws.walk(&WalkFilter::default()).entries.len();
-        println!("{files} files: walk of {found} {:?}", begin.elapsed());
+        println!("{files} files: walk of {found} files {:?}", begin.elapsed());
         let begin = Instant::now();
         let nearest = ws.nearest("pkg/file77.txt", 3);
-        println!("{files} files: nearest {:?} {nearest:?}", begin.elapsed());
+        println!("{files} files: search for similar paths {:?} {nearest:?}", begin.elapsed());
         let begin = Instant::now();
         let report = ws.copy_to(&outer.path().join("copy")).unwrap();
         println!(
-            "{files} files: copy {:?} {} files {} bytes, {} shared",
+            "{files} files: copy {:?}, {} files, {} bytes, {} files with shared blocks",
             begin.elapsed(),
             report.files,
             report.bytes,

@@ -4,7 +4,7 @@ use std::{ffi::CStr, fs::File, io, os::fd::AsFd as _};
 
 use rustix::fs::XattrFlags;
 
-/// The kernel's limit for the names of a file's attributes and for each value, in bytes.
+/// The kernel's limit in bytes, both for the list of a file's attribute names and for one value.
 const XATTR_LIMIT: usize = 64 << 10;
 
 /// Copies the owner and the attributes of a file to the file that replaces it, where the system
@@ -28,8 +28,8 @@ pub(crate) fn copy_to(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the list of names, or one value. Returns nothing if the file system does not support
-/// attributes.
+/// Reads the list of attribute names or one attribute's value with `call`. Returns nothing if the
+/// file system does not support attributes.
 fn read(call: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>) -> Vec<u8> {
     let mut buffer = vec![0; XATTR_LIMIT];
     let size = call(&mut buffer).unwrap_or(0);

@@ -12,9 +12,9 @@
 //! or the user's global ignore list. Without a git repository, or before its first `git add`, every
 //! file is read once.
 //!
-//! Git never searches for files but is given their names: a search would hang on pipes and run the
-//! programs that submodules configure. Files in submodules are treated like all others. Files too
-//! large to restore are left out.
+//! Git is given the names of files and never searches for files itself, because a search would hang
+//! on pipes and run the programs that submodules configure. Files in submodules are treated like
+//! all others. Files too large to restore are left out.
 
 use std::{
     fs, io,
@@ -81,7 +81,7 @@ impl Baseline {
     }
 
     /// Same as [`Baseline::open`] for the tree of a workspace. The result of the scan also becomes
-    /// the workspace's snapshot before the first command.
+    /// the snapshot with which the workspace compares the tree after the first command.
     ///
     /// # Errors
     /// Same as [`Baseline::take`].
@@ -204,7 +204,7 @@ impl Inner {
         }
     }
 
-    /// Adds files to an index and removes those that are gone.
+    /// Adds changed files to an index, and removes from it the files that are gone.
     fn add(&self, index: &Path, known: &Index, found: &Found) -> io::Result<()> {
         if found.special_attributes {
             self.repository.ignore_attributes()?;

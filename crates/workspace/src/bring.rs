@@ -69,7 +69,7 @@ fn forward(changes: &[NetChange]) -> impl Iterator<Item = Delta<'_>> {
     })
 }
 
-/// What to do with all files.
+/// The steps for all files, and the files that are merged or have the change already.
 #[derive(Default)]
 struct Plan {
     steps: Vec<Step>,

@@ -1,4 +1,4 @@
-//! The only way to write files. A commit makes all of its changes or none.
+//! Makes the agent's edits. An edit is a commit, which makes all of its changes or none.
 //!
 //! Every change is checked here; `transaction.rs` then executes it. Permissions survive, and so do
 //! hard links (`links.rs`).
@@ -14,7 +14,7 @@ use crate::{
 /// The state that a file must be in before it is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Anything.
+    /// The file may be in any state.
     Any,
     /// The file does not exist.
     Absent,
@@ -99,10 +99,10 @@ pub enum CommitError {
     /// The file's permissions forbid writing.
     #[error("{0} is read-only")]
     ReadOnly(CleanPath),
-    /// Two changes to one file.
+    /// Two changes of the commit are to the same file.
     #[error("{0} is changed twice in one call; make it one change")]
     Twice(CleanPath),
-    /// A system call failed. Files that were already changed are rolled back.
+    /// A system call failed. Files that were already changed have been rolled back.
     #[error("{path}: {source}; nothing was changed")]
     System {
         /// The file.
@@ -121,7 +121,7 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// Whether the system failed, rather than the change being invalid.
+    /// Whether the system failed. Otherwise, the change was invalid.
     #[must_use]
     pub fn is_system(&self) -> bool {
         matches!(self, Self::System { .. } | Self::Torn { .. })
@@ -129,8 +129,9 @@ impl CommitError {
 }
 
 impl Workspace {
-    /// Makes all these changes, or none. All hard links to a file inside the root get the new
-    /// content and are reported too. Hard links outside the root or in `.git` keep the old content.
+    /// Makes all these changes, or none. If a changed file has other hard links inside the root,
+    /// they get the new content and are reported, too. Hard links outside the root or in `.git`
+    /// keep the old content.
     ///
     /// # Errors
     /// If one of the changes cannot be made; then nothing has changed.
@@ -189,7 +190,7 @@ impl Workspace {
                     mode: executable.map_or(image.mode, |x| executable_mode(image.mode, x)),
                     link: false,
                 });
-                // The other hard links follow the renamed file.
+                // Other hard links to the old file are linked to the new one.
                 new.links_of = gone.links_of;
                 new.like = from;
                 vec![gone, new]

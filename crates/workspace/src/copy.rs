@@ -32,13 +32,13 @@ pub struct CopyCost {
     pub files: u64,
     /// Their total size in bytes.
     pub bytes: u64,
-    /// Whether the file system can share blocks. Copies of files then take no space.
+    /// Whether the file system can share blocks. If so, copies of files take no space.
     pub shared: bool,
 }
 
 impl Workspace {
-    /// Estimates the cost of [`Workspace::copy_to`] into a folder, which need not exist: walks the
-    /// tree and tries to share the blocks of one file.
+    /// Estimates the cost of [`Workspace::copy_to`] into `dir`, which need not exist. Walks the
+    /// tree, and tries to share the blocks of one file.
     ///
     /// # Errors
     /// If something cannot be read, or no file can be created where the folder is to be.
@@ -119,9 +119,9 @@ impl Workspace {
     }
 }
 
-/// Copies what a folder contains, except its `.git`, into another folder, which is created if it
-/// does not exist. Links stay links. Keeps permissions and times, so that build caches stay valid.
-/// Shares blocks if the file system can. Leaves out pipes, sockets and devices.
+/// Copies the contents of a folder, except its `.git`, into another folder. Creates that folder if
+/// it does not exist. Links stay links. Keeps permissions and times, so that build caches stay
+/// valid. Shares blocks if the file system can. Leaves out pipes, sockets and devices.
 ///
 /// # Errors
 /// If something cannot be read or written, or exists in the other folder. What was copied so far
@@ -220,8 +220,8 @@ impl Copying<'_> {
 }
 
 /// Replaces a `.git` file with a repository. If git fails or the file points nowhere, only removes
-/// the file: no repository is better than someone else's. Copies the objects instead of borrowing
-/// them, because git updates the times of borrowed objects.
+/// the file, because the copy must not use another tree's repository. Copies the objects instead of
+/// borrowing them, because git updates the times of borrowed objects.
 fn replace_git_file(root: &Path, at: &Path, report: &mut CopyReport) -> io::Result<()> {
     let other = git::repository(root);
     fs::remove_file(at)?;

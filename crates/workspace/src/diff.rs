@@ -16,7 +16,7 @@ pub struct DiffFile {
 /// The changes since a baseline.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// The files, by path.
+    /// The changed files, sorted by path.
     pub files: Vec<DiffFile>,
     /// A patch for `git apply`, including binary changes. Bytes, because files need not be UTF-8.
     pub patch: Vec<u8>,

@@ -1,4 +1,4 @@
-//! A file's content, identified by 32 bytes.
+//! A digest that identifies a file's content.
 
 use std::fmt;
 

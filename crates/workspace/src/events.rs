@@ -1,5 +1,5 @@
-//! Records the folders in which something happened since the start of a run, from the reports of
-//! the kernel (inotify(7)).
+//! Records the folders in which something has happened since the start of a run. The kernel reports
+//! these events (inotify(7)).
 //!
 //! A scan starts to watch each folder before it reads the names in it, so no later change is
 //! missed. The scan for the final diff then visits only folders in which something happened, and
@@ -62,7 +62,7 @@ fn flags() -> WatchFlags {
 /// Folders in which something happened, relative to the root.
 pub(crate) type Touched = BTreeSet<PathBuf>;
 
-/// The watched folders of a tree. Watches all folders that a scan visits.
+/// The watched folders of a tree. A scan adds every folder that it visits.
 #[derive(Debug)]
 pub(crate) struct Events(Mutex<Option<Watching>>);
 
@@ -73,8 +73,8 @@ struct Watching {
     limit: usize,
     folders: HashMap<i32, PathBuf>,
     numbers: HashMap<PathBuf, i32>,
-    /// Watched folders outside the tree, each with the name in it that leads to a file of ignore
-    /// rules for the tree.
+    /// Watched folders outside the tree, on the paths to files with ignore rules for the tree. With
+    /// each comes the next component of the path.
     rules: Vec<(i32, Vec<u8>)>,
     /// The folders touched since [`Events::open`].
     touched: Touched,
@@ -138,7 +138,8 @@ impl Watching {
         let lists = tree.rules(false).outside(tree.root());
         let targets: Vec<_> = lists.iter().filter_map(|list| list.canonicalize().ok()).collect();
         for list in lists.into_iter().chain(targets) {
-            // Watch the nearest ancestor that exists for changes to the next component of the path.
+            // Watch the nearest existing ancestor, to notice changes to the next component of the
+            // path.
             let places = list.ancestors().filter_map(|path| Some((path.parent()?, path.file_name()?)));
             let Some((folder, name)) = places.into_iter().find(|(folder, _)| folder.is_dir()) else {
                 continue;
@@ -231,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_contains_what_is_below_it_but_not_its_neighbors() {
+    fn a_folder_is_touched_by_events_in_it_or_below_it_but_not_beside_it() {
         let touched: Touched = ["a/b", "c-d", "e"].map(PathBuf::from).into();
         for (folder, expected) in [
             ("", true),

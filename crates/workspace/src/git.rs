@@ -25,8 +25,8 @@ const WORK_LIMIT: Duration = Duration::from_secs(600);
 /// hang: a repository may make git open a pipe (`include.path`).
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
-/// Variables that an outer git process (a hook, an alias) sets and that would redirect the git that
-/// runs here.
+/// Variables that an outer git process sets, for example for a hook or an alias. They would
+/// redirect the git commands that run here.
 const INHERITED: &[&str] = &[
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_ATTR_SOURCE",
@@ -88,9 +88,9 @@ const READ_BY_GIT: &[&str] = &[
     "shallow",
 ];
 
-/// Returns a quiet git command without a terminal. No setting of the repository makes git fetch,
-/// run another program or use another work tree, with one exception: configured filters run when
-/// files are checked out or added. The git program itself comes from outside the repository.
+/// Returns a git command that never prompts. No setting of the repository makes git fetch, run
+/// another program or use another work tree, with one exception: configured filters run when files
+/// are checked out or added. The git program itself comes from outside the repository.
 #[must_use]
 pub fn git(cwd: &Path) -> Command {
     let found = around(cwd);
@@ -147,8 +147,8 @@ fn names_a_work_tree(git: &Path) -> bool {
 }
 
 /// Returns `PATH` without relative folders and without folders below `outside`, because a
-/// repository could put programs there. Reads the environment variable, as starting a program
-/// would.
+/// repository could put programs into them. Reads the environment variable, just as starting a
+/// program does.
 #[must_use]
 pub fn search_path(outside: &Path) -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -346,7 +346,7 @@ pub(crate) fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
     File::options().write(true).open(to)?.set_times(FileTimes::new().set_modified(modified))
 }
 
-/// Does a three-way merge, like git; `None` if both sides changed the same lines.
+/// Does a three-way merge with git; `None` if both sides changed the same lines.
 ///
 /// # Errors
 /// If git is not installed or fails, or its files cannot be written.

@@ -31,7 +31,7 @@ pub struct History {
 pub struct HistoryRecord {
     /// The record's number. Numbers ascend.
     pub id: u64,
-    /// The turn that made it.
+    /// The turn in which the change was made.
     pub turn: u32,
     /// Who made the change.
     pub by: By,
@@ -60,7 +60,8 @@ struct Entry<'a> {
     turn: u32,
     record: usize,
     file: &'a FileRecord,
-    /// Whether the file differed from what the previous change left.
+    /// Whether the file's state before this change differs from its state after the previous
+    /// change.
     foreign: bool,
 }
 

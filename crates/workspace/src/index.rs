@@ -20,8 +20,8 @@ use crate::{
     snapshot::{Content, Known},
 };
 
-/// The empty blob in SHA-1 and SHA-256. Any other entry of size 0 marks a file that git has to read
-/// again.
+/// The hashes of the empty blob in SHA-1 and SHA-256. An entry of size 0 with any other hash marks
+/// a file that git has to read again.
 const EMPTY: [&str; 2] = [
     "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
     "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
@@ -38,7 +38,7 @@ impl Blob {
     }
 }
 
-/// A file's metadata with the precision of an index.
+/// A file's metadata, cut to the precision of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IndexStat {
     changed: (u32, u32),
@@ -88,7 +88,7 @@ impl Index {
         Ok([20, 32].into_iter().find_map(|length| Self::parse(&bytes, length, written, &within, root)))
     }
 
-    /// Returns `None` if this is not a complete index with hashes of this length.
+    /// Parses an index with hashes of `length` bytes; `None` if the bytes are not such an index.
     fn parse(bytes: &[u8], length: usize, written: (u32, u32), within: &Path, root: &Path) -> Option<Self> {
         let mut rest = bytes.get(..bytes.len().checked_sub(length)?)?;
         let (sign, version, count) = (take(&mut rest, 4)?, number(&mut rest)?, number(&mut rest)?);

@@ -40,7 +40,8 @@ impl Workspace {
             if steps.iter().any(|s| s.path == path) {
                 continue;
             }
-            // Treat protected paths, such as the agent's own, like links outside the work tree.
+            // Treat protected paths, such as the agent's own files, like links outside the work
+            // tree.
             let Ok(mut step) = self.step(&path) else { continue };
             let main = first[&id];
             if step.stamp.is_some_and(|s| s.id == id) {

@@ -1,5 +1,6 @@
 //! Represents names that are not UTF-8 as text. Each invalid byte is written `\xHH`. A backslash in
-//! the name that would read as such an escape is written `\x5c`, so the conversion is reversible.
+//! the name that looks like the start of such an escape is written `\x5c`, so the conversion is
+//! reversible.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf};
 

@@ -57,7 +57,7 @@ impl Own {
         self.ids.is_empty() && self.paths.is_empty()
     }
 
-    /// Whether a path, relative to the root, is one of these or below one.
+    /// Whether `path`, relative to the root, is one of these paths or below one of them.
     pub(crate) fn has(&self, root: &Path, path: &Path) -> bool {
         self.paths(root).any(|own| path.starts_with(own))
     }

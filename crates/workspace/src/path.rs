@@ -73,7 +73,7 @@ impl CleanPath {
         }
     }
 
-    /// Converts a path of the tree, relative to its root.
+    /// Converts a path that is relative to the root of the tree.
     pub(crate) fn of(path: &Path) -> Self {
         let bytes = path.as_os_str().as_bytes();
         match path.to_str() {
@@ -143,7 +143,7 @@ pub enum PathError {
     Protected {
         /// The normalized path.
         path: String,
-        /// What it belongs to.
+        /// Whom the path belongs to: git, the agent or the run.
         owner: &'static str,
     },
     /// A system call failed.
@@ -235,8 +235,8 @@ impl Workspace {
         Some(so_far)
     }
 
-    /// Replaces the deepest existing parent folder of a missing file with its actual name, which
-    /// may differ in Unicode normalization (see [`Workspace::find_normalized`]).
+    /// Corrects the names of the existing parent folders of a missing file, which may differ in
+    /// Unicode normalization (see [`Workspace::find_normalized`]).
     fn in_existing_folders(&self, path: CleanPath) -> CleanPath {
         let mut missing = Vec::new();
         let mut above = path.clone();
@@ -270,7 +270,7 @@ impl Workspace {
         }
     }
 
-    /// Returns the paths that the text may mean, most literal first.
+    /// Returns the paths that the text may mean. The first takes the text most literally.
     fn candidates(&self, given: &str) -> Result<Vec<CleanPath>, PathError> {
         let bare = unquote(given);
         let long = bare.len() > MAX_PATH || bare.split('/').any(|name| name.len() > MAX_NAME);

@@ -58,7 +58,7 @@ pub(crate) enum Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) id: (u64, u64),
-    /// Whether it has other hard links.
+    /// Whether the file has several hard links.
     pub(crate) shared: bool,
     /// The permission bits.
     pub(crate) mode: u32,
@@ -158,7 +158,7 @@ impl Place {
         self.find_as(&*self.name, limit)
     }
 
-    /// Reads what exists under another name in the same folder.
+    /// Reads the file under another name in the same folder.
     pub(crate) fn find_as(&self, name: impl Arg + Copy, limit: u64) -> io::Result<Found> {
         let stat = match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
@@ -217,8 +217,8 @@ impl Place {
         }
     }
 
-    /// Writes a new file beside this one, with the owner and the attributes of `like`. If
-    /// `durable`, it is on disk when this returns.
+    /// Writes a new file beside this one, with the owner and the attributes of `like`. If `durable`
+    /// is set, the new file is on disk when this function returns.
     pub(crate) fn stage(
         &self,
         temp: impl Arg + Copy,
@@ -256,8 +256,8 @@ impl Place {
         }
     }
 
-    /// Same as [`Place::swap`] with plain renames. A crash may leave a second name of the old file;
-    /// [`Place::finish_swap`] resolves that.
+    /// Same as [`Place::swap`] with plain renames. After a crash, the old file may have a second
+    /// name, which [`Place::finish_swap`] resolves.
     fn swap_in_steps(&self, temp: &str) -> io::Result<()> {
         let old = old(temp);
         self.remove(&*old)?;
@@ -271,8 +271,8 @@ impl Place {
         Ok(self.rename(&*old, temp, RenameFlags::empty())?)
     }
 
-    /// Finishes an interrupted [`Place::swap`]. Afterwards, the old file is under `temp` or still
-    /// here.
+    /// Finishes an interrupted [`Place::swap`]. Afterwards, the old file is either under `temp` or
+    /// still in its place.
     pub(crate) fn finish_swap(&self, temp: &str) -> io::Result<()> {
         match self.rename_new(&*old(temp), temp) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -347,14 +347,14 @@ fn is_unsupported(e: Errno) -> bool {
     matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
-/// The second name of the old file during [`Place::swap_in_steps`].
+/// The second name that the old file has during [`Place::swap_in_steps`].
 fn old(temp: &str) -> String {
     format!("{temp}.old")
 }
 
 impl Workspace {
-    /// Whether the file system can swap two files atomically. If not, edits take more steps: just
-    /// as safe, but slower. Creates and removes two files in the root to find out.
+    /// Whether the file system can swap two files atomically. If not, edits take more steps, which
+    /// are just as safe but slower. To find out, creates and removes two files in the root.
     ///
     /// # Errors
     /// If the two files cannot be written.

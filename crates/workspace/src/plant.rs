@@ -1,5 +1,5 @@
-//! Fills the tree of a replica. The paths and contents may come from an untrusted source; nothing
-//! is written outside the folder.
+//! Fills the tree of a replica. The paths and contents may come from an untrusted source, but
+//! nothing is written outside the replica.
 
 use std::{fs::File, io};
 
@@ -12,7 +12,7 @@ use crate::{
     transaction::{CommitInfo, Step},
 };
 
-/// What to create.
+/// What to create at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seed {
     /// A file with its content, or a symbolic link.
@@ -36,8 +36,8 @@ impl Workspace {
         }
     }
 
-    /// Sets all of these files to the given states, whatever their current states are, or changes
-    /// none of them. `None` removes a file.
+    /// Puts all of these files into the given states, or changes none of them. The current states
+    /// do not matter. `None` removes a file.
     ///
     /// # Errors
     /// Same as [`Workspace::commit`].

@@ -63,9 +63,9 @@ impl PrivateRepository {
         fs::write(self.folder.join(COMPLETE), "")
     }
 
-    /// Adds to `own` the excluded paths that earlier processes of the session stored, then stores
-    /// all paths in `own`. A process that resumes the session cannot find the earlier paths through
-    /// its open files.
+    /// Adds to `own` the excluded paths that earlier processes of the session stored. Then stores
+    /// all paths of `own` for later processes. A process that resumes the session cannot find the
+    /// earlier paths through its open files.
     pub(crate) fn keep_own(&self, own: &mut Own) -> io::Result<()> {
         let kept = fs::read(self.folder.join(OWN)).unwrap_or_default();
         let kept = kept.split(|b| *b == 0).filter(|path| !path.is_empty());
@@ -94,7 +94,8 @@ impl PrivateRepository {
         read()?.ok_or_else(|| io::Error::other("git's index cannot be read"))
     }
 
-    /// The root's path in the repository. Every path in an index starts with it.
+    /// The path of the workspace's root in the user's work tree. Every path in an index starts with
+    /// it.
     pub(crate) fn within(&self) -> &Path {
         self.root.strip_prefix(&self.top).unwrap_or(Path::new(""))
     }
@@ -114,7 +115,7 @@ impl PrivateRepository {
         git::run(command, None)
     }
 
-    /// Makes git take no attributes from the work tree from now on.
+    /// From now on, makes git ignore the attributes that files in the work tree set.
     pub(crate) fn ignore_attributes(&self) -> io::Result<()> {
         let hash = self.command(&self.index_file(), &["hash-object", "-t", "tree", "--stdin"]);
         let nothing = String::from_utf8_lossy(&git::run(hash, Some(b""))?).trim().to_owned();

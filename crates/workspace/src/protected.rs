@@ -1,4 +1,4 @@
-//! Protected files: their original state is restored, whatever has happened to them.
+//! Restores protected files to their original state, whatever has happened to them.
 //!
 //! Ignore rules do not apply, because an edit of `.gitignore` would lift the protection. Links are
 //! protected as links; they are never followed.
@@ -104,7 +104,8 @@ impl Protected {
                 Ok(step) if step.before.as_ref() == after => {}
                 Ok(step) => steps.push(Step { after: after.cloned(), ..step }),
                 Err(CommitError::Path(PathError::Protected { .. })) => {}
-                // The content cannot be kept for an undo: too large, unreadable, or not a file.
+                // The file is too large, unreadable or not a regular file, so it cannot be kept for
+                // an undo.
                 Err(_) => {
                     discard(path, workspace)?;
                     if after.is_some() {
@@ -119,7 +120,7 @@ impl Protected {
         workspace.execute(steps, CommitInfo { by: By::Command, unmade: Vec::new() }).map(drop)
     }
 
-    /// Finds everything but folders at the protected paths.
+    /// Finds the files, links and other entries at the protected paths, but no folders.
     fn find(&self, workspace: &Workspace) -> io::Result<BTreeSet<CleanPath>> {
         let (root, mut found) = (workspace.root(), BTreeSet::new());
         let mut todo = vec![root.to_owned()];
@@ -154,7 +155,7 @@ impl Protected {
 fn clear_the_way(first: &BTreeMap<CleanPath, FileImage>, workspace: &Workspace) -> Result<(), CommitError> {
     let parent = |path: &CleanPath| path.split().map(|(folder, _)| folder);
     let parents = |path| std::iter::successors(parent(path), parent).filter(|folder| folder.as_str() != ".");
-    // Sorted, a folder comes before everything in it.
+    // In sorted order, a folder comes before everything in it.
     let folders: BTreeSet<CleanPath> = first.keys().flat_map(parents).collect();
     let system = |path: &CleanPath| {
         let path = path.clone();
@@ -217,7 +218,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
 
-    /// A tree with files, and their protection.
+    /// A tree with files, some of them protected.
     struct Scene {
         _folder: tempfile::TempDir,
         root: PathBuf,
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_removed_and_new_files_are_restored_and_others_stay() {
+    fn protected_files_return_to_their_original_state_and_other_files_stay() {
         let scene = Scene::new(
             &["tests/**", "*.lock"],
             &["tests/a.sh", "tests/deep/b", "tests/removed", "source", "a.sh"],
@@ -385,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_large_to_keep_is_named() {
+    fn the_error_names_a_file_that_is_too_large_to_keep() {
         let scene = Scene::new(&["tests"], &["tests/a"]);
         fs::File::create(scene.root.join("tests/b")).unwrap().set_len(REPLACE_LIMIT + 1).unwrap();
         let error = scene.protected.remember(&scene.workspace).unwrap_err();
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_without_a_file_are_named() {
+    fn patterns_that_match_no_file_are_reported() {
         let scene = Scene::new(&["tests", "spec/**", "*.md"], &["tests/a", "a.md"]);
         assert_eq!(scene.protected.unmatched(&scene.workspace).unwrap(), ["spec/**"]);
     }

@@ -1,4 +1,4 @@
-//! Patterns of protected files. Performs no I/O.
+//! Matches paths with the patterns of protected files. Performs no I/O.
 
 use std::path::Path;
 
@@ -16,8 +16,8 @@ pub(crate) struct ProtectedPaths {
 }
 
 impl ProtectedPaths {
-    /// Parses patterns of paths from the root. `*` does not match `/`, but `**` does. A pattern
-    /// whose last name has no wildcard also matches everything in a folder of that name.
+    /// Parses patterns for paths relative to the root. `*` does not match `/`, but `**` does. A
+    /// pattern whose last name has no wildcard also matches everything in a folder of that name.
     ///
     /// # Errors
     /// If a pattern is invalid, or cannot match a path in the tree. The message says why.
@@ -73,7 +73,7 @@ impl ProtectedPaths {
         self.folders.is_match(folder)
     }
 
-    /// Whether a link to a folder at this path would stand in for a folder of protected files.
+    /// Whether a link at this path could replace a folder of protected files with another folder.
     pub(crate) fn is_parent(&self, link: &Path) -> bool {
         self.parents.is_match(link)
     }
@@ -108,13 +108,13 @@ mod tests {
             assert!(of(pattern).protects(Path::new("a/tests/deep/x")) || pattern == "tests", "{pattern}");
         }
         assert!(of("tests").protects(Path::new("tests/deep/x")) && of("tests").protects(Path::new("tests")));
-        assert!(!of("tests").protects(Path::new("a/tests/x")), "paths start at the root");
-        assert!(!of("*.lock").protects(Path::new("a.lock/x")), "a wildcard means files");
+        assert!(!of("tests").protects(Path::new("a/tests/x")), "a pattern starts at the root");
+        assert!(!of("*.lock").protects(Path::new("a.lock/x")), "a name with a wildcard matches only files");
         assert!(!of("tests/*").protects(Path::new("tests/deep/x")));
     }
 
     #[test]
-    fn every_folder_of_a_protected_file_may_contain_it() {
+    fn every_folder_above_a_protected_file_may_contain_protected_files() {
         let cases = [
             ("tests/**", "tests/a/b/c"),
             ("tests", "tests/a/b"),

@@ -49,8 +49,8 @@ pub enum ReadError {
 }
 
 impl Workspace {
-    /// Reads a text file of at most [`READ_LIMIT`] bytes. The view holds its bytes and the text to
-    /// show and edit.
+    /// Reads a text file of at most [`READ_LIMIT`] bytes. The view holds the file's bytes, and the
+    /// text to show and edit.
     ///
     /// # Errors
     /// If the path is not a file, or the file is binary or too large.
@@ -80,9 +80,9 @@ impl Workspace {
             None if size > limit => Err(ReadError::TooLarge { path: path.clone(), size, limit }),
             None => Ok(()),
         };
-        // Checked before opening, because opening a device can have side effects, and again after,
-        // because the file may have been replaced. `O_NONBLOCK` because opening a pipe would wait
-        // for a writer.
+        // The kind is checked before opening, because opening a device can have side effects, and
+        // again afterwards, because the file may have been replaced. `O_NONBLOCK` is set because
+        // opening a pipe would wait for a writer.
         let found = self.0.dir.metadata(path).map_err(system)?;
         judge(found.file_type(), found.len())?;
         let mut options = OpenOptions::new();

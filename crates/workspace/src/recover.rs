@@ -42,7 +42,7 @@ impl Workspace {
     fn clear(&self, record: &Record) {
         for file in record.files.iter().filter(|file| !file.temp.is_empty()) {
             if let Ok(Some(place)) = self.place(&file.path, None) {
-                // Harmless if it stays.
+                // It does no harm if the file stays.
                 let _ = place.remove(&file.temp);
             }
         }
@@ -64,14 +64,14 @@ impl Workspace {
                     put(&place, &file.temp, now.is_some())?;
                 }
                 Some(state) => {
-                    // Not under the commit's temporary name, which may be taken.
+                    // Use a name other than the commit's temporary name, which may be taken.
                     place.remove(&back)?;
                     place.stage(&back, &store.image(id, record, state)?, place.file()?.as_ref(), true)?;
                     put(&place, &back, now.is_some())?;
                 }
             }
         }
-        // An interrupted recovery may have left these.
+        // An interrupted recovery may have left these files.
         place.remove(&back)?;
         place.remove(&file.temp)?;
         place.sync()

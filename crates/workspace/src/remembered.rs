@@ -1,5 +1,5 @@
 //! Reconstructs, from a session's state folder and the current tree, the tree in which the session
-//! started. Changes neither.
+//! started. Changes neither the folder nor the current tree.
 
 use std::{
     collections::BTreeMap,
@@ -13,15 +13,15 @@ use crate::{Baseline, CleanPath, FileImage, History, Workspace};
 #[derive(Debug)]
 pub struct Remembered {
     now: Workspace,
-    /// Files that have changed since, in their state at the start.
+    /// Files that have changed since the start, in their state at the start.
     then: BTreeMap<CleanPath, Option<FileImage>>,
     /// Files that someone else has changed and whose content at the start is unknown.
     lost: Vec<CleanPath>,
 }
 
 impl Remembered {
-    /// Compares the tree under `root` with the state folder. Git uses `scratch`, a folder for this
-    /// purpose only.
+    /// Compares the tree under `root` with the state folder. Git writes to the folder `scratch`,
+    /// which must have no other use.
     ///
     /// # Errors
     /// If the tree or the state folder cannot be read, or `scratch` cannot be written.
@@ -56,14 +56,15 @@ impl Remembered {
         &self.now
     }
 
-    /// Returns the files that have changed since, in their state at the start; `None` if they did
-    /// not exist.
+    /// Returns the files that have changed since the start, in their state at the start; `None` if
+    /// they did not exist.
     #[must_use]
     pub fn then(&self) -> &BTreeMap<CleanPath, Option<FileImage>> {
         &self.then
     }
 
-    /// Returns the files that others have changed since and whose content at the start is unknown.
+    /// Returns the files that others have changed since the start, and whose content at the start
+    /// is unknown.
     #[must_use]
     pub fn lost(&self) -> &[CleanPath] {
         &self.lost

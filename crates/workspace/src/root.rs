@@ -50,8 +50,8 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) dir: Dir,
     pub(crate) store: Option<Store>,
-    /// Folders that are never written, by device and inode, each with its owner: git or the agent
-    /// itself.
+    /// Folders in which nothing may be written, by device and inode. With each comes its owner: git
+    /// or the agent itself.
     pub(crate) guarded: Vec<((u64, u64), &'static str)>,
     seen: Mutex<HashMap<CleanPath, Digest>>,
     pub(crate) writing: Mutex<()>,
@@ -63,7 +63,7 @@ pub(crate) struct Inner {
     pub(crate) own: OnceLock<Own>,
     /// The upper layer, if the root is an overlay.
     pub(crate) upper: OnceLock<PathBuf>,
-    /// The lower layer for the first scan, if the upper one was empty.
+    /// The lower layer, which the first scan reads if the upper layer was empty.
     pub(crate) lower: Mutex<Option<OwnedFd>>,
     /// The folders that have been watched since the baseline was taken.
     pub(crate) events: OnceLock<Arc<Events>>,
@@ -153,8 +153,8 @@ impl Workspace {
         self.0.turn.store(turn, Ordering::Relaxed);
     }
 
-    /// Remembers the content that the model has seen of a file, so that an edit based on anything
-    /// else can be detected.
+    /// Remembers which content of a file the model has seen, so that an edit based on any other
+    /// content can be detected.
     pub fn saw(&self, path: &CleanPath, bytes: &[u8]) {
         lock(&self.0.seen).insert(path.clone(), Digest::of(bytes));
     }

@@ -2,8 +2,8 @@
 //! and the user's global list. A kind named earlier takes precedence over one named later. Within a
 //! kind, the list nearest to the file wins.
 //!
-//! The walker does not read these lists itself, because it would hang on a pipe and read a device
-//! until memory is full. Like git, this module follows no symbolic links.
+//! The walker of the `ignore` crate does not read these lists, because it would hang on a pipe, and
+//! would read a device until memory is full. Like git, this module follows no symbolic links.
 
 use std::{
     collections::HashMap,
@@ -39,7 +39,7 @@ pub(crate) struct Rules {
 #[derive(Debug)]
 pub(crate) struct Folder {
     above: Option<Arc<Folder>>,
-    /// Git's lists apply only within a repository.
+    /// Whether a repository begins here. The lists of git in the folders above do not apply in it.
     is_repository: bool,
     dot_ignore: Gitignore,
     gitignore: Gitignore,
@@ -47,7 +47,8 @@ pub(crate) struct Folder {
 }
 
 impl Rules {
-    /// `users` says whether to use the user's global list.
+    /// Prepares the rules of the tree under `top`. `users` says whether to use the user's global
+    /// list.
     pub(crate) fn new(top: &Path, dot_ignore: bool, users: bool) -> Self {
         let user = if users { GitignoreBuilder::new(top).build_global().0 } else { Gitignore::empty() };
         Self { top: top.to_owned(), dot_ignore, user, folders: Mutex::default() }
@@ -58,7 +59,7 @@ impl Rules {
         path.parent().is_some_and(|folder| self.ignores(&self.folder(folder), path, is_folder))
     }
 
-    /// Same as [`Rules::ignore`], given the lists of its folder.
+    /// Same as [`Rules::ignore`], with the lists of the path's folder.
     pub(crate) fn ignores(&self, folder: &Arc<Folder>, path: &Path, is_folder: bool) -> bool {
         let judge = |list: &Gitignore| match list.matched(path, is_folder) {
             Match::None => None,
@@ -95,8 +96,8 @@ impl Rules {
         folder
     }
 
-    /// Reads the lists of a folder. `above` holds the lists of its parent folder, which are read if
-    /// not given.
+    /// Reads the lists of a folder. `above` holds the lists of its parent folder. If `above` is not
+    /// given, reads those, too.
     pub(crate) fn folder_in(&self, path: &Path, above: Option<Arc<Folder>>) -> Arc<Folder> {
         let in_tree = || path.parent().filter(|_| path != self.top && path.starts_with(&self.top));
         let list = |from: &Path| list(path, from);

@@ -62,11 +62,12 @@ struct Visit<'a, T> {
     path: PathBuf,
     above: Option<Arc<Folder>>,
     known: Option<&'a mut Files<T>>,
-    /// `None` if no source reports which folders changed.
+    /// The source that reports which folders changed, if there is one.
     source: Option<Source<'a>>,
 }
 
-/// A subfolder to scan next, and whether the source reports the changes in it.
+/// A subfolder to scan next, the ignore lists of its parent folder, and whether the source reports
+/// the changes in the subfolder.
 type Inner = (PathBuf, Arc<Folder>, bool);
 
 /// Which part of the tree to scan.
@@ -74,12 +75,12 @@ type Inner = (PathBuf, Arc<Folder>, bool);
 pub(crate) enum Extent<'a> {
     /// The whole tree.
     Everything,
-    /// The whole tree, read through this folder: the lower layer of an overlay without changes.
+    /// The whole tree, read from this folder: the lower layer of an overlay without changes.
     Lower(BorrowedFd<'a>),
-    /// Only folders with changes: in an overlay, those in its upper layer; otherwise, the touched
-    /// folders. If the touched folders are not known, the whole tree. This is correct only if the
-    /// whole known state dates from after the overlay was mounted, or from after the recording of
-    /// touched folders began.
+    /// Only folders with changes. In an overlay, these are the folders in its upper layer.
+    /// Otherwise, they are the touched folders or, if those are not known, all folders. The result
+    /// is correct only if the overlay was mounted, or the recording of touched folders began,
+    /// before any part of the known state was read.
     Changes(Option<&'a Touched>),
 }
 
@@ -111,7 +112,7 @@ impl Workspace {
             };
             level = inner.into_iter().map(visit).collect();
         }
-        // Known folders that are ignored or gone now.
+        // The folders that remain were skipped, or are ignored or gone now.
         for (folder, files) in left {
             if source.is_some_and(|source| source.tells_of(folder))
                 && folder.ancestors().any(|above| found.skipped.contains(above))
@@ -148,7 +149,7 @@ impl Workspace {
         let threads = cores.min(THREADS).min(level.len() / FOLDERS_PER_THREAD + 1);
         let todo = Mutex::new(level.into_iter());
         let work = || {
-            // Shared by all folders, because the system would clear a new buffer for each.
+            // One buffer for all folders, because the system would have to clear each new buffer.
             let (mut found, mut names) = (Found::default(), vec![MaybeUninit::uninit(); NAMES]);
             loop {
                 let next = lock(&todo).next();
@@ -311,12 +312,12 @@ enum Change {
     None,
     /// Something in it or below it changed, and the source reports where.
     Inside,
-    /// It is another folder now: renamed, or created in place of a deleted one.
+    /// Another folder is at this path now: a renamed one, or a new one in place of a deleted one.
     Replaced,
 }
 
-/// Checks the folder's counterpart in the upper layer. The upper layer holds a new folder
-/// completely.
+/// Judges a folder by its counterpart `folder` in the upper layer. A new folder is in the upper
+/// layer with everything in it.
 fn change(folder: &Path) -> Change {
     if rustix::fs::lstat(folder).is_err() {
         return Change::None;
@@ -325,15 +326,16 @@ fn change(folder: &Path) -> Change {
     if marked { Change::Replaced } else { Change::Inside }
 }
 
-/// The attributes by which overlayfs marks folders that hide or replace the lower one.
+/// The attributes by which overlayfs marks folders that hide or replace a folder of the lower
+/// layer.
 const MARKS: [&str; 3] = ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque"];
 
 fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Calls `report` with each name in a folder and its kind, where the file system reports it. Stops
-/// at a read error.
+/// Calls `report` with each name in a folder, and with the kind of the entry if the file system
+/// reports it. Stops at a read error.
 fn each_name(folder: impl AsFd, buffer: &mut [MaybeUninit<u8>], mut report: impl FnMut(&OsStr, FileType)) {
     let mut names = RawDir::new(folder, buffer);
     while let Some(Ok(entry)) = names.next() {

@@ -183,7 +183,7 @@ impl Snapshot {
         let (image, stamp) = match place.find(REPLACE_LIMIT) {
             Ok(FileFound::File(image, stamp)) => (image, stamp),
             Ok(FileFound::Nothing | FileFound::Other) => return Ok(None),
-            // Too large or unreadable: known by its metadata only.
+            // The file is too large or unreadable, so only its metadata is kept.
             Err(_) => match place.stamp() {
                 Ok(Some(stamp)) => {
                     let (mode, link) = (stamp.mode, false);
@@ -237,7 +237,7 @@ impl Snapshot {
         Ok(Some(bytes))
     }
 
-    /// Copies the contents of blobs.
+    /// Reads the contents of blobs from git and keeps them.
     pub(crate) fn fetch(&mut self, root: &Path, known: &mut [&mut Known]) -> io::Result<()> {
         for batch in known.chunks_mut(BATCH) {
             let wanted = batch.iter().filter_map(|known| match known.content {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CleanPath, Digest, FileImage};
 
-/// The largest file that a commit replaces and a record keeps, in bytes.
+/// The maximum size of a file that a commit replaces and a record keeps, in bytes.
 pub(crate) const REPLACE_LIMIT: u64 = 64 << 20;
 
 #[derive(Debug)]
@@ -81,7 +81,8 @@ pub(crate) struct FileRecord {
     pub(crate) path: CleanPath,
     pub(crate) before: Option<State>,
     pub(crate) after: Option<State>,
-    /// The name, in the same folder, of the file's other version during the commit.
+    /// The temporary name of the file's other version, which is in the same folder during the
+    /// commit.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) temp: String,
 }

@@ -61,7 +61,7 @@ fn user_list_converts(root: &Path) -> bool {
         && output(&["var", "GIT_ATTR_GLOBAL"]).is_none_or(|list| converts(Path::new(&list)))
 }
 
-/// Asks git about every file.
+/// Asks git which files have converting attributes.
 fn check_attributes(root: &Path, index: &Index) -> io::Result<Vec<CleanPath>> {
     let mut command = git::git(root);
     command.args(["check-attr", "-z", "--stdin"]).args(CONVERTING);
@@ -79,8 +79,8 @@ fn check_attributes(root: &Path, index: &Index) -> io::Result<Vec<CleanPath>> {
     Ok(paths.into_iter().map(|path| CleanPath::of(Path::new(OsStr::from_bytes(path)))).collect())
 }
 
-/// Returns the blob if it has this size, else the blob with CRLF line endings if that has this
-/// size, else `None`.
+/// Returns the version of the blob that has this size: the blob itself, or the blob with CRLF line
+/// endings. Returns `None` if neither has this size.
 pub(crate) fn as_it_was(blob: Vec<u8>, size: u32) -> Option<Vec<u8>> {
     if blob.len() as u32 == size {
         return Some(blob);

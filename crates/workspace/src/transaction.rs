@@ -1,7 +1,7 @@
 //! Executes verified steps together: all of them or none.
 //!
-//! A commit first keeps the old contents, then writes each new file in full beside the old one,
-//! then swaps them, one rename each. A failure swaps them back. After a crash, opening the state
+//! A commit first keeps the old contents, then writes each new file in full beside the old one, and
+//! then swaps the two with one rename. A failure swaps them back. After a crash, opening the state
 //! folder again rolls the commit back.
 
 use std::{
@@ -83,8 +83,8 @@ impl Workspace {
             let outcome = self.swap_all(&steps, &folders, finish);
             if !matches!(outcome, Err(CommitError::Torn { .. })) {
                 for (step, folder) in steps.iter().zip(&folders) {
-                    // The temporary files are the old versions after success and the new versions
-                    // after failure. Harmless if they stay.
+                    // After success, the temporary files are the old versions; after failure, they
+                    // are the new versions. They do no harm if they stay.
                     let _ = self.at(step, *folder).map(|place| place.remove(&step.temp));
                 }
             }
@@ -124,7 +124,7 @@ impl Workspace {
         steps.iter().map(place).collect()
     }
 
-    /// Opens the place of a step, whose folder must still be the same.
+    /// Opens the place of a step. Its folder must still be `folder`.
     fn at(&self, step: &Step, folder: FolderId) -> Result<Place, CommitError> {
         let place = self.place(&step.path, None)?.filter(|place| place.folder_id() == folder);
         place.ok_or_else(|| CommitError::Changed(step.path.clone()))
@@ -174,8 +174,8 @@ impl Workspace {
         Record { version: 2, turn, tree: self.0.root.clone(), ..Record::default() }
     }
 
-    /// Stages every file, swaps them one by one, and then marks the commit as done. A failure swaps
-    /// them back.
+    /// Stages every new file, swaps the files one by one, and then marks the commit as done. A
+    /// failure swaps the files back.
     fn swap_all(
         &self,
         steps: &[Step],
@@ -229,7 +229,7 @@ impl Workspace {
         if one_by_one { Ok(()) } else { self.sync(steps, folders) }
     }
 
-    /// Syncs these folders, or whole file systems if there are many.
+    /// Syncs the folders of the steps, or whole file systems if there are many steps.
     fn sync(&self, steps: &[Step], folders: &[FolderId]) -> Result<(), CommitError> {
         let many = steps.len() > SYNCED_ONE_BY_ONE;
         let mut synced = HashSet::new();

@@ -204,7 +204,7 @@ fn a_dot_git_that_is_a_pipe_or_device_never_blocks() {
 }
 
 #[test]
-fn a_write_through_a_linked_folder_goes_to_its_target() {
+fn a_write_through_a_link_to_a_folder_goes_to_the_linked_folder() {
     let (outer, ws) = fixture();
     symlink("src/deep", ws.root().join("short")).unwrap();
     symlink("short", ws.root().join("shorter")).unwrap();

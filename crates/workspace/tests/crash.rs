@@ -172,7 +172,7 @@ fn kill_commits(commit: impl Fn(&Path) -> Command) {
     assert!(!outcomes[0] && outcomes[outcomes.len() - 1]);
 }
 
-/// The process that the test above kills.
+/// Runs in the process that [`kill_commits`] kills.
 #[test]
 fn commits() {
     let (own, place) = in_place();
@@ -188,7 +188,7 @@ fn commits() {
 }
 
 #[test]
-fn the_next_recovery_finishes_one_killed_at_any_system_call() {
+fn a_recovery_killed_at_any_system_call_is_finished_by_the_next_one() {
     // Kill the commit before the swaps, between them, after them, and while it removes the old
     // files.
     let cuts = [
@@ -201,7 +201,7 @@ fn the_next_recovery_finishes_one_killed_at_any_system_call() {
 }
 
 #[test]
-fn the_next_recovery_finishes_a_killed_one_without_atomic_swaps_too() {
+fn a_killed_recovery_is_finished_without_atomic_swaps_too() {
     let old = |name: &str, place: &Path| {
         let mut command = part(name, place);
         command.env(OLD, "yes");
@@ -241,7 +241,7 @@ fn kill_recoveries(cuts: &[(i64, u32)], part: impl Fn(&str, &Path) -> Command) -
     kills
 }
 
-/// The process that the test above kills.
+/// Runs in the process that [`kill_recoveries`] kills.
 #[test]
 fn recovers() {
     let (own, place) = in_place();

@@ -126,7 +126,7 @@ fn a_write_through_a_memory_map_or_a_hard_link_by_a_command_is_in_the_diff() {
 }
 
 #[test]
-fn more_changes_than_the_kernel_reports_are_found() {
+fn changes_are_found_even_if_the_kernel_does_not_report_all_of_them() {
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let limit: usize = limit.trim().parse().unwrap();
     let s = Setting::repository();

@@ -1,5 +1,5 @@
-//! Commits on a disk that is really full. The tests try file systems of every size, up to one that
-//! is large enough. Each commit succeeds, or fails with an error and changes nothing.
+//! Tests commits on a disk that is really full. The tests try file systems of every size, up to one
+//! that is large enough. Each commit succeeds, or fails with an error and changes nothing.
 //!
 //! The test runs itself in a user namespace, in which it can mount and shrink a tmpfs.
 
@@ -70,7 +70,7 @@ fn tree(root: &Path) -> Tree {
     seen
 }
 
-/// Commits with little space. Returns whether it was enough.
+/// Commits with little space. Returns whether the space was enough.
 fn attempt(root: &Path, state: &Path, squeeze: impl FnOnce(), relax: impl FnOnce()) -> bool {
     fill(root);
     let before = tree(root);
@@ -143,8 +143,8 @@ fn a_commit_on_a_full_disk_fails_and_changes_nothing() {
     }
 }
 
-/// Copies in another process: a program cannot be started while any process has it open for
-/// writing, and a process forked by another test would inherit the open file.
+/// Copies this program in another process. A program cannot be started while any process has it
+/// open for writing, and a process forked by another test would inherit the open file.
 fn copy_of_this_program(to: &Path) {
     let this = format!("/proc/{}/exe", std::process::id());
     assert!(Command::new("cp").arg(this).arg(to).status().unwrap().success());
@@ -166,7 +166,7 @@ fn in_namespace(name: &str) {
 }
 
 #[test]
-fn a_file_size_limit_changes_nothing_whether_it_fails_or_kills() {
+fn a_commit_over_the_file_size_limit_changes_nothing() {
     if let (Some(place), Some(limit)) = (env::var_os(PLACE), env::var_os(LIMIT)) {
         let place = PathBuf::from(place);
         let limit = limit.to_str().unwrap().parse().unwrap();
@@ -176,7 +176,7 @@ fn a_file_size_limit_changes_nothing_whether_it_fails_or_kills() {
         fs::write(place.join("enough"), enough.to_string()).unwrap();
         return;
     }
-    let name = "a_file_size_limit_changes_nothing_whether_it_fails_or_kills";
+    let name = "a_commit_over_the_file_size_limit_changes_nothing";
     let copied = tempfile::tempdir().unwrap();
     let test = copied.path().join("test");
     copy_of_this_program(&test);

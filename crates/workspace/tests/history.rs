@@ -38,7 +38,11 @@ fn reverted_changes_no_longer_count_and_come_back_when_the_revert_is_reverted() 
     s.ws.revert(&s.history().since(revert).unwrap()).unwrap();
     assert_eq!(tree(s.ws.root()), first);
     assert_eq!(names(&s.history().net(..).unwrap()), ["a.txt", "b.txt", "src/c.txt", "x/y/z.txt"]);
-    assert_eq!(s.ws.revert(&s.history().since(revert).unwrap()).unwrap().id, None, "once");
+    assert_eq!(
+        s.ws.revert(&s.history().since(revert).unwrap()).unwrap().id,
+        None,
+        "a second revert finds nothing to do"
+    );
     s.ws.put_back(&s.history().standing(..).unwrap()).unwrap();
     assert_eq!(tree(s.ws.root()), start);
 }
@@ -230,7 +234,7 @@ fn an_undo_of_merged_files_keeps_the_changes_of_others() {
 }
 
 #[test]
-fn a_merge_among_identical_lines_keeps_exactly_both_changes() {
+fn a_merge_of_changes_among_identical_lines_keeps_both_changes() {
     let s = Setting::repository();
     s.put("m.txt", "l1\nl1\nl1\nl0\nl0\nl1\nl1\nl1\nl1\nl1\nl0\n");
     let dry = s.dry_run();

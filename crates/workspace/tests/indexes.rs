@@ -1,5 +1,5 @@
-//! A baseline reads every format of git's index, trusts it for unchanged files, and sees every
-//! change.
+//! A baseline reads every format of git's index, trusts the index for unchanged files, and sees
+//! every change.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -54,15 +54,15 @@ fn count(folder: &Path) -> usize {
     entries.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
 }
 
-/// A file, and the lines added and removed.
+/// A file, and the numbers of lines added and removed.
 type Changed = (String, u64, u64);
 
 fn files(diff: Diff) -> Vec<Changed> {
     diff.files.into_iter().map(|file| (file.path, file.added, file.removed)).collect()
 }
 
-/// Takes a baseline and changes files. Returns the diff and how many objects baseline and diff
-/// wrote.
+/// Takes a baseline and changes files. Returns the diff, and how many objects the baseline and the
+/// diff wrote.
 fn changes(outer: &Path, root: &Path) -> (Vec<Changed>, usize, usize) {
     let baseline = Baseline::take(root, &outer.join("state")).unwrap();
     let objects = outer.join("state/baseline/objects");
@@ -91,7 +91,7 @@ fn the_cost_grows_with_the_changes_and_not_with_the_repository() {
     let (files, by_baseline, by_diff) = changes(outer.path(), &root);
     assert_eq!(files, expected());
     assert_eq!(by_baseline, 0);
-    // Two blobs, and the trees of the root and three folders, before and after.
+    // The diff writes two blobs, and the trees of the root and of three folders, before and after.
     assert!(by_diff <= 10, "{by_diff}");
 }
 
@@ -127,7 +127,7 @@ fn files_outside_a_sparse_checkout_are_not_deleted() {
 }
 
 #[test]
-fn flags_that_hide_changes_from_git_hide_none_from_a_diff() {
+fn flags_that_hide_changes_from_git_do_not_hide_them_from_a_diff() {
     for mark in ["--assume-unchanged", "--skip-worktree"] {
         let (outer, root) = repository(&[]);
         git(&root, &["update-index", mark, "src/part7/a.txt"]);
@@ -140,7 +140,7 @@ fn flags_that_hide_changes_from_git_hide_none_from_a_diff() {
 }
 
 #[test]
-fn a_file_can_become_a_folder_and_the_reverse() {
+fn the_diff_shows_a_file_that_became_a_folder_and_the_reverse() {
     let (outer, root) = repository(&[]);
     let baseline = Baseline::take(&root, &outer.path().join("state")).unwrap();
     fs::remove_file(root.join("b.txt")).unwrap();

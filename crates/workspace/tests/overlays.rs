@@ -82,7 +82,7 @@ fn only_the_first_baseline_scans_the_lower_layer() {
         fs::create_dir_all(upper.join("a/b")).unwrap();
         baseline.diff().unwrap().files.iter().filter(|file| file.added > 0).count()
     };
-    // Seen from the empty folder, every file of the repository is new.
+    // Compared with the empty lower layer, every file of the repository is new.
     assert_ne!(added("first"), 0);
     assert_eq!(added("second"), 0);
 }

@@ -1,4 +1,4 @@
-//! Replicas, and trees reconstructed from a session's state folder.
+//! Tests replicas, and trees reconstructed from a session's state folder.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -31,7 +31,7 @@ fn a_replica_resolves_absolute_paths_of_the_original_only() {
 }
 
 #[test]
-fn planting_neither_overwrites_nor_follows_anything() {
+fn planting_overwrites_no_file_and_follows_no_link() {
     let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let replica = Workspace::open_replica(folder.path(), Path::new("/r")).unwrap();
     let link = FileImage { bytes: outside.path().to_str().unwrap().into(), mode: 0o777, link: true };
@@ -48,7 +48,7 @@ fn planting_neither_overwrites_nor_follows_anything() {
 }
 
 #[test]
-fn put_sets_files_whatever_they_are_now() {
+fn put_sets_files_whatever_their_current_state_is() {
     let folder = tempfile::tempdir().unwrap();
     let replica = Workspace::open_replica(folder.path(), Path::new("/r")).unwrap();
     replica.plant(&path("a"), &Seed::Image(file("one"))).unwrap();

@@ -1,4 +1,4 @@
-//! Copies and diffs of whole trees. Neither changes the original.
+//! Tests copies and diffs of whole trees. Neither changes the original.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -52,7 +52,7 @@ fn repository() -> (TempDir, std::path::PathBuf) {
     (outer, root)
 }
 
-/// Returns all metadata and contents of a tree except access times.
+/// Returns the contents and all metadata of a tree, except access times.
 fn observe(root: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];

@@ -104,7 +104,7 @@ struct Model {
     /// The state in which the agent found the file; the inner `None` means that it did not exist.
     found: Option<Option<(u32, Vec<u8>)>>,
     left: Option<(u32, Vec<u8>)>,
-    /// Whether someone else changed it between two of the agent's changes.
+    /// Whether someone else changed the file between two of the agent's changes.
     shared: bool,
 }
 

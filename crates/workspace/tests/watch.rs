@@ -131,7 +131,7 @@ fn a_second_write_in_the_same_clock_tick_is_detected() {
 }
 
 #[test]
-fn touched_and_ignored_files_are_not_reported() {
+fn ignored_files_and_files_that_are_only_touched_are_not_reported() {
     let s = Setting::repository();
     assert_eq!(s.run("touch a.txt; cp b.txt x; mv x b.txt; echo x > x.log; rm -r ignored"), None);
     assert_eq!(s.run(""), None);
@@ -179,7 +179,7 @@ fn files_created_together_with_ignore_rules_belong_to_the_command() {
         "mkdir app; echo '*.log' > app/.gitignore; echo x > app/main.rs; echo '*.tmp' >> .gitignore",
     );
     run_and_undo(&s, "echo '# nothing' >> .git/info/exclude; echo x > new.txt");
-    // Someone else's file, which a new exception re-includes.
+    // A new exception re-includes a file of someone else.
     s.put("keep.log", "log\n");
     s.run("echo '!keep.log' >> .gitignore");
     let standing = s.history().standing(..).unwrap();

@@ -1,4 +1,4 @@
-//! Writes small GGUF files, valid or not.
+//! Writes small GGUF files, both valid and invalid ones.
 
 /// The value of a metadata key.
 #[derive(Clone)]
@@ -9,7 +9,7 @@ pub enum Value {
     I32(i32),
     /// A 64-bit number.
     U64(u64),
-    /// Text, which should be UTF-8.
+    /// The bytes of a text, which are UTF-8 in a valid file.
     Text(Vec<u8>),
     /// A list of texts.
     Texts(Vec<Vec<u8>>),
@@ -34,7 +34,7 @@ pub struct Writer {
     tensors: Vec<Tensor>,
 }
 
-/// A complete file with two tensors.
+/// Returns a valid file with two tensors.
 #[must_use]
 pub fn valid() -> Writer {
     let text = |text: &str| Value::Text(text.as_bytes().to_vec());

@@ -1,4 +1,4 @@
-//! A scripted file server: a hub and a package index on 127.0.0.1.
+//! A scripted file server on 127.0.0.1 that plays a model hub and a package index.
 //!
 //! Requests for a path get its scripted faults first. After that, the file is served normally.
 
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::wheel;
 
-/// How to misbehave.
+/// A fault in the answer to one request.
 #[derive(Clone)]
 pub enum Act {
     /// Close the connection after this many bytes of the body.

@@ -24,7 +24,7 @@ pub(crate) enum Dialect {
     OpenAi(Personality),
 }
 
-/// The token counts of one generation, as reported.
+/// The token counts of one generation, as reported to the client.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) prompt: u64,
@@ -115,8 +115,8 @@ impl Encoder {
         }
     }
 
-    /// Tool calls. Ollama sends them whole, in one chunk; OpenAI sends a single call in fragments,
-    /// and several calls whole.
+    /// Encodes tool calls. For Ollama, all calls are whole and in one chunk. For OpenAI, a single
+    /// call is split into fragments, and several calls are whole and in one chunk.
     pub(crate) fn calls(&mut self, calls: &[IdCall]) -> Vec<Vec<u8>> {
         match self.dialect {
             Dialect::OpenAi(_) if calls.len() > 1 => {
@@ -176,8 +176,8 @@ impl Encoder {
             .collect()
     }
 
-    /// The normal end. `late` holds the calls to send with the final chunk; `marker` says whether
-    /// `[DONE]` follows.
+    /// Encodes the normal end of a stream. `late` holds the calls to send with the final chunk;
+    /// `marker` says whether `[DONE]` follows.
     pub(crate) fn finish(
         &mut self,
         reason: &str,

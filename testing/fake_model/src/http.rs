@@ -39,7 +39,7 @@ pub(crate) struct Incoming {
 pub(crate) enum ReadError {
     /// The client disconnected, between requests or in the middle of one.
     Closed,
-    /// The bytes are not valid HTTP/1.1; the text is sent with status 400.
+    /// The bytes are not valid HTTP/1.1. The text says why, and is sent with status 400.
     Malformed(String),
 }
 
@@ -169,7 +169,7 @@ impl Connection {
 
     /// Makes closing the connection send a reset (RST) instead of a normal end (FIN).
     pub(crate) fn reset_on_close(&self) {
-        // After a failure the connection ends normally, which fails the test that expects a reset.
+        // If this fails, the connection ends normally, and the test that expects a reset fails.
         let _ = self.stream.set_zero_linger();
     }
 

@@ -1,11 +1,11 @@
-//! Scripted model servers for tests: Ollama, DeepSeek, vLLM, llama-server and LM Studio, with
-//! chunks released on command.
+//! Scripted model servers for tests: Ollama, DeepSeek, vLLM, llama-server and LM Studio. A test can
+//! hold chunks back and release them on command.
 //!
 //! A [`Server`] listens on 127.0.0.1, refuses what the real server refuses
 //! (docs/model-apis.md#ollama and docs/model-apis.md#openai-compatible-servers), and answers each
 //! generation with the next [`Reply`] of its script. It records every request and the progress of
-//! every reply, including when a client disconnects. It never sleeps, except for the steps `pause`
-//! and `filler_until`.
+//! every reply, including whether and when the client disconnects. It never sleeps, except for the
+//! steps `pause` and `filler_until`.
 //!
 //! ```
 //! use fake_model::{Reply, Server};
@@ -19,8 +19,8 @@
 //! assert!(server.chats().is_empty());
 //! ```
 //!
-//! Four bytes count as one token, in the prefix cache too. [`ReplyRecord::cached_tokens`] is the
-//! number of prompt tokens that were not evaluated again.
+//! Four bytes of a prompt count as one token, in the prefix cache too.
+//! [`ReplyRecord::cached_tokens`] is the number of prompt tokens that were not evaluated again.
 
 mod encode;
 mod generate;

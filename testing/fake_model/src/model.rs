@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 pub struct ModelSpec {
     /// The name with its tag.
     pub name: String,
-    /// A subset of `completion`, `tools`, `thinking`, `insert`, `vision`.
+    /// The capabilities that Ollama reports, a subset of `completion`, `tools`, `thinking`,
+    /// `insert` and `vision`.
     pub capabilities: Vec<String>,
     /// The context length that the model was trained for, in tokens; an upper limit for the window.
     pub context: u64,
@@ -88,7 +89,7 @@ impl ModelSpec {
         ]
     }
 
-    /// A stable digest in the right format, computed from the name.
+    /// A digest in Ollama's format, computed from the name so that it is the same in every run.
     pub(crate) fn digest(&self) -> String {
         let mut text = String::new();
         let mut hash: u64 = 0xcbf2_9ce4_8422_2325;

@@ -31,7 +31,7 @@ pub(crate) fn show(shared: &Shared, request: &Request) -> Validated<Response> {
     let mut info = Map::new();
     info.insert("general.architecture".into(), json!(model.family));
     info.insert("general.parameter_count".into(), json!(model.size * 2));
-    // Some servers send this number as a float; clients have to accept both.
+    // Some servers send this number as a float; clients have to accept both forms.
     info.insert(format!("{}.context_length", model.family), json!(model.context));
     Ok(Response::json(
         200,
@@ -71,8 +71,8 @@ pub(crate) fn delete(shared: &Shared, request: &Request) -> Validated<Response> 
     Ok(Response::empty(200))
 }
 
-/// A pull, as a reply with one line per status. As in Ollama, the response for an unknown model has
-/// status 200 and an error line.
+/// Pulls a model. The reply has one line per status. As in Ollama, the response for an unknown
+/// model has status 200 and an error line.
 pub(crate) fn pull(shared: &Shared, request: &Request) -> Validated<Reply> {
     let body = body(request)?;
     let name = with_tag(&named_model(body)?);
@@ -104,7 +104,7 @@ pub(crate) fn pull(shared: &Shared, request: &Request) -> Validated<Reply> {
     Ok(lines.into_iter().fold(Reply::empty(), Reply::json))
 }
 
-/// The status lines of two layers, one after the other; `completed` is absent while it is 0.
+/// The status lines of a pull of two layers; `completed` is absent while it is 0.
 fn progress(model: &ModelSpec) -> Vec<Value> {
     let digest = model.digest();
     let mut lines = vec![json!({"status": "pulling manifest"})];

@@ -18,7 +18,7 @@ fn error(shared: &Shared, status: u16, text: impl AsRef<str>) -> Response {
     Response::json(status, &error_body(dialect, status, text.as_ref()))
 }
 
-/// Validates the API key, where one is required.
+/// Validates the API key, if the server requires one.
 pub(crate) fn check_key(shared: &Shared, request: &Request) -> Validated<()> {
     let sent = request.header("authorization").and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
     let good = match &shared.config.api_key {
@@ -179,7 +179,7 @@ fn find_model(shared: &Shared, body: &Value) -> Validated<ModelSpec> {
     }
 }
 
-/// Returns the first problem in the messages that every server refuses.
+/// Returns the first fault in the messages for which every server refuses a request.
 fn message_problem(body: &Value) -> Option<String> {
     let messages = body["messages"].as_array()?;
     let mut open: Vec<&str> = Vec::new();

@@ -26,7 +26,8 @@ pub(crate) struct Player<'a> {
     /// The token limit of the request, including thinking.
     pub(crate) limit: Option<u64>,
     reply: Reply,
-    /// The generation of this reply; `None` for a reply scripted for a path.
+    /// The generation of this reply; `None` for a reply that is scripted for a path or has an error
+    /// status.
     pub(crate) turn: Option<Turn>,
     out: Out,
     answer: Answer,
@@ -208,7 +209,7 @@ impl<'a> Player<'a> {
         self.end_http().await
     }
 
-    /// Plays the steps for `stream: false`; nothing is sent before the last one.
+    /// Plays the steps for `stream: false`; nothing is sent before the last step.
     async fn whole(&mut self) -> Result<After, Closed> {
         let mut pending = Vec::new();
         let stopped = self.steps(&mut pending).await;

@@ -26,7 +26,7 @@ pub struct Request {
     pub body: Vec<u8>,
     /// The body as JSON; `Null` if it is not JSON.
     pub json: Value,
-    /// When its last byte arrived.
+    /// When the last byte of the request arrived.
     pub received_at: Instant,
 }
 
@@ -100,7 +100,7 @@ impl Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Everything scripted was written.
+    /// The whole scripted reply was written.
     Complete,
     /// The client disconnected first.
     ClientClosed,
@@ -127,7 +127,7 @@ pub struct ReplyRecord {
     pub last_byte_at: Option<Instant>,
     /// When each mark of the reply was reached.
     pub marks: Vec<(String, Instant)>,
-    /// How it ended, and when the server noticed; `None` while it is in progress.
+    /// How the reply ended, and when the server noticed; `None` while the reply is in progress.
     pub ended: Option<(Outcome, Instant)>,
 }
 

@@ -94,7 +94,7 @@ pub enum End {
     Reset,
 }
 
-/// One scripted answer, built by chaining. The default is the behavior of a well-behaved server.
+/// One scripted answer, built by chaining. By default, it is sent as a correct server sends it.
 ///
 /// ```
 /// use fake_model::Reply;
@@ -106,10 +106,12 @@ pub enum End {
 pub struct Reply {
     /// The steps, in order.
     pub steps: Vec<Step>,
-    /// The HTTP status. If it is not 200, or `body` is set, the reply is only `body`.
+    /// The HTTP status. If `status`, `body` or `error` is set, the steps are not played, and the
+    /// reply is only a body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The body of a reply without steps: a JSON string as plain text, anything else as JSON.
+    /// The body of a reply without steps. A string is sent as plain text, and any other value as
+    /// JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
     /// Makes the body an error object of the dialect with this text.
@@ -171,7 +173,7 @@ impl Reply {
         Self::empty().more_chunks(chunks)
     }
 
-    /// An HTTP status with a body: a JSON string as plain text, anything else as JSON.
+    /// An HTTP status with a body. A string is sent as plain text, and any other value as JSON.
     pub fn status(status: u16, body: impl Into<Value>) -> Self {
         Self { status: Some(status), body: Some(body.into()), ..Self::default() }
     }
@@ -273,7 +275,8 @@ impl Reply {
         self.step(Step::PauseMs(millis(time)))
     }
 
-    /// Sends text for `time`, a chunk per interval; for benchmarks only.
+    /// Sends chunks of text for the duration `time`, with the pause `every` between them; for
+    /// benchmarks only.
     pub fn filler_until(self, time: Duration, every: Duration) -> Self {
         self.step(Step::Filler { ms: millis(time), every_ms: millis(every).max(1) })
     }

@@ -151,8 +151,8 @@ fn openai_route(shared: &Shared, request: &Request) -> Validated<Route> {
     let beta = (personality == Personality::Deepseek).then_some("/beta");
     let prefix = ["/v1"].into_iter().chain(beta).find(|prefix| request.path.starts_with(prefix));
     let path = &request.path[prefix.map_or(0, str::len)..];
-    // DeepSeek serves its paths with and without /v1. The other servers have their own paths
-    // outside of /v1.
+    // DeepSeek and llama-server serve these paths with and without /v1. The other servers serve
+    // them only below /v1.
     let under_v1 = path.len() < request.path.len();
     let completions = path == "/chat/completions"
         && (under_v1 || matches!(personality, Personality::Deepseek | Personality::LlamaServer));
@@ -202,8 +202,8 @@ fn balance() -> Value {
     }]})
 }
 
-/// Whether a host name means this machine. Ollama on a loopback address answers only requests for
-/// such names (docs/model-apis.md#ollama-address).
+/// Whether a host name counts as local. Ollama on a loopback address answers only requests for such
+/// names (docs/model-apis.md#ollama-address).
 fn host_is_local(host: Option<&str>) -> bool {
     let Some(host) = host else { return true };
     let name = match host.strip_prefix('[') {
@@ -260,7 +260,7 @@ async fn control(shared: &Shared, method: &str, path: &str, body: &[u8]) -> Resp
             Ok(index) => {
                 Response::json(200, &shared.until(request_ended(index)).await.to_json(shared.started))
             }
-            Err(_) => Response::text(400, "ended/INDEX: the index of a request"),
+            Err(_) => Response::text(400, "ended/INDEX: INDEX must be the index of a request"),
         },
         _ => Response::text(404, "no such control path"),
     }

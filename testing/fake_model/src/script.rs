@@ -21,9 +21,10 @@
 //! `filler {ms, every_ms}`, `error_line`, `endless` (`{"chunks": "text"}` or `"line"`). `end` is
 //! `done`, `no_marker`, `eof`, `cut` or `reset`.
 //!
-//! An array is short for an object with only `replies`. The other keys are those of [`Config`]. The
-//! keys of a reply are those of [`Reply`]; a string is a reply with that text. `"repeat": true`
-//! starts over when the replies are used up.
+//! An array is short for an object with only `replies`. Besides `replies`, `for_path`, `fallback`
+//! and `repeat`, the object may have the keys of [`Config`]. The keys of a reply are those of
+//! [`Reply`]; a string is a reply with that text. `"repeat": true` starts over when the replies are
+//! used up.
 
 use std::collections::BTreeMap;
 

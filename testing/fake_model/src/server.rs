@@ -1,5 +1,5 @@
-//! The server. It has its own thread and runtime, so that all tests can use it: with a runtime,
-//! without one, or with the real binary.
+//! The server. It has its own thread and runtime, so that every test can use it: a test with a
+//! runtime, a test without one, and a test that runs the real binary.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -22,8 +22,8 @@ use crate::state::{
     request_ended,
 };
 
-/// How long a wait lasts before it fails the test and prints the requests so far. No test should
-/// ever reach it.
+/// The longest wait. After it, the test fails and prints the requests so far. No test should ever
+/// reach it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A model server on 127.0.0.1. Dropping it stops it and closes all connections.
@@ -129,8 +129,8 @@ impl Server {
         self.address
     }
 
-    /// Adds a reply (or text, or `Reply::from_fn`) to the script. Each generation takes one, in
-    /// order of arrival; refused requests take none.
+    /// Adds a reply (or text, or `Reply::from_fn`) to the script. Each generation takes the next
+    /// reply, in order of arrival; refused requests take none.
     pub fn enqueue(&self, reply: impl Into<Entry>) {
         let entry = reply.into();
         self.shared.change(|inner| inner.script.push_back(entry));
@@ -197,7 +197,8 @@ impl Server {
         self.shared.read().loaded.clone()
     }
 
-    /// Every load so far (Ollama). More than one for a session means that a runner option changed.
+    /// Every load so far (Ollama). If a session causes more than one load, a runner option has
+    /// changed.
     pub fn loads(&self) -> Vec<Loaded> {
         self.shared.read().loads.clone()
     }
@@ -314,7 +315,7 @@ impl Server {
         let _ = receiver.recv();
     }
 
-    /// The requests from `first` on as JSON, in the format of `--record`.
+    /// The requests from number `first` on as JSON, in the format of `--record`.
     pub fn requests_json(&self, first: usize) -> Vec<Value> {
         self.shared.requests_json(first)
     }

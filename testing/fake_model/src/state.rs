@@ -1,4 +1,4 @@
-//! What all connections of a server share: configuration, script, records, gates.
+//! The state that all connections of a server share: configuration, script, records, gates.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -59,7 +59,7 @@ impl Personality {
         }
     }
 
-    /// How many generations run at a time; others wait.
+    /// How many generations run at a time. Further generations wait.
     fn default_parallel(self) -> usize {
         match self {
             Self::Ollama | Self::LlamaServer => 1,
@@ -83,10 +83,10 @@ pub struct Config {
     /// The window for requests that set none: by default 4096 on Ollama, the trained context
     /// elsewhere.
     pub num_ctx: Option<u64>,
-    /// Generations at a time: by default 1 on Ollama and llama-server, 64 elsewhere.
+    /// How many generations run at a time: by default 1 on Ollama and llama-server, 64 elsewhere.
     pub parallel: Option<usize>,
-    /// The required API key. Without it, DeepSeek accepts any key, and the other servers require
-    /// none.
+    /// The required API key. If it is `None`, DeepSeek accepts any key, and the other servers
+    /// require none.
     pub api_key: Option<String>,
     /// Answer `Loading model` (503) until the gate `loaded` is released (llama-server).
     pub loading: bool,
@@ -144,7 +144,7 @@ impl Shared {
         }
     }
 
-    /// The state, for reading.
+    /// Locks the state.
     pub(crate) fn read(&self) -> MutexGuard<'_, Inner> {
         // Poisoning can be ignored: the state is consistent after every statement, and the panic
         // that caused it fails its own test.
@@ -210,7 +210,7 @@ impl Shared {
         })
     }
 
-    /// The requests from `first` on as JSON.
+    /// The requests from number `first` on as JSON.
     pub(crate) fn requests_json(&self, first: usize) -> Vec<serde_json::Value> {
         self.read().requests.iter().skip(first).map(|request| request.to_json(self.started)).collect()
     }

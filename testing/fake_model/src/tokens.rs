@@ -57,7 +57,7 @@ pub fn estimate(text: &str) -> u64 {
 }
 
 /// The last prompt of each slot of a server. A server does not evaluate the prefix that a new
-/// prompt shares with one of them.
+/// prompt shares with one of these prompts.
 #[derive(Debug, Default)]
 pub(crate) struct PrefixCache {
     slots: Vec<(String, String)>,
@@ -72,7 +72,7 @@ impl PrefixCache {
     }
 
     /// Stores a prompt and the text generated after it: in the slot with the longest common prefix,
-    /// else in a free one of `slots` slots, else in the oldest.
+    /// else in a free slot (of `slots` in total), else in the oldest slot.
     pub(crate) fn remember(&mut self, model: &str, prompt: &str, generated: &str, slots: usize) {
         let replaced = match self.best(model, prompt) {
             Some((at, common)) if common > 0 => Some(at),
@@ -85,7 +85,7 @@ impl PrefixCache {
         self.slots.push((model.to_owned(), format!("{prompt}{generated}")));
     }
 
-    /// Forgets a model that is unloaded or reloaded.
+    /// Forgets the prompts of a model that is unloaded or reloaded.
     pub(crate) fn forget(&mut self, model: &str) {
         self.slots.retain(|(held, _)| held != model);
     }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn one_slot_holds_one_conversation_and_two_hold_two() {
+    fn one_slot_holds_one_conversation_and_two_slots_hold_two() {
         for (slots, expected) in [(1, 0), (2, 1)] {
             let mut cache = PrefixCache::default();
             cache.remember("m", "aaaabbbb", "", slots);

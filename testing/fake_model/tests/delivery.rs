@@ -1,5 +1,5 @@
-//! When and in which pieces bytes arrive: gates, chunk borders, ends and resets, as a raw TCP
-//! client sees them.
+//! Tests when, and in which pieces, bytes arrive at a raw TCP client: gates, chunk borders, ends
+//! and resets.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod raw;
@@ -19,7 +19,7 @@ fn content(lines: &[Value]) -> String {
 }
 
 #[test]
-fn text_arrives_in_token_sized_chunks_each_one_line_and_one_http_chunk() {
+fn text_arrives_in_token_sized_pieces_each_as_one_line_in_one_http_chunk() {
     let server = Server::start();
     server.enqueue("fn main() { println!(\"Größe\"); }");
     let mut client = ask(&server);
@@ -83,7 +83,7 @@ fn a_reply_waits_at_its_gate_after_sending_everything_before_it() {
 }
 
 #[test]
-fn a_gate_released_beforehand_is_passed() {
+fn a_reply_passes_a_gate_that_was_released_before() {
     let server = Server::start();
     server.release("hold");
     server.enqueue(Reply::text("a").hold().more("b"));
@@ -111,7 +111,7 @@ fn one_line_can_be_ten_mebibytes_long() {
 }
 
 #[test]
-fn an_error_line_ends_a_stream_of_status_200_without_done() {
+fn a_stream_with_status_200_can_end_with_an_error_line_instead_of_done() {
     let server = Server::start();
     server.enqueue(Reply::text("half").then_error_line("unexpected EOF").more("never"));
     let mut client = ask(&server);
@@ -122,7 +122,7 @@ fn an_error_line_ends_a_stream_of_status_200_without_done() {
 }
 
 #[test]
-fn a_stream_can_end_normally_without_done() {
+fn a_body_can_end_normally_without_a_done_line() {
     let server = Server::start();
     server.enqueue(Reply::text("half").eof_without_done());
     let lines = ask(&server).lines();
@@ -219,7 +219,7 @@ fn a_stream_can_have_the_wrong_content_type() {
 }
 
 #[test]
-fn endless_replies_continue_until_the_client_disconnects_and_record_it() {
+fn endless_replies_continue_until_the_client_disconnects_and_the_disconnect_is_recorded() {
     let server = Server::start();
     server.enqueue(Reply::empty().endless_whitespace());
     server.enqueue(Reply::empty().endless_repetition("again and again\n"));
@@ -305,7 +305,7 @@ fn one_generation_runs_at_a_time_and_the_next_waits() {
 }
 
 #[test]
-fn a_cut_generation_frees_its_slot() {
+fn a_generation_whose_client_disconnects_frees_its_slot() {
     let server = Server::start();
     server.enqueue(Reply::text("first").hold());
     server.enqueue("second");
@@ -317,7 +317,7 @@ fn a_cut_generation_frees_its_slot() {
 }
 
 #[test]
-fn a_client_that_disconnects_after_the_done_marker_has_everything() {
+fn a_client_that_disconnects_after_the_done_marker_has_received_the_whole_reply() {
     let server = Server::start();
     server.enqueue("hello");
     let mut client = ask(&server);

@@ -1,4 +1,4 @@
-//! The fake server behaves like Ollama: validation, counts, loads and lists
+//! Tests that the fake server behaves like Ollama: validation, counts, loads and lists
 //! (docs/model-apis.md#ollama).
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
@@ -30,7 +30,7 @@ fn last(server: &Server, body: &Value) -> Value {
 }
 
 #[test]
-fn invalid_chat_requests_are_refused_and_take_no_reply() {
+fn invalid_chat_requests_are_refused_without_using_a_reply() {
     let call = |arguments: Value| json!([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]);
     let tools = json!([{"type": "function", "function": {"name": "f"}}]);
     let server = Server::start();
@@ -170,7 +170,7 @@ fn tool_calls_can_arrive_together_or_with_the_last_chunk() {
 }
 
 #[test]
-fn an_incomplete_answer_without_a_stream_has_done_false_and_an_error_is_a_500() {
+fn without_streaming_an_incomplete_answer_has_done_false_and_an_error_is_a_500() {
     let server = Server::start();
     server.enqueue(Reply::text("half").eof_without_done());
     server.enqueue(Reply::text("half").then_error_line("runner stopped"));
@@ -180,7 +180,7 @@ fn an_incomplete_answer_without_a_stream_has_done_false_and_an_error_is_a_500() 
 }
 
 #[test]
-fn generate_answers_in_response_and_refuses_missing_capabilities() {
+fn generate_puts_the_answer_into_response_and_refuses_missing_capabilities() {
     let server = Server::start();
     server.enqueue(Reply::empty().thinking("hm").more("yes"));
     let lines = Client::post(&server, "/api/generate", &json!({"model": R1, "prompt": "go"})).lines();
@@ -214,7 +214,7 @@ fn a_prompt_longer_than_the_window_is_refused_only_on_request() {
 }
 
 #[test]
-fn the_window_is_the_requested_one_within_limits() {
+fn a_requested_window_is_clamped_and_zero_requests_the_default() {
     let server = Server::start();
     server.fallback("ok");
     for (asked, in_force) in
@@ -229,7 +229,7 @@ fn the_window_is_the_requested_one_within_limits() {
 }
 
 #[test]
-fn changing_a_runner_option_reloads_and_changing_a_sampling_option_does_not() {
+fn changing_a_runner_option_reloads_the_model_and_changing_a_sampling_option_does_not() {
     let server = Server::start();
     server.fallback("ok");
     let ask = |fields: Value| {
@@ -248,7 +248,7 @@ fn changing_a_runner_option_reloads_and_changing_a_sampling_option_does_not() {
 }
 
 #[test]
-fn an_empty_chat_loads_and_keep_alive_zero_unloads() {
+fn an_empty_chat_loads_the_model_and_keep_alive_zero_unloads_it() {
     let server = Server::start();
     let load = json!({"model": PLAIN, "messages": [], "options": {"num_ctx": 2048}});
     let (status, json) = post(&server, "/api/chat", &load);

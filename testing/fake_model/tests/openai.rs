@@ -1,4 +1,4 @@
-//! The fake server behaves like DeepSeek, vLLM, llama-server and LM Studio
+//! Tests that the fake server behaves like DeepSeek, vLLM, llama-server and LM Studio
 //! (docs/model-apis.md#openai-compatible-servers).
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
@@ -69,7 +69,7 @@ fn deepseek_streams_reasoning_content_and_calls_in_fragments() {
 }
 
 #[test]
-fn deepseek_refuses_the_same_requests_as_its_platform() {
+fn deepseek_refuses_the_requests_that_its_platform_refuses() {
     let server = Server::of(Personality::Deepseek);
     let call = json!([{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]);
     let history = |extra: Value| {
@@ -110,7 +110,7 @@ fn deepseek_refuses_the_same_requests_as_its_platform() {
 }
 
 #[test]
-fn a_missing_or_wrong_key_is_a_401() {
+fn a_missing_or_wrong_key_is_refused_with_401() {
     let server = Server::of(Personality::Deepseek);
     let mut without = Client::post(&server, PATH, &chat("deepseek-flash", "x"));
     without.json();
@@ -184,7 +184,7 @@ fn an_error_event_ends_the_stream() {
 }
 
 #[test]
-fn llama_server_reports_loading_its_window_and_progress() {
+fn llama_server_reports_its_window_its_progress_and_that_it_is_loading() {
     let config = Config {
         personality: Personality::LlamaServer,
         num_ctx: Some(4096),
@@ -249,7 +249,7 @@ fn lm_studio_lists_loaded_windows_and_answers_200_to_unknown_paths() {
 }
 
 #[test]
-fn two_calls_in_one_chunk_are_whole_and_numbered() {
+fn two_calls_in_one_chunk_are_complete_and_numbered() {
     let server = Server::of(Personality::Generic);
     server.enqueue(
         Reply::empty()

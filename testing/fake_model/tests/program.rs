@@ -1,4 +1,4 @@
-//! The program `fake-model`: prints its URL, records requests, reports errors.
+//! Tests the program `fake-model`: it prints its URL, records requests and reports errors.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::io::{BufRead, BufReader, Read, Write};

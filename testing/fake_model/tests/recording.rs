@@ -1,4 +1,5 @@
-//! Records of requests and replies, waiting, and scripts in Rust and JSON.
+//! Tests the records of requests and replies, the functions that wait, and scripts in Rust and in
+//! JSON.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod raw;
@@ -71,7 +72,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn invalid_http_is_refused_and_does_no_harm() {
+fn invalid_http_is_refused_and_the_server_continues() {
     let server = Server::start();
     for bytes in [
         "garbage\r\n\r\n",
@@ -95,7 +96,7 @@ fn invalid_http_is_refused_and_does_no_harm() {
 }
 
 #[test]
-fn a_used_up_script_answers_500() {
+fn a_request_after_the_last_scripted_reply_is_answered_with_500() {
     let server = Server::start();
     server.enqueue("the only one");
     answer(&server, "one");
@@ -114,7 +115,7 @@ fn a_reply_can_be_computed_from_the_request() {
 }
 
 #[test]
-fn waiting_works_on_a_runtime_without_clock_and_sockets() {
+fn waiting_works_on_a_runtime_without_a_clock_or_sockets() {
     let server = Server::start();
     server.enqueue(Reply::text("a").gate("here").more("b"));
     let mut client = Client::post(&server, "/api/chat", &chat(MODEL, "x"));
@@ -133,7 +134,7 @@ fn waiting_works_on_a_runtime_without_clock_and_sockets() {
 }
 
 #[test]
-fn a_script_file_supports_everything_that_rust_does() {
+fn a_script_file_supports_what_the_rust_interface_supports() {
     let script = json!({
         "models": [{"name": MODEL, "context": 8192}],
         "replies": [
@@ -172,7 +173,7 @@ fn a_script_file_supports_everything_that_rust_does() {
 }
 
 #[test]
-fn a_script_that_repeats_starts_over() {
+fn a_repeating_script_starts_over_after_its_last_reply() {
     let script = r#"{"replies": ["a", "b"], "repeat": true}"#;
     let server = Server::play(Script::parse(script).unwrap(), 0).unwrap();
     let answers: Vec<String> = (0..5).map(|i| answer(&server, &i.to_string())).collect();

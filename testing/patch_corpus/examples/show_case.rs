@@ -1,4 +1,4 @@
-//! Shows the cases whose names contain TEXT, or the generated case `any/N`:
+//! Shows the cases whose names contain TEXT or, if TEXT is `any/N`, the generated case number N:
 //! `cargo run -p patch_corpus --example show_case TEXT [SEED]`.
 
 use std::io::{self, Write as _};

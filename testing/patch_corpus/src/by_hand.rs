@@ -1,4 +1,4 @@
-//! Handwritten invalid patches, and patches that no engine can apply.
+//! Handwritten patches that are invalid or that no engine can apply.
 
 use crate::{
     Case, Edit, Form, Input, Tree,
@@ -8,7 +8,7 @@ use crate::{
 const FILE: &str =
     "alpha = 1\nbravo = 2\n\ndef charlie():\n    return alpha\n\ndef delta():\n    return alpha\n";
 
-/// Adds handwritten invalid patches, and patches that no engine can apply.
+/// Adds handwritten patches that are invalid or that no engine can apply.
 pub(crate) fn cases(out: &mut Vec<Case>) {
     let before: Tree = [("x.py", FILE), ("y.py", "other = 1\n")]
         .into_iter()

@@ -1,4 +1,4 @@
-//! Patches with the mistakes that models make, one or several at once.
+//! Generates patches with the mistakes that models make: one mistake, or several at once.
 
 use crate::{
     Case, Class, Expected, Form,
@@ -12,7 +12,8 @@ use crate::{
     write::Draft,
 };
 
-/// How many patches with a single deformation, and with several, are made per base edit and form.
+/// How many patches are made for each base edit and form: `ALONE` with a single deformation, and
+/// `AT_ONCE` with several.
 const ALONE: usize = 2;
 const AT_ONCE: usize = 1;
 
@@ -26,8 +27,8 @@ pub(crate) const FORMS: &[(Form, &str)] = &[
 ];
 
 pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
-    // The next deformation of each form. Each form goes through the list in turn, so that it uses
-    // all deformations equally often.
+    // For each form, the position in the list of deformations. Each form goes through the whole
+    // list again and again, so that it uses all deformations equally often.
     let mut turn = [bases.first().map_or(0, |b| b.seed as usize * 13); 6];
     for (b, base) in bases.iter().enumerate() {
         for (f, (form, label)) in FORMS.iter().enumerate().filter(|(_, (form, _))| base.fits(*form)) {
@@ -55,8 +56,8 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     }
 }
 
-/// Deformations that few edits allow. They are made wherever possible, except that the first two
-/// are made for one edit in five.
+/// Deformations that few edits allow. They are made wherever possible, but the first two only for
+/// one edit in five.
 const RARE: &[D] = &[
     D::ContextMissing,
     D::ContextExtra,
@@ -108,7 +109,7 @@ fn case(draft: &Draft<'_>, label: &str, made: &[D]) -> Case {
     }
 }
 
-/// Writes the patch like a careful author, with enough context to be unambiguous if possible.
+/// Writes the patch as a careful author does: if possible, with enough context to be unambiguous.
 pub(crate) fn clean<'a>(base: &'a Base, form: Form, random: &mut Random) -> Draft<'a> {
     let unified = matches!(form, Form::Unified | Form::Git);
     let least = if unified { *random.pick(&[3, 3, 3, 1, 2]) } else { random.between(1, 3) };
@@ -161,7 +162,8 @@ pub(crate) fn leading_context(hunk: &Hunk) -> usize {
     hunk.lines.iter().take_while(|l| l.mark == Mark::Keep).count()
 }
 
-/// Makes a deformation. Returns `false` and leaves the draft alone if it does not apply.
+/// Makes a deformation. If the deformation does not apply, returns `false` and leaves the draft
+/// alone.
 fn apply(deformation: D, draft: &mut Draft<'_>, random: &mut Random) -> bool {
     let mut changed = draft.clone();
     let applies = change(deformation, &mut changed, random);

@@ -1,4 +1,4 @@
-//! Edits of files and their results.
+//! Edits of files, and the files that result from them.
 
 use crate::text::{End, Row, Text};
 
@@ -22,21 +22,21 @@ pub(crate) struct Op {
 pub(crate) struct Line {
     pub(crate) mark: Mark,
     pub(crate) text: String,
-    /// Its ending in the old file, or in the new file if it is added.
+    /// The ending of the row in the old file or, if the row is added, in the new file.
     pub(crate) end: End,
-    /// Its ending in the new file.
+    /// The ending of the row in the new file.
     pub(crate) becomes: End,
-    /// Its index in the old file. For an added row, the index of the row below.
+    /// The index of the row in the old file. For an added row, the index of the row below.
     pub(crate) old: usize,
 }
 
-/// What happens to a file.
+/// An edit of one file.
 #[derive(Debug, Clone)]
 pub(crate) struct FileEdit {
     pub(crate) path: String,
-    /// The new name, if it is renamed.
+    /// The new path, if the edit renames the file.
     pub(crate) to: Option<String>,
-    /// `None` if it is created.
+    /// The old file; `None` if the edit creates the file.
     pub(crate) before: Option<Text>,
     pub(crate) ops: Vec<Op>,
     /// The content of a created file; `None` otherwise.
@@ -87,7 +87,7 @@ impl FileEdit {
         self.to.as_deref().unwrap_or(&self.path)
     }
 
-    /// Returns all rows of both files, in order.
+    /// Returns the rows of the old and the new file as one list, in order.
     pub(crate) fn script(&self) -> Vec<Line> {
         let line = |mark, text: &str, end, old| Line { mark, text: text.into(), end, becomes: end, old };
         if let Some(created) = &self.created {
@@ -132,7 +132,7 @@ impl FileEdit {
         out
     }
 
-    /// Returns the file after the edit; `None` if it is deleted.
+    /// Returns the file after the edit; `None` if the edit deletes it.
     pub(crate) fn after(&self) -> Option<Text> {
         if self.deleted {
             return None;
@@ -144,8 +144,8 @@ impl FileEdit {
     }
 }
 
-/// Returns the ending of a row inserted at `at`: the ending of the row above, or else of the row
-/// below.
+/// Returns the ending for a row inserted at `at`: the ending of the nearest row above that has one,
+/// or else of the nearest row below.
 fn ending_near(rows: &[Row], at: usize) -> End {
     let ends = |r: &&Row| r.end != End::Nothing;
     let above = rows[..at].iter().rev().find(ends);

@@ -2,7 +2,7 @@
 
 use crate::{Case, Class, Edit, Expected, Form, Input, Tree};
 
-/// Problem, form, old file, patch, new file. The file is named `f`.
+/// The fields of each case: problem, form, old file, patch, new file. The file is named `f`.
 const TEXTS: &[(&str, Form, &str, &str, &str)] = &[
     (
         "a removed list item is not a mail signature",
@@ -19,14 +19,14 @@ const TEXTS: &[(&str, Form, &str, &str, &str)] = &[
         "Title\n- one\n",
     ),
     (
-        "one line without its indentation becomes two",
+        "an unindented line is replaced with two lines",
         Form::Blocks,
         "def f(a):\n    return a\n",
         "f\n<<<<<<< SEARCH\nreturn a\n=======\nlog(a)\nreturn a\n>>>>>>> REPLACE\n",
         "def f(a):\n    log(a)\n    return a\n",
     ),
     (
-        "one line with too little indentation becomes two",
+        "a line with too little indentation is replaced with two lines",
         Form::Blocks,
         "class A:\n    def f(a):\n        return a\n",
         "f\n<<<<<<< SEARCH\n    return a\n=======\n    if a:\n        return a\n>>>>>>> REPLACE\n",
@@ -89,8 +89,8 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
     for (why, form, before, text, after) in TEXTS {
         push(why, *form, tree(&[("f", before)]), Input::Text((*text).into()), tree(&[("f", after)]));
     }
-    // With counts that are one too large, the next file's header looks like a removed and an added
-    // line.
+    // If the counts of a hunk are too large by one, the header of the next file looks like a
+    // removed line and an added line.
     for (old, new) in [
         ("--- /dev/null", "+++ b/g"),
         ("--- a/g\t2026-03-01 10:15:00.000000000 +0100", "+++ b/g\t2026-03-02 10:15:00.000000000 +0100"),
@@ -112,7 +112,7 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
     let edit = Edit { path: "f".into(), search: "\r\ntwo\r\n".into(), replace: "\r\nzwei\r\n".into() };
     let (before, after) = ("zero\none\r\n\r\ntwo\r\nthree\n", "zero\none\r\n\r\nzwei\r\nthree\n");
     push(
-        "search starts with a blank line, mixed endings",
+        "the search text starts with a blank line, in a file with mixed endings",
         Form::Edits,
         tree(&[("f", before)]),
         Input::Edits(vec![edit]),

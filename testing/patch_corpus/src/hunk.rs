@@ -4,11 +4,12 @@ use crate::edit::{FileEdit, Line, Mark};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Hunk {
-    /// Index of the first old line in the old file. For a hunk without old lines, the index of the
-    /// row below it.
+    /// The index, in the old file, of the hunk's first old line. If the hunk has no old lines, the
+    /// index of the row below the hunk.
     pub(crate) start: usize,
     pub(crate) lines: Vec<Line>,
-    /// Whether a context line differs from the file.
+    /// Whether the context has a mistake: a line that differs from the file, is missing, or is
+    /// extra.
     pub(crate) wrong: bool,
 }
 
@@ -25,7 +26,7 @@ impl Hunk {
         self.lines.iter().filter(|l| l.mark == mark).count()
     }
 
-    /// Returns the removed lines, grouped into runs.
+    /// Returns each run of consecutive removed lines.
     pub(crate) fn removed(&self) -> Vec<Vec<&str>> {
         let mut out: Vec<Vec<&str>> = Vec::new();
         let mut open = false;

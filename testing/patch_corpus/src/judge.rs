@@ -1,5 +1,5 @@
 //! Decides whether a draft is unambiguous, by counting the places where its old lines could match.
-//! No engine is involved.
+//! Does not use any engine.
 
 use crate::{
     Form,
@@ -10,8 +10,8 @@ use crate::{
     write::{Draft, landmark},
 };
 
-/// Strips from a line everything that a deformation may have changed: whitespace, typography, a
-/// pasted line number.
+/// Normalizes a line so that a deformed line equals the original: removes whitespace and a pasted
+/// line number, and replaces typographic characters with ASCII.
 pub(crate) fn fold(text: &str) -> String {
     let text = unnumbered(text.trim()).unwrap_or(text);
     text.chars()
@@ -27,14 +27,16 @@ pub(crate) fn fold(text: &str) -> String {
         .replace('…', "...")
 }
 
-/// Strips the number from `12|text`, `12: text` or `12<tab>text`.
+/// Strips the line number from `12|text`, `12: text` or `12<tab>text`. Returns `None` if there is
+/// no line number.
 pub(crate) fn unnumbered(text: &str) -> Option<&str> {
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let rest = if rest.len() < text.len() { rest } else { return None };
     rest.strip_prefix('|').or_else(|| rest.strip_prefix(':')).or_else(|| rest.strip_prefix('\t'))
 }
 
-/// Returns the rows where a match of these lines starts, ignoring blank lines at both ends of them.
+/// Returns the rows where a match of `old` starts. Ignores blank lines at the start and the end of
+/// `old`.
 fn places(rows: &[String], old: &[String]) -> Vec<usize> {
     let blank = |l: &&String| l.is_empty();
     let skip = old.iter().take_while(blank).count();
@@ -50,7 +52,7 @@ fn places(rows: &[String], old: &[String]) -> Vec<usize> {
         .collect()
 }
 
-/// Returns the rows where an exact match of these lines starts.
+/// Returns the rows where an exact match of `old` starts.
 pub(crate) fn exact_places(rows: &[&str], old: &[&str]) -> Vec<usize> {
     (0..(rows.len() + 1).saturating_sub(old.len())).filter(|at| rows[*at..*at + old.len()] == *old).collect()
 }
@@ -127,8 +129,8 @@ fn file_decided(draft: &Draft<'_>, edit: &FileEdit, hunks: &[Hunk]) -> bool {
     draft.shuffled || assignments(&all, &lengths, 0, 0) == 1
 }
 
-/// Returns whether the removed lines alone are unambiguous: each run of them matches once and has
-/// enough letters.
+/// Returns whether the removed lines of a hunk are unambiguous without its context: each run of
+/// removed lines matches once and has a line with enough letters or digits.
 fn anchored(rows: &[&str], hunk: &Hunk) -> bool {
     let runs = hunk.removed();
     let distinctive =
@@ -136,7 +138,8 @@ fn anchored(rows: &[&str], hunk: &Hunk) -> bool {
     !runs.is_empty() && runs.iter().all(|run| distinctive(run) && loose_places(rows, run).len() == 1)
 }
 
-/// Returns the rows where the search text starts, in forms that search for text.
+/// Returns the rows where the search text of a hunk occurs. Returns none for forms that do not
+/// search for text.
 fn text_places(draft: &Draft<'_>, rows: &[&str], hunk: &Hunk) -> Vec<usize> {
     let mut out = Vec::new();
     if matches!(draft.form, Form::Blocks | Form::Edits) {
@@ -169,8 +172,8 @@ fn mixed(edit: &FileEdit) -> bool {
     edit.before.as_ref().is_some_and(Text::mixed)
 }
 
-/// Returns whether a line number or the order of the hunks is wrong and there are several matches.
-/// If so, an engine may select the wrong match.
+/// Returns whether a hunk matches in several places, and line numbers or the order of the hunks are
+/// wrong. If so, an engine may select the wrong match.
 fn misdirected(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let several = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {
@@ -183,8 +186,8 @@ fn misdirected(draft: &Draft<'_>) -> bool {
     (draft.unified() && draft.style.offset != 0 || wrong_order) && files.into_iter().any(several)
 }
 
-/// Returns whether deformed lines match in several places with different text. If so, another place
-/// may be more similar.
+/// Returns whether deformed old lines also match a place that has different text. If so, they may
+/// be more similar to that place than to the right one.
 fn closer_elsewhere(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let closer = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {
@@ -196,8 +199,9 @@ fn closer_elsewhere(draft: &Draft<'_>) -> bool {
     !draft.exact && draft.form != Form::Whole && files.into_iter().any(closer)
 }
 
-/// Returns whether the edit moves a line. A search and its replacement do not tell which of two
-/// lines moved, so a mistake in a context line may look like a mistake in an added one.
+/// Returns whether the edit moves a line and the form has search and replacement texts. Such texts
+/// do not show which of two swapped lines moved, so a mistake in a context line may look like a
+/// mistake in an added line.
 pub(crate) fn moved(draft: &Draft<'_>, edit: &FileEdit) -> bool {
     let script = edit.script();
     // Compare lines without trailing whitespace, which the patch may have lost.
@@ -208,7 +212,7 @@ pub(crate) fn moved(draft: &Draft<'_>, edit: &FileEdit) -> bool {
     texts_only && texts(Mark::Add).any(|new| texts(Mark::Remove).any(|old| old == new))
 }
 
-/// Returns whether a deformed search text still occurs in the file. If so, it may be meant
+/// Returns whether a deformed search text still occurs in the file. If so, the model may mean it
 /// literally.
 fn literal(draft: &Draft<'_>) -> bool {
     let mut files = draft.base.edits.iter().zip(&draft.hunks);
@@ -220,8 +224,8 @@ fn literal(draft: &Draft<'_>) -> bool {
         })
 }
 
-/// Returns the match that an `@@` header selects, if the header occurs once and the first match
-/// below it is the right one.
+/// Returns the first match below the line that the `@@` header of a hunk names; `None` unless that
+/// line occurs once and the match is the right one.
 fn below_landmark(edit: &FileEdit, hunk: &Hunk, rows: &[&str], exact: &[usize]) -> Option<usize> {
     let text = landmark(edit, hunk)?;
     let mut lines = (0..rows.len()).filter(|i| fold(rows[*i]) == fold(&text));
@@ -229,7 +233,8 @@ fn below_landmark(edit: &FileEdit, hunk: &Hunk, rows: &[&str], exact: &[usize]) 
     exact.iter().copied().find(|at| *at >= line).filter(|at| *at == hunk.start)
 }
 
-/// Returns the number of ways to place the hunks in order: 0, 1, or 2 for more than one.
+/// Returns the number of ways to place the hunks in order and without overlap. Returns 2 if there
+/// are more than two.
 fn assignments(places: &[Vec<usize>], lengths: &[usize], hunk: usize, from: usize) -> usize {
     let Some(here) = places.get(hunk) else { return 1 };
     let mut ways = 0;

@@ -1,10 +1,10 @@
 //! Generates thousands of patches from edits with known results.
 //!
 //! Each [`Case`] starts from an edit of a realistic file. The edited file is the expected result,
-//! whatever an engine does. The edit is written as a patch in every [`Form`], first clean, then
-//! deformed the way models deform patches. If a deformation makes a patch ambiguous, refusing it
-//! also counts as correct ([`Class::Either`]). The generator detects this by counting the places
-//! where the old lines could match.
+//! so no engine is needed to compute it. The edit is written as a patch in every [`Form`], first
+//! clean, then deformed the way models deform patches. If a deformation makes a patch ambiguous,
+//! refusing it also counts as correct ([`Class::Either`]). The generator detects ambiguity by
+//! counting the places where the old lines could match.
 //!
 //! ```
 //! let cases = patch_corpus::cases();
@@ -35,7 +35,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Files by path: their content, and whether they are executable.
+/// Maps the path of each file to its content and to whether it is executable.
 pub type Tree = BTreeMap<String, (Vec<u8>, bool)>;
 
 /// The required outcome of a case.
@@ -49,8 +49,8 @@ pub enum Class {
     MustRefuse,
     /// An ambiguous patch: it must be refused or give the right result.
     Either,
-    /// A patch whose path is, or leads to, one that the model may not write: it must change
-    /// nothing. If the case has an expected tree, producing that tree is correct, too.
+    /// A patch whose path is forbidden or involves a link: it must change nothing. If the case has
+    /// an expected tree, producing that tree is correct, too.
     Security,
 }
 
@@ -61,20 +61,20 @@ pub enum Form {
     Unified,
     /// A unified diff as git writes it.
     Git,
-    /// `*** Begin Patch`.
+    /// A patch that starts with `*** Begin Patch`.
     Envelope,
-    /// `<<<<<<< SEARCH`.
+    /// Blocks that start with `<<<<<<< SEARCH`.
     Blocks,
-    /// `[{path, search, replace}]`.
+    /// A list of edits: `[{path, search, replace}]`.
     Edits,
-    /// The complete new content.
+    /// The complete new content of a file.
     Whole,
 }
 
-/// One edit of a list.
+/// One edit of a list of edits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
-    /// The file.
+    /// The path of the file.
     pub path: String,
     /// The text to find.
     pub search: String,
@@ -93,21 +93,21 @@ pub enum Input {
     Edits(Vec<Edit>),
     /// A whole file.
     Whole {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// Its new content.
+        /// The new content of the file.
         content: String,
     },
     /// A whole file as an array of lines.
     WholeLines {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// The lines of its new content.
+        /// The lines of the new content.
         lines: Vec<String>,
     },
     /// A file to delete.
     Delete {
-        /// The file.
+        /// The path of the file.
         path: String,
     },
 }
@@ -117,37 +117,37 @@ pub enum Input {
 pub enum Expected {
     /// The files afterwards. For [`Class::Either`], they may also be unchanged.
     Tree(Tree),
-    /// The patch is refused. If only one reason is right, this is it.
+    /// The patch is refused. If only one kind of error is right, this is that kind.
     Refused(Option<&'static str>),
 }
 
-/// A link, the state folder, or a file outside the root.
+/// What a case needs besides its files: a link, the state folder, or a file outside the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fixture {
     /// A symbolic link.
     Symlink {
         /// The link, relative to the root.
         path: String,
-        /// The target as written into the link; may lead outside.
+        /// The target as written in the link. It may be outside the root.
         target: String,
     },
     /// A second name for an existing file.
     HardLink {
         /// The new name, relative to the root.
         path: String,
-        /// The existing file, relative to the root; may be outside.
+        /// The existing file, relative to the root. It may be outside the root.
         target: String,
     },
     /// The directory in which the workspace keeps its own state.
     State {
-        /// Relative to the root.
+        /// The path of the directory, relative to the root.
         path: String,
     },
-    /// A file next to the root that must not change: `../NAME`.
+    /// A file that is outside the root, as `../NAME`, and must not change.
     Outside {
-        /// Relative to the parent of the root.
+        /// The path of the file, relative to the root's parent.
         path: String,
-        /// Its content.
+        /// The content of the file.
         bytes: Vec<u8>,
     },
 }
@@ -155,7 +155,7 @@ pub enum Fixture {
 /// A patch, the files it is applied to, and the expected result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
-    /// A unique name: the base edit, the form and the deformations.
+    /// A unique name, made from the base edit, the form and the deformations.
     pub name: String,
     /// The required outcome.
     pub class: Class,
@@ -165,16 +165,17 @@ pub struct Case {
     pub deformations: Vec<&'static str>,
     /// The files before the patch.
     pub before: Tree,
-    /// Links and files outside the root; only for [`Class::Security`].
+    /// What else exists before the patch. Empty except for [`Class::Security`].
     pub fixtures: Vec<Fixture>,
     /// The patch.
     pub input: Input,
-    /// The files after the patch.
+    /// The files after the patch, or the refusal.
     pub expected: Expected,
 }
 
 impl Input {
-    /// Returns the patch as one text; `None` if it is a list of edits or a file.
+    /// Returns the patch as one text; `None` if it is a list of edits, a whole file or a file to
+    /// delete.
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {
@@ -213,8 +214,8 @@ pub fn cases() -> Vec<Case> {
     cases_for_seed(0)
 }
 
-/// Generates a single case cheaply, of any class except [`Class::Security`]. Returns `None` for
-/// some seeds.
+/// Generates a single case without generating a corpus. The case may have any class except
+/// [`Class::Security`]. Returns `None` for some seeds.
 #[must_use]
 pub fn generate_case(seed: u64) -> Option<Case> {
     let base = base::any(seed)?;

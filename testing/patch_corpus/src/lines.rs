@@ -1,4 +1,5 @@
-//! Mistakes in the lines of hunks: in context, whitespace and typography, and pasted line numbers.
+//! Makes mistakes in the lines of hunks: wrong context, whitespace and typography, and pasted line
+//! numbers.
 
 use crate::{
     Form,
@@ -11,7 +12,8 @@ use crate::{
     write::Draft,
 };
 
-/// Changes old lines of existing files. If any line changes, the draft is no longer exact.
+/// Applies `change` to the old lines of existing files. If any line changes, the draft is no longer
+/// exact.
 pub(crate) fn old_lines(draft: &mut Draft<'_>, change: &mut dyn FnMut(&Line) -> Option<String>) -> bool {
     let mut any = false;
     for (edit, hunks) in draft.base.edits.iter().zip(&mut draft.hunks) {
@@ -27,13 +29,13 @@ pub(crate) fn old_lines(draft: &mut Draft<'_>, change: &mut dyn FnMut(&Line) -> 
     any && draft.form != Form::Whole
 }
 
-/// Returns the hunks of existing files.
+/// Returns the hunks of files that exist before and after the edit.
 fn changed_hunks<'d>(draft: &'d mut Draft<'_>) -> impl Iterator<Item = &'d mut Hunk> {
     let files = draft.base.edits.iter().zip(&mut draft.hunks);
     files.filter(|(e, _)| e.before.is_some() && !e.deleted).flat_map(|(_, hunks)| hunks)
 }
 
-/// Makes one context line wrong, in a hunk that has several.
+/// Makes a mistake in the context of one hunk that has at least three context lines with words.
 pub(crate) fn context(deformation: D, draft: &mut Draft<'_>, random: &mut Random) -> bool {
     if draft.form == Form::Whole {
         return false;
@@ -81,7 +83,7 @@ pub(crate) fn context(deformation: D, draft: &mut Draft<'_>, random: &mut Random
                 let line = &mut hunk.lines[at];
                 let all: Vec<(usize, &str)> = words(&line.text).collect();
                 let (i, word) = *random.pick(&all);
-                // A line that loses its only word would be a different line.
+                // Without its only word, a line would not be recognizable.
                 if deformation == D::ContextWord && all.len() < 2 && word.len() * 2 > line.text.trim().len() {
                     continue;
                 }
@@ -129,7 +131,8 @@ pub(crate) fn indentation(deformation: D, draft: &mut Draft<'_>, random: &mut Ra
         let tells_shift = |(l, n): (&Line, &Option<String>)| {
             l.mark != Mark::Add && n.as_ref().is_some_and(|n| *n != l.text)
         };
-        // An engine can measure the shift only on the old lines.
+        // An engine can derive the shift only from old lines, so at least one of them must be
+        // shifted.
         if new.iter().all(Option::is_some) && hunk.lines.iter().zip(&new).any(tells_shift) {
             hunk.lines.iter_mut().zip(new).for_each(|(l, n)| l.text = n.unwrap_or_default());
             any = true;
@@ -179,7 +182,8 @@ pub(crate) fn typographic(draft: &mut Draft<'_>, random: &mut Random) -> bool {
     any
 }
 
-/// Pastes line numbers as `read_file` shows them, onto old lines and perhaps onto added ones.
+/// Writes line numbers, as `read_file` shows them, in front of the old lines and, without
+/// `old_only`, also in front of the added lines.
 pub(crate) fn numbers(draft: &mut Draft<'_>, random: &mut Random, old_only: bool) -> bool {
     let texts = matches!(draft.form, Form::Blocks | Form::Edits);
     let special = draft
@@ -189,8 +193,8 @@ pub(crate) fn numbers(draft: &mut Draft<'_>, random: &mut Random, old_only: bool
         .any(|e| e.before.as_ref().is_some_and(|t| t.mixed() || t.bom || t.unfinished()));
     let has_numbers =
         changed_hunks(draft).flat_map(|h| &h.lines).any(|l| unnumbered(l.text.trim()).is_some());
-    // The unnumbered lines of the replacement are those of the file only if the old lines are
-    // exact.
+    // The context lines of the replacement get no numbers. They are the same as in the file only if
+    // the old lines are exact.
     let special = special || !draft.exact;
     if draft.form == Form::Whole
         || has_numbers

@@ -1,4 +1,4 @@
-//! Changes of a single file, in a dozen ways.
+//! Generates changes to a single file, of every kind in [`KINDS`].
 
 use crate::{
     edit::{FileEdit, Op, endings_agree},
@@ -57,7 +57,7 @@ fn variation(text: &str, random: &mut Random) -> String {
     }
 }
 
-/// Returns the words with at least four ASCII letters.
+/// Returns the words that have at least four ASCII letters, each with its byte offset.
 pub(crate) fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let letters = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|w| w.len() >= 4);
     letters.map(move |w| (w.as_ptr() as usize - text.as_ptr() as usize, w))
@@ -118,7 +118,7 @@ impl Maker<'_> {
         .collect()
     }
 
-    /// Returns a random row with some letters or digits.
+    /// Returns the index of a random row that has at least four letters or digits.
     fn row(&mut self) -> Option<usize> {
         (0..40).map(|_| self.random.below(self.rows.len())).find(|i| rich(&self.rows[*i].text))
     }
@@ -217,7 +217,7 @@ impl Maker<'_> {
         })
     }
 
-    /// Returns operations in several places, some lines apart.
+    /// Returns up to `count` operations, spread over the file.
     fn spread(&mut self, count: usize) -> Vec<Op> {
         let step = (self.rows.len() / count).max(3);
         let mut out: Vec<Op> = Vec::new();
@@ -239,7 +239,7 @@ impl Maker<'_> {
     }
 }
 
-/// Returns a change of one file; `None` if this kind of change does not suit the text.
+/// Generates a change to one file; `None` if this kind of change does not suit the text.
 fn change(path: &str, mut text: Text, kind: Kind, random: &mut Random) -> Option<FileEdit> {
     let taken = text.rows.iter().map(|r| fold(&r.text)).collect();
     let ops = Maker { rows: &text.rows, taken, random }.ops(kind)?;
@@ -254,7 +254,7 @@ fn change(path: &str, mut text: Text, kind: Kind, random: &mut Random) -> Option
         text.bom = false; // it would be unclear which line has the byte order mark
     }
     let edit = FileEdit::change(path, text, ops);
-    // A text cannot end with an empty row that has no line ending.
+    // An empty last row without a line ending would not exist in the file.
     let ends = |t: &Text| t.rows.last().is_none_or(|r| r.end != End::Nothing || !r.text.is_empty());
     edit.after().is_some_and(|t| ends(&t)).then_some(edit)
 }

@@ -1,5 +1,5 @@
-//! Makes mistakes in a draft. This module has the mistakes in the notation of a patch; [`lines`]
-//! has those in its lines.
+//! Makes mistakes in a draft. This module makes the mistakes in the notation of a patch; [`lines`]
+//! makes those in the lines of hunks.
 
 use crate::{
     Form,
@@ -14,7 +14,8 @@ use crate::{
     write::Draft,
 };
 
-/// Makes a mistake in a draft. If this returns `false`, the draft is unusable.
+/// Makes one mistake in a draft. Returns `false` if this kind of mistake does not suit the draft,
+/// which is then unusable.
 pub(crate) fn change(deformation: D, draft: &mut Draft<'_>, random: &mut Random) -> bool {
     let (unified, form) = (draft.unified(), draft.form);
     let text = !matches!(form, Form::Edits | Form::Whole);
@@ -94,7 +95,7 @@ pub(crate) fn change(deformation: D, draft: &mut Draft<'_>, random: &mut Random)
             let blank = |l: &Line| l.mark == Mark::Keep && l.text.is_empty();
             let lines = || draft.hunks.iter().flatten().flat_map(|h| &h.lines);
             let fits = marked && lines().any(blank);
-            // At the edge of a hunk, an engine may ignore the whole line.
+            // An engine may ignore such a line at the edge of a hunk.
             let edge = |h: &Hunk| h.lines.first().is_some_and(blank) || h.lines.last().is_some_and(blank);
             draft.exact &= !fits || !draft.hunks.iter().flatten().any(edge);
             style.blank_prefixes = !fits;
@@ -200,7 +201,7 @@ pub(crate) fn change(deformation: D, draft: &mut Draft<'_>, random: &mut Random)
         D::NoNewlineInTexts => {
             style.newline = false;
             let blank = |lines: &[&str]| lines.last().is_some_and(|l| l.trim().is_empty());
-            // Without its newline, a last blank line would disappear.
+            // A blank last line would disappear without its newline.
             let blanks = draft.hunks.iter().flatten().any(|h| blank(&h.before()) || blank(&h.after()));
             form == Form::Edits
                 && !blanks

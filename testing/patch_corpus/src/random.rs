@@ -4,7 +4,7 @@
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// Returns generator number `n` of a corpus.
+    /// Returns generator number `n` of the corpus with this seed.
     pub(crate) fn new(seed: u64, n: usize) -> Self {
         Self(
             (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)

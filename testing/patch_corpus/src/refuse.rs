@@ -1,5 +1,5 @@
-//! Patches that must be refused, because their old lines match nowhere or twice, or because the
-//! change is already applied.
+//! Generates patches that must be refused, for example because their old lines match nowhere or
+//! twice, or because they are already applied.
 
 use crate::{
     Case, Class, Expected, Form, Input, Tree,
@@ -16,8 +16,8 @@ use crate::{
     write::Draft,
 };
 
-/// Of `EVERY` combinations of base edit and form, one gets a damaged patch, and one a patch that is
-/// already applied. Most other kinds are half as frequent.
+/// One in `EVERY` combinations of a base edit and a form gets a damaged patch, and another one gets
+/// a patch that is already applied. Most other kinds of patches are half as frequent.
 const EVERY: usize = 5;
 
 pub(crate) type Kind = Option<&'static str>;
@@ -56,7 +56,7 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     by_hand::cases(out);
 }
 
-/// Makes a patch from this edit that must be refused.
+/// Makes a case in which a patch of this edit must be refused.
 pub(crate) fn any(base: &Base) -> Option<Case> {
     let mut random = Random::new(base.seed, 32_000);
     let fits: Vec<_> = FORMS.iter().filter(|(form, _)| base.fits(*form)).collect();
@@ -111,7 +111,8 @@ const DAMAGES: &[(&str, Damage)] = &[
     ("a removed line matches nowhere", Damage::OtherLine),
 ];
 
-/// Makes a removed line differ from the file, in the last hunk that removes a line.
+/// Changes a removed line so that it occurs nowhere in the file. Takes the last hunk with a
+/// suitable line.
 fn damaged<'a>(draft: &Draft<'a>, damage: Damage, random: &mut Random) -> Option<Draft<'a>> {
     let mut out = draft.clone();
     let files = draft.base.edits.iter().zip(&mut out.hunks).rev();
@@ -172,8 +173,9 @@ fn changed(text: &str, damage: Damage, random: &mut Random) -> Option<String> {
     }
 }
 
-/// Returns the patch to send for files that already contain its change; `None` if it could
-/// legitimately be applied again.
+/// Returns the draft for files that already contain its change, and the expected kind of error;
+/// `None` if the patch could legitimately be applied again. With `bare`, the hunks of a unified
+/// diff have no line numbers.
 fn applied<'a>(draft: &Draft<'a>, bare: bool) -> Option<(Draft<'a>, Kind)> {
     let mut out = draft.clone();
     if bare && draft.unified() {
@@ -274,7 +276,8 @@ fn unchanging<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     Some(out)
 }
 
-/// Replaces the context of the first hunk with lines of another file. Its removed lines stay right.
+/// Replaces the context of the first hunk with lines of another file. The removed lines still
+/// match.
 fn misplaced<'a>(draft: &Draft<'a>, n: usize) -> Option<Draft<'a>> {
     let mut out = draft.clone();
     let (edit, hunks) =
@@ -307,7 +310,8 @@ fn only_context<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     (edit.plain() && lines && draft.form != Form::Whole && edit.final_newline.is_none()).then_some(out)
 }
 
-/// Adds cases in which a file exists that should not, or is missing.
+/// Adds cases in which a file that the patch creates exists already, or a file that the patch
+/// changes is missing.
 fn files<'a>(
     base: &Base,
     draft: &Draft<'a>,
@@ -342,7 +346,8 @@ fn files<'a>(
     }
 }
 
-/// Adds patches whose old lines match in several places, with nothing that selects one.
+/// Adds patches whose old lines match in several places. Neither a line number nor a header selects
+/// one of these places.
 fn ambiguous(base: &Base, n: usize, out: &mut Vec<Case>) {
     let [edit] = &base.edits[..] else { return };
     let Some(before) =

@@ -1,11 +1,11 @@
-//! Paths that the model may not write, in every spelling and form.
+//! Generates patches in every form to paths that the model may not write, in many spellings.
 
 use crate::{Case, Class, Edit, Expected, Fixture, Form, Input, Tree};
 
 const OLD: &str = "alpha = 1\nbravo = 2\ncharlie = 3\n";
 const NEW: &str = "alpha = 1\nbravo = 22\ncharlie = 3\n";
 
-/// Paths that must not be written, and why.
+/// Returns the paths that must not be written, each after the reason.
 fn forbidden() -> Vec<(&'static str, String)> {
     let long = "x".repeat(5000);
     let name = "y".repeat(300);
@@ -117,10 +117,10 @@ const FORMS: &[Form] = &[Form::Unified, Form::Git, Form::Envelope, Form::Blocks,
 
 const HUNK: &str = "@@ -1,3 +1,3 @@\n alpha = 1\n-bravo = 2\n+bravo = 22\n charlie = 3\n";
 
-/// Returns the patch; `None` if the form cannot express it.
+/// Returns a patch that makes the change `act` to `path`; `None` if the form cannot express it.
 fn input(form: Form, act: Act, path: &str) -> Option<Input> {
-    // Diffs quote names with control characters: a line break would change the meaning of the
-    // patch.
+    // Names with control characters are quoted in diffs, because a line break in a name would
+    // change the meaning of the patch.
     let quoted = |side: &str, path: &str| {
         if path.chars().any(char::is_control) {
             let name: String = path
@@ -197,7 +197,7 @@ fn input(form: Form, act: Act, path: &str) -> Option<Input> {
     }
 }
 
-/// Puts a valid change of another file first, which must not be applied either.
+/// Puts a valid change to another file before the forbidden change. Neither may be applied.
 fn after_a_valid_change(form: Form, input: Input) -> Option<Input> {
     match (form, input) {
         (Form::Unified | Form::Git, Input::Text(text)) => {
@@ -246,7 +246,7 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
             }
         }
     }
-    // These paths are permitted. Patches to them must not change a forbidden path.
+    // The following paths are permitted, but patches to them must not change a forbidden file.
     let changed = |path: &str| {
         let mut tree = before();
         tree.insert(path.into(), (NEW.into(), false));

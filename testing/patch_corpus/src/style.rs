@@ -57,15 +57,17 @@ pub(crate) struct Style {
     pub(crate) around: Around,
     /// Whether the file header is repeated before each hunk.
     pub(crate) split: bool,
-    /// The `@@` line of an envelope: 0 bare, 1 right, 2 slightly wrong.
+    /// What the `@@` lines of an envelope name: 0 nothing, 1 a line of the file, 2 roughly that
+    /// line.
     pub(crate) landmark: usize,
     pub(crate) end_of_file: bool,
     pub(crate) begin_patch: bool,
     pub(crate) end_patch: bool,
-    /// How blocks name the file: 0 plain, 1 bold, 2 `File:`, 3 only once, 4 above the fence.
+    /// How blocks name the file: 0 in plain text, 1 in bold, 2 after `File:`, 3 only above the
+    /// first block, 4 above the fence of each block.
     pub(crate) naming: usize,
     pub(crate) long_markers: bool,
-    /// Whether the texts of edits end with a newline.
+    /// Whether the texts in a list of edits end with a newline.
     pub(crate) newline: bool,
     pub(crate) sent: Sent,
     pub(crate) last_newline: bool,

@@ -1,4 +1,4 @@
-//! Base texts, and files as rows with their endings.
+//! The base texts, and the representation of a file as rows with line endings.
 
 use crate::random::Random;
 
@@ -6,7 +6,7 @@ use crate::random::Random;
 pub(crate) enum End {
     Lf,
     CrLf,
-    /// The last row of a file without a final newline.
+    /// For the last row of a file without a final newline.
     Nothing,
 }
 
@@ -144,7 +144,7 @@ impl Layout {
     ];
 }
 
-/// Returns a base text about a random subject, in a given layout.
+/// Returns a base text in a given layout, with a random noun in place of `invoice`.
 pub(crate) fn make(base: &str, layout: Layout, random: &mut Random) -> Text {
     let first = *random.pick(NOUNS);
     let mut text = renamed(base, first);

@@ -1,6 +1,6 @@
-//! Truncated patches. A patch is cut only where it has to be refused: within a list of edits or a
-//! block, within a removed line whose remaining part matches nowhere, or after a header. Elsewhere,
-//! the remaining text may be a valid, smaller patch.
+//! Generates truncated patches. A patch is cut only where the remaining text has to be refused:
+//! within a list of edits or a block, within a removed line whose remaining part matches nowhere,
+//! or after a header. Elsewhere, it may be a valid, smaller patch.
 
 use crate::{
     Case, Class, Expected, Form, Input,
@@ -73,8 +73,8 @@ fn floor(text: &str, at: usize) -> Option<usize> {
     (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).filter(|i| *i > 0 && *i < text.len())
 }
 
-/// Adds cuts within removed lines whose remaining part matches nowhere, and after the headers of
-/// the last file and of its first hunk, which then have no lines.
+/// Adds the places to cut: within each removed line whose remaining part matches nowhere, after the
+/// header of the last file, and after the header of its first hunk.
 fn lines(text: &str, form: Form, rows: &[String], cuts: &mut Vec<(usize, &'static str)>) {
     let mut at = 0;
     let mut in_hunk = false;

@@ -1,4 +1,4 @@
-//! Writes hunks in each form, including the mistakes in notation.
+//! Writes a draft as a patch in its form, including the mistakes in notation.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::{
     text::End,
 };
 
-/// A patch that has not been written yet.
+/// The hunks and the style from which a patch is written.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft<'a> {
     pub(crate) base: &'a Base,
@@ -70,7 +70,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Returns the texts of the lines with carriage returns and the byte order mark.
+    /// Returns the text of each line of a hunk, with the carriage returns and the byte order mark
+    /// that the style requires.
     fn shown(&self, edit: &FileEdit, hunk: &Hunk) -> Vec<String> {
         let bom = self.style.bom && edit.before.as_ref().or(edit.created.as_ref()).is_some_and(|t| t.bom);
         let first_removed = hunk.lines.iter().any(|l| l.mark == Mark::Remove && l.old == 0);
@@ -274,7 +275,7 @@ impl<'a> Draft<'a> {
         out
     }
 
-    /// Returns both sides of a hunk as text.
+    /// Returns the old and the new lines of a hunk, each as one text.
     fn sides(&self, edit: &FileEdit, hunk: &Hunk, newline: bool) -> (String, String) {
         let texts = self.shown(edit, hunk);
         let side = |without: Mark| {
@@ -390,7 +391,8 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Returns the nearest row above a hunk that opens its scope: less indented, with some letters.
+/// Returns the row that opens the scope of a hunk: the nearest row above it that is less indented
+/// and has some letters.
 pub(crate) fn landmark(edit: &FileEdit, hunk: &Hunk) -> Option<String> {
     let before = edit.before.as_ref()?;
     let indent = |t: &str| t.len() - t.trim_start().len();
@@ -404,7 +406,7 @@ pub(crate) fn landmark(edit: &FileEdit, hunk: &Hunk) -> Option<String> {
         .filter(|t| t.len() < 80)
 }
 
-/// Shortens a header as a model does that remembers it roughly.
+/// Shortens a header, like a model that remembers it only roughly.
 fn roughly(text: &str) -> String {
     let cut = text.find(['(', '{', ':']).filter(|i| *i > 3).unwrap_or(text.len());
     let rough = text[..cut].trim_end();

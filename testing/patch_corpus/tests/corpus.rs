@@ -1,4 +1,5 @@
-//! Tests the corpus itself: it is deterministic, has every form and class, and each case can fail.
+//! Tests the corpus itself: it is deterministic, it has many cases of every form and class, and
+//! every patch that must be applied changes something.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 

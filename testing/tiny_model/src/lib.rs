@@ -11,10 +11,10 @@ use std::path::Path;
 const EMBEDDING: u64 = 32;
 const HEADS: u32 = 4;
 const FEED_FORWARD: u64 = 64;
-/// The context length of the training, in tokens, as the file states it.
+/// The context length, in tokens, for which the file claims to be trained.
 pub const WINDOW: u32 = 32_768;
 
-/// Pairs that the tokenizer joins, in order of priority.
+/// The pairs of tokens that the tokenizer joins, in order of priority.
 const MERGES: [(&str, &str); 8] =
     [("t", "h"), ("th", "e"), ("i", "n"), ("e", "r"), ("a", "n"), ("r", "e"), ("o", "n"), ("Ġ", "the")];
 const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
@@ -148,7 +148,7 @@ fn special() -> impl Iterator<Item = (String, i32)> {
 }
 
 /// Returns a GPT-2 vocabulary: the character that the tokenizer uses for each byte, the merges, and
-/// `more`.
+/// the tokens in `more`.
 fn byte_pairs(more: &[String]) -> Vocabulary {
     let mut next = 256;
     let byte = |byte: u8| match byte {
@@ -197,7 +197,7 @@ fn tensors(vocabulary: u64) -> Vec<(String, Vec<u64>)> {
     tensors
 }
 
-/// The metadata of a file.
+/// The metadata of a model file, encoded for GGUF.
 #[derive(Default)]
 struct Keys {
     count: u64,

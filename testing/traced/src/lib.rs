@@ -70,7 +70,7 @@ impl fmt::Display for End {
     }
 }
 
-/// Which calls stop the program.
+/// Which system calls stop the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Calls between [`begin`] and [`end`], in the thread that calls these functions.
@@ -81,7 +81,7 @@ pub enum Scope {
 
 /// Starts counting calls in this thread ([`Scope::Marked`]).
 pub fn begin() {
-    // The tracer takes this system call as the mark, because nothing else makes it.
+    // The tracer recognizes this system call as the mark, because no other code makes it.
     rustix::process::getpriority_user(rustix::process::Uid::ROOT).ok();
 }
 
@@ -90,11 +90,11 @@ pub fn end() {
     begin();
 }
 
-/// A stop of a thread.
+/// A stop of a thread, before or after a system call.
 #[derive(Debug, Clone, Copy)]
 pub struct Stop {
-    /// The number of the stop, from 0. With [`Scope::Marked`], it is even before a call and odd
-    /// after a call.
+    /// The number of the stop, counted from 0. With [`Scope::Marked`], the number is even before a
+    /// call and odd after a call.
     pub n: usize,
     /// The number of the system call.
     pub call: i64,
@@ -107,7 +107,7 @@ pub struct Stop {
 ///
 /// # Panics
 /// Panics if tracing is not permitted or, with [`Scope::Marked`], if the program fails.
-#[expect(clippy::zombie_processes, reason = "waited for by process id")]
+#[expect(clippy::zombie_processes, reason = "`kill` and the loop wait for the process by its id")]
 pub fn kill_when(mut command: Command, scope: Scope, mut when: impl FnMut(Stop) -> bool) -> End {
     #[expect(unsafe_code, reason = "tracing begins between fork and exec")]
     // SAFETY: the closure makes only one system call.

@@ -1,4 +1,4 @@
-//! Makes system calls fail as on file systems that do not support them.
+//! Makes system calls fail, as they do on file systems that do not support them.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ pub enum Old {
     RenamesAndLinks,
 }
 
-/// Makes files behave as on this file system, for the calling thread and for everything it starts.
-/// This cannot be undone.
+/// Makes file operations behave as on this file system, for the calling thread and for the threads
+/// and processes that it starts. This cannot be undone.
 ///
 /// # Panics
 /// If the system does not allow seccomp filters.

@@ -1,4 +1,5 @@
-//! Names that other agents use for changing a file, and their edit formats converted to ours.
+//! Accepts the names and the edit formats of the tools with which other agents change files, and
+//! converts them to those of `apply_patch`.
 
 use serde_json::{Map, Value, json};
 use tool_api::{Aliases, Take, aliases};
@@ -82,7 +83,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
         notes.push("text to insert taken as content".into());
         return Ok(());
     }
-    // If there is a patch, line numbers are only a hint to where it applies.
+    // If there is a patch, line numbers are only a hint about its place in the file.
     let hints = [aliases::take(arguments, "start_line"), aliases::take(arguments, "end_line")];
     if !arguments.contains_key("patch") && hints.iter().flatten().any(|line| !aliases::is_empty(line)) {
         return Err(NO_LINE_NUMBERS.into());
@@ -159,7 +160,7 @@ fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Resul
     Ok(true)
 }
 
-/// Returns the edits of a list, each with its path.
+/// Returns the edits that are given as a list, each with its path.
 fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Vec<Value>, String> {
     let Some(list) = aliases::take(arguments, EDITS) else { return Ok(Vec::new()) };
     let wrong = || "edits is not a list of edits".to_owned();
@@ -198,7 +199,8 @@ fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
     Ok(list)
 }
 
-/// Returns an edit whose search and replacement are top-level arguments.
+/// Returns the edit whose search and replacement are top-level arguments of the call; `None` if
+/// there is none.
 fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Option<Value>, String> {
     let (search, replace) = (aliases::take(arguments, SEARCH), aliases::take(arguments, REPLACE));
     let nothing = |part: &Option<Value>| part.as_ref().is_none_or(aliases::is_empty);

@@ -39,8 +39,9 @@ const DOUBTS: &[&str] = &[
     "if you",
 ];
 
-/// Returns the arguments that apply the patch at the end of an answer, or an error for the model if
-/// the patch cannot be applied without asking.
+/// Returns the arguments of a call that applies the patch at the end of an answer. Returns an error
+/// for the model if the patch is incomplete, or if the answer does not clearly say to apply it.
+/// Returns `None` if the answer has no patch.
 pub(crate) fn read(text: &str, parsed: &mut Parsed) -> Option<Result<Value, String>> {
     if let Some((patch, patches)) = patch::patch_in_answer(text) {
         let before = (patch.as_ptr() as usize).checked_sub(text.as_ptr() as usize);

@@ -22,12 +22,13 @@ pub struct Arguments {
     /// accepted, because models that know other agents send it.
     #[schemars(extend("hidden" = true))]
     insert_line: Option<u64>,
-    /// `patch`, parsed when the call was checked.
+    /// The parsed `patch`, if the check of the call has parsed it.
     #[serde(skip)]
     pub(crate) parsed: Option<Arc<ParsedPatch>>,
 }
 
-/// A patch, parsed once both to validate and to execute the call.
+/// The parsed patch of a call. It is kept, so that the call is both validated and executed with one
+/// parse.
 #[derive(Debug)]
 pub(crate) struct ParsedPatch {
     text: String,
@@ -35,7 +36,8 @@ pub(crate) struct ParsedPatch {
 }
 
 impl ParsedPatch {
-    /// Returns the parsed patch of this text. Parses it at most once.
+    /// Returns the parsed patch of a text. Parses the text only if `parsed` does not have its
+    /// patch.
     pub(crate) fn of(text: String, parsed: &mut Parsed) -> Arc<Self> {
         if let Some(known) = parsed.get::<Self>().filter(|known| known.text == text) {
             return known;
@@ -54,8 +56,8 @@ impl ParsedPatch {
         patch
     }
 
-    /// Returns the patches, or the error, if they come from `text`. With a path, returns `None`
-    /// instead of an error, because the patch may parse with that path.
+    /// Returns the result of parsing `text`; `None` if another text was parsed. If there is a path,
+    /// also returns `None` instead of an error, because the text may parse with that path.
     fn take(self: Arc<Self>, text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
         let fits = self.text == text && (path.is_none() || self.patches.is_ok());
         fits.then(|| Arc::try_unwrap(self).map_or_else(|shared| shared.patches.clone(), |own| own.patches))
@@ -78,7 +80,7 @@ pub struct Edit {
     expected_replacements: Option<usize>,
 }
 
-/// Parses the text of a patch. Nothing else in this tool does.
+/// Parses the text of a patch. No other function of this tool parses patches.
 fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     #[cfg(test)]
     tests::PARSES.set(tests::PARSES.get() + 1);
@@ -86,8 +88,9 @@ fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
 }
 
 impl Edit {
-    /// Returns path, search and replacement. Like a string, an array may end within a line, unless
-    /// the replacement is empty: then whole lines are removed.
+    /// Returns path, search and replacement. Two arrays of lines get no final newline, because they
+    /// may end within a line, as strings may. If one of them is empty, the other one stands for
+    /// whole lines and gets a final newline.
     fn texts(self) -> (String, String, String) {
         let Self { path, search, replace, .. } = self;
         match (search, replace) {
@@ -135,7 +138,8 @@ impl Text {
 }
 
 impl Arguments {
-    /// Returns the line to insert after, the path and the text, if the call inserts.
+    /// Returns the line after which the call inserts text, the path and the text; `None` if the
+    /// call does not insert text.
     pub(crate) fn insertion(&self) -> Option<Result<(u64, String, String), String>> {
         let line = self.insert_line?;
         let text = self.content.clone().map(Text::joined).filter(|text| !text.is_empty());
@@ -217,7 +221,7 @@ mod tests {
         pub(super) static PARSES: Cell<usize> = const { Cell::new(0) };
     }
 
-    // In two pieces, so that secret scanners ignore this file.
+    // The key is in two pieces, so that secret scanners ignore this file.
     const FILE: &str = concat!("one\nkey = 'ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv'\ntwo\n");
 
     /// Counts how many times one call parses its patch, while streaming and afterwards.
@@ -251,7 +255,7 @@ mod tests {
             assert_eq!(parses(json!(patch), Secrets::disabled(), false).await, 1);
             let lines: Vec<&str> = patch.lines().collect();
             assert_eq!(parses(json!(lines), Secrets::disabled(), false).await, 1);
-            // `patch::patch_in_answer` has parsed it already, to recognize a patch.
+            // `patch::patch_in_answer` has already parsed the answer to recognize the patch.
             assert_eq!(parses(json!(patch), Secrets::disabled(), true).await, 0);
         }
         let secrets = Secrets::new("session", Vec::new());

@@ -1,14 +1,15 @@
-//! The line endings of a new file, if the patch does not determine them.
+//! Chooses the line endings of a new file if the patch does not determine them.
 
 use workspace::{CleanPath, WalkFilter, Workspace};
 
-/// The maximum number of files examined.
+/// The maximum number of files that are examined.
 const FILES: usize = 50;
 /// The largest file examined, in bytes.
 const LARGEST: u64 = 256 << 10;
 
 /// Returns the content with `\r\n` endings if all files of the repository with the same extension
-/// have them. If there are no files with this extension, all files of the repository count.
+/// have such endings. If there are no files with this extension, the other files of the repository
+/// count.
 pub(crate) fn of_repository(workspace: &Workspace, path: &CleanPath, content: Vec<u8>) -> Vec<u8> {
     let extension = |path: &str| {
         path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, ext)| ext.to_owned())

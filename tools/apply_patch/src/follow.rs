@@ -17,10 +17,10 @@ pub(crate) struct Following {
     misses: Arc<Misses>,
     secrets: Secrets,
     watch: Watch,
-    /// Whether the patch is complete. Another one may still start, because the last value of a
+    /// Whether the patch is complete. Another patch may still start, because the last value of a
     /// repeated key counts.
     over: bool,
-    /// The current array element.
+    /// The text so far of the current element of an array of lines.
     line: String,
     edit: Edit,
     whole: WholeFile,
@@ -64,7 +64,7 @@ impl Following {
         }
     }
 
-    /// Adds text of the patch. `first` marks the first element of an array.
+    /// Adds text of the patch. `first` says that the text is the first element of an array.
     fn patch(&mut self, text: &str, first: bool, closed: bool) -> Result<(), EarlyRefusal> {
         if std::mem::replace(&mut self.over, closed) || first {
             self.watch = watch(&self.workspace, &self.secrets);
@@ -87,20 +87,22 @@ impl Following {
         }
     }
 
-    /// Adds text of a field of an edit: `search` or `search/0`.
+    /// Adds text of a field of an edit. The field is `search`, for example, or `search/0` for the
+    /// first element of an array.
     fn edit(&mut self, number: &str, field: &str, text: &str, closed: bool) -> Result<(), EarlyRefusal> {
         if self.edit.number != number {
             self.edit = Edit { number: number.to_owned(), ..Edit::default() };
         }
         let (name, element) = field.split_once('/').map_or((field, false), |(name, _)| (name, true));
         let Some(known) = self.edit.text(name) else { return Ok(()) };
-        // A repeated key, or a second list: start over.
+        // A key is repeated, or a second list begins, so the edit starts again.
         if known.closed || field == "search/0" && !known.text.is_empty() && self.line.is_empty() {
             self.edit = Edit { number: number.to_owned(), ..Edit::default() };
         }
         let Some(Text { text: value, closed: known }) = self.edit.text(name) else { return Ok(()) };
         if element {
-            // More lines of the array may follow, so wait for the complete call.
+            // More lines of the array may follow, so the value counts as complete only at the end
+            // of the call.
             self.line.push_str(text);
             if closed {
                 // The last element so far gets no newline: like a string, an array may end within a
@@ -202,7 +204,7 @@ fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> PathState {
         Ok(file) if file.is_notebook() => PathState::Unknown,
         // Only the complete patch shows whether the model writes a placeholder or its value.
         Ok(file) if matches!(secrets.mask_bytes(file.text()), Cow::Owned(_)) => PathState::Unknown,
-        // The model has seen altered control tokens: wait for the complete patch.
+        // The model sees control tokens altered, so wait for the complete patch.
         Ok(file) if has_tokens(file.text()) => PathState::Unknown,
         Ok(file) if file.is_plain() => PathState::File(file.into_bytes()),
         Ok(file) => PathState::File(file.text().to_vec()),

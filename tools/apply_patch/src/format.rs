@@ -21,7 +21,7 @@ impl EditFormat {
         ("whole-file", Self(Dialect::WholeFile)),
     ];
 
-    /// Returns the format of this name.
+    /// Returns the format with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, format)| *format)
@@ -84,7 +84,7 @@ impl EditFormat {
         json!({"patch": joined(&lines.iter().map(String::as_str).collect::<Vec<_>>())})
     }
 
-    /// Returns the JSON Schema of the described arguments. The tool accepts more.
+    /// Returns the JSON Schema of the described arguments. The tool also accepts others.
     #[must_use]
     pub fn schema(self) -> Value {
         let object = |properties: Value| {
@@ -104,7 +104,7 @@ impl EditFormat {
     }
 }
 
-/// The smallest change that needs a context line, the same in every format.
+/// The example, which is the same in every format: a small change with one context line.
 const PATH: &str = "area.py";
 const SEARCH: [&str; 2] = ["def area(w, h):", "    return w + h"];
 const REPLACE: [&str; 2] = ["def area(w, h):", "    return w * h"];

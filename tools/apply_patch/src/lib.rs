@@ -44,7 +44,8 @@ impl ApplyPatch {
     pub const NAME: &'static str = "apply_patch";
 
     /// Creates the tool for a workspace. The model sees placeholders for these secrets.
-    /// Placeholders in its edits are replaced with the values; refusals show placeholders again.
+    /// Placeholders in the model's edits are replaced with the values; refusals show placeholders
+    /// again.
     #[must_use]
     pub fn new(workspace: Workspace, secrets: Secrets) -> Self {
         let spec = Spec {
@@ -151,16 +152,16 @@ impl Planned {
     }
 }
 
-/// One file before and after, for a preview.
+/// One file before and after the changes of a plan, for a preview.
 #[derive(Debug, Clone, Copy)]
 pub struct Preview<'a> {
-    /// The path after the change; the old path if it is deleted.
+    /// The path after the change; the old path if the file is deleted.
     pub path: &'a CleanPath,
-    /// The old path, if it is renamed.
+    /// The old path, if the file is renamed.
     pub from: Option<&'a CleanPath>,
-    /// The old content; `None` if it is created.
+    /// The old content; `None` if the file is created.
     pub before: Option<&'a [u8]>,
-    /// The new content; `None` if it is deleted.
+    /// The new content; `None` if the file is deleted.
     pub after: Option<&'a [u8]>,
     /// Sets or clears the executable bits; `None` keeps them.
     pub executable: Option<bool>,
@@ -226,7 +227,7 @@ impl ApplyPatch {
         Ok(Arguments::whole(found.to_string(), content))
     }
 
-    /// Makes all the changes, or none.
+    /// Makes all the changes of a plan, or none.
     ///
     /// # Errors
     /// If a file has changed since the plan was made, or the system fails.
@@ -334,8 +335,8 @@ impl ApplyPatch {
     }
 }
 
-/// Restores control tokens, which the model saw altered. Returns `None` if the file has no control
-/// tokens, or if it also contains altered ones, which makes the patch ambiguous.
+/// Restores in a patch the control tokens that the model saw altered. Returns `None` if the file
+/// has no control tokens, or if it also contains altered ones, so that the patch is ambiguous.
 fn with_tokens(file: &[u8], patch: &FilePatch) -> Option<FilePatch> {
     if !has_tokens(file) || matches!(control_tokens::restored(file), Cow::Owned(_)) {
         return None;

@@ -28,7 +28,7 @@ pub(crate) fn may_be_decorated(path: &str) -> bool {
     path.starts_with(DECORATION)
 }
 
-/// Explains why a path cannot name a file.
+/// Explains why a path cannot name a file; `None` if it can.
 pub(crate) fn refusal(workspace: &Workspace, path: &str) -> Option<String> {
     let shown: Cow<'_, str> = path.chars().take(100).collect();
     if path.ends_with('/') {

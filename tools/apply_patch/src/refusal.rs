@@ -22,7 +22,8 @@ const SAME: usize = 40;
 pub(crate) struct Why {
     pub(crate) path: Option<CleanPath>,
     pub(crate) message: String,
-    /// If the lines do not match: the nearest line, if any, and the format of the patch.
+    /// The nearest line, if any, and the format of the patch. `None` if the patch is refused for
+    /// another reason than lines that do not match.
     missed: Option<(Option<usize>, Dialect)>,
 }
 
@@ -109,8 +110,8 @@ pub(crate) fn refused(workspace: &Workspace, misses: &Misses, secrets: &Secrets,
     refuse(&message)
 }
 
-/// Shows the lines around a place, or the whole file if it is small, and suggests the format most
-/// likely to match.
+/// Shows the lines around a place, or the whole file if it is small, and suggests the edit format
+/// that is most likely to match.
 fn region(file: &[u8], line: Option<usize>, dialect: Dialect) -> String {
     let text = String::from_utf8_lossy(file);
     let lines: Vec<&str> = text.lines().collect();

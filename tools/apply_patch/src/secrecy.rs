@@ -1,9 +1,9 @@
 //! Restores placeholders in patches, and masks secrets in refusals.
 //!
 //! Values replace placeholders before the patch is applied to the file on disk. A model can
-//! therefore edit a line with a secret even if it has only seen the placeholder. It may also know
-//! the value, because it wrote the value itself. A refusal quotes the masked file, because quoted
-//! lines may be truncated, and masking would not recognize part of a secret.
+//! therefore edit a line with a secret even if it has only seen the placeholder. A model may also
+//! know the value, because it wrote the value itself. A refusal quotes the masked file, because
+//! quoted lines may be truncated, and masking would not recognize part of a secret.
 
 use std::borrow::Cow;
 
@@ -16,8 +16,8 @@ use crate::{ApplyPatch, Arguments};
 
 impl ApplyPatch {
     /// Returns the patches with values in place of placeholders and, if there are placeholders, the
-    /// patches as written. Values come from the files that the patches name and from text masked
-    /// before.
+    /// patches as written. Values come from the files that the patches name, and from text that was
+    /// masked earlier.
     pub(crate) fn with_values(
         &self,
         arguments: Arguments,
@@ -61,7 +61,7 @@ impl ApplyPatch {
         refused.map_or(Ok((patches, Some(written))), Err)
     }
 
-    /// Converts the engine's refusal, and masks the secrets of the file in it.
+    /// Converts a refusal by the engine, and masks the secrets of the file in its message.
     pub(crate) fn masked_refusal(
         &self,
         path: &CleanPath,

@@ -27,7 +27,7 @@ impl Before {
     }
 }
 
-/// Why a patch does not apply.
+/// Why a patch cannot be applied.
 pub(crate) enum Refusal {
     Engine(patch::Refusal),
     Unwritable(Unwritable),

@@ -189,13 +189,13 @@ async fn replace_all_changes_every_place() {
         let accepted = registry.accept("replace", &arguments).unwrap();
         assert!(
             registry.call(&accepted.spec.name, accepted.arguments).await.is_err(),
-            "{count} of three places"
+            "a call that expects {count} instead of three places should be refused"
         );
     }
     let arguments = json!({"file_path": "a.py", "old_string": "x", "new_string": "y", "replace_all": false});
     let accepted = registry.accept("Edit", &arguments).unwrap();
     assert!(
         registry.call(&accepted.spec.name, accepted.arguments).await.is_err(),
-        "the call does not say which place"
+        "a call that does not say which place to change should be refused"
     );
 }

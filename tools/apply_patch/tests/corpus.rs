@@ -17,7 +17,7 @@ use tool_api::{Registry, Status, ToolError};
 use tool_apply_patch::ApplyPatch;
 use workspace::Workspace;
 
-/// One in this many of the other cases is tested.
+/// One in this many cases is tested, apart from the security cases.
 const EVERY: usize = 17;
 
 /// A file or link in a folder.
@@ -66,7 +66,8 @@ fn write(path: &Path, bytes: &[u8], executable: bool) {
     }
 }
 
-/// Creates the folder with everything in it. Returns it and the workspace's state folder.
+/// Creates the folder of a case, with its files and fixtures. Returns the folder and the
+/// workspace's state folder.
 fn set_up(case: &Case, outer: &Path) -> (PathBuf, PathBuf) {
     let root = outer.join("root");
     let mut state = outer.join("state");
@@ -85,7 +86,7 @@ fn set_up(case: &Case, outer: &Path) -> (PathBuf, PathBuf) {
     (root, state)
 }
 
-/// Returns whether the files are exactly those of the tree and the fixtures of the case.
+/// Returns whether `all` has exactly the files of `tree` and the fixtures of the case.
 fn is_tree(
     all: &BTreeMap<PathBuf, Entry>,
     before: &BTreeMap<PathBuf, Entry>,
@@ -128,7 +129,9 @@ async fn judge(case: &Case) -> Result<(), String> {
         Err(ToolError::Run(why)) => return Err(format!("the call stopped the run: {why}")),
     };
     match (&case.expected, refused) {
-        (_, Some(why)) if after != before => Err(format!("refused ({why}), and yet {}", differs())),
+        (_, Some(why)) if after != before => {
+            Err(format!("refused ({why}), but the files changed: {}", differs()))
+        }
         (Expected::Refused(_), None) => Err(format!("applied: {}", differs())),
         (Expected::Refused(_), Some(_)) => Ok(()),
         (Expected::Tree(_), Some(_)) if matches!(case.class, Class::Either | Class::Security) => Ok(()),

@@ -1,5 +1,5 @@
-//! Runs every scenario of `fixtures/patches` through the tool, in a real folder: the tree ends as
-//! expected or, if the patch is refused, unchanged.
+//! Runs every scenario of `fixtures/patches` through the tool, in a real folder. Afterwards, the
+//! tree must be as expected or, if the patch is refused, unchanged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -77,7 +77,7 @@ async fn judge(case: &Path) -> Result<(), String> {
         }
         (Ok(wanted), Err(ToolError::Model(why))) => {
             let missing = wanted.lines().skip(1).find(|text| !why.contains(text));
-            // The workspace reports a missing file, and words it differently from the engine.
+            // A missing file is reported by the workspace, whose message differs from the engine's.
             match missing {
                 Some(text) if !wanted.starts_with("missing") => Err(format!("{text:?} missing: {why}")),
                 _ => Ok(()),

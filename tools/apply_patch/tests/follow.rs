@@ -1,5 +1,5 @@
-//! Checks calls while they stream in, as the stream parser passes them on. The decision is the same
-//! as for the whole call, only earlier.
+//! Checks calls while they stream in through the parser. A call that is refused early must also be
+//! refused as a whole.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -119,7 +119,7 @@ async fn part_of_a_line_in_an_array_is_not_mistaken_for_a_missing_line() {
 }
 
 #[tokio::test]
-async fn the_second_miss_in_one_place_shows_it_and_a_success_resets_the_count() {
+async fn the_second_miss_in_one_place_shows_the_lines_there_and_a_success_resets_the_count() {
     let (_folder, _, registry) = fixture();
     let edit =
         |path: &str, search: &str| json!({"edits": [{"path": path, "search": search, "replace": "x"}]});
@@ -133,7 +133,7 @@ async fn the_second_miss_in_one_place_shows_it_and_a_success_resets_the_count() 
     assert!(second.ends_with("Now:\n1|one\n2|two\n3|three"), "{second}");
     assert!(second.contains("Send the whole file with path and content."), "{second}");
 
-    // In a large file, only the region is shown; a miss in another place counts as a first one.
+    // In a large file, only the region is shown; a miss in another place counts as a first miss.
     missed(edit("long.txt", "line 20\nline 2l\nline 22\n")).await;
     let elsewhere = missed(edit("long.txt", "line 200\nline 2ol\nline 202\n")).await;
     assert!(!elsewhere.contains("second miss"), "{elsewhere}");

@@ -80,7 +80,7 @@ fn every_format_has_its_own_name_and_description() {
 }
 
 #[tokio::test]
-async fn edits_may_be_arrays_of_lines_even_empty_ones() {
+async fn the_texts_of_an_edit_may_be_arrays_of_lines_and_may_be_empty() {
     let (folder, registry) = fixture();
     let read = |path: &str| fs::read_to_string(folder.path().join(path)).unwrap();
     let edit = |path: &str, search: Value, replace: Value| json!({"edits": [{"path": path, "search": search, "replace": replace}]});
@@ -97,7 +97,7 @@ async fn edits_may_be_arrays_of_lines_even_empty_ones() {
 }
 
 #[test]
-fn the_description_of_one_format_is_shorter_than_that_of_all() {
+fn the_description_of_one_format_is_shorter_than_the_description_of_all_formats() {
     let (_folder, registry) = fixture();
     let spec = registry.spec(ApplyPatch::NAME).unwrap();
     let all = spec.description.len() + spec.shown_schema().len();

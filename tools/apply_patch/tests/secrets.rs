@@ -1,4 +1,4 @@
-//! Edits files that contain secrets, as a model that has only seen placeholders.
+//! Edits files that contain secrets, like a model that has seen only placeholders.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -10,7 +10,7 @@ use tool_apply_patch::ApplyPatch;
 use tool_stream::{Event, Options, Parser};
 use workspace::Workspace;
 
-/// A line on disk, and as the model sees it.
+/// A line as it is on disk, and as the model sees it.
 type Line = (String, String);
 
 /// A deterministic random number generator.
@@ -30,7 +30,7 @@ impl Dice {
             .collect()
     }
 
-    /// Creates a file, one element per line. A third of the lines contain secrets.
+    /// Returns the lines of a new file. A third of the lines contain secrets.
     fn file(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         for i in 0..10 + self.roll(30) {
@@ -118,7 +118,7 @@ async fn edits_of_the_masked_file_apply_to_the_real_one_byte_for_byte() {
         for (way, arguments) in ways.into_iter().enumerate() {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join("f.py"), &before).unwrap();
-            // Another process, which has masked nothing yet.
+            // These secrets have masked nothing yet, as in another process.
             let own = secrets::Secrets::new("session", Vec::new());
             let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), own);
             let registry = Registry::of([tool.into_tool()]).unwrap();

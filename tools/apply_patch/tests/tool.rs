@@ -1,4 +1,4 @@
-//! Valid calls, and what a model reads after an invalid one.
+//! Valid calls and their results, and the messages that a model gets after invalid calls.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -19,7 +19,7 @@ fn fixture() -> (TempDir, Workspace, Registry) {
     (folder, ws, registry)
 }
 
-/// Calls the tool as a session does: validates first.
+/// Validates a call and executes it, as a session does.
 async fn call(registry: &Registry, arguments: Value) -> Result<Outcome, String> {
     let arguments = registry
         .accept("apply_patch", &arguments)
@@ -44,7 +44,7 @@ async fn a_patch_may_be_an_array_of_lines() {
 
 #[tokio::test]
 async fn empty_arguments_count_as_missing() {
-    // A call that a 1.5B model really made.
+    // A model with 1.5 billion parameters really made this call.
     let (folder, _, registry) = fixture();
     let edit = json!([{"path": "a.txt", "search": "two", "replace": "zwei"}]);
     let all = json!({"patch": [], "edits": edit, "path": "a.txt", "content": [], "delete": false});
@@ -86,7 +86,7 @@ async fn a_patch_without_a_file_name_applies_to_the_given_path() {
 }
 
 #[tokio::test]
-async fn errors_say_what_would_be_right() {
+async fn errors_say_how_to_correct_the_call() {
     let (folder, _, registry) = fixture();
     let edit = json!([{"path": "a.txt", "search": "two", "replace": "2"}]);
     let wrong = [

@@ -1,4 +1,4 @@
-//! Names that other agents use for listing files.
+//! Names that other agents use for a tool that lists files, and for its arguments.
 
 use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};

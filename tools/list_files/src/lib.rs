@@ -89,8 +89,8 @@ impl TypedTool for ListFiles {
     }
 }
 
-/// Returns the paths or, if there are too many, their folders with counts, as deep as the limit of
-/// lines allows.
+/// Returns the paths of the files. If there are too many, returns folders with the number of files
+/// in each, as deep as the limit of lines allows.
 fn fold(files: &[&str], start: usize) -> Vec<(String, Option<usize>)> {
     if files.len() <= LINES {
         return files.iter().map(|f| ((*f).to_owned(), None)).collect();

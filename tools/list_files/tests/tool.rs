@@ -1,4 +1,4 @@
-//! The list of files that a model reads.
+//! Tests the list that a model gets from `list_files`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -60,7 +60,7 @@ async fn a_large_tree_is_folded_into_folders_until_it_fits() {
 }
 
 #[tokio::test]
-async fn errors_say_what_would_be_right() {
+async fn errors_say_how_to_correct_the_call() {
     let (_folder, registry) = fixture(&["src/a.rs", "bad\nname"]);
     assert_eq!(list(&registry, json!({"path": "scr"})).await, "scr does not exist; did you mean src?");
     assert!(list(&registry, json!({"glob": "src/[a"})).await.contains("is not a valid glob"));

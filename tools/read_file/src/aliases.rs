@@ -1,4 +1,4 @@
-//! Names that other agents use for reading a file.
+//! Names that other agents use for a tool that reads a file, and for its arguments.
 
 use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};
@@ -29,7 +29,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         ("mode type", Take::Only("line lines file text", "files are read as lines; leave it out")),
         ("include exclude recursive use_default_excludes", Take::Only("true", "read one file per call")),
         ("encoding", Take::Only("utf-8 utf8 auto", "files are read in their own encoding; leave it out")),
-        // The arguments of other commands of an editor.
+        // Arguments that another agent's editor takes for its other commands.
         (
             "file_text old_str new_str insert_line insert_text",
             Take::Only("0", "reading takes path, start_line and end_line only"),

@@ -1,4 +1,4 @@
-//! The read_file tool: a text file as numbered lines, in pieces that fit a prompt.
+//! The read_file tool: shows a text file as numbered lines, in pieces that fit into a prompt.
 
 mod aliases;
 
@@ -101,7 +101,7 @@ impl TypedTool for ReadFile {
     }
 }
 
-/// Limits the requested lines, counted from 1, to the file.
+/// Limits the requested range of lines, counted from 1, to the lines of the file.
 fn range(start: Option<i64>, end: Option<i64>, total: usize, notes: &mut String) -> (usize, usize) {
     let inside = |line: i64| usize::try_from(line).unwrap_or(1).clamp(1, total);
     let first = start.map_or(1, inside);

@@ -1,4 +1,4 @@
-//! The view of a file that a model reads.
+//! Tests the text that a model gets from `read_file`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -76,7 +76,7 @@ async fn long_files_and_lines_are_truncated_with_a_note() {
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_shown_are_explained() {
+async fn unusual_files_and_wrong_paths_are_explained() {
     let (folder, _, registry) = fixture();
     fs::write(folder.path().join("empty"), "").unwrap();
     fs::write(folder.path().join("x.bin"), b"\0\0").unwrap();

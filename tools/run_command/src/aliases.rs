@@ -1,4 +1,4 @@
-//! Names that other agents use for running a command.
+//! Names that other agents use for a tool that runs a command, and for its arguments.
 
 use serde_json::{Map, Value};
 use tool_api::{Aliases, Take, aliases};
@@ -90,7 +90,7 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
     Ok(())
 }
 
-/// Drops a `workdir` that is the root, where commands run anyway.
+/// Removes a `workdir` that names the root, because commands run there anyway.
 fn here(arguments: &mut Map<String, Value>) {
     if matches!(arguments.get("workdir"), Some(Value::String(dir)) if matches!(dir.trim(), "" | "." | "./")) {
         arguments.shift_remove("workdir");

@@ -1,4 +1,4 @@
-//! Commands in the formats of other agents.
+//! Calls of `run_command` in the formats of other agents.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

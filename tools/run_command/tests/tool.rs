@@ -1,4 +1,5 @@
-//! The tool from outside: calls in, outcomes out, with real commands in the sandbox.
+//! Tests the tool from outside: makes calls and checks their outcomes. Real commands run in the
+//! sandbox.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -94,7 +95,7 @@ async fn long_output_keeps_both_ends_and_a_log_has_all_of_it() {
 }
 
 #[tokio::test]
-async fn one_endless_line_is_truncated_too() {
+async fn a_very_long_line_is_truncated_too() {
     let outcome = Repository::new().run("head -c 1000000 /dev/zero | tr '\\0' x").await;
     assert!(outcome.text.contains("bytes left out") && outcome.text.len() < 9_000, "{}", outcome.text.len());
 }

@@ -1,7 +1,8 @@
 //! Detects, from a repository's files, the command that runs its tests. Nothing is executed.
 //!
-//! It looks at manifests first, in a fixed order, then at test files, then at the targets of a
-//! Makefile. Without a manifest, up to [`DIRECTORIES`] folders are searched for test files, once.
+//! Manifests are checked first, in a fixed order, then test files, then the targets of a Makefile.
+//! If there is no manifest, one search through at most [`DIRECTORIES`] folders finds the test
+//! files.
 
 use std::{
     ffi::OsStr,
@@ -15,7 +16,7 @@ use serde_json::Value;
 /// The maximum number of folders searched for test files if there is no manifest.
 const DIRECTORIES: usize = 48;
 
-/// The depth of that search. It includes `packages/NAME/tests`.
+/// The depth of that search, which is enough for `packages/NAME/tests`.
 const DEPTH: usize = 3;
 
 /// How many bytes of a file to read.
@@ -40,7 +41,7 @@ impl TestCommand {
         Self { argv: argv.map(str::to_owned).to_vec(), env: Vec::new(), why: why.to_owned() }
     }
 
-    /// Wraps a shell line, as given to `--verify`.
+    /// Creates the command that runs a shell line, such as the value of `--verify`.
     #[must_use]
     pub fn shell(line: &str, why: &str) -> Self {
         Self::new(["sh", "-c", line], why)
@@ -134,8 +135,8 @@ impl Repository<'_> {
         None
     }
 
-    /// Returns the `test` script, unless it is npm's placeholder, or else the test runner among the
-    /// dependencies.
+    /// Returns the command for the `test` script, unless the script is npm's placeholder. Without a
+    /// script, returns the command for the test runner among the dependencies.
     fn package_json(&self, text: &str) -> Option<TestCommand> {
         let package: Value = serde_json::from_str(text).ok()?;
         let script = package["scripts"]["test"].as_str().filter(|s| !s.contains("no test specified"));
@@ -244,7 +245,7 @@ impl Repository<'_> {
         found
     }
 
-    /// Chooses `unittest` if every test file is written for it, else `pytest`.
+    /// Chooses `pytest` if any test file is written for it, or if none is written for `unittest`.
     fn python(&self, files: &[PathBuf]) -> TestCommand {
         let texts: Vec<_> = files.iter().take(SAMPLES).filter_map(|f| glance(f)).collect();
         let for_pytest = |text: &String| {
@@ -287,7 +288,8 @@ impl Repository<'_> {
         }
     }
 
-    /// Returns the interpreter of a virtual environment in the repository, else the one on `PATH`.
+    /// Returns the Python interpreter of a virtual environment in the repository or, without one,
+    /// the interpreter on `PATH`.
     fn interpreter(&self) -> String {
         let own = [".venv/bin/python", "venv/bin/python"].into_iter().find(|p| self.has(p));
         own.or_else(|| ["python3", "python"].into_iter().find(|p| self.program(p)))
@@ -295,7 +297,8 @@ impl Repository<'_> {
             .to_owned()
     }
 
-    /// Makes the package of a `src` layout importable without installing it.
+    /// Returns the variable that makes the package of a `src` layout importable without installing
+    /// it.
     fn python_path(&self) -> Vec<(String, String)> {
         let has_package = fs::read_dir(self.root.join("src")).into_iter().flatten().flatten().any(|e| {
             e.path().join("__init__.py").exists() || e.path().extension().is_some_and(|x| x == "py")

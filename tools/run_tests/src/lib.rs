@@ -3,7 +3,7 @@
 //!
 //! The model's calls and the planner's verification ([`RunTests::verify`]) use the same code. The
 //! exit code decides whether tests passed; the output only says which failed. There is one
-//! exception: if no test ran, the run has not succeeded.
+//! exception: if no test ran, the result counts as a failure whatever the exit code.
 
 mod detect;
 pub mod report;
@@ -30,7 +30,7 @@ pub use report::{Failure, TestReport};
 /// compile errors at the start.
 const KEPT: usize = 512 << 10;
 
-/// Other agents' names for running tests.
+/// Names that other agents use for a tool that runs tests, and for its arguments.
 const ALIASES: &Aliases = &Aliases {
     tools: "run_test execute_tests test_runner",
     words: "test tests verify",
@@ -188,7 +188,8 @@ impl TestCommand {
                 self.argv = vec!["sh".into(), "-c".into(), line, "sh".into()];
             }
             [npm, test] if npm == "npm" && test == "test" => self.argv.push("--".into()),
-            // Discovery takes a folder, so a named test runs without discovery.
+            // Discovery takes a folder and not the name of a test, so a named test runs without
+            // discovery.
             [python, m, unittest, discover, ..]
                 if unittest == "unittest" && discover == "discover" && names_a_test(&more) =>
             {

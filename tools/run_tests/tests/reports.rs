@@ -1,4 +1,5 @@
-//! Every recorded output in `fixtures/test_reports` parses as its `expect.json` says.
+//! Checks that every recorded output in `fixtures/test_reports` is parsed as its `expect.json`
+//! says.
 //!
 //! `UPDATE_EXPECT=1` rewrites the `expect.json` files instead. Check the diff before committing it.
 

@@ -1,4 +1,5 @@
-//! The tool from outside: calls in, outcomes out, with real commands in the sandbox.
+//! Tests the tool from outside: makes calls and checks their outcomes. Real commands run in the
+//! sandbox.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -76,7 +77,7 @@ fn shop(sum: &str) -> Repository {
 }
 
 #[tokio::test]
-async fn a_failing_test_is_reported_with_counts_first_and_its_place() {
+async fn a_report_starts_with_counts_and_has_the_place_of_each_failure() {
     let repository = shop("sum(prices[1:])");
     let outcome = repository.tool().verify(None).await.unwrap().unwrap();
     let log = repository.dir.path().join("logs/tests-1.log");
@@ -97,7 +98,7 @@ test_shop.ShopTest.test_total
 }
 
 #[tokio::test]
-async fn only_places_in_the_work_tree_are_shown_with_their_line() {
+async fn source_lines_are_shown_only_for_places_in_the_work_tree() {
     let repository = Repository::new(&[
         ("repo/prog.c", "int main(void) {\n    assert(1 + 1 == 3);\n}\n"),
         ("secret.c", "one\ntwo\n"),
@@ -116,7 +117,7 @@ async fn only_places_in_the_work_tree_are_shown_with_their_line() {
 }
 
 #[tokio::test]
-async fn passing_tests_are_one_line() {
+async fn the_report_of_passing_tests_is_one_line() {
     let repository = shop("sum(prices)");
     let outcome = repository.call(json!({})).await.unwrap();
     assert_eq!(outcome.text, "2 passed. Command: python3 -m unittest");
@@ -171,7 +172,7 @@ async fn arguments_are_appended_to_a_shell_line_as_words() {
 }
 
 #[tokio::test]
-async fn the_last_lines_are_shown_of_output_that_no_parser_recognizes() {
+async fn the_last_lines_of_output_that_no_parser_recognizes_are_shown() {
     let verify = "seq 1 1000; echo wrong; exit 3".to_owned();
     let repository = Repository { verify: Some(verify), ..Repository::new(&[("repo/a", "")]) };
     let outcome = repository.tool().verify(None).await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Names that other agents use for searching files.
+//! Names that other agents use for a tool that searches files, and for its arguments.
 
 use grep_regex::RegexMatcher;
 use serde_json::{Map, Value};
@@ -50,13 +50,14 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
     let Some(Value::String(pattern)) = arguments.get_mut("pattern") else { return Ok(()) };
     let mind_case = sensitive.or(insensitive.map(|yes| !yes));
     let plain = regex == Some(false) || literal == Some(true);
-    // An invalid regex is searched for literally. A flag in front of it would become part of the
-    // text.
+    // An invalid regex is searched for literally. It is escaped here, because a flag in front of it
+    // would otherwise become part of the text.
     if plain || (mind_case.is_some() && RegexMatcher::new(pattern).is_err()) {
         notes.push("pattern taken as plain text".into());
         *pattern = escaped(pattern);
     }
-    // By default, case matters if the pattern has upper-case letters.
+    // A flag overrides the default, which is that case matters if the pattern has upper-case
+    // letters.
     if let Some(mind) = mind_case {
         pattern.insert_str(0, if mind { "(?-i)" } else { "(?i)" });
     }

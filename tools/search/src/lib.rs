@@ -1,4 +1,4 @@
-//! The search tool: ripgrep's matcher and line search over the files that git does not ignore.
+//! The search tool: searches the files that git does not ignore, with ripgrep's libraries.
 
 mod aliases;
 
@@ -96,7 +96,7 @@ impl TypedTool for Search {
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let (job, note) = self.job(&arguments).map_err(ToolError::Model)?;
-        // A call that is dropped (interrupted, out of time) stops the search it started.
+        // If the call is dropped, because it is interrupted or out of time, this stops its search.
         let _stop = Stop(Arc::clone(&job.stop));
         let found = tokio::task::spawn_blocking(move || job.run()).await;
         let found = found.map_err(|e| ToolError::Run(format!("the search failed: {e}")))?;
@@ -112,8 +112,8 @@ impl Drop for Stop {
     }
 }
 
-/// Compiles a pattern. Case matters if it has upper-case letters. An invalid regex is searched for
-/// literally.
+/// Compiles a pattern. Case matters if the pattern has upper-case letters. An invalid regex is
+/// searched for literally.
 fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
     if pattern.is_empty() {
         return Err("pattern is empty; give the text to find".into());
@@ -163,7 +163,7 @@ impl Job {
         let mut searcher = SearcherBuilder::new().binary_detection(BinaryDetection::quit(0)).build();
         for entry in listing.entries.iter().filter(|e| self.glob.as_ref().is_none_or(|g| g.matches(&e.path)))
         {
-            // The file is too large to read.
+            // Skip a file that is too large to read.
             if entry.size > READ_LIMIT {
                 continue;
             }
@@ -173,7 +173,7 @@ impl Job {
             }
             left -= entry.size;
             let Ok(file) = self.workspace.read(&entry.path) else { continue };
-            // Masking costs more than searching, so only files with a match are masked.
+            // Masking costs more than searching, so the files without a match are not masked.
             if self.masked || matches(&mut searcher, &self.matcher, file.text()) {
                 let shown = self.secrets.mask_bytes(file.text());
                 found.search(&mut searcher, &self.matcher, &entry.path, &shown);

@@ -1,4 +1,4 @@
-//! The matches that a model reads.
+//! Tests the matches that a model gets from `search`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -96,7 +96,7 @@ async fn an_invalid_regex_is_searched_literally_with_a_note() {
 }
 
 #[tokio::test]
-async fn output_is_limited_in_every_dimension() {
+async fn output_has_limits_for_matches_per_file_all_matches_and_the_length_of_a_line() {
     let many = "match\n".repeat(1000);
     let wide = format!("match {}\n", "é".repeat(5000));
     let mut files: Vec<(String, &[u8])> =
@@ -113,7 +113,7 @@ async fn output_is_limited_in_every_dimension() {
 }
 
 #[tokio::test]
-async fn errors_say_what_would_be_right() {
+async fn errors_say_how_to_correct_the_call() {
     let (_folder, registry) = fixture(&[("src/a.rs", b"x\n")]);
     assert_eq!(search(&registry, json!({"pattern": ""})).await, "pattern is empty; give the text to find");
     assert!(search(&registry, json!({"pattern": "a\nb"})).await.starts_with("pattern has a newline"));
@@ -128,7 +128,7 @@ async fn errors_say_what_would_be_right() {
 }
 
 #[tokio::test]
-async fn a_pattern_cannot_probe_for_a_secret_but_a_placeholder_finds_it() {
+async fn a_pattern_cannot_probe_for_a_secret_but_a_placeholder_finds_its_lines() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".env"), "DB_PASSWORD=hunter2-very-secret\n").unwrap();
     fs::write(folder.path().join("a.py"), "connect('hunter2-very-secret')\n").unwrap();
@@ -140,7 +140,7 @@ async fn a_pattern_cannot_probe_for_a_secret_but_a_placeholder_finds_it() {
         assert_eq!(search(&registry, json!({"pattern": asked})).await, "no matches", "{asked}");
     }
     let found = search(&registry, json!({"pattern": "connect"})).await;
-    let name = secrets::first_placeholder(&found).expect("the line is shown masked").to_owned();
+    let name = secrets::first_placeholder(&found).expect("the line should be masked").to_owned();
     assert_eq!(found, format!("1 match in 1 file\na.py:1: connect('{name}')"));
     let found = search(&registry, json!({"pattern": name, "path": "a.py"})).await;
     assert_eq!(found.lines().last(), Some(format!("a.py:1: connect('{name}')").as_str()));

@@ -27,8 +27,8 @@ pub(crate) struct BatchPlan {
     #[arg(long, value_name = "N", requires = "shuffle", help_heading = "Selection")]
     seed: Option<u64>,
 
-    /// Run part I of N of the tasks, counted from 1; auto: the part of this job in a job array of
-    /// Slurm, Kubernetes or AWS Batch. Results go to a subfolder `shard-I-of-N`
+    /// Divide the tasks into N parts and run part I, counted from 1; auto: the part for this job of
+    /// a job array in Slurm, Kubernetes or AWS Batch. Results go to a subfolder `shard-I-of-N`
     #[arg(long, value_name = "I/N|auto[/N]", help_heading = "Selection")]
     pub(crate) shard: Option<String>,
 
@@ -45,7 +45,7 @@ pub(crate) struct BatchPlan {
     #[arg(long, value_name = "TIME", value_parser = deadline, help_heading = "Limits for the whole batch")]
     deadline: Option<Duration>,
 
-    /// Start no more tasks once the batch has used this many tokens, prompts and answers together
+    /// Start no more tasks once the batch has used this many tokens (prompts and answers together)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Limits for the whole batch")]
     batch_tokens: Option<u64>,
 
@@ -121,13 +121,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parsed.ok_or_else(|| format!("{text:?} is not a time with units such as `90s`, `15m` or `2h 30m`"))
 }
 
-/// Parses the lease of a queue. A shorter one would end while a worker is merely busy.
+/// Parses the lease of a queue. A lease under one second would expire while a worker is merely
+/// busy.
 pub(super) fn lease(text: &str) -> Result<Duration, String> {
     let lease = duration(text)?;
     if lease < Duration::from_secs(1) { Err("is shorter than 1s".into()) } else { Ok(lease) }
 }
 
-/// Parses a duration or a time with an offset, and returns how far away it is.
+/// Parses a duration, or a date and time with an offset. Returns the time left until then.
 fn deadline(text: &str) -> Result<Duration, String> {
     let left =
         |time: Timestamp| Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default();

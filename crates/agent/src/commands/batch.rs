@@ -1,5 +1,5 @@
 //! `agent batch`: runs many tasks, each in its own worktree and session. The summary goes to
-//! standard output, progress to standard error.
+//! standard output. Progress goes to standard error.
 
 mod check;
 mod configuration;
@@ -33,8 +33,8 @@ use crate::session::{self, Order};
 use crate::settings::Settings;
 use crate::waiting::Waits;
 
-/// The maximum number of retries of a task after failures of the infrastructure that may be due to
-/// the task.
+/// The maximum number of retries of a task after infrastructure failures. Retries during an outage
+/// of the server do not count.
 const RETRIES: u32 = 3;
 
 /// Runs the batch.
@@ -119,7 +119,7 @@ fn here(mut batch: Ready, jobs: Jobs) -> Result<Exit> {
     })
 }
 
-/// Runs the batch to its end; `None` if a second signal stops it immediately.
+/// Runs the batch to its end. Returns `None` if a second signal stops it immediately.
 async fn complete(batch: &Ready, place: &dyn Place, signals: &Signals) -> Result<Option<Summary>> {
     let Ready { agent, tasks, options, .. } = batch;
     let show = |event: Event<'_>| agent.display.show(&event);
@@ -185,7 +185,7 @@ pub(super) struct Agent {
     context: Context,
     flags: Vec<(&'static str, String)>,
     store: Store,
-    /// The secrets of the batch. Each session masks its own.
+    /// The secrets of the batch. Each session masks its own secrets.
     secrets: Secrets,
     display: Display,
     /// How many requests the servers have refused because they had too many.
@@ -197,7 +197,7 @@ fn failed(failure: Failure) -> Attempt {
 }
 
 impl Agent {
-    /// An agent with these flags, which resolve to these settings.
+    /// Creates an agent from the flags, and from the settings that they resolve to.
     pub(super) fn new(
         context: &Context,
         flags: &[(&'static str, String)],

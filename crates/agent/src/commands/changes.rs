@@ -39,7 +39,8 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     let (past, _lock) =
         PastSession::take(&context.store()?, command.session.as_deref(), "agent undo SESSION")?;
     if past.applied().exists() {
-        // Before the history is read, open the workspace: this rolls back an interrupted commit.
+        // Opening the workspace rolls back an interrupted commit, so do it before reading the
+        // history.
         past.workspace()?;
     }
     let history = History::open(&past.applied())?;
@@ -204,14 +205,14 @@ impl PastSession {
         Ok((Self::find(store, &id)?, journal))
     }
 
-    /// The folder with the recorded changes of the session: those of the repository or, for a dry
-    /// run, those of its own tree.
+    /// The folder with the changes that the session recorded: changes to the repository or, in a
+    /// dry run, to the tree of the dry run.
     fn recorded(&self) -> PathBuf {
         self.folder.join(session::STATE)
     }
 
-    /// The folder with the recorded changes of the repository. A dry run keeps them apart from the
-    /// changes of its own tree, because an overlay has the same path as the repository.
+    /// The folder with the recorded changes to the repository itself. For a dry run, this is not
+    /// [`PastSession::recorded`], because an overlay has the same path as the repository.
     fn applied(&self) -> PathBuf {
         self.folder.join(if self.mode == Mode::DryRun { "applied" } else { session::STATE })
     }

@@ -109,7 +109,8 @@ fn print(findings: &[Finding]) -> Result<()> {
     Ok(())
 }
 
-/// Checks the model server, the model and its context window, and reports how a run uses the model.
+/// Checks the model server, the model and its context window, and reports how a run would use the
+/// model.
 async fn server(settings: &Settings, resolved: &Resolved, profiles: &Profiles, findings: &mut Findings) {
     // A check never downloads anything.
     let settings = Settings { pull: false, ..settings.clone() };

@@ -86,7 +86,7 @@ fn manifest(bundle: &Bundle, id: &str, output: Option<&Path>, size: u64) {
             lines.push(format!("  and {} more", contained.len() - MAX_LISTED));
         }
     } else {
-        lines.push("it contains no files of the repository, only what the session quotes; a replay uses the recorded tool results".into());
+        lines.push("it contains no files of the repository, only the parts that the session quotes; a replay uses the recorded tool results".into());
     }
     lines.extend(bundle.notes.iter().map(|note| format!("note: {note}")));
     for line in lines {

@@ -25,8 +25,8 @@ use crate::masking;
 use crate::sanitize;
 use crate::session;
 
-/// The largest input, and the longest line of `--chunks`, in bytes: several times the longest valid
-/// call.
+/// The maximum size of the input, and of a line with `--chunks`, in bytes. It is several times the
+/// size of the longest valid call.
 const LIMIT: u64 = 128 << 20;
 
 /// Parses a file, standard input, or lines of chunks.
@@ -134,8 +134,8 @@ fn describe(judged: &Judged) -> String {
     text
 }
 
-/// One line of `--chunks`. Other keys are ignored, so that a file of cases can contain expected
-/// results.
+/// A line of the input with `--chunks`. Other keys are ignored, so that a file of cases can contain
+/// expected results.
 #[derive(Deserialize)]
 struct Case {
     #[serde(default)]

@@ -22,7 +22,8 @@ use preview::{FileChange, Image};
 
 mod decoded;
 
-/// The largest patch, in bytes: far more than a patch of every file in a large project.
+/// The maximum size of a patch, in bytes. Even a patch of every file in a large project is far
+/// smaller.
 const LIMIT: u64 = 256 << 20;
 
 /// Applies a patch, or checks whether it applies.
@@ -91,7 +92,7 @@ fn read(file: Option<&str>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns the arguments for the tool: those of the call in the text, or the text as a patch.
+/// Returns the arguments for the tool: `call` or, without a call, the text as a patch.
 fn arguments(text: &str, call: Option<Value>, path: Option<&str>) -> Result<Arguments> {
     let mut call = call.unwrap_or_else(|| json!({"patch": text}));
     if let (Some(path), Some(map)) = (path, call.as_object_mut().filter(|map| !map.contains_key("edits"))) {
@@ -109,8 +110,9 @@ fn arguments(text: &str, call: Option<Value>, path: Option<&str>) -> Result<Argu
     })
 }
 
-/// Reads the text as a call of apply_patch, as its arguments alone, or as a patch in an array of
-/// lines. Returns `None` for all other text, such as a list of edits, which the patch parser reads.
+/// Returns the arguments of apply_patch if the text is a call, the arguments of a call, or an array
+/// with the lines of a patch. Returns `None` for all other text, such as a list of edits, which the
+/// patch parser reads.
 fn call(text: &str) -> Result<Option<Value>> {
     match serde_json::from_str(text) {
         Ok(Value::Object(mut call)) if call.contains_key("tool") => Ok(call.remove("arguments")),
@@ -128,7 +130,7 @@ fn call(text: &str) -> Result<Option<Value>> {
     }
 }
 
-/// Finds the call in a model's answer. A call that can only be read by guessing is refused.
+/// Finds the call in a model's answer. Refuses a call that needs an ambiguous repair.
 fn call_within(text: &str) -> Result<Option<Value>> {
     let answer = tool_stream::parse(text.as_bytes(), tool_stream::End::Stop, tool_stream::Options::default());
     let mut calls = answer.calls.into_iter().filter(|call| call.tool == ApplyPatch::NAME);

@@ -19,7 +19,7 @@ use crate::sanitize;
 use crate::settings::{Group, Settings, definition, recorded};
 use preview::Surface;
 
-/// The maximum number of lines of a difference to show.
+/// The maximum number of lines to show of a difference.
 const MAX_LINES: usize = 60;
 /// The maximum number of characters of each text that are compared line by line.
 const MAX_CHARS: usize = 1 << 20;
@@ -90,8 +90,8 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
     Ok(if outcome.comparison.difference.is_none() { Exit::Success } else { Exit::Negative })
 }
 
-/// The settings of the session, overridden by the command line. With `--current-settings`, or if
-/// the record does not start with the settings of the session, the current settings.
+/// Returns the settings of the session, overridden by the command line. Returns the current
+/// settings with `--current-settings`, or if the record does not start with the session's settings.
 fn settings(
     command: &Replay,
     context: &Context,
@@ -173,7 +173,8 @@ fn report(outcome: &Outcome, notes: &[String], json: bool, context: &Context) ->
     Ok(console::print(text)?)
 }
 
-/// Formats a difference: its place and kind on one line, then the lines that differ.
+/// Formats a difference: its place and kind on the first line, what differs on the second line, and
+/// then the differing lines.
 fn show(difference: &Difference, surface: Surface) -> String {
     let place = match (difference.turn, difference.event) {
         _ if difference.kind == Kind::Tree => "at the end".to_owned(),

@@ -87,7 +87,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
         }
     })?;
     if !command.json && !console::stdout_is_terminal() {
-        // A closed reader does not change the exit code.
+        // A closed pipe does not change the exit code.
         let _ = console::print(&done.shown);
     }
     if !command.quiet {
@@ -96,15 +96,15 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     Ok(Exit::Run(done.report.ending))
 }
 
-/// The start of the session.
+/// The parts of the session's first event that a resumed run needs.
 struct Start {
     task: String,
     root: String,
     settings: Vec<(String, String)>,
 }
 
-/// Checks that the session can be resumed. A run in the repository can be resumed until it
-/// finishes, and then continued with a message.
+/// Checks that the session can be resumed. A run that is not a dry run can be resumed until it
+/// finishes. After that, it can be continued with a message.
 fn check(past: &[Record], command: &Resume) -> Result<Start> {
     let Some(Event::Session { task, root, mode, settings, protected, .. }) = past.first().map(|r| &r.event)
     else {
@@ -113,7 +113,7 @@ fn check(past: &[Record], command: &Resume) -> Result<Start> {
     if *mode == Mode::DryRun {
         return Err(Failure::misuse("a dry run cannot be resumed; run it again"));
     }
-    // After a crash, the files may have been changed already.
+    // The session may have changed protected files before it was killed.
     if !protected.is_empty() {
         return Err(Failure::misuse(
             "a session with protected files cannot be resumed, because their original state is unknown",

@@ -34,8 +34,8 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     let task = task(command.task, command.task_file.as_deref())?;
     let resolved = context.resolve(&command.settings.given)?;
     let settings = resolved.settings()?;
-    // Check these before the session is created: an invalid name or profile must not leave one
-    // behind.
+    // Check these before the session is created: an invalid name or profile must not leave an empty
+    // session behind.
     other_model::check(&settings)?;
     profiles::load(&context.environment)?;
     let root = root(context)?;
@@ -86,7 +86,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
             () = signals.insisted() => end_now(&mut journal, &store),
         }
     })?;
-    // A closed reader does not change the exit code.
+    // A closed pipe does not change the exit code.
     let _ = if command.json {
         Ok(())
     } else if command.dry_run.is_some() && (command.preview.is_some() || console::stdout_is_terminal()) {
@@ -103,7 +103,8 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     Ok(Exit::Run(done.report.ending))
 }
 
-/// Shows the changes of a dry run as the session recorded them, which `agent apply` would apply.
+/// Shows the changes that the session of a dry run recorded. These are the changes that `agent
+/// apply` would apply.
 fn preview(done: &Done, folder: &Path, form: Option<Format>, context: &Context) -> Result<()> {
     let changes = History::open(&folder.join(session::STATE))?.net(..)?;
     if changes.is_empty() {
@@ -129,8 +130,8 @@ fn task(given: Option<String>, file: Option<&Path>) -> Result<String> {
     Ok(text)
 }
 
-/// The tree to work in: the repository, or the current folder outside a repository. Refuses a home
-/// folder and the root of the file system.
+/// The tree to work in: the repository, or the current folder if it is not in a repository. Refuses
+/// a home folder and the root of the file system.
 pub(crate) fn root(context: &Context) -> Result<PathBuf> {
     let root = context.tree()?;
     let home = context.environment.variables.get("HOME").and_then(|home| Path::new(home).canonicalize().ok());
@@ -141,7 +142,8 @@ pub(crate) fn root(context: &Context) -> Result<PathBuf> {
     Ok(root.to_owned())
 }
 
-/// The view of a run: JSON lines on standard output, or text on standard error.
+/// Returns an observer that shows a run: as JSON lines on standard output, or as text on standard
+/// error.
 pub(crate) fn observer(json: bool, quiet: bool, dry: bool) -> Observer {
     if json {
         let mut closed = false;
@@ -170,8 +172,8 @@ fn print_record(record: &Record) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Ends a run after the second signal: journals a final event with the totals and the files
-/// recorded so far.
+/// Ends a run after the second signal: journals a final event with the totals so far and the files
+/// changed so far.
 pub(crate) fn end_now(journal: &mut Journal, store: &Store) -> Result<Done> {
     let records = store.load(journal.id())?;
     let report = match records.last().map(|r| &r.event) {
@@ -233,7 +235,7 @@ pub(crate) fn print_next_steps(done: &Done, mode: Mode, id: &str) {
             };
             lines.push(format!("resume: agent resume {id} {more} N, with a larger N"));
         }
-        // A run without an answer can just be started again.
+        // A run that got no answer can simply be started again.
         ref e if e.can_resume() && (done.report.totals.turns > 0 || *e == Ending::Interrupted) => {
             lines.push(format!("resume: agent resume {id}"));
         }

@@ -1,4 +1,4 @@
-//! `agent sandbox -- CMD`: runs a command in the sandbox of a run.
+//! `agent sandbox -- CMD`: runs a command in the sandbox that runs use.
 
 use std::time::Duration;
 

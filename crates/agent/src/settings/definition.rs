@@ -35,7 +35,7 @@ pub(crate) enum Trust {
     /// The user. Such a setting decides where code and keys are sent, what is downloaded, how much
     /// is spent, or what commands may do.
     User,
-    /// The environment only, because neither a command line nor a file should hold it.
+    /// Only the environment, because neither a command line nor a file should contain the value.
     Environment,
 }
 
@@ -50,7 +50,7 @@ pub(crate) enum Flag {
     Optional(&'static str, &'static str),
     /// `--name VALUE`, which may be repeated.
     Each(&'static str, &'static str),
-    /// `--name`, which sets the second text as the value.
+    /// `--name`; the second text is the value that the flag sets.
     Sets(&'static str, &'static str),
 }
 
@@ -88,7 +88,8 @@ impl Group {
 /// One setting.
 #[derive(Debug)]
 pub(crate) struct Definition {
-    /// Its key in files; the flag is `--its-key`, the variable `AGENT_ITS_KEY`.
+    /// The key in settings files. Flags and variables are usually named after it: `--the-key` and
+    /// `AGENT_THE_KEY`.
     pub(crate) key: &'static str,
     pub(crate) kind: Kind,
     pub(crate) default: Option<&'static str>,
@@ -251,7 +252,7 @@ mod tests {
     use crate::settings::definition;
 
     #[test]
-    fn an_invalid_value_is_answered_with_what_is_valid() {
+    fn the_message_about_an_invalid_value_says_what_is_valid() {
         let say = |key: &str, text: &str| definition(key).unwrap().parse(text).unwrap_err();
         assert_eq!(say("max_turns", "0"), "must be an integer of at least 1");
         assert_eq!(say("max_turns", "-1"), "must be an integer of at least 1");

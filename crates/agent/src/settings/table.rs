@@ -1,7 +1,7 @@
 //! Every setting.
 //!
 //! A repository's file comes from whoever wrote the repository. It may say how the work is done and
-//! lower budgets. It has no say in where code and keys are sent, what is downloaded, how much is
+//! lower budgets. It cannot decide where code and keys are sent, what is downloaded, how much is
 //! spent, or what commands may do: see [`Trust`].
 
 use super::{Definition, Flag, Group, Kind, Trust};
@@ -123,8 +123,8 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("auto")
         .flag(Flag::Value("WHEN"))
         .help(
-            "Stop reading an answer after its first call, or read on for more; auto: first for local \
-             models",
+            "Stop reading an answer after its first call (first) or at its end (read-on); auto: first \
+             for local models",
         ),
     // A repository may not raise this number: each try costs money, even though the budgets count
     // all tries together.
@@ -144,7 +144,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .help("Stop after this many requests to the model"),
     Definition::new("max_tokens", Kind::Whole(1, i64::MAX as u64), Trust::RepositoryMayLower, Group::Budgets)
         .flag(Flag::Value("N"))
-        .help("Stop after this many tokens, prompt and answers together"),
+        .help("Stop after this many tokens (prompts and answers together)"),
     Definition::new("max_seconds", Kind::Whole(1, 31_536_000), Trust::RepositoryMayLower, Group::Budgets)
         .default("3600")
         .flag(Flag::Value("SECONDS"))
@@ -208,7 +208,8 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .help("Folder for sessions and other state [default: ~/.local/state/agent]"),
 ];
 
-/// The settings a repository may set, for the end of `agent config show --help`.
+/// The text at the end of `agent config show --help`, which names the settings that a repository
+/// may set.
 pub(crate) fn trust_help() -> String {
     let keys = |trust| {
         let keys = DEFINITIONS.iter().filter(|d| d.trust == trust).map(|d| d.key);

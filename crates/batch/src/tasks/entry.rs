@@ -76,7 +76,7 @@ pub(super) fn list(file: &Path, text: &str) -> Read {
     }
 }
 
-/// Parses the tables `[[tasks]]` of a TOML file.
+/// Parses the `[[tasks]]` tables of a TOML file.
 pub(super) fn toml(file: &Path, text: &str) -> Read {
     type Table = toml::Spanned<Pairs<toml::Spanned<Value>>>;
     #[derive(serde::Deserialize)]
@@ -107,7 +107,7 @@ pub(super) fn toml(file: &Path, text: &str) -> Read {
     parsed.tasks.into_iter().map(entry).collect()
 }
 
-/// One task: YAML between two lines of `---`, then text.
+/// Parses a Markdown file with one task: YAML between two lines of `---`, then text.
 pub(super) fn markdown(file: &Path, text: &str) -> Read {
     let problem = |line, message: &str| Problem { file: file.into(), line, message: message.into() };
     let mut lines = text.split_inclusive('\n');
@@ -157,12 +157,13 @@ fn yaml_problem(file: &Path, lines_above: usize, e: &serde_saphyr::Error, expect
     let line = e.location().map_or(0, |at| usize::try_from(at.line()).unwrap_or(0) + lines_above);
     let said = e.without_snippet().to_string();
     let said = without_place(said.lines().next().unwrap_or_default());
-    // The rest is advice for programmers.
+    // The rest of the message is advice for programmers.
     let said = said.split(", set DuplicateKeyPolicy").next().unwrap_or(said);
     Problem { file: file.into(), line, message: format!("is not {expected} in YAML: {said}") }
 }
 
-/// A parser message without its position, which is relative to the text that the parser was given.
+/// Removes the position from a parser's message. It is relative to the text that the parser was
+/// given, not to the file.
 fn without_place(said: &str) -> &str {
     said.split(" at line ").next().unwrap_or(said)
 }

@@ -22,7 +22,7 @@ pub(super) const KEYS: &[&str] = &[
     "model",
     "tags",
 ];
-/// The highest number of tries in one session, as for the flag `--attempts`.
+/// The highest value of `attempts`, the same as for the flag `--attempts`.
 const MAX_ATTEMPTS: u32 = 20;
 pub(super) const LIMITS: &[&str] = &["max_turns", "max_tokens", "max_seconds", "max_cost"];
 
@@ -57,7 +57,7 @@ impl Reader<'_> {
         Some(Task { id: id?, repo, named_repo, text: text?, ..task })
     }
 
-    /// A task with the keys that are optional in every format.
+    /// Returns a task with only the keys that all formats share.
     pub(super) fn optional(&mut self, entry: &Entry) -> Task {
         Task {
             base_commit: self.commit(entry),
@@ -190,7 +190,7 @@ fn unknown(key: &str, known: &[&str]) -> String {
     }
 }
 
-/// Returns the known key closest to a misspelled one, at most this many edits away.
+/// Returns the known key closest to a misspelled one, if it is at most `edits` edits away.
 pub(super) fn nearest<'k>(key: &str, known: &[&'k str], edits: usize) -> Option<&'k str> {
     let near = known.iter().map(|name| (strsim::osa_distance(key, name), *name));
     near.filter(|(distance, _)| *distance <= edits)

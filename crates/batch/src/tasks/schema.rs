@@ -14,8 +14,9 @@ pub fn schema() -> Value {
     schema_for!(TaskObject).to_value()
 }
 
-/// A task of `agent batch`: a line of a JSON Lines file, an item of a YAML list, a table `[[tasks]]`
-/// of a TOML file, or the front matter of a Markdown file, where the text below is the task.
+/// A task of `agent batch`: a line of a JSON Lines file, an item of a YAML list, a `[[tasks]]`
+/// table of a TOML file, or the front matter of a Markdown file. In Markdown, the text below the
+/// front matter is the task.
 #[derive(JsonSchema)]
 #[schemars(rename = "Task", deny_unknown_fields)]
 struct TaskObject {

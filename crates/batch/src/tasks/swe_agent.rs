@@ -30,8 +30,9 @@ impl Reader<'_> {
         Some(Task { id: id?, repo: repo?, named_repo: named_repo?, text: text?, ..task })
     }
 
-    /// A URL is cloned, a path is relative to the task file, and a bare name, which SWE-agent looks
-    /// for in the container, is a folder in `--repos`.
+    /// Returns the repository that `name` refers to. A URL is cloned, and a path is relative to the
+    /// task file. A bare name is a folder in `--repos`; SWE-agent would look for it in the
+    /// container.
     fn repository_of(&mut self, entry: &Entry, name: &str) -> Option<PathBuf> {
         if is_url(name) {
             return Some(name.into());

@@ -7,8 +7,8 @@ use super::entry::Entry;
 use super::fields::nearest;
 use crate::task::Task;
 
-/// Our own keys that an instance may have. A key one edit away from these is a misspelling; other
-/// unknown keys are metadata.
+/// Our own keys that an instance may have. An unknown key that is one edit away from one of these
+/// is treated as a misspelling, any other as metadata.
 const ADDED: &[&str] =
     &["base_commit", "setup", "verify", "protected", "limits", "attempts", "model", "tags"];
 
@@ -31,7 +31,7 @@ impl Reader<'_> {
         };
         let (id, repo) = (required("instance_id"), required("repo"));
         let (commit, text) = (required("base_commit"), required("problem_statement"));
-        // A missing or invalid commit has been reported.
+        // A missing or invalid commit has already been reported.
         let task = commit.map(|_| self.optional(entry));
         let clone = repo.as_deref().map(|repo| self.clone_of(entry, repo));
         if self.problems.len() > before {
@@ -40,7 +40,7 @@ impl Reader<'_> {
         Some(Task { id: id?, repo: clone??, named_repo: repo?, text: text?, ..task? })
     }
 
-    /// Reports keys that are nearly one of our own. Other keys of an instance are metadata.
+    /// Reports misspellings of our own keys. Other keys of an instance are metadata.
     pub(super) fn misspelled_keys(&mut self, entry: &Entry) {
         for field in &entry.fields {
             let misspelled = nearest(&field.key, ADDED, 1).filter(|near| *near != field.key);

@@ -1,5 +1,5 @@
-//! Limits of the whole batch, failures of the infrastructure, and other reasons to stop early.
-//! Tests with waits use a simulated clock, which jumps ahead whenever nothing else happens.
+//! Tests the limits of the whole batch, failures of the infrastructure, and other reasons to stop
+//! early. Tests that wait use a simulated clock, which jumps to the end of the wait.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,13 +10,13 @@ use batch::{BatchLimits, BatchOptions, Stop};
 use journal::Ending;
 use tokio::time::Instant;
 
-/// Each attempt of a script costs 110 tokens and 25 cents.
+/// Returns options with these limits. Each attempt of a script uses 110 tokens and costs 25 cents.
 fn limited(place: &Place, limits: BatchLimits) -> BatchOptions {
     BatchOptions { limits, ..place.options() }
 }
 
 #[tokio::test]
-async fn a_limit_of_tokens_counts_over_all_invocations_and_pauses_the_batch() {
+async fn the_token_limit_counts_all_invocations_and_pauses_the_batch() {
     let place = Place::new();
     let tasks = place.tasks(&["a", "b", "c"]);
     let runner = Script::ending(|_| Ending::Verified);
@@ -38,7 +38,7 @@ async fn a_limit_of_tokens_counts_over_all_invocations_and_pauses_the_batch() {
 }
 
 #[tokio::test]
-async fn a_limit_of_cost_pauses_the_batch() {
+async fn the_cost_limit_pauses_the_batch() {
     let place = Place::new();
     let runner = Script::ending(|_| Ending::Unverified);
     let options = limited(&place, BatchLimits { cost: Some(0.5), ..BatchLimits::default() });
@@ -48,7 +48,7 @@ async fn a_limit_of_cost_pauses_the_batch() {
 }
 
 #[tokio::test]
-async fn a_limit_of_cost_says_once_that_costs_are_unknown() {
+async fn with_a_cost_limit_an_unknown_cost_is_reported_once() {
     let place = Place::new();
     let runner = Script::new(|task, _, _| {
         let mut attempt = attempt(Ending::Verified, &task.id);
@@ -62,7 +62,7 @@ async fn a_limit_of_cost_says_once_that_costs_are_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_interrupts_running_tasks_and_starts_no_more() {
+async fn the_deadline_interrupts_running_tasks_and_no_more_tasks_start() {
     let place = Place::new();
     let tasks = place.tasks(&["a", "b", "c"]);
     let runner = Script::new(|task, _, mut told| {
@@ -90,7 +90,7 @@ async fn the_deadline_interrupts_running_tasks_and_starts_no_more() {
 }
 
 #[tokio::test]
-async fn a_deadline_that_has_passed_starts_nothing() {
+async fn a_batch_whose_deadline_has_passed_starts_nothing() {
     let place = Place::new();
     let runner = Script::ending(|_| Ending::Verified);
     let options = limited(&place, BatchLimits { time: Some(Duration::ZERO), ..BatchLimits::default() });
@@ -138,7 +138,7 @@ async fn the_waits_before_retries_double() {
     let place = Place::new();
     let starts = Rc::new(RefCell::new(Vec::new()));
     let seen = Rc::clone(&starts);
-    // Refused, so that this does not look like an outage of the server.
+    // Several attempts that end with `Unavailable` would look like an outage of the server.
     let runner = Script::ending(move |_| {
         starts.borrow_mut().push(Instant::now());
         Ending::Refused
@@ -152,7 +152,7 @@ async fn the_waits_before_retries_double() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn during_an_outage_single_probes_run_until_one_succeeds() {
+async fn during_an_outage_one_probe_runs_at_a_time_until_one_succeeds() {
     let place = Place::new();
     let ids = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let start = Instant::now();

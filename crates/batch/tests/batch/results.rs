@@ -1,4 +1,4 @@
-//! The results of a batch: records, predictions, summary and exit code.
+//! Tests the results of a batch: records, predictions, summary and exit code.
 
 use std::fs;
 
@@ -53,7 +53,7 @@ async fn the_exit_code_reports_the_worst_outcome() {
 }
 
 #[tokio::test]
-async fn predictions_contain_the_agents_patches_without_infrastructure_failures() {
+async fn predictions_leave_out_attempts_that_failed_because_of_the_infrastructure() {
     let place = Place::new();
     let mut tasks = place.tasks(&["verified", "offline", "slow"]);
     place.run(&tasks, &Script::ending(by_id)).await;
@@ -124,7 +124,7 @@ async fn the_scheduler_rejects_an_id_that_leads_out_of_the_folder() {
 }
 
 #[tokio::test]
-async fn merged_shards_are_one_batch() {
+async fn merged_shards_equal_one_batch() {
     let place = Place::new();
     let (all, runner) = (place.tasks(&["verified", "slow", "unverified"]), Script::ending(by_id));
     let whole = place.run(&all, &runner).await;
@@ -168,7 +168,7 @@ async fn bug_running_batches_and_stale_summaries_were_merged() {
     let (summary, predictions) = (place.lines("summary.json"), place.lines("predictions.jsonl"));
     assert_eq!(predictions.len(), 1);
 
-    // The second invocation is killed before it writes a summary.
+    // Simulates a second invocation that is killed before it writes a summary.
     let (folder, merged) = (place.out(), out.clone());
     let runner = Script::new(move |task, _, _| {
         let said = batch::merge(std::slice::from_ref(&folder), &merged).unwrap_err().to_string();
@@ -224,7 +224,10 @@ async fn an_invocation_with_other_settings_names_the_tasks_that_keep_their_resul
     run_with(&tasks[..2], &with("a"), &script).await.unwrap();
     let (_, told) = run_with(&tasks, &with("b"), &script).await.unwrap();
     assert_eq!(told[..2], ["plan 3, 1 done", "verified1 with other model: Some(\"b\")"], "{told:?}");
-    assert!(told.contains(&"started lost 2".to_owned()), "a task that runs again keeps nothing: {told:?}");
+    assert!(
+        told.contains(&"started lost 2".to_owned()),
+        "a task that runs again should not keep its result: {told:?}"
+    );
     let (_, told) = run_with(&tasks, &with("b"), &script).await.unwrap();
     assert_eq!(told[..2], ["plan 3, 2 done", "verified1 with other model: Some(\"b\")"], "{told:?}");
     let (_, told) = run_with(&tasks, &with("a"), &script).await.unwrap();

@@ -1,5 +1,5 @@
-//! Scheduling: which tasks run, how many times, how many at a time, and what an interrupt or a kill
-//! leaves behind.
+//! Tests scheduling: which tasks run, how many times, how many at a time, and what an interrupt or
+//! a kill leaves behind.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -31,7 +31,7 @@ async fn a_task_that_the_agent_finished_is_not_repeated_whatever_its_ending() {
 }
 
 #[tokio::test]
-async fn a_new_task_in_the_file_is_the_only_one_run() {
+async fn only_a_new_task_in_the_file_is_run() {
     let place = Place::new();
     let runner = Script::ending(|_| Ending::Verified);
     place.run(&place.tasks(&["a", "b"]), &runner).await;
@@ -69,7 +69,7 @@ async fn infrastructure_failures_are_retried_up_to_the_limit_and_then_by_the_nex
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_repository_fails_its_task_once_and_the_others_continue() {
+async fn a_task_with_a_missing_repository_fails_once_and_the_others_continue() {
     let place = Place::new();
     let mut tasks = place.tasks(&["gone", "here"]);
     tasks[0].repo = place.path("nowhere");
@@ -104,10 +104,10 @@ async fn a_panic_is_an_infrastructure_failure_and_the_others_continue() {
 }
 
 #[tokio::test]
-async fn as_many_tasks_run_at_a_time_as_there_are_jobs_and_never_more() {
+async fn as_many_tasks_run_at_the_same_time_as_there_are_jobs_and_no_more() {
     let place = Place::new();
     let ids = ["a", "b", "c", "d", "e", "f"];
-    // Opens only when three tasks run at the same time.
+    // The barrier opens only when three tasks run at the same time.
     let (barrier, running, most) = (Rc::new(Barrier::new(3)), Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let seen = Rc::clone(&most);
     let runner = Script::new(move |task, _, _| {
@@ -128,7 +128,7 @@ async fn as_many_tasks_run_at_a_time_as_there_are_jobs_and_never_more() {
 }
 
 #[tokio::test]
-async fn an_interrupt_reaches_running_tasks_and_starts_no_more() {
+async fn an_interrupt_reaches_running_tasks_and_no_more_tasks_start() {
     let place = Place::new();
     let tasks = place.tasks(&["a", "b", "c"]);
     let (interrupt, interrupted) = watch::channel(false);
@@ -162,7 +162,7 @@ async fn an_interrupt_reaches_running_tasks_and_starts_no_more() {
 }
 
 #[tokio::test]
-async fn an_interrupt_before_the_first_task_runs_nothing() {
+async fn after_an_interrupt_before_the_first_task_no_task_runs() {
     let place = Place::new();
     let (_sender, interrupted) = watch::channel(true);
     let runner = Script::ending(|_| Ending::Verified);
@@ -174,8 +174,8 @@ async fn an_interrupt_before_the_first_task_runs_nothing() {
     assert_eq!(summary.exit_code(), 130);
 }
 
-/// Runs a batch until its second task runs, then drops it: like a kill, this leaves only what is on
-/// disk.
+/// Runs a batch until its second task runs, then drops the batch. Like a kill, this leaves only the
+/// files on disk.
 async fn kill_in_the_second_task(place: &Place, tasks: &[Task]) {
     let begun = Rc::new(Notify::new());
     let told = Rc::clone(&begun);
@@ -192,7 +192,7 @@ async fn kill_in_the_second_task(place: &Place, tasks: &[Task]) {
     });
     let options = place.options();
     tokio::select! {
-        _ = run_with(tasks, &options, &runner) => panic!("it never ends by itself"),
+        _ = run_with(tasks, &options, &runner) => panic!("the batch never ends by itself"),
         () = told.notified() => {}
     }
 }
@@ -273,7 +273,7 @@ async fn a_damaged_record_before_the_last_stops_the_batch_before_anything_runs()
 }
 
 #[tokio::test]
-async fn a_second_batch_on_the_same_folder_is_refused_and_names_the_first() {
+async fn a_second_batch_on_the_same_folder_is_refused_with_the_process_of_the_first() {
     let place = Rc::new(Place::new());
     let refused = Rc::new(RefCell::new(String::new()));
     let (inner, said) = (Rc::clone(&place), Rc::clone(&refused));

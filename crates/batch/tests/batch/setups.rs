@@ -10,12 +10,12 @@ use journal::Ending;
 
 use crate::support::{Place, Script, git, run_with};
 
-/// A long time ago, as the time of a file that a setup makes.
+/// The modification time, long ago, that a setup gives to a file.
 fn old() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }
 
-/// What a setup command could do to a worktree.
+/// Changes a worktree as a setup command could.
 fn prepare(worktree: &Path) {
     fs::create_dir_all(worktree.join("venv/bin")).unwrap();
     fs::write(worktree.join("venv/bin/tool"), worktree.to_str().unwrap()).unwrap();
@@ -27,7 +27,7 @@ fn prepare(worktree: &Path) {
     fs::File::open(worktree.join("venv/bin/tool")).unwrap().set_modified(old()).unwrap();
 }
 
-/// Everything about a prepared worktree that a task could notice.
+/// Describes everything that a task could notice about a prepared worktree.
 fn look(worktree: &Path) -> String {
     let tool = fs::metadata(worktree.join("venv/bin/tool")).unwrap();
     format!(
@@ -62,7 +62,7 @@ fn script(seen: &Rc<Seen>) -> Script {
     })
 }
 
-/// The tasks that had a setup to run, of those that the runner saw.
+/// Empties `seen` and returns the ids of the tasks that had a setup to run.
 fn with_setup(seen: &Seen) -> Vec<String> {
     let seen = seen.take().into_iter();
     seen.filter(|(_, setup, _)| *setup).map(|(id, ..)| id).collect()
@@ -117,7 +117,7 @@ async fn a_setup_that_failed_is_not_reused() {
 }
 
 #[tokio::test]
-async fn tasks_that_run_at_a_time_have_a_setup_each_and_keep_it() {
+async fn tasks_that_run_at_the_same_time_have_a_setup_each_and_later_tasks_reuse_it() {
     let place = Place::new();
     let options = batch::BatchOptions { jobs: 2, ..place.options() };
     let with_setup = Rc::new(RefCell::new(Vec::new()));
@@ -146,7 +146,7 @@ async fn a_copy_that_cannot_be_made_is_not_used() {
     let counted = Rc::clone(&setups);
     let runner = Script::preparing(move |_: &Task, setup: Option<&Setup>, worktree: &Path| {
         *counted.borrow_mut() += 1;
-        // A file where the folder of the copies would be.
+        // Puts a file where the folder with the copies would be.
         let copies = worktree.ancestors().nth(2).unwrap().join("setups");
         fs::write(&copies, "").unwrap();
         assert!(setup.unwrap().keep().is_err());

@@ -54,7 +54,8 @@ impl Script {
         Self::new(move |task, _, _| std::future::ready(attempt(ending(task), &task.id)))
     }
 
-    /// As [`Script::preparing`], but each attempt ends only when as many run as the barrier says.
+    /// Like [`Script::preparing`], but each attempt waits at the barrier that the closure returns
+    /// before it ends.
     pub(crate) fn together(does: impl Fn(&Task, Option<&Setup>, &Path) -> Rc<Barrier> + 'static) -> Self {
         let does = move |task: &Task, setup: Option<&Setup>, worktree: PathBuf, _| {
             let (barrier, ended) = (does(task, setup, &worktree), attempt(Ending::Verified, &task.id));
@@ -100,7 +101,7 @@ pub(crate) fn attempt(ending: Ending, what: &str) -> Attempt {
     }
 }
 
-/// A folder with a repository `repo` of one commit, and room for results.
+/// A folder with `repo`, a repository with one commit. The results of a batch go to `out`.
 pub(crate) struct Place {
     folder: TempDir,
 }
@@ -200,7 +201,7 @@ impl Place {
     }
 }
 
-/// Runs a batch and returns its events too.
+/// Runs a batch. Returns its summary, and one line for each event.
 pub(crate) async fn run_with(
     tasks: &[Task],
     options: &BatchOptions,

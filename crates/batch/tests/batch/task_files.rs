@@ -1,4 +1,5 @@
-//! Task files from `fixtures/tasks`: the tasks of valid files, and the problems of invalid ones.
+//! Tests the tasks of valid task files and the problems of invalid ones, mostly with
+//! `fixtures/tasks`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tasks").join(name)
 }
 
-/// Makes tasks from different files comparable: paths of repositories are relative to the file.
+/// Makes tasks from different files comparable: each file names the repository relative to itself.
 fn without_place(mut tasks: Vec<Task>) -> Vec<Task> {
     for task in &mut tasks {
         task.repo = fs::canonicalize(&task.repo).unwrap();
@@ -73,7 +74,7 @@ fn an_array_of_swe_bench_instances_is_read_like_json_lines() {
     assert_eq!(read(&folder.path().join("array.json")), read(&fixture("swe_bench.jsonl")));
 }
 
-/// For each file in `wrong/`, a file next to it has the expected problems.
+/// For each file in `wrong/`, the file `NAME.expected` next to it has the expected problems.
 #[test]
 fn all_problems_are_reported_at_once_with_file_and_line() {
     let wrong = fixture("wrong");
@@ -114,7 +115,7 @@ fn a_byte_order_mark_and_crlf_change_nothing() {
 }
 
 #[test]
-fn the_digest_covers_every_change_but_not_a_moved_folder() {
+fn the_digest_depends_on_every_field_except_the_folder_and_the_tags() {
     let task = tasks::read(&fixture("tasks.jsonl"), None).unwrap().remove(0);
     let digest = task.digest();
     assert_eq!(Task { repo: "/elsewhere".into(), ..task.clone() }.digest(), digest);
@@ -138,7 +139,7 @@ fn the_digest_covers_every_change_but_not_a_moved_folder() {
 }
 
 #[test]
-fn tasks_have_setup_protected_files_attempts_and_tags_and_repositories_may_be_urls() {
+fn a_task_may_have_a_setup_protected_files_attempts_tags_and_a_url_as_its_repository() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tasks.yaml");
     let text = "- id: a\n  repo: git@example.org:shop/shop.git\n  task: do it\n  setup: make deps\n  \
@@ -180,7 +181,7 @@ fn a_template_repeats_its_task_for_each_item_in_every_format() {
 }
 
 #[test]
-fn instances_of_swe_agent_name_a_url_a_path_or_a_clone() {
+fn the_repository_of_a_swe_agent_instance_is_a_url_a_path_or_a_clone() {
     let folder = tempfile::tempdir().unwrap();
     let repos = tempfile::tempdir().unwrap();
     fs::create_dir(repos.path().join("testbed")).unwrap();
@@ -203,7 +204,7 @@ fn instances_of_swe_agent_name_a_url_a_path_or_a_clone() {
 }
 
 #[test]
-fn the_examples_for_job_schedulers_have_a_valid_syntax_and_a_job_for_each_part() {
+fn the_examples_for_job_schedulers_have_valid_syntax_and_a_job_for_each_shard() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples");
     let scripts =
         [("slurm.sh", "--array=0-7", "--shard auto/8"), ("hyperqueue.sh", "--array=1-8", "$HQ_TASK_ID/8")];
@@ -220,7 +221,7 @@ fn the_examples_for_job_schedulers_have_a_valid_syntax_and_a_job_for_each_part()
     assert!(command.contains(&format!("--shard auto/{}", job["spec"]["completions"])), "{command}");
 }
 
-/// With quadratic time, this test takes minutes.
+/// If reading takes quadratic time, this test takes minutes.
 #[test]
 fn bug_large_files_were_read_in_quadratic_time() {
     let folder = tempfile::tempdir().unwrap();

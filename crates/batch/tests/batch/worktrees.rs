@@ -1,4 +1,4 @@
-//! Worktrees of tasks, and the user's repository, which must stay unchanged.
+//! Tests the worktrees of tasks, and that the user's repository stays unchanged.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -62,7 +62,7 @@ async fn results_inside_the_repository_do_not_show_up_in_its_status() {
 }
 
 #[tokio::test]
-async fn a_worktree_has_the_base_commit_or_the_error_says_that_it_is_missing() {
+async fn a_worktree_is_at_the_base_commit_and_a_missing_commit_is_reported() {
     let place = Place::new();
     let repo = place.path("repo");
     fs::write(repo.join("file"), "second\n").unwrap();
@@ -81,7 +81,7 @@ async fn a_worktree_has_the_base_commit_or_the_error_says_that_it_is_missing() {
 }
 
 #[tokio::test]
-async fn a_subfolder_of_a_repository_keeps_its_place() {
+async fn a_task_in_a_subfolder_of_a_repository_works_in_that_subfolder() {
     let place = Place::new();
     let mut tasks = place.tasks(&["inner"]);
     tasks[0].repo = place.path("repo/sub");
@@ -94,7 +94,7 @@ async fn a_subfolder_of_a_repository_keeps_its_place() {
 }
 
 #[tokio::test]
-async fn a_bare_clone_is_enough() {
+async fn a_repository_may_be_a_bare_clone() {
     let place = Place::new();
     git(&place.path(""), &["clone", "-q", "--bare", "repo", "mirror"]);
     let mut tasks = place.tasks(&["a"]);
@@ -221,7 +221,7 @@ async fn a_failed_clone_is_retried_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn bug_a_failed_clone_was_reported_with_a_hint_of_git() {
+async fn bug_a_failed_clone_was_reported_with_a_hint_from_git() {
     let place = Place::new();
     let mut tasks = place.tasks(&["a"]);
     let bundle = place.path("broken.bundle");
@@ -233,7 +233,8 @@ async fn bug_a_failed_clone_was_reported_with_a_hint_of_git() {
     assert!(message.starts_with("cannot clone") && !message.contains("hint:"), "{message}");
 }
 
-/// A server that accepts connections and never answers, and tasks with a repository on it.
+/// Returns a server that accepts connections but never answers, and tasks whose repository is on
+/// it.
 async fn hanging(place: &Place, ids: &[&str]) -> (TcpListener, Vec<Task>) {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("git://{}/repo", server.local_addr().unwrap());
@@ -243,7 +244,7 @@ async fn hanging(place: &Place, ids: &[&str]) -> (TcpListener, Vec<Task>) {
 }
 
 #[tokio::test]
-async fn bug_a_clone_ignored_an_interrupt_and_waiting_tasks_started_their_own() {
+async fn bug_a_clone_ignored_an_interrupt_and_waiting_tasks_started_their_own_clones() {
     let place = Place::new();
     let (server, tasks) = hanging(&place, &["a", "b", "c"]).await;
     let options = BatchOptions { jobs: 3, ..place.options() };
@@ -252,7 +253,7 @@ async fn bug_a_clone_ignored_an_interrupt_and_waiting_tasks_started_their_own() 
     let connected = async {
         let (mut connection, _) = server.accept().await.unwrap();
         ask.send(true).unwrap();
-        // Ends when git is killed. The connection may be reset.
+        // Returns when git is killed, possibly with an error because the connection was reset.
         let _ = connection.read_to_end(&mut Vec::new()).await;
     };
     let (mut told, here) = (Vec::new(), Here::new(&runner));

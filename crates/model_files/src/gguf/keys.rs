@@ -1,5 +1,5 @@
-//! The keys and values before the tensors. Keeps those that a [`super::Header`] needs and skips the
-//! rest.
+//! Reads the keys and values, which come before the tensors. Keeps those that a [`super::Header`]
+//! needs and skips the rest.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek};
@@ -96,9 +96,9 @@ enum Value {
     /// One number per layer.
     Numbers(Vec<u64>),
     Text(String),
-    /// A list that was skipped, and its length.
+    /// The length of a list that was skipped.
     Length(u64),
-    /// A value of a type that no header field has.
+    /// A value that was skipped, or that no header field can have.
     Other,
 }
 
@@ -220,7 +220,8 @@ impl Keys {
         Ok(self.per_layer("attention.head_count")?.unwrap_or(PerLayer::All(0)))
     }
 
-    /// The key and value heads. If the file states none, there are as many as attention heads.
+    /// The numbers of key and value heads. If the file states none, they equal those of attention
+    /// heads.
     pub(super) fn kv_heads(&self) -> Result<PerLayer, Fault> {
         match self.per_layer("attention.head_count_kv")? {
             Some(heads) => Ok(heads),
@@ -318,7 +319,7 @@ fn value<R: Read + Seek>(input: &mut Input<R>, key: &str, number: u32) -> Result
                 Some(size) if is_whole(of) && length <= MAX_LAYERS => {
                     input.has(length, size, key)?;
                     let numbers = (0..length).map(|_| whole(input, key, of));
-                    // No header field is a list with a negative number.
+                    // No header field has a list with negative numbers.
                     let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
                     let numbers: Option<Vec<u64>> = numbers.into_iter().collect();
                     Ok(numbers.map_or(Value::Length(length), Value::Numbers))

@@ -2,10 +2,10 @@
 //! an engine maps the file.
 //!
 //! llama.cpp trusts its input more than a downloaded file deserves. [`read`] accepts only files
-//! that llama.cpp can load: version 2 or 3, little-endian, one file per model, tensors without
-//! gaps, everything inside the file. It reads only the header, which takes milliseconds for a file
-//! of any size. Before it allocates memory for a count, it checks the count against the length of
-//! the file.
+//! that llama.cpp can load: version 2 or 3, little-endian, one file per model, no gaps between
+//! tensors, and no tensor past the end of the file. It reads only the header, which takes
+//! milliseconds for a file of any size. Before it allocates memory for a count, it checks the count
+//! against the length of the file.
 //!
 //! ```no_run
 //! let header = model_files::gguf::read("qwen2.5-coder-1.5b.gguf".as_ref())?;
@@ -58,9 +58,9 @@ pub struct Header {
     pub layers: u64,
     /// The size of an embedding.
     pub embedding: u64,
-    /// Attention heads of the widest layer; 0 for models without attention.
+    /// The largest number of attention heads in a layer; 0 for models without attention.
     pub heads: u64,
-    /// Key and value heads of the widest layer.
+    /// The largest number of key and value heads in a layer.
     pub kv_heads: u64,
     /// Length of the key of one head.
     pub key_length: u64,
@@ -170,7 +170,7 @@ pub enum Fault {
         /// What is wrong with it.
         why: String,
     },
-    /// There are no tensors. The file holds only a vocabulary, or is an empty conversion.
+    /// There are no tensors. The file holds only keys, for example a vocabulary.
     #[error("it has no tensors")]
     NoTensors,
     /// The file is one of several files of a split model.

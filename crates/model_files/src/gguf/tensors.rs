@@ -1,4 +1,4 @@
-//! The list of tensors: names, shapes, types and offsets.
+//! Reads and checks the list of tensors: their names, shapes, types and offsets.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Seek};

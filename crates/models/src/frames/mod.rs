@@ -25,7 +25,7 @@ pub(crate) use ndjson::parse;
 /// One unit of a response.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Frame {
-    /// A JSON value. An SSE event named `error` always comes as an object with an `error` member.
+    /// A JSON value. An SSE event named `error` becomes an object with an `error` member.
     Json(Value),
     /// The SSE end marker `[DONE]`.
     Done,
@@ -40,7 +40,7 @@ pub(crate) struct Frames {
     whole: Vec<u8>,
     /// How far `whole` has been searched for the end of its first line.
     searched: usize,
-    /// Further frames of the event that was read last.
+    /// The remaining frames of the last event, if it held several.
     joined: VecDeque<Frame>,
     finished: bool,
 }

@@ -1,5 +1,5 @@
-//! Learns from an Ollama server's answers and refusals what a model supports, for the rest of the
-//! session.
+//! Learns from an Ollama server's answers and refusals what a model supports, and applies this for
+//! the rest of the session.
 
 use serde_json::Value;
 
@@ -27,7 +27,8 @@ pub(super) struct Learned {
 }
 
 impl Learned {
-    /// Compares the loaded model with the requested one. Returns warnings.
+    /// Compares the loaded model with the one at the last check, and its window with the requested
+    /// one. Returns warnings.
     pub(super) fn check(&mut self, loaded: &LoadedModel) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(digest) = &loaded.digest {

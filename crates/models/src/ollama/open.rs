@@ -65,8 +65,8 @@ impl OllamaOptions {
 pub struct Ollama {
     server: Server,
     options: OllamaOptions,
-    /// Whether the server can apply a chat template. If not, `/api/generate` gets a plain
-    /// transcript.
+    /// Whether the server has a chat template for the model. If not, `/api/generate` gets the
+    /// conversation as a plain transcript.
     chat: bool,
     /// The `shift` field; `None` for versions 0.30.0 to 0.30.7, which lose the prefix cache when
     /// the field is sent (docs/model-apis.md#ollama-overflow).
@@ -129,7 +129,7 @@ impl Ollama {
                 options.model
             )));
         }
-        // A model without a file on the server runs in the cloud, whatever its name.
+        // A model whose file is on the server does not run in the cloud, whatever its name.
         let here = show
             .is_some_and(|show| !show.remote && show.raw["model_info"]["general.architecture"].is_string());
         let cloud = server.is_cloud() || show.is_some_and(|show| show.remote) || (named_cloud && !here);
@@ -207,7 +207,8 @@ impl Ollama {
         Ok(model)
     }
 
-    /// Sentences about settings that the model does not support, and what happens instead.
+    /// Sentences that name the settings that the model does not support, and say what happens
+    /// instead.
     #[must_use]
     pub fn unsupported(&self) -> &[String] {
         &self.unsupported
@@ -385,7 +386,8 @@ impl Model for Ollama {
 
     async fn outlook(&self) -> Result<Option<String>, Error> {
         if self.cloud {
-            // The cloud itself checks the key; a local daemon has to be signed in.
+            // Ollama's cloud itself checks the key of each request; a local daemon has to be signed
+            // in.
             let account = if self.server.is_cloud() { None } else { self.server.account().await? };
             let account = account.map(|name| format!(", signed in as {name}")).unwrap_or_default();
             let window = self.identity().window.map_or_else(|| String::from("its full window"), tokens);
@@ -404,7 +406,8 @@ impl Model for Ollama {
     }
 }
 
-/// The `think` field of a session: explicit if the model can think, absent if it cannot.
+/// The `think` field of a session. It is absent if the model cannot think, and with [`Think::Auto`]
+/// also if this is unknown.
 fn think_field(options: &OllamaOptions, capable: Option<bool>) -> Option<Value> {
     match (options.think, capable) {
         (_, Some(false)) | (Think::Auto, None) => None,

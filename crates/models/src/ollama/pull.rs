@@ -16,7 +16,7 @@ use crate::http::{ByteStream, Waits};
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Layer {
-    /// `sha256:…`
+    /// The digest, such as `sha256:…`.
     pub digest: String,
     /// Bytes downloaded. May decrease when a failed part is fetched again.
     pub completed: u64,
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_add_up_and_may_decrease() {
+    fn downloaded_bytes_are_summed_over_layers_and_may_decrease() {
         let (seen, result) = run(&[
             json!({"status": "pulling manifest"}),
             json!({"status": "pulling a", "digest": "a", "total": 100}),

@@ -1,4 +1,4 @@
-//! An Ollama server: version, models, metadata.
+//! Manages the models of an Ollama server, and reads their metadata and the server's version.
 
 use std::time::Duration;
 
@@ -31,13 +31,13 @@ pub struct LocalModel {
     pub size: u64,
     /// The model family, such as `qwen2`.
     pub family: Option<String>,
-    /// As the server reports it: `7.6B`.
+    /// The number of parameters as the server reports it, such as `7.6B`.
     pub parameter_size: Option<String>,
-    /// As the server reports it: `Q4_K_M`.
+    /// The quantization as the server reports it, such as `Q4_K_M`.
     pub quantization: Option<String>,
     /// Whether it runs in the cloud instead of on the server.
     pub remote: bool,
-    /// When the model was last changed, RFC 3339.
+    /// When the model was last changed, in RFC 3339 format.
     pub modified_at: Option<String>,
 }
 
@@ -54,14 +54,14 @@ pub struct LoadedModel {
     pub context_length: Option<u64>,
     /// The digest of its contents. A different digest means a different model under the same name.
     pub digest: Option<String>,
-    /// When it will be unloaded, RFC 3339.
+    /// When the model will be unloaded, in RFC 3339 format.
     pub expires_at: Option<String>,
 }
 
 /// A model's metadata, from `/api/show` (docs/model-apis.md#ollama-models).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Show {
-    /// `general.architecture`, else the family.
+    /// `general.architecture` or, if that is missing, the family in `details`.
     pub family: Option<String>,
     /// Billions of parameters.
     pub parameters_b: Option<f32>,
@@ -103,7 +103,7 @@ impl Show {
         }
     }
 
-    /// Whether it has a capability; `None` if the server does not report capabilities.
+    /// Whether the model has a capability; `None` if the server does not report capabilities.
     #[must_use]
     pub fn can(&self, capability: &str) -> Option<bool> {
         Some(self.capabilities.as_ref()?.iter().any(|has| has == capability))
@@ -115,8 +115,8 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Whether a template knows roles. A template that only repeats the prompt does not: it belongs to
-/// a model that was imported without a chat template.
+/// Whether a template distinguishes roles. A template that only repeats the prompt does not; a
+/// model that was imported without a chat template has such a template.
 fn is_chat_template(template: &str) -> bool {
     let bare: String = template.split_whitespace().collect();
     !bare.is_empty() && bare != "{{.Prompt}}"

@@ -47,8 +47,8 @@ pub(super) struct Frozen<'a> {
     pub(super) think: Option<Value>,
 }
 
-/// A message as Ollama expects it. Thinking is not sent back: the native path drops it, and
-/// templates strip it (docs/model-apis.md#ollama-thinking).
+/// A message as Ollama expects it. Thinking is not sent back, because Ollama's native API drops it
+/// and templates strip it (docs/model-apis.md#ollama-thinking).
 #[derive(Debug, Serialize)]
 pub(super) struct WireMessage<'a> {
     role: Role,
@@ -61,7 +61,7 @@ impl<'a> From<&'a Message> for WireMessage<'a> {
     }
 }
 
-/// `/api/chat`
+/// The body of a request to `/api/chat`.
 #[derive(Debug, Serialize)]
 pub(super) struct Chat<'a> {
     #[serde(flatten)]
@@ -77,7 +77,7 @@ pub(super) struct Chat<'a> {
     pub(super) top_logprobs: Option<u8>,
 }
 
-/// `/api/generate`
+/// The body of a request to `/api/generate`.
 #[derive(Debug, Serialize)]
 pub(super) struct Generate<'a> {
     #[serde(flatten)]

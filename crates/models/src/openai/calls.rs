@@ -43,7 +43,7 @@ impl Calls {
             call.id.push_str(fragment["id"].as_str().unwrap_or_default());
         }
         if let Some(part) = fragment["function"]["name"].as_str() {
-            // Some servers send the name in pieces, others repeat all of it.
+            // Some servers send the name in pieces, others repeat the whole name.
             if call.name != part {
                 call.name.push_str(part);
             }
@@ -63,11 +63,11 @@ impl Calls {
     }
 
     /// The call that a fragment continues; `None` if the fragment starts a new call. The index is
-    /// not enough to decide, because some servers number every call 0, or send no numbers. A
-    /// fragment with a name and a new id starts a call. Without numbers, a fragment with a name
-    /// also starts a call if the arguments so far are complete, or if it is not the first fragment
-    /// of its chunk. An id alone proves nothing, because some servers make up an id for every
-    /// fragment.
+    /// not enough to decide, because some servers give every call the index 0, or send no index. A
+    /// fragment with a name and a new id starts a call. If there is no index, a fragment with a
+    /// name also starts a call if the arguments so far are complete, or if it is not the first
+    /// fragment of its chunk. An id alone proves nothing, because some servers make up an id for
+    /// every fragment.
     fn continued(&self, index: Option<u64>, fragment: &Value, first: bool) -> Option<usize> {
         let at =
             self.0.iter().rposition(|call| index.is_none() || call.index.is_none() || index == call.index)?;
@@ -95,7 +95,7 @@ impl Calls {
         0
     }
 
-    /// Emits the remaining calls at the end of the answer. A call that the limit truncated is
+    /// Emits the remaining calls at the end of the answer. A call that the token limit truncated is
     /// dropped.
     pub(super) fn finish(&mut self, reason: EndReason, out: &mut VecDeque<Delta>) {
         let calls = self.0.drain(..).filter(|call| reason == EndReason::Stop || is_complete(&call.arguments));
@@ -159,7 +159,7 @@ mod tests {
             ];
             assert_eq!(run(&pieces), calls(1, 2), "{index:?}");
         }
-        // Without an index and an id, a name starts another call.
+        // If a fragment has neither an index nor an id, its name starts another call.
         let whole = [part(None, "", "f", "{\"x\": 1}"), part(None, "", "f", "{\"x\": 2}")];
         assert_eq!(run(&whole), calls(1, 2));
         // Some servers make up an id for every fragment; without a name, a fragment continues the

@@ -1,4 +1,5 @@
-//! Content and reasoning in the shapes that servers send: a string, a part, or a list of parts.
+//! Reads content and reasoning in the shapes that servers send: a string, a part, or a list of
+//! parts.
 
 use serde_json::Value;
 
@@ -28,7 +29,7 @@ pub(super) fn content(value: Value) -> (String, String) {
     (text, inside)
 }
 
-/// The text of reasoning in any shape.
+/// The text of a reasoning field, whatever its shape.
 pub(super) fn thoughts(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -2,7 +2,7 @@
 //! (docs/model-apis.md#server-detection).
 //!
 //! The shape of the answers determines the kind. Some gateways answer any path with status 200, so
-//! neither a status nor an identical answer to every path proves anything.
+//! a status proves nothing, and neither does the same answer to every path.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const LOCAL_PROBE: Duration = Duration::from_millis(1500);
 /// How long a probe of a remote server may take.
 const REMOTE_PROBE: Duration = Duration::from_secs(5);
 
-/// The kinds of servers with known differences.
+/// The kinds of OpenAI-compatible servers that are treated differently.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Kind {
     /// DeepSeek's platform.
@@ -71,7 +71,7 @@ pub(super) struct Listed {
     pub(super) window: Option<u64>,
     /// Billions of parameters.
     pub(super) parameters_b: Option<f32>,
-    /// Whether the server reports that it is loaded.
+    /// Whether the server reports the model as loaded.
     pub(super) loaded: bool,
 }
 
@@ -89,7 +89,8 @@ pub(super) struct Server {
     pub(super) version: Option<String>,
     pub(super) window: Option<u64>,
     pub(super) models: Vec<Listed>,
-    /// Whether its chat template has a thinking switch.
+    /// Whether its model can think, according to the chat template. Always true for DeepSeek's
+    /// platform.
     pub(super) thinks: bool,
     /// Whether it reports its chat template.
     pub(super) templated: bool,
@@ -102,7 +103,8 @@ pub(super) struct Server {
     pub(super) unlisted: Option<Error>,
 }
 
-/// The base URL of the OpenAI paths. A base without a path means the usual `/v1`.
+/// The base URL for the paths of the OpenAI API. A base without a path gets the server's usual
+/// path, mostly `/v1`.
 pub(super) fn api_base(base: &str) -> String {
     let (base, query) = host::split_query(base);
     let base = base.trim_end_matches('/');
@@ -152,8 +154,8 @@ impl Probes<'_> {
 }
 
 /// Detects the server at `http`'s base, or checks that it is still the remembered one. A failed
-/// probe proves nothing; only a server that cannot be reached at all or is still loading is an
-/// error.
+/// probe proves nothing: the result is an error only if the server cannot be reached at all, is
+/// still loading, or needs other settings.
 pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) -> Result<Found, Error> {
     let base = http.base();
     if known == Some(Kind::DeepSeek) || is_deepseek(base) {
@@ -218,7 +220,8 @@ async fn recheck(
     };
     let Some(models) = listed_or_error(&[&models, &props], models.clone())? else { return Ok(None) };
     let server = read(&models, &props.unwrap_or_default(), &[studio], &none);
-    // The other probes were not sent, so only the owner in the list can reveal a different server.
+    // The other probes were not sent, so only the owner in the model list can reveal a different
+    // server.
     let different =
         server.kind == Kind::Generic && matches!(owner(&models), "library" | "organization_owner");
     let same = server.kind.name() == remembered && !server.models.is_empty() && !different;
@@ -269,7 +272,7 @@ async fn probe(probes: &Probes<'_>) -> Result<Found, Error> {
         probes.at_local("/version"),
     );
     let unlisted = match &models {
-        // A server without a list is no error.
+        // A missing model list is not an error.
         Err(Failure::Status { status: 404 | 405, .. }) => None,
         Err(failure @ Failure::Status { .. }) => Some(failure.clone().into()),
         _ => None,
@@ -285,8 +288,8 @@ async fn probe(probes: &Probes<'_>) -> Result<Found, Error> {
     let [ollama, props, studio, studio_before, vllm] = answers;
     let mut server = read(&listed, &props, &[studio, studio_before], &vllm);
     server.unlisted = unlisted;
-    // Other servers imitate Ollama so that its clients can use them, but name themselves in their
-    // list.
+    // Other servers imitate Ollama so that its clients can use them, but name themselves as the
+    // owner in their model list.
     let names_itself = !matches!(owner(&listed), "" | "library") && !has_ollama_models(&listed);
     if let Some(version) = ollama_version(&ollama)
         && server.kind == Kind::Generic
@@ -310,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_base_without_a_path_means_v1() {
+    fn a_base_without_a_path_gets_the_usual_path() {
         assert_eq!(api_base("http://127.0.0.1:8080"), "http://127.0.0.1:8080/v1");
         assert_eq!(api_base("http://127.0.0.1:8080/"), "http://127.0.0.1:8080/v1");
         assert_eq!(api_base("http://u:p@host:1/?key=k"), "http://u:p@host:1/v1?key=k");

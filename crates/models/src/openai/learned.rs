@@ -1,4 +1,5 @@
-//! Learns from an endpoint's answers and refusals what it supports, for the rest of the session.
+//! Learns from an endpoint's answers and refusals what it supports, and applies this for the rest
+//! of the session.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,14 +41,14 @@ pub(super) struct Learned {
     pub(super) content_parts: bool,
     /// Whether the server cannot stream.
     pub(super) whole: bool,
-    /// The server's limit for the tokens of an answer.
+    /// The maximum number of tokens that the server allows for an answer.
     pub(super) cap: Option<u32>,
     pub(super) identity: Identity,
-    /// The model's name in answers, at the last check.
+    /// The model's name at the last check, as the answers state it.
     pub(super) answered: Option<String>,
     /// The model's file at the last check (llama-server).
     pub(super) file: Option<String>,
-    /// What the memory already contains.
+    /// What the memory of earlier runs already contains about this model.
     pub(super) kept_before: Kept,
     pub(super) reported: Reported,
 }
@@ -101,7 +102,7 @@ impl Learned {
     }
 
     /// What to remember for later runs. A refused schema is not remembered, because the server may
-    /// accept the next one, or may only have failed while it followed this one.
+    /// accept another schema, or may only have failed while it followed this one.
     pub(super) fn kept(&self) -> Kept {
         let dropped = self.dropped.iter().filter(|field| **field != RESPONSE_FORMAT);
         Kept {

@@ -40,8 +40,8 @@ pub struct OpenAiOptions {
     /// The kind of server, if it is known in advance, as for a proxy in front of DeepSeek's
     /// platform.
     pub kind: Option<Kind>,
-    /// The context window in tokens: assumed if the server does not report one, an upper limit if
-    /// it does.
+    /// The context window, in tokens. It is assumed if the server does not report a window, and is
+    /// an upper limit if the server does.
     pub window: Option<u64>,
     /// Whether and how much the model should think.
     pub think: Think,
@@ -192,7 +192,8 @@ impl OpenAi {
         })))
     }
 
-    /// Sentences about settings that the model does not support, and what happens instead.
+    /// Sentences that name the settings that the model does not support, and say what happens
+    /// instead.
     #[must_use]
     pub fn unsupported(&self) -> &[String] {
         &self.unsupported
@@ -372,8 +373,8 @@ impl OpenAi {
     }
 }
 
-/// The name of a model in the memory. llama-server accepts any name, so there the model's file
-/// identifies the model.
+/// The name under which the memory stores a model. llama-server accepts any name for its model, so
+/// there the name is the model's file.
 fn remembered_as(learned: &Learned, model: &str) -> String {
     learned.file.clone().unwrap_or_else(|| model.to_owned())
 }

@@ -1,14 +1,14 @@
 //! Identifies servers by the shapes of their answers, and reads what they report about their
 //! models.
 //!
-//! Pure functions over the bodies of probes.
+//! All functions are pure. They take the bodies of the servers' answers.
 
 use serde_json::Value;
 
 use super::detect::{Kind, Listed, Server};
 
-/// The version, if an answer has the form of Ollama's: an object whose only key is `version`, with
-/// three numbers as its value.
+/// The version, if an answer looks like Ollama's: an object with the single key `version`, whose
+/// value has three numbers.
 pub(super) fn ollama_version(answer: &Value) -> Option<String> {
     let object = answer.as_object().filter(|object| object.len() == 1)?;
     let version = object.get("version")?.as_str()?;
@@ -51,7 +51,8 @@ pub(super) fn owner(models: &Value) -> &str {
     list[0]["owned_by"].as_str().unwrap_or_default()
 }
 
-/// The models of a list: `{"data": […]}`, or from some servers a bare list or `{"models": […]}`.
+/// The models in a model list. The list is `{"data": […]}` or, from some servers, a bare list or
+/// `{"models": […]}`.
 pub(super) fn listing(models: &Value) -> Vec<Listed> {
     let lists = [&models["data"], models, &models["models"]];
     lists.into_iter().filter_map(Value::as_array).flatten().filter_map(listed).collect()
@@ -91,7 +92,7 @@ pub(super) fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value
 
 /// The window and the model's file from llama-server's `/props`.
 pub(super) fn read_props(props: &Value) -> (Option<u64>, Option<String>) {
-    // A llama-server that routes between several models reports 0.
+    // A llama-server that routes between several models reports a window of 0.
     let window = props["default_generation_settings"]["n_ctx"].as_u64().filter(|window| *window > 0);
     (window, props["model_path"].as_str().map(str::to_owned))
 }
@@ -101,7 +102,7 @@ pub(super) fn listed(model: &Value) -> Option<Listed> {
         id: model["id"].as_str()?.to_owned(),
         window: model["max_model_len"].as_u64().or(model["meta"]["n_ctx"].as_u64()),
         parameters_b: model["meta"]["n_params"].as_f64().map(|count| (count / 1e9) as f32),
-        // Only llama-server's router reports this.
+        // Only a llama-server that routes between several models reports this.
         loaded: model["status"]["value"] == "loaded",
     })
 }

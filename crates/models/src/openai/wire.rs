@@ -81,7 +81,7 @@ pub(super) enum Reasoning {
     Dropped,
     /// On assistant messages that have reasoning.
     Kept,
-    /// On every assistant message; empty if the message has no reasoning.
+    /// On every assistant message, as an empty text if the message has no reasoning.
     Everywhere,
     /// On every assistant message, with a placeholder if the message has no reasoning, because some
     /// gateways refuse an empty text.
@@ -142,7 +142,7 @@ pub(super) struct OpenAiAnswer {
     usage: Usage,
     /// Tool calls being assembled.
     calls: Calls,
-    /// Receives the name of the answering model, once.
+    /// Where to store the name of the answering model. `None` once the name is stored.
     name: Option<Arc<Shared<Option<String>>>>,
 }
 
@@ -212,7 +212,7 @@ impl OpenAiAnswer {
         Self { continuous, name: Some(name), ..Self::default() }
     }
 
-    /// Reads llama-server's `return_progress`; cached tokens count as processed.
+    /// Reads llama-server's `prompt_progress`, in which cached tokens count as processed.
     fn progress(&mut self, progress: &Value, out: &mut VecDeque<Delta>) {
         if let (Some(processed), Some(total)) = (progress["processed"].as_u64(), progress["total"].as_u64()) {
             self.usage.prompt_tokens = Some(total);
@@ -223,11 +223,11 @@ impl OpenAiAnswer {
     }
 
     /// Reads counts and emits them before the text of the same chunk, so that they are known if the
-    /// answer is cut after that text. Returns whether there is a `usage`.
+    /// answer is cut after that text. Returns whether the chunk has a `usage`.
     fn count(&mut self, chunk: &Value, out: &mut VecDeque<Delta>) -> bool {
         let before = self.usage;
         let timings = &chunk["timings"];
-        // During prompt evaluation, the timings count only the evaluated part.
+        // During prompt evaluation, the timings count only the part of the prompt evaluated so far.
         if timings.is_object() && chunk["prompt_progress"].is_null() {
             let cached = timings["cache_n"].as_u64();
             let evaluated = timings["prompt_n"].as_u64();
@@ -268,7 +268,7 @@ impl OpenAiAnswer {
         }
         let fragments = match (part["tool_calls"].take(), part["function_call"].take()) {
             (Value::Array(fragments), _) => fragments,
-            // The predecessor of `tool_calls`, still used by some servers.
+            // Some servers still use `function_call`, the predecessor of `tool_calls`.
             (_, function @ Value::Object(_)) => vec![json!({ "index": 0, "function": function })],
             _ => return Ok(()),
         };
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_native_call_is_emitted_when_complete_and_never_truncated() {
+    fn a_native_call_is_emitted_when_complete_and_dropped_if_truncated() {
         let first = delta(
             json!({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{\"x\""}}]}),
         );
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_ends_with_the_final_counts_or_with_the_marker() {
+    fn an_answer_ends_with_the_final_counts_or_with_the_end_marker() {
         let finish =
             json!({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}], "usage": null});
         let usage = json!({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1, "prompt_cache_hit_tokens": 4}});
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn content_in_parts_text_next_to_the_delta_and_reasoning_in_parts_are_read() {
+    fn content_and_reasoning_in_parts_and_text_outside_the_delta_are_read() {
         let text = |text: &str| Delta::Text(text.to_owned());
         let thinking = |text: &str| Delta::Thinking(text.to_owned());
         let parts =
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn counts_during_prompt_evaluation_are_those_of_the_whole_prompt() {
-        // As a real llama-server sends them: `prompt_n` grows while the prompt is evaluated.
+        // A real llama-server sends such chunks: `prompt_n` grows while the prompt is evaluated.
         let under_way = json!({"choices": [{"delta": {"content": null}}], "prompt_progress": {"total": 3521, "cache": 10, "processed": 2048, "time_ms": 9},
             "timings": {"cache_n": 10, "prompt_n": 2038, "prompt_ms": 9.0, "predicted_n": 0, "predicted_ms": 0.0}});
         let known = Usage { prompt_tokens: Some(3521), cached_tokens: Some(10), ..Usage::default() };

@@ -9,7 +9,7 @@ macro_rules! profiles {
     };
 }
 
-/// The name and the text of each file. A test compares them with the folder.
+/// The name and the text of each file. A test checks that the folder has the same files.
 pub(super) const TEXTS: [(&str, &str); 7] = profiles![
     "deepseek-coder-v2.toml",
     "deepseek-r1.toml",
@@ -20,7 +20,7 @@ pub(super) const TEXTS: [(&str, &str); 7] = profiles![
     "qwen3-coder.toml",
 ];
 
-/// The files, parsed. A test ensures that every one is valid.
+/// The files, parsed. A test ensures that every file is valid.
 pub(super) fn files() -> Vec<File> {
     TEXTS.iter().filter_map(|(name, text)| File::parse(&format!("built-in {name}"), text).ok()).collect()
 }

@@ -17,14 +17,14 @@ const SERVERS: [&str; 7] = ["ollama", "embedded", "deepseek", "llama-server", "v
 /// A profile file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct File {
-    /// The file, as shown to the user.
+    /// The file's name in messages.
     pub(super) source: Arc<str>,
     /// The words of each name; none for the name `*`.
     names: Vec<Vec<String>>,
     pub(super) values: Values,
 }
 
-/// The values of a file. If several entries apply, the last one counts.
+/// The values of a file. If several entries for a setting apply, the last one counts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Values {
     /// Whether to ask for whole files.
@@ -37,7 +37,7 @@ pub(super) struct Values {
     pub(super) constrain: Vec<Entry<bool>>,
 }
 
-/// A value, and when it applies.
+/// A value, its reason, and the conditions under which it applies.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry<T> {
     pub(super) value: T,
@@ -60,7 +60,7 @@ impl<T> Entry<T> {
     }
 }
 
-/// A file as written.
+/// The contents of a file before they are checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
@@ -95,7 +95,7 @@ impl File {
     /// Parses a file. `source` is its name in messages.
     ///
     /// # Errors
-    /// A sentence with the source, the line, the key and what is valid.
+    /// A message that names the source, the line, the key and the valid values.
     pub fn parse(source: &str, text: &str) -> Result<Self, String> {
         let reader = Reader { source, text };
         let raw: RawFile = toml::from_str(text)
@@ -216,7 +216,7 @@ impl Reader<'_> {
         })
     }
 
-    /// An optional part of an entry.
+    /// Reads an optional part of an entry.
     fn part<T>(
         &self,
         key: &str,

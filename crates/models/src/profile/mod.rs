@@ -1,5 +1,4 @@
-//! Model profiles: the settings with which each family of models is used, in one TOML file per
-//! family.
+//! Model profiles: the settings for each family of models, in one TOML file per family.
 //!
 //! The built-in files are in the folder `profiles/` of the repository; the program may add the
 //! user's files ([`Profiles::with`]). [`Profiles::resolve`] looks for each value in the files that
@@ -40,7 +39,7 @@ pub struct About<'a> {
 pub struct Given<T> {
     /// The value.
     pub value: T,
-    /// The file, as shown to the user.
+    /// The file's name in messages.
     pub source: Arc<str>,
     /// The reason for the value: `measured: …` or `a guess: …`; empty if the file states none.
     pub reason: String,
@@ -59,7 +58,7 @@ pub struct Profile {
     pub temperature: Option<Given<f32>>,
     /// The sampling temperature while the model thinks.
     pub thinking_temperature: Option<Given<f32>>,
-    /// Thinking.
+    /// Whether and how much the model should think.
     pub think: Option<Given<Think>>,
     /// The context window to request, in tokens.
     pub window: Option<Given<u64>>,
@@ -75,7 +74,7 @@ impl Profiles {
         Self { user: Arc::new(user) }
     }
 
-    /// Finds each value for a model.
+    /// Finds the value of each setting for a model.
     #[must_use]
     pub fn resolve(&self, about: About<'_>) -> Profile {
         static BUILT_IN: LazyLock<Vec<File>> = LazyLock::new(built_in::files);
@@ -118,25 +117,25 @@ fn pick<T: Clone>(
 }
 
 impl Profile {
-    /// Sets the fields of an identity that come from the profile. Call it once
-    /// [`Identity::thinking`] and [`Identity::can_constrain`] are known.
+    /// Sets the fields of an identity that come from the profile. [`Identity::thinking`] and
+    /// [`Identity::can_constrain`] have to be set already.
     pub fn describe(&self, identity: &mut Identity) {
         identity.prefers_whole_files = self.prefers_whole_files.as_ref().is_some_and(|given| given.value);
         // A built-in profile constrains only models that can be constrained. A user's profile
-        // constrains all, so that the run warns about a model that cannot be.
+        // constrains any model, so that the run warns about one that cannot be constrained.
         let constrain = self.constrain.as_ref().filter(|given| given.value);
         identity.constrained = constrain.is_some_and(|given| given.by_user || identity.can_constrain);
         identity.edit_format = self.edit_format.as_ref().map(|given| given.value.clone());
         identity.temperature = self.temperature_if(identity.thinking).map_or(0.0, |given| given.value);
     }
 
-    /// The temperature with or without thinking.
+    /// The sampling temperature for a model that thinks, or for one that does not.
     #[must_use]
     pub fn temperature_if(&self, thinking: bool) -> Option<&Given<f32>> {
         if thinking { self.thinking_temperature.as_ref() } else { self.temperature.as_ref() }
     }
 
-    /// The user's choice of thinking, or else the profile's.
+    /// The thinking setting: the user's choice or, if that is [`Think::Auto`], the profile's.
     #[must_use]
     pub fn think(&self, asked: Think) -> Think {
         match (asked, &self.think) {

@@ -1,4 +1,5 @@
-//! Names of models: the same model has different names in Ollama, on Hugging Face and as a file.
+//! Compares names of models, since a model has different names in Ollama, on Hugging Face and as a
+//! file.
 
 /// Words that say nothing about the model.
 const NOISE: [&str; 3] = ["gguf", "instruct", "latest"];

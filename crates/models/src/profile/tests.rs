@@ -15,7 +15,7 @@ fn built_in(name: &str, parameters_b: Option<f32>, server: &str) -> Profile {
 }
 
 #[test]
-fn the_list_of_built_in_files_is_the_folder() {
+fn the_list_of_built_in_files_matches_the_folder() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../profiles");
     let on_disk: BTreeSet<String> = std::fs::read_dir(folder)
         .unwrap()
@@ -58,7 +58,7 @@ fn models_without_their_own_profile_get_an_approach_by_size() {
 }
 
 #[test]
-fn small_models_are_constrained_where_that_was_measured() {
+fn small_models_are_constrained_only_on_the_server_where_that_was_measured() {
     let constrained = |name, size, server| built_in(name, Some(size), server).constrain.unwrap().value;
     assert!(constrained("qwen2.5-coder:1.5b", 1.5, "embedded"));
     assert!(constrained("some-model", 3.0, "embedded"));
@@ -80,7 +80,7 @@ fn bug_a_users_profile_constrains_even_an_unsupported_model_so_that_the_run_can_
 }
 
 #[test]
-fn bug_a_size_condition_includes_its_boundary() {
+fn bug_up_to_b_includes_its_boundary_and_above_b_excludes_it() {
     for size in ["0.6", "1.7", "4", "7.1"] {
         let entry =
             |condition: &str| format!("names = ['x']\n[[constrain]]\nvalue = 'on'\n{condition} = {size}");
@@ -126,7 +126,7 @@ fn thinking_is_off_only_where_it_is_known_to_break_a_model() {
 }
 
 #[test]
-fn the_users_files_win_per_value_and_the_longest_name_wins_among_them() {
+fn each_value_comes_from_the_users_files_first_and_from_the_longest_name_among_them() {
     let profiles = with(&[
         ("all.toml", "names = ['*']\n[[temperature]]\nvalue = 1\n[[window]]\nvalue = 4096"),
         ("small.toml", "names = ['Qwen2.5-Coder-1.5B-Instruct-GGUF']\n[[temperature]]\nvalue = 0.3"),
@@ -160,7 +160,7 @@ fn the_last_entry_that_applies_wins_and_the_later_of_two_equal_files_wins() {
 }
 
 #[test]
-fn a_bad_file_is_refused_with_its_line_its_key_and_what_is_valid() {
+fn the_error_for_a_bad_file_names_the_line_the_key_and_the_valid_values() {
     for (text, why) in [
         (
             "[[think]]\nvalue = 'on'",

@@ -1,4 +1,4 @@
-//! Helpers of the tests: a request, opened models, and reading an answer.
+//! Helpers of the tests. They build a request, open models and read an answer.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses only some helpers")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
@@ -51,7 +51,7 @@ pub async fn ask(model: &dyn Model, content: &str) -> Result<Answer, Error> {
     collect(model.stream(&request(content)).await?).await
 }
 
-/// Reads until the text has arrived.
+/// Reads the answer's text until it contains `wanted`.
 pub async fn read_until(deltas: &mut DeltaStream, wanted: &str) -> String {
     let mut text = String::new();
     while !text.contains(wanted) {

@@ -84,7 +84,7 @@ pub(super) fn of(text: &str, prose: bool) -> Option<Text<'_>> {
         {
             return Some(Text::Comment(text[word.len()..].trim()));
         }
-        // A comment in Visual Basic, unless a second quote makes it a string.
+        // This is a comment in Visual Basic, unless a second quote makes the text a string.
         if let Some(inner) = text.strip_prefix('\'').filter(|inner| !inner.contains('\'')) {
             return Some(Text::Comment(inner.trim()));
         }

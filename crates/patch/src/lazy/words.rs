@@ -2,7 +2,7 @@
 
 use super::Claim;
 
-/// Parts of programs. A comment that consists of these words and [`REST`] is about code.
+/// Words for parts of programs. A comment that consists of these words and [`REST`] is about code.
 const CODE: &str = "code codes implementation implementations method methods function functions func funcs class classes \
     import imports logic module modules component components body bodies file script program source snippet \
     subroutine subroutines procedure procedures boilerplate codebase constructor constructors template templates markup html jsx css styles";
@@ -184,7 +184,7 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Claim> {
     let keep = any("keep keeps kept leave leaves retain preserve maintain");
     let here = any(HERE);
     let tables = [CODE, PARTS, REST, OLD, STATE, OMITTED, KEEP, HERE, FILLER];
-    // Numbers tell how many lines are omitted.
+    // Next to dots, a number tells how many lines are omitted.
     let number = |word: &str| dots && word.chars().all(|c| c.is_ascii_digit());
     let known = |word: &str| number(word) || tables.iter().any(|table| is(word, table));
     let unknown: Vec<&String> = words.iter().filter(|word| !known(word)).collect();
@@ -249,7 +249,7 @@ fn ends_with_dots(text: &str) -> bool {
     text.ends_with("...") || text.ends_with('…')
 }
 
-/// Returns whether the text writes a word like an identifier.
+/// Returns whether the word is written like an identifier in the text.
 fn is_identifier(text: &str, word: &str) -> bool {
     text.split(|c: char| !(c.is_alphanumeric() || c == '_'))
         .filter(|written| written.to_lowercase() == *word)

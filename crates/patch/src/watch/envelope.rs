@@ -13,10 +13,10 @@ pub(super) struct Reader {
     header: Option<(usize, usize)>,
     /// The start of the open hunk, including its `@@` lines.
     hunk: Option<usize>,
-    /// The open hunk has lines other than `@@` headers.
+    /// Whether the open hunk has lines other than `@@` headers.
     lines: bool,
     added: Option<usize>,
-    /// A directive was found. All directives after the first start in the first column.
+    /// Whether a directive was found. All directives after the first start in the first column.
     begun: bool,
 }
 

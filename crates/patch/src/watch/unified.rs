@@ -23,9 +23,9 @@ struct Open {
     from: usize,
     /// How many old and new lines are left, according to the header.
     left: Option<(usize, usize)>,
-    /// The counts are wrong, so the end must be guessed.
+    /// Whether the counts are missing or wrong, so that the end of the hunk must be guessed.
     guessed: bool,
-    /// More lines came after the counts were used up.
+    /// Whether more lines came after the counts were used up.
     used_up: bool,
 }
 
@@ -118,7 +118,7 @@ impl Reader {
 
     fn named(&self, watch: &mut Watch) -> Result<(), EarlyRefusal> {
         let Some((from, to)) = self.header else { return Ok(()) };
-        // The parser returns the names only for a patch with a hunk, so add one that is never
+        // The parser returns the names only for a patch with a hunk, so add a hunk that is never
         // applied.
         let text = watch.text(from..to) + "@@\n+\n";
         for patch in unified::parse(&text, None).unwrap_or_default() {

@@ -1,5 +1,5 @@
-//! The machine's part of changing the model: starts the try of the new model, or continues the
-//! conversation with it.
+//! The machine's part of changing the model: starts a new try with the new model, or lets that
+//! model continue the conversation.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ impl Machine {
     /// server is empty.
     pub(super) fn model_changed(&mut self, plan: Plan, new_try: bool) -> Step {
         self.plan = plan;
-        // Another model may count tokens in another way.
+        // The new model may count tokens differently.
         self.estimator = Estimator::default();
         if new_try { self.open_try() } else { self.repeat_request() }
     }

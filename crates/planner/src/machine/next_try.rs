@@ -73,7 +73,7 @@ impl Machine {
         self.open_conversation(earlier)
     }
 
-    /// The second-best file, for the tries that show it.
+    /// The second-best file, if this try shows it.
     fn other_file(&self) -> Option<Focus> {
         let [shown] = self.plan.focus.as_slice() else { return None };
         let mut files = self.plan.opening.files.iter().filter(|(path, _)| *path != shown.path);

@@ -20,10 +20,10 @@ pub(crate) struct Plan {
     /// ([`models::Identity::repeats_thinking`]).
     #[serde(alias = "send_thinking")]
     pub(crate) repeats_thinking: bool,
-    /// Whether the server reports alternatives and can continue an answer
+    /// Whether the server reports alternative tokens and can continue an incomplete answer
     /// ([`models::Identity::branches`]).
     pub(crate) branches: bool,
-    /// The files to request whole, if the approach is whole-file.
+    /// The files that the model is asked to return in full. Empty for the tools approach.
     #[serde(deserialize_with = "none_one_or_several")]
     pub(crate) focus: Vec<Focus>,
 }
@@ -35,7 +35,7 @@ impl Plan {
     }
 }
 
-/// Reads the requested files. Earlier versions wrote one file or `null`.
+/// Deserializes the requested files. Earlier versions of the agent wrote a single file or `null`.
 fn none_one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Focus>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -89,7 +89,7 @@ impl Machine {
         self.write_first(files, WriteReason::Restore, step)
     }
 
-    /// Writes files before the step.
+    /// Writes files, and then takes the step.
     fn write_first(&mut self, files: Vec<Focus>, why: WriteReason, step: Step) -> Step {
         self.after_write = files.into_iter().map(|focus| Step::Write { focus, why }).collect();
         self.after_write.push_back(step);
@@ -118,7 +118,7 @@ impl Machine {
         self.whole_file(next)
     }
 
-    /// The number of messages up to the request for the file.
+    /// The number of messages before the first answer, including the request for the files.
     fn request_head(&self) -> usize {
         self.messages.iter().take_while(|m| m.role != Role::Assistant).count()
     }

@@ -1,5 +1,5 @@
-//! Reads the journal of a run from its beginning, and returns what happened next as input for the
-//! machine.
+//! Reads the journal of a run from its beginning, and returns each recorded outcome as input for
+//! the machine.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -17,13 +17,14 @@ pub(crate) struct History<'a> {
     at: usize,
     /// The plan that the run started from.
     pub(crate) plan: Plan,
-    /// The verification before anything was changed.
+    /// The result of the verification before anything was changed.
     pub(crate) baseline: Option<journal::Check>,
-    /// The last record that a command made in the tree's history before the run started; 0 if none.
+    /// The number of the last record in the tree's history before the first turn; 0 if there is
+    /// none.
     pub(crate) start: u64,
     /// Whether something may have changed since the last check.
     pub(crate) dirty: bool,
-    /// The model's window as it was known at the end.
+    /// The model's window as known at the end of the journal.
     pub(crate) window: Option<u64>,
 }
 
@@ -42,7 +43,8 @@ pub(crate) struct RecordedAnswer {
     pub(crate) unfinished: Vec<(bool, ReadyCall)>,
     /// Tool and length of each call.
     pub(crate) calls: Vec<(String, usize)>,
-    /// Whether the journal ends here. If so, the work after the calls may be missing.
+    /// Whether the journal ends with this answer. If so, the work after its calls may not have been
+    /// done.
     pub(crate) last: bool,
 }
 
@@ -59,7 +61,7 @@ pub(crate) enum OwnWrite {
 /// The call number that the journal uses for file writes by the machine.
 pub(crate) const OWN_CALL: u32 = u32::MAX;
 
-/// Messages that came with a resume and have not joined the conversation yet.
+/// The user's messages that were passed to a resumed run and have not joined the conversation yet.
 pub(crate) fn pending_messages(records: &[Record]) -> VecDeque<String> {
     let mut pending = VecDeque::new();
     for record in records {
@@ -114,7 +116,7 @@ impl<'a> History<'a> {
         Ok(Some(Self { events, at: 0, plan, baseline, start, dirty, window }))
     }
 
-    /// The next message of the user before the next answer.
+    /// The user's next message, if it comes before the next answer.
     pub(crate) fn user_message(&mut self) -> Option<String> {
         for (i, event) in self.events.iter().enumerate().skip(self.at) {
             match event {
@@ -133,7 +135,8 @@ impl<'a> History<'a> {
         None
     }
 
-    /// The number of lines that the current try changed. `None` if its end is not recorded.
+    /// The number of lines that the current try changed. `None` if the end of the try is not
+    /// recorded.
     pub(crate) fn try_ended(&mut self) -> Option<u64> {
         self.find(|event| if let Event::TryEnded { lines, .. } = event { Some(*lines) } else { None })
     }
@@ -163,8 +166,9 @@ impl<'a> History<'a> {
         Some(found)
     }
 
-    /// The record to revert first, if a candidate or a try was reverted because the run was stopped.
-    /// Reverting it restores the candidate or the try, which now continues.
+    /// If a candidate or a try was reverted because the run was stopped, returns the record of that
+    /// revert. Before the run continues, this record must be reverted, which restores the candidate
+    /// or the try.
     pub(crate) fn left(&self) -> Option<u64> {
         let (mut ended, mut stopped, mut last) = (false, None, None);
         for event in &self.events {
@@ -172,7 +176,7 @@ impl<'a> History<'a> {
                 Event::TryEnded { .. } => ended = true,
                 Event::Reverted { from, record, .. } => {
                     let after_try = std::mem::take(&mut ended);
-                    // The same record again: nothing was left to revert.
+                    // If the same record appears again, there was nothing left to revert.
                     if record.is_some() && std::mem::replace(&mut last, *record) == *record {
                         continue;
                     }
@@ -249,7 +253,8 @@ impl<'a> History<'a> {
         while let Some(event) = self.events.get(self.at) {
             match event {
                 Event::Request { turn: n, .. } if *n == wanted => {
-                    // A retry or a resumed run: earlier events of the turn do not count.
+                    // A retry or a resumed run repeats the request, so earlier events of the turn
+                    // do not count.
                     (answer, turn, overflow) = (None, Turn::default(), None);
                     calls.clear();
                     started.clear();

@@ -3,9 +3,10 @@
 //!
 //! The machine is pure, so it is rebuilt by feeding it the recorded answers, results, checks and
 //! messages of the user. Completed requests and calls are not repeated. The rebuilt conversation
-//! must equal the recorded one word for word. If it does not, another version wrote the journal,
-//! and the run is refused. Then the end of the journal is completed: unfinished calls of a recorded
-//! answer run, and a request without an answer is sent again.
+//! must equal the recorded one word for word. If it does not, another version of the agent wrote
+//! the journal, and the run is refused. After the rebuild, the driver completes the work at the end
+//! of the journal: unfinished calls of a recorded answer run, and a request without an answer is
+//! sent again.
 
 mod history;
 
@@ -38,11 +39,11 @@ pub(crate) struct Unfinished {
 enum Work {
     /// The machine's next step, which has had no effect yet.
     Step(Step),
-    /// A write of the machine, which may have happened without a record.
+    /// A file write by the machine. It may have happened without being recorded.
     Write { focus: Focus, why: WriteReason },
     /// The verification of a candidate, with the candidate's last file.
     Check(Focus),
-    /// The rest of an answer.
+    /// The unfinished calls of a recorded answer, and the work after them.
     Calls(Box<RecordedAnswer>),
 }
 
@@ -54,8 +55,8 @@ impl From<Step> for Unfinished {
 }
 
 impl Driver<'_> {
-    /// Rebuilds the machine from the journal. If the run never started, starts it. A rebuilt run
-    /// has changed nothing yet, so it can still be refused.
+    /// Rebuilds the machine from the journal. If the run never started, starts it. Rebuilding
+    /// changes nothing, so the run can still be refused afterwards.
     pub(crate) async fn restore(&mut self, job: Job, past: &[Record]) -> Result<(Machine, Unfinished), Stop> {
         self.queue_messages(history::pending_messages(past));
         let Some(mut history) = History::new(past).map_err(refused)? else {
@@ -78,7 +79,8 @@ impl Driver<'_> {
         self.record_other_model(&job, machine.plan(), past)?;
         let left = match history.left() {
             Some(record) => Some(record),
-            // The revert of a step is repeated, which changes nothing.
+            // The machine's next step is a revert, so the last revert may be its own. If so,
+            // repeating the step changes nothing.
             None if matches!(work, Work::Step(Step::Revert(_))) => None,
             None => {
                 let last = self.on_tree(|tree| tree.last_revert()).await.map_err(refused)?;
@@ -89,8 +91,9 @@ impl Driver<'_> {
         Ok((machine, Unfinished { work, left, edits, before_candidate }))
     }
 
-    /// Feeds the journal to the machine. Returns the work that is not in the journal, and the number
-    /// of the turn's edits before the candidate that this work belongs to.
+    /// Feeds the journal to the machine. Returns the work whose outcome is not in the journal. If
+    /// the work belongs to a candidate, also returns the number of edits that the turn made before
+    /// that candidate.
     fn rebuild(
         &mut self,
         machine: &mut Machine,
@@ -214,7 +217,8 @@ impl Driver<'_> {
     async fn complete_calls(&mut self, recorded: RecordedAnswer, edits: usize) -> Result<Turn, Stop> {
         let mut turn = recorded.turn;
         if recorded.unfinished.iter().any(|(started, call)| *started && call.spec.effect == Effect::Write) {
-            // The edit may have happened without a record. Roll it back, so that it happens once.
+            // The edit may have happened without being recorded. Roll it back, so that it happens
+            // only once.
             self.roll_back(edits).await?;
         }
         let mut calls = CallQueue::new(Arc::clone(&self.tools));

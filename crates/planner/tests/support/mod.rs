@@ -34,7 +34,7 @@ pub enum Reply {
     Fails(Error),
     /// These pieces, then silence forever.
     Hangs(Vec<Delta>),
-    /// These pieces, then the token limit.
+    /// These pieces, until the token limit is reached.
     RunsOut(Vec<Delta>),
 }
 
@@ -56,7 +56,7 @@ pub struct Script {
     identity: Identity,
 }
 
-/// A model that is opened later. `None` is one that cannot be opened.
+/// A model that is opened later. `None` stands for a model that cannot be opened.
 struct Later(Option<Script>);
 
 #[async_trait]
@@ -253,7 +253,8 @@ impl Verifier for Passes {
     }
 }
 
-/// If `calc.py` contains the text, never ends, and interrupts the run if `interrupt` is given.
+/// If `calc.py` contains `text`, the verification never ends. If `interrupt` is given, it also
+/// interrupts the run.
 struct Hangs {
     text: &'static str,
     passes: Passes,
@@ -402,13 +403,14 @@ pub struct World {
     pub commands: bool,
     /// Whether the verification is [`Grades`].
     pub graded: bool,
-    /// The text in `calc.py` at which the user interrupts the verification.
+    /// If `calc.py` contains this text, the user interrupts the verification.
     pub interrupted_at: Option<&'static str>,
-    /// The text in `calc.py` at which the verification does not end.
+    /// If `calc.py` contains this text, the verification does not end.
     pub hangs_at: Option<&'static str>,
     pub settings: Settings,
     pub identity: Identity,
-    /// The model of the last try. The inner `None` is one that cannot be opened.
+    /// The model that makes the final try. The inner `None` stands for a model that cannot be
+    /// opened.
     pub escalation: Option<Option<Identity>>,
     /// The model that replaces an unavailable one.
     pub fallback: Option<Option<Identity>>,
@@ -492,7 +494,7 @@ impl World {
         self.go(task, Box::new(script.clone()), script, past).await
     }
 
-    /// Runs with any model that records its requests in `requests`.
+    /// Runs with this model, which must record its requests in `requests`.
     pub async fn run_with(
         self,
         task: &str,
@@ -587,7 +589,7 @@ impl World {
 }
 
 impl Ran {
-    /// The last request, with the whole conversation, as text.
+    /// The whole conversation of the last request, as text.
     pub fn conversation(&self) -> String {
         let mut text = String::new();
         for message in &self.requests.last().unwrap().messages {
@@ -611,7 +613,7 @@ impl Ran {
     }
 }
 
-/// The unchanged file, with alternatives at the minus sign.
+/// An answer with the unchanged file, and with alternatives to the minus sign.
 pub fn unchanged_and_unsure(others: &[(&str, f32)]) -> Reply {
     let others = others.iter().map(|(other, logprob)| ((*other).to_owned(), *logprob)).collect();
     let mut deltas = text("```python\ndef add(a, b):\n    return a");
@@ -638,7 +640,7 @@ pub fn named(name: &str, window: u64) -> Identity {
     }
 }
 
-/// A world whose last try uses the model `large`.
+/// A world in which the model `large` makes the final try.
 pub fn escalating() -> World {
     let mut world = world();
     world.settings.escalates = true;

@@ -1,11 +1,14 @@
-//! Splits a line as a shell would: into simple commands, and nested lines that would run as well.
+//! Splits a shell line into its simple commands, and collects the lines nested in it that would
+//! run, too.
 
-/// The parts of a line.
+/// A shell line after splitting.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    /// Simple commands in order, as words. `$` stands for an unknown part.
+    /// The simple commands in order, each as a list of words. Inside a word, `$` stands for the
+    /// output of a command substitution.
     pub(super) commands: Vec<Vec<String>>,
-    /// Nested lines that run as well: substitutions, and input of a shell.
+    /// Lines inside this line that run, too: command substitutions, and text that a shell in this
+    /// line reads from stdin.
     pub(super) nested: Vec<String>,
     /// The redirection whose target is the next word; `None` if the next word is an argument.
     redirection: Option<Redirection>,
@@ -39,8 +42,8 @@ impl Line {
         self.commands.push(Vec::new());
     }
 
-    /// Adds text that the current command reads from stdin. A shell would execute it, so it is
-    /// checked like a command.
+    /// Takes text that the current command reads from stdin. If the command is a shell, it would
+    /// execute the text, so the text is added to the nested lines.
     fn feed(&mut self, text: String) {
         let program = self.commands.iter().rev().find_map(|words| words.first());
         if program.is_some_and(|p| super::is_shell(p)) {
@@ -83,14 +86,14 @@ pub(super) fn split(text: &str) -> Line {
                 line.nested.push(balanced(&mut chars));
                 word.get_or_insert_default().push('$');
             }
-            // the `$` of `$'…'` or `$"…"`; the quoted text follows
+            // skip the `$` of `$'…'` and `$"…"`; the quoted text comes next
             '$' if !double && matches!(chars.peek(), Some('\'' | '"')) => {}
             _ if double => word.get_or_insert_default().push(c),
             ' ' | '\t' => line.end_word(&mut word),
             '#' if word.is_none() => while chars.next_if(|c| *c != '\n').is_some() {},
             '<' | '>' => {
                 if word.as_ref().is_some_and(|w| w.chars().all(|c| c.is_ascii_digit())) {
-                    word = None; // the descriptor, as in 2>
+                    word = None; // the word is a descriptor, as in `2>`
                 }
                 line.end_word(&mut word);
                 let mut sign = String::from(c);
@@ -126,7 +129,7 @@ pub(super) fn split(text: &str) -> Line {
     line
 }
 
-/// Everything up to the closing parenthesis.
+/// Reads past the closing parenthesis and returns the text before it.
 fn balanced(chars: &mut impl Iterator<Item = char>) -> String {
     let mut open = 1;
     chars
@@ -137,7 +140,7 @@ fn balanced(chars: &mut impl Iterator<Item = char>) -> String {
         .collect()
 }
 
-/// A here-document up to its delimiter.
+/// Reads past the delimiter of a here-document and returns the text before it.
 fn document(chars: &mut impl Iterator<Item = char>, end: &str) -> String {
     let mut text = String::new();
     loop {

@@ -21,9 +21,9 @@ pub(crate) struct Request {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Bytes in both directions.
+    /// The proxy passes on bytes in both directions.
     Tunnel,
-    /// One request: the head to forward, and the number of bytes that follow it.
+    /// The proxy forwards one request: this head, and a body of this number of bytes.
     Plain { head: String, body: u64 },
 }
 

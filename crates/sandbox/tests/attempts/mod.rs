@@ -2,7 +2,7 @@
 //! contains the work tree. The other variables, listed in `calls.py`, name targets outside the
 //! sandbox. A line prints `escaped` if it succeeds.
 
-/// Files in a home directory that no command needs to read.
+/// Files in a home directory that no command needs to read. Reading one is an attempt, too.
 pub(crate) const SECRETS: &[&str] = &[
     ".aws/credentials",
     ".bash_history",

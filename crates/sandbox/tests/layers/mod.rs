@@ -1,4 +1,4 @@
-//! A repository and overlays of it, for any user.
+//! Sets up a repository and overlays of it, which may belong to any user.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,8 @@ pub(crate) const ORDINARY: u32 = 54_321;
 /// Tells a test that it runs in an overlay, and where the overlay is mounted.
 pub(crate) const MERGED: &str = "OVERLAY_TEST_MERGED";
 
-/// The users to test as: the current one and, for root, an ordinary one.
+/// The users that the tests run as: the current one (`None`) and, if that is root, also an ordinary
+/// one.
 pub(crate) fn users() -> Vec<Option<u32>> {
     match rustix::process::geteuid().is_root() {
         true => vec![None, Some(ORDINARY)],
@@ -56,8 +57,8 @@ pub(crate) fn put(root: &Path, path: &str, text: &str) {
     fs::write(path, text).unwrap();
 }
 
-/// A repository, everything an overlay of it needs, and copies of this test and of the launcher
-/// that any user can start.
+/// A repository, everything that an overlay of it needs, and copies of this test program and of the
+/// launcher, which any user can start.
 pub(crate) struct Setting {
     pub(crate) place: tempfile::TempDir,
     user: Option<u32>,
@@ -95,7 +96,7 @@ impl Setting {
         setting
     }
 
-    /// Makes the user the owner of everything.
+    /// Makes the user the owner of all files in `place`.
     pub(crate) fn give(&self) {
         let Some(user) = self.user else { return };
         for path in walk(self.place.path()) {
@@ -202,8 +203,8 @@ pub(crate) fn walk(top: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Everything that is visible in a tree, including git's state and inode times, but not access
-/// times.
+/// Everything that is visible in a tree, including git's status and all times of files except
+/// access times.
 pub(crate) fn observe(root: &Path) -> BTreeMap<PathBuf, String> {
     let of = |path: &Path| {
         let m = path.symlink_metadata().unwrap();

@@ -1,4 +1,4 @@
-//! A work tree with a home directory around it, and sandboxes for it.
+//! A work tree inside a home directory, and sandboxes for the work tree.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -58,16 +58,16 @@ impl Fixture {
     }
 }
 
-/// The variable with the path of another copy of the launcher, for tests that run as a user who
+/// The variable that holds the path of a copy of the launcher, for tests that run as a user who
 /// cannot read the original.
 pub(crate) const LAUNCHER: &str = "SANDBOX_TEST_LAUNCHER";
 
-/// The variable with the path of another directory for work trees, for the same reason.
+/// The variable that holds the path of another directory for work trees, for the same reason.
 pub(crate) const PLACE: &str = "SANDBOX_TEST_PLACE";
 
-/// The directory for work trees: the build directory, if it is suitable. It must not be below a
-/// directory that the sandbox replaces with a private or an empty one, such as `/tmp`. For root, it
-/// must also be accessible to an ordinary user.
+/// The directory for work trees: the build directory, if it is suitable. A suitable directory is
+/// not below one that the sandbox replaces with a private or an empty one, such as `/tmp`. For
+/// root, it must also be accessible to an ordinary user.
 pub(crate) fn place() -> PathBuf {
     if let Some(place) = std::env::var_os(PLACE) {
         return place.into();
@@ -88,7 +88,7 @@ pub(crate) fn launcher() -> PathBuf {
 }
 
 impl Fixture {
-    /// Digits that no other test has in its command lines.
+    /// Digits that are not in the command lines of any other test.
     pub(crate) fn unique(&self) -> String {
         use std::hash::{BuildHasher, RandomState};
         format!("{:020}", RandomState::new().hash_one(self.dir.path()))
@@ -109,11 +109,11 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
     }
 }
 
-/// Set in the process that runs this test without namespaces.
+/// The variable that is set in a process that runs a test without namespaces.
 const REFUSED: &str = "SANDBOX_TEST_NAMESPACES_REFUSED";
 
-/// Runs a test again in an environment that refuses namespaces. Returns whether this process runs
-/// in that environment.
+/// Returns true if this process runs in an environment that refuses namespaces. Otherwise, runs the
+/// test again in such an environment and returns false.
 pub(crate) fn namespaces_are_refused(test: &str) -> bool {
     if std::env::var_os(REFUSED).is_some() {
         return true;

@@ -91,8 +91,8 @@ impl Format {
         format!("{{{newline}{field}{}{newline}{inner}}}", fields.join(&format!(",{newline}{field}")))
     }
 
-    /// The JSON of a source in the style of the old one. Lines that existed before keep their
-    /// spelling.
+    /// The JSON of a source, in the style of the old source. Lines that are also in the old source
+    /// keep their spelling.
     pub(super) fn source(&self, old: &str, source: &str, indent: &str) -> String {
         match serde_json::from_str::<Source>(old) {
             Ok(Source::Whole(_)) => return self.literal(source),
@@ -104,7 +104,7 @@ impl Format {
         let literals = literals(self, source, &known);
         match raws.first() {
             _ if literals.is_empty() => "[]".into(),
-            // Like the old array: on one line, or one element per line.
+            // Lay out the array like the old one: on one line, or with one element per line.
             Some(_) if !old.contains('\n') => {
                 format!("[{}]", literals.join(if old.contains("\",\"") { "," } else { ", " }))
             }

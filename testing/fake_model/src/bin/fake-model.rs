@@ -9,11 +9,11 @@
 //! ```
 //!
 //! `--record` appends each request as a line of JSON. Control paths: `POST /__fake/release/GATE`,
-//! `POST /__fake/replies` (a JSON array of more replies), `GET /__fake/requests`,
-//! `GET /__fake/replies` (the record of each reply), and two that answer later:
-//! `GET /__fake/reached/GATE` (when a reply has reached the gate) and `GET /__fake/ended/INDEX`
-//! (when the reply to request number INDEX has ended). All times are milliseconds since the server
-//! started.
+//! `POST /__fake/replies` (a JSON array of more replies), `GET /__fake/requests`, and
+//! `GET /__fake/replies` (the record of each reply). Two more control paths wait before they
+//! answer: `GET /__fake/reached/GATE` until a reply has reached the gate, and
+//! `GET /__fake/ended/INDEX` until the reply to request number INDEX has ended. All times are
+//! milliseconds since the server started.
 
 use std::error::Error;
 use std::fs::{File, OpenOptions};

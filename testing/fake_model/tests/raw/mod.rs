@@ -25,7 +25,7 @@ pub(crate) enum Ended {
 impl Client {
     pub(crate) fn connect(server: &Server) -> Self {
         let stream = TcpStream::connect(server.address()).unwrap();
-        // Lets a broken server fail the test instead of hanging it.
+        // With a broken server, the test fails instead of hanging.
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Self { stream, buffer: Vec::new(), status: 0, headers: Vec::new() }
     }
@@ -82,7 +82,7 @@ impl Client {
         self.buffer.drain(..count).collect()
     }
 
-    /// The next HTTP chunk; `None` for the last one.
+    /// Reads the next HTTP chunk; `None` if it is the empty chunk at the end.
     pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
         let end = loop {
             if let Some(end) = self.buffer.windows(2).position(|w| w == b"\r\n") {
@@ -102,12 +102,12 @@ impl Client {
         &self.buffer
     }
 
-    /// All chunks to the end of the body.
+    /// Reads all chunks up to the end of the body.
     pub(crate) fn chunks(&mut self) -> Vec<Vec<u8>> {
         std::iter::from_fn(|| self.chunk()).collect()
     }
 
-    /// The body of a response, in any framing.
+    /// Reads the body of a response, whether it has a length or chunks.
     pub(crate) fn body(&mut self) -> String {
         self.read_head();
         let bytes = match self.header("content-length").map(|text| text.parse().unwrap()) {
@@ -134,8 +134,8 @@ impl Client {
             .collect()
     }
 
-    /// Whether no byte has arrived since the last read. Deterministic while the server waits at a
-    /// gate.
+    /// Whether no byte has arrived since the last read. The result is reliable only while the
+    /// server waits at a gate.
     pub(crate) fn nothing_to_read(&mut self) -> bool {
         if !self.buffer.is_empty() {
             return false;
@@ -147,7 +147,8 @@ impl Client {
         nothing
     }
 
-    /// The rest of the input, and how the connection ends.
+    /// Reads until the connection ends. Returns the rest of the input, and how the connection
+    /// ended.
     pub(crate) fn rest(&mut self) -> (Vec<u8>, Ended) {
         let mut bytes = [0; 65536];
         loop {

@@ -62,8 +62,8 @@ pub struct Failure {
     pub line: Option<u32>,
     /// What was expected and what happened.
     pub message: String,
-    /// Stack frames in files of the work tree, `file:line: source`, outermost first; for a compile
-    /// error, the marked lines.
+    /// The stack frames in files of the work tree, as `file:line: source`, outermost first. For a
+    /// compile error, the marked source lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trace: Vec<String>,
 }
@@ -88,8 +88,8 @@ const PARSERS: [Parser; 14] = [
     compilers::parse,
 ];
 
-/// Parses the output (plain text) of a test command that ran in `root`. `None` for output that no
-/// parser knows.
+/// Parses the output (plain text) of a test command that ran in `root`. Returns `None` for output
+/// that no parser recognizes.
 #[must_use]
 pub fn parse(output: &str, root: &Path) -> Option<TestReport> {
     let places = Places::new(&root.to_string_lossy());

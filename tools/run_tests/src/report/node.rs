@@ -1,4 +1,4 @@
-//! JavaScript: node's own runner (TAP and spec), vitest, jest, mocha.
+//! Parses the output of JavaScript test runners: node's own (TAP and spec), vitest, jest and mocha.
 
 use super::{
     Failure, TestReport,
@@ -25,8 +25,8 @@ fn error<'a>(lines: &[&'a str], places: &Places) -> Found<'a> {
     Found::new(message, lines[message.len()..].iter().rev().filter_map(|l| frame(l, places)))
 }
 
-/// Parses the totals at the end of the output of node's runner. They follow `#` in TAP, and `ℹ`
-/// otherwise.
+/// Parses the totals at the end of the output of node's runner. Each follows the mark `#` in TAP,
+/// and `ℹ` otherwise.
 fn totals(output: &str, mark: &str) -> Option<TestReport> {
     let count = |name: &str| {
         let label = format!("{mark} {name} ");
@@ -97,8 +97,8 @@ fn yaml_failure<'a>(body: &[&'a str], places: &Places) -> Found<'a> {
     found
 }
 
-/// Parses a failure in the TAP output of another runner, whose messages precede the `not ok` line
-/// without a prefix.
+/// Parses a failure in the TAP output of a runner other than node, which prints messages without a
+/// prefix before the `not ok` line.
 fn plain_failure<'a>(before: &[&'a str], places: &Places) -> Found<'a> {
     let is_tap = |line: &&&str| {
         ["ok ", "not ok ", "#", "1..", "TAP version"].iter().any(|start| line.trim_start().starts_with(start))
@@ -234,7 +234,7 @@ pub(crate) fn jest(output: &str, places: &Places) -> Option<TestReport> {
         } else {
             found.failure(&name.replace(" › ", " > "))
         };
-        // At the end of long runs, all failures are repeated.
+        // At the end of a long run, jest repeats all failures.
         report.add_once(failure);
     }
     report.check_loaded();
@@ -248,7 +248,7 @@ fn is_code(line: &str) -> bool {
     rest.len() < line.len() && rest.starts_with(" |") || line.starts_with("| ")
 }
 
-/// Returns the line that a code frame points at.
+/// Returns the number of the line that a code frame marks.
 fn marked_line(body: &[&str]) -> Option<u32> {
     body.iter().find_map(|l| l.trim_start().strip_prefix("> ")?.split('|').next()?.trim().parse().ok())
 }

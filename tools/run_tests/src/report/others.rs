@@ -1,4 +1,4 @@
-//! go, maven, gradle, dotnet and ctest.
+//! Parses the output of go, maven, gradle, dotnet and ctest.
 
 use super::{
     Failure, TestReport,
@@ -199,7 +199,8 @@ pub(crate) fn gradle(output: &str, places: &Places) -> Option<TestReport> {
     if summary.is_none() {
         let errors = super::compilers::errors(output, places);
         if errors.is_empty() {
-            // A success prints no counts. For a failure, the last lines of the output are shown.
+            // Gradle prints no counts after a success. After a failure, the last lines of the
+            // output are shown instead of a report.
             return None;
         }
         report.build_failed(errors.len());

@@ -1,11 +1,12 @@
-//! pytest and unittest.
+//! Parses the output of pytest and unittest.
 
 use super::{
     Failure, TestReport,
     text::{Found, Places, counts, indentation, several, unloadable, until, value},
 };
 
-/// Parses the last traceback in these lines: frames of the work tree, and the message after them.
+/// Parses the last traceback in these lines. Returns its frames in files of the work tree, and the
+/// message after the frames.
 fn traceback<'a>(lines: &[&'a str], places: &Places) -> Found<'a> {
     let mut found = Found::default();
     let mut at = 0;
@@ -213,7 +214,8 @@ fn failure(name: &str, body: &[&str], places: &Places) -> Failure {
     let mut source = "";
     for (at, line) in body.iter().enumerate() {
         if let Some(text) = line.strip_prefix("E ") {
-            // A new group of E lines belongs to the last exception raised.
+            // A new group of E lines belongs to a later exception, whose message replaces the
+            // earlier one.
             if at > 0 && !body[at - 1].starts_with('E') {
                 found.message.clear();
             }

@@ -17,7 +17,7 @@ const TEXT: usize = 2_000;
 /// The maximum length of one failure, in characters.
 const ONE_FAILURE: usize = 700;
 
-/// How many of the last lines to show of output that no parser recognizes.
+/// How many lines to show from the end of output that no parser recognizes.
 const LAST_LINES: usize = 20;
 
 /// The maximum number of failures for which source lines are looked up.
@@ -26,7 +26,7 @@ const SHOWN_SOURCES: usize = 10;
 /// The largest file to take a source line from, in bytes.
 const SOURCE_FILE: u64 = 1 << 20;
 
-/// The maximum number of failures in the facts.
+/// The maximum number of failures in the facts that programs read.
 const FACTS: usize = 50;
 
 /// Returns the outcome of a call.
@@ -68,7 +68,7 @@ pub(crate) fn outcome(
     Outcome { facts, ..outcome }
 }
 
-/// Adds the source line to trace entries that consist of a place.
+/// Adds the source line to each trace entry that is only a place.
 fn add_sources(failure: &mut Failure, root: &Path, secrets: &Secrets) {
     for entry in &mut failure.trace {
         if let Some(source) =
@@ -80,7 +80,7 @@ fn add_sources(failure: &mut Failure, root: &Path, secrets: &Secrets) {
     }
 }
 
-/// Reads a line of a file of the work tree. Does not follow links out of the tree, because paths in
+/// Reads a line of a file in the work tree. Does not follow links out of the tree, because paths in
 /// output are untrusted.
 fn source_line(root: &Path, file: &str, line: usize) -> Option<String> {
     let path = fs::canonicalize(root.join(file)).ok()?;
@@ -204,7 +204,7 @@ fn shorten(text: &str, limit: usize) -> String {
     }
 }
 
-/// Returns the facts for programs.
+/// Returns the facts about a test run, which are for programs.
 pub(crate) fn facts(
     test: &TestCommand,
     exit_code: Option<i32>,

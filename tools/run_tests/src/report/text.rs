@@ -20,7 +20,8 @@ impl Places {
         Self { root: format!("{}/", root.trim_end_matches('/')) }
     }
 
-    /// Returns a path relative to the work tree, if the file is in it and not part of a library.
+    /// Returns a path relative to the work tree; `None` if the file is outside the work tree or
+    /// part of a library.
     pub(crate) fn inside(&self, path: &str) -> Option<String> {
         let path = path.trim().trim_start_matches("file://");
         let path = path.strip_prefix(&self.root).unwrap_or(path).trim_start_matches("./");
@@ -98,7 +99,8 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Removes empty lines around a message and common indentation.
+/// Joins the lines of a message, without the empty lines around them and without their common
+/// indentation.
 fn message(lines: &[&str]) -> String {
     let lines: Vec<&str> = lines.iter().map(|l| l.trim_end()).collect();
     let first = lines.iter().position(|l| !l.is_empty()).unwrap_or(lines.len());

@@ -39,7 +39,7 @@ mod tests {
     use crate::settings::DEFINITIONS;
 
     #[test]
-    fn secrets_and_the_way_to_the_server_are_not_recorded() {
+    fn secrets_and_connection_settings_are_not_recorded() {
         let flags = [
             ("model", "m".to_owned()),
             ("headers", "X-Key: hunter2".to_owned()),

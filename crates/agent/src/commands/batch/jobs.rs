@@ -1,4 +1,4 @@
-//! `--jobs auto`: runs one task for each request that the server can answer in parallel.
+//! `--jobs auto`: runs as many tasks at a time as the server can answer requests in parallel.
 
 use models::{Identity, Notices};
 
@@ -9,8 +9,8 @@ use crate::model;
 use crate::sanitize;
 use crate::settings::Settings;
 
-/// The number of tasks for a remote server that does not report how many requests it answers in
-/// parallel. Hosted APIs answer more, but the limits of new accounts are often low.
+/// The number of tasks to run at a time on a remote server that does not report how many requests
+/// it answers in parallel. Hosted APIs answer more, but the limits of new accounts are often low.
 const REMOTE: u16 = 4;
 
 /// Returns how many tasks run at a time. With `auto`, asks the server and reports the decision.
@@ -29,7 +29,7 @@ pub(in crate::commands) async fn count(jobs: Jobs, settings: &Settings, display:
     jobs.into()
 }
 
-/// The number of tasks for a server, and the reason.
+/// Returns how many tasks to run at a time on a server, and the reason.
 fn decide(server: &Identity) -> (u16, String) {
     let name = &server.server;
     match server.slots {
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_reported_slots_a_local_server_gets_one_task_and_a_remote_one_four() {
+    fn without_reported_slots_a_local_server_gets_one_task_and_a_remote_server_four() {
         let server = |slots, local| decide(&Identity { slots, local, ..Identity::default() }).0;
         assert_eq!(server(Some(6), true), 6);
         assert_eq!(server(Some(6), false), 6);

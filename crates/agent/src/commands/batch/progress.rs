@@ -36,8 +36,8 @@ enum View {
 
 /// The table and where it is drawn.
 ///
-/// The table is one bar of several lines. With one bar per task in a `MultiProgress`, tasks that do
-/// not fit would need bars that come and go.
+/// The whole table is one progress bar with several lines. With one bar per task in a
+/// `MultiProgress`, the bars of tasks that do not fit would have to be removed and added again.
 struct Live {
     bar: ProgressBar,
     table: Table,
@@ -78,7 +78,8 @@ impl Display {
         }
     }
 
-    /// Shows the result of the batch: for people, a table on standard output.
+    /// Prints the summary of the batch to standard output: as JSON for programs, or as a table for
+    /// people.
     ///
     /// # Errors
     /// If the table cannot be written.
@@ -156,8 +157,8 @@ impl Live {
         rewind();
     }
 
-    /// Writes a line above the table. Draws the table first, because without one, the next line
-    /// would overwrite this one.
+    /// Writes a line above the table. Draws the table first, because the next line would overwrite
+    /// a line with no table below it.
     fn say(&self, line: &str) {
         self.draw();
         self.bar.println(line);

@@ -26,7 +26,7 @@ pub(super) fn run(mut batch: Ready, command: &Batch, url: &str) -> Result<Exit> 
         Some(Jobs::Number(jobs)) => jobs.into(),
         Some(Jobs::Auto) | None => IN_QUEUE,
     };
-    // All other settings are those of the workers.
+    // The workers decide the settings that were not given here.
     for (key, value) in &mut batch.options.settings {
         if !given.iter().any(|(given, _)| given == key) {
             *value = None;

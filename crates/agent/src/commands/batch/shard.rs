@@ -1,4 +1,4 @@
-//! `--shard`: which part of the tasks this job runs. Pure.
+//! `--shard`: decides which part of the tasks this job runs. Pure.
 
 use batch::Shard;
 

@@ -1,5 +1,5 @@
 //! `agent models list`: lists the models in Ollama, the model files on this machine, and the models
-//! to download.
+//! that can be downloaded.
 
 use model_files::catalog::{self, Model};
 use model_files::{Cached, Store, gguf};
@@ -19,7 +19,7 @@ use crate::settings::Settings;
 
 /// The window that memory estimates assume, in tokens. The catalog assumes the same window.
 const WINDOW: u64 = 16_384;
-/// Bytes that an engine needs besides the model and its cache.
+/// The memory that an engine needs besides the model and its cache, in bytes.
 const ENGINE: u64 = 400_000_000;
 
 /// A line of the list.

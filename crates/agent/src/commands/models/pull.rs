@@ -1,6 +1,6 @@
-//! `agent models pull`: downloads a model into the agent's store if the name is the name of a model
-//! in the catalog, or if it is such a model's Ollama tag and Ollama is not running. Ollama pulls
-//! everything else.
+//! `agent models pull`: downloads a model into the agent's store if the catalog has a model of that
+//! name. Also does so if the name is the Ollama tag of a model in the catalog and Ollama is not
+//! running. Ollama pulls all other models.
 
 use model_files::{Store, catalog};
 use models::ollama::Server;

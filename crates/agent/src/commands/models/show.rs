@@ -49,7 +49,7 @@ pub(super) async fn run(
     show_model(&ollama, name, json, asked).await
 }
 
-/// The file that a name refers to: a path or a pulled model.
+/// Returns the file that `name` refers to, if `name` is a path or the name of a pulled model.
 fn named_file(store: Option<&Store>, name: &str) -> Option<PathBuf> {
     if is_file_name(name) {
         return Some(PathBuf::from(name));
@@ -63,7 +63,7 @@ fn is_file_name(name: &str) -> bool {
 
 type Rows = Vec<(&'static str, String)>;
 
-/// How a run uses the model.
+/// Returns the rows that say how a run uses the model.
 fn asked_rows(asked: &Asked<'_>) -> Rows {
     let mut rows = vec![
         ("approach", asked.approach(None)),

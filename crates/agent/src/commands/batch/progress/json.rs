@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::console;
 use crate::sanitize;
 
-/// Prints objects, one per line. A closed reader does not stop the batch.
+/// Prints objects, one per line. The batch continues even if nothing reads standard output.
 pub(super) fn print(objects: impl IntoIterator<Item = Value>) {
     for object in objects {
         let _ = console::print(escaped(&object.to_string()) + "\n");
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_no_character_that_could_harm_a_terminal_and_loses_none() {
+    fn characters_that_could_harm_a_terminal_are_escaped_and_none_is_lost() {
         let evil = "\u{1b}[2J\n\u{7f}\u{9b}31m\u{202e}txet\u{e0041} π €";
         let object = note(evil);
         let line = escaped(&object.to_string());

@@ -16,10 +16,12 @@ pub(super) fn line(event: &Event<'_>, paint: Paint) -> String {
         Event::Plan { tasks, done: 0, .. } => plural(*tasks as u64, "task"),
         Event::Plan { tasks, done, .. } => format!("{}, {done} already done", plural(*tasks as u64, "task")),
         Event::Kept { changes, tasks } => kept(changes, tasks.len()),
-        Event::Changed { id } => format!("{id}: changed since its result; running it again"),
+        Event::Changed { id } => {
+            format!("{id}: the task has changed since it got its result; running it again")
+        }
         Event::Failed { id } => format!("{id}: not verified so far; running it again"),
         Event::Waiting { wait } => format!(
-            "the last attempts failed because of the model, its server or this machine; next attempt in {} s",
+            "the latest attempts failed because of the model, its server or this machine; next attempt in {} s",
             wait.as_secs()
         ),
         Event::CutOff { id, attempt } => format!("{id}: attempt {attempt} was interrupted; running it again"),
@@ -38,7 +40,7 @@ pub(super) fn line(event: &Event<'_>, paint: Paint) -> String {
     }
 }
 
-/// A task, with the number of the attempt if it is not the first.
+/// Returns the task's id, followed by the number of the attempt if it is the second or a later one.
 pub(super) fn name(id: &str, attempt: u32) -> String {
     if attempt == 1 { id.to_owned() } else { format!("{id} (attempt {attempt})") }
 }
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_after_the_first_has_its_number() {
+    fn the_number_of_an_attempt_after_the_first_is_shown() {
         let line = |attempt| line(&Event::Started { id: "one", attempt }, Paint(false));
         assert_eq!((line(1), line(2)), ("→ one".into(), "→ one (attempt 2)".into()));
     }

@@ -1,4 +1,4 @@
-//! What a running task is doing, according to the events of its session. Pure.
+//! Tracks what a running task is doing, from the events of its session. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ enum Doing {
     Answering,
     /// The model is writing a call of this tool.
     Writing(String),
-    /// A call, a verification or a pause.
+    /// The start of the session, a call, a verification, or a pause before a retry.
     Other(String),
 }
 
@@ -78,7 +78,7 @@ impl Row {
         }
     }
 
-    /// The task, with the number of the attempt if it is not the first.
+    /// Returns the task's id, with the number of the attempt as in [`name`].
     pub(super) fn name(&self) -> String {
         name(&self.id, self.attempt)
     }

@@ -13,18 +13,19 @@ use crate::figures::thousands;
 /// The width of the column for the turn, in characters.
 const TURN: usize = 8;
 
-/// What is running and what has ended.
+/// The running tasks, and the counts of the tasks that have ended.
 pub(super) struct Table {
     began: Instant,
-    /// The tasks of the batch; `None` for a worker, which does not know how many tasks will come.
+    /// The number of tasks in the batch; `None` for a worker, which does not know how many will
+    /// come.
     tasks: Option<usize>,
-    /// Tasks that an earlier invocation finished.
+    /// The number of tasks that earlier invocations finished.
     earlier: usize,
-    /// Tasks that this invocation finished.
+    /// The number of tasks that this invocation finished.
     done: usize,
-    /// Tasks whose result is verified.
+    /// The number of tasks whose result is verified.
     verified: usize,
-    /// Tokens generated in attempts that have ended.
+    /// The number of tokens generated in attempts that have ended.
     tokens: u64,
     running: Vec<Row>,
 }
@@ -149,12 +150,12 @@ fn pad(text: &str, columns: usize) -> String {
     format!("{text}{}", " ".repeat(columns.saturating_sub(text.width())))
 }
 
-/// A rate with at least two digits.
+/// Formats a rate with at least two digits.
 fn short(rate: f64) -> String {
     if rate < 9.95 { format!("{rate:.1}") } else { thousands(rate.round() as u64) }
 }
 
-/// An estimated time. Beyond the first minute, seconds do not matter.
+/// Formats an estimated time. From one minute on, seconds do not matter.
 fn estimate(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 60..3600 => format!("{} min", seconds / 60),
@@ -162,7 +163,7 @@ fn estimate(time: Duration) -> String {
     }
 }
 
-/// A time in its two largest units.
+/// Formats a time in its two largest units.
 pub(super) fn span(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn narrow_terminals_get_what_fits() {
+    fn lines_are_shortened_to_fit_a_narrow_terminal() {
         let (table, now) = batch();
         insta::assert_snapshot!(table.lines((42, 24), PLAIN, now).join("\n"), @r"
         → pager                   30 s
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_characters_count_twice_and_colors_not_at_all() {
+    fn a_wide_character_takes_two_columns_and_a_color_none() {
         let (mut table, now) = batch();
         table.record("pager", &call(&"漢字".repeat(40)), now);
         let plain = table.lines((61, 24), PLAIN, now);
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_on_a_lost_machine_gives_way_to_the_next() {
+    fn the_next_attempt_replaces_the_row_of_an_attempt_on_a_lost_machine() {
         let (mut table, now) = batch();
         started(&mut table, "pager", 2, now);
         let lines = table.lines((80, 24), PLAIN, now);
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn times_have_their_two_largest_units() {
+    fn times_are_shown_in_their_two_largest_units() {
         let spans = [59, 61, 3_700, 90_000].map(|seconds| span(Duration::from_secs(seconds)));
         assert_eq!(spans, ["59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
         assert_eq!([short(0.04), short(9.94), short(9.96), short(1234.0)], ["0.0", "9.9", "10", "1,234"]);
