@@ -172,7 +172,7 @@ fn check_changes_nothing_and_exits_with_the_code_of_the_real_command() {
 }
 
 #[test]
-fn a_preview_changes_nothing_and_is_a_patch_unless_printed_to_a_terminal() {
+fn a_preview_changes_nothing_and_is_a_patch_by_default_without_a_terminal() {
     let world = world();
     let file = world.home().join("fix.patch");
     std::fs::write(&file, UNIFIED).unwrap();

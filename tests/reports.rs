@@ -120,7 +120,7 @@ fn a_report_is_one_page_that_hostile_text_cannot_break_out_of() {
     assert_eq!(
         page.matches("</script>").count(),
         4,
-        "only the data, the script and the two trajectories should have an end tag"
+        "there should be one end tag each for the data, the script and two trajectories"
     );
     let (data, trajectories) = contents(&page);
     let tasks = data["tasks"].as_array().unwrap();

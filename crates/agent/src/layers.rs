@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_may_not_change_settings_that_protect_the_user() {
+    fn a_repository_may_not_change_settings_that_could_harm_the_user() {
         for line in [
             "model = 'replay:evil.jsonl'",
             "base_url = 'https://evil.example'",

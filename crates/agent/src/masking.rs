@@ -118,8 +118,8 @@ pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
     }
 }
 
-/// Masks the secrets in the task. Appends an explanation of placeholders if the session has not
-/// explained them yet.
+/// Masks the secrets in the task. If there are any, appends an explanation of placeholders, unless
+/// the session has already explained them.
 pub(crate) fn task(secrets: &Secrets, task: &str) -> String {
     match secrets.mask(task) {
         Cow::Owned(masked) if secrets.mark_explained() => {

@@ -317,7 +317,7 @@ pub enum Event {
     Sandbox {
         /// Whether commands are confined.
         enforced: bool,
-        /// How commands are confined, and what they can still do, in one line.
+        /// How commands are confined, and what the sandbox does not prevent, in one line.
         summary: String,
         /// The same information in full sentences.
         lines: Vec<String>,

@@ -191,8 +191,8 @@ pub struct Usage {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Identity {
-    /// The kind of server: `ollama`, `deepseek`, `openai`, `llama-server`, `vllm`, `lm-studio` or
-    /// `replay`.
+    /// The kind of server: `ollama`, `deepseek`, `openai`, `llama-server`, `vllm`, `lm-studio`,
+    /// `embedded` or `replay`.
     pub server: String,
     /// The server's version, where it reports one.
     pub server_version: Option<String>,

@@ -6,7 +6,8 @@ use models::frames::{Event, LineTooLong, Lines, Ndjson, Sse};
 use proptest::prelude::*;
 use serde_json::Value;
 
-/// The maximum length of a line, in bytes. It is small, so that generated input exceeds it.
+/// The maximum length of a line or an event, in bytes. It is small, so that generated input exceeds
+/// it.
 const LIMIT: usize = 40;
 
 /// Bytes made of tokens that matter to a decoder, with noise in between.

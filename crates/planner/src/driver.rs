@@ -36,8 +36,8 @@ pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report
 }
 
 /// Resumes an interrupted run from its journal, or continues a finished one with a message from the
-/// user ([`Parts::inbox`]). Limits count from the user's last message, or from the beginning of the
-/// run if there is no message.
+/// user ([`Parts::inbox`]). Limits count from the user's last message or the start of the try with
+/// another model, whichever is later, or from the beginning of the run if there is neither.
 ///
 /// # Errors
 /// As [`run`].

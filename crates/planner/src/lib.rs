@@ -156,9 +156,9 @@ pub struct Instructions {
 
 /// The tree that the run works on. Calls block, so the driver runs long ones on another thread.
 pub trait Repository: Send + Sync {
-    /// The paths of the project's files, without ignored files. The paths are sorted, relative to
-    /// the root, and separated by `/`. Their number is limited: the flag is `true` if some were
-    /// omitted.
+    /// The paths of the project's files, without ignored files. The paths are sorted and relative
+    /// to the root, with `/` as the separator. Their number is limited: the flag is `true` if some
+    /// were omitted.
     fn files(&self) -> (Vec<String>, bool);
     /// The content of a text file of at most `limit` bytes; `None` for anything else.
     fn read(&self, path: &str, limit: u64) -> Option<String>;

@@ -126,9 +126,9 @@ pub struct Settings {
     /// constrained.
     #[serde(skip_serializing_if = "is_auto")]
     pub constrain: Constrain,
-    /// Sampling temperature of the first try. It rises in later tries, and when the model repeats
-    /// itself. `None` selects the temperature that suits the model
-    /// ([`models::Identity::temperature`]).
+    /// Sampling temperature of the first request. It rises in later tries, when whole files are
+    /// requested again, and when the model repeats itself. `None` selects the temperature that
+    /// suits the model ([`models::Identity::temperature`]).
     pub temperature: Option<f32>,
     /// How many times the run may try the task, each time with the original files, until the
     /// verification passes. The limits apply to all tries together.

@@ -101,7 +101,7 @@ fn mode(image: &Image) -> &'static str {
     }
 }
 
-/// Quotes a name as git does if it contains control characters, quotes or backslashes.
+/// Quotes a name as git does if it contains control characters, double quotes or backslashes.
 fn quoted(name: &str) -> String {
     if !name.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
         return name.to_owned();

@@ -235,7 +235,7 @@ impl Queue {
     }
 
     /// Cancels a batch: removes the tasks that no worker has taken, and marks the batch as
-    /// canceled, which stops the workers that have taken tasks.
+    /// canceled, which makes the workers interrupt the tasks that they have taken.
     pub(crate) async fn cancel(&self, batch: &str) {
         if let Ok(info) = self.tasks.get_info().await {
             let last = info.state.last_sequence.to_string();

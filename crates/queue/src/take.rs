@@ -20,9 +20,9 @@ pub(crate) struct Taken {
     _place: OwnedSemaphorePermit,
 }
 
-/// Takes tasks until the receiver is closed. Runs separately from the receiver, so that the future
-/// of a request is never dropped. Otherwise, no worker would get the task of that request until the
-/// lease ends.
+/// Takes tasks until the receiver is closed. Runs separately from the receiver, whose futures may
+/// be dropped: if the future of a request were dropped, no worker would get the task of that
+/// request until the lease ends.
 pub(crate) async fn take(
     queue: Queue,
     lease: Duration,

@@ -3,14 +3,14 @@
 //! Models forget the backslash before a quote inside a string. A quote ends its string only if what
 //! follows may come after a string. In an object, that is a comma and the next key with its colon,
 //! or a closing brace. The text after that brace must be possible in its place, too. In an array,
-//! it must be a comma and another element, or the closing bracket. Every closing quote of valid
-//! JSON meets these conditions, so valid JSON is never reinterpreted.
+//! the quote must be followed by a comma and another element, or by the closing bracket. Every
+//! closing quote of valid JSON meets these conditions, so valid JSON is never reinterpreted.
 //!
 //! Once a string is known to hold unescaped quotes, the rules are stricter. Brackets inside the
 //! string must balance, otherwise the quote is one more inner quote. Inner quotes must come in
 //! pairs, otherwise the call is ambiguous and refused. After the object, its line must end, or a
-//! tag, a fence or a bracket must follow. In an array, a string with inner quotes must be on a line
-//! of its own.
+//! tag, a fence, a bracket or a comma must follow. In an array, a string with inner quotes must be
+//! on a line of its own.
 
 use crate::event::Repair;
 use crate::json::{Frame, Node};

@@ -81,7 +81,7 @@ impl Baseline {
     }
 
     /// Same as [`Baseline::open`] for the tree of a workspace. The result of the scan also becomes
-    /// the snapshot with which the workspace compares the tree after the first command.
+    /// the workspace's first snapshot (see [`Workspace::watch`]).
     ///
     /// # Errors
     /// Same as [`Baseline::take`].

@@ -26,8 +26,8 @@ pub(crate) struct Player<'a> {
     /// The token limit of the request, including thinking.
     pub(crate) limit: Option<u64>,
     reply: Reply,
-    /// The generation of this reply; `None` for a reply that is scripted for a path or has an error
-    /// status.
+    /// The generation of this reply; `None` for a reply that is scripted for a path or has a status
+    /// other than 200.
     pub(crate) turn: Option<Turn>,
     out: Out,
     answer: Answer,

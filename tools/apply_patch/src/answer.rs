@@ -40,8 +40,8 @@ const DOUBTS: &[&str] = &[
 ];
 
 /// Returns the arguments of a call that applies the patch at the end of an answer. Returns an error
-/// for the model if the patch is incomplete, or if the answer does not clearly say to apply it.
-/// Returns `None` if the answer has no patch.
+/// for the model if the patch is incomplete or not at the end, or if the answer does not clearly
+/// say to apply it. Returns `None` if the answer has no patch.
 pub(crate) fn read(text: &str, parsed: &mut Parsed) -> Option<Result<Value, String>> {
     if let Some((patch, patches)) = patch::patch_in_answer(text) {
         let before = (patch.as_ptr() as usize).checked_sub(text.as_ptr() as usize);

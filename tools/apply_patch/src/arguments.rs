@@ -80,7 +80,8 @@ pub struct Edit {
     expected_replacements: Option<usize>,
 }
 
-/// Parses the text of a patch. No other function of this tool parses patches.
+/// Parses the text of a patch. Apart from [`crate::answer::read`], which parses a patch to find it,
+/// no other function of this tool parses a complete patch.
 fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     #[cfg(test)]
     tests::PARSES.set(tests::PARSES.get() + 1);

@@ -135,8 +135,8 @@ impl Repository<'_> {
         None
     }
 
-    /// Returns the command for the `test` script, unless the script is npm's placeholder. Without a
-    /// script, returns the command for the test runner among the dependencies.
+    /// Returns the command for the `test` script. If there is no script, or only npm's placeholder,
+    /// returns the command for the test runner among the dependencies.
     fn package_json(&self, text: &str) -> Option<TestCommand> {
         let package: Value = serde_json::from_str(text).ok()?;
         let script = package["scripts"]["test"].as_str().filter(|s| !s.contains("no test specified"));

@@ -7,8 +7,8 @@ pub(super) struct Line {
     /// The simple commands in order, each as a list of words. Inside a word, `$` stands for the
     /// output of a command substitution.
     pub(super) commands: Vec<Vec<String>>,
-    /// Lines inside this line that run, too: command substitutions, and text that a shell in this
-    /// line reads from stdin.
+    /// Lines inside this line that run, too: command and process substitutions, and text that a
+    /// shell in this line reads from stdin.
     pub(super) nested: Vec<String>,
     /// The redirection whose target is the next word; `None` if the next word is an argument.
     redirection: Option<Redirection>,
