@@ -562,3 +562,57 @@ fn changed_settings_are_reported_with_the_number_of_tasks_that_keep_their_result
     let told = "1 task keeps its result from other settings (max_turns: 40 → 9); `--retry failed`";
     assert!(seen.starts_with("exit 0\n") && seen.contains(told), "{seen}");
 }
+
+#[test]
+fn bug_a_folder_in_use_by_another_process_ended_as_misuse_although_a_retry_may_succeed() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one"]);
+    let results = world.home().join("tasks.results");
+    std::fs::create_dir(&results).unwrap();
+    let lock = journal::LockFile::acquire(&results.join("lock"), "process 1").unwrap().unwrap();
+    let seen = world.tell(&run(&world, &server, &tasks));
+    assert!(seen.starts_with("exit 5\n") && seen.contains("tasks.results is in use by process 1"), "{seen}");
+    drop(lock);
+    fix(&server);
+    let seen = world.tell(&run(&world, &server, &tasks));
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+}
+
+#[test]
+fn tasks_with_the_same_setup_share_its_result() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one", "two", "three"]);
+    let setup = "\"setup\":\"pwd > setup.path\",\"id\"";
+    let text = std::fs::read_to_string(&tasks).unwrap().replace("\"id\"", setup);
+    let verify = "test $(cat setup.path) = $(pwd) && sh check.sh";
+    std::fs::write(&tasks, text.replace("sh check.sh", verify)).unwrap();
+    for _ in 0..3 {
+        fix(&server);
+    }
+    let seen = world.tell(&run(&world, &server, &tasks));
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    let results = world.home().join("tasks.results");
+    let text = std::fs::read_to_string(results.join("results.jsonl")).unwrap();
+    let sessions = world.home().join(".local/state/agent/sessions");
+    let ran = json_lines(&text).into_iter().map(|result| {
+        assert_eq!(result["diff"]["files"], json!(["add.sh"]));
+        sessions.join(result["session"].as_str().unwrap()).join("logs/setup.log").exists()
+    });
+    assert_eq!(ran.collect::<Vec<_>>(), [true, false, false]);
+    assert!(!results.join("setups").exists());
+}
+
+#[test]
+fn a_server_that_refuses_requests_gets_fewer_tasks_at_a_time() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one", "two", "three"]);
+    server.enqueue(Reply::error(429, "slow down").header("retry-after", "0"));
+    for _ in 0..3 {
+        server.enqueue(Reply::text("add.sh\n```sh\nadd() {\n    echo $(($1 + $2))\n}\n```\n"));
+    }
+    let args = ["batch", &tasks, "--model", "deepseek-coder:6.7b", "--approach", "whole-file", "--jobs", "2"];
+    let output = world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap();
+    let seen = world.tell(&output);
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert!(seen.contains("running at most 1 task at a time"), "{seen}");
+}

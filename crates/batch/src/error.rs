@@ -1,5 +1,6 @@
 //! Errors of a batch. A task that fails is a result, never an error.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use crate::store::RESULTS;
@@ -30,4 +31,35 @@ pub enum Error {
     /// A task that [`tasks::read`](crate::tasks::read) rejects.
     #[error("{0}")]
     Task(String),
+}
+
+impl Error {
+    /// Whether the same command may succeed later: another process is using the folder, or the disk
+    /// is full.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Error::Locked { .. } => true,
+            Error::Journal(journal::Error::Io { source, .. }) => {
+                matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            }
+            Error::NoBatch(_) | Error::Journal(_) | Error::Merge(_) | Error::Place(_) | Error::Task(_) => {
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_and_a_lock_may_pass() {
+        let io = |kind: ErrorKind| journal::io_error("cannot write", "x".as_ref())(kind.into());
+        assert!(Error::from(io(ErrorKind::StorageFull)).is_temporary());
+        assert!(Error::Locked { out: "x".into(), holder: "process 1".into() }.is_temporary());
+        assert!(!Error::from(io(ErrorKind::PermissionDenied)).is_temporary());
+        assert!(!Error::NoBatch("x".into()).is_temporary());
+    }
 }

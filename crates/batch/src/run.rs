@@ -155,8 +155,10 @@ impl<'t> Source for Batch<'_, 't> {
         async move {
             loop {
                 if let Some(most) = self.schedule.borrow_mut().adapt(running, self.place.refusals()) {
-                    let message =
-                        format!("the server gets too many requests; running at most {most} tasks at a time");
+                    let tasks = if most == 1 { "task" } else { "tasks" };
+                    let message = format!(
+                        "the server gets too many requests; running at most {most} {tasks} at a time"
+                    );
                     (self.report)(Event::Note { id: "batch", message });
                 }
                 let next = self.schedule.borrow_mut().next(Instant::now(), running);

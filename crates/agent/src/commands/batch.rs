@@ -133,7 +133,11 @@ async fn complete(batch: &Ready, place: &dyn Place, signals: &Signals) -> Result
         agent.display.note("stopped immediately; run the same command to resume");
         return Ok(None);
     };
-    Ok(Some(summary.map_err(Failure::refused)?))
+    let failed = |error: batch::Error| match error.is_temporary() {
+        true => Failure::unavailable(error),
+        false => Failure::refused(error),
+    };
+    Ok(Some(summary.map_err(failed)?))
 }
 
 impl Ready {
