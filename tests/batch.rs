@@ -606,11 +606,24 @@ fn tasks_with_the_same_setup_share_its_result() {
 fn a_server_that_refuses_requests_gets_fewer_tasks_at_a_time() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one", "two", "three"]);
+    let text = std::fs::read_to_string(&tasks).unwrap().replace("Make the tests pass.", "Fix add.sh");
+    std::fs::write(&tasks, text).unwrap();
     server.enqueue(Reply::error(429, "slow down").header("retry-after", "0"));
     for _ in 0..3 {
-        server.enqueue(Reply::text("add.sh\n```sh\nadd() {\n    echo $(($1 + $2))\n}\n```\n"));
+        server.enqueue(Reply::text("```sh\nadd() {\n    echo $(($1 + $2))\n}\n```\n"));
     }
-    let args = ["batch", &tasks, "--model", "deepseek-coder:6.7b", "--approach", "whole-file", "--jobs", "2"];
+    let args = [
+        "batch",
+        &tasks,
+        "--model",
+        "deepseek-coder:6.7b",
+        "--approach",
+        "whole-file",
+        "--jobs",
+        "2",
+        "--wait",
+        "0s",
+    ];
     let output = world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap();
     let seen = world.tell(&output);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
