@@ -293,7 +293,7 @@ fn bug_ignore_rules_and_hidden_folders_lifted_the_protection_of_files() {
 }
 
 #[test]
-fn bug_links_folders_and_large_files_at_protected_paths_ended_the_run_without_its_diff() {
+fn bug_a_protected_path_with_a_link_a_folder_or_a_large_file_ended_the_run_without_a_diff() {
     let world = world_with_tests(&[("source/x", "x\n")]);
     std::os::unix::fs::symlink("../source", world.repo().join("tests/folder")).unwrap();
     std::os::unix::fs::symlink("missing", world.repo().join("tests/dangling")).unwrap();
@@ -445,7 +445,7 @@ fn bug_a_clone_outlived_a_killed_batch() {
     let (mut connection, _) = server.accept().unwrap();
     agent.kill().unwrap();
     agent.wait().unwrap();
-    // The copy ends when git exits, because its connection is then closed or reset.
+    // `copy` returns when git exits, because git's connection is then closed or reset.
     let _ = std::io::copy(&mut connection, &mut std::io::sink());
 }
 
@@ -564,7 +564,7 @@ fn changed_settings_are_reported_with_the_number_of_tasks_that_keep_their_result
 }
 
 #[test]
-fn bug_a_folder_in_use_by_another_process_ended_as_misuse_although_a_retry_may_succeed() {
+fn bug_a_results_folder_in_use_by_another_process_was_reported_as_a_usage_error() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one"]);
     let results = world.home().join("tasks.results");

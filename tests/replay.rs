@@ -61,7 +61,7 @@ pub(crate) fn texts(texts: &[String]) -> Vec<Reply> {
 }
 
 #[test]
-fn a_run_whose_token_budget_ends_with_a_broken_answer_replays() {
+fn a_run_whose_token_budget_is_used_up_by_a_broken_answer_replays() {
     let world = World::with_a_bug();
     let broken = Reply::text("{\"tool\": \"apply_pa").cut();
     let args = [&["--max-tokens", "100"][..], &JSON].concat();
@@ -71,12 +71,12 @@ fn a_run_whose_token_budget_ends_with_a_broken_answer_replays() {
     replays_without_a_difference(&world);
 }
 
-/// A long run that fixes the bug and uses every kind of tool and file.
+/// Runs a long session that calls every tool and fixes the bug.
 pub(crate) fn with_every_tool(world: &World, args: &[&str]) -> Output {
     long_session(world, world.repo().join("add.sh").to_str().unwrap(), args)
 }
 
-/// Same as [`with_every_tool`], but one of the model's calls has the path `name`.
+/// Same as [`with_every_tool`], but the last call of `read_file` has the path `name`.
 pub(crate) fn long_session(world: &World, name: &str, args: &[&str]) -> Output {
     let answers = [
         call("read_file", json!({"path": "add.sh"})),
@@ -119,14 +119,14 @@ fn a_session_replays_here_and_elsewhere() {
 }
 
 #[test]
-fn sessions_with_refusals_commands_and_searches_replay() {
+fn a_session_with_refusals_commands_and_searches_replays() {
     let world = world();
     with_every_tool(&world, &[]);
     replays_without_a_difference(&world);
 }
 
 #[test]
-fn sessions_with_files_of_every_kind_replay() {
+fn a_session_with_files_of_every_kind_replays() {
     use std::os::unix::fs::{PermissionsExt, symlink};
     let world = world();
     let repo = world.repo();
@@ -182,7 +182,7 @@ fn sessions_with_files_of_every_kind_replay() {
 }
 
 #[test]
-fn a_dry_run_and_a_plan_replay() {
+fn a_dry_run_replays_and_so_does_a_plan() {
     for args in [&["--dry-run"][..], &["--dry-run=plan"]] {
         let world = world();
         session(&world, args, answers());
@@ -191,7 +191,7 @@ fn a_dry_run_and_a_plan_replay() {
 }
 
 #[test]
-fn sessions_with_several_calls_in_one_answer_replay() {
+fn a_session_with_several_calls_in_one_answer_replays() {
     let world = world();
     let many = [
         call("read_file", json!({"path": "add.sh"})),
@@ -220,7 +220,7 @@ fn a_whole_file_run_replays() {
 }
 
 #[test]
-fn sessions_that_branch_at_uncertain_tokens_replay() {
+fn a_session_that_branches_at_uncertain_tokens_replays() {
     let world = world();
     let model = json!({"server": "llama-server", "server_version": null, "model": "small", "window": null, "thinking": false,
         "dialect": "whole-file", "why": "w", "event": "model"});
@@ -251,7 +251,7 @@ fn sessions_that_branch_at_uncertain_tokens_replay() {
 }
 
 #[test]
-fn server_errors_replay_without_their_delays() {
+fn a_session_with_server_errors_replays_without_the_retry_delays() {
     let world = world();
     let half = edit("$1 - $2", "$1 + $2")[..40].to_owned();
     let answers = [
@@ -313,7 +313,7 @@ fn a_smaller_context_window_replays() {
 }
 
 #[test]
-fn failed_runs_replay_up_to_their_end() {
+fn a_failed_run_replays_up_to_its_end() {
     let same = vec![call("read_file", json!({"path": "add.sh"})); 6];
     for (args, answers, code) in [
         (&[][..], texts(&same), 3),
@@ -345,7 +345,7 @@ fn waiting(world: &World, server: &Server, answers: &[String]) -> std::process::
 }
 
 #[test]
-fn stopped_killed_and_resumed_sessions_replay() {
+fn a_stopped_or_killed_session_replays_and_so_does_its_resumption() {
     for signal in ["-TERM", "-KILL"] {
         let (world, server) = (world(), Server::start());
         let mut child = waiting(

@@ -1,8 +1,9 @@
-//! Reads arbitrary bytes as a GGUF header: the parser never panics, and the accepted sizes fit the
-//! file.
+//! Parses arbitrary bytes as a GGUF header. The parser must not panic, and the sizes in a header
+//! that it accepts must fit the file.
 //!
-//! The first byte is the number of KiB by which the file is larger than the rest of the input. This
-//! allows tensors that are larger than any input.
+//! The first byte of the input is not part of the header. It is a number of KiB: the parser is told
+//! that the file is that much longer than the remaining bytes. This allows tensors that are larger
+//! than any input.
 #![no_main]
 
 use std::io::{BufReader, Cursor};

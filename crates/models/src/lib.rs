@@ -151,7 +151,7 @@ pub enum Delta {
     End(End),
 }
 
-/// Why a generation ended, if it was neither cut nor failed.
+/// Why a generation ended, if the agent did not cut it and it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
@@ -187,7 +187,7 @@ pub struct Usage {
     pub load_ms: Option<f64>,
 }
 
-/// What is known about an opened model.
+/// The properties of an opened model, as far as they are known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Identity {
@@ -255,7 +255,7 @@ pub type DeltaStream = Pin<Box<dyn Stream<Item = Result<Delta, Error>> + Send>>;
 /// An opened model: one server, one model, one frozen set of options.
 #[async_trait::async_trait]
 pub trait Model: Send + Sync {
-    /// What is known about the model, as of its opening or the last [`Model::verify`].
+    /// Returns the model's properties, as of its opening or the last [`Model::verify`].
     fn identity(&self) -> Identity;
     /// Sends one request. Returns when the response headers have arrived; the deltas follow.
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error>;
@@ -269,7 +269,7 @@ pub trait Model: Send + Sync {
     /// there is nothing to add to [`Identity::window`]. Does not load the model.
     ///
     /// # Errors
-    /// The first request would fail for a reason that is already known.
+    /// If the first request would fail for a reason that is already known.
     async fn outlook(&self) -> Result<Option<String>, Error> {
         Ok(None)
     }

@@ -1,5 +1,5 @@
-//! Tests, for every fault of a model server and in both protocols, which error it causes, whether
-//! the request is retried, and that no secret leaks. `docs/servers.md` lists what users see.
+//! Tests the faults of model servers in both protocols: which error each fault causes, whether the
+//! request is retried, and that no secret leaks. `docs/servers.md` lists what users see.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 
@@ -16,7 +16,7 @@ use serde_json::json;
 
 const CODER: &str = "deepseek-coder:6.7b";
 
-/// A server of each protocol, with a model on it.
+/// Starts a server of each protocol, and opens a model on it.
 async fn both() -> [(Server, Box<dyn Model>); 2] {
     let (native, compatible) = (Server::start(), Server::of(Personality::Generic));
     let models: [Box<dyn Model>; 2] =
@@ -44,7 +44,7 @@ fn kind(error: &Error) -> &'static str {
 }
 
 #[tokio::test]
-async fn each_fault_has_the_same_meaning_in_both_protocols_and_a_retry_sends_the_same_bytes() {
+async fn each_fault_causes_the_same_error_in_both_protocols_and_a_retry_sends_the_same_bytes() {
     let again = Retry::After(None);
     let page = "<html>\n<h1>Please sign in</h1></html>\n";
     let gzip = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03".to_vec();
@@ -125,7 +125,7 @@ async fn each_fault_has_the_same_meaning_in_both_protocols_and_a_retry_sends_the
 }
 
 #[tokio::test]
-async fn a_response_cut_in_its_head_or_framing_is_not_an_answer() {
+async fn a_response_that_is_cut_before_the_end_of_its_json_is_not_an_answer() {
     let body = r#"{"message":{"role":"assistant","content":"fine"},"done":true}"#;
     let whole = [
         format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()),
@@ -156,7 +156,7 @@ async fn a_response_cut_in_its_head_or_framing_is_not_an_answer() {
 }
 
 #[tokio::test]
-async fn late_mislabeled_and_buffered_answers_are_accepted() {
+async fn buffered_split_and_mislabeled_answers_are_accepted() {
     for (server, model) in both().await {
         for reply in [
             Reply::text("fine").late_burst(),
@@ -171,7 +171,7 @@ async fn late_mislabeled_and_buffered_answers_are_accepted() {
 }
 
 #[tokio::test]
-async fn headers_may_arrive_late_but_not_after_the_timeout() {
+async fn an_answer_may_start_late_but_not_after_the_timeout() {
     for (server, model) in both().await {
         for reply in
             [Reply::text("fine").delay_until_released("late"), Reply::text("fine").after_headers_gate("late")]
@@ -292,7 +292,7 @@ async fn a_key_that_a_server_echoes_is_masked() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_host_sends_nothing_there() {
+async fn a_redirect_to_another_host_is_not_followed() {
     for (status, personality) in [(301, Personality::Ollama), (308, Personality::Deepseek)] {
         let (server, other) = (Server::of(personality), Server::of(personality));
         let model: Box<dyn Model> = if personality == Personality::Ollama {
@@ -445,11 +445,11 @@ async fn a_different_model_behind_a_compatible_server_is_noticed_by_name_or_file
     assert!(seen.contains("now answers with other.gguf") && seen.contains("window of 4096"), "{seen}");
     assert_eq!(model.identity().window, Some(4096));
     drop(server);
-    assert_eq!(model.verify().await, [] as [String; 0], "an unanswered probe is no error");
+    assert_eq!(model.verify().await, [] as [String; 0], "an unanswered probe should cause no warning");
 }
 
 #[tokio::test]
-async fn a_server_that_answers_no_probe_is_a_timeout() {
+async fn opening_times_out_if_the_server_answers_no_probe() {
     let server = Server::of(Personality::Generic);
     for path in ["/v1/models", "/api/version", "/props", "/api/v1/models", "/api/v0/models", "/version"] {
         server.enqueue_for(path, Reply::text("never").delay_until_released("never"));

@@ -27,7 +27,11 @@ async fn opening_takes_one_round_trip_and_the_window_is_limited_to_the_trained_o
         let before = server.requests().len();
         let identity = Ollama::open(options).await.unwrap().identity();
         assert_eq!(identity.window, Some(window), "{model} {asked:?}");
-        assert_eq!(server.requests().len() - before, 2, "version and show, at the same time");
+        assert_eq!(
+            server.requests().len() - before,
+            2,
+            "opening should request the version and the model at the same time"
+        );
     }
     let identity = ollama(&server, CODER).await.identity();
     assert_eq!(identity.server_version.as_deref(), Some("0.32.15"));
@@ -115,7 +119,7 @@ async fn a_proxy_may_mislabel_or_buffer_an_answer() {
 }
 
 #[tokio::test]
-async fn a_line_of_ten_mebibytes_is_read_and_an_endless_one_is_not() {
+async fn a_line_of_ten_mebibytes_is_accepted_and_an_endless_line_is_refused() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     server.enqueue(Reply::empty().big_line(10 << 20));
@@ -330,7 +334,7 @@ async fn old_servers_are_supported() {
 }
 
 #[tokio::test]
-async fn a_pull_reports_progress_and_succeeds_only_with_its_last_line() {
+async fn a_pull_reports_progress_and_fails_without_its_last_line() {
     let server =
         Server::with_config(Config { pullable: vec![ModelSpec::new("smollm2:135m")], ..Config::default() });
     let stock = models::ollama::Server::new(&server.url(), None, &models::Access::default()).unwrap();
@@ -379,7 +383,7 @@ async fn cloud_models_are_not_local_and_no_window_is_requested_for_them() {
     let deltas = model.stream(&request("x")).await.unwrap();
     let ended = deltas.any(|delta| async move { matches!(delta, Ok(Delta::End(_))) }).await;
     assert!(ended && server.chats()[0].json["options"].get("num_ctx").is_none());
-    // A cloud model is not listed before its first use. Opening it is still no error.
+    // A cloud model is not listed before its first use, but it can be opened.
     assert!(!ollama(&server, "big:671b-cloud").await.identity().local);
 }
 
@@ -454,7 +458,7 @@ async fn unsupported_settings_are_reported_with_what_happens_instead() {
 }
 
 #[tokio::test]
-async fn describing_the_window_loads_no_model() {
+async fn describing_the_window_does_not_load_the_model() {
     let server = Server::start();
     let model = ollama(&server, CODER).await;
     let outlook = async || model.outlook().await.unwrap().unwrap();
@@ -466,7 +470,7 @@ async fn describing_the_window_loads_no_model() {
 }
 
 #[tokio::test]
-async fn a_models_own_window_wins_over_the_built_in_profile_and_the_users_profile_over_both() {
+async fn the_users_profile_wins_over_the_models_own_window_which_wins_over_the_built_in_profile() {
     let show = || {
         Reply::status(
             200,

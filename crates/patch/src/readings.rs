@@ -1,6 +1,6 @@
-//! Resolves what a hunk means where that depends on the file: which `=======` line divides a block,
-//! what `...` in both search and replacement stands for, and whether context lines lack the space
-//! that marks them.
+//! Resolves the meaning of a hunk where it depends on the file: which `=======` line divides a
+//! block, what `...` in both search and replacement stands for, and whether context lines lack the
+//! space that marks them.
 
 use std::borrow::Cow;
 
@@ -41,7 +41,7 @@ pub(crate) fn resolve_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> R
     }
 }
 
-/// Returns the lines where a hunk matches, the rung, and the line below the first match.
+/// Returns the lines where a hunk matches, the rung of the first match, and the line below it.
 fn matches(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<(Vec<usize>, Rung, usize), Refusal> {
     Ok(match candidates(index, hunk, dialect)? {
         Found::Lines(fits, ..) => {
@@ -57,8 +57,8 @@ fn matches(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<(Vec<usiz
     })
 }
 
-/// Selects the reading whose search text matches. A shorter search matches wherever a longer one
-/// does, so the longest match is meant.
+/// Selects the reading with the longest search text that matches. The shorter search texts are
+/// prefixes of it, so they match there too and prove nothing.
 fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Refusal> {
     let mut first = None;
     for reading in &hunk.readings {
@@ -215,7 +215,8 @@ fn parts(text: &str, is_gap: impl Fn(&str) -> bool) -> Vec<Vec<&str>> {
     out
 }
 
-/// Returns where the parts match one below the other, if there is only one way to place them.
+/// Returns the lines where the parts match one below the other, if there is only one way to place
+/// them.
 fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
     let texts = &index.lines.texts;
     let matches_at = |part: &[&str], at: usize| {

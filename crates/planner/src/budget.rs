@@ -207,7 +207,7 @@ impl Accountant {
         None
     }
 
-    /// The sums so far. `elapsed_ms` is the time that the session has worked.
+    /// The sums so far. `elapsed_ms` is the time that was spent working on the session.
     pub(crate) fn totals(&self, elapsed_ms: u64) -> Totals {
         Totals { ms: elapsed_ms, ..self.totals }
     }
@@ -221,8 +221,8 @@ pub fn totals(records: &[Record]) -> (Totals, Vec<ModelTotals>) {
     (accountant.totals(worked_ms(records)), accountant.models())
 }
 
-/// The time that was spent working on a run, in milliseconds. The pauses between processes do not
-/// count.
+/// The time that was spent working on a run, in milliseconds. The time between an interruption and
+/// the resumption of the run does not count.
 pub(crate) fn worked_ms(records: &[Record]) -> u64 {
     let segments = records.split(|r| matches!(r.event, Event::Resumed { .. }));
     let span = |s: &[Record]| Some(s.last()?.time_ms.saturating_sub(s.first()?.time_ms));
@@ -230,8 +230,9 @@ pub(crate) fn worked_ms(records: &[Record]) -> u64 {
 }
 
 /// Combines the usage that the server reported for an answer with the times measured here. `pieces`
-/// is the number of chunks with text. It replaces the number of generated tokens if the server
-/// could not report that number because the answer was cut: most servers send one token per chunk.
+/// is the number of chunks with text. It stands in for the number of generated tokens if the server
+/// did not report that number, for example because the answer was cut: most servers send one token
+/// per chunk.
 pub(crate) fn counts(usage: &Usage, pieces: u64, first_token_ms: Option<u64>, total_ms: u64) -> Counts {
     let cached = usage.prompt_tokens.zip(usage.cached_tokens);
     Counts {
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_is_reached_by_its_own_sum() {
+    fn each_limit_is_compared_with_its_own_sum() {
         let counts = Counts {
             prompt_tokens: Some(1_000_000),
             evaluated_tokens: Some(0),
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn each_model_has_its_own_sums_and_prices_and_limits_restart_at_a_new_try() {
+    fn each_model_has_its_own_sums_and_price_and_a_new_try_restarts_the_limits() {
         let model = |name: &str, price| ModelInfo {
             server: "s".into(),
             server_version: None,

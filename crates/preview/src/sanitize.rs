@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn escape_sequences_lose_their_escape() {
+    fn escape_sequences_lose_their_escape_character() {
         assert_eq!(text("\x1b[31mred\x1b]0;title\x07"), "␛[31mred␛]0;title␇");
         assert_eq!(text("\x1b]52;c;aGk=\x1b\\"), "␛]52;c;aGk=␛\\", "the text should not set the clipboard");
         assert_eq!(text("a\u{9b}31m\u{9d}b\u{85}"), "a<U+009B>31m<U+009D>b<U+0085>");
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn reversed_order_and_hidden_text_become_visible() {
+    fn characters_that_reverse_or_hide_text_become_visible() {
         assert_eq!(text("a\u{202e}b\u{2066}c\u{200b}d\u{e0041}"), "a<U+202E>b<U+2066>c<U+200B>d<U+E0041>");
     }
 
@@ -94,11 +94,15 @@ mod tests {
     }
 
     #[test]
-    fn one_line_stays_one_line() {
+    fn line_breaks_become_visible_and_long_lines_are_cut() {
         assert_eq!(line("a\nb\tc\u{2028}"), "a␊b␉c<U+2028>");
         assert_eq!(short("abcdef", 4), "abc…");
         assert_eq!(short("abcd", 4), "abcd");
-        assert_eq!(short("\u{9b}\u{9b}", 4), "<U+…", "replaced characters should count as they are shown");
+        assert_eq!(
+            short("\u{9b}\u{9b}", 4),
+            "<U+…",
+            "the width limit should apply to the text after replacement"
+        );
         assert_eq!(short("ääää€", 4), "äää…");
     }
 

@@ -2,8 +2,8 @@
 //! they were at the start of the session.
 //!
 //! A bundle has the contents of instruction files, of ignore rules, and of every file that the
-//! first turn reads, that the model named, that a search matched, or that the session changed. It
-//! has only the names and sizes of all other files, so a search finds nothing in those.
+//! first turn reads, that the model named, that a search matched, or that the session changed. For
+//! all other files, it has only their names and sizes, so a search finds nothing in them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,7 @@ const RULES: [&str; 3] = [".gitignore", ".ignore", ".gitattributes"];
 /// The maximum number of files that the first turn lists.
 const MAX_LISTED: usize = 2_000;
 
-/// A session's bundle and its original tree.
+/// The bundle of a session, and the session's original tree.
 pub struct Gathered {
     /// The content of an export.
     pub bundle: Bundle,
@@ -33,9 +33,9 @@ pub struct Gathered {
 }
 
 /// Gathers the files that a replay needs. `state` is the folder with the history of the tree, and
-/// `scratch` is an empty folder. Includes files whose name is the value of `instructions`, and
-/// files in the root for which `holds_secrets` is true, because a run reads all of these before its
-/// first turn.
+/// `scratch` is an empty folder. Includes every file whose name equals `instructions`, and every
+/// file in the root whose name satisfies `holds_secrets`, because a run reads all of these before
+/// its first turn.
 ///
 /// # Errors
 /// If the repository no longer exists, or the session's folder cannot be read.
@@ -199,7 +199,7 @@ impl Searches {
     }
 }
 
-/// Whether a text contains a path that is not part of a longer name.
+/// Whether `text` contains `path`, other than as part of a longer name.
 fn is_named(text: &str, path: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     text.match_indices(path).any(|(at, _)| {
@@ -214,8 +214,9 @@ fn baseline(records: &[Record]) -> Option<&Check> {
     before.filter_map(|r| if let Event::Checked(check) = &r.event { Some(check) } else { None }).last()
 }
 
-/// Maps each command's change in the history to the number of the record with the command's result,
-/// if there is one. Maps each revert to the number of its own record.
+/// Maps each command's change in the history to the number of the journal record with the command's
+/// result, if there is one. Maps each revert in the history to the number of the journal record
+/// ([`Event::Reverted`]) that first names it.
 fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     let (mut known, mut open) = (BTreeMap::new(), Vec::new());
     for record in records {

@@ -110,7 +110,7 @@ pub fn git(cwd: &Path) -> Command {
         command.env("GIT_WORK_TREE", top); // stronger than core.worktree
     }
     command
-        // Overrides the protocols that the repository allows: no protocol has this name.
+        // Allows no protocol, whatever the repository allows: no protocol has this name.
         .env("GIT_ALLOW_PROTOCOL", "none")
         .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_OPTIONAL_LOCKS", "0")
@@ -239,7 +239,8 @@ fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) ->
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let late = AtomicBool::new(false);
     let output = std::thread::scope(|scope| {
-        // Dropping `_running` when git has exited ends the thread that waits for the time limit.
+        // `_running` is dropped when git has exited. This ends the thread that waits for the time
+        // limit.
         let (_running, ended) = mpsc::channel::<()>();
         let late = &late;
         scope.spawn(move || {
@@ -262,7 +263,8 @@ fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) ->
     Ok(output)
 }
 
-/// Where a repository keeps its parts. In a worktree or a submodule, some are outside its `.git`.
+/// The locations of a repository's parts. In a worktree or a submodule, some parts are outside its
+/// `.git`.
 pub(crate) struct Repository {
     /// The top of the work tree.
     pub(crate) top: PathBuf,

@@ -10,8 +10,8 @@ use rustix::fs::FileType;
 
 use crate::{CleanPath, Workspace, root::id};
 
-/// Files and folders to leave out. Collect them before entering the overlay of a dry run, in which
-/// the same file has another inode.
+/// The run's own files and folders, which are excluded from every operation on the tree. Collect
+/// them before entering the overlay of a dry run, because the same file has another inode there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Own {
     /// Device and inode.

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn protected_files_return_to_their_original_state_and_other_files_stay() {
+    fn protected_files_return_to_their_original_state_and_other_files_keep_their_changes() {
         let scene = Scene::new(
             &["tests/**", "*.lock"],
             &["tests/a.sh", "tests/deep/b", "tests/removed", "source", "a.sh"],
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn bug_links_folders_and_large_files_at_protected_paths_ended_the_run() {
+    fn bug_a_protected_path_with_a_link_a_folder_or_a_large_file_ended_the_run() {
         let scene = Scene::new(&["tests/**"], &["tests/run.sh", "tests/deep/b", "tests/c", "source/x"]);
         let file = |path: &str| scene.root.join(path);
         symlink("../source", file("tests/folder")).unwrap();

@@ -1,8 +1,9 @@
 //! Stores each commit on disk: the files before and after, and a record that shows whether the
 //! commit was finished.
 //!
-//! `STATE/commits/000001/` holds `record.json`, `images` (each distinct content before or after the
-//! commit, concatenated) and, once every file is in place, `done`.
+//! `STATE/commits/000001/` holds `record.json`, `images` (the concatenated contents of all files
+//! before and after the commit, each distinct content once) and, once every file is in place,
+//! `done`.
 
 use std::{
     borrow::Cow,
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CleanPath, Digest, FileImage};
 
-/// The maximum size of a file that a commit replaces and a record keeps, in bytes.
+/// The maximum size, in bytes, of a file that a commit can replace and its record can keep.
 pub(crate) const REPLACE_LIMIT: u64 = 64 << 20;
 
 #[derive(Debug)]
@@ -81,8 +82,8 @@ pub(crate) struct FileRecord {
     pub(crate) path: CleanPath,
     pub(crate) before: Option<State>,
     pub(crate) after: Option<State>,
-    /// The temporary name of the file's other version, which is in the same folder during the
-    /// commit.
+    /// The temporary name, in the file's folder, of the version that is not in place: the new
+    /// version until the commit swaps the two, then the old version.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) temp: String,
 }

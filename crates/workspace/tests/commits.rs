@@ -35,7 +35,7 @@ fn delete(ws: &Workspace, p: &str) -> Change {
     Change::Delete { path: path(ws, p), expect: Expect::Any }
 }
 
-/// Returns every file below a folder with content and mode, and every folder with its mode.
+/// Returns the content and mode of every file below a folder, and the mode of every subfolder.
 fn tree(root: &Path) -> BTreeMap<String, (Vec<u8>, u32)> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
@@ -238,7 +238,8 @@ fn seen_content_is_remembered() {
     assert_eq!(ws.seen(&a), Some(Digest::of(b"a\n")));
 }
 
-/// On NFS and some FUSE file systems, every edit used to stop the run.
+/// An earlier version stopped the run at every edit on NFS and some FUSE file systems, which cannot
+/// swap two files atomically.
 #[test]
 fn edits_and_undo_work_without_atomic_swaps() {
     for old in [traced::Old::Renames, traced::Old::RenamesAndLinks] {
@@ -277,7 +278,7 @@ fn edits_and_undo_work_without_atomic_swaps() {
             ws.put_back(&history.standing(..).unwrap()).unwrap();
             assert_eq!(tree(ws.root()), before);
         };
-        // The filter for these system calls applies to this thread only.
+        // `act_like` cannot be undone, so each case runs in a thread of its own.
         std::thread::spawn(edit).join().unwrap();
     }
 }

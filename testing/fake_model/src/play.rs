@@ -201,8 +201,9 @@ impl<'a> Player<'a> {
                 self.reply.end == End::Done,
                 self.reply.usage_chunk,
             );
-            // These events are sent together with the last HTTP chunk, so that a client that
-            // disconnects after the done marker has received everything.
+            // These events are sent in one write with the last HTTP chunk. So a client that
+            // disconnects as soon as it sees the done marker has already been sent the whole
+            // response.
             self.reply.late_burst = true;
             self.emit(events).await?;
         }

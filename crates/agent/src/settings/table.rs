@@ -126,8 +126,8 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
             "Stop reading an answer after its first call (first) or at its end (read-on); auto: first \
              for local models",
         ),
-    // A repository may not raise this number: each try costs money, even though the budgets count
-    // all tries together.
+    // A repository may not raise this number. All tries share the same budgets, but more tries can
+    // use up more of them, which costs the user money.
     Definition::new("attempts", Kind::Whole(1, 20), Trust::RepositoryMayLower, Group::Work)
         .default("1")
         .flag(Flag::Value("N"))
