@@ -629,3 +629,18 @@ fn a_server_that_refuses_requests_gets_fewer_tasks_at_a_time() {
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert!(seen.contains("running at most 1 task at a time"), "{seen}");
 }
+
+#[test]
+fn bug_protected_files_were_shown_to_be_corrected() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one"]);
+    let text = std::fs::read_to_string(&tasks).unwrap();
+    let text = text.replace("Make the tests pass.", "Fix add.sh, which check.sh tests");
+    std::fs::write(&tasks, text.replace("\"id\"", "\"protected\":[\"check.sh\"],\"id\"")).unwrap();
+    server.enqueue(Reply::text("```sh\nadd() {\n    echo $(($1 + $2))\n}\n```\n"));
+    let args = ["batch", &tasks, "--model", "deepseek-coder:6.7b", "--approach", "whole-file"];
+    let seen = world.tell(&world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap());
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    let request = server.chats()[0].body.to_string();
+    assert!(request.contains("echo $(($1 - $2))") && !request.contains("sum=$(add 2 3)"), "{request}");
+}

@@ -205,3 +205,22 @@ fn if_no_try_is_better_than_the_start_the_files_are_as_they_were_then() {
     assert!(!world.repo().join("made").exists());
     replays_without_a_difference(&world);
 }
+
+#[test]
+fn bug_a_test_command_that_restores_the_file_ended_the_run_as_refused() {
+    for end in ["\n", "\r\n"] {
+        let world = World::with(&[
+            (".agent.toml", "verify = 'cp original add.sh; sh check.sh'\n"),
+            ("add.sh", &format!("add() {{ echo 1; }}{end}")),
+            ("original", &format!("add() {{ echo 1; }}{end}")),
+            ("check.sh", "grep -q 2 add.sh || { echo 'add.sh: no 2'; exit 1; }\n"),
+        ]);
+        let server = Server::start();
+        for n in 2..20 {
+            server.enqueue(Reply::text(format!("```sh\nadd() {{ echo {n}; }}\n```\n")));
+        }
+        let args = ["run", "--model", "deepseek-coder:6.7b", "--approach", "whole-file", "Fix add.sh"];
+        let seen = world.tell(&world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap());
+        assert!(seen.starts_with("exit 3\n") && seen.contains("no attempt made"), "{seen}");
+    }
+}

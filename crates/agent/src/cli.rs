@@ -237,6 +237,10 @@ pub(crate) struct Batch {
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
+    /// Keep the worktrees of the tasks instead of removing each at the end of its task
+    #[arg(long, conflicts_with = "queue")]
+    pub(crate) keep_worktrees: bool,
+
     /// Look in this folder for clones of the repositories that SWE-bench and SWE-agent instances
     /// name
     #[arg(long, value_name = "DIR")]

@@ -124,6 +124,10 @@ impl planner::Repository for Tree {
         Some(masked)
     }
 
+    fn may_change(&self, path: &str) -> bool {
+        !self.protected.as_ref().is_some_and(|protected| protected.protects(path))
+    }
+
     /// The instruction files and, if a secret was masked, an explanation of placeholders. The first
     /// turn reads the instructions last, so `has_secret` covers everything that the turn shows.
     fn instructions(&self) -> Vec<Instructions> {

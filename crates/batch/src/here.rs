@@ -68,6 +68,8 @@ pub trait Runner {
 /// Makes attempts on this machine.
 pub struct Here<'r, R> {
     runner: &'r R,
+    /// Whether the trees of attempts stay.
+    keeps_trees: bool,
     /// One lock per repository for its worktree entries. Without it, git may read an entry that
     /// another git process has half written.
     trees: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
@@ -99,7 +101,20 @@ impl<'r, R: Runner> Here<'r, R> {
     /// Makes attempts with `runner`.
     #[must_use]
     pub fn new(runner: &'r R) -> Self {
-        Self { runner, trees: RefCell::default(), lanes: Lanes::default(), noted: RefCell::default() }
+        Self {
+            runner,
+            keeps_trees: false,
+            trees: RefCell::default(),
+            lanes: Lanes::default(),
+            noted: RefCell::default(),
+        }
+    }
+
+    /// Makes attempts with `runner` and leaves their trees in place. Each setup then runs for each
+    /// attempt, because the tree of a setup that is reused needs the path of an earlier tree.
+    #[must_use]
+    pub fn keeping_trees(runner: &'r R) -> Self {
+        Self { keeps_trees: true, ..Self::new(runner) }
     }
 
     async fn make(&self, job: Job<'_>, batch: &Context<'_>) -> Result<(), Error> {
@@ -110,7 +125,8 @@ impl<'r, R: Runner> Here<'r, R> {
             Ok(repo) => Source::find(task, repo).await,
             Err(why) => Err(why.clone()),
         };
-        let lane = source.as_ref().ok().and_then(|source| self.lanes.take(task, source, batch.folder));
+        let reuses = source.as_ref().ok().filter(|_| !self.keeps_trees);
+        let lane = reuses.and_then(|source| self.lanes.take(task, source, batch.folder));
         let name = lane.as_ref().map_or_else(|| worktree::name(&task.id, attempt), Lane::name);
         let tree = batch.folder.join("worktrees").join(&name);
         let source = source.and_then(|source| worktree::ensure_absent(&tree).map(|()| source));
@@ -152,7 +168,9 @@ impl<'r, R: Runner> Here<'r, R> {
             session,
         };
         batch.sink.finished(finished, may_help).await?;
-        if let Ok(source) = &source {
+        if let Ok(source) = &source
+            && !self.keeps_trees
+        {
             self.remove(task, source, &tree, batch).await;
         }
         Ok(())

@@ -206,6 +206,13 @@ fn load(options: &Options, stop: &Arc<AtomicBool>) -> Result<LlamaModel, Error> 
     })
 }
 
+/// How many answers the machine can write at a time. Several answers share the cost of reading the
+/// model from memory, but the evaluation of a single prompt already uses all cores.
+fn parallel_answers(gpu: bool, threads: usize) -> u16 {
+    let answers = if gpu { SEQUENCES } else { (threads / 2).clamp(1, SEQUENCES) };
+    answers as u16
+}
+
 fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Worker<'m>, Facts), Error> {
     let Plan { header, parameters_b, profile, window, warning } = plan;
     let threads = i32::try_from(room::threads()).unwrap_or(1);
@@ -241,11 +248,23 @@ fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Wo
         branches: !thinking,
         // Reasoning does not fit a schema.
         can_constrain: !thinking,
-        slots: Some(SEQUENCES as u16),
+        slots: Some(parallel_answers(options.gpu_layers > 0, room::threads())),
         ..Identity::default()
     };
     profile.describe(&mut identity);
     let saved = options.cache.as_ref().and_then(|cache| Saved::new(cache, &options.file));
     let facts = Facts { identity, template, warnings: warning.into_iter().collect() };
     Ok((Worker::new(Cache::new(model, context), saved), facts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_answers_at_a_time_follows_the_cores() {
+        let answers = [1, 2, 3, 4, 8, 64].map(|threads| parallel_answers(false, threads));
+        assert_eq!(answers, [1, 1, 1, 2, 4, 4]);
+        assert_eq!(parallel_answers(true, 2), 4);
+    }
 }

@@ -19,6 +19,7 @@ use crate::blocks::Focus;
 use crate::budget::{Accountant, worked_ms};
 use crate::calls::CallQueue;
 use crate::effects::usual;
+use crate::focus::MAX_SHOWN_BYTES;
 use crate::machine::{Ask, Input, Machine, Plan, Step, Turn, WriteReason};
 use crate::resume::{OWN_CALL, Unfinished};
 use crate::settings::Settings;
@@ -456,7 +457,15 @@ impl<'a> Driver<'a> {
                 self.candidate = None;
                 return Ok(Input::Refused);
             }
-            return Err(refused(format!("cannot write {path}: {}", result.outcome.text)));
+            // A command may already have restored the file. The tree may have CRLF.
+            let (at, wanted) = (path.clone(), content.replace("\r\n", "\n"));
+            let is_there = move |tree: &dyn Repository| {
+                let found = tree.read(&at, MAX_SHOWN_BYTES);
+                Ok(found.is_some_and(|found| found.replace("\r\n", "\n") == wanted))
+            };
+            if !self.on_tree(is_there).await.map_err(refused)? {
+                return Err(refused(format!("cannot write {path}: {}", result.outcome.text)));
+            }
         }
         let check = match why {
             WriteReason::Restore | WriteReason::Part => None,

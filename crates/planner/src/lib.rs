@@ -162,6 +162,11 @@ pub trait Repository: Send + Sync {
     fn files(&self) -> (Vec<String>, bool);
     /// The content of a text file of at most `limit` bytes; `None` for anything else.
     fn read(&self, path: &str, limit: u64) -> Option<String>;
+    /// Whether the model may change this file. Files that it may not change are not shown to be
+    /// corrected.
+    fn may_change(&self, _path: &str) -> bool {
+        true
+    }
     /// Instruction files from the root down to the working directory, in that order.
     fn instructions(&self) -> Vec<Instructions>;
     /// Records the original tree, the base of [`Repository::diff`]. The driver calls this once, in

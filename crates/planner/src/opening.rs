@@ -31,7 +31,9 @@ pub(crate) fn compose(
     window: Option<u64>,
 ) -> (Opening, Vec<Focus>) {
     let (files, more) = repository.files();
-    let candidates = focus::rank(&files, &task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
+    let mut candidates =
+        focus::rank(&files, &task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
+    candidates.retain(|candidate| repository.may_change(&candidate.path));
     // Three bytes per token is a low estimate, so the files do not take more than their share.
     let max_bytes = window.map_or(u64::MAX, |w| w * 3 / WINDOW_SHARE);
     let read = |path: &str, limit| repository.read(path, limit);

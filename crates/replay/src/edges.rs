@@ -291,6 +291,10 @@ impl Repository for ReplayedTree {
         self.tree.read(path, limit)
     }
 
+    fn may_change(&self, path: &str) -> bool {
+        self.tree.may_change(path)
+    }
+
     fn instructions(&self) -> Vec<Instructions> {
         self.tree.instructions()
     }

@@ -39,6 +39,12 @@ impl Protected {
         Ok(Self { paths, patterns: patterns.to_vec(), first: OnceLock::new() })
     }
 
+    /// Whether a file is protected. The path is relative to the root.
+    #[must_use]
+    pub fn protects(&self, path: &str) -> bool {
+        self.paths.protects(Path::new(path))
+    }
+
     /// Returns the patterns that match no file of the tree.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     let batch = Ready { agent, tasks, options, settings, name: report::name(file) };
     match &command.queue {
         Some(url) => queued::run(batch, command, url),
-        None => here(batch, command.jobs.unwrap_or(Jobs::Number(1))),
+        None => here(batch, command.jobs.unwrap_or(Jobs::Number(1)), command.keep_worktrees),
     }
 }
 
@@ -105,14 +105,18 @@ fn select(command: &Batch, file: &Path, context: &Context) -> Result<(Vec<Task>,
 }
 
 /// Runs the batch on this machine.
-fn here(mut batch: Ready, jobs: Jobs) -> Result<Exit> {
+fn here(mut batch: Ready, jobs: Jobs, keep_worktrees: bool) -> Result<Exit> {
     interrupt::block_on(async {
         let signals = Signals::take()?;
         batch.options.jobs = tokio::select! {
             jobs = Box::pin(jobs::count(jobs, &batch.settings, &batch.agent.display)) => jobs,
             () = signals.wait() => return Ok(Exit::Run(Ending::Interrupted)),
         };
-        match complete(&batch, &Here::new(&batch.agent), &signals).await? {
+        let here = match keep_worktrees {
+            true => Here::keeping_trees(&batch.agent),
+            false => Here::new(&batch.agent),
+        };
+        match complete(&batch, &here, &signals).await? {
             Some(summary) => batch.finish(&summary),
             None => Ok(Exit::Run(Ending::Interrupted)),
         }

@@ -180,3 +180,21 @@ async fn the_setup_of_a_folder_without_commits_runs_for_each_task() {
     place.run(&tasks, &runner).await;
     assert_eq!(*seen.borrow(), 2);
 }
+
+#[tokio::test]
+async fn kept_worktrees_stay_and_have_a_setup_each() {
+    let (place, seen) = (Place::new(), Rc::default());
+    let runner = script(&seen);
+    let (_quiet, interrupt) = tokio::sync::watch::channel(false);
+    let tasks = tasks(&place, &["a", "b"]);
+    let here = batch::Here::keeping_trees(&runner);
+    batch::run(&tasks, &place.options(), &here, interrupt.clone(), |_| ()).await.unwrap();
+    assert_eq!(with_setup(&seen), ["a", "b"]);
+    let mut kept = place.worktrees();
+    kept.sort();
+    assert_eq!(kept, ["a", "b"]);
+    assert_eq!(fs::read_to_string(place.out().join("worktrees/b/left")).unwrap(), "b");
+    // The next invocation leaves them alone.
+    batch::run(&tasks, &place.options(), &here, interrupt, |_| ()).await.unwrap();
+    assert_eq!(place.worktrees().len(), 2);
+}
