@@ -115,7 +115,10 @@ def verified(task, path):
 
 
 def sample(base_url, model, task, number, seconds):
-    """Send a plain request. Number 0 has temperature 0; the others have a higher one, and their number as the seed."""
+    """Send a plain request.
+
+    Request 0 has temperature 0; all others have a higher temperature, and their number as the seed.
+    """
     before = time.monotonic()
     record = {"evaluated": 0, "generated": 0, "note": "", "answer": ""}
     files = shown(task)

@@ -53,7 +53,7 @@ def names():
 
 
 def report_half(known):
-    """Return the names of the report half: the first 20 by the SHA-256 of the name."""
+    """Return the names in the report half: the 20 names with the lowest SHA-256."""
     by_hash = sorted(known, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     return sorted(by_hash[:REPORT_TASKS])
 

@@ -559,7 +559,8 @@ fn changed_settings_are_reported_with_the_number_of_tasks_that_keep_their_result
         assert!(!seen.contains("other settings"), "{seen}");
     }
     let seen = world.tell(&run_with(&world, &server, &[&tasks, "--max-turns", "9"]));
-    let told = "1 task keeps its result from other settings (max_turns: 40 → 9); `--retry failed`";
+    let told =
+        "1 task keeps the result that it got with other settings (max_turns: 40 → 9); `--retry failed`";
     assert!(seen.starts_with("exit 0\n") && seen.contains(told), "{seen}");
 }
 

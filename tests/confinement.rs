@@ -11,8 +11,8 @@ use crate::support::{World, call};
 
 const RUN: [&str; 6] = ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Look."];
 
-/// Makes the server call `run_command` with these lines, one per turn, and then `finish`. Returns
-/// the command that starts the agent.
+/// Makes the server answer with a call of `run_command` for each of these lines, one per turn, and
+/// then with a call of `finish`. Returns the command that starts the agent.
 fn run(world: &World, server: &Server, flags: &[&str], lines: &[&str]) -> Command {
     for line in lines {
         server.enqueue(Reply::text(call("run_command", json!({"command": line}))));

@@ -215,8 +215,8 @@ fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
     Outcome::of(world, server).difference(wanted)
 }
 
-/// The distance from one tested point to the next: `n`, 1 with `CRASHES=all`, or more with
-/// `CRASHES=few`.
+/// The distance from one tested point to the next: `n` by default, 1 with `CRASHES=all`, or `4 * n`
+/// with `CRASHES=few`.
 fn sample(n: usize) -> usize {
     match std::env::var("CRASHES").as_deref() {
         Ok("all") => 1,
@@ -276,8 +276,8 @@ fn a_session_killed_repeatedly_ends_as_if_uninterrupted() {
     let mut kills = 0;
     loop {
         let args: &[&str] = if kills == 0 { &RUN } else { &["resume", "--json"] };
-        // Each process may make more changes than resuming takes, so the session advances a little
-        // before the next kill.
+        // Let each process make more changes than resuming alone needs, so that the session
+        // advances a little before the next kill.
         let mut left = 60 + kills * 13 % 50;
         let end = traced::kill_when(agent(&world, &server, args), Scope::Program, |stop| {
             left -= usize::from(!stop.done && CHANGES.contains(&stop.call));

@@ -1,4 +1,4 @@
-//! The agent cuts off an answer while the model writes it, if its edit cannot be applied.
+//! The agent cuts off an answer while the model writes it, if the edit in it cannot be applied.
 
 use crate::support::{World, call};
 use fake_model::{Reply, Server};
@@ -24,7 +24,7 @@ fn a_patch_that_matches_nowhere_is_cut_while_it_streams() {
     let wrong = "--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 * $2))\n+    echo $(($1 + $2))\n";
     let padded = format!("{wrong}{}", "+    # and a good deal more\n".repeat(200));
     let right = wrong.replace('*', "-") + " }\n";
-    // The first complete call provides the typical length of a call.
+    // The first two patches match nowhere.
     for patch in [right.replace("$1 - $2", "$1 / $2") + "junk", padded, right] {
         server.enqueue(Reply::text(call("apply_patch", json!({ "patch": patch }))).split_bytes(9));
     }

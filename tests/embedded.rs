@@ -13,7 +13,7 @@ use crate::support::{World, json_lines, snapshot};
 /// An address where no Ollama listens.
 const NOWHERE: (&str, &str) = ("OLLAMA_HOST", "127.0.0.1:9");
 
-/// The arguments of a run of two turns with short answers.
+/// The arguments for a run with two turns and short answers.
 const RUN: [&str; 7] = [
     "run",
     "--json",

@@ -273,7 +273,7 @@ fn an_exported_file_cannot_grant_permissions_to_commands() {
 }
 
 #[test]
-fn an_exported_session_can_replace_the_model() {
+fn an_exported_session_can_be_used_as_the_model() {
     let world = world();
     let live = session(&world, &[], answers());
     let file = exported(&world, &[]);

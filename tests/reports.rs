@@ -1,5 +1,5 @@
-//! Views of the results of a batch: JUnit XML, Markdown, the HTML report and the comparison with
-//! another batch. Also the page of one session.
+//! Tests the views of a batch's results (JUnit XML, Markdown, the HTML report and the comparison
+//! with another batch) and the page of one session.
 
 use std::io::Read as _;
 use std::process::Output;

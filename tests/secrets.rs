@@ -67,8 +67,9 @@ fn prompt_text(body: &[u8]) -> String {
     messages.iter().filter_map(|m| m["content"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// A server that chooses its answer by the number of answers in the conversation. `{behind: TEXT}`
-/// in an answer becomes the placeholder that follows that text in the prompt.
+/// A server that sends `answers[n]` if the conversation already has `n` answers, and a `finish`
+/// call after the last one. `{behind: TEXT}` in an answer becomes the placeholder that follows that
+/// text in the prompt.
 fn server(answers: &[&str]) -> Server {
     let server = Server::start();
     let answers: Vec<String> = answers.iter().map(|a| (*a).to_owned()).collect();
@@ -166,7 +167,7 @@ fn secrets_reach_neither_model_nor_journal_nor_screen_and_survive_edits() {
 }
 
 #[test]
-fn search_envelope_and_whole_file_edits_restore_secret_values() {
+fn search_edits_patch_envelopes_and_whole_files_restore_secret_values() {
     let forms = [
         json!({"edits": [{"path": "app.py", "search": "\"{behind: AWS_KEY = \"}\"\nRETRIES = 3", "replace": "\"{behind: AWS_KEY = \"}\"\nRETRIES = 5"}]}),
         json!({"patch": "*** Begin Patch\n*** Update File: app.py\n@@\n AWS_KEY = \"{behind: AWS_KEY = \"}\"\n-RETRIES = 3\n+RETRIES = 5\n*** End Patch\n"}),
@@ -185,7 +186,7 @@ fn search_envelope_and_whole_file_edits_restore_secret_values() {
 }
 
 #[test]
-fn a_model_may_write_a_masked_value_itself() {
+fn a_model_may_write_a_masked_value_instead_of_its_placeholder() {
     let world = world();
     let edit = json!({"edits": [{"path": "app.py", "search": format!("\"{}\"\nRETRIES = 3", aws()), "replace": format!("\"{}\"\nRETRIES = 5", aws())}]});
     let server = server(&[&call("apply_patch", edit)]);
@@ -310,7 +311,7 @@ fn a_resumed_run_sends_the_same_requests_and_keeps_secret_values() {
 }
 
 #[test]
-fn a_session_with_secrets_and_its_masked_export_replay() {
+fn a_session_with_secrets_and_its_masked_export_can_be_replayed() {
     let world = world();
     let server = server(&[
         &call("read_file", json!({"path": "app.py"})),

@@ -1,5 +1,5 @@
-//! Connections to model servers, and what the agent learns about the servers: headers, keys,
-//! certificates, proxies, template errors and missing capabilities.
+//! Connections to model servers (headers, keys, certificates, proxies), and facts that the agent
+//! learns about a server (template errors, missing capabilities).
 
 use crate::support::{World, call, snapshot};
 use fake_model::{Certificate, Config, ModelSpec, Personality, Reply, Server, TlsServer};

@@ -12,7 +12,8 @@ use serde_json::json;
 
 const TURNS: usize = 2_000;
 
-/// The answer of turn `n`. Reads, searches, edits, mistakes, commands and test runs alternate.
+/// The answer of turn `n`. The turns alternate between reads, searches, edits, mistakes, commands
+/// and test runs.
 fn answer(n: usize) -> String {
     let round = n / 8;
     match n % 8 {

@@ -170,7 +170,7 @@ impl World {
         json_lines(&fs::read_to_string(folders.remove(0).join("journal.jsonl")).unwrap())
     }
 
-    /// The events of the only session, by name.
+    /// The names of the events of the only session.
     pub(crate) fn events(&self) -> Vec<String> {
         self.journal().iter().map(|r| r["event"].as_str().unwrap().to_owned()).collect()
     }

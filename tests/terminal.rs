@@ -1,4 +1,4 @@
-//! Output on a terminal, through a real pseudo-terminal.
+//! Tests output on a terminal, with a real pseudo-terminal.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -44,7 +44,7 @@ fn on_a_terminal(world: &World, args: &[&str]) -> String {
 fn long_output_is_paged_only_on_a_terminal_and_has_no_escapes_except_colors() {
     let lines: String = (1..=30).map(|n| format!("line {n}\n")).collect();
     let world = World::with(&[("a.txt", &lines)]);
-    // Clears the screen, sets the title and reverses the text direction.
+    // This text would clear the screen, set the title and reverse the text direction.
     let evil = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}txet";
     let edit = |n: u32| format!("@@ -{n} +{n} @@\n-line {n}\n+{evil} {n}\n");
     let patch = format!("--- a/a.txt\n+++ b/a.txt\n{}", (1..=30).map(edit).collect::<String>());
@@ -182,7 +182,7 @@ impl Terminal {
         self.screen_after(&json!({ "texts": texts }))
     }
 
-    /// Waits for the end of the program. Returns a line with the exit code, and the screen.
+    /// Waits for the end of the program. Returns a line with the exit code, then the screen.
     fn end(mut self) -> String {
         let screen = self.screen_after(&json!({"end": true}));
         drop(self.child.stdin.take());

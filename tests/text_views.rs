@@ -1,5 +1,5 @@
-//! Repositories with notebooks, unusual file names, or files in other encodings than UTF-8, and
-//! bare repositories.
+//! Tests bare repositories, and repositories with notebooks, unusual file names, or files in
+//! encodings other than UTF-8.
 
 use std::ffi::OsStr;
 use std::fs;

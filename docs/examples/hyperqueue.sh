@@ -10,20 +10,20 @@ set -uo pipefail
 trap 'kill "$agent"; wait "$agent"; exit 130' TERM
 
 # HyperQueue does not repeat a task that fails. So run the agent again here if its server failed
-# (5), if it was interrupted (130) or killed (137), or if the agent of a lost worker has yet to end
-# (2).
+# (exit code 5), if it was interrupted (130) or killed (137), or if the agent of a lost worker has
+# yet to end (2).
 for _ in 1 2 3 4 5; do
   agent batch tasks.jsonl --shard "$HQ_TASK_ID/8" &
   agent=$!
   wait "$agent"
   code=$?
-  # Failed tasks (1) are results, not a failed job.
+  # Exit code 1 means that the batch has finished but some of its tasks are not verified.
   [ "$code" -gt 1 ] || exit 0
   sleep 10
 done
 exit "$code"
 
-# `hq submit --wait` succeeds even if tasks have failed. List those:
+# `hq submit --wait` succeeds even if tasks have failed. List the failed tasks:
 #   hq job task-ids last --filter=failed
 # If there are none:
 #   agent batch merge tasks.results/shard-* --out results

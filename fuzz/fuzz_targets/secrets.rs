@@ -1,6 +1,6 @@
-//! Masks arbitrary bytes. Masking must not panic, is idempotent, keeps the number of lines, and can
-//! be undone by another [`Secrets`] that has read only the original text. Masking a stream gives
-//! the same result as masking the whole text.
+//! Masks arbitrary bytes. Masking must not panic, must be idempotent and must keep the number of
+//! lines. Another [`Secrets`] that has read only the original text must be able to undo it. Masking
+//! a stream must give the same result as masking the whole text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -21,8 +21,8 @@ fuzz_target!(|data: &[u8]| {
     let masked = String::from_utf8(masked).expect("masking keeps UTF-8 valid");
     let other = self::secrets();
     other.learn(bytes);
-    // `restore` may refuse text that begins like a placeholder, but never restores it to other
-    // text.
+    // `restore` may refuse text that begins like a placeholder. If it succeeds, it returns the
+    // original text.
     if let Ok(restored) = other.restore(&masked, &[bytes]) {
         assert_eq!(restored, text);
     }

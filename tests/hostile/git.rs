@@ -12,7 +12,7 @@ impl World {
         self.program("git").args(args).output().unwrap();
     }
 
-    /// Uses every feature of the agent on the repository, in runs and with other commands.
+    /// Uses the agent on the repository in every way: in runs, and with the other commands.
     fn use_everything(&self) {
         let calls =
             || [read("a.txt"), edit("a.txt", "one", "two"), super::command("echo x > made.txt"), finish()];

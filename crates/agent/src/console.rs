@@ -1,6 +1,6 @@
 //! The two output streams. Results go to standard output. Progress and diagnostics go to standard
-//! error. Color follows `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM=dumb` and whether the
-//! stream is a terminal.
+//! error. Whether text is colored depends on `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM=dumb`,
+//! and on whether the stream is a terminal.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -16,9 +16,9 @@ use crate::pager;
 const WIDTH: usize = 80;
 /// Lines to use if the height is unknown.
 const HEIGHT: usize = 24;
-/// The minimum width, in columns.
+/// The minimum width for drawing, in columns.
 const NARROWEST: usize = 20;
-/// The maximum width, in columns.
+/// The maximum width for drawing, in columns.
 const WIDEST: usize = 400;
 
 /// Returns whether to style text for standard output.

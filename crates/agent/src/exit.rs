@@ -13,7 +13,7 @@ pub(crate) enum Exit {
     Negative,
     /// A run ended.
     Run(Ending),
-    /// Exit with this code, which comes from a sandboxed command or a batch's summary.
+    /// A sandboxed command or the summary of a batch determined this exit code.
     Code(u8),
 }
 
@@ -32,7 +32,7 @@ impl Exit {
 /// Why a command failed: the message, what to do about it, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// Determines the exit code, as the ending of a run does.
+    /// The ending that determines the exit code, as if a run had ended this way.
     pub(crate) ending: Ending,
     /// The error and its sources.
     pub(crate) error: anyhow::Error,
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_pipe_is_detected_below_other_errors() {
+    fn a_broken_pipe_is_detected_among_the_sources_of_an_error() {
         let inner = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("cannot print");
         assert!(Failure::from(inner).is_broken_pipe());
         assert!(!Failure::misuse("no such file").is_broken_pipe());

@@ -122,8 +122,8 @@ impl Resolved {
     }
 
     /// The settings that a flag, a variable or a file sets, each written as the value of its flag.
-    /// Leaves out secrets and addresses that contain credentials. Keeps only the names of variables
-    /// given with `--env`.
+    /// Leaves out secrets, headers, the state folder, and addresses that contain credentials. Keeps
+    /// only the names of variables given with `--env`.
     pub(crate) fn chosen(&self) -> Vec<(String, String)> {
         let chosen = self.values.iter().filter(|(d, v, o)| {
             !matches!(o, Origin::Default)
@@ -222,7 +222,7 @@ fn texts(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// The names of a list of variables.
+/// The names in a list of variables, each `NAME` or `NAME=VALUE`.
 pub(crate) fn names(variables: &Value) -> Vec<String> {
     let name = |text: &str| text.split_once('=').map_or(text, |(name, _)| name).to_owned();
     texts(variables).map(name).collect()
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_in_flags_are_added_to_the_user_file_and_replace_those_of_the_same_name() {
+    fn variables_from_flags_are_added_to_those_from_the_user_file_and_win_if_names_are_equal() {
         let user = "[env]\nDATABASE_URL = 'postgres://u:p@h/db'\nMODE = 'ci'";
         let w = world("", user, &[("TOKEN", "t")]);
         let r = w.resolve(&[("env", "MODE=local\nTOKEN\nABSENT")]).unwrap();

@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 /// The folder in a session's folder where its sandbox keeps temporary files.
 pub(crate) const SANDBOX: &str = "sandbox";
 
-/// The folder beside the sessions to which leftovers are moved before they are removed, so that
-/// each session is locked only briefly.
+/// The name of the folder, beside the sessions, from which leftovers are removed. They are first
+/// moved there, so that each session is locked only briefly.
 const LEFTOVERS: &str = "left-over";
 
 /// In the background, removes the leftovers of all inactive sessions. Errors are ignored, because

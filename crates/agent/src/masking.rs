@@ -30,7 +30,7 @@ pub(crate) const EXPLANATION: &str = include_str!("../../../prompts/secrets.md")
 /// The prefixes and suffixes of names that mark a file in the root as secret.
 const SECRET_FILES: ([&str; 6], [&str; 2]) =
     ([".env", ".npmrc", ".netrc", ".pypirc", "id_", "credentials"], [".pem", ".key"]);
-/// The maximum number of such files to read, and the maximum size of each, in bytes.
+/// The maximum number of secret files to read, and the maximum size of each, in bytes.
 const MAX_SECRET_FILES: usize = 20;
 const MAX_SECRET_FILE: u64 = 64 << 10;
 

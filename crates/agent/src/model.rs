@@ -30,7 +30,7 @@ use crate::settings::Settings;
 /// The time limit for the command that prints a key. The command may wait for a password manager.
 const KEY_COMMAND: Duration = Duration::from_secs(60);
 
-/// The name of the folder, inside the state folder, that remembers facts about servers.
+/// The name of the folder, inside the state folder, in which facts about servers are stored.
 const SERVERS: &str = "servers";
 
 /// The configuration of the crate `models`.
@@ -56,7 +56,8 @@ pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
 }
 
 /// The address of the model's server, if the settings name one. `OPENAI_BASE_URL`, which other
-/// programs read too, counts only if the model is OpenAI-compatible or nothing else is configured.
+/// programs read too, counts only if the name of the model starts with `openai`, or if the settings
+/// contain no model, no Ollama address and no DeepSeek key.
 pub(crate) fn base_url(settings: &Settings) -> Option<&String> {
     let model = settings.model.as_deref().unwrap_or_default();
     let wants_openai = model.starts_with("openai")
@@ -294,7 +295,7 @@ fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
                     (m.model.clone(), m.window, m.thinking);
                 let about = About { name: &m.model, parameters_b: m.parameters_b, server: &m.server };
                 Profiles::default().resolve(about).describe(&mut identity);
-                // The recorded answers fit the recorded approach.
+                // Use the recorded approach, because the recorded answers were written for it.
                 identity.prefers_whole_files = m.approach == Approach::WholeFile.name();
             }
             output => turns.extend(

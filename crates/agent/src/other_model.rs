@@ -36,7 +36,7 @@ struct Place {
 
 impl Place {
     /// The server of the model that the settings name. If no address is set, a bare name or no name
-    /// means Ollama, so an auto-detected server of another kind gets no secrets.
+    /// counts as Ollama; a server of another kind is then a detected one, which gets no secrets.
     fn of(settings: &Settings) -> Result<Self> {
         let address = model::base_url(settings).map(|base| host::openai_base(base));
         let kind = match model::choice(settings)? {

@@ -16,7 +16,7 @@ use crate::interrupt::{self, Signals};
 const NOT_FOUND: i32 = 127;
 
 /// Prints text to standard output, through the pager if it is longer than the terminal. Must not be
-/// called inside a runtime.
+/// called inside an async runtime.
 ///
 /// # Errors
 /// If writing fails.
@@ -32,8 +32,8 @@ pub(crate) fn print(text: &str, context: &Context) -> Result<()> {
             command.env(name, value);
         }
     }
-    // Ctrl-C goes to the pager while it runs. If this process ended first, the pager would keep the
-    // terminal.
+    // While the pager runs, only the pager reacts to Ctrl-C. If this process ended first, the pager
+    // would keep the terminal.
     let status = interrupt::block_on(async {
         let _signals = Signals::take()?;
         let mut child = command.spawn()?;

@@ -46,14 +46,14 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// The approach, from the settings, `model` or the profile, in this order.
+    /// The approach that the settings choose, or else that of `model`, or else the profile's.
     pub(crate) fn approach(&self, model: Option<&Identity>) -> String {
         let name = |whole: &bool| String::from(if *whole { "whole-file" } else { "tools" });
         let now = model.map(|model| name(&model.prefers_whole_files));
         self.explain("approach", now, self.profile.prefers_whole_files.as_ref(), name)
     }
 
-    /// The edit format, from the settings, `model` or the profile, in this order.
+    /// The edit format that the settings choose, or else that of `model`, or else the profile's.
     pub(crate) fn edit_format(&self, model: Option<&Identity>) -> String {
         let now = model.and_then(|model| model.edit_format.clone());
         self.explain("edit_format", now, self.profile.edit_format.as_ref(), String::clone)

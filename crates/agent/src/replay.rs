@@ -46,7 +46,7 @@ pub(crate) struct Outcome {
     pub(crate) tree: std::result::Result<usize, &'static str>,
 }
 
-/// Gathers the files that are needed to replay a session in `store`.
+/// Gathers from `store` the files that a replay of the session needs.
 pub(crate) fn gather(store: &Store, id: &str, records: Vec<Record>, scratch: &Path) -> Result<Gathered> {
     let state = store.folder(id).join(session::STATE);
     Ok(replay::gather(records, &state, scratch, INSTRUCTIONS, masking::is_secret_file)?)
@@ -68,7 +68,7 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let secrets = masking::secrets(&settings, &variables, &recording.origin);
     masking::learn(&secrets, &workspace, &folder.join(session::STATE));
     if secrets::first_placeholder(&recording.task).is_some() {
-        secrets.mark_explained(); // the task explains them
+        secrets.mark_explained(); // the task explains the placeholders
     }
     let (plans, falls_back) = (recording.plans(), recording.falls_back());
     let script = Arc::new(Script::new(&mut recording));
@@ -97,7 +97,8 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let verified = recording.plan["has_verifier"] == true;
     let planned = session::plan(&settings)?;
     let unlimited = Limits { turns: u32::MAX, tokens: None, seconds: None, cost: None };
-    // Time is not replayed. A resumed session may have had higher limits.
+    // A replay does not take the recorded time, so it has no time limit. A session may have been
+    // resumed with higher limits, so its replay has no limits at all.
     let limits = if recording.resumed { unlimited } else { Limits { seconds: None, ..planned.limits } };
     let parts = Parts {
         model: Box::new(RecordedModel { identity: recording.identity.clone(), script: Arc::clone(&script) }),

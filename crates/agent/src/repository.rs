@@ -80,8 +80,8 @@ impl Tree {
     }
 
     fn unmasked(&self, path: &str, limit: u64) -> Option<String> {
-        // Check this first, because `resolve` would search the tree for paths similar to a missing
-        // one.
+        // First check that the path exists: for a missing path, `resolve` would search the tree for
+        // similar ones.
         self.workspace.root().join(path).symlink_metadata().ok()?;
         // `resolve` accepts what models write (`a/lib.rs` for `lib.rs`); here the path must be
         // exact.
@@ -95,8 +95,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The ids of the records of a turn's edits, without the edits that an earlier process already
-/// undid.
+/// The ids, in the history, of a turn's edits that have not been undone.
 fn edits(history: &History, turn: u32) -> Vec<u64> {
     let mut edits = Vec::new();
     for record in history.records().iter().filter(|r| r.turn == turn) {
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn an_undone_edit_does_not_count_as_another_edit() {
+    fn an_undone_edit_does_not_count_as_an_edit_of_its_turn() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("repo");
         std::fs::create_dir(&root).unwrap();
@@ -317,7 +316,7 @@ mod tests {
         assert_eq!(read().as_deref(), Some("one"));
         tree.roll_back(3, 1).unwrap();
         assert_eq!(read().as_deref(), Some("one"), "nothing is left to undo");
-        // Records: one (undone), one, two (undone).
+        // Records: 1 writes `one`, 2 undoes it, 3 writes `one` again, 4 writes `two`, 5 undoes it.
         assert_eq!((tree.edit(3, 0), tree.edit(3, 1), tree.last_revert()), (Ok(Some(3)), Ok(None), Ok(None)));
         assert_eq!(tree.revert_from(3), tree.last_revert());
         assert_eq!((read(), tree.last_revert().unwrap().is_some()), (None, true));

@@ -34,7 +34,7 @@ use crate::settings::Settings;
 use crate::setup;
 use crate::waiting::Waits;
 
-/// The folder in a session's folder with the history of the tree.
+/// The name of the folder, inside a session's folder, that holds the history of the tree.
 pub(crate) const STATE: &str = "state";
 
 /// The input of a run.
@@ -129,12 +129,14 @@ pub(crate) async fn resume(mut order: Order, journal: &mut Journal, past: &[Reco
     }
     let changed = files_changed_by_others(&order.root, &journal.folder().join(STATE))?;
     let version = env!("CARGO_PKG_VERSION").into();
-    // Journaled before anything can fail, so that the next resume has the message too.
+    // Journaled before the run is prepared, which may fail, so that the next resume has the message
+    // too.
     journal.append(Event::Resumed { version, changed, message: order.message.clone() })?;
     Box::pin(work(order, secrets, journal, past)).await
 }
 
-/// Masks secrets in the journal, the task and the message. Placeholders are derived from the id.
+/// Masks secrets in the order's task and message, and in all that the journal will get.
+/// Placeholders are derived from `id`.
 fn mask(order: &mut Order, journal: &mut Journal, id: &str) -> Secrets {
     let secrets = masking::secrets(&order.settings, &order.variables, id);
     journal.filter(masking::filter(&secrets));
@@ -208,8 +210,8 @@ struct Prepared {
     dry_tree: (Option<Overlay>, Option<dry_tree::Copy>),
 }
 
-/// Prepares a run. Journals how commands are confined. Before it creates a dry run's tree, it
-/// journals the size of that tree.
+/// Prepares a run, and journals how commands are confined. For a dry run, first journals the kind
+/// and the size of the tree to create.
 async fn begin(
     order: Order,
     secrets: &Secrets,

@@ -50,7 +50,7 @@ impl Waits {
         }
     }
 
-    /// Returns notices that show the waits before the first request.
+    /// Returns a callback that shows each wait while a model is opened.
     pub(crate) fn notices(self) -> Notices {
         match self {
             Waits::Unseen => Notices::default(),
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
     use models::{End, EndReason, Usage};
 
-    /// Waits, reports progress, waits again, and answers.
+    /// A model that waits, reports progress, waits again, and answers.
     struct Slow;
 
     #[async_trait]

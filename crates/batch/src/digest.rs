@@ -1,4 +1,4 @@
-//! Short digests, which name files and the messages of a queue.
+//! Short digests for the names of files and of messages in a queue.
 
 use sha2::{Digest as _, Sha256};
 

@@ -47,14 +47,14 @@ pub(crate) fn plan<'t>(
     let ended: HashSet<(&str, u32)> =
         finished.iter().map(|result| (result.id.as_str(), result.attempt)).collect();
     let mut last: HashMap<&str, u32> = HashMap::new();
-    // Results count too, in case the log of started attempts was removed.
+    // Results name attempts, too, in case the log of started attempts was removed.
     let attempts =
         started.iter().map(|attempt| (attempt.id.as_str(), attempt.attempt)).chain(ended.iter().copied());
     for (id, attempt) in attempts {
         let last = last.entry(id).or_default();
         *last = attempt.max(*last);
     }
-    // For each task, the last result per digest.
+    // For each task and each digest of it, the last result that is not an infrastructure failure.
     let mut done: HashMap<&str, HashMap<&str, &Finished>> = HashMap::new();
     for result in finished.iter().filter(|result| !result.infrastructure) {
         done.entry(&result.id).or_default().insert(&result.digest, result);

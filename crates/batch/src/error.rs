@@ -22,7 +22,7 @@ pub enum Error {
     /// A file in the folder cannot be used.
     #[error(transparent)]
     Journal(#[from] journal::Error),
-    /// Results that cannot be merged.
+    /// The results cannot be merged.
     #[error("{0}")]
     Merge(String),
     /// The [`Place`](crate::Place) where the attempts run cannot be used.
@@ -34,8 +34,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same command may succeed later: another process is using the folder, or the disk
-    /// is full.
+    /// Whether the same command may succeed later. It may if another process is using the folder or
+    /// the disk is full.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_and_a_lock_may_pass() {
+    fn a_full_disk_and_a_lock_are_temporary() {
         let io = |kind: ErrorKind| journal::io_error("cannot write", "x".as_ref())(kind.into());
         assert!(Error::from(io(ErrorKind::StorageFull)).is_temporary());
         assert!(Error::Locked { out: "x".into(), holder: "process 1".into() }.is_temporary());

@@ -74,7 +74,7 @@ pub struct Here<'r, R> {
     /// another git process has half written.
     trees: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
     lanes: Lanes,
-    /// The repositories for which a note, if there is one, has been reported.
+    /// The repositories that have been checked for a note to the user, so that none is repeated.
     noted: RefCell<HashSet<PathBuf>>,
 }
 

@@ -23,7 +23,7 @@
 //! | `attempts.jsonl` | a [`Started`] for each attempt, on disk before the attempt has any effect |
 //! | `results.jsonl` | a [`Finished`] for each attempt that ended, whatever its ending |
 //! | `settings.jsonl` | the [`Settings`] of each invocation whose settings differ from the previous ones |
-//! | `predictions.jsonl` | the last patch of each task in SWE-bench's format, rebuilt from the results |
+//! | `predictions.jsonl` | the last patch of each task, in SWE-bench's format, rebuilt from the results |
 //! | `summary.json` | the [`Summary`], rebuilt from the results |
 //! | `summary.md`, `junit.xml`, `report.html` | views of the results, written by the binary with the crate `report` |
 //! | `worktrees/` | the trees of running attempts |

@@ -11,7 +11,7 @@ use crate::git::git;
 use crate::task::{Task, unsafe_id};
 use crate::worktree::Source;
 
-/// What another machine needs to make a worktree.
+/// A task's repository in a form from which another machine can make a worktree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packed {
     /// A URL that git can clone.

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use journal::{Diff, Ending, ModelTotals, Report, Totals, Versioned};
 use serde::{Deserialize, Serialize};
 
-/// The version of the format of both records.
+/// The format version of both kinds of record.
 pub(crate) const VERSION: u32 = 1;
 
 /// An attempt that started. The record is on disk before the worktree is made, so that a killed
@@ -46,7 +46,8 @@ pub struct Finished {
     pub time_ms: u64,
     /// How it ended.
     pub ending: Ending,
-    /// Whether the infrastructure failed, not the agent. Such a task is run again.
+    /// Whether the attempt failed because of the infrastructure, not the agent. Then the task is
+    /// run again.
     pub infrastructure: bool,
     /// One sentence for people.
     pub message: String,

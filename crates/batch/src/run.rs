@@ -42,7 +42,7 @@ pub struct BatchOptions {
     pub fail_fast: bool,
     /// Whether tasks that the agent finished without success run again.
     pub retry_failed: bool,
-    /// `model_name_or_path` of the predictions.
+    /// The value of `model_name_or_path` in the predictions.
     pub model_name: String,
     /// The settings of this invocation that can change a result, without secrets.
     pub settings: Settings,
@@ -68,7 +68,7 @@ pub struct BatchLimits {
 /// attempts have ended. Dropping the future is like a kill: the next invocation cleans up.
 ///
 /// # Errors
-/// When the folder is in use, damaged, or cannot be written. A task that fails is a result, not an
+/// If the folder is in use, is damaged, or cannot be written. A task that fails is a result, not an
 /// error.
 pub async fn run(
     tasks: &[Task],

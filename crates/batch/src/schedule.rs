@@ -56,7 +56,7 @@ pub(crate) struct Schedule<'t> {
     /// The number of infrastructure failures in a row. Of the failures that the server did not
     /// cause, only the first one per repository counts.
     failures: u32,
-    /// The repositories of the counted failures that the server did not cause.
+    /// The repositories for which `failures` counts a failure that the server did not cause.
     failing: HashSet<&'t Path>,
     /// The number of probes during this outage.
     probes: u32,
@@ -68,15 +68,15 @@ pub(crate) struct Schedule<'t> {
 }
 
 /// How many attempts run at a time. If the server has refused requests because it had too many, the
-/// next attempt that ends is not replaced. Once more attempts than run at a time have ended without
-/// a refusal, one more is started.
+/// next attempt that ends is not replaced. The number grows by one when more attempts than this
+/// number have ended since the last refusal or growth.
 struct Load {
     most: usize,
     /// The lowest `most` so far.
     lowest: usize,
     /// The number of refusals that `most` takes into account.
     refusals: u64,
-    /// The number of attempts that ended since the last refusal.
+    /// The number of attempts that ended since the last refusal, or since `most` last grew.
     calm: usize,
 }
 
@@ -91,7 +91,7 @@ impl Load {
 }
 
 impl<'t> Schedule<'t> {
-    /// The schedule of an invocation that starts now, with the results of earlier ones.
+    /// The schedule of an invocation that starts now, with the results of earlier invocations.
     pub(crate) fn new(
         queue: VecDeque<Due<'t>>,
         options: &BatchOptions,

@@ -62,8 +62,8 @@ pub trait Place {
         std::future::ready(Ok(())).boxed_local()
     }
 
-    /// Makes one attempt, from its first record to its last. An attempt that has no effect because
-    /// the batch stops leaves no record. An error means that a record could not be written.
+    /// Makes one attempt, from its first record to its last. If the batch stops before the attempt
+    /// starts, the attempt leaves no record. An error means that a record could not be written.
     fn attempt<'a>(&'a self, job: Job<'a>, batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), Error>>;
 
     /// How many requests the model's server has refused so far because it had too many.

@@ -1,4 +1,5 @@
-//! Which tasks an invocation runs, and in which order. Pure: depends only on the tasks.
+//! Selects and orders the tasks that an invocation runs. Pure: the result depends only on the
+//! selection and the tasks.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +15,7 @@ use crate::task::Task;
 /// the same repository together, because they can then reuse the server's prefix cache.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Keeps tasks that match any filter; all tasks if there are no filters.
+    /// Keeps the tasks that match at least one filter, or all tasks if there are no filters.
     pub filters: Vec<Filter>,
     /// Orders the tasks at random with this seed, instead of by repository.
     pub shuffle: Option<u64>,
@@ -26,7 +27,7 @@ pub struct Selection {
 
 impl Selection {
     /// Returns the selected tasks in the order in which they should run. The fields apply in the
-    /// order of their declarations, so a slice of shuffled tasks is a random sample.
+    /// order in which they are declared, so a slice of shuffled tasks is a random sample.
     #[must_use]
     pub fn of(&self, mut tasks: Vec<Task>) -> Vec<Task> {
         tasks.retain(|task| self.filters.is_empty() || self.filters.iter().any(|f| f.matches(task)));
@@ -44,8 +45,8 @@ impl Selection {
     }
 }
 
-/// The sort key of a task in a random order. The key does not depend on the other tasks, so adding
-/// a task to the file does not change the order of the others.
+/// The sort key of a task for a shuffle with this seed. The key does not depend on the other tasks,
+/// so adding a task to the file does not change the order of the others.
 fn rank(seed: u64, id: &str) -> [u8; 32] {
     Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id).finalize().into()
 }
@@ -149,7 +150,7 @@ impl FromStr for Shard {
     }
 }
 
-/// Formats the name of the folder with the results of the shard.
+/// Formats the shard as the name of its results folder, such as `shard-1-of-2`.
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "shard-{}-of-{}", self.index + 1, self.count)

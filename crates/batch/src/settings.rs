@@ -13,8 +13,8 @@ use crate::task::Task;
 
 /// The format version of the records.
 const VERSION: u32 = 1;
-/// The file to which an invocation adds a [`Configured`] if its settings differ from the last
-/// record.
+/// The file with the [`Configured`] records. An invocation adds a record if its settings differ
+/// from those in the last record.
 pub(crate) const SETTINGS: &str = "settings.jsonl";
 
 /// The settings that can change a result. Maps each key to its value, or to `None` if it is not
@@ -61,9 +61,9 @@ pub(crate) fn record(folder: &Path, attempts: usize, settings: &Settings) -> Res
     Ok(records)
 }
 
-/// Returns the tasks whose kept result was made with different settings, grouped by the changes to
-/// the settings since then. `kept` lists each task with a kept result, and the number of the
-/// attempt that made it. Ignores a setting that the task itself sets.
+/// Returns the tasks whose kept result was made with settings that have changed since, grouped by
+/// these changes. `kept` lists each task with a kept result, and the number of the attempt that
+/// made it. Ignores a setting that the task itself sets.
 pub(crate) fn outdated<'t>(
     kept: &[(&'t Task, u32)],
     started: &[Started],
@@ -143,7 +143,7 @@ mod tests {
             (vec![model], vec!["three"]),
         ];
         assert_eq!(outdated(&kept, &started, &records), wanted);
-        assert_eq!(outdated(&kept, &[], &records), [], "an unknown attempt is not outdated");
+        assert_eq!(outdated(&kept, &[], &records), [], "the result of an unknown attempt is not outdated");
     }
 
     #[test]

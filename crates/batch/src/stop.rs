@@ -3,7 +3,7 @@
 use journal::{Budget, Ending};
 use serde::{Deserialize, Serialize};
 
-/// The reason why a batch stopped. The same command continues the batch.
+/// The reason why a batch stopped. Running the same command again continues the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {

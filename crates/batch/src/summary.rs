@@ -37,8 +37,9 @@ pub struct Summary {
     pub rows: Vec<Row>,
 }
 
-/// The state of a task. It comes from the last attempt that the agent itself finished. If there is
-/// none, it comes from the last attempt that ended in any other way.
+/// The state of a task. It comes from the last attempt, at the current version of the task, that
+/// the agent itself finished. If there is none, it comes from the last attempt at that version that
+/// ended in any other way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The task.

@@ -132,8 +132,8 @@ pub(crate) fn name(id: &str, attempt: u32) -> String {
     if attempt == 1 { id.to_owned() } else { format!("{id}@{attempt}") }
 }
 
-/// Whether a name in a record has the form of an attempt's [`name`] or of the name of a lane's tree
-/// (`+` and a number). A folder with any other name must not be removed.
+/// Whether a name in a record has the form of a tree's name: an attempt's [`name`], or `+` and a
+/// number for the tree of a lane. A folder with any other name must not be removed.
 pub(crate) fn is_name(name: &str) -> bool {
     if let Some(lane) = name.strip_prefix('+') {
         return !lane.is_empty() && lane.bytes().all(|b| b.is_ascii_digit());

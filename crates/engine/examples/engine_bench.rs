@@ -41,7 +41,7 @@ async fn ask(model: &Embedded, request: &Request) -> Result<(String, Usage, f64,
     Ok((text, usage, first, from.elapsed().as_secs_f64()))
 }
 
-/// The number of pairs of a free and a constrained answer from which the rates are computed. One
+/// The rates are computed from this number of pairs, each of a free and a constrained answer. One
 /// more pair runs before them.
 const PAIRS: usize = 4;
 const CALL_RULES: &str = "You act by calling tools. Answer with exactly one JSON object and nothing else:\n\

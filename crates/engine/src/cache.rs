@@ -156,8 +156,8 @@ impl<'m> Cache<'m> {
     }
 }
 
-/// Whether a token may span this position: inside a word, a number, a run of spaces or punctuation,
-/// or between a space and its word.
+/// Whether one token may span this position: inside a word, a number, whitespace or punctuation,
+/// after whitespace, or between punctuation and whitespace.
 fn joined(text: &[u8], at: usize) -> bool {
     let class = |byte: u8| match byte {
         b'0'..=b'9' => 0,

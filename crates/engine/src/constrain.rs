@@ -3,9 +3,9 @@
 //! Each token is first sampled without the constraint and then checked against the schema. An
 //! answer that fits the schema anyway is therefore unchanged, and the check costs next to nothing.
 //! If the schema does not allow the token, another token replaces it. If only one text may follow,
-//! this is the first token of that text. If several texts may follow, the sampler chooses it from
-//! all allowed tokens. Text that must follow is also guessed ([`crate::draft`] explains guesses),
-//! so that it is evaluated in one batch.
+//! the replacement is the first token of that text. If several texts may follow, the sampler
+//! chooses the replacement from all allowed tokens. Text that must follow is also guessed
+//! ([`crate::draft`] explains guesses), so that it is evaluated in one batch.
 //!
 //! The JSON has one space after each colon and comma and no other white space outside its strings,
 //! as in the prompts.
@@ -178,7 +178,7 @@ impl Constraint {
         logits: &[f32],
         tokenize: impl Fn(&[u8]) -> Vec<LlamaToken>,
     ) -> Result<Choice, String> {
-        // The schema may not allow this token either: a tokenizer may add to the text, as
+        // The schema may refuse this token, too, because a tokenizer may add to the text, as
         // SentencePiece adds a space.
         if let Some(token) = tokenize(&self.forced()).first()
             && self.takes(*token)?

@@ -31,7 +31,7 @@ static OPEN: tokio::sync::Mutex<Option<(Options, Embedded)>> = tokio::sync::Mute
 /// Releases the last opened model. If it has no other users, its thread ends and its memory is
 /// freed. Call this before the program exits.
 pub fn close() {
-    // If another thread is opening a model, the program is not about to exit.
+    // If the lock is taken, another thread is opening a model, so the program is not about to exit.
     if let Ok(mut open) = OPEN.try_lock() {
         *open = None;
     }
@@ -140,8 +140,8 @@ pub(crate) fn trial(options: &Options) -> Result<(), Error> {
     worker.evaluate_one()
 }
 
-/// The facts that are known before the model is loaded. llama.cpp ends the process on most broken
-/// headers, so the header is checked first.
+/// The facts that are known before the model is loaded. llama.cpp aborts the process on most
+/// broken headers, so the header is checked first.
 struct Plan {
     header: gguf::Header,
     parameters_b: f32,
@@ -246,7 +246,7 @@ fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Wo
         local: true,
         thinking,
         branches: !thinking,
-        // Reasoning does not fit a schema.
+        // An answer that begins with reasoning cannot follow a schema.
         can_constrain: !thinking,
         slots: Some(parallel_answers(options.gpu_layers > 0, room::threads())),
         ..Identity::default()

@@ -8,7 +8,8 @@ pub(crate) const RESERVE: u64 = 768 << 20;
 pub(crate) const LEAST_WINDOW: u64 = 2_048;
 
 /// The memory in bytes that this process may still allocate: the available memory of the machine or
-/// the rest of the control group's limit, whichever is less. `None` if the system reports neither.
+/// the unused part of the control group's limit, whichever is less. `None` if the system reports
+/// neither.
 #[must_use]
 pub fn free_memory() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn temperature_zero_chooses_the_likeliest_and_reports_the_next() {
+    fn temperature_zero_chooses_the_likeliest_token_and_reports_the_next_likeliest() {
         let mut sampler = Sampler::new(Some(0.0), None, 2);
         let choice = sampler.choose(&[0.0, 2.0, f32::NAN, 1.0, 2.0]);
         assert_eq!(choice.token, LlamaToken(1));

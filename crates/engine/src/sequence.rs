@@ -10,7 +10,7 @@ use llama_cpp_2::token::LlamaToken;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sequence {
     tokens: Vec<LlamaToken>,
-    /// Where each token ends in `text`, in bytes.
+    /// The offset in `text` at which each token ends, in bytes.
     ends: Vec<usize>,
     text: Vec<u8>,
 }

@@ -39,8 +39,8 @@ pub(crate) const BATCH: usize = 128;
 /// The shortest stable prefix worth saving, in bytes. A shorter one is faster to evaluate than to
 /// load.
 const LEAST_SAVED: usize = 1024;
-/// How long the other answers wait for a reader to ask for more before they advance without that
-/// reader's answer.
+/// How long a batch waits for a reader to ask for more text. After this time, the other answers
+/// advance without that reader's answer.
 const PATIENCE: Duration = Duration::from_millis(2);
 /// A conversation takes over an idle sequence if at most this many tokens have to be rolled back.
 /// Otherwise the sequence is kept for its own conversation, and both conversations share the common
@@ -317,8 +317,8 @@ impl<'m> Worker<'m> {
         if best == oldest || (idle && rest <= ROLLED_BACK) {
             return best;
         }
-        // The common part may end inside a word. `split` detects this only while the sequence has
-        // more tokens, so call it before sharing.
+        // The common part may end inside a word. `split` detects this only in the sequence that has
+        // the tokens after the common part, so call it before sharing.
         let (kept, _) = self.cache.split(best, &prompt.text);
         self.cache.share(best, oldest, kept);
         self.slots[best].used = self.answers;

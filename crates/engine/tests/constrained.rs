@@ -18,7 +18,7 @@ async fn open() -> (tempfile::TempDir, Embedded) {
     open_other(tiny_model::write).await
 }
 
-/// Opens the model that `write` writes.
+/// Writes a model to its own temporary folder with `write`, and opens it.
 async fn open_other(write: fn(&Path) -> std::io::Result<()>) -> (tempfile::TempDir, Embedded) {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("tiny.gguf")).unwrap();
@@ -26,7 +26,7 @@ async fn open_other(write: fn(&Path) -> std::io::Result<()>) -> (tempfile::TempD
     (folder, model)
 }
 
-/// Opens the model of a folder for another run, which shares the loaded model.
+/// Opens the model in a folder, as each run does. All runs share the loaded model.
 async fn again(folder: &tempfile::TempDir) -> Embedded {
     let options = Options {
         file: folder.path().join("tiny.gguf"),
@@ -59,8 +59,8 @@ async fn ask(model: &Embedded, request: &Request) -> Answer {
     collect(model.stream(request).await.unwrap()).await.unwrap()
 }
 
-/// The schema of a call of one of two tools. All texts are short, because a model of random weights
-/// never ends a text by itself.
+/// The schema of a call of one of two tools. All strings are short, because a model of random
+/// weights never ends a string by itself.
 fn call() -> Value {
     let text = json!({"type": "string", "maxLength": 9});
     let tool = |name: &str, arguments: Value| {

@@ -202,7 +202,7 @@ async fn branches_of_an_answer_do_not_evict_it_from_the_cache() {
     let model = fixture.open().await;
     let talk = Request { max_tokens: 100, ..request(&[(Role::User, "tell")]) };
     let text = ask(&model, &talk).await.text;
-    // There are more branches than sequences, and the shortest ones come first.
+    // There are more branches than the cache has sequences, and the shortest branch comes first.
     for end in (5..text.len()).step_by(text.len() / 8).filter(|end| text.is_char_boundary(*end)) {
         let mut branch = Request { max_tokens: 1, ..talk.clone() };
         branch.messages.push(message(Role::Assistant, &format!("{}#", &text[..end])));
@@ -235,7 +235,8 @@ async fn bug_the_tokens_of_a_prompt_depended_on_a_running_answer_with_the_same_s
     let alone = ask(&fixture.open().await, &talk("and six")).await;
     engine::close();
     let model = fixture.open().await;
-    // While this answer runs, the next prompt shares its cells. The common part ends after the `a`.
+    // While this answer runs, the next prompt shares its KV cells. The two prompts are the same up
+    // to and including the `a`.
     let _running = model.stream(&talk("a")).await.unwrap();
     let second = ask(&model, &talk("and six")).await;
     assert_eq!(second.text, alone.text);

@@ -94,7 +94,7 @@ pub struct ModelInfo {
     /// The edit format that suits the model, if its profile has one. A setting overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edit_format: Option<String>,
-    /// The setting that names the model; absent for the session's first choice.
+    /// The setting that names the model; absent if the model is the session's first choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<ModelRole>,
 }
@@ -234,7 +234,7 @@ pub struct ModelTotals {
     pub server: String,
     /// The model's name.
     pub model: String,
-    /// The setting that names the model; absent for the session's first choice.
+    /// The setting that names the model; absent if the model is the session's first choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<ModelRole>,
     /// Answered requests.
@@ -411,9 +411,9 @@ pub enum Event {
         lines: u64,
     },
     /// Changes were reverted. Between tries, the changes of the previous try are reverted. To
-    /// restore the best try, the revert of that try and all later records are reverted. When a run
-    /// is stopped, a candidate that is not verified yet is reverted, and so is a try that is worse
-    /// than an earlier one; a resumed run reverts this revert.
+    /// restore the best try, the record of its revert and all later records are reverted. When a
+    /// run is stopped, a candidate that is not verified yet is reverted, and so is a try that is
+    /// worse than an earlier one; a resumed run reverts this revert.
     Reverted {
         /// The turn.
         turn: u32,
@@ -573,9 +573,9 @@ pub enum Event {
         /// The duration in milliseconds.
         ms: u64,
     },
-    /// The current command, of a tool or of a verification, has changed files.
+    /// The command of the current tool or verification has changed files.
     CommandChanged {
-        /// The record in the tree's history that lists them.
+        /// The record in the tree's history that lists these files.
         record: u64,
     },
     /// The verification is about to run.
@@ -600,7 +600,8 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether the event must be on disk, and not just in the kernel's buffers, before its effect.
+    /// Whether the event must be on disk, and not just in the kernel's buffers, before the run
+    /// continues.
     #[must_use]
     pub fn precedes_effect(&self) -> bool {
         match self {

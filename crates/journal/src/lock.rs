@@ -101,7 +101,7 @@ mod tests {
     /// A holder whose process number is larger than any real one.
     const GONE: &str = "session x (process 4194305)";
 
-    /// A lock file that `holder` wrote, and a descriptor that has the lock.
+    /// A lock file whose text is `holder`, and a descriptor that holds the lock.
     fn locked(holder: &str) -> (tempfile::TempDir, std::path::PathBuf, File) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
@@ -111,8 +111,9 @@ mod tests {
         (folder, path, file)
     }
 
-    /// Locks the file. Returns the text of the killed holder, or of the current holder as an error,
-    /// and the number of waits. `wait` receives the number of earlier waits.
+    /// Tries to lock the file. The result contains the text of the killed holder; an error contains
+    /// that of the current holder. Also returns the number of waits. `wait` receives the number of
+    /// earlier waits.
     fn acquire(path: &Path, mut wait: impl FnMut(u32)) -> (Result<String, String>, u32) {
         let mut waits = 0;
         let lock = LockFile::acquire_polling(path, "process 1", || {

@@ -317,7 +317,7 @@ pub struct TreeLock {
 }
 
 impl TreeLock {
-    /// The other session that was working on the tree when its process was killed.
+    /// The id of another session whose process was killed while it worked on the tree.
     #[must_use]
     pub fn left_by(&self) -> Option<&str> {
         self.lock.left().split_whitespace().nth(1).filter(|id| *id != self.session)

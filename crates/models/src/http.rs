@@ -73,8 +73,9 @@ impl fmt::Debug for Secret {
 pub struct Timeouts {
     /// For connecting.
     pub connect: Duration,
-    /// From the request to the first byte of the body, and for any later silence before the first
-    /// content. The server loads the model and evaluates the prompt in this time.
+    /// For the first byte of the body, counted from the request, and for the end of any later
+    /// silence before the first content. The server loads the model and evaluates the prompt in
+    /// this time.
     pub first_byte: Duration,
     /// Between two reads of the body after the first content. Comments in the stream reset this
     /// timeout too.

@@ -39,8 +39,8 @@ impl Failure {
         }
     }
 
-    /// The window and the number of prompt tokens, if the prompt fits and only the requested answer
-    /// was too long.
+    /// The window and the number of prompt tokens that the refusal states, if the prompt fits and
+    /// only the requested answer was too long.
     pub(crate) fn room(&self) -> Option<(u64, u64)> {
         let Failure::Status { status: 400 | 422, body, .. } = self else { return None };
         let text = body.message.to_lowercase();

@@ -33,7 +33,7 @@ pub enum TurnEnd {
     Overflow {
         /// The server's message.
         message: String,
-        /// The window, where the server reported it.
+        /// The context window in tokens, if the server reported it.
         window: Option<u64>,
     },
 }
@@ -164,7 +164,8 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
         turn.content.get(from..).filter(|text| !text.is_empty()).map(|text| Ok(Delta::Text(text.to_owned()))),
     );
     if turn.end == TurnEnd::Cut {
-        // A closing fence is recognized only by the text after it, and the cut left that text out.
+        // A closing fence is recognized only by the text after it. The cut left that text out, so
+        // send a line break in its place.
         deltas.push(Ok(Delta::Text(String::from("\n"))));
     }
     deltas.push(match turn.end {

@@ -22,7 +22,7 @@ pub struct Policy {
     pub longest: Duration,
     /// The longest pause that a server may ask for; a longer one ends the retries.
     pub patience: Duration,
-    /// Spreads the pauses of many clients; the same seed gives the same pauses.
+    /// Spreads the pauses of many clients. The same seed always gives the same pauses.
     pub seed: u64,
 }
 
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_end_after_too_many_attempts_after_permanent_errors_and_when_no_time_is_left() {
+    fn too_many_attempts_a_permanent_error_or_lack_of_time_ends_the_retries() {
         let policy = Policy::default();
         assert!(matches!(policy.decide(5, &busy(None), None), Decision::GiveUp(_)));
         assert!(matches!(

@@ -1,4 +1,5 @@
-//! Tests that each server receives the schema of an answer, or none if it cannot enforce one.
+//! Tests that each server receives the schema that its answer must fit, or none if it cannot
+//! enforce one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

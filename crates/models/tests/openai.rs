@@ -104,7 +104,7 @@ async fn reasoning_is_sent_back_with_the_answer_it_belongs_to() {
 }
 
 #[tokio::test]
-async fn reasoning_is_sent_everywhere_to_a_server_that_requires_it_and_never_to_one_that_refuses_it() {
+async fn answers_are_sent_back_with_reasoning_if_the_server_requires_it_and_without_if_it_refuses_it() {
     let history = || {
         let mut request = request("x");
         request.messages.push(message(Role::Assistant, "from another model"));
@@ -173,7 +173,7 @@ async fn vllm_gets_no_stream_options_without_a_stream() {
 }
 
 #[tokio::test]
-async fn the_prompt_tokens_of_a_cut_turn_are_known() {
+async fn the_prompt_tokens_of_an_answer_that_the_client_cuts_off_are_known() {
     let server = Server::of(Personality::LlamaServer);
     let model = openai(&server).await;
     server.enqueue(Reply::text("{\"tool\": \"x\"}").hold().more("never"));

@@ -1,4 +1,4 @@
-//! Tests that every section of `docs/model-apis.md` that a comment cites exists.
+//! Tests that `docs/model-apis.md` has every section that a comment cites.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! Measures the time of matching. Run `cargo run --release -p patch --example patch_cost`.
+//! Measures how long it takes to parse, apply and check large patches. Run
+//! `cargo run --release -p patch --example patch_cost`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an interactive program")]
 

@@ -62,8 +62,8 @@ struct Piece {
     to: usize,
 }
 
-/// Finds the patches and blocks of an answer whose last lines are a patch or a block. Returns
-/// `None` if a patch, a block or a fence is not closed.
+/// Finds the patches and blocks of an answer. Returns `None` if the answer does not end with one of
+/// them, or if a patch, a block or a fence is not closed.
 fn pieces(lines: &[&str]) -> Option<Vec<Piece>> {
     let mut out: Vec<Piece> = Vec::new();
     let mut fence: Option<Fence> = None;

@@ -208,8 +208,8 @@ fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
     Ok(Applied::new(None, Rung::Named, (0, index.lines.len()), vec![1]))
 }
 
-/// Applies the hunks one after another, each to the result of the previous hunk. In dialects other
-/// than unified diffs, some models edit text that an earlier hunk has added. Returns `None` unless
+/// Applies the hunks one after another, each to the result of the previous hunk, because some
+/// models edit text that an earlier hunk has added. Returns `None` for a unified diff, and unless
 /// each hunk has exactly one match and all of its context is right.
 fn in_sequence(original: &[u8], patch: &FilePatch) -> Option<Applied> {
     if patch.dialect == Dialect::Unified {

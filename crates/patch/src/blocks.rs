@@ -84,8 +84,8 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
         let Some(close) = close(&lines[i..]).map(|close| i + close) else {
             return Err(ParseError::at(i, lines[i], "no >>>>>>> REPLACE line follows"));
         };
-        // A marker that names a path does not count: it may belong to a git conflict in the text,
-        // with a label that looks like a path.
+        // An opening marker with a path does not count: it may belong to a git conflict in the text
+        // whose label looks like a path.
         let inner = |j: &usize| is_search(lines[*j]) && path_within(lines[*j]).is_none();
         if let Some(inner) = (i + 1..close).find(inner) {
             return Err(ParseError::at(inner, lines[inner], "the block above has no >>>>>>> REPLACE line"));
@@ -163,8 +163,8 @@ pub(crate) fn unescaped(line: &str) -> &str {
 }
 
 /// Returns the path on the last line of text above a block; `None` if there is no such text, for
-/// example between two blocks for one file. With a default path, a word must contain a dot or slash
-/// to count as a path.
+/// example between two blocks for one file. If there is a default path, a word must contain a dot
+/// or slash to count as a path.
 pub(crate) fn path_before(lines: &[&str], default: Option<&str>) -> Option<String> {
     let layout = |line: &str| line.is_empty() || Fence::opens(line).is_some() || is_tag(line);
     let mut above = lines.iter().rev().map(|line| line.trim());
@@ -204,7 +204,7 @@ fn path_in(line: &str) -> Option<String> {
     // which must not change.
     let line = line.trim_start_matches('/').strip_prefix(' ').unwrap_or(line);
     let line = without_decoration(line);
-    // Strip the number of an item of a numbered list.
+    // Strip the number of a list item.
     let number = line.split_once(['.', ')']).filter(|(number, _)| number.chars().all(|c| c.is_ascii_digit()));
     let line = number.and_then(|(_, rest)| rest.strip_prefix(' ')).map_or(line, str::trim);
     let labels = ["File:", "file:", "Path:", "path:", "Filename:", "filename:", "File path:", "FILE:"];
@@ -260,8 +260,8 @@ fn is_name(text: &str) -> bool {
         || text.contains('/') && !text.ends_with(['.', '/'])
 }
 
-/// Returns whether text begins like a sentence. A sentence may end with a file name, too:
-/// `Now update a.py`.
+/// Returns whether text begins like a sentence. The end alone does not tell, because a sentence may
+/// end with a file name: `Now update a.py`.
 fn is_prose(text: &str) -> bool {
     const FIRST: &str = " the in to of for at on into with and is are this here now then first second next finally also lastly lets let's i \
         i'll i've we we'll you update change edit modify fix add create replace patch apply open see changes edits updates inside from \
@@ -301,8 +301,8 @@ fn push<'o>(out: &'o mut Vec<FilePatch>, path: &str, hunk: Hunk, dialect: Dialec
     out[at].hunks.last_mut()
 }
 
-/// Diffs a search with its replacement. Lines that are in both become context, which keeps the
-/// file's own bytes.
+/// Diffs a search with its replacement. Lines that are in both become context, so the file keeps
+/// its own bytes there.
 pub(crate) fn hunk(search: &str, replace: &str) -> Hunk {
     let lines = |text: &str| -> Vec<String> {
         let bare = |l: &str| l.strip_suffix('\n').map_or(l, |l| l.strip_suffix('\r').unwrap_or(l)).to_owned();

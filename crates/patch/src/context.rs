@@ -3,9 +3,10 @@
 //!
 //! The old lines are aligned with the file around each occurrence of the rarest required line. Up
 //! to [`MAX_WRONG`] context lines may differ slightly, be missing from the patch, or be missing
-//! from the file. Required lines must match: the removed lines, and the lines next to purely added
-//! lines, which are added lines that replace nothing. A place does not match if a context line is
-//! missing from it but occurs elsewhere in the file, because the hunk probably belongs at that
+//! from the file. Required lines must match. They are the removed lines and the lines next to
+//! purely added lines, which are added lines that replace nothing. If purely added lines are
+//! between two lines, one of the two may differ slightly. A place does not match if a context line
+//! is missing from it but occurs elsewhere in the file, because the hunk probably belongs at that
 //! other place.
 
 use std::collections::BTreeSet;
@@ -85,7 +86,7 @@ impl<'b> Old<'b> {
         self.texts.len()
     }
 
-    /// Returns the old line on the other side of the lines that are added next to old line `i`.
+    /// If lines are added next to old line `i`, returns the old line on their other side.
     fn neighbor(&self, i: usize) -> Option<usize> {
         let below = (self.flexible[i] && self.adjacent[i]).then_some(i + 1);
         below.or_else(|| i.checked_sub(1).filter(|above| self.flexible[*above] && self.adjacent[*above]))
@@ -94,7 +95,7 @@ impl<'b> Old<'b> {
 
 /// A place where the old lines match, except for a few context lines.
 pub(crate) struct Alignment {
-    /// The file's line for each old line.
+    /// For each old line, the index of the file's line that it is aligned with, if there is one.
     pub(crate) lines: Vec<Option<usize>>,
     /// Same as `lines`, for required lines only. Alignments that agree on the required lines are at
     /// the same place.
@@ -129,7 +130,7 @@ pub(crate) fn alignments(index: &Index<'_>, body: &Body<'_>) -> Vec<Alignment> {
 
 /// Returns whether a context line that is missing from the file is next to a change, where it may
 /// be an added line without its plus. Directly above removed lines, a missing line is allowed if
-/// the line above it matches. `lines` has the file's line for each old line.
+/// the line above it matches. `lines` is [`Alignment::lines`].
 pub(crate) fn misses_line_next_to_change(body: &Body<'_>, lines: &[Option<usize>]) -> bool {
     let mut old = lines.iter();
     let matches: Vec<bool> =
@@ -174,10 +175,11 @@ fn is_proof(index: &Index<'_>, old: &Old<'_>, lines: &[Option<usize>]) -> bool {
     let required_right = (0..old.len()).filter(|i| old.required[*i]).filter(right);
     let unique = required_right.clone().any(|i| index.count_of(old.texts[i]) == 1);
     let enough = required_right.count() > 0 && (keeps_right > 0 || unique);
-    // A line that is missing here but occurs elsewhere points to the other place.
+    // A line that is missing here but occurs elsewhere suggests that the hunk belongs there.
     let elsewhere =
         |i: usize| !matches(i) && units::is_distinctive(old.texts[i]) && index.count_of(old.texts[i]) > 0;
-    // If all the context above or below the change is missing, the hunk is meant for another place.
+    // If the context above or below the changes has several lines, and all are missing, the hunk is
+    // meant for another place.
     let missing = |i: &usize| !old.required[*i] && lines[*i].is_none();
     let beside = |at: &mut dyn Iterator<Item = usize>| {
         let beside: Vec<usize> = at.take_while(|i| !old.required[*i]).collect();
@@ -220,7 +222,8 @@ impl Aligner<'_, '_> {
     fn walk(&self, anchor: usize, at: usize, down: bool, lines: &mut [Option<usize>]) -> Option<usize> {
         let rows = if down { self.old.len() - anchor - 1 } else { anchor };
         let width = 2 * MAX_WRONG + 1;
-        // cost[row][k]: `row` old lines and `row + k - MAX_WRONG` file lines are consumed.
+        // cost[row][k]: the lowest cost so far of aligning `row` old lines with
+        // `row + k - MAX_WRONG` lines of the file.
         let mut cost = vec![[usize::MAX; 2 * MAX_WRONG + 1]; rows + 1];
         let mut step = vec![[Step::Match; 2 * MAX_WRONG + 1]; rows + 1];
         cost[0][MAX_WRONG] = 0;

@@ -105,7 +105,7 @@ fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
         },
         Some(Dialect::Unified) => unified::parse(text, path),
         Some(Dialect::Edits) => {
-            // Several JSON values are one patch; none of them is dropped.
+            // A text may have several JSON values. All of them together are the patch.
             let starts = text.lines().filter(|line| line.trim_start().starts_with(['[', '{']));
             let (mut out, mut read_to) = (Vec::new(), 0);
             for line in starts.take(MAX_TRIES) {

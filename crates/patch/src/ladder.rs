@@ -44,7 +44,7 @@ pub(crate) struct Fit {
     pub(crate) at: usize,
     /// The line below the last matched line.
     pub(crate) end: usize,
-    /// The file's line for each old line; `None` for a context line that is missing there.
+    /// The file's line for each old line; `None` for a context line that the file lacks.
     pub(crate) lines: Vec<Option<usize>>,
     pub(crate) rung: Rung,
     pub(crate) shift: Shift,
@@ -96,8 +96,8 @@ const MAX_COMPARED: usize = 10_000_000;
 #[derive(Debug)]
 pub(crate) struct TooMany(pub(crate) usize);
 
-/// Returns, in order, the matches on the strictest rung that has any. Does not try the rungs for
-/// pasted line numbers and slightly wrong context.
+/// Returns, in order, the matches on the strictest rung that has any. Does not try to strip pasted
+/// line numbers or to tolerate wrong context lines.
 pub(crate) fn fits(index: &Index<'_>, body: &Body<'_>) -> Result<Vec<Fit>, TooMany> {
     let old: Vec<&[u8]> = old(body);
     let mut fits: Vec<Fit> = Vec::new();

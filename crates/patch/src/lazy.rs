@@ -23,7 +23,7 @@ use comment::Text;
 pub(crate) enum Claim {
     /// Something is omitted here.
     Omitted,
-    /// Existing code stays here. A new file has no existing code.
+    /// Existing code stays here. In a new file, this cannot be true.
     Existing,
 }
 
@@ -34,7 +34,7 @@ enum Syntax {
     Python,
     /// `{ ... }` is a statement.
     Yada,
-    /// A line of dots ends a document.
+    /// An unindented line of dots ends a document.
     Yaml,
     /// Prose, in which `#` and `*` do not start comments.
     Prose,

@@ -103,7 +103,7 @@ pub enum Action {
     Replace(Vec<u8>),
     /// Apply the hunks.
     Update,
-    /// Delete it. The hunks, if any, state the content that it has.
+    /// Delete it. If there are hunks, their lines must be the whole content of the file.
     Delete,
 }
 

@@ -21,7 +21,7 @@ pub(crate) enum Spot<'a> {
     Bytes(Range<usize>),
 }
 
-/// The candidate matches of a hunk, all on one rung.
+/// The candidate matches of a hunk, all of the same [`Rung`].
 pub(crate) enum Found<'a> {
     Lines(Vec<Fit>, Body<'a>, Option<usize>),
     Bytes(Vec<usize>, usize),
@@ -191,8 +191,9 @@ fn removes(body: &Body<'_>) -> bool {
     body.iter().any(|(mark, text)| *mark == Mark::Remove && !text.trim_ascii().is_empty())
 }
 
-/// Drops the hunk's trailing blank lines if the hunk matches exactly at the line that it names, but
-/// only without these lines. They may be spacing below the hunk.
+/// Returns the match of the hunk without its trailing blank lines, which may be spacing below the
+/// hunk, if this match is exact and at the line that the hunk names. Returns `None` if the hunk
+/// also matches there with these lines.
 fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Option<Found<'a>> {
     let at = hunk.start.filter(|_| hunk.blank_tail > 0)?.checked_sub(1)?;
     let named = |body: &Body<'_>| {
@@ -206,8 +207,8 @@ fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Optio
     named(&short).map(|fit| Found::Lines(vec![fit], short, None))
 }
 
-/// Returns where the pasted line numbers place a hunk, if it matches there when indentation is
-/// ignored.
+/// Returns the line at which a hunk starts according to the line numbers pasted into it, if the
+/// hunk matches there when indentation is ignored.
 fn numbered_place(index: &Index<'_>, body: &Body<'_>, first: usize) -> Option<usize> {
     let at = first.checked_sub(1)?;
     let old = old(body);
@@ -235,7 +236,7 @@ fn insertion(index: &Index<'_>, hunk: &Hunk) -> Option<usize> {
     }
 }
 
-/// Returns where the search text occurs, and its length in the file.
+/// Returns the byte offsets at which the search text occurs in the file, and its length there.
 fn text_places(index: &Index<'_>, hunk: &Hunk) -> (Vec<usize>, usize) {
     const ENOUGH: usize = 20;
     let Some((search, _)) = &hunk.text else { return (Vec::new(), 0) };
@@ -283,8 +284,9 @@ fn headers(index: &Index<'_>, hunk: &Hunk) -> Option<Vec<usize>> {
     from
 }
 
-/// Selects the only match below the header: among the more deeply indented lines, or else in the
-/// rest of the file. All lines that equal the header must lead to the same match.
+/// Selects the only match among the more deeply indented lines below the header. If they contain
+/// none, selects the only match in the rest of the file. All lines that equal the header must lead
+/// to the same match.
 fn under(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
     let only = |header: usize| {
         let below = fits.partition_point(|f| f.at < header);
@@ -360,9 +362,9 @@ fn by_order(found: &[Found<'_>], chosen: &mut [Option<usize>]) {
     }
 }
 
-/// Selects one range from each list so that the selected ranges are in order, once from the top and
-/// once from the bottom. Returns the ids of both selections, which are the same if only one
-/// selection is possible.
+/// Selects one range from each list so that the selected ranges are in order and do not overlap:
+/// once as early as possible, and once as late as possible. Returns the ids of both selections,
+/// which are the same if only one selection is possible.
 pub(crate) fn earliest_and_latest(lists: &[Vec<(usize, Range<usize>)>]) -> Option<(Vec<usize>, Vec<usize>)> {
     let (mut earliest, mut end) = (Vec::new(), 0);
     for list in lists {

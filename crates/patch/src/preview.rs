@@ -54,7 +54,7 @@ fn count(patch: &diffy::Patch<'_, [u8]>) -> (usize, usize) {
     })
 }
 
-/// Counts the lines of each file between the start and the end that both files have in common.
+/// Counts the lines of each file, without those that both files share at the start and at the end.
 fn differing(old: &[u8], new: &[u8]) -> (usize, usize) {
     let lines = |bytes: &[u8]| bytes.split_inclusive(|b| *b == b'\n').count();
     let same = |(a, b): &(&[u8], &[u8])| a == b;

@@ -41,7 +41,7 @@ pub(crate) fn resolve_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> R
     }
 }
 
-/// Returns the lines where a hunk matches, the rung of the first match, and the line below it.
+/// Returns the lines where a hunk matches, and the rung of the first match and the line below it.
 fn matches(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<(Vec<usize>, Rung, usize), Refusal> {
     Ok(match candidates(index, hunk, dialect)? {
         Found::Lines(fits, ..) => {
@@ -91,8 +91,8 @@ fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<H
     Err(first.unwrap_or_else(|| feedback::not_found(index, &body(hunk), hunk.start)))
 }
 
-/// Merges the replacements of all occurrences of the search text into one hunk. Returns `None` if
-/// there is no exact occurrence.
+/// Returns one hunk that replaces all occurrences of the search text. Returns `None` if there is no
+/// exact occurrence, unless the hunk says how many it expects.
 fn replace_everywhere(index: &Index<'_>, hunk: &Hunk) -> Result<Option<Hunk>, Refusal> {
     let Some((search, replace)) = &hunk.text else { return Ok(None) };
     let (search, replace) = (index.lines.with_endings(search), index.lines.with_endings(replace));
@@ -154,9 +154,9 @@ fn dividers_are_content(replace: &[u8]) -> bool {
     true
 }
 
-/// Expands the lines of dots that occur in both the search and its replacement. Each stands for the
-/// same lines of the file in both. Returns `None` unless the parts between the dots match in
-/// exactly one way.
+/// Expands the lines of dots that occur in both the search and its replacement. A line of dots
+/// stands for the same lines of the file in both. Returns `None` unless the parts between the dots
+/// match in exactly one way.
 fn expand_elisions(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     let (search, replace) = hunk.text.as_ref()?;
     let (search, replace) = (std::str::from_utf8(search).ok()?, std::str::from_utf8(replace).ok()?);
@@ -215,8 +215,8 @@ fn parts(text: &str, is_gap: impl Fn(&str) -> bool) -> Vec<Vec<&str>> {
     out
 }
 
-/// Returns the lines where the parts match one below the other, if there is only one way to place
-/// them.
+/// Returns the line at which each part starts in the file, if there is only one way to place the
+/// parts in order and without overlap.
 fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
     let texts = &index.lines.texts;
     let matches_at = |part: &[&str], at: usize| {
@@ -238,9 +238,9 @@ fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
     (earliest == latest).then_some(earliest)
 }
 
-/// Restores the first column of context lines whose first space was read as their mark although it
-/// is part of the text. Changed lines have real marks and stay as they are; shifting the
-/// indentation of the whole hunk would move them too.
+/// Restores the first space of context lines if it was read as their mark although it is part of
+/// the text. Changed lines have real marks and must stay as they are, so the indentation of the
+/// whole hunk is not shifted instead.
 fn restore_first_column(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     let may_lack_column =
         |line: &Line| line.mark == Mark::Keep && line.marked && !line.text.trim_ascii().is_empty();

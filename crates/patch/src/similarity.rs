@@ -1,7 +1,7 @@
 //! Measures the similarity of two lines.
 
-/// Returns the percentage of pairs of adjacent bytes that two lines share. This is cheap enough for
-/// every line of a large file.
+/// Compares the pairs of adjacent bytes in two lines. Returns the percentage of pairs that occur in
+/// both lines. This is cheap enough for every line of a large file.
 pub(crate) fn similarity(a: &[u8], b: &[u8]) -> usize {
     /// The maximum number of bytes of a line that are compared.
     const MAX_LENGTH: usize = 200;

@@ -43,8 +43,8 @@ fn blocks<'b>(body: &Body<'b>, fit: &Fit) -> Vec<Block<'b>> {
         }
         if !open {
             let here = if fit.lines.is_empty() { Some(fit.at) } else { None };
-            // Insert above the next old line if it has a match, or else below the last old line
-            // that has one.
+            // If the old line that follows has a match, insert above it; otherwise, insert below
+            // the last old line with a match.
             let below = || fit.lines.get(old).copied().flatten();
             let at = here.or_else(below).or(above.map(|a| a + 1)).unwrap_or(fit.at);
             out.push(Block { removed_range: at..at, removed: Vec::new(), added: Vec::new() });
@@ -122,7 +122,7 @@ fn splice(
         && start > 0
         && hunk.is_some_and(keeps_final_newline)
     {
-        // The new last line ends like the old one.
+        // Like the old last line, the new last line must not end with a newline.
         range.start -= file.ends[start - 1].len();
     }
     let mut ending = file.ending_near(start);
@@ -145,13 +145,14 @@ fn splice(
     (range, bytes)
 }
 
-/// Returns whether the hunk is a search with a replacement that is not empty. Such a hunk says
-/// nothing about the final newline.
+/// Returns whether the hunk is a search with a nonempty replacement. Such a hunk says nothing about
+/// the final newline.
 fn keeps_final_newline(hunk: &Hunk) -> bool {
     hunk.text.is_some() && hunk.lines.iter().any(|l| l.mark != Mark::Remove)
 }
 
-/// Returns whether the new last line has no newline, according to the patch or else the file.
+/// Returns whether the new last line has no newline. If the patch does not decide this, the new
+/// last line is like the old one.
 fn ends_without_newline(file: &Lines<'_>, lines: &[crate::Line]) -> bool {
     let newline = |mark| lines.iter().rev().find(|l| l.mark == mark).map(|l| l.newline);
     match (newline(Mark::Add), newline(Mark::Remove).or(newline(Mark::Keep))) {

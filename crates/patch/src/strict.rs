@@ -6,8 +6,8 @@
 
 use crate::{Hunk, Line, Mark, applied, body::body, index::Index};
 
-/// Returns `None`, and so leaves the decision to the ladder, unless every hunk matches exactly at
-/// its line.
+/// Returns the patched file if every hunk matches exactly at its line. Otherwise returns `None`,
+/// which leaves the decision to the ladder.
 pub(crate) fn apply(index: &Index<'_>, hunks: &[Hunk]) -> Option<Vec<u8>> {
     let original = index.lines.bytes;
     let starts = line_starts(original);

@@ -72,7 +72,7 @@ pub(crate) fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Pa
     sections.into_iter().map(|s| finish(s, path)).collect()
 }
 
-/// Returns the name in the second line of a header. Small models write an extra `+` before it.
+/// Returns the name in the second line of a header. Small models write `++++` instead of `+++`.
 pub(crate) fn new_name(line: &str) -> Option<&str> {
     line.strip_prefix("+++ ").or_else(|| line.strip_prefix("++++ "))
 }
@@ -81,7 +81,7 @@ pub(crate) fn is_header(lines: &[&str], i: usize) -> bool {
     lines[i].starts_with("--- ") && lines.get(i + 1).is_some_and(|l| new_name(l).is_some())
 }
 
-/// Returns the file of a one-line header: `--- a/x` or `+++ b/x` directly above a hunk.
+/// Returns the file that a one-line header names: `--- a/x` or `+++ b/x` directly above a hunk.
 pub(crate) fn lone_header(lines: &[&str], i: usize) -> Option<String> {
     let line = lines.get(i)?;
     let (rest, prefix) = line
@@ -194,7 +194,8 @@ fn read_hunk(
             }
             continue;
         }
-        // This is a context line without its space, or an added line without its plus.
+        // A line without a mark is a context line that lacks its space, or an added line that lacks
+        // its plus.
         let bare = || Line { marked: line.is_empty(), ..Line::new(Mark::Keep, line) };
         hunk.lines.push(Line::read(line).unwrap_or_else(bare));
     }
@@ -215,7 +216,8 @@ fn read_hunk(
 }
 
 /// Returns the line below which a hunk of `diff -U0` inserts its lines. Models invent line numbers,
-/// so the header must have the right counts and agree with the hunks above it.
+/// so this returns `None` unless the header has the right counts and agrees with the hunks above
+/// it.
 fn insertion(header: &str, hunk: &Hunk, above: &[Hunk]) -> Option<usize> {
     let (start, counts) = ranges(header.strip_prefix("@@")?)?;
     let new = header.split_whitespace().nth(2)?.strip_prefix('+')?;
@@ -351,8 +353,8 @@ fn unquote(text: &str) -> String {
         .collect()
 }
 
-/// Strips the prefixes of diffs from both names. Names that do not clearly have prefixes stay as
-/// they are.
+/// Strips prefixes such as `a/` and `b/`, which diffs add, from both names. Names that do not
+/// clearly have prefixes stay as they are.
 fn without_prefixes(old: Option<String>, new: Option<String>) -> (Option<String>, Option<String>) {
     let strip = |name: &str, prefixes: &[&str]| {
         let (first, rest) = name.split_once('/')?;

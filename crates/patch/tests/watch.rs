@@ -72,7 +72,7 @@ fn no_corpus_patch_that_applies_is_refused_early() {
             bytes += text.len();
             saved += text.len() - at;
         }
-        // How the text is split does not change the refusal.
+        // The refusal does not depend on how the text is split.
         let in_pieces = watched(&tree, &pieces(&text, 7));
         assert_eq!(by_line.map(|(_, stop)| stop), in_pieces.map(|(_, stop)| stop), "{}", case.name);
     }

@@ -1,4 +1,4 @@
-//! Tests how the engine handles text that models write around the content of a file.
+//! Tests how the patch engine handles text that models write around the content of a file.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 

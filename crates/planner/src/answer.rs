@@ -243,7 +243,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Adds text to a continued line.
+    /// Adds text to an answer that continues a branch ([`Wanted::Lines`]).
     fn line(&mut self, text: String, out: &mut Vec<AnswerEvent>) {
         let Wanted::Lines(following) = self.options.wanted else { return };
         if text.is_empty() {
@@ -294,8 +294,8 @@ impl<'a> Answer<'a> {
     }
 
     /// Handles an answer that contains only reasoning. A call counts only if it is at the very end
-    /// of the reasoning and is written in the tokens or elements of a model family. The same rule
-    /// applies to reasoning inside the text. Anything else is refused.
+    /// of the reasoning and is written in the special tokens or elements of a model family. The
+    /// parser applies the same rule to reasoning inside the text. Anything else is refused.
     fn thinking_only(&mut self, out: &mut Vec<AnswerEvent>) {
         let options = parser_options(self.options.tools, &[]);
         let call = tool_stream::calls_at_end(self.thinking.as_bytes(), &options).into_iter().next();
@@ -483,7 +483,8 @@ impl<'a> Answer<'a> {
         out: &mut Vec<AnswerEvent>,
     ) {
         self.refused = true;
-        // Like accepted calls, record the refusal under the tool's own name, not under an alias.
+        // A refusal is recorded under the tool's own name, not under an alias, as an accepted call
+        // is.
         let own_name = |tool: String| self.options.tools.named(&tool).map(|s| s.name.clone()).unwrap_or(tool);
         let tool = tool.map(own_name);
         out.push(AnswerEvent::Refused(Refused { tool, early, message: message.to_owned(), written }));
@@ -495,7 +496,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The repair recorded when the whole answer is the call.
+/// The name of the repair that is recorded if a whole answer is taken as a call.
 pub(crate) const WHOLE_ANSWER: &str = "the whole answer taken as a call";
 
 /// Decides whether a complete call is run. `certain` means that there was only one way to parse it.

@@ -2,13 +2,13 @@
 //! files), ask for corrected versions, verify them, and try alternatives at the places where the
 //! model was unsure.
 //!
-//! Measured on a 1.5B model: shown a file and asked for the whole of it, the model solves most
-//! short repairs of one file. Asked to call tools, it solves few, and feedback never helped. So the
-//! first attempt is exactly the plain request that `scripts/floor` measures. If it fails,
-//! alternatives are tried at the places where the model was unsure ([`crate::branches`]). Then the
-//! same request is sent again at a higher temperature, or with the files that a branch has
-//! improved. A change stays only if more tests pass with it, so the tree does not end up worse than
-//! before.
+//! Measurements with a 1.5B model: if the model is shown a file and asked for the whole file, it
+//! solves most tasks that need a short repair of one file. If it is asked to call tools, it solves
+//! few of them, and feedback never helped. So the first attempt is exactly the plain request that
+//! `scripts/floor` measures. If it fails, alternatives are tried at the places where the model was
+//! unsure ([`crate::branches`]). Then the same request is sent again at a higher temperature, or
+//! with the files that a branch has improved. A change stays only if more tests pass with it, so
+//! the tree does not end up worse than before.
 //!
 //! This module is pure: outcomes go in, and the next move comes out.
 
@@ -62,7 +62,7 @@ pub(crate) struct Attempt<'a> {
 pub(crate) struct Attempts {
     /// The best version of the files so far. Attempts start from it.
     base: Vec<Focus>,
-    /// The content of these files in the tree.
+    /// The content in the tree of each file in `base`.
     in_tree: Vec<String>,
     /// The number of requests so far.
     number: u32,
@@ -102,7 +102,7 @@ impl Attempts {
         &self.base
     }
 
-    /// The files of [`Attempts::base`] whose content in the tree is different.
+    /// The best version of each file of which the tree has a different version.
     pub(crate) fn to_restore(&self) -> Vec<Focus> {
         let files = self.base.iter().zip(&self.in_tree);
         files.filter(|(base, in_tree)| base.content != **in_tree).map(|(base, _)| base.clone()).collect()
@@ -184,7 +184,8 @@ impl Attempts {
         Arc::new(self.base.iter().map(|file| file.content.clone()).collect())
     }
 
-    /// The files whose content in the tree differs from `contents`, with their new content.
+    /// The files whose content in the tree differs from `contents`, with the content from
+    /// `contents`.
     pub(crate) fn differing(&self, contents: Vec<String>) -> Vec<Focus> {
         let files = self.base.iter().zip(&self.in_tree).zip(contents);
         files
@@ -309,7 +310,8 @@ mod tests {
     const COPY: &str = "```\na = 1\nb = 2\n```";
     const BLOCK: [Found; 1] = [Found { index: 0, content: 4 }];
 
-    /// An answer that returns the file unchanged, with these doubts.
+    /// An answer that returns the file unchanged. `doubts` are the places where the model was
+    /// unsure.
     fn unchanged(doubts: &[Doubt]) -> Attempt<'_> {
         Attempt { answer: COPY, blocks: &BLOCK, doubts, wrote: Vec::new(), check: None }
     }
@@ -373,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn branches_before_a_change_start_without_it_and_later_branches_keep_it() {
+    fn a_branch_after_the_change_keeps_it_and_a_branch_before_the_change_drops_it() {
         let mut attempts = attempts();
         let answer = "```\na = 1\nb = 7\n```";
         let doubts = [doubt("1", "3", -2.0), doubt("\n```", " + a", -1.0)];
@@ -442,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_verifications_leave_fewer_branches() {
+    fn slow_verifications_reduce_the_number_of_branches() {
         let mut attempts = attempts();
         attempts.best = Some(Check { ms: 40_000, ..check(false, 2) });
         assert_eq!(attempts.answered(&unchanged(&[doubt("1", "3", -1.0)])), Move::Whole);

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_the_file_that_its_info_string_heading_or_first_line_names() {
+    fn a_block_is_the_file_named_by_its_info_string_or_heading_or_first_line() {
         let new = "import b\nx = 5\nz = 6\n";
         assert_eq!(index(Some("app/b.py"), "a.py:", new), Some(1));
         assert_eq!(index(None, "Two bugs in app/a.py.\n\n**app/b.py**:\n\n", new), Some(1));

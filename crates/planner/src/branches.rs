@@ -2,14 +2,15 @@
 //! alternative token.
 //!
 //! Asked for a corrected file, a small model mostly sends the file back unchanged, or with a wrong
-//! change. But it is not equally sure everywhere: at the bug the right token is often a close
-//! second choice. So those places are tried, the most likely first: the model continues from the
-//! other token until it writes one of the file's next lines (about twenty tokens, with the prefix
-//! in the server's cache), and the verification decides whether the change is kept.
+//! change. But it is less sure in some places than in others: at the bug the right token is often a
+//! close second choice. So the alternatives are tried, the most likely first: the model continues
+//! from the alternative token until it writes one of the file's next lines (about twenty tokens,
+//! with the prefix in the server's cache), and the verification decides whether the change is kept.
 //!
-//! Measured on a 1.5B model over 26 small repairs, with branches of one line in unchanged answers:
-//! the plain request solves 10, and branches raise this to 18, at a cost of 45 generated tokens per
-//! failed answer. Requesting the whole file again costs about 300 tokens.
+//! Measured on a 1.5B model over 26 small repairs, when branches had one line and were tried only
+//! after unchanged answers: the plain request solves 10, and branches raise this to 18, at a cost
+//! of 45 generated tokens per failed answer. Requesting the whole file again costs about 300
+//! tokens.
 //!
 //! This module is pure: text goes in, and text comes out.
 
@@ -34,12 +35,12 @@ const MAX_REPLACED: usize = 30;
 /// such as `else:` or `}` have fewer.
 const TELLING: usize = 6;
 
-/// A place where another token might have been written.
+/// A place in an answer where the model could have written another token, with that token.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Branch {
-    /// The content of all requested files, one of which gets the other token.
+    /// The contents of all requested files.
     files: Arc<Vec<String>>,
-    /// The index of that file.
+    /// The index of the file that gets the other token.
     index: usize,
     /// The byte offset of the other token in that file.
     at: usize,
@@ -47,8 +48,8 @@ pub(crate) struct Branch {
     pub(crate) prefix: String,
     other: String,
     logprob: f32,
-    /// Whether the other token begins a line. If so, the new line may also be a missing line, which
-    /// is inserted before the old one.
+    /// Whether the other token begins a line. If so, the new line is also tried as an insertion
+    /// before the old line, because it may be a line that was missing.
     new_line: bool,
 }
 
@@ -110,14 +111,14 @@ impl Branch {
         Some((&file[..start], file[start..].split('\n').collect()))
     }
 
-    /// The lines of the file, from the line of the branch on, that the branch may replace.
+    /// The lines of the file that the branch may replace, starting with the line of the branch.
     pub(crate) fn following(&self) -> Vec<String> {
         let lines = self.parts().map(|(_, lines)| lines).unwrap_or_default();
         lines.into_iter().take(MAX_REPLACED).map(str::to_owned).collect()
     }
 }
 
-/// The point where the text of a branch reaches one of the file's following lines.
+/// The point where the text of a branch rejoins the file, by repeating one of its following lines.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Rejoined {
     /// How many new lines come before that line.
@@ -126,8 +127,8 @@ pub(crate) struct Rejoined {
     replaced: usize,
 }
 
-/// In the text of a branch, finds the first complete line that is one of the `following` lines of
-/// the file.
+/// In the text of a branch, after its first line, finds the first complete line that is distinctive
+/// and equals one of the `following` lines of the file.
 pub(crate) fn rejoined(following: &[String], text: &str) -> Option<Rejoined> {
     let (complete, _) = text.rsplit_once('\n')?;
     complete.split('\n').enumerate().skip(1).find_map(|(new, line)| {
@@ -145,9 +146,8 @@ pub(crate) fn is_complete(following: &[String], text: &str) -> bool {
 }
 
 /// The versions of the files to try for a branch that the model continues with `rest`. If the text
-/// reaches one of the file's following lines, the new lines are the lines before it. Otherwise, the
-/// only new line is the first line of the text, which replaces the old line or is inserted before
-/// it.
+/// rejoins the file ([`rejoined`]), its lines up to that point are the new lines. Otherwise, only
+/// its first line is new, and replaces the old line or is inserted before the old line.
 pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
     // In sessions recorded by earlier versions, the text may start with a copy of the prefix, which
     // the server repeated.
@@ -195,7 +195,7 @@ impl Echo {
         Self { expected: message.to_owned(), held: String::new() }
     }
 
-    /// The new part of the next piece.
+    /// Takes the next piece, and returns the text that is now known to be new.
     pub(crate) fn new_in(&mut self, piece: &str) -> String {
         self.held.push_str(piece);
         if let Some(new) = self.held.strip_prefix(self.expected.as_str()) {
@@ -212,8 +212,8 @@ impl Echo {
     }
 }
 
-/// The branch, adapted to files that have changed elsewhere; `None` if the change is at the branch,
-/// or if the branch is based on other files.
+/// The branch, adapted to a change of its files from `old` to `new`; `None` if the change is at the
+/// branch, or if the branch is not based on `old`.
 pub(crate) fn moved(branch: &Branch, old: &[String], new: &Arc<Vec<String>>) -> Option<Branch> {
     if *branch.files != old {
         return None;
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_white_space_and_places_outside_the_files_are_no_branches() {
+    fn comments_white_space_and_places_outside_the_files_make_no_branches() {
         let answer = answer();
         for other in ["#", " ", "\n", "```", "\"\"\"", "// x"] {
             assert_eq!(branches(&[doubt(&answer, "- b", other, -0.8)]), []);

@@ -20,7 +20,7 @@ const NAMED: usize = 12;
 pub(crate) struct Room {
     /// The length to reduce the conversation to: short enough that the next compaction is far off.
     pub(crate) target: u64,
-    /// The length to accept if the target cannot be reached.
+    /// The maximum length, accepted only if the target cannot be reached.
     pub(crate) limit: u64,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Dropped {
     lines: Vec<String>,
     /// The user's messages, in full.
     user_messages: Vec<String>,
-    /// The note at the end of the task's message. It contains the lines and the user's messages.
+    /// The note at the end of the task's message. It contains these lines and the user's messages.
     note: String,
 }
 

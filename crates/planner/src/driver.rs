@@ -37,8 +37,8 @@ pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report
 }
 
 /// Resumes an interrupted run from its journal, or continues a finished one with a message from the
-/// user ([`Parts::inbox`]). Limits count from the user's last message or the start of the try with
-/// another model, whichever is later, or from the beginning of the run if there is neither.
+/// user ([`Parts::inbox`]). Limits count from the user's last message, or from a later start of the
+/// try with another model. If there is neither, they count from the beginning of the run.
 ///
 /// # Errors
 /// As [`run`].
@@ -49,8 +49,8 @@ pub async fn resume(job: Job, parts: Parts, journal: &mut Journal, past: &[Recor
 }
 
 /// Works like [`run`], but with parts that replay a recorded run, and without pauses before
-/// retries. `plans` may contain the plans of a journal: the first turn of each model then shows the
-/// repository as it is recorded in that model's plan.
+/// retries. If `plans` contains the plans of a journal, the first turn of each model shows the
+/// repository as recorded in that model's plan.
 ///
 /// # Errors
 /// As [`run`].

@@ -25,8 +25,8 @@ impl Driver<'_> {
         self.check_within(None).await
     }
 
-    /// Verifies a candidate, whose code may loop forever. So the verification may not take much
-    /// longer than earlier ones.
+    /// Verifies a candidate, whose code may loop forever. So the verification is stopped if it
+    /// takes much longer than earlier ones.
     pub(crate) async fn check_candidate(&mut self) -> Result<Check, Stop> {
         let limit = self.usual_check.map(|usual| (usual * SLOWER).max(LEAST_LIMIT));
         let check = self.check_within(limit).await?;
@@ -98,8 +98,8 @@ impl Driver<'_> {
     }
 
     /// Reverts the record `from` of the tree's history and all later records. `None` reverts
-    /// everything since the start. The revert is journaled only after it happened. If the run is
-    /// killed in between, the resumed run finds the revert in the tree's history
+    /// everything since the first turn began. The revert is journaled only after it happened. If
+    /// the run is killed in between, the resumed run finds the revert in the tree's history
     /// ([`Repository::last_revert`]), and repeating the revert changes nothing.
     pub(crate) async fn revert_from(&mut self, from: Option<u64>) -> Result<Option<u64>, Stop> {
         self.await_snapshot().await?;

@@ -18,7 +18,7 @@ const MAX_EQUAL_LINES: usize = 40;
 const LOOP_BYTES: usize = 1_600;
 /// The length of the longest repeated phrase to detect, in bytes.
 const MAX_PERIOD: usize = 200;
-/// Bytes between two checks of the tail.
+/// The number of new bytes after which the end of the text is checked for a loop again.
 const LOOK_EVERY: usize = 256;
 /// The number of equal calls with equal results at which the model gets a warning.
 const WARN_REPEATS: u32 = 3;

@@ -3,10 +3,10 @@
 //!
 //! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine
 //! receives `Input`s (such as an answer with the results of its calls, or a message of the user)
-//! and decides the next step, such as to ask, write or finish. It does no I/O. The driver carries
-//! the step out: it streams an answer through [`answer`], which validates each call while the model
-//! writes it and decides when to cut the answer off. The driver also runs tools, and writes each
-//! event to the journal before its effect.
+//! and decides the next step, such as to ask the model, write a file or finish. It does no I/O. The
+//! driver carries the step out: it streams an answer through [`answer`], which validates each call
+//! while the model writes it and decides when to cut the answer off. The driver also runs tools,
+//! and writes each event to the journal before its effect.
 //!
 //! ```text
 //!      ┌──────────────────────── Input ────────────────────────────┐
@@ -70,7 +70,7 @@ pub struct Job {
     pub settings: Settings,
     /// Why the run starts with this model, in one line for the journal.
     pub why_model: String,
-    /// The setting that names the model; `None` for the session's first choice.
+    /// The setting that names the model; `None` if the model is the session's first choice.
     pub role: Option<ModelRole>,
 }
 
@@ -189,7 +189,7 @@ pub trait Repository: Send + Sync {
     /// number of its record in the history.
     ///
     /// # Errors
-    /// When its changes cannot be recorded. The run stops.
+    /// When the command's changes cannot be recorded. The run stops.
     fn after_command(&self) -> Result<Option<u64>, String> {
         Ok(None)
     }
@@ -200,15 +200,15 @@ pub trait Repository: Send + Sync {
     fn last_record(&self) -> Result<u64, String> {
         Ok(0)
     }
-    /// The number of the last record in the history if it is a revert.
+    /// The number of the last record in the history; `None` unless that record is a revert.
     ///
     /// # Errors
     /// If the history cannot be read.
     fn last_revert(&self) -> Result<Option<u64>, String> {
         Ok(None)
     }
-    /// The number of the record of a turn's edit. The first edit has the index 0, and edits that
-    /// were rolled back are skipped. `None` if there is no such edit.
+    /// The number of the record that holds an edit of a turn. The first edit of the turn has the
+    /// index 0, and edits that were rolled back are skipped. `None` if there is no such edit.
     ///
     /// # Errors
     /// If the history cannot be read.

@@ -141,8 +141,8 @@ pub(crate) struct Machine {
     progress: Progress,
     last_answer: String,
     overflows_in_a_row: u32,
-    /// The texts of those messages in the conversation that contain a message which the user sent
-    /// after the task.
+    /// For each message that the user sent after the task, the text of the message in the
+    /// conversation that contains it.
     user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,

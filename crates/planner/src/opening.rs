@@ -21,7 +21,8 @@ const MAX_INSTRUCTIONS: usize = 8 * 1024;
 const WINDOW_SHARE: u64 = 4;
 
 /// Composes the first turn. For [`Approach::WholeFile`], also returns the files that the model is
-/// asked to return in full: none if nothing points at a file, or if the files are too large.
+/// asked to return in full. There are none if there is no candidate, or if the best one cannot be
+/// requested in full.
 pub(crate) fn compose(
     repository: &dyn Repository,
     tools: &Registry,
@@ -52,8 +53,8 @@ pub(crate) fn compose(
     (opening, whole)
 }
 
-/// The files that the model is asked to return in full. Takes the candidates from the best down,
-/// and stops at the first that cannot be requested in full.
+/// The files that the model is asked to return in full. Takes the candidates in order, the best one
+/// first, and stops at the first one that cannot be requested in full.
 fn whole_files(
     candidates: &[focus::Candidate],
     read: impl Fn(&str, u64) -> Option<String>,
@@ -66,7 +67,8 @@ fn whole_files(
         if !may_be_whole(&content, others, window) {
             break;
         }
-        // Show the model LF, which it also writes. The tool that writes the file restores CRLF.
+        // Show the model LF endings, because it writes LF, too. The tool that writes the file
+        // restores CRLF.
         let all_crlf = content.matches('\n').count() == content.matches("\r\n").count();
         let content = if all_crlf { content.replace("\r\n", "\n") } else { content };
         files.push(Focus { path: candidate.path.clone(), content });

@@ -1,8 +1,8 @@
 //! Renders the messages to the model from the templates in `prompts/`.
 //!
-//! Effect on the prompt cache: the system prompt depends only on the tools, so all sessions of one
-//! version of the program have the same one. No prompt contains a time, a changing counter or a
-//! path of this machine.
+//! Effect on the prompt cache: the system prompt depends only on the tools, so sessions with the
+//! same version of the program and the same tools share it. No prompt contains a time, a changing
+//! counter or a path of this machine.
 
 use journal::Check;
 use minijinja::syntax::SyntaxConfig;
@@ -149,8 +149,8 @@ impl Prompts {
         self.render("user_message.md", json!({ "text": text }))
     }
 
-    /// Repeats the rendered message `asked`, and appends `text`, the reply to the model's repeated
-    /// answers.
+    /// The message `asked` once more, followed by `text`: it replaces `asked` when the model's
+    /// repeated answers are removed, and `text` is the reply to those answers.
     pub(crate) fn again(&self, asked: &str, text: &str) -> String {
         self.render("again.md", json!({ "asked": asked, "text": text }))
     }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cut {
-    /// After the first complete call for local models, where each further token costs time. At the
-    /// end of the answer for remote models.
+    /// For local models, after the first complete call, because each further token costs time. For
+    /// remote models, at the end of the answer.
     #[default]
     Auto,
     /// After the first complete call.

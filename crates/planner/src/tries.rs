@@ -3,7 +3,7 @@
 //!
 //! A try is a conversation from its first message to an ending. Each try starts with the files as
 //! they were at the start of the run. The first try that passes the verification ends the run. If
-//! none passes, the best one is kept, provided it is better than the start.
+//! none passes, the best one is kept, provided its test counts are better than at the start.
 //!
 //! Another model may make the final try (`--escalate`). It is that model's first try, so the
 //! request is not varied.
@@ -45,7 +45,7 @@ impl Counts {
     }
 }
 
-/// A try that is better than the start.
+/// The best try so far. Its test counts are better than those of the original files.
 #[derive(Debug, Clone, PartialEq)]
 struct Best {
     number: u32,
@@ -82,8 +82,8 @@ pub(crate) enum After {
 
 impl Tries {
     /// Allows up to `attempts` tries, and one more with another model if the run escalates.
-    /// `before` is the result of the verification before any change. Without it there is only one
-    /// try, because tries cannot be compared.
+    /// `before` is the result of the verification before any change. If it is `None`, there is only
+    /// one try, because several tries could not be compared.
     pub(crate) fn new(attempts: u32, escalates: bool, before: Option<&Check>) -> Self {
         let escalates = escalates && before.is_some();
         let limit = if before.is_some() { attempts + u32::from(escalates) } else { 1 };
@@ -110,8 +110,8 @@ impl Tries {
         if self.escalated() { 1 } else { self.number }
     }
 
-    /// Whether the model has made an earlier try. If so, this try's request must differ from the
-    /// earlier one.
+    /// Whether the model has made an earlier try. If so, the request of this try must differ from
+    /// the earlier requests.
     pub(crate) fn varied(&self) -> bool {
         self.of_model() > 1
     }
@@ -121,7 +121,7 @@ impl Tries {
         self.of_model().is_multiple_of(2)
     }
 
-    /// Whether this try shows the second-best file.
+    /// Whether this try shows the second-ranked file instead of the first.
     pub(crate) fn other_file(&self) -> bool {
         self.of_model().is_multiple_of(3)
     }
@@ -193,9 +193,9 @@ impl Tries {
         (ending, format!("{message} ({} tries; {})", self.number, self.kept()))
     }
 
-    /// Returns what to revert if the run stops in the middle of a try, and a sentence about it.
-    /// `now` has the counts of the current files, if known. Returns `None` if the current files are
-    /// the best so far or there is only one try.
+    /// Returns what to revert if the run stops in the middle of a try, as in [`After::Revert`], and
+    /// a message that says which try is kept. `now` has the counts of the current files, if known.
+    /// Returns `None` if the current files are the best so far or there is only one try.
     pub(crate) fn stop(&self, now: Option<Counts>) -> Option<(Option<u64>, String)> {
         let (number, limit) = self.several()?;
         let best = self.best.as_ref().map(|best| best.counts).or(self.start);
@@ -258,7 +258,8 @@ mod tests {
 
     #[test]
     fn a_try_that_is_no_better_than_the_start_is_never_kept() {
-        // Equally many failures; a file that no longer compiles; a verification without counts.
+        // As many failures as before, a file that no longer compiles, and a verification without
+        // counts.
         for result in [counts(3, 9), counts(1, 0), None] {
             let mut two = tries(2);
             assert_eq!(run(&mut two, &[(result, 1), (result, 1)]), After::Revert(None));

@@ -168,7 +168,7 @@ impl Driver<'_> {
 
     /// Estimates how many more bytes of a refused call the model would have written, from the
     /// average length of the complete calls of the same tool. Returns 0, a lower bound, if there
-    /// are none.
+    /// are no such calls.
     fn saved_bytes(&self, refused: &Refused) -> u64 {
         let early = refused.tool.as_ref().filter(|_| refused.early);
         let Some((bytes, calls)) = early.and_then(|tool| self.call_sizes.get(tool)) else { return 0 };
@@ -272,7 +272,8 @@ impl Driver<'_> {
         Ok(self.journal.append(Event::AnswerLost { turn: self.turn, counts, estimated })?)
     }
 
-    /// Counts an answer, and calibrates the estimator with the server's count of the prompt.
+    /// Counts the tokens of an answer, and calibrates the estimator with the number of prompt
+    /// tokens that the server counted.
     fn count_answer(
         &mut self,
         machine: &mut Machine,

@@ -104,7 +104,7 @@ async fn whole_files_are_never_constrained() {
         world.run("Fix the sum.", vec![says("```python\ndef add(a, b):\n    return a + b\n```\n")]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert_eq!(constrained(&ran), [false]);
-    // A tool call switches the run to tools.
+    // If the model calls a tool, the run switches to the tools approach.
     let mut world = with(Constrain::On, true, true);
     world.settings.approach = Approach::WholeFile;
     let read = r#"{"tool": "read_file", "arguments": {"path": "README.md"}}"#;

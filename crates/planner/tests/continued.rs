@@ -82,7 +82,7 @@ impl Inbox for Nth {
 }
 
 #[tokio::test]
-async fn a_message_during_a_run_joins_the_unanswered_message() {
+async fn a_message_during_a_run_is_appended_to_the_results_of_the_calls() {
     let world = World { inbox: Box::new(Nth(2)), ..world() };
     let ran = world.run("t", vec![says(FIX), says(DOCS), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);

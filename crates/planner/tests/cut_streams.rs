@@ -74,7 +74,8 @@ async fn read(server: &Server, model: &dyn Model, reply: Reply) -> Pieces {
     }
 }
 
-/// Everything the planner can distinguish: the pieces, and whether the request may be retried.
+/// Describes what the planner can tell apart: the deltas and, after an error, how to retry the
+/// request.
 fn described(pieces: &Pieces) -> String {
     pieces.iter().fold(String::new(), |text, item| match item {
         Ok(delta) => format!("{text}{delta:?}\n"),
@@ -82,7 +83,8 @@ fn described(pieces: &Pieces) -> String {
     })
 }
 
-/// Returns the cut stream first, the whole one on a retry, and then the remaining answers.
+/// A model that answers the first request with the cut stream, a retry of it with the whole one,
+/// and later requests with a call that fixes the file or finishes.
 struct CutOnce {
     cut: Pieces,
     whole: Pieces,

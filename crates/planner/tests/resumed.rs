@@ -1,4 +1,5 @@
-//! A run that is resumed after any event sends the same requests and ends the same.
+//! Tests that a run that is resumed after any event sends the same requests as an uninterrupted
+//! run, and ends in the same way.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -132,7 +133,7 @@ async fn a_run_with_several_whole_files_resumed_after_any_event_ends_the_same() 
         world
     };
     let more = |y: &str| format!("more.py:\n```python\nx = 1\ny = {y}\n```\n");
-    // An answer that returns calc.py unchanged but with an alternative token, and changes more.py.
+    // An answer that returns calc.py unchanged, with doubt about one token, and changes more.py.
     let unsure = |other: &str| {
         let mut deltas = text("calc.py:\n```python\ndef add(a, b):\n    return a");
         deltas.push(Delta::Doubt { chosen: " -".into(), others: vec![(other.into(), -0.8)] });
@@ -231,7 +232,7 @@ async fn a_run_with_a_fallback_resumed_after_any_event_ends_the_same() {
         whole.events().any(|e| matches!(e, Event::Rewound { .. })),
         "the conversation should be cut to fit the smaller window"
     );
-    // The model changes in the middle of a line, which the fallback cannot continue.
+    // The fallback takes over in the middle of a line, and cannot continue that line.
     let begin = || {
         let mut world = world_with_branches();
         world.fallback = Some(Some(support::named("other", 32_768)));
@@ -273,7 +274,8 @@ async fn a_run_with_a_compacted_conversation_resumes_with_that_conversation() {
     assert_eq!(whole.report.ending, Ending::Verified);
 }
 
-/// The bug: the second model's tokens were booked under the first model's name and at its price.
+/// The bug: the second model's tokens were counted under the first model's name and at that model's
+/// price.
 #[tokio::test]
 async fn bug_a_model_that_continues_a_resumed_run_in_place_of_another_has_its_own_sums_and_price() {
     let with = |name: &str, dollars: f64, turns: u32| {

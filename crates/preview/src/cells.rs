@@ -154,7 +154,7 @@ impl Row {
     }
 
     /// Returns a line of carets to print under the emphasized cells. `None` if colors are on, if no
-    /// cell is emphasized, or if all cells except spaces are.
+    /// cell is emphasized, or if every cell is emphasized or a space.
     pub(super) fn carets(&self, surface: Surface) -> Option<String> {
         let inside = |c: &Cell| c.strong || c.sign == ' ';
         if surface.paint.0 || !self.0.iter().any(|c| c.strong) || self.0.iter().all(inside) {

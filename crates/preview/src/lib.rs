@@ -1,7 +1,7 @@
 //! Draws file changes for people, before or after the changes are made. Takes the old and the new
-//! image of each file, and returns text: first a summary (what happens to each file, lines added
-//! and removed, a bar), then the changes in one of three formats. The crate never prints, and reads
-//! neither the terminal nor the environment.
+//! image of each file, and returns text: first a summary (for each file, the kind of change, the
+//! numbers of lines added and removed, and a bar), then the changes in one of three formats. The
+//! crate never prints, and reads neither the terminal nor the environment.
 //!
 //! Text from files cannot control the terminal: [`sanitize`] replaces characters that could do so
 //! with visible ones. Only [`patch`] keeps every byte, because a program reads its result.

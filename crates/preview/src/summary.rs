@@ -23,7 +23,7 @@ pub(super) fn draw(compared: &[(&FileChange, Comparison<'_>)], surface: Surface)
         .collect();
     let widest = names.iter().map(|n| n.width()).max().unwrap_or(0);
     let most = compared.iter().map(|(_, c)| c.added + c.removed).max().unwrap_or(0).max(1);
-    // A space, a sign, and the digits of the largest count.
+    // The width of a count: a space, a sign, and the digits of the largest count.
     let column =
         compared.iter().map(|(_, c)| c.added.max(c.removed)).max().unwrap_or(0).to_string().len().max(4) + 2;
     let mut out = String::new();

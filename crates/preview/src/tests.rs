@@ -51,7 +51,7 @@ fn words_that_differ_are_set_off_by_color() {
 }
 
 #[test]
-fn two_columns_have_versions_of_a_line_side_by_side() {
+fn two_columns_show_both_versions_of_a_line_side_by_side() {
     let wide =
         change("a", image("日本語日本語日本語 is long\nb\n"), image("日本語日本語日本語 is longer\nb\nc"));
     insta::assert_snapshot!(draw(&[add(), wide], Format::SideBySide, 60, false), @r"

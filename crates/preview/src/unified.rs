@@ -48,7 +48,8 @@ fn file(change: &FileChange, comparison: &Comparison<'_>, out: &mut Vec<u8>) {
     }
     let side = |there: bool, name: &str| match there {
         false => "/dev/null".to_owned(),
-        // Add a tab, as git does, so that parsers that stop at a space see where the name ends.
+        // As git does, add a tab after a name with a space, so that parsers do not end the name at
+        // the space.
         true if name.contains(' ') => format!("{name}\t"),
         true => name.to_owned(),
     };

@@ -14,7 +14,7 @@ const LONGEST: usize = 20_000;
 /// Two lines with at least this similarity, from 0 to 1, count as versions of one line.
 const ALIKE: f32 = 0.5;
 
-/// Byte ranges in the old line and in the new one.
+/// The byte ranges of the words that differ, in the old line and in the new one.
 pub(super) type Emphasis = (Vec<Range<usize>>, Vec<Range<usize>>);
 
 /// Pairs the old and new lines of a changed block that are versions of the same line. The pairs are

@@ -39,8 +39,8 @@ struct Contents {
 }
 
 impl Mailbox {
-    /// Creates a mailbox. The folder of the batch already has results of the attempts in
-    /// `recorded`, and results from the agent for the tasks in `done`.
+    /// Creates a mailbox. `recorded` has the attempts whose results are already in the folder of
+    /// the batch, and `done` has the tasks for which one of these results is from the agent.
     pub(crate) fn new(recorded: HashSet<(String, u32)>, done: HashSet<String>) -> Self {
         let contents = Contents { recorded, done, ..Contents::default() };
         Self(Arc::new(Mutex::new(contents)))

@@ -81,7 +81,7 @@ impl Record {
     }
 }
 
-/// The message with a record.
+/// A message that carries a record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Envelope {
     /// Version of the format: 1.
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_with_dots_survives_its_subject() {
+    fn an_id_with_dots_can_be_read_back_from_its_subject() {
         let subject = task_subject("b", "shop.cart..7", "v");
         assert_eq!(subject, "agent.tasks.b.shop%2Ecart%2E%2E7.v");
         assert_eq!(task_of(&subject), Some(("shop.cart..7".into(), "v")));

@@ -30,7 +30,7 @@ use crate::receiver::{receive, receive_some};
 const NAME: &str = "queue.json";
 /// How long a canceled batch waits for the results of running attempts.
 const LAST_RESULTS: Duration = Duration::from_secs(60);
-/// The time after which an attempt checks again that the server still has its task.
+/// How long an attempt waits for a record before it checks that the server still has the task.
 const PRESENCE: Duration = Duration::from_secs(20);
 /// The largest plausible number of deliveries of one task. A record with a higher attempt number is
 /// not from a worker.
@@ -47,7 +47,7 @@ pub struct Publisher<'a> {
     ready: OnceCell<Ready>,
     canceled: OnceCell<()>,
     /// The bundle of each repository and commit; `None` if workers clone the repository from a URL.
-    /// The lock is held while a bundle is made and sent, so that this happens only once.
+    /// The lock is held while a bundle is made and sent, so that each is made and sent only once.
     bundles: tokio::sync::Mutex<HashMap<Start, Option<Bundle>>>,
 }
 
@@ -63,7 +63,7 @@ struct Bundle {
     commit: Option<String>,
 }
 
-/// The state that exists once the folder of the batch is locked.
+/// The part of the publisher that is set up once the folder of the batch is locked.
 struct Ready {
     /// The name of the batch on the server.
     batch: String,
@@ -163,8 +163,9 @@ impl<'a> Publisher<'a> {
         made.map(drop)
     }
 
-    /// Sends the task unless the queue has it, and stores the records that arrive. Returns the
-    /// number of the attempt with a result, and whether that result is from the agent.
+    /// Sends the task unless the queue has it, and stores the records that arrive until one of them
+    /// is a result. Returns the attempt number of the result, and whether the result is from the
+    /// agent rather than an infrastructure failure. Returns `None` if the batch is canceled first.
     async fn wait(
         &self,
         attempt: &mut Waiting<'_>,
@@ -217,8 +218,8 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Stores a record that arrived, and acknowledges it. For the result, returns the same as
-    /// [`wait`](Self::wait).
+    /// Stores a record that arrived, and acknowledges it. Returns the same as [`wait`](Self::wait)
+    /// if the record is a result, otherwise `None`.
     async fn record(
         &self,
         attempt: &mut Waiting<'_>,
@@ -265,8 +266,9 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Sends the task, unless an earlier invocation sent the same one or the batch stops. Returns a
-    /// result if the task cannot be sent at all.
+    /// Sends the task unless the batch is stopping. Without `again`, also sends nothing if an
+    /// earlier invocation sent the same version of the task. If the task can never be sent, stores
+    /// a result that says so, and returns the same as [`wait`](Self::wait).
     async fn publish(
         &self,
         attempt: &mut Waiting<'_>,
@@ -422,7 +424,7 @@ impl Place for Publisher<'_> {
     }
 }
 
-/// An attempt that waits for a worker.
+/// An attempt that waits for the records of a worker.
 struct Waiting<'a> {
     job: &'a Job<'a>,
     context: &'a Context<'a>,

@@ -21,8 +21,8 @@ pub(crate) async fn receive(queue: Queue, batch: String, mut consumer: PullConsu
                 receive_one(&queue, &batch, message, &mailbox).await;
             }
         }
-        // The client reconnects by itself and reports that. But the server may have lost its data,
-        // and with it the consumer.
+        // The client reconnects and reports that by itself. But the server may have lost its data,
+        // including the consumer.
         tokio::time::sleep(PAUSE).await;
         let known = queue.results.consumer_info(consumer.cached_info().name.clone()).await;
         let gone =
@@ -70,7 +70,7 @@ async fn receive_one(queue: &Queue, batch: &str, message: Message, mailbox: &Mai
     }
 }
 
-/// Decodes a message if its format has this version.
+/// Decodes a message; `None` if it is malformed, or if its format has another version.
 fn decode(payload: &[u8]) -> Option<Body> {
     let envelope: Envelope = serde_json::from_slice(payload).ok()?;
     let current = match &envelope.body {

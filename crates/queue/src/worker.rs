@@ -23,8 +23,8 @@ use crate::message::{Body, Envelope, Order, Record, VERSION, dead_subject, resul
 use crate::outbox::{Letter, Outbox};
 use crate::take::{Taken, hand_back, take};
 
-/// The number of deliveries without a result after which the task itself is assumed to kill its
-/// workers.
+/// If a task arrives again after this many deliveries without a result, the worker assumes that the
+/// task kills its workers.
 const DELIVERIES: u32 = 5;
 /// How long a worker that stops tries to deliver its last records. Undelivered records stay
 /// on disk.
@@ -130,8 +130,8 @@ struct Worker<'a> {
     /// The number of attempts in a row that failed because of the model, its server or this
     /// machine.
     failures: Cell<u32>,
-    /// The results that the queue may not have yet: their numbers in the outbox, keyed by the
-    /// position of their task in the stream.
+    /// The results that the queue may not have yet. The key is the position of the task in the
+    /// stream, and the value is the number of its result in the outbox.
     undelivered: RefCell<HashMap<u64, u64>>,
 }
 
@@ -253,7 +253,7 @@ impl Worker<'_> {
         self.place.attempt(job, &context).await
     }
 
-    /// The file with a bundle, which is downloaded from the queue if it does not exist yet.
+    /// Returns the file of a bundle, after downloading it from the queue if it does not exist yet.
     async fn bundle(&self, batch: &str, name: &str, folder: &Path) -> Result<PathBuf, Error> {
         let path = folder.join(name);
         let mut tries = 0;
@@ -313,7 +313,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Waits, but at most until the worker is stopped.
+    /// Waits for this time, or until the worker is stopped if that is earlier.
     async fn pause(&self, wait: Duration) {
         let mut stop = self.stop.clone();
         tokio::select! {
@@ -348,8 +348,8 @@ impl Worker<'_> {
         let client = self.queue.context.client();
         let mut record = record.clone();
         if !self.queue.has_objects(batch).await? {
-            // The batch is done, or the server has lost the batch and the publisher sends the task
-            // again.
+            // The batch is done, or the server has lost its data. In the second case, the publisher
+            // sends the task again.
             if let Some(subject) = acknowledge {
                 let acknowledged = client.publish(subject.clone(), "+ACK".into()).await;
                 acknowledged.map_err(server("acknowledge a task"))?;

@@ -266,8 +266,8 @@ impl Bundle {
         Ok(out)
     }
 
-    /// Reads an untrusted file. A file with records only, as older versions wrote, is a bundle
-    /// without contents.
+    /// Reads an untrusted file. A file that contains only records, as written by older versions, is
+    /// read as a bundle without contents.
     ///
     /// # Errors
     /// If the file cannot be read or is invalid.

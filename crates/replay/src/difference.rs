@@ -11,7 +11,8 @@ use serde::Serialize;
 pub enum Kind {
     /// A request differs.
     Asked,
-    /// The same answer was read differently.
+    /// The replay read a recorded answer differently, or needs an answer or result that is not
+    /// recorded.
     Answered,
     /// A tool's result differs.
     Tool,
@@ -19,7 +20,7 @@ pub enum Kind {
     Command,
     /// A file differs at the end.
     Tree,
-    /// The run ended differently, earlier or later.
+    /// The run ended earlier, later, or in another way.
     Ended,
 }
 
@@ -51,13 +52,13 @@ pub struct Difference {
     pub what: String,
     /// The recorded text.
     pub recorded: String,
-    /// The text of the replay.
+    /// The replayed text.
     pub now: String,
 }
 
 impl Difference {
-    /// The difference between a recorded and a replayed step. `before` holds the equal steps that
-    /// precede it, and `commands` the names of the tools that run commands.
+    /// The difference between a recorded and a replayed step. `before` holds the steps before this
+    /// one, which are equal in both, and `commands` the names of the tools that run commands.
     pub(crate) fn between(
         wanted: Option<&Step>,
         now: Option<&Step>,

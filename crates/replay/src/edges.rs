@@ -75,7 +75,7 @@ impl Inbox for RecordedUser {
     }
 }
 
-/// Where results come from.
+/// Where the results of tools and verifications come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// File tools run; the results of commands come from the record.
@@ -90,7 +90,7 @@ pub enum Source {
 pub struct Stage {
     /// The record.
     pub script: Arc<Script>,
-    /// Where results come from.
+    /// Where the results of tools and verifications come from.
     pub source: Source,
     /// The tree to which recorded changes are applied, if there is one.
     pub workspace: Option<Workspace>,
@@ -101,8 +101,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Repeats the revert that followed the stop of the recorded run. This is needed if the stop
-    /// came from outside, because the replay then ends in another way.
+    /// Repeats the revert after the stop of the recorded run, if the replay has not reached it. A
+    /// replay of a run that was stopped from outside ends in another way, without that revert.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -154,8 +154,8 @@ impl ReplayedTool {
         self.spec().effect == Effect::Execute
     }
 
-    /// Whether calls are refused only if they were refused in the record. The tool itself could not
-    /// decide that without a tree.
+    /// Whether the record decides which calls are refused. The tool itself could not decide without
+    /// a tree.
     fn uses_recorded_refusals(&self) -> bool {
         self.stage.source == Source::Record && !self.runs_commands()
     }

@@ -214,9 +214,9 @@ fn baseline(records: &[Record]) -> Option<&Check> {
     before.filter_map(|r| if let Event::Checked(check) = &r.event { Some(check) } else { None }).last()
 }
 
-/// Maps each command's change in the history to the number of the journal record with the command's
-/// result, if there is one. Maps each revert in the history to the number of the journal record
-/// ([`Event::Reverted`]) that first names it.
+/// Maps records of the history to numbers of journal records: a command's changes to the record of
+/// the command's result, if there is one, and a revert to the [`Event::Reverted`] that first names
+/// it.
 fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     let (mut known, mut open) = (BTreeMap::new(), Vec::new());
     for record in records {

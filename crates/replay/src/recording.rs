@@ -20,7 +20,7 @@ use crate::{Error, Result};
 pub struct Recording {
     /// The session's id.
     pub id: String,
-    /// The id from which placeholders are derived.
+    /// The id of the session from which placeholders for secrets are derived ([`journal::origin`]).
     pub origin: String,
     /// The version of the agent that recorded it.
     pub version: String,
@@ -36,11 +36,13 @@ pub struct Recording {
     pub(crate) changes: Vec<ModelChange>,
     /// The answer to each request; `None` if it was not recorded.
     pub(crate) answers: Vec<Option<Turn>>,
-    /// The context window detected after a turn, if the window changed.
+    /// The context window that was detected after a turn, for turns after which it differed from
+    /// the assumed one.
     pub(crate) windows: HashMap<u32, u64>,
     pub(crate) results: Vec<CallResult>,
     pub(crate) checks: Vec<Checked>,
-    /// The numbers of each revert: in the session's records, and in the history of the tree.
+    /// For each revert, its number in the session's records and its number in the history of the
+    /// tree.
     pub(crate) reverts: Vec<(u64, Option<u64>)>,
     /// The number of lines that each try changed.
     pub(crate) tries: Vec<u64>,
@@ -48,7 +50,7 @@ pub struct Recording {
     pub(crate) commands: HashSet<String>,
     /// The steps that must match.
     pub(crate) steps: Vec<Step>,
-    /// Whether the run was stopped from outside. In a replay, more steps may then follow.
+    /// Whether the run was stopped from outside. If so, a replay may take more steps than the run.
     pub(crate) open: bool,
     /// Whether more than one process worked on the session.
     pub resumed: bool,
@@ -63,7 +65,7 @@ pub struct Recording {
 pub(crate) struct ModelChange {
     pub(crate) role: Option<ModelRole>,
     pub(crate) identity: Identity,
-    /// The plan, if the model starts a try.
+    /// The plan, if the model started a new try.
     pub(crate) plan: Option<Value>,
 }
 
@@ -203,7 +205,7 @@ fn windows(records: &[Record]) -> HashMap<u32, u64> {
     records.iter().filter_map(found).collect()
 }
 
-/// The outcome of each request.
+/// For each request, its answer or the failure that came instead; `None` if neither was recorded.
 fn answers(records: &[Record]) -> Vec<Option<Turn>> {
     let mut answers: Vec<Option<Turn>> = Vec::new();
     let (mut cut, mut warning, mut overflow, mut lost) = (false, "", None, Usage::default());
@@ -257,7 +259,7 @@ fn answers(records: &[Record]) -> Vec<Option<Turn>> {
 /// reason.
 pub fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
     let Event::Output { content, thinking, ended_by, doubts, counts, .. } = output else { return None };
-    // Sessions of earlier versions say "going on".
+    // Sessions of earlier versions say "going on" instead of "continuing".
     let error = warning.split("; continuing with").next().unwrap_or_default();
     let error = error.split("; going on with").next().unwrap_or_default();
     Some(Turn {
@@ -323,7 +325,8 @@ fn reverts(records: &[Record]) -> Vec<(u64, Option<u64>)> {
             Event::TryEnded { .. } => (ended, stopped) = (true, None),
             Event::Reverted { record, .. } if std::mem::take(&mut ended) => reverts.push((*seq, *record)),
             Event::Reverted { record, .. } => stopped = Some((*seq, *record)),
-            // The run continued, so the revert did not follow a stop.
+            // The run continued after the revert, so it was not the one at the end of a stopped
+            // run.
             Event::Request { .. } | Event::ToolStarted { .. } | Event::CheckStarted { .. } => stopped = None,
             _ => {}
         }
@@ -340,7 +343,7 @@ pub(crate) fn command_tool(event: &Event) -> Option<String> {
     }
 }
 
-/// Whether every effect that started also finished.
+/// Whether every verification, and every call that may change something, finished after it started.
 fn all_finished(records: &[Record]) -> bool {
     let mut running = false;
     for record in records {

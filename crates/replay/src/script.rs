@@ -1,4 +1,5 @@
-//! Follows the record: returns recorded results to the planner's parts, and compares every event.
+//! Follows a record during a replay: gives its results to the parts of the planner that ask for
+//! them, and compares every event with it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -41,7 +42,7 @@ struct State {
     command: String,
     reverts: VecDeque<(u64, Option<u64>)>,
     tries: VecDeque<u64>,
-    /// The tools that run commands and have been called so far.
+    /// The names of the tools that have run a command so far, in the record or in the replay.
     commands: HashSet<String>,
     /// The current turn, and the number of calls opened in its answer.
     turn: u32,
@@ -108,7 +109,7 @@ impl Script {
         Self { state: Mutex::new(state), stop: watch::Sender::new(false) }
     }
 
-    /// Becomes true when the replay must stop.
+    /// Returns a value that becomes true when the replay must stop.
     pub fn stop(&self) -> watch::Receiver<bool> {
         self.stop.subscribe()
     }
@@ -224,7 +225,8 @@ impl Script {
         }
     }
 
-    /// The numbers of the next revert: in the session's records, and in the history of the tree.
+    /// The number of the next revert in the session's records, and its number in the history of the
+    /// tree.
     pub(crate) fn reverted(&self) -> Option<(u64, Option<u64>)> {
         self.state().reverts.pop_front()
     }

@@ -1,5 +1,5 @@
-//! Normalizes the parts of a command's output that vary between runs. Only commands that run again
-//! are compared this leniently. Requests are compared byte for byte.
+//! Normalizes the parts of a command's output that vary between runs. Only the output of commands
+//! that a replay runs again is compared this leniently. Requests are compared byte for byte.
 
 /// Replaces the volatile parts of a text: durations, times and dates, memory addresses, names of
 /// temporary files.

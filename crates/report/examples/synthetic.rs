@@ -4,8 +4,8 @@
 //! cargo run -p report --example synthetic -- TASKS > report.html
 //! ```
 //!
-//! The trajectories have the size of real ones: results quote this repository's own sources. Some
-//! texts try to break out of the page.
+//! The trajectories have the size of real ones: tool results quote this repository's own sources.
+//! Some texts try to break out of the page.
 
 #![allow(clippy::print_stdout, reason = "the page is the output")]
 

@@ -39,15 +39,15 @@ pub struct Comparison {
     /// Compared tasks whose descriptions differ.
     pub changed: Vec<String>,
     /// The two-sided p value of the sign test: the probability that, if neither batch is better,
-    /// the numbers of better and worse tasks differ at least this much. All other tasks are left
-    /// out.
+    /// the numbers of better and worse tasks differ at least this much. Tasks that are neither
+    /// better nor worse are left out.
     pub p: f64,
 }
 
 /// One of the two batches. The sums cover the compared tasks only.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Side {
-    /// Its name for people.
+    /// The name of the batch, as the comparison shows it.
     pub name: String,
     /// The number of its tasks.
     pub tasks: usize,

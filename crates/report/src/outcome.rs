@@ -1,5 +1,5 @@
-//! The parts that several views share: the colors of outcomes, sums over attempts, and one-line
-//! messages.
+//! The parts that several views of the report share: the colors of outcomes, sums over attempts,
+//! and one-line messages.
 
 use batch::Finished;
 use journal::Ending;
@@ -25,8 +25,8 @@ pub(crate) fn totals<'a>(attempts: impl Iterator<Item = &'a Finished>) -> Totals
     })
 }
 
-/// The name of the color that the page gives an ending: `good`, `warn`, `bad`, or `none` for a task
-/// that has not run.
+/// The name of the color in which the page shows an ending: `good`, `warn`, `bad`, or `none` for a
+/// task that has not run.
 pub(crate) fn tone(ending: Option<&Ending>) -> &'static str {
     match ending {
         None => "none",
@@ -41,7 +41,7 @@ pub(crate) fn first_line(message: &str, width: usize) -> String {
     sanitize::short(message.trim().lines().next().unwrap_or_default(), width)
 }
 
-/// Seconds for people: `12.3 s`, `4 min 5 s`.
+/// Formats a duration for people, such as `12.3 s` or `4 min 5 s`.
 pub(crate) fn seconds(seconds: f64) -> String {
     figures::duration((seconds * 1_000.0) as u64)
 }

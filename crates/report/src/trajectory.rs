@@ -31,8 +31,8 @@ pub struct Step {
 /// A part of a step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Part {
-    /// `task`, `prompt`, `thinking`, `text`, `answer`, `call`, `edit`, `result`, `refused`, `check`,
-    /// `note`, `warning`, `end` or `diff`. `edit` is a call whose text is a diff.
+    /// `task`, `prompt`, `thinking`, `text`, `answer`, `call`, `edit`, `result`, `refused`,
+    /// `check`, `note`, `warning`, `end` or `diff`. `edit` is a call whose text is a diff.
     pub kind: &'static str,
     /// One line.
     pub title: String,

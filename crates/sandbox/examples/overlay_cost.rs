@@ -33,7 +33,7 @@ fn enter(root: &Path, dir: &Path) {
 
 fn git(root: &Path, arguments: &[&str], what: &str) {
     let begin = Instant::now();
-    // Without git's background maintenance, which would disturb the measurement.
+    // Turn off git's background maintenance, which would disturb the measurement.
     let name = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "gc.auto=0"];
     let output = Command::new("git").current_dir(root).args(name).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

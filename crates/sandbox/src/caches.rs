@@ -64,8 +64,8 @@ pub(crate) fn existing(policy: &Policy) -> BTreeSet<PathBuf> {
 }
 
 /// Mounts an overlay over each cache, in the mount namespace of a command, and returns the mounts
-/// to attach. Caches for which this fails stay read-only. All caches on the home directory's file
-/// system share one overlay, because each overlay costs 0.4 ms.
+/// to attach. Caches for which this fails stay read-only. All caches that are in the home directory
+/// and on its file system share one overlay, because each overlay costs 0.4 ms.
 pub(crate) fn mount_overlays(order: &Order) -> Vec<Detached<'_>> {
     let View { home, caches, layers, .. } = &order.view;
     let device = |path: &OsStr| fs::metadata(path).map(|m| m.dev()).ok();
@@ -144,7 +144,8 @@ impl SessionDir {
 
 impl Drop for SessionDir {
     fn drop(&mut self) {
-        // Commands and overlays leave directories without permissions.
+        // A plain removal would fail at directories without permissions, which commands and
+        // overlays leave behind.
         let _ = remove_left(&self.0);
     }
 }
@@ -166,7 +167,8 @@ const UNSUITABLE: &[u64] = &[
     0x6573_5546, // FUSE
 ];
 
-/// Whether a directory, which may not exist yet, can hold overlays and is out of reach of commands.
+/// Whether a directory, which may not exist yet, can hold overlays and is not inside a directory
+/// that commands may write to.
 fn is_suitable(folder: &Path, policy: &Policy) -> bool {
     let Some(existing) = folder.ancestors().find_map(|dir| fs::canonicalize(dir).ok()) else { return false };
     let writable = std::iter::once(&policy.root).chain(&policy.extra_write);
@@ -174,7 +176,7 @@ fn is_suitable(folder: &Path, policy: &Policy) -> bool {
     let fit = rustix::fs::statfs(&existing).is_ok_and(|about| {
         #[expect(
             clippy::cast_sign_loss,
-            reason = "a number of 32 bits, in whatever type the architecture has for it"
+            reason = "the number has 32 bits, but its type depends on the architecture"
         )]
         let kind = about.f_type as u64 & 0xffff_ffff;
         !UNSUITABLE.contains(&kind)

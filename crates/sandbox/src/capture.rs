@@ -1,5 +1,6 @@
 //! Captures a command's output: keeps its beginning and its end, limited in bytes and in lines, and
-//! writes all of it to a log file. Errors tend to be at the beginning and summaries at the end.
+//! writes the output to a log file of limited size. Errors tend to be at the beginning and
+//! summaries at the end.
 
 use std::{
     collections::VecDeque,
@@ -77,7 +78,7 @@ pub struct Captured {
 pub struct Omitted {
     /// Number of bytes.
     pub bytes: u64,
-    /// Number of newlines among them.
+    /// Number of newlines among these bytes.
     pub lines: u64,
 }
 
@@ -188,7 +189,7 @@ impl Capture {
         self.total_bytes <= self.limits.total_bytes
     }
 
-    /// Adds to the head what still fits, and returns the number of bytes added.
+    /// Adds as many bytes as still fit to the head, and returns their number.
     fn fill_head(&mut self, bytes: &[u8]) -> usize {
         if self.head_full {
             return 0;

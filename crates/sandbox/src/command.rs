@@ -237,7 +237,7 @@ impl Sandbox {
             .stdout(Stdio::from(writer.try_clone()?))
             .stderr(Stdio::from(writer));
         let child = launcher.spawn()?;
-        drop(launcher); // and with it our copies of the command's descriptors
+        drop(launcher); // closes our copies of the command's descriptors
         let proxy = order
             .proxy
             .then(|| Arc::new(Proxy::new(self.policy().hosts.clone(), self.0.overrides.names.clone())));
@@ -247,7 +247,7 @@ impl Sandbox {
             control.write_all(&length.to_le_bytes()).await?;
             control.write_all(&text).await
         };
-        // If the launcher fails at once, the error that it reports is more useful than "broken
+        // If the launcher fails immediately, the error that it reports is more useful than "broken
         // pipe".
         let _ = sent.await;
         let group =
@@ -257,7 +257,7 @@ impl Sandbox {
     }
 }
 
-/// The result of a launcher.
+/// The end and the output of a command that a launcher has run.
 pub(crate) struct Launched {
     pub(crate) end: End,
     pub(crate) output: Captured,
@@ -364,7 +364,7 @@ impl Running {
         }))
     }
 
-    /// The first complete event about the command.
+    /// The first event about the command among the messages received so far.
     fn event(&self) -> Option<Event> {
         let lines = self.messages.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n"));
         lines.filter_map(|line| serde_json::from_slice(line).ok()).find(|event| *event != Event::Listening)

@@ -279,9 +279,9 @@ fn rm(words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a path may be deleted recursively. This holds for a directory that tools create, and for
-/// everything inside such a directory or the temporary directory. An absolute path outside the
-/// temporary directory must itself be such a directory.
+/// Whether a path may be deleted recursively: any path inside the temporary directory, a directory
+/// that tools create ([`BUILD_FOLDERS`] and others), and, if the path is relative, anything inside
+/// such a directory.
 fn is_build_folder(target: &str) -> bool {
     let temporary = ["$TMPDIR/", "${TMPDIR}/"].iter().find_map(|prefix| target.strip_prefix(prefix));
     let target = temporary.map_or_else(|| target.to_owned(), |rest| format!("/tmp/{rest}"));
@@ -313,8 +313,8 @@ fn find(words: &[&str], depth: usize) -> Result<(), String> {
         words.iter().enumerate().filter(|(_, w)| matches!(**w, "-exec" | "-execdir" | "-ok" | "-okdir"))
     {
         let inner = words[at + 1..].iter().take_while(|w| !matches!(**w, ";" | "+"));
-        // If a filter such as `-name` restricts the paths, check the command with its pattern in
-        // place of `{}`.
+        // If a filter such as `-name` restricts the paths, check the command with the filter's
+        // pattern in place of `{}`.
         let named = words.windows(2).find(|pair| filter(pair)).map_or("{}", |pair| pair[1]);
         let inner: Vec<String> =
             inner.map(|w| if *w == "{}" { named.to_owned() } else { (*w).to_owned() }).collect();

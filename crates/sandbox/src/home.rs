@@ -20,8 +20,8 @@ const REFUSED: &[&str] = &[
 const MISSING: &[&str] =
     &["no such file or directory", "directory nonexistent", "enoent", "filenotfounderror", "nosuchfile"];
 
-/// Returns a sentence that says what to do, if the output mentions a path below the home directory
-/// that is denied or hidden.
+/// If the output mentions a denied or hidden path below the home directory, returns a sentence that
+/// says what to do.
 pub(crate) fn refused(policy: &Policy, output: &str) -> Option<String> {
     let home = PathBuf::from(policy.variable("HOME").filter(|home| !home.is_empty())?);
     let shown = home.to_str().filter(|home| home.len() > 1)?;

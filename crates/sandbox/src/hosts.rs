@@ -159,7 +159,7 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    // The table of RFC 6890.
+    // The special-purpose blocks of RFC 6890 that are not global, and multicast.
     !matches!(
         address.octets(),
         [0 | 10 | 127 | 224..=255, ..]

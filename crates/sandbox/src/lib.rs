@@ -222,7 +222,8 @@ impl Sandbox {
             set("GOCACHE", go_cache);
         }
         if profile.seccomp {
-            // The leak checker of sanitizers traces its own process, which the filter refuses.
+            // The leak checker of sanitizers has to trace its own process, but the filter refuses
+            // tracing.
             set("ASAN_OPTIONS", "detect_leaks=0".into());
         }
         set("DOTNET_CLI_HOME", tmp.clone());
@@ -236,8 +237,8 @@ impl Sandbox {
     }
 
     /// Variables that name the proxy, and `NO_PROXY`, which lists the hosts that programs reach
-    /// without the proxy. These are the names of the loopback interface, on which the command's own
-    /// servers listen. A name that the policy lists as a host is left out.
+    /// without the proxy. `NO_PROXY` lists the names of the loopback interface, on which the
+    /// command's own servers listen, except for names that the policy lists as hosts.
     fn proxy_variables(&self) -> impl Iterator<Item = (OsString, OsString)> {
         let direct = ["localhost", "127.0.0.1", "::1"];
         let direct = direct.into_iter().filter(|name| !self.0.policy.hosts.iter().any(|host| host.is(name)));

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 
 use crate::{Network, ResourceLimits, census::Excess, view::View};
 
-/// Asks the command's process group to terminate.
+/// Makes the launcher send SIGTERM to the command's process group.
 pub(crate) const TERMINATE: u8 = b'T';
 
 /// The maximum size of an order, in bytes. An environment, which the kernel limits to about 2 MiB,

@@ -44,7 +44,8 @@ pub use crate::overlay_probe::probe;
 pub struct Overlay {
     dir: PathBuf,
     merged: PathBuf,
-    /// Whether the mount point is a directory other than the repository. If so, it is removed, too.
+    /// Whether the mount point is a directory other than the repository. If so, dropping removes
+    /// this directory, too.
     apart: bool,
     lower: Option<OwnedFd>,
 }
@@ -120,8 +121,8 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     let lower = open_folder(&root)?;
     mount_overlay(&root, &dir, &merged, can_set_trusted_attributes(&dir.join("upper")))?;
     if own_users && !geteuid().is_root() {
-        // With these capabilities, the process would ignore the permissions of the user's own
-        // files.
+        // Drop the capabilities that the new user namespace gives: with them, the process would
+        // ignore the permissions of the user's own files.
         let sets = capabilities(None).context("capabilities")?;
         set_capabilities(None, CapabilitySets { effective: CapabilitySet::empty(), ..sets })
             .context("dropping capabilities")?;
@@ -278,7 +279,7 @@ pub(crate) fn first_foreign_file(root: &Path) -> io::Result<Option<PathBuf>> {
     while let Some(folder) = todo.pop() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
-            // A run could not read this folder either.
+            // Skip this folder: the run could not read it either.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => continue,
             Err(e) => return Err(e),
         };

@@ -33,8 +33,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum size, in bytes, of the repository's file that the check copies up.
 const TRIAL_FILE: u64 = 1 << 20;
 
-/// Checks, in a separate process, that an overlay of `root` can be created whose changes go to
-/// `dir`, which need not exist. Leaves nothing behind. `launcher` is the same as in
+/// Checks, in a separate process, that an overlay of `root` with its changes in `dir` can be
+/// created. `dir` need not exist. Leaves nothing behind. `launcher` is the same as in
 /// [`crate::Sandbox::new`]. If mounting needs a user namespace, this walks the whole tree, because
 /// all files in it must belong to the user.
 ///

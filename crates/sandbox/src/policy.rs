@@ -1,4 +1,4 @@
-//! The policy for commands: what they may read, write and reach, their limits, and their
+//! The policy for commands: their access to files and the network, their limits, and their
 //! environment.
 
 use std::{
@@ -57,12 +57,12 @@ impl Default for ResourceLimits {
     }
 }
 
-/// What commands may read, write and reach.
+/// The access of commands to files and the network, their limits, and their environment.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// The work tree: readable, and writable except for `.git`.
     pub root: PathBuf,
-    /// Make the work tree read-only.
+    /// Whether the work tree is read-only.
     pub read_only: bool,
     /// Additional files and directories that commands may read.
     pub extra_read: Vec<PathBuf>,
@@ -71,7 +71,7 @@ pub struct Policy {
     /// The network access of commands.
     pub network: Network,
     /// Hosts that commands may reach with [`Network::Loopback`], through a proxy of the agent. If
-    /// there are any, but the system allows commands no network of their own, no command runs.
+    /// this lists any, but the system allows commands no network of their own, no command runs.
     pub hosts: Vec<Host>,
     /// A directory for this session's sandbox. It holds the files that commands see in `/tmp` (in
     /// `TMPDIR` if mounts are refused), and their changes to caches. At the start, it is created,
@@ -79,7 +79,8 @@ pub struct Policy {
     /// temporary directory is used instead if this is `None`, if commands can write to this
     /// directory, or if its file system is unsuitable (a network file system, an overlay).
     pub folder: Option<PathBuf>,
-    /// The environment of commands; see [`clean_environment`]. `HOME` and `PATH` select toolchains.
+    /// The environment of commands; see [`clean_environment`]. Its `HOME` and `PATH` decide which
+    /// toolchains commands may read.
     pub env: Vec<(OsString, OsString)>,
     /// Whether commands are confined.
     pub level: Level,

@@ -57,7 +57,7 @@ const MAX_REFUSALS: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct Proxy {
     hosts: Vec<Host>,
-    /// Names and their addresses, which are used instead of looking up these names.
+    /// The addresses of some names, which are then not looked up.
     names: BTreeMap<String, Vec<IpAddr>>,
     refusals: Mutex<BTreeSet<String>>,
 }

@@ -19,8 +19,8 @@ use seccompiler::{
 pub(crate) struct Mechanisms {
     /// Whether IPv4 and IPv6 sockets are allowed.
     pub(crate) internet: bool,
-    /// Whether Unix sockets that can connect to a path are allowed. Connected pairs, except
-    /// datagram sockets, are always allowed.
+    /// Whether Unix sockets that can connect to a path are allowed. Connected pairs of sockets,
+    /// except datagram sockets, are always allowed.
     pub(crate) unix: bool,
     /// Whether processes outside the sandbox, and the System V memory and queues that they share,
     /// are invisible.
@@ -84,7 +84,7 @@ const REFUSED: &[c_long] = &[
     libc::SYS_ioperm,
 ];
 
-/// The same number on all architectures; too new for the `libc` crate.
+/// The call's number on all architectures, which the `libc` crate does not have yet.
 const OPEN_TREE_ATTR: c_long = 467;
 
 /// Calls that are refused with "Function not implemented", so that programs fall back to other
@@ -145,7 +145,7 @@ const FILE_MODES: &[(c_long, u8)] = &[
     (libc::SYS_mknodat, 2),
 ];
 
-/// The same number on all architectures; too new for the `libc` crate.
+/// The call's number on all architectures, which the `libc` crate does not have yet.
 const FCHMODAT2: c_long = 452;
 
 /// The mode bit that makes a program run as the owner of its file.

@@ -34,7 +34,8 @@ pub(crate) struct View {
     /// Directories to replace with empty ones. The paths in the fields above stay visible inside
     /// them.
     pub(crate) hide: Vec<OsString>,
-    /// Symbolic links in hidden directories to readable paths: their path and target.
+    /// Symbolic links that are in hidden directories and lead to readable paths: the path and the
+    /// target of each.
     pub(crate) links: Vec<(OsString, OsString)>,
 }
 
@@ -282,8 +283,8 @@ impl View {
     }
 }
 
-/// The directories in `/` except `/dev`, `/proc` and `/sys`. They may hold files, and therefore
-/// sockets.
+/// The directories in `/` except `/dev`, `/proc` and `/sys`. Each of them may hold sockets of other
+/// programs.
 fn top_level_directories() -> io::Result<impl Iterator<Item = PathBuf>> {
     let entries = fs::read_dir("/")?.flatten().map(|entry| entry.path());
     Ok(entries.filter(|dir| !["/dev", "/proc", "/sys"].iter().any(|kept| dir == Path::new(kept))))
@@ -313,8 +314,8 @@ impl Readable {
         self.read.insert(canonical);
     }
 
-    /// Adds a directory of `PATH`, the libraries next to it and, below home, the targets of its
-    /// links.
+    /// Adds a directory of `PATH` and the libraries next to it. If the directory is below home,
+    /// also adds the targets of its links.
     fn add_program_directory(&mut self, dir: &Path) {
         self.add(dir);
         if let (Some("bin" | "sbin"), Some(parent)) = (dir.file_name().and_then(|n| n.to_str()), dir.parent())
@@ -333,7 +334,7 @@ impl Readable {
     }
 }
 
-/// Adds the repository's own data to the readable paths, and returns the paths to keep read-only.
+/// Adds the repository's git data to the readable paths. Returns the git paths to keep read-only.
 fn git_directories(root: &Path, paths: &mut Readable) -> Vec<PathBuf> {
     let git = root.join(".git");
     // If `.git` is a link, it may lead anywhere, so check that its target is a repository.
@@ -448,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_git_file_makes_only_a_directory_readable_that_points_back_to_it() {
+    fn a_directory_named_by_a_git_file_is_readable_only_if_it_points_back() {
         let home = home_with(&[".ssh/worktrees/w/HEAD", "w/a"]);
         let secret = home.path().join(".ssh/worktrees/w");
         fs::write(home.path().join("w/.git"), format!("gitdir: {}\n", secret.display())).unwrap();

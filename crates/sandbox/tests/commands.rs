@@ -113,7 +113,8 @@ async fn everything_that_a_command_started_is_dead_when_run_returns() {
         let fixture = Fixture::new();
         let sandbox = fixture.with(Policy { level, ..fixture.policy() });
         let mark = fixture.unique();
-        // A background process, one in its own session that ignores SIGTERM, and an orphan.
+        // Start three processes: one in the background, one that ignores SIGTERM in a session of
+        // its own, and an orphan.
         let line = format!(
             "sleep 1000.{mark} & setsid sh -c 'trap \"\" TERM; sleep 1000.{mark}; :' & (setsid sleep 1000.{mark} &) ; echo done"
         );

@@ -26,8 +26,8 @@ use attempts::{ATTEMPTS, ATTEMPTS_OF_ROOT, SECRETS, THROUGH_WITHOUT_NAMESPACES};
 use sandbox::{Command, Level, Overrides, Policy, Sandbox};
 use support::Fixture;
 
-/// Runs a line in a fresh fixture. Returns its output if it escapes although `escapes` is false, or
-/// the reverse.
+/// Runs a shell line in a fresh fixture, where it must escape if `escapes` is true and must not
+/// escape otherwise. Returns the output if the line violates this.
 async fn attempt(line: &str, level: Level, landlock: bool, escapes: bool) -> Option<String> {
     // bubblewrap is tested separately.
     let overrides = Overrides { no_landlock: !landlock, no_bubblewrap: true, ..Overrides::default() };
@@ -60,8 +60,8 @@ async fn attempt_with(
 }
 
 /// Every attempt must succeed without the sandbox; in the sandbox, only those in `through` may
-/// succeed. If `landlock` is false, the attempts without the sandbox are skipped, because Landlock
-/// makes no difference to them.
+/// succeed. If `landlock` is false, skips the attempts without the sandbox: Landlock makes no
+/// difference to them, so the calls with `landlock` already cover them.
 async fn attempt_all(
     attempts: impl Iterator<Item = (String, String)>,
     landlock: bool,

@@ -80,7 +80,7 @@ async fn a_fork_bomb_is_stopped_with_all_its_processes() {
 }
 
 #[tokio::test]
-async fn files_descriptors_and_processor_time_are_limited() {
+async fn file_sizes_open_files_and_processor_time_are_limited() {
     let limits =
         ResourceLimits { file_size: 1 << 20, open_files: 40, cpu_seconds: 1, ..ResourceLimits::default() };
     for (line, end) in [

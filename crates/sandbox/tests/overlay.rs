@@ -1,6 +1,6 @@
 //! Work in an overlay never reaches the repository. The tests work as the user who runs them and,
-//! if that is root, also as an ordinary user. On systems without overlays, the tests check that
-//! this is reported and that a copy can be made instead.
+//! if that is root, also as an ordinary user. On systems without overlays, the tests check that the
+//! probe says so and that a copy can be made instead.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -30,8 +30,8 @@ fn sandbox(root: &Path) -> Sandbox {
     Sandbox::new(Policy { env, ..Policy::new(root) }, vec![support::launcher().into()]).unwrap()
 }
 
-/// Other tests start this test to probe an overlay. On its own, this test checks the errors of the
-/// probe, with a directory for the changes that need not exist.
+/// Other tests start this test to probe an overlay. On its own, this test checks the probe's
+/// errors. The directory for the changes need not exist.
 #[test]
 fn probe_says_why_not() {
     let launcher = [support::launcher().into_os_string()];
@@ -56,7 +56,7 @@ fn probe_says_why_not() {
 }
 
 #[test]
-fn the_probe_reports_a_file_of_another_owner_which_an_overlay_cannot_preserve() {
+fn the_probe_reports_a_file_whose_owner_an_overlay_cannot_preserve() {
     for user in users() {
         let setting = Setting::new(user);
         let because = "which an overlay cannot preserve without root privileges";
@@ -334,8 +334,8 @@ fn git_in_an_overlay_of_a_worktree_leaves_its_repository_alone() {
     }
 }
 
-/// The test above runs this test in overlays. On its own, this test shows that a separate
-/// repository is left alone.
+/// The test above runs this test in overlays. On its own, this test shows that a repository that is
+/// not a worktree is left alone.
 #[test]
 fn a_worktree_is_detached() {
     let Some(merged) = merged() else {
@@ -372,7 +372,7 @@ fn an_interrupted_overlay_can_be_resumed_and_removed() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "x\nshut\n");
         assert_eq!(output.status.code(), Some(3));
         assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);
-        // This time, the changes are removed by the next process and not by the end of the overlay.
+        // This time, `overlay::remove` removes the changes, not the end of a resumed overlay.
         assert_eq!(shell(killed).status().unwrap().code(), None);
         overlay::remove(&setting.dir()).unwrap();
         assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);
@@ -380,7 +380,7 @@ fn an_interrupted_overlay_can_be_resumed_and_removed() {
 }
 
 #[test]
-fn a_multithreaded_process_cannot_enter() {
+fn a_multithreaded_process_cannot_enter_an_overlay() {
     let place = tempfile::tempdir().unwrap();
     let root = place.path().join("root");
     fs::create_dir(&root).unwrap();

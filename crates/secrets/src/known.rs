@@ -11,20 +11,22 @@ const IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 const MIN_VALUE: usize = 8;
 /// The longest value to search for. A longer one is not a key.
 const MAX_VALUE: usize = 16 << 10;
-/// The shortest line of a multi-line value, such as a private key, to search for on its own.
+/// The shortest line that is searched for on its own, if a value (such as a private key) has
+/// several lines.
 const MIN_LINE: usize = 16;
 
 /// Words in the name of a variable that mark its value as secret.
 const SECRET_WORDS: &str = "KEY APIKEY TOKEN SECRET SECRETS PASSWORD PASSWD PASS PASSPHRASE PWD \
     CREDENTIAL CREDENTIALS AUTH COOKIE BEARER JWT PAT";
 
-/// Last words of a name that change its meaning (`TOKEN_URL`, `KEY_FILE`, `SSH_AUTH_SOCK`).
+/// Words that, at the end of a name, mark its value as not secret (`TOKEN_URL`, `KEY_FILE`,
+/// `SSH_AUTH_SOCK`).
 const METADATA_WORDS: &str = "FILE PATH DIR URL URI HOST NAME USER SOCK SOCKET TYPE METHOD TTL \
     EXPIRY LENGTH SIZE COUNT LIMIT MODE SCOPE SCOPES PERMISSIONS ENABLED REQUIRED PORT DOMAIN REGION \
     ALGORITHM";
 
-/// The values that must not be shown: the whole value of a variable whose name marks it as secret,
-/// and any part of a value that has the shape of a secret.
+/// The values that must not be shown: each part of a variable's value that has the shape of a
+/// secret or, if there is none, the whole value if the variable's name marks it as secret.
 #[must_use]
 pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
@@ -130,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn common_words_numbers_and_paths_are_not_masked_whole() {
+    fn common_words_numbers_and_paths_are_not_secret_values() {
         assert_eq!(whole(" postgres://localhost/test\n").as_deref(), Some("postgres://localhost/test"));
         for common in ["debug", "production", "12345678", "/usr/local/bin"] {
             assert_eq!(whole(common), None, "{common}");

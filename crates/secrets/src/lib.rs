@@ -4,7 +4,7 @@
 //! Secrets are recognized in three ways: by shape (`shapes.rs`: a vendor's prefix, a private key
 //! block, the password in a URL), by the name they are assigned to (`assigned.rs`:
 //! `DB_PASSWORD=…`), and by value. The values to search for are those of secret environment
-//! variables ([`known`]), in the common encodings, and every secret that was found before. Text
+//! variables, also in their common encodings ([`known`]), and all secrets found earlier. Text
 //! without secrets is returned without a copy.
 //!
 //! A placeholder is derived from the value and the session's id. The same value always gets the
@@ -50,7 +50,8 @@ pub use stream::Stream;
 const MAX_LEARNED: usize = 2_000;
 /// The maximum number of placeholders that can be restored.
 const MAX_PLACEHOLDERS: usize = 100_000;
-/// The shortest found value to search for elsewhere. Shorter ones may be parts of words.
+/// The minimum length, in bytes, of a found value that is searched for in later texts. Shorter
+/// values may be parts of words.
 const MIN_LEARNED_LEN: usize = 8;
 
 /// The secrets of a session. Clones share what they learn.
@@ -132,8 +133,8 @@ impl Secrets {
     pub fn mask_bytes<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(inner) = &self.0 else { return Cow::Borrowed(text) };
         let mut text = Cow::Borrowed(text);
-        // Masking a value may expose its neighbor as a secret. The bound on the number of passes is
-        // only a safeguard.
+        // After one value is masked, the text next to it may be recognized as a secret, too. The
+        // bound on the number of passes is only a safeguard.
         for _ in 0..16 {
             let mut spans = scan::find(&text);
             inner.find_known(&text, &mut spans);
@@ -163,7 +164,7 @@ impl Secrets {
         let _ = self.mask_bytes(text);
     }
 
-    /// Starts to mask a stream as [`Secrets::mask_known`] masks a text. Returns `None` if there are
+    /// Like [`Secrets::mask_known`], for a text that arrives in pieces. Returns `None` if there are
     /// no known values.
     #[must_use]
     pub fn mask_stream(&self) -> Option<Stream> {

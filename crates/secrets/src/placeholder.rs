@@ -1,5 +1,5 @@
-//! Placeholders of secrets: `[secret-`, six hex digits of a hash, and `]`. They are not valid
-//! regular expressions, so a search for a placeholder takes it literally.
+//! Placeholders of secrets: `[secret-`, six hex digits of a hash, and `]`. A placeholder is not a
+//! valid regular expression, so the search tool takes it literally.
 
 use std::ops::Range;
 
@@ -32,13 +32,13 @@ pub(crate) fn all(text: &[u8]) -> Vec<Range<usize>> {
     memchr::memmem::find_iter(text, HEAD).filter(is).map(|at| at..at + LENGTH).collect()
 }
 
-/// Whether a text contains the start of a placeholder, complete or not.
+/// Whether a text contains `[secret-`, with which every placeholder starts.
 #[must_use]
 pub fn may_contain_placeholder(text: &str) -> bool {
     memchr::memmem::find(text.as_bytes(), HEAD).is_some()
 }
 
-/// The first incomplete placeholder: one that the model did not copy exactly.
+/// The first placeholder that the model did not copy exactly: `[secret-` with a wrong rest.
 pub(crate) fn broken(text: &str) -> Option<&str> {
     let whole = all(text.as_bytes());
     let starts = memchr::memmem::find_iter(text.as_bytes(), HEAD);

@@ -1,5 +1,5 @@
-//! Scans a text once for anchors, which are the beginnings of shapes and the endings of names that
-//! secrets are assigned to, and judges the text around each anchor.
+//! Finds secrets in one pass over a text: searches for anchors, and judges the text around each of
+//! them. An anchor is the beginning of a shape, or the end of a name to which secrets are assigned.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -8,7 +8,7 @@ use aho_corasick::AhoCorasick;
 
 use crate::{assigned, shapes};
 
-/// All anchors, searched for regardless of case: shapes first, then names.
+/// Searches for all anchors, ignoring case. The anchors of shapes come first, then those of names.
 static ANCHORS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
     let anchors = shapes::anchors().chain(assigned::NAMES.split(' '));
     AhoCorasick::builder().ascii_case_insensitive(true).build(anchors).ok()

@@ -1,5 +1,5 @@
-//! Finds secrets by their shape: keys with the prefix and length of a vendor, private key blocks,
-//! tokens in a standard format, and passwords in URLs.
+//! Finds secrets by their shape: API keys that have a vendor's prefix and length, private key
+//! blocks, tokens in a standard format, and passwords in URLs.
 
 use std::ops::Range;
 
@@ -141,7 +141,7 @@ pub(crate) fn anchors() -> impl Iterator<Item = &'static str> {
     SHAPES.iter().map(|s| s.prefix).chain(SPECIAL.iter().map(|(anchor, _)| *anchor))
 }
 
-/// Examines the text at an anchor, given by its index.
+/// Examines the text at an anchor. `index` is the position of the anchor in [`anchors`].
 pub(crate) fn judge(index: usize, text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     match SHAPES.get(index) {
         Some(shape) => spans.extend(shape.judge(text, at)),
@@ -251,16 +251,17 @@ fn address(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Finds the lines of a private key, which may be in a string or a patch, or follow line numbers.
+/// Finds the lines of a private key. The key may be in a string literal or a patch, and line
+/// numbers may precede its lines.
 fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     /// The longest label, such as `ENCRYPTED PRIVATE KEY` or `PGP PRIVATE KEY BLOCK`.
     const MAX_LABEL: usize = 48;
     /// The largest key: 16,384 bits of RSA take 13 KB.
     const MAX_KEY: usize = 64 << 10;
-    /// The shortest run of base64 that is a line of a key, except for the last line.
+    /// The minimum length of a line of a key. Only the last line may be shorter.
     const MIN_LINE: usize = 16;
-    /// The maximum number of bytes between two lines: line ends, indentation, quotes, line numbers,
-    /// headers.
+    /// The maximum number of bytes between the base64 of two lines: line ends, indentation, quotes,
+    /// line numbers, headers.
     const MAX_GAP: usize = 120;
     let label = run(text, at.end, MAX_LABEL, |b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ');
     let named = memchr::memmem::find(&text[at.end..at.end + label], b"PRIVATE KEY").is_some();
@@ -273,8 +274,8 @@ fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     let (mut line_end, mut lines, mut short) = (pos, 0, None);
     while pos < max {
         if text[pos..].starts_with(b"-----") {
-            // `short` is the last line of the key. Without other lines, this is code about key
-            // markers.
+            // `short` is the last line of the key. If there are no other lines, this is not a key,
+            // but code that handles the markers of keys.
             spans.extend(short.filter(|_| lines > 0));
             return;
         }

@@ -23,8 +23,8 @@ const SIMILAR: &[(&encoding_rs::Encoding, Encoding)] = &[
     (WINDOWS_1257, Encoding::Other(ISO_8859_13)),
 ];
 
-/// Groups of encodings that are easily confused with each other. The number is the maximum number
-/// of non-ASCII bytes with which a file counts as ambiguous.
+/// Groups of encodings that are easily confused with each other. A file with at most this number of
+/// non-ASCII bytes counts as ambiguous.
 const CONFUSED: &[(usize, &[&encoding_rs::Encoding])] = &[
     (12, &[GBK, BIG5, EUC_KR, EUC_JP, SHIFT_JIS]),
     (4, &[WINDOWS_1251, KOI8_R, KOI8_U, ISO_8859_5, IBM866]),
@@ -41,7 +41,7 @@ pub(crate) struct Coding {
     pub(crate) stray: Option<Encoding>,
     /// Other encodings in which the file reads the same, or that cannot be ruled out.
     pub(crate) alternatives: Alternatives,
-    /// Lines end with a lone carriage return, as on classic Mac OS.
+    /// Whether lines end with a lone carriage return, as on classic Mac OS.
     pub(crate) carriage_returns: bool,
 }
 

@@ -14,11 +14,11 @@ pub(crate) enum Encoding {
     Utf16 {
         big: bool,
     },
-    /// The first 128 characters only, because the file declares ASCII.
+    /// ASCII, as the file declares: no other characters can be written.
     Ascii,
     /// A part of ISO-8859, read strictly: 0x80 to 0x9f are control characters. The first field is
-    /// the corresponding Windows code page, which is the same except that it has printable
-    /// characters there.
+    /// the corresponding Windows code page, which has printable characters at these bytes and is
+    /// otherwise the same.
     Iso(&'static encoding_rs::Encoding, &'static str),
     /// Any other WHATWG encoding.
     Other(&'static encoding_rs::Encoding),

@@ -94,7 +94,7 @@ enum Kind {
 }
 
 impl View {
-    /// Decodes a file. `path` tells its type.
+    /// Decodes a file. `path` tells whether it is a notebook and how it may declare its encoding.
     ///
     /// # Errors
     /// Returns the bytes if the file is binary.
@@ -173,8 +173,9 @@ impl View {
         }
     }
 
-    /// Decodes other bytes, such as a patch of this file. Each line may be UTF-8 or in the file's
-    /// encoding. `None` if a line is neither, or if the file is a notebook or in UTF-8 or UTF-16.
+    /// Decodes bytes that are not the file's own, such as a patch of the file. Each line may be
+    /// UTF-8 or in the file's encoding. `None` if a line is neither, or if the file is a notebook
+    /// or in UTF-8 or UTF-16.
     #[must_use]
     pub fn decode(&self, bytes: &[u8]) -> Option<String> {
         let Kind::Encoded(coding, _) = &self.kind else { return None };
@@ -208,7 +209,7 @@ impl View {
 /// the text consists of cells, otherwise the text itself.
 ///
 /// # Errors
-/// Fails if the text starts like notebook cells but is not valid.
+/// Fails if the text starts like the cells of a notebook but cannot be parsed as cells.
 pub fn new_file(path: &str, text: &[u8]) -> Result<Vec<u8>, Unwritable> {
     match std::str::from_utf8(text) {
         Ok(cells) if is_notebook(path) && notebook::begins(cells) => {

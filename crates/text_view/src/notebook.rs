@@ -86,7 +86,8 @@ struct NewCell {
 }
 
 impl Notebook {
-    /// Parses a notebook; `None` if it is invalid or of another version.
+    /// Parses a notebook. Returns `None` if it is invalid, if its format is not 4, or if a cell is
+    /// of an unknown kind or contains a carriage return.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         let file = std::str::from_utf8(bytes).ok()?;
         let raw: RawNotebook<'_> = serde_json::from_str(file).ok()?;

@@ -11,7 +11,8 @@ use encoding_rs::{
 /// would also have letters of its language.
 const SIGNS: usize = 8;
 /// The maximum number of non-ASCII bytes for a decision by symbols and letters. So few bytes do not
-/// distinguish languages with Latin letters, and may form one two-byte character by accident.
+/// show which language with Latin letters the text is in, and two of them may look like a two-byte
+/// character by accident.
 const FEW: usize = 2;
 
 /// Whether a text with `high` non-ASCII bytes is more likely Western European than `guess`.

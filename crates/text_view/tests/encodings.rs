@@ -149,7 +149,7 @@ fn a_single_western_european_symbol_or_letter_is_read_correctly() {
 
 #[test]
 fn a_few_east_asian_characters_leave_the_encoding_open() {
-    // Two characters whose bytes stand for other characters in GBK and in EUC-KR.
+    // In GBK and in EUC-KR, the bytes of these two Big5 characters stand for other characters.
     let view = view("a.c", &encoded("big5", "// 測試\nint x = 1;\n"));
     let new = format!("{}// 中文\n", text(&view));
     assert!(
@@ -185,7 +185,7 @@ fn if_a_file_fits_two_encodings_letters_that_they_encode_differently_are_refused
 
 #[test]
 fn unchanged_lines_keep_their_bytes_even_if_they_are_invalid() {
-    // Shift_JIS with an invalid line, and two spellings of one character.
+    // Shift_JIS with an invalid line, and a character that two different byte pairs encode.
     let line = "// これはテストです。日本語の表示\n".repeat(20);
     let mut bytes = encoded("shift_jis", &format!("// -*- coding: shift_jis -*-\n{line}int a;\n"));
     bytes.extend(b"// \xfd\xfe broken\n// \x87\x90 \x81\xe0 \xee\xf9\nint b;\n");

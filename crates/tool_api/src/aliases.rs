@@ -5,15 +5,15 @@
 //! accepted only where it has one meaning. If a tool cannot honor an argument (a command in the
 //! background, text to append), it refuses the call and says why. It never drops such an argument.
 //!
-//! A list of names is one string, separated by spaces. Comparisons of names ignore case, `_` and
-//! `-`: `filePath`, `file-path` and `FILE_PATH` are `file_path`.
+//! A list of names is one string, with spaces between the names. Comparisons of names ignore case,
+//! `_` and `-`: `filePath`, `file-path` and `FILE_PATH` are `file_path`.
 
 use serde_json::{Map, Value};
 
 /// The aliases of one tool.
 #[derive(Debug, Clone, Copy)]
 pub struct Aliases {
-    /// Names of other agents' tools whose calls this tool may carry out, in snake case.
+    /// Names, in snake case, of other agents' tools whose calls this tool may carry out.
     pub tools: &'static str,
     /// More such names, which are ordinary words. A JSON object that is not a call may contain
     /// these words, too, so they are accepted only where the model certainly calls a tool.

@@ -85,8 +85,8 @@ impl<'r> Incoming<'r> {
         &self.name
     }
 
-    /// Judges more of the text of one argument; see [`Follow::text`]. Must not be called again
-    /// after an error.
+    /// Judges the next piece of the text of one argument; see [`Follow::text`]. Must not be called
+    /// again after an error.
     ///
     /// # Errors
     /// Fails if the call cannot succeed, whatever text follows.
@@ -124,7 +124,7 @@ impl<'r> Incoming<'r> {
     ///
     /// # Errors
     /// Fails if [`Incoming::field`] refuses an argument, if an argument is missing, or if the call
-    /// has another agent's name for a tool and fits several tools or none.
+    /// uses another agent's name for a tool and its arguments fit several tools or none.
     pub fn complete(self, arguments: &Value) -> Result<Accepted, Refusal> {
         let Self { tools, name: tool, candidates, mut parsed, .. } = self;
         let fits: Vec<_> = candidates.iter().map(|entry| (*entry, entry.fit(&tool, arguments))).collect();
@@ -263,7 +263,7 @@ impl Entry {
         }
     }
 
-    /// Returns the patch if all that a call with these arguments does is to apply one.
+    /// Returns the patch if a call with these arguments does nothing but apply a patch.
     fn patch_instead(&self, given: &Map<String, Value>) -> Result<Option<String>, Refusal> {
         self.tool.patch_instead(given).map_err(|why| Refusal::value(format!("{}: {why}", self.spec.name)))
     }

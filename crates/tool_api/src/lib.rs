@@ -155,9 +155,9 @@ pub trait Tool: Send + Sync {
         None
     }
 
-    /// Returns the patch if all that a call does is to apply one, for example a shell command that
-    /// runs `apply_patch`. The tool with [`Spec::patch`] is then called with the patch instead of
-    /// this tool. The arguments have the tool's own names and are not checked yet.
+    /// Returns the patch if the call does nothing but apply one, for example if it runs
+    /// `apply_patch` in a shell. The tool with [`Spec::patch`] is then called with the patch
+    /// instead of this tool. The arguments have the tool's own names and are not checked yet.
     ///
     /// # Errors
     /// Fails if the call is meant as a patch but does not contain a usable one.

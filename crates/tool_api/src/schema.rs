@@ -40,9 +40,9 @@ pub(crate) fn shown(schema: &Value) -> Value {
     shown
 }
 
-/// Restricts `shown`, the part of a schema that the model is shown, so that objects allow only the
-/// listed properties. A map allows the values that it allows in `full`, the schema that arguments
-/// are validated against.
+/// Restricts `shown`, the part of a schema that the model is shown: an object allows only its
+/// listed properties, and a map allows only the values that `full` allows for it. `full` is the
+/// schema that arguments are validated against.
 pub(crate) fn closed(shown: &Value, full: &Value) -> Value {
     let mut closed = shown.clone();
     if let Some(object) = closed.as_object_mut() {

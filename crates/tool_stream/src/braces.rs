@@ -18,7 +18,8 @@ const RESCAN_BUDGET: usize = 64 << 10;
 impl Parser {
     pub(crate) fn brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         self.show(win, self.pos, out);
-        // After a token of an unknown family, the object may be anything, so it is not a call.
+        // After a token of an unknown family, the object may be anything, so it is not taken as a
+        // call.
         let unknown = self.before().ends_with(b"|>");
         let allowed = match &self.fence {
             Some(fence) => {
@@ -70,9 +71,9 @@ impl Parser {
         Flow::Go
     }
 
-    /// Finds the name of a known tool that stands alone before an object. This is what remains of a
-    /// family's call when the server strips the tokens. Returns the name, and how far before the
-    /// end of the text it begins.
+    /// Finds the name of a known tool that stands alone before an object. If the server strips the
+    /// tokens of a family's call, such a name and the object remain. Returns the name, and how far
+    /// before the end of the text it begins.
     pub(crate) fn bare_tool_name(&self, before: &[u8], same: bool) -> Option<(String, usize)> {
         let (word, back) = prose::last_word(before)?;
         let alone = before.trim_ascii().len() == word.len();
@@ -90,7 +91,7 @@ impl Parser {
         (placed && self.options.knows(&self.options.bare_name(&tool))).then_some((tool, back))
     }
 
-    /// Judges by the text before the current position whether an object there is a call.
+    /// Judges whether an object at the current position is a call, by the text before it.
     pub(crate) fn lead_in(&self, token: bool) -> LeadIn {
         let same_line = self.line_has_text && self.hold.is_none();
         let before = self.before();
@@ -201,7 +202,8 @@ impl Parser {
         self.plain(1)
     }
 
-    /// Handles a `]` that closes no call: the end of an empty list, or the start of a token.
+    /// Handles a `]` outside of an object: the end of a list of calls, the start of a token, or
+    /// text.
     pub(crate) fn closing_bracket(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         match self.tag_here(win) {
             None => Flow::More,

@@ -46,7 +46,7 @@ static TOKENS: LazyLock<Vec<(u8, &'static [u8])>> = LazyLock::new(|| {
     parts.map(|(first, rest)| (*first, rest)).filter(|(first, _)| begins(*first)).collect()
 });
 
-/// Whether `first` and `rest` begin with a token.
+/// Whether the text that `first` and `rest` form together begins with a token.
 fn is_token(first: u8, rest: &[u8]) -> bool {
     match (first, rest) {
         (b'<', [b'|', rest @ ..]) if bar(rest) => true,
@@ -139,7 +139,7 @@ mod tests {
             "]~b]",
             "[e~[",
             "<|channel|>",
-            // Tokens that were once only in `dialects.rs`.
+            // An earlier version did not break these tokens, which only `dialects.rs` listed.
             "<start_function_call>",
             "<end_function_response>",
             "<longcat_tool_call>",

@@ -1,10 +1,10 @@
 //! How model families write calls, thinking and turns. The tables are used by `tags.rs`.
 //!
 //! A call is an opening token, the tool's name, the arguments and a closing token. Families differ
-//! in their tokens and in where the name is. What may follow an opening token is the same for all
-//! families, because models mix the forms: JSON that either names the tool or holds only its
-//! arguments (`object.rs`), elements with text values (`markup.rs`), or a Python call
-//! (`python.rs`). To add a family, add a row here and a file in `fixtures/streams/families`.
+//! in their tokens and in where the name is. Because models mix the forms, any form may follow any
+//! opening token: JSON that either names the tool or holds only its arguments (`object.rs`),
+//! elements with text values (`markup.rs`), or a Python call (`python.rs`). To add a family, add a
+//! row here and a file in `fixtures/streams/families`.
 //!
 //! Tokens are spelled as [`fold`](crate::tags::fold) normalizes them: lower case, ASCII bars, `_`
 //! between words. Sources: chat templates, and the tool parsers of vLLM, SGLang and llama.cpp.
@@ -17,15 +17,15 @@ pub(crate) struct Dialect {
     /// A call of `read_file` with `path` set to `a.py`, as the families write it.
     #[allow(dead_code, reason = "for readers and tests")]
     pub(crate) example: &'static str,
-    /// Tokens that open a call. After a `<|…|>` token there is a call or a mistake; after an
-    /// element there may also be prose about the element.
+    /// Tokens that open a call. If the dialect has tokens in `between`, its `<|…|>` tokens are used
+    /// only in calls. All other tokens may also occur in prose.
     pub(crate) open: &'static [&'static str],
     /// Tokens around a list of calls.
     pub(crate) list: &'static [&'static str],
     /// Tokens between the parts of a call's head.
     pub(crate) between: &'static [&'static str],
-    /// Tokens that close a call. At the end of an answer that the model ended itself, the closing
-    /// element of a call may be missing, but a tag must mark the end of each value.
+    /// Tokens that close a call. At the end of an answer that the model itself ended, a call may
+    /// lack its closing element, but not the tag that ends each value.
     pub(crate) close: &'static [&'static str],
     /// Elements that carry the tool's name, such as `<invoke name="…">` or `<function=…>`.
     pub(crate) calls: &'static [&'static str],
@@ -642,7 +642,7 @@ mod tests {
         }
     }
 
-    /// The block ends with a call too, which must not count.
+    /// The thinking block contains a call, too, which must not count.
     #[test]
     fn only_the_call_after_thinking_counts() {
         for (open, close) in marks() {

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-/// The options of a parser: limits and hints. With the defaults, it understands every dialect and
-/// assumes nothing about the tools.
+/// The options of a parser: limits and hints. With the defaults, the parser understands every
+/// dialect and assumes nothing about the tools.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The maximum nesting depth of containers. A call that nests deeper is [`Malformed::TooDeep`].
@@ -18,7 +18,7 @@ pub struct Options {
     pub known_tools: Option<Vec<String>>,
     /// Read a fenced block without a call as a whole file. See the crate documentation.
     pub whole_file: bool,
-    /// With `whole_file`: also read a block labeled as shell as a file, because the task asked for
+    /// With `whole_file`: also read a block with a shell label as a file, because the task asks for
     /// a script. Without this option, such a block is a command for the reader.
     pub scripts: bool,
     /// Whether the chat template has already opened a thinking block, so that the stream begins
@@ -127,7 +127,7 @@ pub enum Event {
         /// Its value.
         value: Value,
     },
-    /// The call is complete. Emitted by the `feed` that received its last byte.
+    /// The call is complete. Emitted by the call to `feed` that received its last byte.
     CallComplete(Call),
     /// A call had begun but cannot be read.
     Malformed {

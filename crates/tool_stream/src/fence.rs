@@ -49,14 +49,14 @@ pub(crate) fn label(info: &str) -> String {
     word.unwrap_or_default().to_ascii_lowercase()
 }
 
-/// True if the label marks commands or output. A block with such a label is a file only if it has a
-/// path. If `scripts` is set, this does not apply to shell labels.
+/// True if the label marks commands, output or a patch. A block with such a label is a file only if
+/// it has a path. If `scripts` is set, this does not apply to shell labels.
 fn is_transcript(label: &str, scripts: bool) -> bool {
     let shell = ["bash", "sh", "shell", "zsh"].contains(&label);
     shell && !scripts || ["console", "terminal", "output", "shell-session", "diff", "patch"].contains(&label)
 }
 
-/// Judges by the info string and the text before a fence whether it may hold a file.
+/// Decides from the info string and the text before a fence whether the fence may hold a file.
 pub(crate) fn file_info(info: &str, before: &[u8], scripts: bool) -> Option<FileInfo> {
     let label = label(info);
     let path = path_in_info(info).or_else(|| path_on_line_before(before));
@@ -99,7 +99,8 @@ fn path_in_info(info: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Finds the path on the last line of text before the fence, if that line is nothing but a path.
+/// Finds the path on the last line of text before the fence, if that line is nothing but a path,
+/// apart from markup and words such as `File:`.
 fn path_on_line_before(before: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(before);
     let line = text.trim_end().rsplit('\n').next()?.trim();

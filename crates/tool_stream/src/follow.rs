@@ -22,7 +22,8 @@ pub(crate) struct Follow {
 }
 
 impl Follow {
-    /// Reports the whole lines of an open text. `root` is the depth of the call's object.
+    /// Reports the new complete lines of a text that is still being read. `root` is the depth of
+    /// the call's object.
     pub(crate) fn open(
         &mut self,
         reader: &Reader,

@@ -18,8 +18,8 @@ pub(crate) struct Head {
     /// The text before that token. This text may be the tool's name.
     before: String,
     separated: bool,
-    /// Whether the head began with a token that has no other use. If not, it may turn out to be
-    /// prose.
+    /// Whether the head began with a token that is used only in calls. If not, the head may turn
+    /// out to be prose.
     pub(crate) certain: bool,
 }
 
@@ -105,8 +105,8 @@ impl Parser {
     fn arguments_begin(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let segment = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
-        // Several words are not the head of a call, unless they include a code fence: DeepSeek R1
-        // writes the format after the name.
+        // Several words are not the head of a call, unless they include a code fence: after the
+        // name, DeepSeek R1 opens a fence with the format of the arguments.
         let words = segment.split_whitespace().count();
         if !head.separated && words > 1 && !segment.contains("```") {
             return self.reject_head(out);
@@ -189,8 +189,8 @@ impl Parser {
         (tool.len() < word.len()).then(|| (tool.clone(), start + tool.len()))
     }
 
-    /// Handles an element that is in no table. It may hold the tool's name or the arguments, or it
-    /// may be a tool's element inside another family's tokens.
+    /// Handles an element that is not in the tables of `dialects.rs`. It may hold the tool's name
+    /// or the arguments, or it may be a tool's element inside another family's tokens.
     fn element_in_head(&mut self, win: Window<'_>, len: usize, segment: &str) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let element = plain_element(win.slice(self.pos, self.pos + len));

@@ -50,7 +50,7 @@ pub(crate) struct Frame {
 enum Brackets {
     /// `{}` or `[]`, depending on the node.
     Plain,
-    /// `{{}}`, as templates escape braces.
+    /// `{{}}`: braces doubled as in templates.
     Doubled,
     /// `()` in Python: keyword arguments, or a tuple.
     Round,
@@ -145,7 +145,7 @@ impl Reader {
         matches!(&self.state, State::Text(text) if !text.is_key)
     }
 
-    /// Offset of the text that is being read as a value, unless a repair makes it uncertain.
+    /// Offset of the string value that is being read, unless a repair makes its end uncertain.
     pub(crate) fn open_text(&self) -> Option<usize> {
         match &self.state {
             State::Text(text)
@@ -234,8 +234,8 @@ impl Reader {
                     self.pos += len;
                 }
             },
-            // Right after a string, this is more likely text after an unescaped quote inside the
-            // string.
+            // Right after a string, a comment sign is more likely part of the string: text after an
+            // unescaped quote.
             b'/' | b'#' if self.pos == self.last.1 && matches!(self.state, State::After) => {
                 return Some(Step::Bad(Malformed::NotJson));
             }
@@ -477,7 +477,7 @@ impl Reader {
             (Node::Object { map, key }, value) => _ = map.insert(key.clone(), value),
             (Node::Array(items), value) => items.push(value),
         }
-        // The deepest level that a caller needs is that of the lines of a text in a list of edits.
+        // No caller needs values below depth 5, the depth of the lines in an edit's `search` array.
         if self.stack.len() <= 5 { Some(Step::Added) } else { None }
     }
 

@@ -54,12 +54,12 @@
 //!
 //! **Thinking.** `dialects.rs` has the thinking tags of all families. Nothing between them is a
 //! call, with one exception that `thoughts.rs` explains: calls in a family's own tokens at the very
-//! end of the thinking, when nothing follows it. A closing tag without an opening tag turns
+//! end of the thinking, if nothing follows the thinking. A closing tag without an opening tag turns
 //! everything before it into thinking ([`Event::OrphanThink`]).
 //!
 //! **Repairs.** [`Repair`] lists them. [`Repair::unambiguous`] says whether a repair has only one
 //! sensible reading. Valid JSON is never reinterpreted. A missing backslash before a quote inside a
-//! string is detected from what follows the quote (`quote.rs`); if two readings make sense, the
+//! string is detected from the text after the quote (`quote.rs`); if two readings make sense, the
 //! call is refused.
 //!
 //! **Truncated calls** are [`Event::Malformed`], wherever they were cut and however the stream
@@ -75,8 +75,8 @@
 //! ends just past its closing brace, or past the closing tag if it has no brace. In a list each
 //! call has its own span.
 //!
-//! **Early events** are never contradicted by later ones: an opened call either completes under the
-//! same name or is malformed, and its fields are its arguments. The one exception is
+//! **Early events** are never contradicted by later ones: an opened call either completes, with the
+//! same name and with the reported fields as arguments, or is malformed. The one exception is
 //! [`Event::OrphanThink`]. A call of a known tool opens at the first key of its arguments, and a
 //! call of an unknown tool opens at the start of its arguments. A string argument that looks like a
 //! name, a path or a number closes at the first quote that may end it. Any other string argument
@@ -84,12 +84,12 @@
 //!
 //! # Whole files
 //!
-//! With [`Options::whole_file`], a fence that holds no call is a call of [`Options::text_tool`]
-//! with the file's content and, if it is known, its path. The path comes from the info string
-//! (```` ```python src/a.py ````, `title="src/a.py"`) or from the line before the fence, if that
-//! line is nothing but a path. The file ends at a line that is only a fence of the same kind; a
-//! labeled fence inside the file opens a nested one. An empty fence is text, and so is a shell or
-//! diff fence without a path. A file without its closing fence is truncated.
+//! With [`Options::whole_file`], a fence that holds no call becomes a call of
+//! [`Options::text_tool`] with the file's content and, if it is known, its path. The path comes
+//! from the info string (```` ```python src/a.py ````, `title="src/a.py"`) or from the line before
+//! the fence, if that line is nothing but a path. The file ends at a line that is only a fence of
+//! the same kind; a labeled fence inside the file opens a nested one. An empty fence is text, and
+//! so is a shell or diff fence without a path. A file without its closing fence is truncated.
 //!
 //! # Cost
 //!
@@ -108,8 +108,8 @@
 //! gpt-oss. `markup.rs` and `nested.rs` read arguments written as elements, and `python.rs` reads
 //! Python calls. `object.rs` turns objects into calls: `json.rs`, `literal.rs`, `quote.rs` and
 //! `text.rs` read the objects, and `shape.rs` recognizes which of them are calls. `whole_file.rs`
-//! reads files, and `verdict.rs` judges a whole answer. [`control_tokens`] keeps text that is shown
-//! to a model from acting as one of these tokens.
+//! reads files, and `verdict.rs` parses a whole answer at once. [`control_tokens`] changes text
+//! that is shown to a model, so that nothing in the text acts as a control token.
 
 mod blocks;
 mod braces;

@@ -34,7 +34,7 @@ pub(crate) struct Invoke {
     pub(crate) repairs: Repairs,
     closer: Closer,
     state: State,
-    /// Whether closing tags may be missing from here on.
+    /// Whether closing tags may be missing from `pos` on.
     lenient: bool,
     /// Whether the argument texts are reported while they are written.
     followed: bool,
@@ -73,9 +73,10 @@ struct Field {
     name: String,
     kind: Kind,
     body: usize,
-    /// Number of open elements of the same kind that begin a line within the value.
+    /// Number of open elements within the value that are of the same kind as the value and, except
+    /// for [`Kind::Pair`], begin a line.
     depth: usize,
-    /// Offset of the last open element of the same kind that begins in the middle of a line.
+    /// Offset of the last open element of that kind that begins in the middle of a line instead.
     inline: Option<usize>,
     /// Offset of the last closing tag that could have ended the value.
     closer: Option<usize>,
@@ -137,8 +138,8 @@ impl Invoke {
         matches!(self.state, State::Value(_))
     }
 
-    /// Called at the end of an answer that the model ended itself. Prepares the only remaining
-    /// reading of a value that is still open. Returns `true` if there is such a reading;
+    /// Called at the end of an answer that the model ended itself. If a value is still open,
+    /// prepares the only reading that remains. Returns `true` if there is such a reading;
     /// [`run`](Invoke::run) must then be called again.
     pub(crate) fn resolve(&mut self) -> bool {
         let State::Value(field) = &mut self.state else { return false };
@@ -188,7 +189,7 @@ impl Invoke {
                     b'{' if self.arguments.is_empty() && matches!(self.state, State::Between) => {
                         return Outcome::Object;
                     }
-                    // The opening tag of the value is missing; its closing tag says where it ends.
+                    // The value's opening tag is missing, but its closing tag ends the value.
                     _ => match &self.state {
                         State::KeyEnd(name) => {
                             let name = name.clone();
@@ -398,7 +399,7 @@ impl Invoke {
                 && plain_element(bytes) == Some((self.tool.as_str(), Plain::Close));
         if next || ends {
             if self.lenient {
-                // The value may contain another argument, so it is unclear where it ends.
+                // The value may contain another argument, so it is unclear where the value ends.
                 let holds_elements = win.slice(field.body, at).windows(2).any(|pair| pair == b"\n<");
                 if matches!(field.kind, Kind::Child) && ends && holds_elements {
                     return Some(Outcome::Failed(Malformed::NotJson));
@@ -590,7 +591,7 @@ fn is_textual(name: &str) -> bool {
 }
 
 /// Reads a value without a declared type: numbers, literals and data as JSON or Python would read
-/// them, anything else as text. Arguments that are texts by name stay text even if they hold JSON.
+/// them, anything else as text. Arguments named in [`TEXTS`] stay text even if they hold JSON.
 pub(crate) fn untyped(name: &str, bytes: &[u8], repairs: &mut Repairs) -> Value {
     let bare = bytes.trim_ascii();
     if !is_textual(name) {

@@ -58,13 +58,13 @@ pub(crate) struct Named {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     More,
-    /// [`Candidate::eligible`] must be decided now.
+    /// The caller must now decide [`Candidate::eligible`], with [`Candidate::answer`].
     Ask,
-    /// Closed at `reader.pos`. `called` is true if it held a call.
+    /// Closed at `reader.pos`. `called` is true if the object held a call.
     Closed {
         called: bool,
     },
-    /// Abandoned at `reader.pos`. `called` is true if a call had begun in it.
+    /// Abandoned at `reader.pos`. `called` is true if a call had begun in the object.
     Failed {
         why: Malformed,
         called: bool,
@@ -76,14 +76,15 @@ pub(crate) enum Outcome {
 pub(crate) struct Candidate {
     pub(crate) start: usize,
     pub(crate) reader: Reader,
-    /// Whether a call is allowed here. Decided only if a key requires it, which is rare.
+    /// Whether a call is allowed here. `None` until a key could belong to a call, which is rare.
     pub(crate) eligible: Option<bool>,
     /// Whether the object is the first thing on its line.
     pub(crate) line_start: bool,
     /// Whether a token or tag before the object announced a call.
     pub(crate) announced: bool,
     named: Option<Named>,
-    /// Depth of the object that is the call: 1, or 3 inside `{"tool_calls": [`.
+    /// Depth of the object that is the call: 1, or 3 inside `{"tool_calls": [`. 0 if the object
+    /// holds only the arguments of the [`Named`] tool.
     root: usize,
     tool: Option<Tool>,
     /// Whether a key for arguments was seen.

@@ -1,7 +1,7 @@
 //! The outer scanner: splits the stream into prose, thinking blocks, fences, tokens and objects.
 //!
-//! Every decision depends on the bytes up to a fixed offset and waits until they have arrived, so
-//! events do not depend on chunk boundaries.
+//! Every decision waits until all the bytes that it depends on have arrived, so events do not
+//! depend on chunk boundaries.
 
 use std::mem::Discriminant;
 
@@ -61,7 +61,7 @@ pub struct Parser {
     pub(crate) role_follows: bool,
     pub(crate) think_seen: bool,
     pub(crate) thinking: Thinking,
-    /// Whether Python calls count here.
+    /// Whether a Python call that begins at the current position is a tool call.
     pub(crate) python: bool,
     /// Whether a tag has opened a list of calls.
     pub(crate) listed: bool,
@@ -69,7 +69,7 @@ pub struct Parser {
     pub(crate) example: Option<Discriminant<Tag>>,
     /// Start of the first call that counts only if nothing but calls follows it.
     pub(crate) deferred: Option<usize>,
-    /// Whether the answer ends inside a tag, after a tag that opens calls.
+    /// Whether the answer ends inside a tag, where a call was expected.
     pub(crate) cut_tag: bool,
     /// Whether a ReAct call was read.
     pub(crate) saw_react: bool,
@@ -82,7 +82,7 @@ pub struct Parser {
     pub(crate) is_nested: bool,
     /// Bytes rescanned after failed objects.
     pub(crate) rescanned: usize,
-    /// Number of objects for which the preceding text was judged.
+    /// Number of objects so far for which the preceding text had to decide whether they are calls.
     pub(crate) lead_ins_judged: usize,
     /// How far the current tag has been searched for its end.
     pub(crate) searched: usize,
@@ -101,7 +101,7 @@ pub(crate) enum Mode {
     Head(Box<Head>),
     Header(Box<Header>),
     Raw(Box<Raw>),
-    /// In an answer that begins like a Python call, up to its closing bracket.
+    /// In an answer that begins like a Python call, up to the bracket that closes the call.
     Python(Brackets),
     Invoke(Box<Invoke>),
     File(Box<File>),
@@ -156,7 +156,7 @@ impl Parser {
         self.buf = buf;
     }
 
-    /// Ends the stream. Whatever is still open becomes text or [`Event::Malformed`], never a call.
+    /// Ends the stream. Anything incomplete becomes text or [`Event::Malformed`], never a call.
     pub fn finish(&mut self, end: End, out: &mut Vec<Event>) {
         if self.finished {
             return;
@@ -194,7 +194,7 @@ impl Parser {
         }
     }
 
-    /// Offset of the first byte that may be scanned again.
+    /// Offset of the first byte to keep: it may be scanned again, or has not been shown yet.
     fn needed(&self) -> usize {
         let needed = match &self.mode {
             Mode::Object(candidate) => candidate.start,
@@ -370,7 +370,7 @@ impl Parser {
             self.thinking.forget();
         }
         self.keep_answer(bytes);
-        // Keep one byte more, to tell whether a word begins there.
+        // Keep one more byte than `REACH`, to tell whether a word begins right after that byte.
         let most = prose::REACH + 1;
         self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(most)..]);
         if self.tail.len() > 4 * most {
@@ -500,7 +500,8 @@ impl Parser {
             return;
         }
         let malformed = |out: &[Event]| out.iter().any(|e| matches!(e, Event::Malformed { .. }));
-        // Only after a normal stop, because an answer that was cut off might have continued.
+        // Look for calls in thinking only after a normal stop, because an answer that was cut off
+        // might have continued.
         if self.calls == 0 && end == End::Stop {
             self.call_in_thought(out);
         }

@@ -2,8 +2,8 @@
 //!
 //! A call is executed at its closing brace, so only the text before it can decide. An object is an
 //! example if words before it in the same sentence introduce an example, if it comes directly after
-//! a quote, a bracket or an equals sign, or if it is in a quoted line (`> `, `12|`). It is a call
-//! if the sentence before it announces a call or is complete. If the text implies neither
+//! a quotation mark, a bracket or an equals sign, or if it is in a quoted line (`> `, `12|`). It is
+//! a call if the sentence before it announces a call or is complete. If the text implies neither
 //! ([`LeadIn::CallAtEnd`]), the object is a call only if it ends the answer, because then no text
 //! explains it.
 
@@ -63,7 +63,8 @@ static INTENT: LazyLock<Vec<&str>> = LazyLock::new(|| {
 pub(crate) enum LeadIn {
     /// A call.
     Call,
-    /// A call only if it ends the answer. If text follows, the text explains an example.
+    /// A call only if it ends the answer. If text follows, the object is an example that the text
+    /// explains.
     CallAtEnd,
     /// An example, a quotation or a rejected plan.
     Example,
@@ -115,13 +116,13 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         }
         match line.chars().next_back() {
             Some('"' | '\'' | '(' | '“' | '‘' | '`') => return true,
-            // Also after the `{{` and `{%` of a template.
+            // `{` and `%` also cover the `{{` and `{%` of a template.
             _ if line.trim_end().ends_with(['=', '{', '%']) => return true,
             _ => {}
         }
     }
     // The last sentence before the object. If the object begins its line, this is the last sentence
-    // of the text above, which has no effect on the object if it is complete.
+    // of the text above, and a complete sentence there has no effect on the object.
     let line = if same_line {
         &tail[line_start..]
     } else {

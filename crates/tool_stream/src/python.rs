@@ -1,6 +1,6 @@
 //! Calls written in Python syntax: `read_file(path="a.py")`.
 //!
-//! They are calls inside a family's tokens and in a `tool_code` fence. Elsewhere they are calls
+//! Inside a family's tokens or a `tool_code` fence, such text is a call. Elsewhere it is a call
 //! only if the whole answer consists of such calls to known tools, which the parser decides at the
 //! end of the answer.
 
@@ -25,8 +25,8 @@ pub(crate) enum Head {
 /// The maximum number of bytes from the start of a call to its opening parenthesis.
 pub(crate) const MAX_HEAD: usize = 160;
 
-/// Whether an answer that begins with `answer` may be a call. Its first word decides, as far as it
-/// has arrived.
+/// Whether an answer that begins with the bytes `answer` may be a call. Checks only the first word,
+/// which may be incomplete.
 pub(crate) fn may_begin(answer: &[u8]) -> bool {
     let word = answer.strip_prefix(b"[").unwrap_or(answer).trim_ascii_start();
     let len = word.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.')).count();
@@ -85,9 +85,9 @@ impl Parser {
         }
     }
 
-    /// Reads an answer that begins like a Python call as text, up to the bracket that closes the
-    /// call. The strings inside are therefore never taken for other calls. At the end of the
-    /// answer, [`calls`] decides whether the answer itself is a call.
+    /// Skips a Python call at the start of an answer, up to the bracket that closes the call. The
+    /// parser therefore never takes a string in it for another call. At the end of the answer,
+    /// [`calls`] decides whether the answer itself is a call.
     pub(crate) fn python_answer(&mut self, win: Window<'_>) -> Flow {
         while let Some(byte) = win.get(self.pos) {
             let rest = win.from(self.pos);

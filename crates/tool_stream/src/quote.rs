@@ -1,10 +1,11 @@
 //! Decides which quote ends a string.
 //!
-//! Models forget the backslash before a quote inside a string. A quote ends its string only if what
-//! follows may come after a string. In an object, that is a comma and the next key with its colon,
-//! or a closing brace. The text after that brace must be possible in its place, too. In an array,
-//! the quote must be followed by a comma and another element, or by the closing bracket. Every
-//! closing quote of valid JSON meets these conditions, so valid JSON is never reinterpreted.
+//! Models forget the backslash before a quote inside a string. A quote therefore ends its string
+//! only if the text after it may follow a string. In an object, the quote must be followed by a
+//! comma and the next key with its colon, or by a closing brace. The text after that brace must
+//! also be possible there. In an array, the quote must be followed by a comma and another element,
+//! or by the closing bracket. Every closing quote of valid JSON meets these conditions, so valid
+//! JSON is never reinterpreted.
 //!
 //! Once a string is known to hold unescaped quotes, the rules are stricter. Brackets inside the
 //! string must balance, otherwise the quote is one more inner quote. Inner quotes must come in
@@ -44,7 +45,7 @@ impl Quote {
         }
     }
 
-    /// Whether a backslash is an escape in such a string.
+    /// Whether a backslash is an escape in a string with this delimiter.
     pub(crate) fn escapes(self) -> bool {
         !matches!(self, Quote::Gemma | Quote::Escape)
     }
@@ -239,7 +240,7 @@ impl Lookahead {
         }
     }
 
-    /// Judges a quote that may end the string according to the bytes after it. If the string has
+    /// Judges a quote that may end the string, as far as the bytes after it show. If the string has
     /// inner quotes, they must come in pairs, and the string's brackets must balance.
     fn closing(&self, win: Window<'_>, text: &mut Text, stack: &[Frame]) -> Verdict {
         if self.joined {
@@ -320,7 +321,8 @@ impl Lookahead {
         match self.phase {
             Phase::BareKey => self.to(Phase::KeyEnd),
             Phase::AfterTop if byte == b'\n' => Some(true),
-            // Where line ends must decide, a comma at the end of the line ends the string.
+            // Where only line ends can decide, the quote before a comma at the end of a line ends
+            // the string.
             Phase::AfterElement if byte == b'\n' && text.needs_lines(stack) => Some(true),
             Phase::Slash => Some(false),
             _ => {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `{"tool": T, "arguments": {…}}`; instead of `tool` also `tool_name`, `toolName`; instead of `arguments` also `args`, `input`, `parameters`, … | a call of T |
 //! | `{"tool": T, "path": …}` | a call of T with all other members as arguments, unless one of them marks a result or a schema |
-//! | `{"name": T, "arguments": {…}}`; instead of `name` also `function`, `action`, …; instead of `arguments` also `parameters`, `action_input`, … | a call of T; if the tools are known and the key is not `"arguments"`, only if T is one of them |
+//! | `{"name": T, "arguments": {…}}`; instead of `name` also `function`, `action`, …; instead of `arguments` also `parameters`, `action_input`, … | a call of T; if the tools are known and the arguments are not under `"arguments"`, only if T is one of them |
 //! | `{"name": T, "path": …}`, `{T: {…}}` | a call only if T is a known tool |
 //! | `{"function": {…}}`, `{"tool_call": {…}}`, `{"function_call": {…}}`, `{"tool": {…}}` | the call inside |
 //! | `{"tool_calls": [{…}, …]}` and similar | the calls inside, each as soon as it is complete |
@@ -13,8 +13,8 @@
 //!
 //! Case and word separators in keys make no difference: `"Tool"`, `"toolInput"`, `"Action Input"`.
 //! `"arguments"` may be a string that contains the object. A schema (`"type": "object"` with
-//! `"properties"`) is not a call. If the tools are known, an object whose `"tool"` is not one of
-//! them and that has no arguments is data.
+//! `"properties"`) is not a call. If the tools are known, an object without a key for arguments
+//! whose `"tool"` is not one of them is data, unless a token or tag announced a call.
 
 use serde_json::{Map, Value};
 
@@ -166,7 +166,7 @@ const RECORD_KEYS: [&str; 18] = [
     "version",
 ];
 
-/// Members that turn a call into a record of one: a log line, an echoed result.
+/// Members that show that an object is the record of a past call: a log line, an echoed result.
 const RESULT_KEYS: [&str; 11] = [
     "result",
     "results",
@@ -186,8 +186,8 @@ pub(crate) fn is_record(map: &Map<String, Value>) -> bool {
     map.keys().any(|key| is_one_of(key, &RESULT_KEYS))
 }
 
-/// True for keys of a schema. `"arguments": {"type": …` may begin one, so the call is not opened
-/// yet.
+/// True for keys of a schema. `"arguments": {"type": …` may begin a schema, so the call is not
+/// opened yet.
 pub(crate) fn is_schema_key(key: &str) -> bool {
     matches!(key, "type" | "properties" | "$schema" | "$defs" | "required" | "title")
 }
@@ -233,7 +233,8 @@ impl Options {
             Some((_, bare)) if self.knows(bare) => bare,
             _ => tool,
         };
-        // When a header's tokens were stripped, words of the header remain attached to the name.
+        // If the tokens of a header were stripped, a word of the header is attached to the name, as
+        // in `read_filejson`.
         let glued = ["json", "commentary", "code"].iter().find_map(|word| tool.strip_suffix(word));
         match glued.filter(|bare| !self.knows(tool) && self.knows(bare)) {
             Some(bare) => bare.to_owned(),

@@ -17,15 +17,15 @@ pub(crate) const MAX_TAG: usize = 256;
 /// The meaning of a tag or token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Tag {
-    /// Opens a thinking block, given by its index in [`THOUGHTS`].
+    /// Opens a thinking block of the kind with this index in [`THOUGHTS`].
     ThinkOpen(usize),
-    /// Closes a thinking block, given by its index in [`THOUGHTS`].
+    /// Closes a thinking block of the kind with this index in [`THOUGHTS`].
     ThinkClose(usize),
     /// Has no meaning and is dropped.
     Noise,
     /// Opens a call.
     Open {
-        /// Whether the token has no other use.
+        /// Whether the token is used only in calls.
         certain: bool,
     },
     /// Opens a list of calls.
@@ -74,7 +74,7 @@ pub(crate) fn classify(tag: &[u8]) -> Option<Tag> {
     known(tag).or_else(|| thought(tag))
 }
 
-/// The meaning of a thinking tag that is in no row of the table.
+/// The meaning of a thinking tag that is in no row of [`THOUGHTS`].
 fn thought(tag: &[u8]) -> Option<Tag> {
     let (_, closing) = thought_name(tag)?;
     Some(if closing { Tag::ThinkClose(UNKNOWN) } else { Tag::ThinkOpen(UNKNOWN) })
@@ -280,7 +280,7 @@ static TOKENS: LazyLock<HashMap<String, Tag>> = LazyLock::new(|| {
             add(end, Tag::ValueEnd);
         }
         for token in dialect.open {
-            // An element's name may also occur in prose.
+            // An element is not certain, because it may also occur in prose.
             add(token, Tag::Open { certain: !dialect.between.is_empty() && token.starts_with("<|") });
         }
         for token in dialect.list {

@@ -16,7 +16,7 @@ use crate::window::Window;
 /// The thinking block that is open or, if none is open, the last one.
 #[derive(Debug, Default)]
 pub(crate) struct Thinking {
-    /// Its index in [`THOUGHTS`].
+    /// The index of its kind in [`THOUGHTS`].
     kind: usize,
     /// Number of open blocks of that kind.
     depth: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Thinking {
     labeled: bool,
 }
 
-/// How many bytes at the end of a thinking block are searched for a call.
+/// The minimum number of bytes to keep from the end of a thinking block, where a call may be.
 const MAX_KEPT: usize = 1 << 20;
 
 impl Thinking {
@@ -71,7 +71,7 @@ impl Parser {
     pub(crate) fn may_think(&self, mark: &[u8]) -> bool {
         let token = is_token(mark);
         let before = self.before();
-        // An element attached to a word is not mentioned in a sentence.
+        // An element directly after a word is not a mention: a mention has a space before it.
         let glued = before.last().is_some_and(u8::is_ascii_alphanumeric);
         let before = before.trim_ascii_end();
         token

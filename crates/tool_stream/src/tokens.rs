@@ -17,7 +17,7 @@ impl Parser {
     pub(crate) fn tag(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Some((tag, len)) = self.tag_here(win) else { return Flow::More };
         let tag = tag.filter(|_| self.inline == 0);
-        // The answer ends inside this tag, after a tag that opens calls.
+        // Whether the answer ends inside this tag, after a tag that opens calls.
         self.cut_tag = win.eof && len == 0 && (self.listed || self.announced);
         let Some(tag) = tag else { return self.tool_element(win, len, out) };
         self.mark(win, tag, len, out)
@@ -121,8 +121,8 @@ impl Parser {
                 self.after_call = true;
             }
             Tag::Key => return self.key_without_opening(win, start, after, out),
-            // The opening token was stripped. This separator begins a call if the name of a known
-            // tool comes before it.
+            // This separator has no opening token before it. If the name of a known tool comes
+            // before it, the opening token was stripped, and the separator begins a call.
             Tag::Between => {
                 let named = prose::last_word(self.before_all(win, out));
                 let known = |tool: &str| self.options.knows(&self.options.bare_name(tool));

@@ -13,7 +13,7 @@ pub(crate) struct File {
     pub(crate) call: usize,
     /// Offset of the line being read.
     line: usize,
-    /// How far the current line has been searched for its end.
+    /// Offset up to which the current line has been searched for its end.
     searched: usize,
     /// Number of fences open inside the file.
     nested: usize,

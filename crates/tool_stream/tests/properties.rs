@@ -1,5 +1,5 @@
 //! Properties that hold for any call. Valid JSON is read as `serde_json` reads it, a damaged call
-//! is read as the same call or refused, and a truncated call is never completed.
+//! is either refused or read as the undamaged one, and a truncated call is never completed.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
@@ -52,7 +52,7 @@ fn parsed(text: &str, end: End) -> tool_stream::Verdict {
     parse(text.as_bytes(), end, Options::default())
 }
 
-/// Checks that `text` is read as the same call or refused, never as another call.
+/// Checks that `text` is either refused or read as a call with these arguments.
 fn same_or_refused(text: &str, arguments: &Value) -> Result<(), TestCaseError> {
     for call in parsed(text, End::Stop).calls {
         prop_assert_eq!(&call.tool, "some_tool", "in {}", text);
@@ -93,7 +93,7 @@ fn python(value: &Value, out: &mut String) {
         Value::Bool(b) => out.push_str(if *b { "True" } else { "False" }),
         Value::Number(n) => out.push_str(&n.to_string()),
         Value::String(s) => {
-            // Like `repr`: double quotes only where they save an escape.
+            // Like Python's `repr`: double quotes only where they save an escape.
             let quote = if s.contains('\'') && !s.contains('"') { '"' } else { '\'' };
             out.push(quote);
             for c in s.chars() {
@@ -398,7 +398,8 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Returns, by path, the texts of arguments that the parser reports. Fails if a text is not closed.
+/// Feeds the text in chunks of `n` bytes. Returns the text that the parser reported for each
+/// argument, by path. Fails if the parser did not report the end of one of these texts.
 fn followed(text: &str, n: usize) -> std::collections::BTreeMap<String, String> {
     let mut parser = Parser::new(Options { followed: vec!["edit".into()], ..Options::default() });
     let mut events = Vec::new();

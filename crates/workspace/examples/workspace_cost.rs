@@ -1,4 +1,4 @@
-//! Measures baselines, copies and walks:
+//! Measures how long baselines, commits, diffs, walks, searches and copies take:
 //! `cargo run --release -p workspace --example workspace_cost`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example prints and may panic")]

@@ -5,8 +5,8 @@
 //! index, updated with the files that differ from it. A file whose metadata matches the index is
 //! neither read nor passed to git, so the cost grows with the changes and not with the repository.
 //! A diff compares two small trees that hold only files that may have changed. While git adds
-//! files, it has no access to the user's objects; otherwise it would update the time of each object
-//! that it finds there.
+//! files, it has no access to the user's objects; otherwise it would update the modification time
+//! of each object that it finds there.
 //!
 //! The baseline includes untracked files that are not ignored by `.gitignore`, `.git/info/exclude`
 //! or the user's global ignore list. Without a git repository, or before its first `git add`, every
@@ -141,8 +141,8 @@ impl Inner {
     /// Updates the private index from the tree.
     fn remember(&self, workspace: &Workspace) -> io::Result<()> {
         let (file, mut index) = (self.repository.index_file(), self.repository.index()?);
-        // Submodules would hide changes, and so would files marked assume-unchanged or
-        // skip-worktree.
+        // Remove submodules and the marks assume-unchanged and skip-worktree from the private
+        // index, because they would hide changes.
         for (how, paths) in [
             (&["--force-remove"][..], &index.modules),
             (&["--no-assume-unchanged"], &index.flagged),

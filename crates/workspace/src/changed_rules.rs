@@ -28,7 +28,7 @@ impl ChangedRules {
         self.add(folder, Some(b"*"), None);
     }
 
-    /// Whether a path may have existed before the command as an ignored file or folder. This is so
+    /// Whether a path may be an ignored file or folder that existed before the command. This is so
     /// if the old rules ignore it or the new rules re-include it.
     pub(crate) fn may_have_hidden(&self, path: &CleanPath, is_folder: bool) -> bool {
         self.0.iter().any(|Changed(folder, old, new)| {

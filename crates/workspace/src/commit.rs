@@ -115,7 +115,7 @@ pub enum CommitError {
     Torn {
         /// The first failure.
         why: String,
-        /// A file that is still changed.
+        /// A file that was changed and not rolled back.
         left: CleanPath,
     },
 }
@@ -134,7 +134,8 @@ impl Workspace {
     /// keep the old content.
     ///
     /// # Errors
-    /// If one of the changes cannot be made; then nothing has changed.
+    /// If one of the changes cannot be made. Nothing has changed then, except after
+    /// [`CommitError::Torn`].
     pub fn commit(&self, changes: Vec<Change>) -> Result<Commit, CommitError> {
         let _writing = lock(&self.0.writing);
         let mut steps: Vec<Step> = Vec::with_capacity(changes.len());
@@ -190,7 +191,7 @@ impl Workspace {
                     mode: executable.map_or(image.mode, |x| executable_mode(image.mode, x)),
                     link: false,
                 });
-                // Other hard links to the old file are linked to the new one.
+                // The other hard links of the old file become hard links of the new one.
                 new.links_of = gone.links_of;
                 new.like = from;
                 vec![gone, new]

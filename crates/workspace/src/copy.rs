@@ -17,7 +17,7 @@ use crate::{CleanPath, Own, Workspace, git};
 pub struct CopyReport {
     /// The number of files and links.
     pub files: u64,
-    /// Their total size in bytes.
+    /// The total size of the files in bytes.
     pub bytes: u64,
     /// How many files share their blocks with the original.
     pub reflinked: u64,
@@ -30,7 +30,7 @@ pub struct CopyReport {
 pub struct CopyCost {
     /// The number of files and links.
     pub files: u64,
-    /// Their total size in bytes.
+    /// The total size of the files in bytes.
     pub bytes: u64,
     /// Whether the file system can share blocks. If so, copies of files take no space.
     pub shared: bool,

@@ -8,9 +8,9 @@
 //! The kernel does not report a write through a hard link in another folder, and it reports a write
 //! through a memory map only once the file is closed. So the scans before and after a command are
 //! always full ones: a change by another program must never be taken for the command's change,
-//! because an undo would revert it. Changes that the scan after a command finds count as reported.
-//! The diff can therefore miss only changes that another program made in one of these two ways
-//! after the last command.
+//! because an undo would revert it. If the scan after a command finds a changed file, the file's
+//! folder counts as one in which something happened. The diff can therefore miss only changes that
+//! another program made in one of these two ways after the last command.
 //!
 //! When the reports stop being reliable, watching ends, and all later scans are full ones. That
 //! happens when a folder is renamed, ignore rules change (except those inside the `.git` of a
@@ -73,8 +73,8 @@ struct Watching {
     limit: usize,
     folders: HashMap<i32, PathBuf>,
     numbers: HashMap<PathBuf, i32>,
-    /// Watched folders outside the tree, on the paths to files with ignore rules for the tree. With
-    /// each comes the next component of the path.
+    /// Watched folders outside the tree, each with the name of an entry: a file with ignore rules
+    /// for the tree, or the first missing component of the path to such a file.
     rules: Vec<(i32, Vec<u8>)>,
     /// The folders touched since [`Events::open`].
     touched: Touched,
@@ -171,8 +171,8 @@ impl Watching {
         self.folders.insert(number, path.to_owned()).is_none()
     }
 
-    /// Forgets the folder at a path: it is gone, or another folder is there now. Its watch ends
-    /// with the folder, which exists as long as a process holds it open.
+    /// Forgets the folder at a path: it is gone, or another folder is there now. The kernel removes
+    /// the watch when the folder itself ceases to exist, once no process holds it open.
     fn forget(&mut self, path: &Path) {
         if let Some(number) = self.numbers.remove(path) {
             self.folders.remove(&number);
@@ -202,8 +202,9 @@ impl Watching {
                 return false;
             }
             let Some(path) = folders.get(&number).cloned() else { continue };
-            // The folder itself, or one in it, is gone or new. A process may still hold an old
-            // folder open, so the kernel may not report that it is gone.
+            // The folder itself is gone, or a folder in it is gone or new. Both events are needed:
+            // the kernel does not report that a folder itself is gone while a process holds it
+            // open.
             let entries = ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
             let replaced = match event.events() {
                 flags if flags.contains(ReadFlags::IGNORED) => Some(path.clone()),

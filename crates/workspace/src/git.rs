@@ -110,7 +110,8 @@ pub fn git(cwd: &Path) -> Command {
         command.env("GIT_WORK_TREE", top); // stronger than core.worktree
     }
     command
-        // Allows no protocol, whatever the repository allows: no protocol has this name.
+        // No protocol is named `none`, so this forbids all protocols, whatever the repository
+        // allows.
         .env("GIT_ALLOW_PROTOCOL", "none")
         .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_OPTIONAL_LOCKS", "0")
@@ -139,7 +140,8 @@ fn around(cwd: &Path) -> Option<(&Path, PathBuf)> {
     })
 }
 
-/// Whether the configuration of a bare repository may set `core.worktree`.
+/// Whether the configuration of a bare repository contains `worktree`, and so might set
+/// `core.worktree`.
 fn names_a_work_tree(git: &Path) -> bool {
     let config = git.join("config");
     let text = config.is_file().then(|| fs::read(config)).and_then(Result::ok).unwrap_or_default();
@@ -186,7 +188,7 @@ pub(crate) fn run(command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>>
     succeeded(&name, git_output(command, input)?)
 }
 
-/// Same as [`run`] for a query, with [`QUESTION_LIMIT`].
+/// Same as [`run`], but for a query, with the limit [`QUESTION_LIMIT`].
 pub(crate) fn query(command: Command) -> io::Result<Vec<u8>> {
     let name = subcommand(&command);
     succeeded(&name, git_answer(command)?)
@@ -201,8 +203,8 @@ pub fn git_output(command: Command, input: Option<&[u8]>) -> io::Result<Output> 
     output_within(WORK_LIMIT, command, input)
 }
 
-/// Same as [`git_output`] with a limit of ten seconds, for a query that does not depend on the size
-/// of the repository, such as a query of the configuration.
+/// Same as [`git_output`], but with a limit of ten seconds. For queries that do not depend on the
+/// size of the repository, such as those of the configuration.
 ///
 /// # Errors
 /// Same as [`git_output`].

@@ -100,7 +100,7 @@ impl History {
     /// content before the first change and after the last, if they differ. Sorted by path.
     ///
     /// # Errors
-    /// If a kept content cannot be read.
+    /// If the stored content of a file cannot be read.
     pub fn net(&self, turns: impl RangeBounds<u32>) -> io::Result<Vec<NetChange>> {
         self.sum(&self.made(), |entry| turns.contains(&entry.turn))
     }
@@ -110,7 +110,7 @@ impl History {
     /// that were never applied. The change of a merged file counts as made in the last turn.
     ///
     /// # Errors
-    /// If a kept content cannot be read.
+    /// If the stored content of a file cannot be read.
     pub fn standing(&self, turns: impl RangeBounds<u32>) -> io::Result<Vec<NetChange>> {
         self.sum(&self.in_effect(), |entry| turns.contains(&entry.turn))
     }
@@ -118,7 +118,7 @@ impl History {
     /// Same as [`History::standing`] for this record and all later ones.
     ///
     /// # Errors
-    /// If a kept content cannot be read.
+    /// If the stored content of a file cannot be read.
     pub fn since(&self, record: u64) -> io::Result<Vec<NetChange>> {
         self.sum(&self.in_effect(), |entry| self.kept[entry.record].0 >= record)
     }
@@ -161,7 +161,7 @@ impl History {
     /// Returns the changes of one record; an empty list if no record has this number.
     ///
     /// # Errors
-    /// If a kept content cannot be read.
+    /// If the stored content of a file cannot be read.
     pub fn of(&self, id: u64) -> io::Result<Vec<NetChange>> {
         let Some(record) = self.kept.iter().position(|(kept, _)| *kept == id) else { return Ok(Vec::new()) };
         let change = |file: &FileRecord| {

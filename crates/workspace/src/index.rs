@@ -1,8 +1,8 @@
 //! Reads git's index: the blob of each tracked file, and the file's metadata at the time when git
 //! last read the file.
 //!
-//! A file with the same metadata is unchanged. gitformat-index(5) describes the format. Git's
-//! `racy-git.txt` describes files that change while the index is written.
+//! A file that still has this metadata is unchanged. gitformat-index(5) describes the format. Git's
+//! `racy-git.txt` describes the exception: files that change while the index is written.
 
 use std::{
     collections::hash_map::Entry::{Occupied, Vacant},
@@ -38,7 +38,7 @@ impl Blob {
     }
 }
 
-/// A file's metadata, cut to the precision of an index.
+/// A file's metadata, truncated to the 32-bit numbers of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IndexStat {
     changed: (u32, u32),
@@ -70,8 +70,8 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Reads the index of the repository with the top-level folder `top`. Returns `None` for a
-    /// split or sparse index, which git has to expand first, and an empty index if the file does
+    /// Reads the index `file` of the repository whose top-level folder is `top`. Returns `None` for
+    /// a split or sparse index, which git has to expand first, and an empty index if the file does
     /// not exist.
     pub(crate) fn read(file: &Path, top: &Path, root: &Path) -> io::Result<Option<Self>> {
         let mut opened = match File::open(file) {

@@ -1,8 +1,9 @@
 //! Confined access to a repository: reads, walks, atomic commits, copies and diffs.
 //!
 //! A [`Workspace`] is a handle to one folder. [`Workspace::resolve`] turns a path that a model
-//! wrote into a [`CleanPath`] (relative, `/`, no `..`). Every access goes through a directory
-//! handle (`openat2`, by way of `cap-std`), so no spelling and no symbolic link leads outside.
+//! wrote into a [`CleanPath`]: relative, with `/` as the separator, and without `..`. Every access
+//! goes through a directory handle (`openat2`, by way of `cap-std`), so no spelling and no symbolic
+//! link leads outside.
 //!
 //! Every edit goes through [`Workspace::commit`], which makes all changes of a call or none and
 //! keeps the previous contents. [`Workspace::watch`] and [`Workspace::watched`] record what a

@@ -6,9 +6,9 @@ use crate::{WalkFilter, Workspace};
 const MAX_FILES: usize = 20_000;
 
 impl Workspace {
-    /// Returns up to `n` existing paths: first those with the same name in another folder, longest
-    /// common path suffix first; then those whose name differs by a few letters or only in the
-    /// extension.
+    /// Returns up to `n` existing paths: first those with the same name in another folder, then
+    /// those whose name differs by a few letters, and last those whose name differs only in the
+    /// extension. If names differ equally, the paths most similar to `path` come first.
     #[must_use]
     pub fn nearest(&self, path: &str, n: usize) -> Vec<String> {
         let wanted = path.trim_start_matches('/').to_lowercase();

@@ -42,7 +42,7 @@ impl Own {
         }
     }
 
-    /// Adds a path of the tree under `root`.
+    /// Adds `path`, which is relative to `root`.
     pub(crate) fn add(&mut self, root: &Path, path: &Path) {
         self.paths.push(root.join(path));
     }

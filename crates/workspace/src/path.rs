@@ -18,14 +18,14 @@ const MAX_PATH: usize = 4096;
 /// The longest name of a file or folder, in bytes (the limit of Linux's file systems).
 const MAX_NAME: usize = 255;
 
-/// A path inside the workspace: relative, `/` between components, no `.` and no `..`; the root
-/// itself is `"."`. The directory handle, not the text, keeps every access inside the workspace. In
-/// the text, bytes that are not UTF-8 are written `\xHH`.
+/// A path relative to the root of the workspace, with `/` between components and without `.` and
+/// `..`; the root itself is `"."`. The text does not keep accesses inside the workspace; the
+/// directory handle does. In the text, bytes that are not UTF-8 are written `\xHH`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CleanPath {
     text: String,
-    /// The path itself, if it differs from the text.
+    /// The path without escapes, if the text has any.
     raw: Option<PathBuf>,
 }
 
@@ -210,8 +210,8 @@ impl Workspace {
         Ok(path)
     }
 
-    /// Finds the one existing path that differs only in Unicode normalization: macOS decomposes
-    /// letters in names, for example.
+    /// Finds the existing path that differs from `path` only in Unicode normalization, if there is
+    /// exactly one. For example, macOS decomposes letters in names.
     fn find_normalized(&self, path: &CleanPath) -> Option<CleanPath> {
         if path.as_str().is_ascii() {
             return None;
@@ -270,7 +270,7 @@ impl Workspace {
         }
     }
 
-    /// Returns the paths that the text may mean. The first takes the text most literally.
+    /// Returns the paths that the text may mean, the most literal one first.
     fn candidates(&self, given: &str) -> Result<Vec<CleanPath>, PathError> {
         let bare = unquote(given);
         let long = bare.len() > MAX_PATH || bare.split('/').any(|name| name.len() > MAX_NAME);
@@ -307,12 +307,12 @@ impl Workspace {
         let text = path.to_string();
         match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                // A dangling link exists, but is not what the model meant.
+                // If the path is a dangling link, do not suggest the link itself.
                 let mut nearest = self.nearest(&text, NEAREST);
                 nearest.retain(|other| *other != text);
                 PathError::NotFound { nearest, path: text }
             }
-            // Only system errors carry an OS error number; cap-std's own errors carry none.
+            // cap-std reports an escape from the root as an error without an OS error number.
             io::ErrorKind::PermissionDenied if e.raw_os_error().is_none() => {
                 PathError::Outside { path: format!("{text} (a symbolic link)"), nearest: Vec::new() }
             }

@@ -68,8 +68,9 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Whether `now` is this file, unmodified. The change time does not count for a file with
-    /// several hard links, because renaming one link updates the change time of the file.
+    /// Whether `now` describes the same file, and the file was not modified. The change time does
+    /// not count for a file with several hard links, because renaming one link updates the change
+    /// time of the file.
     pub(crate) fn is_unchanged(&self, now: &Self) -> bool {
         (self.id, self.size, self.modified) == (now.id, now.size, now.modified)
             && (self.shared || self.changed == now.changed)
@@ -158,7 +159,7 @@ impl Place {
         self.find_as(&*self.name, limit)
     }
 
-    /// Reads the file under another name in the same folder.
+    /// Same as [`Place::find`], but for another name in the same folder.
     pub(crate) fn find_as(&self, name: impl Arg + Copy, limit: u64) -> io::Result<Found> {
         let stat = match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,

@@ -29,13 +29,13 @@ const OWN: &str = "own";
 pub(crate) struct PrivateRepository {
     /// The root of the workspace.
     root: PathBuf,
-    /// The top of the user's work tree, or the root.
+    /// The top of the user's work tree, or `root` if there is none.
     top: PathBuf,
     folder: PathBuf,
-    /// The user's object folder.
+    /// The object folder of the user's repository, if there is one.
     objects: Option<PathBuf>,
-    /// The hash of an empty tree from which git takes attributes. Set only if a `.gitattributes` is
-    /// a pipe, on which git would block.
+    /// The hash of an empty tree. If it is set, git takes attributes from this tree instead of from
+    /// files. Set only if a `.gitattributes` is a pipe, on which git would block.
     attributes: OnceLock<String>,
 }
 
@@ -192,7 +192,8 @@ fn settings(root: &Path) -> io::Result<Vec<(String, String)>> {
     Ok(settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
 }
 
-/// Creates a repository without `git init`, which would take longer than the rest of the baseline.
+/// Creates a repository without `git init`, which would take longer than all other steps of taking
+/// a baseline.
 fn create(folder: &Path, users: Option<&Repository>, settings: &[(String, String)]) -> io::Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;

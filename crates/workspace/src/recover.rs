@@ -21,7 +21,8 @@ impl Workspace {
             if done && Some(&id) != ids.last() {
                 continue;
             }
-            // Commits in the tree of a dry run, which may be gone, are ignored here.
+            // Ignore commits in other trees, such as the tree of a dry run, which may have been
+            // deleted.
             match store.record(id)? {
                 Some(record) if record.tree != self.0.root => continue,
                 Some(record) if done => self.clear(&record),
@@ -59,7 +60,8 @@ impl Workspace {
         if now == file.after && now != file.before {
             match file.before {
                 None => place.remove(place.name())?,
-                // The old file still exists, with its times and hard links.
+                // The old file still exists under the temporary name, with its times and hard
+                // links.
                 Some(_) if state(&place, &file.temp)? == Some(file.before) => {
                     put(&place, &file.temp, now.is_some())?;
                 }

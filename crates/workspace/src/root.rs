@@ -50,8 +50,8 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) dir: Dir,
     pub(crate) store: Option<Store>,
-    /// Folders in which nothing may be written, by device and inode. With each comes its owner: git
-    /// or the agent itself.
+    /// Folders in which nothing may be written, each as its device and inode, with the owner of the
+    /// folder: git or the agent itself.
     pub(crate) guarded: Vec<((u64, u64), &'static str)>,
     seen: Mutex<HashMap<CleanPath, Digest>>,
     pub(crate) writing: Mutex<()>,

@@ -1,9 +1,10 @@
-//! Decides what is ignored, by four kinds of lists: `.ignore`, `.gitignore`, `.git/info/exclude`
-//! and the user's global list. A kind named earlier takes precedence over one named later. Within a
-//! kind, the list nearest to the file wins.
+//! Decides which files and folders are ignored, by four kinds of lists: `.ignore`, `.gitignore`,
+//! `.git/info/exclude` and the user's global list. A kind named earlier takes precedence over one
+//! named later. Within a kind, the list nearest to the file wins.
 //!
-//! The walker of the `ignore` crate does not read these lists, because it would hang on a pipe, and
-//! would read a device until memory is full. Like git, this module follows no symbolic links.
+//! This module reads the lists itself, because the walker of the `ignore` crate would hang on a
+//! list that is a pipe, and would read a device until memory is full. Like git, the module follows
+//! no symbolic links.
 
 use std::{
     collections::HashMap,
@@ -21,13 +22,13 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::root::lock;
 
-/// The largest list that is read, in bytes.
+/// The maximum size of a list, in bytes. Larger lists are not read.
 const LIST_LIMIT: u64 = 1 << 20;
 
 /// The lists of a tree, read on demand.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    /// The topmost folder with lists.
+    /// The topmost folder whose lists are read.
     top: PathBuf,
     /// Whether to use `.ignore`.
     dot_ignore: bool,
@@ -39,7 +40,7 @@ pub(crate) struct Rules {
 #[derive(Debug)]
 pub(crate) struct Folder {
     above: Option<Arc<Folder>>,
-    /// Whether a repository begins here. The lists of git in the folders above do not apply in it.
+    /// Whether a repository begins here. Git's lists in the folders above do not apply inside it.
     is_repository: bool,
     dot_ignore: Gitignore,
     gitignore: Gitignore,
@@ -59,7 +60,7 @@ impl Rules {
         path.parent().is_some_and(|folder| self.ignores(&self.folder(folder), path, is_folder))
     }
 
-    /// Same as [`Rules::ignore`], with the lists of the path's folder.
+    /// Same as [`Rules::ignore`], for a caller that already has the lists of the path's folder.
     pub(crate) fn ignores(&self, folder: &Arc<Folder>, path: &Path, is_folder: bool) -> bool {
         let judge = |list: &Gitignore| match list.matched(path, is_folder) {
             Match::None => None,
@@ -79,8 +80,8 @@ impl Rules {
             .unwrap_or(false)
     }
 
-    /// Returns the files outside the tree under `root` that decide what is ignored in it. They need
-    /// not exist.
+    /// Returns the paths of the lists that apply to the tree under `root` but are not files of the
+    /// tree. The lists need not exist.
     pub(crate) fn outside(&self, root: &Path) -> Vec<PathBuf> {
         let folders = || root.ancestors().take_while(|folder| folder.starts_with(&self.top));
         let above = folders().skip(1).map(|folder| folder.join(".gitignore"));

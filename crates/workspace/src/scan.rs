@@ -112,7 +112,7 @@ impl Workspace {
             };
             level = inner.into_iter().map(visit).collect();
         }
-        // The folders that remain were skipped, or are ignored or gone now.
+        // The folders in `left` were not visited: they were skipped, or are ignored or gone now.
         for (folder, files) in left {
             if source.is_some_and(|source| source.tells_of(folder))
                 && folder.ancestors().any(|above| found.skipped.contains(above))
@@ -312,12 +312,13 @@ enum Change {
     None,
     /// Something in it or below it changed, and the source reports where.
     Inside,
-    /// Another folder is at this path now: a renamed one, or a new one in place of a deleted one.
+    /// Another folder is at this path now. It was moved there, or created after the old folder was
+    /// deleted.
     Replaced,
 }
 
-/// Judges a folder by its counterpart `folder` in the upper layer. A new folder is in the upper
-/// layer with everything in it.
+/// Returns how a folder of an overlay changed. `folder` is its counterpart in the upper layer. The
+/// upper layer contains a new folder with all of its content.
 fn change(folder: &Path) -> Change {
     if rustix::fs::lstat(folder).is_err() {
         return Change::None;

@@ -29,7 +29,7 @@ const KEEP_LIMIT: u64 = 4 << 30;
 /// A second write within this time may leave the same metadata: file system clocks tick every 10 ms
 /// at worst.
 const TICK: Duration = Duration::from_millis(50);
-/// Same as [`TICK`] where times are whole seconds.
+/// The [`TICK`] of file systems that store times in whole seconds.
 const COARSE_TICK: Duration = Duration::from_secs(2);
 /// The number of blobs to read at once. Bounds the memory.
 const BATCH: usize = 256;
@@ -170,8 +170,8 @@ impl Snapshot {
         }
     }
 
-    /// Reads a file and keeps its content, unless `known` already has the same content. Returns
-    /// `None` if the file is gone or protected.
+    /// Reads a file, and keeps its content unless the same content is already kept for `known`.
+    /// Returns `None` if the file is gone or protected.
     fn read(
         &mut self,
         ws: &Workspace,
@@ -229,7 +229,8 @@ impl Snapshot {
         }
     }
 
-    /// Returns a kept content. A blob is kept only after [`Snapshot::fetch`].
+    /// Returns the bytes of content that is kept, otherwise `None`. The content of a blob is kept
+    /// only after [`Snapshot::fetch`].
     pub(crate) fn bytes(&self, content: &Content) -> io::Result<Option<Vec<u8>>> {
         let Content::Kept { at, size } = content else { return Ok(None) };
         let mut bytes = vec![0; usize::try_from(*size).map_err(io::Error::other)?];

@@ -64,12 +64,12 @@ pub(crate) struct Record {
     /// Files that changed but are too large to keep.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) left_out: Vec<CleanPath>,
-    /// The contents of `images`, in order.
+    /// The contents in the file `images`, in order.
     #[serde(default)]
     pub(crate) images: Vec<Kept>,
 }
 
-/// One content in `images`.
+/// The content of one or more files, as stored in `images`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kept {
     pub(crate) digest: Digest,
@@ -166,7 +166,7 @@ impl Store {
 
     pub(crate) fn finish(&self, id: u64) -> io::Result<()> {
         let done = self.commit_dir(id).join("done");
-        // A failure must leave no marker, because the files are swapped back.
+        // If this fails, no marker may remain, because the caller then swaps the files back.
         write_synced(&done, b"").inspect_err(|_| drop(fs::remove_file(&done)))
     }
 

@@ -1,8 +1,8 @@
 //! Recovers the former content of tracked files from git's blobs, so that the files need not be
 //! copied.
 //!
-//! Git may convert contents on checkout. [`converted`] finds files for which this is more than a
-//! change of line endings; [`as_it_was`] handles line endings.
+//! Git may convert contents on checkout. [`converted`] finds the files in which a conversion may
+//! change more than line endings; [`as_it_was`] handles line endings.
 
 use std::{collections::BTreeSet, ffi::OsStr, io, os::unix::ffi::OsStrExt as _, path::Path};
 
@@ -15,13 +15,14 @@ const CONVERTING: [&str; 3] = ["filter", "ident", "working-tree-encoding"];
 /// converting attribute.
 const LIST_LIMIT: u64 = 1 << 20;
 
-/// Returns the files that git converts, or all files if git fails.
+/// Returns the files in which git may convert more than line endings, or all files if that cannot
+/// be determined.
 pub(crate) fn converted(root: &Path, index: &Index, found: &Found) -> Vec<CleanPath> {
     let all = || {
         let files = index.files.iter().flat_map(|(folder, files)| files.keys().map(|name| folder.join(name)));
         files.map(|path| CleanPath::of(&path)).collect()
     };
-    // Reading a pipe would block git.
+    // If a `.gitattributes` is a pipe or a device, git would block on it.
     if found.special_attributes {
         return all();
     }

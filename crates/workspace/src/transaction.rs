@@ -30,11 +30,13 @@ pub(crate) struct Step {
     pub(crate) before: Option<FileImage>,
     pub(crate) stamp: Option<Stamp>,
     pub(crate) after: Option<FileImage>,
-    /// The device and inode of the old file, if its other hard links have to point to the new file.
+    /// The device and inode of the old file, if it has other hard links, which then have to point
+    /// to the new file.
     pub(crate) links_of: Option<(u64, u64)>,
-    /// The file whose owner and attributes the new one gets.
+    /// The file from which the new file takes its owner and attributes.
     pub(crate) like: CleanPath,
-    /// The step that stages the file, if this path is another hard link to it.
+    /// The index of the step that stages the new file, if this path is another hard link to that
+    /// file.
     pub(crate) link_to: Option<usize>,
     pub(crate) temp: String,
 }
@@ -109,13 +111,13 @@ impl Workspace {
         }
     }
 
-    /// Creates missing folders and returns the folder of each step. Each access opens its folder
-    /// again, because a commit may span more folders than a process may have open.
+    /// Creates missing folders and returns the id of each step's folder. Later accesses open the
+    /// folder again, because a commit may span more folders than a process may have open.
     fn places(&self, steps: &[Step], made: &mut Vec<CleanPath>) -> Result<Vec<FolderId>, CommitError> {
         let place = |step: &Step| {
             let made = step.after.is_some().then_some(&mut *made);
             let place = self.place(&step.path, made).map_err(|e| match e {
-                // The path was checked before. This is a failure such as a full disk.
+                // The path was checked before, so this is a failure such as a full disk.
                 PathError::System { why, .. } => step.system(io::Error::other(why)),
                 other => other.into(),
             })?;
@@ -124,7 +126,7 @@ impl Workspace {
         steps.iter().map(place).collect()
     }
 
-    /// Opens the place of a step. Its folder must still be `folder`.
+    /// Opens the place of a step. Fails if its folder is no longer `folder`.
     fn at(&self, step: &Step, folder: FolderId) -> Result<Place, CommitError> {
         let place = self.place(&step.path, None)?.filter(|place| place.folder_id() == folder);
         place.ok_or_else(|| CommitError::Changed(step.path.clone()))
@@ -146,7 +148,7 @@ impl Workspace {
         Ok(missing.into_iter().collect())
     }
 
-    /// Stores all contents before anything is written.
+    /// Stores the old and the new contents of all files, before any file is changed.
     fn keep(
         &self,
         steps: &[Step],

@@ -142,8 +142,8 @@ impl Workspace {
 
 type States = (Vec<FileRecord>, Vec<Content>, Vec<CleanPath>);
 
-/// Separates the differences that can be undone from the others. Returns the records of the former,
-/// their contents, and the files of the others.
+/// Separates the differences that can be undone from those that cannot. Returns the records and the
+/// contents of the first kind, and the paths of the second kind.
 fn states(snapshot: &Snapshot, differences: Vec<Difference>) -> io::Result<States> {
     let (mut files, mut contents, mut left_out) = States::default();
     let unknown = |known: &Option<Known>| known.as_ref().is_some_and(|k| k.content == Content::Unknown);

@@ -1,4 +1,4 @@
-//! No path leads to reads or writes outside the root, and no access blocks.
+//! Tests that no path leads to reads or writes outside the root, and that no access blocks.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -211,7 +211,7 @@ fn a_write_through_a_link_to_a_folder_goes_to_the_linked_folder() {
     write(&ws, "shorter/new.rs").unwrap();
     assert_eq!(fs::read(ws.root().join("src/deep/new.rs")).unwrap(), b"x\n");
     assert!(ws.root().join("short").symlink_metadata().unwrap().is_symlink());
-    // The link changes between the check and the write, which still writes the checked path.
+    // Change the link between the check and the write: the write still goes to the checked path.
     let path = ws.target("short/again.rs").unwrap();
     fs::remove_file(ws.root().join("short")).unwrap();
     symlink(outer.path(), ws.root().join("short")).unwrap();

@@ -25,7 +25,8 @@ const OLD: &str = "CRASH_TEST_OLD";
 
 /// Creates a tree with a file for each kind of change, and a state folder beside it.
 fn fixture() -> TempDir {
-    // In memory if possible: killing a process loses none of its writes, synced or not.
+    // Use memory if possible. No disk is needed, because a killed process loses none of its writes,
+    // synced or not.
     let memory = tempfile::tempdir_in("/dev/shm");
     let place = memory.or_else(|_| tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))).unwrap();
     let root = place.path().join("root");
@@ -116,8 +117,9 @@ fn part(name: &str, place: &Path) -> Command {
     command
 }
 
-/// Opens the workspace, which rolls back an interrupted commit. Checks that the tree is the old one
-/// or the new one and still usable. Returns whether it is the new one, or what is wrong.
+/// Opens the workspace, which rolls back an interrupted commit. Checks that the tree is `old` or
+/// `new`, and that the next commits work. Returns whether the tree is `new`; the error says what is
+/// wrong.
 fn check(place: &Path, old: &Tree, new: &Tree) -> Result<bool, String> {
     let ws = Workspace::open_with(place.join("root"), place.join("state")).map_err(|e| e.to_string())?;
     let now = tree(place);
@@ -169,7 +171,7 @@ fn kill_commits(commit: impl Fn(&Path) -> Command) {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(outcomes.len() * step() > 100, "only killed at {} calls", outcomes.len());
-    assert!(outcomes.is_sorted(), "a commit, once done, stays done: {outcomes:?}");
+    assert!(outcomes.is_sorted(), "a later kill should not undo the commit: {outcomes:?}");
     assert!(!outcomes[0] && outcomes[outcomes.len() - 1]);
 }
 
@@ -218,8 +220,9 @@ fn step() -> usize {
     if env::var("CRASHES").is_ok_and(|how| how == "few") { 5 } else { 1 }
 }
 
-/// Kills a commit after each of these calls, and the recovery at every call. Returns the number of
-/// recoveries.
+/// Kills a commit after each of the calls in `cuts` (`(call, 2)` is the second such call), and then
+/// kills the recovery at every call. Returns about how many recoveries are killed if every call is
+/// tested.
 fn kill_recoveries(cuts: &[(i64, u32)], part: impl Fn(&str, &Path) -> Command) -> u32 {
     let (old, new) = old_and_new();
     let (mut kills, mut wrong) = (0, Vec::new());

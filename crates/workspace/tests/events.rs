@@ -131,7 +131,8 @@ fn changes_are_found_even_if_the_kernel_does_not_report_all_of_them() {
     let limit: usize = limit.trim().parse().unwrap();
     let s = Setting::repository();
     let baseline = Baseline::of(&s.ws, &s.outer().join("baseline")).unwrap();
-    // Equal events in a row would be merged. All of them touch the root only.
+    // Alternate between two files, because equal events in a row would be merged. All events are
+    // about the root folder.
     for n in 0..=limit {
         let file = if n % 2 == 0 { "a.txt" } else { "b.txt" };
         fs::set_permissions(s.ws.root().join(file), fs::Permissions::from_mode(0o644)).unwrap();

@@ -1,5 +1,5 @@
-//! Reports what a session changed, undoes it, and applies it elsewhere. Other people's changes
-//! stay.
+//! Tests that the changes of a session can be reported, undone, and applied elsewhere, and that
+//! other people's changes stay.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 

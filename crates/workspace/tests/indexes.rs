@@ -91,7 +91,8 @@ fn the_cost_grows_with_the_changes_and_not_with_the_repository() {
     let (files, by_baseline, by_diff) = changes(outer.path(), &root);
     assert_eq!(files, expected());
     assert_eq!(by_baseline, 0);
-    // The diff writes two blobs, and the trees of the root and of three folders, before and after.
+    // The diff writes two blobs, and two versions (old and new) of four trees: the root and three
+    // folders.
     assert!(by_diff <= 10, "{by_diff}");
 }
 

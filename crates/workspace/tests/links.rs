@@ -41,7 +41,7 @@ fn every_hard_link_inside_the_root_gets_the_new_content() {
 }
 
 #[test]
-fn hard_links_in_git_in_the_state_folder_or_outside_the_root_keep_the_old_content() {
+fn hard_links_in_the_git_folder_or_the_state_folder_or_outside_the_root_keep_the_old_content() {
     let s = fixture();
     s.script("ln a.txt ../outside; ln a.txt .git/inside; ln a.txt ../state/own");
     symlink(s.outer(), s.ws.root().join("up")).unwrap();

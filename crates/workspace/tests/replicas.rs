@@ -95,7 +95,7 @@ fn the_tree_at_the_start_is_reconstructed_after_any_change() {
         };
         write_by("edited", "edited by the session\n");
         write_by("made", "made by the session\n");
-        // Later changes by others.
+        // Then others change the files.
         write("changed", "changed since\n");
         write("edited", "edited since\n");
         write("untracked", "changed since\n");

@@ -1,5 +1,5 @@
-//! Exactly the changes that commands make are recorded, byte for byte, even where git converts
-//! contents.
+//! Tests that the changes that commands make are recorded exactly, byte for byte, even where git
+//! converts contents.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -28,7 +28,7 @@ fn changed(path: &str, before: &[u8], after: &[u8]) -> Reported {
     (path.to_owned(), Some(before.to_vec()), Some(after.to_vec()))
 }
 
-/// Runs a script, undoes it, and checks that the tree is unchanged.
+/// Runs a script, undoes its changes, and checks that the tree is as it was before.
 fn run_and_undo(s: &Setting, script: &str) {
     let before = tree(s.ws.root());
     s.run(script);
@@ -48,7 +48,7 @@ fn settle(root: &Path) {
     }
 }
 
-/// Creates a file once the file system's clock has ticked, so that it is certainly new.
+/// Creates a file whose creation time is certainly later than the time of this call.
 fn put_later(path: &Path) {
     let before = SystemTime::now();
     loop {
@@ -179,7 +179,7 @@ fn files_created_together_with_ignore_rules_belong_to_the_command() {
         "mkdir app; echo '*.log' > app/.gitignore; echo x > app/main.rs; echo '*.tmp' >> .gitignore",
     );
     run_and_undo(&s, "echo '# nothing' >> .git/info/exclude; echo x > new.txt");
-    // A new exception re-includes a file of someone else.
+    // A new exception to the ignore rules applies to a file that someone else created.
     s.put("keep.log", "log\n");
     s.run("echo '!keep.log' >> .gitignore");
     let standing = s.history().standing(..).unwrap();

@@ -1,4 +1,4 @@
-//! A scripted file server on 127.0.0.1 that plays a model hub and a package index.
+//! A scripted file server on 127.0.0.1 that imitates a model hub and a package index.
 //!
 //! Requests for a path get its scripted faults first. After that, the file is served normally.
 

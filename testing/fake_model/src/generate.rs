@@ -1,5 +1,5 @@
-//! One generation: waits for a slot, takes the next reply of the script, and plays it with the
-//! counts for its prompt.
+//! Runs one generation: waits for a slot, takes the next reply of the script, and plays it with the
+//! token counts of the request's prompt.
 
 use crate::encode::{Counts, Encoder};
 use crate::http::{Closed, Connection};
@@ -18,7 +18,7 @@ const WARM_NS: u64 = 20_000_000;
 /// A valid request for a generation.
 pub(crate) struct Generation {
     pub(crate) encoder: Encoder,
-    /// The model's name, for the cache.
+    /// The model's name, under which the cache stores the prompt.
     pub(crate) model: String,
     pub(crate) stream: bool,
     /// The rendered prompt.

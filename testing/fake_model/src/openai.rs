@@ -179,7 +179,7 @@ fn find_model(shared: &Shared, body: &Value) -> Validated<ModelSpec> {
     }
 }
 
-/// Returns the first fault in the messages for which every server refuses a request.
+/// Checks the messages for faults that every server refuses, and returns the first one.
 fn message_problem(body: &Value) -> Option<String> {
     let messages = body["messages"].as_array()?;
     let mut open: Vec<&str> = Vec::new();
@@ -248,7 +248,7 @@ fn deepseek_problem(body: &Value) -> Option<String> {
     None
 }
 
-/// Returns the error for a `json_schema` format without a schema, which every server refuses.
+/// Returns an error if a `json_schema` format has no schema. Every server refuses such a request.
 fn schema_problem(body: &Value) -> Option<String> {
     let format = &body["response_format"];
     let good = format["type"] != json!("json_schema") || format["json_schema"]["schema"].is_object();

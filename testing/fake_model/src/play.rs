@@ -43,7 +43,8 @@ pub(crate) struct Turn {
     pub(crate) unload: bool,
 }
 
-/// The bytes to write next, and their counts for the record.
+/// The bytes to write next. For the record, `chunks` counts the protocol events among them, and
+/// `body` the bytes of the body.
 #[derive(Default)]
 struct Out {
     bytes: Vec<u8>,

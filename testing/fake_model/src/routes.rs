@@ -1,5 +1,5 @@
-//! Routes the requests of a connection: control paths, scripted paths, then the paths of the played
-//! server.
+//! Routes the requests of a connection: control paths, scripted paths, then the paths of the server
+//! that the fake imitates.
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -179,7 +179,7 @@ fn openai_route(shared: &Shared, request: &Request) -> Validated<Route> {
         }
         (Personality::Vllm, "GET", "/health") => Ok(Response::empty(200)),
         (Personality::LmStudio, "GET", "/api/v1/models") => Ok(openai::lm_studio_models(shared)),
-        // As in LM Studio, the response for an unknown path is an error with status 200.
+        // LM Studio answers an unknown path with an error, but with status 200.
         (Personality::LmStudio, method, path) => {
             let text = format!("Unexpected endpoint or method. ({method} {path})");
             Ok(Response::json(200, &json!({"error": text})))
@@ -228,7 +228,8 @@ fn origin_is_local(origin: Option<&str>) -> bool {
     origin.is_none_or(|origin| host_is_local(origin.split("//").nth(1)))
 }
 
-/// Answers control requests, for scripts and other languages. Control requests are not recorded.
+/// Answers control requests, by which a script or a program in another language controls the
+/// server. Control requests are not recorded.
 async fn control(shared: &Shared, method: &str, path: &str, body: &[u8]) -> Response {
     match (method, path.split_once('/').unwrap_or((path, ""))) {
         ("POST", ("release", gate)) => {

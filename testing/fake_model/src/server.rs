@@ -136,8 +136,8 @@ impl Server {
         self.shared.change(|inner| inner.script.push_back(entry));
     }
 
-    /// Adds a reply for the next request to exactly this path (`/api/show`), which takes precedence
-    /// over everything else.
+    /// Adds a reply for the next request to exactly this path (`/api/show`). The reply takes
+    /// precedence over everything else.
     pub fn enqueue_for(&self, path: &str, reply: impl Into<Entry>) {
         let entry = reply.into();
         self.shared.change(|inner| inner.by_path.entry(path.to_owned()).or_default().push_back(entry));

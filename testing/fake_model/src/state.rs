@@ -210,7 +210,7 @@ impl Shared {
         })
     }
 
-    /// The requests from number `first` on as JSON.
+    /// The requests, from number `first` on, as JSON.
     pub(crate) fn requests_json(&self, first: usize) -> Vec<serde_json::Value> {
         self.read().requests.iter().skip(first).map(|request| request.to_json(self.started)).collect()
     }

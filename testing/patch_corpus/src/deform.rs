@@ -27,8 +27,8 @@ pub(crate) const FORMS: &[(Form, &str)] = &[
 ];
 
 pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
-    // For each form, the position in the list of deformations. Each form goes through the whole
-    // list again and again, so that it uses all deformations equally often.
+    // For each form, the position of the next deformation in the list. Each form goes through the
+    // whole list again and again, so that it uses all deformations equally often.
     let mut turn = [bases.first().map_or(0, |b| b.seed as usize * 13); 6];
     for (b, base) in bases.iter().enumerate() {
         for (f, (form, label)) in FORMS.iter().enumerate().filter(|(_, (form, _))| base.fits(*form)) {
@@ -145,7 +145,8 @@ fn deformed<'a>(
 /// Returns the edit with as many of these deformations as possible.
 fn made<'a>(base: &'a Base, form: Form, chosen: &[D], random: &mut Random) -> Option<(Draft<'a>, Vec<D>)> {
     let start = clean(base, form, random);
-    // Some deformations need more context than the draft has; others make the draft ambiguous.
+    // Try more and more context: some deformations need it, and others make a draft with little
+    // context ambiguous.
     let draft = |context| {
         let mut draft = Draft::new(base, form, context, true);
         let made: Vec<D> =

@@ -166,8 +166,8 @@ pub(crate) fn misleads(draft: &Draft<'_>) -> bool {
         || draft.base.edits.iter().any(|edit| (!draft.exact || mixed(edit)) && moved(draft, edit))
 }
 
-/// Returns whether the file mixes line endings. If so, the result depends on which of two swapped
-/// lines moved.
+/// Returns whether the file mixes line endings. If so, the result of swapping two lines depends on
+/// which of them is taken as the moved one.
 fn mixed(edit: &FileEdit) -> bool {
     edit.before.as_ref().is_some_and(Text::mixed)
 }
@@ -186,8 +186,8 @@ fn misdirected(draft: &Draft<'_>) -> bool {
     (draft.unified() && draft.style.offset != 0 || wrong_order) && files.into_iter().any(several)
 }
 
-/// Returns whether deformed old lines also match a place that has different text. If so, they may
-/// be more similar to that place than to the right one.
+/// Returns whether deformed old lines also match a wrong place whose text differs from the right
+/// place. If so, they may be more similar to the wrong place.
 fn closer_elsewhere(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let closer = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {

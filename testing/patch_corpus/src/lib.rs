@@ -49,8 +49,8 @@ pub enum Class {
     MustRefuse,
     /// An ambiguous patch: it must be refused or give the right result.
     Either,
-    /// A patch whose path is forbidden or involves a link: it must change nothing. If the case has
-    /// an expected tree, producing that tree is correct, too.
+    /// A patch whose path is forbidden or involves a link: it must change nothing, or produce the
+    /// expected tree if the case has one.
     Security,
 }
 
@@ -117,7 +117,7 @@ pub enum Input {
 pub enum Expected {
     /// The files afterwards. For [`Class::Either`], they may also be unchanged.
     Tree(Tree),
-    /// The patch is refused. If only one kind of error is right, this is that kind.
+    /// The patch is refused: with an error of this kind, or with any error if `None`.
     Refused(Option<&'static str>),
 }
 

@@ -193,8 +193,8 @@ pub(crate) fn numbers(draft: &mut Draft<'_>, random: &mut Random, old_only: bool
         .any(|e| e.before.as_ref().is_some_and(|t| t.mixed() || t.bom || t.unfinished()));
     let has_numbers =
         changed_hunks(draft).flat_map(|h| &h.lines).any(|l| unnumbered(l.text.trim()).is_some());
-    // The context lines of the replacement get no numbers. They are the same as in the file only if
-    // the old lines are exact.
+    // The replacement's context lines get no numbers, so they count as added lines. They equal the
+    // file's lines only if the draft is exact.
     let special = special || !draft.exact;
     if draft.form == Form::Whole
         || has_numbers

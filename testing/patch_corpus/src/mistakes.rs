@@ -95,7 +95,7 @@ pub(crate) fn change(deformation: D, draft: &mut Draft<'_>, random: &mut Random)
             let blank = |l: &Line| l.mark == Mark::Keep && l.text.is_empty();
             let lines = || draft.hunks.iter().flatten().flat_map(|h| &h.lines);
             let fits = marked && lines().any(blank);
-            // An engine may ignore such a line at the edge of a hunk.
+            // At the edge of a hunk, an engine may ignore a blank context line without its prefix.
             let edge = |h: &Hunk| h.lines.first().is_some_and(blank) || h.lines.last().is_some_and(blank);
             draft.exact &= !fits || !draft.hunks.iter().flatten().any(edge);
             style.blank_prefixes = !fits;

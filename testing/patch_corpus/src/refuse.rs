@@ -16,8 +16,8 @@ use crate::{
     write::Draft,
 };
 
-/// One in `EVERY` combinations of a base edit and a form gets a damaged patch, and another one gets
-/// a patch that is already applied. Most other kinds of patches are half as frequent.
+/// Of `EVERY` combinations of a base edit and a form, one gets a damaged patch, and another gets a
+/// patch that is already applied. Most other kinds of patches are half as frequent.
 const EVERY: usize = 5;
 
 pub(crate) type Kind = Option<&'static str>;

@@ -1,11 +1,12 @@
-//! Generates patches in every form to paths that the model may not write, in many spellings.
+//! Generates patches, in every form, to paths that the model may not write. The paths are spelled
+//! in many ways.
 
 use crate::{Case, Class, Edit, Expected, Fixture, Form, Input, Tree};
 
 const OLD: &str = "alpha = 1\nbravo = 2\ncharlie = 3\n";
 const NEW: &str = "alpha = 1\nbravo = 22\ncharlie = 3\n";
 
-/// Returns the paths that must not be written, each after the reason.
+/// Returns pairs of a reason and a path that must not be written.
 fn forbidden() -> Vec<(&'static str, String)> {
     let long = "x".repeat(5000);
     let name = "y".repeat(300);

@@ -6,7 +6,7 @@ use crate::random::Random;
 pub(crate) enum End {
     Lf,
     CrLf,
-    /// For the last row of a file without a final newline.
+    /// The end of the last row of a file without a final newline.
     Nothing,
 }
 
@@ -160,8 +160,8 @@ pub(crate) fn make(base: &str, layout: Layout, random: &mut Random) -> Text {
         match layout {
             Layout::CrLf | Layout::BomCrLf | Layout::UnfinishedCrLf => row.end = End::CrLf,
             Layout::Mixed => {
-                // Endings alternate in stretches, so that most rows have neighbors with the same
-                // ending.
+                // Switch to the other ending at few rows, so that most rows have neighbors with the
+                // same ending.
                 crlf ^= mixed[i];
                 row.end = if crlf { End::CrLf } else { End::Lf };
             }

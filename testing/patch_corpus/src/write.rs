@@ -1,4 +1,4 @@
-//! Writes a draft as a patch in its form, including the mistakes in notation.
+//! Writes a draft as a patch in the draft's form, with the notation mistakes of its style.
 
 use serde_json::json;
 

@@ -107,7 +107,7 @@ pub struct Stop {
 ///
 /// # Panics
 /// Panics if tracing is not permitted or, with [`Scope::Marked`], if the program fails.
-#[expect(clippy::zombie_processes, reason = "the loop and `kill` call `wait` until it ends")]
+#[expect(clippy::zombie_processes, reason = "the loop and `kill` wait until the process has ended")]
 pub fn kill_when(mut command: Command, scope: Scope, mut when: impl FnMut(Stop) -> bool) -> End {
     #[expect(unsafe_code, reason = "tracing begins between fork and exec")]
     // SAFETY: the closure makes only one system call.

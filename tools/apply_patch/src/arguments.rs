@@ -56,8 +56,9 @@ impl ParsedPatch {
         patch
     }
 
-    /// Returns the result of parsing `text`; `None` if another text was parsed. If there is a path,
-    /// also returns `None` instead of an error, because the text may parse with that path.
+    /// Returns the result of parsing `text`, or `None` if this is the result of another text. If
+    /// `path` is given, also returns `None` instead of an error, because the text may parse with
+    /// that path.
     fn take(self: Arc<Self>, text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
         let fits = self.text == text && (path.is_none() || self.patches.is_ok());
         fits.then(|| Arc::try_unwrap(self).map_or_else(|shared| shared.patches.clone(), |own| own.patches))
@@ -89,9 +90,9 @@ fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
 }
 
 impl Edit {
-    /// Returns path, search and replacement. Two arrays of lines get no final newline, because they
-    /// may end within a line, as strings may. If one of them is empty, the other one stands for
-    /// whole lines and gets a final newline.
+    /// Returns the path, the search text and the replacement. If both texts are arrays of lines,
+    /// neither gets a final newline, because each may end within a line, as a string may. If one
+    /// array is empty, the other one stands for whole lines and gets a final newline.
     fn texts(self) -> (String, String, String) {
         let Self { path, search, replace, .. } = self;
         match (search, replace) {
@@ -165,8 +166,8 @@ impl Arguments {
         let edits = edits.filter(|e| !e.is_empty());
         let patch = patch.map(Text::joined).filter(|p| !p.trim().is_empty());
         let delete = delete.unwrap_or(false);
-        // Small models fill in every argument and leave unused ones empty. So an empty `content` is
-        // used only if nothing else is.
+        // Small models fill in every argument and leave unused ones empty. So an empty `content`
+        // counts only if no other change is given.
         let meant = patch.is_some() || edits.is_some() || delete;
         let content = content.filter(|text| !matches!(text, Text::Lines(lines) if lines.is_empty()));
         let content = content.map(Text::joined).filter(|text| !(meant && text.is_empty()));

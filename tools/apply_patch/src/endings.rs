@@ -7,9 +7,9 @@ const FILES: usize = 50;
 /// The largest file examined, in bytes.
 const LARGEST: u64 = 256 << 10;
 
-/// Returns the content with `\r\n` endings if all files of the repository with the same extension
-/// have such endings. If there are no files with this extension, the other files of the repository
-/// count.
+/// Returns the content with `\r\n` endings if all examined files with the extension of `path` have
+/// such endings, and unchanged otherwise. If no file has this extension, the other files of the
+/// repository are examined.
 pub(crate) fn of_repository(workspace: &Workspace, path: &CleanPath, content: Vec<u8>) -> Vec<u8> {
     let extension = |path: &str| {
         path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, ext)| ext.to_owned())

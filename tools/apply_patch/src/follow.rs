@@ -20,7 +20,7 @@ pub(crate) struct Following {
     /// Whether the patch is complete. Another patch may still start, because the last value of a
     /// repeated key counts.
     over: bool,
-    /// The text so far of the current element of an array of lines.
+    /// The current line so far, if the model writes a text as an array of lines.
     line: String,
     edit: Edit,
     whole: WholeFile,
@@ -128,7 +128,8 @@ impl Following {
         }
     }
 
-    /// Adds text of the path or the content of a whole file. The last value of a key counts.
+    /// Adds text of the path or the content of a whole file. If a key is repeated, its last value
+    /// counts.
     fn whole(&mut self, name: &str, text: &str, closed: bool) -> Result<(), EarlyRefusal> {
         let WholeFile { path, content } = &mut self.whole;
         let value = if name == "path" { &mut *path } else { &mut *content };

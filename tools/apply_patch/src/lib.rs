@@ -89,7 +89,7 @@ impl Tool for ApplyPatch {
             }),
             ("patch", value) => {
                 let Ok(text) = serde_json::from_value::<Text>(value.clone()) else { return Ok(()) };
-                // A patch that does not parse may need the path from another argument.
+                // Skip a patch that does not parse: it may need the path from another argument.
                 let patch = ParsedPatch::of(text.joined(), parsed);
                 patch.patches.iter().flatten().try_for_each(|p| {
                     let path =
@@ -201,7 +201,8 @@ impl ApplyPatch {
         planned.collect::<Result<_, _>>().map(Plan)
     }
 
-    /// Returns arguments that write the whole file with text inserted after a line.
+    /// Computes the content of a file with text inserted after a line, and returns arguments that
+    /// write this content.
     fn insert(&self, parts: Result<(u64, String, String), String>) -> Result<Arguments, String> {
         let (line, path, text) = parts?;
         let found = self.workspace.resolve(&path).map_err(|e| e.to_string())?;
@@ -335,8 +336,9 @@ impl ApplyPatch {
     }
 }
 
-/// Restores in a patch the control tokens that the model saw altered. Returns `None` if the file
-/// has no control tokens, or if it also contains altered ones, so that the patch is ambiguous.
+/// Returns the patch with the real control tokens in place of the altered ones that the model saw.
+/// Returns `None` if the file has no control tokens, or if it also contains altered ones, which
+/// makes the patch ambiguous.
 fn with_tokens(file: &[u8], patch: &FilePatch) -> Option<FilePatch> {
     if !has_tokens(file) || matches!(control_tokens::restored(file), Cow::Owned(_)) {
         return None;
@@ -346,7 +348,7 @@ fn with_tokens(file: &[u8], patch: &FilePatch) -> Option<FilePatch> {
     Some(patch)
 }
 
-/// Whether the file has control tokens, which the model sees altered.
+/// Whether the file has control tokens, which the model sees in an altered form.
 fn has_tokens(file: &[u8]) -> bool {
     matches!(control_tokens::broken(&String::from_utf8_lossy(file)), Cow::Owned(_))
 }

@@ -28,8 +28,8 @@ pub(crate) fn may_be_decorated(path: &str) -> bool {
     path.starts_with(DECORATION)
 }
 
-/// Explains why a path that names a folder or is not expanded cannot name a file; `None` for other
-/// paths.
+/// The refusal of a path that names a folder, or that starts with `~` or a variable, which are not
+/// expanded; `None` for other paths.
 pub(crate) fn refusal(workspace: &Workspace, path: &str) -> Option<String> {
     let shown: Cow<'_, str> = path.chars().take(100).collect();
     if path.ends_with('/') {

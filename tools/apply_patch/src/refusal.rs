@@ -22,8 +22,8 @@ const SAME: usize = 40;
 pub(crate) struct Why {
     pub(crate) path: Option<CleanPath>,
     pub(crate) message: String,
-    /// The nearest line, if any, and the format of the patch. `None` unless the patch is refused
-    /// because its lines match nowhere or in several places.
+    /// The line of the file that the refusal points to, if any, and the format of the patch. `None`
+    /// unless the patch is refused because its lines match nowhere or in several places.
     missed: Option<(Option<usize>, Dialect)>,
 }
 

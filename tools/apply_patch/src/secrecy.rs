@@ -1,9 +1,10 @@
 //! Restores placeholders in patches, and masks secrets in refusals.
 //!
 //! Values replace placeholders before the patch is applied to the file on disk. A model can
-//! therefore edit a line with a secret even if it has only seen the placeholder. A model may also
-//! know the value, because it wrote the value itself. A refusal quotes the masked file, because
-//! quoted lines may be truncated, and masking would not recognize part of a secret.
+//! therefore edit a line with a secret even if it has only seen the placeholder. A patch may also
+//! contain the value, for example because the model wrote it to the file. The lines that a refusal
+//! quotes are masked before they are truncated, because masking would not recognize part of a
+//! secret.
 
 use std::borrow::Cow;
 

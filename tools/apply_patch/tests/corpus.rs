@@ -17,7 +17,7 @@ use tool_api::{Registry, Status, ToolError};
 use tool_apply_patch::ApplyPatch;
 use workspace::Workspace;
 
-/// One in this many cases is tested, apart from the security cases.
+/// One in this many cases is tested, in addition to every security case.
 const EVERY: usize = 17;
 
 /// A file or link in a folder.

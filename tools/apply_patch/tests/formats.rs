@@ -1,4 +1,4 @@
-//! The tool accepts what its description asks for, in every edit format.
+//! Tests that the tool accepts the edits that its description asks for, in every edit format.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 

@@ -255,7 +255,7 @@ async fn paths_with_shell_variables_and_folders_are_refused() {
 }
 
 #[tokio::test]
-async fn an_existing_file_with_the_decorated_name_takes_precedence() {
+async fn marks_before_a_path_are_dropped_unless_a_file_has_that_name() {
     for name in ["-rf", "*x", "#x.py", "x"] {
         let (folder, _, registry) = fixture();
         for there in [name, name.trim_start_matches(['-', '*', '#'])] {

@@ -158,8 +158,8 @@ fn the_schema_is_small() {
 async fn a_secret_is_masked_even_if_the_output_was_cut_in_its_middle() {
     let repository = Repository::new();
     let token = ["ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv"].concat();
-    // 4,096 bytes are kept at each end: only the first 16 characters of the first token, and only
-    // the last 16 of the second. Each token has 40 characters.
+    // The tool keeps 4,096 bytes at each end of the output. A token has 40 characters: the first 16
+    // of the first token are kept, and the last 16 of the second.
     let line = format!("printf '%4079s %s %20000s %s %4078s.' '' {token} '' {token} ''");
     let plain = repository.run(&line).await.text;
     assert!(plain.contains(&token[..8]) && plain.contains(&token[32..]), "{plain}");

@@ -32,7 +32,7 @@ pub struct TestCommand {
     pub argv: Vec<String>,
     /// The environment variables it needs.
     pub env: Vec<(String, String)>,
-    /// Where the command comes from, for people, such as "Cargo.toml".
+    /// The source of the command, to be shown to people, such as "Cargo.toml".
     pub why: String,
 }
 

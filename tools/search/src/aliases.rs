@@ -56,8 +56,7 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
         notes.push("pattern taken as plain text".into());
         *pattern = escaped(pattern);
     }
-    // A flag overrides the default, which is that case matters if the pattern has upper-case
-    // letters.
+    // By default, case matters only if the pattern has upper-case letters. A flag overrides this.
     if let Some(mind) = mind_case {
         pattern.insert_str(0, if mind { "(?-i)" } else { "(?i)" });
     }

@@ -196,7 +196,7 @@ pub(super) struct Agent {
     /// The secrets of the batch. Each session masks its own secrets.
     secrets: Secrets,
     display: Display,
-    /// How many requests the servers have refused because they had too many.
+    /// How many requests were refused because a server had too many.
     refusals: Arc<AtomicU64>,
 }
 

@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bug_texts_that_differ_late_were_said_to_differ_in_a_line_break() {
+    fn bug_texts_that_differ_late_were_reported_as_differing_in_a_line_break() {
         let said = |recorded: String, now: String| {
             let what = "the result of read_file".to_owned();
             let difference = Difference { kind: Kind::Tool, turn: 1, event: Some(2), what, recorded, now };

@@ -145,7 +145,7 @@ impl Definition {
         !matches!(self.kind, Kind::Secret | Kind::Headers | Kind::Variables) && self.key != "proxy"
     }
 
-    /// The separator of the values of a repeated flag.
+    /// The separator that joins the values of a repeated flag.
     pub(crate) fn separator(&self) -> &'static str {
         if matches!(self.kind, Kind::Headers | Kind::Variables) { "\n" } else { "," }
     }

@@ -1,8 +1,8 @@
 //! Every setting.
 //!
-//! A repository's file comes from whoever wrote the repository. It may say how the work is done and
-//! lower budgets. It cannot decide where code and keys are sent, what is downloaded, how much is
-//! spent, or what commands may do: see [`Trust`].
+//! A repository's `.agent.toml` comes from whoever wrote the repository. It may say how the work is
+//! done, and it may lower budgets. It cannot decide where code and keys are sent, what is
+//! downloaded, how much is spent, or what commands may do: see [`Trust`].
 
 use super::{Definition, Flag, Group, Kind, Trust};
 

@@ -10,7 +10,8 @@ use batch::{BatchLimits, BatchOptions, Stop};
 use journal::Ending;
 use tokio::time::Instant;
 
-/// Returns options with these limits. Each attempt of a script uses 110 tokens and costs 25 cents.
+/// Returns options with these limits. Each attempt by a [`Script`] uses 110 tokens and costs 25
+/// cents.
 fn limited(place: &Place, limits: BatchLimits) -> BatchOptions {
     BatchOptions { limits, ..place.options() }
 }
@@ -99,7 +100,7 @@ async fn a_batch_whose_deadline_has_passed_starts_nothing() {
 }
 
 #[tokio::test]
-async fn fail_fast_starts_no_task_after_a_failure_and_the_same_command_continues() {
+async fn fail_fast_starts_no_task_after_a_failure_and_the_next_invocation_continues() {
     let place = Place::new();
     let tasks = place.tasks(&["a", "b", "c", "d"]);
     let runner = Script::ending(|task| if task.id == "b" { Ending::GaveUp } else { Ending::Verified });

@@ -63,7 +63,7 @@ async fn predictions_leave_out_attempts_that_failed_because_of_the_infrastructur
     };
     assert_eq!(read(), [prediction("verified"), prediction("slow")]);
 
-    // A lost file is rebuilt, even if the only task that is run again still has no result.
+    // A lost file is rebuilt, even if the only task that runs adds no prediction.
     fs::remove_file(place.out().join("predictions.jsonl")).unwrap();
     place.run(&tasks, &Script::ending(by_id)).await;
     assert_eq!(read(), [prediction("verified"), prediction("slow")]);

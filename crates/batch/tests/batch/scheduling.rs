@@ -273,7 +273,7 @@ async fn a_damaged_record_before_the_last_stops_the_batch_before_anything_runs()
 }
 
 #[tokio::test]
-async fn a_second_batch_on_the_same_folder_is_refused_with_the_process_of_the_first() {
+async fn a_second_batch_on_the_same_folder_is_refused_and_the_error_names_the_first_process() {
     let place = Rc::new(Place::new());
     let refused = Rc::new(RefCell::new(String::new()));
     let (inner, said) = (Rc::clone(&place), Rc::clone(&refused));

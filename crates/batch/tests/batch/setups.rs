@@ -10,7 +10,7 @@ use journal::Ending;
 
 use crate::support::{Place, Script, git, run_with};
 
-/// The modification time, long ago, that a setup gives to a file.
+/// The modification time that a setup gives to a file. It is far in the past.
 fn old() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }

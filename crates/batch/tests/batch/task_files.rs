@@ -1,5 +1,5 @@
-//! Tests the tasks of valid task files and the problems of invalid ones, mostly with
-//! `fixtures/tasks`.
+//! Tests which tasks are read from valid task files and which problems are reported for invalid
+//! files, mostly with `fixtures/tasks`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ fn an_array_of_swe_bench_instances_is_read_like_json_lines() {
     assert_eq!(read(&folder.path().join("array.json")), read(&fixture("swe_bench.jsonl")));
 }
 
-/// For each file in `wrong/`, the file `NAME.expected` next to it has the expected problems.
+/// For each file in `wrong/`, the file `NAME.expected` next to it lists the expected problems.
 #[test]
 fn all_problems_are_reported_at_once_with_file_and_line() {
     let wrong = fixture("wrong");
@@ -98,7 +98,7 @@ fn all_problems_are_reported_at_once_with_file_and_line() {
 }
 
 #[test]
-fn swe_bench_without_repos_asks_for_the_folder() {
+fn swe_bench_instances_without_repos_are_refused_with_the_flag_to_set() {
     let said = tasks::read(&fixture("swe_bench.jsonl"), None).unwrap_err().to_string();
     assert!(said.contains("acme/bank") && said.contains("acme/shop") && said.contains("--repos"), "{said}");
 }
@@ -139,7 +139,7 @@ fn the_digest_depends_on_every_field_except_the_folder_and_the_tags() {
 }
 
 #[test]
-fn a_task_may_have_a_setup_protected_files_attempts_tags_and_a_url_as_its_repository() {
+fn optional_keys_are_read_and_the_repository_may_be_a_url_or_a_bundle() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tasks.yaml");
     let text = "- id: a\n  repo: git@example.org:shop/shop.git\n  task: do it\n  setup: make deps\n  \

@@ -220,8 +220,8 @@ impl Keys {
         Ok(self.per_layer("attention.head_count")?.unwrap_or(PerLayer::All(0)))
     }
 
-    /// The numbers of key and value heads. If the file states none, they equal those of attention
-    /// heads.
+    /// The number of key/value heads. If the file does not state it, it equals the number of
+    /// attention heads.
     pub(super) fn kv_heads(&self) -> Result<PerLayer, Fault> {
         match self.per_layer("attention.head_count_kv")? {
             Some(heads) => Ok(heads),

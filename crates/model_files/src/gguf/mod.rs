@@ -73,7 +73,7 @@ pub struct Header {
     pub vocabulary: u64,
     /// The Jinja template that turns a conversation into a prompt.
     pub chat_template: Option<String>,
-    /// Bytes of all tensors: the model's memory without context.
+    /// Bytes of all tensors: the memory that the model takes without the KV cache.
     pub tensor_bytes: u64,
     /// Bytes of the file.
     pub file_bytes: u64,

@@ -1,4 +1,5 @@
-//! The type numbers in a file, as `ggml.h`, `ggml-common.h` and `llama.h` of llama.cpp define them.
+//! The numbers that stand for types in a GGUF file, as defined in llama.cpp (`ggml.h`,
+//! `ggml-common.h` and `llama.h`).
 
 /// The type of a tensor's elements.
 pub(super) struct Format {

@@ -67,7 +67,7 @@ async fn fetch(pull: &mut Pull<'_>, url: &str, part: &mut Part, total: u64) -> R
         if download.from > 0 {
             return Err(wrong(format!("the server resumed the file at the wrong byte: {}", download.from)));
         }
-        // The server cannot resume.
+        // The server cannot resume, so it sends the whole file again.
         part.truncate(0).map_err(|why| pull.io(why))?;
     }
     let status = format!("downloading from {}", pull.source);

@@ -92,7 +92,7 @@ impl Part {
         self.truncate(complete)
     }
 
-    /// Records that the bytes since the last complete part are a complete part.
+    /// Records the bytes after the last complete part as another complete part.
     pub(super) fn complete(&mut self) -> io::Result<()> {
         self.state.parts.push(self.length - self.state.parts.iter().sum::<u64>());
         save(&self.path, &self.state)
@@ -145,7 +145,7 @@ fn save(path: &Path, state: &State) -> io::Result<()> {
     fs::rename(store::new_state(path), store::state(path))
 }
 
-/// Removes the state, including one whose write was interrupted.
+/// Removes the state, and a new state whose write was interrupted.
 fn forget(path: &Path) -> io::Result<()> {
     fs::remove_file(store::state(path))?;
     match fs::remove_file(store::new_state(path)) {

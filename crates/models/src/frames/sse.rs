@@ -73,7 +73,7 @@ impl Sse {
     /// Returns the next event, or `None` until more bytes arrive.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for a line or an event that is too long; nothing follows.
+    /// [`Error::Protocol`] for a line or an event that is too long. No event follows this error.
     pub fn next_event(&mut self) -> Option<Result<Event, Error>> {
         while !self.failed {
             let line = match self.lines.next_line() {

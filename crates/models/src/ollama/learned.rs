@@ -68,7 +68,8 @@ impl Learned {
         request.constraint.as_deref().filter(|_| self.identity.can_constrain)
     }
 
-    /// Stops using what the server refuses, for the rest of the session. Returns whether anything
+    /// Adapts all later requests of the session to a failure: drops the feature that the server
+    /// refused, or halves the window if the server is short of memory. Returns whether anything
     /// changed.
     pub(super) fn adapt(&mut self, failure: &Failure, request: &Request) -> bool {
         if self.think.is_some()

@@ -12,8 +12,8 @@ use crate::http::{Http, Secret, Timeouts, Waits};
 use crate::size::billions;
 use crate::{Access, Error, host};
 
-/// How long a metadata request may take. The server reads from disk, on a machine that may be
-/// evaluating a prompt.
+/// The time limit of a metadata request. It is long because the server reads the metadata from
+/// disk, possibly while it evaluates a prompt.
 const METADATA: Duration = Duration::from_secs(30);
 
 /// An Ollama server.
@@ -50,7 +50,7 @@ pub struct LoadedModel {
     pub size: u64,
     /// Bytes of GPU memory.
     pub size_vram: u64,
-    /// The window in force, in tokens; `None` from servers before 0.10.0.
+    /// The context window with which it was loaded, in tokens; `None` from servers before 0.10.0.
     pub context_length: Option<u64>,
     /// The digest of its contents. A different digest means a different model under the same name.
     pub digest: Option<String>,
@@ -115,8 +115,8 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Whether a template distinguishes roles. A template that only repeats the prompt does not; a
-/// model that was imported without a chat template has such a template.
+/// Whether a template distinguishes roles. A template that only repeats the prompt does not; models
+/// that were imported without a chat template have such a template.
 fn is_chat_template(template: &str) -> bool {
     let bare: String = template.split_whitespace().collect();
     !bare.is_empty() && bare != "{{.Prompt}}"
@@ -194,7 +194,7 @@ impl Server {
         }
     }
 
-    /// Its base URL without credentials, safe to show.
+    /// The server's base URL without credentials, safe to show.
     #[must_use]
     pub fn base(&self) -> &str {
         self.http.base()

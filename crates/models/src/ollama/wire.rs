@@ -19,7 +19,8 @@ use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
 pub(super) struct Options<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) num_ctx: Option<u64>,
-    /// Always 1.0; other values penalize the repetition that is normal in code.
+    /// 1.0, because other values penalize the repetition that is normal in code; `None` in the
+    /// cloud.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) repeat_penalty: Option<f32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -117,11 +118,11 @@ pub(super) fn transcript(messages: &[Arc<Message>]) -> String {
     prompt
 }
 
-/// The state of one answer.
+/// The decoder of one answer.
 #[derive(Debug)]
 pub(super) struct OllamaAnswer {
-    /// Whether prompt counts are correct. Ollama 0.30.0 counts only uncached prompt tokens
-    /// (docs/model-apis.md#ollama-streaming), and a missing count is better than a wrong one.
+    /// Whether to report the server's count of prompt tokens. Ollama 0.30.0 counts only uncached
+    /// ones (docs/model-apis.md#ollama-streaming), and a missing count is better than a wrong one.
     pub(super) counts_prompt: bool,
 }
 

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::frames::MAX_LINE;
 use crate::{Delta, EndReason, Error};
 
-/// The maximum number of unfinished tool calls at a time. Servers normally send one call after the
-/// other.
+/// The maximum number of unfinished tool calls at a time. Servers normally send one call after
+/// another.
 const MAX_CALLS: usize = 128;
 
 /// The calls being assembled, latest first.
@@ -19,7 +19,7 @@ pub(super) struct Calls(Vec<Call>);
 /// A call being assembled.
 #[derive(Debug, Default)]
 struct Call {
-    /// Its index, where the server sends one.
+    /// Its index, if the server sends one.
     index: Option<u64>,
     id: String,
     name: String,
@@ -63,11 +63,11 @@ impl Calls {
     }
 
     /// The call that a fragment continues; `None` if the fragment starts a new call. The index is
-    /// not enough to decide, because some servers give every call the index 0, or send no index. A
-    /// fragment with a name and a new id starts a call. If there is no index, a fragment with a
-    /// name also starts a call if the arguments so far are complete, or if it is not the first
-    /// fragment of its chunk. An id alone proves nothing, because some servers make up an id for
-    /// every fragment.
+    /// not enough to decide, because some servers give every call the index 0, or send no index. An
+    /// id alone proves nothing, because some servers make up an id for every fragment. A fragment
+    /// with a name and a new id starts a call. A fragment with a name, but with neither an index
+    /// nor the open call's id, also starts a call if it is not the first fragment of its chunk, or
+    /// if the open call's arguments are complete and the fragment does not merely repeat the name.
     fn continued(&self, index: Option<u64>, fragment: &Value, first: bool) -> Option<usize> {
         let at =
             self.0.iter().rposition(|call| index.is_none() || call.index.is_none() || index == call.index)?;
@@ -84,8 +84,7 @@ impl Calls {
         (!starts).then_some(at)
     }
 
-    /// Starts a call, which completes the calls of lower indexes and an earlier call of the same
-    /// index.
+    /// Starts a call, which completes all other calls except those with a higher index.
     fn start(&mut self, index: Option<u64>, out: &mut VecDeque<Delta>) -> usize {
         let open = |call: &Call| index.zip(call.index).is_some_and(|(new, old)| new < old);
         let (open, complete): (Vec<_>, Vec<_>) = self.0.drain(..).partition(open);
@@ -175,7 +174,8 @@ mod tests {
         both.add(&bare, &mut out).unwrap();
         both.finish(EndReason::Stop, &mut out);
         assert_eq!(out.len(), 2, "two fragments of one chunk should be two calls");
-        // A name repeated after complete arguments starts no other call.
+        // A fragment that merely repeats the name starts no other call, even after complete
+        // arguments.
         let pieces = [part(None, "", "f", "{\"x\": 1}"), part(None, "", "f", "")];
         assert_eq!(run(&pieces), calls(1, 2)[..1]);
     }

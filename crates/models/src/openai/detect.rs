@@ -121,7 +121,7 @@ pub(super) fn is_deepseek(base: &str) -> bool {
     host::host_of(base) == "api.deepseek.com"
 }
 
-/// Ollama's name in the memory.
+/// The kind that [`Memory`] remembers for an Ollama server.
 const OLLAMA: &str = "ollama";
 
 /// Requests the paths whose answers tell the kinds of servers apart.
@@ -146,16 +146,16 @@ impl Probes<'_> {
         self.get(format!("{}{path}", self.root)).await
     }
 
-    /// Like `at`, but only for local servers. LM Studio and vLLM without a gateway run on the
+    /// Like `at`, but only for local servers. Without a gateway, LM Studio and vLLM run on the
     /// user's own network, so hosted services do not get these probes.
     async fn at_local(&self, path: &str) -> Value {
         if self.local { self.at(path).await.unwrap_or(Value::Null) } else { Value::Null }
     }
 }
 
-/// Detects the server at `http`'s base, or checks that it is still the remembered one. A failed
-/// probe proves nothing: the result is an error only if the server cannot be reached at all, is
-/// still loading, or needs other settings.
+/// Detects the kind of server at `http`'s base URL, or checks that it is still the remembered kind.
+/// A failed probe proves nothing: the result is an error only if the server cannot be reached at
+/// all, is still loading, or needs other settings.
 pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) -> Result<Found, Error> {
     let base = http.base();
     if known == Some(Kind::DeepSeek) || is_deepseek(base) {
@@ -229,8 +229,8 @@ async fn recheck(
     Ok(same.then_some(Found::Server(Server { version, ..server })))
 }
 
-/// The model list; an error if the server cannot be reached or is loading, `None` if it has no list
-/// or refuses it.
+/// The model list, or `None` if the server has none or refuses to send it. An error if the server
+/// cannot be reached, is loading, or needs other settings.
 fn listed_or_error(
     answers: &[&Result<Value, Failure>],
     models: Result<Value, Failure>,

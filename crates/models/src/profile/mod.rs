@@ -39,7 +39,7 @@ pub struct About<'a> {
 pub struct Given<T> {
     /// The value.
     pub value: T,
-    /// The file's name in messages.
+    /// The name of the file that gives the value, as messages show it.
     pub source: Arc<str>,
     /// The reason for the value: `measured: …` or `a guess: …`; empty if the file states none.
     pub reason: String,

@@ -126,7 +126,7 @@ fn thinking_is_off_only_where_it_is_known_to_break_a_model() {
 }
 
 #[test]
-fn each_value_comes_from_the_users_files_first_and_from_the_longest_name_among_them() {
+fn the_users_files_win_and_among_them_the_file_with_the_longest_matching_name() {
     let profiles = with(&[
         ("all.toml", "names = ['*']\n[[temperature]]\nvalue = 1\n[[window]]\nvalue = 4096"),
         ("small.toml", "names = ['Qwen2.5-Coder-1.5B-Instruct-GGUF']\n[[temperature]]\nvalue = 0.3"),
@@ -147,7 +147,7 @@ fn each_value_comes_from_the_users_files_first_and_from_the_longest_name_among_t
 }
 
 #[test]
-fn the_last_entry_that_applies_wins_and_the_later_of_two_equal_files_wins() {
+fn the_last_entry_that_applies_wins_and_of_two_files_for_the_same_name_the_later() {
     let entry = "[[window]]\nvalue = 1000\n[[window]]\nvalue = 2000\nserver = 'vllm'\n[[window]]\nvalue = 3000\nabove_b = 10";
     let a = format!("names = ['x']\n{entry}");
     let profiles = with(&[("a.toml", &a)]);

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Text<'a> {
     Comment(&'a str),
-    /// Not a comment, but in brackets or after dots: `[... rest of the code ...]`.
+    /// Text in brackets or after dots, outside a comment: `[... rest of the code ...]`.
     Aside(&'a str),
     /// A comment after code that does nothing, such as `pass` or an opening brace.
     Trailing(&'a str),
@@ -134,7 +134,8 @@ fn trailing(text: &str) -> Option<Text<'_>> {
         || code.ends_with(": ...")
         || code.ends_with(": pass");
     let inner = inner.trim_end_matches(['}', ' ', ';']);
-    // A comment after other code is about that code unless it begins with dots.
+    // A comment after code that does something is about that code, unless the comment begins with
+    // dots.
     let dots = inner.starts_with("...") || inner.starts_with('…');
     (empty || dots && !code.contains(mark)).then_some(Text::Trailing(inner))
 }

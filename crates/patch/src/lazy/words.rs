@@ -7,8 +7,8 @@ const CODE: &str = "code codes implementation implementations method methods fun
     import imports logic module modules component components body bodies file script program source snippet \
     subroutine subroutines procedure procedures boilerplate codebase constructor constructors template templates markup html jsx css styles";
 
-/// Words for parts of both code and data. They count only with an ellipsis, `here` or a word of
-/// [`STATE`].
+/// Words for parts that both code and data can have. They count only with an ellipsis, `here` or a
+/// word of [`STATE`].
 const PARTS: &str = "content contents test tests case cases field fields property properties prop props attribute attributes \
     variable variables constant constants declaration declarations definition definitions statement statements line lines \
     section sections style rule rules route routes endpoint endpoints handler handlers helper \

@@ -9,9 +9,9 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(super) struct Reader {
-    /// The file of the last block.
+    /// The file that the last block changes.
     path: Option<String>,
-    /// The line after the last block.
+    /// The first line after the last complete block.
     after: usize,
     /// The line of the open block's SEARCH marker.
     open: Option<usize>,
@@ -19,7 +19,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Handles a line. Returns whether to continue.
+    /// Handles the last line of `watch`. Returns whether to continue.
     pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, EarlyRefusal> {
         let at = watch.lines.len() - 1;
         let found = marker(&watch.lines[at]);
@@ -37,7 +37,7 @@ impl Reader {
             return Ok(true);
         };
         match found {
-            Some(Marker::Search) => return Ok(false), // refused when the patch is complete
+            Some(Marker::Search) => return Ok(false), // the parser refuses the complete patch
             Some(Marker::Divider) => self.divided = true,
             Some(Marker::Replace) => {
                 (self.open, self.after) = (None, at + 1);

@@ -16,12 +16,12 @@ pub(super) struct Reader {
     /// Whether the open hunk has lines other than `@@` headers.
     lines: bool,
     added: Option<usize>,
-    /// Whether a directive was found. All directives after the first start in the first column.
+    /// Whether a directive was found. Only the first directive may be indented.
     begun: bool,
 }
 
 impl Reader {
-    /// Handles a line. Returns whether to continue.
+    /// Handles the last line of `watch`. Returns whether to continue.
     pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, EarlyRefusal> {
         let at = watch.lines.len() - 1;
         let line = watch.lines[at].trim_end_matches('\r').to_owned();
@@ -86,8 +86,8 @@ impl Reader {
         patches.iter().try_for_each(|patch| watch.judge(patch))
     }
 
-    /// Parses the file's patch with only the open hunk, up to line `end`. If the hunk is malformed,
-    /// the parser reports it once the patch is complete.
+    /// Parses the file's header and the lines of the open hunk before line `end`, without earlier
+    /// hunks. If the hunk is malformed, the parser reports it once the patch is complete.
     fn read(&self, watch: &Watch, end: usize) -> Vec<crate::FilePatch> {
         let (Some((from, to)), Some(hunk), true) = (self.header, self.hunk, self.lines) else {
             return Vec::new();

@@ -1,8 +1,9 @@
 //! Follows a unified diff line by line.
 //!
 //! A line that starts with `@@`, `diff --git`, a fence, `*** ` or `Index:` ends a hunk regardless
-//! of the hunk's counts. A `---` line followed by a `+++` line ends the hunk unless the counts
-//! leave room for them.
+//! of the hunk's counts. A `---` line followed by a `+++` line ends the hunk if its counts are used
+//! up, missing or wrong. Otherwise, the two lines may be part of the hunk, so the rest of the patch
+//! is not checked.
 
 use super::{BEGINNING, EarlyRefusal, Watch};
 use crate::{Action, Dialect, FilePatch, lazy, unified};
@@ -170,8 +171,8 @@ impl Open {
         true
     }
 
-    /// Returns whether the two lines of a header may belong to the hunk, since its counts left room
-    /// for them. The first of them is already counted.
+    /// Returns whether two lines that look like a header may be part of the hunk instead. They may
+    /// if the hunk's counts had room for the first of them, which is already counted.
     fn may_contain_header(&self) -> bool {
         !self.guessed && !self.used_up
     }

@@ -31,7 +31,7 @@ impl Machine {
         }
     }
 
-    /// Starts the next try or ends the run, after changes were reverted.
+    /// Continues after the changes of a try were reverted: starts the next try, or ends the run.
     pub(super) fn reverted(&mut self, record: Option<u64>) -> Step {
         self.tries.reverted(record);
         match self.tries.next() {
@@ -73,7 +73,7 @@ impl Machine {
         self.open_conversation(earlier)
     }
 
-    /// The second-best file, if this try shows it.
+    /// The second-ranked file, if this try shows it instead of the first.
     fn other_file(&self) -> Option<Focus> {
         let [shown] = self.plan.focus.as_slice() else { return None };
         let mut files = self.plan.opening.files.iter().filter(|(path, _)| *path != shown.path);

@@ -11,8 +11,8 @@ use crate::blocks::{self, Focus};
 use crate::branches;
 use crate::calls::CallResult;
 
-/// Alternatives requested per token. The right token is either among the first few alternatives or
-/// missing.
+/// Alternatives requested per token. More would not help: the right token is among the first few
+/// alternatives or not offered at all.
 const ALTERNATIVES: u8 = 6;
 
 impl Machine {
@@ -83,7 +83,7 @@ impl Machine {
         self.restore_first(step)
     }
 
-    /// Restores the best version of the files before the step, if the tree has a different version.
+    /// Restores each file whose best version is not the one in the tree, and then takes the step.
     fn restore_first(&mut self, step: Step) -> Step {
         let files = self.attempts.as_ref().map(Attempts::to_restore).unwrap_or_default();
         self.write_first(files, WriteReason::Restore, step)

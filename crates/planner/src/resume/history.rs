@@ -176,7 +176,8 @@ impl<'a> History<'a> {
                 Event::TryEnded { .. } => ended = true,
                 Event::Reverted { from, record, .. } => {
                     let after_try = std::mem::take(&mut ended);
-                    // If the same record appears again, there was nothing left to revert.
+                    // A revert that names the same record as the one before it had nothing left to
+                    // revert.
                     if record.is_some() && std::mem::replace(&mut last, *record) == *record {
                         continue;
                     }
@@ -307,7 +308,7 @@ impl<'a> History<'a> {
                 }
                 Event::Window { turn: n, tokens } if *n == wanted => turn.window = Some(*tokens),
                 Event::Checked(check) if answer.is_some() => turn.check = Some(check.clone()),
-                // The machine has handled the whole answer.
+                // These events show that the machine has handled the whole answer.
                 Event::Message { .. } | Event::Rewound { .. } | Event::UserMessage { .. }
                     if answer.is_some() =>
                 {

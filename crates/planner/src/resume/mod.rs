@@ -2,11 +2,11 @@
 //! message.
 //!
 //! The machine is pure, so it is rebuilt by feeding it the recorded answers, results, checks and
-//! messages of the user. Completed requests and calls are not repeated. The rebuilt conversation
-//! must equal the recorded one word for word. If it does not, another version of the agent wrote
-//! the journal, and the run is refused. After the rebuild, the driver completes the work at the end
-//! of the journal: unfinished calls of a recorded answer run, and a request without an answer is
-//! sent again.
+//! user messages. Completed requests and calls are not repeated. The rebuilt conversation must
+//! equal the recorded one word for word. If it does not, another version of the agent wrote the
+//! journal, and the run is refused. After the rebuild, the driver completes the work at the end of
+//! the journal: unfinished calls of a recorded answer run, and a request without an answer is sent
+//! again.
 
 mod history;
 
@@ -79,8 +79,8 @@ impl Driver<'_> {
         self.record_other_model(&job, machine.plan(), past)?;
         let left = match history.left() {
             Some(record) => Some(record),
-            // The machine's next step is a revert, so the last revert may be its own. If so,
-            // repeating the step changes nothing.
+            // The machine's next step is a revert, and the last revert in the tree may come from
+            // this step. If so, repeating the step changes nothing.
             None if matches!(work, Work::Step(Step::Revert(_))) => None,
             None => {
                 let last = self.on_tree(|tree| tree.last_revert()).await.map_err(refused)?;
@@ -164,8 +164,8 @@ impl Driver<'_> {
         Ok((work, before_candidate))
     }
 
-    /// Restores what was reverted when the run stopped, and completes the work that was in progress.
-    /// Returns the machine's next step.
+    /// Restores the changes that were reverted when the run stopped, and completes the work that
+    /// was in progress. Returns the machine's next step.
     pub(crate) async fn complete(
         &mut self,
         machine: &mut Machine,
@@ -201,8 +201,8 @@ impl Driver<'_> {
         })
     }
 
-    /// Learns what a live run learns from an answer: the length of calls and the tokens of the
-    /// prompt.
+    /// Learns from a recorded answer what a live run would learn from it: the length of calls and
+    /// the tokens of the prompt.
     fn learn(&mut self, machine: &mut Machine, recorded: &RecordedAnswer) {
         for (tool, size) in &recorded.calls {
             let seen = self.call_sizes.entry(tool.clone()).or_default();

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::hosts::Target;
 
-/// The longest head in bytes.
+/// The maximum length of a head, in bytes.
 pub(crate) const MAX_HEAD: usize = 32 << 10;
 
 /// The maximum number of fields in a head.
@@ -89,7 +89,7 @@ pub(crate) fn parse(head: &[u8]) -> Result<Request, &'static str> {
     if let Some(host) = host {
         let (name_in_host, port_in_host) = Target::with_port(host).ok_or("the Host field names no host")?;
         if name_in_host != name || port_in_host.or(default).is_some_and(|its| its != port) {
-            return Err("the request and its Host field name different hosts");
+            return Err("the request line and the Host field disagree about the host or port");
         }
     }
     let kind = match path {

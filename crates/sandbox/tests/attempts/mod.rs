@@ -2,7 +2,8 @@
 //! contains the work tree. The other variables, listed in `calls.py`, name targets outside the
 //! sandbox. A line prints `escaped` if it succeeds.
 
-/// Files in a home directory that no command needs to read. Reading one is an attempt, too.
+/// Files in the home directory. No command needs to read them, so reading one counts as an attempt,
+/// too.
 pub(crate) const SECRETS: &[&str] = &[
     ".aws/credentials",
     ".bash_history",
@@ -144,7 +145,7 @@ pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
     ("make system calls of another architecture", "calls other_architecture"),
 ];
 
-/// Attempts that need root privileges to succeed without the sandbox.
+/// Attempts that need root privileges even without the sandbox.
 pub(crate) const ATTEMPTS_OF_ROOT: &[(&str, &str)] = &[
     ("read the password file", "grep -q root /etc/shadow && echo escaped"),
     ("change the system", "echo x > /etc/escape-test && rm /etc/escape-test && echo escaped"),
@@ -185,7 +186,8 @@ pub(crate) const ATTEMPTS_OF_ROOT: &[(&str, &str)] = &[
     ("become another user", "setpriv --reuid 12345 --clear-groups true && echo escaped"),
 ];
 
-/// Attempts that Landlock and seccomp do not stop on Linux 6.18 (Landlock 7) without namespaces.
+/// Attempts that Landlock and seccomp alone, without namespaces, do not stop on Linux 6.18
+/// (Landlock 7).
 pub(crate) const THROUGH_WITHOUT_NAMESPACES: &[&str] = &[
     "change permissions outside",
     "change times outside",

@@ -15,14 +15,15 @@ use workspace::Workspace;
 
 use crate::support;
 
-/// Tells the restarted test which directories to probe.
+/// The environment variables that tell the restarted test which directories to probe.
 pub(crate) const ASK: &str = "OVERLAY_TEST_ROOT";
 pub(crate) const ASK_DIR: &str = "OVERLAY_TEST_DIR";
 
 /// A user id that no user has.
 pub(crate) const ORDINARY: u32 = 54_321;
 
-/// Tells a test that it runs in an overlay, and where the overlay is mounted.
+/// The environment variable that tells a test that it runs in an overlay, and where the overlay is
+/// mounted.
 pub(crate) const MERGED: &str = "OVERLAY_TEST_MERGED";
 
 /// The users that the tests run as: the current one (`None`) and, if that is root, also an ordinary
@@ -183,9 +184,9 @@ pub(crate) fn ran_one(command: Command) {
     assert!(output.contains("1 passed"), "{output}");
 }
 
-/// Copies in a separate process. If this process wrote the copy, a process that another test starts
-/// at that moment would inherit the open file, and a program cannot be started while any process
-/// has its file open for writing.
+/// Copies a program in a separate process. If this process wrote the copy, a process that another
+/// test starts at that moment would inherit the open file, and a program cannot be started while
+/// any process has its file open for writing.
 fn copy(program: &Path, to: &Path) {
     assert!(Command::new("cp").args([program, to]).status().unwrap().success());
 }

@@ -62,12 +62,13 @@ impl Fixture {
 /// cannot read the original.
 pub(crate) const LAUNCHER: &str = "SANDBOX_TEST_LAUNCHER";
 
-/// The variable that holds the path of another directory for work trees, for the same reason.
+/// The variable that holds the path of another directory for work trees, for tests that run as a
+/// user who cannot access the usual one.
 pub(crate) const PLACE: &str = "SANDBOX_TEST_PLACE";
 
-/// The directory for work trees: the build directory, if it is suitable. A suitable directory is
-/// not below one that the sandbox replaces with a private or an empty one, such as `/tmp`. For
-/// root, it must also be accessible to an ordinary user.
+/// The directory for work trees: the build directory, if it is suitable. It is not suitable inside
+/// `/tmp` and other directories that the sandbox replaces with private or empty ones. If the user
+/// is root, an ordinary user must also have access to it.
 pub(crate) fn place() -> PathBuf {
     if let Some(place) = std::env::var_os(PLACE) {
         return place.into();

@@ -18,7 +18,7 @@ pub(super) struct Format {
     inner: String,
     /// Additional indentation of each level.
     step: String,
-    /// Non-ASCII characters are escaped.
+    /// Whether non-ASCII characters are escaped.
     ascii: bool,
     ids: bool,
     /// The text before the first cell, between two cells, and after the last cell.
@@ -91,8 +91,8 @@ impl Format {
         format!("{{{newline}{field}{}{newline}{inner}}}", fields.join(&format!(",{newline}{field}")))
     }
 
-    /// The JSON of a source, in the style of the old source. Lines that are also in the old source
-    /// keep their spelling.
+    /// The JSON of a source, in the style of the old source. A line that is also in the old source
+    /// keeps its JSON literal, with the same escapes.
     pub(super) fn source(&self, old: &str, source: &str, indent: &str) -> String {
         match serde_json::from_str::<Source>(old) {
             Ok(Source::Whole(_)) => return self.literal(source),

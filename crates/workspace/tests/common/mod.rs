@@ -52,7 +52,7 @@ impl Setting {
         Self { outer, ws, state }
     }
 
-    /// Opens this repository with the state folder of another one.
+    /// Opens this repository with the state folder of `other`.
     pub(crate) fn with_state_of(&self, other: &Self) -> Workspace {
         Workspace::open_with(self.ws.root(), &other.state).unwrap()
     }
@@ -115,8 +115,8 @@ pub(crate) fn git(root: &Path, arguments: &[&str]) {
     assert!(status.success(), "git {arguments:?}");
 }
 
-/// Returns all files, links and folders below a folder except `.git`, with mode and content or
-/// target.
+/// Returns everything below a folder, except the contents of `.git`: the mode of each file, link
+/// and folder, and the content of a file or the target of a link.
 pub(crate) fn tree(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];

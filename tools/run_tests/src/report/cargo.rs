@@ -28,8 +28,8 @@ pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
     if let Some(at) =
         lines.iter().position(|l| l.trim_start().starts_with("process didn't exit successfully"))
     {
-        // If tests fail, the test program exits with 101. Otherwise it crashed, and the results
-        // that it had not reported yet are lost.
+        // A test program exits with 101 if tests fail. If it ended in another way, it crashed, and
+        // the results that it had not reported yet are lost.
         if let Some((_, how)) =
             lines[at].split_once("` (").filter(|(_, how)| !how.starts_with("exit status: 101"))
         {

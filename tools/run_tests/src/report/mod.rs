@@ -57,7 +57,7 @@ pub struct Failure {
     /// The file in which it failed, relative to the work tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// The line, from 1.
+    /// The number of the line in `file`, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
     /// What was expected and what happened.

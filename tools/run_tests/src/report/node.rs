@@ -97,8 +97,8 @@ fn yaml_failure<'a>(body: &[&'a str], places: &Places) -> Found<'a> {
     found
 }
 
-/// Parses a failure in the TAP output of a runner other than node, which prints messages without a
-/// prefix before the `not ok` line.
+/// Parses a failure in TAP output that is not from node's runner. The message precedes the `not ok`
+/// line, without a prefix.
 fn plain_failure<'a>(before: &[&'a str], places: &Places) -> Found<'a> {
     let is_tap = |line: &&&str| {
         ["ok ", "not ok ", "#", "1..", "TAP version"].iter().any(|start| line.trim_start().starts_with(start))

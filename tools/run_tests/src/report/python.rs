@@ -91,7 +91,8 @@ pub(crate) fn unittest(output: &str, places: &Places) -> Option<TestReport> {
             if let Some((module, _)) = name.split_once(" (unittest.loader._FailedTest") {
                 failure.name = unloadable(module);
             }
-            // The setup of a class or module is not a test; the subtests of a test count as one.
+            // The setup of a class or module is not a test; the subtests of a test count as one
+            // test.
             if name.starts_with("setUp") || name.starts_with("tearDown") {
                 outside += 1;
             } else {
@@ -167,7 +168,8 @@ fn is_summary(line: &str) -> bool {
     timed && counted
 }
 
-/// Handles invalid options and unreadable configuration, for which there is no summary.
+/// Reads the error that pytest prints, without a summary, if an option is invalid or the
+/// configuration cannot be read.
 fn usage_error(lines: &[&str]) -> Option<TestReport> {
     let mine = lines.iter().any(|l| l.contains("pytest") || l.contains("conftest"));
     let error = lines.iter().find_map(|l| {

@@ -145,7 +145,7 @@ impl TestReport {
     }
 }
 
-/// Names the failure of a file that cannot be loaded.
+/// Returns the name of the failure for a test file that cannot be loaded.
 pub(crate) fn unloadable(file: &str) -> String {
     format!("{file} (cannot be loaded)")
 }

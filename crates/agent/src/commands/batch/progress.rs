@@ -34,7 +34,7 @@ enum View {
     Live(Box<Live>),
 }
 
-/// The table and where it is drawn.
+/// The table, and the progress bar that draws it on the terminal.
 ///
 /// The whole table is one progress bar with several lines. With one bar per task in a
 /// `MultiProgress`, the bars of tasks that do not fit would have to be removed and added again.
@@ -126,7 +126,7 @@ impl Display {
 
     fn open(&self) {
         let (mut view, target) = (self.view(), ProgressDrawTarget::stderr());
-        // The target is also hidden if TERM is `dumb`.
+        // The target is hidden if standard error is not a terminal, or if TERM is unset or `dumb`.
         if matches!(*view, View::Lines) && !target.is_hidden() {
             *view = View::Live(Box::new(Live::new(target)));
         }
@@ -157,8 +157,8 @@ impl Live {
         rewind();
     }
 
-    /// Writes a line above the table. Draws the table first, because the next line would overwrite
-    /// a line with no table below it.
+    /// Writes a line above the table. Draws the table first: if there is no table below a line, the
+    /// next line overwrites it.
     fn say(&self, line: &str) {
         self.draw();
         self.bar.println(line);

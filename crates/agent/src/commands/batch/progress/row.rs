@@ -72,7 +72,7 @@ impl Row {
             }
             _ => return,
         };
-        // Thinking and text arrive in many pieces.
+        // Thinking and text arrive in many pieces; only the first of them starts the time.
         if self.doing != doing {
             (self.doing, self.since) = (doing, now);
         }

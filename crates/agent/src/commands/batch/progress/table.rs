@@ -1,4 +1,4 @@
-//! The table of a running batch: one line for each running task, and one for the whole batch. Pure.
+//! The table of a running batch: one line for each running task, and one for the whole batch.
 
 use std::time::{Duration, Instant};
 
@@ -218,8 +218,8 @@ mod tests {
         }
     }
 
-    /// A batch of 40 tasks after 30 seconds: one more task verified, two attempts without a result,
-    /// two tasks running.
+    /// A batch of 40 tasks after 30 seconds: earlier invocations finished 2 tasks, and this one has
+    /// verified 1 task, had 2 attempts without a result, and is running 2 tasks.
     fn batch() -> (Table, Instant) {
         let start = Instant::now();
         let mut table = Table::new(start);
