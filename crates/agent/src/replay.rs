@@ -97,8 +97,8 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let verified = recording.plan["has_verifier"] == true;
     let planned = session::plan(&settings)?;
     let unlimited = Limits { turns: u32::MAX, tokens: None, seconds: None, cost: None };
-    // A replay does not take the recorded time, so it has no time limit. A session may have been
-    // resumed with higher limits, so its replay has no limits at all.
+    // A replay does not take the recorded time, so it has no time limit. A resumed session may have
+    // had higher limits, so its replay has no limits at all.
     let limits = if recording.resumed { unlimited } else { Limits { seconds: None, ..planned.limits } };
     let parts = Parts {
         model: Box::new(RecordedModel { identity: recording.identity.clone(), script: Arc::clone(&script) }),

@@ -47,7 +47,7 @@ pub(crate) fn plan<'t>(
     let ended: HashSet<(&str, u32)> =
         finished.iter().map(|result| (result.id.as_str(), result.attempt)).collect();
     let mut last: HashMap<&str, u32> = HashMap::new();
-    // Results name attempts, too, in case the log of started attempts was removed.
+    // Results count too, in case the log of started attempts was removed.
     let attempts =
         started.iter().map(|attempt| (attempt.id.as_str(), attempt.attempt)).chain(ended.iter().copied());
     for (id, attempt) in attempts {

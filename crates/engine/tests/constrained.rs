@@ -207,7 +207,7 @@ async fn bug_a_schema_that_cannot_be_compiled_ended_the_run() {
 }
 
 #[tokio::test]
-async fn bug_a_vocabulary_for_which_no_schema_can_be_compiled_ended_the_run() {
+async fn bug_the_run_ended_if_no_schema_could_be_compiled_for_the_vocabulary() {
     let (_folder, model) = open_other(tiny_model::write_with_long_token).await;
     let few = |schema| Request { max_tokens: 20, ..request(schema) };
     let free = ask(&model, &few(None)).await.text;

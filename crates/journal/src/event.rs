@@ -410,10 +410,10 @@ pub enum Event {
         /// The number of lines added and removed.
         lines: u64,
     },
-    /// Changes were reverted. Between tries, the changes of the previous try are reverted. To
-    /// restore the best try, the record of its revert and all later records are reverted. When a
-    /// run is stopped, a candidate that is not verified yet is reverted, and so is a try that is
-    /// worse than an earlier one; a resumed run reverts this revert.
+    /// Changes were reverted. Between tries, the changes of the previous try are reverted. At the
+    /// end, the best try is restored: the record that reverted it, and all later records, are
+    /// reverted. When a run is stopped, a candidate that is not verified yet is reverted, and so is
+    /// a try that is worse than an earlier one; a resumed run reverts this revert.
     Reverted {
         /// The turn.
         turn: u32,

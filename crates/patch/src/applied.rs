@@ -12,9 +12,9 @@ use crate::{
     splice, units,
 };
 
-/// Returns whether the lines that a hunk adds without removing any are already at the place where
-/// the hunk matches. If some context differs, only the added lines are compared; otherwise the
-/// whole hunk is compared.
+/// Returns whether added lines that replace nothing are already at the place where their hunk
+/// matches. If some context differs, only the added lines are compared; otherwise the whole hunk is
+/// compared.
 pub(crate) fn at_fit(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     if fit.rung == Rung::Context {
         splice::already_added(index, body, fit)

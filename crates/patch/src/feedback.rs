@@ -53,8 +53,9 @@ pub struct Refusal {
     pub hunk: usize,
     /// The number of hunks; 0 if it is not known yet.
     pub of: usize,
-    /// The line of the file that the refusal points to, from 1: the first line that differs from
-    /// the old lines, the place of a change that is already in the file, or one of several matches.
+    /// The line of the file that the refusal points to, from 1: where the lines closest to the old
+    /// lines differ from them, the place of a change that is already in the file, or one of several
+    /// matches.
     pub line: Option<usize>,
     /// What is wrong, with lines of the file.
     pub message: String,

@@ -44,7 +44,7 @@ pub(crate) struct Fit {
     pub(crate) at: usize,
     /// The line below the last matched line.
     pub(crate) end: usize,
-    /// The file's line for each old line; `None` for a context line that the file lacks.
+    /// The file's line for each old line; `None` for a context line that is missing at this place.
     pub(crate) lines: Vec<Option<usize>>,
     pub(crate) rung: Rung,
     pub(crate) shift: Shift,

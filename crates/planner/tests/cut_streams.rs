@@ -74,8 +74,8 @@ async fn read(server: &Server, model: &dyn Model, reply: Reply) -> Pieces {
     }
 }
 
-/// Describes what the planner can tell apart: the deltas and, after an error, how to retry the
-/// request.
+/// Describes what the planner can tell apart: the deltas and, after an error, whether and when to
+/// retry the request.
 fn described(pieces: &Pieces) -> String {
     pieces.iter().fold(String::new(), |text, item| match item {
         Ok(delta) => format!("{text}{delta:?}\n"),

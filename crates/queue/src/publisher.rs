@@ -218,8 +218,8 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Stores a record that arrived, and acknowledges it. Returns the same as [`wait`](Self::wait)
-    /// if the record is a result, otherwise `None`.
+    /// Stores a record that arrived, unless it is outdated or implausible, and acknowledges it.
+    /// Returns the same as [`wait`](Self::wait) if it stored a result, otherwise `None`.
     async fn record(
         &self,
         attempt: &mut Waiting<'_>,

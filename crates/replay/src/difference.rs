@@ -11,8 +11,8 @@ use serde::Serialize;
 pub enum Kind {
     /// A request differs.
     Asked,
-    /// The replay read a recorded answer differently, or needs an answer or result that is not
-    /// recorded.
+    /// The replay read a recorded answer differently, or needs something that is not recorded, such
+    /// as another answer.
     Answered,
     /// A tool's result differs.
     Tool,

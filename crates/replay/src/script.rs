@@ -42,7 +42,8 @@ struct State {
     command: String,
     reverts: VecDeque<(u64, Option<u64>)>,
     tries: VecDeque<u64>,
-    /// The names of the tools that have run a command so far, in the record or in the replay.
+    /// The names of the tools that ran commands in the record, or that have run one in the replay
+    /// so far.
     commands: HashSet<String>,
     /// The current turn, and the number of calls opened in its answer.
     turn: u32,

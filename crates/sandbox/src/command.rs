@@ -257,7 +257,8 @@ impl Sandbox {
     }
 }
 
-/// The end and the output of a command that a launcher has run.
+/// The result of a launcher's [`Task`]: how it ended, its output, how long it took, and what the
+/// proxy refused.
 pub(crate) struct Launched {
     pub(crate) end: End,
     pub(crate) output: Captured,

@@ -79,8 +79,8 @@ pub struct Policy {
     /// temporary directory is used instead if this is `None`, if commands can write to this
     /// directory, or if its file system is unsuitable (a network file system, an overlay).
     pub folder: Option<PathBuf>,
-    /// The environment of commands; see [`clean_environment`]. Its `HOME` and `PATH` decide which
-    /// toolchains commands may read.
+    /// The environment of commands; see [`clean_environment`]. Its `HOME`, `PATH` and variables
+    /// such as `RUSTUP_HOME` decide which toolchains commands may read.
     pub env: Vec<(OsString, OsString)>,
     /// Whether commands are confined.
     pub level: Level,

@@ -22,8 +22,8 @@ pub(crate) struct Mechanisms {
     /// Whether Unix sockets that can connect to a path are allowed. Connected pairs of sockets,
     /// except datagram sockets, are always allowed.
     pub(crate) unix: bool,
-    /// Whether processes outside the sandbox, and the System V memory and queues that they share,
-    /// are invisible.
+    /// Whether namespaces hide the processes outside the sandbox, with their System V shared memory,
+    /// their semaphores and their message queues.
     pub(crate) namespaces: bool,
 }
 

@@ -34,8 +34,8 @@ pub(crate) struct View {
     /// Directories to replace with empty ones. The paths in the fields above stay visible inside
     /// them.
     pub(crate) hide: Vec<OsString>,
-    /// Symbolic links that are in hidden directories and lead to readable paths: the path and the
-    /// target of each.
+    /// Paths that lead through symbolic links to readable paths: the path and the target of each.
+    /// Only those in hidden directories are used.
     pub(crate) links: Vec<(OsString, OsString)>,
 }
 

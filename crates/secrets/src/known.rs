@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_found_at_any_offset_of_the_value() {
+    fn the_base64_of_a_value_is_found_however_many_bytes_precede_the_value() {
         let text = |v: Vec<u8>| String::from_utf8(v).unwrap();
         // The outputs of `base64` for the value alone, with two bytes before it, and with one byte
         // before it.

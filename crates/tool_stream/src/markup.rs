@@ -73,8 +73,8 @@ struct Field {
     name: String,
     kind: Kind,
     body: usize,
-    /// Number of open elements within the value that are of the same kind as the value and, except
-    /// for [`Kind::Pair`], begin a line.
+    /// Number of nested elements of the value's own kind that are still open. Only elements that
+    /// begin a line count; for [`Kind::Pair`], all count.
     depth: usize,
     /// Offset of the last open element of that kind that begins in the middle of a line instead.
     inline: Option<usize>,

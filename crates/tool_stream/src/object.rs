@@ -76,7 +76,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Candidate {
     pub(crate) start: usize,
     pub(crate) reader: Reader,
-    /// Whether a call is allowed here. `None` until a key could belong to a call, which is rare.
+    /// Whether a call is allowed here. If this is `None`, it is decided only once a key could
+    /// belong to a call, which is rare.
     pub(crate) eligible: Option<bool>,
     /// Whether the object is the first thing on its line.
     pub(crate) line_start: bool,

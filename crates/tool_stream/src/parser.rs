@@ -156,7 +156,8 @@ impl Parser {
         self.buf = buf;
     }
 
-    /// Ends the stream. Anything incomplete becomes text or [`Event::Malformed`], never a call.
+    /// Ends the stream. Anything incomplete becomes text or [`Event::Malformed`], never a call. An
+    /// exception is a call that lacks only its closing tag; see the crate documentation.
     pub fn finish(&mut self, end: End, out: &mut Vec<Event>) {
         if self.finished {
             return;

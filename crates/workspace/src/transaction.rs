@@ -30,8 +30,8 @@ pub(crate) struct Step {
     pub(crate) before: Option<FileImage>,
     pub(crate) stamp: Option<Stamp>,
     pub(crate) after: Option<FileImage>,
-    /// The device and inode of the old file, if it has other hard links, which then have to point
-    /// to the new file.
+    /// The device and inode of the old file, if it has other hard links. If there is a new file,
+    /// they have to point to it.
     pub(crate) links_of: Option<(u64, u64)>,
     /// The file from which the new file takes its owner and attributes.
     pub(crate) like: CleanPath,

@@ -73,8 +73,8 @@ fn entry(d: &Definition) -> String {
         Kind::Whole(min, max) => format!("an integer from {min} to {max}"),
         Kind::Decimal(min, max) if max > 1e6 => format!("a number of at least {min}"),
         Kind::Decimal(min, max) => format!("a number from {min} to {max}"),
-        Kind::Headers => "`Name: value`, a list or a table of them".into(),
-        Kind::Variables => "`NAME` or `NAME=VALUE`, a list or a table of them".into(),
+        Kind::Headers => "one `Name: value`, or a list or a table of such headers".into(),
+        Kind::Variables => "`NAME` or `NAME=VALUE`, or a list or a table of such variables".into(),
         Kind::Text | Kind::Secret => "text".into(),
     };
     let repository = match d.trust {

@@ -313,8 +313,8 @@ impl Ollama {
         .await
     }
 
-    /// Sends a request. `body` builds its body from the facts learned about the server so far. If a
-    /// refusal teaches something new, builds the body again and retries.
+    /// Sends a request. `body` builds its body from the facts learned so far. If a refusal teaches
+    /// something new, builds the body again and retries.
     async fn send(
         &self,
         path: &str,

@@ -220,8 +220,8 @@ async fn recheck(
     };
     let Some(models) = listed_or_error(&[&models, &props], models.clone())? else { return Ok(None) };
     let server = read(&models, &props.unwrap_or_default(), &[studio], &none);
-    // The other probes were not sent, so only the owner in the model list can reveal a different
-    // server.
+    // The probes for other kinds of server were not sent, so only `owned_by` in the model list can
+    // reveal a different server.
     let different =
         server.kind == Kind::Generic && matches!(owner(&models), "library" | "organization_owner");
     let same = server.kind.name() == remembered && !server.models.is_empty() && !different;

@@ -37,7 +37,7 @@ impl Reader {
             return Ok(true);
         };
         match found {
-            Some(Marker::Search) => return Ok(false), // the parser refuses the complete patch
+            Some(Marker::Search) => return Ok(false), // the parser judges the complete patch
             Some(Marker::Divider) => self.divided = true,
             Some(Marker::Replace) => {
                 (self.open, self.after) = (None, at + 1);
