@@ -642,6 +642,6 @@ fn bug_protected_files_were_shown_to_be_corrected() {
     let args = ["batch", &tasks, "--model", "deepseek-coder:6.7b", "--approach", "whole-file"];
     let seen = world.tell(&world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap());
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    let request = server.chats()[0].body.to_string();
+    let request = server.chats()[0].json.to_string();
     assert!(request.contains("echo $(($1 - $2))") && !request.contains("sum=$(add 2 3)"), "{request}");
 }
