@@ -52,7 +52,7 @@ fn batch(world: &World, server: &Server, tasks: &str) -> std::process::Command {
     command
 }
 
-/// Returns for each task the number of its results, and the ending and the diff of its last result.
+/// For each task, returns the number of its results, and the ending and the diff of the last one.
 /// Ignores infrastructure failures.
 fn outcomes(world: &World) -> BTreeMap<String, (usize, String, String)> {
     let results = fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();

@@ -1,5 +1,5 @@
-//! Checks that a long session that is killed at any point and resumed ends with the same files, and
-//! sends the same requests, as a session that is not interrupted.
+//! Kills a long session at different points and resumes it. Checks that it ends with the same
+//! files, and sends the same requests, as a session that is not interrupted.
 //!
 //! `CRASHES=all` kills the session after every journal line and at every writing system call. By
 //! default, the tests kill it only at a sample of these points.
@@ -50,7 +50,8 @@ fn answers() -> Vec<String> {
             "diff --git a/old/two.txt b/new/two.txt\nsimilarity index 50%\nrename from old/two.txt\nrename to new/two.txt\n--- a/old/two.txt\n+++ b/new/two.txt\n@@ -1,2 +1,2 @@\n two\n-lines\n+other lines\n",
         ),
         command(make),
-        // The command runs twice. If a kill interrupts the first run, the second one does the rest.
+        // Run the command twice: if a kill interrupts the first run, the second run still writes
+        // all of its files.
         command(make),
         call("apply_patch", json!({"path": "README.md", "content": "# Sums\n\nAdds and multiplies.\n"})),
         call("read_file", json!({"path": "docs/long.txt", "start_line": 40, "end_line": 60})),
@@ -175,7 +176,7 @@ impl Outcome {
                 return Some(format!("request {n} has no messages"));
             };
             let told = |m: &Value| m["content"].as_str().is_some_and(|text| text.contains(INTERRUPTED));
-            // Also ignore the lines about commands in the list of omitted steps.
+            // In the list of omitted steps, also ignore the lines about commands.
             let text = |m: &Value| -> Vec<String> {
                 let lines = m["content"].as_str().unwrap_or_default().lines();
                 lines.filter(|line| !line.starts_with("- run_command ")).map(str::to_owned).collect()

@@ -39,7 +39,7 @@ fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&st
 /// Checks that the run reports exactly the two changed files, and that neither its diff nor the
 /// results of its tools contain a name in `never`.
 fn check(events: &str, never: &[&str]) {
-    // stderr may go to the same file.
+    // The file may also contain the lines of standard error.
     let events: Vec<&str> = events.lines().filter(|line| line.starts_with('{')).collect();
     let events = json_lines(&events.join("\n"));
     let finished = events.last().unwrap();

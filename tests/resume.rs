@@ -52,7 +52,7 @@ fn tree(world: &World) -> BTreeMap<String, String> {
     out
 }
 
-/// The exact requests to the model; consecutive duplicates count once.
+/// The messages of each request to the model, without consecutive duplicates.
 fn asked(server: &Server) -> Vec<Value> {
     let bodies = server.chats().into_iter().map(|r| serde_json::from_slice::<Value>(&r.body).unwrap());
     let mut out: Vec<Value> = bodies.map(|body| body["messages"].clone()).collect();

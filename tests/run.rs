@@ -491,7 +491,7 @@ fn a_second_interrupt_ends_the_run_immediately() {
     server.block_for_gate("never released");
     assert!(std::process::Command::new("mkfifo").arg(&hold).status().unwrap().success());
     terminate();
-    // Opening the pipe blocks until git opens it for reading, which means that the signal has
+    // Opening the pipe blocks until git opens it for reading. Git does so only after the signal has
     // arrived.
     let writer = std::fs::OpenOptions::new().write(true).open(&hold).unwrap();
     terminate();

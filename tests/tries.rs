@@ -173,7 +173,7 @@ fn bug_the_replay_of_a_resumed_run_stopped_in_the_second_try_has_the_files_of_th
     has_the_first_try(&world);
 }
 
-/// The bug is the one of the previous test.
+/// The bug: same as in the previous test.
 #[test]
 fn bug_the_replay_of_a_run_that_could_not_escalate_has_the_files_of_the_best_try() {
     let world = world();

@@ -11,9 +11,9 @@ set -uo pipefail
 agent batch tasks.jsonl --shard auto/8 --deadline 3h45m
 code=$?
 
-# Requeue the job, which then continues the batch, if the batch paused at the deadline (4), if its
-# server failed (5), or if it was interrupted (130) or killed (137), for example for lack of memory.
-# --requeue alone covers only preemption and the failure of a node.
+# Requeue the job if the batch paused at the deadline (4), if its server failed (5), or if it was
+# interrupted (130) or killed (137), for example for lack of memory. The job then continues the
+# batch. --requeue alone covers only preemption and the failure of a node.
 case $code in
   4 | 5 | 130 | 137)
     if [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then

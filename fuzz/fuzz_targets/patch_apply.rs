@@ -1,6 +1,6 @@
 //! Applies generated cases of `patch_corpus`: clean patches apply, and all others apply correctly
-//! or are refused. A result with wrong line endings is permitted here, because the right ones are
-//! ambiguous in about ten patches per million; the corpus tests check line endings. Then the target
+//! or are refused. Wrong line endings in a result are permitted here, because about ten patches per
+//! million do not determine the right ones. The corpus tests check line endings. Then the target
 //! damages part of the patch, and the engine must not panic on it.
 //!
 //! The first eight bytes select the case. Each group of three bytes after them is a position in the

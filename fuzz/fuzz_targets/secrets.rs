@@ -1,6 +1,6 @@
 //! Masks arbitrary bytes. Masking must not panic, must be idempotent and must keep the number of
-//! lines. Another [`Secrets`] that has read only the original text must be able to undo it. Masking
-//! a stream must give the same result as masking the whole text.
+//! lines. Another [`Secrets`] that has read only the original text must be able to undo the
+//! masking. Masking a stream must give the same result as masking the whole text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -81,8 +81,8 @@ impl World {
     ) -> (Output, Vec<String>) {
         let server = Server::start();
         let answers: Vec<String> = answers.into_iter().collect();
-        // Without a limit, a run that needs more turns would keep sending requests to a server that
-        // has no answers left.
+        // Without a limit, a run that needs more turns than there are answers would keep sending
+        // requests.
         let turns = answers.len().to_string();
         answers.into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
         let limit = if flags.contains(&"--max-turns") { &[][..] } else { &["--max-turns", &turns] };

@@ -1,7 +1,7 @@
-//! The tree of a dry run. If possible, it is an overlay at the repository's own path, which only
-//! this process and its commands see. Otherwise, it is a copy, which shares the blocks of files
-//! (reflinks) if the file system supports that. The size of a copy is reported before the copy is
-//! created.
+//! The tree of a dry run. If possible, it is an overlay at the repository's own path; only this
+//! process and its commands see the overlay. Otherwise, it is a copy, which shares the blocks of
+//! files (reflinks) if the file system supports that. The size of a copy is reported before the
+//! copy is created.
 
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,8 @@ impl DryTree {
         Ok(Self::Overlay(overlay))
     }
 
-    /// The event with the kind of tree and its size. To measure a copy, walks the repository.
+    /// Returns the event that reports the kind and the size of the tree. Walks the repository to
+    /// measure a copy.
     ///
     /// # Errors
     /// If the repository cannot be walked.
@@ -90,7 +91,7 @@ pub(crate) fn layers(folder: &Path) -> PathBuf {
     folder.join("overlay")
 }
 
-/// The event with the number of files and the size of a copy.
+/// Returns the event that reports the number of files and the size of a copy.
 pub(crate) fn cost(root: &Path, folder: &Path, own: &Own, why: String) -> Result<Event> {
     let workspace = Workspace::open(root).map_err(Failure::refused)?.without(own);
     let cost = workspace

@@ -10,8 +10,8 @@ use crate::settings::Settings;
 /// The format to use if neither the settings nor the model's profile names one.
 const DEFAULT: &str = "edits";
 
-/// Sets the description of the editing tool, which asks the model for edits in the configured
-/// format or, if none is configured, in the format of the model's profile.
+/// Sets the description of the editing tool. It tells the model to use the configured format or, if
+/// none is configured, the format in the model's profile.
 pub(crate) fn describe(settings: &Settings, model: &Identity, tools: &mut Registry) {
     let name = match settings.edit_format.as_str() {
         "auto" => model.edit_format.as_deref().unwrap_or(DEFAULT),

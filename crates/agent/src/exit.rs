@@ -32,7 +32,7 @@ impl Exit {
 /// Why a command failed: the message, what to do about it, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The ending that determines the exit code, as if a run had ended this way.
+    /// Determines the exit code: the command exits like a run with this ending.
     pub(crate) ending: Ending,
     /// The error and its sources.
     pub(crate) error: anyhow::Error,

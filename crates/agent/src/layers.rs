@@ -1,5 +1,5 @@
-//! Resolves settings from their sources: flags, environment variables, the repository's
-//! `.agent.toml`, the user's `config.toml`, and defaults, in that order. Each value keeps its
+//! Resolves settings from their sources, in this order of precedence: flags, environment variables,
+//! the repository's `.agent.toml`, the user's `config.toml`, and defaults. Each value keeps its
 //! origin.
 
 use std::collections::BTreeMap;
@@ -122,8 +122,8 @@ impl Resolved {
     }
 
     /// The settings that a flag, a variable or a file sets, each written as the value of its flag.
-    /// Leaves out secrets, headers, the state folder, and addresses that contain credentials. Keeps
-    /// only the names of variables given with `--env`.
+    /// Leaves out secrets, headers, the state folder, and addresses that contain credentials. Of
+    /// the variables given with `--env`, keeps only the names.
     pub(crate) fn chosen(&self) -> Vec<(String, String)> {
         let chosen = self.values.iter().filter(|(d, v, o)| {
             !matches!(o, Origin::Default)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use journal::Store;
 use tokio::task::JoinHandle;
 
-/// The folder in a session's folder where its sandbox keeps temporary files.
+/// The subfolder of a session's folder in which the session's sandbox keeps temporary files.
 pub(crate) const SANDBOX: &str = "sandbox";
 
 /// The name of the folder, beside the sessions, from which leftovers are removed. They are first

@@ -284,8 +284,8 @@ struct StreamMasker {
     secrets: Secrets,
     text: secrets::Stream,
     thinking: secrets::Stream,
-    /// Pieces other than text that arrived while text was held back as the possible start of a
-    /// secret. They are emitted after that text.
+    /// Non-text pieces that arrived while text was held back because it may begin a secret. They
+    /// are emitted after that text.
     waiting: Vec<Delta>,
 }
 

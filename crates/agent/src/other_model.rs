@@ -36,7 +36,8 @@ struct Place {
 
 impl Place {
     /// The server of the model that the settings name. If no address is set, a bare name or no name
-    /// counts as Ollama; a server of another kind is then a detected one, which gets no secrets.
+    /// counts as Ollama. If the model is then found on a server of another kind, that server gets
+    /// no secrets, because the user did not name it.
     fn of(settings: &Settings) -> Result<Self> {
         let address = model::base_url(settings).map(|base| host::openai_base(base));
         let kind = match model::choice(settings)? {
@@ -60,7 +61,7 @@ impl Place {
 }
 
 /// The settings for another model, and whether that model is on the first model's server. If it is
-/// not, the settings lack the address of that server and the secrets for it.
+/// on another server, the settings omit the address and the secrets of the first model's server.
 fn beside(settings: &Settings, choice: &Choice) -> Result<(Settings, bool)> {
     let mut other = Settings { model: Some(choice.to_string()), ..settings.clone() };
     let first = Place::of(settings)?;
@@ -207,8 +208,8 @@ pub(crate) async fn open(all: &Settings, past: &[Record], secrets: &Secrets, wai
     Ok(Models { chosen, role, escalation, fallback })
 }
 
-/// The setting that names the model used from this record on; `None` if the record does not change
-/// the model.
+/// The setting that names the model used from this record on; the inner `None` stands for the first
+/// model. Returns `None` if the record does not change the model.
 fn role(record: &Record) -> Option<Option<ModelRole>> {
     match &record.event {
         Event::Model(model) | Event::ModelChanged { model, .. } => Some(model.role),

@@ -86,15 +86,15 @@ impl Asked<'_> {
         }
     }
 
-    /// The window to request; `None` if neither the settings nor the profile have one.
+    /// The window to request; `None` if neither the settings nor the profile set one.
     pub(crate) fn window(&self) -> Option<String> {
         let window = self.profile.window.as_ref();
         let any = window.is_some() || self.set("num_ctx").is_some();
         any.then(|| self.explain("num_ctx", None, window, |tokens| thousands(*tokens)))
     }
 
-    /// Describes a value, its source and the reason for it. `now` is the value that an open model
-    /// uses; it can differ from the profile's, for example in a recording.
+    /// Describes a value, its source and the reason for it. `now` is the value in use, if the model
+    /// is open. It can differ from the profile's, for example if a recording replaces the model.
     fn explain<T>(
         &self,
         key: &str,

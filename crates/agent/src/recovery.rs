@@ -18,7 +18,7 @@ pub(crate) fn recover(root: &Path, tree: &TreeLock, store: &Store, context: &Con
     if let Some(id) = tree.left_by() {
         roll_back_run(root, id, store)?;
     }
-    // Use the same order as `PatchTree::open`: first the run, then the patch.
+    // Roll back in the same order as `PatchTree::open`: first the run, then the patch.
     let left = context.state_dir().is_ok_and(|state| PatchTree::folder(&state, root).is_dir());
     if left {
         PatchTree::open(context)?.close();

@@ -1,5 +1,5 @@
-//! Replays a recorded session with the planner: creates a tree, replaces the planner's other parts
-//! with those of the crate `replay`, and returns the result.
+//! Replays a recorded session with the planner: prepares a tree, takes the planner's other parts
+//! from the crate `replay`, and returns the result.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -97,8 +97,8 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let verified = recording.plan["has_verifier"] == true;
     let planned = session::plan(&settings)?;
     let unlimited = Limits { turns: u32::MAX, tokens: None, seconds: None, cost: None };
-    // A replay does not take the recorded time, so it has no time limit. A resumed session may have
-    // had higher limits, so its replay has no limits at all.
+    // A replay takes a different time from the session, so it has no time limit. A resumed session
+    // may have had higher limits, so its replay has no limits at all.
     let limits = if recording.resumed { unlimited } else { Limits { seconds: None, ..planned.limits } };
     let parts = Parts {
         model: Box::new(RecordedModel { identity: recording.identity.clone(), script: Arc::clone(&script) }),
@@ -176,8 +176,8 @@ fn reset(root: &Path, remembered: &Remembered) -> Result<Workspace> {
     Ok(workspace)
 }
 
-/// Returns a folder to use as the one in which the session was started: the deepest folder whose
-/// instructions are in the plan.
+/// Returns a folder that stands in for the one in which the session was started: the deepest folder
+/// whose instructions are in the plan.
 fn start_folder(plan: &Value) -> PathBuf {
     let paths =
         plan["opening"]["instructions"].as_array().into_iter().flatten().filter_map(|i| i["path"].as_str());

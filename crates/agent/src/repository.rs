@@ -95,7 +95,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The ids, in the history, of a turn's edits that have not been undone.
+/// The record ids of a turn's edits that have not been undone.
 fn edits(history: &History, turn: u32) -> Vec<u64> {
     let mut edits = Vec::new();
     for record in history.records().iter().filter(|r| r.turn == turn) {
@@ -309,7 +309,7 @@ mod tests {
         edit("one");
         tree.roll_back(3, 0).unwrap();
         assert_eq!(read(), None);
-        // Repeat the edit that was undone. Then undo the next edit too.
+        // Repeat the undone edit, make a second edit, and undo only the second.
         edit("one");
         edit("two");
         tree.roll_back(3, 1).unwrap();

@@ -64,7 +64,7 @@ pub(crate) struct Order {
     pub(crate) variables: Vec<(OsString, OsString)>,
     /// Becomes true when the run must stop.
     pub(crate) interrupt: watch::Receiver<bool>,
-    /// How waits for the server are shown.
+    /// How the user is told that the run waits for the server.
     pub(crate) waits: Waits,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Done {
     /// The patch with secrets masked, for display.
     pub(crate) shown: Vec<u8>,
     pub(crate) secrets: Secrets,
-    /// What to do about a failure before the first turn.
+    /// Advice to the user after a failure before the first turn.
     pub(crate) hints: Vec<String>,
 }
 
@@ -129,8 +129,7 @@ pub(crate) async fn resume(mut order: Order, journal: &mut Journal, past: &[Reco
     }
     let changed = files_changed_by_others(&order.root, &journal.folder().join(STATE))?;
     let version = env!("CARGO_PKG_VERSION").into();
-    // Journaled before the run is prepared, which may fail, so that the next resume has the message
-    // too.
+    // Preparing the run may fail. Journal the message first, so that the next resume has it too.
     journal.append(Event::Resumed { version, changed, message: order.message.clone() })?;
     Box::pin(work(order, secrets, journal, past)).await
 }
@@ -189,7 +188,7 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
     }
     drop(prepared.dry_tree);
     let _ = cleanup.await;
-    let _ = std::fs::remove_dir(dry_tree::layers(&folder)); // an overlay leaves it empty
+    let _ = std::fs::remove_dir(dry_tree::layers(&folder)); // empty once an overlay is removed
     let shown = secrets.mask_bytes(&patch).into_owned();
     Ok(Done { report, patch_file, patch, shown, secrets, hints: Vec::new() })
 }

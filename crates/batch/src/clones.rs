@@ -40,9 +40,9 @@ pub(crate) fn folder(repo: &Path, out: &Path) -> PathBuf {
     out.join("repositories").join(name)
 }
 
-/// Clones a repository to a folder, unless an earlier call has done so. If a call is killed, it
-/// leaves only a folder with another name, which the next call removes. The error is a sentence for
-/// people.
+/// Clones a repository to a folder, unless an earlier call has done so. If the process is killed
+/// meanwhile, only a folder with another name is left, and the next call removes that folder. The
+/// error is a sentence for people.
 pub(crate) async fn ensure(repo: &Path, folder: &Path) -> Result<(), String> {
     if folder.is_dir() {
         return Ok(());

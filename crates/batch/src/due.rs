@@ -54,7 +54,7 @@ pub(crate) fn plan<'t>(
         let last = last.entry(id).or_default();
         *last = attempt.max(*last);
     }
-    // For each task and each digest of it, the last result that is not an infrastructure failure.
+    // By task id, then by digest: the last result that is not an infrastructure failure.
     let mut done: HashMap<&str, HashMap<&str, &Finished>> = HashMap::new();
     for result in finished.iter().filter(|result| !result.infrastructure) {
         done.entry(&result.id).or_default().insert(&result.digest, result);

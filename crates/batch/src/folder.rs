@@ -25,7 +25,8 @@ pub struct Folder {
 pub struct State {
     /// The task and its result.
     pub row: Row,
-    /// [`Task::digest`](crate::Task::digest) of the last attempt; empty if there is none.
+    /// The [`Task::digest`](crate::Task::digest) that the last attempt recorded; empty if there was
+    /// no attempt.
     pub digest: String,
     /// The attempts with this digest that ended, in order.
     pub attempts: Vec<Finished>,
@@ -62,7 +63,7 @@ impl Folder {
         let mut tries: HashMap<String, usize> = HashMap::new();
         let mut known: HashSet<String> = ids.iter().cloned().collect();
         let begun = started.iter().map(|s| (&s.id, &s.digest, 1));
-        // Results count too, in case the log of started attempts was removed.
+        // If the log of started attempts was removed, the results count as attempts.
         let ended = finished.iter().map(|f| (&f.id, &f.digest, usize::from(started.is_empty())));
         for (id, digest, n) in ended.chain(begun) {
             digests.insert(id.clone(), digest.clone());

@@ -68,13 +68,13 @@ pub trait Runner {
 /// Makes attempts on this machine.
 pub struct Here<'r, R> {
     runner: &'r R,
-    /// Whether the trees of attempts stay.
+    /// Whether the tree of an attempt stays in place after the attempt.
     keeps_trees: bool,
     /// One lock per repository for its worktree entries. Without it, git may read an entry that
     /// another git process has half written.
     trees: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
     lanes: Lanes,
-    /// The repositories that have been checked for a note to the user, so that none is repeated.
+    /// The repositories for which [`Source::note`] was already called, so that no note is repeated.
     noted: RefCell<HashSet<PathBuf>>,
 }
 
@@ -110,8 +110,8 @@ impl<'r, R: Runner> Here<'r, R> {
         }
     }
 
-    /// Makes attempts with `runner` and leaves their trees in place. Each setup then runs for each
-    /// attempt, because the tree of a setup that is reused needs the path of an earlier tree.
+    /// Makes attempts with `runner` and leaves their trees in place. The setup command then runs
+    /// for each attempt: its result can be reused only at the same path, where the earlier tree is.
     #[must_use]
     pub fn keeping_trees(runner: &'r R) -> Self {
         Self { keeps_trees: true, ..Self::new(runner) }

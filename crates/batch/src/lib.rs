@@ -1,4 +1,4 @@
-//! Many tasks: task files, scheduling, results.
+//! Runs many tasks: reads task files, schedules attempts and records results.
 //!
 //! [`tasks::read`] parses a task file or folder into [`Task`]s, or reports all of its problems at
 //! once. [`Selection`] selects and orders them. [`run`] makes attempts at the tasks, several at a
@@ -13,8 +13,8 @@
 //!                                       └── results already in the folder: not repeated
 //! ```
 //!
-//! The traits [`Source`], [`Place`] and [`Sink`] let the crate `queue` take attempts from a queue,
-//! or hand them to one.
+//! The crate `queue` implements the traits [`Source`], [`Place`] and [`Sink`] to take attempts from
+//! a queue or to put them into one.
 //!
 //! The folder of a batch:
 //!

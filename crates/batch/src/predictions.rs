@@ -7,9 +7,9 @@ use serde_json::json;
 use crate::record::Finished;
 
 /// Returns the positions of the results whose patches are predictions: for each task, the last
-/// result from the agent. Leaves out infrastructure failures, which the evaluation would count as
-/// wrong answers, and results of tasks that have changed since. `digests` has the current digest of
-/// each task.
+/// result from the agent. Leaves out results of tasks that have changed since the run, and
+/// infrastructure failures, which the evaluation would count as wrong answers. `digests` has the
+/// current digest of each task.
 pub(crate) fn of(digests: &HashMap<&str, String>, finished: &[Finished]) -> HashSet<usize> {
     let current = |result: &Finished| digests.get(result.id.as_str()).is_none_or(|d| *d == result.digest);
     let counts = finished.iter().enumerate().filter(|(_, result)| current(result) && !result.infrastructure);

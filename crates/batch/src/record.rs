@@ -23,9 +23,11 @@ pub struct Started {
     pub digest: String,
     /// The time of the record, in milliseconds since the Unix epoch.
     pub time_ms: u64,
-    /// The name of the worktree's folder in `worktrees/`; `None` if no worktree can be made.
+    /// The name of the worktree's folder in `worktrees/`; `None` if the worktree cannot be made, or
+    /// if the attempt runs on a worker of a queue.
     pub worktree: Option<String>,
-    /// The repository's git folder; `None` for a folder that is not a repository.
+    /// The repository's git folder; `None` if the folder is not a repository, or if the attempt
+    /// runs on a worker of a queue.
     pub git_dir: Option<PathBuf>,
     /// The commit that the attempt starts from.
     pub commit: Option<String>,
@@ -46,7 +48,7 @@ pub struct Finished {
     pub time_ms: u64,
     /// How it ended.
     pub ending: Ending,
-    /// Whether the attempt failed because of the infrastructure, not the agent. Then the task is
+    /// Whether the attempt failed because of the infrastructure, not the agent. If so, the task is
     /// run again.
     pub infrastructure: bool,
     /// One sentence for people.

@@ -33,8 +33,8 @@ pub struct BatchOptions {
     /// an outage of the server do not count. A task whose repository or commit is missing is not
     /// retried, because the retry would fail too.
     pub retries: u32,
-    /// How long this invocation waits in total during one outage of the infrastructure, when every
-    /// attempt fails. If this is zero, nothing is retried.
+    /// How long this invocation waits at most during one outage, in which every attempt fails
+    /// because of the infrastructure. If this is zero, nothing is retried.
     pub wait: Duration,
     /// Limits of the whole batch.
     pub limits: BatchLimits,

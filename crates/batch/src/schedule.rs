@@ -37,7 +37,7 @@ pub(crate) enum Next<'t> {
 pub(crate) struct Verdict {
     /// Whether the task is retried.
     pub(crate) again: bool,
-    /// No attempt starts for this long, because the infrastructure fails.
+    /// How long to wait before the next attempt, because the infrastructure is failing.
     pub(crate) pause: Option<Duration>,
 }
 
@@ -68,13 +68,13 @@ pub(crate) struct Schedule<'t> {
 }
 
 /// How many attempts run at a time. If the server has refused requests because it had too many, the
-/// next attempt that ends is not replaced. The number grows by one when more attempts than this
-/// number have ended since the last refusal or growth.
+/// next attempt that ends is not replaced. Each time that more attempts than this number have ended
+/// without a refusal, the number grows by one, up to `jobs`.
 struct Load {
     most: usize,
     /// The lowest `most` so far.
     lowest: usize,
-    /// The number of refusals that `most` takes into account.
+    /// The number of refusals at the last call of [`Schedule::adapt`].
     refusals: u64,
     /// The number of attempts that ended since the last refusal, or since `most` last grew.
     calm: usize,
@@ -137,8 +137,8 @@ impl<'t> Schedule<'t> {
         self.stopped
     }
 
-    /// Ensures that no more attempts start. The first reason is kept, unless the new reason
-    /// interrupts the running attempts and the first one does not.
+    /// Ensures that no more attempts start. A reason that interrupts the running attempts replaces
+    /// one that does not. Otherwise, the first reason is kept.
     pub(crate) fn stop(&mut self, stop: Stop) {
         match self.stopped {
             Some(first) if first.interrupts() || !stop.interrupts() => {}
@@ -177,7 +177,7 @@ impl<'t> Schedule<'t> {
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.stop(Stop::Deadline);
         } else if self.queue.is_empty() {
-            // The other limits only prevent new attempts, and there are none to start.
+            // The other limits only prevent new attempts, and no attempts are queued.
         } else if limits.tokens.is_some_and(|most| self.tokens >= most) {
             self.stop(Stop::Tokens);
         } else if limits.cost.is_some_and(|most| self.cost >= most) {

@@ -37,8 +37,8 @@ pub trait Source {
     type Job;
 
     /// Returns the next attempt to start, or `None` if no more will start. Waits while no attempt
-    /// may start. `running` is the number of running attempts. The future may be dropped at any
-    /// point without losing an attempt.
+    /// may start. `running` is the number of running attempts. If the future is dropped, no attempt
+    /// is lost.
     fn next(&self, running: usize) -> LocalBoxFuture<'_, Option<Self::Job>>;
 
     /// Ensures that no more attempts start and that running ones are interrupted.

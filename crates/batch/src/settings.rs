@@ -49,8 +49,8 @@ impl Versioned for Configured {
     }
 }
 
-/// Records the settings of this invocation, unless they equal the last record. Returns all records.
-/// `attempts` is the number of attempts that have started in the folder.
+/// Records the settings of this invocation, unless they equal those in the last record. Returns all
+/// records. `attempts` is the number of attempts that have started in the folder.
 pub(crate) fn record(folder: &Path, attempts: usize, settings: &Settings) -> Result<Vec<Configured>, Error> {
     let (mut log, mut records) = Log::open(folder.join(SETTINGS))?;
     if records.last().is_none_or(|last: &Configured| last.settings != *settings) {

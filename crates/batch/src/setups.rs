@@ -3,9 +3,9 @@
 //!
 //! Virtual environments, editable packages and build caches contain absolute paths. A copy is
 //! therefore valid only at the path of the original. Each tree that needs a setup is made in a
-//! numbered lane. A lane has a fixed path, where it holds the tree of one task at a time, and keeps
-//! a copy of the last tree that was set up there. A lane is added only if no other is free, which
-//! bounds the disk space.
+//! numbered lane. A lane has a fixed path, which holds the tree of one task at a time, and a copy
+//! of the last tree that was set up at that path. A lane is added only if no other is free, so the
+//! disk space stays bounded.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -29,7 +29,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// The setup of a task whose tree is not kept.
+    /// The setup of a task whose prepared tree is not copied.
     pub(crate) fn once(task: &Task) -> Option<Self> {
         Some(Self { command: task.setup.clone()?, keep: None })
     }

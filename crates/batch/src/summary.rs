@@ -37,9 +37,9 @@ pub struct Summary {
     pub rows: Vec<Row>,
 }
 
-/// The state of a task. It comes from the last attempt, at the current version of the task, that
-/// the agent itself finished. If there is none, it comes from the last attempt at that version that
-/// ended in any other way.
+/// The state of a task. It comes from an attempt at the current version of the task: from the last
+/// one that the agent itself finished or, if there is none, from the last one that ended in another
+/// way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The task.

@@ -34,7 +34,8 @@ pub struct Task {
     pub attempts: Option<u32>,
     /// The command that prepares a worktree before the agent starts.
     pub setup: Option<String>,
-    /// Patterns of files that the agent must not change. It restores them before every command.
+    /// Patterns of files that the agent must not change. The original files are restored before
+    /// every command.
     pub protected: Vec<String>,
     /// Words to select tasks by. Not part of [`Task::digest`], because they do not change the task.
     pub tags: Vec<String>,

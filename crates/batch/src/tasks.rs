@@ -20,7 +20,8 @@
 //! | `model` | overrides the model of the batch |
 //! | `tags` | words to select tasks by |
 //!
-//! `for` makes several tasks from one: see [`template`]. [`schema`] describes a task for editors.
+//! `for` makes several tasks from one: see [`template`]. [`schema`] returns the JSON Schema of a
+//! task, for editors.
 //!
 //! A SWE-bench instance has `instance_id`, `repo`, `base_commit` and `problem_statement`, and
 //! optionally our own keys, which the table lists from `setup` on. Keys that reveal the solution

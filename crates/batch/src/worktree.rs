@@ -69,7 +69,7 @@ impl Source {
         }
     }
 
-    /// Makes the tree. Returns the folder of the tree that corresponds to the folder in the task. A
+    /// Makes the tree, and returns the folder in it that corresponds to the folder in the task. A
     /// worktree gets the files of `prepared`, if given, instead of those of the commit. After an
     /// error, part of the tree may exist.
     pub(crate) async fn make(&self, tree: &Path, prepared: Option<&Path>) -> Result<PathBuf, String> {
@@ -142,8 +142,8 @@ pub(crate) fn is_name(name: &str) -> bool {
     unsafe_id(id).is_none() && attempt.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Removes a tree: first its entry in the repository, then its folder. As long as the folder
-/// exists, the removal is therefore not complete.
+/// Removes a tree: first its entry in the repository, then its folder. So once the folder is gone,
+/// the removal is complete.
 pub(crate) async fn remove(tree: &Path, git_dir: Option<&Path>) -> Result<(), String> {
     let (tree, git_dir) = (tree.to_owned(), git_dir.map(Path::to_owned));
     let shown = tree.display().to_string();

@@ -1,7 +1,8 @@
 //! Measures the engine: `cargo run --release -p engine --example engine_bench FILE.gguf [TOKENS]`.
-//! Prints one JSON object: seconds to load, prompt and generation rates in tokens per second,
-//! tokens evaluated by a second turn, rates of free and constrained tool calls, and peak memory.
-//! `scripts/bench-engine` compares the engine with llama-server.
+//! Prints one JSON object, which includes the seconds to load the model, the prompt and generation
+//! rates in tokens per second, the number of tokens that a second turn evaluates, the generation
+//! rates of tool calls with and without a constraint, and the peak memory. `scripts/bench-engine`
+//! compares the engine with llama-server.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -41,8 +42,8 @@ async fn ask(model: &Embedded, request: &Request) -> Result<(String, Usage, f64,
     Ok((text, usage, first, from.elapsed().as_secs_f64()))
 }
 
-/// The rates are computed from this number of pairs, each of a free and a constrained answer. One
-/// more pair runs before them.
+/// The number of pairs from which the rates of tool calls are computed. Each pair is one answer
+/// with and one without a constraint. One more pair runs first, and is left out of the rates.
 const PAIRS: usize = 4;
 const CALL_RULES: &str = "You act by calling tools. Answer with exactly one JSON object and nothing else:\n\
     {\"tool\": \"NAME\", \"arguments\": {...}}\n\nTools:\n\

@@ -156,8 +156,9 @@ impl<'m> Cache<'m> {
     }
 }
 
-/// Whether one token may span this position: inside a word, a number, whitespace or punctuation,
-/// after whitespace, or between punctuation and whitespace.
+/// Whether one token may span this position. It may if the bytes on both sides are of one kind
+/// (word, number, whitespace or punctuation), if whitespace precedes the position, or if the
+/// position is between punctuation and whitespace.
 fn joined(text: &[u8], at: usize) -> bool {
     let class = |byte: u8| match byte {
         b'0'..=b'9' => 0,

@@ -1,4 +1,4 @@
-//! The engine's requirements on the CPU, and how its threads wait.
+//! The CPU features that the engine requires, and how the engine's threads wait.
 //!
 //! [`check`] finds the instruction sets that llama.cpp was compiled for but that this CPU lacks.
 //! Without this check, a missing instruction set would kill the process at the first matrix

@@ -17,7 +17,7 @@ const LEAST_COMMON: usize = 3;
 /// The longest match to look for. A longer one says no more about what follows.
 const MOST_COMMON: usize = 32;
 
-/// The length of the guesses for one answer, which adapts to how many guessed tokens were right.
+/// The length of the next guess for an answer. It adapts to how many guessed tokens were right.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Draft {
     length: usize,

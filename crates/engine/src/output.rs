@@ -8,7 +8,7 @@ const THINK_CLOSE: &str = "</think>";
 /// The text of one answer so far.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    /// The start of a character that the next token completes.
+    /// The first bytes of a character that is still incomplete.
     partial: Vec<u8>,
     /// Text that may turn out to be the start of the mark that ends the reasoning.
     held: String,

@@ -10,7 +10,8 @@ const TEMPERATURE: f32 = 0.2;
 const TOP_K: usize = 40;
 /// Tokens are considered, likeliest first, until their total probability reaches this value.
 const TOP_P: f32 = 0.95;
-/// The lowest probability of a considered token, as a fraction of the likeliest token's.
+/// The lowest probability of a considered token, as a fraction of the likeliest token's
+/// probability.
 const MIN_P: f32 = 0.05;
 
 /// A sampled token and the alternatives to it.

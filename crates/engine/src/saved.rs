@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 /// edit formats needs one for each. 700 tokens of a 1.5-billion-parameter model take 20 MB.
 const KEPT: usize = 8;
 
-/// The folder of prefixes in the cache folder.
+/// The name of the folder of prefixes, which is in the cache folder.
 const PREFIXES: &str = "prefixes";
 
 /// A name that changes whenever the model file or the engine's version changes.
@@ -39,7 +39,7 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// The prefixes in the cache folder for this model file.
+    /// The prefixes that were saved in the cache folder for this model file.
     pub(crate) fn new(cache: &Path, model: &Path) -> Option<Self> {
         Some(Self { folder: cache.join(PREFIXES), basis: file_key(model)? })
     }

@@ -12,8 +12,8 @@ const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.cont
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 const NAME: &str = "chat";
-/// The maximum number of instructions in one rendering. A long conversation takes a few thousand; a
-/// template that exceeds this limit may never end.
+/// The maximum number of template instructions that one rendering may execute. A long conversation
+/// takes a few thousand; a template that exceeds this limit may never end.
 const FUEL: u64 = 10_000_000;
 const THINK_OPEN: &str = "<think>";
 

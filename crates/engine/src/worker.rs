@@ -99,7 +99,7 @@ struct Answer {
     deltas: mpsc::UnboundedSender<Result<Delta, Error>>,
 }
 
-/// The tokens of one sequence in a batch.
+/// The tokens in a batch that belong to one sequence.
 struct Part {
     at: usize,
     /// How many tokens of [`Answer::todo`] are in the batch.
@@ -535,7 +535,7 @@ impl<'m> Worker<'m> {
     }
 
     /// Frees the cells of the least recently used idle sequence. If none is idle, fails the newest
-    /// answer in the batch, whose request then has to be retried, and frees its cells.
+    /// answer in the batch and frees its cells. The request of that answer has to be retried.
     fn make_room(&mut self, parts: &[Part]) {
         let idle = (0..self.slots.len())
             .filter(|at| self.slots[*at].answer.is_none() && self.cache.sequence(*at).len() > 0)

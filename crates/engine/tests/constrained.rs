@@ -148,7 +148,7 @@ async fn forced_text_is_evaluated_several_tokens_at_once() {
     let mut deltas = model.stream(&request(Some(json!({"const": word})))).await.unwrap();
     while !matches!(deltas.next().await.unwrap().unwrap(), Delta::Text(_)) {}
     drop(deltas);
-    // The reader has seen one token, but the forced ones after it are in the cache too.
+    // The reader has seen one token, but the forced tokens after it are in the cache too.
     let mut next = request(None);
     next.messages.push(message(Role::Assistant, &format!("\"{word}\"")));
     let usage = ask(&model, &next).await.end.usage;

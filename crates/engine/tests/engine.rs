@@ -1,5 +1,5 @@
-//! Tests the engine with a tiny model of random weights: what it evaluates, generates and keeps.
-//! Each fixture has its own file, so no two tests share a model.
+//! Tests what the engine evaluates, generates and keeps, with a tiny model of random weights. Each
+//! fixture has its own file, so no two tests share a model.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -4,7 +4,7 @@
 //! A session is a folder with an append-only `journal.jsonl`, one [`Record`] per line. Everything
 //! else is a view of it: the live display, `--json`, `sessions show`, replays, reports and the
 //! state of a resumed run. Only one process at a time writes a session ([`Journal`] holds a lock).
-//! A torn last line is dropped when the session is loaded.
+//! An incomplete last line is dropped when the session is loaded.
 //!
 //! [`LockFile`] and [`Log`] are the building blocks. `batch` uses them for its own records.
 //!

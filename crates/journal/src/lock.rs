@@ -76,7 +76,7 @@ impl LockFile {
     }
 }
 
-/// Whether the process that a holder's text names has ended.
+/// Whether the process that is named in a holder's text has ended.
 fn is_gone(holder: &str) -> bool {
     let Some((_, rest)) = holder.rsplit_once("process ") else { return false };
     let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -111,9 +111,9 @@ mod tests {
         (folder, path, file)
     }
 
-    /// Tries to lock the file. The result contains the text of the killed holder; an error contains
-    /// that of the current holder. Also returns the number of waits. `wait` receives the number of
-    /// earlier waits.
+    /// Tries to lock the file. Returns the text of the killed holder, or the text of the current
+    /// holder as an error. Also returns the number of waits. `wait` receives the number of earlier
+    /// waits.
     fn acquire(path: &Path, mut wait: impl FnMut(u32)) -> (Result<String, String>, u32) {
         let mut waits = 0;
         let lock = LockFile::acquire_polling(path, "process 1", || {

@@ -32,7 +32,7 @@ pub struct Log<T> {
 }
 
 impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
-    /// Opens or creates a log, truncates a torn last line, and returns the records before it.
+    /// Opens or creates a log, and returns its records. Removes a torn last line.
     ///
     /// # Errors
     /// When the file cannot be opened, read or truncated, or is damaged before its last line.

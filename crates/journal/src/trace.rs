@@ -45,7 +45,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The steps so far that no later record can change.
+    /// The steps that no later record can change.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.steps

@@ -66,7 +66,7 @@ struct Layer {
 }
 
 impl OllamaStore {
-    /// The store at `root`, which need not exist: `~/.ollama/models` or `$OLLAMA_MODELS`.
+    /// The store at `root` (`~/.ollama/models` or `$OLLAMA_MODELS`), which need not exist.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
@@ -168,7 +168,7 @@ fn read(manifest: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(manifest).ok()?).ok()
 }
 
-/// Lists the entries of a folder: the path of each, and `names` followed by the entry's own name.
+/// Lists the path of each entry of a folder, and `names` with the entry's own name appended.
 fn entries(folder: &Path, names: &[String]) -> Vec<(PathBuf, Vec<String>)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_ENTRIES);
     entries

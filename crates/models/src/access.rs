@@ -1,8 +1,8 @@
 //! How to reach a server: timeouts, extra headers, certificates, a proxy, and what earlier runs
 //! learned about the server.
 //!
-//! The user configures all but the last of these. Headers and client certificates go only to the
-//! server that the user named.
+//! The user configures everything except what earlier runs learned. Headers and client certificates
+//! go only to the server that the user named.
 
 use std::fmt;
 use std::sync::Arc;

@@ -225,7 +225,7 @@ pub(crate) fn bounded(
                 if pieces > most { Ok(Delta::End(End { reason: EndReason::Length, usage })) } else { delta }
             })
             .take_while(move |delta| {
-                // Nothing follows the end; dropping the rest closes the connection.
+                // Return nothing after the end. Dropping the rest closes the connection.
                 let take = !ended;
                 ended = matches!(delta, Ok(Delta::End(_)));
                 std::future::ready(take)

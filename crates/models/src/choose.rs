@@ -234,7 +234,7 @@ fn unnamed(around: &Surroundings) -> Surroundings {
 }
 
 /// Returns the best of the models on Ollama's disk. Coding models come before others, then local
-/// models before cloud models, then the largest that a typical machine can run.
+/// models before cloud models. Among equals, the largest one that a typical machine can run wins.
 fn preferred(models: &[LocalModel]) -> Option<&LocalModel> {
     /// The largest size, in bytes, that counts in a model's favor. Larger models are often on disk,
     /// but rarely fit in free memory.

@@ -33,8 +33,8 @@ pub struct Download {
 /// The bytes of a download.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 
-/// Requests a file from the offset `from`. `accept` is the media type to request from servers that
-/// offer several.
+/// Requests a file, starting at the offset `from`. `accept` is the media type to request from
+/// servers that offer several.
 ///
 /// # Errors
 /// If the server cannot be reached, is silent too long, or refuses the request.

@@ -1,4 +1,4 @@
-//! Errors of requests to model servers, and whether to retry them.
+//! Errors of requests to model servers, and whether to retry a request after each error.
 
 /// Whether to send the same request again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

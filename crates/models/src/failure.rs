@@ -1,8 +1,8 @@
 //! Reads the error responses of all servers and turns them into [`Error`]s.
 //!
-//! A body may be `{"error":"text"}`, `{"error":{"message":…,"code":…}}`, the second form as a
-//! string inside the first, plain text, HTML, or empty. Sources of statuses and phrases:
-//! docs/model-apis.md#ollama-errors, docs/model-apis.md#openai-errors,
+//! A body may be `{"error":"text"}` or `{"error":{"message":…,"code":…}}`, and the text may be JSON
+//! of the second form. A body may also be plain text or HTML, or be empty. Sources of statuses and
+//! phrases: docs/model-apis.md#ollama-errors, docs/model-apis.md#openai-errors,
 //! docs/model-apis.md#deepseek-errors and docs/model-apis.md#llama-server.
 
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::Error;
 /// truncated.
 const MAX_MESSAGE: usize = 600;
 
-/// The maximum depth of JSON nested in error strings.
+/// The maximum depth to which error objects and JSON in error strings are read.
 const MAX_WRAPS: usize = 4;
 
 /// The reason to show for an error response that states none.
@@ -41,7 +41,7 @@ const USED_UP: [&str; 8] = [
     "credit balance is too low",
     "billing_hard_limit",
     "out of credits",
-    "usage limit", // Ollama's cloud limits usage per hour and per week
+    "usage limit", // Ollama's cloud has limits per hour and per week
 ];
 
 /// Phrases by which servers report a chat template that failed to render.
@@ -61,7 +61,7 @@ const TEMPLATE: [&str; 8] = [
 pub(crate) struct Body {
     /// The innermost message; empty if there is none.
     pub(crate) message: String,
-    /// `type` and `code`, to detect overflows and used-up quotas.
+    /// The texts of `type` and `code`. Like the message, they are searched for the phrases above.
     pub(crate) kind: String,
     prompt_tokens: Option<u64>,
     window: Option<u64>,

@@ -67,7 +67,7 @@ pub(crate) fn user_of(url: &str) -> &str {
     split_user(rest.split(['/', '?', '#']).next().unwrap_or_default()).0
 }
 
-/// A URL without its possible secrets: credentials, query and fragment.
+/// A URL without the parts that may contain secrets: credentials, query and fragment.
 ///
 /// ```
 /// use models::host::shown;

@@ -73,9 +73,9 @@ impl fmt::Debug for Secret {
 pub struct Timeouts {
     /// For connecting.
     pub connect: Duration,
-    /// For the first byte of the body, counted from the request, and for the end of any later
-    /// silence before the first content. The server loads the model and evaluates the prompt in
-    /// this time.
+    /// For the first byte of the body, counted from the request. It is also the longest silence
+    /// allowed between that byte and the first content. The server loads the model and evaluates
+    /// the prompt in this time.
     pub first_byte: Duration,
     /// Between two reads of the body after the first content. Comments in the stream reset this
     /// timeout too.
@@ -397,7 +397,7 @@ fn bearer(key: &Secret) -> Result<HeaderValue, Error> {
     Ok(value)
 }
 
-/// Reads a whole body up to [`MAX_BODY`].
+/// Reads a whole body. Fails if it is larger than [`MAX_BODY`].
 async fn read(mut response: Response) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! Reads from a refusal the fields that it names and the limits that it states, so that the request
-//! can be changed accordingly.
+//! Finds the fields and the limits that a refusal names, so that the request can be changed
+//! accordingly.
 //!
 //! Servers name fields and limits only in prose, and each uses its own words, so matching is loose.
 //! A wrong guess costs one request.
@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::Error;
 use crate::failure::{Body, Failure};
 
-/// The smallest number in a refusal that is taken for a limit on the length of answers, in tokens.
-/// A smaller number means something else.
+/// The smallest number that counts as a limit on the length of answers, in tokens. Smaller numbers
+/// in a refusal mean something else.
 const LEAST_ANSWER: u32 = 256;
 
 impl Failure {

@@ -50,8 +50,8 @@ pub struct Turn {
     /// How it ended.
     #[serde(default)]
     pub end: TurnEnd,
-    /// Where the model might have written something else: the byte offset in `content`, the token
-    /// there, the alternative, and its log probability.
+    /// The places where the model might have written another token: the byte offset in `content`,
+    /// the token there, the other token, and the log probability of the other token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doubts: Vec<(usize, String, String, f32)>,
     /// The recorded counts.

@@ -22,7 +22,8 @@ pub struct Policy {
     pub longest: Duration,
     /// The longest pause that a server may ask for; a longer one ends the retries.
     pub patience: Duration,
-    /// Spreads the pauses of many clients. The same seed always gives the same pauses.
+    /// Seeds the jitter, so that clients do not all retry at the same moment. The same seed always
+    /// gives the same pauses.
     pub seed: u64,
 }
 
@@ -74,8 +75,8 @@ impl Policy {
             return Decision::GiveUp(format!("the server asks to wait {} s", asked.as_secs()));
         }
         let doubled = self.first.saturating_mul(2_u32.saturating_pow(attempt)).min(self.longest);
-        // Jitter only lengthens a server's own delay. After a shorter delay, the request would be
-        // refused again.
+        // Jitter only lengthens the delay that the server asked for. After a shorter delay, the
+        // server would refuse the request again.
         let jitter = doubled.mul_f64(0.1 * unit(self.seed, attempt));
         let pause = doubled.max(asked.unwrap_or_default()) + jitter;
         if left.is_some_and(|left| pause >= left) {

@@ -77,8 +77,8 @@ impl Roles {
         let before = *self;
         let has_system = messages.iter().any(|message| message.role == Role::System);
         if any(&ALTERNATE) {
-            // If a template accepts a system message, its error calls that message optional. For
-            // other templates, a system message breaks the alternation.
+            // Templates that accept a system message call it optional in this error. In all others,
+            // a system message breaks the alternation.
             self.no_system |= has_system && (self.alternate || !text.contains("optional system"));
             self.alternate = true;
         } else if any(&SYSTEM) || any(&OTHER_ROLES) {

@@ -13,8 +13,8 @@ pub(crate) fn billions(size: &str) -> Option<f32> {
     }
 }
 
-/// Reads the billions of parameters from a model's name, such as `qwen2.5-coder:1.5b-instruct`,
-/// `DeepSeek-R1-Distill-Qwen-7B` or `smollm2-135m`.
+/// Reads the number of parameters, in billions, from a model's name, such as
+/// `qwen2.5-coder:1.5b-instruct`, `DeepSeek-R1-Distill-Qwen-7B` or `smollm2-135m`.
 pub(crate) fn parameters_in(name: &str) -> Option<f32> {
     // Quantizations such as q4_K_M never have a unit right after the digits.
     name.split(['-', ':', '/', '_', ' '])

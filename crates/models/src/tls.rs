@@ -7,7 +7,7 @@ pub(crate) fn failure<'a>(why: &'a (dyn std::error::Error + 'static)) -> Option<
     if let Some(tls) = why.downcast_ref() {
         return Some(tls);
     }
-    // `source` of an I/O error skips the error inside it.
+    // `source` of an I/O error is the source of the error inside it, not that error itself.
     match why.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
         Some(inside) => failure(inside),
         None => failure(why.source()?),

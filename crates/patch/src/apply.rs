@@ -29,7 +29,7 @@ pub struct Applied {
 /// How a patch matched, and how many lines it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplySummary {
-    /// The loosest rung of the ladder that a hunk needed.
+    /// The rung of the hunk that matched most loosely.
     pub rung: Rung,
     /// Number of lines added.
     pub added: usize,
@@ -123,8 +123,9 @@ fn replacement(index: &Index<'_>, range: &Range<usize>, hunk: &Hunk) -> Vec<u8> 
     }
 }
 
-/// Gives each line of a replacement the ending of the file's line that it keeps or replaces, or
-/// else the ending of the line above. `from` is the byte where the match starts.
+/// Gives each line of a replacement the ending of the line in the file that it keeps or replaces.
+/// If there is no such line, it gets the ending of the line above. `from` is the byte where the
+/// match starts.
 fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec<u8> {
     let line = index.lines.line_at(from);
     // Whether the search text starts with a newline that matched the second half of `\r\n`. If so,
@@ -165,8 +166,9 @@ fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec
     out
 }
 
-/// Gives new content the byte order mark, line endings and final newline of the old content, if the
-/// old content uses them consistently.
+/// Gives new content a byte order mark and a final newline if the old content has them. If all
+/// lines of the old content end with CRLF and the new content has no carriage return, also gives it
+/// CRLF line endings.
 fn in_style(original: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
     let Some(original) = original.filter(|t| !t.is_empty()) else { return content.to_vec() };
     let index = Index::of(original);
@@ -209,8 +211,8 @@ fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
 }
 
 /// Applies the hunks one after another, each to the result of the previous hunk, because some
-/// models edit text that an earlier hunk has added. Returns `None` for a unified diff, and unless
-/// each hunk has exactly one match and all of its context is right.
+/// models edit text that an earlier hunk has added. Returns `None` for a unified diff, and also if
+/// any hunk does not have exactly one match or has wrong context.
 fn in_sequence(original: &[u8], patch: &FilePatch) -> Option<Applied> {
     if patch.dialect == Dialect::Unified {
         return None;

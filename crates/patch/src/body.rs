@@ -19,7 +19,7 @@ pub(crate) fn new<'a>(body: &Body<'a>) -> Vec<&'a [u8]> {
     body.iter().filter(|(mark, _)| *mark != Mark::Remove).map(|(_, text)| *text).collect()
 }
 
-/// Returns how many context lines come first, and the rest of the hunk without its trailing
+/// Returns the number of leading context lines, and the lines between the leading and the trailing
 /// context.
 pub(crate) fn changed_part<'b, 'a>(body: &'b [(Mark, &'a [u8])]) -> (usize, &'b [(Mark, &'a [u8])]) {
     let keep = |(mark, _): &(Mark, &[u8])| *mark == Mark::Keep;

@@ -3,11 +3,11 @@
 //!
 //! The old lines are aligned with the file around each occurrence of the rarest required line. Up
 //! to [`MAX_WRONG`] context lines may differ slightly, be missing from the patch, or be missing
-//! from the file. Required lines must match. They are the removed lines and the lines next to
-//! purely added lines, which are added lines that replace nothing. If purely added lines are
-//! between two lines, one of the two may differ slightly. A place does not match if a context line
-//! is missing from it but occurs elsewhere in the file, because the hunk probably belongs at that
-//! other place.
+//! from the file. Added lines that replace no old line are called purely added. Required lines must
+//! match. They are the removed lines and the lines next to purely added lines. If purely added
+//! lines are between two lines, one of the two may differ slightly. A place does not match if a
+//! context line is missing from it but occurs elsewhere in the file, because the hunk probably
+//! belongs at that other place.
 
 use std::collections::BTreeSet;
 
@@ -25,10 +25,10 @@ const MIN_SIMILARITY: usize = 40;
 /// Maximum number of occurrences of the anchor, the rarest required line. With more, the hunk would
 /// be ambiguous.
 const MAX_CANDIDATES: usize = 100;
-/// Longest hunk to align, in old lines.
+/// Maximum number of old lines in a hunk. A longer hunk is not aligned.
 const MAX_OLD_LINES: usize = 2_000;
 
-/// The old lines of a hunk and how each must match.
+/// The old lines of a hunk, and for each line how it must match.
 struct Old<'b> {
     texts: Vec<&'b [u8]>,
     keys: Vec<u64>,
@@ -86,7 +86,8 @@ impl<'b> Old<'b> {
         self.texts.len()
     }
 
-    /// If lines are added next to old line `i`, returns the old line on their other side.
+    /// If purely added lines are between old line `i` and another old line, returns the index of
+    /// that other line.
     fn neighbor(&self, i: usize) -> Option<usize> {
         let below = (self.flexible[i] && self.adjacent[i]).then_some(i + 1);
         below.or_else(|| i.checked_sub(1).filter(|above| self.flexible[*above] && self.adjacent[*above]))
@@ -95,7 +96,8 @@ impl<'b> Old<'b> {
 
 /// A place where the old lines match, except for a few context lines.
 pub(crate) struct Alignment {
-    /// For each old line, the index of the file's line that it is aligned with, if there is one.
+    /// For each old line, the index of the file's line that it is aligned with; `None` if the old
+    /// line is missing from the file.
     pub(crate) lines: Vec<Option<usize>>,
     /// Same as `lines`, for required lines only. Alignments that agree on the required lines are at
     /// the same place.
@@ -128,9 +130,9 @@ pub(crate) fn alignments(index: &Index<'_>, body: &Body<'_>) -> Vec<Alignment> {
     out.into_iter().map(|lines| Alignment { required: required(&lines), lines }).collect()
 }
 
-/// Returns whether a context line that is missing from the file is next to a change, where it may
-/// be an added line without its plus. Directly above removed lines, a missing line is allowed if
-/// the line above it matches. `lines` is [`Alignment::lines`].
+/// Returns whether a context line next to a change is missing from the file. Such a line may be an
+/// added line that lost its plus. Directly above removed lines, a missing line is allowed if the
+/// line above it matches. `lines` is [`Alignment::lines`].
 pub(crate) fn misses_line_next_to_change(body: &Body<'_>, lines: &[Option<usize>]) -> bool {
     let mut old = lines.iter();
     let matches: Vec<bool> =
@@ -149,8 +151,8 @@ pub(crate) fn misses_line_next_to_change(body: &Body<'_>, lines: &[Option<usize>
     (0..body.len()).any(misses)
 }
 
-/// Returns whether an incomplete hunk may still match by alignment. Treats every context line as
-/// one that may be wrong, because later lines may determine which of them must match.
+/// Returns whether an incomplete hunk may still match by alignment. Assumes that every context line
+/// may be wrong, because lines that are still to come may determine which context lines must match.
 pub(crate) fn may_align(index: &Index<'_>, body: &Body<'_>) -> bool {
     let mut wrong = 0;
     for (mark, text) in body.iter().filter(|(mark, _)| *mark != Mark::Add) {

@@ -54,7 +54,7 @@ pub fn parse_for(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Parse
         text.split_inclusive('\n').filter(|line| !line.trim().is_empty()).all(|line| line.ends_with("\r\n"));
     let mut patches = merge(read(text, path)?);
     for patch in patches.iter_mut().filter(|_| crlf) {
-        // The headers end with `\r\n` too, so these are the line endings of the patch, not of the
+        // Even the headers end with `\r\n`, so these line endings come from the patch, not from the
         // file.
         if let Action::Create(content) = &mut patch.action {
             *content = without_returns(content);

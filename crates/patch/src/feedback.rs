@@ -11,7 +11,7 @@ use crate::{
     similarity::similarity,
 };
 
-/// Longest line shown, in characters.
+/// Maximum number of characters shown per line.
 const MAX_WIDTH: usize = 160;
 const MAX_LINES: usize = 30;
 /// Maximum number of matches shown for an ambiguous hunk.
@@ -53,9 +53,8 @@ pub struct Refusal {
     pub hunk: usize,
     /// The number of hunks; 0 if it is not known yet.
     pub of: usize,
-    /// The line of the file that the refusal points to, from 1: where the lines closest to the old
-    /// lines differ from them, the place of a change that is already in the file, or one of several
-    /// matches.
+    /// The line of the file that the refusal points to, from 1. There, the lines closest to the old
+    /// lines differ from them, the change is already in the file, or one of several matches begins.
     pub line: Option<usize>,
     /// What is wrong, with lines of the file.
     pub message: String,

@@ -40,8 +40,8 @@ impl Indents {
         }
     }
 
-    /// Returns the shift that explains all pairs, or `None` if no shift does, or if that shift does
-    /// not fit the added lines.
+    /// Returns the shift that turns the patch's indentation into the file's in every pair. Returns
+    /// `None` if there is no such shift, or if it cannot be applied to the added lines.
     pub(crate) fn shift<'a>(&self, added: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Shift> {
         let Some((file, patch)) = self.0.first() else { return Some(Shift::None) };
         if self.0.iter().all(|(a, b)| a == b) {

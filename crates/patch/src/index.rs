@@ -6,8 +6,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::{lines::Lines, units};
 
-/// A file's lines and their [keys](units::key). The lines with the same key are linked from first
-/// to last.
+/// A file's lines and their [keys](units::key). Lines with the same key are linked in the order of
+/// the file.
 #[derive(Debug)]
 pub(crate) struct Index<'a> {
     pub(crate) lines: Lines<'a>,
@@ -15,7 +15,7 @@ pub(crate) struct Index<'a> {
     chains: HashMap<u64, Chain, BuildHasherDefault<KeyHasher>>,
     /// For each line, the next line with the same key; 0 if there is none.
     next: Vec<u32>,
-    /// The keys that the lines have without any whitespace. They are computed on first use.
+    /// The keys of the lines if all whitespace is ignored. They are computed on first use.
     squeezed: OnceCell<Vec<u64>>,
 }
 
@@ -81,8 +81,8 @@ impl<'a> Index<'a> {
         self.keys.get(at) == Some(&key)
     }
 
-    /// Returns, in order, where these lines occur in a row if all whitespace is ignored. Returns
-    /// nothing if none of the lines is distinctive.
+    /// Returns the indexes, in order, at which these lines occur as consecutive lines. Ignores all
+    /// whitespace. Returns nothing if none of the lines is distinctive.
     pub(crate) fn squeezed_runs(&self, old: &[&[u8]]) -> Vec<usize> {
         let wanted: Vec<u64> = old.iter().map(|text| units::squeezed_key(text)).collect();
         let keys = self
@@ -93,8 +93,8 @@ impl<'a> Index<'a> {
         if tells { runs.map(|(at, _)| at).collect() } else { Vec::new() }
     }
 
-    /// Returns where these lines occur in a row, if differences in whitespace and typography are
-    /// ignored.
+    /// Returns the indexes, in order, at which these lines occur as consecutive lines. Ignores
+    /// differences in whitespace and typography.
     pub(crate) fn runs(&self, old: &[&[u8]]) -> Vec<usize> {
         let keys: Vec<u64> = old.iter().map(|text| units::key(text)).collect();
         let count = |key: &u64| self.chains.get(key).map_or(0, |chain| chain.count);

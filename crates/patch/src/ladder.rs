@@ -14,7 +14,7 @@ use crate::{
     units,
 };
 
-/// How closely a hunk matched, strictest first.
+/// How closely a hunk matched. The variants are ordered from the strictest to the loosest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rung {
@@ -61,7 +61,8 @@ impl Fit {
         Self { at, end, lines, rung: Rung::Context, shift }
     }
 
-    /// Returns whether the match starts at this line and no later old line is displaced.
+    /// Returns whether every matched line is where it would be if the hunk matched exactly at this
+    /// line.
     pub(crate) fn matches_at(&self, line: isize) -> bool {
         let right = |(i, at): (usize, &Option<usize>)| at.is_none_or(|at| at as isize - i as isize == line);
         if self.rung == Rung::Context {

@@ -133,8 +133,9 @@ fn find<'a>(file: Option<&[u8]>, path: &str, lines: &[(Mark, &'a [u8])], complet
     None
 }
 
-/// Returns what a comment claims, if the comment stands for removed code: the text gets shorter,
-/// and no other new line mentions what the comment names.
+/// Returns the claim of a comment that stands for removed code. This is the case if the patch
+/// removes more lines than it adds, and if the things that the comment names occur in the removed
+/// code but nowhere in the remaining or added lines.
 fn classify_if_removed(syntax: Syntax, lines: &[(Mark, &[u8])], line: &[u8]) -> Option<Claim> {
     let text = std::str::from_utf8(line).ok()?.trim();
     let comment = comment::may_be_comment(text).then(|| comment::of(text, syntax == Syntax::Prose)).flatten();

@@ -66,14 +66,15 @@ pub struct Hunk {
     pub under: Vec<Vec<u8>>,
     /// Whether the hunk claims to end at the end of the file.
     pub at_end: bool,
-    /// How many lines at the end are blank and unmarked. They may be spacing below the hunk rather
-    /// than part of it.
+    /// The number of blank, unmarked lines at the end of the hunk. They may be spacing below the
+    /// hunk rather than part of it.
     pub blank_tail: usize,
     /// The search text and its replacement, in dialects that have them.
     pub text: Option<(Vec<u8>, Vec<u8>)>,
     /// Replace every occurrence of the search text.
     pub everywhere: bool,
-    /// Replace every occurrence of the search text, and refuse the hunk unless there are this many.
+    /// Replace every occurrence of the search text, and refuse the hunk unless there are exactly
+    /// this many occurrences.
     pub expected: Option<usize>,
     /// Insert the added lines below this line of the file; 0 is the start of the file.
     pub below: Option<usize>,

@@ -125,8 +125,9 @@ pub(crate) fn candidates<'a>(
     let too_many = |TooMany(places)| Refusal::new(RefusalKind::Ambiguous, feedback::too_many(places));
     let close = fits(index, &body).map_err(too_many)?;
     let exact = close.first().is_some_and(|f| f.rung == Rung::Exact);
-    // The search of [`Dialect::Edits`] is text, so match text first, unless matching whole lines
-    // resolves an ambiguity. The other dialects are line-based.
+    // The search of [`Dialect::Edits`] is text, so match it as text first. If it then matches
+    // several times, but only once as whole lines, match whole lines. The other dialects are
+    // line-based.
     if dialect == Dialect::Edits || close.is_empty() {
         let (at, len) = text_places(index, hunk);
         let whole_lines_decide = exact && close.len() == 1;
@@ -192,8 +193,8 @@ fn removes(body: &Body<'_>) -> bool {
 }
 
 /// Returns the match of the hunk without its trailing blank lines, which may be spacing below the
-/// hunk, if this match is exact and at the line that the hunk names. Returns `None` if the hunk
-/// also matches there with these lines.
+/// hunk. The match must be exact and at the line that the hunk names. Returns `None` if the hunk
+/// also matches there with its blank lines.
 fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Option<Found<'a>> {
     let at = hunk.start.filter(|_| hunk.blank_tail > 0)?.checked_sub(1)?;
     let named = |body: &Body<'_>| {
@@ -299,7 +300,8 @@ fn under(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
     places.all(|p| p == Some(first)).then_some(first)
 }
 
-/// Returns the first line below a header that is not indented more deeply than the header.
+/// Returns where the more deeply indented lines below a header end: at the first line that is
+/// neither blank nor more deeply indented, or at the end of the file.
 fn scope_end(index: &Index<'_>, header: usize) -> usize {
     let texts = &index.lines.texts;
     let depth = indent(texts[header]).len();

@@ -41,7 +41,8 @@ pub(crate) fn resolve_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> R
     }
 }
 
-/// Returns the lines where a hunk matches, and the rung of the first match and the line below it.
+/// Returns the lines where a hunk matches, the rung of the first match, and the line below the
+/// first match.
 fn matches(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<(Vec<usize>, Rung, usize), Refusal> {
     Ok(match candidates(index, hunk, dialect)? {
         Found::Lines(fits, ..) => {
@@ -58,7 +59,7 @@ fn matches(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<(Vec<usiz
 }
 
 /// Selects the reading with the longest search text that matches. The shorter search texts are
-/// prefixes of it, so they match there too and prove nothing.
+/// prefixes of it, so their matches there prove nothing.
 fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Refusal> {
     let mut first = None;
     for reading in &hunk.readings {
@@ -91,8 +92,8 @@ fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<H
     Err(first.unwrap_or_else(|| feedback::not_found(index, &body(hunk), hunk.start)))
 }
 
-/// Returns one hunk that replaces all occurrences of the search text. Returns `None` if there is no
-/// exact occurrence, unless the hunk says how many it expects.
+/// Returns one hunk that replaces all occurrences of the search text. If there is no exact
+/// occurrence, returns `None`, or refuses the hunk if it says how many to expect.
 fn replace_everywhere(index: &Index<'_>, hunk: &Hunk) -> Result<Option<Hunk>, Refusal> {
     let Some((search, replace)) = &hunk.text else { return Ok(None) };
     let (search, replace) = (index.lines.with_endings(search), index.lines.with_endings(replace));
@@ -238,9 +239,9 @@ fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
     (earliest == latest).then_some(earliest)
 }
 
-/// Restores the first space of context lines if it was read as their mark although it is part of
-/// the text. Changed lines have real marks and must stay as they are, so the indentation of the
-/// whole hunk is not shifted instead.
+/// Restores the first space of context lines that lack their mark: that space was read as the mark,
+/// but is part of the text. Only context lines are changed, because added and removed lines have
+/// real marks and must stay as they are.
 fn restore_first_column(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     let may_lack_column =
         |line: &Line| line.mark == Mark::Keep && line.marked && !line.text.trim_ascii().is_empty();

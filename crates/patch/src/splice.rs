@@ -64,8 +64,8 @@ fn blocks<'b>(body: &Body<'b>, fit: &Fit) -> Vec<Block<'b>> {
     out
 }
 
-/// Returns whether, for some block that only adds lines, the file already has these lines right
-/// above or below the place where they would be inserted.
+/// Returns whether any block only adds lines that the file already has, right above or right below
+/// the place where they would be inserted.
 pub(crate) fn already_added(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     let texts = &index.lines.texts;
     let has = |from: Option<usize>, lines: &[&[u8]]| {

@@ -73,8 +73,8 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
     if out.is_empty() { Err(ParseError::NotAPatch) } else { Ok(out) }
 }
 
-/// Keeps both texts if both are whole lines. Otherwise they are text within lines, and lose the
-/// newline before the closing tag.
+/// Keeps both texts if both are whole lines. Otherwise, treats both as parts of lines, and removes
+/// the newline before each closing tag.
 fn as_lines<'a>(search: &'a str, replace: &'a str) -> (&'a str, &'a str) {
     let whole = |text: &str| text.is_empty() || text.ends_with('\n');
     if whole(search) && whole(replace) {

@@ -1,9 +1,10 @@
 //! Reads unified diffs, from git or plain, as models write them: with wrong counts, invented line
 //! numbers, and blank lines without their prefix.
 //!
-//! The counts of a hunk are trusted only if what follows the counted lines looks like the end of a
-//! hunk. Otherwise the hunk extends to its last line that starts with a space, `+` or `-`. A line
-//! in between that starts with anything else is taken as context and must be in the file.
+//! The counts of a hunk are trusted only if the text after the counted lines does not look like
+//! more of the hunk. Otherwise the hunk extends to its last line that starts with a space, `+` or
+//! `-`. A line in between that starts with anything else is taken as context and must be in the
+//! file.
 
 use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError};
 
@@ -91,13 +92,13 @@ pub(crate) fn lone_header(lines: &[&str], i: usize) -> Option<String> {
     let name = name(rest)?;
     let hunk = lines.get(i + 1).and_then(|next| hunk_header(next))?;
     let is_path = name.contains(['.', '/']) && !name.contains(char::is_whitespace);
-    // In a hunk, this may be a removed or added line whose text begins with `--` or `++`.
+    // In a hunk, such a line may be a removed or added line whose text begins with `--` or `++`.
     (is_path && (hunk.start.is_some() || name.starts_with(prefix)))
         .then(|| name.strip_prefix(prefix).map_or(name.clone(), str::to_owned))
 }
 
 /// Returns whether the two lines at `i` are a header and are unlikely to be lines of a hunk. A hunk
-/// with line numbers must follow, and both lines must name the same file unless one of them is
+/// with line numbers must follow, and both lines must name the same file unless one of them names
 /// `/dev/null`.
 fn names_a_file(lines: &[&str], i: usize) -> bool {
     let hunk = || lines.get(i + 2).is_some_and(|l| hunk_header(l).is_some_and(|h| h.start.is_some()));
@@ -152,7 +153,7 @@ struct Header {
     counts: Option<(usize, usize)>,
 }
 
-/// Parses `@@ -1,2 +3,4 @@`, bare `@@`, `@@ ... @@`, or `@@ def f():` as in envelopes.
+/// Parses `@@ -1,2 +3,4 @@`, bare `@@`, `@@ ... @@`, or `@@ def f():`, which envelopes use.
 fn hunk_header(line: &str) -> Option<Header> {
     let rest = line.strip_prefix("@@")?;
     if let Some((start, counts)) = ranges(rest) {
@@ -306,7 +307,7 @@ fn name(text: &str) -> Option<String> {
     (name != "/dev/null").then_some(name)
 }
 
-/// Splits `a/x b/x`, where both names are the same or quoted.
+/// Splits `a/x b/x`. Names with spaces must be quoted or equal after the prefixes.
 fn git_names(text: &str) -> Option<(String, String)> {
     if let Some(rest) = text.strip_prefix('"') {
         let end = rest.match_indices('"').map(|(i, _)| i).find(|i| !rest[..*i].ends_with('\\'))?;
@@ -410,7 +411,7 @@ fn finish(section: Section, path: Option<&str>) -> Result<FilePatch, ParseError>
         Action::Update
     };
     let hunks = if matches!(action, Action::Create(_)) { Vec::new() } else { hunks };
-    // Git gives every new file a mode, so the default mode says nothing about the executable bits.
+    // Git states a mode for every new file, so 100644 does not ask to clear the executable bits.
     let executable = section.executable.filter(|x| *x || !created);
     Ok(FilePatch { dialect: Dialect::Unified, path, from, action, hunks, executable, own_endings: false })
 }

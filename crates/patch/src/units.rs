@@ -204,7 +204,8 @@ pub(crate) fn plain_indent(text: &[u8]) -> Option<Vec<u8>> {
     Some([plain(&text[..start])?, text[start..].to_vec()].concat())
 }
 
-/// Returns whether a line is distinctive: it has enough letters or digits not to be just a bracket.
+/// Returns whether a line is distinctive: it has at least three bytes that are letters, digits or
+/// parts of non-ASCII characters.
 pub(crate) fn is_distinctive(text: &[u8]) -> bool {
     text.iter().filter(|b| b.is_ascii_alphanumeric() || **b >= 0x80).count() >= 3
 }

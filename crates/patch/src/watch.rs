@@ -185,7 +185,8 @@ impl Watch {
         edits([(path, search, replace)]).iter().try_for_each(|patch| self.replaced(patch))
     }
 
-    /// Adds an edit with an incomplete replacement, of which only the complete lines are checked.
+    /// Adds an edit with an incomplete replacement. Checks the complete lines of the replacement
+    /// for placeholders.
     ///
     /// # Errors
     /// Same as [`Watch::feed`].
@@ -194,7 +195,7 @@ impl Watch {
         self.check_placeholders(&edits([(path, search, replace)]))
     }
 
-    /// Adds an incomplete whole file, of which only the complete lines are checked.
+    /// Adds an incomplete whole file. Checks its complete lines for placeholders.
     ///
     /// # Errors
     /// Same as [`Watch::feed`].
@@ -380,8 +381,8 @@ fn up_to_placeholder(text: &str) -> Option<&str> {
     Some(&text[..end])
 }
 
-/// Returns whether some rung may match a hunk that begins with these lines. `text` is the
-/// incomplete search text, for matching within lines.
+/// Returns whether some rung may match a hunk that begins with these lines. If these lines are an
+/// incomplete search text, `text` is that text, which may also match within lines.
 fn may_match(index: &Index<'_>, body: &Body<'_>, text: Option<&[u8]>) -> bool {
     let stands = |body: &Body<'_>| {
         let lines = old(body);

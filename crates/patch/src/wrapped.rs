@@ -162,8 +162,8 @@ impl Text<'_> {
     }
 }
 
-/// Strips the numbers if every line has one before a bar or an arrow, and the numbers count up from
-/// 1.
+/// Strips line numbers if every line begins with one, they count up from 1, and a bar, an arrow or
+/// a tab follows each of them.
 fn numbered(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut count = 0;

@@ -92,7 +92,7 @@ fn judge(case: &Path) -> Result<(), String> {
             Err(format!("got\n{}\nexpected\n{}", show(&after), show(&expected)))
         }
         (Err(_), Err((kind, why))) => Err(format!("refused ({kind}): {why}")),
-        // The workspace refuses bad paths, not this crate.
+        // Bad paths are refused by the workspace, not by this crate.
         (Ok(wanted), _) if wanted.starts_with("path") => Ok(()),
         (Ok(_), Ok(_)) => Err("applied".into()),
         (Ok(wanted), Err((kind, why))) => {

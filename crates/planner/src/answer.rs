@@ -122,7 +122,8 @@ pub(crate) struct Answer<'a> {
     last_call_end: Option<usize>,
     text_guard: Degeneration,
     thinking_guard: Degeneration,
-    /// The tool and the start of the call that is being written.
+    /// The call that is being written: its tool, and the length of `content` when the call was
+    /// opened.
     open: Option<(String, usize)>,
     /// Validates the open call while it is being written.
     incoming: Option<Incoming<'a>>,
@@ -442,7 +443,8 @@ impl<'a> Answer<'a> {
         self.returned.len() < self.options.wanted.files().len()
     }
 
-    /// Handles an answer that is, as a whole, a call: a patch with nothing after it.
+    /// Handles an answer that contains no call, but that a tool can take as a call: for example, a
+    /// patch with nothing after it.
     fn whole_answer(&mut self, out: &mut Vec<AnswerEvent>) {
         match self.options.tools.whole_answer(&self.prose) {
             None => {}
@@ -483,8 +485,8 @@ impl<'a> Answer<'a> {
         out: &mut Vec<AnswerEvent>,
     ) {
         self.refused = true;
-        // A refusal is recorded under the tool's own name, not under an alias, as an accepted call
-        // is.
+        // Like an accepted call, a refusal is recorded under the tool's own name, not under an
+        // alias.
         let own_name = |tool: String| self.options.tools.named(&tool).map(|s| s.name.clone()).unwrap_or(tool);
         let tool = tool.map(own_name);
         out.push(AnswerEvent::Refused(Refused { tool, early, message: message.to_owned(), written }));

@@ -62,7 +62,7 @@ pub(crate) struct Attempt<'a> {
 pub(crate) struct Attempts {
     /// The best version of the files so far. Attempts start from it.
     base: Vec<Focus>,
-    /// The content in the tree of each file in `base`.
+    /// For each file in `base`, its content in the tree.
     in_tree: Vec<String>,
     /// The number of requests so far.
     number: u32,
@@ -102,7 +102,8 @@ impl Attempts {
         &self.base
     }
 
-    /// The best version of each file of which the tree has a different version.
+    /// The files whose content in the tree is not the best version. Each is returned in its best
+    /// version.
     pub(crate) fn to_restore(&self) -> Vec<Focus> {
         let files = self.base.iter().zip(&self.in_tree);
         files.filter(|(base, in_tree)| base.content != **in_tree).map(|(base, _)| base.clone()).collect()
@@ -184,8 +185,8 @@ impl Attempts {
         Arc::new(self.base.iter().map(|file| file.content.clone()).collect())
     }
 
-    /// The files whose content in the tree differs from `contents`, with the content from
-    /// `contents`.
+    /// The files whose content in the tree differs from `contents`. Each is returned with its
+    /// content from `contents`.
     pub(crate) fn differing(&self, contents: Vec<String>) -> Vec<Focus> {
         let files = self.base.iter().zip(&self.in_tree).zip(contents);
         files
@@ -232,7 +233,7 @@ impl Attempts {
 
     /// The move after a candidate that cannot be tried, or that did not help.
     pub(crate) fn next_candidate(&mut self) -> Move {
-        // The version in the tree has already been verified, so it is skipped.
+        // Skip a candidate that equals the version in the tree, which has already been verified.
         while let Some(contents) = self.candidates.pop_front() {
             if contents != self.in_tree {
                 return Move::Try(contents);

@@ -102,7 +102,8 @@ fn comment(line: &str) -> &str {
     line.trim_matches(marks)
 }
 
-/// The file that a text names by path, or else by file name, if it names exactly one.
+/// The only file that a text names by path or, if there is none, the only one that it names by file
+/// name.
 fn named(files: &[Focus], text: &str) -> Option<usize> {
     let only = |name: fn(&str) -> &str| {
         let mut found = files.iter().enumerate().filter(|(_, file)| mentions(text, name(&file.path)));

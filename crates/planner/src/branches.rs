@@ -38,7 +38,7 @@ const TELLING: usize = 6;
 /// A place in an answer where the model could have written another token, with that token.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Branch {
-    /// The contents of all requested files.
+    /// The contents of all requested files, without the change that the branch makes.
     files: Arc<Vec<String>>,
     /// The index of the file that gets the other token.
     index: usize,
@@ -118,7 +118,8 @@ impl Branch {
     }
 }
 
-/// The point where the text of a branch rejoins the file, by repeating one of its following lines.
+/// The point where the text of a branch rejoins the file: it repeats one of the lines in
+/// [`Branch::following`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Rejoined {
     /// How many new lines come before that line.

@@ -94,7 +94,7 @@ impl Driver<'_> {
         settings
     }
 
-    /// Starts the final try (`--escalate`) with its model, or with the fallback if that model is
+    /// Starts the final try with the model of `--escalate`, or with the fallback if that model is
     /// unavailable.
     pub(crate) async fn escalate(&mut self, machine: &Machine) -> Result<Input, Stop> {
         self.renew_limits();
@@ -127,7 +127,8 @@ impl Driver<'_> {
         Ok(input)
     }
 
-    /// Opens the fallback. Without one, the run ends with `ending` and `why`.
+    /// Opens the fallback. If there is none or it is unavailable too, the run ends with `ending`
+    /// and `why`.
     async fn open_fallback(&mut self, ending: Ending, why: &str) -> Result<OpenedModel, Stop> {
         let Some(opener) = self.fallback.take() else { return Err(Stop::Ended(ending, why.to_owned())) };
         self.open_model(&*opener).await?.map_err(|(_, also)| {

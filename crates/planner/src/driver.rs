@@ -37,8 +37,9 @@ pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report
 }
 
 /// Resumes an interrupted run from its journal, or continues a finished one with a message from the
-/// user ([`Parts::inbox`]). Limits count from the user's last message, or from a later start of the
-/// try with another model. If there is neither, they count from the beginning of the run.
+/// user ([`Parts::inbox`]). Limits count from the user's last message or from the start of the try
+/// with another model, whichever is later. If there is neither, they count from the beginning of
+/// the run.
 ///
 /// # Errors
 /// As [`run`].
@@ -457,7 +458,8 @@ impl<'a> Driver<'a> {
                 self.candidate = None;
                 return Ok(Input::Refused);
             }
-            // A command may already have restored the file. The tree may have CRLF.
+            // A command may already have restored the file. The file in the tree may have CRLF line
+            // endings.
             let (at, wanted) = (path.clone(), content.replace("\r\n", "\n"));
             let is_there = move |tree: &dyn Repository| {
                 let found = tree.read(&at, MAX_SHOWN_BYTES);

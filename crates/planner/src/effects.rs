@@ -1,5 +1,5 @@
-//! The driver's work around effects: records the original tree before the first effect, records
-//! what commands change, and runs the verification.
+//! The driver's work before and after effects: it records the original tree before the first
+//! effect, records what commands change, and runs the verification.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const SLOWER: u32 = 10;
 const LEAST_LIMIT: Duration = Duration::from_secs(30);
 
 impl Driver<'_> {
-    /// Runs the verification, and journals its result and its changes.
+    /// Runs the verification, and journals its result and what it changed.
     pub(crate) async fn check(&mut self) -> Result<Check, Stop> {
         self.check_within(None).await
     }
@@ -112,8 +112,8 @@ impl Driver<'_> {
     }
 
     /// Reverts changes that must not stay in the tree after the run was stopped: those of a
-    /// candidate that is not verified yet, or of a try that is worse than an earlier one. A resumed
-    /// run restores the reverted changes and continues.
+    /// candidate that is not verified yet, or those of a try that is worse than an earlier one. A
+    /// resumed run restores the reverted changes and continues.
     pub(crate) async fn leave(
         &mut self,
         machine: Option<&Machine>,

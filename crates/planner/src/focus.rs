@@ -7,8 +7,8 @@ use std::collections::HashSet;
 
 use journal::Check;
 
-/// The maximum number of source files to read for ranking. If there are more, the names that they
-/// define are not considered.
+/// The maximum number of source files to read for ranking. If there are more, files are not ranked
+/// by the names that they define.
 const MAX_READ: usize = 60;
 /// The maximum number of files that the model is asked to return in full. With more files, small
 /// models get lost.

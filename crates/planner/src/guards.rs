@@ -13,7 +13,7 @@ const MAX_WHITESPACE: usize = 400;
 /// The maximum number of equal lines in a row. Tables and test data repeat lines, but not this
 /// often.
 const MAX_EQUAL_LINES: usize = 40;
-/// The number of bytes at the end of a text that are checked for a loop, the repetition of one
+/// The number of bytes at the end of a text that are checked for a loop: the repetition of one
 /// short phrase.
 const LOOP_BYTES: usize = 1_600;
 /// The length of the longest repeated phrase to detect, in bytes.

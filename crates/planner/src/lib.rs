@@ -100,8 +100,8 @@ pub trait OpenModel: Send + Sync {
     /// Opens the model. The previous model is closed by then, because memory may not hold both.
     ///
     /// # Errors
-    /// If the model cannot be opened. The error says how the run ends if it cannot continue without
-    /// this model, and why.
+    /// If the model cannot be opened. The error contains the reason, and the ending of a run that
+    /// cannot continue without this model.
     async fn open(&self) -> Result<OpenedModel, (Ending, String)>;
 }
 
@@ -162,8 +162,7 @@ pub trait Repository: Send + Sync {
     fn files(&self) -> (Vec<String>, bool);
     /// The content of a text file of at most `limit` bytes; `None` for anything else.
     fn read(&self, path: &str, limit: u64) -> Option<String>;
-    /// Whether the model may change this file. Files that it may not change are not shown to be
-    /// corrected.
+    /// Whether the model may change this file. If not, the model is not asked to correct it.
     fn may_change(&self, _path: &str) -> bool {
         true
     }
@@ -181,7 +180,7 @@ pub trait Repository: Send + Sync {
     /// the command changed.
     ///
     /// # Errors
-    /// When changes could not be recorded. The run stops before the command.
+    /// When the command's changes could not be recorded. The run stops before the command starts.
     fn before_command(&self) -> Result<(), String> {
         Ok(())
     }

@@ -4,8 +4,8 @@
 //! Two approaches share this machine. With [`Approach::Tools`](crate::Approach) the model calls
 //! tools until a call of `finish` is accepted. With [`Approach::WholeFile`](crate::Approach), for
 //! small models, the model is shown up to three files and asked to return them
-//! ([`crate::approach`]). If nothing points at a file, or as soon as the model makes a call that
-//! neither writes these files nor finishes, the run uses tools instead.
+//! ([`crate::approach`]). The run uses tools instead if nothing shows which files the task is
+//! about, or as soon as the model makes a call that neither writes these files nor finishes.
 //!
 //! Effect on the prompt cache: messages are only added at the end. Exceptions, such as a fresh
 //! start or a compaction, are journaled as [`Event::Rewound`] and keep as many messages as they
@@ -117,7 +117,7 @@ pub(crate) struct Turn {
     pub(crate) refused: Option<String>,
     /// The result of the verification, which runs after a change or a call of `finish`.
     pub(crate) check: Option<Check>,
-    /// The model's window after this turn, if it is not the one that the machine knows.
+    /// The model's window, if it has changed since the last turn.
     pub(crate) window: Option<u64>,
 }
 
@@ -132,7 +132,7 @@ pub(crate) struct Machine {
     pub(crate) estimator: Estimator,
     pub(crate) tries: Tries,
     attempts: Option<Attempts>,
-    /// The steps to take after a file write that is not verified.
+    /// The remaining steps of a sequence that starts with file writes.
     after_write: VecDeque<Step>,
     pub(crate) baseline: Option<Check>,
     last_check: Option<Check>,
@@ -141,8 +141,8 @@ pub(crate) struct Machine {
     progress: Progress,
     last_answer: String,
     overflows_in_a_row: u32,
-    /// For each message that the user sent after the task, the text of the message in the
-    /// conversation that contains it.
+    /// The full texts of those messages in the conversation that contain what the user wrote after
+    /// the task.
     user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,

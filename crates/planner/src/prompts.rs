@@ -149,8 +149,8 @@ impl Prompts {
         self.render("user_message.md", json!({ "text": text }))
     }
 
-    /// The message `asked` once more, followed by `text`: it replaces `asked` when the model's
-    /// repeated answers are removed, and `text` is the reply to those answers.
+    /// The message `asked` once more, followed by `text`, the reply to the model's repeated
+    /// answers. This message replaces `asked` when these answers are removed.
     pub(crate) fn again(&self, asked: &str, text: &str) -> String {
         self.render("again.md", json!({ "asked": asked, "text": text }))
     }

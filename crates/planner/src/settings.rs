@@ -140,8 +140,8 @@ pub struct Settings {
     pub escalates: bool,
     /// The maximum number of tokens in one answer, including thinking.
     pub max_answer_tokens: u32,
-    /// Whether to run no commands: there is no verification, and the first command that the model
-    /// asks for ends the run.
+    /// Whether commands are forbidden. If they are, there is no verification, and the run ends when
+    /// the model first asks for a command.
     pub plan_only: bool,
 }
 

@@ -132,7 +132,8 @@ impl Tries {
         warmer.map_or(set, |warm| set.max(*warm))
     }
 
-    /// Records how the current try ended. Returns whether another try may follow such an ending.
+    /// Records how the current try ended. Returns `false`, and records nothing, if the run has only
+    /// one try or such an ending is not retried.
     pub(crate) fn end(&mut self, ending: &Ending, message: &str) -> bool {
         let retried = matches!(ending, Ending::Unverified | Ending::NoChange | Ending::GaveUp);
         if self.limit == 1 || !retried {
@@ -193,9 +194,10 @@ impl Tries {
         (ending, format!("{message} ({} tries; {})", self.number, self.kept()))
     }
 
-    /// Returns what to revert if the run stops in the middle of a try, as in [`After::Revert`], and
-    /// a message that says which try is kept. `now` has the counts of the current files, if known.
-    /// Returns `None` if the current files are the best so far or there is only one try.
+    /// Returns what to do if the run stops in the middle of a try: the record to revert from, with
+    /// the meaning that it has in [`After::Revert`], and a message that says which try is kept.
+    /// `now` has the counts of the current files, if known. Returns `None` if the current files are
+    /// the best so far or there is only one try.
     pub(crate) fn stop(&self, now: Option<Counts>) -> Option<(Option<u64>, String)> {
         let (number, limit) = self.several()?;
         let best = self.best.as_ref().map(|best| best.counts).or(self.start);
@@ -229,8 +231,8 @@ mod tests {
         Tries { limit, escalates: false, number: 1, start: counts(3, 2), best: None, ended: None }
     }
 
-    /// Runs one try for each pair of counts and lines. The record of each revert has the number of
-    /// its try.
+    /// Runs one try for each pair of counts and lines. Each revert gets the number of its try as
+    /// its record.
     fn run(tries: &mut Tries, results: &[(Option<Counts>, u64)]) -> After {
         let mut after = After::Keep;
         for (number, (counts, lines)) in (1..).zip(results) {

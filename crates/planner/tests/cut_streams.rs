@@ -83,8 +83,8 @@ fn described(pieces: &Pieces) -> String {
     })
 }
 
-/// A model that answers the first request with the cut stream, a retry of it with the whole one,
-/// and later requests with a call that fixes the file or finishes.
+/// A model that answers the first request with the cut stream, and a retry of that request with the
+/// whole stream. It answers later requests with a call that fixes the file or finishes.
 struct CutOnce {
     cut: Pieces,
     whole: Pieces,

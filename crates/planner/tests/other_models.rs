@@ -32,7 +32,7 @@ fn turns(ran: &Ran) -> Vec<(&str, u32)> {
     ran.report.models.iter().map(|model| (model.model.as_str(), model.turns)).collect()
 }
 
-/// The world of a resumed run.
+/// The world for resuming a run: `world`, with the files and changes that the run left.
 fn after(ran: &Ran, world: World) -> World {
     world.files.lock().unwrap().clone_from(&ran.files);
     let original = support::world().files.lock().unwrap().clone();

@@ -1,5 +1,5 @@
-//! Tests that a run that is resumed after any event sends the same requests as an uninterrupted
-//! run, and ends in the same way.
+//! Tests that a run resumed after any event sends the same requests as an uninterrupted run, and
+//! ends in the same way.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -232,7 +232,7 @@ async fn a_run_with_a_fallback_resumed_after_any_event_ends_the_same() {
         whole.events().any(|e| matches!(e, Event::Rewound { .. })),
         "the conversation should be cut to fit the smaller window"
     );
-    // The fallback takes over in the middle of a line, and cannot continue that line.
+    // The fallback model takes over in the middle of a line, and cannot continue that line.
     let begin = || {
         let mut world = world_with_branches();
         world.fallback = Some(Some(support::named("other", 32_768)));

@@ -30,7 +30,7 @@ fn branches() -> Vec<Reply> {
 fn after(world: World, files: &BTreeMap<String, String>, changes: &Changes) -> World {
     world.files.lock().unwrap().clone_from(files);
     let original = support::world().files.lock().unwrap().clone();
-    // Each run gets its own history, so that the same stop can be resumed several times.
+    // Copy the changes, so that several runs can resume from the same stop.
     let changes = Changes::new(changes.lock().unwrap().clone().into());
     World { changes, original, ..world }
 }

@@ -93,7 +93,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Draws one row, with as many lines as the longer side needs.
+    /// Draws one row, with as many screen lines as its longer side needs.
     fn row(&self, left: Option<Side>, right: Option<Side>, out: &mut String) {
         let pieces = |side: Option<Side>| match side {
             Some((number, kind, row, newline)) => {

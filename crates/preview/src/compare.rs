@@ -38,8 +38,8 @@ impl Comparison<'_> {
     }
 }
 
-/// Compares the two sides. To bound the time, the result for very different files is correct but
-/// not minimal.
+/// Compares the two sides. If the files are very different, the result is correct but may not be
+/// minimal, which bounds the running time.
 pub(super) fn compare(change: &FileChange) -> Comparison<'_> {
     let (before, after) = (bytes(&change.before), bytes(&change.after));
     let binary = is_binary(before) || is_binary(after);

@@ -15,8 +15,8 @@ pub(super) fn patch_of(compared: &[(&FileChange, Comparison<'_>)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (change, comparison) in compared {
         match (&change.before, &change.after) {
-            // For git, a file that becomes a link (or the reverse) is one file deleted and one
-            // created.
+            // As git does, describe a change from a file to a link, or the reverse, as a deletion
+            // and a creation.
             (Some(before), Some(after)) if before.link != after.link => {
                 let half =
                     |before, after| FileChange { path: change.path.clone(), from: None, before, after };

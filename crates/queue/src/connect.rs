@@ -246,7 +246,7 @@ impl Queue {
         let _ = self.tasks.purge().filter(task_subjects(batch)).await;
     }
 
-    /// Whether a batch was canceled after the task with this position in the stream was sent.
+    /// Whether a batch was canceled after it had sent the task at this position in the stream.
     pub(crate) async fn is_canceled(&self, batch: &str, sequence: u64) -> bool {
         let Ok(objects) = self.objects(batch).await else { return false };
         let mark = objects.info(CANCELED).await.ok().and_then(|info| info.description);

@@ -15,7 +15,7 @@
 //! | stream `AGENT_TASKS` | tasks that no worker has finished; a task is removed when its worker acknowledges it |
 //! | stream `AGENT_RESULTS` | records of attempts; a record is removed when it is in the folder of the batch |
 //! | stream `AGENT_DEAD` | tasks that several workers took without returning a result; kept for 30 days, for people to examine |
-//! | object store `AGENT_BATCH` | bundles of repositories, sessions on their way, records too large for a message, and a mark for each canceled batch |
+//! | object store `AGENT_BATCH` | bundles of repositories, sessions that workers send to the publisher, records too large for a message, and a mark for each canceled batch |
 //!
 //! Guarantees, whatever crashes:
 //!

@@ -32,9 +32,9 @@ struct Contents {
     waiting: HashMap<String, UnboundedSender<Arrival>>,
     /// Records that no attempt waits for yet, by task.
     early: HashMap<String, Vec<Arrival>>,
-    /// Attempts with a result in the folder.
+    /// Attempts whose results are already in the folder of the batch.
     recorded: HashSet<(String, u32)>,
-    /// Tasks with a result from the agent.
+    /// Tasks with a result from the agent rather than an infrastructure failure.
     done: HashSet<String>,
 }
 
@@ -65,9 +65,8 @@ impl Mailbox {
         (arrivals, contents.early.remove(id).unwrap_or_default())
     }
 
-    /// Closes the mailbox of an attempt. `recorded` has the number of the attempt that has a result
-    /// now, and whether that result is from the agent. Returns the records that no attempt will
-    /// need.
+    /// Closes the mailbox of an attempt. If an attempt got a result, `recorded` is its number and
+    /// whether the result is from the agent. Returns the records that no attempt will need.
     pub(crate) fn close(
         &self,
         id: &str,

@@ -93,8 +93,8 @@ impl Outbox {
             let text = fs::read(&path).map_err(io_error("cannot read", &path))?;
             match serde_json::from_slice(&text) {
                 Ok(letter) => return Ok(Some((number, letter))),
-                // Another version of the agent wrote the file, or it is damaged. It would block all
-                // other records, so rename it.
+                // The file is damaged, or another version of the agent wrote it. Rename it, because
+                // it would block all other records.
                 Err(_) => {
                     let aside = path.with_extension("unreadable");
                     fs::rename(&path, &aside).map_err(io_error("cannot rename", &path))?;

@@ -32,8 +32,8 @@ const NAME: &str = "queue.json";
 const LAST_RESULTS: Duration = Duration::from_secs(60);
 /// How long an attempt waits for a record before it checks that the server still has the task.
 const PRESENCE: Duration = Duration::from_secs(20);
-/// The largest plausible number of deliveries of one task. A record with a higher attempt number is
-/// not from a worker.
+/// The largest plausible number of deliveries of one task. A record whose attempt number would need
+/// more deliveries is not from a worker.
 const PLAUSIBLE: u32 = 1_000_000;
 
 /// Sends the tasks of one batch to the queue.
@@ -356,8 +356,8 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    /// Sends the bundle of the task's repository unless the queue has it. `None` if the task names
-    /// a URL.
+    /// Returns the bundle of the task's repository, and sends it first unless the queue has it.
+    /// Returns `None` if the task names a URL.
     async fn bundle(&self, task: &Task, batch: &str) -> Result<Option<Bundle>, Failed> {
         let mut bundles = self.bundles.lock().await;
         let key = (task.repo.clone(), task.base_commit.clone());

@@ -63,7 +63,7 @@ async fn receive_one(queue: &Queue, batch: &str, message: Message, mailbox: &Mai
         decoded => decoded,
     };
     // A record that cannot be read stays in the queue, for a version of agent that can read it. If
-    // the record was the result, the task is sent again.
+    // the record is the result of a task, the task is sent again.
     let Some(Body::Record(record)) = record else { return };
     if let Some(unneeded) = mailbox.put(Arrival { record, message }) {
         unneeded.acknowledge().await;

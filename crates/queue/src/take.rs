@@ -20,9 +20,9 @@ pub(crate) struct Taken {
     _place: OwnedSemaphorePermit,
 }
 
-/// Takes tasks until the receiver is closed. Runs separately from the receiver, whose futures may
-/// be dropped: if the future of a request were dropped, no worker would get the task of that
-/// request until the lease ends.
+/// Takes tasks until the receiver is closed. Runs separately from the receiver, because the
+/// receiver's futures may be dropped. If a request were dropped after the server delivered a task
+/// for it, no worker would get that task until the lease ends.
 pub(crate) async fn take(
     queue: Queue,
     lease: Duration,
@@ -60,8 +60,8 @@ async fn next(consumer: &PullConsumer) -> Result<Option<Message>, async_nats::Er
 }
 
 /// Gives a task back to the queue, for another worker. Sends it again instead of rejecting it,
-/// because the server counts rejections as deliveries, and too many of those mean that the task
-/// kills its workers.
+/// because a rejection counts as a delivery, and too many deliveries are taken as a sign that the
+/// task kills its workers.
 pub(crate) async fn hand_back(queue: &Queue, message: &Message, payload: Bytes) {
     let sent = async { queue.context.publish(message.subject.clone(), payload).await?.await };
     // If one of these requests fails, another worker gets the task when the lease ends.

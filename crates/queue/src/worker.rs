@@ -26,8 +26,8 @@ use crate::take::{Taken, hand_back, take};
 /// If a task arrives again after this many deliveries without a result, the worker assumes that the
 /// task kills its workers.
 const DELIVERIES: u32 = 5;
-/// How long a worker that stops tries to deliver its last records. Undelivered records stay
-/// on disk.
+/// How long a worker tries to deliver its last records when it stops. Undelivered records stay on
+/// disk.
 const LAST_DELIVERY: Duration = Duration::from_secs(10);
 /// How many times the download of a bundle is retried.
 const DOWNLOADS: u32 = 3;
@@ -125,7 +125,7 @@ struct Worker<'a> {
     outbox: Outbox,
     taken: Mutex<mpsc::Receiver<Taken>>,
     stop: watch::Receiver<bool>,
-    /// Whether a record could not be written. The worker then stops.
+    /// Whether a record could not be written. If so, the worker stops.
     broken: watch::Sender<bool>,
     /// The number of attempts in a row that failed because of the model, its server or this
     /// machine.

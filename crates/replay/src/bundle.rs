@@ -49,7 +49,7 @@ pub struct Bundle {
     pub records: Vec<Record>,
 }
 
-/// The first line, which describes the file.
+/// The first line, which describes the bundle.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Head {

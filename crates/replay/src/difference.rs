@@ -57,8 +57,8 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// The difference between a recorded and a replayed step. `before` holds the steps before this
-    /// one, which are equal in both, and `commands` the names of the tools that run commands.
+    /// The difference between a recorded and a replayed step. `before` holds the earlier steps,
+    /// which are equal in both runs. `commands` holds the names of the tools that run commands.
     pub(crate) fn between(
         wanted: Option<&Step>,
         now: Option<&Step>,

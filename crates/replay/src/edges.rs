@@ -101,8 +101,9 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Repeats the revert after the stop of the recorded run, if the replay has not reached it. A
-    /// replay of a run that was stopped from outside ends in another way, without that revert.
+    /// Repeats the revert that the recorded run made after it was stopped, unless the replay has
+    /// reached that revert. A replay of a run that was stopped from outside ends in another way,
+    /// without that revert.
     ///
     /// # Errors
     /// If a file cannot be written.

@@ -214,9 +214,9 @@ fn baseline(records: &[Record]) -> Option<&Check> {
     before.filter_map(|r| if let Event::Checked(check) = &r.event { Some(check) } else { None }).last()
 }
 
-/// Maps records of the history to numbers of journal records: a command's changes to the record of
-/// the command's result, if there is one, and a revert to the [`Event::Reverted`] that first names
-/// it.
+/// Maps the history's records of commands and reverts to numbers of journal records. A command's
+/// changes are mapped to the record of the command's result, or to `None` if there is none. A
+/// revert is mapped to the first [`Event::Reverted`] that names it.
 fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     let (mut known, mut open) = (BTreeMap::new(), Vec::new());
     for record in records {

@@ -7,10 +7,10 @@
 //!   exported file ─────────► bundle ───┘                            └─► verifier   from the record
 //! ```
 //!
-//! A session of this machine is replayed like an exported one: [`gather`] first turns it into the
-//! [`Bundle`] that an exported file would give. The caller passes [`RecordedModel`],
-//! [`ReplayedTool`], [`ReplayedChecks`] and [`ReplayedTree`] to the planner, and the planner's
-//! events to [`Script::observe`].
+//! A session on this machine is replayed like an exported one: [`gather`] first turns it into a
+//! [`Bundle`], as an export would. The caller passes [`RecordedModel`], [`ReplayedTool`],
+//! [`ReplayedChecks`] and [`ReplayedTree`] to the planner, and the planner's events to
+//! [`Script::observe`].
 
 mod bundle;
 mod difference;

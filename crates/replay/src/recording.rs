@@ -20,7 +20,7 @@ use crate::{Error, Result};
 pub struct Recording {
     /// The session's id.
     pub id: String,
-    /// The id of the session from which placeholders for secrets are derived ([`journal::origin`]).
+    /// The id from which the session derives its placeholders for secrets ([`journal::origin`]).
     pub origin: String,
     /// The version of the agent that recorded it.
     pub version: String,
@@ -32,12 +32,12 @@ pub struct Recording {
     pub identity: Identity,
     /// The planner's recorded plan.
     pub plan: Value,
-    /// The changes to another model.
+    /// Every change to another model, in order.
     pub(crate) changes: Vec<ModelChange>,
     /// The answer to each request; `None` if it was not recorded.
     pub(crate) answers: Vec<Option<Turn>>,
-    /// The context window that was detected after a turn, for turns after which it differed from
-    /// the assumed one.
+    /// The context windows that were detected after turns, by turn. Contains only the turns after
+    /// which the window differed from the assumed one.
     pub(crate) windows: HashMap<u32, u64>,
     pub(crate) results: Vec<CallResult>,
     pub(crate) checks: Vec<Checked>,
@@ -254,9 +254,9 @@ fn answers(records: &[Record]) -> Vec<Option<Turn>> {
     answers
 }
 
-/// Converts an answer to a turn of a replay. `cut` says whether the agent cut the answer. If it did
-/// not, but the answer is recorded as cut, the stream broke after a call, and `warning` holds the
-/// reason.
+/// Converts an answer to a turn of a replay. `cut` says whether the agent cut the answer. If the
+/// agent did not, but the answer is recorded as cut, then the stream broke after a call, and
+/// `warning` holds the reason.
 pub fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
     let Event::Output { content, thinking, ended_by, doubts, counts, .. } = output else { return None };
     // Sessions of earlier versions say "going on" instead of "continuing".
@@ -343,7 +343,8 @@ pub(crate) fn command_tool(event: &Event) -> Option<String> {
     }
 }
 
-/// Whether every verification, and every call that may change something, finished after it started.
+/// Whether every verification that started, and every call that started and may change something,
+/// also finished.
 fn all_finished(records: &[Record]) -> bool {
     let mut running = false;
     for record in records {

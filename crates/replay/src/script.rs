@@ -1,5 +1,5 @@
-//! Follows a record during a replay: gives its results to the parts of the planner that ask for
-//! them, and compares every event with it.
+//! Follows a record during a replay: gives the recorded results to the parts of the planner that
+//! ask for them, and compares every event with the record.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,8 +15,8 @@ use workspace::{CleanPath, Seed};
 use crate::difference::Difference;
 use crate::recording::{CallResult, Checked, ModelChange, Recording, command_tool};
 
-/// The files changed by commands and reverts, keyed by the number of the record with the command's
-/// result or with the revert.
+/// The files changed by commands and reverts, keyed by the number of the record that holds the
+/// command's result or the revert.
 pub type Changes = HashMap<u64, Vec<(CleanPath, Option<Seed>)>>;
 
 /// The record, and the position of the replay in it.
@@ -226,7 +226,7 @@ impl Script {
         }
     }
 
-    /// The number of the next revert in the session's records, and its number in the history of the
+    /// The next revert's number in the session's records, and its number in the history of the
     /// tree.
     pub(crate) fn reverted(&self) -> Option<(u64, Option<u64>)> {
         self.state().reverts.pop_front()

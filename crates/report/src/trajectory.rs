@@ -1,4 +1,4 @@
-//! A session as steps that a person reads one by one: the start, one step per turn, the end.
+//! Divides a session into steps that a person reads one by one: the start, each turn, and the end.
 
 use journal::{Check, Ending, Event, Record, Report, Role};
 use preview::{figures, sanitize};

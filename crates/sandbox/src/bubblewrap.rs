@@ -1,6 +1,6 @@
 //! Creates the namespaces with bubblewrap, on systems that do not allow this program to create
 //! them. On such systems, bubblewrap is set-user-ID or has its own AppArmor profile (Ubuntu 24.04
-//! and later). Bubblewrap gives the launcher the same view as [`crate::confine::arrange`].
+//! and later). Bubblewrap gives the launcher the same view as [`crate::confine::arrange`] does.
 //! Landlock, the filter and the limits are applied inside the sandbox, by the launcher itself.
 
 use std::{

@@ -189,7 +189,7 @@ impl Capture {
         self.total_bytes <= self.limits.total_bytes
     }
 
-    /// Adds as many bytes as still fit to the head, and returns their number.
+    /// Adds to the head as many bytes as still fit, and returns their number.
     fn fill_head(&mut self, bytes: &[u8]) -> usize {
         if self.head_full {
             return 0;

@@ -75,8 +75,8 @@ impl Census {
         if found.iter().map(|p| p.threads).sum::<u64>() > self.limits.processes {
             return Some(Excess::Processes);
         }
-        // Resident memory counts shared pages once per process. Measure exactly only if this sum
-        // exceeds the limit.
+        // Resident memory counts shared pages once per process. Only if this sum exceeds the limit,
+        // take the slower exact measurement.
         let resident: u64 = found.iter().map(|p| p.resident * self.page).sum();
         let share = || {
             let seen: BTreeSet<u32> = found.iter().map(|p| p.id).collect();

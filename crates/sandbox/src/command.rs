@@ -136,8 +136,8 @@ pub struct Finished {
     pub output: Captured,
     /// The time from start to end.
     pub duration: Duration,
-    /// The known refusals of the sandbox, one line each: connections, if the policy has hosts, and
-    /// writes below the home directory.
+    /// The detected refusals of the sandbox, one line each: refused connections, if the policy has
+    /// hosts, and refused writes below the home directory.
     pub refused: Vec<String>,
 }
 
@@ -145,8 +145,8 @@ impl Sandbox {
     /// Runs a command to its end. Dropping the future kills the command and everything it started.
     ///
     /// # Errors
-    /// Fails if the confinement cannot be set up (the run must stop), or if the program cannot be
-    /// started ([`SandboxError::Start`], the caller's mistake).
+    /// Fails if the confinement cannot be set up; the run must then stop. Fails with
+    /// [`SandboxError::Start`] if the program cannot be started, which is the caller's mistake.
     pub async fn run(&self, command: Command) -> Result<Finished, SandboxError> {
         let (profile, report) = self.probed().await?;
         let profile = *profile;

@@ -38,8 +38,8 @@ use crate::{
     view::View,
 };
 
-/// The amount by which the process limit is raised if it also counts the user's processes and
-/// threads that do not belong to the command.
+/// The amount by which the limit on processes is raised if the kernel also counts the user's
+/// processes and threads that do not belong to the command.
 const OTHER_PROCESSES: u64 = 8_192;
 
 /// Devices that any program may use.
@@ -243,7 +243,7 @@ fn mask(path: &OsStr) -> io::Result<()> {
     }
 }
 
-/// Creates the mount point, in case it was hidden.
+/// Creates the mount point if it does not exist because the directory above it was hidden.
 fn make_mount_point(mount_tree: &Detached<'_>) -> io::Result<()> {
     let place = Path::new(mount_tree.at);
     if place.symlink_metadata().is_ok() {
@@ -317,8 +317,8 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     Ok(())
 }
 
-/// Which mechanisms the filter can rely on. Without namespaces, a socket that the filter allows can
-/// reach the machine's network, or any Unix socket that Landlock does not cover.
+/// The mechanisms that the seccomp filter can rely on. Without namespaces, a socket that the filter
+/// allows can reach the machine's network, or any Unix socket that Landlock does not cover.
 fn mechanisms(order: &Order) -> Mechanisms {
     let namespaces = order.profile.namespaces;
     let landlock = order.profile.landlock && sys::landlock_abi() >= Some(UNIX_SOCKETS);

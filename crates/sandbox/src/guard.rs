@@ -1,7 +1,7 @@
-//! Refuses commands that destroy data that cannot be recovered. This helps the model and is a last
-//! line of defense after the confinement, not a security boundary: a script can hide anything. A
-//! line is split as a shell would split it, and commands inside `env`, `timeout`, `xargs`, `sh -c`
-//! or `$(…)` are checked too.
+//! Refuses commands that destroy data that cannot be recovered. This helps the model, and is a last
+//! line of defense after the confinement. It is not a security boundary, because a script can hide
+//! anything. A line is split as a shell would split it, and commands inside `env`, `timeout`,
+//! `xargs`, `sh -c` or `$(…)` are checked too.
 //!
 //! `fixtures/guarded_commands` lists what is refused and what is not, one command per line.
 
@@ -37,8 +37,8 @@ const BUILD_FOLDERS: &[&str] = &[
     ".cache",
 ];
 
-/// Programs that run another program: their names, their options with a value, and the number of
-/// arguments before the command.
+/// Programs that run another program: their names, those of their options that take a value, and
+/// the number of their own arguments before the command.
 const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (
         &[
@@ -59,8 +59,8 @@ const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (&["watch"], &["-n", "--interval"], 0),
 ];
 
-/// Some models mistake the tool `apply_patch` for a program. A shell would then run the rest of the
-/// line without the patch.
+/// Some models mistake the tool `apply_patch` for a program. A shell would not find the program,
+/// and would run the rest of the line without the patch.
 const APPLY_PATCH: &str = "apply_patch is a tool, not a shell program: send the patch as a call of apply_patch, and the \
                            rest as a separate command";
 
@@ -153,7 +153,7 @@ fn is_assignment(word: &str) -> bool {
 }
 
 /// Checks the command that a program runs. In the program's arguments, the command comes after the
-/// options and `own` other arguments.
+/// options and `own` arguments of the program itself.
 fn inner_command(mut words: &[&str], with_value: &[&str], own: usize, depth: usize) -> Result<(), String> {
     let depth = deeper(depth)?;
     while let Some((first, rest)) = words.split_first() {
@@ -279,8 +279,8 @@ fn rm(words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a path may be deleted recursively: any path inside the temporary directory, a directory
-/// that tools create ([`BUILD_FOLDERS`] and others), and, if the path is relative, anything inside
+/// Whether a path may be deleted recursively. This holds for a path inside the temporary directory,
+/// for a directory that tools create ([`BUILD_FOLDERS`] and others), and for a relative path inside
 /// such a directory.
 fn is_build_folder(target: &str) -> bool {
     let temporary = ["$TMPDIR/", "${TMPDIR}/"].iter().find_map(|prefix| target.strip_prefix(prefix));

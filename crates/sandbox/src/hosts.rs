@@ -99,8 +99,8 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// Parses a name or an address in its standard notation. `127.1`, `0x7f.0.0.1` and
-    /// `2130706433`, which the system's resolver would accept as addresses, are refused.
+    /// Parses a name, or an address in standard notation. `127.1`, `0x7f.0.0.1` and `2130706433`,
+    /// which the system's resolver would accept as addresses, are refused.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         if let Some(inner) = text.strip_prefix('[') {
             let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
@@ -114,7 +114,8 @@ impl Target {
             let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
             !label.is_empty() && label.len() <= 63 && label.bytes().all(inner) && !label.starts_with('-')
         };
-        // No Internet name ends in a number (RFC 3696, 2), but every spelling of an address does.
+        // Every spelling of an IPv4 address ends in a number. No name on the Internet does (RFC
+        // 3696, section 2).
         let last = name.rsplit('.').next()?;
         let digits = last.strip_prefix("0x").unwrap_or(last);
         let number = digits.bytes().all(|b| b.is_ascii_digit()) || last.len() != digits.len();

@@ -93,8 +93,8 @@ impl Drop for Overlay {
 ///
 /// # Errors
 /// Fails if the system does not allow an overlay, if `dir` is inside `root`, or if something is
-/// mounted below `root`, which an overlay would not show. After a failure, the process may already
-/// be in new namespaces, in which all files are as before.
+/// mounted below `root`, because an overlay would not show such a mount. After a failure, the
+/// process may already be in new namespaces, in which all files are as before.
 pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     if fs::read_dir("/proc/self/task").context("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("an overlay can only be entered while the process has one thread"));
@@ -234,7 +234,8 @@ fn new_namespaces(own_users: bool) -> io::Result<()> {
 /// must also contain a directory `work`. `trusted` says whether attributes that only root can set
 /// may be used.
 pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path, trusted: bool) -> io::Result<()> {
-    // Use descriptors: escapes in mount options differ between kernels.
+    // Name the layers by file descriptors, because kernels differ in how they read escapes in mount
+    // options.
     let [lower, upper, work] = [root, &dir.join("upper"), &dir.join("work")].map(open_folder);
     let (lower, upper, work) = (lower?, upper?, work?);
     let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());

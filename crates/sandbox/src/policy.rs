@@ -71,13 +71,14 @@ pub struct Policy {
     /// The network access of commands.
     pub network: Network,
     /// Hosts that commands may reach with [`Network::Loopback`], through a proxy of the agent. If
-    /// this lists any, but the system allows commands no network of their own, no command runs.
+    /// hosts are listed, but the system does not allow commands to have their own network, no
+    /// command runs.
     pub hosts: Vec<Host>,
     /// A directory for this session's sandbox. It holds the files that commands see in `/tmp` (in
-    /// `TMPDIR` if mounts are refused), and their changes to caches. At the start, it is created,
-    /// or emptied if it exists; at the end, it is removed. A new directory in the system's
-    /// temporary directory is used instead if this is `None`, if commands can write to this
-    /// directory, or if its file system is unsuitable (a network file system, an overlay).
+    /// `TMPDIR` if mounts are refused), and the changes that commands make to caches. At the start,
+    /// it is created, or emptied if it exists; at the end, it is removed. A new directory in the
+    /// system's temporary directory is used instead if this is `None`, if commands can write to
+    /// this directory, or if its file system is unsuitable (a network file system, an overlay).
     pub folder: Option<PathBuf>,
     /// The environment of commands; see [`clean_environment`]. Its `HOME`, `PATH` and variables
     /// such as `RUSTUP_HOME` decide which toolchains commands may read.

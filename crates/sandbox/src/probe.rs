@@ -269,7 +269,8 @@ impl Sandbox {
     }
 }
 
-/// The actions that this confinement does not stop, although the strongest one would.
+/// The actions that this confinement lets through, although the strongest confinement would stop
+/// them.
 fn gaps(profile: Profile, isolated: bool, abi: Option<u32>) -> Vec<&'static str> {
     let all = [
         (!isolated, "packets other than TCP"),

@@ -57,7 +57,7 @@ const MAX_REFUSALS: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct Proxy {
     hosts: Vec<Host>,
-    /// The addresses of some names, which are then not looked up.
+    /// Known addresses of names. Only other names are looked up.
     names: BTreeMap<String, Vec<IpAddr>>,
     refusals: Mutex<BTreeSet<String>>,
 }
@@ -99,7 +99,7 @@ impl Proxy {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((client, _)) => drop(open.spawn(Arc::clone(&self).serve_client(client))),
-                    // The process is out of descriptors: wait until some connection ends.
+                    // The process is out of descriptors: give other connections time to end.
                     Err(_) => sleep(Duration::from_millis(100)).await,
                 },
                 Some(_) = open.join_next() => {}
@@ -227,7 +227,7 @@ async fn tunnel(client: &mut TcpStream, server: &mut TcpStream, first: &[u8]) ->
     copy_bidirectional(client, server).await.map(drop)
 }
 
-/// One request and its response. Anything that the client sends after its request is dropped.
+/// One request and its response. Fails if the client sends anything after its request.
 async fn exchange(
     client: &mut TcpStream,
     server: &mut TcpStream,

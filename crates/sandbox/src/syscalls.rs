@@ -13,8 +13,8 @@ use seccompiler::{
     TargetArch, apply_filter, sock_filter,
 };
 
-/// Which other mechanisms are in force, so that the filter need not refuse what they already
-/// prevent.
+/// The kinds of calls that the filter need not refuse: the network setting allows them, or another
+/// mechanism already contains them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mechanisms {
     /// Whether IPv4 and IPv6 sockets are allowed.
@@ -84,11 +84,11 @@ const REFUSED: &[c_long] = &[
     libc::SYS_ioperm,
 ];
 
-/// The call's number on all architectures, which the `libc` crate does not have yet.
+/// The number of `open_tree_attr` on all architectures. The `libc` crate does not define it yet.
 const OPEN_TREE_ATTR: c_long = 467;
 
-/// Calls that are refused with "Function not implemented", so that programs fall back to other
-/// calls, which can be checked.
+/// Calls that are refused with "Function not implemented", so that programs fall back to calls that
+/// the filter can check.
 const ABSENT: &[c_long] = &[
     libc::SYS_clone3,
     libc::SYS_openat2,
@@ -145,13 +145,13 @@ const FILE_MODES: &[(c_long, u8)] = &[
     (libc::SYS_mknodat, 2),
 ];
 
-/// The call's number on all architectures, which the `libc` crate does not have yet.
+/// The number of `fchmodat2` on all architectures. The `libc` crate does not define it yet.
 const FCHMODAT2: c_long = 452;
 
 /// The mode bit that makes a program run as the owner of its file.
 const SET_USER_ID: u64 = 0o4000;
 
-/// `ioctl` requests that type into a terminal or paste from it.
+/// `ioctl` requests that type or paste text into a terminal.
 const TERMINAL_REQUESTS: &[u64] = &[0x5412, 0x541c]; // TIOCSTI, TIOCLINUX
 
 /// Refused calls and the conditions for refusing them.
@@ -193,7 +193,8 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     let requests = TERMINAL_REQUESTS.iter().map(|request| SeccompRule::new(vec![when(1, Eq, *request)?]));
     not_permitted.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
 
-    // Any other user could run a set-user-ID program with the rights of the agent's user.
+    // Refuse to make set-user-ID programs: any other user could run them with the rights of the
+    // agent's user.
     for (call, mode) in FILE_MODES {
         let rule = SeccompRule::new(vec![when(*mode, MaskedEq(SET_USER_ID), SET_USER_ID)?])?;
         not_permitted.insert(*call, vec![rule]);

@@ -34,8 +34,8 @@ pub(crate) struct View {
     /// Directories to replace with empty ones. The paths in the fields above stay visible inside
     /// them.
     pub(crate) hide: Vec<OsString>,
-    /// Paths that lead through symbolic links to readable paths: the path and the target of each.
-    /// Only those in hidden directories are used.
+    /// Paths that lead through symbolic links to readable paths, each with its target. Only the
+    /// paths in hidden directories are used.
     pub(crate) links: Vec<(OsString, OsString)>,
 }
 
@@ -204,8 +204,8 @@ const PATH_ENTRIES: usize = 1_000;
 
 impl View {
     /// Resolves a policy. `tmp` is the private temporary directory, and `layers` is the directory
-    /// for the overlays of caches. `root_user` says that the agent runs as root, for whom file
-    /// permissions protect nothing.
+    /// for the overlays of caches. `root_user` says whether the agent runs as root. If it does,
+    /// file permissions protect nothing from it.
     ///
     /// # Errors
     /// Fails if the work tree or a requested path does not exist.
@@ -263,7 +263,7 @@ impl View {
         hide.extend(top_level_directories()?.filter(|dir| !paths.read.contains(dir)));
         hide.extend(home.clone().map(|h| if h.starts_with("/home") { PathBuf::from("/home") } else { h }));
         hide.retain(|dir| dir.is_dir() && !dir.is_symlink() && dir.parent().is_some());
-        // Do not hide a writable path or a path of `extra_read`, nor a directory inside one.
+        // Do not hide a writable path, a path of `extra_read`, or a directory inside such a path.
         hide.retain(|dir| !write.iter().chain(&policy.extra_read).any(|shown| dir.starts_with(shown)));
 
         let strings = |paths: BTreeSet<PathBuf>| outermost(paths).into_iter().map(Into::into).collect();

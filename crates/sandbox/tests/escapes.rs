@@ -59,9 +59,9 @@ async fn attempt_with(
     (text.contains("escaped") != escapes).then_some(text)
 }
 
-/// Every attempt must succeed without the sandbox; in the sandbox, only those in `through` may
-/// succeed. If `landlock` is false, skips the attempts without the sandbox: Landlock makes no
-/// difference to them, so the calls with `landlock` already cover them.
+/// Without the sandbox, every attempt must succeed; in the sandbox, those in `through` must succeed
+/// and all others must fail. If `landlock` is false, does not repeat the attempts without the
+/// sandbox, because Landlock does not affect them.
 async fn attempt_all(
     attempts: impl Iterator<Item = (String, String)>,
     landlock: bool,

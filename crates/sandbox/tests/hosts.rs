@@ -17,7 +17,7 @@ use sandbox::{Command, Finished, Network, Overrides, Policy, Sandbox, SandboxErr
 use support::Fixture;
 
 /// `python3 send.py FIRST [SECOND]`: sends FIRST to the proxy and, once the proxy has answered,
-/// SECOND. Prints what it receives, until that contains `pong`.
+/// SECOND. Prints everything that it receives, until the output contains `pong`.
 const SEND: &str = r#"
 import os, socket, sys
 host, port = os.environ["HTTP_PROXY"].removeprefix("http://").split(":")
@@ -85,7 +85,7 @@ fn serve(mut connection: TcpStream, log: &Mutex<Vec<String>>) {
     }
 }
 
-/// Two servers. The default policy allows only server `a`.
+/// Two servers. Under the default policy, commands can reach only server `a`.
 struct World {
     fixture: Fixture,
     a: Server,
@@ -99,8 +99,8 @@ impl World {
         Self { fixture, a: Server::new(), b: Server::new() }
     }
 
-    /// The hosts of the default policy: server `a`, by name and by address, and names that resolve
-    /// to forbidden addresses.
+    /// The hosts of the default policy: server `a`, by name and by address, and names that the
+    /// proxy must refuse nevertheless, because they resolve to forbidden addresses.
     fn hosts(&self) -> Vec<String> {
         let (a, b) = (self.a.port, self.b.port);
         vec![
@@ -355,7 +355,7 @@ async fn the_allowed_hosts_are_reported_and_without_any_there_is_no_proxy() {
     assert!(report.network_isolated, "{report:?}");
     let messages = "Network: only example.org, *.example.net:8443 can be reached, through the agent's proxy; loopback is private to the command.";
     assert!(report.lines.iter().any(|line| line == messages), "{report:?}");
-    // Without hosts, or with an open network, there is no proxy.
+    // If the policy names no hosts or opens the whole network, there is no proxy.
     for policy in [world.policy(&[]), Policy { network: Network::Full, ..world.policy(&world.hosts()) }] {
         let done = world.with(policy, false).run(Command::shell("env | grep -i proxy")).await.unwrap();
         assert_eq!(done.output.text().replace("GOPROXY=off\n", ""), "");

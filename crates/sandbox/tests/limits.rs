@@ -67,8 +67,8 @@ async fn a_fork_bomb_is_stopped_with_all_its_processes() {
     for level in BOTH {
         let fixture = Fixture::new();
         let mark = fixture.unique();
-        // Without a kernel limit, create the processes slowly, because other programs run on this
-        // machine.
+        // Without a kernel limit, create the processes slowly, so that the other programs on this
+        // machine are not disturbed.
         let pause = if level == Level::On { "" } else { "sleep 0.01;" };
         let line = format!("while :; do setsid sleep 1000.{mark} & {pause} done");
         let done = run(&fixture, level, limits, &line).await;

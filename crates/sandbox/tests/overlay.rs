@@ -31,7 +31,7 @@ fn sandbox(root: &Path) -> Sandbox {
 }
 
 /// Other tests start this test to probe an overlay. On its own, this test checks the probe's
-/// errors. The directory for the changes need not exist.
+/// errors. A probe works even if the directory for the changes does not exist.
 #[test]
 fn probe_says_why_not() {
     let launcher = [support::launcher().into_os_string()];
@@ -372,7 +372,8 @@ fn an_interrupted_overlay_can_be_resumed_and_removed() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "x\nshut\n");
         assert_eq!(output.status.code(), Some(3));
         assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);
-        // This time, `overlay::remove` removes the changes, not the end of a resumed overlay.
+        // This time, `overlay::remove` removes the changes. Above, the resumed overlay removed them
+        // at its end.
         assert_eq!(shell(killed).status().unwrap().code(), None);
         overlay::remove(&setting.dir()).unwrap();
         assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);

@@ -85,8 +85,8 @@ enum Context {
     Code,
 }
 
-/// Finds the value that is assigned to the name with an anchor at `at`. Returns the value's span if
-/// it looks like a real secret.
+/// Finds the value that is assigned to a name. `at` is the place of one of [`NAMES`] in that name.
+/// Returns the value's span if it looks like a real secret.
 pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     let mut end = at.end;
     if text.get(end).is_some_and(|b| word(*b) || *b == b'-') {
@@ -241,8 +241,8 @@ fn element(text: &[u8], from: usize) -> Option<Range<usize>> {
 }
 
 /// The span of an unquoted value: everything up to whitespace, a quote, `&` or `;`. `None` if that
-/// character cannot end the value. Which characters can depends on where the name is: in a URL, in
-/// a connection string or elsewhere.
+/// character cannot end a value. The characters that can end it depend on where the name is: in a
+/// URL, in a connection string or elsewhere.
 fn unquoted(text: &[u8], start: usize, from: usize, compact: bool) -> Option<Range<usize>> {
     let length = run(text, from, LONGEST, |b| {
         !b.is_ascii_whitespace() && !matches!(b, b'"' | b'\'' | b'`' | b'&' | b';')

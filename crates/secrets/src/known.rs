@@ -25,8 +25,9 @@ const METADATA_WORDS: &str = "FILE PATH DIR URL URI HOST NAME USER SOCK SOCKET T
     EXPIRY LENGTH SIZE COUNT LIMIT MODE SCOPE SCOPES PERMISSIONS ENABLED REQUIRED PORT DOMAIN REGION \
     ALGORITHM";
 
-/// The values that must not be shown: each part of a variable's value that has the shape of a
-/// secret or, if there is none, the whole value if the variable's name marks it as secret.
+/// The values that must not be shown. If parts of a variable's value have the shape of a secret,
+/// these parts are returned. Otherwise, the whole value is returned, provided the variable's name
+/// marks it as secret and it is neither too common nor a URL.
 #[must_use]
 pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
@@ -114,8 +115,8 @@ fn escaped(value: &str) -> Vec<u8> {
     out
 }
 
-/// The base64 characters that depend only on `value`, if `before` bytes precede it in its group of
-/// three bytes.
+/// The base64 characters that depend only on `value`, if `before` other bytes precede it in its
+/// first group of three bytes.
 fn base64(value: &[u8], before: usize, last: [u8; 2]) -> Vec<u8> {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let letter = |six: usize| LETTERS.get(six).copied().unwrap_or_else(|| last[six - 62]);

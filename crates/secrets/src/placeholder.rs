@@ -38,7 +38,8 @@ pub fn may_contain_placeholder(text: &str) -> bool {
     memchr::memmem::find(text.as_bytes(), HEAD).is_some()
 }
 
-/// The first placeholder that the model did not copy exactly: `[secret-` with a wrong rest.
+/// The first placeholder that the model did not copy exactly: `[secret-` without six hex digits and
+/// `]` after it.
 pub(crate) fn broken(text: &str) -> Option<&str> {
     let whole = all(text.as_bytes());
     let starts = memchr::memmem::find_iter(text.as_bytes(), HEAD);

@@ -254,9 +254,9 @@ fn address(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
 /// Finds the lines of a private key. The key may be in a string literal or a patch, and line
 /// numbers may precede its lines.
 fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
-    /// The longest label, such as `ENCRYPTED PRIVATE KEY` or `PGP PRIVATE KEY BLOCK`.
+    /// The maximum length of a label such as `ENCRYPTED PRIVATE KEY`, in bytes.
     const MAX_LABEL: usize = 48;
-    /// The largest key: 16,384 bits of RSA take 13 KB.
+    /// The maximum length of a key, in bytes. An RSA key of 16,384 bits takes 13 KB.
     const MAX_KEY: usize = 64 << 10;
     /// The minimum length of a line of a key. Only the last line may be shorter.
     const MIN_LINE: usize = 16;

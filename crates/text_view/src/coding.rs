@@ -23,8 +23,9 @@ const SIMILAR: &[(&encoding_rs::Encoding, Encoding)] = &[
     (WINDOWS_1257, Encoding::Other(ISO_8859_13)),
 ];
 
-/// Groups of encodings that are easily confused with each other. A file with at most this number of
-/// non-ASCII bytes counts as ambiguous.
+/// Groups of encodings that are easily confused with each other, each with a maximum number of
+/// non-ASCII bytes. A file in one of these encodings counts as ambiguous if it has no more than
+/// that.
 const CONFUSED: &[(usize, &[&encoding_rs::Encoding])] = &[
     (12, &[GBK, BIG5, EUC_KR, EUC_JP, SHIFT_JIS]),
     (4, &[WINDOWS_1251, KOI8_R, KOI8_U, ISO_8859_5, IBM866]),

@@ -17,12 +17,12 @@ pub(crate) enum Encoding {
     /// ASCII, as the file declares: no other characters can be written.
     Ascii,
     /// A part of ISO-8859, read strictly: 0x80 to 0x9f are control characters. The first field is
-    /// the corresponding Windows code page, which has printable characters at these bytes and is
-    /// otherwise the same.
+    /// the corresponding Windows code page, which differs only in that these bytes are printable
+    /// characters.
     Iso(&'static encoding_rs::Encoding, &'static str),
     /// Any other WHATWG encoding.
     Other(&'static encoding_rs::Encoding),
-    /// Known by name only: bytes beyond ASCII are shown as Latin-1, and cannot be written.
+    /// Known by name only: bytes beyond ASCII are shown as Latin-1, and only ASCII can be written.
     Named(&'static str),
 }
 

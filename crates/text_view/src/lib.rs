@@ -94,7 +94,8 @@ enum Kind {
 }
 
 impl View {
-    /// Decodes a file. `path` tells whether it is a notebook and how it may declare its encoding.
+    /// Decodes a file. `path` tells whether the file is a notebook, and in which form the file may
+    /// declare its encoding.
     ///
     /// # Errors
     /// Returns the bytes if the file is binary.
@@ -174,8 +175,8 @@ impl View {
     }
 
     /// Decodes bytes that are not the file's own, such as a patch of the file. Each line may be
-    /// UTF-8 or in the file's encoding. `None` if a line is neither, or if the file is a notebook
-    /// or in UTF-8 or UTF-16.
+    /// UTF-8 or in the file's encoding. Returns `None` if a line is neither, or if the file is a
+    /// notebook, entirely UTF-8, or UTF-16.
     #[must_use]
     pub fn decode(&self, bytes: &[u8]) -> Option<String> {
         let Kind::Encoded(coding, _) = &self.kind else { return None };

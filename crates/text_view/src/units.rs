@@ -1,8 +1,8 @@
 //! Decodes a file that is not plain UTF-8, and applies an edit of its text to its bytes.
 //!
-//! A unit is a character with its bytes in the file. If the encoding writes several characters as
-//! one, the unit holds all of them. An edit copies the bytes of every unit it keeps and encodes
-//! only new text, so bytes that were decoded wrongly, or are not text at all, stay intact.
+//! A unit is a character with its bytes in the file. If the encoding has one code for several
+//! characters, the unit holds all of them. An edit copies the bytes of every unit it keeps and
+//! encodes only new text, so bytes that were decoded wrongly, or are not text at all, stay intact.
 
 use std::{borrow::Cow, ops::Range};
 

@@ -1,6 +1,6 @@
 //! Checks whether a file with very few non-ASCII characters is Western European. For such a file, a
 //! guess by frequency means little: it may take a pound sign for a Polish letter. The file counts
-//! as Western European if it reads plausibly as such.
+//! as Western European if each of these characters is plausible in its place.
 
 use encoding_rs::{
     BIG5, EUC_JP, EUC_KR, GB18030, GBK, ISO_8859_2, ISO_8859_3, ISO_8859_4, ISO_8859_10, ISO_8859_13,

@@ -21,8 +21,8 @@ pub struct Aliases {
     /// Other names of arguments, in snake case, and what happens to an argument with such a name.
     pub arguments: &'static [(&'static str, Take)],
     /// Converts arguments to those of the tool: arguments marked [`Take::Converted`], and the
-    /// tool's own arguments if their values have another agent's form. Receives the name of the
-    /// called tool, and adds a note for each change. The result is validated.
+    /// tool's own arguments if their values have another agent's form. Receives the tool's name as
+    /// the call gives it, and adds a note for each change. The result is validated.
     pub convert: Option<Convert>,
 }
 
@@ -30,7 +30,7 @@ pub struct Aliases {
 pub type Convert =
     fn(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String>;
 
-/// What happens to an argument that the tool does not have under this name.
+/// What happens to an argument whose name is not one of the tool's own.
 #[derive(Debug, Clone, Copy)]
 pub enum Take {
     /// The argument becomes the tool's argument with the given name.

@@ -85,8 +85,8 @@ impl<'r> Incoming<'r> {
         &self.name
     }
 
-    /// Judges the next piece of the text of one argument; see [`Follow::text`]. Must not be called
-    /// again after an error.
+    /// Judges the next piece of one argument's text; see [`Follow::text`]. Must not be called again
+    /// after an error.
     ///
     /// # Errors
     /// Fails if the call cannot succeed, whatever text follows.
@@ -112,7 +112,7 @@ impl<'r> Incoming<'r> {
             Taken::Own(own) => {
                 let alone = Map::from_iter([(own.clone(), value.clone())]);
                 match entry.patch_instead(&alone)? {
-                    Some(_) => Ok(()), // the tool for patches judges the whole call
+                    Some(_) => Ok(()), // judged in `complete`, by the tool for patches
                     None => entry.judge(&own, value, &mut self.parsed).map(|_| ()),
                 }
             }

@@ -2,9 +2,9 @@
 //! calls.
 //!
 //! The trait [`Tool`] is object-safe, so tools can be added at run time and wrapped: masking and
-//! replay are tools that wrap other tools. Most tools are a [`TypedTool`], a type with an argument
-//! struct whose JSON Schema is derived. A tool holds what it works on (a workspace, a sandbox); a
-//! call carries arguments only.
+//! replay are tools that wrap other tools. Most tools implement [`TypedTool`]: their arguments are
+//! a Rust type, from which the JSON Schema is derived. A tool holds the workspace or the sandbox
+//! that it works on; a call carries only arguments.
 //!
 //! Everything that the rest of the program needs to know about a tool is a field of its [`Spec`].
 //! No code compares tool names.
@@ -108,16 +108,16 @@ impl fmt::Debug for Parsed {
 /// Follows one call while the texts in its arguments are being written.
 pub trait Follow: Send {
     /// Receives more of the text at `path` (`patch`, `edits/0/search`). `closed` means that the
-    /// text is complete. `Err` is a sentence for the model: the call cannot succeed, whatever
-    /// follows. A call refused here must also be refused when it is complete. After an error, no
-    /// more text arrives.
+    /// text is complete. Is not called again after an error.
     ///
     /// # Errors
-    /// See above.
+    /// Fails, with a sentence for the model, if the call cannot succeed, whatever follows. The tool
+    /// must then also refuse the complete call.
     fn text(&mut self, path: &str, text: &str, closed: bool) -> Result<(), String>;
 }
 
-/// A tool. Every error in a `String` is a sentence that tells the model what would have been right.
+/// A tool. Every error of the type `String` is a sentence that tells the model what would have been
+/// right.
 #[async_trait]
 pub trait Tool: Send + Sync {
     /// The tool's name, schema and capabilities.
@@ -148,16 +148,17 @@ pub trait Tool: Send + Sync {
     }
 
     /// If an answer contains no call, interprets the answer itself as a call of this tool. Returns
-    /// the call's arguments, or a sentence for the model on how to send the call that was meant;
-    /// `None` for an answer that means nothing to the tool. The text comes without the model's
+    /// the arguments of the call, or an error that tells the model how to send it properly. Returns
+    /// `None` if the answer means nothing to the tool. The text does not include the model's
     /// reasoning.
     fn whole_answer(&self, _text: &str, _parsed: &mut Parsed) -> Option<Result<Value, String>> {
         None
     }
 
     /// Returns the patch if the call does nothing but apply one, for example if it runs
-    /// `apply_patch` in a shell. The tool with [`Spec::patch`] is then called with the patch
-    /// instead of this tool. The arguments have the tool's own names and are not checked yet.
+    /// `apply_patch` in a shell. The patch then goes to the tool that has [`Spec::patch`], and this
+    /// tool is not called. The names of the arguments are those in this tool's schema; the values
+    /// are not checked yet.
     ///
     /// # Errors
     /// Fails if the call is meant as a patch but does not contain a usable one.

@@ -105,7 +105,7 @@ impl Registry {
         names
     }
 
-    /// The names of the tools that receive the texts of a call while they are being written.
+    /// The names of the tools that receive the texts of a call while the model writes them.
     #[must_use]
     pub fn followed(&self) -> Vec<String> {
         self.specs().filter(|spec| spec.follows).map(|spec| spec.name.clone()).collect()
@@ -158,8 +158,8 @@ impl Registry {
     }
 
     /// If an answer contains no call, interprets the answer itself as a call (see
-    /// [`Tool::whole_answer`]). Returns the call, which is not judged yet, and its arguments, or a
-    /// sentence for the model.
+    /// [`Tool::whole_answer`]). Returns the call, which is not judged yet, with its arguments. The
+    /// error is a sentence for the model.
     #[must_use]
     pub fn whole_answer(&self, text: &str) -> Option<Result<(Incoming<'_>, Value), String>> {
         self.entries.iter().find_map(|entry| {

@@ -47,7 +47,7 @@ pub struct Spec {
     /// instead of the verification. Files that a verification leaves behind (caches, reports) do
     /// not count as changes.
     pub verifies_without: Option<&'static str>,
-    /// The argument whose first line names a call in the heading of its result.
+    /// The argument whose first line is the title of a call in the heading of the call's result.
     pub titled_by: Option<&'static str>,
     /// The arguments with which a call writes a whole file.
     pub whole_file: Option<WholeFile>,

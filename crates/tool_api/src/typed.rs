@@ -11,11 +11,11 @@ use crate::{Outcome, Parsed, Spec, Tool, ToolError};
 
 /// A tool whose arguments are a Rust type. [`TypedTool::into_tool`] makes a [`Tool`] of it.
 ///
-/// The model is shown the type's JSON Schema, and its calls are validated against the same schema,
-/// so the two cannot drift apart.
+/// The model is shown the type's JSON Schema, and calls are validated against that schema, so the
+/// description and the validation cannot drift apart.
 #[async_trait]
 pub trait TypedTool: Send + Sync + 'static {
-    /// The type of the arguments. The model reads the doc comments of its fields. Use
+    /// The type of the arguments. The model reads the doc comments of the fields. Use
     /// `#[serde(deny_unknown_fields)]`.
     type Arguments: DeserializeOwned + JsonSchema + Send;
 

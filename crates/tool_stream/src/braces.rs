@@ -8,8 +8,8 @@ use crate::prose::LeadIn;
 use crate::window::{Blanks, Window};
 use crate::{harmony, prose};
 
-/// The maximum number of objects after prose that are considered as calls. A real answer has far
-/// fewer.
+/// The maximum number of objects that are judged by the text before them. Later ones are not taken
+/// as calls. A real answer has far fewer such objects.
 const MAX_LEAD_INS: usize = 4096;
 /// The number of bytes that may be rescanned after failed objects, in addition to four times the
 /// number of bytes read.
@@ -33,7 +33,7 @@ impl Parser {
             () => None,
         };
         let mut saw_react = false;
-        // A name before the object ends with a letter, a digit, or the end of a token or tag.
+        // Only text that ends with one of these characters can name a tool right before the object.
         let last = self.before().trim_ascii_end().last();
         let may_name = last.is_some_and(|b| b.is_ascii_alphanumeric() || b"_:]*`)".contains(b));
         let named = match eligible {
@@ -72,8 +72,8 @@ impl Parser {
     }
 
     /// Finds the name of a known tool that stands alone before an object. If the server strips the
-    /// tokens of a family's call, such a name and the object remain. Returns the name, and how far
-    /// before the end of the text it begins.
+    /// special tokens around a call, only such a name and the object remain. Returns the name, and
+    /// how far before the end of the text it begins.
     pub(crate) fn bare_tool_name(&self, before: &[u8], same: bool) -> Option<(String, usize)> {
         let (word, back) = prose::last_word(before)?;
         let alone = before.trim_ascii().len() == word.len();
@@ -86,7 +86,7 @@ impl Parser {
         }
         let tool = crate::head::tool_name(tool)?;
         // If the name is not right before the object, it must be the only text or have a prefix
-        // that a family writes.
+        // that some model family writes.
         let placed = same && !before.ends_with(b"\n") || sure || alone && same;
         (placed && self.options.knows(&self.options.bare_name(&tool))).then_some((tool, back))
     }
@@ -168,8 +168,8 @@ impl Parser {
                 if !closed {
                     self.rescanned += pos - start;
                 }
-                // A call may begin after the object's first brace. The budget keeps the total time
-                // linear.
+                // A call may begin inside an object that failed, so continue right after its first
+                // brace. The budget keeps the total time linear.
                 let on = if closed || self.rescanned > RESCAN_BUDGET + 4 * pos { pos } else { start + 1 };
                 self.plain(0);
                 self.pos = on.max(start + 1);

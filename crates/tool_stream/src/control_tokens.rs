@@ -139,7 +139,8 @@ mod tests {
             "]~b]",
             "[e~[",
             "<|channel|>",
-            // An earlier version did not break these tokens, which only `dialects.rs` listed.
+            // An earlier version did not break these tokens, because only `dialects.rs` listed
+            // them.
             "<start_function_call>",
             "<end_function_response>",
             "<longcat_tool_call>",

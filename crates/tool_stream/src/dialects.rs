@@ -25,7 +25,7 @@ pub(crate) struct Dialect {
     /// Tokens between the parts of a call's head.
     pub(crate) between: &'static [&'static str],
     /// Tokens that close a call. At the end of an answer that the model itself ended, a call may
-    /// lack its closing element, but not the tag that ends each value.
+    /// lack its closing element if its last value is complete.
     pub(crate) close: &'static [&'static str],
     /// Elements that carry the tool's name, such as `<invoke name="…">` or `<function=…>`.
     pub(crate) calls: &'static [&'static str],
@@ -290,8 +290,8 @@ pub(crate) struct Thought {
     pub(crate) families: &'static str,
     /// Tags that open a block.
     pub(crate) open: &'static [&'static str],
-    /// Tags that close a block. If the answer opened no block, they close the block that the chat
-    /// template opened, unless they are prose.
+    /// Tags that close a block. If the answer opened no block, such a tag closes the block that the
+    /// chat template opened, unless the tag is part of the prose.
     pub(crate) close: &'static [&'static str],
     /// Whether an opening tag at the start of a line inside a block opens a nested block.
     pub(crate) nests: bool,

@@ -16,10 +16,10 @@ pub struct Options {
     /// or data. An unknown tool under the explicit key `"tool"` is still a call if it has
     /// arguments, so that the caller can refuse it and list the right names.
     pub known_tools: Option<Vec<String>>,
-    /// Read a fenced block without a call as a whole file. See the crate documentation.
+    /// Read a fenced block that contains no call as a whole file. See the crate documentation.
     pub whole_file: bool,
-    /// With `whole_file`: also read a block with a shell label as a file, because the task asks for
-    /// a script. Without this option, such a block is a command for the reader.
+    /// With `whole_file`: also read a block with a shell label as a file. Set this if the task asks
+    /// for a script. Otherwise, such a block is taken for a command that the reader should run.
     pub scripts: bool,
     /// Whether the chat template has already opened a thinking block, so that the stream begins
     /// inside it.
@@ -30,7 +30,8 @@ pub struct Options {
     pub text_tool: TextTool,
 }
 
-/// The tool that receives a file in a fence, and a message whose body is a patch instead of JSON.
+/// The tool that receives files in fences, and patches that are the body of a message in place of
+/// JSON.
 #[derive(Debug, Clone)]
 pub struct TextTool {
     /// The tool's name.
@@ -105,9 +106,10 @@ pub enum Event {
         /// The tool's name as the model wrote it.
         tool: String,
     },
-    /// More text of an argument of a [followed](Options::followed) tool, in whole lines while it is
-    /// being written. If a text is reported in part but never as closed, its final value differs
-    /// from what was reported: use the complete value.
+    /// A new piece of a text in the arguments of a [followed](Options::followed) tool. Before the
+    /// text is complete, each piece consists of whole lines. If the call completes but no piece of
+    /// the text was `closed`, the final text differs from the reported pieces: use the complete
+    /// value.
     FieldText {
         /// Index of the call.
         call: usize,
@@ -153,7 +155,8 @@ pub struct Call {
     pub end: usize,
     /// The repairs that were necessary. Empty if the call itself was valid JSON.
     pub repairs: Vec<Repair>,
-    /// Whether the call was written in a family's tokens or tags, or announced by them.
+    /// Whether the call was written in the tokens or tags of a model family, or was announced by
+    /// them.
     pub native: bool,
 }
 
@@ -212,14 +215,15 @@ pub enum Repair {
     InnerQuote,
     /// A NUL, a byte order mark or a non-ASCII space between tokens.
     StrayByte,
-    /// A missing closing tag of a value, or of a call at the end of an answer that ended normally.
+    /// A missing tag of a key or value, a missing closing tag of a call, or several missing closing
+    /// brackets before the tag that closes the call.
     MissingCloser,
     /// A missing closing brace before the tag that closes the call.
     MissingBrace,
     /// `{{…}}` instead of `{…}`.
     DoubledBraces,
-    /// Same as [`DoubledBraces`](Repair::DoubledBraces), but a text in the object has braces too,
-    /// which may or may not be doubled.
+    /// Same as [`DoubledBraces`](Repair::DoubledBraces), but a string in the object has braces,
+    /// too, and it is unclear whether the model doubled them.
     BracesInText,
     /// A control token attached to the tool's name.
     GluedToken,

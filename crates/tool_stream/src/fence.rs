@@ -18,9 +18,10 @@ pub(crate) struct Fence {
     pub(crate) output: bool,
     /// Whether the fence has held only whitespace so far.
     pub(crate) fresh: bool,
-    /// Whether the opening line was dropped. If so, the closing line is dropped, too.
+    /// Whether a call in the fence has ended, even a malformed one. If so, the closing line is not
+    /// shown.
     pub(crate) hidden: bool,
-    /// In whole-file mode: the file, if the fence turns out to hold one and not a call.
+    /// In whole-file mode: the file that the fence holds, unless it turns out to hold a call.
     pub(crate) file: Option<FileInfo>,
 }
 
@@ -50,7 +51,7 @@ pub(crate) fn label(info: &str) -> String {
 }
 
 /// True if the label marks commands, output or a patch. A block with such a label is a file only if
-/// it has a path. If `scripts` is set, this does not apply to shell labels.
+/// it has a path. If `scripts` is set, shell labels do not count.
 fn is_transcript(label: &str, scripts: bool) -> bool {
     let shell = ["bash", "sh", "shell", "zsh"].contains(&label);
     shell && !scripts || ["console", "terminal", "output", "shell-session", "diff", "patch"].contains(&label)

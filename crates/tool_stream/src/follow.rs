@@ -1,4 +1,4 @@
-//! Reports the texts of a call's arguments while they are being written.
+//! Reports the text arguments of a call while the model is still writing them.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::window::Window;
 /// How much of the innermost text has been reported.
 #[derive(Debug, Default)]
 pub(crate) struct Follow {
-    /// Offset of the text's first byte, which identifies the text.
+    /// Offset of the text's first byte. It identifies the text.
     body: usize,
     /// Offset up to which the text has been reported.
     reported_to: usize,
@@ -46,7 +46,7 @@ impl Follow {
         out.push(Event::FieldText { call, path, text, closed: false });
     }
 
-    /// Reports the rest of a text that was just added to the innermost container.
+    /// Reports the rest of a text that has just ended and was added to the innermost container.
     pub(crate) fn added(&mut self, reader: &Reader, call: usize, root: usize, out: &mut Vec<Event>) {
         let mut reported = std::mem::take(&mut self.reported);
         if std::mem::take(&mut self.body) <= reader.last.0 {
@@ -60,8 +60,8 @@ impl Follow {
     }
 }
 
-/// Offset just past the last line break in a string's body, which is an escape (`\n`) or a raw
-/// newline. An incomplete escape at the end of the body does not count yet.
+/// Offset just past the last line break in a string's body. A line break is an escape (`\n`) or a
+/// raw newline. An incomplete escape at the end of the body does not count yet.
 fn last_line_end(body: &[u8]) -> Option<usize> {
     let (mut at, mut end) = (0, None);
     while let Some(hit) = memchr::memchr2(b'\\', b'\n', &body[at..]) {

@@ -190,9 +190,9 @@ impl Parser {
         self.call_ended(end);
     }
 
-    /// Ends the body at the end of an answer that the model ended itself. Returns whether the call
-    /// is complete. Servers strip the token that ends the message, so only the patch's own end
-    /// marker shows that the call is complete.
+    /// Called at the end of an answer that was not cut off, while a body is being read. Returns
+    /// whether the call is complete. Servers strip the token that ends the message, so a patch
+    /// counts as complete only if it ends with its own end marker.
     pub(crate) fn end_raw(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> bool {
         let Mode::Raw(raw) = &self.mode else { return false };
         if self.calls == raw.call {
@@ -238,7 +238,7 @@ impl Header {
     }
 }
 
-/// Finds a header whose tokens were stripped, right before an object: `commentary
+/// Finds a header right before an object if the server stripped the header's tokens: `commentary
 /// to=functions.read_file json{…}`. Returns the tool that the header names, and how far before the
 /// end of the text `to=` begins.
 pub(crate) fn leaked(before: &[u8]) -> Option<(String, usize)> {

@@ -1,4 +1,4 @@
-//! The parser's handling of a call's head: everything between an opening token and the arguments.
+//! Parses the head of a call: everything between its opening token and its arguments.
 
 use crate::event::{Event, Malformed};
 use crate::markup::{CONTAINERS, Closer};
@@ -13,9 +13,9 @@ use crate::window::Window;
 pub(crate) struct Head {
     /// Offset of the call's first byte.
     pub(crate) start: usize,
-    /// Offset of the text after the last token.
+    /// Offset just past the most recent token.
     segment: usize,
-    /// The text before that token. This text may be the tool's name.
+    /// The text before the most recent token, which may be the tool's name.
     before: String,
     separated: bool,
     /// Whether the head began with a token that is used only in calls. If not, the head may turn
@@ -92,7 +92,7 @@ impl Parser {
 
     fn between(&mut self, win: Window<'_>, len: usize) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
-        // The text between two separators is the format or an id, not the name.
+        // Text between two separators is an id or the format of the arguments, not the name.
         if tool_name(&head.before).is_none() || !head.separated {
             head.before = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
         }
@@ -168,8 +168,8 @@ impl Parser {
         }
     }
 
-    /// The tool, and the offset of the first key of its arguments, if that key's opening tag is
-    /// missing or is a different tag.
+    /// Handles a head that ends at the closing tag of the first key, whose opening tag is missing
+    /// or is a different tag. Returns the tool and the offset of the key.
     fn key_in_head(&self, win: Window<'_>, segment: &str) -> Option<(String, usize)> {
         let Mode::Head(head) = &self.mode else { return None };
         if let Some(tool) = tool_name(&head.before).filter(|_| head.separated) {
@@ -190,7 +190,8 @@ impl Parser {
     }
 
     /// Handles an element that is not in the tables of `dialects.rs`. It may hold the tool's name
-    /// or the arguments, or it may be a tool's element inside another family's tokens.
+    /// or the arguments. It may also be named after a tool and stand inside another family's
+    /// tokens.
     fn element_in_head(&mut self, win: Window<'_>, len: usize, segment: &str) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let element = plain_element(win.slice(self.pos, self.pos + len));
@@ -265,7 +266,8 @@ fn one_word(text: &str) -> bool {
     text.split_whitespace().count() == 1
 }
 
-/// The tool's name in the text before its arguments, without index and decoration.
+/// The tool's name in the text before its arguments, without a prefix such as `call:` or a suffix
+/// such as `:0`.
 pub(crate) fn tool_name(text: &str) -> Option<String> {
     let word = text.trim_start_matches(|c: char| c.is_whitespace() || c == ':');
     let word = word.strip_prefix("call:").unwrap_or(word);

@@ -98,8 +98,8 @@ pub(crate) struct Reader {
     comma: bool,
     newline: bool,
     max_depth: usize,
-    /// Whether a string had unescaped quotes. After such a string, brackets count only at the end
-    /// of a line.
+    /// Whether a string had unescaped quotes. After such a string, stricter rules decide which
+    /// quote ends a string (`quote.rs`).
     pub(crate) doubtful: bool,
     syntax: Syntax,
     /// Whether the string being read continues the previous one, because Python joins adjacent
@@ -160,7 +160,7 @@ impl Reader {
         }
     }
 
-    /// True if only objects are open and a comma or a closing bracket comes next.
+    /// True if all open containers are objects, and a comma or a closing brace is expected next.
     pub(crate) fn after_value(&self) -> bool {
         matches!(self.state, State::After)
             && self.stack.iter().all(|f| matches!(f.node, Node::Object { .. }))
@@ -234,8 +234,8 @@ impl Reader {
                     self.pos += len;
                 }
             },
-            // Right after a string, a comment sign is more likely part of the string: text after an
-            // unescaped quote.
+            // Directly after a string, a comment sign is more likely part of the string than the
+            // start of a comment: the quote before it should have been escaped.
             b'/' | b'#' if self.pos == self.last.1 && matches!(self.state, State::After) => {
                 return Some(Step::Bad(Malformed::NotJson));
             }
@@ -477,7 +477,8 @@ impl Reader {
             (Node::Object { map, key }, value) => _ = map.insert(key.clone(), value),
             (Node::Array(items), value) => items.push(value),
         }
-        // No caller needs values below depth 5, the depth of the lines in an edit's `search` array.
+        // No caller needs values inside more than 5 containers, which is the depth of the lines in
+        // an edit's `search` array.
         if self.stack.len() <= 5 { Some(Step::Added) } else { None }
     }
 

@@ -42,14 +42,14 @@
 //!
 //! - Anything in a thinking block (see below), a string, another object, or inline code.
 //! - Anything in code, in a quoted line, or after a quote, a bracket or an equals sign in prose.
-//! - An example: an object in a sentence that offers one (`prose.rs` decides by the words before
-//!   it).
+//! - An object that a sentence offers as an example (`prose.rs` decides by the words before the
+//!   object).
 //! - An object in the middle of a sentence that does not introduce the object, if more text
 //!   follows.
 //! - An object in a table row, list item, footnote or log line, or next to a result or a timestamp.
 //! - Anything in an invented turn or tool result. After a call, also everything that follows the
 //!   invented text.
-//! - An object directly after a token that is in no row of the table.
+//! - An object directly after an unknown token, which no row of `dialects.rs` has.
 //! - An echoed schema or result, and an object that was cut off.
 //!
 //! **Thinking.** `dialects.rs` has the thinking tags of all families. Nothing between them is a
@@ -93,11 +93,12 @@
 //!
 //! # Cost
 //!
-//! Time is linear in the number of bytes, whatever they are and however they are chunked. Only the
-//! few bytes after a quote, the first few hundred bytes of a tag or fence line, and a bounded
-//! number of bytes of text that looked like the start of an object are scanned twice. Memory holds
-//! the open call (at most [`Options::max_call_bytes`]), its values, and at most a few MiB of
-//! thinking and text in which a call may still be found. `benches/throughput.rs` measures the time.
+//! Time is linear in the number of bytes, whatever they are and however they are chunked. Only
+//! these bytes are scanned twice: the few bytes after a quote, the first few hundred bytes of a tag
+//! or fence line, and a bounded number of bytes of text that looked like the start of an object.
+//! Memory holds the open call (at most [`Options::max_call_bytes`]), its values, and at most a few
+//! MiB of thinking and text in which a call may still be found. `benches/throughput.rs` measures
+//! the time.
 //!
 //! # Layers
 //!

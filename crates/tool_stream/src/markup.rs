@@ -76,7 +76,8 @@ struct Field {
     /// Number of nested elements of the value's own kind that are still open. Only elements that
     /// begin a line count; for [`Kind::Pair`], all count.
     depth: usize,
-    /// Offset of the last open element of that kind that begins in the middle of a line instead.
+    /// Offset of the last nested element of that kind that is still open and begins in the middle
+    /// of a line.
     inline: Option<usize>,
     /// Offset of the last closing tag that could have ended the value.
     closer: Option<usize>,
@@ -456,7 +457,8 @@ impl Invoke {
         self.arguments.insert(field.name, value);
     }
 
-    /// Reports the whole lines of a followed text that end before `pos`.
+    /// Reports the lines that are complete before `pos`, if the value is reported while it is
+    /// written.
     fn report_lines(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         let (State::Value(field), Some(call)) = (&mut self.state, self.call) else { return };
         if !field.followed(self.followed) || self.lenient || field.depth > 0 {
@@ -545,7 +547,8 @@ fn call_continues(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, t
     Some(fits)
 }
 
-/// True if only whitespace is between the start of the value, or of the line, and `at`.
+/// True if only spaces and tabs precede `at` on its line or, on the first line of the value, in the
+/// value.
 fn begins_line(win: Window<'_>, body: usize, at: usize) -> bool {
     let before = win.slice(body.max(at.saturating_sub(64)), at);
     let last = before.iter().rev().find(|b| !matches!(b, b' ' | b'\t'));

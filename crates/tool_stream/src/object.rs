@@ -58,7 +58,7 @@ pub(crate) struct Named {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     More,
-    /// The caller must now decide [`Candidate::eligible`], with [`Candidate::answer`].
+    /// The caller must now call [`Candidate::answer`] to set [`Candidate::eligible`].
     Ask,
     /// Closed at `reader.pos`. `called` is true if the object held a call.
     Closed {

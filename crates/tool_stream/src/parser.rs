@@ -44,7 +44,7 @@ pub struct Parser {
     pub(crate) after_malformed: bool,
     /// Whether the first byte of the current line was read.
     pub(crate) past_column_zero: bool,
-    /// The end of the text emitted so far.
+    /// The last bytes of the text emitted so far.
     pub(crate) tail: Vec<u8>,
     pub(crate) fence: Option<Fence>,
     /// Length of the backtick run that opened inline code on this line.
@@ -73,7 +73,8 @@ pub struct Parser {
     pub(crate) cut_tag: bool,
     /// Whether a ReAct call was read.
     pub(crate) saw_react: bool,
-    /// The text received so far and its offset, while the answer may consist of Python calls only.
+    /// The text received so far, while the answer may consist of Python calls only. `answer_start`
+    /// is its offset.
     pub(crate) answer: Vec<u8>,
     answer_start: usize,
     /// Whether the answer has begun: some text was not whitespace.
@@ -82,7 +83,7 @@ pub struct Parser {
     pub(crate) is_nested: bool,
     /// Bytes rescanned after failed objects.
     pub(crate) rescanned: usize,
-    /// Number of objects so far for which the preceding text had to decide whether they are calls.
+    /// Number of objects so far whose preceding text was checked to decide whether they are calls.
     pub(crate) lead_ins_judged: usize,
     /// How far the current tag has been searched for its end.
     pub(crate) searched: usize,
@@ -114,7 +115,7 @@ pub(crate) enum Flow {
 
 /// The maximum number of bytes to hold back around a possible call.
 const MAX_HOLD: usize = 4096;
-/// The maximum number of bytes to keep of an answer that may be written in Python.
+/// The maximum number of bytes to keep of an answer that may consist of Python calls only.
 const MAX_ANSWER: usize = 1 << 20;
 
 impl Parser {

@@ -73,7 +73,8 @@ pub(crate) enum LeadIn {
 /// Judges an object by the text before it.
 ///
 /// `same_line`: the object is not the first thing on its line. `token`: it begins with a model
-/// family's token, which no sentence contains. `apart`: it is in a fence, in a list or indented.
+/// family's token, which no sentence contains. `apart`: it is in a fence, or begins a line that is
+/// indented by four or more blanks.
 pub(crate) fn lead_in(before: &[u8], same_line: bool, token: bool, apart: bool) -> LeadIn {
     let text = String::from_utf8_lossy(&before[before.len().saturating_sub(REACH)..]).to_lowercase();
     let line = if same_line { text.as_str() } else { text.trim_end() };
@@ -122,7 +123,7 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         }
     }
     // The last sentence before the object. If the object begins its line, this is the last sentence
-    // of the text above, and a complete sentence there has no effect on the object.
+    // of the text above. If that sentence is complete, it does not make the object an example.
     let line = if same_line {
         &tail[line_start..]
     } else {

@@ -1,7 +1,7 @@
 //! Calls written in Python syntax: `read_file(path="a.py")`.
 //!
 //! Inside a family's tokens or a `tool_code` fence, such text is a call. Elsewhere it is a call
-//! only if the whole answer consists of such calls to known tools, which the parser decides at the
+//! only if the whole answer consists of such calls to known tools. The parser decides this at the
 //! end of the answer.
 
 use crate::event::{Call, Event, Malformed, Options};

@@ -2,10 +2,10 @@
 //!
 //! Models forget the backslash before a quote inside a string. A quote therefore ends its string
 //! only if the text after it may follow a string. In an object, the quote must be followed by a
-//! comma and the next key with its colon, or by a closing brace. The text after that brace must
-//! also be possible there. In an array, the quote must be followed by a comma and another element,
-//! or by the closing bracket. Every closing quote of valid JSON meets these conditions, so valid
-//! JSON is never reinterpreted.
+//! comma and the next key with its colon, or by a closing brace and text that may follow the
+//! object. In an array, the quote must be followed by a comma and another element, or by the
+//! closing bracket. Every closing quote of valid JSON meets these conditions, so valid JSON is
+//! never reinterpreted.
 //!
 //! Once a string is known to hold unescaped quotes, the rules are stricter. Brackets inside the
 //! string must balance, otherwise the quote is one more inner quote. Inner quotes must come in
@@ -197,7 +197,8 @@ pub(crate) struct Lookahead {
     newline: bool,
     /// Number of containers closed after the quote.
     closed: usize,
-    /// A plus and another string follow. They are either an expression or part of the text.
+    /// Whether a plus and another quote follow: an expression that joins two strings, or text of
+    /// this string.
     joined: bool,
 }
 
@@ -240,8 +241,9 @@ impl Lookahead {
         }
     }
 
-    /// Judges a quote that may end the string, as far as the bytes after it show. If the string has
-    /// inner quotes, they must come in pairs, and the string's brackets must balance.
+    /// Judges a quote, given that the text after it may follow a string. If the string is in an
+    /// object and has inner quotes, its brackets must balance, and the inner quotes must come in
+    /// pairs unless the string is in single quotes.
     fn closing(&self, win: Window<'_>, text: &mut Text, stack: &[Frame]) -> Verdict {
         if self.joined {
             return Verdict::Unclear;

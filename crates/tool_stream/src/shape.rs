@@ -4,7 +4,7 @@
 //! | form | meaning |
 //! |---|---|
 //! | `{"tool": T, "arguments": {…}}`; instead of `tool` also `tool_name`, `toolName`; instead of `arguments` also `args`, `input`, `parameters`, … | a call of T |
-//! | `{"tool": T, "path": …}` | a call of T with all other members as arguments, unless one of them marks a result or a schema |
+//! | `{"tool": T, "path": …}` | a call of T with all other members as arguments, unless one of them marks a result, a schema or a record |
 //! | `{"name": T, "arguments": {…}}`; instead of `name` also `function`, `action`, …; instead of `arguments` also `parameters`, `action_input`, … | a call of T; if the tools are known and the arguments are not under `"arguments"`, only if T is one of them |
 //! | `{"name": T, "path": …}`, `{T: {…}}` | a call only if T is a known tool |
 //! | `{"function": {…}}`, `{"tool_call": {…}}`, `{"function_call": {…}}`, `{"tool": {…}}` | the call inside |
@@ -13,8 +13,8 @@
 //!
 //! Case and word separators in keys make no difference: `"Tool"`, `"toolInput"`, `"Action Input"`.
 //! `"arguments"` may be a string that contains the object. A schema (`"type": "object"` with
-//! `"properties"`) is not a call. If the tools are known, an object without a key for arguments
-//! whose `"tool"` is not one of them is data, unless a token or tag announced a call.
+//! `"properties"`) is not a call. If the tools are known, an object is data if its `"tool"` is not
+//! one of them and it has no key for arguments, unless a token or tag announced a call.
 
 use serde_json::{Map, Value};
 
@@ -221,8 +221,9 @@ impl Options {
         self.known_tools.as_ref().is_some_and(|known| known.iter().any(|k| k == tool))
     }
 
-    /// Strips from a tool's name a token attached to it, and the prefix `functions.`, `tools.` or
-    /// `tool.`. Other prefixes are stripped only if the rest is the name of a known tool.
+    /// Strips the control token that a model attached to a tool's name, and the prefix
+    /// `functions.`, `tools.` or `tool.`. Other prefixes are stripped only if the rest is the name
+    /// of a known tool.
     pub(crate) fn bare_name(&self, tool: &str) -> String {
         let tool = unglued(tool);
         if self.knows(tool) {
@@ -411,7 +412,7 @@ fn other_members(map: &Map<String, Value>, name_key: &str) -> Map<String, Value>
         .collect()
 }
 
-/// Finds the arguments. Returns their key and their value.
+/// Finds the arguments of a call. Returns their key, as `map` spells it, and their value.
 fn arguments_of<'a>(map: &'a Map<String, Value>, repairs: &mut Repairs) -> Option<(&'a str, Value)> {
     ARGUMENTS.into_iter().find_map(|wanted| {
         let (key, value) = member(map, &[wanted])?;

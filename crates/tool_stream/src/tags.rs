@@ -64,7 +64,7 @@ pub(crate) enum Tag {
     Turn(Turn),
 }
 
-/// Whether a tag is a token such as `<|…|>` or `[…]`, which no sentence contains.
+/// Whether a tag is a token such as `<|…|>` or `[…]`, not an element such as `<think>`.
 pub(crate) fn is_token(mark: &[u8]) -> bool {
     !mark.starts_with(b"<") || mark.contains(&b'|') || mark.contains(&0xBD)
 }

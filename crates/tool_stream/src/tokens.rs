@@ -67,15 +67,15 @@ impl Parser {
             }
             Tag::ThinkClose(kind) => {
                 let prose = THOUGHTS[kind].close.iter().any(|mark| mark.contains(' '));
-                // Before any block was opened, a closing tag that consists of plain words or is in
-                // no table closes nothing.
+                // If no thinking block was opened yet, a closing tag is text if it consists of
+                // plain words or is in no table.
                 if (prose || kind == UNKNOWN) && !self.think_seen {
                     return self.plain(len);
                 }
                 self.hold = None;
                 self.skip(win, after, out);
-                // Either no block was opened, or this is a second closing tag and the thinking only
-                // mentioned the first one.
+                // Either no thinking block was opened, or this is the second closing tag, and the
+                // first one was only mentioned in the thinking.
                 if !self.think_seen || self.calls > 0 && !self.after_call {
                     self.think_seen = true;
                     out.push(Event::OrphanThink { at: start });
@@ -232,8 +232,8 @@ impl Parser {
         self.begin_invoke(&tool, start - back, after, Closer::Wrapper, true)
     }
 
-    /// Handles a call in the form that Cline uses, an element named after a tool with an element
-    /// for each argument: `<read_file><path>…`.
+    /// Handles a call in Cline's form: an element that is named after the tool and contains one
+    /// element per argument (`<read_file><path>…`).
     fn tool_element(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) -> Flow {
         let plain = if len == 0 || self.inline > 0 || self.foreign {
             None
@@ -291,7 +291,7 @@ impl Parser {
             Turn::Result => {
                 self.hold = None;
                 self.skip(win, after, out);
-                // Whatever the model does next is based on a turn it invented.
+                // Everything that follows is based on a turn that the model invented.
                 self.foreign |= self.calls > 0;
                 self.mode = Mode::Result;
             }

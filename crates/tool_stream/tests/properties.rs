@@ -153,8 +153,8 @@ proptest! {
     #[test]
     fn unambiguous_repairs_keep_the_arguments(args in arguments()) {
         let text = serde_json::to_string_pretty(&call(&args)).unwrap();
-        // Raw control characters in strings. An `n` after an escaped backslash is not a newline and
-        // stays.
+        // Strings with raw newlines and tabs. An `n` after an escaped backslash is not a newline,
+        // so it stays.
         let mut raw = String::new();
         let mut rest = text.as_str();
         while let Some(at) = rest.find('\\') {
@@ -168,7 +168,8 @@ proptest! {
         }
         raw.push_str(rest);
         same(&raw, &args)?;
-        // In pretty JSON, only empty objects and arrays end right after their start.
+        // In pretty JSON, a closing bracket directly follows an opening bracket only in an empty
+        // object or array.
         let mut before = ' ';
         let trailing = outside_strings(&text, |c| {
             let empty = matches!(std::mem::replace(&mut before, c), '{' | '[');
@@ -200,7 +201,7 @@ proptest! {
         }
         let mut bytes = text.into_bytes();
         if twice { bytes.insert(at, bytes[at]) } else { bytes.remove(at); }
-        // If the text is still valid JSON, it may be another call, which no parser can detect.
+        // If the text is still valid JSON, it may be a different call. No parser can detect that.
         if serde_json::from_slice::<Value>(&bytes).is_err() {
             for call in parse(&bytes, End::Stop, Options::default()).calls {
                 prop_assert!(call.repaired || call.end - call.start < bytes.len(), "{:?}", String::from_utf8_lossy(&bytes));

@@ -231,8 +231,8 @@ fn truncation_never_creates_a_call() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// An opened call completes under the same name or is malformed, and its fields equal its
-/// arguments.
+/// A call that was opened either completes under the same name or is reported as malformed. If it
+/// completes, the fields reported before equal its arguments.
 #[test]
 fn early_events_are_never_contradicted() {
     for fixture in fixtures() {

@@ -99,9 +99,9 @@ impl Workspace {
     /// empty. Permissions may differ from the `after` state, unless the changes set them too.
     ///
     /// # Errors
-    /// If files have been changed since, or someone else changed them between two of the agent's
-    /// changes. The error lists all these files. A file that has become a folder, or the reverse,
-    /// is a conflict too.
+    /// If files are in neither of the two states, or someone else changed them between two of the
+    /// agent's changes. The error lists all these files. A file that has become a folder, or the
+    /// reverse, is a conflict too.
     pub fn put_back(&self, changes: &[NetChange]) -> Result<Commit, BringError> {
         Ok(self.apply(backward(changes), false, By::Undo)?.commit)
     }
@@ -120,8 +120,8 @@ impl Workspace {
     /// three-way merge of text files that have other changes.
     ///
     /// # Errors
-    /// If files have other changes or, when merging, changes in the same lines. The error lists all
-    /// these files.
+    /// If files have other changes that are not merged: because `merge` is false, or because they
+    /// cannot be merged, such as changes in the same lines. The error lists all these files.
     pub fn bring(&self, changes: &[NetChange], merge: bool) -> Result<Brought, BringError> {
         self.apply(forward(changes), merge, By::Apply)
     }

@@ -28,8 +28,9 @@ impl ChangedRules {
         self.add(folder, Some(b"*"), None);
     }
 
-    /// Whether a path may be a file or folder that existed before the command and was ignored then.
-    /// This is so if the old rules ignore it or the new rules re-include it.
+    /// Whether a file or folder may have existed before the command without being seen, because it
+    /// was ignored. This is possible if the old rules ignore its path or the new rules re-include
+    /// it.
     pub(crate) fn may_have_hidden(&self, path: &CleanPath, is_folder: bool) -> bool {
         self.0.iter().any(|Changed(folder, old, new)| {
             let folder = if folder.as_str() == "." { Path::new("") } else { folder.as_ref() };

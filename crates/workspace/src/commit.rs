@@ -224,6 +224,6 @@ impl Step {
 }
 
 fn executable_mode(mode: u32, executable: bool) -> u32 {
-    // Like git's modes 755 and 644: whoever may read the file may execute it.
+    // As with git's mode 755, whoever may read an executable file may also execute it.
     if executable { mode | (mode & 0o444) >> 2 } else { mode & !0o111 }
 }

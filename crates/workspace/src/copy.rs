@@ -41,7 +41,7 @@ impl Workspace {
     /// tree, and tries to share the blocks of one file.
     ///
     /// # Errors
-    /// If something cannot be read, or no file can be created where the folder is to be.
+    /// If something cannot be read, or the file for this test cannot be created.
     pub fn copy_cost(&self, dir: &Path) -> io::Result<CopyCost> {
         let mut cost = CopyCost::default();
         let existing = dir.ancestors().find(|d| d.is_dir()).unwrap_or(Path::new("."));
@@ -81,9 +81,9 @@ impl Workspace {
     }
 
     /// If the `.git` of this workspace only points to a repository elsewhere, as in a worktree or a
-    /// submodule, gives `tree` its own repository, as [`Workspace::copy_to`] does. `tree` shows the
-    /// same files as this workspace, for example in an overlay, which may be mounted at the same
-    /// path. Returns whether `tree` got a repository.
+    /// submodule, gives `tree` its own repository, as [`Workspace::copy_to`] does. `tree` must have
+    /// the same files as this workspace. It may be an overlay that is mounted at the workspace's
+    /// own path. Returns whether `tree` got a repository.
     ///
     /// # Errors
     /// If something cannot be read or written.

@@ -172,7 +172,7 @@ impl Watching {
     }
 
     /// Forgets the folder at a path: it is gone, or another folder is there now. The kernel removes
-    /// the watch when the folder itself ceases to exist, once no process holds it open.
+    /// the watch once the folder is deleted and no process holds it open.
     fn forget(&mut self, path: &Path) {
         if let Some(number) = self.numbers.remove(path) {
             self.folders.remove(&number);

@@ -374,7 +374,7 @@ pub(crate) fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> io::Result<Optio
 mod tests {
     use super::*;
 
-    /// Short, because the commands in these tests never end.
+    /// A short time limit, because the commands in these tests never end.
     const AT_ONCE: Duration = Duration::from_millis(1);
 
     #[test]

@@ -1,10 +1,10 @@
 //! What a session changed: every commit and every change by a command, in order, with the contents
 //! before and after.
 //!
-//! One state folder may hold changes to two trees: the tree of a dry run, and the repository, where
-//! the changes of the dry run were applied and maybe undone. [`History::net`] returns the agent's
-//! changes in any tree. [`History::standing`] returns the changes that are still in effect in the
-//! tree that was changed last.
+//! One state folder may hold changes to two trees: the tree of a dry run, and the repository, if
+//! the changes of the dry run were applied to it (and perhaps undone). [`History::net`] returns the
+//! agent's changes, whichever tree they were made in. [`History::standing`] returns the changes
+//! that are still in effect in the tree that was changed last.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -107,7 +107,8 @@ impl History {
 
     /// Returns the changes of these turns that are in effect in the tree that was changed last. An
     /// undo reverts exactly these. Leaves out changes that were undone, and changes of a dry run
-    /// that were never applied. The change of a merged file counts as made in the last turn.
+    /// that were never applied. If an undo or an apply merged a file, the change of this file
+    /// counts as made in the last turn.
     ///
     /// # Errors
     /// If the stored content of a file cannot be read.

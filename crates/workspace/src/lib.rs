@@ -2,15 +2,15 @@
 //!
 //! A [`Workspace`] is a handle to one folder. [`Workspace::resolve`] turns a path that a model
 //! wrote into a [`CleanPath`]: relative, with `/` as the separator, and without `..`. Every access
-//! goes through a directory handle (`openat2`, by way of `cap-std`), so no spelling and no symbolic
-//! link leads outside.
+//! goes through a directory handle (`openat2`, by way of `cap-std`), so no spelling of a path and
+//! no symbolic link leads out of the folder.
 //!
-//! Every edit goes through [`Workspace::commit`], which makes all changes of a call or none and
-//! keeps the previous contents. [`Workspace::watch`] and [`Workspace::watched`] record what a
-//! command changes. [`History`] reports what a session changed; [`Workspace::put_back`] undoes it,
-//! and [`Workspace::bring`] applies it to another tree. [`Baseline`] takes a snapshot of a tree to
-//! diff against, without touching the user's `.git`. [`Workspace::copy_to`] makes the tree in which
-//! a dry run works.
+//! Every edit goes through [`Workspace::commit`], which makes either all changes of an edit or
+//! none, and keeps the previous contents of the files. [`Workspace::watch`] and
+//! [`Workspace::watched`] record what a command changes. [`History`] reports what a session
+//! changed; [`Workspace::put_back`] undoes it, and [`Workspace::bring`] applies it to another tree.
+//! [`Baseline`] takes a snapshot of a tree to diff against, without touching the user's `.git`.
+//! [`Workspace::copy_to`] copies the tree for a dry run, if the system allows no overlay.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -72,7 +72,7 @@ impl Workspace {
     /// the workspace.
     #[must_use]
     pub fn without(self, own: &Own) -> Self {
-        // Can be set only once, because snapshots already taken do not change.
+        // The files can be set only once, because snapshots already taken do not change.
         let _ = self.0.own.set(own.clone());
         self
     }

@@ -19,8 +19,8 @@ const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
 
 /// A path relative to the root of the workspace, with `/` between components and without `.` and
-/// `..`; the root itself is `"."`. The text does not keep accesses inside the workspace; the
-/// directory handle does. In the text, bytes that are not UTF-8 are written `\xHH`.
+/// `..`; the root itself is `"."`. The text alone does not confine file accesses to the workspace;
+/// the directory handle does. In the text, bytes that are not UTF-8 are written `\xHH`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CleanPath {
@@ -235,8 +235,8 @@ impl Workspace {
         Some(so_far)
     }
 
-    /// Corrects the names of the existing parent folders of a missing file, which may differ in
-    /// Unicode normalization (see [`Workspace::find_normalized`]).
+    /// In the path of a missing file, replaces parent folders by existing ones whose names differ
+    /// only in Unicode normalization (see [`Workspace::find_normalized`]).
     fn in_existing_folders(&self, path: CleanPath) -> CleanPath {
         let mut missing = Vec::new();
         let mut above = path.clone();

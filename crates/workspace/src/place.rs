@@ -68,9 +68,8 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Whether `now` describes the same file, and the file was not modified. The change time does
-    /// not count for a file with several hard links, because renaming one link updates the change
-    /// time of the file.
+    /// Whether `now` describes the same file, unmodified. The change time does not count for a file
+    /// with several hard links, because renaming one link updates the change time of the file.
     pub(crate) fn is_unchanged(&self, now: &Self) -> bool {
         (self.id, self.size, self.modified) == (now.id, now.size, now.modified)
             && (self.shared || self.changed == now.changed)
@@ -244,7 +243,7 @@ impl Place {
         Ok(rustix::fs::openat(&self.folder, &self.name, flags, mode)?)
     }
 
-    /// Adds, beside this place, a hard link to the file that is staged beside `other`.
+    /// Creates `temp` beside this place, as a hard link to `staged` beside `other`.
     pub(crate) fn stage_link(&self, temp: &str, other: &Self, staged: &str) -> io::Result<()> {
         Ok(rustix::fs::linkat(&other.folder, staged, &self.folder, temp, AtFlags::empty())?)
     }
@@ -258,7 +257,7 @@ impl Place {
     }
 
     /// Same as [`Place::swap`] with plain renames. After a crash, the old file may have a second
-    /// name, which [`Place::finish_swap`] resolves.
+    /// name; [`Place::finish_swap`] then finishes the swap.
     fn swap_in_steps(&self, temp: &str) -> io::Result<()> {
         let old = old(temp);
         self.remove(&*old)?;
@@ -300,8 +299,8 @@ impl Place {
         match rustix::fs::linkat(&self.folder, from, &self.folder, to, AtFlags::empty()) {
             Ok(()) => rustix::fs::unlinkat(&self.folder, from, AtFlags::empty()),
             Err(e @ (Errno::EXIST | Errno::NOENT)) => Err(e),
-            // Hard links are not supported either. This may replace a file created between the two
-            // calls.
+            // Hard links are not supported either. This may replace a file that is created between
+            // the check and the rename.
             Err(_) => match rustix::fs::statat(&self.folder, to, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => Err(Errno::EXIST),
                 Err(Errno::NOENT) => self.rename(from, to, RenameFlags::empty()),

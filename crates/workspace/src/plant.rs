@@ -64,7 +64,7 @@ impl Workspace {
 }
 
 impl CleanPath {
-    /// Whether the path could belong to git on any system that may hold a copy of the repository.
+    /// Whether a component of the path is `.git`, or may be read as `.git` on another system.
     #[must_use]
     pub fn is_gits(&self) -> bool {
         self.as_str().split('/').any(is_git)

@@ -16,8 +16,8 @@ use crate::{
     index::Index,
 };
 
-/// The user's settings that affect how files become blobs. If the private repository had different
-/// settings, every file might appear changed.
+/// Matches the user's git settings that affect how files become blobs. If the private repository
+/// had different settings, every file might appear changed.
 const KEPT: &str = "^core\\.(autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
 
 /// The file in the private repository that marks its index as complete.
@@ -65,7 +65,7 @@ impl PrivateRepository {
 
     /// Adds to `own` the excluded paths that earlier processes of the session stored. Then stores
     /// all paths of `own` for later processes. A process that resumes the session cannot find the
-    /// earlier paths through its open files.
+    /// earlier paths itself, because it does not have those files open.
     pub(crate) fn keep_own(&self, own: &mut Own) -> io::Result<()> {
         let kept = fs::read(self.folder.join(OWN)).unwrap_or_default();
         let kept = kept.split(|b| *b == 0).filter(|path| !path.is_empty());

@@ -67,7 +67,7 @@ impl Protected {
         for path in self.find(workspace).map_err(|e| e.to_string())? {
             match workspace.step(&path) {
                 Ok(Step { before: Some(image), .. }) => drop(first.insert(path, image)),
-                // The file is gone, or it is a pipe or a file of git or of the agent.
+                // The file is gone, is a pipe, or belongs to git or to the agent.
                 Ok(_) | Err(CommitError::NotAFile(_) | CommitError::Path(PathError::Protected { .. })) => {}
                 Err(CommitError::System { source, .. }) if source.kind() == io::ErrorKind::FileTooLarge => {
                     let limit = REPLACE_LIMIT >> 20;

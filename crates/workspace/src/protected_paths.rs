@@ -11,7 +11,7 @@ pub(crate) struct ProtectedPaths {
     files: Vec<GlobSet>,
     /// Folders that may contain protected files.
     folders: GlobSet,
-    /// The folders that the patterns spell out before any `**`. They are also in `folders`.
+    /// The folders in the patterns, down to the first `**`. They are also in `folders`.
     parents: GlobSet,
 }
 
@@ -85,8 +85,8 @@ impl ProtectedPaths {
     }
 }
 
-/// Returns the folders that a pattern spells out before any `**`, outermost first, and whether it
-/// has a `**`.
+/// Returns the folders in a pattern, down to the first `**`, outermost first, and whether the
+/// pattern has a `**`.
 fn spelled_out(pattern: &str) -> (Vec<String>, bool) {
     let parts: Vec<&str> = pattern.split('/').collect();
     let deep = parts.iter().position(|part| *part == "**");

@@ -13,7 +13,7 @@ use crate::{Baseline, CleanPath, FileImage, History, Workspace};
 #[derive(Debug)]
 pub struct Remembered {
     now: Workspace,
-    /// Files that have changed since the start, in their state at the start.
+    /// The original state of each file that has changed since the start.
     then: BTreeMap<CleanPath, Option<FileImage>>,
     /// Files that someone else has changed and whose content at the start is unknown.
     lost: Vec<CleanPath>,
@@ -40,7 +40,8 @@ impl Remembered {
                     continue;
                 }
                 match baseline.file(&path) {
-                    // A repository inside the repository is neither a file nor a link.
+                    // A nested repository can be listed as changed, but is neither a file nor a
+                    // link.
                     Ok(None) if now.root().join(&path).is_dir() => {}
                     Ok(image) => drop(then.insert(path, image)),
                     Err(_) => lost.push(path),
@@ -56,8 +57,8 @@ impl Remembered {
         &self.now
     }
 
-    /// Returns the files that have changed since the start, in their state at the start; `None` if
-    /// they did not exist.
+    /// Returns the original state of each file that has changed since the start; `None` if the file
+    /// did not exist.
     #[must_use]
     pub fn then(&self) -> &BTreeMap<CleanPath, Option<FileImage>> {
         &self.then

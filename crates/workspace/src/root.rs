@@ -50,8 +50,8 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) dir: Dir,
     pub(crate) store: Option<Store>,
-    /// Folders in which nothing may be written, each as its device and inode, with the owner of the
-    /// folder: git or the agent itself.
+    /// Folders in which nothing may be written: the device and inode of each, and its owner (git or
+    /// the agent itself).
     pub(crate) guarded: Vec<((u64, u64), &'static str)>,
     seen: Mutex<HashMap<CleanPath, Digest>>,
     pub(crate) writing: Mutex<()>,
@@ -159,7 +159,7 @@ impl Workspace {
         lock(&self.0.seen).insert(path.clone(), Digest::of(bytes));
     }
 
-    /// Returns the content that the model last saw of a file; `None` if the model has not seen the
+    /// Returns the digest of a file as the model last saw it; `None` if the model has not seen the
     /// file.
     #[must_use]
     pub fn seen(&self, path: &CleanPath) -> Option<Digest> {

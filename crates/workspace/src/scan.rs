@@ -75,7 +75,7 @@ type Inner = (PathBuf, Arc<Folder>, bool);
 pub(crate) enum Extent<'a> {
     /// The whole tree.
     Everything,
-    /// The whole tree, read from this folder: the lower layer of an overlay without changes.
+    /// The whole tree of an overlay without changes, read from this folder, its lower layer.
     Lower(BorrowedFd<'a>),
     /// Only folders with changes. In an overlay, these are the folders in its upper layer.
     /// Otherwise, they are the touched folders or, if those are not known, all folders. The result
@@ -317,8 +317,8 @@ enum Change {
     Replaced,
 }
 
-/// Returns how a folder of an overlay changed. `folder` is its counterpart in the upper layer. The
-/// upper layer contains a new folder with all of its content.
+/// Returns how a folder of an overlay changed. `folder` is its counterpart in the upper layer. If a
+/// folder is new, the upper layer contains all of its content.
 fn change(folder: &Path) -> Change {
     if rustix::fs::lstat(folder).is_err() {
         return Change::None;

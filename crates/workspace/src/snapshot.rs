@@ -2,7 +2,7 @@
 //! a command's changes can be recorded together with the previous contents.
 //!
 //! Contents that git has are not copied. All others are written once into an unnamed file in the
-//! state folder, which the system deletes when the process ends.
+//! state folder. The system deletes this file when the process ends.
 
 use std::{
     collections::BTreeSet,
@@ -23,11 +23,11 @@ use crate::{
     tracked,
 };
 
-/// The maximum number of bytes that a process keeps: contents that git does not have, and changed
-/// files.
+/// The maximum total size of the contents that a process keeps, in bytes: those that git does not
+/// have, and those of changed files.
 const KEEP_LIMIT: u64 = 4 << 30;
-/// A second write within this time may leave the same metadata: file system clocks tick every 10 ms
-/// at worst.
+/// If a file is written again within this time, its metadata may stay the same: file system clocks
+/// tick every 10 ms at worst.
 const TICK: Duration = Duration::from_millis(50);
 /// The [`TICK`] of file systems that store times in whole seconds.
 const COARSE_TICK: Duration = Duration::from_secs(2);
@@ -229,7 +229,7 @@ impl Snapshot {
         }
     }
 
-    /// Returns the bytes of content that is kept, otherwise `None`. The content of a blob is kept
+    /// Returns the bytes of `content`; `None` if they are not kept. The content of a blob is kept
     /// only after [`Snapshot::fetch`].
     pub(crate) fn bytes(&self, content: &Content) -> io::Result<Option<Vec<u8>>> {
         let Content::Kept { at, size } = content else { return Ok(None) };

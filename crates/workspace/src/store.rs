@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CleanPath, Digest, FileImage};
 
-/// The maximum size, in bytes, of a file that a commit can replace and its record can keep.
+/// The maximum size, in bytes, of a file that a commit can replace and keep in its record.
 pub(crate) const REPLACE_LIMIT: u64 = 64 << 20;
 
 #[derive(Debug)]

@@ -99,7 +99,7 @@ pub(crate) fn as_it_was(blob: Vec<u8>, size: u32) -> Option<Vec<u8>> {
 /// Reads blobs; `None` for those that no longer exist.
 pub(crate) fn contents(root: &Path, blobs: &[String]) -> io::Result<Vec<Option<Vec<u8>>>> {
     let mut command = git::git(root);
-    // Replacement objects would change contents.
+    // With replacement objects (`git replace`), git would return other contents.
     command.env("GIT_NO_REPLACE_OBJECTS", "1").args(["cat-file", "--batch"]);
     let output = git::run(command, Some((blobs.join("\n") + "\n").as_bytes()))?;
     let (mut out, mut rest) = (Vec::new(), output.as_slice());

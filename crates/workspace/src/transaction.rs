@@ -31,12 +31,12 @@ pub(crate) struct Step {
     pub(crate) stamp: Option<Stamp>,
     pub(crate) after: Option<FileImage>,
     /// The device and inode of the old file, if it has other hard links. If there is a new file,
-    /// they have to point to it.
+    /// those links have to point to it.
     pub(crate) links_of: Option<(u64, u64)>,
     /// The file from which the new file takes its owner and attributes.
     pub(crate) like: CleanPath,
-    /// The index of the step that stages the new file, if this path is another hard link to that
-    /// file.
+    /// If this path is another hard link to a file that another step stages, the index of that
+    /// step.
     pub(crate) link_to: Option<usize>,
     pub(crate) temp: String,
 }
@@ -98,12 +98,13 @@ impl Workspace {
                 lock(&self.0.edited_files).extend(steps.iter().map(|s| s.path.clone()));
                 Ok(Commit { id, files: steps.iter().map(Step::committed).collect() })
             }
-            // Keep the contents: opening the state folder again restores the files from them.
+            // Keep the stored contents: opening the state folder again restores the files from
+            // them.
             Err(error @ CommitError::Torn { .. }) => Err(error),
             Err(e) => {
                 self.remove_empty_folders(&made);
                 if let Some((store, id)) = store {
-                    // If this fails, the next start finds nothing to roll back.
+                    // A failure is harmless: the next start will find nothing to roll back.
                     let _ = store.forget(id);
                 }
                 Err(e)
@@ -126,7 +127,7 @@ impl Workspace {
         steps.iter().map(place).collect()
     }
 
-    /// Opens the place of a step. Fails if its folder is no longer `folder`.
+    /// Opens the place of a step. Fails if the folder at its path no longer has the id `folder`.
     fn at(&self, step: &Step, folder: FolderId) -> Result<Place, CommitError> {
         let place = self.place(&step.path, None)?.filter(|place| place.folder_id() == folder);
         place.ok_or_else(|| CommitError::Changed(step.path.clone()))

@@ -180,8 +180,8 @@ fn undo_restores_every_byte_and_mode_and_removes_created_files() {
     assert_eq!(tree(ws.root()), before);
 }
 
-/// Simulates a crash after some of the files were swapped: removes the `done` marker, and restores
-/// the files that were not swapped yet.
+/// Simulates a crash after the first `swapped` files of a commit were swapped: makes the whole
+/// commit, restores the other files, and removes the `done` marker.
 #[test]
 fn an_interrupted_commit_is_rolled_back_on_the_next_start() {
     let (outer, ws) = fixture();

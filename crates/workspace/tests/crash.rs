@@ -1,8 +1,8 @@
 //! Kills commits and recoveries at every system call: all of a commit survives or none of it.
 //!
-//! The test runs itself under ptrace and kills that process before its n-th call, for every n. A
-//! kill after a call is covered too, because it is a kill before the next one. With `CRASHES=few`,
-//! only every fifth n is tested.
+//! For every n, the test runs this program again under ptrace and kills the new process before its
+//! n-th system call. A kill after a call is covered too, because it is a kill before the next call.
+//! With `CRASHES=few`, only every fifth n is tested.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -110,7 +110,8 @@ fn old_and_new() -> (Tree, Tree) {
     (old, tree(place.path()))
 }
 
-/// Runs one test of this program on a tree, even if the program was replaced on disk.
+/// Returns the command that runs one test of this program on a tree. The command works even if the
+/// program was replaced on disk.
 fn part(name: &str, place: &Path) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.args(["--exact", name, "--test-threads=1"]).env(PLACE, place);
@@ -221,8 +222,8 @@ fn step() -> usize {
 }
 
 /// Kills a commit after each of the calls in `cuts` (`(call, 2)` is the second such call), and then
-/// kills the recovery at every call. Returns about how many recoveries are killed if every call is
-/// tested.
+/// kills the recovery at every call. Returns the approximate number of killed recoveries. If only
+/// every fifth call is tested, each kill counts as five.
 fn kill_recoveries(cuts: &[(i64, u32)], part: impl Fn(&str, &Path) -> Command) -> u32 {
     let (old, new) = old_and_new();
     let (mut kills, mut wrong) = (0, Vec::new());
@@ -263,8 +264,8 @@ fn recovers() {
     drop(own);
 }
 
-/// Returns the tree to work on. Creates one if the test runs by itself, because the test must
-/// succeed then too.
+/// Returns the tree to work on. If no other test started this process, creates a tree, because the
+/// test must succeed then too.
 fn in_place() -> (Option<TempDir>, PathBuf) {
     match env::var_os(PLACE) {
         Some(place) => (None, place.into()),

@@ -1,4 +1,5 @@
-//! The kernel's reports about folders replace full scans and do not change the result.
+//! Tests that a scan of only the folders that the kernel reports finds the same changes as a full
+//! scan.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -131,8 +132,8 @@ fn changes_are_found_even_if_the_kernel_does_not_report_all_of_them() {
     let limit: usize = limit.trim().parse().unwrap();
     let s = Setting::repository();
     let baseline = Baseline::of(&s.ws, &s.outer().join("baseline")).unwrap();
-    // Alternate between two files, because equal events in a row would be merged. All events are
-    // about the root folder.
+    // Alternate between two files, because equal events in a row would be merged. All these events
+    // are about the root folder, not about `src`.
     for n in 0..=limit {
         let file = if n % 2 == 0 { "a.txt" } else { "b.txt" };
         fs::set_permissions(s.ws.root().join(file), fs::Permissions::from_mode(0o644)).unwrap();

@@ -21,11 +21,11 @@ use rustix::{
 };
 use workspace::{Change, CommitError, Expect, Workspace};
 
-/// Tell the child process where to work, and with what limit.
+/// Environment variables that tell the child process where to work, and with what limit.
 const PLACE: &str = "FULL_TEST_PLACE";
 const LIMIT: &str = "FULL_TEST_LIMIT";
 
-/// Larger than a page, the unit of allocation in a tmpfs.
+/// The size of each file, in bytes. It is larger than a page, the unit of allocation in a tmpfs.
 const SIZE: usize = 10_000;
 
 fn fill(root: &Path) {

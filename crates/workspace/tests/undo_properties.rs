@@ -98,7 +98,7 @@ fn files(s: &Setting) -> BTreeMap<String, (u32, Vec<u8>)> {
     tree(s.ws.root()).into_iter().filter(|(_, (mode, _))| mode & 0o170_000 != 0o040_000).collect()
 }
 
-/// The expected history of one file.
+/// The history of one file, as the test observed it.
 #[derive(Debug, Default)]
 struct Model {
     /// The state in which the agent found the file; the inner `None` means that it did not exist.
@@ -135,8 +135,8 @@ proptest! {
     fn an_undo_never_loses_the_changes_of_others(
         acts in acts(
             prop_oneof![Just(Who::Edit), Just(Who::Command), Just(Who::SomeoneElse)],
-            // Leave out changes of permissions: permissions set by others always stay, because they
-            // are merged.
+            // Leave out changes of permissions: permissions that others set always stay, because an
+            // undo merges permission bits.
             deed().prop_filter("content", |deed| !matches!(deed, Deed::Executable(_))),
         ),
     ) {

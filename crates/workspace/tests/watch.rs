@@ -1,5 +1,5 @@
-//! Tests that the changes that commands make are recorded exactly, byte for byte, even where git
-//! converts contents.
+//! Tests that changes made by commands are recorded byte for byte, even where git converts
+//! contents.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -93,8 +93,8 @@ fn contents_that_git_has_are_restored_without_a_copy() {
     run_and_undo(&s, "echo x > a.txt; rm b.txt; chmod 600 src/c.txt");
 }
 
-/// A scan trusts metadata. These scripts leave the size and the modification time of each file as
-/// they were.
+/// A scan reads only files whose metadata has changed. These scripts keep the size and the
+/// modification time of each file.
 #[test]
 fn a_change_that_keeps_size_and_time_is_detected() {
     let in_place = "touch -r a.txt x.log; printf 'X\\n' > a.txt; touch -r x.log a.txt";
@@ -179,7 +179,8 @@ fn files_created_together_with_ignore_rules_belong_to_the_command() {
         "mkdir app; echo '*.log' > app/.gitignore; echo x > app/main.rs; echo '*.tmp' >> .gitignore",
     );
     run_and_undo(&s, "echo '# nothing' >> .git/info/exclude; echo x > new.txt");
-    // A new exception to the ignore rules applies to a file that someone else created.
+    // The command stops git from ignoring a file that someone else created. The file is not the
+    // command's change.
     s.put("keep.log", "log\n");
     s.run("echo '!keep.log' >> .gitignore");
     let standing = s.history().standing(..).unwrap();

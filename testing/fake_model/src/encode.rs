@@ -305,7 +305,7 @@ impl Encoder {
         }
     }
 
-    /// The start of a chunk whose text never ends.
+    /// The start of a chunk, up to its text. Used for a chunk whose text never ends.
     pub(crate) fn unfinished_line(&self) -> Vec<u8> {
         let mut whole = self.text("@");
         let at = whole.iter().rposition(|&byte| byte == b'@').unwrap_or(0);

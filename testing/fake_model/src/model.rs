@@ -116,14 +116,14 @@ pub fn with_tag(name: &str) -> String {
     if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
 }
 
-/// A loaded model, with the options of its load.
+/// A loaded model, with the options that it was loaded with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// The model's full name.
     pub model: String,
     /// The window in force, in tokens.
     pub num_ctx: u64,
-    /// The other options whose change causes a reload (docs/model-apis.md#ollama-options),
+    /// The other options that cause a reload if they change (docs/model-apis.md#ollama-options),
     /// including `shift`.
     pub runner: Map<String, Value>,
     /// `keep_alive` of the last request; `None` for the server's default.

@@ -208,7 +208,7 @@ fn only_load(shared: &Shared, body: &Map<String, Value>, load: Loaded, field: &s
     )
 }
 
-/// Validates the options, and returns the state in which they require the model to be loaded.
+/// Validates the options, and returns how the model must be loaded to satisfy them.
 fn load(shared: &Shared, body: &Map<String, Value>, model: &ModelSpec) -> Validated<Loaded> {
     let none = Map::new();
     let options = match body.get("options") {

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 /// A tool call as it appears in the prompt and in generated text.
 pub(crate) fn rendered_call(name: &str, arguments: &Value) -> String {
-    // OpenAI's history has arguments as text; both forms render the same call.
+    // In a history, arguments are JSON text (OpenAI) or a JSON value (Ollama). Both render the same
+    // call.
     let arguments = match arguments {
         Value::String(text) => text.clone(),
         value => value.to_string(),

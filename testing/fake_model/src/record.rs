@@ -125,7 +125,7 @@ pub struct ReplyRecord {
     pub first_byte_at: Option<Instant>,
     /// When the last byte so far was written.
     pub last_byte_at: Option<Instant>,
-    /// When each mark of the reply was reached.
+    /// The name of each mark in the scripted reply, and when the reply reached it.
     pub marks: Vec<(String, Instant)>,
     /// How the reply ended, and when the server noticed; `None` while the reply is in progress.
     pub ended: Option<(Outcome, Instant)>,

@@ -94,7 +94,8 @@ pub enum End {
     Reset,
 }
 
-/// One scripted answer, built by chaining. By default, it is sent as a correct server sends it.
+/// One scripted answer, built by a chain of method calls. By default, it is sent as a correct
+/// server sends it.
 ///
 /// ```
 /// use fake_model::Reply;
@@ -107,7 +108,7 @@ pub struct Reply {
     /// The steps, in order.
     pub steps: Vec<Step>,
     /// The HTTP status. If `status`, `body` or `error` is set, the steps are not played, and the
-    /// reply is only a body.
+    /// server sends a single body with this status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// The body of a reply without steps. A string is sent as plain text, and any other value as

@@ -23,8 +23,8 @@
 //!
 //! An array is short for an object with only `replies`. Besides `replies`, `for_path`, `fallback`
 //! and `repeat`, the object may have the keys of [`Config`]. The keys of a reply are those of
-//! [`Reply`]; a string is a reply with that text. `"repeat": true` starts over when the replies are
-//! used up.
+//! [`Reply`]; a string is a reply with that text. With `"repeat": true`, the server starts over
+//! when the replies are used up.
 
 use std::collections::BTreeMap;
 

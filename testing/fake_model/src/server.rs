@@ -124,7 +124,7 @@ impl Server {
         format!("{}/v1", self.url())
     }
 
-    /// The address that it listens on.
+    /// The address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -315,7 +315,7 @@ impl Server {
         let _ = receiver.recv();
     }
 
-    /// The requests from number `first` on as JSON, in the format of `--record`.
+    /// The requests from number `first` on, as JSON in the format of `--record`.
     pub fn requests_json(&self, first: usize) -> Vec<Value> {
         self.shared.requests_json(first)
     }

@@ -1,9 +1,9 @@
 //! Writes the corpus as directories, like `fixtures/patches`:
 //! `cargo run -p patch_corpus --example write_corpus DIR`.
 //!
-//! Each case is a directory `NNNNN/` with `name.txt`, `input/`, the patch as `patch.txt`,
-//! `edits.json` or `arguments.json`, and `expected/` or `refused.txt`. Links and files outside the
-//! root are listed in `fixtures.txt`.
+//! Each case is a directory `NNNNN/` that contains `name.txt`, `input/`, the patch (`patch.txt`,
+//! `edits.json` or `arguments.json`) and the result (`expected/` or `refused.txt`). Links and files
+//! outside the root are listed in `fixtures.txt`.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 

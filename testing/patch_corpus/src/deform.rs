@@ -27,8 +27,8 @@ pub(crate) const FORMS: &[(Form, &str)] = &[
 ];
 
 pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
-    // For each form, the position of the next deformation in the list. Each form goes through the
-    // whole list again and again, so that it uses all deformations equally often.
+    // For each form, the index in `ALL` of the deformation to make next. Each form goes through
+    // `ALL` again and again, so that it uses all deformations equally often.
     let mut turn = [bases.first().map_or(0, |b| b.seed as usize * 13); 6];
     for (b, base) in bases.iter().enumerate() {
         for (f, (form, label)) in FORMS.iter().enumerate().filter(|(_, (form, _))| base.fits(*form)) {
@@ -56,8 +56,8 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     }
 }
 
-/// Deformations that few edits allow. They are made wherever possible, but the first two only for
-/// one edit in five.
+/// Deformations that few edits allow. They are made wherever possible, except that the first two in
+/// this list are made for only one edit in five.
 const RARE: &[D] = &[
     D::ContextMissing,
     D::ContextExtra,
@@ -124,7 +124,8 @@ fn deformed<'a>(
     turn: &mut usize,
     random: &mut Random,
 ) -> Option<(Draft<'a>, Vec<D>)> {
-    // Some deformations need context lines, so test them on a draft with four.
+    // Test on a draft with four context lines whether a deformation is possible, because some
+    // deformations need context.
     let probe = Draft::new(base, form, 4, true);
     let mut chosen: Vec<(D, u32)> = Vec::new();
     for _ in 0..ALL.len() {

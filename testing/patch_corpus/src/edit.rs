@@ -110,7 +110,7 @@ impl FileEdit {
         }
         out.extend(old[next..].iter().enumerate().map(|(i, r)| line(Mark::Keep, &r.text, r.end, next + i)));
         // Only the last row may lack a newline. The new file ends like the old file, unless the
-        // edit simply removes the last row of the old file.
+        // edit removes the last row without replacing it, or sets `final_newline`.
         let style = ending_near(old, old.len());
         let last = out.iter().rposition(|l| l.mark != Mark::Remove);
         for (i, line) in out.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! Small handwritten cases that an engine once got wrong.
+//! Small handwritten cases that the engine once got wrong.
 
 use crate::{Case, Class, Edit, Expected, Form, Input, Tree};
 

@@ -186,8 +186,8 @@ fn misdirected(draft: &Draft<'_>) -> bool {
     (draft.unified() && draft.style.offset != 0 || wrong_order) && files.into_iter().any(several)
 }
 
-/// Returns whether deformed old lines also match a wrong place whose text differs from the right
-/// place. If so, they may be more similar to the wrong place.
+/// Returns whether deformed old lines also match a wrong place whose text differs from that of the
+/// right place. If so, they may be more similar to the wrong place.
 fn closer_elsewhere(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let closer = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {

@@ -83,7 +83,7 @@ pub(crate) fn context(deformation: D, draft: &mut Draft<'_>, random: &mut Random
                 let line = &mut hunk.lines[at];
                 let all: Vec<(usize, &str)> = words(&line.text).collect();
                 let (i, word) = *random.pick(&all);
-                // Without its only word, a line would not be recognizable.
+                // The line would not be recognizable if most of it were replaced.
                 if deformation == D::ContextWord && all.len() < 2 && word.len() * 2 > line.text.trim().len() {
                     continue;
                 }
@@ -193,8 +193,8 @@ pub(crate) fn numbers(draft: &mut Draft<'_>, random: &mut Random, old_only: bool
         .any(|e| e.before.as_ref().is_some_and(|t| t.mixed() || t.bom || t.unfinished()));
     let has_numbers =
         changed_hunks(draft).flat_map(|h| &h.lines).any(|l| unnumbered(l.text.trim()).is_some());
-    // The replacement's context lines get no numbers, so they count as added lines. They equal the
-    // file's lines only if the draft is exact.
+    // With `old_only`, context lines have no numbers in the replacement, so they count as added
+    // lines. They equal the file's lines only if the draft is exact.
     let special = special || !draft.exact;
     if draft.form == Form::Whole
         || has_numbers

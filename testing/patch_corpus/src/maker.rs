@@ -1,4 +1,4 @@
-//! Generates changes to a single file, of every kind in [`KINDS`].
+//! Generates changes of every kind in [`KINDS`], each to a single file.
 
 use crate::{
     edit::{FileEdit, Op, endings_agree},

@@ -217,8 +217,8 @@ pub(crate) fn change(deformation: D, draft: &mut Draft<'_>, random: &mut Random)
                 D::Fence => Around::Fence,
                 _ => Around::FenceAndProse,
             };
-            // A fence inside a fence would end the outer one, and an envelope without its end line
-            // would not end at the fence.
+            // A fence in the patch would end the fence around it, and an envelope without its end
+            // line would continue past the closing fence.
             let inner =
                 || draft.hunks.iter().flatten().flat_map(|h| &h.lines).any(|l| l.text.starts_with("```"));
             let framed = form != Form::Envelope || style.end_patch;

@@ -335,7 +335,7 @@ fn files<'a>(
         before.remove(&edit.path);
         push("the file does not exist", draft(), before, None);
     } else if edit.deleted || n.is_multiple_of(8) {
-        // Whole files and hunks without old lines do not need an existing file.
+        // Neither a whole-file patch nor a hunk without old lines needs an existing file.
         let whole = draft().is_some_and(|d| d.form == Form::Whole && !edit.deleted);
         let adds = edit.before.as_ref().is_some_and(|t| t.rows.is_empty());
         let bare = draft().is_some_and(|d| d.hunks[last].iter().all(|h| h.before().is_empty()));

@@ -57,7 +57,7 @@ pub(crate) struct Style {
     pub(crate) around: Around,
     /// Whether the file header is repeated before each hunk.
     pub(crate) split: bool,
-    /// What the `@@` lines of an envelope name: 0 nothing, 1 a line of the file, 2 roughly that
+    /// What follows `@@` in an envelope: 0 nothing, 1 a line of the file, 2 an inexact copy of that
     /// line.
     pub(crate) landmark: usize,
     pub(crate) end_of_file: bool,

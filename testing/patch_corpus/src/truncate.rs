@@ -1,6 +1,6 @@
 //! Generates truncated patches. A patch is cut only where the remaining text has to be refused:
 //! within a list of edits or a block, within a removed line whose remaining part matches nowhere,
-//! or after a header. Elsewhere, it may be a valid, smaller patch.
+//! or after a header. If it were cut elsewhere, the remaining text might be a valid, smaller patch.
 
 use crate::{
     Case, Class, Expected, Form, Input,

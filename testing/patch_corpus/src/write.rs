@@ -1,4 +1,5 @@
-//! Writes a draft as a patch in the draft's form, with the notation mistakes of its style.
+//! Writes a draft as a patch in the draft's form. The draft's style decides which notation mistakes
+//! the patch has.
 
 use serde_json::json;
 

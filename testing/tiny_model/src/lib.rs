@@ -11,7 +11,7 @@ use std::path::Path;
 const EMBEDDING: u64 = 32;
 const HEADS: u32 = 4;
 const FEED_FORWARD: u64 = 64;
-/// The context length, in tokens, for which the file claims to be trained.
+/// The training context length that the file states for its model, in tokens.
 pub const WINDOW: u32 = 32_768;
 
 /// The pairs of tokens that the tokenizer joins, in order of priority.
@@ -36,8 +36,8 @@ pub fn write(path: &Path) -> io::Result<()> {
     write_with(path, &byte_pairs(&[]), false)
 }
 
-/// Writes a model whose layer adds nothing. Each token therefore depends only on the token before
-/// it, and answers soon repeat themselves.
+/// Writes a model whose layer passes its input on unchanged. Each token therefore depends only on
+/// the token before it, and answers soon repeat themselves.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -125,7 +125,8 @@ fn write_with(path: &Path, vocabulary: &Vocabulary, repeating: bool) -> io::Resu
             let value = match name.as_str() {
                 norm if norm.contains("norm") => 1.0,
                 "blk.0.attn_output.weight" | "blk.0.ffn_down.weight" if repeating => 0.0,
-                // Answers should be text, so the logit of unprintable tokens is always 0.
+                // Answers should be text, so every unprintable token gets the logit 0, which is
+                // rarely the highest.
                 "output.weight" if !printable(&tokens[index / row]) => 0.0,
                 _ => random.f32() - 0.5,
             };

@@ -129,8 +129,8 @@ fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
     Ok(Some(number).filter(|n| *n != 1))
 }
 
-/// Refuses a command of another agent's editor that does not change files. Returns whether the
-/// command inserts text; `None` if the call has no command.
+/// Refuses the commands of other agents' editors that do not change files, such as `view`. Returns
+/// whether the command inserts text; `None` if the call has no command.
 fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     let Some(command) = aliases::take(arguments, "command") else { return Ok(None) };
     match command.as_str() {

@@ -27,7 +27,7 @@ pub struct Arguments {
     pub(crate) parsed: Option<Arc<ParsedPatch>>,
 }
 
-/// The parsed patch of a call. It is kept, so that the call is both validated and executed with one
+/// The parsed patch of a call. It is kept so that validating and executing the call need only one
 /// parse.
 #[derive(Debug)]
 pub(crate) struct ParsedPatch {
@@ -56,9 +56,9 @@ impl ParsedPatch {
         patch
     }
 
-    /// Returns the result of parsing `text`, or `None` if this is the result of another text. If
-    /// `path` is given, also returns `None` instead of an error, because the text may parse with
-    /// that path.
+    /// Returns the result of parsing `text`, or `None` if `self` is the result of parsing another
+    /// text. If `path` is given, also returns `None` instead of an error, because the text may
+    /// parse with that path.
     fn take(self: Arc<Self>, text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
         let fits = self.text == text && (path.is_none() || self.patches.is_ok());
         fits.then(|| Arc::try_unwrap(self).map_or_else(|shared| shared.patches.clone(), |own| own.patches))

@@ -17,8 +17,8 @@ pub(crate) struct Following {
     misses: Arc<Misses>,
     secrets: Secrets,
     watch: Watch,
-    /// Whether the patch is complete. Another patch may still start, because the last value of a
-    /// repeated key counts.
+    /// Whether the patch is complete. Another patch may still follow: if the model repeats the key,
+    /// its last value counts.
     over: bool,
     /// The current line so far, if the model writes a text as an array of lines.
     line: String,
@@ -95,7 +95,8 @@ impl Following {
         }
         let (name, element) = field.split_once('/').map_or((field, false), |(name, _)| (name, true));
         let Some(known) = self.edit.text(name) else { return Ok(()) };
-        // A key is repeated, or a second list begins, so the edit starts again.
+        // If the model repeats a key, or begins a second array of search lines, the edit starts
+        // again.
         if known.closed || field == "search/0" && !known.text.is_empty() && self.line.is_empty() {
             self.edit = Edit { number: number.to_owned(), ..Edit::default() };
         }
@@ -105,8 +106,8 @@ impl Following {
             // of the call.
             self.line.push_str(text);
             if closed {
-                // The last element so far gets no newline: like a string, an array may end within a
-                // line.
+                // Add a newline only before the next element: like a string, an array may end
+                // within a line.
                 if !value.is_empty() {
                     value.push('\n');
                 }
@@ -205,7 +206,7 @@ fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> PathState {
         Ok(file) if file.is_notebook() => PathState::Unknown,
         // Only the complete patch shows whether the model writes a placeholder or its value.
         Ok(file) if matches!(secrets.mask_bytes(file.text()), Cow::Owned(_)) => PathState::Unknown,
-        // The model sees control tokens altered, so wait for the complete patch.
+        // The model sees an altered form of control tokens, so wait for the complete patch.
         Ok(file) if has_tokens(file.text()) => PathState::Unknown,
         Ok(file) if file.is_plain() => PathState::File(file.into_bytes()),
         Ok(file) => PathState::File(file.text().to_vec()),

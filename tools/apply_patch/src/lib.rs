@@ -201,8 +201,8 @@ impl ApplyPatch {
         planned.collect::<Result<_, _>>().map(Plan)
     }
 
-    /// Computes the content of a file with text inserted after a line, and returns arguments that
-    /// write this content.
+    /// Converts an insertion into arguments that write the whole file: its content, with the text
+    /// inserted after the line.
     fn insert(&self, parts: Result<(u64, String, String), String>) -> Result<Arguments, String> {
         let (line, path, text) = parts?;
         let found = self.workspace.resolve(&path).map_err(|e| e.to_string())?;

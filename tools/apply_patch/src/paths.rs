@@ -23,7 +23,7 @@ pub(crate) fn undecorated<'p>(
     Ok(if decorated && workspace.resolve(path).is_err() { bare } else { path })
 }
 
-/// Whether the path may be decorated.
+/// Whether the path starts with a character that may be decoration.
 pub(crate) fn may_be_decorated(path: &str) -> bool {
     path.starts_with(DECORATION)
 }

@@ -1,4 +1,4 @@
-//! Calls in the formats of other agents: how they are converted, and which are refused.
+//! Tests how calls in the formats of other agents are converted, and which of them are refused.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

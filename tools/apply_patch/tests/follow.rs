@@ -133,7 +133,8 @@ async fn the_second_miss_in_one_place_shows_the_lines_there_and_a_success_resets
     assert!(second.ends_with("Now:\n1|one\n2|two\n3|three"), "{second}");
     assert!(second.contains("Send the whole file with path and content."), "{second}");
 
-    // In a large file, only the region is shown; a miss in another place counts as a first miss.
+    // In a large file, only the lines around the miss are shown, and a miss in another place counts
+    // as a first miss.
     missed(edit("long.txt", "line 20\nline 2l\nline 22\n")).await;
     let elsewhere = missed(edit("long.txt", "line 200\nline 2ol\nline 202\n")).await;
     assert!(!elsewhere.contains("second miss"), "{elsewhere}");
@@ -157,7 +158,8 @@ fn only_the_last_value_of_a_repeated_key_counts() {
         format!("\"path\": \"{path}\", \"search\": {search}, \"replace\": \"x\"")
     };
     for (early, last) in [
-        // The first value alone is not refused, but both values joined together would be.
+        // In each pair, the first value alone is not refused, but both values joined together would
+        // be.
         (
             format!("\"patch\": {}", text("*** Begin Patch\n*** Update File: short.txt\n@@\n one\n")),
             format!("\"patch\": {}", text(&patch("two"))),

@@ -98,8 +98,7 @@ async fn edits_of_the_masked_file_apply_to_the_real_one_byte_for_byte() {
             |lines: &mut dyn Iterator<Item = &String>| lines.map(|l| format!("{l}{end}")).collect::<String>();
         let real = dice.file();
         let before = text(&mut real.iter());
-        // The model edits the file as it sees it, and copies the other lines with their
-        // placeholders.
+        // The model edits the masked file. Lines that it does not change keep their placeholders.
         let old = secrets::Secrets::new("session", Vec::new()).mask(&before).into_owned();
         let seen: Vec<Line> = real.into_iter().zip(old.lines().map(str::to_owned)).collect();
         let after = dice.edited(&seen);
@@ -160,7 +159,7 @@ async fn a_refusal_shows_the_masked_file() {
     let own = secrets::Secrets::new("session", Vec::new());
     let registry =
         Registry::of([ApplyPatch::new(Workspace::open(folder.path()).unwrap(), own).into_tool()]).unwrap();
-    // The second miss in one place shows the lines there.
+    // After a second miss in the same place, the refusal shows the file's lines there.
     for _ in 0..2 {
         let search = "KEY = 'something else'\nRETRIES = 4";
         let why =

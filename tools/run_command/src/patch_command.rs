@@ -23,7 +23,8 @@ pub(crate) fn read(line: &str) -> Option<String> {
     patch.trim_start().starts_with("*** Begin Patch").then_some(patch)
 }
 
-/// Returns the only word of a text; `None` if it has several.
+/// Returns the word that a text consists of; `None` if there are several, or if the shell would
+/// change the word.
 fn only(text: &str) -> Option<String> {
     word(text).filter(|(_, rest)| rest.trim().is_empty()).map(|(word, _)| word)
 }

@@ -22,7 +22,7 @@ const DEPTH: usize = 3;
 /// How many bytes of a file to read.
 const GLANCE: u64 = 64 << 10;
 
-/// How many test files to read to detect the Python runner.
+/// How many test files are read to detect the Python test runner.
 const SAMPLES: usize = 20;
 
 /// A command that runs tests.
@@ -136,7 +136,7 @@ impl Repository<'_> {
     }
 
     /// Returns the command for the `test` script. If there is no script, or only npm's placeholder,
-    /// returns the command for the test runner among the dependencies.
+    /// returns the command for the test runner that the package uses: vitest or jest.
     fn package_json(&self, text: &str) -> Option<TestCommand> {
         let package: Value = serde_json::from_str(text).ok()?;
         let script = package["scripts"]["test"].as_str().filter(|s| !s.contains("no test specified"));
@@ -246,6 +246,7 @@ impl Repository<'_> {
     }
 
     /// Chooses `pytest` if any test file is written for it, or if none is written for `unittest`.
+    /// Otherwise, chooses `unittest`.
     fn python(&self, files: &[PathBuf]) -> TestCommand {
         let texts: Vec<_> = files.iter().take(SAMPLES).filter_map(|f| glance(f)).collect();
         let for_pytest = |text: &String| {
@@ -297,8 +298,8 @@ impl Repository<'_> {
             .to_owned()
     }
 
-    /// Returns the variable that makes the package of a `src` layout importable without installing
-    /// it.
+    /// If `src` contains a package or a module, returns the variable that makes it importable
+    /// without an installation.
     fn python_path(&self) -> Vec<(String, String)> {
         let has_package = fs::read_dir(self.root.join("src")).into_iter().flatten().flatten().any(|e| {
             e.path().join("__init__.py").exists() || e.path().extension().is_some_and(|x| x == "py")

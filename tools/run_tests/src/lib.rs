@@ -26,8 +26,8 @@ use tool_api::{Aliases, Effect, Outcome, Spec, Take, ToolError, TypedTool};
 pub use detect::{TestCommand, detect};
 pub use report::{Failure, TestReport};
 
-/// How many bytes of output to keep at each end for parsing. Failures and summaries are at the end,
-/// compile errors at the start.
+/// How many bytes are kept for parsing from the start of the output, and how many from its end.
+/// Compile errors are at the start, failures and summaries at the end.
 const KEPT: usize = 512 << 10;
 
 /// Names that other agents use for a tool that runs tests, and for its arguments.

@@ -211,8 +211,9 @@ impl PastSession {
         self.folder.join(session::STATE)
     }
 
-    /// The folder with the recorded changes to the repository itself. A dry run has a second folder
-    /// for them: records name a tree by its path, and an overlay has the path of the repository.
+    /// The folder with the recorded changes to the repository itself. A dry run keeps them apart
+    /// from its own changes: a record names its tree by path, and an overlay has the same path as
+    /// the repository.
     fn applied(&self) -> PathBuf {
         self.folder.join(if self.mode == Mode::DryRun { "applied" } else { session::STATE })
     }

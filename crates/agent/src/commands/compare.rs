@@ -1,4 +1,4 @@
-//! `agent compare`: shows which tasks one batch solves and the other does not.
+//! `agent compare`: shows which tasks only one of two batches solves.
 
 use std::path::Path;
 

@@ -25,8 +25,8 @@ use crate::masking;
 use crate::sanitize;
 use crate::session;
 
-/// The maximum size of the input, and of a line with `--chunks`, in bytes. It is several times the
-/// size of the longest valid call.
+/// The maximum size, in bytes, of the input or, with `--chunks`, of each line. It is several times
+/// the size of the longest valid call.
 const LIMIT: u64 = 128 << 20;
 
 /// Parses a file, standard input, or lines of chunks.
@@ -179,7 +179,7 @@ fn lines(tools: &Registry, mut input: impl BufRead) -> Result<Exit> {
             if too_long { Err(format!("longer than {} MiB", LIMIT >> 20)) } else { judge(tools, &line) };
         let reply = judged.unwrap_or_else(|why| {
             bad = true;
-            // The id helps to find the line.
+            // An invalid line may have an id, which helps to find the line.
             let id = serde_json::from_slice::<Value>(&line).map_or(Value::Null, |v| v["id"].clone());
             json!({"id": id, "error": format!("line {number}: {why}")})
         });

@@ -19,7 +19,7 @@ use crate::sanitize;
 use crate::settings::{Group, Settings, definition, recorded};
 use preview::Surface;
 
-/// The maximum number of lines to show of a difference.
+/// The maximum number of lines shown for a difference.
 const MAX_LINES: usize = 60;
 /// The maximum number of characters of each text that are compared line by line.
 const MAX_CHARS: usize = 1 << 20;
@@ -90,8 +90,9 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
     Ok(if outcome.comparison.difference.is_none() { Exit::Success } else { Exit::Negative })
 }
 
-/// Returns the settings of the session, overridden by the command line. Returns the current
-/// settings with `--current-settings`, or if the record does not start with the session's settings.
+/// Returns the settings of the session, overridden by the command line. With `--current-settings`,
+/// or if the record does not start with the session's settings, returns the current settings
+/// instead.
 fn settings(
     command: &Replay,
     context: &Context,

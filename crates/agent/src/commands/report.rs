@@ -18,8 +18,8 @@ pub(crate) fn run(command: &Report, context: &Context) -> Result<Exit> {
     let store = context.store()?;
     let secrets_of = masking::of_sessions(context);
     // The journals were masked with the secrets that were known at the time. Masking them again
-    // also finds secrets that the model itself wrote and that only their shape reveals. The patches
-    // of the results are not masked, so the report leaves them out.
+    // also finds secrets that the model itself wrote and that can be recognized only by their form.
+    // The patches of the results are not masked, so the report leaves them out.
     let mut steps = |id: &str| {
         let why = |e: journal::Error| format!("session {id} cannot be shown: {e}");
         let records = store.load(id).map_err(why)?;

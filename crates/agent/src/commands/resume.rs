@@ -103,8 +103,9 @@ struct Start {
     settings: Vec<(String, String)>,
 }
 
-/// Checks that the session can be resumed. A run that is not a dry run can be resumed until it
-/// finishes. After that, it can be continued with a message.
+/// Checks that the session can be resumed. Dry runs and sessions with protected files cannot. A run
+/// that was cut short, for example by a limit, needs no message; a run that ended by itself can
+/// only be continued with one.
 fn check(past: &[Record], command: &Resume) -> Result<Start> {
     let Some(Event::Session { task, root, mode, settings, protected, .. }) = past.first().map(|r| &r.event)
     else {

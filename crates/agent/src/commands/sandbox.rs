@@ -1,4 +1,4 @@
-//! `agent sandbox -- CMD`: runs a command in the sandbox that runs use.
+//! `agent sandbox -- CMD`: runs a command in the same sandbox as the commands of a run.
 
 use std::time::Duration;
 

@@ -47,7 +47,8 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
     let root = context.tree()?;
     let folder = context.state_dir()?.join("tools");
     let variables: Vec<_> = std::env::vars_os().collect();
-    // There is no session here; a fixed id makes placeholders the same in every call.
+    // Placeholders depend on the session's id. There is no session here, so a fixed id keeps them
+    // the same in every call.
     let secrets = masking::secrets(&settings, &variables, "tools");
     let sandbox = confinement::sandbox(&settings, root, None, variables)?;
     let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox, &context.own())?;

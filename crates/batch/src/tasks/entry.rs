@@ -1,5 +1,5 @@
-//! Parses the text of a task file into objects with line numbers. Other modules interpret their
-//! keys.
+//! Parses the text of a task file into objects with line numbers. Other modules interpret the keys
+//! of these objects.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! Parses SWE-bench instances: finds their clones, and reads only the keys that an agent may see.
+//! Parses SWE-bench instances: finds the clones of their repositories, and reads only the keys that
+//! an agent may see.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
 //! Tests the limits of the whole batch, failures of the infrastructure, and other reasons to stop
-//! early. Tests that wait use a simulated clock, which jumps to the end of the wait.
+//! early. Where they wait, the tests use a simulated clock, which jumps to the end of the wait.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

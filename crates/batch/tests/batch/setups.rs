@@ -146,7 +146,7 @@ async fn a_copy_that_cannot_be_made_is_not_used() {
     let counted = Rc::clone(&setups);
     let runner = Script::preparing(move |_: &Task, setup: Option<&Setup>, worktree: &Path| {
         *counted.borrow_mut() += 1;
-        // Puts a file where the folder with the copies would be.
+        // A file in the place of the folder with the copies makes the copy fail.
         let copies = worktree.ancestors().nth(2).unwrap().join("setups");
         fs::write(&copies, "").unwrap();
         assert!(setup.unwrap().keep().is_err());
@@ -194,7 +194,7 @@ async fn kept_worktrees_stay_and_have_a_setup_each() {
     kept.sort();
     assert_eq!(kept, ["a", "b"]);
     assert_eq!(fs::read_to_string(place.out().join("worktrees/b/left")).unwrap(), "b");
-    // The next invocation leaves them alone.
+    // The next invocation leaves the kept worktrees alone.
     batch::run(&tasks, &place.options(), &here, interrupt, |_| ()).await.unwrap();
     assert_eq!(place.worktrees().len(), 2);
 }

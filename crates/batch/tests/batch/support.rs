@@ -40,7 +40,8 @@ impl Script {
         }
     }
 
-    /// Passes the setup of the task to the closure, which ends each attempt at once.
+    /// Passes the setup of each task to the closure, and ends the attempt at once with the ending
+    /// that the closure returns.
     pub(crate) fn preparing(does: impl Fn(&Task, Option<&Setup>, &Path) -> Ending + 'static) -> Self {
         let does = move |task: &Task, setup: Option<&Setup>, worktree: PathBuf, _| {
             let ended = attempt(does(task, setup, &worktree), &task.id);
@@ -54,8 +55,8 @@ impl Script {
         Self::new(move |task, _, _| std::future::ready(attempt(ending(task), &task.id)))
     }
 
-    /// Like [`Script::preparing`], but each attempt waits at the barrier that the closure returns
-    /// before it ends.
+    /// Like [`Script::preparing`], but the closure returns a barrier. Each attempt waits at the
+    /// barrier and then ends as verified.
     pub(crate) fn together(does: impl Fn(&Task, Option<&Setup>, &Path) -> Rc<Barrier> + 'static) -> Self {
         let does = move |task: &Task, setup: Option<&Setup>, worktree: PathBuf, _| {
             let (barrier, ended) = (does(task, setup, &worktree), attempt(Ending::Verified, &task.id));

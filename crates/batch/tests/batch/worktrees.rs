@@ -253,7 +253,7 @@ async fn bug_a_clone_ignored_an_interrupt_and_waiting_tasks_started_their_own_cl
     let connected = async {
         let (mut connection, _) = server.accept().await.unwrap();
         ask.send(true).unwrap();
-        // Returns when git is killed, possibly with an error because the connection was reset.
+        // This read ends when git is killed. It fails if the connection is reset.
         let _ = connection.read_to_end(&mut Vec::new()).await;
     };
     let (mut told, here) = (Vec::new(), Here::new(&runner));

@@ -220,7 +220,7 @@ impl Keys {
         Ok(self.per_layer("attention.head_count")?.unwrap_or(PerLayer::All(0)))
     }
 
-    /// The number of key/value heads. If the file does not state it, it equals the number of
+    /// The number of key/value heads. If the file states no such number, it is the number of
     /// attention heads.
     pub(super) fn kv_heads(&self) -> Result<PerLayer, Fault> {
         match self.per_layer("attention.head_count_kv")? {

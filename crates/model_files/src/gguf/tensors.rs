@@ -12,8 +12,8 @@ const MAX_TENSORS: u64 = 65_536;
 const MAX_NAME: u64 = 63;
 /// The maximum number of dimensions of a tensor (`GGML_MAX_DIMS`).
 const MAX_DIMENSIONS: u32 = 4;
-/// The minimum size of an entry, in bytes: only the length of the name, the number of dimensions,
-/// the type and the offset.
+/// The size of the smallest entry, in bytes. It has an empty name and no dimensions, so it consists
+/// of the length of the name, the number of dimensions, the type and the offset.
 const MIN_ENTRY: u64 = 24;
 
 /// Totals over all tensors.

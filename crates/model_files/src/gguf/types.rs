@@ -5,9 +5,9 @@
 pub(super) struct Format {
     /// The name, as llama.cpp spells it.
     pub(super) name: &'static str,
-    /// Elements of one block.
+    /// The number of elements in a block.
     pub(super) elements: u64,
-    /// Bytes of one block.
+    /// The number of bytes in a block.
     pub(super) bytes: u64,
 }
 
@@ -54,7 +54,7 @@ pub(super) fn format(number: u32) -> Option<Format> {
     Some(Format { name, elements, bytes })
 }
 
-/// Returns the name of a value of `general.file_type`.
+/// Returns the name of a file type, given its number in the key `general.file_type`.
 pub(super) fn file_type(number: u64) -> Option<&'static str> {
     Some(match number {
         0 => "F32",

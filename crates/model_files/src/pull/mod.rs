@@ -48,7 +48,7 @@ pub struct Sources {
 /// The progress of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// A description that names the source.
+    /// What the pull is doing, as a text for the user.
     pub status: String,
     /// Bytes so far.
     pub done: u64,
@@ -117,7 +117,7 @@ impl From<models::Error> for Failed {
     }
 }
 
-/// One pull from one source.
+/// A pull, which tries one source after the other.
 struct Pull<'a> {
     sources: &'a Sources,
     path: &'a Path,

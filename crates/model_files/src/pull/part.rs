@@ -25,7 +25,7 @@ struct State {
     parts: Vec<u64>,
 }
 
-/// An unfinished file. Only the holder of the store's lock opens one.
+/// An unfinished file. Open one only while holding the store's lock.
 pub(super) struct Part {
     /// The final path.
     path: PathBuf,
@@ -98,8 +98,8 @@ impl Part {
         save(&self.path, &self.state)
     }
 
-    /// Returns the SHA-256 of the bytes. `report` receives the number of hashed bytes after each
-    /// block.
+    /// Returns the SHA-256 of the bytes. After each block, `report` receives the number of bytes
+    /// hashed so far.
     pub(super) async fn digest(&mut self, mut report: impl FnMut(u64)) -> io::Result<String> {
         self.file.rewind()?;
         let (mut hash, mut block, mut done) = (Sha256::new(), vec![0; BLOCK], 0);

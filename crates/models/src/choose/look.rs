@@ -73,8 +73,8 @@ pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
     Err(Error::NoModel(format!("no model found: {ollama_says}; DEEPSEEK_API_KEY is not set; {others}")))
 }
 
-/// Opens a model on the first local server at a default port; otherwise returns the addresses of
-/// servers that need a key.
+/// Opens a model on a local server at a default port; earlier ports take precedence. If no model
+/// can be opened, returns the addresses of the servers that need a key.
 async fn local_servers(around: &Surroundings) -> Result<Chosen, Vec<String>> {
     // An unknown server must not see a key meant for another one.
     let unnamed = Surroundings { openai_key: None, ..super::unnamed(around) };

@@ -33,7 +33,7 @@ pub struct Lines {
     buffer: Vec<u8>,
     /// Where the current line starts.
     start: usize,
-    /// How far the current line has been scanned for its end; at least `start`.
+    /// The offset up to which the current line has been scanned for its end; at least `start`.
     scanned: usize,
     /// Whether the last line ended with CR; an LF that follows belongs to the same line ending.
     after_cr: bool,

@@ -2,8 +2,8 @@
 //! (docs/model-apis.md#openai-streams).
 //!
 //! Follows the event stream format of the HTML standard, with one deliberate difference: the last
-//! event counts even without its blank line, because some servers close the connection right after
-//! `data: [DONE]`.
+//! event counts even if no blank line ends it, because some servers close the connection right
+//! after `data: [DONE]`.
 
 use super::lines::{Lines, MAX_LINE};
 use super::ndjson::strip_bom;
@@ -12,8 +12,8 @@ use crate::Error;
 /// One event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Event {
-    /// The event's type: empty unless the server names one. It is also `error` if the server writes
-    /// `error:` instead of `data:`.
+    /// The type that the server gave the event, or empty if it gave none. An event with `error:`
+    /// instead of `data:` has the type `error`.
     pub name: String,
     /// The data lines, joined with LF.
     pub data: String,

@@ -92,7 +92,7 @@ impl Learned {
         if self.roles.learn(failure, &request.messages) {
             return true;
         }
-        // The server never lowers an explicit window; the load fails instead
+        // The server never lowers an explicit window; instead, it fails to load the model
         // (docs/model-apis.md#ollama-options).
         if let Some(num_ctx) = self.num_ctx
             && !self.halved

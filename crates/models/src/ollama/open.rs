@@ -313,8 +313,8 @@ impl Ollama {
         .await
     }
 
-    /// Sends a request. `body` builds its body from the facts learned so far. If a refusal teaches
-    /// something new, builds the body again and retries.
+    /// Sends a request. `body` builds the request's body from what is known about the server. After
+    /// a refusal that reveals something new, the body is built again and the request is retried.
     async fn send(
         &self,
         path: &str,

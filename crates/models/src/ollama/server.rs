@@ -115,8 +115,8 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Whether a template distinguishes roles. A template that only repeats the prompt does not; models
-/// that were imported without a chat template have such a template.
+/// Whether a template distinguishes roles. `{{ .Prompt }}` does not: it is the template of models
+/// that were imported without a chat template.
 fn is_chat_template(template: &str) -> bool {
     let bare: String = template.split_whitespace().collect();
     !bare.is_empty() && bare != "{{.Prompt}}"
@@ -147,8 +147,8 @@ pub(crate) fn is_cloud_host(base: &str) -> bool {
     host == "ollama.com" || host.ends_with(".ollama.com")
 }
 
-/// Whether a name such as `m:cloud`, `m:671b-cloud` or `m-cloud` is that of a model in Ollama's
-/// cloud (docs/model-apis.md#ollama-cloud).
+/// Whether a name belongs to a model in Ollama's cloud, as `m:cloud`, `m:671b-cloud` and `m-cloud`
+/// do (docs/model-apis.md#ollama-cloud).
 pub(crate) fn is_cloud_name(name: &str) -> bool {
     name.ends_with(":cloud") || name.ends_with("-cloud")
 }

@@ -92,9 +92,8 @@ pub(super) struct Generate<'a> {
     pub(super) format: Option<&'a Value>,
 }
 
-/// Stop strings for a model without a chat template. The turn markers are those of the first
-/// DeepSeek Coder; many base models have seen these markers
-/// (docs/model-apis.md#deepseek-in-ollama).
+/// Stop strings for a model without a chat template: turn markers of the first version of DeepSeek
+/// Coder, which many base models have seen (docs/model-apis.md#deepseek-in-ollama).
 pub(super) const STOPS: [&str; 2] = ["### Instruction:", "<|EOT|>"];
 
 /// Renders a conversation as one raw prompt, which is append-only like the conversation.

@@ -66,8 +66,9 @@ impl Calls {
     /// not enough to decide, because some servers give every call the index 0, or send no index. An
     /// id alone proves nothing, because some servers make up an id for every fragment. A fragment
     /// with a name and a new id starts a call. A fragment with a name, but with neither an index
-    /// nor the open call's id, also starts a call if it is not the first fragment of its chunk, or
-    /// if the open call's arguments are complete and the fragment does not merely repeat the name.
+    /// nor the open call's id, also starts a call in two cases: it is not the first fragment of its
+    /// chunk, or the open call's arguments are complete and the fragment does not merely repeat the
+    /// name.
     fn continued(&self, index: Option<u64>, fragment: &Value, first: bool) -> Option<usize> {
         let at =
             self.0.iter().rposition(|call| index.is_none() || call.index.is_none() || index == call.index)?;

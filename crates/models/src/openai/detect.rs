@@ -146,8 +146,8 @@ impl Probes<'_> {
         self.get(format!("{}{path}", self.root)).await
     }
 
-    /// Like `at`, but only for local servers. Without a gateway, LM Studio and vLLM run on the
-    /// user's own network, so hosted services do not get these probes.
+    /// Like `at`, but only for local servers. Hosted services do not get these probes: outside the
+    /// user's own network, LM Studio and vLLM run behind a gateway.
     async fn at_local(&self, path: &str) -> Value {
         if self.local { self.at(path).await.unwrap_or(Value::Null) } else { Value::Null }
     }
@@ -191,8 +191,8 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) ->
     })
 }
 
-/// Sends only the probes for a server of the remembered kind; `None` if the server does not answer
-/// like that kind.
+/// Sends only the probes for a server of the remembered kind. Returns `None` if the server does not
+/// answer like that kind.
 async fn recheck(
     probes: &Probes<'_>,
     remembered: &str,
@@ -229,8 +229,8 @@ async fn recheck(
     Ok(same.then_some(Found::Server(Server { version, ..server })))
 }
 
-/// The model list, or `None` if the server has none or refuses to send it. An error if the server
-/// cannot be reached, is loading, or needs other settings.
+/// Returns the model list, or `None` if the server has none or refuses to send it. Fails if the
+/// server cannot be reached, is loading, or needs other settings.
 fn listed_or_error(
     answers: &[&Result<Value, Failure>],
     models: Result<Value, Failure>,
@@ -279,7 +279,7 @@ async fn probe(probes: &Probes<'_>) -> Result<Found, Error> {
     };
     let listed = listed_or_error(&[&models, &ollama, &props], models.clone())?.unwrap_or_default();
     let mut answers = [ollama.unwrap_or_default(), props.unwrap_or_default(), studio, studio_before, vllm];
-    // Identical answers to every path prove nothing.
+    // Three or more identical answers prove nothing.
     let alike =
         |answer: &Value| !answer.is_null() && answers.iter().filter(|other| *other == answer).count() > 2;
     if answers.iter().any(alike) {

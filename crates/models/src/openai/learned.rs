@@ -1,5 +1,5 @@
-//! Learns from an endpoint's answers and refusals what it supports, and applies this for the rest
-//! of the session.
+//! Learns what an endpoint supports from its answers and refusals, and applies this for the rest of
+//! the session.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -102,7 +102,8 @@ impl Learned {
     }
 
     /// What to remember for later runs. A refused schema is not remembered, because the server may
-    /// accept another schema, or may only have failed while it followed this one.
+    /// accept another schema, or may have accepted this one and failed only while it generated the
+    /// answer.
     pub(super) fn kept(&self) -> Kept {
         let dropped = self.dropped.iter().filter(|field| **field != RESPONSE_FORMAT);
         Kept {
@@ -113,8 +114,7 @@ impl Learned {
         }
     }
 
-    /// Stops using what the server refuses, for the rest of the session. Returns whether anything
-    /// changed.
+    /// Adapts the later requests of the session to a refusal. Returns whether anything changed.
     pub(super) fn adapt(
         &mut self,
         failure: &Failure,

@@ -279,8 +279,7 @@ impl OpenAi {
         self.learned.change(|learned| learned.adapt(failure, &sent, &request.messages, request.max_tokens))
     }
 
-    /// Records, for later runs, what the server was found to refuse. Called when a request has
-    /// succeeded.
+    /// Records for later runs what the server refuses. Called when a request has succeeded.
     fn remember(&self, learned: &Learned) {
         let kept = learned.kept();
         let changed = self.learned.change(|learned| {

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::detect::{Kind, Listed, Server};
 
-/// The version, if an answer looks like Ollama's: an object with the single key `version`, whose
-/// value has three numbers.
+/// Ollama's version, if an answer looks like Ollama's: an object whose only key is `version`, and
+/// whose value starts with three numbers.
 pub(super) fn ollama_version(answer: &Value) -> Option<String> {
     let object = answer.as_object().filter(|object| object.len() == 1)?;
     let version = object.get("version")?.as_str()?;
@@ -33,8 +33,8 @@ pub(super) fn is_ollama_tags(tags: &Value) -> bool {
     }
 }
 
-/// Whether a model list is Ollama's: each owner is the account in the model's name, or `library` if
-/// the name has no account.
+/// Whether a model list is Ollama's: the `owned_by` of each model is the account in the model's
+/// name, or `library` if the name has no account.
 pub(super) fn has_ollama_models(list: &Value) -> bool {
     list["data"].as_array().is_some_and(|models| {
         let own = |model: &Value| {
@@ -102,7 +102,7 @@ pub(super) fn listed(model: &Value) -> Option<Listed> {
         id: model["id"].as_str()?.to_owned(),
         window: model["max_model_len"].as_u64().or(model["meta"]["n_ctx"].as_u64()),
         parameters_b: model["meta"]["n_params"].as_f64().map(|count| (count / 1e9) as f32),
-        // Only a llama-server that routes between several models reports this.
+        // Only a llama-server that routes between several models reports a model's status.
         loaded: model["status"]["value"] == "loaded",
     })
 }

@@ -72,18 +72,18 @@ impl<'a> ResponseFormat<'a> {
     }
 }
 
-/// Whether assistant messages are sent back with their reasoning
+/// Which assistant messages are sent back with a reasoning field
 /// (docs/model-apis.md#deepseek-reasoning).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Reasoning {
-    /// Never: templates drop it, and DeepSeek's first reasoning API refused it.
+    /// None: templates drop the field, and DeepSeek's first reasoning API refused it.
     #[default]
     Dropped,
-    /// On assistant messages that have reasoning.
+    /// The messages that have reasoning.
     Kept,
-    /// On every assistant message, as an empty text if the message has no reasoning.
+    /// All messages. The field is an empty text if the message has no reasoning.
     Everywhere,
-    /// On every assistant message, with a placeholder if the message has no reasoning, because some
+    /// All messages. The field is a placeholder if the message has no reasoning, because some
     /// gateways refuse an empty text.
     Filled,
 }

@@ -130,8 +130,8 @@ impl File {
         Ok(Self { source: source.into(), names, values })
     }
 
-    /// The length of the longest of this file's names that the model's name contains; `None` if the
-    /// model's name contains none.
+    /// The length of the longest name in this file that the model's name contains; `None` if the
+    /// model's name contains none of them.
     pub(super) fn matches(&self, model: &[String]) -> Option<usize> {
         let length = |name: &Vec<String>| name.iter().map(String::len).sum::<usize>() + name.len();
         self.names.iter().filter(|name| names::contains(model, name)).map(length).max()

@@ -4,8 +4,8 @@
 /// Words that say nothing about the model.
 const NOISE: [&str; 3] = ["gguf", "instruct", "latest"];
 
-/// The words of a name in lower case, up to the quantization, without the organization, the file
-/// extension and the words in `NOISE`.
+/// The words of a name before its quantization, in lower case. Leaves out the organization, the
+/// file extension and the words in `NOISE`.
 pub(super) fn words(name: &str) -> Vec<String> {
     let name = name.to_lowercase();
     let name = name.rsplit('/').next().unwrap_or_default();

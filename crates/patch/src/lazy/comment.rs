@@ -84,7 +84,8 @@ pub(super) fn of(text: &str, prose: bool) -> Option<Text<'_>> {
         {
             return Some(Text::Comment(text[word.len()..].trim()));
         }
-        // This is a comment in Visual Basic, unless a second quote makes the text a string.
+        // In Visual Basic, a single quote begins a comment. A second quote would make the text a
+        // string.
         if let Some(inner) = text.strip_prefix('\'').filter(|inner| !inner.contains('\'')) {
             return Some(Text::Comment(inner.trim()));
         }

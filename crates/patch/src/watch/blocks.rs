@@ -19,7 +19,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Handles the last line of `watch`. Returns whether to continue.
+    /// Handles the line that `watch` received last. Returns whether to check the lines after it.
     pub(super) fn line(&mut self, watch: &mut Watch) -> Result<bool, EarlyRefusal> {
         let at = watch.lines.len() - 1;
         let found = marker(&watch.lines[at]);

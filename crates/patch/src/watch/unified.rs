@@ -22,7 +22,7 @@ struct Open {
     /// The hunk's `@@` line, if it has one.
     title: Option<usize>,
     from: usize,
-    /// How many old and new lines are left, according to the header.
+    /// How many old and new lines are left, according to the `@@` line.
     left: Option<(usize, usize)>,
     /// Whether the counts are missing or wrong, so that the end of the hunk must be guessed.
     guessed: bool,
@@ -141,7 +141,7 @@ impl Reader {
         patches.iter().try_for_each(|patch| watch.judge(patch))
     }
 
-    /// Parses the file's patch with only the open hunk, up to line `end`.
+    /// Parses the file's header and the open hunk, up to line `end`.
     fn read(&self, watch: &Watch, end: usize) -> Vec<FilePatch> {
         let Some(open) = &self.hunk else { return Vec::new() };
         let header = self.header.map(|(from, to)| watch.text(from..to)).unwrap_or_default();
@@ -171,8 +171,8 @@ impl Open {
         true
     }
 
-    /// Returns whether two lines that look like a header may be part of the hunk instead. They may
-    /// if the hunk's counts had room for the first of them, which is already counted.
+    /// Returns whether two lines that look like a header may be part of the hunk instead: the
+    /// hunk's counts are known, and were not used up when the first of the two lines was counted.
     fn may_contain_header(&self) -> bool {
         !self.guessed && !self.used_up
     }

@@ -55,7 +55,7 @@ impl Machine {
     }
 
     /// Reduces the conversation to half of the usable window, or as far as possible. Returns
-    /// `false` if it is still too long.
+    /// `false`, and changes nothing, if it would still be too long.
     pub(super) fn compact(&mut self) -> bool {
         let Some(usable) = self.usable() else { return false };
         let room = Room { target: usable / 2, limit: usable * 8 / 10 };

@@ -1,5 +1,5 @@
-//! The machine's part of changing the model: starts a new try with the new model, or lets that
-//! model continue the conversation.
+//! Changes the model of a run: starts a new try with the new model, or lets that model continue the
+//! conversation.
 
 use std::sync::Arc;
 

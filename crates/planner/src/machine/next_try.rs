@@ -73,7 +73,8 @@ impl Machine {
         self.open_conversation(earlier)
     }
 
-    /// The second-ranked file, if this try shows it instead of the first.
+    /// The next file in the ranking that can be requested in full, if this try shows it instead of
+    /// the first.
     fn other_file(&self) -> Option<Focus> {
         let [shown] = self.plan.focus.as_slice() else { return None };
         let mut files = self.plan.opening.files.iter().filter(|(path, _)| *path != shown.path);

@@ -83,13 +83,13 @@ impl Machine {
         self.restore_first(step)
     }
 
-    /// Restores each file whose best version is not the one in the tree, and then takes the step.
+    /// Restores each file whose best version is not the one in the tree, and then takes `step`.
     fn restore_first(&mut self, step: Step) -> Step {
         let files = self.attempts.as_ref().map(Attempts::to_restore).unwrap_or_default();
         self.write_first(files, WriteReason::Restore, step)
     }
 
-    /// Writes files, and then takes the step.
+    /// Writes files, and then takes `step`.
     fn write_first(&mut self, files: Vec<Focus>, why: WriteReason, step: Step) -> Step {
         self.after_write = files.into_iter().map(|focus| Step::Write { focus, why }).collect();
         self.after_write.push_back(step);

@@ -41,7 +41,7 @@ pub(crate) struct RecordedAnswer {
     pub(crate) counts: Counts,
     /// Calls without a result, in order, and whether each was started.
     pub(crate) unfinished: Vec<(bool, ReadyCall)>,
-    /// Tool and length of each call.
+    /// The name of the tool and the length in bytes of each call.
     pub(crate) calls: Vec<(String, usize)>,
     /// Whether the journal ends with this answer. If so, the work after its calls may not have been
     /// done.
@@ -141,7 +141,8 @@ impl<'a> History<'a> {
         self.find(|event| if let Event::TryEnded { lines, .. } = event { Some(*lines) } else { None })
     }
 
-    /// The record that reverted a try. The outer `None` means that no revert is recorded.
+    /// The record that reverted a try. Returns `None` if no revert is recorded, and `Some(None)` if
+    /// the revert had nothing to change.
     pub(crate) fn reverted(&mut self) -> Option<Option<u64>> {
         self.find(|event| if let Event::Reverted { record, .. } = event { Some(*record) } else { None })
     }
@@ -176,8 +177,8 @@ impl<'a> History<'a> {
                 Event::TryEnded { .. } => ended = true,
                 Event::Reverted { from, record, .. } => {
                     let after_try = std::mem::take(&mut ended);
-                    // A revert that names the same record as the one before it had nothing left to
-                    // revert.
+                    // If two reverts in a row name the same record, the second one had nothing left
+                    // to revert.
                     if record.is_some() && std::mem::replace(&mut last, *record) == *record {
                         continue;
                     }

@@ -4,9 +4,9 @@
 //! The machine is pure, so it is rebuilt by feeding it the recorded answers, results, checks and
 //! user messages. Completed requests and calls are not repeated. The rebuilt conversation must
 //! equal the recorded one word for word. If it does not, another version of the agent wrote the
-//! journal, and the run is refused. After the rebuild, the driver completes the work at the end of
-//! the journal: unfinished calls of a recorded answer run, and a request without an answer is sent
-//! again.
+//! journal, and the agent refuses to resume the run. After the rebuild, the driver completes the
+//! work that was in progress when the journal ended: it runs the unfinished calls of a recorded
+//! answer, or sends an unanswered request again.
 
 mod history;
 
@@ -32,7 +32,7 @@ pub(crate) struct Unfinished {
     left: Option<u64>,
     /// The number of recorded edits of the current turn.
     edits: usize,
-    /// The number of these edits that came before a candidate that is not verified yet.
+    /// If a candidate is not verified yet, the number of these edits that came before it.
     before_candidate: Option<usize>,
 }
 
@@ -41,9 +41,9 @@ enum Work {
     Step(Step),
     /// A file write by the machine. It may have happened without being recorded.
     Write { focus: Focus, why: WriteReason },
-    /// The verification of a candidate, with the candidate's last file.
+    /// The verification of a candidate. The field is the last file of the candidate.
     Check(Focus),
-    /// The unfinished calls of a recorded answer, and the work after them.
+    /// The unfinished calls of a recorded answer, and the verification after them.
     Calls(Box<RecordedAnswer>),
 }
 
@@ -55,8 +55,8 @@ impl From<Step> for Unfinished {
 }
 
 impl Driver<'_> {
-    /// Rebuilds the machine from the journal. If the run never started, starts it. Rebuilding
-    /// changes nothing, so the run can still be refused afterwards.
+    /// Rebuilds the machine from the journal. If the run never started, starts it. Rebuilding does
+    /// not change the tree, so the run can still be refused afterwards.
     pub(crate) async fn restore(&mut self, job: Job, past: &[Record]) -> Result<(Machine, Unfinished), Stop> {
         self.queue_messages(history::pending_messages(past));
         let Some(mut history) = History::new(past).map_err(refused)? else {
@@ -79,8 +79,8 @@ impl Driver<'_> {
         self.record_other_model(&job, machine.plan(), past)?;
         let left = match history.left() {
             Some(record) => Some(record),
-            // The machine's next step is a revert, and the last revert in the tree may come from
-            // this step. If so, repeating the step changes nothing.
+            // The machine's next step is a revert, which may have happened without being recorded.
+            // If so, repeating it changes nothing.
             None if matches!(work, Work::Step(Step::Revert(_))) => None,
             None => {
                 let last = self.on_tree(|tree| tree.last_revert()).await.map_err(refused)?;
@@ -201,8 +201,8 @@ impl Driver<'_> {
         })
     }
 
-    /// Learns from a recorded answer what a live run would learn from it: the length of calls and
-    /// the tokens of the prompt.
+    /// Learns from a recorded answer what a live run would learn from it: the size of each call and
+    /// the number of prompt tokens.
     fn learn(&mut self, machine: &mut Machine, recorded: &RecordedAnswer) {
         for (tool, size) in &recorded.calls {
             let seen = self.call_sizes.entry(tool.clone()).or_default();
@@ -240,7 +240,7 @@ impl Driver<'_> {
         Ok(turn)
     }
 
-    /// Rolls back the edits of this turn that have no recorded result: all after the first `done`.
+    /// Rolls back the edits of this turn that have no recorded result: all but the first `done`.
     async fn roll_back(&mut self, done: usize) -> Result<(), Stop> {
         self.await_snapshot().await?;
         let turn = self.turn;

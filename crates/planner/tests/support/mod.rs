@@ -99,7 +99,7 @@ impl Model for Script {
     }
 }
 
-/// The current turn, and the turn of each change so far.
+/// The current turn, and the turn of each edit so far.
 type Turns = Arc<Mutex<(u32, Vec<u32>)>>;
 
 /// Who made a change.
@@ -434,7 +434,7 @@ pub struct Ran {
     /// The number of changes at the time of each record.
     pub changes_made: Vec<usize>,
     pub changes: Changes,
-    /// The turn of each change.
+    /// The turn of each edit.
     pub changed_in: Vec<u32>,
 }
 

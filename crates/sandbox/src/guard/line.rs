@@ -1,5 +1,5 @@
-//! Splits a shell line into its simple commands, and collects the lines nested in it that would
-//! run, too.
+//! Splits a shell line into its simple commands, and collects the nested lines that a shell would
+//! also run.
 
 /// A shell line after splitting.
 #[derive(Debug, Default)]
@@ -7,7 +7,7 @@ pub(super) struct Line {
     /// The simple commands in order, each as a list of words. Inside a word, `$` stands for the
     /// output of a command substitution.
     pub(super) commands: Vec<Vec<String>>,
-    /// Lines inside this line that run, too: command and process substitutions, and text that a
+    /// Nested lines that a shell would also run: command and process substitutions, and text that a
     /// shell in this line reads from stdin.
     pub(super) nested: Vec<String>,
     /// The redirection whose target is the next word; `None` if the next word is an argument.

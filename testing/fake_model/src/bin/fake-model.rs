@@ -9,10 +9,10 @@
 //! ```
 //!
 //! `--record` appends each request as a line of JSON. Control paths: `POST /__fake/release/GATE`,
-//! `POST /__fake/replies` (a JSON array of more replies), `GET /__fake/requests`, and
-//! `GET /__fake/replies` (the record of each reply). Two more control paths wait before they
-//! answer: `GET /__fake/reached/GATE` until a reply has reached the gate, and
-//! `GET /__fake/ended/INDEX` until the reply to request number INDEX has ended. All times are
+//! `POST /__fake/replies` (a JSON array of more replies), `GET /__fake/requests`, and `GET
+//! /__fake/replies` (the record of each reply). Two more control paths wait before they answer:
+//! `GET /__fake/reached/GATE` answers once a reply has reached the gate, and `GET
+//! /__fake/ended/INDEX` once the reply to request number INDEX has ended. All times are
 //! milliseconds since the server started.
 
 use std::error::Error;

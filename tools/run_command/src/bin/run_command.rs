@@ -1,5 +1,5 @@
-//! `run_command DIRECTORY COMMAND`: runs a command in a folder and prints what a model would read,
-//! for developing this tool.
+//! `run_command DIRECTORY COMMAND`, an aid for developing this tool: runs a command in a directory
+//! and prints the result as a model would read it.
 
 use std::{ffi::OsString, io::Write, process::ExitCode, time::Duration};
 

@@ -25,8 +25,8 @@ fn error<'a>(lines: &[&'a str], places: &Places) -> Found<'a> {
     Found::new(message, lines[message.len()..].iter().rev().filter_map(|l| frame(l, places)))
 }
 
-/// Parses the totals at the end of the output of node's runner. Each follows the mark `#` in TAP,
-/// and `ℹ` otherwise.
+/// Parses the totals at the end of the output of node's runner. Each total is on a line that starts
+/// with `mark`: `#` in TAP, and `ℹ` otherwise.
 fn totals(output: &str, mark: &str) -> Option<TestReport> {
     let count = |name: &str| {
         let label = format!("{mark} {name} ");

@@ -51,7 +51,8 @@ pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
             let frames = lines[at..].iter().filter_map(|l| places.place(l.trim().split(" +0x").next()?));
             let mut found = Found::new(&[*line], frames.take(4));
             found.frames.reverse();
-            // A panic ends the program. The panic's message follows the test in which it happened.
+            // A panic ends the program. The panic's message follows the line of the test that
+            // panicked.
             let silent = report.failures.pop_if(|f| f.message.is_empty());
             report.failed += u32::from(silent.is_none());
             let name = silent.map_or_else(|| "panic".to_owned(), |f| f.name);

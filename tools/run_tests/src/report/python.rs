@@ -168,7 +168,7 @@ fn is_summary(line: &str) -> bool {
     timed && counted
 }
 
-/// Reads the error that pytest prints, without a summary, if an option is invalid or the
+/// Reads the error that pytest prints instead of a summary if an option is invalid or the
 /// configuration cannot be read.
 fn usage_error(lines: &[&str]) -> Option<TestReport> {
     let mine = lines.iter().any(|l| l.contains("pytest") || l.contains("conftest"));

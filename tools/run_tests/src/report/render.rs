@@ -68,7 +68,7 @@ pub(crate) fn outcome(
     Outcome { facts, ..outcome }
 }
 
-/// Adds the source line to each trace entry that is only a place.
+/// Adds the source line to each trace entry that consists only of a path and a line number.
 fn add_sources(failure: &mut Failure, root: &Path, secrets: &Secrets) {
     for entry in &mut failure.trace {
         if let Some(source) =

@@ -131,8 +131,8 @@ impl TestReport {
         self.could_not_run = Some(format!("build failed with {}", several(errors, "error")));
     }
 
-    /// Records that no test could run, if none passed and all failures are files that cannot be
-    /// loaded.
+    /// If no test passed and every failure is a file that cannot be loaded, records that the tests
+    /// could not run.
     pub(crate) fn check_loaded(&mut self) {
         let files = self.unloadable();
         if files > 0 && self.passed == 0 && files == self.failures.len() {
@@ -145,7 +145,7 @@ impl TestReport {
     }
 }
 
-/// Returns the name of the failure for a test file that cannot be loaded.
+/// Returns the name under which a test file that cannot be loaded is reported as a failure.
 pub(crate) fn unloadable(file: &str) -> String {
     format!("{file} (cannot be loaded)")
 }

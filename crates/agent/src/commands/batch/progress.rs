@@ -157,8 +157,8 @@ impl Live {
         rewind();
     }
 
-    /// Writes a line above the table. Draws the table first: if there is no table below a line, the
-    /// next line overwrites it.
+    /// Writes a line above the table. Draws the table first, because a line that has no table below
+    /// it is overwritten by the next line.
     fn say(&self, line: &str) {
         self.draw();
         self.bar.println(line);

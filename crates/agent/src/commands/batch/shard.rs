@@ -2,8 +2,8 @@
 
 use batch::Shard;
 
-/// Resolves the value of `--shard`: `I/N`, `auto` or `auto/N`. `variable` reads the environment, in
-/// which job schedulers say which job of an array this is.
+/// Resolves the value of `--shard`: `I/N`, `auto` or `auto/N`. `variable` reads an environment
+/// variable. Job schedulers set such variables to tell a job its number in the array.
 ///
 /// # Errors
 /// If the value is invalid, or a variable is missing. The message is for people.
@@ -19,8 +19,8 @@ pub(super) fn resolve(value: &str, variable: impl Fn(&str) -> Option<String>) ->
     let number = |name: &str| variable(name).and_then(|value| value.trim().parse::<usize>().ok());
     let unknown = |name: &str| format!("{name} does not say how many jobs there are; write auto/N");
     if let Some(id) = number("SLURM_ARRAY_TASK_ID") {
-        // With `auto/N`, the array must have the ids 0 to N-1. A single job of the array can then
-        // be submitted again, although Slurm then reports an array of one job.
+        // With `auto/N`, the ids of the array must be 0 to N-1. This form also works when a single
+        // job is submitted again: Slurm then reports an array of one job.
         if let Some(count) = count {
             return Shard::new(id, count);
         }

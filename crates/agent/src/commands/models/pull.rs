@@ -1,6 +1,5 @@
-//! `agent models pull`: downloads a model into the agent's store if the catalog has a model of that
-//! name. Also does so if the name is the Ollama tag of a model in the catalog and Ollama is not
-//! running. Ollama pulls all other models.
+//! `agent models pull`: downloads a model of the catalog into the agent's store. The name is the
+//! model's own or, if Ollama is not running, may be its Ollama tag. Ollama pulls all other models.
 
 use model_files::{Store, catalog};
 use models::ollama::Server;

@@ -72,7 +72,7 @@ impl Row {
             }
             _ => return,
         };
-        // Thinking and text arrive in many pieces; only the first of them starts the time.
+        // Thinking and text arrive in many pieces. Only the first piece starts the clock.
         if self.doing != doing {
             (self.doing, self.since) = (doing, now);
         }

@@ -58,7 +58,7 @@ impl Table {
         }
     }
 
-    /// Records an event of the session of a running task.
+    /// Records an event from the session of a running task.
     pub(super) fn record(&mut self, id: &str, event: &journal::Event, now: Instant) {
         if let Some(row) = self.running.iter_mut().find(|row| row.id == id) {
             row.record(event, now);
@@ -155,7 +155,7 @@ fn short(rate: f64) -> String {
     if rate < 9.95 { format!("{rate:.1}") } else { thousands(rate.round() as u64) }
 }
 
-/// Formats an estimated time. From one minute on, seconds do not matter.
+/// Formats an estimated time. Seconds are shown only below one minute.
 fn estimate(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 60..3600 => format!("{} min", seconds / 60),
