@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use globset::{Glob, GlobMatcher};
@@ -51,14 +51,12 @@ fn rank(seed: u64, id: &str) -> [u8; 32] {
     Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id).finalize().into()
 }
 
-fn by_repository(mut tasks: Vec<Task>) -> Vec<Task> {
-    let mut first: HashMap<&Path, usize> = HashMap::new();
-    let place: Vec<usize> =
-        tasks.iter().enumerate().map(|(at, task)| *first.entry(&task.repo).or_insert(at)).collect();
-    let mut place = place.into_iter();
-    // The closure is called once for each task, in order; the sort is stable.
-    tasks.sort_by_cached_key(|_| place.next());
-    tasks
+fn by_repository(tasks: Vec<Task>) -> Vec<Task> {
+    let mut first: HashMap<PathBuf, usize> = HashMap::new();
+    let place = |(at, task): (usize, Task)| (*first.entry(task.repo.clone()).or_insert(at), task);
+    let mut placed: Vec<(usize, Task)> = tasks.into_iter().enumerate().map(place).collect();
+    placed.sort_by_key(|(place, _)| *place);
+    placed.into_iter().map(|(_, task)| task).collect()
 }
 
 /// A pattern for ids, or for tags if it starts with `tag:`. `*` stands for any text and `?` for one
