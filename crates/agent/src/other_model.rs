@@ -37,7 +37,7 @@ struct Place {
 impl Place {
     /// The server of the model that the settings name. If no address is set, a bare name or no name
     /// counts as Ollama. If the model is then found on a server of another kind, that server gets
-    /// no secrets, because the user did not name it.
+    /// no secrets meant for another server, because the user did not name it.
     fn of(settings: &Settings) -> Result<Self> {
         let address = model::base_url(settings).map(|base| host::openai_base(base));
         let kind = match model::choice(settings)? {

@@ -61,7 +61,8 @@ const TEMPLATE: [&str; 8] = [
 pub(crate) struct Body {
     /// The innermost message; empty if there is none.
     pub(crate) message: String,
-    /// The texts of `type` and `code`. Like the message, they are searched for the phrases above.
+    /// The texts of `type` and `code`. Like the message, they are searched for the phrases in
+    /// `OVERFLOW` and `USED_UP`.
     pub(crate) kind: String,
     prompt_tokens: Option<u64>,
     window: Option<u64>,

@@ -133,9 +133,9 @@ fn find<'a>(file: Option<&[u8]>, path: &str, lines: &[(Mark, &'a [u8])], complet
     None
 }
 
-/// Returns the claim of a comment that stands for removed code. This is the case if the patch
-/// removes more lines than it adds, and if the things that the comment names occur in the removed
-/// code but nowhere in the remaining or added lines.
+/// Returns the claim of a comment that stands for removed code. This is the case if more of `lines`
+/// are removed than added, and if the things that the comment names occur in the removed code but
+/// nowhere in the remaining or added lines.
 fn classify_if_removed(syntax: Syntax, lines: &[(Mark, &[u8])], line: &[u8]) -> Option<Claim> {
     let text = std::str::from_utf8(line).ok()?.trim();
     let comment = comment::may_be_comment(text).then(|| comment::of(text, syntax == Syntax::Prose)).flatten();

@@ -162,8 +162,8 @@ impl Text<'_> {
     }
 }
 
-/// Strips line numbers if every line begins with one, they count up from 1, and a bar, an arrow or
-/// a tab follows each of them.
+/// Strips line numbers if every line begins with one, they count up from 1, and each is followed by
+/// a bar or an arrow, or by a tab if the line begins with a space.
 fn numbered(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut count = 0;

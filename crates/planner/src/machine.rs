@@ -117,7 +117,7 @@ pub(crate) struct Turn {
     pub(crate) refused: Option<String>,
     /// The result of the verification, which runs after a change or a call of `finish`.
     pub(crate) check: Option<Check>,
-    /// The model's window, if it has changed since the last turn.
+    /// The model's window after this turn, if it differs from the one known before.
     pub(crate) window: Option<u64>,
 }
 

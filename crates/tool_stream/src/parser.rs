@@ -83,7 +83,7 @@ pub struct Parser {
     pub(crate) is_nested: bool,
     /// Bytes rescanned after failed objects.
     pub(crate) rescanned: usize,
-    /// Number of objects so far whose preceding text was checked to decide whether they are calls.
+    /// Number of objects so far for which the preceding text must show whether they are calls.
     pub(crate) lead_ins_judged: usize,
     /// How far the current tag has been searched for its end.
     pub(crate) searched: usize,

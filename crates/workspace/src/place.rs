@@ -256,8 +256,8 @@ impl Place {
         }
     }
 
-    /// Same as [`Place::swap`] with plain renames. After a crash, the old file may have a second
-    /// name; [`Place::finish_swap`] then finishes the swap.
+    /// Same as [`Place::swap`] with plain renames. After a crash, the old file may have another
+    /// name, which [`Place::finish_swap`] removes or changes to `temp`.
     fn swap_in_steps(&self, temp: &str) -> io::Result<()> {
         let old = old(temp);
         self.remove(&*old)?;

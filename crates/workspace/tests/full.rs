@@ -25,7 +25,8 @@ use workspace::{Change, CommitError, Expect, Workspace};
 const PLACE: &str = "FULL_TEST_PLACE";
 const LIMIT: &str = "FULL_TEST_LIMIT";
 
-/// The size of each file, in bytes. It is larger than a page, the unit of allocation in a tmpfs.
+/// The size of each file before the commit, in bytes. It is larger than a page, the unit of
+/// allocation in a tmpfs.
 const SIZE: usize = 10_000;
 
 fn fill(root: &Path) {

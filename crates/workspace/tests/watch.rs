@@ -93,8 +93,8 @@ fn contents_that_git_has_are_restored_without_a_copy() {
     run_and_undo(&s, "echo x > a.txt; rm b.txt; chmod 600 src/c.txt");
 }
 
-/// A scan reads only files whose metadata has changed. These scripts keep the size and the
-/// modification time of each file.
+/// A scan reads a file only if its metadata has changed or is too recent to rely on. These scripts
+/// keep the size and the modification time of each file.
 #[test]
 fn a_change_that_keeps_size_and_time_is_detected() {
     let in_place = "touch -r a.txt x.log; printf 'X\\n' > a.txt; touch -r x.log a.txt";

@@ -172,7 +172,8 @@ impl Open {
     }
 
     /// Returns whether two lines that look like a header may be part of the hunk instead: the
-    /// hunk's counts are known, and were not used up when the first of the two lines was counted.
+    /// hunk's counts are neither missing nor wrong, and were not used up when the first of the two
+    /// lines was counted.
     fn may_contain_header(&self) -> bool {
         !self.guessed && !self.used_up
     }
