@@ -131,6 +131,7 @@ mod tests {
             worktree: None,
             git_dir: None,
             commit: None,
+            kept: false,
         }
     }
 

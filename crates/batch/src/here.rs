@@ -143,6 +143,7 @@ impl<'r, R: Runner> Here<'r, R> {
             worktree: source.is_ok().then_some(name),
             git_dir: found.and_then(Source::git_dir).map(Path::to_owned),
             commit: found.and_then(Source::commit).map(str::to_owned),
+            kept: self.keeps_trees,
         };
         batch.sink.started(started).await?;
 

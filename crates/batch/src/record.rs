@@ -31,6 +31,9 @@ pub struct Started {
     pub git_dir: Option<PathBuf>,
     /// The commit that the attempt starts from.
     pub commit: Option<String>,
+    /// Whether the worktree stays when the attempt ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
 }
 
 /// An attempt that ended.

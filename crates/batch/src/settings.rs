@@ -113,6 +113,7 @@ mod tests {
             worktree: None,
             git_dir: None,
             commit: None,
+            kept: false,
         }
     }
 

@@ -80,7 +80,8 @@ impl Store {
             };
             let tree = worktrees.join(name);
             let id = started.id.as_str();
-            if ended.contains(&(id, started.attempt)) && tree.symlink_metadata().is_err() {
+            let has_ended = ended.contains(&(id, started.attempt));
+            if has_ended && (started.kept || tree.symlink_metadata().is_err()) {
                 continue;
             }
             if let Err(message) = worktree::remove(&tree, started.git_dir.as_deref()).await {

@@ -128,8 +128,17 @@ mod tests {
 
     fn letter(attempt: u32) -> Letter {
         let (id, digest) = ("a".into(), String::new());
-        let started =
-            Started { v: 1, id, attempt, digest, time_ms: 0, worktree: None, git_dir: None, commit: None };
+        let started = Started {
+            v: 1,
+            id,
+            attempt,
+            digest,
+            time_ms: 0,
+            worktree: None,
+            git_dir: None,
+            commit: None,
+            kept: false,
+        };
         Letter { batch: "b".into(), record: Record::Started(started), key: "k".into(), acknowledge: None }
     }
 

@@ -45,7 +45,9 @@ proptest! {
         for (before, after) in lines(&text).into_iter().zip(lines(&once)) {
             prop_assert_eq!(before.ends_with(b"\r"), after.ends_with(b"\r"));
         }
-        prop_assert_eq!(std::str::from_utf8(&once).is_ok(), std::str::from_utf8(&text).is_ok());
+        // Invalid bytes can be part of a password, so the masked text may be valid when the
+        // original is not.
+        prop_assert!(std::str::from_utf8(&once).is_ok() || std::str::from_utf8(&text).is_err());
     }
 
     #[test]
