@@ -40,6 +40,7 @@ impl Place for Nothing {
                     worktree: None,
                     git_dir: None,
                     commit: None,
+                    kept: false,
                 })
                 .await?;
             let finished = Finished {
