@@ -600,7 +600,7 @@ fn tasks_with_the_same_setup_share_its_result() {
         sessions.join(result["session"].as_str().unwrap()).join("logs/setup.log").exists()
     });
     assert_eq!(ran.collect::<Vec<_>>(), [true, false, false]);
-    assert!(!results.join("setups").exists());
+    assert!(!results.join(".agent-setups").exists());
 }
 
 #[test]
@@ -644,4 +644,24 @@ fn bug_protected_files_were_shown_to_be_corrected() {
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     let request = server.chats()[0].json.to_string();
     assert!(request.contains("echo $(($1 - $2))") && !request.contains("sum=$(add 2 3)"), "{request}");
+}
+
+#[test]
+fn bug_a_setup_changed_the_settings_of_later_tasks() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one", "two"]);
+    let text = std::fs::read_to_string(&tasks).unwrap().replace(",\"verify\":\"sh check.sh\"", "");
+    let setup = "\"setup\":\"echo \\\"verify = 'true'\\\" > .agent.toml\",\"id\"";
+    std::fs::write(&tasks, text.replace("\"id\"", setup)).unwrap();
+    fix(&server);
+    fix(&server);
+    let seen = world.tell(&run(&world, &server, &tasks));
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    let results = std::fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
+    for result in json_lines(&results) {
+        let session = result["session"].as_str().unwrap();
+        let journal = world.home().join(".local/state/agent/sessions").join(session).join("journal.jsonl");
+        let journal = std::fs::read_to_string(journal).unwrap();
+        assert!(journal.contains("\"command\":\"sh check.sh\""), "{journal}");
+    }
 }

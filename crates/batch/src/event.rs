@@ -50,7 +50,7 @@ pub enum Event<'a> {
     },
     /// Something the user should know; the batch continues.
     Note {
-        /// The task.
+        /// The task; empty if the note is about the whole batch.
         id: &'a str,
         /// One sentence.
         message: String,

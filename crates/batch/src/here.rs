@@ -82,7 +82,7 @@ impl<R: Runner> Place for Here<'_, R> {
     fn prepare<'a>(&'a self, batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), Error>> {
         async {
             let left = setups::remove_left(batch.folder).await;
-            left.map_err(|message| (batch.report)(Event::Note { id: "setup", message })).ok();
+            left.map_err(|message| (batch.report)(Event::Note { id: "", message })).ok();
             Ok(())
         }
         .boxed_local()
@@ -222,18 +222,34 @@ impl<'r, R: Runner> Here<'r, R> {
         {
             self.note(batch, task, &message);
         }
-        let (prepared, setup) = match lane {
-            Some(lane) => (lane.copy().await?, lane.setup(task)),
-            None => (None, Setup::once(task)),
+        let stopped = || Ok(Attempt::failed(Ending::Interrupted, "interrupted before it started"));
+        let prepared = match lane.map(Lane::copy) {
+            Some(copy) => copy.await.unwrap_or_else(|message| {
+                self.note(batch, task, &message);
+                None
+            }),
+            None => None,
         };
         let folder = {
             let one_at_a_time = self.trees_of(source);
             let _held = one_at_a_time.lock().await;
-            source.make(tree, prepared).await?
+            if *batch.stopped.borrow() {
+                return stopped();
+            }
+            match (source.make(tree, prepared).await, lane) {
+                (Err(message), Some(lane)) if prepared.is_some() => {
+                    self.note(batch, task, &format!("{message}; the setup runs again"));
+                    lane.discard();
+                    worktree::remove(tree, source.git_dir()).await?;
+                    source.make(tree, None).await?
+                }
+                (made, _) => made?,
+            }
         };
         if *batch.stopped.borrow() {
-            return Ok(Attempt::failed(Ending::Interrupted, "interrupted before it started"));
+            return stopped();
         }
+        let setup = lane.map_or_else(|| Setup::once(task), |lane| lane.setup(task));
         (batch.report)(Event::Started { id: &task.id, attempt });
         let run = self.runner.run(task, &folder, setup.as_ref(), batch.stopped.clone());
         Ok(AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {

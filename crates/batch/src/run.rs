@@ -159,7 +159,7 @@ impl<'t> Source for Batch<'_, 't> {
                     let message = format!(
                         "the server gets too many requests; running at most {most} {tasks} at a time"
                     );
-                    (self.report)(Event::Note { id: "batch", message });
+                    (self.report)(Event::Note { id: "", message });
                 }
                 let next = self.schedule.borrow_mut().next(Instant::now(), running);
                 let interrupts = self.schedule.borrow().stopped().is_some_and(Stop::interrupts);

@@ -125,7 +125,11 @@ impl<'t> Schedule<'t> {
         }
         load.refusals = refusals;
         load.calm = 0;
-        load.most = load.most.min(running).max(1);
+        // During an outage, attempts run one at a time anyway.
+        if self.failures >= OUTAGE || running == 0 {
+            return None;
+        }
+        load.most = load.most.min(running.max(load.most - 1)).max(1);
         (load.most < load.lowest).then(|| {
             load.lowest = load.most;
             load.most

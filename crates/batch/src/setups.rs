@@ -17,7 +17,7 @@ use crate::task::Task;
 use crate::worktree::{self, Source};
 
 /// The name of the folder with the copies. It is in the folder of the batch.
-const FOLDER: &str = "setups";
+const FOLDER: &str = ".agent-setups";
 
 /// The setup that the runner of a task must perform.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub(crate) struct Lane<'l> {
     tree: PathBuf,
     copy: PathBuf,
     /// Whether the lane's copy was made from the same repository, commit and command.
-    ready: bool,
+    ready: Cell<bool>,
     /// Whether the folder of the copy may contain leftovers or the copy of another setup.
     stale: Cell<bool>,
 }
@@ -89,23 +89,29 @@ impl Lanes {
     /// folder of the batch. Returns `None` if the task needs no setup, or if its folder is not a
     /// repository.
     pub(crate) fn take(&self, task: &Task, source: &Source, out: &Path) -> Option<Lane<'_>> {
-        let (command, git_dir, commit) = (task.setup.as_ref()?, source.git_dir()?, source.commit()?);
-        let parts = [git_dir.as_os_str().as_encoded_bytes(), commit.as_bytes(), command.as_bytes()];
+        let (command, (git_dir, commit, prefix)) = (task.setup.as_ref()?, source.identity()?);
+        let git_dir = git_dir.as_os_str().as_encoded_bytes();
+        // The command runs in the task's folder, so another folder needs another setup.
+        let parts = [git_dir, commit.as_bytes(), prefix.as_bytes(), command.as_bytes()];
         let key = Some(short_digest(&parts));
         let State { folder, lanes } = &mut *self.0.borrow_mut();
         let folder = folder.get_or_insert_with(|| out.join(FOLDER));
         let tree = |number| out.join("worktrees").join(name(number));
+        // A tree that could not be removed blocks its lane.
+        let is_absent = |number: usize| tree(number).symlink_metadata().is_err();
         let free = |fits: &dyn Fn(&Slot) -> bool| {
-            let mut slots = lanes.iter().enumerate();
-            // A tree that could not be removed blocks its lane.
-            let mut free = slots.by_ref().filter(|(n, s)| !s.used && tree(*n).symlink_metadata().is_err());
-            free.find(|(_, slot)| fits(slot)).map(|(n, _)| n)
+            let mut slots = lanes.iter().enumerate().filter(|(n, slot)| !slot.used && is_absent(*n));
+            slots.find(|(_, slot)| fits(slot)).map(|(n, _)| n)
         };
         let found = free(&|slot| slot.key == key).or_else(|| free(&|slot| slot.key.is_none()));
-        let number = found.or_else(|| free(&|_| true)).unwrap_or_else(|| {
-            lanes.push(Slot::default());
-            lanes.len() - 1
-        });
+        let number = match found.or_else(|| free(&|_| true)) {
+            Some(number) => number,
+            None => {
+                let number = (lanes.len()..).find(|number| is_absent(*number))?;
+                lanes.resize_with(number + 1, Slot::default);
+                number
+            }
+        };
         let slot = lanes.get_mut(number)?;
         slot.used = true;
         let ready = slot.key == key;
@@ -117,33 +123,43 @@ impl Lanes {
             key: key?,
             tree: tree(number),
             copy,
-            ready,
+            ready: Cell::new(ready),
             stale: Cell::new(!ready),
         })
     }
 }
 
 impl Lane<'_> {
-    /// The name of the tree. No tree outside a lane can have this name, because ids contain no `+`.
+    /// The name of the tree. No tree outside a lane can have this name, because an id is not empty.
     pub(crate) fn name(&self) -> String {
         name(self.number)
     }
 
     /// Returns the copy of this setup, if the lane has one. Otherwise removes what is in its place:
     /// the copy of another setup, or the leftovers of a killed batch.
+    ///
+    /// # Errors
+    /// If that cannot be removed. The task can run; its result is then not kept.
     pub(crate) async fn copy(&self) -> Result<Option<&Path>, String> {
         if self.stale.get() {
             worktree::remove(&self.copy, None).await?;
             worktree::remove(&partial(&self.copy), None).await?;
             self.stale.set(false);
         }
-        Ok(self.ready.then_some(self.copy.as_path()))
+        Ok(self.ready.get().then_some(self.copy.as_path()))
+    }
+
+    /// Gives up the copy, because it cannot be restored. The task needs a setup of its own.
+    pub(crate) fn discard(&self) {
+        self.ready.set(false);
+        self.stale.set(true);
     }
 
     /// The setup that the runner must perform; `None` if the lane has a copy of its result.
     pub(crate) fn setup(&self, task: &Task) -> Option<Setup> {
-        let command = task.setup.clone().filter(|_| !self.ready)?;
-        Some(Setup { command, keep: Some((self.tree.clone(), self.copy.clone())) })
+        let command = task.setup.clone().filter(|_| !self.ready.get())?;
+        let keep = (!self.stale.get()).then(|| (self.tree.clone(), self.copy.clone()));
+        Some(Setup { command, keep })
     }
 }
 
@@ -171,7 +187,7 @@ pub(crate) async fn remove_left(out: &Path) -> Result<(), String> {
 }
 
 fn name(number: usize) -> String {
-    format!("+{number}")
+    format!("@{number}")
 }
 
 fn partial(copy: &Path) -> PathBuf {

@@ -50,6 +50,12 @@ impl Source {
         self.git.as_ref().map(|(repository, _)| repository.git_dir.as_path())
     }
 
+    /// The git folder, the commit, and the path of the task's folder in the repository.
+    pub(crate) fn identity(&self) -> Option<(&Path, &str, &str)> {
+        let (repository, commit) = self.git.as_ref()?;
+        Some((&repository.git_dir, commit, &repository.prefix))
+    }
+
     pub(crate) fn commit(&self) -> Option<&str> {
         self.git.as_ref().map(|(_, commit)| commit.as_str())
     }
@@ -86,7 +92,9 @@ impl Source {
             fill(tree, prepared).await.map_err(|e| format!("cannot restore the result of the setup: {e}"))?;
         }
         let folder = tree.join(&found.prefix);
-        if !folder.is_dir() {
+        // A link in the commit or in the prepared tree must not lead outside.
+        let real = |path: &Path| fs::canonicalize(path).ok();
+        if !folder.is_dir() || real(&folder) != real(tree).map(|tree| tree.join(&found.prefix)) {
             return Err(format!("commit {commit} does not contain the folder {}", found.prefix));
         }
         Ok(folder)
@@ -132,10 +140,10 @@ pub(crate) fn name(id: &str, attempt: u32) -> String {
     if attempt == 1 { id.to_owned() } else { format!("{id}@{attempt}") }
 }
 
-/// Whether a name in a record has the form of a tree's name: an attempt's [`name`], or `+` and a
+/// Whether a name in a record has the form of a tree's name: an attempt's [`name`], or `@` and a
 /// number for the tree of a lane. A folder with any other name must not be removed.
 pub(crate) fn is_name(name: &str) -> bool {
-    if let Some(lane) = name.strip_prefix('+') {
+    if let Some(lane) = name.strip_prefix('@') {
         return !lane.is_empty() && lane.bytes().all(|b| b.is_ascii_digit());
     }
     let (id, attempt) = name.split_once('@').unwrap_or((name, "2"));
@@ -177,8 +185,11 @@ fn remove_entry(tree: &Path, git_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a folder if it exists.
-pub(crate) fn remove_folder(tree: &Path) -> io::Result<()> {
+/// Removes a folder if it exists, even if folders in it are write-protected.
+///
+/// # Errors
+/// If something cannot be removed.
+pub fn remove_folder(tree: &Path) -> io::Result<()> {
     match fs::remove_dir_all(tree) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {

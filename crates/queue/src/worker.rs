@@ -65,7 +65,7 @@ pub async fn work(
     let trees = folder.join("work");
     // A worker that was killed may have left this folder. It can be removed, because all
     // repositories in it are clones.
-    match fs::remove_dir_all(&trees) {
+    match batch::remove_folder(&trees) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             return Err(io_error("cannot remove", &trees)(e).into());
         }
@@ -74,7 +74,7 @@ pub async fn work(
     let (consumer, lease) = queue.workers(options.lease).await?;
     if lease != options.lease {
         let message = format!("the queue has a lease of {} s, which an earlier worker set", lease.as_secs());
-        report(Event::Note { id: "queue", message });
+        report(Event::Note { id: "", message });
     }
     let jobs = options.jobs.max(1);
     let (sender, taken) = mpsc::channel(jobs);
@@ -176,7 +176,7 @@ impl Worker<'_> {
         };
         if let Err(why) = order.check() {
             let note = format!("the queue has a task that is not from `agent batch`: {why}");
-            (self.report)(Event::Note { id: "queue", message: note });
+            (self.report)(Event::Note { id: "", message: note });
             let _ =
                 self.queue.context.publish(dead_subject("unknown", "unknown"), message.payload.clone()).await;
             let _ = message.ack_with(AckKind::Term).await;

@@ -8,9 +8,11 @@ pub(super) mod progress;
 mod queued;
 mod shard;
 
+use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use batch::{Attempt, BatchOptions, Event, Here, Place, Runner, Setup, Shard, Summary, Task};
 use journal::{Ending, Store};
@@ -198,6 +200,9 @@ pub(super) struct Agent {
     display: Display,
     /// How many requests were refused because a server had too many.
     refusals: Arc<AtomicU64>,
+    /// The content of the repository's settings file before the setup, by worktree; `None` if there
+    /// was no such file.
+    before_setup: Arc<Mutex<HashMap<PathBuf, Option<Vec<u8>>>>>,
 }
 
 fn failed(failure: Failure) -> Attempt {
@@ -214,7 +219,15 @@ impl Agent {
     ) -> Result<Self> {
         let secrets = masking::secrets(settings, &std::env::vars_os().collect::<Vec<_>>(), "");
         let (context, flags, store) = (context.clone(), flags.to_vec(), context.store()?);
-        Ok(Self { context, flags, store, secrets, display: display.clone(), refusals: Arc::default() })
+        Ok(Self {
+            context,
+            flags,
+            store,
+            secrets,
+            display: display.clone(),
+            refusals: Arc::default(),
+            before_setup: Arc::default(),
+        })
     }
 
     /// The store of the sessions that this agent starts.
@@ -238,6 +251,27 @@ impl Agent {
         Ok(settings)
     }
 
+    /// The settings of one task. The setup command may change the repository's settings in the
+    /// worktree, and a prepared worktree has its changes. So a task in a prepared worktree gets the
+    /// settings that the task had whose setup prepared it.
+    fn settings_before_setup(&self, task: &Task, worktree: &Path, is_prepared: bool) -> Result<Settings> {
+        let mut known = self.before_setup.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_prepared {
+            if task.setup.is_some() {
+                let file = worktree.join(layers::REPOSITORY_FILE);
+                let is_usual = fs::metadata(&file).is_ok_and(|m| m.is_file() && m.len() < 1 << 20);
+                let content = if is_usual { fs::read(file).ok() } else { None };
+                known.insert(worktree.to_owned(), content);
+            }
+            return self.settings(task, worktree);
+        }
+        let folder = tempfile::tempdir()?;
+        if let Some(content) = known.get(worktree).and_then(Option::as_ref) {
+            fs::write(folder.path().join(layers::REPOSITORY_FILE), content)?;
+        }
+        self.settings(task, folder.path())
+    }
+
     async fn work(
         &self,
         task: &Task,
@@ -245,7 +279,8 @@ impl Agent {
         setup: Option<Setup>,
         interrupt: watch::Receiver<bool>,
     ) -> Attempt {
-        let settings = match self.settings(task, worktree) {
+        let is_prepared = task.setup.is_some() && setup.is_none();
+        let settings = match self.settings_before_setup(task, worktree, is_prepared) {
             Ok(settings) => settings,
             Err(failure) => return failed(failure),
         };
@@ -288,6 +323,11 @@ impl Agent {
             waits: Waits::Unseen,
         };
         let id = journal.id().to_owned();
+        // Other tasks use the same path, so a resumed session of one of them would work here.
+        let _tree = match task.setup.as_ref().map(|_| self.store.take_tree(worktree, &id)).transpose() {
+            Ok(tree) => tree,
+            Err(error) => return Attempt { session: Some(id), ..failed(error.into()) },
+        };
         match Box::pin(session::run(order, &mut journal)).await {
             Ok(mut done) => {
                 // Other programs apply the patch of a result, so it is not masked.
@@ -313,7 +353,15 @@ mod tests {
         let flags = vec![("max_turns", "40".to_owned()), ("max_tokens", "9".to_owned())];
         let (store, secrets) = (Store::new(folder.path()), Secrets::disabled());
         let display = Display::new(false);
-        let agent = Agent { context, flags, store, secrets, display, refusals: Arc::default() };
+        let agent = Agent {
+            context,
+            flags,
+            store,
+            secrets,
+            display,
+            refusals: Arc::default(),
+            before_setup: Arc::default(),
+        };
         let task = Task {
             id: "a".into(),
             repo: folder.path().into(),

@@ -367,7 +367,7 @@ async fn a_server_that_refuses_requests_gets_fewer_tasks_at_a_time_until_it_acce
     let options = BatchOptions { jobs: 5, ..place.options() };
     let (summary, told) = run_with(&tasks, &options, &runner).await.unwrap();
     assert_eq!(summary.exit_code(), 0);
-    let notes = told.iter().filter(|line| line.starts_with("note batch")).count();
+    let notes = told.iter().filter(|line| line.starts_with("note : ")).count();
     assert!((1..5).contains(&notes), "{told:#?}");
     let starts = starts.borrow();
     let most = |range: std::ops::Range<usize>| *starts[range].iter().max().unwrap();

@@ -80,12 +80,12 @@ async fn the_setup_runs_once_and_later_tasks_find_its_files_at_the_same_path() {
     place.run(&tasks(&place, &["a", "b", "c"]), &script(&seen)).await;
     let looks: Vec<_> = seen.borrow().iter().map(|(.., look)| look.clone()).collect();
     assert!(looks.iter().all(|look| *look == looks[0]), "{looks:#?}");
-    let expected = format!("{}/, mode 750, old: true", place.out().join("worktrees/+0").display());
+    let expected = format!("{}/, mode 750, old: true", place.out().join("worktrees/@0").display());
     assert!(looks[0].starts_with(&expected), "{}", looks[0]);
     assert!(looks[0].contains(" M file\n D sub/inner\n?? venv/bin/tool\n?? venv/link\n"), "{}", looks[0]);
     assert_eq!(with_setup(&seen), ["a"]);
     assert_eq!(place.worktrees(), [""; 0]);
-    assert!(!place.out().join("setups").exists());
+    assert!(!place.out().join(".agent-setups").exists());
     assert_eq!(place.state(), before);
 }
 
@@ -135,7 +135,7 @@ async fn tasks_that_run_at_the_same_time_have_a_setup_each_and_later_tasks_reuse
     run_with(&tasks(&place, &["a", "b", "c", "d"]), &options, &runner).await.unwrap();
     let mut seen = with_setup.take();
     seen.sort();
-    let expected = [("+0", false), ("+0", true), ("+1", false), ("+1", true)];
+    let expected = [("@0", false), ("@0", true), ("@1", false), ("@1", true)];
     assert_eq!(seen, expected.map(|(at, setup)| (at.to_owned(), setup)));
 }
 
@@ -147,7 +147,7 @@ async fn a_copy_that_cannot_be_made_is_not_used() {
     let runner = Script::preparing(move |_: &Task, setup: Option<&Setup>, worktree: &Path| {
         *counted.borrow_mut() += 1;
         // A file in the place of the folder with the copies makes the copy fail.
-        let copies = worktree.ancestors().nth(2).unwrap().join("setups");
+        let copies = worktree.ancestors().nth(2).unwrap().join(".agent-setups");
         fs::write(&copies, "").unwrap();
         assert!(setup.unwrap().keep().is_err());
         fs::remove_file(copies).unwrap();
@@ -160,9 +160,9 @@ async fn a_copy_that_cannot_be_made_is_not_used() {
 #[tokio::test]
 async fn copies_that_a_killed_batch_left_are_removed() {
     let place = Place::new();
-    fs::create_dir_all(place.out().join("setups/0")).unwrap();
+    fs::create_dir_all(place.out().join(".agent-setups/0")).unwrap();
     place.run(&place.tasks(&["a"]), &Script::ending(|_| Ending::Verified)).await;
-    assert!(!place.out().join("setups").exists());
+    assert!(!place.out().join(".agent-setups").exists());
 }
 
 #[tokio::test]
@@ -197,4 +197,60 @@ async fn kept_worktrees_stay_and_have_a_setup_each() {
     // The next invocation leaves the kept worktrees alone.
     batch::run(&tasks, &place.options(), &here, interrupt, |_| ()).await.unwrap();
     assert_eq!(place.worktrees().len(), 2);
+}
+
+#[tokio::test]
+async fn bug_tasks_in_different_folders_of_a_repository_shared_a_setup() {
+    let (place, setups) = (Place::new(), Rc::new(RefCell::new(Vec::new())));
+    let mut tasks = tasks(&place, &["a", "b", "c"]);
+    tasks[1].repo = place.path("repo/sub");
+    tasks[2].repo = place.path("repo/sub");
+    let seen = Rc::clone(&setups);
+    let runner = Script::preparing(move |task: &Task, setup: Option<&Setup>, worktree: &Path| {
+        if let Some(setup) = setup {
+            fs::write(worktree.join("made"), "").unwrap();
+            setup.keep().unwrap();
+        }
+        assert!(worktree.join("made").exists());
+        seen.borrow_mut().push((task.id.clone(), setup.is_some()));
+        Ending::Verified
+    });
+    place.run(&tasks, &runner).await;
+    let expected = [("a", true), ("b", true), ("c", false)];
+    assert_eq!(*setups.borrow(), expected.map(|(id, setup)| (id.to_owned(), setup)));
+}
+
+#[tokio::test]
+async fn bug_a_link_that_a_setup_left_led_out_of_the_worktree() {
+    let place = Place::new();
+    fs::create_dir(place.path("outside")).unwrap();
+    let outside = place.path("outside");
+    let tasks: Vec<Task> = tasks(&place, &["a", "b"])
+        .into_iter()
+        .map(|task| Task { repo: place.path("repo/sub"), ..task })
+        .collect();
+    let runner = Script::preparing(move |_: &Task, setup: Option<&Setup>, worktree: &Path| {
+        assert!(worktree.canonicalize().unwrap().ends_with("worktrees/@0/sub"), "{}", worktree.display());
+        if let Some(setup) = setup {
+            fs::remove_dir_all(worktree).unwrap();
+            let link = worktree.to_str().unwrap().trim_end_matches('/');
+            std::os::unix::fs::symlink(&outside, link).unwrap();
+            setup.keep().unwrap();
+        }
+        Ending::Verified
+    });
+    let (summary, told) = run_with(&tasks, &place.options(), &runner).await.unwrap();
+    assert_eq!(summary.exit_code(), 0, "{told:#?}");
+    assert!(told.iter().any(|line| line.starts_with("note b: ") && line.contains("setup runs again")));
+}
+
+#[tokio::test]
+async fn bug_a_folder_at_the_path_of_a_lane_cost_a_task() {
+    let (place, seen) = (Place::new(), Rc::default());
+    fs::create_dir_all(place.out().join("worktrees/@0")).unwrap();
+    fs::create_dir_all(place.out().join("setups")).unwrap();
+    let summary = place.run(&tasks(&place, &["a", "b"]), &script(&seen)).await;
+    assert_eq!(summary.exit_code(), 0, "{}", summary.to_text());
+    assert_eq!(with_setup(&seen), ["a"]);
+    assert!(place.out().join("setups").exists(), "a folder that the batch did not make should stay");
 }

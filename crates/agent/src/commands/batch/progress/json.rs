@@ -30,7 +30,10 @@ pub(super) fn events(event: &Event<'_>) -> Vec<Value> {
         Event::Failed { id } => rerun(id, "not_verified"),
         Event::CutOff { id, .. } => rerun(id, "interrupted"),
         Event::Started { id, attempt } => vec![json!({"event": "started", "id": id, "attempt": attempt})],
-        Event::Note { id, message } => vec![json!({"event": "note", "id": id, "message": message})],
+        Event::Note { id, message } => {
+            let id = (!id.is_empty()).then_some(id);
+            vec![json!({"event": "note", "id": id, "message": message})]
+        }
         Event::Waiting { wait } => vec![json!({"event": "waiting", "seconds": wait.as_secs()})],
         Event::Finished { result, again } => {
             let mut object = json!({"event": "finished", "again": again, "result": result});

@@ -26,6 +26,7 @@ pub(super) fn line(event: &Event<'_>, paint: Paint) -> String {
         ),
         Event::CutOff { id, attempt } => format!("{id}: attempt {attempt} was interrupted; running it again"),
         Event::Started { id, attempt } => paint.paint(Style::Call, format_args!("→ {}", name(id, *attempt))),
+        Event::Note { id: "", message } => sanitize::line(message).to_string(),
         Event::Note { id, message } => format!("{id}: {}", sanitize::line(message)),
         Event::Finished { result, again } => {
             let sign = match result.ending {
