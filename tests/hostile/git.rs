@@ -136,7 +136,7 @@ fn a_batch_runs_no_filter_of_the_repository_when_it_creates_a_work_tree() {
 }
 
 #[test]
-fn programs_in_the_repository_are_not_found_by_name() {
+fn programs_in_the_repository_are_not_run_even_if_path_leads_there() {
     let world = World::with(&[("a.txt", "one\n"), ("Makefile", "test:\n\ttrue\n"), ("bin/x", "x\n")]);
     for name in ["git", "sh", "less", "timeout", "bwrap", "make", "cargo", "python", "python3"] {
         world.attack(name);

@@ -292,7 +292,8 @@ mod tests {
         has[0]
     }
 
-    /// The bug: an unnamed model counted as one on Ollama, even if `OPENAI_BASE_URL` was set.
+    /// The bug: if the settings named no model, the agent assumed that it was on Ollama, even if
+    /// `OPENAI_BASE_URL` was set.
     #[test]
     fn bug_the_secrets_of_an_unnamed_model_stay_at_openai_base_url() {
         for (fallback, same) in [

@@ -373,8 +373,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Opt
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-/// The delay in seconds that a server asks for: a number, or a date. A date is compared with the
-/// server's own clock, if the response has a `Date` header.
+/// Returns the delay that a server asks for, in seconds. The header holds a number or a date. A date
+/// is compared with the server's own clock, if the response has a `Date` header.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
     let milliseconds =
         headers.get("retry-after-ms").and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());

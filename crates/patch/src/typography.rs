@@ -16,8 +16,8 @@ const MAX_DIFF_SIZE: usize = 1_000_000;
 /// How the file writes the characters of the patch.
 #[derive(Debug, Default)]
 pub(crate) struct Typography<'a> {
-    /// Maps each unit of the patch's old lines to the file's form of it; `None` if the file has
-    /// several forms.
+    /// For each unit in the patch's old lines, how the file writes that unit; `None` if the file
+    /// writes it in several ways.
     written: BTreeMap<&'a [u8], Option<&'a [u8]>>,
     differs: bool,
     /// Whether the patch has typographic characters where the file has plain ones.

@@ -250,7 +250,8 @@ fn a_placeholder_stops_an_edit_or_a_whole_file_at_its_line() {
 #[test]
 fn a_line_number_above_a_search_and_the_escapes_of_markers_are_not_part_of_its_text() {
     let above: String = (1..=20).map(|n| format!("def function_{n}(argument):\n")).collect();
-    // The search starts inside a line, so it matches only if its text is exact.
+    // The search text starts in the middle of a line. Tolerant matching compares whole lines, so
+    // this text must match exactly.
     let file = format!("{above}The Title!!\n=======\n\ntext\n").into_bytes();
     let tree = Tree::from([("a.rst".to_owned(), file)]);
     let text = "a.rst\n<<<<<<< SEARCH\n:start_line:21\n-------\nTitle!!\n\\=======\n=======\nOther!!\n\\=======\n>>>>>>> REPLACE\n";

@@ -240,7 +240,7 @@ impl Candidate {
     }
 
     /// Opens the call of a known tool at the first key of its arguments, unless that key looks like
-    /// part of a schema. Opens the call of an unknown tool already at the key `"arguments"` or an
+    /// part of a schema. Opens the call of an unknown tool earlier, at the key `"arguments"` or an
     /// equivalent.
     fn key(&mut self, sink: &mut Sink<'_>) {
         let options = sink.options;

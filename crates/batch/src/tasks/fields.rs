@@ -1,4 +1,5 @@
-//! Parses the keys of a task in our own formats.
+//! Parses tasks that are not SWE-bench or SWE-agent instances, and the optional keys that every kind
+//! of task may have.
 
 use std::path::{Path, PathBuf};
 
