@@ -42,6 +42,13 @@ impl Setup {
     /// command again.
     pub fn keep(&self) -> io::Result<()> {
         let Some((tree, copy)) = &self.keep else { return Ok(()) };
+        // The copy only saves time. It must not take the space that other tasks need.
+        if !workspace::has_room(tree, tree)? {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "a copy would take more than half of the free space",
+            ));
+        }
         let partial = partial(copy);
         let copied = workspace::copy_without_git(tree, &partial);
         let kept = copied.and_then(|()| fs::rename(&partial, copy));

@@ -134,6 +134,28 @@ pub fn copy_without_git(from: &Path, to: &Path) -> io::Result<()> {
     copy_into(from, to, &is_git, &mut CopyReport::default())
 }
 
+/// Whether a copy of a folder would leave at least as much space on a disk as the copy takes. `disk`
+/// is a folder on that disk.
+///
+/// # Errors
+/// If a folder cannot be read.
+pub fn has_room(folder: &Path, disk: &Path) -> io::Result<bool> {
+    let (mut bytes, mut todo) = (0_u64, vec![folder.to_owned()]);
+    while let Some(folder) = todo.pop() {
+        let Some(entries) = if_present(fs::read_dir(&folder))? else { continue };
+        for entry in entries {
+            let entry = entry?;
+            let Some(found) = if_present(entry.metadata())? else { continue };
+            bytes = bytes.saturating_add(found.blocks().saturating_mul(512));
+            if found.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    let disk = rustix::fs::statvfs(disk)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize) >= bytes.saturating_mul(2))
+}
+
 fn copy_tree(from: &Path, to: &Path, own: &Own, report: &mut CopyReport) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(to)?;
     let is_own = |entry: &fs::DirEntry| {

@@ -63,7 +63,7 @@ mod watch;
 pub use baseline::Baseline;
 pub use bring::{BringError, Brought, Conflict};
 pub use commit::{Change, Commit, CommitError, Committed, Expect};
-pub use copy::{CopyCost, CopyReport, copy_without_git};
+pub use copy::{CopyCost, CopyReport, copy_without_git, has_room};
 pub use diff::{Diff, DiffFile};
 pub use digest::Digest;
 pub use git::{git, git_answer, git_output, readable, search_path};

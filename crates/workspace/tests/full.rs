@@ -144,6 +144,24 @@ fn a_commit_on_a_full_disk_fails_and_changes_nothing() {
     }
 }
 
+#[test]
+fn a_copy_needs_twice_the_space_that_its_files_take() {
+    let Some(place) = env::var_os(PLACE).map(PathBuf::from) else {
+        return in_namespace("a_copy_needs_twice_the_space_that_its_files_take");
+    };
+    let disk = place.join("small");
+    fs::create_dir(&disk).unwrap();
+    mount("tmpfs", &disk, "tmpfs", MountFlags::empty(), c"size=1m").unwrap();
+    fs::create_dir_all(disk.join("a/b")).unwrap();
+    // A sparse file takes no space, whatever its size.
+    fs::File::create(disk.join("a/sparse")).unwrap().set_len(1 << 40).unwrap();
+    fs::write(disk.join("a/b/file"), vec![b'a'; 300 << 10]).unwrap();
+    assert!(workspace::has_room(&disk.join("a"), &disk).unwrap());
+    fs::write(disk.join("other"), vec![b'b'; 200 << 10]).unwrap();
+    assert!(!workspace::has_room(&disk.join("a"), &disk).unwrap());
+    unmount(&disk, UnmountFlags::DETACH).unwrap();
+}
+
 /// Copies this program in another process. A program cannot be started while any process has it
 /// open for writing, and a process forked by another test would inherit the open file.
 fn copy_of_this_program(to: &Path) {
