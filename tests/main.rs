@@ -6,6 +6,7 @@ mod support;
 
 mod batch;
 mod batch_kills;
+mod batch_trees;
 mod changes;
 mod command_line;
 mod confinement;
