@@ -38,7 +38,7 @@ pub struct Step {
 pub struct Trace {
     steps: Vec<Step>,
     turn: u32,
-    /// Decisions from an answer that is not complete yet.
+    /// Decisions made during an answer that is not complete yet.
     pending: Vec<Step>,
     /// Results that are still to be sorted, each with the number of its call.
     results: Vec<(u32, Step)>,

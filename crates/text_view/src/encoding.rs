@@ -153,7 +153,8 @@ fn decode(encoding: &'static encoding_rs::Encoding, bytes: &[u8]) -> Option<Stri
     }
 }
 
-/// Decodes the shortest prefix that is a character.
+/// Decodes the first character, which is the shortest prefix that can be decoded. Returns it with its
+/// length in bytes, or `U+FFFD` and 1 if nothing can be decoded.
 fn multibyte(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<String>) -> (Cow<'static, str>, usize) {
     let known = (1..=LONGEST.min(bytes.len())).find_map(|n| Some((decode(&bytes[..n])?, n)));
     known.map_or((Cow::Borrowed("\u{fffd}"), 1), |(text, n)| (Cow::Owned(text), n))

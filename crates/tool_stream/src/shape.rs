@@ -166,7 +166,7 @@ const RECORD_KEYS: [&str; 18] = [
     "version",
 ];
 
-/// Members that show that an object is the record of a past call: a log line, an echoed result.
+/// Keys of an object that records a past call, such as a log line or an echoed result.
 const RESULT_KEYS: [&str; 11] = [
     "result",
     "results",

@@ -48,7 +48,7 @@ pub(super) struct Learned {
     pub(super) answered: Option<String>,
     /// The model's file at the last check (llama-server).
     pub(super) file: Option<String>,
-    /// What the memory of earlier runs already contains about this model.
+    /// What earlier runs have stored about this model.
     pub(super) kept_before: Kept,
     pub(super) reported: Reported,
 }

@@ -204,7 +204,7 @@ fn shorten(text: &str, limit: usize) -> String {
     }
 }
 
-/// Returns the facts about a test run, which are for programs.
+/// Returns the facts about a test run that programs read.
 pub(crate) fn facts(
     test: &TestCommand,
     exit_code: Option<i32>,
