@@ -164,10 +164,13 @@ impl Body {
             Some(code @ 400..=499) if !matches!(code, 408 | 429) => {
                 Error::Refused(format!("the server refused the request: {}", self.message))
             }
-            _ => Error::Unavailable {
-                message: format!("the server failed during the answer: {}", self.message),
-                retry_after: None,
-            },
+            code => {
+                let message = format!("the server failed during the answer: {}", self.message);
+                match code {
+                    Some(429 | 503 | 529) => Error::Busy { message, retry_after: None },
+                    _ => Error::Unavailable { message, retry_after: None },
+                }
+            }
         }
     }
 }
@@ -396,6 +399,7 @@ mod tests {
         let body = |text: &str| Body::from_json(&serde_json::from_str(text).unwrap()).mid_stream();
         assert!(matches!(body(r#"{"error":"unexpected EOF"}"#), Error::Unavailable { .. }));
         assert!(matches!(body(r#"{"error":{"code":500,"message":"m"}}"#), Error::Unavailable { .. }));
+        assert!(matches!(body(r#"{"error":{"code":429,"message":"m"}}"#), Error::Busy { .. }));
         assert!(matches!(body(r#"{"error":{"code":401,"message":"m"}}"#), Error::Settings(_)));
         assert!(matches!(body(r#"{"error":{"code":400,"message":"m"}}"#), Error::Refused(_)));
     }
