@@ -30,6 +30,27 @@ pub(crate) fn sandbox(
     Sandbox::new(policy, launcher()).map_err(Failure::refused)
 }
 
+/// Creates the sandbox for the user's hooks in a work tree. A confined hook has the permissions of
+/// commands, but cannot write to the work tree. An unconfined one has those of the user, and the
+/// whole environment of this process.
+///
+/// # Errors
+/// Same as [`sandbox`].
+pub(crate) fn hook_sandbox(
+    settings: &Settings,
+    root: &Path,
+    folder: Option<PathBuf>,
+    variables: Vec<(OsString, OsString)>,
+    confined: bool,
+) -> Result<Sandbox> {
+    let policy = Policy { folder, ..policy(settings, root, variables.clone())? };
+    let policy = match confined {
+        true => Policy { read_only: true, ..policy },
+        false => Policy { level: Level::Off, env: variables, ..policy },
+    };
+    Sandbox::new(policy, launcher()).map_err(Failure::refused)
+}
+
 /// Returns the policy for a work tree. `variables` is the environment of this process; commands get
 /// a part of it.
 ///

@@ -13,6 +13,8 @@ mod embedded;
 mod exit;
 mod first_run;
 mod flags;
+mod gate;
+mod hooks;
 mod interrupt;
 mod layers;
 mod leftovers;

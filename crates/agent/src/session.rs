@@ -26,6 +26,8 @@ use crate::confinement;
 use crate::dry_tree::{self, DryTree};
 use crate::edit_format;
 use crate::exit::{Failure, Result};
+use crate::gate::{Gate, GatedTool};
+use crate::hooks::Hooks;
 use crate::leftovers::{self, SANDBOX};
 use crate::masking::{self, MaskedModel, MaskedTool};
 use crate::other_model::{self, Models};
@@ -179,6 +181,10 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
         planner::resume(prepared.job, prepared.parts, journal, past).await
     };
     let report = report.map_err(Failure::refused)?;
+    let hints = match &prepared.hooks {
+        Some(hooks) => hooks.end(&report).await,
+        None => Vec::new(),
+    };
     let patch = prepared.tree.patch();
     let mut patch_file = None;
     if !patch.is_empty() {
@@ -190,7 +196,7 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
     let _ = cleanup.await;
     let _ = std::fs::remove_dir(dry_tree::layers(&folder)); // empty once an overlay is removed
     let shown = secrets.mask_bytes(&patch).into_owned();
-    Ok(Done { report, patch_file, patch, shown, secrets, hints: Vec::new() })
+    Ok(Done { report, patch_file, patch, shown, secrets, hints })
 }
 
 /// Ends a run that failed before the first turn.
@@ -205,6 +211,7 @@ struct Prepared {
     job: Job,
     parts: Parts,
     tree: Arc<Tree>,
+    hooks: Option<Arc<Hooks>>,
     /// The tree of a dry run, which is removed when this is dropped.
     dry_tree: (Option<Overlay>, Option<dry_tree::Copy>),
 }
@@ -237,10 +244,13 @@ async fn begin(
         false => Box::pin(sandbox.probe()).await.cloned().map(Some).map_err(Failure::refused),
     };
     let open = || other_model::open(settings, past, secrets, order.waits);
-    let tools = |root: &Path, sandbox: &Sandbox| {
-        toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own)
+    let tools = |root: &Path, sandbox: &Sandbox| -> Result<_> {
+        let hooks = Hooks::new(settings, root, folder, &order.task, &order.variables, secrets)?.map(Arc::new);
+        let gates: Vec<_> = hooks.iter().map(|hooks| Arc::clone(hooks) as Arc<dyn Gate>).collect();
+        let toolbox = toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own, &gates)?;
+        Ok((toolbox, hooks))
     };
-    let (models, mut toolbox, mut dry_tree, report) = match order.dry {
+    let (models, (mut toolbox, hooks), mut dry_tree, report) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is mounted at the repository's own path.
             let overlay = match dry {
@@ -262,6 +272,9 @@ async fn begin(
             (models, toolbox?, (None, Some(copy)), report?)
         }
     };
+    if let Some(hooks) = &hooks {
+        hooks.start().await?;
+    }
     edit_format::describe(settings, &models.chosen.model.identity(), &mut toolbox.registry);
     if let Some(overlay) = &mut dry_tree.0 {
         toolbox.workspace.overlays(&dry_tree::layers(folder).join("upper"), overlay.take_lower());
@@ -297,6 +310,7 @@ async fn begin(
             interrupt: order.interrupt,
         },
         tree,
+        hooks,
         dry_tree,
     })
 }
@@ -334,7 +348,8 @@ pub(crate) struct Toolbox {
     pub(crate) tests: RunTests,
 }
 
-/// Creates the tools for a work tree. The tree's history and the logs go to `folder`.
+/// Creates the tools for a work tree. The tree's history and the logs go to `folder`. The gates see
+/// every call.
 ///
 /// # Errors
 /// If the tree or the folder cannot be opened.
@@ -345,13 +360,14 @@ pub(crate) fn toolbox(
     folder: &Path,
     sandbox: Sandbox,
     own: &Own,
+    gates: &[Arc<dyn Gate>],
 ) -> Result<Toolbox> {
     let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?.without(own);
-    toolbox_on(workspace, settings, secrets, folder, sandbox, |tool| tool)
+    toolbox_on(workspace, settings, secrets, folder, sandbox, |tool| GatedTool::wrap(tool, gates))
 }
 
-/// Creates the tools on an open workspace. `wrap` is called for each tool that works on the tree or
-/// runs commands. A tool passed to `wrap` already masks its results.
+/// Creates the tools on an open workspace. `wrap` is called for each tool, which already
+/// masks its results.
 pub(crate) fn toolbox_on(
     workspace: Workspace,
     settings: &Settings,
@@ -376,8 +392,8 @@ pub(crate) fn toolbox_on(
         Search::new(workspace.clone(), own()).into_tool(),
         RunCommand::new(sandbox.clone(), commands).into_tool(),
     ];
-    let tools = tools.map(|tool| wrap(MaskedTool::wrap(tool, secrets)));
-    let registry = Registry::of(tools.into_iter().chain([planner::Finish.into_tool()]));
+    let tools = tools.map(|tool| MaskedTool::wrap(tool, secrets));
+    let registry = Registry::of(tools.into_iter().chain([planner::Finish.into_tool()]).map(wrap));
     let registry = registry.map_err(Failure::refused)?;
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox })
 }

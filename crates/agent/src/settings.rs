@@ -9,6 +9,8 @@ mod table;
 
 use serde::Deserialize;
 
+use crate::hooks::Hook;
+
 pub(crate) use definition::{Definition, Flag, Group, Kind, Trust};
 pub(crate) use table::{DEFINITIONS, definition, recorded, trust_help};
 
@@ -65,5 +67,6 @@ pub(crate) struct Settings {
     pub(crate) command_memory: Option<u64>,
     pub(crate) command_processes: u64,
     pub(crate) command_file_size: u64,
+    pub(crate) hooks: Option<Vec<Hook>>,
     pub(crate) state_dir: Option<String>,
 }

@@ -198,6 +198,9 @@ impl Tool for ReplayedTool {
     }
 
     async fn call(&self, arguments: Value, parsed: Parsed) -> Result<Outcome, ToolError> {
+        if let Some(vetoed) = self.stage.script.vetoed(&self.spec().name, &arguments) {
+            return Ok(vetoed);
+        }
         let (stage, commands) = (&self.stage, self.runs_commands());
         let runs = match stage.source {
             Source::Record => false,

@@ -190,6 +190,18 @@ impl Script {
         state.window = state.windows.get(&state.turn).copied().or(state.window);
     }
 
+    /// Takes the result of this call if the call was vetoed in the record.
+    pub(crate) fn vetoed(&self, tool: &str, arguments: &Value) -> Option<Outcome> {
+        let mut state = self.state();
+        let turn = state.turn;
+        let vetoed = |r: &CallResult| {
+            let same = r.turn == turn && r.tool == tool && r.arguments.as_ref() == Some(arguments);
+            same && r.outcome.facts[crate::VETOED] == true
+        };
+        let at = state.results.iter().position(|result| result.as_ref().is_some_and(vetoed))?;
+        state.results[at].take().map(|result| result.outcome)
+    }
+
     /// The result of a call in this turn, and the number of its record.
     pub(crate) fn result(&self, tool: &str, arguments: &Value) -> Option<(u64, Outcome)> {
         let mut state = self.state();

@@ -60,6 +60,8 @@ pub struct Command {
     pub cwd: Option<PathBuf>,
     /// Variables to add to those of the policy, replacing any of the same name.
     pub env: Vec<(OsString, OsString)>,
+    /// What it reads from standard input, as a file; nothing by default.
+    pub input: String,
     /// How long it may run.
     pub timeout: Duration,
     /// How much of its output to keep.
@@ -78,6 +80,7 @@ impl Command {
             args: args.into_iter().map(Into::into).collect(),
             cwd: None,
             env: Vec::new(),
+            input: String::new(),
             timeout: Duration::from_secs(120),
             output: OutputLimits::default(),
             log: None,
@@ -150,12 +153,12 @@ impl Sandbox {
     pub async fn run(&self, command: Command) -> Result<Finished, SandboxError> {
         let (profile, report) = self.probed().await?;
         let profile = *profile;
-        let Command { program, args, cwd, env: more, timeout, output, log, echo } = command;
+        let Command { program, args, cwd, env: more, input, timeout, output, log, echo } = command;
         let mut env = self.environment(profile, report);
         env.retain(|(name, _)| !more.iter().any(|(n, _)| n == name));
         env.extend(more);
         let cwd = cwd.map_or_else(|| self.root().into(), PathBuf::into_os_string);
-        let order = self.order(profile, Task::Run { program: program.clone(), args, cwd, env });
+        let order = self.order(profile, Task::Run { program: program.clone(), args, cwd, env, input });
         let capture = Capture::new(output, log.as_deref()).echoing(echo);
         let Launched { end, output, duration, network: mut refused } =
             self.launch(&order, capture, timeout).await?;

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::hooks::Hook;
+
 /// The values of a setting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
@@ -15,6 +17,8 @@ pub(crate) enum Kind {
     /// Environment variables, one `NAME` or `NAME=VALUE` each; the values are never shown. Files
     /// may also use a table.
     Variables,
+    /// A list of hooks. Only files can set it.
+    Hooks,
     /// An integer in this range.
     Whole(u64, u64),
     /// A number in this range.
@@ -126,7 +130,7 @@ impl Definition {
     pub(crate) fn environment(&self) -> impl Iterator<Item = String> + '_ {
         // API keys are read only from the variables that other programs use for them. `AGENT_ENV`
         // is too common a name to mean "pass these variables on".
-        let own = !matches!(self.kind, Kind::Secret | Kind::Variables);
+        let own = !matches!(self.kind, Kind::Secret | Kind::Variables | Kind::Hooks);
         let own = own.then(|| format!("AGENT_{}", self.key.to_uppercase()));
         own.into_iter().chain(self.variables.iter().map(|v| (*v).to_owned()))
     }
@@ -142,7 +146,8 @@ impl Definition {
 
     /// Whether messages may show its values.
     pub(crate) fn may_be_shown(&self) -> bool {
-        !matches!(self.kind, Kind::Secret | Kind::Headers | Kind::Variables) && self.key != "proxy"
+        !matches!(self.kind, Kind::Secret | Kind::Headers | Kind::Variables | Kind::Hooks)
+            && self.key != "proxy"
     }
 
     /// The separator that joins the values of a repeated flag.
@@ -157,7 +162,7 @@ impl Definition {
     /// came from.
     pub(crate) fn parse(&self, text: &str) -> Result<Value, String> {
         let value = match self.kind {
-            Kind::Text | Kind::Secret | Kind::Choice(_) => Value::from(text),
+            Kind::Text | Kind::Secret | Kind::Choice(_) | Kind::Hooks => Value::from(text),
             Kind::Headers | Kind::Variables => text.lines().filter(|line| !line.trim().is_empty()).collect(),
             Kind::Whole(..) => text.parse::<u64>().map_or(Value::from(text), Value::from),
             Kind::Decimal(..) => text.parse::<f64>().map_or(Value::from(text), Value::from),
@@ -175,6 +180,9 @@ impl Definition {
     /// # Errors
     /// Same as [`Definition::parse`].
     pub(crate) fn accept(&self, value: Value) -> Result<Value, String> {
+        if self.kind == Kind::Hooks {
+            return Hook::check(&value).map(|()| value);
+        }
         let list = match self.kind {
             Kind::Headers => Some(each(&value, ": ", header)),
             Kind::Variables => Some(each(&value, "=", variable)),
@@ -189,7 +197,7 @@ impl Definition {
             Kind::Decimal(min, max) => value.as_f64().is_some_and(|n| (min..=max).contains(&n)),
             Kind::Switch => value.is_boolean(),
             Kind::Choice(words) => value.as_str().is_some_and(|s| words.contains(&s)),
-            Kind::Headers | Kind::Variables => false,
+            Kind::Headers | Kind::Variables | Kind::Hooks => false,
         };
         if fits { Ok(value) } else { Err(self.expected()) }
     }
@@ -198,6 +206,7 @@ impl Definition {
     fn expected(&self) -> String {
         match self.kind {
             Kind::Text | Kind::Secret => "must be text and not empty".into(),
+            Kind::Hooks => "must be a list of tables, each with `on` and `command`".into(),
             Kind::Headers => "must be \"Name: value\", or a list or a table of such headers".into(),
             Kind::Variables => "must be NAME or NAME=VALUE, or a list or a table of such variables".into(),
             Kind::Whole(min, max) if max >= u64::from(u32::MAX) => {

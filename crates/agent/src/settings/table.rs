@@ -204,6 +204,8 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("8192")
         .flag(Flag::Value("MIB"))
         .help("Limit the size of each file that a command writes"),
+    Definition::new("hooks", Kind::Hooks, Trust::User, Group::Safety)
+        .help("Commands to run at the start of a run, before and after each call, and at the end"),
     Definition::new("state_dir", Kind::Text, Trust::Environment, Group::Files)
         .help("Folder for sessions and other state [default: ~/.local/state/agent]"),
 ];

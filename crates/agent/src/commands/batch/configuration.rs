@@ -28,7 +28,7 @@ fn shown(definition: &Definition, value: &Value, mask: &dyn Fn(&str) -> String) 
         Value::Null => None,
         variables if definition.kind == Kind::Variables => Some(names(variables).join(", ")),
         Value::String(text) => Some(mask(text)),
-        other => Some(other.to_string()),
+        other => Some(mask(&other.to_string())),
     }
 }
 
