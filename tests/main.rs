@@ -4,6 +4,7 @@
 
 mod support;
 
+mod ask;
 mod batch;
 mod batch_kills;
 mod batch_trees;
@@ -19,6 +20,8 @@ mod environment;
 mod exports;
 mod faults;
 mod full_disk;
+mod git_hosts;
+mod hooks;
 mod hostile;
 mod inspection;
 mod model_files;

@@ -42,6 +42,9 @@ pub(crate) enum Command {
     /// Work on a task in this repository until it is done and verified
     #[command(after_help = exit::table())]
     Run(Run),
+    /// Answer a question about this repository without changing anything
+    #[command(after_help = exit::table())]
+    Ask(Ask),
     /// Resume a run that was killed or interrupted, or lost its server
     #[command(after_help = exit::table())]
     Resume(Resume),
@@ -101,15 +104,39 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Run {
     /// The task; `-` reads it from stdin
-    #[arg(required_unless_present = "task_file")]
+    #[arg(required_unless_present_any = ["task_file", "template", "issue"])]
     pub(crate) task: Option<String>,
+
+    /// The values of a template, each `KEY=VALUE`
+    #[arg(value_name = "KEY=VALUE", requires = "template", hide = true)]
+    pub(crate) values: Vec<String>,
 
     /// Read the task from a file
     #[arg(long, value_name = "FILE", conflicts_with = "task")]
     pub(crate) task_file: Option<PathBuf>,
+
+    /// Make the task from the template NAME.md in .agents/templates or in your settings folder; the
+    /// arguments are its values: KEY=VALUE …
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["task_file", "issue"])]
+    pub(crate) template: Option<String>,
+
+    /// Resolve the issue in this file (JSON as `gh issue view --json` prints it; `-` is stdin) or at
+    /// this URL, which `gh` or `glab` reads; TASK is added to it
+    #[arg(long, value_name = "FILE|URL", conflicts_with = "task_file")]
+    pub(crate) issue: Option<String>,
+
+    /// Work in a worktree beside the repository, on the new branch agent/NAME, and leave it there
+    /// [default NAME: the session's id]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "",
+        conflicts_with = "dry_run")]
+    pub(crate) worktree: Option<String>,
+
+    /// Commit the changes if the run ends as verified
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) commit: bool,
 
     /// Work on an overlay or copy of the repository, and show the changes for `agent apply`;
     /// `--dry-run=plan` stops before the first command
@@ -121,11 +148,45 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FORMAT", value_parser = preview_format(), requires = "dry_run")]
     pub(crate) preview: Option<Format>,
 
+    /// Make the model give a result that fits the JSON Schema in this file, and print the result to
+    /// stdout instead of the patch
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output_schema: Option<PathBuf>,
+
+    /// Write the result to this file instead of stdout
+    #[arg(short, long, value_name = "FILE", requires = "output_schema")]
+    pub(crate) output: Option<PathBuf>,
+
     /// Print the session's events to stdout as they happen, one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
 
     /// Show only the result, no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    #[command(flatten)]
+    pub(crate) settings: RunFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    /// The question; `-` reads it from stdin
+    pub(crate) question: String,
+
+    /// Make the model give an answer that fits the JSON Schema in this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output_schema: Option<PathBuf>,
+
+    /// Write the answer to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Print the session's events to stdout as they happen, one JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Show only the answer, no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
 

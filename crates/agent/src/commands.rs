@@ -33,6 +33,7 @@ use crate::exit::{Exit, Result};
 pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     match command {
         Command::Run(command) => run::run(command, context),
+        Command::Ask(command) => run::ask(command, context),
         Command::Resume(command) => resume::run(command, context),
         Command::Replay(command) => replay::run(command, context),
         Command::Batch(command) => batch::run(&command, context),

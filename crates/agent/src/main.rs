@@ -3,6 +3,7 @@
 
 mod cli;
 mod commands;
+mod commit;
 mod confinement;
 mod console;
 mod context;
@@ -22,6 +23,7 @@ mod masking;
 mod model;
 mod model_store;
 mod other_model;
+mod output;
 mod pager;
 mod profiles;
 mod progress;
@@ -33,7 +35,9 @@ mod repository;
 mod session;
 mod settings;
 mod setup;
+mod task;
 mod waiting;
+mod worktree;
 
 use std::process::ExitCode;
 

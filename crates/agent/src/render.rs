@@ -262,9 +262,9 @@ impl<W: Write> View<W> {
     }
 
     fn end(&mut self, report: &Report) -> std::io::Result<()> {
-        let Report { ending, message, diff, totals, models } = report;
+        let Report { ending, message, diff, totals, models, result: _ } = report;
         let style = match ending {
-            Ending::Verified => Style::Good,
+            Ending::Verified | Ending::Answered => Style::Good,
             Ending::Unverified | Ending::NoChange | Ending::Interrupted | Ending::Budget { .. } => {
                 Style::Warn
             }
@@ -425,6 +425,7 @@ mod tests {
                 mode: Mode::DryRun,
                 settings: Vec::new(),
                 protected: Vec::new(),
+                output_schema: None,
                 forked_from: None,
             },
             Event::Model(journal::ModelInfo {
@@ -500,6 +501,7 @@ mod tests {
                     cost: None,
                     ms: 65_000,
                 },
+                result: None,
                 models: Vec::new(),
             }),
         ]

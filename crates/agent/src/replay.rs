@@ -20,7 +20,7 @@ use crate::exit::{Failure, Result};
 use crate::leftovers;
 use crate::masking;
 use crate::repository::{INSTRUCTIONS, Tests, Tree};
-use crate::session;
+use crate::session::{self, Goal};
 use crate::settings::Settings;
 
 /// How to replay a session.
@@ -85,17 +85,19 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     });
     let sandbox_folder = Some(folder.join(leftovers::SANDBOX));
     let sandbox = confinement::sandbox(&settings, workspace.root(), sandbox_folder, variables)?;
+    let goal = Goal { question: recording.question(), output_schema: recording.output_schema.clone() };
     let wrap = |tool| ReplayedTool::wrap(tool, &stage);
-    let mut toolbox = session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, wrap)?;
+    let mut toolbox =
+        session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, &goal, wrap)?;
     let runs_commands = source == Source::Commands;
-    if runs_commands && !recording.plan_only() {
+    if runs_commands && !recording.plan_only() && !goal.question {
         Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;
     }
     edit_format::describe(&settings, &recording.identity, &mut toolbox.registry);
     let real = Tests::verifier(toolbox.tests, &secrets).filter(|_| runs_commands);
     let verifier = ReplayedChecks { stage: Arc::clone(&stage), real };
     let verified = recording.plan["has_verifier"] == true;
-    let planned = session::plan(&settings)?;
+    let planned = session::plan(&settings, &goal)?;
     let unlimited = Limits { turns: u32::MAX, tokens: None, seconds: None, cost: None };
     // A replay takes a different time from the session, so it has no time limit. A resumed session
     // may have had higher limits, so its replay has no limits at all.

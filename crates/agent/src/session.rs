@@ -12,8 +12,9 @@ use planner::{Job, Limits, Parts};
 use sandbox::Sandbox;
 use sandbox::overlay::Overlay;
 use secrets::Secrets;
+use serde_json::Value;
 use tokio::sync::watch;
-use tool_api::{Registry, Tool, TypedTool};
+use tool_api::{Effect, Registry, Tool, TypedTool};
 use tool_apply_patch::ApplyPatch;
 use tool_list_files::ListFiles;
 use tool_read_file::ReadFile;
@@ -39,9 +40,19 @@ use crate::waiting::Waits;
 /// The name of the folder, inside a session's folder, that holds the history of the tree.
 pub(crate) const STATE: &str = "state";
 
+/// What a run is for, if not only to change the tree.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Goal {
+    /// Whether the task is a question. The model then gets only tools that read.
+    pub(crate) question: bool,
+    /// The JSON Schema of the result that the model has to give.
+    pub(crate) output_schema: Option<Value>,
+}
+
 /// The input of a run.
 pub(crate) struct Order {
     pub(crate) task: String,
+    pub(crate) goal: Goal,
     /// The user's message to a resumed session.
     pub(crate) message: Option<String>,
     pub(crate) settings: Settings,
@@ -110,9 +121,14 @@ pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done>
         version: env!("CARGO_PKG_VERSION").into(),
         task: order.task.clone(),
         root: order.root.display().to_string(),
-        mode: if order.dry.is_some() { Mode::DryRun } else { Mode::Run },
+        mode: match order.dry {
+            _ if order.goal.question => Mode::Ask,
+            Some(_) => Mode::DryRun,
+            None => Mode::Run,
+        },
         settings: order.chosen.clone(),
         protected: order.protected.clone(),
+        output_schema: order.goal.output_schema.clone(),
         forked_from: None,
     })?;
     Box::pin(work(order, secrets, journal, &[])).await
@@ -239,7 +255,7 @@ async fn begin(
         confinement::sandbox(settings, root, Some(folder.join(SANDBOX)), order.variables.clone())
     };
     // A run that cannot confine commands stops now, not at its first command.
-    let probe = async |sandbox: &Sandbox| match order.plan_only {
+    let probe = async |sandbox: &Sandbox| match order.plan_only || order.goal.question {
         true => Ok(None),
         false => Box::pin(sandbox.probe()).await.cloned().map(Some).map_err(Failure::refused),
     };
@@ -247,7 +263,8 @@ async fn begin(
     let tools = |root: &Path, sandbox: &Sandbox| -> Result<_> {
         let hooks = Hooks::new(settings, root, folder, &order.task, &order.variables, secrets)?.map(Arc::new);
         let gates: Vec<_> = hooks.iter().map(|hooks| Arc::clone(hooks) as Arc<dyn Gate>).collect();
-        let toolbox = toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own, &gates)?;
+        let toolbox =
+            toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own, &order.goal, &gates)?;
         Ok((toolbox, hooks))
     };
     let (models, (mut toolbox, hooks), mut dry_tree, report) = match order.dry {
@@ -295,7 +312,7 @@ async fn begin(
     Ok(Prepared {
         job: Job {
             task: order.task,
-            settings: planner::Settings { plan_only: order.plan_only, ..plan(settings)? },
+            settings: planner::Settings { plan_only: order.plan_only, ..plan(settings, &order.goal)? },
             why_model: chosen.why,
             role,
         },
@@ -319,7 +336,7 @@ async fn begin(
 ///
 /// # Errors
 /// If the planner does not know the value of a setting. A test rules this out.
-pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
+pub(crate) fn plan(settings: &Settings, goal: &Goal) -> Result<planner::Settings> {
     let word = |text: &str| serde_json::Value::from(text);
     Ok(planner::Settings {
         limits: Limits {
@@ -335,6 +352,8 @@ pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
         attempts: settings.attempts,
         escalates: settings.escalate.is_some(),
         max_answer_tokens: settings.max_answer_tokens,
+        question: goal.question,
+        has_result: goal.output_schema.is_some(),
         ..planner::Settings::default()
     })
 }
@@ -360,10 +379,11 @@ pub(crate) fn toolbox(
     folder: &Path,
     sandbox: Sandbox,
     own: &Own,
+    goal: &Goal,
     gates: &[Arc<dyn Gate>],
 ) -> Result<Toolbox> {
     let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?.without(own);
-    toolbox_on(workspace, settings, secrets, folder, sandbox, |tool| GatedTool::wrap(tool, gates))
+    toolbox_on(workspace, settings, secrets, folder, sandbox, goal, |tool| GatedTool::wrap(tool, gates))
 }
 
 /// Creates the tools on an open workspace. `wrap` is called for each tool, which already
@@ -374,6 +394,7 @@ pub(crate) fn toolbox_on(
     secrets: &Secrets,
     folder: &Path,
     sandbox: Sandbox,
+    goal: &Goal,
     wrap: impl Fn(Arc<dyn Tool>) -> Arc<dyn Tool>,
 ) -> Result<Toolbox> {
     let timeout = Duration::from_secs(settings.command_seconds);
@@ -392,8 +413,10 @@ pub(crate) fn toolbox_on(
         Search::new(workspace.clone(), own()).into_tool(),
         RunCommand::new(sandbox.clone(), commands).into_tool(),
     ];
-    let tools = tools.map(|tool| MaskedTool::wrap(tool, secrets));
-    let registry = Registry::of(tools.into_iter().chain([planner::Finish.into_tool()]).map(wrap));
+    let tools = tools.into_iter().filter(|tool| !goal.question || tool.spec().effect == Effect::Read);
+    let finish = planner::finish_tool(goal.question, goal.output_schema.as_ref());
+    let tools = tools.map(|tool| MaskedTool::wrap(tool, secrets)).chain([finish]);
+    let registry = Registry::of(tools.map(wrap));
     let registry = registry.map_err(Failure::refused)?;
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox })
 }
@@ -414,10 +437,10 @@ mod tests {
         for d in DEFINITIONS.iter().filter(|d| ["cut", "approach", "constrain"].contains(&d.key)) {
             let Kind::Choice(words) = d.kind else { panic!("{}", d.key) };
             for word in words {
-                plan(&resolve(&[(d.key, (*word).to_owned())])).unwrap();
+                plan(&resolve(&[(d.key, (*word).to_owned())]), &Goal::default()).unwrap();
             }
         }
-        let plan = plan(&resolve(&[])).unwrap();
+        let plan = plan(&resolve(&[]), &Goal::default()).unwrap();
         let default = planner::Settings::default();
         assert_eq!(plan.limits.turns, default.limits.turns, "both crates have the same default");
         assert_eq!(plan.temperature, default.temperature);
@@ -454,7 +477,9 @@ mod tests {
             crate::layers::resolve(&[], &Environment::default(), None).unwrap().settings().unwrap();
         let sandbox = Sandbox::new(sandbox::Policy::new(folder.path()), vec!["/bin/true".into()]).unwrap();
         let secrets = Secrets::default();
-        let tools = toolbox_on(workspace, &settings, &secrets, folder.path(), sandbox, |tool| tool).unwrap();
+        let tools =
+            toolbox_on(workspace, &settings, &secrets, folder.path(), sandbox, &Goal::default(), |tool| tool)
+                .unwrap();
         let fits = jsonschema::validator_for(&tools.registry.call_schema()).unwrap();
         for spec in tools.registry.specs() {
             let call = json!({"tool": spec.name, "arguments": example(&spec.schema)});

@@ -67,6 +67,8 @@ pub(crate) struct Settings {
     pub(crate) command_memory: Option<u64>,
     pub(crate) command_processes: u64,
     pub(crate) command_file_size: u64,
+    pub(crate) commit_author: Option<String>,
+    pub(crate) commit_trailer: Option<String>,
     pub(crate) hooks: Option<Vec<Hook>>,
     pub(crate) state_dir: Option<String>,
 }

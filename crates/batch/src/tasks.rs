@@ -36,6 +36,8 @@ mod swe_agent;
 mod swe_bench;
 mod template;
 
+pub use template::fill_template;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;

@@ -24,6 +24,8 @@ pub enum Budget {
 pub enum Ending {
     /// The task is done, and the verification passes on the final tree.
     Verified,
+    /// The task was a question, and the model answered it.
+    Answered,
     /// The model says it is done, but the verification fails or there is none.
     Unverified,
     /// The model says it is done but changed nothing. The verification may pass, but it passed
@@ -49,7 +51,7 @@ impl Ending {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Ending::Verified => 0,
+            Ending::Verified | Ending::Answered => 0,
             Ending::Unverified | Ending::NoChange => 1,
             Ending::Refused => 2,
             Ending::GaveUp => 3,
@@ -64,6 +66,7 @@ impl Ending {
     pub fn label(&self) -> &'static str {
         match self {
             Ending::Verified => "verified",
+            Ending::Answered => "answered",
             Ending::Unverified => "unverified",
             Ending::NoChange => "no change",
             Ending::GaveUp => "gave up",

@@ -31,6 +31,8 @@ pub enum Mode {
     Run,
     /// In a copy or overlay; the repository stays unchanged.
     DryRun,
+    /// Nowhere: the run answers a question.
+    Ask,
 }
 
 /// How a dry run gets the tree that it works in.
@@ -261,13 +263,17 @@ pub struct Report {
     /// The usage of each model, in the order of first use. Absent if only one model was used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelTotals>,
+    /// What the model passed to `finish`: the answer to a question as text, or an object that fits
+    /// the schema of `--output-schema`. Absent if neither was asked for or given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
 }
 
 impl Report {
     /// The outcome of a run that changed nothing and sent no request.
     pub fn new(ending: Ending, message: impl Into<String>) -> Self {
         let (diff, totals) = (Diff::default(), Totals::default());
-        Self { ending, message: message.into(), diff, totals, models: Vec::new() }
+        Self { ending, message: message.into(), diff, totals, models: Vec::new(), result: None }
     }
 }
 
@@ -297,6 +303,9 @@ pub enum Event {
         /// Patterns of the files that are restored to their original state before every command.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         protected: Vec<String>,
+        /// The JSON Schema of the result that the model has to give.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output_schema: Option<Value>,
     },
     /// The tree of a dry run is about to be created.
     Tree {

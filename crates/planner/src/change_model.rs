@@ -66,7 +66,7 @@ impl Driver<'_> {
                 &self.tools,
                 task,
                 baseline,
-                self.settings.approach.resolve(&self.identity),
+                self.approach(),
                 self.identity.window,
             ),
         };
@@ -78,6 +78,15 @@ impl Driver<'_> {
             repeats_thinking: self.identity.repeats_thinking,
             branches: self.identity.branches,
             focus,
+        }
+    }
+
+    /// How the current model works on the task. Without calls, there is neither a result nor an
+    /// answer.
+    pub(crate) fn approach(&self) -> Approach {
+        match self.settings.question || self.settings.has_result {
+            true => Approach::Tools,
+            false => self.settings.approach.resolve(&self.identity),
         }
     }
 

@@ -181,12 +181,13 @@ impl<'a> Driver<'a> {
             shown: VecDeque::new(),
             tools: Arc::new(parts.tools),
             repository: parts.repository,
-            verifier: parts.verifier.filter(|_| !job.settings.plan_only),
+            verifier: parts.verifier.filter(|_| !job.settings.plan_only && !job.settings.question),
             interrupt: parts.interrupt,
             journal,
             started: Instant::now(),
             earlier: Duration::from_millis(earlier_ms),
-            snapshot: Some(tokio::task::spawn_blocking(move || repository.remember())),
+            snapshot: (!job.settings.question)
+                .then(|| tokio::task::spawn_blocking(move || repository.remember())),
             turn: 0,
             window: None,
             plan_only: job.settings.plan_only,
@@ -259,7 +260,8 @@ impl<'a> Driver<'a> {
             Err(Stop::Ended(ending, message)) => (ending, message),
             Err(Stop::Journal(error)) => return Err(error),
         };
-        self.finish(ending, message).await
+        let result = machine.and_then(|machine| machine.result);
+        self.finish(ending, message, result).await
     }
 
     /// Journals the user's next message. The limits restart, and `finish` must verify again because
@@ -305,7 +307,7 @@ impl<'a> Driver<'a> {
 
     /// Starts a run: verifies, composes the first turn, and journals the plan.
     pub(crate) async fn begin(&mut self, job: Job) -> Result<(Machine, Step), Stop> {
-        let approach = self.settings.approach.resolve(&self.identity);
+        let approach = self.approach();
         let info = self.model_info(approach, job.why_model, job.role);
         self.accountant.start_model(&info);
         self.journal.append(Event::Model(info))?;
@@ -485,19 +487,26 @@ impl<'a> Driver<'a> {
         (self.earlier + self.started.elapsed()).as_millis() as u64
     }
 
-    async fn finish(mut self, ending: Ending, mut message: String) -> Result<Report, Error> {
+    async fn finish(
+        mut self,
+        ending: Ending,
+        mut message: String,
+        result: Option<Value>,
+    ) -> Result<Report, Error> {
         if let Err(Stop::Ended(_, why)) = self.after_command().await {
             message = format!("{message}; {why}");
         }
         let mut diff = Diff::default();
-        if self.await_snapshot().await.is_ok() {
+        // A question changes nothing, so every difference is somebody else's.
+        if !self.settings.question && self.await_snapshot().await.is_ok() {
             match self.on_tree(|tree| tree.diff()).await {
                 Ok(found) => diff = found,
                 Err(why) => message = format!("{message}; could not compute the diff: {why}"),
             }
         }
         let totals = self.accountant.totals(self.elapsed_ms());
-        let report = Report { ending, message, diff, totals, models: self.accountant.models() };
+        let models = self.accountant.models();
+        let report = Report { ending, message, diff, totals, models, result };
         self.journal.append(Event::Finished(report.clone()))?;
         Ok(report)
     }

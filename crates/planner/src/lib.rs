@@ -57,7 +57,7 @@ use tool_api::Registry;
 
 pub use budget::totals;
 pub use driver::{replay, resume, run};
-pub use finish_tool::Finish;
+pub use finish_tool::{Finish, finish_tool};
 pub use opening::read_opening_files;
 pub use settings::{Approach, Constrain, Cut, Limits, Settings};
 

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use journal::{Check, Doubt, EndedBy, Ending, Event};
 use models::{Message, Role};
+use serde_json::Value;
 use tool_api::Status;
 
 use crate::answer::Wanted;
@@ -30,6 +31,7 @@ use crate::blocks::Focus;
 use crate::budget::Estimator;
 use crate::calls::CallResult;
 use crate::compaction::Dropped;
+use crate::finish_tool::RESULT;
 use crate::guards::{EqualCalls, Repeats};
 use crate::prompts::Prompts;
 use crate::tries::Tries;
@@ -140,6 +142,8 @@ pub(crate) struct Machine {
     unchecked: bool,
     progress: Progress,
     last_answer: String,
+    /// The result that the model passed to the last accepted call of `finish`.
+    pub(crate) result: Option<Value>,
     overflows_in_a_row: u32,
     /// The full texts of those messages in the conversation that contain what the user wrote after
     /// the task.
@@ -157,6 +161,8 @@ struct Progress {
     changed: bool,
     /// The files changed by edits.
     changed_files: BTreeSet<String>,
+    /// Whether a call succeeded, so that the model has seen something of the repository.
+    looked: bool,
     /// Whether an edit was refused.
     refused_edit: bool,
     /// The summary of a `finish` without a change, after which the model got a reminder.
@@ -186,6 +192,7 @@ impl Machine {
             unchecked: false,
             progress: Progress::default(),
             last_answer: String::new(),
+            result: None,
             overflows_in_a_row: 0,
             user_messages: Vec::new(),
             dropped: Dropped::default(),
@@ -253,17 +260,17 @@ impl Machine {
             return self.whole_file(Move::Whole);
         }
         if self.messages.is_empty() {
-            let system = self.prompts.system(&self.plan.opening);
+            let system = self.prompts.system(&self.plan);
             self.push_message(Role::System, system);
         }
-        let first = self.prompts.first(&self.plan.opening, self.baseline.as_ref());
+        let first = self.prompts.first(&self.plan, self.baseline.as_ref());
         let text = [Some(first), earlier_try].into_iter().flatten().collect::<Vec<_>>().join("\n\n");
         self.push_message(Role::User, text);
         Step::Ask(self.ask())
     }
 
     fn answered(&mut self, turn: Turn) -> Step {
-        let Turn { content, thinking, results, refused, check, doubts, window, .. } = turn;
+        let Turn { content, thinking, results, refused, check, doubts, window, ended_by } = turn;
         self.plan.window = window.or(self.plan.window);
         if self.messages.last().is_some_and(|m| m.role == Role::Assistant) {
             let Some(attempts) = &mut self.attempts else { return Step::Ask(self.ask()) };
@@ -293,9 +300,16 @@ impl Machine {
         // `finish` is ignored.
         let unseen = refused.is_some() || results.iter().any(|r| r.outcome.status == Status::Refused);
         if let Some(finish) = results.iter().find(|r| r.spec.finishes).filter(|_| !unseen) {
+            self.result = finish.outcome.facts.get(RESULT).cloned();
             return self.finish(&finish.outcome.text.clone());
         }
+        self.progress.looked |= results.iter().any(|r| r.outcome.status == Status::Ok);
         if results.is_empty() {
+            let complete = refused.is_none() && ended_by == Some(EndedBy::Stop);
+            if complete && let Some(answer) = self.answer_in_prose() {
+                self.result = Some(answer.into());
+                return self.finish("");
+            }
             self.correct(refused)
         } else {
             self.report(&results, check.as_ref(), refused)
@@ -312,7 +326,8 @@ impl Machine {
         self.baseline.clone_from(&self.last_check);
         self.progress = Progress::default();
         self.tries = Tries::new(1, false, None);
-        let mut text = self.prompts.user_message(text);
+        self.result = None;
+        let mut text = self.prompts.user_message(text, self.plan.settings.question);
         if self.attempts.take().is_some() {
             text = format!("{text}\n\n{}", self.prompts.tools(&self.plan.opening));
         }
@@ -324,7 +339,20 @@ impl Machine {
         self.ask_with(text)
     }
 
+    /// The last answer, which contains no call, if it answers the user's question. Before the model
+    /// has seen any file, it rather says what it is about to do.
+    fn answer_in_prose(&self) -> Option<String> {
+        let settings = &self.plan.settings;
+        let looked = self.progress.looked || !self.plan.opening.files.is_empty();
+        let text = self.last_answer.trim();
+        let wanted = settings.question && !settings.has_result && looked;
+        (wanted && !text.is_empty() && !text.ends_with(':')).then(|| text.to_owned())
+    }
+
     fn finish(&mut self, summary: &str) -> Step {
+        if self.plan.settings.question {
+            return Step::Finish(Ending::Answered, "the question is answered".into());
+        }
         if !self.progress.changed && !self.now_passes() && !self.fails() {
             return self.finish_unchanged(summary);
         }
@@ -360,7 +388,7 @@ impl Machine {
     /// Ends a run that makes no progress. The ending is [`Ending::Verified`] if the verification
     /// failed before and passes now.
     fn stuck(&self, why: String) -> Step {
-        if self.now_passes() && !self.unchecked {
+        if self.now_passes() && !self.unchecked && !self.plan.settings.has_result {
             return Step::Finish(Ending::Verified, format!("the verification passes now ({why})"));
         }
         Step::Finish(Ending::GaveUp, why)
@@ -386,7 +414,8 @@ impl Machine {
                 format!("{} answers in a row could not be used; the last: {why}", self.progress.corrections);
             return self.stuck(why);
         }
-        let text = self.prompts.correction(refused.as_deref(), self.progress.corrections);
+        let text =
+            self.prompts.correction(&self.plan.settings, refused.as_deref(), self.progress.corrections);
         self.forget_repeats(&text).unwrap_or_else(|| self.ask_with(text))
     }
 

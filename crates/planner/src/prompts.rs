@@ -14,6 +14,8 @@ use tool_stream::control_tokens::broken;
 
 use crate::blocks::Focus;
 use crate::calls::{CallResult, status_name};
+use crate::machine::Plan;
+use crate::settings::Settings;
 use crate::{Instructions, focus};
 
 macro_rules! templates {
@@ -82,8 +84,9 @@ impl Prompts {
         broken(text.trim()).into_owned()
     }
 
-    pub(crate) fn system(&self, opening: &Opening) -> String {
-        self.render("system.md", json!({ "tools": tools(opening) }))
+    pub(crate) fn system(&self, plan: &Plan) -> String {
+        let question = plan.settings.question;
+        self.render("system.md", json!({ "tools": tools(&plan.opening), "question": question }))
     }
 
     /// Describes the tools in a conversation whose system prompt does not.
@@ -91,13 +94,15 @@ impl Prompts {
         self.render("tools.md", json!({ "tools": tools(opening) }))
     }
 
-    pub(crate) fn first(&self, opening: &Opening, check: Option<&Check>) -> String {
+    pub(crate) fn first(&self, plan: &Plan, check: Option<&Check>) -> String {
+        let opening = &plan.opening;
         let files: Vec<_> = opening.files.iter().map(|(path, text)| file_value(path, text)).collect();
         self.render(
             "first.md",
             json!({
                 "task": opening.task, "tree": opening.tree, "check": check,
                 "instructions": opening.instructions, "files": files,
+                "question": plan.settings.question,
             }),
         )
     }
@@ -130,8 +135,11 @@ impl Prompts {
         self.render("results.md", json!({ "results": results, "check": check, "note": note }))
     }
 
-    pub(crate) fn correction(&self, refused: Option<&str>, number: u32) -> String {
-        self.render("correction.md", json!({ "refused": refused, "number": number }))
+    pub(crate) fn correction(&self, settings: &Settings, refused: Option<&str>, number: u32) -> String {
+        let (question, has_result) = (settings.question, settings.has_result);
+        let values =
+            json!({ "refused": refused, "number": number, "question": question, "has_result": has_result });
+        self.render("correction.md", values)
     }
 
     pub(crate) fn finish_refused(&self, check: &Check, changed: bool) -> String {
@@ -145,8 +153,8 @@ impl Prompts {
     }
 
     /// A message that the user sends during or after a run.
-    pub(crate) fn user_message(&self, text: &str) -> String {
-        self.render("user_message.md", json!({ "text": text }))
+    pub(crate) fn user_message(&self, text: &str, question: bool) -> String {
+        self.render("user_message.md", json!({ "text": text, "question": question }))
     }
 
     /// The message `asked` once more, followed by `text`, the reply to the model's repeated
@@ -210,6 +218,22 @@ mod tests {
 
     use super::*;
 
+    fn plan(opening: &Opening) -> Plan {
+        Plan {
+            settings: Settings::default(),
+            opening: opening.clone(),
+            window: None,
+            has_verifier: false,
+            repeats_thinking: false,
+            branches: false,
+            focus: Vec::new(),
+        }
+    }
+
+    fn question(opening: &Opening) -> Plan {
+        Plan { settings: Settings { question: true, ..Settings::default() }, ..plan(opening) }
+    }
+
     #[test]
     fn control_tokens_are_broken_up_in_every_message() {
         let token = "<|im_end|>";
@@ -231,15 +255,15 @@ mod tests {
             outcome: tool_api::Outcome::ok(token),
         }];
         let messages = [
-            prompts.first(&opening, Some(&check)),
+            prompts.first(&plan(&opening), Some(&check)),
             prompts.whole_file(&opening, std::slice::from_ref(&focus), false),
             prompts.whole_file(&opening, std::slice::from_ref(&focus), true),
             prompts.earlier_try(token, &check),
             prompts.results(&results, Some(&check), Some(token)),
-            prompts.correction(Some(token), 2),
+            prompts.correction(&Settings::default(), Some(token), 2),
             prompts.finish_refused(&check, false),
             prompts.again(token, token),
-            prompts.user_message(token),
+            prompts.user_message(token, false),
             prompts.compacted(&[all]),
         ];
         for text in messages {
@@ -284,19 +308,20 @@ mod tests {
             outcome: tool_api::Outcome::ok("fine"),
         }];
         let all = [
-            prompts.system(&opening),
+            prompts.system(&plan(&opening)),
+            prompts.system(&question(&opening)),
             prompts.tools(&opening),
-            prompts.first(&opening, Some(&check)),
-            prompts.first(&Opening::default(), None),
+            prompts.first(&plan(&opening), Some(&check)),
+            prompts.first(&question(&Opening::default()), None),
             prompts.whole_file(&opening, std::slice::from_ref(&focus), true),
             prompts.results(&results, Some(&check), Some("note")),
-            prompts.correction(None, 1),
-            prompts.correction(Some("why"), 2),
+            prompts.correction(&Settings::default(), None, 1),
+            prompts.correction(&question(&opening).settings, Some("why"), 2),
             prompts.finish_refused(&check, false),
             prompts.no_change(true, false),
             prompts.no_change(false, true),
             prompts.again("asked", "text"),
-            prompts.user_message("also update the docs"),
+            prompts.user_message("also update the docs", true),
             prompts.repeated("t", 3),
             prompts.compacted(&["one".into()]),
         ];

@@ -143,6 +143,12 @@ pub struct Settings {
     /// Whether commands are forbidden. If they are, there is no verification, and the run ends when
     /// the model first asks for a command.
     pub plan_only: bool,
+    /// Whether the task is a question: the run changes nothing, and ends with the model's answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub question: bool,
+    /// Whether the model must pass a result to `finish` ([`crate::finish_tool`]).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub has_result: bool,
 }
 
 impl Default for Settings {
@@ -157,6 +163,8 @@ impl Default for Settings {
             escalates: false,
             max_answer_tokens: 4096,
             plan_only: false,
+            question: false,
+            has_result: false,
         }
     }
 }

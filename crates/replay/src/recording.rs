@@ -28,6 +28,8 @@ pub struct Recording {
     pub task: String,
     /// The root of the repository.
     pub root: PathBuf,
+    /// The JSON Schema of the result that the model had to give.
+    pub output_schema: Option<Value>,
     /// The recorded model.
     pub identity: Identity,
     /// The planner's recorded plan.
@@ -97,7 +99,9 @@ impl Recording {
     pub fn of(records: Vec<Record>) -> Result<Self> {
         let resumed = records.iter().any(|r| matches!(r.event, Event::Resumed { .. }));
         let records = journal::uninterrupted(records);
-        let Some(Event::Session { id, version, task, root, .. }) = records.first().map(|r| &r.event) else {
+        let Some(Event::Session { id, version, task, root, output_schema, .. }) =
+            records.first().map(|r| &r.event)
+        else {
             return Err(Error::unusable("not a session: the first event is missing"));
         };
         let plan =
@@ -112,9 +116,11 @@ impl Recording {
             Event::Finished(report) => Some(&report.ending),
             _ => None,
         });
-        let changed = ending != Some(&Ending::NoChange);
+        let changed = !matches!(ending, Some(Ending::NoChange | Ending::Answered));
         let open = match ending {
-            Some(Ending::Verified | Ending::Unverified | Ending::NoChange | Ending::GaveUp) => false,
+            Some(
+                Ending::Verified | Ending::Answered | Ending::Unverified | Ending::NoChange | Ending::GaveUp,
+            ) => false,
             Some(Ending::Budget { budget: Budget::Turns | Budget::Tokens | Budget::Cost }) => resumed,
             _ => true,
         };
@@ -131,6 +137,7 @@ impl Recording {
             version: version.clone(),
             task: task.clone(),
             root: root.into(),
+            output_schema: output_schema.clone(),
             identity: identity(&records, &plan),
             whole: ending.is_some() && all_finished(&records),
             plan,
@@ -151,6 +158,11 @@ impl Recording {
     /// Whether the run stopped, as requested, before its first command.
     pub fn plan_only(&self) -> bool {
         self.plan["settings"]["plan_only"] == true
+    }
+
+    /// Whether the task was a question.
+    pub fn question(&self) -> bool {
+        self.plan["settings"]["question"] == true
     }
 
     /// Whether another model makes the final try (`--escalate`).

@@ -30,7 +30,7 @@ pub(crate) fn totals<'a>(attempts: impl Iterator<Item = &'a Finished>) -> Totals
 pub(crate) fn tone(ending: Option<&Ending>) -> &'static str {
     match ending {
         None => "none",
-        Some(Ending::Verified) => "good",
+        Some(Ending::Verified | Ending::Answered) => "good",
         Some(Ending::Unverified | Ending::NoChange | Ending::Interrupted | Ending::Budget { .. }) => "warn",
         Some(Ending::GaveUp | Ending::Unavailable | Ending::Refused) => "bad",
     }

@@ -31,7 +31,7 @@ use crate::masking;
 use crate::other_model;
 use crate::profiles;
 use crate::protected;
-use crate::session::{self, Order};
+use crate::session::{self, Goal, Order};
 use crate::settings::Settings;
 use crate::waiting::Waits;
 
@@ -308,6 +308,7 @@ impl Agent {
         }
         let order = Order {
             task: text,
+            goal: Goal::default(),
             message: None,
             setup,
             protected: task.protected.clone(),

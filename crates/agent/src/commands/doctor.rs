@@ -20,7 +20,7 @@ use crate::layers::Resolved;
 use crate::masking;
 use crate::profiles::{self, Asked};
 use crate::sanitize;
-use crate::session;
+use crate::session::{self, Goal};
 use crate::settings::Settings;
 use crate::{commands, model};
 use preview::Style;
@@ -214,6 +214,7 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
             &state.join("doctor"),
             sandbox,
             &workspace::Own::default(),
+            &Goal::default(),
             &[],
         )
     });

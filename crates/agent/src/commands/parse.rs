@@ -23,7 +23,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
 use crate::masking;
 use crate::sanitize;
-use crate::session;
+use crate::session::{self, Goal};
 
 /// The maximum size, in bytes, of the input or, with `--chunks`, of each line. It is several times
 /// the size of the longest valid call.
@@ -62,7 +62,8 @@ fn tools(context: &Context) -> Result<Registry> {
     let sandbox = confinement::sandbox(&settings, root, None, variables)?;
     let workspace = Workspace::open(root).map_err(Failure::refused)?;
     let nowhere = Path::new("");
-    Ok(session::toolbox_on(workspace, &settings, &secrets, nowhere, sandbox, |tool| tool)?.registry)
+    Ok(session::toolbox_on(workspace, &settings, &secrets, nowhere, sandbox, &Goal::default(), |tool| tool)?
+        .registry)
 }
 
 fn answer(judged: &Judged) -> Value {

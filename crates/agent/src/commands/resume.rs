@@ -10,9 +10,10 @@ use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
+use crate::output::Output;
 use crate::profiles;
 use crate::sanitize;
-use crate::session::{self, Order};
+use crate::session::{self, Goal, Order};
 use crate::settings::{Kind, recorded};
 use crate::waiting::Waits;
 
@@ -30,7 +31,8 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     }
     let (mut journal, past) =
         if command.fork { store.fork(&command.session)? } else { store.open(&command.session)? };
-    let _lock = match store.take_tree(&root, journal.id()) {
+    let lock = (!start.goal.question).then(|| store.take_tree(&root, journal.id())).transpose();
+    let _lock = match lock {
         Ok(lock) => lock,
         Err(error) => {
             let id = journal.id().to_owned();
@@ -67,6 +69,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
             if context.directory.starts_with(&root) { context.directory.clone() } else { root.clone() };
         let order = Order {
             task: start.task,
+            goal: start.goal,
             message: command.message,
             settings,
             root: root.clone(),
@@ -86,19 +89,22 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
             () = signals.insisted() => run::end_now(&mut journal, &store),
         }
     })?;
-    if !command.json && !console::stdout_is_terminal() {
+    let has_result = done.report.result.is_some();
+    if !command.json && !has_result && !console::stdout_is_terminal() {
         // A closed pipe does not change the exit code.
         let _ = console::print(&done.shown);
     }
     if !command.quiet {
         run::print_next_steps(&done, Mode::Run, journal.id());
     }
+    run::deliver(&done, &Output::default(), command.json)?;
     Ok(Exit::Run(done.report.ending))
 }
 
 /// The parts of the session's first event that a resumed run needs.
 struct Start {
     task: String,
+    goal: Goal,
     root: String,
     settings: Vec<(String, String)>,
 }
@@ -107,7 +113,8 @@ struct Start {
 /// that was cut short, for example by a limit, needs no message; a run that ended by itself can
 /// only be continued with one.
 fn check(past: &[Record], command: &Resume) -> Result<Start> {
-    let Some(Event::Session { task, root, mode, settings, protected, .. }) = past.first().map(|r| &r.event)
+    let Some(Event::Session { task, root, mode, settings, protected, output_schema, .. }) =
+        past.first().map(|r| &r.event)
     else {
         return Err(Failure::misuse("the session is empty; run the task again"));
     };
@@ -134,5 +141,6 @@ fn check(past: &[Record], command: &Resume) -> Result<Start> {
         }
         _ => {}
     }
-    Ok(Start { task: task.clone(), root: root.clone(), settings: settings.clone() })
+    let goal = Goal { question: *mode == Mode::Ask, output_schema: output_schema.clone() };
+    Ok(Start { task: task.clone(), goal, root: root.clone(), settings: settings.clone() })
 }

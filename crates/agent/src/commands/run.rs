@@ -1,4 +1,4 @@
-//! `agent run`: runs one task and shows its progress.
+//! `agent run` and `agent ask`: run one task, or answer one question, and show the progress.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,9 @@ use journal::{Budget, Diff, Ending, Event, Journal, Mode, Observer, Record, Repo
 
 use workspace::History;
 
-use crate::cli::{DryRun, Run};
+use crate::cli::{Ask, DryRun, Run};
 use crate::commands::changes;
+use crate::commit::Commit;
 use crate::console;
 use crate::context::Context;
 use crate::dry_tree::DryTree;
@@ -17,48 +18,85 @@ use crate::figures::plural;
 use crate::interrupt::{self, Signals};
 use crate::masking;
 use crate::other_model;
+use crate::output::Output;
 use crate::pager;
 use crate::profiles;
 use crate::recovery;
 use crate::render::{Detail, View};
 use crate::sanitize;
-use crate::session::{self, Done, Order};
+use crate::session::{self, Done, Goal, Order};
+use crate::task;
 use crate::waiting::Waits;
+use crate::worktree::Worktree;
 use preview::Format;
-
-/// The maximum length of a task, in bytes. Longer tasks do not fit a context window.
-const TASK_LIMIT: u64 = 256 * 1024;
 
 /// Runs the task.
 pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
-    let task = task(command.task, command.task_file.as_deref())?;
+    start(command, false, context)
+}
+
+/// Answers the question.
+pub(crate) fn ask(command: Ask, context: &Context) -> Result<Exit> {
+    let Ask { question, output_schema, output, json, quiet, settings } = command;
+    let task = Some(question);
+    let command = Run { task, output_schema, output, json, quiet, settings, ..Run::default() };
+    start(command, true, context)
+}
+
+fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
+    let output = Output::new(command.output_schema.as_deref(), command.output)?;
+    let goal = Goal { question, output_schema: output.schema.clone() };
+    let (template, values, issue) = (command.template, command.values, command.issue);
+    let source = task::Source { text: command.task, file: command.task_file, template, values, issue };
+    let task = source.read(context)?;
     let resolved = context.resolve(&command.settings.given)?;
     let settings = resolved.settings()?;
     // Check these before the session is created: an invalid name or profile must not leave an empty
     // session behind.
     other_model::check(&settings)?;
     profiles::load(&context.environment)?;
-    let root = root(context)?;
+    let mut root = root(context)?;
+    let mut directory = context.directory.clone();
     let store = context.store()?;
     let mut journal = store.create().map_err(|e| {
         Failure::from(e).hint("sessions need a writable folder; set another one with AGENT_STATE_DIR")
     })?;
-    journal.observe(observer(command.json, command.quiet, command.dry_run.is_some()));
+    let created = command.worktree.map(|name| {
+        let name = if name.is_empty() { journal.id() } else { &name };
+        Worktree::create(&root, name)
+    });
+    let worktree = match created.transpose() {
+        Ok(worktree) => worktree,
+        Err(failure) => return Err(abandon(failure, journal, &store)),
+    };
+    if let Some(worktree) = &worktree {
+        let inside = directory.strip_prefix(&root).map(Path::to_owned).unwrap_or_default();
+        (root, directory) = (worktree.root.clone(), worktree.root.join(inside));
+        console::say(format_args!("worktree {} on branch {}", worktree.root.display(), worktree.branch));
+    }
+    let prepared = command.commit.then(|| Commit::prepare(&root, &task.title, &settings));
+    let commit = match prepared.transpose() {
+        Ok(commit) => commit,
+        Err(failure) => {
+            worktree.map(|worktree| worktree.remove_if_unused());
+            return Err(abandon(failure, journal, &store));
+        }
+    };
+    journal.observe(observer(
+        command.json,
+        command.quiet,
+        command.dry_run.is_some() || output.schema.is_some(),
+    ));
     let own = context.own();
-    // A dry run has its own tree, so it needs no lock.
-    let lock = match command.dry_run {
-        None => store.take_tree(&root, journal.id()).map(Some).map_err(Failure::from),
-        Some(_) => Ok(None),
+    // A dry run has its own tree, and a question changes nothing, so they need no lock.
+    let lock = match command.dry_run.is_some() || question {
+        false => store.take_tree(&root, journal.id()).map(Some).map_err(Failure::from),
+        true => Ok(None),
     };
     let dry = || command.dry_run.map(|_| DryTree::enter(&root, journal.folder())).transpose();
     let (dry, tree) = match lock.and_then(|lock| Ok((dry()?, lock))) {
         Ok(trees) => trees,
-        Err(failure) => {
-            let id = journal.id().to_owned();
-            drop(journal);
-            store.remove(&id)?; // it is empty
-            return Err(failure);
-        }
+        Err(failure) => return Err(abandon(failure, journal, &store)),
     };
     if let Some(tree) = &tree {
         recovery::recover(&root, tree, &store, context)?;
@@ -66,11 +104,12 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     let done = interrupt::block_on(async {
         let signals = Signals::take()?;
         let order = Order {
-            task,
+            task: task.text,
+            goal,
             message: None,
             settings,
             root: root.clone(),
-            directory: context.directory.clone(),
+            directory,
             dry,
             setup: None,
             protected: Vec::new(),
@@ -89,6 +128,8 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     // A closed pipe does not change the exit code.
     let _ = if command.json {
         Ok(())
+    } else if question || output.schema.is_some() {
+        Ok(()) // the result is printed last
     } else if command.dry_run.is_some() && (command.preview.is_some() || console::stdout_is_terminal()) {
         preview(&done, journal.folder(), command.preview, context)
     } else if console::stdout_is_terminal() {
@@ -97,10 +138,39 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         console::print(&done.shown).map_err(Failure::from)
     };
     if !command.quiet {
-        let mode = if command.dry_run.is_some() { Mode::DryRun } else { Mode::Run };
+        let mode = match command.dry_run {
+            _ if question => Mode::Ask,
+            Some(_) => Mode::DryRun,
+            None => Mode::Run,
+        };
         print_next_steps(&done, mode, journal.id());
     }
+    if let Some(commit) = commit {
+        console::say(sanitize::text(&commit.make(&done.report)));
+    }
+    if let Some(worktree) = worktree
+        && worktree.remove_if_unused()
+    {
+        console::say("removed the worktree and its branch, because nothing was changed");
+    }
+    deliver(&done, &output, command.json)?;
     Ok(Exit::Run(done.report.ending))
+}
+
+/// Removes the session of a run that could not start, which is empty. Returns why it could not.
+fn abandon(failure: Failure, journal: Journal, store: &Store) -> Failure {
+    let id = journal.id().to_owned();
+    drop(journal);
+    store.remove(&id).map_or_else(Failure::from, |()| failure)
+}
+
+/// Prints or writes the result that the model gave. With `json`, the events contain the result, so
+/// it is only written to a file.
+pub(crate) fn deliver(done: &Done, output: &Output, json: bool) -> Result<()> {
+    match &done.report.result {
+        Some(result) if !json || output.has_file() => output.write(result),
+        _ => Ok(()),
+    }
 }
 
 /// Shows the changes that the session of a dry run recorded. These are the changes that `agent
@@ -112,22 +182,6 @@ fn preview(done: &Done, folder: &Path, form: Option<Format>, context: &Context) 
         return pager::print(&preview::diff(&patch, console::stdout_paint()), context);
     }
     console::changes(&masking::shown(changes::shown(changes), &done.secrets), form, context)
-}
-
-/// Reads the task from the argument, a file or standard input.
-fn task(given: Option<String>, file: Option<&Path>) -> Result<String> {
-    let text = match given.filter(|given| file.is_none() && given != "-") {
-        Some(given) => given,
-        None => String::from_utf8(console::read_input("the task", file, TASK_LIMIT)?)
-            .map_err(|_| Failure::misuse("the task is not UTF-8"))?,
-    };
-    if text.trim().is_empty() {
-        return Err(Failure::misuse("the task is empty; describe what to do"));
-    }
-    if text.len() as u64 > TASK_LIMIT {
-        return Err(Failure::misuse(format!("the task is longer than {} KiB", TASK_LIMIT / 1024)));
-    }
-    Ok(text)
 }
 
 /// The tree to work in: the repository, or the current folder if it is not in a repository. Refuses
@@ -192,6 +246,7 @@ pub(crate) fn end_now(journal: &mut Journal, store: &Store) -> Result<Done> {
                 diff: Diff { files, added, removed, ..Diff::default() },
                 totals,
                 models,
+                result: None,
             };
             journal.append(Event::Finished(report.clone()))?;
             report
@@ -218,7 +273,7 @@ pub(crate) fn print_next_steps(done: &Done, mode: Mode, id: &str) {
                 lines.push(format!("patch: {}", patch.display()));
                 lines.push(format!("apply: agent apply {id}"));
             }
-            Mode::Run => lines.push(format!("undo: agent undo {id}")),
+            Mode::Run | Mode::Ask => lines.push(format!("undo: agent undo {id}")),
         }
     }
     match done.report.ending {

@@ -204,6 +204,10 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("8192")
         .flag(Flag::Value("MIB"))
         .help("Limit the size of each file that a command writes"),
+    Definition::new("commit_author", Kind::Text, Trust::User, Group::Work)
+        .help("Author of the commits of --commit, as NAME <MAIL> [default: git's]"),
+    Definition::new("commit_trailer", Kind::Text, Trust::User, Group::Work)
+        .help("Line at the end of the message of --commit, such as `Assisted-by: agent`"),
     Definition::new("hooks", Kind::Hooks, Trust::User, Group::Safety)
         .help("Commands to run at the start of a run, before and after each call, and at the end"),
     Definition::new("state_dir", Kind::Text, Trust::Environment, Group::Files)

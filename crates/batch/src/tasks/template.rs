@@ -27,7 +27,8 @@ pub(super) fn expand(entry: Entry) -> Result<Vec<Entry>, Problem> {
         return Err(problem(field.line, message));
     };
     let expanded = items.into_iter().map(|variables| {
-        let replaced = |text: &str, line| replace(text, variables).map_err(|message| problem(line, message));
+        let replaced =
+            |text: &str, line| fill_template(text, variables).map_err(|message| problem(line, message));
         let fields =
             entry.fields.iter().filter(|field| field.key != KEY).map(|Field { key, line, value }| {
                 let value = value_with(value, variables).map_err(|message| problem(*line, message))?;
@@ -46,7 +47,7 @@ pub(super) fn expand(entry: Entry) -> Result<Vec<Entry>, Problem> {
 
 fn value_with(value: &Value, variables: &Map<String, Value>) -> Result<Value, String> {
     Ok(match value {
-        Value::String(text) => Value::String(replace(text, variables)?),
+        Value::String(text) => Value::String(fill_template(text, variables)?),
         Value::Array(values) => {
             Value::Array(values.iter().map(|value| value_with(value, variables)).collect::<Result<_, _>>()?)
         }
@@ -54,8 +55,12 @@ fn value_with(value: &Value, variables: &Map<String, Value>) -> Result<Value, St
     })
 }
 
-/// Replaces every `{{name}}`; blanks inside the braces do not matter.
-fn replace(text: &str, variables: &Map<String, Value>) -> Result<String, String> {
+/// Replaces every `{{name}}` by the value of this variable, a string or a number. Blanks inside the
+/// braces do not matter.
+///
+/// # Errors
+/// If a variable is unknown or of another type, or braces are not closed.
+pub fn fill_template(text: &str, variables: &Map<String, Value>) -> Result<String, String> {
     let mut replaced = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -69,10 +74,7 @@ fn replace(text: &str, variables: &Map<String, Value>) -> Result<String, String>
             Some(_) => return Err(format!("the variable {name:?} must be a string or a number")),
             None => {
                 let known: Vec<_> = variables.keys().map(String::as_str).collect();
-                return Err(format!(
-                    "unknown variable {name:?}; its item has these variables: {}",
-                    known.join(", ")
-                ));
+                return Err(format!("unknown variable {name:?}; these are given: {}", known.join(", ")));
             }
         }
         rest = behind;
@@ -94,12 +96,9 @@ mod tests {
     #[test]
     fn variables_are_replaced_and_other_braces_stay() {
         let variables = json!({"name": "shop", "n": 2});
-        let of = |text| replace(text, variables.as_object().unwrap());
+        let of = |text| fill_template(text, variables.as_object().unwrap());
         assert_eq!(of("{{name}}-{{ n }} {name} }}").as_deref(), Ok("shop-2 {name} }}"));
-        assert_eq!(
-            of("{{nmae}}"),
-            Err("unknown variable \"nmae\"; its item has these variables: name, n".to_owned())
-        );
+        assert_eq!(of("{{nmae}}"), Err("unknown variable \"nmae\"; these are given: name, n".to_owned()));
         assert_eq!(of("a {{name"), Err("\"{{name\" is not closed by }}".to_owned()));
     }
 }

@@ -97,7 +97,7 @@ pub(crate) fn attempt(ending: Ending, what: &str) -> Attempt {
         Totals { turns: 3, prompt_tokens: 100, generated_tokens: 10, cost: Some(0.25), ..Totals::default() };
     let message = format!("{what} was worked on");
     Attempt {
-        report: Report { ending, message, diff, totals, models: Vec::new() },
+        report: Report { ending, message, diff, totals, models: Vec::new(), result: None },
         session: Some(format!("session-{what}")),
     }
 }

@@ -1,0 +1,116 @@
+//! `--commit`: commits what a verified run changed, and nothing else.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use journal::{Ending, Report};
+
+use crate::exit::{Failure, Result};
+use crate::settings::Settings;
+use crate::worktree::git;
+
+/// The maximum length of the first line of a message, in characters.
+const SUBJECT: usize = 72;
+
+/// A commit to make at the end of a run.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    root: PathBuf,
+    title: String,
+    /// `NAME <MAIL>` of the author, if it is not the user.
+    author: Option<String>,
+    /// A line such as `Assisted-by: agent` for the end of the message.
+    trailer: Option<String>,
+    /// The files that had uncommitted changes before the run.
+    dirty: BTreeSet<String>,
+}
+
+impl Commit {
+    /// Prepares the commit of a run that has not started yet.
+    ///
+    /// # Errors
+    /// If the tree is not a git repository, or there is no author.
+    pub(crate) fn prepare(root: &Path, title: &str, settings: &Settings) -> Result<Self> {
+        let failed = |why| Failure::misuse(format!("--commit cannot work here: {why}"));
+        let status = git(root, &["status", "--porcelain", "-z", "--no-renames", "--untracked-files=all"]);
+        let dirty =
+            status.map_err(failed)?.split('\0').filter_map(|line| line.get(3..)).map(str::to_owned).collect();
+        let author = settings.commit_author.clone();
+        if author.is_none() {
+            git(root, &["var", "GIT_AUTHOR_IDENT"]).map_err(failed)?;
+        }
+        git(root, &["var", "GIT_COMMITTER_IDENT"]).map_err(failed)?;
+        let (root, title, trailer) = (root.to_owned(), title.to_owned(), settings.commit_trailer.clone());
+        Ok(Self { root, title, author, trailer, dirty })
+    }
+
+    /// Commits the changes if the run is verified. Returns what to tell the user.
+    pub(crate) fn make(&self, report: &Report) -> String {
+        let files = &report.diff.files;
+        if report.ending != Ending::Verified {
+            return format!("not committed, because the run ended as {:?}", report.ending.label());
+        }
+        if files.is_empty() {
+            return "not committed, because no file changed".to_owned();
+        }
+        if let Some(file) = files.iter().find(|file| self.dirty.contains(*file)) {
+            return format!("not committed: {file} had uncommitted changes before the run");
+        }
+        match self.commit(report) {
+            Ok(commit) => format!("committed as {commit}: {}", subject(&self.title)),
+            Err(why) => format!("could not commit: {why}"),
+        }
+    }
+
+    fn commit(&self, report: &Report) -> std::result::Result<String, String> {
+        let files: Vec<_> = report.diff.files.iter().map(|file| format!(":(literal){file}")).collect();
+        let paths = |before: &[&str]| -> Vec<String> {
+            before.iter().map(|text| (*text).to_owned()).chain(files.iter().cloned()).collect()
+        };
+        // New files have to be in the index before `--only` finds them.
+        git(&self.root, &paths(&["add", "--all", "--"]))?;
+        let message = message(&self.title, &report.message, self.trailer.as_deref());
+        let author = self.author.as_ref().map(|author| format!("--author={author}"));
+        let mut arguments = vec!["commit", "--quiet", "--no-verify", "--no-gpg-sign", "--cleanup=whitespace"];
+        arguments.extend(author.as_deref());
+        arguments.extend(["--message", &message, "--only", "--"]);
+        git(&self.root, &paths(&arguments))?;
+        git(&self.root, &["rev-parse", "--short", "HEAD"])
+    }
+}
+
+/// The first line of the message: the title, shortened at a word.
+fn subject(title: &str) -> String {
+    let title = title.trim().trim_end_matches('.');
+    if title.chars().count() <= SUBJECT {
+        return title.to_owned();
+    }
+    let start: String = title.chars().take(SUBJECT - 1).collect();
+    let end = start.rfind(' ').filter(|end| *end > SUBJECT / 2).unwrap_or(start.len());
+    format!("{}…", start[..end].trim_end())
+}
+
+fn message(title: &str, summary: &str, trailer: Option<&str>) -> String {
+    let subject = subject(title);
+    let rest =
+        [Some(title.trim()).filter(|title| title.chars().count() > SUBJECT), Some(summary.trim()), trailer];
+    rest.into_iter()
+        .flatten()
+        .filter(|part| !part.is_empty())
+        .fold(subject, |all, part| format!("{all}\n\n{part}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_title_is_shortened_at_a_word_and_repeated_in_the_body() {
+        let title = "Make the parser accept comments at the end of a line, even if the line is the last one.";
+        let text = message(title, "done", Some("Assisted-by: agent"));
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "Make the parser accept comments at the end of a line, even if the line…");
+        assert_eq!(&lines[1..], ["", title, "", "done", "", "Assisted-by: agent"]);
+        assert_eq!(message("Fix it.", "", None), "Fix it");
+    }
+}

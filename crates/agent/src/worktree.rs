@@ -1,0 +1,82 @@
+//! `--worktree`: a run works in a worktree on a branch of its own, and leaves both to the user.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use crate::exit::{Failure, Result};
+
+/// The prefix of the branches.
+const BRANCHES: &str = "agent/";
+
+/// A worktree on a branch of its own.
+#[derive(Debug)]
+pub(crate) struct Worktree {
+    repository: PathBuf,
+    /// The root of the worktree.
+    pub(crate) root: PathBuf,
+    pub(crate) branch: String,
+    /// The commit from which the branch starts.
+    base: String,
+}
+
+impl Worktree {
+    /// Creates the branch `agent/NAME` at `HEAD`, and its worktree beside the repository.
+    ///
+    /// # Errors
+    /// If the name is invalid or in use, or git fails.
+    pub(crate) fn create(repository: &Path, name: &str) -> Result<Self> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let dots =
+            name.starts_with('.') || name.ends_with('.') || name.contains("..") || name.ends_with(".lock");
+        if name.is_empty() || dots || name.starts_with('-') || !name.chars().all(is_name) {
+            return Err(Failure::misuse(format!(
+                "invalid worktree name {name:?}: use letters, digits, `.`, `-` and `_`"
+            )));
+        }
+        let base = git(repository, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])
+            .map_err(|_| Failure::misuse("--worktree needs a git repository with a commit"))?;
+        let mut folder = repository.file_name().unwrap_or(OsStr::new("repository")).to_owned();
+        folder.push(".worktrees");
+        let root = repository.with_file_name(folder).join(name);
+        if root.exists() {
+            return Err(Failure::misuse(format!("the worktree {} exists", root.display()))
+                .hint(format!("choose another name, or remove it: git worktree remove {}", root.display())));
+        }
+        let branch = format!("{BRANCHES}{name}");
+        let arguments = ["worktree", "add", "--quiet", "-b", &branch].map(OsStr::new);
+        git(repository, &[&arguments[..], &[root.as_os_str(), base.as_ref()]].concat()).map_err(|why| {
+            Failure::misuse(format!("cannot create the worktree {}: {why}", root.display()))
+        })?;
+        Ok(Self { repository: repository.to_owned(), root, branch, base })
+    }
+
+    /// Removes the worktree and its branch if nothing was changed or committed in it. Returns
+    /// whether they are gone.
+    pub(crate) fn remove_if_unused(&self) -> bool {
+        let unchanged = git(&self.root, &["status", "--porcelain"]).is_ok_and(|changes| changes.is_empty())
+            && git(&self.root, &["rev-parse", "HEAD"]).is_ok_and(|head| head == self.base);
+        let remove = || {
+            git(&self.repository, &[OsStr::new("worktree"), "remove".as_ref(), self.root.as_os_str()])?;
+            git(&self.repository, &["branch", "--quiet", "-D", &self.branch])
+        };
+        let gone = unchanged && remove().is_ok();
+        if gone && let Some(folder) = self.root.parent() {
+            let _ = std::fs::remove_dir(folder); // fails if there are other worktrees
+        }
+        gone
+    }
+}
+
+/// Runs git without the repository's hooks. Returns its output without the last newline.
+///
+/// # Errors
+/// Git's message.
+pub(crate) fn git<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> std::result::Result<String, String> {
+    let mut command = workspace::git(folder);
+    command.args(arguments);
+    let output = workspace::git_output(command, None).map_err(|e| e.to_string())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+}
