@@ -47,7 +47,25 @@ fn a_question_is_answered_on_stdout() {
     let world = World::with_a_bug();
     let (output, requests) =
         with_answers(&world, &QUESTION, &[read(), answer("It subtracts.\n\nThat is a bug.")]);
-    snapshot!(world.tell(&output), @r"");
+    snapshot!(world.tell(&output), @r"
+    exit 0
+    --- stdout
+    It subtracts.
+
+    That is a bug.
+    --- stderr
+    session [SESSION]
+    model   deepseek-coder:6.7b · ollama 0.32.15 · window 16,384 · approach tools · ollama:deepseek-coder:6.7b at http://[SERVER] (Ollama has it)
+    → read_file add.sh
+      turn 1: about [N] prompt tokens, 27 generated, [TIME], cut after the call
+      ✓ add.sh lines 1-3 of 3 ([TIME])
+    → finish answer: 3 lines
+      turn 2: about [N] prompt tokens, 35 generated, [TIME], cut after the call
+      ✓ done ([TIME])
+    answered: the question is answered
+    2 turns, [N] prompt tokens, 62 generated, [TIME]
+    show: agent sessions show [SESSION]
+    ");
     let prompt = requests[0]["messages"].to_string();
     assert!(prompt.contains("Question: What does add do?"), "{prompt}");
     for absent in ["apply_patch", "run_command", "run_tests"] {
@@ -69,7 +87,7 @@ fn a_question_changes_nothing_and_runs_no_command() {
 }
 
 #[test]
-fn prose_is_an_answer_once_the_model_has_seen_a_file() {
+fn prose_is_an_answer_once_the_model_has_looked() {
     let world = World::with_a_bug();
     let answers = ["I will look at the file.".to_owned(), read(), "It subtracts.".to_owned()];
     let (output, requests) = with_answers(&world, &QUESTION, &answers);

@@ -75,12 +75,12 @@ fn hooks_get_the_start_each_call_and_the_end_as_json() {
 fn a_vetoed_call_does_not_run_and_the_model_reads_why() {
     let world = world(
         "[[hooks]]\non = \"before_call\"\ntools = \"apply_*\"\n\
-         command = 'grep -q mul && exit 0; echo keep the name add; exit 2'\n",
+         command = 'grep -q 2.+..1 && exit 0; echo use the second first; exit 2'\n",
     );
-    let seen = run(&world, &[fix(), edit("$1 - $2", "$1 + $2 # mul"), finish()]);
+    let seen = run(&world, &[fix(), edit("$1 - $2", "$2 + $1"), finish()]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert!(messages(&world).contains("keep the name add"), "{}", messages(&world));
-    assert!(world.read("add.sh").contains("$1 + $2 # mul"));
+    assert!(messages(&world).contains("use the second first"), "{}", messages(&world));
+    assert!(world.read("add.sh").contains("$2 + $1"));
     replays_without_a_difference(&world);
 }
 
@@ -103,7 +103,7 @@ fn a_vetoed_finish_does_not_end_the_run() {
 #[test]
 fn a_hook_that_fails_before_a_call_stops_the_run() {
     for (command, why) in [
-        ("echo no such policy; exit 1", "exit code 1\nno such policy"),
+        ("echo no such policy; exit 1", "exit code 1\n  no such policy"),
         ("kill -9 $$", "killed by signal 9"),
         ("sleep 1000", "it took longer than 1 s"),
     ] {

@@ -118,6 +118,8 @@ pub(crate) struct Hooks {
     /// The fields that every event has.
     common: Value,
     secrets: Secrets,
+    /// The sandbox of the run. Its folder, which contains those of the hooks, is removed with it.
+    _run: Sandbox,
     confined: OnceCell<Sandbox>,
     free: OnceCell<Sandbox>,
     warnings: Mutex<Vec<String>>,
@@ -130,14 +132,14 @@ enum Verdict {
 }
 
 impl Hooks {
-    /// Prepares the hooks in the settings, if there are any, for a run in the work tree `root`.
-    /// `session` is the folder of the session.
+    /// Prepares the hooks in the settings, if there are any, for a run with this sandbox. `session`
+    /// is the folder of the session.
     ///
     /// # Errors
     /// Never for hooks that passed [`Hook::check`].
     pub(crate) fn new(
         settings: &Settings,
-        root: &Path,
+        sandbox: &Sandbox,
         session: &Path,
         task: &str,
         variables: &[(OsString, OsString)],
@@ -149,11 +151,12 @@ impl Hooks {
         Ok(Some(Self {
             hooks: hooks.collect::<std::result::Result<_, _>>().map_err(Failure::misuse)?,
             settings: settings.clone(),
-            root: root.to_owned(),
+            root: sandbox.root().to_owned(),
             folder: session.join(SANDBOX).join("hooks"),
             variables: variables.to_vec(),
-            common: json!({ "session": id, "repository": root.display().to_string(), "task": task }),
+            common: json!({ "session": id, "repository": sandbox.root().display().to_string(), "task": task }),
             secrets: secrets.clone(),
+            _run: sandbox.clone(),
             confined: OnceCell::new(),
             free: OnceCell::new(),
             warnings: Mutex::default(),

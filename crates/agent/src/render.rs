@@ -276,7 +276,9 @@ impl<W: Write> View<W> {
         if totals.turns == 0 && diff.files.is_empty() {
             return Ok(()); // the run never started
         }
-        self.line(Detail::Quiet, changes(diff))?;
+        if *ending != Ending::Answered {
+            self.line(Detail::Quiet, changes(diff))?;
+        }
         self.line(Detail::Quiet, self.paint.paint(Style::Dim, sums(totals)))?;
         for model in models {
             self.line(Detail::Quiet, self.paint.paint(Style::Dim, sums_of_model(model)))?;

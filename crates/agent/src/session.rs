@@ -261,7 +261,8 @@ async fn begin(
     };
     let open = || other_model::open(settings, past, secrets, order.waits);
     let tools = |root: &Path, sandbox: &Sandbox| -> Result<_> {
-        let hooks = Hooks::new(settings, root, folder, &order.task, &order.variables, secrets)?.map(Arc::new);
+        let hooks =
+            Hooks::new(settings, sandbox, folder, &order.task, &order.variables, secrets)?.map(Arc::new);
         let gates: Vec<_> = hooks.iter().map(|hooks| Arc::clone(hooks) as Arc<dyn Gate>).collect();
         let toolbox =
             toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own, &order.goal, &gates)?;

@@ -339,11 +339,13 @@ impl Machine {
         self.ask_with(text)
     }
 
-    /// The last answer, which contains no call, if it answers the user's question. Before the model
-    /// has seen any file, it rather says what it is about to do.
+    /// The last answer, which contains no call, if it answers the user's question. A model that has
+    /// not called any tool probably only says what it is about to do. If it was shown files and
+    /// insists, its text counts.
     fn answer_in_prose(&self) -> Option<String> {
         let settings = &self.plan.settings;
-        let looked = self.progress.looked || !self.plan.opening.files.is_empty();
+        let insists = self.progress.corrections > 0 && !self.plan.opening.files.is_empty();
+        let looked = self.progress.looked || insists;
         let text = self.last_answer.trim();
         let wanted = settings.question && !settings.has_result && looked;
         (wanted && !text.is_empty() && !text.ends_with(':')).then(|| text.to_owned())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use jsonschema::Validator;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::incoming::{Accepted, Incoming, Refusal, RefusalKind};
 use crate::{Outcome, Parsed, Spec, Tool, ToolError, aliases, schema};
@@ -64,8 +64,14 @@ impl Registry {
                 .map_err(|e| RegisterError::Schema { tool: spec.name.clone(), why: e.to_string() })
         };
         let properties = spec.schema["properties"].as_object().into_iter().flatten();
+        // A property with references does not compile without the rest of the schema, so it is only
+        // checked as part of the complete call.
+        let anything = Value::Bool(true);
         let fields = properties
-            .map(|(name, schema)| Ok((name.clone(), compile(schema)?)))
+            .map(|(name, schema)| {
+                let schema = if schema::has_references(schema) { &anything } else { schema };
+                Ok((name.clone(), compile(schema)?))
+            })
             .collect::<Result<_, _>>()?;
         let validator = compile(&spec.schema)?;
         self.entries.push(Entry { spec: Arc::new(spec), validator, fields, tool });
@@ -115,8 +121,10 @@ impl Registry {
     /// with the arguments that the model is shown, and no others.
     #[must_use]
     pub fn call_schema(&self) -> Value {
-        let call = |spec: &Arc<Spec>| {
-            let arguments = schema::closed(&spec.shown, &spec.schema);
+        let mut definitions = Map::new();
+        let mut call = |spec: &Arc<Spec>| {
+            let mut arguments = schema::closed(&spec.shown, &spec.schema);
+            schema::move_definitions(&mut arguments, &spec.name, &mut definitions);
             json!({
                 "type": "object",
                 "properties": {"tool": {"const": spec.name}, "arguments": arguments},
@@ -124,7 +132,11 @@ impl Registry {
                 "additionalProperties": false,
             })
         };
-        json!({ "anyOf": self.specs().map(call).collect::<Vec<_>>() })
+        let mut schema = json!({ "anyOf": self.specs().map(&mut call).collect::<Vec<_>>() });
+        if !definitions.is_empty() {
+            schema["$defs"] = Value::Object(definitions);
+        }
+        schema
     }
 
     /// The tools that a name may stand for: the tool with that name or, if there is none, the tools

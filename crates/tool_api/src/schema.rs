@@ -61,6 +61,55 @@ pub(crate) fn closed(shown: &Value, full: &Value) -> Value {
     closed
 }
 
+/// The keys under which a schema keeps definitions that its references point to.
+const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
+
+/// Whether a schema contains references, which point to other parts of the schema around it.
+pub(crate) fn has_references(schema: &Value) -> bool {
+    match schema {
+        Value::Object(object) => {
+            object.contains_key("$ref")
+                || object.contains_key("$dynamicRef")
+                || object.values().any(has_references)
+        }
+        Value::Array(items) => items.iter().any(has_references),
+        _ => false,
+    }
+}
+
+/// Moves the definitions of a schema to `all`, and adapts the references to them, so that the schema
+/// can become a part of another one. The definitions get names that start with `owner`.
+pub(crate) fn move_definitions(schema: &mut Value, owner: &str, all: &mut Map<String, Value>) {
+    fn adapt(schema: &mut Value, owner: &str) {
+        match schema {
+            Value::Object(object) => {
+                if let Some(Value::String(target)) = object.get_mut("$ref") {
+                    let found = DEFINITIONS.iter().find_map(|key| target.strip_prefix(&format!("#/{key}/")));
+                    if let Some(name) = found {
+                        *target = format!("#/$defs/{owner}.{name}");
+                    }
+                }
+                object.values_mut().for_each(|value| adapt(value, owner));
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| adapt(item, owner)),
+            _ => {}
+        }
+    }
+    let moved = schema.as_object_mut().into_iter().flat_map(|object| {
+        DEFINITIONS.iter().filter_map(|key| object.shift_remove(*key)).collect::<Vec<_>>()
+    });
+    let moved: Vec<Value> = moved.collect();
+    if moved.is_empty() {
+        return;
+    }
+    adapt(schema, owner);
+    for mut definition in moved {
+        adapt(&mut definition, owner);
+        let named = definition.as_object_mut().map(std::mem::take).into_iter().flatten();
+        all.extend(named.map(|(name, schema)| (format!("{owner}.{name}"), schema)));
+    }
+}
+
 /// Whether an argument is accepted but not shown: `#[schemars(extend("hidden" = true))]`.
 pub(crate) fn is_hidden(property: &Value) -> bool {
     property["hidden"] == true
