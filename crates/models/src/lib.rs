@@ -32,6 +32,7 @@ pub mod frames;
 pub mod host;
 pub mod ollama;
 pub mod openai;
+pub mod price;
 pub mod profile;
 pub mod replay;
 pub mod retry;
@@ -56,6 +57,7 @@ pub use answer::{Answer, collect};
 pub use error::{Error, Retry};
 pub use http::{Secret, Timeouts};
 pub use memory::Memory;
+pub use price::Price;
 pub use roles::Roles;
 pub use think::Think;
 
@@ -228,25 +230,8 @@ pub struct Identity {
     pub constrained: bool,
     /// How many requests the server answers at a time, where it reports the number.
     pub slots: Option<u16>,
-    /// Dollars per million tokens: (prompt, cached prompt, generated), where known.
-    pub price: Option<(f64, f64, f64)>,
-}
-
-impl Identity {
-    /// The cost of a request with these counts, in dollars; `None` where the price or the counts
-    /// are unknown. Prompt tokens that are not known to be cached are charged at the full price.
-    #[must_use]
-    pub fn cost(&self, usage: &Usage) -> Option<f64> {
-        let (prompt, cached, generated) = self.price?;
-        let all = usage.prompt_tokens?;
-        let from_cache = usage.cached_tokens.unwrap_or(0).min(all);
-        let dollars = |tokens: u64, price: f64| tokens as f64 * price / 1e6;
-        Some(
-            dollars(all - from_cache, prompt)
-                + dollars(from_cache, cached)
-                + dollars(usage.generated_tokens.unwrap_or(0), generated),
-        )
-    }
+    /// The price of tokens, where known.
+    pub price: Option<Price>,
 }
 
 /// The deltas of one answer. Dropping the stream closes the connection, which stops the generation.

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use journal::{Budget, Check, Diff, Ending, Error, Event, Journal, Record, Report};
 use models::retry::{Decision, Policy};
@@ -16,7 +16,7 @@ use tool_api::{Registry, Status};
 
 use crate::answer::{ReadyCall, Wanted};
 use crate::blocks::Focus;
-use crate::budget::{Accountant, worked_ms};
+use crate::budget::{Accountant, Price, worked_ms};
 use crate::calls::CallQueue;
 use crate::effects::usual;
 use crate::focus::MAX_SHOWN_BYTES;
@@ -163,7 +163,7 @@ impl<'a> Driver<'a> {
             settings: job.settings.clone(),
             call_schema: constrained.then(|| Arc::new(parts.tools.call_schema())),
             first_call_only: job.settings.cut.after_first_call(&identity),
-            accountant: Accountant::of(past, limits, identity.price),
+            accountant: Accountant::of(past, limits, identity.price.as_ref().map(Price::new)),
             deadline: limits.seconds.map(|seconds| {
                 let used = Duration::from_millis(earlier_ms.saturating_sub(limits_from_ms));
                 tokio::time::Instant::now() + Duration::from_secs(seconds).saturating_sub(used)
@@ -364,6 +364,8 @@ impl<'a> Driver<'a> {
         loop {
             self.within_limits()?;
             let estimated_tokens = machine.estimator.messages(&request.messages);
+            let peak = self.identity.price.as_ref().is_some_and(|price| price.is_peak(SystemTime::now()));
+            self.accountant.sends(peak);
             self.journal.append(Event::Request {
                 turn: self.turn,
                 attempt,
@@ -372,6 +374,7 @@ impl<'a> Driver<'a> {
                 temperature: request.temperature,
                 seed: request.seed,
                 max_tokens: request.max_tokens,
+                peak,
             })?;
             let answered = self.stream_answer(machine, &request, ask, estimated_tokens).await?;
             if constrains && answered.is_ok() {

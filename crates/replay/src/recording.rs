@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use journal::{
     Budget, Check, Counts, EndedBy, Ending, Event, ModelInfo, ModelRole, Record, Report, Step, Trace,
 };
+use models::price::Peak;
 use models::replay::{Replay, Turn, TurnEnd};
-use models::{Identity, Usage};
+use models::{Identity, Price, Usage};
 use planner::Approach;
 use serde_json::Value;
 use tool_api::{Outcome, Status};
@@ -189,7 +190,13 @@ fn identity_of(m: &ModelInfo, plan: &Value) -> Identity {
     (identity.server, identity.server_version) = (m.server.clone(), m.server_version.clone());
     (identity.model, identity.window, identity.thinking) = (m.model.clone(), m.window, m.thinking);
     (identity.family, identity.parameters_b) = (m.family.clone(), m.parameters_b);
-    identity.price = m.price;
+    // Without the hours of peak times, no request of the replay has the peak price. A replay has no
+    // cost limit either.
+    identity.price = m.price.map(|rates| Price {
+        peak: m.peak_factor.map(|factor| Peak { factor, ..Peak::default() }),
+        as_of: m.prices_of,
+        ..Price::from(rates)
+    });
     identity.edit_format = m.edit_format.clone();
     identity.temperature = plan["settings"]["temperature"].as_f64().unwrap_or_default() as f32;
     (identity.can_constrain, identity.constrained) = (m.constrained, m.constrained);

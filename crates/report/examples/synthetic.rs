@@ -180,6 +180,7 @@ fn records(n: usize, state: &State) -> Vec<Record> {
             temperature: None,
             seed: None,
             max_tokens: 4_096,
+            peak: false,
         });
         if turn % 3 == 1 {
             let text = format!(

@@ -22,7 +22,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     if command.message.as_ref().is_some_and(|message| message.trim().is_empty()) {
         return Err(Failure::misuse("the message is empty; describe what to do, or omit it"));
     }
-    profiles::load(&context.environment)?;
+    profiles::check(&context.environment)?;
     let start = check(&store.load(&command.session)?, &command)?; // before a fork copies anything
     let root = Path::new(&start.root).to_owned();
     if !root.is_dir() {

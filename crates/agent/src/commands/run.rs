@@ -37,7 +37,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     // Check these before the session is created: an invalid name or profile must not leave an empty
     // session behind.
     other_model::check(&settings)?;
-    profiles::load(&context.environment)?;
+    profiles::check(&context.environment)?;
     let root = root(context)?;
     let store = context.store()?;
     let mut journal = store.create().map_err(|e| {
