@@ -111,6 +111,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE", conflicts_with = "task")]
     pub(crate) task_file: Option<PathBuf>,
 
+    /// Show this image to the model with the task, if the model sees images; may be repeated
+    #[arg(long = "image", value_name = "FILE")]
+    pub(crate) images: Vec<PathBuf>,
+
     /// Work on an overlay or copy of the repository, and show the changes for `agent apply`;
     /// `--dry-run=plan` stops before the first command
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "run")]

@@ -13,6 +13,7 @@ mod embedded;
 mod exit;
 mod first_run;
 mod flags;
+mod images;
 mod interrupt;
 mod layers;
 mod leftovers;

@@ -425,6 +425,7 @@ mod tests {
                 mode: Mode::DryRun,
                 settings: Vec::new(),
                 protected: Vec::new(),
+                images: Vec::new(),
                 forked_from: None,
             },
             Event::Model(journal::ModelInfo {

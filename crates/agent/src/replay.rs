@@ -122,6 +122,7 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     };
     let job = Job {
         task: recording.task.clone(),
+        images: recording.images.clone(),
         settings: planner::Settings {
             plan_only: recording.plan_only(),
             escalates: recording.escalates(),

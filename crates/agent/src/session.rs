@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journal::{Ending, Event, Journal, Mode, Record, Report};
+use models::Image;
 use planner::{Job, Limits, Parts};
 use sandbox::Sandbox;
 use sandbox::overlay::Overlay;
@@ -40,6 +41,8 @@ pub(crate) const STATE: &str = "state";
 /// The input of a run.
 pub(crate) struct Order {
     pub(crate) task: String,
+    /// The images of the task, which are in the session's folder.
+    pub(crate) images: Vec<Arc<Image>>,
     /// The user's message to a resumed session.
     pub(crate) message: Option<String>,
     pub(crate) settings: Settings,
@@ -111,6 +114,7 @@ pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done>
         mode: if order.dry.is_some() { Mode::DryRun } else { Mode::Run },
         settings: order.chosen.clone(),
         protected: order.protected.clone(),
+        images: order.images.iter().map(|image| image.name().to_owned()).collect(),
         forked_from: None,
     })?;
     Box::pin(work(order, secrets, journal, &[])).await
@@ -282,6 +286,7 @@ async fn begin(
     Ok(Prepared {
         job: Job {
             task: order.task,
+            images: order.images,
             settings: planner::Settings { plan_only: order.plan_only, ..plan(settings)? },
             why_model: chosen.why,
             role,
@@ -320,6 +325,7 @@ pub(crate) fn plan(settings: &Settings) -> Result<planner::Settings> {
         temperature: settings.temperature,
         attempts: settings.attempts,
         escalates: settings.escalate.is_some(),
+        assume_vision: settings.assume_vision,
         max_answer_tokens: settings.max_answer_tokens,
         ..planner::Settings::default()
     })

@@ -316,6 +316,10 @@ pub enum Event {
         /// Patterns of the files that are restored to their original state before every command.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         protected: Vec<String>,
+        /// The images of the task: the names of files in the folder `images` of the session. A name
+        /// is the SHA-256 digest of the image and an extension.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        images: Vec<String>,
     },
     /// The tree of a dry run is about to be created.
     Tree {
@@ -402,6 +406,9 @@ pub enum Event {
         role: Role,
         /// Its text.
         content: String,
+        /// Its images, as in `session`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        images: Vec<String>,
     },
     /// The conversation was cut back to its first messages, for a fresh start or to fit the window.
     Rewound {

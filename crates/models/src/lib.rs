@@ -13,7 +13,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), models::Error> {
 //! let model = Replay::from_jsonl(r#"{"content": "Hello."}"#, "recording")?;
-//! let question = Message { role: Role::User, content: "Say hello.".into(), thinking: None };
+//! let question = Message::new(Role::User, "Say hello.");
 //! let request = Request { messages: vec![question.into()], max_tokens: 100, ..Request::default() };
 //! let answer = collect(model.stream(&request).await?).await?;
 //! assert_eq!(answer.text, "Hello.");
@@ -30,6 +30,7 @@ pub mod choose;
 pub mod download;
 pub mod frames;
 pub mod host;
+pub mod image;
 pub mod ollama;
 pub mod openai;
 pub mod price;
@@ -56,6 +57,7 @@ pub use access::{Access, Notices, Proxy};
 pub use answer::{Answer, collect};
 pub use error::{Error, Retry};
 pub use http::{Secret, Timeouts};
+pub use image::Image;
 pub use memory::Memory;
 pub use price::Price;
 pub use roles::Roles;
@@ -92,6 +94,17 @@ pub struct Message {
     /// it ([`Identity::repeats_thinking`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<String>,
+    /// Images that come with the text, for models that see them ([`Identity::sees_images`]).
+    /// Recordings do not contain them.
+    #[serde(skip)]
+    pub images: Vec<Arc<Image>>,
+}
+
+impl Message {
+    /// A message with nothing but text.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), thinking: None, images: Vec::new() }
+    }
 }
 
 /// A request to an opened model. It holds only what may change within a session without reloading
@@ -228,6 +241,8 @@ pub struct Identity {
     pub can_constrain: bool,
     /// Whether the model's calls should be constrained to the tools' schemas ([`profile`]).
     pub constrained: bool,
+    /// Whether the model sees images; `None` if this is unknown.
+    pub sees_images: Option<bool>,
     /// How many requests the server answers at a time, where it reports the number.
     pub slots: Option<u16>,
     /// The price of tokens, where known.

@@ -81,7 +81,12 @@ async fn reasoning_is_sent_back_with_the_answer_it_belongs_to() {
     let answer = ask(&model, "x").await.unwrap();
     assert_eq!((answer.thinking.as_str(), answer.text.as_str()), ("hm", "yes"));
     let mut next = request("x");
-    let answered = Message { role: Role::Assistant, content: answer.text, thinking: Some(answer.thinking) };
+    let answered = Message {
+        role: Role::Assistant,
+        content: answer.text,
+        thinking: Some(answer.thinking),
+        images: Vec::new(),
+    };
     next.messages.push(answered.into());
     next.messages.push(message(Role::User, "go on"));
     collect(model.stream(&next).await.unwrap()).await.unwrap();

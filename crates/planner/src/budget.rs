@@ -14,6 +14,9 @@ use crate::settings::Limits;
 const BYTES_PER_TOKEN: f64 = 3.4;
 /// The number of tokens that a chat template adds to each message.
 const TOKENS_PER_MESSAGE: f64 = 6.0;
+/// The number of tokens of an image. A guess: models with vision take a few hundred to a few
+/// thousand, depending on the model and the size of the image.
+const TOKENS_PER_IMAGE: f64 = 1_000.0;
 
 /// Estimates prompt tokens, and learns from the server's counts.
 #[derive(Debug, Clone)]
@@ -31,19 +34,25 @@ impl Estimator {
     /// Estimates the number of tokens in a conversation.
     pub(crate) fn messages(&self, messages: &[impl Borrow<Message>]) -> u64 {
         let bytes: usize = messages.iter().map(bytes).sum();
-        (bytes as f64 / self.bytes_per_token + messages.len() as f64 * TOKENS_PER_MESSAGE).ceil() as u64
+        (bytes as f64 / self.bytes_per_token + fixed(messages)).ceil() as u64
     }
 
     /// Learns from a request whose prompt the server counted.
     pub(crate) fn learn(&mut self, messages: &[impl Borrow<Message>], prompt_tokens: u64) {
         let bytes: usize = messages.iter().map(bytes).sum();
-        let tokens = prompt_tokens as f64 - messages.len() as f64 * TOKENS_PER_MESSAGE;
+        let tokens = prompt_tokens as f64 - fixed(messages);
         // Ignore implausible counts. Ollama 0.30.0 counted only uncached tokens
         // (docs/model-apis.md#ollama-streaming).
         if bytes > 400 && tokens > 0.0 && (1.5..8.0).contains(&(bytes as f64 / tokens)) {
             self.bytes_per_token = bytes as f64 / tokens;
         }
     }
+}
+
+/// The tokens that do not depend on the length of the text.
+fn fixed(messages: &[impl Borrow<Message>]) -> f64 {
+    let images: usize = messages.iter().map(|message| message.borrow().images.len()).sum();
+    messages.len() as f64 * TOKENS_PER_MESSAGE + images as f64 * TOKENS_PER_IMAGE
 }
 
 fn bytes(message: &impl Borrow<Message>) -> usize {
@@ -295,7 +304,7 @@ mod tests {
     }
 
     fn message(n: usize) -> Message {
-        Message { role: Role::User, content: "x".repeat(n), thinking: None }
+        Message::new(Role::User, "x".repeat(n))
     }
 
     #[test]

@@ -147,10 +147,14 @@ impl Driver<'_> {
         opener: &dyn OpenModel,
     ) -> Result<Result<OpenedModel, (Ending, String)>, Stop> {
         self.model = Box::new(Absent("the model was closed".into()));
-        tokio::select! {
-            opened = opener.open() => Ok(opened),
-            stop = stopped(self.interrupt.clone(), self.deadline) => Err(stop),
-        }
+        let opened = tokio::select! {
+            opened = opener.open() => opened,
+            stop = stopped(self.interrupt.clone(), self.deadline) => return Err(stop),
+        };
+        Ok(opened.and_then(|opened| match self.check_images(&opened.model.identity()) {
+            Ok(()) => Ok(opened),
+            Err(why) => Err((Ending::Refused, why)),
+        }))
     }
 
     /// Makes an opened model the current one, and journals the change.

@@ -3,13 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use journal::{
     Budget, Check, Counts, EndedBy, Ending, Event, ModelInfo, ModelRole, Record, Report, Step, Trace,
 };
 use models::price::Peak;
 use models::replay::{Replay, Turn, TurnEnd};
-use models::{Identity, Price, Usage};
+use models::{Identity, Image, Price, Usage};
 use planner::Approach;
 use serde_json::Value;
 use tool_api::{Outcome, Status};
@@ -27,6 +28,8 @@ pub struct Recording {
     pub version: String,
     /// The task as the model saw it.
     pub task: String,
+    /// The images of the task, without their content.
+    pub images: Vec<Arc<Image>>,
     /// The root of the repository.
     pub root: PathBuf,
     /// The recorded model.
@@ -98,7 +101,8 @@ impl Recording {
     pub fn of(records: Vec<Record>) -> Result<Self> {
         let resumed = records.iter().any(|r| matches!(r.event, Event::Resumed { .. }));
         let records = journal::uninterrupted(records);
-        let Some(Event::Session { id, version, task, root, .. }) = records.first().map(|r| &r.event) else {
+        let Some(Event::Session { id, version, task, root, images, .. }) = records.first().map(|r| &r.event)
+        else {
             return Err(Error::unusable("not a session: the first event is missing"));
         };
         let plan =
@@ -116,7 +120,7 @@ impl Recording {
         let changed = ending != Some(&Ending::NoChange);
         let open = match ending {
             Some(Ending::Verified | Ending::Unverified | Ending::NoChange | Ending::GaveUp) => false,
-            Some(Ending::Budget { budget: Budget::Turns | Budget::Tokens | Budget::Cost }) => resumed,
+            Some(Ending::Budget { budget: Budget::Turns | Budget::Tokens }) => resumed,
             _ => true,
         };
         if open {
@@ -128,6 +132,7 @@ impl Recording {
         Ok(Self {
             changes,
             id: id.clone(),
+            images: images.iter().map(|name| Arc::new(Image::recorded(name))).collect(),
             origin: journal::origin(&records).unwrap_or_default().to_owned(),
             version: version.clone(),
             task: task.clone(),

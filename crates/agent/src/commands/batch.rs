@@ -308,6 +308,7 @@ impl Agent {
         }
         let order = Order {
             task: text,
+            images: Vec::new(),
             message: None,
             setup,
             protected: task.protected.clone(),

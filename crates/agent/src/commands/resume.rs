@@ -9,6 +9,7 @@ use crate::commands::run;
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
+use crate::images;
 use crate::interrupt::{self, Signals};
 use crate::profiles;
 use crate::sanitize;
@@ -61,12 +62,14 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     let resolved = context.resolve(&given)?;
     let settings = resolved.settings()?;
     journal.observe(run::observer(command.json, command.quiet, false));
+    let images = images::load(&start.images, journal.folder())?;
     let done = interrupt::block_on(async {
         let signals = Signals::take()?;
         let directory =
             if context.directory.starts_with(&root) { context.directory.clone() } else { root.clone() };
         let order = Order {
             task: start.task,
+            images,
             message: command.message,
             settings,
             root: root.clone(),
@@ -101,13 +104,15 @@ struct Start {
     task: String,
     root: String,
     settings: Vec<(String, String)>,
+    images: Vec<String>,
 }
 
 /// Checks that the session can be resumed. Dry runs and sessions with protected files cannot. A run
 /// that was cut short, for example by a limit, needs no message; a run that ended by itself can
 /// only be continued with one.
 fn check(past: &[Record], command: &Resume) -> Result<Start> {
-    let Some(Event::Session { task, root, mode, settings, protected, .. }) = past.first().map(|r| &r.event)
+    let Some(Event::Session { task, root, mode, settings, protected, images, .. }) =
+        past.first().map(|r| &r.event)
     else {
         return Err(Failure::misuse("the session is empty; run the task again"));
     };
@@ -134,5 +139,5 @@ fn check(past: &[Record], command: &Resume) -> Result<Start> {
         }
         _ => {}
     }
-    Ok(Start { task: task.clone(), root: root.clone(), settings: settings.clone() })
+    Ok(Start { task: task.clone(), root: root.clone(), settings: settings.clone(), images: images.clone() })
 }

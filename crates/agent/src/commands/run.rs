@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::dry_tree::DryTree;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
+use crate::images;
 use crate::interrupt::{self, Signals};
 use crate::masking;
 use crate::other_model;
@@ -32,6 +33,7 @@ const TASK_LIMIT: u64 = 256 * 1024;
 /// Runs the task.
 pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     let task = task(command.task, command.task_file.as_deref())?;
+    let pictures = images::read(&command.images)?;
     let resolved = context.resolve(&command.settings.given)?;
     let settings = resolved.settings()?;
     // Check these before the session is created: an invalid name or profile must not leave an empty
@@ -51,7 +53,8 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         Some(_) => Ok(None),
     };
     let dry = || command.dry_run.map(|_| DryTree::enter(&root, journal.folder())).transpose();
-    let (dry, tree) = match lock.and_then(|lock| Ok((dry()?, lock))) {
+    let store_images = || images::store(pictures, journal.folder());
+    let (dry, tree, images) = match lock.and_then(|lock| Ok((dry()?, lock, store_images()?))) {
         Ok(trees) => trees,
         Err(failure) => {
             let id = journal.id().to_owned();
@@ -67,6 +70,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
         let signals = Signals::take()?;
         let order = Order {
             task,
+            images,
             message: None,
             settings,
             root: root.clone(),

@@ -159,6 +159,8 @@ impl OpenAi {
         }
         options.window = options.window.or(profile.window());
         let known = options.prices.find(kind.name(), &model);
+        let sees_images = server.sees_images.or(listed.and_then(|listed| listed.sees_images));
+        let sees_images = known.as_ref().and_then(|known| known.sees_images).or(sees_images);
         let price = known.map(|known| known.price);
         unsupported.extend(price.as_ref().and_then(|price| price.unknown_holidays(SystemTime::now())));
         let mut identity = Identity {
@@ -172,6 +174,7 @@ impl OpenAi {
             branches: kind == Kind::LlamaServer && !thinks,
             can_constrain: kind.constrains() && !thinks,
             slots: server.slots.filter(|slots| *slots > 0),
+            sees_images,
             price,
             model: model.clone(),
             ..Identity::default()
