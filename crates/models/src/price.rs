@@ -97,7 +97,7 @@ impl Peak {
     }
 }
 
-/// The date and time in UTC. A time that the calendar does not have counts as its first day.
+/// The date and time in UTC. A time outside the calendar counts as the Unix epoch.
 fn utc(at: SystemTime) -> jiff::civil::DateTime {
     Offset::UTC.to_datetime(Timestamp::try_from(at).unwrap_or_default())
 }
