@@ -117,7 +117,11 @@ fn sees_images(model: &Value) -> Option<bool> {
     model["capabilities"]["vision"]
         .as_bool()
         .or_else(|| lists(&model["architecture"]["input_modalities"], "image"))
-        .or_else(|| model["max_context_length"].is_u64().then(|| model["type"] == "vlm"))
+        .or_else(|| match model["type"].as_str().filter(|_| model["max_context_length"].is_u64())? {
+            "vlm" => Some(true),
+            "llm" => Some(false),
+            _ => None,
+        })
 }
 
 /// The models of LM Studio's own lists, `/api/v1/models` or the older `/api/v0/models`
@@ -190,5 +194,21 @@ mod tests {
         let error = json!({"error": "Unexpected endpoint"});
         let other = read(&list, &error, &[error.clone(), list.clone()], &error);
         assert_eq!((other.kind, other.models.len()), (Kind::Generic, 2));
+    }
+
+    #[test]
+    fn a_list_may_say_whether_a_model_sees_images() {
+        for (entry, sees) in [
+            (json!({"id": "m", "capabilities": {"vision": true}}), Some(true)), // LM Studio, Mistral
+            (json!({"id": "m", "capabilities": {"vision": false}}), Some(false)),
+            (json!({"id": "m", "architecture": {"input_modalities": ["text", "image"]}}), Some(true)), // OpenRouter
+            (json!({"id": "m", "architecture": {"input_modalities": ["text"]}}), Some(false)),
+            (json!({"id": "m", "type": "vlm", "max_context_length": 9}), Some(true)), // older LM Studio
+            (json!({"id": "m", "type": "llm", "max_context_length": 9}), Some(false)),
+            (json!({"id": "m", "type": "model", "max_context_length": 9}), None),
+            (json!({"id": "m"}), None), // vLLM
+        ] {
+            assert_eq!(listed(&entry).unwrap().sees_images, sees, "{entry}");
+        }
     }
 }
