@@ -168,7 +168,7 @@ fn a_model_of_which_this_is_unknown_is_refused_unless_a_setting_says_otherwise()
 fn a_fallback_that_does_not_see_images_does_not_get_the_conversation() {
     let (world, first) = (World::with_a_bug(), server(Personality::Ollama, true));
     let second = server(Personality::LlamaServer, false);
-    first.fallback(Reply::error(404, "gone"));
+    first.fallback(Reply::error(402, "Insufficient Balance"));
     let png = file(&world, "a.png", PNG);
     let args = ["run", "--approach", "tools", "x", "--image", &png, "--fallback", "openai:some-model:latest"];
     let output = command(&world, &first, Personality::Ollama, &args)
