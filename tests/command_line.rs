@@ -62,6 +62,8 @@ fn help_of_run_lists_every_flag_and_exit_code() {
     Options:
       -C <DIR>                Change to DIR before doing anything
           --task-file <FILE>  Read the task from a file
+          --image <FILE>      Show this image to the model with the task, if the model sees images; may
+                              be repeated
           --dry-run[=<HOW>]   Work on an overlay or copy of the repository, and show the changes for
                               `agent apply`; `--dry-run=plan` stops before the first command [possible
                               values: run, plan]

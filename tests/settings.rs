@@ -39,6 +39,7 @@ fn every_setting_is_shown_with_its_origin() {
     max_answer_tokens   4096                                     default
     think               on                                       --think
     constrain           auto                                     default
+    assume_vision       false                                    default
     verify              make check                               [WORLD]/repo/.agent.toml
     approach            auto                                     default
     edit_format         auto                                     default

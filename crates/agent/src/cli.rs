@@ -137,6 +137,9 @@ pub(crate) struct Run {
     /// Commit the changes if the run ends as verified
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) commit: bool,
+    /// Show this image to the model with the task, if the model sees images; may be repeated
+    #[arg(long = "image", value_name = "FILE")]
+    pub(crate) images: Vec<PathBuf>,
 
     /// Work on an overlay or copy of the repository, and show the changes for `agent apply`;
     /// `--dry-run=plan` stops before the first command

@@ -76,6 +76,11 @@ impl Environment {
         Some(self.user_file()?.with_file_name("profiles"))
     }
 
+    /// The user's file of prices.
+    pub(crate) fn prices_file(&self) -> Option<PathBuf> {
+        Some(self.user_file()?.with_file_name("prices.toml"))
+    }
+
     /// The default folder for sessions, if `AGENT_STATE_DIR` is not set.
     pub(crate) fn state_dir(&self) -> Option<PathBuf> {
         Some(self.folder("XDG_STATE_HOME", ".local/state")?.join("agent"))

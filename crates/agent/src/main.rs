@@ -16,6 +16,7 @@ mod first_run;
 mod flags;
 mod gate;
 mod hooks;
+mod images;
 mod interrupt;
 mod layers;
 mod leftovers;

@@ -375,8 +375,7 @@ mod tests {
     #[test]
     fn only_messages_with_a_secret_are_copied() {
         let secrets = Secrets::new("s", known::secret_values([("API_KEY", "sk-0123456789abcdefghij")]));
-        let message =
-            |content: &str| Arc::new(Message { role: Role::User, content: content.into(), thinking: None });
+        let message = |content: &str| Arc::new(Message::new(Role::User, content));
         let (plain, secret) = (message("nothing here"), message("the key is sk-0123456789abcdefghij"));
         let (mut one, mut other) = (Arc::clone(&plain), Arc::clone(&secret));
         mask_message(&secrets, &mut one);

@@ -49,6 +49,7 @@ pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
         window: settings.num_ctx.map(u64::from),
         think: Think::from_str(&settings.think).unwrap_or_default(),
         profiles: profiles::load(&Environment::new(std::env::vars_os()))?,
+        prices: profiles::prices(&Environment::new(std::env::vars_os()))?,
         access: access(settings)?,
         preload: true,
         in_process: in_process(settings),

@@ -1,9 +1,10 @@
-//! Reads the user's model profiles. Also describes, for `agent doctor` and `agent models show`, how
+//! Reads the user's model profiles and prices. Also describes, for `agent doctor` and `agent models show`, how
 //! a run uses a model (approach, edit format, temperature and so on) and why.
 
 use std::fmt::Display;
 use std::path::Path;
 
+use models::price::{self, Prices};
 use models::profile::{File, Given, Profile, Profiles};
 use models::{Identity, Think};
 use serde_json::Value;
@@ -37,6 +38,27 @@ pub(crate) fn load(environment: &Environment) -> Result<Profiles> {
 fn read(path: &Path) -> Result<Option<File>> {
     let text = layers::read_file(path)?;
     text.map(|text| File::parse(&path.display().to_string(), &text).map_err(Failure::misuse)).transpose()
+}
+
+/// Checks the user's profiles and prices.
+///
+/// # Errors
+/// If a file cannot be read or is invalid.
+pub(crate) fn check(environment: &Environment) -> Result<()> {
+    load(environment)?;
+    prices(environment)?;
+    Ok(())
+}
+
+/// Reads the user's prices: the file `prices.toml` next to the user's settings.
+///
+/// # Errors
+/// If the file cannot be read or is invalid.
+pub(crate) fn prices(environment: &Environment) -> Result<Prices> {
+    let Some(path) = environment.prices_file() else { return Ok(Prices::default()) };
+    let Some(text) = layers::read_file(&path)? else { return Ok(Prices::default()) };
+    let file = price::File::parse(&path.display().to_string(), &text).map_err(Failure::misuse)?;
+    Ok(Prices::with(file))
 }
 
 /// How a run uses a model. The settings take precedence over the model's profile.

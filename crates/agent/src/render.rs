@@ -326,14 +326,14 @@ fn sums(t: &Totals) -> String {
         parts.push(format!("about {tokens} ({size}) saved by cutting answers"));
     }
     if let Some(cost) = t.cost {
-        parts.push(format!("${cost:.4}"));
+        parts.push(journal::dollars(cost, t.prices_of));
     }
     parts.push(duration(t.ms));
     parts.join(", ")
 }
 
 fn sums_of_model(model: &ModelTotals) -> String {
-    let cost = model.cost.map_or_else(String::new, |cost| format!(", ${cost:.4}"));
+    let cost = model.cost.map_or_else(String::new, |cost| format!(", {}", journal::dollars(cost, None)));
     format!(
         "  {} ({}): {}, {}, {} generated{cost}",
         sanitize::line(&model.model),
@@ -428,6 +428,7 @@ mod tests {
                 settings: Vec::new(),
                 protected: Vec::new(),
                 output_schema: None,
+                images: Vec::new(),
                 forked_from: None,
             },
             Event::Model(journal::ModelInfo {
@@ -443,6 +444,8 @@ mod tests {
                 parameters_b: None,
                 local: None,
                 price: None,
+                peak_factor: None,
+                prices_of: None,
                 edit_format: None,
                 role: None,
             }),
@@ -501,6 +504,7 @@ mod tests {
                     saved_tokens: 1000,
                     saved_bytes: 3210,
                     cost: None,
+                    prices_of: None,
                     ms: 65_000,
                 },
                 result: None,

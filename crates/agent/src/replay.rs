@@ -99,9 +99,11 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let verified = recording.plan["has_verifier"] == true;
     let planned = session::plan(&settings, &goal)?;
     let unlimited = Limits { turns: u32::MAX, tokens: None, seconds: None, cost: None };
-    // A replay takes a different time from the session, so it has no time limit. A resumed session
-    // may have had higher limits, so its replay has no limits at all.
-    let limits = if recording.resumed { unlimited } else { Limits { seconds: None, ..planned.limits } };
+    // A replay runs at another time than the session and takes a different time, so it has no time
+    // limit, and no cost limit because prices depend on the time. A resumed session may have had
+    // higher limits, so its replay has no limits at all.
+    let limits = Limits { seconds: None, cost: None, ..planned.limits };
+    let limits = if recording.resumed { unlimited } else { limits };
     let parts = Parts {
         model: Box::new(RecordedModel { identity: recording.identity.clone(), script: Arc::clone(&script) }),
         escalation: later(ModelRole::Escalate, recording.escalates()),
@@ -122,6 +124,7 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     };
     let job = Job {
         task: recording.task.clone(),
+        images: recording.images.clone(),
         settings: planner::Settings {
             plan_only: recording.plan_only(),
             escalates: recording.escalates(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journal::{Ending, Event, Journal, Mode, Record, Report};
+use models::Image;
 use planner::{Job, Limits, Parts};
 use sandbox::Sandbox;
 use sandbox::overlay::Overlay;
@@ -53,6 +54,8 @@ pub(crate) struct Goal {
 pub(crate) struct Order {
     pub(crate) task: String,
     pub(crate) goal: Goal,
+    /// The images of the task, which are in the session's folder.
+    pub(crate) images: Vec<Arc<Image>>,
     /// The user's message to a resumed session.
     pub(crate) message: Option<String>,
     pub(crate) settings: Settings,
@@ -129,6 +132,7 @@ pub(crate) async fn run(mut order: Order, journal: &mut Journal) -> Result<Done>
         settings: order.chosen.clone(),
         protected: order.protected.clone(),
         output_schema: order.goal.output_schema.clone(),
+        images: order.images.iter().map(|image| image.name().to_owned()).collect(),
         forked_from: None,
     })?;
     Box::pin(work(order, secrets, journal, &[])).await
@@ -313,6 +317,7 @@ async fn begin(
     Ok(Prepared {
         job: Job {
             task: order.task,
+            images: order.images,
             settings: planner::Settings { plan_only: order.plan_only, ..plan(settings, &order.goal)? },
             why_model: chosen.why,
             role,
@@ -352,6 +357,7 @@ pub(crate) fn plan(settings: &Settings, goal: &Goal) -> Result<planner::Settings
         temperature: settings.temperature,
         attempts: settings.attempts,
         escalates: settings.escalate.is_some(),
+        assume_vision: settings.assume_vision,
         max_answer_tokens: settings.max_answer_tokens,
         question: goal.question,
         has_result: goal.output_schema.is_some(),

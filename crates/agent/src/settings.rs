@@ -44,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) max_answer_tokens: u32,
     pub(crate) think: String,
     pub(crate) constrain: String,
+    pub(crate) assume_vision: bool,
     pub(crate) verify: Option<String>,
     pub(crate) approach: String,
     pub(crate) edit_format: String,

@@ -248,8 +248,7 @@ mod tests {
             move |text: &str| seen.lock().unwrap().push_str(text)
         });
         let model = WaitingModel::new(Box::new(Slow), live, out);
-        let message =
-            models::Message { role: models::Role::User, content: "word ".repeat(800), thinking: None };
+        let message = models::Message::new(models::Role::User, "word ".repeat(800));
         let request = Request { messages: vec![message.into()], max_tokens: 9, ..Request::default() };
         models::collect(model.stream(&request).await.unwrap()).await.unwrap();
         seen.lock().unwrap().clone()

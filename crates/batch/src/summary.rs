@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use journal::Ending;
+use journal::{Date, Ending};
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Finished, Started};
@@ -31,6 +31,9 @@ pub struct Summary {
     pub tokens: u64,
     /// Dollars of all attempts; `None` if no price was known.
     pub cost: Option<f64>,
+    /// The date of the prices; the oldest date if there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices_of: Option<Date>,
     /// Total seconds of all attempts.
     pub seconds: f64,
     /// One row per task, in the order in which they run.
@@ -110,6 +113,7 @@ impl Summary {
             attempts: rows.iter().map(|row| row.attempts).sum(),
             tokens: spent().map(tokens).fold(0, u64::saturating_add),
             cost: (!costs.is_empty()).then(|| costs.iter().sum()),
+            prices_of: spent().filter_map(|result| result.totals.prices_of).min(),
             // Not `sum`, which returns -0.0 if there are no results.
             seconds: spent().map(|result| result.seconds).fold(0.0, |sum, seconds| sum + seconds),
             rows,
@@ -159,7 +163,8 @@ impl Summary {
         }
         let endings: Vec<_> = self.endings.iter().map(|(label, n)| format!("{n} {label}")).collect();
         let plural = if self.tasks == 1 { "" } else { "s" };
-        let cost = self.cost.map_or(String::new(), |cost| format!(", ${cost:.4}"));
+        let dollars = |cost| format!(", {}", journal::dollars(cost, self.prices_of));
+        let cost = self.cost.map_or_else(String::new, dollars);
         let _ = writeln!(text, "\n{} task{plural}: {}", self.tasks, endings.join(", "));
         let _ = writeln!(
             text,

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 type Failure = Box<dyn std::error::Error>;
 
 fn message(role: Role, content: &str) -> Arc<Message> {
-    Message { role, content: content.to_owned(), thinking: None }.into()
+    Message::new(role, content).into()
 }
 
 /// Sends the request. Returns the text, the usage, the seconds until the first text, and the

@@ -248,6 +248,7 @@ fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Wo
         branches: !thinking,
         // An answer that begins with reasoning cannot follow a schema.
         can_constrain: !thinking,
+        sees_images: Some(false),
         slots: Some(parallel_answers(options.gpu_layers > 0, room::threads())),
         ..Identity::default()
     };

@@ -113,7 +113,7 @@ impl Template {
     /// The length of the prefix that `text` shares with a conversation about another task.
     fn stable(&self, messages: &[Arc<Message>], roles: Roles, text: &str) -> usize {
         let Some(system) = messages.first().filter(|first| first.role == Role::System) else { return 0 };
-        let other = Message { role: Role::User, content: String::from("\u{1}"), thinking: None };
+        let other = Message::new(Role::User, "\u{1}");
         let Ok(other) = self.render(&[Arc::clone(system), other.into()], roles) else { return 0 };
         let common = other.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
         // The first different byte may be in the middle of a character.
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     fn message(role: Role, content: &str) -> Arc<Message> {
-        Message { role, content: content.to_owned(), thinking: None }.into()
+        Message::new(role, content).into()
     }
 
     fn template(source: Option<&str>, think: Think) -> Template {

@@ -42,7 +42,7 @@ async fn again(folder: &tempfile::TempDir) -> Embedded {
 }
 
 fn message(role: Role, content: &str) -> Arc<Message> {
-    Message { role, content: content.to_owned(), thinking: None }.into()
+    Message::new(role, content).into()
 }
 
 fn request(schema: Option<Value>) -> Request {

@@ -42,7 +42,7 @@ impl Fixture {
 }
 
 fn message(role: Role, content: &str) -> Arc<Message> {
-    Message { role, content: content.to_owned(), thinking: None }.into()
+    Message::new(role, content).into()
 }
 
 fn request(messages: &[(Role, &str)]) -> Request {

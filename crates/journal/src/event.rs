@@ -1,5 +1,6 @@
 //! The events of a session: the format that the journal, `--json` and every view share.
 
+use jiff::civil::Date;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -93,6 +94,13 @@ pub struct ModelInfo {
     /// Dollars per million tokens (prompt, cached prompt, generated), if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<(f64, f64, f64)>,
+    /// What the price is multiplied by at peak times ([`Event::Request`]), if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_factor: Option<f64>,
+    /// The date of the price (`YYYY-MM-DD`), if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub prices_of: Option<Date>,
     /// The edit format that suits the model, if its profile has one. A setting overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edit_format: Option<String>,
@@ -225,8 +233,19 @@ pub struct Totals {
     pub saved_bytes: u64,
     /// Dollars, if prices are known.
     pub cost: Option<f64>,
+    /// The date of the prices (`YYYY-MM-DD`); the oldest date if there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub prices_of: Option<Date>,
     /// Wall-clock milliseconds.
     pub ms: u64,
+}
+
+/// An amount of dollars, with the date of the prices from which it was computed.
+#[must_use]
+pub fn dollars(amount: f64, prices_of: Option<Date>) -> String {
+    let of = prices_of.map_or_else(String::new, |date| format!(" (prices of {date})"));
+    format!("${amount:.4}{of}")
 }
 
 /// The usage of one model in a session that used several models.
@@ -306,6 +325,10 @@ pub enum Event {
         /// The JSON Schema of the result that the model has to give.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output_schema: Option<Value>,
+        /// The images of the task: the names of files in the folder `images` of the session. A name
+        /// is the SHA-256 digest of the image and an extension.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        images: Vec<String>,
     },
     /// The tree of a dry run is about to be created.
     Tree {
@@ -392,6 +415,9 @@ pub enum Event {
         role: Role,
         /// Its text.
         content: String,
+        /// Its images, as in `session`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        images: Vec<String>,
     },
     /// The conversation was cut back to its first messages, for a fresh start or to fit the window.
     Rewound {
@@ -448,6 +474,9 @@ pub enum Event {
         seed: Option<u64>,
         /// The limit of generated tokens.
         max_tokens: u32,
+        /// Whether the request is sent at a time with peak prices.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        peak: bool,
     },
     /// A request failed and will be retried.
     Retry {

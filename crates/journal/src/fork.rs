@@ -9,9 +9,9 @@ use crate::error::{Error, io_error};
 use crate::event::{Event, Record};
 use crate::store::{JOURNAL, Journal, Store};
 
-/// The files, in addition to the journal, that a continued run needs: the history of the tree, and
-/// logs that messages refer to.
-const COPIED: [&str; 2] = ["state", "logs"];
+/// The files, in addition to the journal, that a continued run needs: the history of the tree, logs
+/// that messages refer to, and the task's images.
+const COPIED: [&str; 3] = ["state", "logs", "images"];
 
 /// The id from which a session derives its placeholders for secrets: its own id or, for a fork, the
 /// id of the first session in the chain of forks.

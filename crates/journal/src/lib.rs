@@ -33,9 +33,10 @@ pub use ending::{Budget, Ending};
 pub use error::{Error, io_error};
 pub use event::{
     Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, Mode, ModelInfo, ModelRole, ModelTotals, Record,
-    Report, Role, Totals, TreeWay, VERSION, schema,
+    Report, Role, Totals, TreeWay, VERSION, dollars, schema,
 };
 pub use fork::origin;
+pub use jiff::civil::Date;
 pub use lock::LockFile;
 pub use log::{Log, Versioned};
 pub use store::{Filter, JOURNAL, Journal, Observer, Store, Summary, TreeLock};

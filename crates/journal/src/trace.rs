@@ -9,10 +9,10 @@
 //!   (`guard`, `warning`), what the server did (`retry`, `overflow`, `window`, `answer_lost`), the
 //!   tries (`try_ended`, `reverted`: the messages and the ending contain the same information), and
 //!   the setup of the run (`session`, `tree`, `sandbox`, `model`, `begun`, `resumed`).
-//! - Omitted from other events: durations, token counts and estimates, alternative tokens,
-//!   positions of cuts, whether a refusal was early, facts for programs (such as exit codes), the
-//!   reasons and the plan of a change of the model, and the final patch (the trees themselves are
-//!   compared).
+//! - Omitted from other events: durations, token counts and estimates, whether peak prices apply,
+//!   alternative tokens, positions of cuts, whether a refusal was early, facts for programs (such
+//!   as exit codes), the reasons and the plan of a change of the model, and the final patch (the
+//!   trees themselves are compared).
 //! - Order: the calls of an answer come before their results. Results are sorted by the number of
 //!   their call, because reads run in parallel.
 //! - A failed attempt counts only as a request. A turn that a resumed session repeats counts once.
@@ -97,7 +97,7 @@ fn reduce(event: &Event) -> Option<Event> {
         Event::Message { .. } | Event::UserMessage { .. } | Event::Rewound { .. } | Event::Call { .. } => {}
         // The position depends on how the server split the stream into pieces.
         Event::Cut { at, .. } => *at = 0,
-        Event::Request { estimated_tokens, .. } => *estimated_tokens = 0,
+        Event::Request { estimated_tokens, peak, .. } => (*estimated_tokens, *peak) = (0, false),
         Event::Refused { saved_tokens, early, .. } => (*saved_tokens, *early) = (0, false),
         Event::Output { content, ended_by, counts, doubts, .. } => {
             *counts = Counts::default();
@@ -166,6 +166,7 @@ mod tests {
             temperature: None,
             seed: None,
             max_tokens: 9,
+            peak: false,
         }
     }
 
@@ -259,6 +260,8 @@ mod tests {
             parameters_b: None,
             local: None,
             price: None,
+            peak_factor: None,
+            prices_of: None,
             edit_format: None,
             constrained: false,
             role: Some(ModelRole::Fallback),

@@ -118,6 +118,7 @@ fn a_summary_has_the_task_and_the_ending() {
             mode: Mode::DryRun,
             settings: Vec::new(),
             protected: Vec::new(),
+            images: Vec::new(),
             forked_from: None,
         })
         .unwrap();
@@ -192,6 +193,7 @@ fn a_fork_copies_records_and_state_and_does_not_change_the_original() {
         mode: Mode::Run,
         settings: Vec::new(),
         protected: Vec::new(),
+        images: Vec::new(),
         forked_from: None,
     };
     journal.append(session).unwrap();

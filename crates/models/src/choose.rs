@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::ollama::{LocalModel, Ollama, OllamaOptions, Server, is_cloud_host, is_cloud_name};
 use crate::openai::{Kind, OpenAi, OpenAiOptions, Opened};
+use crate::price::Prices;
 use crate::profile::Profiles;
 use crate::replay::Replay;
 use crate::retry::{Decision, Policy};
@@ -120,6 +121,8 @@ pub struct Surroundings {
     pub think: Think,
     /// The profiles of model families.
     pub profiles: Profiles,
+    /// The prices of hosted models.
+    pub prices: Prices,
     /// How to reach servers.
     pub access: Access,
     /// Whether Ollama should start to load the model before the first request.
@@ -346,6 +349,7 @@ async fn endpoint(
         window: around.window,
         think: around.think,
         profiles: around.profiles.clone(),
+        prices: around.prices.clone(),
         access: around.access.clone(),
         ..OpenAiOptions::new(base)
     };

@@ -13,7 +13,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), models::Error> {
 //! let model = Replay::from_jsonl(r#"{"content": "Hello."}"#, "recording")?;
-//! let question = Message { role: Role::User, content: "Say hello.".into(), thinking: None };
+//! let question = Message::new(Role::User, "Say hello.");
 //! let request = Request { messages: vec![question.into()], max_tokens: 100, ..Request::default() };
 //! let answer = collect(model.stream(&request).await?).await?;
 //! assert_eq!(answer.text, "Hello.");
@@ -30,8 +30,10 @@ pub mod choose;
 pub mod download;
 pub mod frames;
 pub mod host;
+pub mod image;
 pub mod ollama;
 pub mod openai;
+pub mod price;
 pub mod profile;
 pub mod replay;
 pub mod retry;
@@ -55,7 +57,9 @@ pub use access::{Access, Notices, Proxy};
 pub use answer::{Answer, collect};
 pub use error::{Error, Retry};
 pub use http::{Secret, Timeouts};
+pub use image::Image;
 pub use memory::Memory;
+pub use price::Price;
 pub use roles::Roles;
 pub use think::Think;
 
@@ -90,6 +94,17 @@ pub struct Message {
     /// it ([`Identity::repeats_thinking`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<String>,
+    /// Images that come with the text, for models that see them ([`Identity::sees_images`]).
+    /// Recordings do not contain them.
+    #[serde(skip)]
+    pub images: Vec<Arc<Image>>,
+}
+
+impl Message {
+    /// A message with nothing but text.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), thinking: None, images: Vec::new() }
+    }
 }
 
 /// A request to an opened model. It holds only what may change within a session without reloading
@@ -226,27 +241,12 @@ pub struct Identity {
     pub can_constrain: bool,
     /// Whether the model's calls should be constrained to the tools' schemas ([`profile`]).
     pub constrained: bool,
+    /// Whether the model sees images; `None` if this is unknown.
+    pub sees_images: Option<bool>,
     /// How many requests the server answers at a time, where it reports the number.
     pub slots: Option<u16>,
-    /// Dollars per million tokens: (prompt, cached prompt, generated), where known.
-    pub price: Option<(f64, f64, f64)>,
-}
-
-impl Identity {
-    /// The cost of a request with these counts, in dollars; `None` where the price or the counts
-    /// are unknown. Prompt tokens that are not known to be cached are charged at the full price.
-    #[must_use]
-    pub fn cost(&self, usage: &Usage) -> Option<f64> {
-        let (prompt, cached, generated) = self.price?;
-        let all = usage.prompt_tokens?;
-        let from_cache = usage.cached_tokens.unwrap_or(0).min(all);
-        let dollars = |tokens: u64, price: f64| tokens as f64 * price / 1e6;
-        Some(
-            dollars(all - from_cache, prompt)
-                + dollars(from_cache, cached)
-                + dollars(usage.generated_tokens.unwrap_or(0), generated),
-        )
-    }
+    /// The price of tokens, where known.
+    pub price: Option<Price>,
 }
 
 /// The deltas of one answer. Dropping the stream closes the connection, which stops the generation.

@@ -97,6 +97,8 @@ impl Replay {
             server: String::from("replay"),
             model: name.to_owned(),
             local: true,
+            // A recording answers whatever it is asked.
+            sees_images: Some(true),
             ..Identity::default()
         }
     }
@@ -204,7 +206,7 @@ mod tests {
     use crate::{Role, collect};
 
     fn request(content: &str) -> Request {
-        let message = Message { role: Role::User, content: content.to_owned(), thinking: None };
+        let message = Message::new(Role::User, content);
         Request { messages: vec![message.into()], max_tokens: 1, ..Request::default() }
     }
 

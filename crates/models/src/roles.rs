@@ -115,6 +115,7 @@ impl Roles {
                 Some(last) if self.alternate && last.role == message.role => {
                     let last = Arc::make_mut(last);
                     join(&mut last.content, &message.content);
+                    last.images.extend(message.images.iter().cloned());
                     if let Some(thinking) = &message.thinking {
                         join(last.thinking.get_or_insert_default(), thinking);
                     }
@@ -123,7 +124,7 @@ impl Roles {
             }
         }
         if !system.is_empty() {
-            shaped.push(Message { role: Role::User, content: system, thinking: None }.into());
+            shaped.push(Message::new(Role::User, system).into());
         }
         Cow::Owned(shaped)
     }
@@ -148,7 +149,7 @@ mod tests {
     }
 
     fn message(role: Role, content: &str) -> Arc<Message> {
-        Message { role, content: content.to_owned(), thinking: None }.into()
+        Message::new(role, content).into()
     }
 
     fn conversation() -> Vec<Arc<Message>> {

@@ -9,7 +9,7 @@ use common::{ask, message, openai, openai_with, read_until, request};
 use fake_model::{Config, Personality, Reply, Server};
 use futures_util::StreamExt;
 use models::openai::{Kind, OpenAi, OpenAiOptions, Opened};
-use models::{Delta, EndReason, Error, Message, Model, Role, Secret, Think, collect};
+use models::{Delta, EndReason, Error, Message, Model, Price, Role, Secret, Think, collect};
 use serde_json::{Value, json};
 
 fn deepseek() -> Server {
@@ -66,9 +66,9 @@ async fn deepseeks_platform_is_detected_without_a_request() {
     );
     assert!(
         identity.thinking
-            && identity
-                .price
-                .is_some_and(|(prompt, cached, generated)| cached < prompt && prompt < generated)
+            && identity.price.is_some_and(
+                |Price { rates: (prompt, cached, generated), .. }| cached < prompt && prompt < generated
+            )
     );
 }
 
@@ -81,7 +81,12 @@ async fn reasoning_is_sent_back_with_the_answer_it_belongs_to() {
     let answer = ask(&model, "x").await.unwrap();
     assert_eq!((answer.thinking.as_str(), answer.text.as_str()), ("hm", "yes"));
     let mut next = request("x");
-    let answered = Message { role: Role::Assistant, content: answer.text, thinking: Some(answer.thinking) };
+    let answered = Message {
+        role: Role::Assistant,
+        content: answer.text,
+        thinking: Some(answer.thinking),
+        images: Vec::new(),
+    };
     next.messages.push(answered.into());
     next.messages.push(message(Role::User, "go on"));
     collect(model.stream(&next).await.unwrap()).await.unwrap();

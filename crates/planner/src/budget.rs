@@ -2,7 +2,7 @@
 //! Estimates token counts, and calibrates the estimates with the server's counts. This module works
 //! on numbers and does not read the clock.
 
-use journal::{Budget, Counts, Event, ModelInfo, ModelTotals, Record, Totals};
+use journal::{Budget, Counts, Date, Event, ModelInfo, ModelTotals, Record, Totals};
 use models::{Message, Usage};
 use std::borrow::Borrow;
 
@@ -14,6 +14,9 @@ use crate::settings::Limits;
 const BYTES_PER_TOKEN: f64 = 3.4;
 /// The number of tokens that a chat template adds to each message.
 const TOKENS_PER_MESSAGE: f64 = 6.0;
+/// The number of tokens of an image. A guess: models with vision take a few hundred to a few
+/// thousand, depending on the model and the size of the image.
+const TOKENS_PER_IMAGE: f64 = 1_000.0;
 
 /// Estimates prompt tokens, and learns from the server's counts.
 #[derive(Debug, Clone)]
@@ -31,13 +34,13 @@ impl Estimator {
     /// Estimates the number of tokens in a conversation.
     pub(crate) fn messages(&self, messages: &[impl Borrow<Message>]) -> u64 {
         let bytes: usize = messages.iter().map(bytes).sum();
-        (bytes as f64 / self.bytes_per_token + messages.len() as f64 * TOKENS_PER_MESSAGE).ceil() as u64
+        (bytes as f64 / self.bytes_per_token + fixed(messages)).ceil() as u64
     }
 
     /// Learns from a request whose prompt the server counted.
     pub(crate) fn learn(&mut self, messages: &[impl Borrow<Message>], prompt_tokens: u64) {
         let bytes: usize = messages.iter().map(bytes).sum();
-        let tokens = prompt_tokens as f64 - messages.len() as f64 * TOKENS_PER_MESSAGE;
+        let tokens = prompt_tokens as f64 - fixed(messages);
         // Ignore implausible counts. Ollama 0.30.0 counted only uncached tokens
         // (docs/model-apis.md#ollama-streaming).
         if bytes > 400 && tokens > 0.0 && (1.5..8.0).contains(&(bytes as f64 / tokens)) {
@@ -46,19 +49,45 @@ impl Estimator {
     }
 }
 
+/// The tokens that do not depend on the length of the text.
+fn fixed(messages: &[impl Borrow<Message>]) -> f64 {
+    let images: usize = messages.iter().map(|message| message.borrow().images.len()).sum();
+    messages.len() as f64 * TOKENS_PER_MESSAGE + images as f64 * TOKENS_PER_IMAGE
+}
+
 fn bytes(message: &impl Borrow<Message>) -> usize {
     let message = message.borrow();
     message.content.len() + message.thinking.as_ref().map_or(0, String::len)
 }
 
-/// Dollars per million tokens: (prompt, cached prompt, generated).
-pub(crate) type Price = (f64, f64, f64);
+/// What tokens cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Price {
+    /// Dollars per million tokens: (prompt, cached prompt, generated).
+    rates: (f64, f64, f64),
+    /// What the rates are multiplied by at peak times.
+    peak_factor: f64,
+    of: Option<Date>,
+}
+
+impl Price {
+    pub(crate) fn new(price: &models::Price) -> Self {
+        Self { rates: price.rates, peak_factor: price.peak_factor().unwrap_or(1.0), of: price.as_of }
+    }
+
+    fn recorded(model: &ModelInfo) -> Option<Self> {
+        let rates = model.price?;
+        Some(Self { rates, peak_factor: model.peak_factor.unwrap_or(1.0), of: model.prices_of })
+    }
+}
 
 /// Sums the usage of a session, and compares it with the limits.
 #[derive(Debug, Clone)]
 pub(crate) struct Accountant {
     limits: Limits,
     price: Option<Price>,
+    /// Whether the last request was sent at a time with peak prices.
+    peak: bool,
     totals: Totals,
     /// The sums for each model, in the order of use. The last entry belongs to the current model.
     models: Vec<ModelTotals>,
@@ -74,8 +103,18 @@ pub(crate) struct Accountant {
 
 impl Accountant {
     pub(crate) fn new(limits: Limits, price: Option<Price>) -> Self {
-        let totals = Totals { cost: price.map(|_| 0.0), ..Totals::default() };
-        Self { limits, price, totals, models: Vec::new(), counted: false, spent: 0, since: (0, 0, 0.0) }
+        let mut accountant = Self {
+            limits,
+            price: None,
+            peak: false,
+            totals: Totals::default(),
+            models: Vec::new(),
+            counted: false,
+            spent: 0,
+            since: (0, 0, 0.0),
+        };
+        accountant.set_price(price);
+        accountant
     }
 
     /// Sums up the usage recorded in a journal. `price` is the current model's price, which applies
@@ -86,7 +125,10 @@ impl Accountant {
         let mut estimated = 0;
         for record in records {
             match &record.event {
-                Event::Request { estimated_tokens, .. } => estimated = *estimated_tokens,
+                Event::Request { estimated_tokens, peak, .. } => {
+                    estimated = *estimated_tokens;
+                    accountant.sends(*peak);
+                }
                 Event::Output { counts, .. } => accountant.add(counts, estimated),
                 Event::AnswerLost { counts, .. } => accountant.spend(counts, estimated),
                 Event::Refused { saved_tokens, .. } => {
@@ -110,7 +152,8 @@ impl Accountant {
     /// Starts new sums for a model. From now on, usage is added to these sums.
     pub(crate) fn start_model(&mut self, info: &ModelInfo) {
         let first = self.models.is_empty();
-        self.set_price(if first { info.price.or(self.price) } else { info.price });
+        let price = Price::recorded(info);
+        self.set_price(if first { price.or(self.price) } else { price });
         self.models.push(ModelTotals {
             server: info.server.clone(),
             model: info.model.clone(),
@@ -124,8 +167,9 @@ impl Accountant {
 
     fn set_price(&mut self, price: Option<Price>) {
         self.price = price;
-        if price.is_some() {
+        if let Some(price) = price {
             self.totals.cost.get_or_insert_default();
+            self.totals.prices_of = [self.totals.prices_of, price.of].into_iter().flatten().min();
         }
     }
 
@@ -139,6 +183,11 @@ impl Accountant {
     /// Makes the limits apply only to what is used from now on.
     pub(crate) fn renew(&mut self) {
         self.since = (self.totals.turns, self.spent, self.totals.cost.unwrap_or_default());
+    }
+
+    /// Says whether the next request is sent at a time with peak prices.
+    pub(crate) fn sends(&mut self, peak: bool) {
+        self.peak = peak;
     }
 
     /// Adds the usage of an answered request.
@@ -163,9 +212,10 @@ impl Accountant {
         self.totals.prompt_tokens += prompt;
         self.spent += evaluated + generated;
         self.totals.generated_tokens += generated;
-        let dollars = self.price.map(|(new, cached, out)| {
+        let dollars = self.price.map(|Price { rates: (new, cached, out), peak_factor, .. }| {
             let hit = prompt.saturating_sub(evaluated) as f64;
-            (evaluated as f64 * new + hit * cached + generated as f64 * out) / 1e6
+            let factor = if self.peak { peak_factor } else { 1.0 };
+            (evaluated as f64 * new + hit * cached + generated as f64 * out) / 1e6 * factor
         });
         let add = |cost: &mut Option<f64>| *cost = cost.zip(dollars).map(|(sum, more)| sum + more).or(*cost);
         add(&mut self.totals.cost);
@@ -249,8 +299,12 @@ mod tests {
     use super::*;
     use models::Role;
 
+    fn price(new: f64, cached: f64, out: f64) -> Option<Price> {
+        Some(Price::new(&(new, cached, out).into()))
+    }
+
     fn message(n: usize) -> Message {
-        Message { role: Role::User, content: "x".repeat(n), thinking: None }
+        Message::new(Role::User, "x".repeat(n))
     }
 
     #[test]
@@ -279,14 +333,14 @@ mod tests {
             ..Counts::default()
         };
         let limits = Limits { turns: 2, tokens: Some(15), seconds: Some(9), cost: Some(0.5) };
-        let mut accountant = Accountant::new(limits, Some((1.0, 0.1, 2.0)));
+        let mut accountant = Accountant::new(limits, price(1.0, 0.1, 2.0));
         assert_eq!(accountant.reached(0), None);
         assert_eq!(accountant.reached(9_000), Some(Budget::Time));
         accountant.add(&counts, 0);
         assert_eq!(accountant.reached(0), None);
         accountant.add(&counts, 0);
         assert_eq!(accountant.reached(0), Some(Budget::Turns));
-        let mut accountant = Accountant::new(Limits { turns: 99, ..limits }, Some((1.0, 0.6, 2.0)));
+        let mut accountant = Accountant::new(Limits { turns: 99, ..limits }, price(1.0, 0.6, 2.0));
         accountant.add(&counts, 0);
         assert_eq!(accountant.reached(0), Some(Budget::Cost));
         let mut accountant = Accountant::new(Limits { turns: 99, cost: None, ..limits }, None);
@@ -310,6 +364,8 @@ mod tests {
             parameters_b: None,
             local: None,
             price,
+            peak_factor: None,
+            prices_of: None,
             edit_format: None,
             constrained: false,
             role: None,
@@ -328,6 +384,36 @@ mod tests {
         let wanted = [("small".into(), 1, 1_000_000, None), ("large".into(), 1, 1_000_000, Some(1.0))];
         assert_eq!(sums.collect::<Vec<_>>(), wanted);
         assert_eq!((accountant.totals(0).turns, accountant.totals(0).cost), (2, Some(1.0)));
+    }
+
+    #[test]
+    fn a_request_has_the_price_of_the_time_at_which_it_is_sent() {
+        // Prompt tokens, how many of them were cached, and generated tokens.
+        let million = (2_000_000, 1_000_000, 1_000_000);
+        for (sent, model, (prompt, cached, generated), cost) in [
+            ("2026-11-16T00:59:59Z", "deepseek-flash", million, 0.753),
+            ("2026-11-16T01:00:00Z", "deepseek-flash", million, 1.506),
+            ("2026-11-16T12:00:00Z", "deepseek-v4-pro", million, 2.662),
+            ("2026-11-16T09:59:59Z", "deepseek-v4-pro", million, 5.324),
+            ("2026-11-21T02:00:00Z", "deepseek-v4-flash", (1_000_000, 0, 0), 0.15), // a Saturday
+            ("2026-10-01T02:00:00Z", "deepseek-v4-flash", (1_000_000, 0, 0), 0.15), // a holiday
+            ("2028-10-02T02:00:00Z", "deepseek-v4-flash", (1_000_000, 0, 0), 0.30), // unknown holidays
+        ] {
+            let at: jiff::Timestamp = sent.parse().unwrap();
+            let known = models::price::Prices::default().find("deepseek", model).unwrap().price;
+            let mut accountant = Accountant::new(Limits::default(), Some(Price::new(&known)));
+            accountant.sends(known.is_peak(at.into()));
+            let usage = Counts {
+                prompt_tokens: Some(prompt),
+                evaluated_tokens: Some(prompt - cached),
+                generated_tokens: Some(generated),
+                ..Counts::default()
+            };
+            accountant.add(&usage, 0);
+            let Totals { cost: came, prices_of, .. } = accountant.totals(0);
+            assert!((came.unwrap() - cost).abs() < 1e-9, "{sent} {model}: {came:?}");
+            assert_eq!(prices_of.unwrap().to_string(), "2026-11-15");
+        }
     }
 
     #[test]

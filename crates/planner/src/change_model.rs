@@ -16,6 +16,7 @@ impl Driver<'_> {
     /// Describes the current model for the journal.
     pub(crate) fn model_info(&self, approach: Approach, why: String, role: Option<ModelRole>) -> ModelInfo {
         let identity = &self.identity;
+        let price = identity.price.as_ref();
         ModelInfo {
             server: identity.server.clone(),
             server_version: identity.server_version.clone(),
@@ -28,7 +29,9 @@ impl Driver<'_> {
             family: identity.family.clone(),
             parameters_b: identity.parameters_b,
             local: Some(identity.local),
-            price: identity.price,
+            price: price.map(|price| price.rates),
+            peak_factor: price.and_then(models::Price::peak_factor),
+            prices_of: price.and_then(|price| price.as_of),
             edit_format: identity.edit_format.clone(),
             role,
         }
@@ -44,7 +47,9 @@ impl Driver<'_> {
             _ => None,
         });
         let same = |last: &ModelInfo| {
-            (&last.server, &last.model, last.price) == (&info.server, &info.model, info.price)
+            (&last.server, &last.model) == (&info.server, &info.model)
+                && (last.price, last.peak_factor, last.prices_of)
+                    == (info.price, info.peak_factor, info.prices_of)
         };
         // A model whose server is unavailable (`Absent`) has no name. The next request to it makes
         // the run change to the fallback.
@@ -151,10 +156,14 @@ impl Driver<'_> {
         opener: &dyn OpenModel,
     ) -> Result<Result<OpenedModel, (Ending, String)>, Stop> {
         self.model = Box::new(Absent("the model was closed".into()));
-        tokio::select! {
-            opened = opener.open() => Ok(opened),
-            stop = stopped(self.interrupt.clone(), self.deadline) => Err(stop),
-        }
+        let opened = tokio::select! {
+            opened = opener.open() => opened,
+            stop = stopped(self.interrupt.clone(), self.deadline) => return Err(stop),
+        };
+        Ok(opened.and_then(|opened| match self.check_images(&opened.model.identity()) {
+            Ok(()) => Ok(opened),
+            Err(why) => Err((Ending::Refused, why)),
+        }))
     }
 
     /// Makes an opened model the current one, and journals the change.

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn conversation(results: usize, size: usize) -> Vec<Arc<Message>> {
-        let message = |role, content: String| Arc::new(Message { role, content, thinking: None });
+        let message = |role, content: String| Arc::new(Message::new(role, content));
         let mut messages =
             vec![message(Role::System, "rules".into()), message(Role::User, "the task".into())];
         for i in 0..results {

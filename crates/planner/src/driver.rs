@@ -5,18 +5,18 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use journal::{Budget, Check, Diff, Ending, Error, Event, Journal, Record, Report};
 use models::retry::{Decision, Policy};
-use models::{Identity, Request};
+use models::{Identity, Image, Request};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tool_api::{Registry, Status};
 
 use crate::answer::{ReadyCall, Wanted};
 use crate::blocks::Focus;
-use crate::budget::{Accountant, worked_ms};
+use crate::budget::{Accountant, Price, worked_ms};
 use crate::calls::CallQueue;
 use crate::effects::usual;
 use crate::focus::MAX_SHOWN_BYTES;
@@ -90,6 +90,8 @@ pub(crate) fn refused(message: impl Into<String>) -> Stop {
 pub(crate) struct Driver<'a> {
     pub(crate) task: String,
     pub(crate) settings: Settings,
+    /// The images of the task.
+    pub(crate) images: Vec<Arc<Image>>,
     pub(crate) model: Box<dyn models::Model>,
     pub(crate) identity: Identity,
     pub(crate) escalation: Option<Box<dyn OpenModel>>,
@@ -161,9 +163,10 @@ impl<'a> Driver<'a> {
         Self {
             task: job.task.clone(),
             settings: job.settings.clone(),
+            images: job.images.clone(),
             call_schema: constrained.then(|| Arc::new(parts.tools.call_schema())),
             first_call_only: job.settings.cut.after_first_call(&identity),
-            accountant: Accountant::of(past, limits, identity.price),
+            accountant: Accountant::of(past, limits, identity.price.as_ref().map(Price::new)),
             deadline: limits.seconds.map(|seconds| {
                 let used = Duration::from_millis(earlier_ms.saturating_sub(limits_from_ms));
                 tokio::time::Instant::now() + Duration::from_secs(seconds).saturating_sub(used)
@@ -307,6 +310,7 @@ impl<'a> Driver<'a> {
 
     /// Starts a run: verifies, composes the first turn, and journals the plan.
     pub(crate) async fn begin(&mut self, job: Job) -> Result<(Machine, Step), Stop> {
+        self.check_images(&self.identity).map_err(refused)?;
         let approach = self.approach();
         let info = self.model_info(approach, job.why_model, job.role);
         self.accountant.start_model(&info);
@@ -319,7 +323,7 @@ impl<'a> Driver<'a> {
         let plan = self.new_plan(baseline.as_ref());
         self.window = self.identity.window;
         self.journal.append(Event::RunStarted { plan: recorded(&plan)? })?;
-        let mut machine = machine(plan, baseline)?;
+        let mut machine = machine(plan, baseline, &self.images)?;
         let step = machine.open();
         Ok((machine, step))
     }
@@ -335,6 +339,22 @@ impl<'a> Driver<'a> {
     pub(crate) fn next_turn(&mut self) {
         self.turn += 1;
         self.repository.turn(self.turn);
+    }
+
+    /// Checks that a model sees the task's images, if there are any.
+    pub(crate) fn check_images(&self, model: &Identity) -> Result<(), String> {
+        let name = &model.model;
+        match model.sees_images {
+            _ if self.images.is_empty() => Ok(()),
+            Some(true) => Ok(()),
+            Some(false) => {
+                Err(format!("{name} does not see images; use a model with vision, or omit --image"))
+            }
+            None if self.settings.assume_vision => Ok(()),
+            None => Err(format!(
+                "the server does not say whether {name} sees images; if it does, set assume_vision = true in your settings or AGENT_ASSUME_VISION=true"
+            )),
+        }
     }
 
     /// If it turns out that the model cannot be constrained, warns once and stops constraining
@@ -366,6 +386,8 @@ impl<'a> Driver<'a> {
         loop {
             self.within_limits()?;
             let estimated_tokens = machine.estimator.messages(&request.messages);
+            let peak = self.identity.price.as_ref().is_some_and(|price| price.is_peak(SystemTime::now()));
+            self.accountant.sends(peak);
             self.journal.append(Event::Request {
                 turn: self.turn,
                 attempt,
@@ -374,6 +396,7 @@ impl<'a> Driver<'a> {
                 temperature: request.temperature,
                 seed: request.seed,
                 max_tokens: request.max_tokens,
+                peak,
             })?;
             let answered = self.stream_answer(machine, &request, ask, estimated_tokens).await?;
             if constrains && answered.is_ok() {
@@ -518,8 +541,11 @@ fn over_budget(budget: Budget) -> Stop {
     Stop::Ended(ending, message)
 }
 
-pub(crate) fn machine(plan: Plan, baseline: Option<Check>) -> Result<Machine, Stop> {
-    Machine::new(plan, baseline).map_err(|e| refused(format!("a prompt template is broken: {e}")))
+pub(crate) fn machine(plan: Plan, baseline: Option<Check>, images: &[Arc<Image>]) -> Result<Machine, Stop> {
+    let machine = Machine::new(plan, baseline);
+    let mut machine = machine.map_err(|e| refused(format!("a prompt template is broken: {e}")))?;
+    machine.images = images.to_vec();
+    Ok(machine)
 }
 
 /// Serializes a plan for the journal.

@@ -50,7 +50,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use journal::{Check, Diff, Ending, ModelRole};
-use models::Model;
+use models::{Image, Model};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tool_api::Registry;
@@ -66,6 +66,8 @@ pub use settings::{Approach, Constrain, Cut, Limits, Settings};
 pub struct Job {
     /// The task, as a person wrote it.
     pub task: String,
+    /// The images of the task, which the first message contains.
+    pub images: Vec<Arc<Image>>,
     /// How to work on it.
     pub settings: Settings,
     /// Why the run starts with this model, in one line for the journal.

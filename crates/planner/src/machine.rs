@@ -21,7 +21,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use journal::{Check, Doubt, EndedBy, Ending, Event};
-use models::{Message, Role};
+use models::{Image, Message, Role};
 use serde_json::Value;
 use tool_api::Status;
 
@@ -129,6 +129,8 @@ pub(crate) struct Machine {
     prompts: Prompts,
     /// The conversation. Requests share its messages.
     pub(crate) messages: Vec<Arc<Message>>,
+    /// The images of the task. The first message of the user has them.
+    pub(crate) images: Vec<Arc<Image>>,
     /// Events that the driver has to journal before the next step.
     pub(crate) log: Vec<Event>,
     pub(crate) estimator: Estimator,
@@ -184,6 +186,7 @@ impl Machine {
             plan,
             prompts: Prompts::new()?,
             messages: Vec::new(),
+            images: Vec::new(),
             log: Vec::new(),
             estimator: Estimator::default(),
             after_write: VecDeque::new(),
@@ -281,7 +284,7 @@ impl Machine {
             if content == self.last_answer { self.progress.same_answers + 1 } else { 0 };
         self.last_answer.clone_from(&content);
         let thinking = (self.plan.repeats_thinking && !thinking.is_empty()).then_some(thinking);
-        self.messages.push(Message { role: Role::Assistant, content, thinking }.into());
+        self.messages.push(Message { role: Role::Assistant, content, thinking, images: Vec::new() }.into());
         self.progress.changed |=
             results.iter().any(|r| !r.outcome.changed.is_empty() || r.changed_by_command());
         let changed = results.iter().flat_map(|r| &r.outcome.changed);
@@ -485,12 +488,4 @@ impl Machine {
 
 fn non_empty(text: &str, otherwise: &str) -> String {
     if text.trim().is_empty() { otherwise.to_owned() } else { text.trim().to_owned() }
-}
-
-fn journal_role(role: Role) -> journal::Role {
-    match role {
-        Role::System => journal::Role::System,
-        Role::User => journal::Role::User,
-        Role::Assistant => journal::Role::Assistant,
-    }
 }

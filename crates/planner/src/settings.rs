@@ -140,6 +140,9 @@ pub struct Settings {
     pub escalates: bool,
     /// The maximum number of tokens in one answer, including thinking.
     pub max_answer_tokens: u32,
+    /// Whether a model sees images if this is unknown ([`models::Identity::sees_images`]).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub assume_vision: bool,
     /// Whether commands are forbidden. If they are, there is no verification, and the run ends when
     /// the model first asks for a command.
     pub plan_only: bool,
@@ -162,6 +165,7 @@ impl Default for Settings {
             attempts: 1,
             escalates: false,
             max_answer_tokens: 4096,
+            assume_vision: false,
             plan_only: false,
             question: false,
             has_result: false,

@@ -67,7 +67,7 @@ async fn open(name: &str) -> (Server, Box<dyn Model>) {
 
 async fn read(server: &Server, model: &dyn Model, reply: Reply) -> Pieces {
     server.enqueue(reply);
-    let messages = vec![Message { role: Role::User, content: "Fix it.".into(), thinking: None }.into()];
+    let messages = vec![Message::new(Role::User, "Fix it.").into()];
     match model.stream(&Request { messages, max_tokens: 500, ..Request::default() }).await {
         Ok(deltas) => deltas.collect().await,
         Err(error) => vec![Err(error)],

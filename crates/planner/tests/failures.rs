@@ -56,7 +56,7 @@ async fn tokens_and_cost_of_answers_whose_stream_broke_count_against_the_limits(
         (Limits { cost: Some(0.0015), ..Limits::default() }, Budget::Cost),
     ] {
         let mut world = world();
-        world.identity.price = Some((1.0, 1.0, 1.0));
+        world.identity.price = Some((1.0, 1.0, 1.0).into());
         world.settings.limits = limits;
         let ran = world.run("t", (0..6).map(|_| breaks(Some(told))).collect()).await;
         assert_eq!((ran.report.ending, ran.requests.len()), (Ending::Budget { budget }, 2));

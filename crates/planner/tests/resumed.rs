@@ -280,7 +280,7 @@ async fn a_run_with_a_compacted_conversation_resumes_with_that_conversation() {
 async fn bug_a_model_that_continues_a_resumed_run_in_place_of_another_has_its_own_sums_and_price() {
     let with = |name: &str, dollars: f64, turns: u32| {
         let mut world = world();
-        (world.identity.model, world.identity.price) = (name.into(), Some((0.0, 0.0, dollars)));
+        (world.identity.model, world.identity.price) = (name.into(), Some((0.0, 0.0, dollars).into()));
         world.settings.limits.turns = turns;
         world
     };

@@ -107,7 +107,7 @@ struct Described {
 impl Described {
     fn of(event: &Event, before: &[Step], commands: &HashSet<String>) -> Self {
         let (kind, what, text) = match event {
-            Event::Message { role, content } => {
+            Event::Message { role, content, images } => {
                 let earlier = before
                     .iter()
                     .filter(|s| matches!(s.event, Event::Message { .. } | Event::Output { .. }))
@@ -117,7 +117,8 @@ impl Described {
                     Role::User => "the message",
                     Role::Assistant => "the start of an answer",
                 };
-                (Kind::Asked, format!("{what} ({})", earlier + 1), content.clone())
+                let images: String = images.iter().map(|name| format!("\nimage {name}\n")).collect();
+                (Kind::Asked, format!("{what} ({})", earlier + 1), format!("{content}{images}"))
             }
             Event::Rewound { keep, why } => {
                 (Kind::Asked, "a rewind of the conversation".into(), format!("to {keep} messages: {why}\n"))

@@ -3,12 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use journal::{
     Budget, Check, Counts, EndedBy, Ending, Event, ModelInfo, ModelRole, Record, Report, Step, Trace,
 };
+use models::price::Peak;
 use models::replay::{Replay, Turn, TurnEnd};
-use models::{Identity, Usage};
+use models::{Identity, Image, Price, Usage};
 use planner::Approach;
 use serde_json::Value;
 use tool_api::{Outcome, Status};
@@ -26,6 +28,8 @@ pub struct Recording {
     pub version: String,
     /// The task as the model saw it.
     pub task: String,
+    /// The images of the task, without their content.
+    pub images: Vec<Arc<Image>>,
     /// The root of the repository.
     pub root: PathBuf,
     /// The JSON Schema of the result that the model had to give.
@@ -99,7 +103,7 @@ impl Recording {
     pub fn of(records: Vec<Record>) -> Result<Self> {
         let resumed = records.iter().any(|r| matches!(r.event, Event::Resumed { .. }));
         let records = journal::uninterrupted(records);
-        let Some(Event::Session { id, version, task, root, output_schema, .. }) =
+        let Some(Event::Session { id, version, task, root, output_schema, images, .. }) =
             records.first().map(|r| &r.event)
         else {
             return Err(Error::unusable("not a session: the first event is missing"));
@@ -121,7 +125,7 @@ impl Recording {
             Some(
                 Ending::Verified | Ending::Answered | Ending::Unverified | Ending::NoChange | Ending::GaveUp,
             ) => false,
-            Some(Ending::Budget { budget: Budget::Turns | Budget::Tokens | Budget::Cost }) => resumed,
+            Some(Ending::Budget { budget: Budget::Turns | Budget::Tokens }) => resumed,
             _ => true,
         };
         if open {
@@ -133,6 +137,7 @@ impl Recording {
         Ok(Self {
             changes,
             id: id.clone(),
+            images: images.iter().map(|name| Arc::new(Image::recorded(name))).collect(),
             origin: journal::origin(&records).unwrap_or_default().to_owned(),
             version: version.clone(),
             task: task.clone(),
@@ -201,7 +206,13 @@ fn identity_of(m: &ModelInfo, plan: &Value) -> Identity {
     (identity.server, identity.server_version) = (m.server.clone(), m.server_version.clone());
     (identity.model, identity.window, identity.thinking) = (m.model.clone(), m.window, m.thinking);
     (identity.family, identity.parameters_b) = (m.family.clone(), m.parameters_b);
-    identity.price = m.price;
+    // Without the hours of peak times, no request of the replay has the peak price. A replay has no
+    // cost limit either.
+    identity.price = m.price.map(|rates| Price {
+        peak: m.peak_factor.map(|factor| Peak { factor, ..Peak::default() }),
+        as_of: m.prices_of,
+        ..Price::from(rates)
+    });
     identity.edit_format = m.edit_format.clone();
     identity.temperature = plan["settings"]["temperature"].as_f64().unwrap_or_default() as f32;
     (identity.can_constrain, identity.constrained) = (m.constrained, m.constrained);

@@ -152,7 +152,7 @@ fn records(n: usize, state: &State) -> Vec<Record> {
     let fault = FAULTS[n % FAULTS.len()];
     let task =
         if n == 3 { HOSTILE.to_owned() } else { format!("The {subject} {fault}.\nFix it, and add a test.") };
-    let message = |role: Role, content: String| Event::Message { role, content };
+    let message = |role: Role, content: String| Event::Message { role, content, images: Vec::new() };
     let mut events = vec![
         Event::Session {
             id: format!("session-{n}"),
@@ -166,6 +166,7 @@ fn records(n: usize, state: &State) -> Vec<Record> {
                 ("verify".into(), "make check".into()),
             ],
             protected: Vec::new(),
+            images: Vec::new(),
         },
         checked(false),
         message(Role::System, include_str!("../../../prompts/secrets.md").repeat(6)),
@@ -180,6 +181,7 @@ fn records(n: usize, state: &State) -> Vec<Record> {
             temperature: None,
             seed: None,
             max_tokens: 4_096,
+            peak: false,
         });
         if turn % 3 == 1 {
             let text = format!(

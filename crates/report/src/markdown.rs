@@ -28,7 +28,8 @@ pub fn markdown(name: &str, summary: &Summary) -> String {
     for (label, n) in &summary.endings {
         let _ = writeln!(out, "| {label} | {} |", thousands(*n as u64));
     }
-    let cost = summary.cost.map_or(String::new(), |cost| format!(", ${cost:.4}"));
+    let dollars = |cost| format!(", {}", journal::dollars(cost, summary.prices_of));
+    let cost = summary.cost.map_or_else(String::new, dollars);
     let _ = writeln!(
         out,
         "\n{}, {}, {} of work{cost}",

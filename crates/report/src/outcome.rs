@@ -2,7 +2,7 @@
 //! and one-line messages.
 
 use batch::Finished;
-use journal::Ending;
+use journal::{Date, Ending};
 use preview::{figures, sanitize};
 use serde::Serialize;
 
@@ -14,6 +14,9 @@ pub(crate) struct Totals {
     pub(crate) seconds: f64,
     /// `None` if no price is known.
     pub(crate) cost: Option<f64>,
+    /// The date of the prices; the oldest date if there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prices_of: Option<Date>,
 }
 
 pub(crate) fn totals<'a>(attempts: impl Iterator<Item = &'a Finished>) -> Totals {
@@ -21,7 +24,8 @@ pub(crate) fn totals<'a>(attempts: impl Iterator<Item = &'a Finished>) -> Totals
         let used = attempt.totals;
         let cost = used.cost.map_or(sum.cost, |cost| Some(sum.cost.unwrap_or(0.0) + cost));
         let tokens = sum.tokens.saturating_add(used.prompt_tokens).saturating_add(used.generated_tokens);
-        Totals { attempts: sum.attempts + 1, tokens, seconds: sum.seconds + attempt.seconds, cost }
+        let prices_of = [sum.prices_of, used.prices_of].into_iter().flatten().min();
+        Totals { attempts: sum.attempts + 1, tokens, seconds: sum.seconds + attempt.seconds, cost, prices_of }
     })
 }
 

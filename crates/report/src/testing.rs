@@ -36,6 +36,7 @@ pub(crate) fn summary(rows: Vec<Row>) -> Summary {
         attempts: rows.len(),
         tokens: 2_000,
         cost: None,
+        prices_of: None,
         seconds: 3.0,
         rows,
     }

@@ -108,7 +108,7 @@ fn add(step: &mut Step, event: &Event, mask: Mask<'_>) {
             parts.push(Part::new("warning", "sandbox", summary));
         }
         // Show only the messages before the first turn: later ones repeat results and refusals.
-        Event::Message { role, content } if step.turn.is_none() => {
+        Event::Message { role, content, .. } if step.turn.is_none() => {
             let title = if *role == Role::System { "system prompt" } else { "first message" };
             parts.push(Part::new("prompt", title, content));
         }

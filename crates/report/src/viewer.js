@@ -166,7 +166,8 @@
     find('list').querySelector('h1').textContent = data.title;
     const sums = data.totals;
     const parts = [plural(sums.attempts, 'attempt'), plural(sums.tokens, 'token'), `${time(sums.seconds)} of work`];
-    if (sums.cost !== null) parts.push(dollars(sums.cost));
+    const of = sums.prices_of ? ` (prices of ${sums.prices_of})` : '';
+    if (sums.cost !== null) parts.push(dollars(sums.cost) + of);
     find('totals').textContent = parts.join(' · ');
 
     const endings = new Map();

@@ -87,6 +87,9 @@ pub(crate) fn chat(shared: &Shared, request: &Request) -> Validated<Answer> {
     if request.json["tools"].as_array().is_some_and(|tools| !tools.is_empty()) && !model.can("tools") {
         return Err(error(400, format!("registry.ollama.ai/library/{} does not support tools", model.name)));
     }
+    if request.messages().iter().any(|message| !message["images"].is_null()) && !model.can("vision") {
+        return Err(error(400, format!("\"{name}\" does not support images")));
+    }
     check_capability_to_think(body, &name, &model)?;
     check_format(body)?;
     let load = load(shared, body, &model)?;

@@ -73,7 +73,7 @@ pub(crate) fn props(shared: &Shared) -> Response {
             "total_slots": shared.parallel, "model_path": format!("{}.gguf", model.name),
             "chat_template": "{{ messages }}",
             "chat_template_caps": {"supports_tools": model.can("tools")},
-            "modalities": {"vision": false, "audio": false}, "build_info": shared.version(),
+            "modalities": {"vision": model.can("vision"), "audio": false}, "build_info": shared.version(),
         }),
     )
 }
@@ -89,7 +89,7 @@ pub(crate) fn lm_studio_models(shared: &Shared) -> Response {
                 "type": "llm", "key": model.name, "display_name": model.name,
                 "max_context_length": model.context,
                 "loaded_instances": [{"id": model.name, "config": {"context_length": window(shared, model)}}],
-                "capabilities": {"vision": false, "trained_for_tool_use": model.can("tools")},
+                "capabilities": {"vision": model.can("vision"), "trained_for_tool_use": model.can("tools")},
             })
         })
         .collect();
@@ -128,7 +128,7 @@ pub(crate) fn chat(shared: &Shared, request: &Request) -> Validated<Answer> {
         }
         _ => None,
     };
-    let problem = problem.or_else(|| schema_problem(body));
+    let problem = problem.or_else(|| schema_problem(body)).or_else(|| image_problem(body, &model));
     if let Some(problem) = problem {
         return refuse(400, &problem);
     }
@@ -253,6 +253,23 @@ fn schema_problem(body: &Value) -> Option<String> {
     let format = &body["response_format"];
     let good = format["type"] != json!("json_schema") || format["json_schema"]["schema"].is_object();
     (!good).then(|| "response_format.json_schema.schema: an object is required".to_owned())
+}
+
+/// Returns an error if the messages contain images and the model does not see them, or if a part is
+/// malformed.
+fn image_problem(body: &Value, model: &ModelSpec) -> Option<String> {
+    let messages = body["messages"].as_array()?.iter();
+    let parts = messages.filter_map(|message| message["content"].as_array()).flatten();
+    parts.into_iter().find_map(|part| match part["type"].as_str() {
+        Some("text") => (!part["text"].is_string()).then(|| "text: a string is required".to_owned()),
+        Some("image_url") if !model.can("vision") => Some("image input is not supported".to_owned()),
+        Some("image_url") => {
+            let url = part["image_url"]["url"].as_str().unwrap_or_default();
+            let inline = url.starts_with("data:image/") && url.contains(";base64,");
+            (!inline).then(|| "image_url: a data URL is required".to_owned())
+        }
+        _ => Some("content: unknown type of part".to_owned()),
+    })
 }
 
 /// Returns the first violation of vLLM's rules (docs/model-apis.md#vllm).

@@ -46,7 +46,10 @@ impl Personality {
         match self {
             Self::Ollama => ModelSpec::ollama_defaults(),
             Self::Deepseek => ["deepseek-flash", "deepseek-v4-pro"]
-                .map(|name| ModelSpec::new(name).tools().thinking().context(1_048_576))
+                .map(|name| {
+                    let model = ModelSpec::new(name).tools().thinking().context(1_048_576);
+                    if name.contains("flash") { model.with("vision") } else { model }
+                })
                 .to_vec(),
             Self::Vllm => {
                 vec![ModelSpec::new("deepseek-ai/DeepSeek-V3.1").tools().thinking().context(131_072)]

@@ -52,7 +52,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     let resolved = context.resolve_in(None, &command.settings.given)?;
     let settings = resolved.settings()?;
     other_model::check(&settings)?;
-    profiles::load(&context.environment)?;
+    profiles::check(&context.environment)?;
     let (tasks, shard) = select(command, file, context)?;
     if command.check {
         return interrupt::block_on(check::run(&tasks));
@@ -309,6 +309,7 @@ impl Agent {
         let order = Order {
             task: text,
             goal: Goal::default(),
+            images: Vec::new(),
             message: None,
             setup,
             protected: task.protected.clone(),

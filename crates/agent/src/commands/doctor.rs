@@ -2,10 +2,11 @@
 //! line is one finding.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use journal::{Event, TreeWay};
-use models::Notices;
 use models::profile::{About, Profiles};
+use models::{Notices, Price};
 use serde::Serialize;
 
 use crate::cli::Doctor;
@@ -154,6 +155,25 @@ async fn server(settings: &Settings, resolved: &Resolved, profiles: &Profiles, f
     findings.ok("sampling", format!("temperature {}", asked.temperature(identity.thinking)));
     findings.ok("thinking", asked.thinking());
     findings.ok("calls", format!("constrained: {}", asked.constrain(Some(&identity))));
+    if let Some(price) = &identity.price {
+        findings.ok("prices", describe(price));
+    }
+}
+
+/// Describes a price, its date and its source.
+fn describe(price: &Price) -> String {
+    let (prompt, cached, generated) = price.rates;
+    let mut text = format!(
+        "${prompt} per million prompt tokens (${cached} if cached), ${generated} per million generated tokens"
+    );
+    if let Some(factor) = price.peak_factor() {
+        let now = if price.is_peak(SystemTime::now()) { ", as now" } else { "" };
+        text.push_str(&format!("\n{factor} times that at peak times{now}"));
+    }
+    let of = price.as_of.map(|date| format!("as of {date}"));
+    let source = Some(price.source.clone()).filter(|source| !source.is_empty());
+    let facts: Vec<String> = [of, source, price.snapshot.clone()].into_iter().flatten().collect();
+    if facts.is_empty() { text } else { format!("{text}\n{}", facts.join(", ")) }
 }
 
 /// Checks the folder, git, the state folder, the sandbox and the tests.

@@ -9,6 +9,7 @@ use crate::commands::run;
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
+use crate::images;
 use crate::interrupt::{self, Signals};
 use crate::output::Output;
 use crate::profiles;
@@ -23,7 +24,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     if command.message.as_ref().is_some_and(|message| message.trim().is_empty()) {
         return Err(Failure::misuse("the message is empty; describe what to do, or omit it"));
     }
-    profiles::load(&context.environment)?;
+    profiles::check(&context.environment)?;
     let start = check(&store.load(&command.session)?, &command)?; // before a fork copies anything
     let root = Path::new(&start.root).to_owned();
     if !root.is_dir() {
@@ -63,6 +64,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     let resolved = context.resolve(&given)?;
     let settings = resolved.settings()?;
     journal.observe(run::observer(command.json, command.quiet, false));
+    let images = images::load(&start.images, journal.folder())?;
     let done = interrupt::block_on(async {
         let signals = Signals::take()?;
         let directory =
@@ -70,6 +72,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
         let order = Order {
             task: start.task,
             goal: start.goal,
+            images,
             message: command.message,
             settings,
             root: root.clone(),
@@ -107,13 +110,14 @@ struct Start {
     goal: Goal,
     root: String,
     settings: Vec<(String, String)>,
+    images: Vec<String>,
 }
 
 /// Checks that the session can be resumed. Dry runs and sessions with protected files cannot. A run
 /// that was cut short, for example by a limit, needs no message; a run that ended by itself can
 /// only be continued with one.
 fn check(past: &[Record], command: &Resume) -> Result<Start> {
-    let Some(Event::Session { task, root, mode, settings, protected, output_schema, .. }) =
+    let Some(Event::Session { task, root, mode, settings, protected, output_schema, images, .. }) =
         past.first().map(|r| &r.event)
     else {
         return Err(Failure::misuse("the session is empty; run the task again"));
@@ -142,5 +146,6 @@ fn check(past: &[Record], command: &Resume) -> Result<Start> {
         _ => {}
     }
     let goal = Goal { question: *mode == Mode::Ask, output_schema: output_schema.clone() };
-    Ok(Start { task: task.clone(), goal, root: root.clone(), settings: settings.clone() })
+    let (task, root, settings, images) = (task.clone(), root.clone(), settings.clone(), images.clone());
+    Ok(Start { task, goal, root, settings, images })
 }

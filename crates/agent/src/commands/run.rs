@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::dry_tree::DryTree;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
+use crate::images;
 use crate::interrupt::{self, Signals};
 use crate::masking;
 use crate::other_model;
@@ -49,12 +50,13 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
     let (template, values, issue) = (command.template, command.values, command.issue);
     let source = task::Source { text: command.task, file: command.task_file, template, values, issue };
     let task = source.read(context)?;
+    let pictures = images::read(&command.images)?;
     let resolved = context.resolve(&command.settings.given)?;
     let settings = resolved.settings()?;
     // Check these before the session is created: an invalid name or profile must not leave an empty
     // session behind.
     other_model::check(&settings)?;
-    profiles::load(&context.environment)?;
+    profiles::check(&context.environment)?;
     let mut root = root(context)?;
     let mut directory = context.directory.clone();
     let store = context.store()?;
@@ -94,7 +96,8 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
         true => Ok(None),
     };
     let dry = || command.dry_run.map(|_| DryTree::enter(&root, journal.folder())).transpose();
-    let (dry, tree) = match lock.and_then(|lock| Ok((dry()?, lock))) {
+    let store_images = || images::store(pictures, journal.folder());
+    let (dry, tree, images) = match lock.and_then(|lock| Ok((dry()?, lock, store_images()?))) {
         Ok(trees) => trees,
         Err(failure) => return Err(abandon(failure, journal, &store)),
     };
@@ -106,6 +109,7 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
         let order = Order {
             task: task.text,
             goal,
+            images,
             message: None,
             settings,
             root: root.clone(),

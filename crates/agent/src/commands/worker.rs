@@ -17,7 +17,7 @@ pub(crate) fn run(command: &Worker, context: &Context) -> Result<Exit> {
     // Report invalid flags and files once, before the first task.
     let settings = context.resolve_in(None, &command.settings.given)?.settings()?;
     other_model::check(&settings)?;
-    profiles::load(&context.environment)?;
+    profiles::check(&context.environment)?;
     let display = Display::new(false);
     let agent = Agent::new(context, &command.settings.given, &settings, &display)?;
     let folder = match &command.folder {

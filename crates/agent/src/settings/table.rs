@@ -103,6 +103,9 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
             "Let the model write nothing but valid tool calls, if the server can enforce it; auto: as the \
              model's profile says",
         ),
+    Definition::new("assume_vision", Kind::Switch, Trust::User, Group::Model)
+        .default("false")
+        .help("Send images (`agent run --image`) to a model even if its server does not say that it sees them"),
     // The next settings say how the work is done. The sandbox, the budgets and the limit on answers
     // apply regardless of them.
     Definition::new("verify", Kind::Text, Trust::Repository, Group::Work)

@@ -54,11 +54,15 @@ pub(super) struct Frozen<'a> {
 pub(super) struct WireMessage<'a> {
     role: Role,
     content: &'a str,
+    /// Each image in base64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    images: Vec<&'a str>,
 }
 
 impl<'a> From<&'a Message> for WireMessage<'a> {
     fn from(message: &'a Message) -> Self {
-        Self { role: message.role, content: &message.content }
+        let images = message.images.iter().map(|image| image.base64()).collect();
+        Self { role: message.role, content: &message.content, images }
     }
 }
 

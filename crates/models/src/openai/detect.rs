@@ -73,6 +73,8 @@ pub(super) struct Listed {
     pub(super) parameters_b: Option<f32>,
     /// Whether the server reports the model as loaded.
     pub(super) loaded: bool,
+    /// Whether the model sees images, where the server reports it.
+    pub(super) sees_images: Option<bool>,
 }
 
 /// What the probes found.
@@ -98,6 +100,8 @@ pub(super) struct Server {
     pub(super) slots: Option<u16>,
     /// The file of its model (llama-server).
     pub(super) file: Option<String>,
+    /// Whether its model sees images (llama-server).
+    pub(super) sees_images: Option<bool>,
     /// The error, if the server refused to list its models. If the user names a model, this error
     /// is ignored: the key may be valid for chat only.
     pub(super) unlisted: Option<Error>,

@@ -6,10 +6,8 @@ mod content;
 mod detect;
 mod learned;
 mod open;
-mod prices;
 mod shape;
 mod wire;
 
 pub use detect::Kind;
 pub use open::{OpenAi, OpenAiOptions, Opened};
-pub use prices::price;

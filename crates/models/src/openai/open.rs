@@ -1,18 +1,19 @@
 //! Opens a model on an OpenAI-compatible server and sends requests to it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::detect::{self, Found, Kind};
 use super::learned::{Current, Learned, OPTIONAL, RESPONSE_FORMAT};
-use super::prices::price;
 use super::shape;
 use super::wire::{Chat, OpenAiAnswer, Reasoning, ResponseFormat, WireMessage};
 use crate::answer::{self, encode};
 use crate::failure::Failure;
 use crate::http::{Http, Secret};
+use crate::price::Prices;
 use crate::profile::{About, Profiles};
 use crate::shared::Shared;
 use crate::size::parameters_in;
@@ -48,6 +49,8 @@ pub struct OpenAiOptions {
     /// The profiles of model families. They supply the window and the thinking setting if the
     /// fields above do not.
     pub profiles: Profiles,
+    /// The prices of hosted models.
+    pub prices: Prices,
     /// How to reach the server.
     pub access: Access,
 }
@@ -85,7 +88,7 @@ pub struct OpenAi {
     learned: Shared<Learned>,
     /// The model's name, as the last answer stated it.
     answers: Arc<Shared<Option<String>>>,
-    /// Sentences about settings that the model does not support.
+    /// Sentences about settings that the model does not support, and about unknown prices.
     unsupported: Vec<String>,
 }
 
@@ -155,6 +158,11 @@ impl OpenAi {
             ));
         }
         options.window = options.window.or(profile.window());
+        let known = options.prices.find(kind.name(), &model);
+        let sees_images = server.sees_images.or(listed.and_then(|listed| listed.sees_images));
+        let sees_images = known.as_ref().and_then(|known| known.sees_images).or(sees_images);
+        let price = known.map(|known| known.price);
+        unsupported.extend(price.as_ref().and_then(|price| price.unknown_holidays(SystemTime::now())));
         let mut identity = Identity {
             server: kind.name().to_owned(),
             server_version: server.version,
@@ -166,7 +174,8 @@ impl OpenAi {
             branches: kind == Kind::LlamaServer && !thinks,
             can_constrain: kind.constrains() && !thinks,
             slots: server.slots.filter(|slots| *slots > 0),
-            price: if kind == Kind::DeepSeek { price(&model) } else { None },
+            sees_images,
+            price,
             model: model.clone(),
             ..Identity::default()
         };

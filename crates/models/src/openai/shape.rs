@@ -68,6 +68,7 @@ pub(super) fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value
         server.kind = Kind::LlamaServer;
         server.version = props["build_info"].as_str().map(str::to_owned);
         (server.window, server.file) = read_props(props);
+        server.sees_images = props["modalities"]["vision"].as_bool();
         server.slots = props["total_slots"].as_u64().and_then(|slots| slots.try_into().ok());
         server.templated = props["chat_template"].as_str().is_some_and(|template| !template.is_empty());
         server.thinks =
@@ -80,6 +81,7 @@ pub(super) fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value
         for model in &mut listed {
             let same = known.iter().find(|known| known.id == model.id);
             model.window = same.and_then(|known| known.window);
+            model.sees_images = same.and_then(|known| known.sees_images);
             model.loaded = model.window.is_some();
         }
         if listed.is_empty() {
@@ -104,7 +106,22 @@ pub(super) fn listed(model: &Value) -> Option<Listed> {
         parameters_b: model["meta"]["n_params"].as_f64().map(|count| (count / 1e9) as f32),
         // Only a llama-server that routes between several models reports a model's status.
         loaded: model["status"]["value"] == "loaded",
+        sees_images: sees_images(model),
     })
+}
+
+/// Whether a model sees images, if its entry in a list says so (docs/model-apis.md#images).
+fn sees_images(model: &Value) -> Option<bool> {
+    let lists = |list: &Value, word: &str| Some(list.as_array()?.iter().any(|item| item == word));
+    // LM Studio and Mistral, then OpenRouter, then LM Studio's older list.
+    model["capabilities"]["vision"]
+        .as_bool()
+        .or_else(|| lists(&model["architecture"]["input_modalities"], "image"))
+        .or_else(|| match model["type"].as_str().filter(|_| model["max_context_length"].is_u64())? {
+            "vlm" => Some(true),
+            "llm" => Some(false),
+            _ => None,
+        })
 }
 
 /// The models of LM Studio's own lists, `/api/v1/models` or the older `/api/v0/models`
@@ -117,6 +134,7 @@ pub(super) fn studio_models(list: &Value) -> Vec<Listed> {
             window: loaded.as_u64().or(model["loaded_context_length"].as_u64()),
             parameters_b: None,
             loaded: false,
+            sees_images: sees_images(model),
         })
     };
     // Gateways have lists named `models` too; only LM Studio's list states the loaded instances of
@@ -176,5 +194,21 @@ mod tests {
         let error = json!({"error": "Unexpected endpoint"});
         let other = read(&list, &error, &[error.clone(), list.clone()], &error);
         assert_eq!((other.kind, other.models.len()), (Kind::Generic, 2));
+    }
+
+    #[test]
+    fn a_list_may_say_whether_a_model_sees_images() {
+        for (entry, sees) in [
+            (json!({"id": "m", "capabilities": {"vision": true}}), Some(true)), // LM Studio, Mistral
+            (json!({"id": "m", "capabilities": {"vision": false}}), Some(false)),
+            (json!({"id": "m", "architecture": {"input_modalities": ["text", "image"]}}), Some(true)), // OpenRouter
+            (json!({"id": "m", "architecture": {"input_modalities": ["text"]}}), Some(false)),
+            (json!({"id": "m", "type": "vlm", "max_context_length": 9}), Some(true)), // older LM Studio
+            (json!({"id": "m", "type": "llm", "max_context_length": 9}), Some(false)),
+            (json!({"id": "m", "type": "model", "max_context_length": 9}), None),
+            (json!({"id": "m"}), None), // vLLM
+        ] {
+            assert_eq!(listed(&entry).unwrap().sees_images, sees, "{entry}");
+        }
     }
 }

@@ -91,18 +91,25 @@ pub(super) enum Reasoning {
 /// The placeholder for missing reasoning.
 const NO_REASONING: &str = "(not kept)";
 
-/// A message's text: a string, or a list of one part for servers that accept only lists.
+/// A message's content: a string, or a list for servers that accept only lists and for messages
+/// with images.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Content<'a> {
     Text(&'a str),
-    Parts([Part<'a>; 1]),
+    Parts(Vec<Part<'a>>),
 }
 
 #[derive(Debug, Serialize)]
-struct Part<'a> {
-    r#type: &'static str,
-    text: &'a str,
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Part<'a> {
+    Text { text: &'a str },
+    ImageUrl { image_url: ImageUrl },
+}
+
+#[derive(Debug, Serialize)]
+struct ImageUrl {
+    url: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,8 +131,13 @@ impl<'a> WireMessage<'a> {
             Reasoning::Filled => Some(thinking.filter(|text| !text.is_empty()).unwrap_or(NO_REASONING)),
         };
         let text = message.content.as_str();
-        let content =
-            if parts { Content::Parts([Part { r#type: "text", text }]) } else { Content::Text(text) };
+        let content = if parts || !message.images.is_empty() {
+            let images = message.images.iter();
+            let images = images.map(|image| Part::ImageUrl { image_url: ImageUrl { url: image.url() } });
+            Content::Parts([Part::Text { text }].into_iter().chain(images).collect())
+        } else {
+            Content::Text(text)
+        };
         Self { role: message.role, content, reasoning_content }
     }
 }

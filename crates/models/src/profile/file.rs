@@ -12,7 +12,8 @@ use crate::Think;
 pub const EDIT_FORMATS: [&str; 5] = ["edits", "unified", "envelope", "search-replace", "whole-file"];
 
 /// The kinds of servers, as in [`crate::Identity::server`].
-const SERVERS: [&str; 7] = ["ollama", "embedded", "deepseek", "llama-server", "vllm", "lm-studio", "openai"];
+pub(crate) const SERVERS: [&str; 7] =
+    ["ollama", "embedded", "deepseek", "llama-server", "vllm", "lm-studio", "openai"];
 
 /// A profile file.
 #[derive(Debug, Clone, PartialEq)]

@@ -14,6 +14,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::size::parameters_in;
 use crate::{Identity, Think};
+pub(crate) use file::SERVERS;
 pub use file::{EDIT_FORMATS, File};
 use file::{Entry, Values};
 

@@ -10,7 +10,7 @@ use models::openai::{OpenAi, OpenAiOptions, Opened};
 use models::{Answer, Delta, DeltaStream, Error, Message, Model, Request, Role, collect};
 
 pub fn message(role: Role, content: &str) -> Arc<Message> {
-    Message { role, content: content.to_owned(), thinking: None }.into()
+    Message::new(role, content).into()
 }
 
 pub fn request(content: &str) -> Request {

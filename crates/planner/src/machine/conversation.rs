@@ -6,7 +6,7 @@ use std::sync::Arc;
 use journal::{Ending, Event};
 use models::{Message, Role};
 
-use super::{Machine, Step, journal_role};
+use super::{Machine, Step};
 use crate::compaction::{self, Room};
 
 impl Machine {
@@ -69,8 +69,7 @@ impl Machine {
         let keep = compacted.iter().zip(&self.messages).take_while(|(a, b)| a == b).count();
         self.rewind(keep, "the conversation was compacted to fit the model's window");
         for message in compacted.into_iter().skip(keep) {
-            self.log
-                .push(Event::Message { role: journal_role(message.role), content: message.content.clone() });
+            self.log.push(journaled(&message));
             self.messages.push(message);
         }
         true
@@ -82,7 +81,23 @@ impl Machine {
     }
 
     pub(super) fn push_message(&mut self, role: Role, content: String) {
-        self.log.push(Event::Message { role: journal_role(role), content: content.clone() });
-        self.messages.push(Message { role, content, thinking: None }.into());
+        let mut message = Message::new(role, content);
+        // The images belong to the task, even if its message is composed anew.
+        if role == Role::User && self.messages.iter().all(|m| m.role != Role::User) {
+            message.images.clone_from(&self.images);
+        }
+        self.log.push(journaled(&message));
+        self.messages.push(message.into());
     }
+}
+
+/// The event that adds a message to the conversation.
+fn journaled(message: &Message) -> Event {
+    let role = match message.role {
+        Role::System => journal::Role::System,
+        Role::User => journal::Role::User,
+        Role::Assistant => journal::Role::Assistant,
+    };
+    let images = message.images.iter().map(|image| image.name().to_owned()).collect();
+    Event::Message { role, content: message.content.clone(), images }
 }

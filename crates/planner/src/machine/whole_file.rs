@@ -57,8 +57,8 @@ impl Machine {
                 let alternatives = if self.plan.branches { ALTERNATIVES } else { 0 };
                 // The answer contains the files and a little more, so its limit follows from their
                 // length.
-                let content = files.iter().map(|file| file.content.as_str()).collect();
-                let file = Message { role: Role::User, content, thinking: None };
+                let content: String = files.iter().map(|file| file.content.as_str()).collect();
+                let file = Message::new(Role::User, content);
                 let limit = self.estimator.messages(&[file]) * 3 / 2 + 512;
                 let limit = u32::try_from(limit).unwrap_or(u32::MAX);
                 let max_tokens = self.room_for(self.plan.settings.max_answer_tokens.max(limit));

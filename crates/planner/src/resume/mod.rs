@@ -70,12 +70,16 @@ impl Driver<'_> {
             let message = "the run cannot escalate, because it was started without --escalate";
             self.journal.append(Event::Warning { message: message.into() })?;
         }
-        let mut machine = machine(plan, history.baseline.clone())?;
+        let mut machine = machine(plan, history.baseline.clone(), &self.images)?;
         self.start = history.start;
         self.dirty = history.dirty;
         self.checked = history.checked();
         let (work, before_candidate) = self.rebuild(&mut machine, &mut history)?;
         drop_recorded(&mut machine, &history)?;
+        // A model whose server is unavailable (`Absent`) has no name.
+        if !self.identity.model.is_empty() {
+            self.check_images(&self.identity).map_err(refused)?;
+        }
         self.record_other_model(&job, machine.plan(), past)?;
         let left = match history.left() {
             Some(record) => Some(record),

@@ -570,6 +570,7 @@ impl World {
             interrupt: self.interrupt.subscribe(),
         };
         let job = Job {
+            images: Vec::new(),
             task: task.into(),
             settings: self.settings,
             why_model: "the test says so".into(),

@@ -105,8 +105,16 @@ impl Row {
 
 #[cfg(test)]
 pub(super) fn request(turn: u32) -> Event {
-    let (temperature, seed) = (None, None);
-    Event::Request { turn, attempt: 1, messages: 2, estimated_tokens: 9, temperature, seed, max_tokens: 9 }
+    Event::Request {
+        turn,
+        attempt: 1,
+        messages: 2,
+        estimated_tokens: 9,
+        temperature: None,
+        seed: None,
+        max_tokens: 9,
+        peak: false,
+    }
 }
 
 #[cfg(test)]
