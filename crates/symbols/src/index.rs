@@ -162,7 +162,29 @@ impl Index {
             })
         };
         let work: Vec<&Listed> = listed.iter().filter(is_new).copied().collect();
-        for (file, outcome) in self.examine(&work, read, limits, stop) {
+        let outcomes = self.examine(&work, read, limits, stop);
+        self.take(outcomes, &mut updated);
+        updated
+    }
+
+    /// Brings the entry of one file up to date, without a look at the others.
+    pub fn update_one(
+        &mut self,
+        file: &Listed,
+        read: &(dyn Fn(&str) -> Option<Vec<u8>> + Sync),
+        stop: &AtomicBool,
+    ) -> Updated {
+        let mut updated = Updated::default();
+        if Language::of(&file.path).is_some() {
+            let outcome = examine(&mut Parser::new(), file, self.files.get(&file.path), read, stop);
+            self.take(vec![(file, outcome)], &mut updated);
+        }
+        updated
+    }
+
+    /// Takes over what became of files.
+    fn take(&mut self, outcomes: Vec<(&Listed, Outcome)>, updated: &mut Updated) {
+        for (file, outcome) in outcomes {
             match outcome {
                 Outcome::Unread => updated.left_over += 1,
                 Outcome::Same => {
@@ -189,7 +211,6 @@ impl Index {
                 }
             }
         }
-        updated
     }
 
     /// Reads and parses files, without changing the index.

@@ -2,6 +2,7 @@
 
 mod aliases;
 
+use std::collections::BTreeSet;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -118,7 +119,9 @@ impl Symbols {
         found.definitions.retain(|d| inside(d.path));
         found.uses.retain(|(path, _)| inside(path));
         let (defined, files) = (found.definitions.len(), found.uses.len());
-        let facts = json!({"definitions": defined, "files": files});
+        let paths = found.definitions.iter().map(|d| d.path).chain(found.uses.iter().map(|(path, _)| *path));
+        let paths: BTreeSet<&str> = paths.take(DEFINITIONS + FILES).collect();
+        let facts = json!({"definitions": defined, "files": files, "paths": paths});
         if defined == 0 && files == 0 {
             let similar = index.similar(name, SIMILAR);
             let mut text = format!("{name}: no definitions or uses");
