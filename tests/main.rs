@@ -43,6 +43,7 @@ mod servers;
 mod sessions;
 mod settings;
 mod soak;
+mod symbols;
 mod terminal;
 mod text_views;
 mod tries;

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use journal::{Check, Diff};
 use planner::Instructions;
 use secrets::Secrets;
+use symbols::Code;
 use tool_api::Status;
 use tool_run_tests::RunTests;
 use workspace::{Baseline, By, History, Protected, WalkFilter, Watch, Workspace};
@@ -21,6 +22,8 @@ const FILES: usize = 2_000;
 pub(crate) const INSTRUCTIONS: &str = "AGENTS.md";
 /// The maximum number of bytes to read of one instruction file.
 const INSTRUCTIONS_LIMIT: u64 = 32 * 1024;
+/// The maximum number of bytes to read of a file whose lines the map shows.
+const MAPPED_LIMIT: u64 = 1 << 20;
 
 /// The work tree of a run.
 pub(crate) struct Tree {
@@ -36,6 +39,8 @@ pub(crate) struct Tree {
     /// The state of the tree before the command that is running.
     watch: Mutex<Option<Watch>>,
     protected: Option<Protected>,
+    /// The index of the code, if the first turn may show a map of it.
+    code: Option<Arc<Code>>,
     /// The diff that [`planner::Repository::changed`] computed. The final diff, which follows
     /// immediately, reuses it.
     last: Mutex<Option<Diff>>,
@@ -57,6 +62,7 @@ impl Tree {
             patch: Mutex::default(),
             watch: Mutex::default(),
             protected: None,
+            code: None,
             last: Mutex::default(),
         }
     }
@@ -64,6 +70,11 @@ impl Tree {
     /// Protects these files: they keep the contents that they have before the first turn.
     pub(crate) fn protect(self, protected: Protected) -> Self {
         Self { protected: Some(protected), ..self }
+    }
+
+    /// Lets the first turn show a map of this code.
+    pub(crate) fn mapping(self, code: Option<Arc<Code>>) -> Self {
+        Self { code, ..self }
     }
 
     fn history(&self) -> Result<History, String> {
@@ -125,6 +136,11 @@ impl planner::Repository for Tree {
 
     fn may_change(&self, path: &str) -> bool {
         !self.protected.as_ref().is_some_and(|protected| protected.protects(path))
+    }
+
+    fn map(&self, task: &str, max_bytes: usize, stop: &AtomicBool) -> Option<String> {
+        let read = |path: &str| self.read(path, MAPPED_LIMIT);
+        Some(self.code.as_ref()?.map(task, max_bytes, stop, read)?.text)
     }
 
     /// The instruction files and, if a secret was masked, an explanation of placeholders. The first

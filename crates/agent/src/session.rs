@@ -14,6 +14,7 @@ use sandbox::Sandbox;
 use sandbox::overlay::Overlay;
 use secrets::Secrets;
 use serde_json::Value;
+use symbols::{Cache, Code};
 use tokio::sync::watch;
 use tool_api::{Effect, Registry, Tool, TypedTool};
 use tool_apply_patch::ApplyPatch;
@@ -22,6 +23,7 @@ use tool_read_file::ReadFile;
 use tool_run_command::RunCommand;
 use tool_run_tests::RunTests;
 use tool_search::Search;
+use tool_symbols::Symbols;
 use workspace::{History, Own, Protected, Workspace};
 
 use crate::confinement;
@@ -30,6 +32,7 @@ use crate::edit_format;
 use crate::exit::{Failure, Result};
 use crate::gate::{Gate, GatedTool};
 use crate::hooks::Hooks;
+use crate::layers::Environment;
 use crate::leftovers::{self, SANDBOX};
 use crate::masking::{self, MaskedModel, MaskedTool};
 use crate::other_model::{self, Models};
@@ -40,6 +43,8 @@ use crate::waiting::Waits;
 
 /// The name of the folder, inside a session's folder, that holds the history of the tree.
 pub(crate) const STATE: &str = "state";
+/// The name of the folder, inside the cache folder, that holds the indexes of repositories.
+const INDEXES: &str = "symbols";
 
 /// What a run is for, if not only to change the tree.
 #[derive(Debug, Clone, Default)]
@@ -313,7 +318,8 @@ async fn begin(
     }
     let protected = Protected::new(&order.protected).map_err(Failure::misuse)?;
     let tree = Tree::new(toolbox.workspace, secrets.clone(), inside, folder.join(STATE));
-    let tree = Arc::new(tree.protect(protected));
+    let map = toolbox.code.filter(|_| ["map", "all"].contains(&settings.symbols.as_str()));
+    let tree = Arc::new(tree.protect(protected).mapping(map));
     Ok(Prepared {
         job: Job {
             task: order.task,
@@ -370,6 +376,8 @@ pub(crate) struct Toolbox {
     pub(crate) registry: Registry,
     pub(crate) workspace: Workspace,
     pub(crate) sandbox: Sandbox,
+    /// The index of the code, if a setting asks for it.
+    pub(crate) code: Option<Arc<Code>>,
     /// Runs the verification. Its logs are kept apart from those of the tool `run_tests`.
     pub(crate) tests: RunTests,
 }
@@ -420,12 +428,22 @@ pub(crate) fn toolbox_on(
         Search::new(workspace.clone(), own()).into_tool(),
         RunCommand::new(sandbox.clone(), commands).into_tool(),
     ];
-    let tools = tools.into_iter().filter(|tool| !goal.question || tool.spec().effect == Effect::Read);
+    let code = (settings.symbols != "off").then(|| Arc::new(Code::new(workspace.clone(), cache(&workspace))));
+    let offered = code.clone().filter(|_| ["tool", "all"].contains(&settings.symbols.as_str()));
+    let symbols = offered.map(|code| Symbols::new(code, workspace.clone(), own()).into_tool());
+    let tools = tools.into_iter().chain(symbols);
+    let tools = tools.filter(|tool| !goal.question || tool.spec().effect == Effect::Read);
     let finish = planner::finish_tool(goal.question, goal.output_schema.as_ref());
     let tools = tools.map(|tool| MaskedTool::wrap(tool, secrets)).chain([finish]);
     let registry = Registry::of(tools.map(wrap));
     let registry = registry.map_err(Failure::refused)?;
-    Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox })
+    Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox, code })
+}
+
+/// Where the index of a work tree is kept: in the folder for files that can be created again.
+fn cache(workspace: &Workspace) -> Option<Cache> {
+    let folder = Environment::new(std::env::vars_os()).cache_dir()?.join(INDEXES);
+    Some(Cache::new(&folder, workspace.root()))
 }
 
 #[cfg(test)]

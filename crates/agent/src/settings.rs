@@ -49,6 +49,7 @@ pub(crate) struct Settings {
     pub(crate) approach: String,
     pub(crate) edit_format: String,
     pub(crate) cut: String,
+    pub(crate) symbols: String,
     pub(crate) attempts: u32,
     pub(crate) escalate: Option<String>,
     pub(crate) fallback: Option<String>,

@@ -61,8 +61,9 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Creates the plan with which the current model starts a new conversation.
-    pub(crate) fn new_plan(&mut self, baseline: Option<&Check>) -> Plan {
+    /// Creates the plan with which the current model starts a new conversation. `map` is the map of
+    /// the code.
+    pub(crate) fn new_plan(&mut self, baseline: Option<&Check>, map: String) -> Plan {
         let task = self.task.clone();
         let (opening, focus) = match self.shown.pop_front() {
             Some(Plan { opening, focus, .. }) => (opening::from_recorded(opening, &self.tools, task), focus),
@@ -73,6 +74,7 @@ impl Driver<'_> {
                 baseline,
                 self.approach(),
                 self.identity.window,
+                map,
             ),
         };
         Plan {
@@ -181,7 +183,7 @@ impl Driver<'_> {
         let constrained = self.settings.constrain.resolve(&self.identity);
         self.call_schema = constrained.then(|| Arc::new(self.tools.call_schema()));
         let plan = if new_try {
-            self.new_plan(machine.baseline.as_ref())
+            self.new_plan(machine.baseline.as_ref(), machine.plan().opening.map.clone())
         } else {
             Plan {
                 settings: self.settings_of_model(),

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use journal::{Budget, Check, Diff, Ending, Error, Event, Journal, Record, Report};
@@ -23,7 +24,7 @@ use crate::focus::MAX_SHOWN_BYTES;
 use crate::machine::{Ask, Input, Machine, Plan, Step, Turn, WriteReason};
 use crate::resume::{OWN_CALL, Unfinished};
 use crate::settings::Settings;
-use crate::{Inbox, Job, OpenModel, Parts, Repository, Verifier};
+use crate::{Inbox, Job, OpenModel, Parts, Repository, Verifier, opening};
 
 /// Works on a task until the run ends. However the run ends, the final diff is computed from the
 /// tree.
@@ -146,6 +147,14 @@ pub(crate) struct Driver<'a> {
     /// For each tool, the total bytes and the number of its complete calls. Used to estimate the
     /// length of a refused call.
     pub(crate) call_sizes: HashMap<String, (usize, usize)>,
+}
+
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl<'a> Driver<'a> {
@@ -320,12 +329,29 @@ impl<'a> Driver<'a> {
             let message = "the run cannot escalate, because there is no test command (set one with --verify)";
             self.journal.append(Event::Warning { message: message.into() })?;
         }
-        let plan = self.new_plan(baseline.as_ref());
+        let map = self.map().await?;
+        let plan = self.new_plan(baseline.as_ref(), map);
         self.window = self.identity.window;
         self.journal.append(Event::RunStarted { plan: recorded(&plan)? })?;
         let mut machine = machine(plan, baseline, &self.images)?;
         let step = machine.open();
         Ok((machine, step))
+    }
+
+    /// Asks the tree for a map of the code. Empty if there is none, or if a recorded plan has it.
+    async fn map(&mut self) -> Result<String, Stop> {
+        if !self.shown.is_empty() {
+            return Ok(String::new());
+        }
+        // If the run stops meanwhile, this stops the work on the map.
+        let stop = StopOnDrop(Arc::default());
+        let (repository, task, flag) = (Arc::clone(&self.repository), self.task.clone(), Arc::clone(&stop.0));
+        let max_bytes = opening::max_map_bytes(self.identity.window);
+        let map = tokio::task::spawn_blocking(move || repository.map(&task, max_bytes, &flag));
+        tokio::select! {
+            map = map => Ok(map.ok().flatten().unwrap_or_default()),
+            stop = stopped(self.interrupt.clone(), self.deadline) => Err(stop),
+        }
     }
 
     pub(crate) fn journal_log(&mut self, machine: &mut Machine) -> Result<(), Stop> {

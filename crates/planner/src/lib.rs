@@ -46,6 +46,7 @@ mod turn;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -167,6 +168,12 @@ pub trait Repository: Send + Sync {
     /// Whether the model may change this file. If not, the model is not asked to correct it.
     fn may_change(&self, _path: &str) -> bool {
         true
+    }
+    /// A map of the code for a task that names no file: the files that the task is most likely
+    /// about, with their most important definitions, in at most `max_bytes` bytes. `None` if the
+    /// task names a file or the run shows no map. When `stop` becomes true, the call returns soon.
+    fn map(&self, _task: &str, _max_bytes: usize, _stop: &AtomicBool) -> Option<String> {
+        None
     }
     /// Instruction files from the root down to the working directory, in that order.
     fn instructions(&self) -> Vec<Instructions>;

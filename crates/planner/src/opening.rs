@@ -19,6 +19,10 @@ const MAX_TREE: usize = 1_600;
 const MAX_INSTRUCTIONS: usize = 8 * 1024;
 /// The part of the window that the files may fill, as a divisor: 4 stands for a quarter.
 const WINDOW_SHARE: u64 = 4;
+/// Maximum bytes of the map of the code: about 1,000 tokens.
+const MAX_MAP: u64 = 3_000;
+/// The part of the window that the map may fill, as a divisor.
+const MAP_SHARE: u64 = 16;
 
 /// Composes the first turn. For [`Approach::WholeFile`], also returns the files that the model is
 /// asked to return in full. There are none if there is no candidate, or if the best one cannot be
@@ -30,6 +34,7 @@ pub(crate) fn compose(
     check: Option<&Check>,
     approach: Approach,
     window: Option<u64>,
+    map: String,
 ) -> (Opening, Vec<Focus>) {
     let (files, more) = repository.files();
     let mut candidates =
@@ -46,11 +51,17 @@ pub(crate) fn compose(
     let opening = Opening {
         task,
         tree: tree(&files, more),
+        map,
         instructions: fit_instructions(repository.instructions()),
         files: shown,
         tools: tool_descriptions(tools),
     };
     (opening, whole)
+}
+
+/// Maximum bytes of the map of the code for a model with this window.
+pub(crate) fn max_map_bytes(window: Option<u64>) -> usize {
+    window.map_or(MAX_MAP, |w| (w * 3 / MAP_SHARE).min(MAX_MAP)) as usize
 }
 
 /// The files that the model is asked to return in full. Takes the candidates in order, the best one

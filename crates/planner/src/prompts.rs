@@ -45,6 +45,9 @@ pub(crate) struct Opening {
     pub(crate) task: String,
     /// A summary of the tree.
     pub(crate) tree: String,
+    /// A map of the code, if the task names no file; empty otherwise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) map: String,
     pub(crate) instructions: Vec<Instructions>,
     /// Path and text of each file that is shown in full.
     pub(crate) files: Vec<(String, String)>,
@@ -100,7 +103,7 @@ impl Prompts {
         self.render(
             "first.md",
             json!({
-                "task": opening.task, "tree": opening.tree, "check": check,
+                "task": opening.task, "tree": opening.tree, "map": opening.map, "check": check,
                 "instructions": opening.instructions, "files": files,
                 "question": plan.settings.question,
             }),
@@ -242,6 +245,7 @@ mod tests {
         let opening = Opening {
             task: all.clone(),
             tree: all.clone(),
+            map: all.clone(),
             instructions: vec![Instructions { path: all.clone(), text: all.clone() }],
             files: vec![(all.clone(), all.clone())],
             tools: Vec::new(),
@@ -290,6 +294,7 @@ mod tests {
         let opening = Opening {
             task: "TASK".into(),
             tree: "a.py".into(),
+            map: "a.py:\n1: def a()".into(),
             instructions: vec![Instructions { path: "AGENTS.md".into(), text: "be kind".into() }],
             files: vec![("a.py".into(), "x = 1\n".into())],
             tools: vec![("t".into(), "does".into(), "{}".into())],

@@ -1,6 +1,6 @@
 //! Lists files as ripgrep would.
 
-use std::{os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs::Metadata, os::unix::fs::MetadataExt as _, path::Path};
 
 use ignore::{DirEntry, WalkBuilder};
 
@@ -39,6 +39,10 @@ pub struct Entry {
     pub size: u64,
     /// Whether it is a folder.
     pub folder: bool,
+    /// When its content was last modified, in nanoseconds since 1970; 0 for folders.
+    pub modified_ns: i64,
+    /// Its inode; 0 for folders.
+    pub inode: u64,
 }
 
 /// The result of a walk, sorted by path.
@@ -106,8 +110,10 @@ impl Workspace {
                 out.cut = true;
                 break;
             }
-            let size = found.map_or(0, |m| m.len());
-            out.entries.push(Entry { path, size, folder: kind.is_dir() });
+            let modified =
+                |m: &Metadata| m.mtime().saturating_mul(1_000_000_000).saturating_add(m.mtime_nsec());
+            let (size, modified_ns, inode) = found.map_or((0, 0, 0), |m| (m.len(), modified(&m), m.ino()));
+            out.entries.push(Entry { path, size, folder: kind.is_dir(), modified_ns, inode });
         }
         out
     }

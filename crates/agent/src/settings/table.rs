@@ -11,6 +11,7 @@ const CONSTRAIN: &[&str] = &["auto", "on", "off"];
 const APPROACHES: &[&str] = &["auto", "tools", "whole-file"];
 const EDIT_FORMATS: &[&str] = &["auto", "edits", "unified", "envelope", "search-replace", "whole-file"];
 const NETWORKS: &[&str] = &["loopback", "none", "full"];
+const SYMBOLS: &[&str] = &["off", "map", "tool", "all"];
 const CUTS: &[&str] = &["auto", "first", "read-on"];
 
 /// Every setting, in the order of `agent config show`.
@@ -128,6 +129,13 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .help(
             "Stop reading an answer after its first call (first) or at its end (read-on); auto: first \
              for local models",
+        ),
+    Definition::new("symbols", Kind::Choice(SYMBOLS), Trust::Repository, Group::Work)
+        .default("off")
+        .flag(Flag::Value("WHAT"))
+        .help(
+            "Index the code: show a map of it if the task names no file (map), offer a tool that finds \
+             definitions and uses (tool), or both (all)",
         ),
     // A repository may not raise this number. All tries share the same budgets, but more tries can
     // use up more of them, which costs the user money.
@@ -279,7 +287,10 @@ mod tests {
     #[test]
     fn a_repository_decides_nothing_about_money_or_safety() {
         let keys = |trust| DEFINITIONS.iter().filter(|d| d.trust == trust).map(|d| d.key).collect::<Vec<_>>();
-        assert_eq!(keys(Trust::Repository), ["temperature", "verify", "approach", "edit_format", "cut"]);
+        assert_eq!(
+            keys(Trust::Repository),
+            ["temperature", "verify", "approach", "edit_format", "cut", "symbols"]
+        );
         assert_eq!(
             keys(Trust::RepositoryMayLower),
             [

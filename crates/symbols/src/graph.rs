@@ -1,0 +1,79 @@
+//! Page rank over files.
+
+/// How often the rank is passed on. Later rounds change the order of the best files rarely.
+const ROUNDS: usize = 12;
+/// The part of a file's rank that goes to the files that define what it uses.
+const DAMPING: f32 = 0.85;
+
+/// Files and the weighted edges between them.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    files: usize,
+    /// From, to and weight.
+    edges: Vec<(u32, u32, f32)>,
+}
+
+impl Graph {
+    pub(crate) fn new(files: usize) -> Self {
+        Self { files, edges: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, from: u32, to: u32, weight: f32) {
+        if (from as usize) < self.files && (to as usize) < self.files {
+            self.edges.push((from, to, weight));
+        }
+    }
+
+    /// The rank of each file. `start` says how much of the rank each file gets in every round,
+    /// before its share of the ranks of other files. All ranks together are 1.
+    pub(crate) fn rank(&self, start: &[f32]) -> Vec<f32> {
+        let total: f32 = start.iter().sum();
+        let start: Vec<f32> = match total > 0.0 {
+            true => start.iter().map(|s| s / total).collect(),
+            false => vec![1.0 / self.files.max(1) as f32; self.files],
+        };
+        let mut out = vec![0.0_f32; self.files];
+        for (from, _, weight) in &self.edges {
+            out[*from as usize] += weight;
+        }
+        let mut rank = start.clone();
+        for _ in 0..ROUNDS {
+            let mut next = vec![0.0_f32; self.files];
+            for (from, to, weight) in &self.edges {
+                next[*to as usize] += rank[*from as usize] * weight / out[*from as usize];
+            }
+            // Files without edges give their rank back to the start.
+            let passed: f32 = next.iter().sum();
+            let back = 1.0 - DAMPING * passed;
+            for (next, start) in next.iter_mut().zip(&start) {
+                *next = DAMPING * *next + back * start;
+            }
+            rank = next;
+        }
+        rank
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_that_others_use_ranks_first() {
+        let mut graph = Graph::new(4);
+        for from in [0, 1, 2] {
+            graph.add(from, 3, 1.0);
+        }
+        graph.add(3, 2, 1.0);
+        let rank = graph.rank(&[0.0; 4]);
+        assert!(rank[3] > rank[0] && rank[2] > rank[0], "{rank:?}");
+        assert!((rank.iter().sum::<f32>() - 1.0).abs() < 1e-3, "{rank:?}");
+        let rank = graph.rank(&[1.0, 0.0, 0.0, 0.0]);
+        assert!(rank[1] == 0.0 && rank[0] > 0.0, "nothing leads to file 1: {rank:?}");
+    }
+
+    #[test]
+    fn an_empty_graph_has_no_ranks() {
+        assert_eq!(Graph::new(0).rank(&[]), []);
+    }
+}

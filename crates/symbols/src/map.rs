@@ -1,0 +1,102 @@
+//! The map: the best files with their most important definitions, as text.
+
+use std::collections::HashSet;
+
+use crate::Index;
+
+/// The longest line of source that is shown, in characters.
+const WIDTH: usize = 100;
+/// The maximum number of definitions shown per file.
+const PER_FILE: usize = 2;
+/// The shortest entry of a map, in bytes. It bounds how many files are worth ranking.
+const SHORTEST: usize = 16;
+
+/// A map of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Map {
+    /// One line per file, and below it one line per definition.
+    pub text: String,
+    /// The paths of the files in the map.
+    pub files: Vec<String>,
+}
+
+impl Map {
+    /// Makes a map for a task from the files that rank highest, with at most `max_bytes` bytes.
+    /// `read` returns the text of a file, from which the map takes the lines of definitions.
+    /// `None` if there is nothing to show.
+    #[must_use]
+    pub fn new(
+        index: &Index,
+        task: &str,
+        max_bytes: usize,
+        read: impl Fn(&str) -> Option<String>,
+    ) -> Option<Self> {
+        let mut map = Self { text: String::new(), files: Vec::new() };
+        for ranked in index.rank(task, max_bytes / SHORTEST, PER_FILE) {
+            // A line break in a name could fake a line of the map.
+            if ranked.path.contains(char::is_control) {
+                continue;
+            }
+            let Some(text) = read(ranked.path) else { continue };
+            let mut lines: Vec<u32> = ranked.definitions.iter().map(|(line, ..)| *line).collect();
+            lines.sort_unstable();
+            lines.dedup();
+            let mut entry = format!("{}:\n", ranked.path);
+            for line in lines {
+                if let Some(signature) = signature(&text, line) {
+                    entry += &format!("{line}: {signature}\n");
+                }
+            }
+            if map.text.len() + entry.len() > max_bytes {
+                break;
+            }
+            map.text += &entry;
+            map.files.push(ranked.path.to_owned());
+        }
+        map.text.truncate(map.text.trim_end().len());
+        (!map.files.is_empty()).then_some(map)
+    }
+}
+
+/// A line of a text, counted from 1, without what opens the body.
+fn signature(text: &str, line: u32) -> Option<String> {
+    let line = text.lines().nth(line.checked_sub(1)? as usize)?.trim();
+    let line = line.trim_end_matches(['{', ':']).trim_end();
+    let shown: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WIDTH).collect();
+    let more = if shown.len() < line.len() { "…" } else { "" };
+    (!shown.is_empty()).then(|| shown + more)
+}
+
+/// Whether a task names one of these files, by its path or by its file name.
+#[must_use]
+pub fn names_a_file<'a>(task: &str, paths: impl IntoIterator<Item = &'a str>) -> bool {
+    let apart = |c: char| !(c.is_alphanumeric() || matches!(c, '.' | '/' | '_' | '-'));
+    let tokens = task.split(apart).map(|token| token.trim_start_matches("./").trim_end_matches(['.', '/']));
+    let named: HashSet<&str> = tokens.filter(|t| t.contains(['.', '/'])).collect();
+    !named.is_empty()
+        && paths.into_iter().any(|path| {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            named.contains(path) || named.contains(name) || named.iter().any(|n| ends(path, n))
+        })
+}
+
+/// Whether a path ends with the components of another one.
+fn ends(path: &str, end: &str) -> bool {
+    end.contains('/') && path.strip_suffix(end).is_some_and(|start| start.ends_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_names_a_file_by_its_path_its_end_or_its_name() {
+        let paths = ["src/a/util.rs", "README.md", "src/a/mod.rs"];
+        for task in ["fix src/a/util.rs.", "see `util.rs`", "in a/util.rs: x", "(./README.md)", "README.md"] {
+            assert!(names_a_file(task, paths), "{task}");
+        }
+        for task in ["fix the utilities", "util", "other.rs", "e.g. this", "til.rs", "src/a", ""] {
+            assert!(!names_a_file(task, paths), "{task}");
+        }
+    }
+}
