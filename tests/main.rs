@@ -38,6 +38,7 @@ mod servers;
 mod sessions;
 mod settings;
 mod soak;
+mod telemetry;
 mod terminal;
 mod text_views;
 mod tries;

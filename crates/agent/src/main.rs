@@ -31,6 +31,7 @@ mod repository;
 mod session;
 mod settings;
 mod setup;
+mod telemetry;
 mod waiting;
 
 use std::process::ExitCode;

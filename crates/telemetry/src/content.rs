@@ -53,8 +53,11 @@ pub(crate) fn instructions(text: &str) -> String {
 /// An answer as an attribute.
 pub(crate) fn answer(thinking: &str, text: &str) -> String {
     let parts = [("reasoning", thinking), ("text", text)];
-    let parts: Vec<_> =
-        parts.iter().filter(|(_, text)| !text.is_empty()).map(|(kind, text)| part(kind, &shortened(text))).collect();
+    let parts: Vec<_> = parts
+        .iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(kind, text)| part(kind, &shortened(text)))
+        .collect();
     json!([{"role": "assistant", "parts": parts}]).to_string()
 }
 

@@ -185,13 +185,12 @@ impl Telemetry {
 /// Describes this process. The user's variables override the name of the service.
 fn resource(version: &'static str) -> Resource {
     let instance = u128::from_be_bytes(std::array::from_fn(|_| fastrand::u8(..)));
-    let attributes = [
-        KeyValue::new("service.version", version),
-        KeyValue::new("service.instance.id", uuid(instance)),
-    ];
-    let named = Resource::builder().build().get_ref(&Key::new("service.name")).is_some_and(|name| {
-        !name.as_str().starts_with("unknown_service")
-    });
+    let attributes =
+        [KeyValue::new("service.version", version), KeyValue::new("service.instance.id", uuid(instance))];
+    let named = Resource::builder()
+        .build()
+        .get_ref(&Key::new("service.name"))
+        .is_some_and(|name| !name.as_str().starts_with("unknown_service"));
     let builder = Resource::builder().with_attributes(attributes);
     if named { builder.build() } else { builder.with_service_name("agent").build() }
 }

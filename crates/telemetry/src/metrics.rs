@@ -9,8 +9,7 @@ use crate::names;
 const SECONDS: [f64; 14] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
 /// Seconds: the boundaries that the conventions set for invocations of an agent.
-const AGENT_SECONDS: [f64; 13] =
-    [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6];
+const AGENT_SECONDS: [f64; 13] = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6];
 
 /// The token counts of a request. A value is `None` if the server did not report it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,8 +81,7 @@ impl Instruments {
     pub(crate) fn count_tokens(&self, usage: Usage, model: &[KeyValue]) {
         let with_modality: Vec<_> =
             model.iter().cloned().chain([KeyValue::new(names::TOKEN_MODALITY, "text")]).collect();
-        let counts =
-            [(&self.input, usage.input), (&self.cached, usage.cached), (&self.output, usage.output)];
+        let counts = [(&self.input, usage.input), (&self.cached, usage.cached), (&self.output, usage.output)];
         for (counter, count) in counts {
             if let Some(count) = count {
                 counter.add(count, &with_modality);

@@ -221,8 +221,14 @@ impl RunTrace {
         attributes.extend(self.task.iter().map(|task| KeyValue::new(names::TASK, task.clone())));
         let parent = self.parent.clone();
         let of_metric = vec![KeyValue::new(names::AGENT, NAME)];
-        let open =
-            self.open(&parent, format!("invoke_agent {NAME}"), SpanKind::Internal, at_ms, attributes, of_metric);
+        let open = self.open(
+            &parent,
+            format!("invoke_agent {NAME}"),
+            SpanKind::Internal,
+            at_ms,
+            attributes,
+            of_metric,
+        );
         let context = Context::new().with_remote_span_context(open.span.span_context().clone());
         self.run = Some(Run { open, context, usage: Usage::default() });
     }
@@ -230,7 +236,9 @@ impl RunTrace {
     fn start_request(&mut self, at_ms: u64, event: &Event) {
         self.end_request(at_ms, Some(("_OTHER", "no answer")));
         self.arguments.clear();
-        let Event::Request { turn, estimated_tokens, temperature, seed, max_tokens, .. } = event else { return };
+        let Event::Request { turn, estimated_tokens, temperature, seed, max_tokens, .. } = event else {
+            return;
+        };
         let mut attributes = vec![
             KeyValue::new(names::OPERATION, "chat"),
             KeyValue::new(names::CONVERSATION, self.session.clone()),
@@ -347,8 +355,7 @@ impl RunTrace {
             let command = content::shortened(command).into_owned();
             attributes.push(KeyValue::new(names::VERIFICATION_COMMAND, command));
         }
-        let open =
-            self.open_in_run("verify".to_owned(), SpanKind::Internal, at_ms, attributes, Vec::new());
+        let open = self.open_in_run("verify".to_owned(), SpanKind::Internal, at_ms, attributes, Vec::new());
         self.verification = Some(open);
     }
 
@@ -423,7 +430,12 @@ impl RunTrace {
     }
 
     /// Adds an event to the span of the current request.
-    fn note_in_request(&mut self, name: &'static str, at_ms: u64, attributes: impl FnOnce() -> Vec<KeyValue>) {
+    fn note_in_request(
+        &mut self,
+        name: &'static str,
+        at_ms: u64,
+        attributes: impl FnOnce() -> Vec<KeyValue>,
+    ) {
         if let Some(request) = &mut self.request {
             request.open.span.add_event_with_timestamp(name, time(at_ms), attributes());
         }
@@ -438,8 +450,11 @@ impl Drop for RunTrace {
 }
 
 fn usage_attributes(usage: Usage) -> impl Iterator<Item = KeyValue> {
-    let counts =
-        [(names::INPUT_TOKENS, usage.input), (names::CACHED_TOKENS, usage.cached), (names::OUTPUT_TOKENS, usage.output)];
+    let counts = [
+        (names::INPUT_TOKENS, usage.input),
+        (names::CACHED_TOKENS, usage.cached),
+        (names::OUTPUT_TOKENS, usage.output),
+    ];
     counts.into_iter().filter_map(|(name, count)| Some(KeyValue::new(name, integer(count?))))
 }
 

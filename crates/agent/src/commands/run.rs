@@ -23,6 +23,7 @@ use crate::recovery;
 use crate::render::{Detail, View};
 use crate::sanitize;
 use crate::session::{self, Done, Order};
+use crate::telemetry::Export;
 use crate::waiting::Waits;
 use preview::Format;
 
@@ -40,10 +41,12 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
     profiles::load(&context.environment)?;
     let root = root(context)?;
     let store = context.store()?;
+    let export = Export::start(context, &settings, warning(command.quiet));
     let mut journal = store.create().map_err(|e| {
         Failure::from(e).hint("sessions need a writable folder; set another one with AGENT_STATE_DIR")
     })?;
     journal.observe(observer(command.json, command.quiet, command.dry_run.is_some()));
+    export.observe(&mut journal, None, &[]);
     let own = context.own();
     // A dry run has its own tree, so it needs no lock.
     let lock = match command.dry_run {
@@ -162,6 +165,15 @@ pub(crate) fn observer(json: bool, quiet: bool, dry: bool) -> Observer {
         }
         view.show(record);
     })
+}
+
+/// Returns a function that shows a warning, unless the run is quiet.
+pub(crate) fn warning(quiet: bool) -> impl Fn(&str) + Send + Sync + 'static {
+    move |message| {
+        if !quiet {
+            console::say(format_args!("warning: {message}"));
+        }
+    }
 }
 
 fn print_record(record: &Record) -> std::io::Result<()> {
