@@ -17,6 +17,8 @@ use crate::names;
 const NAME: &str = "agent";
 /// The maximum length of an error message, in bytes.
 const MAX_MESSAGE: usize = 1 << 10;
+/// The maximum length of the name of a tool, in bytes.
+const MAX_NAME: usize = 128;
 
 /// A view of a session that turns its events into spans and metrics.
 pub(crate) struct RunTrace {
@@ -149,7 +151,9 @@ impl RunTrace {
                 ]
             }),
             Event::Refused { tool, early, .. } => self.note_in_request("agent.call_refused", at, || {
-                let tool = tool.iter().map(|tool| KeyValue::new(names::TOOL, tool.clone()));
+                // The model may have written any name.
+                let tool = tool.iter().map(|tool| content::shortened_to(tool, MAX_NAME).into_owned());
+                let tool = tool.map(|tool| KeyValue::new(names::TOOL, tool));
                 tool.chain([KeyValue::new(names::EARLY, *early)]).collect()
             }),
             Event::Cut { why, .. } => {
