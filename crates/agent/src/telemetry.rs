@@ -1,5 +1,6 @@
 //! The export of telemetry, which is off unless `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::telemetry::{Options, Telemetry};
@@ -92,9 +93,13 @@ fn telemetry(endpoint: &str, environment: &Environment, settings: &Settings) -> 
         let value = environment.get(&name.to_ascii_uppercase())?;
         Some((name.to_owned(), value.to_owned()))
     });
+    let (endpoint, settings) = (endpoint.to_owned(), settings.clone());
+    let connect = move || {
+        let access = model::access(&settings).map_err(|failure| format!("{:#}", failure.error))?;
+        models::plain_client(&endpoint, timeout, &access).map_err(|error| error.to_string())
+    };
     let options = Options {
-        client: models::plain_client(endpoint, timeout, &model::access(settings)?)
-            .map_err(Failure::misuse)?,
+        connect: Arc::new(connect),
         timeout,
         version: env!("CARGO_PKG_VERSION"),
         spans,

@@ -21,6 +21,7 @@ mod content;
 mod metrics;
 mod names;
 mod sender;
+mod span;
 mod trace;
 
 use std::collections::HashMap;
@@ -41,6 +42,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider};
 
 use crate::metrics::Instruments;
+pub use crate::sender::Connect;
 use crate::sender::{Failure, Sender};
 use crate::trace::RunTrace;
 
@@ -66,10 +68,9 @@ pub enum Error {
 }
 
 /// What to export, and how.
-#[derive(Debug, Clone)]
 pub struct Options {
-    /// The HTTP client.
-    pub client: reqwest::Client,
+    /// Creates the HTTP client when there is something to export.
+    pub connect: Connect,
     /// The time limit of each request to the collector.
     pub timeout: Duration,
     /// The agent's version.
@@ -105,7 +106,7 @@ impl Telemetry {
         let setup = |error: opentelemetry_otlp::ExporterBuildError| Error::Setup(error.to_string());
         let mut failures = Vec::new();
         let mut sender = || {
-            let (sender, failure) = Sender::new(options.client.clone(), options.timeout);
+            let (sender, failure) = Sender::new(options.connect.clone(), options.timeout);
             failures.push(failure);
             sender
         };

@@ -1,6 +1,7 @@
 //! Sends requests to the collector, with a bound on everything that the collector answers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,22 +14,42 @@ const MAX_ANSWER: usize = 64 << 10;
 /// Why the newest request of a [`Sender`] failed; `None` if it succeeded.
 pub(crate) type Failure = Arc<Mutex<Option<String>>>;
 
+/// Creates the HTTP client. The error says why it cannot be created.
+pub type Connect = Arc<dyn Fn() -> Result<reqwest::Client, String> + Send + Sync>;
+
 /// Sends the requests of one exporter. The exporter's thread waits for the answer.
-#[derive(Debug)]
 pub(crate) struct Sender {
-    client: reqwest::Client,
+    connect: Connect,
+    /// Created for the first request, because reading the system's certificates takes time.
+    client: OnceLock<reqwest::Client>,
     timeout: Duration,
     failure: Failure,
 }
 
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sender")
+    }
+}
+
 impl Sender {
-    pub(crate) fn new(client: reqwest::Client, timeout: Duration) -> (Self, Failure) {
+    pub(crate) fn new(connect: Connect, timeout: Duration) -> (Self, Failure) {
         let failure = Failure::default();
-        (Self { client, timeout, failure: Arc::clone(&failure) }, failure)
+        (Self { connect, client: OnceLock::new(), timeout, failure: Arc::clone(&failure) }, failure)
+    }
+
+    fn client(&self) -> Result<&reqwest::Client, HttpError> {
+        match self.client.get() {
+            Some(client) => Ok(client),
+            None => {
+                let client = (self.connect)()?;
+                Ok(self.client.get_or_init(|| client))
+            }
+        }
     }
 
     async fn exchange(&self, request: reqwest::Request) -> Result<Response<Bytes>, HttpError> {
-        let mut answer = self.client.execute(request).await?;
+        let mut answer = self.client()?.execute(request).await?;
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await? {
             if body.len() + chunk.len() > MAX_ANSWER {

@@ -1,22 +1,21 @@
 //! The spans of one run, made from the events of its session.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
 
-use journal::{Counts, CutReason, EndedBy, Ending, Event, ModelInfo, Record, Report};
-use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer};
-use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
-use opentelemetry_sdk::trace::{SdkTracer, Span};
-use serde::Serialize;
+use journal::{Counts, CutReason, EndedBy, Event, ModelInfo, Record, Report};
+use opentelemetry::trace::{Span as _, SpanKind, TraceContextExt};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::SdkTracer;
 
 use crate::content::{self, Conversation};
 use crate::metrics::{Instruments, Usage};
 use crate::names;
+use crate::span::{
+    self, Open, ending_name, error_class, integer, seconds, strings, time, usage_attributes, word,
+};
 
 /// The name of the agent.
 const NAME: &str = "agent";
-/// The maximum length of an error message, in bytes.
-const MAX_MESSAGE: usize = 1 << 10;
 /// The maximum length of the name of a tool, in bytes.
 const MAX_NAME: usize = 128;
 
@@ -41,14 +40,6 @@ pub(crate) struct RunTrace {
     newest_ms: u64,
 }
 
-/// A span that has not ended.
-struct Open {
-    span: Span,
-    start_ms: u64,
-    /// The attributes of its metric.
-    attributes: Vec<KeyValue>,
-}
-
 struct Run {
     open: Open,
     /// The parent of all other spans.
@@ -60,20 +51,6 @@ struct Request {
     open: Open,
     usage: Usage,
     cut: Option<CutReason>,
-}
-
-impl Open {
-    /// Ends the span. `error` is a class of error and a message. Returns the duration in seconds.
-    fn end(&mut self, at_ms: u64, error: Option<(&'static str, &str)>) -> f64 {
-        if let Some((class, message)) = error {
-            let class = KeyValue::new(names::ERROR, class);
-            self.span.set_attribute(class.clone());
-            self.attributes.push(class);
-            self.span.set_status(Status::error(content::shortened_to(message, MAX_MESSAGE).into_owned()));
-        }
-        self.span.end_with_timestamp(time(at_ms));
-        Duration::from_millis(at_ms.saturating_sub(self.start_ms)).as_secs_f64()
-    }
 }
 
 impl RunTrace {
@@ -145,7 +122,7 @@ impl RunTrace {
                     KeyValue::new(names::ERROR, if *busy { "busy" } else { "_OTHER" }),
                     KeyValue::new(
                         names::ERROR_MESSAGE,
-                        content::shortened_to(error, MAX_MESSAGE).into_owned(),
+                        content::shortened_to(error, span::MAX_MESSAGE).into_owned(),
                     ),
                     KeyValue::new(names::WAIT, seconds(*wait_ms)),
                 ]
@@ -223,16 +200,9 @@ impl RunTrace {
             KeyValue::new(names::CONVERSATION, self.session.clone()),
         ];
         attributes.extend(self.task.iter().map(|task| KeyValue::new(names::TASK, task.clone())));
-        let parent = self.parent.clone();
         let of_metric = vec![KeyValue::new(names::AGENT, NAME)];
-        let open = self.open(
-            &parent,
-            format!("invoke_agent {NAME}"),
-            SpanKind::Internal,
-            at_ms,
-            attributes,
-            of_metric,
-        );
+        let name = (format!("invoke_agent {NAME}"), SpanKind::Internal);
+        let open = Open::start(&self.tracer, &self.parent, name, at_ms, attributes, of_metric);
         let context = Context::new().with_remote_span_context(open.span.span_context().clone());
         self.run = Some(Run { open, context, usage: Usage::default() });
     }
@@ -405,24 +375,8 @@ impl RunTrace {
         attributes: Vec<KeyValue>,
         of_metric: Vec<KeyValue>,
     ) -> Open {
-        let parent = self.run.as_ref().map_or_else(|| self.parent.clone(), |run| run.context.clone());
-        self.open(&parent, name, kind, at_ms, attributes, of_metric)
-    }
-
-    fn open(
-        &self,
-        parent: &Context,
-        name: String,
-        kind: SpanKind,
-        start_ms: u64,
-        attributes: Vec<KeyValue>,
-        of_metric: Vec<KeyValue>,
-    ) -> Open {
-        let builder = SpanBuilder::from_name(name)
-            .with_kind(kind)
-            .with_start_time(time(start_ms))
-            .with_attributes(attributes);
-        Open { span: self.tracer.build_with_context(builder, parent), start_ms, attributes: of_metric }
+        let parent = self.run.as_ref().map_or(&self.parent, |run| &run.context);
+        Open::start(&self.tracer, parent, (name, kind), at_ms, attributes, of_metric)
     }
 
     /// Adds an event to the span of the run.
@@ -451,53 +405,4 @@ impl Drop for RunTrace {
     fn drop(&mut self) {
         self.end_all(self.newest_ms, Some(("_OTHER", "the run stopped without a result")));
     }
-}
-
-fn usage_attributes(usage: Usage) -> impl Iterator<Item = KeyValue> {
-    let counts = [
-        (names::INPUT_TOKENS, usage.input),
-        (names::CACHED_TOKENS, usage.cached),
-        (names::OUTPUT_TOKENS, usage.output),
-    ];
-    counts.into_iter().filter_map(|(name, count)| Some(KeyValue::new(name, integer(count?))))
-}
-
-/// The class of error of a run; `None` if the run came to its own end.
-fn error_class(ending: &Ending) -> Option<&'static str> {
-    match ending {
-        Ending::Verified | Ending::Unverified | Ending::NoChange => None,
-        Ending::GaveUp => Some("gave_up"),
-        Ending::Budget { .. } => Some("budget"),
-        Ending::Unavailable => Some("unavailable"),
-        Ending::Refused => Some("refused"),
-        Ending::Interrupted => Some("interrupted"),
-    }
-}
-
-/// The name of an ending, as in the journal; for a budget, with the budget.
-fn ending_name(ending: &Ending) -> String {
-    let value = serde_json::to_value(ending).unwrap_or_default();
-    let words = ["kind", "budget"].iter().filter_map(|key| value[key].as_str());
-    words.collect::<Vec<_>>().join("_")
-}
-
-/// The name of an enum's variant in the journal.
-fn word(value: &impl Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-fn strings(one: &'static str) -> Value {
-    Value::Array(Array::String(vec![StringValue::from(one)]))
-}
-
-fn integer(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-fn seconds(ms: u64) -> f64 {
-    Duration::from_millis(ms).as_secs_f64()
-}
-
-fn time(ms: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_millis(ms)
 }
