@@ -44,6 +44,7 @@ mod sessions;
 mod settings;
 mod soak;
 mod symbols;
+mod telemetry;
 mod terminal;
 mod text_views;
 mod tries;

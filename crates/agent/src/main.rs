@@ -37,6 +37,7 @@ mod session;
 mod settings;
 mod setup;
 mod task;
+mod telemetry;
 mod waiting;
 mod worktree;
 

@@ -274,6 +274,31 @@ pub(crate) fn client(
     access: &Access,
     redirects: redirect::Policy,
 ) -> Result<reqwest::Client, Error> {
+    built(builder(base, connect, access, redirects)?)
+}
+
+/// A client for a server that is not a model server, such as a collector of telemetry. It uses the
+/// user's certificate authorities and proxy, but sends neither the user's headers nor the client
+/// certificate. It follows no redirects, and keeps no idle connections, so that it works in
+/// runtimes that end after each request.
+///
+/// # Errors
+/// If the proxy or a certificate is invalid.
+pub fn plain_client(base: &str, connect: Duration, access: &Access) -> Result<reqwest::Client, Error> {
+    let builder = builder(base, connect, &access.for_unnamed(), redirect::Policy::none())?;
+    built(builder.pool_max_idle_per_host(0))
+}
+
+fn built(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
+    builder.build().map_err(|why| Error::Refused(format!("cannot set up the HTTP client: {}", chain(&why))))
+}
+
+fn builder(
+    base: &str,
+    connect: Duration,
+    access: &Access,
+    redirects: redirect::Policy,
+) -> Result<reqwest::ClientBuilder, Error> {
     let mut builder = reqwest::Client::builder()
         .connect_timeout(connect)
         .redirect(redirects)
@@ -298,7 +323,7 @@ pub(crate) fn client(
             .with_no_client_auth();
         builder = builder.tls_backend_preconfigured(tls);
     }
-    builder.build().map_err(|why| Error::Refused(format!("cannot set up the HTTP client: {}", chain(&why))))
+    Ok(builder)
 }
 
 /// The timeouts while an answer is read.

@@ -56,7 +56,7 @@ pub use absent::Absent;
 pub use access::{Access, Notices, Proxy};
 pub use answer::{Answer, collect};
 pub use error::{Error, Retry};
-pub use http::{Secret, Timeouts};
+pub use http::{Secret, Timeouts, plain_client};
 pub use image::Image;
 pub use memory::Memory;
 pub use price::Price;

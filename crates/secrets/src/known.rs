@@ -1,6 +1,6 @@
 //! Finds secrets in environment variables, and the encodings in which their values may reappear.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str};
 
 use crate::scan;
 
@@ -42,11 +42,23 @@ pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>
         let whole = shaped.is_empty() && is_secret_name(name) && !is_trivial(value) && !value.contains("://");
         out.extend(shaped.into_iter().filter_map(|s| value.get(s).map(str::to_owned)));
         out.extend(whole.then(|| value.to_owned()));
+        out.extend(header_values(name, value));
     }
     out.retain(|value| value.len() >= MIN_VALUE);
     out.sort();
     out.dedup();
     out
+}
+
+/// The values in a list of HTTP headers for OpenTelemetry's exporter: `api-key=…,authorization=Bearer%20…`.
+fn header_values(name: &str, list: &str) -> impl Iterator<Item = String> {
+    let is_list = name.starts_with("OTEL_EXPORTER_OTLP_") && name.ends_with("HEADERS");
+    let headers = list.split(',').filter(move |_| is_list).filter_map(|header| header.split_once('='));
+    headers.filter_map(|(_, value)| {
+        let value = percent_decode_str(value).decode_utf8_lossy();
+        // Without a scheme such as `Bearer`.
+        whole(value.split_whitespace().next_back()?)
+    })
 }
 
 /// Trims a value that is to be masked whatever the name of its variable is. Returns `None` if the
@@ -175,6 +187,11 @@ mod tests {
         {
             assert!(!secret("API_TOKEN", value), "{value}");
         }
+        let headers = "api-key=Zx81-spectrum, authorization=Bearer%20Zx80-spectrum,x-tenant=shop";
+        assert_eq!(
+            secret_values([("OTEL_EXPORTER_OTLP_HEADERS", headers)]),
+            ["Zx80-spectrum", "Zx81-spectrum"]
+        );
         let config = r#"{"auths": {"hub": {"auth": "x"}}, "password": "Zx81spectrum48k"}"#;
         assert_eq!(secret_values([("DOCKER_CONFIG_JSON", config)]), ["Zx81spectrum48k"]);
         assert_eq!(

@@ -33,6 +33,7 @@ use crate::profiles;
 use crate::protected;
 use crate::session::{self, Goal, Order};
 use crate::settings::Settings;
+use crate::telemetry::Export;
 use crate::waiting::Waits;
 
 /// The maximum number of retries of a task after infrastructure failures. Retries during an outage
@@ -203,6 +204,7 @@ pub(super) struct Agent {
     /// The content of the repository's settings file before the setup, by worktree; `None` if there
     /// was no such file.
     before_setup: Arc<Mutex<HashMap<PathBuf, Option<Vec<u8>>>>>,
+    export: Arc<Export>,
 }
 
 fn failed(failure: Failure) -> Attempt {
@@ -219,6 +221,8 @@ impl Agent {
     ) -> Result<Self> {
         let secrets = masking::secrets(settings, &std::env::vars_os().collect::<Vec<_>>(), "");
         let (context, flags, store) = (context.clone(), flags.to_vec(), context.store()?);
+        let shown = display.clone();
+        let export = Export::start(&context, settings, move |message| shown.note(message));
         Ok(Self {
             context,
             flags,
@@ -227,6 +231,7 @@ impl Agent {
             display: display.clone(),
             refusals: Arc::default(),
             before_setup: Arc::default(),
+            export: Arc::new(export),
         })
     }
 
@@ -291,6 +296,7 @@ impl Agent {
         if let Some(observer) = self.display.observer(&task.id) {
             journal.observe(observer);
         }
+        self.export.observe(&mut journal, Some(&task.id), &[]);
         let refusals = Arc::clone(&self.refusals);
         journal.observe(Box::new(move |record| {
             if matches!(record.event, journal::Event::Retry { busy: true, .. }) {
@@ -355,6 +361,9 @@ mod tests {
         let flags = vec![("max_turns", "40".to_owned()), ("max_tokens", "9".to_owned())];
         let (store, secrets) = (Store::new(folder.path()), Secrets::disabled());
         let display = Display::new(false);
+        let settings =
+            layers::resolve(&[], &context.environment, None).ok().unwrap().settings().ok().unwrap();
+        let export = Arc::new(Export::start(&context, &settings, |_| {}));
         let agent = Agent {
             context,
             flags,
@@ -363,6 +372,7 @@ mod tests {
             display,
             refusals: Arc::default(),
             before_setup: Arc::default(),
+            export,
         };
         let task = Task {
             id: "a".into(),

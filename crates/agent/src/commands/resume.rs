@@ -16,6 +16,7 @@ use crate::profiles;
 use crate::sanitize;
 use crate::session::{self, Goal, Order};
 use crate::settings::{Kind, recorded};
+use crate::telemetry::Export;
 use crate::waiting::Waits;
 
 /// Resumes the session.
@@ -63,8 +64,10 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     }
     let resolved = context.resolve(&given)?;
     let settings = resolved.settings()?;
+    let export = Export::start(context, &settings, run::warning(command.quiet));
     journal.observe(run::observer(command.json, command.quiet, false));
     let images = images::load(&start.images, journal.folder())?;
+    export.observe(&mut journal, None, &past);
     let done = interrupt::block_on(async {
         let signals = Signals::take()?;
         let directory =

@@ -27,6 +27,7 @@ use crate::render::{Detail, View};
 use crate::sanitize;
 use crate::session::{self, Done, Goal, Order};
 use crate::task;
+use crate::telemetry::Export;
 use crate::waiting::Waits;
 use crate::worktree::Worktree;
 use preview::Format;
@@ -104,6 +105,9 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
     if let Some(tree) = &tree {
         recovery::recover(&root, tree, &store, context)?;
     }
+    // A dry run enters its tree while this process has one thread, so the exporter starts later.
+    let export = Export::start(context, &settings, warning(command.quiet));
+    export.observe(&mut journal, None, &[]);
     let done = interrupt::block_on(async {
         let signals = Signals::take()?;
         let order = Order {
@@ -220,6 +224,15 @@ pub(crate) fn observer(json: bool, quiet: bool, dry: bool) -> Observer {
         }
         view.show(record);
     })
+}
+
+/// Returns a function that shows a warning, unless the run is quiet.
+pub(crate) fn warning(quiet: bool) -> impl Fn(&str) + Send + Sync + 'static {
+    move |message| {
+        if !quiet {
+            console::say(format_args!("warning: {message}"));
+        }
+    }
 }
 
 fn print_record(record: &Record) -> std::io::Result<()> {

@@ -1,0 +1,111 @@
+//! The export of telemetry, which is off unless `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::telemetry::{Options, Telemetry};
+use journal::{Journal, Record};
+
+use crate::context::Context;
+use crate::exit::{Failure, Result};
+use crate::layers::Environment;
+use crate::masking;
+use crate::model;
+use crate::sanitize;
+use crate::settings::Settings;
+
+/// The variable that turns the export on.
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+/// The only protocol that is supported.
+const PROTOCOL: &str = "http/protobuf";
+/// The time limit of a request, if the user sets none, and the maximum that the user can set, in
+/// milliseconds.
+const TIMEOUT: (u64, u64) = (10_000, 60_000);
+
+/// The export of a command. When it is dropped, it sends what is left; the sessions that it observes
+/// must be closed before.
+pub(crate) struct Export {
+    telemetry: Option<Telemetry>,
+    environment: Environment,
+    say: Say,
+}
+
+type Say = Box<dyn Fn(&str) + Send + Sync>;
+
+impl Export {
+    /// Starts the export if it is on. `say` shows a line about a problem, which never stops a run.
+    pub(crate) fn start(
+        context: &Context,
+        settings: &Settings,
+        say: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
+        let environment = context.environment.clone();
+        let mut export = Self { telemetry: None, environment, say: Box::new(say) };
+        let Some(endpoint) = export.environment.get(ENDPOINT) else { return export };
+        match telemetry(endpoint, &export.environment, settings) {
+            Ok(telemetry) => export.telemetry = telemetry,
+            Err(failure) => export.warn(&format!("telemetry is off: {:#}", failure.error)),
+        }
+        export
+    }
+
+    /// Exports the run of a session that starts now. `task` is the task's id in a batch; `past` has
+    /// the records of earlier runs of the session.
+    pub(crate) fn observe(&self, journal: &mut Journal, task: Option<&str>, past: &[Record]) {
+        if let Some(telemetry) = &self.telemetry {
+            journal.observe(telemetry.observer(journal.id(), task, past));
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        let secrets = masking::of_variables(&self.environment);
+        (self.say)(&sanitize::line(&masking::known_masked(&secrets, message)));
+    }
+}
+
+impl Drop for Export {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.telemetry.take().map(Telemetry::close) {
+            self.warn(&format!("telemetry: {error}"));
+        }
+    }
+}
+
+/// Returns `None` if the user's variables turn the export off.
+fn telemetry(endpoint: &str, environment: &Environment, settings: &Settings) -> Result<Option<Telemetry>> {
+    let is = |name: &str, value: &str| {
+        environment.get(name).is_some_and(|set| set.trim().eq_ignore_ascii_case(value))
+    };
+    let (spans, metrics) = (!is("OTEL_TRACES_EXPORTER", "none"), !is("OTEL_METRICS_EXPORTER", "none"));
+    if is("OTEL_SDK_DISABLED", "true") || !(spans || metrics) {
+        return Ok(None);
+    }
+    for name in ["", "_TRACES", "_METRICS"].map(|signal| format!("OTEL_EXPORTER_OTLP{signal}_PROTOCOL")) {
+        if let Some(protocol) = environment.get(&name).filter(|protocol| protocol.trim() != PROTOCOL) {
+            return Err(Failure::misuse(format!(
+                "{name} is {protocol:?}; set it to {PROTOCOL:?}, which collectors usually offer on port 4318"
+            )));
+        }
+    }
+    let timeout = environment.get("OTEL_EXPORTER_OTLP_TIMEOUT").and_then(|text| text.trim().parse().ok());
+    let timeout = Duration::from_millis(timeout.unwrap_or(TIMEOUT.0).min(TIMEOUT.1));
+    let parent = ["traceparent", "tracestate"].map(|name| {
+        let value = environment.get(&name.to_ascii_uppercase())?;
+        Some((name.to_owned(), value.to_owned()))
+    });
+    let (endpoint, settings) = (endpoint.to_owned(), settings.clone());
+    let connect = move || {
+        let access = model::access(&settings).map_err(|failure| format!("{:#}", failure.error))?;
+        models::plain_client(&endpoint, timeout, &access).map_err(|error| error.to_string())
+    };
+    let options = Options {
+        connect: Arc::new(connect),
+        timeout,
+        version: env!("CARGO_PKG_VERSION"),
+        spans,
+        metrics,
+        content: is("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true"),
+        parent: parent.into_iter().flatten().collect(),
+    };
+    Telemetry::start(options).map(Some).map_err(Failure::misuse)
+}

@@ -1,0 +1,103 @@
+//! What the model reads and writes, as attributes. Exported only if the user asks for it.
+
+use std::borrow::Cow;
+
+use journal::{Event, Role};
+use serde_json::{Value, json};
+
+/// The maximum length of the texts in one attribute, in bytes. A batch of spans stays below 20 MiB,
+/// which is the maximum that a collector accepts by default.
+const MAX_TEXT: usize = 32 << 10;
+
+/// The messages of a session so far.
+#[derive(Debug, Default)]
+pub(crate) struct Conversation {
+    /// The texts are shortened.
+    messages: Vec<(Role, String)>,
+}
+
+impl Conversation {
+    /// Adds what an event adds to the conversation.
+    pub(crate) fn add(&mut self, event: &Event) {
+        match event {
+            Event::Message { role, content, .. } => self.messages.push((*role, shortened(content).into())),
+            Event::Output { content, .. } => {
+                self.messages.push((Role::Assistant, shortened(content).into()));
+            }
+            Event::Rewound { keep, .. } => self.messages.truncate(*keep as usize),
+            _ => {}
+        }
+    }
+
+    /// The newest messages that fit an attribute, without the system message.
+    pub(crate) fn input(&self) -> String {
+        let mut left = MAX_TEXT;
+        let newest = self.messages.iter().rev().take_while(|(_, text)| {
+            let fits = text.len() <= left;
+            left = left.saturating_sub(text.len());
+            fits
+        });
+        let newest = newest.filter(|(role, _)| *role != Role::System);
+        let mut messages: Vec<Value> =
+            newest.map(|(role, text)| json!({"role": role, "parts": [part("text", text)]})).collect();
+        messages.reverse();
+        Value::from(messages).to_string()
+    }
+}
+
+/// The system message as an attribute.
+pub(crate) fn instructions(text: &str) -> String {
+    json!([part("text", &shortened(text))]).to_string()
+}
+
+/// An answer as an attribute.
+pub(crate) fn answer(thinking: &str, text: &str) -> String {
+    let parts = [("reasoning", thinking), ("text", text)];
+    let parts: Vec<_> = parts
+        .iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(kind, text)| part(kind, &shortened(text)))
+        .collect();
+    json!([{"role": "assistant", "parts": parts}]).to_string()
+}
+
+fn part(kind: &str, text: &str) -> Value {
+    json!({"type": kind, "content": text})
+}
+
+/// A text that fits an attribute.
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+    shortened_to(text, MAX_TEXT)
+}
+
+/// Cuts the end of a text that is longer than `limit` bytes, and says so.
+pub(crate) fn shortened_to(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.len() <= limit {
+        return Cow::Borrowed(text);
+    }
+    /// Space for the note.
+    const NOTE: usize = 48;
+    let cut = (0..=limit.saturating_sub(NOTE)).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    Cow::Owned(format!("{}… [{} bytes omitted]", &text[..cut], text.len() - cut))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_messages_are_kept_if_the_conversation_is_too_long() {
+        let mut conversation = Conversation::default();
+        for (role, content) in [
+            (Role::System, "rules".to_owned()),
+            (Role::User, "é".repeat(MAX_TEXT)),
+            (Role::User, "new".to_owned()),
+        ] {
+            conversation.add(&Event::Message { role, content });
+        }
+        assert_eq!(conversation.input(), r#"[{"role":"user","parts":[{"type":"text","content":"new"}]}]"#);
+        conversation.add(&Event::Rewound { keep: 2, why: String::new() });
+        let first = conversation.input();
+        assert!(first.len() < MAX_TEXT + 100 && first.contains("bytes omitted]"), "{}", first.len());
+    }
+}

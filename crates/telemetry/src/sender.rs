@@ -1,0 +1,112 @@
+//! Sends requests to the collector, with a bound on everything that the collector answers.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response, ResponseBodyTooLarge};
+
+/// The maximum length of an answer of the collector, in bytes. A collector answers with a few bytes
+/// unless it rejects a part of the request.
+const MAX_ANSWER: usize = 64 << 10;
+
+/// Why the newest request of a [`Sender`] failed; `None` if it succeeded.
+pub(crate) type Failure = Arc<Mutex<Option<String>>>;
+
+/// Creates the HTTP client. The error says why it cannot be created.
+pub type Connect = Arc<dyn Fn() -> Result<reqwest::Client, String> + Send + Sync>;
+
+/// Sends the requests of one exporter. The exporter's thread waits for the answer.
+pub(crate) struct Sender {
+    connect: Connect,
+    /// Created for the first request, because reading the system's certificates takes time.
+    client: OnceLock<reqwest::Client>,
+    timeout: Duration,
+    failure: Failure,
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sender")
+    }
+}
+
+impl Sender {
+    pub(crate) fn new(connect: Connect, timeout: Duration) -> (Self, Failure) {
+        let failure = Failure::default();
+        (Self { connect, client: OnceLock::new(), timeout, failure: Arc::clone(&failure) }, failure)
+    }
+
+    fn client(&self) -> Result<&reqwest::Client, HttpError> {
+        match self.client.get() {
+            Some(client) => Ok(client),
+            None => {
+                let client = (self.connect)()?;
+                Ok(self.client.get_or_init(|| client))
+            }
+        }
+    }
+
+    async fn exchange(&self, request: reqwest::Request) -> Result<Response<Bytes>, HttpError> {
+        let mut answer = self.client()?.execute(request).await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(Box::new(ResponseBodyTooLarge::new()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let mut response = Response::builder().status(answer.status().as_u16());
+        if let Some(wait) = answer.headers().get("retry-after") {
+            response = response.header("retry-after", wait.as_bytes());
+        }
+        Ok(response.body(body.into())?)
+    }
+
+    fn send(&self, request: reqwest::Request) -> Result<Response<Bytes>, HttpError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let exchanged =
+            runtime.block_on(async { tokio::time::timeout(self.timeout, self.exchange(request)).await });
+        // A name may still be looked up.
+        runtime.shutdown_background();
+        exchanged.unwrap_or_else(|_| Err(format!("no complete answer within {:?}", self.timeout).into()))
+    }
+}
+
+#[async_trait]
+impl HttpClient for Sender {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let request: reqwest::Request = request.try_into()?;
+        let address = shown(request.url());
+        let answered = self.send(request);
+        let failure = match &answered {
+            Ok(answer) if answer.status().is_success() => None,
+            Ok(answer) => Some(format!("{address} answered {}", answer.status())),
+            Err(error) => Some(format!("{address}: {}", cause(&**error))),
+        };
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        answered
+    }
+}
+
+/// The innermost cause, which is the informative part of reqwest's error chain.
+fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    if error.is::<ResponseBodyTooLarge>() {
+        return format!("the answer is longer than {} KiB", MAX_ANSWER >> 10);
+    }
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// An address without user, password and query.
+fn shown(url: &reqwest::Url) -> String {
+    let mut url = url.clone();
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.to_string()
+}
