@@ -329,7 +329,7 @@ fn exported_content_is_masked() {
     }
     run(&world, &server, &collector.url, &variables);
     assert!(collector.has("The key is [secret-") && !collector.has(KEY));
-    assert!(collector.has("execute_tool run_command") && !collector.has("OTEL_"), "commands must not get it");
+    assert!(collector.has("PATH=/") && !collector.has("OTEL_"), "commands must not get the variable");
     let requests = collector.requests.lock().unwrap();
     assert!(!requests.is_empty() && requests.iter().all(|(_, head, _)| head.contains(KEY)));
 }
