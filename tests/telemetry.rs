@@ -1,14 +1,14 @@
 //! OpenTelemetry: what the agent sends to a collector, and collectors that misbehave. The real
 //! collector is in `scripts/otel-test`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::support::{World, call, json_lines, snapshot};
+use crate::support::{self, World, json_lines, snapshot};
 use fake_model::{Reply, Server};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -176,6 +176,8 @@ fn tree(spans: &[(Resource, Span)]) -> String {
         let parent = spans.iter().find(|(_, other)| other.span_id == span.parent_span_id);
         let indent = if parent.is_some() { "  " } else { "" };
         let status = span.status.as_ref().map_or(0, |status| status.code);
+        let names: BTreeSet<_> = span.attributes.iter().map(|a| &a.key).collect();
+        assert_eq!(names.len(), span.attributes.len(), "an attribute is set twice");
         let attributes: BTreeMap<&str, String> =
             span.attributes.iter().map(|a| (a.key.as_str(), text(a.value.as_ref().unwrap()))).collect();
         out += &format!("{indent}{} kind={} status={status}\n", span.name, span.kind);
@@ -213,6 +215,10 @@ fn run(world: &World, server: &Server, collector: &str, variables: &[(&str, &str
     agent(world, server, collector, &RUN).envs(variables.iter().copied()).output().unwrap()
 }
 
+fn call(tool: &str, arguments: serde_json::Value) -> Reply {
+    Reply::text(support::call(tool, arguments))
+}
+
 /// A server that reads, repairs and finishes.
 fn repairing() -> Server {
     let server = Server::start();
@@ -231,7 +237,26 @@ fn a_run_is_one_trace_of_requests_tools_and_verifications() {
     let output = run(&world, &server, &collector.url, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     let spans = collector.spans();
-    snapshot!(tree(&spans), @"");
+    snapshot!(tree(&spans), @r"
+    invoke_agent agent kind=1 status=0
+      agent.ending=verified agent.files_changed=1 agent.lines_added=1 agent.lines_removed=1 agent.session.turns=3 gen_ai.agent.name=agent gen_ai.conversation.id gen_ai.operation.name=invoke_agent gen_ai.request.model=deepseek-coder:6.7b gen_ai.usage.output_tokens
+      verify kind=1 status=0
+        agent.verification.passed=false gen_ai.conversation.id
+      chat deepseek-coder:6.7b kind=3 status=0
+        agent.cut_reason=call agent.request.attempts=1 agent.request.estimated_tokens agent.turn=1 gen_ai.conversation.id gen_ai.operation.name=chat gen_ai.provider.name=ollama gen_ai.request.max_tokens=4096 gen_ai.request.model=deepseek-coder:6.7b gen_ai.request.stream=true gen_ai.request.temperature=0 gen_ai.response.finish_reasons=tool_call gen_ai.response.time_to_first_chunk gen_ai.usage.output_tokens
+      execute_tool read_file kind=1 status=0
+        agent.tool.effect=read agent.turn=1 gen_ai.conversation.id gen_ai.operation.name=execute_tool gen_ai.tool.call.id=1.0 gen_ai.tool.name=read_file gen_ai.tool.type=function
+      chat deepseek-coder:6.7b kind=3 status=0
+        agent.cut_reason=call agent.request.attempts=1 agent.request.estimated_tokens agent.turn=2 gen_ai.conversation.id gen_ai.operation.name=chat gen_ai.provider.name=ollama gen_ai.request.max_tokens=4096 gen_ai.request.model=deepseek-coder:6.7b gen_ai.request.stream=true gen_ai.request.temperature=0 gen_ai.response.finish_reasons=tool_call gen_ai.response.time_to_first_chunk gen_ai.usage.output_tokens
+      execute_tool apply_patch kind=1 status=0
+        agent.tool.effect=write agent.turn=2 gen_ai.conversation.id gen_ai.operation.name=execute_tool gen_ai.tool.call.id=2.0 gen_ai.tool.name=apply_patch gen_ai.tool.type=function
+      verify kind=1 status=0
+        agent.verification.passed=true gen_ai.conversation.id
+      chat deepseek-coder:6.7b kind=3 status=0
+        agent.cut_reason=call agent.request.attempts=1 agent.request.estimated_tokens agent.turn=3 gen_ai.conversation.id gen_ai.operation.name=chat gen_ai.provider.name=ollama gen_ai.request.max_tokens=4096 gen_ai.request.model=deepseek-coder:6.7b gen_ai.request.stream=true gen_ai.request.temperature=0 gen_ai.response.finish_reasons=tool_call gen_ai.response.time_to_first_chunk gen_ai.usage.output_tokens
+      execute_tool finish kind=1 status=0
+        agent.tool.effect=read agent.turn=3 gen_ai.conversation.id gen_ai.operation.name=execute_tool gen_ai.tool.call.id=3.0 gen_ai.tool.name=finish gen_ai.tool.type=function
+    ");
     let session = world.journal()[0]["id"].as_str().unwrap().to_owned();
     for (resource, span) in &spans {
         assert_eq!(span.trace_id, spans[0].1.trace_id);
@@ -296,7 +321,7 @@ fn content_is_exported_only_if_it_is_asked_for() {
 fn exported_content_is_masked() {
     const KEY: &str = "Zx81-spectrum-48k";
     let (world, server, collector) = (World::new(), Server::start(), Collector::start(Answer::Accept));
-    server.enqueue(format!("The key is {KEY}, I think."));
+    server.enqueue(Reply::text(format!("The key is {KEY}, I think.")));
     let headers = format!("x-team-key={KEY}");
     let variables = [CAPTURE, ("OTEL_EXPORTER_OTLP_HEADERS", headers.as_str())];
     for _ in 0..9 {
@@ -304,7 +329,7 @@ fn exported_content_is_masked() {
     }
     run(&world, &server, &collector.url, &variables);
     assert!(collector.has("The key is [secret-") && !collector.has(KEY));
-    assert!(collector.has("execute_tool run_command") && !collector.has("OTEL_"), "commands must not get it");
+    assert!(collector.has("PATH=/") && !collector.has("OTEL_"), "commands must not get the variable");
     let requests = collector.requests.lock().unwrap();
     assert!(!requests.is_empty() && requests.iter().all(|(_, head, _)| head.contains(KEY)));
 }

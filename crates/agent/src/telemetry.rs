@@ -24,13 +24,13 @@ const TIMEOUT: (u64, u64) = (10_000, 60_000);
 
 /// The export of a command. When it is dropped, it sends what is left; the sessions that it observes
 /// must be closed before.
-pub(crate) struct Export {
+pub(crate) struct Export(Option<Started>);
+
+struct Started {
     telemetry: Option<Telemetry>,
     environment: Environment,
-    say: Say,
+    say: Box<dyn Fn(&str) + Send + Sync>,
 }
-
-type Say = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Export {
     /// Starts the export if it is on. `say` shows a line about a problem, which never stops a run.
@@ -39,31 +39,33 @@ impl Export {
         settings: &Settings,
         say: impl Fn(&str) + Send + Sync + 'static,
     ) -> Self {
+        let Some(endpoint) = context.environment.get(ENDPOINT) else { return Self(None) };
         let environment = context.environment.clone();
-        let mut export = Self { telemetry: None, environment, say: Box::new(say) };
-        let Some(endpoint) = export.environment.get(ENDPOINT) else { return export };
-        match telemetry(endpoint, &export.environment, settings) {
-            Ok(telemetry) => export.telemetry = telemetry,
-            Err(failure) => export.warn(&format!("telemetry is off: {:#}", failure.error)),
+        let mut started = Started { telemetry: None, environment, say: Box::new(say) };
+        match telemetry(endpoint, &context.environment, settings) {
+            Ok(telemetry) => started.telemetry = telemetry,
+            Err(failure) => started.warn(&format!("telemetry is off: {:#}", failure.error)),
         }
-        export
+        Self(Some(started))
     }
 
     /// Exports the run of a session that starts now. `task` is the task's id in a batch; `past` has
     /// the records of earlier runs of the session.
     pub(crate) fn observe(&self, journal: &mut Journal, task: Option<&str>, past: &[Record]) {
-        if let Some(telemetry) = &self.telemetry {
+        if let Some(Started { telemetry: Some(telemetry), .. }) = &self.0 {
             journal.observe(telemetry.observer(journal.id(), task, past));
         }
     }
+}
 
+impl Started {
     fn warn(&self, message: &str) {
         let secrets = masking::of_variables(&self.environment);
         (self.say)(&sanitize::line(&masking::known_masked(&secrets, message)));
     }
 }
 
-impl Drop for Export {
+impl Drop for Started {
     fn drop(&mut self) {
         if let Some(Err(error)) = self.telemetry.take().map(Telemetry::close) {
             self.warn(&format!("telemetry: {error}"));
@@ -93,10 +95,14 @@ fn telemetry(endpoint: &str, environment: &Environment, settings: &Settings) -> 
         let value = environment.get(&name.to_ascii_uppercase())?;
         Some((name.to_owned(), value.to_owned()))
     });
-    let (endpoint, settings) = (endpoint.to_owned(), settings.clone());
+    // One client sends everything, so it needs certificates if any address does.
+    let addresses = ["_TRACES", "_METRICS"].map(|signal| format!("OTEL_EXPORTER_OTLP{signal}_ENDPOINT"));
+    let mut addresses = addresses.iter().filter_map(|name| environment.get(name));
+    let base = addresses.find(|address| address.starts_with("https:")).unwrap_or(endpoint).to_owned();
+    let settings = settings.clone();
     let connect = move || {
         let access = model::access(&settings).map_err(|failure| format!("{:#}", failure.error))?;
-        models::plain_client(&endpoint, timeout, &access).map_err(|error| error.to_string())
+        models::plain_client(&base, timeout, &access).map_err(|error| error.to_string())
     };
     let options = Options {
         connect: Arc::new(connect),

@@ -87,17 +87,24 @@ mod tests {
 
     #[test]
     fn the_newest_messages_are_kept_if_the_conversation_is_too_long() {
+        let long = || "é".repeat(MAX_TEXT);
         let mut conversation = Conversation::default();
         for (role, content) in [
             (Role::System, "rules".to_owned()),
-            (Role::User, "é".repeat(MAX_TEXT)),
+            (Role::User, long()),
+            (Role::User, long()),
             (Role::User, "new".to_owned()),
         ] {
             conversation.add(&Event::Message { role, content });
         }
-        assert_eq!(conversation.input(), r#"[{"role":"user","parts":[{"type":"text","content":"new"}]}]"#);
-        conversation.add(&Event::Rewound { keep: 2, why: String::new() });
-        let first = conversation.input();
-        assert!(first.len() < MAX_TEXT + 100 && first.contains("bytes omitted]"), "{}", first.len());
+        let texts = |conversation: &Conversation| -> Vec<String> {
+            let messages: Vec<Value> = serde_json::from_str(&conversation.input()).unwrap();
+            messages.iter().map(|m| m["parts"][0]["content"].as_str().unwrap().to_owned()).collect()
+        };
+        let newest = texts(&conversation);
+        assert_eq!((newest.len(), newest[1].as_str()), (2, "new"));
+        assert!(newest[0].len() <= MAX_TEXT && newest[0].ends_with("bytes omitted]"));
+        conversation.add(&Event::Rewound { keep: 1, why: String::new() });
+        assert!(texts(&conversation).is_empty(), "the system message is an attribute of its own");
     }
 }

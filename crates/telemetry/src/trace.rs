@@ -40,16 +40,23 @@ pub(crate) struct RunTrace {
     newest_ms: u64,
 }
 
+// The SDK keeps both values of an attribute that is set twice, so values that can change are set
+// when the span ends.
+
 struct Run {
     open: Open,
     /// The parent of all other spans.
     context: Context,
     usage: Usage,
+    /// The system message, if content is exported.
+    instructions: Option<String>,
 }
 
 struct Request {
     open: Open,
     usage: Usage,
+    attempts: u32,
+    first_token_ms: Option<u64>,
     cut: Option<CutReason>,
 }
 
@@ -114,7 +121,7 @@ impl RunTrace {
             Event::Request { attempt: 1, .. } => self.start_request(at, &record.event),
             Event::Request { attempt, .. } => {
                 if let Some(request) = &mut self.request {
-                    request.open.span.set_attribute(KeyValue::new(names::ATTEMPTS, i64::from(*attempt)));
+                    request.attempts = *attempt;
                 }
             }
             Event::Retry { error, wait_ms, busy, .. } => self.note_in_request("agent.retry", at, || {
@@ -180,7 +187,7 @@ impl RunTrace {
         if let (Event::Message { role: journal::Role::System, content, .. }, Some(run)) =
             (event, &mut self.run)
         {
-            run.open.span.set_attribute(KeyValue::new(names::SYSTEM, content::instructions(content)));
+            run.instructions = Some(content::instructions(content));
         }
     }
 
@@ -190,9 +197,6 @@ impl RunTrace {
             KeyValue::new(names::REQUEST_MODEL, model.model.clone()),
         ];
         self.model_name.clone_from(&model.model);
-        if let Some(run) = &mut self.run {
-            run.open.span.set_attribute(KeyValue::new(names::REQUEST_MODEL, model.model.clone()));
-        }
     }
 
     fn start_run(&mut self, at_ms: u64) {
@@ -206,7 +210,7 @@ impl RunTrace {
         let name = (format!("invoke_agent {NAME}"), SpanKind::Internal);
         let open = Open::start(&self.tracer, &self.parent, name, at_ms, attributes, of_metric);
         let context = Context::new().with_remote_span_context(open.span.span_context().clone());
-        self.run = Some(Run { open, context, usage: Usage::default() });
+        self.run = Some(Run { open, context, usage: Usage::default(), instructions: None });
     }
 
     fn start_request(&mut self, at_ms: u64, event: &Event) {
@@ -221,7 +225,6 @@ impl RunTrace {
             KeyValue::new(names::REQUEST_STREAM, true),
             KeyValue::new(names::REQUEST_MAX_TOKENS, i64::from(*max_tokens)),
             KeyValue::new(names::TURN, i64::from(*turn)),
-            KeyValue::new(names::ATTEMPTS, 1),
             KeyValue::new(names::ESTIMATED_TOKENS, integer(*estimated_tokens)),
         ];
         attributes.extend(self.model.iter().cloned());
@@ -236,7 +239,8 @@ impl RunTrace {
         of_metric.extend(self.model.iter().cloned());
         let name = format!("chat {}", self.model_name).trim_end().to_owned();
         let open = self.open_in_run(name, SpanKind::Client, at_ms, attributes, of_metric);
-        self.request = Some(Request { open, usage: Usage::default(), cut: None });
+        self.request =
+            Some(Request { open, usage: Usage::default(), attempts: 1, first_token_ms: None, cut: None });
     }
 
     /// Adds the counts of an answer, complete or lost, to its request.
@@ -254,7 +258,7 @@ impl RunTrace {
         self.instruments.count_tokens(usage, &request.open.attributes);
         if let Some(ms) = counts.first_token_ms {
             self.instruments.count_first_chunk(seconds(ms), &request.open.attributes);
-            request.open.span.set_attribute(KeyValue::new(names::FIRST_CHUNK, seconds(ms)));
+            request.first_token_ms = Some(ms);
         }
     }
 
@@ -282,6 +286,10 @@ impl RunTrace {
         let span = &mut request.open.span;
         if error.is_some() {
             span.set_attribute(KeyValue::new(names::FINISH_REASONS, strings("error")));
+        }
+        span.set_attribute(KeyValue::new(names::ATTEMPTS, i64::from(request.attempts)));
+        if let Some(ms) = request.first_token_ms {
+            span.set_attribute(KeyValue::new(names::FIRST_CHUNK, seconds(ms)));
         }
         span.set_attributes(usage_attributes(request.usage));
         if let Some(run) = &mut self.run {
@@ -363,6 +371,12 @@ impl RunTrace {
             open.end(at_ms, error_of_parts);
         }
         if let Some(mut run) = self.run.take() {
+            if !self.model_name.is_empty() {
+                run.open.span.set_attribute(KeyValue::new(names::REQUEST_MODEL, self.model_name.clone()));
+            }
+            if let Some(instructions) = run.instructions.take() {
+                run.open.span.set_attribute(KeyValue::new(names::SYSTEM, instructions));
+            }
             run.open.span.set_attributes(usage_attributes(Usage { cached: None, ..run.usage }));
             let duration = run.open.end(at_ms, error);
             instruments.count_run(duration, &run.open.attributes);

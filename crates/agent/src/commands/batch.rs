@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use self::progress::Display;
 use crate::cli::{Batch, BatchCommand, Jobs, Retry};
 use crate::commands::report;
+use crate::commands::run;
 use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
@@ -221,8 +222,7 @@ impl Agent {
     ) -> Result<Self> {
         let secrets = masking::secrets(settings, &std::env::vars_os().collect::<Vec<_>>(), "");
         let (context, flags, store) = (context.clone(), flags.to_vec(), context.store()?);
-        let shown = display.clone();
-        let export = Export::start(&context, settings, move |message| shown.note(message));
+        let export = Export::start(&context, settings, run::warning(false));
         Ok(Self {
             context,
             flags,
