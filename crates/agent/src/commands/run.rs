@@ -27,7 +27,7 @@ use crate::waiting::Waits;
 use preview::Format;
 
 /// The maximum length of a task, in bytes. Longer tasks do not fit a context window.
-const TASK_LIMIT: u64 = 256 * 1024;
+pub(crate) const TASK_LIMIT: u64 = 256 * 1024;
 
 /// Runs the task.
 pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
@@ -80,6 +80,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
             waits: Waits::for_people(command.quiet),
+            gate: None,
         };
         tokio::select! {
             done = session::run(order, &mut journal) => done,
