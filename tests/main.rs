@@ -4,6 +4,7 @@
 
 mod support;
 
+mod acp;
 mod batch;
 mod batch_kills;
 mod batch_trees;
