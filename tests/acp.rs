@@ -106,7 +106,9 @@ async fn edit(
             async move |request: RequestPermissionRequest, responder, _| {
                 asked.send_modify(|seen| seen.push(json!({"asked": request})));
                 let outcome = match permissions.next() {
-                    Some(option) => RequestPermissionOutcome::Selected(SelectedPermissionOutcome::new(option)),
+                    Some(option) => {
+                        RequestPermissionOutcome::Selected(SelectedPermissionOutcome::new(option))
+                    }
                     None => return Ok(drop(responder)), // an editor that cannot ask
                 };
                 responder.respond(RequestPermissionResponse::new(outcome))
@@ -114,7 +116,8 @@ async fn edit(
             on_receive_request!(),
         )
         .connect_with(transport, async |connection: ConnectionTo<Agent>| {
-            let initialized = connection.send_request(InitializeRequest::new(ProtocolVersion::V1)).block_task();
+            let initialized =
+                connection.send_request(InitializeRequest::new(ProtocolVersion::V1)).block_task();
             assert!(initialized.await?.agent_capabilities.load_session);
             work(connection, Seen(seen)).await
         })
@@ -182,7 +185,8 @@ async fn a_cancelled_prompt_ends_as_cancelled_and_the_session_goes_on() {
     edit(&world, &server, &[], async |agent, mut seen| {
         let session = new_session(&agent, &world).await?;
         let cancel = async {
-            seen.wait_for(|update| update["content"]["text"].as_str().is_some_and(|t| t.contains("think"))).await;
+            seen.wait_for(|update| update["content"]["text"].as_str().is_some_and(|t| t.contains("think")))
+                .await;
             agent.send_notification(CancelNotification::new(session.clone())).unwrap();
         };
         let (reason, ()) = tokio::join!(prompt(&agent, &session, "Make the tests pass."), cancel);
@@ -249,7 +253,8 @@ async fn in_the_ask_mode_the_editor_decides_about_each_call() {
         assert!(call["content"][0]["newText"].as_str().unwrap().contains(RIGHT), "{call}");
         let ids: Vec<_> = seen.calls().iter().map(|call| call["toolCallId"].clone()).collect();
         assert!(ids.contains(&call["toolCallId"]), "the editor knows the call: {call}");
-        let kinds: Vec<_> = asked[0]["asked"]["options"].as_array().unwrap().iter().map(|o| &o["kind"]).collect();
+        let kinds: Vec<_> =
+            asked[0]["asked"]["options"].as_array().unwrap().iter().map(|o| &o["kind"]).collect();
         assert_eq!(kinds, ["allow_once", "allow_always", "reject_once", "reject_always"]);
         Ok(())
     })
@@ -327,7 +332,11 @@ async fn the_dry_modes_show_the_changes_and_leave_the_repository_unchanged() {
 #[tokio::test]
 async fn the_user_can_choose_among_the_models_of_the_server() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    let name = server.models().iter().map(|model| model.name.clone()).find(|name| !name.starts_with("deepseek-coder"));
+    let name = server
+        .models()
+        .iter()
+        .map(|model| model.name.clone())
+        .find(|name| !name.starts_with("deepseek-coder"));
     let name = name.unwrap();
     server.fallback(call("finish", json!({"summary": "nothing"})));
     edit(&world, &server, &[], async |agent, mut seen| {
@@ -337,7 +346,8 @@ async fn the_user_can_choose_among_the_models_of_the_server() {
         assert!(options.contains(&format!("\"ollama:{name}\"")), "{options}");
         let set = SetSessionConfigOptionRequest::new(session.clone(), "model", "nope");
         assert!(agent.send_request(set).block_task().await.is_err());
-        let value = agent_client_protocol::v1::schema::SessionConfigOptionValue::value_id(format!("ollama:{name}"));
+        let value =
+            agent_client_protocol::v1::schema::SessionConfigOptionValue::value_id(format!("ollama:{name}"));
         let set = SetSessionConfigOptionRequest::new(session.clone(), "model", value);
         agent.send_request(set).block_task().await?;
         prompt(&agent, &session, "Look around.").await?;
@@ -354,7 +364,10 @@ async fn two_sessions_cannot_change_one_repository_at_the_same_time() {
     edit(&world, &server, &[], async |agent, mut seen| {
         let (first, second) = (new_session(&agent, &world).await?, new_session(&agent, &world).await?);
         let others = async {
-            seen.wait_for(|update| update["content"]["text"].as_str().is_some_and(|t| t.contains("Thinking"))).await;
+            seen.wait_for(|update| {
+                update["content"]["text"].as_str().is_some_and(|t| t.contains("Thinking"))
+            })
+            .await;
             let error = prompt(&agent, &second, "Me too.").await.unwrap_err();
             assert!(error.message.contains(&*first.0), "the message names the session: {error:?}");
             let error = prompt(&agent, &first, "Again.").await.unwrap_err();
@@ -465,7 +478,11 @@ fn hostile_messages_are_answered_with_errors_and_the_connection_goes_on() {
     let answers = talk(world.agent(&["acp"]), &(lines.join("\n") + "\n"));
     let codes: Vec<_> = answers.iter().map(|answer| answer["error"]["code"].as_i64()).collect();
     assert_eq!(codes.len(), lines.len());
-    assert_eq!(codes.iter().filter(|code| code.is_none()).count(), 1, "only `initialize` succeeds: {codes:?}");
+    assert_eq!(
+        codes.iter().filter(|code| code.is_none()).count(),
+        1,
+        "only `initialize` succeeds: {codes:?}"
+    );
     let of = |id: u64| answers.iter().find(|answer| answer["id"] == id).unwrap()["error"]["code"].as_i64();
     assert_eq!((of(2), of(3), of(4)), (Some(-32601), Some(-32602), Some(-32002)));
 }

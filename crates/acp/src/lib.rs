@@ -7,6 +7,7 @@
 //!
 //! Nothing here starts a run: the crate `agent` does.
 
+mod diffs;
 pub mod ending;
 mod fence;
 pub mod lines;
@@ -14,8 +15,9 @@ mod modes;
 pub mod prompt;
 mod updates;
 
+pub use diffs::diffs;
 pub use modes::{Choices, MODE, MODEL, Mode};
-pub use updates::{Details, Updates, diffs};
+pub use updates::{Details, Updates};
 
 /// The maximum size of one text in an update, in bytes. Longer texts are truncated.
 pub const MAX_TEXT: usize = 64 << 10;

@@ -82,7 +82,8 @@ impl Choices {
     /// The state for editors that know only modes.
     #[must_use]
     pub fn modes(&self) -> SessionModeState {
-        let mode = |mode: Mode| SessionMode::new(mode.id(), mode.label().0).description(mode.label().1.to_owned());
+        let mode =
+            |mode: Mode| SessionMode::new(mode.id(), mode.label().0).description(mode.label().1.to_owned());
         SessionModeState::new(self.mode.id(), Mode::ALL.map(mode).to_vec())
     }
 

@@ -68,8 +68,7 @@ fn name_of(uri: &str, root: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use agent_client_protocol::v1::schema::{
-        BlobResourceContents, EmbeddedResource, ImageContent, ResourceLink, TextContent,
-        TextResourceContents,
+        BlobResourceContents, EmbeddedResource, ImageContent, ResourceLink, TextContent, TextResourceContents,
     };
 
     use super::*;

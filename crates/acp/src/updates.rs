@@ -4,19 +4,18 @@
 use std::path::{Path, PathBuf};
 
 use agent_client_protocol::v1::schema::{
-    ContentBlock, ContentChunk, Diff, SessionUpdate, TextContent, ToolCall, ToolCallContent, ToolCallId,
+    ContentBlock, ContentChunk, SessionUpdate, TextContent, ToolCall, ToolCallContent, ToolCallId,
     ToolCallLocation, ToolCallStatus, ToolCallUpdate, ToolCallUpdateFields, ToolKind, UsageUpdate,
 };
 use journal::{Check, Event, Record};
-use preview::{FileChange, Image, sanitize};
+use preview::{FileChange, sanitize};
 use serde_json::Value;
 
+use crate::diffs::diffs;
 use crate::ending::summary;
 use crate::fence::fenced;
 use crate::{MAX_TEXT, bounded};
 
-/// The maximum number of files whose diffs one call shows.
-const MAX_DIFFS: usize = 50;
 /// The maximum length of a title, in characters.
 const TITLE: usize = 100;
 
@@ -249,14 +248,7 @@ impl<D: Details> Updates<D> {
         out.push(SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(open.id.clone(), fields)));
     }
 
-    fn finished(
-        &mut self,
-        at: (u32, u32),
-        ok: bool,
-        text: &str,
-        edited: bool,
-        out: &mut Vec<SessionUpdate>,
-    ) {
+    fn finished(&mut self, at: (u32, u32), ok: bool, text: &str, edited: bool, out: &mut Vec<SessionUpdate>) {
         let command = self.changed.take();
         let Some(position) = self.calls.iter().position(|open| (open.turn, open.call) == at) else { return };
         let call = self.calls.remove(position);
@@ -303,7 +295,8 @@ impl<D: Details> Updates<D> {
 
     fn locations(&self, arguments: &Value) -> Vec<ToolCallLocation> {
         let place = self.details.place(arguments);
-        let place = place.and_then(|(path, line)| Some(ToolCallLocation::new(inside(&path, &self.root)?).line(line)));
+        let place =
+            place.and_then(|(path, line)| Some(ToolCallLocation::new(inside(&path, &self.root)?).line(line)));
         place.into_iter().collect()
     }
 }
@@ -316,46 +309,6 @@ fn inside(path: &str, root: &Path) -> Option<PathBuf> {
     (!leaves && joined.starts_with(root)).then_some(joined)
 }
 
-/// The diffs of changes in `root`, and where each file changes first. Files that are large or not
-/// text get a line of text instead.
-#[must_use]
-pub fn diffs(changes: &[FileChange], root: &Path) -> (Vec<ToolCallContent>, Vec<ToolCallLocation>) {
-    let (mut contents, mut locations) = (Vec::new(), Vec::new());
-    for change in changes.iter().take(MAX_DIFFS) {
-        let path = root.join(&change.path);
-        let before = readable(change.before.as_ref());
-        let after = readable(change.after.as_ref());
-        locations.push(match (before, after) {
-            (Some(before), Some(after)) => ToolCallLocation::new(&path).line(first_change(before, after)),
-            _ => ToolCallLocation::new(&path),
-        });
-        contents.push(match (before, after) {
-            (Some(before), Some(after)) => {
-                let old = change.before.is_some().then(|| before.to_owned());
-                ToolCallContent::Diff(Diff::new(path, after).old_text(old))
-            }
-            _ => text_of(&format!("changed {} (not shown: large, or not text)", sanitize::line(&change.path))),
-        });
-    }
-    if changes.len() > MAX_DIFFS {
-        contents.push(text_of(&format!("and {} more files", changes.len() - MAX_DIFFS)));
-    }
-    (contents, locations)
-}
-
-/// The text of an image that a diff may show; an empty text if there is no file.
-fn readable(image: Option<&Image>) -> Option<&str> {
-    let Some(image) = image else { return Some("") };
-    let text = std::str::from_utf8(&image.bytes).ok()?;
-    (!image.link && text.len() <= MAX_TEXT * 4 && !text.contains('\0')).then_some(text)
-}
-
-/// The line, from 1, of the first difference.
-fn first_change(before: &str, after: &str) -> u32 {
-    let same = before.lines().zip(after.lines()).take_while(|(a, b)| a == b).count();
-    u32::try_from(same + 1).unwrap_or(u32::MAX)
-}
-
 fn chunk(text: &str) -> ContentChunk {
     ContentChunk::new(ContentBlock::Text(TextContent::new(bounded(&sanitize::text(text)))))
 }
@@ -364,7 +317,7 @@ fn message(text: &str) -> SessionUpdate {
     SessionUpdate::AgentMessageChunk(chunk(text))
 }
 
-fn text_of(text: &str) -> ToolCallContent {
+pub(crate) fn text_of(text: &str) -> ToolCallContent {
     ContentBlock::Text(TextContent::new(bounded(&sanitize::text(text)))).into()
 }
 
@@ -381,4 +334,172 @@ fn ended(id: ToolCallId, status: ToolCallStatus, content: Vec<ToolCallContent>) 
 /// The arguments, unless they are large: an edit is shown as a diff anyway.
 fn raw(arguments: &Value) -> Option<Value> {
     (!arguments.is_null() && arguments.to_string().len() <= MAX_TEXT).then(|| arguments.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use journal::{Counts, EndedBy, Ending, Report};
+    use preview::Image;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Knows the tools of the tests, and says that each edit changed one line.
+    struct Known;
+
+    impl Details for Known {
+        fn kind(&self, tool: &str) -> Option<ToolKind> {
+            (tool != "finish").then_some(if tool == "edit" { ToolKind::Edit } else { ToolKind::Execute })
+        }
+
+        fn title(&self, arguments: &Value) -> String {
+            arguments["path"].as_str().unwrap_or("?").to_owned()
+        }
+
+        fn place(&self, arguments: &Value) -> Option<(String, Option<u32>)> {
+            Some((arguments["path"].as_str()?.to_owned(), None))
+        }
+
+        fn changes(&mut self, _: u32, record: Option<u64>) -> Vec<FileChange> {
+            let image = |text: &str| Some(Image { bytes: text.into(), mode: 0o644, link: false });
+            let path = record.map_or("a.rs".to_owned(), |record| format!("by-command-{record}.rs"));
+            vec![FileChange { path, from: None, before: image("1\n2\n"), after: image("1\n3\n") }]
+        }
+    }
+
+    fn updates() -> Updates<Known> {
+        Updates::new("S", Path::new("/r"), false, Known)
+    }
+
+    /// The updates for some events, as JSON.
+    fn shown(updates: &mut Updates<Known>, events: Vec<Event>) -> Vec<Value> {
+        let records = events.into_iter().enumerate();
+        let records = records.map(|(seq, event)| Record { v: 1, seq: seq as u64, time_ms: 0, event });
+        records.flat_map(|record| updates.show(&record)).map(|u| serde_json::to_value(u).unwrap()).collect()
+    }
+
+    fn opened(tool: &str) -> Event {
+        Event::CallOpened { turn: 1, call: 0, tool: tool.into() }
+    }
+
+    fn call(tool: &str, arguments: Value) -> Event {
+        Event::Call { turn: 1, call: 0, tool: tool.into(), arguments, span: (0, 0), repairs: Vec::new() }
+    }
+
+    fn started(tool: &str) -> Event {
+        Event::ToolStarted { turn: 1, call: 0, tool: tool.into(), effect: "write".into() }
+    }
+
+    fn finished(tool: &str, status: &str, changed: &[&str]) -> Event {
+        Event::ToolFinished {
+            turn: 1,
+            call: 0,
+            tool: tool.into(),
+            status: status.into(),
+            text: "said ```".into(),
+            changed: changed.iter().map(|file| (*file).to_owned()).collect(),
+            facts: Value::Null,
+            ms: 1,
+        }
+    }
+
+    fn output() -> Event {
+        let (content, thinking) = (String::new(), String::new());
+        let counts = Counts { prompt_tokens: Some(10), ..Counts::default() };
+        Event::Output { turn: 1, content, thinking, ended_by: EndedBy::Stop, doubts: Vec::new(), counts }
+    }
+
+    #[test]
+    fn an_edit_is_announced_placed_started_and_ends_with_its_diff() {
+        let events = vec![
+            opened("edit"),
+            call("edit", json!({"path": "a.rs"})),
+            started("edit"),
+            finished("edit", "ok", &["a.rs"]),
+        ];
+        let seen = shown(&mut updates(), events);
+        assert_eq!((&seen[0]["sessionUpdate"], &seen[0]["toolCallId"]), (&json!("tool_call"), &json!("S/0")));
+        assert_eq!(
+            (&seen[1]["title"], &seen[1]["locations"][0]["path"]),
+            (&json!("edit a.rs"), &json!("/r/a.rs"))
+        );
+        assert_eq!(seen[2]["status"], "in_progress");
+        assert_eq!(seen[3]["status"], "completed");
+        assert_eq!(seen[3]["locations"][0], json!({"path": "/r/a.rs", "line": 2}));
+        let diff = json!({"type": "diff", "path": "/r/a.rs", "oldText": "1\n2\n", "newText": "1\n3\n"});
+        assert_eq!(seen[3]["content"], json!([diff]));
+        assert!(seen.iter().all(|update| update["toolCallId"] == "S/0"));
+    }
+
+    #[test]
+    fn a_command_shows_its_output_in_a_fence_and_what_it_changed() {
+        let events = vec![
+            call("shell", json!({"path": "x"})),
+            started("shell"),
+            Event::CommandChanged { record: 7 },
+            finished("shell", "failed", &[]),
+        ];
+        let last = shown(&mut updates(), events).pop().unwrap();
+        assert_eq!(last["status"], "failed");
+        assert_eq!(last["content"][0]["content"]["text"], "````\nsaid ```\n````\n");
+        assert_eq!(last["content"][1]["path"], "/r/by-command-7.rs");
+    }
+
+    #[test]
+    fn a_call_that_the_model_did_not_finish_ends_as_failed() {
+        let refused = Event::Refused {
+            turn: 1,
+            tool: Some("edit".into()),
+            early: true,
+            message: "no such file".into(),
+            saved_tokens: 0,
+        };
+        let seen = shown(&mut updates(), vec![opened("edit"), refused]);
+        assert_eq!((&seen[1]["status"], &seen[1]["toolCallId"]), (&json!("failed"), &json!("S/0")));
+        assert_eq!(seen[1]["content"][0]["content"]["text"], "no such file");
+        let seen = shown(&mut updates(), vec![opened("edit"), output()]);
+        assert_eq!(seen[1]["status"], "failed");
+        let report = Report::new(Ending::Interrupted, "stopped");
+        let events = vec![call("edit", json!({})), started("edit"), Event::Finished(report)];
+        assert_eq!(shown(&mut updates(), events)[2]["status"], "failed");
+    }
+
+    #[test]
+    fn prose_is_streamed_without_blank_starts_and_without_escape_sequences() {
+        let piece = |text: &str| Event::Text { turn: 1, text: text.into() };
+        let thought = Event::Thinking { turn: 1, text: "\n\nhm".into() };
+        let seen = shown(&mut updates(), vec![thought, piece("\n "), piece("a\u{1b}[2J"), piece("\nb")]);
+        let texts: Vec<_> = seen.iter().map(|update| &update["content"]["text"]).collect();
+        assert_eq!(texts, ["hm", "a␛[2J", "\nb"]);
+        assert_eq!(seen[0]["sessionUpdate"], "agent_thought_chunk");
+    }
+
+    #[test]
+    fn the_call_that_ends_the_task_is_not_shown() {
+        let events = vec![
+            opened("finish"),
+            call("finish", json!({})),
+            started("finish"),
+            finished("finish", "ok", &[]),
+        ];
+        assert!(shown(&mut updates(), events).is_empty());
+    }
+
+    #[test]
+    fn a_path_outside_of_the_repository_is_not_a_location() {
+        for path in ["../x", "/etc/passwd", "a/../../x"] {
+            let seen = shown(&mut updates(), vec![call("edit", json!({"path": path}))]);
+            assert_eq!(seen[0]["locations"], Value::Null, "{path}");
+        }
+        let seen = shown(&mut updates(), vec![call("edit", json!({"path": "/r/b"}))]);
+        assert_eq!(seen[0]["locations"][0]["path"], "/r/b");
+    }
+
+    #[test]
+    fn only_a_replay_shows_the_messages_of_the_user() {
+        let message = || vec![Event::UserMessage { text: "more".into() }];
+        assert!(shown(&mut updates(), message()).is_empty());
+        let mut replay = Updates::new("S", Path::new("/r"), true, Known);
+        assert_eq!(shown(&mut replay, message())[0]["sessionUpdate"], "user_message_chunk");
+    }
 }

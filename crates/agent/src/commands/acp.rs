@@ -2,13 +2,15 @@
 //! Client Protocol. Standard output has only messages of the protocol; warnings go to standard
 //! error. `docs/editors.md` describes it.
 //!
-//! [`host`] has the sessions, [`turn`] runs one prompt in a thread of its own, [`permission`] asks
+//! [`host`] has the sessions, [`requests`] and [`prompts`] answer the editor, [`turn`] runs one prompt in a thread of its own, [`permission`] asks
 //! the user before calls, and [`details`] reads from the tree's history what a call changed. The
 //! crate `acp` translates the journal.
 
 mod details;
 mod host;
 mod permission;
+mod prompts;
+mod requests;
 mod turn;
 
 use std::sync::Arc;
@@ -29,6 +31,14 @@ use crate::exit::{Exit, Result};
 use crate::interrupt::{self, Signals};
 use crate::sanitize;
 use host::Host;
+
+/// Answers a request. A closed connection is noticed elsewhere.
+macro_rules! answer {
+    ($responder:expr, $result:expr) => {{
+        let _ = $responder.respond_with_result($result);
+    }};
+}
+use answer;
 
 /// How long to wait for interrupted runs at the end.
 const SHUTDOWN: Duration = Duration::from_secs(10);
@@ -71,10 +81,8 @@ async fn serve(host: &Arc<Host>, backlog: Backlog) {
             Ok(())
         }
     };
-    let editor = Lines::new(
-        lines::outgoing(tokio::io::stdout(), backlog),
-        lines::incoming(tokio::io::stdin()),
-    );
+    let editor =
+        Lines::new(lines::outgoing(tokio::io::stdout(), backlog), lines::incoming(tokio::io::stdin()));
     let ended = Agent
         .v1()
         .name("agent")

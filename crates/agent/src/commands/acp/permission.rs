@@ -72,15 +72,24 @@ impl Ask {
         let id = self.updates.lock().unwrap_or_else(PoisonError::into_inner).id_of(&spec.name, arguments);
         let id = id.unwrap_or_else(|| ToolCallId::new(spec.name.clone()));
         let title = sanitize::short(&format!("{} {}", spec.name, render::summarize(arguments)), 100);
-        let fields = ToolCallUpdateFields::new().title(title).kind(kind_of(spec.effect)).raw_input(arguments.clone());
+        let fields =
+            ToolCallUpdateFields::new().title(title).kind(kind_of(spec.effect)).raw_input(arguments.clone());
         let preview = self.preview(arguments);
         let fields = if preview.is_empty() { fields } else { fields.content(preview) };
         let name = sanitize::short(&spec.name, 40);
         let options = vec![
             PermissionOption::new(ALLOW_ONCE, "Allow", PermissionOptionKind::AllowOnce),
-            PermissionOption::new(ALLOW_ALWAYS, format!("Always allow {name}"), PermissionOptionKind::AllowAlways),
+            PermissionOption::new(
+                ALLOW_ALWAYS,
+                format!("Always allow {name}"),
+                PermissionOptionKind::AllowAlways,
+            ),
             PermissionOption::new(REJECT_ONCE, "Reject", PermissionOptionKind::RejectOnce),
-            PermissionOption::new(REJECT_ALWAYS, format!("Always reject {name}"), PermissionOptionKind::RejectAlways),
+            PermissionOption::new(
+                REJECT_ALWAYS,
+                format!("Always reject {name}"),
+                PermissionOptionKind::RejectAlways,
+            ),
         ];
         let call = ToolCallUpdate::new(id, fields);
         let request = RequestPermissionRequest::new(self.editor.session.clone(), call, options);
@@ -93,7 +102,9 @@ impl Ask {
         };
         let answer = answer.map_err(|e| {
             let why = sanitize::short(&e.to_string(), 200);
-            ToolError::Model(format!("the call was not run, because the editor could not ask the user: {why}"))
+            ToolError::Model(format!(
+                "the call was not run, because the editor could not ask the user: {why}"
+            ))
         })?;
         let RequestPermissionOutcome::Selected(selected) = answer.outcome else { return Ok(false) };
         let (allowed, always) = match &*selected.option_id.0 {
@@ -114,8 +125,12 @@ impl Ask {
     fn preview(&self, arguments: &Value) -> Vec<ToolCallContent> {
         let Ok(arguments) = serde_json::from_value::<Arguments>(arguments.clone()) else { return Vec::new() };
         let Ok(workspace) = Workspace::open(&self.root) else { return Vec::new() };
-        let Ok(plan) = ApplyPatch::new(workspace, self.secrets.clone()).plan(arguments) else { return Vec::new() };
-        let image = |bytes: Option<&[u8]>| bytes.map(|bytes| Image { bytes: bytes.to_vec(), mode: 0o644, link: false });
+        let Ok(plan) = ApplyPatch::new(workspace, self.secrets.clone()).plan(arguments) else {
+            return Vec::new();
+        };
+        let image = |bytes: Option<&[u8]>| {
+            bytes.map(|bytes| Image { bytes: bytes.to_vec(), mode: 0o644, link: false })
+        };
         let change = |file: tool_apply_patch::Preview<'_>| FileChange {
             path: file.path.to_string(),
             from: file.from.map(ToString::to_string),
