@@ -8,8 +8,8 @@ use acp::lines::{self, Backlog};
 use agent_client_protocol::schema::ProtocolVersion;
 use agent_client_protocol::v1::ConnectionTo;
 use agent_client_protocol::v1::schema::{
-    AuthenticateRequest, CancelNotification, CloseSessionRequest, ContentBlock, InitializeRequest,
-    LoadSessionRequest, NewSessionRequest, PromptRequest, RequestPermissionOutcome, RequestPermissionRequest,
+    CancelNotification, CloseSessionRequest, ContentBlock, InitializeRequest, LoadSessionRequest,
+    NewSessionRequest, PromptRequest, RequestPermissionOutcome, RequestPermissionRequest,
     RequestPermissionResponse, SelectedPermissionOutcome, SessionId, SessionNotification,
     SetSessionConfigOptionRequest, SetSessionModeRequest, StopReason, TextContent,
 };
@@ -24,14 +24,19 @@ use crate::support::{World, call};
 const WRONG: &str = "    echo $(($1 - $2))\n";
 const RIGHT: &str = "    echo $(($1 + $2))\n";
 
-/// A call that fixes the bug.
-fn fix() -> String {
-    let edit = json!({"path": "add.sh", "search": WRONG, "replace": RIGHT});
-    call("apply_patch", json!({"edits": [edit]}))
+/// An answer that is one call.
+fn reply(tool: &str, arguments: Value) -> Reply {
+    Reply::text(call(tool, arguments))
 }
 
-fn finish() -> String {
-    call("finish", json!({"summary": "add adds"}))
+/// A call that fixes the bug.
+fn fix() -> Reply {
+    let edit = json!({"path": "add.sh", "search": WRONG, "replace": RIGHT});
+    reply("apply_patch", json!({"edits": [edit]}))
+}
+
+fn finish() -> Reply {
+    reply("finish", json!({"summary": "add adds"}))
 }
 
 /// What the editor has received: updates, and requests for a permission.
@@ -205,8 +210,8 @@ async fn the_second_prompt_continues_the_session_and_another_process_can_load_it
     let (world, server) = (World::with_a_bug(), Server::start());
     server.enqueue(fix());
     server.enqueue(finish());
-    server.enqueue(call("finish", json!({"summary": "nothing else"})));
-    server.enqueue(call("finish", json!({"summary": "nothing else"})));
+    server.enqueue(reply("finish", json!({"summary": "nothing else"})));
+    server.enqueue(reply("finish", json!({"summary": "nothing else"})));
     let mut first = SessionId::new("");
     edit(&world, &server, &[], async |agent, _| {
         first = new_session(&agent, &world).await?;
@@ -217,8 +222,8 @@ async fn the_second_prompt_continues_the_session_and_another_process_can_load_it
     .await;
     let last = server.chats().pop().unwrap().json.to_string();
     assert!(last.contains("Make the tests pass.") && last.contains("Is that all?"), "{last}");
-    server.enqueue(call("finish", json!({"summary": "still nothing"})));
-    server.enqueue(call("finish", json!({"summary": "still nothing"})));
+    server.enqueue(reply("finish", json!({"summary": "still nothing"})));
+    server.enqueue(reply("finish", json!({"summary": "still nothing"})));
     edit(&world, &server, &[], async |agent, seen| {
         let load = LoadSessionRequest::new(first.clone(), world.repo());
         let loaded = agent.send_request(load).block_task().await?;
@@ -239,7 +244,7 @@ async fn the_second_prompt_continues_the_session_and_another_process_can_load_it
 #[tokio::test]
 async fn in_the_ask_mode_the_editor_decides_about_each_call() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    server.enqueue(call("read_file", json!({"path": "add.sh"})));
+    server.enqueue(reply("read_file", json!({"path": "add.sh"})));
     server.enqueue(fix());
     server.enqueue(fix());
     server.enqueue(finish());
@@ -267,10 +272,10 @@ async fn in_the_ask_mode_the_editor_decides_about_each_call() {
 #[tokio::test]
 async fn an_answer_that_holds_always_is_not_asked_for_again() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    let edit_of = |n: u32| call("apply_patch", json!({"path": format!("{n}.txt"), "content": "x\n"}));
-    let command = || call("run_command", json!({"command": "echo ran > ran.txt"}));
-    for reply in [edit_of(1), edit_of(2), command(), command(), fix(), finish()] {
-        server.enqueue(reply);
+    let edit_of = |n: u32| reply("apply_patch", json!({"path": format!("{n}.txt"), "content": "x\n"}));
+    let command = || reply("run_command", json!({"command": "echo ran > ran.txt"}));
+    for answer in [edit_of(1), edit_of(2), command(), command(), fix(), finish()] {
+        server.enqueue(answer);
     }
     edit(&world, &server, &["allow_always", "reject_always"], async |agent, seen| {
         let session = new_session(&agent, &world).await?;
@@ -288,7 +293,7 @@ async fn an_answer_that_holds_always_is_not_asked_for_again() {
 async fn a_call_does_not_run_if_the_editor_cannot_ask_the_user() {
     let (world, server) = (World::with_a_bug(), Server::start());
     server.enqueue(fix());
-    server.fallback(call("finish", json!({"summary": "cannot edit"})));
+    server.fallback(reply("finish", json!({"summary": "cannot edit"})));
     edit(&world, &server, &[], async |agent, _| {
         let session = new_session(&agent, &world).await?;
         set_mode(&agent, &session, "ask").await?;
@@ -338,7 +343,7 @@ async fn the_user_can_choose_among_the_models_of_the_server() {
         .map(|model| model.name.clone())
         .find(|name| !name.starts_with("deepseek-coder"));
     let name = name.unwrap();
-    server.fallback(call("finish", json!({"summary": "nothing"})));
+    server.fallback(reply("finish", json!({"summary": "nothing"})));
     edit(&world, &server, &[], async |agent, mut seen| {
         let session = new_session(&agent, &world).await?;
         seen.wait_for(|update| update["sessionUpdate"] == "config_option_update").await;
@@ -364,10 +369,8 @@ async fn two_sessions_cannot_change_one_repository_at_the_same_time() {
     edit(&world, &server, &[], async |agent, mut seen| {
         let (first, second) = (new_session(&agent, &world).await?, new_session(&agent, &world).await?);
         let others = async {
-            seen.wait_for(|update| {
-                update["content"]["text"].as_str().is_some_and(|t| t.contains("Thinking"))
-            })
-            .await;
+            seen.wait_for(|update| update["content"]["text"].as_str().is_some_and(|t| t.contains("Think")))
+                .await;
             let error = prompt(&agent, &second, "Me too.").await.unwrap_err();
             assert!(error.message.contains(&*first.0), "the message names the session: {error:?}");
             let error = prompt(&agent, &first, "Again.").await.unwrap_err();
@@ -513,7 +516,7 @@ fn a_closed_connection_stops_the_run_and_the_agent_exits_normally() {
     let params = json!({"sessionId": session, "prompt": text});
     let prompt = json!({"jsonrpc": "2.0", "id": 9, "method": "session/prompt", "params": params});
     stdin.write_all(format!("{prompt}\n").as_bytes()).unwrap();
-    next("Thinking");
+    next("\"Think");
     drop(stdin);
     assert!(agent.wait().unwrap().success());
     let last = world.journal().pop().unwrap();

@@ -74,7 +74,7 @@ const code = await edit(["reject_once", "allow_once"], async (context, { updates
   check("the repository is fixed", readFileSync(join(repository, "add.sh"), "utf8").includes("$1 + $2"));
   check("the summary says that it is verified", text(updates, "agent_message_chunk").includes("**verified:** add adds"));
 
-  const thinking = until((update) => update.content?.text?.includes("think about it"));
+  const thinking = until((update) => update.content?.text?.includes("think"));
   const stopped = prompt(context, sessionId, "What else?");
   await thinking;
   await context.notify(methods.session.cancel, { sessionId });
