@@ -12,6 +12,7 @@ use agent_client_protocol::v1::schema::{
 };
 use journal::{Journal, Record, Report, Store};
 use tokio::sync::watch;
+use workspace::Workspace;
 
 use super::details::{TreeDetails, last_record};
 use super::permission::{Ask, Standing};
@@ -75,7 +76,12 @@ impl Turn {
         let mode = *self.mode.borrow();
         if mode.is_dry() {
             let journal = self.store.create()?;
-            return self.work(journal, &[], Some(mode)).await;
+            let id = journal.id().to_owned();
+            let done = self.work(journal, &[], Some(mode)).await;
+            if done.is_err() && self.store.load(&id).is_ok_and(|past| past.is_empty()) {
+                self.store.remove(&id)?;
+            }
+            return done;
         }
         let (journal, past) = self.store.open(&self.editor.session.0)?;
         let tree = self.store.take_tree(&self.root, journal.id())?;
@@ -97,6 +103,9 @@ impl Turn {
         let id = journal::origin(past).unwrap_or_else(|| journal.id()).to_owned();
         let state = journal.folder().join(STATE);
         let secrets = masking::secrets(&settings, &variables, &id);
+        if let Ok(workspace) = Workspace::open(&self.root) {
+            masking::learn(&secrets, &workspace, &state);
+        }
         let details = TreeDetails::new(state.clone(), secrets.clone(), last_record(&state));
         let updates = Arc::new(Mutex::new(Updates::new(journal.id(), &self.root, false, details)));
         journal.observe(Box::new({
