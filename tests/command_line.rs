@@ -18,6 +18,7 @@ fn help_names_the_commands() {
       resume       Resume a run that was killed or interrupted, or lost its server
       replay       Replay a session offline with the model's recorded answers, and show the first
                    difference
+      acp          Serve an editor over stdin and stdout, with the Agent Client Protocol
       batch        Run many tasks unattended
       worker       Take tasks from a queue and run them
       report       Write a batch's results and trajectories to one HTML file

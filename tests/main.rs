@@ -4,6 +4,7 @@
 
 mod support;
 
+mod acp;
 mod ask;
 mod batch;
 mod batch_kills;

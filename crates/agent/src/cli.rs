@@ -51,6 +51,8 @@ pub(crate) enum Command {
     /// Replay a session offline with the model's recorded answers, and show the first difference
     #[command(after_help = exit::replay_table())]
     Replay(Replay),
+    /// Serve an editor over stdin and stdout, with the Agent Client Protocol
+    Acp(Acp),
     /// Run many tasks unattended
     #[command(after_help = exit::batch_table())]
     Batch(Box<Batch>),
@@ -219,6 +221,12 @@ pub(crate) struct Resume {
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
+    #[command(flatten)]
+    pub(crate) settings: RunFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Acp {
     #[command(flatten)]
     pub(crate) settings: RunFlags,
 }

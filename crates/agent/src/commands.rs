@@ -1,6 +1,7 @@
 //! One module per command or group of commands. The two commands whose output clap generates have
 //! no module.
 
+mod acp;
 mod batch;
 pub(crate) mod changes;
 mod compare;
@@ -12,7 +13,7 @@ mod parse;
 pub(crate) mod patch;
 mod replay;
 mod report;
-mod resume;
+pub(crate) mod resume;
 pub(crate) mod run;
 mod sandbox;
 mod sessions;
@@ -36,6 +37,7 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Ask(command) => run::ask(command, context),
         Command::Resume(command) => resume::run(command, context),
         Command::Replay(command) => replay::run(command, context),
+        Command::Acp(command) => acp::run(command, context),
         Command::Batch(command) => batch::run(&command, context),
         Command::Worker(command) => worker::run(&command, context),
         Command::Report(command) => report::run(&command, context),

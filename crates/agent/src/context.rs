@@ -28,6 +28,11 @@ impl Context {
         let directory = std::env::current_dir()
             .and_then(|d| d.canonicalize())
             .map_err(|e| Failure::misuse(format!("cannot open the current folder: {e}")))?;
+        Ok(Self::of(environment, directory))
+    }
+
+    /// Finds the repository of a folder, whose path is absolute and has no links.
+    pub(crate) fn of(environment: Environment, directory: PathBuf) -> Self {
         // A home folder that is a repository (of dotfiles) is not the project of the folders below
         // it.
         let home = environment.variables.get("HOME").and_then(|home| Path::new(home).canonicalize().ok());
@@ -36,7 +41,7 @@ impl Context {
             .take_while(|d| *d == directory || Some(*d) != home.as_deref())
             .find(|d| d.join(".git").exists())
             .map(Path::to_owned);
-        Ok(Self { environment, directory, repository })
+        Self { environment, directory, repository }
     }
 
     /// Resolves the settings, and prints warnings about them to standard error.

@@ -87,6 +87,8 @@ pub(crate) struct Order {
     pub(crate) interrupt: watch::Receiver<bool>,
     /// How the user is told that the run waits for the server.
     pub(crate) waits: Waits,
+    /// Decides which calls may run, before the user's hooks do.
+    pub(crate) gate: Option<Arc<dyn Gate>>,
 }
 
 /// The outcome of a run.
@@ -272,7 +274,8 @@ async fn begin(
     let tools = |root: &Path, sandbox: &Sandbox| -> Result<_> {
         let hooks =
             Hooks::new(settings, sandbox, folder, &order.task, &order.variables, secrets)?.map(Arc::new);
-        let gates: Vec<_> = hooks.iter().map(|hooks| Arc::clone(hooks) as Arc<dyn Gate>).collect();
+        let hook_gate = hooks.iter().map(|hooks| Arc::clone(hooks) as Arc<dyn Gate>);
+        let gates: Vec<_> = order.gate.iter().cloned().chain(hook_gate).collect();
         let toolbox =
             toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own, &order.goal, &gates)?;
         Ok((toolbox, hooks))

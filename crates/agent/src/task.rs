@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Result};
 
 /// The maximum length of a task, in bytes. Longer tasks do not fit a context window.
-const LIMIT: u64 = 256 * 1024;
+pub(crate) const LIMIT: u64 = 256 * 1024;
 /// The maximum size of an issue as JSON, in bytes.
 const ISSUE_LIMIT: u64 = 4 << 20;
 /// The maximum number of comments of an issue that the model is shown: the last ones.

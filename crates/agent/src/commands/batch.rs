@@ -329,6 +329,7 @@ impl Agent {
             variables: std::env::vars_os().collect(),
             interrupt,
             waits: Waits::Unseen,
+            gate: None,
         };
         let id = journal.id().to_owned();
         // Other tasks use the same path, so a resumed session of one of them would work here.

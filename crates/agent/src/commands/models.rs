@@ -1,7 +1,7 @@
 //! `agent models list|show|pull|rm`: the models of an Ollama server, the files on this machine, and
 //! the models that can be downloaded. `list` also works with OpenAI-compatible servers.
 
-mod list;
+pub(crate) mod list;
 mod pull;
 mod show;
 

@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure, Result};
 use crate::images;
 use crate::interrupt::{self, Signals};
+use crate::layers::Environment;
 use crate::output::Output;
 use crate::profiles;
 use crate::sanitize;
@@ -26,7 +27,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
         return Err(Failure::misuse("the message is empty; describe what to do, or omit it"));
     }
     profiles::check(&context.environment)?;
-    let start = check(&store.load(&command.session)?, &command)?; // before a fork copies anything
+    let start = check(&store.load(&command.session)?, command.message.is_some(), command.fork)?; // before a fork copies anything
     let root = Path::new(&start.root).to_owned();
     if !root.is_dir() {
         return Err(Failure::misuse(format!("the repository {} no longer exists", root.display())));
@@ -45,23 +46,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
             return Err(error.into());
         }
     };
-    let mut given: Vec<(&'static str, String)> = command.settings.given;
-    for (key, text) in start.settings {
-        let (known, text) = match recorded(&key, text) {
-            Ok(known) => known,
-            Err(why) => {
-                console::say(format_args!("warning: {}", sanitize::line(&why)));
-                continue;
-            }
-        };
-        // Environment variables override recorded settings: a server's address may have changed.
-        let overridden = known.variables.iter().any(|name| context.environment.get(name).is_some());
-        match given.iter_mut().find(|(key, _)| *key == known.key) {
-            Some((_, new)) if known.kind == Kind::Variables => *new = format!("{text}\n{new}"),
-            None if !overridden => given.push((known.key, text)),
-            _ => {}
-        }
-    }
+    let given = with_recorded(command.settings.given, start.settings, &context.environment);
     let resolved = context.resolve(&given)?;
     let settings = resolved.settings()?;
     let export = Export::start(context, &settings, run::warning(command.quiet));
@@ -89,6 +74,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
             waits: Waits::for_people(command.quiet),
+            gate: None,
         };
         tokio::select! {
             done = session::resume(order, &mut journal, &past) => done,
@@ -107,19 +93,44 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     Ok(Exit::Run(done.report.ending))
 }
 
-/// The parts of the session's first event that a resumed run needs.
-struct Start {
-    task: String,
-    goal: Goal,
-    root: String,
+/// Adds the settings that a session recorded to those that are given now, which override them.
+pub(crate) fn with_recorded(
+    mut given: Vec<(&'static str, String)>,
     settings: Vec<(String, String)>,
-    images: Vec<String>,
+    environment: &Environment,
+) -> Vec<(&'static str, String)> {
+    for (key, text) in settings {
+        let (known, text) = match recorded(&key, text) {
+            Ok(known) => known,
+            Err(why) => {
+                console::say(format_args!("warning: {}", sanitize::line(&why)));
+                continue;
+            }
+        };
+        // Environment variables override recorded settings: a server's address may have changed.
+        let overridden = known.variables.iter().any(|name| environment.get(name).is_some());
+        match given.iter_mut().find(|(key, _)| *key == known.key) {
+            Some((_, new)) if known.kind == Kind::Variables => *new = format!("{text}\n{new}"),
+            None if !overridden => given.push((known.key, text)),
+            _ => {}
+        }
+    }
+    given
+}
+
+/// The parts of the session's first event that a resumed run needs.
+pub(crate) struct Start {
+    pub(crate) task: String,
+    pub(crate) goal: Goal,
+    pub(crate) root: String,
+    pub(crate) settings: Vec<(String, String)>,
+    pub(crate) images: Vec<String>,
 }
 
 /// Checks that the session can be resumed. Dry runs and sessions with protected files cannot. A run
 /// that was cut short, for example by a limit, needs no message; a run that ended by itself can
 /// only be continued with one.
-fn check(past: &[Record], command: &Resume) -> Result<Start> {
+pub(crate) fn check(past: &[Record], has_message: bool, fork: bool) -> Result<Start> {
     let Some(Event::Session { task, root, mode, settings, protected, output_schema, images, .. }) =
         past.first().map(|r| &r.event)
     else {
@@ -136,13 +147,13 @@ fn check(past: &[Record], command: &Resume) -> Result<Start> {
         .hint("run the batch again: it repeats interrupted tasks"));
     }
     match past.last().map(|r| &r.event) {
-        Some(Event::Finished(report)) if command.message.is_none() && !report.ending.can_resume() => {
+        Some(Event::Finished(report)) if !has_message && !report.ending.can_resume() => {
             return Err(Failure::misuse(format!("the session has ended: {}", report.ending.label()))
                 .hint("continue it with a message: agent resume SESSION \"what to do next\""));
         }
         Some(Event::Finished(_)) => {}
         // A half-finished edit must not belong to two sessions.
-        _ if command.fork => {
+        _ if fork => {
             return Err(Failure::misuse("cannot fork a session that was killed or is still running")
                 .hint("resume it first, without --fork"));
         }

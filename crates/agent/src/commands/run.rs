@@ -127,6 +127,7 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
             waits: Waits::for_people(command.quiet),
+            gate: None,
         };
         tokio::select! {
             done = session::run(order, &mut journal) => done,

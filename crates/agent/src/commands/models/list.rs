@@ -3,6 +3,7 @@
 
 use model_files::catalog::{self, Model};
 use model_files::{Cached, Store, gguf};
+use models::choose::Choice;
 use models::host;
 use models::ollama::{LoadedModel, LocalModel};
 use models::openai::{OpenAi, OpenAiOptions, Opened};
@@ -84,6 +85,22 @@ pub(super) async fn run(settings: &Settings, environment: &Environment, json: bo
         }
     }
     Ok(Exit::Success)
+}
+
+/// The models that are there without a download, as `--model` takes them.
+///
+/// # Errors
+/// If an OpenAI-compatible server does not answer, or the settings are invalid.
+pub(crate) async fn names(settings: &Settings, environment: &Environment) -> Result<Vec<String>> {
+    if let Some(names) = of_openai_server(settings).await? {
+        return Ok(names.into_iter().map(|name| Choice::OpenAi(Some(name)).to_string()).collect());
+    }
+    let in_ollama = server(settings).await?.tags().await.unwrap_or_default();
+    let files = model_store::store(environment).ok().as_ref().map(Store::list).unwrap_or_default();
+    let deepseek = settings.deepseek_api_key.iter().map(|_| Choice::DeepSeek(None));
+    let in_ollama = in_ollama.into_iter().map(|model| Choice::Ollama(model.name));
+    let files = files.into_iter().map(|file| Choice::Embedded(file.name));
+    Ok(deepseek.chain(in_ollama).chain(files).map(|choice| choice.to_string()).collect())
 }
 
 /// The models of an OpenAI-compatible server, if `base_url` names one.

@@ -1,0 +1,33 @@
+//! What an editor sees of a session, in the types of the Agent Client Protocol
+//! (<https://agentclientprotocol.com>, version 1). The crate translates in both directions:
+//! records of the journal become updates of the editor's view ([`Updates`]), and the blocks of a
+//! prompt become the text of a task ([`prompt::text`]). It also has the modes and the model choice
+//! that a session offers ([`Mode`], [`Choices`]), and the transport over two byte streams
+//! ([`lines`]).
+//!
+//! Nothing here starts a run: the crate `agent` does.
+
+mod diffs;
+pub mod ending;
+mod fence;
+pub mod lines;
+mod modes;
+pub mod prompt;
+mod updates;
+
+pub use diffs::diffs;
+pub use modes::{Choices, MODE, MODEL, Mode};
+pub use updates::{Details, Updates};
+
+/// The maximum size of one text in an update, in bytes. Longer texts are truncated.
+pub const MAX_TEXT: usize = 64 << 10;
+
+/// Truncates a text to [`MAX_TEXT`], and says so.
+pub(crate) fn bounded(text: &str) -> String {
+    if text.len() <= MAX_TEXT {
+        return text.to_owned();
+    }
+    let end = (0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let left_out = preview::figures::bytes((text.len() - end) as u64);
+    format!("{}\n[{left_out} left out]", text.get(..end).unwrap_or_default())
+}

@@ -1,0 +1,80 @@
+//! What the journal does not say about calls: what they changed, from the history of the tree.
+
+use std::path::{Path, PathBuf};
+
+use ::acp::Details;
+use agent_client_protocol::v1::schema::ToolKind;
+use preview::FileChange;
+use secrets::Secrets;
+use serde_json::Value;
+use tool_api::{Effect, Spec, TypedTool};
+use workspace::{By, History};
+
+use crate::commands::changes;
+use crate::masking;
+use crate::render;
+
+/// The history of one session's tree, and the tools of a run.
+pub(super) struct TreeDetails {
+    /// The folder with the history.
+    state: PathBuf,
+    secrets: Secrets,
+    /// The last record whose changes were shown.
+    seen: u64,
+}
+
+impl TreeDetails {
+    /// Shows the changes of later records than `seen`.
+    pub(super) fn new(state: PathBuf, secrets: Secrets, seen: u64) -> Self {
+        Self { state, secrets, seen }
+    }
+}
+
+/// The number of the last record in a history.
+pub(super) fn last_record(state: &Path) -> u64 {
+    let history = History::open(state).ok();
+    history.and_then(|history| history.records().last().map(|record| record.id)).unwrap_or(0)
+}
+
+/// The kind of calls with this effect.
+pub(super) fn kind_of(effect: Effect) -> ToolKind {
+    match effect {
+        Effect::Read => ToolKind::Read,
+        Effect::Write => ToolKind::Edit,
+        Effect::Execute => ToolKind::Execute,
+    }
+}
+
+impl Details for TreeDetails {
+    fn kind(&self, tool: &str) -> Option<ToolKind> {
+        let finish: Spec = planner::Finish.spec();
+        match tool {
+            // The summary at the end says the same.
+            name if name == finish.name => None,
+            tool_apply_patch::ApplyPatch::NAME => Some(ToolKind::Edit),
+            tool_search::Search::NAME => Some(ToolKind::Search),
+            "list_files" => Some(ToolKind::Search),
+            "read_file" => Some(ToolKind::Read),
+            "run_command" | "run_tests" => Some(ToolKind::Execute),
+            _ => Some(ToolKind::Other),
+        }
+    }
+
+    fn title(&self, arguments: &Value) -> String {
+        render::summarize(arguments)
+    }
+
+    fn place(&self, arguments: &Value) -> Option<(String, Option<u32>)> {
+        let line = arguments["start_line"].as_u64().and_then(|line| u32::try_from(line).ok());
+        Some((arguments["path"].as_str()?.to_owned(), line))
+    }
+
+    fn changes(&mut self, turn: u32, record: Option<u64>) -> Vec<FileChange> {
+        let Ok(history) = History::open(&self.state) else { return Vec::new() };
+        let is_next = |by: By, of: u32, id: u64| by == By::Edit && of == turn && id > self.seen;
+        let next = || history.records().iter().find(|r| is_next(r.by, r.turn, r.id)).map(|r| r.id);
+        let Some(record) = record.or_else(next) else { return Vec::new() };
+        self.seen = self.seen.max(record);
+        masking::shown(changes::shown(history.of(record).unwrap_or_default()), &self.secrets)
+    }
+}

@@ -1,0 +1,160 @@
+//! Prompts: checks each, runs it in a thread of its own, and answers with the reason it ended.
+
+use std::sync::Arc;
+
+use ::acp::{ending, prompt};
+use agent_client_protocol::v1::schema::{
+    PromptRequest, PromptResponse, SessionId, SessionInfoUpdate, SessionUpdate, StopReason,
+};
+use agent_client_protocol::v1::{ConnectionTo, Responder};
+use agent_client_protocol::{Client, Error, ErrorCode};
+use journal::{Ending, Report};
+use tokio::sync::watch;
+
+use super::answer;
+use super::host::{Answer, Host, internal, invalid, shown};
+use super::turn::Turn;
+use crate::exit::Result;
+use crate::interrupt;
+use crate::sanitize;
+use crate::task;
+
+/// The maximum number of prompts that run at a time. Each has a thread, and perhaps commands.
+const MAX_RUNS: usize = 8;
+/// The maximum size of the earlier prompts that a prompt repeats, in bytes.
+const MAX_EARLIER: usize = 16 << 10;
+
+impl Host {
+    pub(super) fn prompt(
+        self: &Arc<Self>,
+        request: PromptRequest,
+        responder: Responder<PromptResponse>,
+        client: ConnectionTo<Client>,
+    ) {
+        let (turn, busy) = match self.begin(&request, &client) {
+            Ok(begun) => begun,
+            Err(error) => return answer!(responder, Err(error)),
+        };
+        let cancellation = responder.cancellation();
+        tokio::spawn(async move {
+            let work = interrupt::on_own_thread(async move || turn.run().await);
+            tokio::pin!(work);
+            let done = tokio::select! {
+                done = &mut work => done,
+                () = cancellation.cancelled() => {
+                    busy.stop.send_replace(true);
+                    work.await
+                }
+            };
+            drop(busy); // the editor may send the next prompt as soon as it has the answer
+            answer!(responder, outcome(done));
+        });
+    }
+
+    /// Checks a prompt, and marks its session as busy.
+    fn begin(
+        self: &Arc<Self>,
+        request: &PromptRequest,
+        client: &ConnectionTo<Client>,
+    ) -> Answer<(Turn, Busy)> {
+        let id = &request.session_id;
+        let running = *self.runs.borrow();
+        self.with(id, |session| {
+            if session.running.is_some() {
+                return Err(invalid("a prompt of this session is running; cancel it first"));
+            }
+            if running >= MAX_RUNS {
+                return Err(invalid(format!("{MAX_RUNS} prompts are running; wait for one to end")));
+            }
+            let text = prompt::text(&request.prompt, &session.root).map_err(invalid)?;
+            if text.len() as u64 > task::LIMIT {
+                return Err(invalid(format!("the prompt is longer than {} KiB", task::LIMIT / 1024)));
+            }
+            let title = sanitize::short(text.lines().next().unwrap_or_default(), 80);
+            let editor = self.editor_now(id, client);
+            editor.send(SessionUpdate::SessionInfoUpdate(SessionInfoUpdate::new().title(title)));
+            if let Some(notice) = session.notice.take() {
+                editor.say(&format!("{notice}\n\n"));
+            }
+            let stop = watch::Sender::new(false);
+            let editor = self.editor(id, client, stop.subscribe());
+            let prompt = with_earlier(&session.earlier, &text);
+            match session.choices.mode.is_dry() {
+                true => session.earlier.push(text),
+                false => session.earlier.clear(),
+            }
+            let mut given = self.flags.clone();
+            if let Some(model) = &session.choices.model {
+                given.retain(|(key, _)| *key != "model");
+                given.push(("model", model.clone()));
+            }
+            let turn = Turn {
+                editor,
+                context: session.context.clone(),
+                store: self.store.clone(),
+                root: session.root.clone(),
+                prompt,
+                mode: session.mode.subscribe(),
+                standing: Arc::clone(&session.standing),
+                given,
+            };
+            session.running = Some(stop.clone());
+            self.runs.send_modify(|runs| *runs += 1);
+            Ok((turn, Busy { host: Arc::clone(self), id: id.clone(), stop }))
+        })
+    }
+}
+
+/// Marks a session as busy until this is dropped.
+struct Busy {
+    host: Arc<Host>,
+    id: SessionId,
+    stop: watch::Sender<bool>,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let _ = self.host.with(&self.id, |session| {
+            // A session that was closed and loaded again is another one.
+            if session.running.as_ref().is_some_and(|running| running.same_channel(&self.stop)) {
+                session.running = None;
+            }
+            Ok(())
+        });
+        self.host.runs.send_modify(|runs| *runs -= 1);
+    }
+}
+
+/// A prompt, after the earlier ones that were only dry runs.
+fn with_earlier(earlier: &[String], text: &str) -> String {
+    let mut room = MAX_EARLIER;
+    let fits = |prompt: &&String| {
+        let fits = prompt.len() <= room;
+        room = room.saturating_sub(prompt.len());
+        fits
+    };
+    let mut last: Vec<&str> = earlier.iter().rev().take_while(fits).map(String::as_str).collect();
+    if last.is_empty() {
+        return text.to_owned();
+    }
+    last.reverse();
+    let last = last.join("\n\n");
+    format!("{text}\n\nEarlier messages (their changes were only proposed, not made):\n\n{last}")
+}
+
+/// The answer to a prompt.
+fn outcome(done: Result<Report>) -> Answer<PromptResponse> {
+    let report = match done {
+        Ok(report) => report,
+        Err(failure) if failure.ending == Ending::Interrupted => {
+            return Ok(PromptResponse::new(StopReason::Cancelled));
+        }
+        Err(failure) => return Err(internal(&failure)),
+    };
+    match ending::stop_reason(&report.ending) {
+        Some(reason) => Ok(PromptResponse::new(reason)),
+        // Without any answer, it is likely that no model is set up.
+        None if report.totals.turns == 0 => Err(Error::new(ErrorCode::AUTH_REQUIRED, shown(&report.message))),
+        None => Err(Error::new(ErrorCode::INTERNAL_ERROR, shown(&report.message))),
+    }
+}
