@@ -315,7 +315,8 @@ async fn the_dry_modes_show_the_changes_and_leave_the_repository_unchanged() {
         edit(&world, &server, &[], async |agent, seen| {
             let session = new_session(&agent, &world).await?;
             set_mode(&agent, &session, mode).await?;
-            assert_eq!(&seen.of("config_option_update")[0]["configOptions"][0]["currentValue"], mode);
+            let options = seen.of("config_option_update");
+            assert!(options.iter().any(|update| update["configOptions"][0]["currentValue"] == mode));
             prompt(&agent, &session, "Make the tests pass.").await?;
             let text = seen.text("agent_message_chunk");
             assert!(text.contains("```diff\n") && text.contains("agent apply "), "{text}");
@@ -444,10 +445,14 @@ fn talk(mut agent: std::process::Command, input: &str) -> Vec<Value> {
     let mut agent = agent.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = agent.stdin.take().unwrap();
     let output = BufReader::new(agent.stdout.take().unwrap());
-    stdin.write_all(input.as_bytes()).unwrap();
     let messages = output.lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
-    let answers = messages.filter(|message| message.get("id").is_some());
-    let answers = answers.take(input.lines().count()).collect();
+    let mut answers = messages.filter(|message| message.get("id").is_some());
+    // Other requests are refused until the connection is initialized.
+    let (first, rest) = input.split_once('\n').unwrap();
+    stdin.write_all(format!("{first}\n").as_bytes()).unwrap();
+    let first = answers.next().unwrap();
+    stdin.write_all(rest.as_bytes()).unwrap();
+    let answers = [first].into_iter().chain(answers.take(rest.lines().count())).collect();
     drop(stdin);
     assert!(agent.wait().unwrap().success());
     answers
@@ -510,7 +515,10 @@ fn a_closed_connection_stops_the_run_and_the_agent_exits_normally() {
         ("initialize", json!({"protocolVersion": 1})),
         ("session/new", json!({"cwd": world.repo(), "mcpServers": []})),
     ]);
-    stdin.write_all(start.as_bytes()).unwrap();
+    let (initialize, new_session) = start.split_once('\n').unwrap();
+    stdin.write_all(format!("{initialize}\n").as_bytes()).unwrap();
+    next("\"protocolVersion\"");
+    stdin.write_all(new_session.as_bytes()).unwrap();
     let session = next("\"sessionId\"")["result"]["sessionId"].clone();
     let text = json!([{"type": "text", "text": "Make the tests pass."}]);
     let params = json!({"sessionId": session, "prompt": text});

@@ -27,7 +27,8 @@ pub trait Details {
     fn title(&self, arguments: &Value) -> String;
     /// The file and the line that a call is about, if its arguments name them.
     fn place(&self, arguments: &Value) -> Option<(String, Option<u32>)>;
-    /// The changes of a record in the tree's history, with secrets masked; `None` is the next edit of this turn.
+    /// The changes of a record in the tree's history, with secrets masked. `None` is the next edit
+    /// of this turn.
     fn changes(&mut self, turn: u32, record: Option<u64>) -> Vec<FileChange>;
 }
 

@@ -2,9 +2,9 @@
 //! Client Protocol. Standard output has only messages of the protocol; warnings go to standard
 //! error. `docs/editors.md` describes it.
 //!
-//! [`host`] has the sessions, [`requests`] and [`prompts`] answer the editor, [`turn`] runs one prompt in a thread of its own, [`permission`] asks
-//! the user before calls, and [`details`] reads from the tree's history what a call changed. The
-//! crate `acp` translates the journal.
+//! [`host`] has the sessions, [`requests`] and [`prompts`] answer the editor, [`turn`] runs one
+//! prompt in a thread of its own, [`permission`] asks the user before calls, and [`details`] reads
+//! from the tree's history what a call changed. The crate `acp` translates the journal.
 
 mod details;
 mod host;
