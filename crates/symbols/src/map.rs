@@ -1,20 +1,25 @@
-//! The map: the best files with their most important definitions, as text.
+//! The map: the best files as text, the first of them with their most important definitions.
 
 use std::collections::HashSet;
 
 use crate::Index;
+use crate::tags::Kind;
 
 /// The longest line of source that is shown, in characters.
 const WIDTH: usize = 100;
 /// The maximum number of definitions shown per file.
 const PER_FILE: usize = 2;
+/// The part of the map that files with definitions may fill, as a divisor. The next best files
+/// follow with their paths only: the right file is more often among many paths than among few files
+/// with definitions (docs/symbols.md).
+const DETAILED_SHARE: usize = 3;
 /// The shortest entry of a map, in bytes. It bounds how many files are worth ranking.
 const SHORTEST: usize = 16;
 
 /// A map of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Map {
-    /// One line per file, and below it one line per definition.
+    /// One line per file, and below the first ones one line per definition.
     pub text: String,
     /// The paths of the files in the map.
     pub files: Vec<String>,
@@ -37,15 +42,10 @@ impl Map {
             if ranked.path.contains(char::is_control) {
                 continue;
             }
-            let Some(text) = read(ranked.path) else { continue };
-            let mut lines: Vec<u32> = ranked.definitions.iter().map(|(line, ..)| *line).collect();
-            lines.sort_unstable();
-            lines.dedup();
-            let mut entry = format!("{}:\n", ranked.path);
-            for line in lines {
-                if let Some(signature) = signature(&text, line) {
-                    entry += &format!("{line}: {signature}\n");
-                }
+            let mut entry = format!("{}\n", ranked.path);
+            if map.text.len() < max_bytes / DETAILED_SHARE {
+                let Some(text) = read(ranked.path) else { continue };
+                entry += &signatures(&text, &ranked.definitions);
             }
             if map.text.len() + entry.len() > max_bytes {
                 break;
@@ -56,6 +56,15 @@ impl Map {
         map.text.truncate(map.text.trim_end().len());
         (!map.files.is_empty()).then_some(map)
     }
+}
+
+/// The lines with these definitions, in the order of the file.
+fn signatures(text: &str, definitions: &[(u32, Kind, &str)]) -> String {
+    let mut lines: Vec<u32> = definitions.iter().map(|(line, ..)| *line).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    let shown = lines.into_iter().filter_map(|line| Some(format!("  {line}: {}\n", signature(text, line)?)));
+    shown.collect()
 }
 
 /// A line of a text, counted from 1, without what opens the body.

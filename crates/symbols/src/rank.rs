@@ -22,7 +22,7 @@ const FOLDER: f32 = 0.4;
 const USED: f32 = 0.35;
 const OTHERS: f32 = 0.4;
 /// How much the page rank counts, compared with the words.
-const RANK: f32 = 0.15;
+const RANK: f32 = 0.3;
 
 /// A file in the order of rank.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,6 +143,8 @@ impl Index {
                 (lexical + RANK * (1.0 + rank * files).ln() / files.max(2.0).ln(), path, file)
             })
             .collect();
+        // A file in which nothing is defined tells the model nothing but its name.
+        order.retain(|(_, path, file)| !file.definitions.is_empty() || query.hits(path).mask != 0);
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
         order.truncate(limit);
         let best = |file: &crate::index::File| {
