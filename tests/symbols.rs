@@ -208,7 +208,8 @@ fn a_resumed_run_keeps_the_recorded_map() {
     let world = world();
     let server = Server::start();
     server.fallback(Reply::text(call("read_file", json!({"path": "lib/colors.py"}))));
-    let args = ["run", "--json", "--symbols", "map", "--model", "deepseek-coder:6.7b", "--approach", "tools", TASK];
+    let args =
+        ["run", "--json", "--symbols", "map", "--model", "deepseek-coder:6.7b", "--approach", "tools", TASK];
     let mut child = world
         .agent(&args)
         .env("OLLAMA_HOST", server.url())

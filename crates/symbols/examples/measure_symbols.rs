@@ -39,7 +39,8 @@ fn main() {
         let path = CleanPath::try_from(path.to_owned()).ok()?;
         workspace.read_bytes(&path, 1 << 20).ok()
     };
-    let (limits, stop) = (Limits { time: Duration::from_secs(3_600), ..Limits::default() }, AtomicBool::new(false));
+    let (limits, stop) =
+        (Limits { time: Duration::from_secs(3_600), ..Limits::default() }, AtomicBool::new(false));
 
     let (walk, files) = seconds(|| list(&workspace));
     let mut index = Index::default();

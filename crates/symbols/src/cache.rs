@@ -115,7 +115,8 @@ impl Cache {
 
     fn evict(&self) {
         let folders = self.0.parent().and_then(|all| fs::read_dir(all).ok()).into_iter().flatten().flatten();
-        let modified = |e: &fs::DirEntry| e.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let modified =
+            |e: &fs::DirEntry| e.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut folders: Vec<_> = folders.map(|e| (modified(&e), e.path())).collect();
         folders.sort();
         let surplus = folders.len().saturating_sub(MAX_REPOSITORIES);

@@ -274,7 +274,11 @@ impl Index {
         let Some(number) = self.names.get_index_of(name) else { return found };
         for (path, file) in &self.files {
             for definition in file.definitions.iter().filter(|d| d.name as usize == number) {
-                found.definitions.push(FoundDefinition { path, line: definition.line, kind: definition.kind });
+                found.definitions.push(FoundDefinition {
+                    path,
+                    line: definition.line,
+                    kind: definition.kind,
+                });
             }
             let uses = file.uses.iter().filter(|(name, _)| *name as usize == number);
             found.uses.extend(uses.map(|(_, count)| (path.as_str(), *count)));
@@ -294,7 +298,8 @@ impl Index {
         let defined: BTreeSet<u32> =
             self.files.values().flat_map(|file| file.definitions.iter().map(|d| d.name)).collect();
         let names = defined.iter().filter_map(|number| self.names.get_index(*number as usize));
-        let mut similar: Vec<&str> = names.map(AsRef::as_ref).filter(|n| plain(n).contains(&wanted)).collect();
+        let mut similar: Vec<&str> =
+            names.map(AsRef::as_ref).filter(|n| plain(n).contains(&wanted)).collect();
         similar.sort_by_key(|name| (name.len(), *name));
         similar.truncate(limit);
         similar
@@ -334,7 +339,11 @@ fn examine(
     Outcome::Parsed {
         size: file.size,
         digest,
-        definitions: tags.definitions.into_iter().map(|(name, kind, line)| (name.into(), kind, line)).collect(),
+        definitions: tags
+            .definitions
+            .into_iter()
+            .map(|(name, kind, line)| (name.into(), kind, line))
+            .collect(),
         uses: tags.uses.into_iter().map(|(name, count)| (name.into(), count)).collect(),
     }
 }

@@ -50,7 +50,12 @@ pub(crate) struct Tags<'a> {
 
 /// Finds the definitions and uses in a text. Incomplete if the text takes too long, and empty if it
 /// cannot be parsed at all.
-pub(crate) fn tags<'a>(parser: &mut Parser, language: Language, text: &'a str, stop: &AtomicBool) -> Tags<'a> {
+pub(crate) fn tags<'a>(
+    parser: &mut Parser,
+    language: Language,
+    text: &'a str,
+    stop: &AtomicBool,
+) -> Tags<'a> {
     let mut definitions = Vec::new();
     let mut uses: HashMap<&str, u32> = HashMap::new();
     walk(parser, language, text, stop, |name, kind, line| match kind {
@@ -177,7 +182,7 @@ mod tests {
                 Language::TypeScript,
                 "interface A { b(): void }\ntype C = string;\nenum D { X }\nexport function e(f: A): void { g(<C>f); }\n",
                 "1 A, 1 b, 2 C, 3 D, 4 e",
-                "A, g",
+                "A, C, g",
             ),
             (Language::Tsx, "export const A = (p: B) => <C x={d()} />;\n", "1 A", "B, C, d"),
             (
@@ -194,7 +199,8 @@ mod tests {
 
     #[test]
     fn a_file_with_a_syntax_error_is_searched_around_it() {
-        let (definitions, _) = found(Language::Python, "def a():\n    return (\n\ndef b(:\n\ndef c():\n    pass\n");
+        let (definitions, _) =
+            found(Language::Python, "def a():\n    return (\n\ndef b(:\n\ndef c():\n    pass\n");
         assert!(definitions.contains("1 a") && definitions.contains("6 c"), "{definitions}");
     }
 

@@ -2,15 +2,18 @@
 
 /// Words that say nothing about code.
 const STOP_WORDS: &[&str] = &[
-    "a", "all", "also", "an", "and", "any", "are", "as", "at", "be", "by", "can", "do", "does", "each", "for",
-    "from", "has", "have", "if", "in", "into", "is", "it", "its", "make", "must", "new", "no", "not", "of", "on",
-    "one", "only", "or", "other", "return", "returns", "should", "so", "some", "that", "the", "their", "them",
-    "then", "there", "these", "they", "this", "to", "use", "used", "uses", "using", "was", "we", "when", "where",
-    "which", "will", "with", "you", "fix", "bug", "test", "tests", "pass", "code", "file", "function", "given",
+    "a", "all", "also", "an", "and", "any", "are", "as", "at", "be", "by", "can", "do", "does", "each",
+    "for", "from", "has", "have", "if", "in", "into", "is", "it", "its", "make", "must", "new", "no", "not",
+    "of", "on", "one", "only", "or", "other", "return", "returns", "should", "so", "some", "that", "the",
+    "their", "them", "then", "there", "these", "they", "this", "to", "use", "used", "uses", "using", "was",
+    "we", "when", "where", "which", "will", "with", "you", "fix", "bug", "test", "tests", "pass", "code",
+    "file", "function", "given",
 ];
 /// Endings that are removed, so that different forms of a word are equal. The first match counts.
-const ENDINGS: &[&str] =
-    &["ations", "ation", "ings", "ing", "ions", "ion", "ers", "er", "ors", "or", "ies", "ed", "es", "s", "e", "y"];
+const ENDINGS: &[&str] = &[
+    "ations", "ation", "ings", "ing", "ions", "ion", "ers", "er", "ors", "or", "ies", "ed", "es", "s", "e",
+    "y",
+];
 /// The shortest word that an ending is removed from, without the ending.
 const SHORTEST_STEM: usize = 3;
 

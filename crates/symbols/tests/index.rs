@@ -146,8 +146,9 @@ fn the_words_of_the_task_decide_and_otherwise_what_other_code_uses() {
 
 #[test]
 fn a_map_ends_with_paths_and_fits_its_budget() {
-    let names: Vec<(String, String)> =
-        (0..100).map(|n| (format!("lib/menu_{n}.py"), format!("def open_menu_{n}(item):\n    pass\n"))).collect();
+    let names: Vec<(String, String)> = (0..100)
+        .map(|n| (format!("lib/menu_{n}.py"), format!("def open_menu_{n}(item):\n    pass\n")))
+        .collect();
     let listed: Vec<(&str, &str)> = names.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
     let (files, mut index) = (Files::of(&listed), Index::default());
     files.update(&mut index);

@@ -110,7 +110,8 @@ impl Workspace {
                 out.cut = true;
                 break;
             }
-            let modified = |m: &Metadata| m.mtime().saturating_mul(1_000_000_000).saturating_add(m.mtime_nsec());
+            let modified =
+                |m: &Metadata| m.mtime().saturating_mul(1_000_000_000).saturating_add(m.mtime_nsec());
             let (size, modified_ns, inode) = found.map_or((0, 0, 0), |m| (m.len(), modified(&m), m.ino()));
             out.entries.push(Entry { path, size, folder: kind.is_dir(), modified_ns, inode });
         }

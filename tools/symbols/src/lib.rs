@@ -112,7 +112,9 @@ impl Symbols {
         let inside = |path: &str| {
             under.is_none_or(|under| {
                 under.as_str() == "."
-                    || path.strip_prefix(under.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                    || path
+                        .strip_prefix(under.as_str())
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             })
         };
         let mut found = index.find(name);

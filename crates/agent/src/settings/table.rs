@@ -278,7 +278,10 @@ mod tests {
     #[test]
     fn a_repository_decides_nothing_about_money_or_safety() {
         let keys = |trust| DEFINITIONS.iter().filter(|d| d.trust == trust).map(|d| d.key).collect::<Vec<_>>();
-        assert_eq!(keys(Trust::Repository), ["temperature", "verify", "approach", "edit_format", "cut", "symbols"]);
+        assert_eq!(
+            keys(Trust::Repository),
+            ["temperature", "verify", "approach", "edit_format", "cut", "symbols"]
+        );
         assert_eq!(
             keys(Trust::RepositoryMayLower),
             [
