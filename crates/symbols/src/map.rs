@@ -27,24 +27,25 @@ pub struct Map {
 
 impl Map {
     /// Makes a map for a task from the files that rank highest, with at most `max_bytes` bytes.
-    /// `read` returns the text of a file, from which the map takes the lines of definitions.
-    /// `None` if there is nothing to show.
+    /// `content` returns the content of a file, which is only searched for words, and `shown` the
+    /// text from which the map takes the lines of definitions. `None` if there is nothing to show.
     #[must_use]
     pub fn new(
         index: &Index,
         task: &str,
         max_bytes: usize,
-        read: impl Fn(&str) -> Option<String>,
+        content: impl Fn(&str) -> Option<Vec<u8>>,
+        shown: impl Fn(&str) -> Option<String>,
     ) -> Option<Self> {
         let mut map = Self { text: String::new(), files: Vec::new() };
-        for ranked in index.rank(task, max_bytes / SHORTEST, PER_FILE) {
+        for ranked in index.rank(task, max_bytes / SHORTEST, PER_FILE, content) {
             // A line break in a name could fake a line of the map.
             if ranked.path.contains(char::is_control) {
                 continue;
             }
             let mut entry = format!("{}\n", ranked.path);
             if map.text.len() < max_bytes / DETAILED_SHARE {
-                let Some(text) = read(ranked.path) else { continue };
+                let Some(text) = shown(ranked.path) else { continue };
                 entry += &signatures(&text, &ranked.definitions);
             }
             if map.text.len() + entry.len() > max_bytes {

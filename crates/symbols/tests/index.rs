@@ -139,9 +139,10 @@ fn the_words_of_the_task_decide_and_otherwise_what_other_code_uses() {
         Index::default(),
     );
     files.update(&mut index);
-    assert_eq!(index.rank("Opening the menu fails", 4, 1)[0].path, "menu.py");
-    assert_eq!(index.rank("blends of two colors look wrong", 4, 1)[0].path, "colors.py");
-    assert_eq!(index.rank("Something is broken", 4, 1)[0].path, "core.py");
+    let content = |path: &str| files.text(path).map(String::into_bytes);
+    assert_eq!(index.rank("Opening the menu fails", 4, 1, content)[0].path, "menu.py");
+    assert_eq!(index.rank("blends of two colors look wrong", 4, 1, content)[0].path, "colors.py");
+    assert_eq!(index.rank("Something is broken", 4, 1, content)[0].path, "core.py");
 }
 
 #[test]
@@ -153,7 +154,7 @@ fn a_map_ends_with_paths_and_fits_its_budget() {
     let (files, mut index) = (Files::of(&listed), Index::default());
     files.update(&mut index);
     for budget in [0, 10, 300, 1_000] {
-        let map = Map::new(&index, "the menu", budget, |path| files.text(path));
+        let map = Map::new(&index, "the menu", budget, |_| None, |path| files.text(path));
         let Some(map) = map else {
             assert!(budget < 100);
             continue;
