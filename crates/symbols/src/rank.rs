@@ -27,7 +27,7 @@ const OTHERS: f32 = 0.4;
 /// How much the page rank counts, compared with the words.
 const RANK: f32 = 0.3;
 /// How much a word counts in the text of a file, and the number of files that are read for it.
-const TEXT: f32 = 0.75;
+const TEXT: f32 = 0.5;
 const MAX_READ: usize = 400;
 
 /// A file in the order of rank.
