@@ -115,6 +115,9 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --cut <WHEN>            Stop reading an answer after its first call (first) or at its end
                                   (read-on); auto: first for local models [default: auto] [possible
                                   values: auto, first, read-on]
+          --symbols <WHAT>        Show a map of the code if the task names no file (map), offer a
+                                  tool that looks up names (tool), or both (all) [default: off]
+                                  [possible values: off, map, tool, all]
           --attempts <N>          Try the task up to this many times, until the tests pass; if they
                                   never pass, keep the best try [default: 1]
           --escalate <MODEL>      If no try passes the tests, try once more with this model and with

@@ -44,6 +44,7 @@ fn every_setting_is_shown_with_its_origin() {
     approach            auto                                     default
     edit_format         auto                                     default
     cut                 auto                                     default
+    symbols             off                                      default
     attempts            1                                        default
     escalate            -                                        default
     fallback            -                                        default

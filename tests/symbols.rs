@@ -65,15 +65,15 @@ fn cached(world: &World) -> Vec<PathBuf> {
     parts.map(|e| e.unwrap().path()).collect()
 }
 
-const HEADING: &str = "Code that may matter (LINE: DEFINITION):";
+const HEADING: &str = "Files that the task may be about, likely ones first:";
 
 #[test]
 fn the_first_request_has_a_map_if_the_task_names_no_file() {
     let request = first_request(&world(), &["--symbols", "map"], TASK);
     let (_, map) = request.split_once(HEADING).unwrap_or_else(|| panic!("{request}"));
     let map = map.split("```").nth(1).unwrap().trim();
-    assert!(map.starts_with("lib/durations.py:\n4: def parse_duration(text)\n"), "{map}");
-    assert!(map.contains("web/menu.ts:\n"), "{map}");
+    assert!(map.starts_with("lib/durations.py\n  4: def parse_duration(text)\n"), "{map}");
+    assert!(map.contains("web/menu.ts\n"), "{map}");
     assert!(!request.contains("symbols: Find where"), "the setting asks for no tool: {request}");
 }
 
@@ -184,7 +184,7 @@ fn hostile_files_are_left_out_and_do_no_harm() {
     std::os::unix::fs::symlink("/dev/zero", world.repo().join("endless.py")).unwrap();
     let request = first_request(&world, &["--symbols", "all"], TASK);
     let map = request.split_once(HEADING).unwrap().1;
-    assert!(map.contains("lib/durations.py:\n4: def parse_duration(text)\n"), "{map}");
+    assert!(map.contains("lib/durations.py\n  4: def parse_duration(text)\n"), "{map}");
     assert!(!map.contains("line\nbreak.py") && !map.contains('\u{1b}'), "{map}");
     assert!(symbols(&world, &json!({"name": "binary_duration"})).contains("no definitions"), "binary");
 }

@@ -321,7 +321,7 @@ async fn begin(
     }
     let protected = Protected::new(&order.protected).map_err(Failure::misuse)?;
     let tree = Tree::new(toolbox.workspace, secrets.clone(), inside, folder.join(STATE));
-    let map = toolbox.code.filter(|_| ["map", "all"].contains(&settings.symbols.as_str()));
+    let map = toolbox.code.filter(|_| settings.symbols.has_map());
     let tree = Arc::new(tree.protect(protected).mapping(map));
     Ok(Prepared {
         job: Job {
@@ -431,8 +431,11 @@ pub(crate) fn toolbox_on(
         Search::new(workspace.clone(), own()).into_tool(),
         RunCommand::new(sandbox.clone(), commands).into_tool(),
     ];
-    let code = (settings.symbols != "off").then(|| Arc::new(Code::new(workspace.clone(), cache(&workspace))));
-    let offered = code.clone().filter(|_| ["tool", "all"].contains(&settings.symbols.as_str()));
+    let used = settings.symbols.has_map() || settings.symbols.has_tool();
+    // The tree of a dry run is inside the session's folder if it is a copy, and used only once.
+    let cache = cache(&workspace).filter(|_| !workspace.root().starts_with(folder));
+    let code = used.then(|| Arc::new(Code::new(workspace.clone(), cache)));
+    let offered = code.clone().filter(|_| settings.symbols.has_tool());
     let symbols = offered.map(|code| Symbols::new(code, workspace.clone(), own()).into_tool());
     let tools = tools.into_iter().chain(symbols);
     let tools = tools.filter(|tool| !goal.question || tool.spec().effect == Effect::Read);

@@ -14,6 +14,29 @@ use crate::hooks::Hook;
 pub(crate) use definition::{Definition, Flag, Group, Kind, Trust};
 pub(crate) use table::{DEFINITIONS, definition, recorded, trust_help};
 
+/// What the index of the code is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub(crate) enum SymbolIndex {
+    Off,
+    Map,
+    Tool,
+    All,
+}
+
+impl SymbolIndex {
+    /// Whether the first turn may show a map.
+    pub(crate) fn has_map(self) -> bool {
+        matches!(self, Self::Map | Self::All)
+    }
+
+    /// Whether the model is offered the tool.
+    pub(crate) fn has_tool(self) -> bool {
+        matches!(self, Self::Tool | Self::All)
+    }
+}
+
 /// The resolved settings. Each field has the same name as a row of [`DEFINITIONS`]; a test checks
 /// that the two match.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -49,7 +72,7 @@ pub(crate) struct Settings {
     pub(crate) approach: String,
     pub(crate) edit_format: String,
     pub(crate) cut: String,
-    pub(crate) symbols: String,
+    pub(crate) symbols: SymbolIndex,
     pub(crate) attempts: u32,
     pub(crate) escalate: Option<String>,
     pub(crate) fallback: Option<String>,

@@ -76,7 +76,7 @@ fn main() {
         let task: Value = serde_json::from_str(&line.unwrap()).unwrap();
         let text = |path: &str| Some(String::from_utf8_lossy(&read(path)?).into_owned());
         let (time, map) =
-            seconds(|| Map::new(&index, task["task"].as_str().unwrap(), bytes.parse().unwrap(), text));
+            seconds(|| Map::new(&index, task["task"].as_str().unwrap(), bytes.parse().unwrap(), read, text));
         times.push(time);
         maps.push(json!({"map": map.map_or(String::new(), |map| map.text)}));
     }

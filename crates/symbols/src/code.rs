@@ -40,13 +40,13 @@ impl Code {
         task: &str,
         max_bytes: usize,
         stop: &AtomicBool,
-        read: impl Fn(&str) -> Option<String>,
+        shown: impl Fn(&str) -> Option<String>,
     ) -> Option<Map> {
         let files = self.list();
         if names_a_file(task, files.iter().map(|file| file.path.as_str())) {
             return None;
         }
-        self.update(&files, stop, |index| Map::new(index, task, max_bytes, read))
+        self.update(&files, stop, |index| Map::new(index, task, max_bytes, |path| self.read(path), shown))
     }
 
     fn update<T>(&self, files: &[Listed], stop: &AtomicBool, work: impl FnOnce(&Index) -> T) -> T {

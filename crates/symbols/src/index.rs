@@ -161,7 +161,9 @@ impl Index {
                 known.size != file.size || known.stamp != file.stamp || file.stamp == Stamp::default()
             })
         };
-        let work: Vec<&Listed> = listed.iter().filter(is_new).copied().collect();
+        let mut work: Vec<&Listed> = listed.iter().filter(is_new).copied().collect();
+        // If the time does not suffice, the smallest files first leave the fewest files over.
+        work.sort_by_key(|file| file.size);
         let outcomes = self.examine(&work, read, limits, stop);
         self.take(outcomes, &mut updated);
         updated

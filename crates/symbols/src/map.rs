@@ -1,20 +1,25 @@
-//! The map: the best files with their most important definitions, as text.
+//! The map: the best files as text, the first of them with their most important definitions.
 
 use std::collections::HashSet;
 
 use crate::Index;
+use crate::tags::Kind;
 
 /// The longest line of source that is shown, in characters.
 const WIDTH: usize = 100;
 /// The maximum number of definitions shown per file.
 const PER_FILE: usize = 2;
+/// The part of the map that files with definitions may fill, as a divisor. The next best files
+/// follow with their paths only: the right file is more often among many paths than among few files
+/// with definitions (docs/symbols.md).
+const DETAILED_SHARE: usize = 3;
 /// The shortest entry of a map, in bytes. It bounds how many files are worth ranking.
 const SHORTEST: usize = 16;
 
 /// A map of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Map {
-    /// One line per file, and below it one line per definition.
+    /// One line per file, and below the first ones one line per definition.
     pub text: String,
     /// The paths of the files in the map.
     pub files: Vec<String>,
@@ -22,30 +27,26 @@ pub struct Map {
 
 impl Map {
     /// Makes a map for a task from the files that rank highest, with at most `max_bytes` bytes.
-    /// `read` returns the text of a file, from which the map takes the lines of definitions.
-    /// `None` if there is nothing to show.
+    /// `content` returns the content of a file, which is only searched for words, and `shown` the
+    /// text from which the map takes the lines of definitions. `None` if there is nothing to show.
     #[must_use]
     pub fn new(
         index: &Index,
         task: &str,
         max_bytes: usize,
-        read: impl Fn(&str) -> Option<String>,
+        content: impl Fn(&str) -> Option<Vec<u8>>,
+        shown: impl Fn(&str) -> Option<String>,
     ) -> Option<Self> {
         let mut map = Self { text: String::new(), files: Vec::new() };
-        for ranked in index.rank(task, max_bytes / SHORTEST, PER_FILE) {
+        for ranked in index.rank(task, max_bytes / SHORTEST, PER_FILE, content) {
             // A line break in a name could fake a line of the map.
             if ranked.path.contains(char::is_control) {
                 continue;
             }
-            let Some(text) = read(ranked.path) else { continue };
-            let mut lines: Vec<u32> = ranked.definitions.iter().map(|(line, ..)| *line).collect();
-            lines.sort_unstable();
-            lines.dedup();
-            let mut entry = format!("{}:\n", ranked.path);
-            for line in lines {
-                if let Some(signature) = signature(&text, line) {
-                    entry += &format!("{line}: {signature}\n");
-                }
+            let mut entry = format!("{}\n", ranked.path);
+            if map.text.len() < max_bytes / DETAILED_SHARE {
+                let Some(text) = shown(ranked.path) else { continue };
+                entry += &signatures(&text, &ranked.definitions);
             }
             if map.text.len() + entry.len() > max_bytes {
                 break;
@@ -56,6 +57,15 @@ impl Map {
         map.text.truncate(map.text.trim_end().len());
         (!map.files.is_empty()).then_some(map)
     }
+}
+
+/// The lines with these definitions, in the order of the file.
+fn signatures(text: &str, definitions: &[(u32, Kind, &str)]) -> String {
+    let mut lines: Vec<u32> = definitions.iter().map(|(line, ..)| *line).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    let shown = lines.into_iter().filter_map(|line| Some(format!("  {line}: {}\n", signature(text, line)?)));
+    shown.collect()
 }
 
 /// A line of a text, counted from 1, without what opens the body.

@@ -3,6 +3,9 @@
 //! Two things count. The words of the task: how many of them are in the path of the file, in the
 //! names that it defines, and in the names that it uses; rare words count more. And the page rank:
 //! how much other code, above all the code that has the task's words, uses what the file defines.
+//!
+//! The files that rank highest are then read and ranked again, with the words in their texts: in
+//! comments, strings and local names.
 
 use std::collections::HashMap;
 
@@ -22,7 +25,10 @@ const FOLDER: f32 = 0.4;
 const USED: f32 = 0.35;
 const OTHERS: f32 = 0.4;
 /// How much the page rank counts, compared with the words.
-const RANK: f32 = 0.15;
+const RANK: f32 = 0.3;
+/// How much a word counts in the text of a file, and the number of files that are read for it.
+const TEXT: f32 = 0.5;
+const MAX_READ: usize = 400;
 
 /// A file in the order of rank.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +49,7 @@ struct Hits {
     share: f32,
 }
 
+/// The words of a task.
 struct Query {
     words: Vec<String>,
     finder: Option<AhoCorasick>,
@@ -73,6 +80,19 @@ impl Query {
         hits.share = found as f32 / all.max(1) as f32;
         hits
     }
+
+    /// The words that a text has, also as parts of other words.
+    fn inside(&self, text: &[u8]) -> u64 {
+        let all = u64::MAX >> (MAX_WORDS - self.words.len()).min(63);
+        let mut mask = 0;
+        for found in self.finder.iter().flat_map(|finder| finder.find_overlapping_iter(text)) {
+            mask |= 1 << found.pattern().as_usize();
+            if mask == all {
+                break;
+            }
+        }
+        mask
+    }
 }
 
 /// What one file has of the task's words.
@@ -85,9 +105,15 @@ struct Words {
 
 impl Index {
     /// The files in the order of how likely the task is about them, the best first: at most
-    /// `limit`, each with at most `definitions` definitions.
+    /// `limit`, each with at most `definitions` definitions. `read` returns the content of a file.
     #[must_use]
-    pub fn rank(&self, task: &str, limit: usize, definitions: usize) -> Vec<Ranked<'_>> {
+    pub fn rank(
+        &self,
+        task: &str,
+        limit: usize,
+        definitions: usize,
+        read: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Vec<Ranked<'_>> {
         let query = Query::new(task);
         let hits: HashMap<u32, Hits> = self
             .names
@@ -143,7 +169,17 @@ impl Index {
                 (lexical + RANK * (1.0 + rank * files).ln() / files.max(2.0).ln(), path, file)
             })
             .collect();
+        // A file in which nothing is defined tells the model nothing but its name.
+        order.retain(|(_, path, file)| !file.definitions.is_empty() || query.hits(path).mask != 0);
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+        order.truncate(limit.max(MAX_READ));
+        if most > 0.0 {
+            for (score, path, _) in order.iter_mut().take(MAX_READ) {
+                let inside = read(path).map_or(0, |text| query.inside(&text));
+                *score += TEXT * sum(inside) / most;
+            }
+            order.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+        }
         order.truncate(limit);
         let best = |file: &crate::index::File| {
             let mut scored: Vec<(f32, u32, Kind, &str)> = file

@@ -143,3 +143,90 @@ fn parse(
     let options = ParseOptions::new().progress_callback(&mut progress);
     parser.parse_with_options(&mut |at, _| bytes.get(at..).unwrap_or_default(), None, Some(options))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definitions as `line name`, and the names that are used.
+    fn found(language: Language, text: &str) -> (String, String) {
+        let tags = tags(&mut Parser::new(), language, text, &AtomicBool::new(false));
+        let definitions: Vec<_> =
+            tags.definitions.iter().map(|(name, _, line)| format!("{line} {name}")).collect();
+        let uses: Vec<_> = tags.uses.iter().map(|(name, _)| *name).collect();
+        (definitions.join(", "), uses.join(", "))
+    }
+
+    #[test]
+    fn definitions_and_uses_are_found_in_every_language() {
+        let cases = [
+            (
+                Language::Rust,
+                "struct A;\nimpl A {\n    fn b(&self) -> C { d(); self.e(); F::g(); h!() }\n}\nconst I: u8 = 1;\n",
+                "1 A, 3 b, 5 I",
+                "A, C, F, d, e, g, h",
+            ),
+            (
+                Language::Python,
+                "from x import y\n\nclass A(B):\n    @c\n    def d(self):\n        return e(f.g())\n\nH = 1\n",
+                "3 A, 5 d, 8 H",
+                "B, c, e, g, y",
+            ),
+            (
+                Language::JavaScript,
+                "import { a } from 'x';\nclass B { c() { return d(); } }\nconst e = () => new F();\nmodule.g = function () {};\n",
+                "2 B, 2 c, 3 e, 4 g",
+                "F, a, d",
+            ),
+            (
+                Language::TypeScript,
+                "interface A { b(): void }\ntype C = string;\nenum D { X }\nexport function e(f: A): void { g(<C>f); }\n",
+                "1 A, 1 b, 2 C, 3 D, 4 e",
+                "A, C, g",
+            ),
+            (Language::Tsx, "export const A = (p: B) => <C x={d()} />;\n", "1 A", "B, C, d"),
+            (
+                Language::Go,
+                "package p\n\ntype A struct{ b C }\n\nfunc (a A) D() { e(); f.G() }\n\nconst H = 1\n",
+                "3 A, 5 D, 7 H",
+                "A, C, G, e",
+            ),
+        ];
+        for (language, text, definitions, uses) in cases {
+            assert_eq!(found(language, text), (definitions.into(), uses.into()), "{language:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_a_syntax_error_is_searched_around_it() {
+        let (definitions, _) =
+            found(Language::Python, "def a():\n    return (\n\ndef b(:\n\ndef c():\n    pass\n");
+        assert!(definitions.contains("1 a") && definitions.contains("6 c"), "{definitions}");
+    }
+
+    #[test]
+    fn deep_nesting_needs_no_deep_stack() {
+        let texts = [
+            (Language::Python, format!("x = {}", "[".repeat(500_000))),
+            (Language::Rust, format!("fn f() {{ {}{} }}", "(".repeat(200_000), ")".repeat(200_000))),
+            (Language::JavaScript, "a(".repeat(200_000)),
+            (Language::TypeScript, "type A = B<".repeat(40_000)),
+            (Language::Tsx, "<a>".repeat(150_000)),
+            (Language::Go, "func() {".repeat(60_000)),
+        ];
+        let small = std::thread::Builder::new().stack_size(256 << 10);
+        let worker = small.spawn(move || {
+            for (language, text) in texts {
+                found(language, &text);
+            }
+        });
+        worker.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_stopped_search_ends_at_once() {
+        let text = "f(); ".repeat(100_000);
+        let tags = tags(&mut Parser::new(), Language::JavaScript, &text, &AtomicBool::new(true));
+        assert_eq!(tags, Tags::default());
+    }
+}

@@ -133,10 +133,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
     Definition::new("symbols", Kind::Choice(SYMBOLS), Trust::Repository, Group::Work)
         .default("off")
         .flag(Flag::Value("WHAT"))
-        .help(
-            "Index the code: show a map of it if the task names no file (map), offer a tool that finds \
-             definitions and uses (tool), or both (all)",
-        ),
+        .help("Show a map of the code if the task names no file (map), offer a tool that looks up names (tool), or both (all)"),
     // A repository may not raise this number. All tries share the same budgets, but more tries can
     // use up more of them, which costs the user money.
     Definition::new("attempts", Kind::Whole(1, 20), Trust::RepositoryMayLower, Group::Work)
