@@ -79,7 +79,7 @@ fn in_process(_: &Settings) -> Option<Arc<dyn InProcess>> {
 }
 
 /// Resolves the settings that say how to reach servers.
-fn access(settings: &Settings) -> Result<Access> {
+pub(crate) fn access(settings: &Settings) -> Result<Access> {
     let seconds = |n: Option<u64>| n.map(Duration::from_secs);
     let pem =
         |key: &str, file: &Option<String>| file.as_deref().map(|file| read(key, file, PEM_LIMIT)).transpose();

@@ -19,6 +19,7 @@ use crate::edit_format;
 use crate::exit::{Failure, Result};
 use crate::leftovers;
 use crate::masking;
+use crate::mcp_servers;
 use crate::repository::{INSTRUCTIONS, Tests, Tree};
 use crate::session;
 use crate::settings::Settings;
@@ -86,7 +87,11 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let sandbox_folder = Some(folder.join(leftovers::SANDBOX));
     let sandbox = confinement::sandbox(&settings, workspace.root(), sandbox_folder, variables)?;
     let wrap = |tool| ReplayedTool::wrap(tool, &stage);
-    let mut toolbox = session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, wrap)?;
+    // The servers of the session are not started: they may be gone, or answer differently.
+    let external = mcp_servers::replayed(&recording.external);
+    let external = external.map(|tool| ReplayedTool::recorded(tool, &stage)).collect();
+    let mut toolbox =
+        session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, wrap, external)?;
     let runs_commands = source == Source::Commands;
     if runs_commands && !recording.plan_only() {
         Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;

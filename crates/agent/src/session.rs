@@ -28,6 +28,7 @@ use crate::edit_format;
 use crate::exit::{Failure, Result};
 use crate::leftovers::{self, SANDBOX};
 use crate::masking::{self, MaskedModel, MaskedTool};
+use crate::mcp_servers::{self, External};
 use crate::other_model::{self, Models};
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
@@ -178,6 +179,7 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
     } else {
         planner::resume(prepared.job, prepared.parts, journal, past).await
     };
+    prepared.external.stop().await;
     let report = report.map_err(Failure::refused)?;
     let patch = prepared.tree.patch();
     let mut patch_file = None;
@@ -207,6 +209,7 @@ struct Prepared {
     tree: Arc<Tree>,
     /// The tree of a dry run, which is removed when this is dropped.
     dry_tree: (Option<Overlay>, Option<dry_tree::Copy>),
+    external: External,
 }
 
 /// Prepares a run, and journals how commands are confined. For a dry run, first journals the kind
@@ -237,10 +240,21 @@ async fn begin(
         false => Box::pin(sandbox.probe()).await.cloned().map(Some).map_err(Failure::refused),
     };
     let open = || other_model::open(settings, past, secrets, order.waits);
-    let tools = |root: &Path, sandbox: &Sandbox| {
-        toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own)
+    let recorded = mcp_servers::recorded(past);
+    let external = async |root: &Path| match order.plan_only {
+        // Starting a server runs a program, too.
+        true => External::default(),
+        false => {
+            let state = folder.ancestors().nth(2).unwrap_or(folder);
+            let place = mcp_servers::Place { repository: &order.root, tree: root, session: Some(folder), state };
+            Box::pin(mcp_servers::start(settings, &order.variables, secrets, &place, recorded)).await
+        }
     };
-    let (models, mut toolbox, mut dry_tree, report) = match order.dry {
+    let tools = |root: &Path, sandbox: &Sandbox, external: &External| {
+        let more = external.tools.clone();
+        toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own, more)
+    };
+    let (models, mut toolbox, mut dry_tree, report, external) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is mounted at the repository's own path.
             let overlay = match dry {
@@ -250,16 +264,15 @@ async fn begin(
             // The probe runs in other processes. Start it first, so that the other steps overlap
             // with it.
             let sandbox = sandbox(&order.root)?;
-            let tools = async { tools(&order.root, &sandbox) };
-            let (report, models, toolbox) = tokio::join!(probe(&sandbox), open(), tools);
-            (models?, toolbox?, (overlay, None), report?)
+            let (report, models, external) = tokio::join!(probe(&sandbox), open(), external(&order.root));
+            (models?, tools(&order.root, &sandbox, &external)?, (overlay, None), report?, external)
         }
         Some(DryTree::Copy { .. }) => {
             let models = open().await?; // before the copy, which may take a while
             let copy = dry_tree::copy(&order.root, folder.join("tree"), &order.own).await?;
             let sandbox = sandbox(&copy.0)?;
-            let (report, toolbox) = tokio::join!(probe(&sandbox), async { tools(&copy.0, &sandbox) });
-            (models, toolbox?, (None, Some(copy)), report?)
+            let (report, external) = tokio::join!(probe(&sandbox), external(&copy.0));
+            (models, tools(&copy.0, &sandbox, &external)?, (None, Some(copy)), report?, external)
         }
     };
     edit_format::describe(settings, &models.chosen.model.identity(), &mut toolbox.registry);
@@ -271,8 +284,11 @@ async fn begin(
     if let Some(sandbox::Report { enforced, summary, lines, .. }) = report {
         journal.append(Event::Sandbox { enforced, summary, lines })?;
     }
+    if let Some(event) = external.event() {
+        journal.append(event)?;
+    }
     let Models { chosen, role, escalation, fallback } = models;
-    for message in chosen.warnings {
+    for message in external.warnings.iter().cloned().chain(chosen.warnings) {
         let message = secrets.mask(&message).into_owned();
         journal.append(Event::Warning { message })?;
     }
@@ -298,6 +314,7 @@ async fn begin(
         },
         tree,
         dry_tree,
+        external,
     })
 }
 
@@ -334,7 +351,8 @@ pub(crate) struct Toolbox {
     pub(crate) tests: RunTests,
 }
 
-/// Creates the tools for a work tree. The tree's history and the logs go to `folder`.
+/// Creates the tools for a work tree. The tree's history and the logs go to `folder`. `more` are
+/// tools of other programs.
 ///
 /// # Errors
 /// If the tree or the folder cannot be opened.
@@ -345,13 +363,15 @@ pub(crate) fn toolbox(
     folder: &Path,
     sandbox: Sandbox,
     own: &Own,
+    more: Vec<Arc<dyn Tool>>,
 ) -> Result<Toolbox> {
     let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?.without(own);
-    toolbox_on(workspace, settings, secrets, folder, sandbox, |tool| tool)
+    toolbox_on(workspace, settings, secrets, folder, sandbox, |tool| tool, more)
 }
 
 /// Creates the tools on an open workspace. `wrap` is called for each tool that works on the tree or
-/// runs commands. A tool passed to `wrap` already masks its results.
+/// runs commands. A tool passed to `wrap` already masks its results. `more` are tools of other
+/// programs, which are not wrapped.
 pub(crate) fn toolbox_on(
     workspace: Workspace,
     settings: &Settings,
@@ -359,6 +379,7 @@ pub(crate) fn toolbox_on(
     folder: &Path,
     sandbox: Sandbox,
     wrap: impl Fn(Arc<dyn Tool>) -> Arc<dyn Tool>,
+    more: Vec<Arc<dyn Tool>>,
 ) -> Result<Toolbox> {
     let timeout = Duration::from_secs(settings.command_seconds);
     let own = || secrets.clone();
@@ -377,7 +398,7 @@ pub(crate) fn toolbox_on(
         RunCommand::new(sandbox.clone(), commands).into_tool(),
     ];
     let tools = tools.map(|tool| wrap(MaskedTool::wrap(tool, secrets)));
-    let registry = Registry::of(tools.into_iter().chain([planner::Finish.into_tool()]));
+    let registry = Registry::of(tools.into_iter().chain(more).chain([planner::Finish.into_tool()]));
     let registry = registry.map_err(Failure::refused)?;
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox })
 }
@@ -438,7 +459,7 @@ mod tests {
             crate::layers::resolve(&[], &Environment::default(), None).unwrap().settings().unwrap();
         let sandbox = Sandbox::new(sandbox::Policy::new(folder.path()), vec!["/bin/true".into()]).unwrap();
         let secrets = Secrets::default();
-        let tools = toolbox_on(workspace, &settings, &secrets, folder.path(), sandbox, |tool| tool).unwrap();
+        let tools = toolbox_on(workspace, &settings, &secrets, folder.path(), sandbox, |tool| tool, vec![]).unwrap();
         let fits = jsonschema::validator_for(&tools.registry.call_schema()).unwrap();
         for spec in tools.registry.specs() {
             let call = json!({"tool": spec.name, "arguments": example(&spec.schema)});

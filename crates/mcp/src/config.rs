@@ -52,6 +52,8 @@ pub struct Config {
 pub struct Entry {
     /// Its name.
     pub name: String,
+    /// Who wrote the entry.
+    pub author: Author,
     /// How to reach it.
     pub how: How,
     /// Hosts that it may reach, if it runs in the sandbox.
@@ -166,6 +168,7 @@ fn entry(
     };
     Ok(Entry {
         name: name.to_owned(),
+        author,
         how,
         allow_hosts: own(OF_USER[0])?,
         allow_read: own(OF_USER[1])?,

@@ -57,6 +57,12 @@ impl Described {
         tool_name(&self.server, &self.tool)
     }
 
+    /// The text that the tool adds to the prompt.
+    #[must_use]
+    pub fn prompt_text(&self) -> String {
+        format!("{}: {}. {}\n", self.name(), self.description, self.spec().shown_schema())
+    }
+
     fn spec(&self) -> Spec {
         Spec::new(self.name(), self.description.clone(), self.effect, self.schema.clone())
     }

@@ -267,6 +267,17 @@ impl Http {
     }
 }
 
+/// A client for a server at `base` that is not a model server: with the user's authorities and
+/// proxy, but without the headers and the certificate for model servers. It follows no redirects,
+/// because another host could get what is meant for this one.
+///
+/// # Errors
+/// If the settings of `access` cannot be used.
+pub fn client_for_others(base: &str, access: &Access) -> Result<reqwest::Client, Error> {
+    let connect = access.timeouts(base).connect;
+    client(base, connect, &access.for_unnamed(), redirect::Policy::none())
+}
+
 /// A client for the host of `base`.
 pub(crate) fn client(
     base: &str,

@@ -54,7 +54,7 @@ pub use absent::Absent;
 pub use access::{Access, Notices, Proxy};
 pub use answer::{Answer, collect};
 pub use error::{Error, Retry};
-pub use http::{Secret, Timeouts};
+pub use http::{Secret, Timeouts, client_for_others};
 pub use memory::Memory;
 pub use roles::Roles;
 pub use think::Think;

@@ -15,6 +15,12 @@ const BYTES_PER_TOKEN: f64 = 3.4;
 /// The number of tokens that a chat template adds to each message.
 const TOKENS_PER_MESSAGE: f64 = 6.0;
 
+/// Estimates the tokens of this many bytes of prompt text.
+#[must_use]
+pub fn estimated_tokens(bytes: usize) -> u64 {
+    (bytes as f64 / BYTES_PER_TOKEN).ceil() as u64
+}
+
 /// Estimates prompt tokens, and learns from the server's counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Estimator {

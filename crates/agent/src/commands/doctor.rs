@@ -207,7 +207,8 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
         findings.warn("secrets", found, "remove --no-mask-secrets, or set mask_secrets = true");
     }
     let toolbox = confinement::sandbox(settings, root, None, variables).and_then(|sandbox| {
-        session::toolbox(settings, &secrets, root, &state.join("doctor"), sandbox, &workspace::Own::default())
+        let own = workspace::Own::default();
+        session::toolbox(settings, &secrets, root, &state.join("doctor"), sandbox, &own, vec![])
     });
     let toolbox = match toolbox {
         Ok(toolbox) => toolbox,

@@ -62,7 +62,7 @@ fn tools(context: &Context) -> Result<Registry> {
     let sandbox = confinement::sandbox(&settings, root, None, variables)?;
     let workspace = Workspace::open(root).map_err(Failure::refused)?;
     let nowhere = Path::new("");
-    Ok(session::toolbox_on(workspace, &settings, &secrets, nowhere, sandbox, |tool| tool)?.registry)
+    Ok(session::toolbox_on(workspace, &settings, &secrets, nowhere, sandbox, |tool| tool, vec![])?.registry)
 }
 
 fn answer(judged: &Judged) -> Value {

@@ -51,7 +51,7 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
     // the same in every call.
     let secrets = masking::secrets(&settings, &variables, "tools");
     let sandbox = confinement::sandbox(&settings, root, None, variables)?;
-    let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox, &context.own())?;
+    let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox, &context.own(), vec![])?;
     edit_format::describe(&settings, &Identity::default(), &mut toolbox.registry);
     Ok(toolbox)
 }
