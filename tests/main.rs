@@ -20,6 +20,7 @@ mod exports;
 mod faults;
 mod full_disk;
 mod hostile;
+mod mcp;
 mod inspection;
 mod model_files;
 mod models;

@@ -1,9 +1,9 @@
-"""A scripted MCP server over standard input and output, for tests. Needs only the standard library.
+"""A scripted MCP server, for tests. Needs only the standard library.
 
-    python3 server.py BEHAVIOR [FILE]
+    python3 server.py BEHAVIOR [FILE]         over standard input and output
+    python3 server.py BEHAVIOR FILE http      streamable HTTP; prints the port
 
-Each call and each start adds a line to FILE, if it is given. `FAULTS` and `DEFINITIONS` list the
-behaviors.
+Each start and each call adds a line to FILE. Over HTTP, each request needs the header `X-Key: k-1`.
 """
 
 import json
@@ -156,6 +156,49 @@ def starts():
         return 1 + sum(line.startswith("start") for line in file)
 
 
+def serve_http():
+    """Answers each request with JSON, without a session."""
+    import http.server
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers["X-Key"] != "k-1":
+                return self.reply(401, b"")
+            if BEHAVIOR == "redirects":
+                self.send_response(307)
+                self.send_header("Location", f"http://localhost:{server.server_port}/elsewhere")
+                self.send_header("Content-Length", "0")
+                return self.end_headers()
+            del SENT[:]
+            answer(json.loads(body))
+            self.reply(200, json.dumps(SENT[-1]).encode()) if SENT else self.reply(202, b"")
+
+        def do_GET(self):
+            self.reply(405, b"")
+
+        def do_DELETE(self):
+            self.reply(405, b"")
+
+        def reply(self, status, body):
+            note(f"http {self.path} {status}")
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    global send
+    SENT = []
+    send = lambda message: SENT.append({"jsonrpc": "2.0", **message})
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+
 STATE = {"calls": 0, "starts": starts()}
 note(f"start {os.getpid()}")
 if BEHAVIOR == "endless":
@@ -167,6 +210,8 @@ if BEHAVIOR == "stubborn":
     import signal
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if sys.argv[3:] == ["http"]:
+    serve_http()
 for line in sys.stdin:
     try:
         answer(json.loads(line))

@@ -78,7 +78,7 @@ pub(crate) enum Command {
     /// List the tools that the model gets, or call one
     #[command(subcommand)]
     Tools(Tools),
-    /// List, try and approve the MCP servers whose tools runs can use, or offer this agent to others
+    /// List, test and approve MCP servers, or serve other agents
     #[command(subcommand)]
     Mcp(Mcp),
     /// Show which tool calls a run would find in a model's output

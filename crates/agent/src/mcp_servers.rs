@@ -85,8 +85,8 @@ pub(crate) fn recorded(past: &[Record]) -> Option<Vec<Described>> {
 }
 
 /// Tools of a recorded session, which have no servers.
-pub(crate) fn replayed(tools: &[ExternalTool]) -> impl Iterator<Item = Arc<dyn Tool>> {
-    tools.iter().map(|tool| Arc::new(mcp::ReplayedTool::new(&described(tool))) as Arc<dyn Tool>)
+pub(crate) fn replayed(tools: &[ExternalTool], secrets: &Secrets) -> impl Iterator<Item = Arc<dyn Tool>> {
+    tools.iter().map(|tool| MaskedTool::wrap(Arc::new(mcp::ReplayedTool::new(&described(tool))), secrets))
 }
 
 fn described(tool: &ExternalTool) -> Described {

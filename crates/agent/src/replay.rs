@@ -88,7 +88,7 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let sandbox = confinement::sandbox(&settings, workspace.root(), sandbox_folder, variables)?;
     let wrap = |tool| ReplayedTool::wrap(tool, &stage);
     // The servers of the session are not started: they may be gone, or answer differently.
-    let external = mcp_servers::replayed(&recording.external);
+    let external = mcp_servers::replayed(&recording.external, &secrets);
     let external = external.map(|tool| ReplayedTool::recorded(tool, &stage)).collect();
     let mut toolbox =
         session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, wrap, external)?;

@@ -12,7 +12,7 @@ use rmcp::model::{
     RequestId, ServerResult,
 };
 use rmcp::service::{
-    NotificationContext, Peer, PeerRequestOptions, RoleClient, RunningService, ServiceError, serve_client,
+    ClientInitializeError, NotificationContext, Peer, PeerRequestOptions, RoleClient, RunningService, ServiceError, serve_client,
 };
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
@@ -186,8 +186,14 @@ impl Server {
                 let opened = timeout(self.timeouts.start, Box::pin(serve_client(handler, transport))).await;
                 match opened {
                     Ok(Ok(service)) => (service, Some(program)),
-                    Ok(Err(error)) => return Err(told(&meter, program, &error.to_string()).await),
-                    Err(_) => return Err(told(&meter, program, &format!("no answer within {seconds} s")).await),
+                    Ok(Err(ClientInitializeError::ConnectionClosed(_))) => {
+                        return Err(told(&meter, program, None).await);
+                    }
+                    Ok(Err(error)) => return Err(told(&meter, program, Some(error.to_string())).await),
+                    Err(_) => {
+                        let late = format!("no answer within {seconds} s");
+                        return Err(told(&meter, program, Some(late)).await);
+                    }
                 }
             }
             Connection::Http { client, url, headers } => {
@@ -363,26 +369,26 @@ async fn close(live: Live) -> String {
     let _ = service.close_with_timeout(CLOSE_TIMEOUT).await;
     drop(service);
     match program {
-        Some(program) => end_of(program).await,
+        Some(program) => {
+            let (how, last) = end_of(program).await;
+            how + &last
+        }
         None => String::new(),
     }
 }
 
-/// How a program ended, and the last line of its standard error.
-async fn end_of(program: Service) -> String {
+/// How a program ended, and the last line of its standard error as the end of a sentence.
+async fn end_of(program: Service) -> (String, String) {
     let (how, errors) = program.stop().await;
     let errors = sandbox::plain(&[errors.head, errors.tail].concat());
     let last = errors.lines().rev().find(|line| !line.trim().is_empty()).map(message);
-    last.map_or_else(|| how.clone(), |last| format!("{how}; its last message is: {last}"))
+    (how, last.map(|last| format!("; its last message is: {last}")).unwrap_or_default())
 }
 
-/// Why a program did not become a server.
-async fn told(meter: &Meter, program: Service, error: &str) -> String {
-    let how = end_of(program).await;
-    match meter.excess() {
-        Some(why) => why,
-        None => format!("{} ({how})", message(error)),
-    }
+/// Why a program did not become a server: because of this error, or because it ended.
+async fn told(meter: &Meter, program: Service, error: Option<String>) -> String {
+    let (how, last) = end_of(program).await;
+    meter.excess().unwrap_or_else(|| error.map_or(how, |error| message(&error)) + &last)
 }
 
 fn http(url: &str, headers: &[(String, String)]) -> Result<StreamableHttpClientTransportConfig, String> {
