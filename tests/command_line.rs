@@ -121,9 +121,9 @@ fn help_of_run_lists_every_flag_and_exit_code() {
                                   unavailable
 
     Tools:
-          --mcp-tools <PATTERN>  Let the model use the tools of MCP servers that match this pattern, such
-                                 as SERVER__* or SERVER__read_*; may be repeated [default: no MCP server
-                                 is started]
+          --mcp-tools <PATTERN>  Let the model use the tools of MCP servers that match this pattern,
+                                 SERVER__TOOL with *; may be repeated [default: no MCP server is
+                                 started]
 
     Budgets:
           --max-turns <N>          Stop after this many requests to the model [default: 40]

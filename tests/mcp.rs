@@ -14,7 +14,12 @@ use serde_json::{Value, json};
 
 /// The scripted server.
 fn script() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/mcp/server.py").canonicalize().unwrap().display().to_string()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/mcp/server.py")
+        .canonicalize()
+        .unwrap()
+        .display()
+        .to_string()
 }
 
 impl World {
@@ -100,6 +105,7 @@ fn a_run_calls_tools_of_a_server_in_the_sandbox_and_replays_without_it() {
         call("s__image", json!({})),
         call("s__fails", json!({})),
         call("s__write", json!({"path": "new.txt", "text": "x\n"})),
+        call("s__write", json!({"path": ".git/hooks/pre-commit", "text": "x"})),
         call("s__write", json!({"path": outside, "text": "x"})),
         call("s__long", json!({})),
         call("s__echo", json!({"txt": "a"})),
@@ -121,16 +127,19 @@ fn a_run_calls_tools_of_a_server_in_the_sandbox_and_replays_without_it() {
         assert_eq!((*status, *text), (found.as_str(), shown.as_str()));
     }
     assert_eq!(results[4].0, "failed", "{results:?}");
-    assert!(!outside.exists(), "the sandbox lets the server write only the repository");
-    assert!(results[5].1.contains("lines left out") && results[5].1.len() < 10_000, "{}", results[5].1);
+    assert!(!outside.exists() && !world.repo().join(".git/hooks/pre-commit").exists());
+    assert!(results[6].1.contains("lines left out") && results[6].1.len() < 10_000, "{}", results[6].1);
     assert_eq!(world.read("new.txt"), "x\n", "a change by a server is a change of the run");
     assert!(String::from_utf8_lossy(&output.stdout).contains("new.txt"));
-    let refused = world.journal().iter().any(|r| r["event"] == "refused" && r["message"].as_str().unwrap().contains("txt"));
+    let refused = world
+        .journal()
+        .iter()
+        .any(|r| r["event"] == "refused" && r["message"].as_str().unwrap().contains("txt"));
     assert!(refused, "arguments are checked against the server's schema");
-    assert_eq!(world.noted().len(), 8, "one start and seven calls: {:?}", world.noted());
+    assert_eq!(world.noted().len(), 9, "one start and eight calls: {:?}", world.noted());
     fs::remove_dir_all(world.home().join(".config")).unwrap();
     replays_without_a_difference(&world);
-    assert_eq!(world.noted().len(), 8, "a replay starts no server");
+    assert_eq!(world.noted().len(), 9, "a replay starts no server");
 }
 
 #[test]
@@ -162,7 +171,8 @@ fn only_matching_tools_are_in_the_prompt() {
     let (output, server) = world.run_with("s__e*,s__im?ge", &[], &[fix(), finish()]);
     succeeded(&output);
     let prompt = prompt(&server);
-    let listed: Vec<_> = prompt.lines().filter_map(|line| line.split_once(':')?.0.strip_prefix("s__")).collect();
+    let listed: Vec<_> =
+        prompt.lines().filter_map(|line| line.split_once(':')?.0.strip_prefix("s__")).collect();
     assert_eq!(listed, ["echo", "image"]);
     assert!(prompt.find("s__image:").unwrap() < prompt.find("\nfinish:").unwrap(), "{prompt}");
 }
@@ -211,8 +221,10 @@ fn the_secrets_of_a_server_are_masked_and_it_gets_no_others() {
     for answer in [call("s__secret", json!({})), fix(), finish()] {
         server.enqueue(Reply::text(answer));
     }
-    let args = ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "--mcp-tools", "s", "--json", "Go."];
-    let output = world.agent(&args).env("OLLAMA_HOST", server.url()).env("MY_SERVICE", token).output().unwrap();
+    let args =
+        ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "--mcp-tools", "s", "--json", "Go."];
+    let output =
+        world.agent(&args).env("OLLAMA_HOST", server.url()).env("MY_SERVICE", token).output().unwrap();
     succeeded(&output);
     assert!(results(&world)[0].1.starts_with("the key is [secret-"), "{:?}", results(&world));
     let sent: String = server.chats().iter().map(|chat| chat.json.to_string()).collect();
@@ -271,10 +283,14 @@ fn a_tool_that_the_user_calls_read_only_is_one_that_reads() {
     let mut entry = world.entry("good");
     entry["readOnlyTools"] = json!(["ech*"]);
     world.write_servers(json!({"s": entry}));
-    let seen: Value = serde_json::from_slice(&world.agent(&["mcp", "test", "s", "--json"]).output().unwrap().stdout).unwrap();
-    let effects: Vec<_> = seen["tools"].as_array().unwrap().iter().map(|t| (&t["name"], &t["effect"])).take(2).collect();
+    let seen: Value =
+        serde_json::from_slice(&world.agent(&["mcp", "test", "s", "--json"]).output().unwrap().stdout)
+            .unwrap();
+    let effects: Vec<_> =
+        seen["tools"].as_array().unwrap().iter().map(|t| (&t["name"], &t["effect"])).take(2).collect();
     assert_eq!(effects, [(&json!("s__echo"), &json!("read")), (&json!("s__image"), &json!("execute"))]);
-    let (output, _) = world.run_with("s__echo", &[], &[call("s__echo", json!({"text": "hi"})), fix(), finish()]);
+    let (output, _) =
+        world.run_with("s__echo", &[], &[call("s__echo", json!({"text": "hi"})), fix(), finish()]);
     succeeded(&output);
     replays_without_a_difference(&world);
 }
@@ -295,7 +311,8 @@ fn list_test_and_doctor_say_what_servers_offer_and_cost() {
     assert!(seen.contains("unknown MCP server \"nobody\"; the servers are: s, broken"), "{seen}");
     let doctor = world.agent(&["doctor", "--json"]).output().unwrap();
     let doctor: Value = serde_json::from_slice(&doctor.stdout).unwrap();
-    let found: Vec<_> = doctor["findings"].as_array().unwrap().iter().filter(|f| f["subject"] == "mcp").collect();
+    let found: Vec<_> =
+        doctor["findings"].as_array().unwrap().iter().filter(|f| f["subject"] == "mcp").collect();
     assert_eq!(found.len(), 2, "{doctor}");
     assert!(found[0]["found"].as_str().unwrap().starts_with("s: 1 tool, about "), "{doctor}");
     assert_eq!((&found[0]["health"], &found[1]["health"]), (&json!("ok"), &json!("warn")), "{doctor}");
@@ -311,7 +328,8 @@ fn nothing_of_a_server_is_left_after_a_run_even_if_the_agent_is_killed() {
 
     let server = Server::start();
     server.enqueue(Reply::empty().hold());
-    let args = ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "--mcp-tools", "s", "--json", "Go."];
+    let args =
+        ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "--mcp-tools", "s", "--json", "Go."];
     let mut child =
         world.agent(&args).env("OLLAMA_HOST", server.url()).stdout(Stdio::piped()).spawn().unwrap();
     // The server runs before the first request.
@@ -326,7 +344,8 @@ fn nothing_of_a_server_is_left_after_a_run_even_if_the_agent_is_killed() {
 
     /// Whether a process of the scripted server of this test exists.
     fn is_running() -> bool {
-        let lines = fs::read_dir("/proc").unwrap().flatten().map(|entry| fs::read(entry.path().join("cmdline")));
+        let lines =
+            fs::read_dir("/proc").unwrap().flatten().map(|entry| fs::read(entry.path().join("cmdline")));
         lines.flatten().any(|line| String::from_utf8_lossy(&line).contains("server.py\0stubborn"))
     }
 }
@@ -360,7 +379,8 @@ fn a_server_at_an_address_gets_its_headers_and_no_redirect_leads_elsewhere() {
     let at = AtAddress::start(&world, "good");
     let entry = |url: &str, key: &str| json!({"s": {"type": "http", "url": url, "headers": {"X-Key": key}}});
     world.write_servers(entry(&at.1, "k-1"));
-    let (output, _) = world.run_with("s__echo", &[], &[call("s__echo", json!({"text": "hi"})), fix(), finish()]);
+    let (output, _) =
+        world.run_with("s__echo", &[], &[call("s__echo", json!({"text": "hi"})), fix(), finish()]);
     succeeded(&output);
     assert_eq!(results(&world)[0], ("ok".into(), "hi".into()));
     world.write_servers(entry(&at.1, "k-2"));

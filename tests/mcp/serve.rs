@@ -23,7 +23,10 @@ impl Client {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut client = Self { child, lines, number: 0 };
         let about = json!({"name": "test", "version": "1"});
-        let hello = client.ask("initialize", json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": about}));
+        let hello = client.ask(
+            "initialize",
+            json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": about}),
+        );
         assert_eq!(client.answer(hello)["serverInfo"]["name"], "agent");
         client.send(json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
         client
@@ -49,7 +52,11 @@ impl Client {
         loop {
             let message = self.next();
             if message["id"] == number {
-                return if message["error"].is_null() { message["result"].clone() } else { message["error"].clone() };
+                return if message["error"].is_null() {
+                    message["result"].clone()
+                } else {
+                    message["error"].clone()
+                };
             }
         }
     }
@@ -77,7 +84,11 @@ fn other_agents_apply_and_preview_patches() {
     assert_eq!(seen["structuredContent"]["applied"], true, "{seen}");
     assert!(world.read("add.sh").contains("$1 + $2"));
     let seen = client.call("apply_patch", json!({"patch": PATCH}));
-    assert_eq!((&seen["isError"], &seen["structuredContent"]["applied"]), (&json!(true), &json!(false)), "{seen}");
+    assert_eq!(
+        (&seen["isError"], &seen["structuredContent"]["applied"]),
+        (&json!(true), &json!(false)),
+        "{seen}"
+    );
     for (arguments, why) in [
         (json!({"patch": PATCH, "directory": ".."}), "outside the folder of this server"),
         (json!({"patch": PATCH, "directory": "nowhere"}), "cannot open"),
@@ -99,14 +110,18 @@ fn other_agents_run_a_task_and_see_its_progress() {
     [fix(), finish()].into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
     let mut client = Client::start(&world, Some(&server));
     let arguments = json!({"task": "Make the tests pass.", "dry_run": true});
-    let number = client.ask("tools/call", json!({"name": "run", "arguments": arguments, "_meta": {"progressToken": "p"}}));
+    let number = client
+        .ask("tools/call", json!({"name": "run", "arguments": arguments, "_meta": {"progressToken": "p"}}));
     let (mut told, mut last) = (Vec::new(), 0.0);
     let result = loop {
         let message = client.next();
         if message["id"] == number {
             break message["result"].clone();
         }
-        assert_eq!((&message["method"], &message["params"]["progressToken"]), (&json!("notifications/progress"), &json!("p")));
+        assert_eq!(
+            (&message["method"], &message["params"]["progressToken"]),
+            (&json!("notifications/progress"), &json!("p"))
+        );
         let now = message["params"]["progress"].as_f64().unwrap();
         assert!(now > last);
         last = now;
@@ -127,7 +142,9 @@ fn other_agents_run_a_task_and_see_its_progress() {
 fn other_agents_run_a_batch() {
     let (world, server) = (World::with_a_bug(), Server::start());
     [fix(), finish()].into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
-    world.write("tasks.jsonl", "{\"id\": \"one\", \"task\": \"Make the tests pass.\"}\n");
+    let task =
+        json!({"id": "one", "repo": world.repo(), "task": "Make the tests pass.", "verify": "sh check.sh"});
+    world.write("tasks.jsonl", &format!("{task}\n"));
     let mut client = Client::start(&world, Some(&server));
     let seen = client.call("batch", json!({"tasks": "tasks.jsonl"}));
     assert_eq!(seen["structuredContent"]["exit_code"], 0, "{seen}");
@@ -139,7 +156,8 @@ fn other_agents_run_a_batch() {
 fn waiting(client: &mut Client, server: &Server) -> u64 {
     server.enqueue(Reply::empty().hold());
     let arguments = json!({"task": "Make the tests pass."});
-    let number = client.ask("tools/call", json!({"name": "run", "arguments": arguments, "_meta": {"progressToken": 1}}));
+    let number = client
+        .ask("tools/call", json!({"name": "run", "arguments": arguments, "_meta": {"progressToken": 1}}));
     while client.next()["params"]["message"] != "turn 1" {}
     number
 }
@@ -153,7 +171,9 @@ fn a_canceled_call_ends_the_run_as_interrupted() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let mut client = Client::start(&world, Some(&server));
     let number = waiting(&mut client, &server);
-    client.send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}}));
+    client.send(
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}}),
+    );
     // The next call is answered, and the journal of the canceled run is complete.
     drop(client.child.stdin.take());
     assert!(client.child.wait().unwrap().success());

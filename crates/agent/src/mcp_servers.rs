@@ -120,7 +120,9 @@ pub(crate) async fn start(
     let environment = Environment::new(variables.iter().cloned());
     let Configured { entries, mut warnings, unapproved } =
         configured::configured(&environment, place.repository, place.state);
-    warnings.extend(unapproved.filter(|file| file.names.iter().any(|name| patterns.may_match(name))).map(|f| f.warning()));
+    warnings.extend(
+        unapproved.filter(|file| file.names.iter().any(|name| patterns.may_match(name))).map(|f| f.warning()),
+    );
     let wanted: Vec<Entry> = entries.into_iter().filter(|entry| patterns.may_match(&entry.name)).collect();
     let one = async |entry: Entry| {
         let opened = open(&entry, settings, variables.to_vec(), place).await;
@@ -191,7 +193,10 @@ fn offers(
     }
     if listing.truncated {
         let used = listing.tools.len();
-        warnings.push(format!("the MCP server {} lists too many tools; only the first {used} are used", entry.name));
+        warnings.push(format!(
+            "the MCP server {} lists too many tools; only the first {used} are used",
+            entry.name
+        ));
     }
     if let Err(why) = reads {
         warnings.push(format!("readOnlyTools of the MCP server {} is ignored: {why}", entry.name));
@@ -294,7 +299,9 @@ pub(crate) fn secret_values(variables: &[(OsString, OsString)]) -> Vec<String> {
             }
             How::Http { headers, url } => {
                 // A header may be `Bearer TOKEN`; the token is secret on its own.
-                let parts = headers.iter().flat_map(|(_, value)| [Some(value.as_str()), value.rsplit_once(' ').map(|(_, last)| last)]);
+                let parts = headers.iter().flat_map(|(_, value)| {
+                    [Some(value.as_str()), value.rsplit_once(' ').map(|(_, last)| last)]
+                });
                 values.extend(parts.flatten().filter_map(known::whole));
                 values.extend(known::secret_values([("URL", url.as_str())]));
             }

@@ -246,7 +246,8 @@ async fn begin(
         true => External::default(),
         false => {
             let state = folder.ancestors().nth(2).unwrap_or(folder);
-            let place = mcp_servers::Place { repository: &order.root, tree: root, session: Some(folder), state };
+            let place =
+                mcp_servers::Place { repository: &order.root, tree: root, session: Some(folder), state };
             Box::pin(mcp_servers::start(settings, &order.variables, secrets, &place, recorded)).await
         }
     };
@@ -459,7 +460,8 @@ mod tests {
             crate::layers::resolve(&[], &Environment::default(), None).unwrap().settings().unwrap();
         let sandbox = Sandbox::new(sandbox::Policy::new(folder.path()), vec!["/bin/true".into()]).unwrap();
         let secrets = Secrets::default();
-        let tools = toolbox_on(workspace, &settings, &secrets, folder.path(), sandbox, |tool| tool, vec![]).unwrap();
+        let tools =
+            toolbox_on(workspace, &settings, &secrets, folder.path(), sandbox, |tool| tool, vec![]).unwrap();
         let fits = jsonschema::validator_for(&tools.registry.call_schema()).unwrap();
         for spec in tools.registry.specs() {
             let call = json!({"tool": spec.name, "arguments": example(&spec.schema)});

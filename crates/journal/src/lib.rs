@@ -32,8 +32,8 @@ mod trace;
 pub use ending::{Budget, Ending};
 pub use error::{Error, io_error};
 pub use event::{
-    Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, ExternalTool, Mode, ModelInfo, ModelRole, ModelTotals, Record,
-    Report, Role, Totals, TreeWay, VERSION, external_tools, schema,
+    Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, ExternalTool, Mode, ModelInfo, ModelRole,
+    ModelTotals, Record, Report, Role, Totals, TreeWay, VERSION, external_tools, schema,
 };
 pub use fork::origin;
 pub use lock::LockFile;

@@ -221,7 +221,8 @@ fn table(
         Some(Value::Object(entries)) if entries.len() <= MAX_VALUES => {
             let value = |(name, value): (&String, &Value)| {
                 let text = value.as_str().filter(|text| !text.contains('\0')).ok_or_else(wrong)?;
-                let name = Some(name).filter(|n| !n.is_empty() && !n.contains(['\0', '='])).ok_or_else(wrong)?;
+                let name =
+                    Some(name).filter(|n| !n.is_empty() && !n.contains(['\0', '='])).ok_or_else(wrong)?;
                 Ok((name.clone(), expand(text)?))
             };
             entries.iter().map(value).collect()
@@ -236,7 +237,8 @@ fn expanded(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Str
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         out.push_str(before);
-        let (inner, after) = after.split_once('}').ok_or_else(|| format!("{text:?} has a ${{ without a }}"))?;
+        let (inner, after) =
+            after.split_once('}').ok_or_else(|| format!("{text:?} has a ${{ without a }}"))?;
         let (name, default) = inner.split_once(":-").map_or((inner, None), |(n, d)| (n, Some(d.to_owned())));
         let value = variable(name).or(default);
         out.push_str(&value.ok_or_else(|| format!("the environment variable {name} is not set"))?);

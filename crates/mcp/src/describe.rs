@@ -21,16 +21,44 @@ const MAX_NAME: usize = 64;
 
 /// Keywords whose value is one schema or a list of schemas.
 const SCHEMAS: [&str; 15] = [
-    "items", "prefixItems", "additionalProperties", "additionalItems", "contains", "propertyNames", "anyOf",
-    "oneOf", "allOf", "not", "if", "then", "else", "unevaluatedProperties", "unevaluatedItems",
+    "items",
+    "prefixItems",
+    "additionalProperties",
+    "additionalItems",
+    "contains",
+    "propertyNames",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "unevaluatedProperties",
+    "unevaluatedItems",
 ];
 /// Keywords whose value is a table of schemas.
 const TABLES: [&str; 3] = ["properties", "patternProperties", "dependentSchemas"];
 /// Keywords that are rules for values, and are kept as they are.
 const RULES: [&str; 18] = [
-    "type", "enum", "const", "required", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
-    "multipleOf", "minLength", "maxLength", "pattern", "minItems", "maxItems", "uniqueItems",
-    "minProperties", "maxProperties", "dependentRequired",
+    "type",
+    "enum",
+    "const",
+    "required",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "minProperties",
+    "maxProperties",
+    "dependentRequired",
 ];
 
 /// Returns the description and the schema of a tool as the prompt may show them.
@@ -126,11 +154,7 @@ fn spend(left: &mut usize, bytes: usize) -> Result<(), String> {
 
 /// Text that has a meaning cannot be changed, so hidden characters in it are an error.
 fn visible(text: &str) -> Result<(), String> {
-    if sanitize::line(text) == text {
-        Ok(())
-    } else {
-        Err("its schema contains hidden characters".into())
-    }
+    if sanitize::line(text) == text { Ok(()) } else { Err("its schema contains hidden characters".into()) }
 }
 
 fn readable(value: &Value, depth: usize) -> Result<(), String> {

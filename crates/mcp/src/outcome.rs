@@ -28,8 +28,7 @@ pub(crate) fn of(result: &CallToolResult, secrets: &Secrets) -> Outcome {
     let bytes = text.len();
     let text = shown(&text, secrets);
     let text = if text.trim().is_empty() { "No output.".to_owned() } else { text };
-    let outcome =
-        if result.is_error == Some(true) { Outcome::failed(text) } else { Outcome::ok(text) };
+    let outcome = if result.is_error == Some(true) { Outcome::failed(text) } else { Outcome::ok(text) };
     Outcome { facts: json!({ "output_bytes": bytes }), ..outcome }
 }
 
@@ -67,7 +66,9 @@ fn block(block: &ContentBlock) -> String {
             }
             _ => "[a resource is left out]".into(),
         },
-        ContentBlock::ResourceLink(link) => format!("[resource {}]", preview::sanitize::short(&link.uri, 200)),
+        ContentBlock::ResourceLink(link) => {
+            format!("[resource {}]", preview::sanitize::short(&link.uri, 200))
+        }
         _ => "[content of an unknown kind is left out]".into(),
     }
 }
@@ -75,7 +76,10 @@ fn block(block: &ContentBlock) -> String {
 /// A message of a server as part of a sentence.
 pub(crate) fn message(text: &str) -> String {
     let head: String = text.chars().take(4 * MAX_MESSAGE).collect();
-    preview::sanitize::short(head.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.'), MAX_MESSAGE)
+    preview::sanitize::short(
+        head.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.'),
+        MAX_MESSAGE,
+    )
 }
 
 #[cfg(test)]
@@ -85,7 +89,8 @@ mod tests {
     #[test]
     fn images_become_notes_and_long_texts_are_cut_in_the_middle() {
         let long = (0..10_000).map(|n| format!("line {n}\n")).collect::<String>();
-        let content = vec![ContentBlock::image("AAAA".repeat(1000), "image/png\u{1b}"), ContentBlock::text(long)];
+        let content =
+            vec![ContentBlock::image("AAAA".repeat(1000), "image/png\u{1b}"), ContentBlock::text(long)];
         let outcome = of(&CallToolResult::success(content), &Secrets::disabled());
         assert!(outcome.text.starts_with("[an image is left out: image/png␛, 3 KiB]\nline 0\n"));
         assert!(outcome.text.len() < 10_000 && outcome.text.contains("lines left out"), "{}", outcome.text);

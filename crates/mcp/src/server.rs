@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use rmcp::ClientHandler;
 use rmcp::model::{
-    CallToolRequest, CallToolRequestParams, CallToolResult, CancelledNotification, CancelledNotificationParam,
-    ClientCapabilities, ClientConfig, ClientRequest, Implementation, JsonObject, PaginatedRequestParams,
-    RequestId, ServerResult,
+    CallToolRequest, CallToolRequestParams, CallToolResult, CancelledNotification,
+    CancelledNotificationParam, ClientCapabilities, ClientConfig, ClientRequest, Implementation, JsonObject,
+    PaginatedRequestParams, RequestId, ServerResult,
 };
 use rmcp::service::{
-    ClientInitializeError, NotificationContext, Peer, PeerRequestOptions, RoleClient, RunningService, ServiceError, serve_client,
+    ClientInitializeError, NotificationContext, Peer, PeerRequestOptions, RoleClient, RunningService,
+    ServiceError, serve_client,
 };
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
@@ -234,7 +235,8 @@ impl Server {
         let sent = live.service.send_cancellable_request(request, options).await;
         let answered = match sent {
             Ok(handle) => {
-                let mut cancel = CancelOnDrop { peer: live.service.peer().clone(), id: Some(handle.id.clone()) };
+                let mut cancel =
+                    CancelOnDrop { peer: live.service.peer().clone(), id: Some(handle.id.clone()) };
                 let answered = handle.await_response().await;
                 cancel.id = None; // answered, or already canceled because of the timeout
                 answered
@@ -247,9 +249,10 @@ impl Server {
             Err(ServiceError::McpError(error)) => {
                 Err(NoResult::Failed(format!("{} refused the call: {}", self.name, message(&error.message))))
             }
-            Err(ServiceError::Timeout { timeout }) => {
-                Err(NoResult::Failed(format!("no answer within {} s; the call was canceled", timeout.as_secs())))
-            }
+            Err(ServiceError::Timeout { timeout }) => Err(NoResult::Failed(format!(
+                "no answer within {} s; the call was canceled",
+                timeout.as_secs()
+            ))),
             Err(error) => Err(NoResult::Failed(self.ended(live, &error).await)),
         }
     }
@@ -276,7 +279,8 @@ impl Server {
             }
             None => {
                 if state.restarts >= MAX_RESTARTS {
-                    let message = format!("the MCP server {} ended again and stays off in this session", self.name);
+                    let message =
+                        format!("the MCP server {} ended again and stays off in this session", self.name);
                     return Err(NoResult::Refused(message));
                 }
                 state.restarts += 1;
@@ -284,7 +288,9 @@ impl Server {
                 if let Some(live) = ended.and_then(Arc::into_inner) {
                     close(live).await;
                 }
-                let failed = |why| NoResult::Refused(format!("the MCP server {} did not start again: {why}", self.name));
+                let failed = |why| {
+                    NoResult::Refused(format!("the MCP server {} did not start again: {why}", self.name))
+                };
                 let (live, listing) = self.open().await.map_err(failed)?;
                 state.digests = digests(&listing);
                 let live = Arc::new(live);
@@ -324,12 +330,20 @@ impl Server {
             how = close(live).await;
         }
         let why = why.unwrap_or_else(|| if how.is_empty() { message(&error.to_string()) } else { how });
-        format!("the MCP server {} ended during the call: {why}; the call may have had effects; {more}", self.name)
+        format!(
+            "the MCP server {} ended during the call: {why}; the call may have had effects; {more}",
+            self.name
+        )
     }
 }
 
 fn digests(listing: &Listing) -> BTreeMap<String, String> {
-    listing.tools.iter().map(|tool| (tool.name.clone(), tool.digest())).collect()
+    let mut digests = BTreeMap::new();
+    for tool in &listing.tools {
+        // Of tools with the same name, the first one counts.
+        digests.entry(tool.name.clone()).or_insert_with(|| tool.digest());
+    }
+    digests
 }
 
 /// Lists the tools, page by page.

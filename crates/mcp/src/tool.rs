@@ -35,8 +35,7 @@ impl Described {
     /// # Errors
     /// Fails if its name or its schema cannot be used. The text says why.
     pub fn of(server: &str, definition: &Definition, effect: Effect) -> Result<Self, String> {
-        let (description, schema) =
-            describe(&definition.name, &definition.description, &definition.schema)?;
+        let (description, schema) = describe(&definition.name, &definition.description, &definition.schema)?;
         let described = Self {
             server: server.to_owned(),
             tool: definition.name.clone(),
@@ -96,7 +95,10 @@ impl Tool for McpTool {
         let server = match &self.server {
             Ok(server) => server,
             Err(why) => {
-                return Ok(refused(format!("the MCP server {} is not available: {why}", self.described.server)));
+                return Ok(refused(format!(
+                    "the MCP server {} is not available: {why}",
+                    self.described.server
+                )));
             }
         };
         let Value::Object(arguments) = arguments else {

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use journal::{
-    Budget, Check, Counts, EndedBy, Ending, Event, ExternalTool, ModelInfo, ModelRole, Record, Report, Step, Trace,
+    Budget, Check, Counts, EndedBy, Ending, Event, ExternalTool, ModelInfo, ModelRole, Record, Report, Step,
+    Trace,
 };
 use models::replay::{Replay, Turn, TurnEnd};
 use models::{Identity, Usage};

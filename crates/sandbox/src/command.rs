@@ -331,7 +331,7 @@ impl Running {
         let mut buffer = vec![0; READ_SIZE];
         let mut timer = Box::pin(sleep(timeout));
         let (mut stopped, mut killed) = (None, false);
-        let (mut event, mut output_open, mut control_open) = (None, true, true);
+        let (mut event, mut output_open, mut control_open) = (self.event(), true, true);
         while output_open || (control_open && event.is_none()) {
             match self.next(&mut buffer, output_open, control_open, timer.as_mut()).await {
                 Next::Output(Ok(0) | Err(_)) => output_open = false,

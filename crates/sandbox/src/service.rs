@@ -3,11 +3,7 @@
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
-use tokio::{
-    net::unix::pipe,
-    sync::oneshot,
-    task::JoinHandle,
-};
+use tokio::{net::unix::pipe, sync::oneshot, task::JoinHandle};
 
 use crate::{
     Capture, Captured, Command, OutputLimits, Sandbox, SandboxError,

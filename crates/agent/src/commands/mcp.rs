@@ -66,14 +66,16 @@ impl World {
     /// Starts one server.
     async fn inspect(&self, name: &str) -> Result<Inspected> {
         let entry = self.configured.entries.iter().find(|entry| entry.name == name).cloned();
-        let unapproved = self.configured.unapproved.as_ref().filter(|file| file.names.iter().any(|n| n == name));
+        let unapproved =
+            self.configured.unapproved.as_ref().filter(|file| file.names.iter().any(|n| n == name));
         let entry = match (entry, unapproved) {
             (Some(entry), _) => entry,
             (None, Some(file)) => return Err(Failure::misuse(file.warning())),
             (None, None) => {
                 let names: Vec<_> = self.configured.entries.iter().map(|entry| entry.name.as_str()).collect();
                 let known = if names.is_empty() { "there is none".into() } else { names.join(", ") };
-                let failure = Failure::misuse(format!("unknown MCP server {name:?}; the servers are: {known}"));
+                let failure =
+                    Failure::misuse(format!("unknown MCP server {name:?}; the servers are: {known}"));
                 let warnings = self.configured.warnings.clone();
                 return Err(warnings.into_iter().fold(failure, Failure::hint));
             }
@@ -102,26 +104,30 @@ fn until_signal(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
 fn list(world: &World, json: bool) -> Result<Exit> {
     until_signal(async {
         let entries = world.configured.entries.clone();
-        let found =
-            mcp_servers::inspect(entries, &world.settings, &world.variables, &world.place()).await;
+        let found = mcp_servers::inspect(entries, &world.settings, &world.variables, &world.place()).await;
         mcp_servers::stop(&found).await;
         let unapproved = world.configured.unapproved.iter().flat_map(|file| &file.names);
         let warnings = world.configured.warnings.iter().chain(found.iter().flat_map(|one| &one.warnings));
         if json {
-            let waiting = unapproved.map(|name| json!({"name": name, "source": REPOSITORY_FILE, "state": "unapproved"}));
+            let waiting = unapproved
+                .map(|name| json!({"name": name, "source": REPOSITORY_FILE, "state": "unapproved"}));
             let servers: Vec<_> = found.iter().map(facts).chain(waiting).collect();
             let value = json!({"servers": servers, "warnings": warnings.collect::<Vec<_>>()});
             console::print(format!("{value:#}\n"))?;
         } else {
             found.iter().try_for_each(|one| console::print(describe(one)))?;
             for name in unapproved {
-                console::print(format!("{name:16} {REPOSITORY_FILE}, not approved: read the file, then run `agent mcp approve`\n"))?;
+                console::print(format!(
+                    "{name:16} {REPOSITORY_FILE}, not approved: read the file, then run `agent mcp approve`\n"
+                ))?;
             }
             for warning in warnings {
                 console::say(format_args!("warning: {}", sanitize::line(warning)));
             }
             if found.is_empty() && world.configured.unapproved.is_none() {
-                console::say(format_args!("no MCP servers: add them to mcp.json beside config.toml, or to {REPOSITORY_FILE}"));
+                console::say(format_args!(
+                    "no MCP servers: add them to mcp.json beside config.toml, or to {REPOSITORY_FILE}"
+                ));
             }
         }
         Ok(if found.iter().all(|one| one.found.is_ok()) { Exit::Success } else { Exit::Negative })
@@ -177,7 +183,8 @@ fn describe(one: &Inspected) -> String {
         Err(why) => return format!("{name:16} {source}, does not start: {}\n", sanitize::line(why)),
     };
     let count = plural(tools.len() as u64, "tool");
-    let mut text = format!("{name:16} {source}, {count}, about {} prompt tokens\n", thousands(one.prompt_tokens()));
+    let mut text =
+        format!("{name:16} {source}, {count}, about {} prompt tokens\n", thousands(one.prompt_tokens()));
     for tool in tools {
         let effect = if tool.effect == Effect::Read { "reads" } else { "executes" };
         let about = sanitize::short(&tool.description, 60);
@@ -216,7 +223,9 @@ async fn call_of(world: &World, one: &Inspected, tool: &str, arguments: &Value) 
     let Ok((server, tools)) = &one.found else { return Err(Failure::misuse("the server does not run")) };
     let found = tools.iter().find(|known| known.tool == tool || known.name() == tool);
     let names = || tools.iter().map(|known| known.tool.as_str()).collect::<Vec<_>>().join(", ");
-    let unknown = || Failure::misuse(format!("unknown tool {tool:?}; the tools of {} are: {}", one.entry.name, names()));
+    let unknown = || {
+        Failure::misuse(format!("unknown tool {tool:?}; the tools of {} are: {}", one.entry.name, names()))
+    };
     let described = found.ok_or_else(unknown)?;
     let secrets = masking::secrets(&world.settings, &world.variables, "mcp");
     let tool = McpTool::new(described.clone(), Ok(Arc::clone(server)), secrets.clone());

@@ -100,7 +100,9 @@ pub(crate) fn configured(environment: &Environment, root: &Path, state: &Path) -
             for entry in file.config.servers {
                 if configured.entries.iter().any(|own| own.name == entry.name) {
                     let name = &entry.name;
-                    let note = format!("the MCP server {name} of {REPOSITORY_FILE} is left out: your mcp.json has the same name");
+                    let note = format!(
+                        "the MCP server {name} of {REPOSITORY_FILE} is left out: your mcp.json has the same name"
+                    );
                     configured.warnings.push(note);
                 } else {
                     configured.entries.push(entry);

@@ -23,7 +23,8 @@ impl Patterns {
         let pair = |item: &str| {
             let (server, tool) = item.split_once(SEPARATOR).unwrap_or((item, "*"));
             let glob = |text: &str| Glob::new(text).map(|glob| glob.compile_matcher());
-            glob(server).and_then(|server| Ok((server, glob(tool)?)))
+            glob(server)
+                .and_then(|server| Ok((server, glob(tool)?)))
                 .map_err(|e| format!("cannot use the pattern {item:?} of mcp_tools: {}", e.kind()))
         };
         Ok(Self { text: text.to_owned(), parts: items.map(pair).collect::<Result<_, _>>()? })
@@ -34,7 +35,9 @@ impl Patterns {
     /// # Errors
     /// If a pattern is not valid.
     pub(crate) fn of_tools(server: &str, tools: &[String]) -> Result<Self, String> {
-        Self::new(&tools.iter().map(|tool| format!("{server}{SEPARATOR}{tool}")).collect::<Vec<_>>().join(","))
+        Self::new(
+            &tools.iter().map(|tool| format!("{server}{SEPARATOR}{tool}")).collect::<Vec<_>>().join(","),
+        )
     }
 
     /// Whether a tool of this server may match.
@@ -60,9 +63,8 @@ mod tests {
 
     #[test]
     fn a_pattern_names_a_server_and_its_tools() {
-        let matches = |patterns: &str, server: &str, tool: &str| {
-            Patterns::new(patterns).unwrap().matches(server, tool)
-        };
+        let matches =
+            |patterns: &str, server: &str, tool: &str| Patterns::new(patterns).unwrap().matches(server, tool);
         assert!(matches("files__read_*", "files", "read_file"));
         assert!(!matches("files__read_*", "files", "write_file"));
         assert!(!matches("files__read_*", "other", "read_file"));

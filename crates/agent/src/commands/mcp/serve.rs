@@ -10,7 +10,8 @@ use std::time::Duration;
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData, Implementation,
-    ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ServerCapabilities, ServerConfig, Tool,
+    ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ServerCapabilities, ServerConfig,
+    Tool,
 };
 use rmcp::service::{RequestContext, RoleServer, serve_server};
 use rustix::process::{Pid, Signal, kill_process};
@@ -102,9 +103,13 @@ impl ServerHandler for Served {
     ) -> std::result::Result<CallToolResponse, ErrorData> {
         let invalid = |why: String| ErrorData::invalid_params(why, None);
         let Ok(_permit) = self.calls.try_acquire() else {
-            return Err(ErrorData::internal_error(format!("{MAX_CALLS} calls are running; try again later"), None));
+            return Err(ErrorData::internal_error(
+                format!("{MAX_CALLS} calls are running; try again later"),
+                None,
+            ));
         };
-        let order = order(&request.name, &request.arguments.unwrap_or_default(), &self.root).map_err(invalid)?;
+        let order =
+            order(&request.name, &request.arguments.unwrap_or_default(), &self.root).map_err(invalid)?;
         let mut stopped = self.stopped.clone();
         let gone = async {
             tokio::select! {
@@ -113,7 +118,8 @@ impl ServerHandler for Served {
             }
         };
         let done = carry_out(order, &context, gone).await;
-        done.map(Into::into).map_err(|e| ErrorData::internal_error(format!("cannot run the agent: {e}"), None))
+        done.map(Into::into)
+            .map_err(|e| ErrorData::internal_error(format!("cannot run the agent: {e}"), None))
     }
 }
 
@@ -154,14 +160,20 @@ fn tools() -> Vec<Tool> {
             &["tasks"],
         ),
         tool("apply_patch", "Apply all of a patch or none of it", json!({"patch": patch()}), &["patch"]),
-        tool("preview", "Show what a patch would change, without changing anything", json!({"patch": patch()}), &["patch"]),
+        tool(
+            "preview",
+            "Show what a patch would change, without changing anything",
+            json!({"patch": patch()}),
+            &["patch"],
+        ),
     ]
 }
 
 /// Translates a call.
 fn order(tool: &str, arguments: &Map<String, Value>, root: &Path) -> std::result::Result<Order, String> {
     let known = tools();
-    let definition = known.iter().find(|known| known.name == tool).ok_or_else(|| format!("unknown tool {tool:?}"))?;
+    let definition =
+        known.iter().find(|known| known.name == tool).ok_or_else(|| format!("unknown tool {tool:?}"))?;
     let schema = definition.schema_as_json_value();
     if let Some(unknown) = arguments.keys().find(|key| schema["properties"].get(key.as_str()).is_none()) {
         return Err(format!("{tool} has no argument {unknown:?}"));
@@ -174,7 +186,12 @@ fn order(tool: &str, arguments: &Map<String, Value>, root: &Path) -> std::result
     let needed = |key: &str| text(key)?.ok_or_else(|| format!("{tool} needs the argument {key:?}"));
     let folder = inside(root, root, &text("directory")?.unwrap_or_else(|| ".".into()))?;
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let order = |arguments: Vec<String>, input: String, has_events| Order { arguments, folder: folder.clone(), input, has_events };
+    let order = |arguments: Vec<String>, input: String, has_events| Order {
+        arguments,
+        folder: folder.clone(),
+        input,
+        has_events,
+    };
     Ok(match tool {
         "run" => {
             let mut line = words(&["run", "--json"]);
@@ -202,7 +219,11 @@ fn order(tool: &str, arguments: &Map<String, Value>, root: &Path) -> std::result
 fn inside(root: &Path, folder: &Path, path: &str) -> std::result::Result<PathBuf, String> {
     let missing = |e| format!("cannot open {path:?}: {e}");
     let found = folder.join(path).canonicalize().map_err(missing)?;
-    if found.starts_with(root) { Ok(found) } else { Err(format!("{path:?} is outside the folder of this server")) }
+    if found.starts_with(root) {
+        Ok(found)
+    } else {
+        Err(format!("{path:?} is outside the folder of this server"))
+    }
 }
 
 /// Runs the child of a call.
@@ -323,7 +344,8 @@ impl Seen {
             for key in ["v", "seq", "time_ms", "event"] {
                 facts.shift_remove(key);
             }
-            let patch = facts.get_mut("diff").and_then(|diff| Some(diff.as_object_mut()?.shift_remove("patch")?));
+            let patch =
+                facts.get_mut("diff").and_then(|diff| Some(diff.as_object_mut()?.shift_remove("patch")?));
             let patch = patch.and_then(|patch| patch.as_str().map(str::to_owned)).unwrap_or_default();
             facts.insert("session".into(), session.into());
             facts.insert("exit_code".into(), code.into());
@@ -341,7 +363,8 @@ impl Seen {
             (text, Value::Object(facts))
         };
         let content = vec![ContentBlock::text(text.trim_end())];
-        let mut result = if code == 0 { CallToolResult::success(content) } else { CallToolResult::error(content) };
+        let mut result =
+            if code == 0 { CallToolResult::success(content) } else { CallToolResult::error(content) };
         result.structured_content = Some(structured);
         result
     }
@@ -355,7 +378,9 @@ fn progress(event: &Value) -> Option<String> {
         "request" => format!("turn {}", event["turn"]),
         "tool_started" => format!("calls {}", text("tool")),
         "check_started" => format!("verifies with {}", text("command")),
-        "checked" => if event["passed"] == true { "verification passed" } else { "verification failed" }.to_owned(),
+        "checked" => {
+            if event["passed"] == true { "verification passed" } else { "verification failed" }.to_owned()
+        }
         "warning" => text("message").to_owned(),
         "task_started" | "task_finished" | "started" | "finished" if event.get("id").is_some() => {
             format!("{} {}", text("event").replace('_', " "), text("id"))
