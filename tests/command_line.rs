@@ -30,6 +30,7 @@ fn help_names_the_commands() {
       sessions     List, show, export and remove past runs
       models       List, show, download and delete models
       tools        List the tools that the model gets, or call one
+      mcp          List, test and approve MCP servers, or serve other agents
       parse        Show which tool calls a run would find in a model's output
       sandbox      Run a command in the sandbox that runs use
       doctor       Check whether a run can start, and say how to fix what is wrong
@@ -124,6 +125,11 @@ fn help_of_run_lists_every_flag_and_exit_code() {
                                   budgets of its own
           --fallback <MODEL>      Continue with this model if the server of the current one is
                                   unavailable
+
+    Tools:
+          --mcp-tools <PATTERN>  Let the model use the tools of MCP servers that match this pattern,
+                                 SERVER__TOOL with *; may be repeated [default: no MCP server is
+                                 started]
 
     Budgets:
           --max-turns <N>          Stop after this many requests to the model [default: 40]

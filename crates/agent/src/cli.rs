@@ -83,6 +83,9 @@ pub(crate) enum Command {
     /// List the tools that the model gets, or call one
     #[command(subcommand)]
     Tools(Tools),
+    /// List, test and approve MCP servers, or serve other agents
+    #[command(subcommand)]
+    Mcp(Mcp),
     /// Show which tool calls a run would find in a model's output
     #[command(after_help = exit::parse_table())]
     Parse(Parse),
@@ -600,6 +603,37 @@ pub(crate) enum Tools {
         #[command(flatten)]
         settings: ToolFlags,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Mcp {
+    /// List the MCP servers and their tools, and estimate the prompt tokens of each
+    List {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: SandboxFlags,
+    },
+    /// Start an MCP server and list its tools, or call one of them
+    Test {
+        /// The server's name
+        server: String,
+        /// The tool's name
+        tool: Option<String>,
+        /// The arguments as a JSON object; `-` reads them from stdin
+        #[arg(default_value = "{}")]
+        arguments: String,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: SandboxFlags,
+    },
+    /// Approve the content of the repository's .mcp.json, so that runs can start its servers
+    Approve,
+    /// Offer `run`, `batch`, `apply_patch` and `preview` to other agents over stdin and stdout
+    Serve,
 }
 
 #[derive(Debug, Args)]

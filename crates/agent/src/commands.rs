@@ -8,6 +8,7 @@ mod compare;
 mod config;
 mod doctor;
 mod export;
+pub(crate) mod mcp;
 pub(crate) mod models;
 mod parse;
 pub(crate) mod patch;
@@ -49,6 +50,7 @@ pub(crate) fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Sessions(command) => sessions::run(command, context),
         Command::Models(command) => models::run(command, context),
         Command::Tools(command) => tools::run(command, context),
+        Command::Mcp(command) => mcp::run(command, context),
         Command::Parse(command) => parse::run(&command, context),
         Command::Sandbox(command) => sandbox::run(&command, context),
         Command::Doctor(command) => doctor::run(&command, context),

@@ -278,7 +278,8 @@ impl Gate for Hooks {
 fn shortened(mut value: Value) -> Value {
     match &mut value {
         Value::String(text) if text.len() > MAX_TEXT => {
-            text.truncate(text.floor_char_boundary(MAX_TEXT));
+            let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end));
+            text.truncate(end.unwrap_or_default());
             text.push_str(" [truncated]");
         }
         Value::Array(items) => {

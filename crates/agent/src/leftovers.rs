@@ -1,13 +1,15 @@
 //! Removes leftovers of killed runs: private temporary folders and cache overlays of their
 //! sandboxes. Each run removes the leftovers of all inactive sessions.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use journal::Store;
 use tokio::task::JoinHandle;
 
-/// The subfolder of a session's folder in which the session's sandbox keeps temporary files.
+/// The subfolder of a session's folder in which the session's sandbox keeps temporary files. The
+/// folders for the sandboxes of MCP servers start with the same word.
 pub(crate) const SANDBOX: &str = "sandbox";
 
 /// The name of the folder, beside the sessions, from which leftovers are removed. They are first
@@ -30,14 +32,22 @@ pub(crate) fn remove(session: &Path) -> JoinHandle<()> {
 /// Moves the leftovers of inactive sessions into one folder.
 fn set_aside(state: &Path, leftovers: &Path) -> std::io::Result<()> {
     let store = Store::new(state);
-    let sandbox =
-        |id: &String| -> Option<PathBuf> { Some(store.folder(id).join(SANDBOX)).filter(|dir| dir.exists()) };
     for id in store.ids().unwrap_or_default() {
+        let left = sandboxes(&store.folder(&id));
         // An active run holds the lock.
-        if let (Some(sandbox), Ok(_held)) = (sandbox(&id), store.hold(&id)) {
+        if let (false, Ok(_held)) = (left.is_empty(), store.hold(&id)) {
             fs::create_dir_all(leftovers)?;
-            fs::rename(sandbox, leftovers.join(format!("{id}-{}", std::process::id())))?;
+            for (number, sandbox) in left.iter().enumerate() {
+                fs::rename(sandbox, leftovers.join(format!("{id}-{}-{number}", std::process::id())))?;
+            }
         }
     }
     Ok(())
+}
+
+/// The folders of the sandboxes of a session: that of its commands, and one for each MCP server.
+fn sandboxes(session: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(session).into_iter().flatten().flatten();
+    let is_sandbox = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(SANDBOX));
+    entries.filter(|entry| is_sandbox(&entry.file_name())).map(|entry| entry.path()).collect()
 }

@@ -21,6 +21,7 @@ mod interrupt;
 mod layers;
 mod leftovers;
 mod masking;
+mod mcp_servers;
 mod model;
 mod model_store;
 mod other_model;
@@ -36,6 +37,7 @@ mod repository;
 mod session;
 mod settings;
 mod setup;
+mod skills;
 mod task;
 mod telemetry;
 mod waiting;
@@ -84,6 +86,9 @@ fn run(cli: Cli) -> Result<Exit> {
     if let Some(filter) = environment.variables.get("AGENT_LOG") {
         let filter = tracing_subscriber::EnvFilter::new(filter);
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+    if let Some(server) = environment.get(commands::mcp::serve::SERVED_BY) {
+        commands::mcp::serve::end_with_server(server);
     }
     if let Some(directory) = &cli.directory {
         std::env::set_current_dir(directory)

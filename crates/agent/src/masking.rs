@@ -22,6 +22,7 @@ use workspace::{History, Workspace};
 use crate::confinement;
 use crate::context::Context;
 use crate::layers::Environment;
+use crate::mcp_servers;
 use crate::settings::Settings;
 use preview::FileChange;
 
@@ -47,6 +48,9 @@ pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], s
     let addresses = [&settings.base_url, &settings.ollama_host, &settings.openai_base_url, &settings.proxy];
     let addresses = addresses.into_iter().flatten().map(|address| ("URL", address.as_str()));
     let mut values = known::secret_values(named.chain(own).chain(own_headers).chain(addresses));
+    if settings.mcp_tools.is_some() {
+        values.extend(mcp_servers::secret_values(variables));
+    }
     // Variables given with --env are masked whatever their names are.
     let given = confinement::given(settings, variables);
     values.extend(given.iter().filter_map(|(_, value)| known::whole(value.to_str()?)));

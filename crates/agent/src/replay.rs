@@ -19,6 +19,7 @@ use crate::edit_format;
 use crate::exit::{Failure, Result};
 use crate::leftovers;
 use crate::masking;
+use crate::mcp_servers;
 use crate::repository::{INSTRUCTIONS, Tests, Tree};
 use crate::session::{self, Goal};
 use crate::settings::Settings;
@@ -87,8 +88,11 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let sandbox = confinement::sandbox(&settings, workspace.root(), sandbox_folder, variables)?;
     let goal = Goal { question: recording.question(), output_schema: recording.output_schema.clone() };
     let wrap = |tool| ReplayedTool::wrap(tool, &stage);
+    // The servers of the session are not started: they may be gone, or answer differently.
+    let external = mcp_servers::replayed(&recording.external, &secrets);
+    let external = external.map(|tool| ReplayedTool::recorded(tool, &stage)).collect();
     let mut toolbox =
-        session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, &goal, wrap)?;
+        session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, &goal, wrap, external)?;
     let runs_commands = source == Source::Commands;
     if runs_commands && !recording.plan_only() && !goal.question {
         Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;

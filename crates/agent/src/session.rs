@@ -35,10 +35,12 @@ use crate::hooks::Hooks;
 use crate::layers::Environment;
 use crate::leftovers::{self, SANDBOX};
 use crate::masking::{self, MaskedModel, MaskedTool};
+use crate::mcp_servers::{self, External};
 use crate::other_model::{self, Models};
 use crate::repository::{Tests, Tree};
 use crate::settings::Settings;
 use crate::setup;
+use crate::skills;
 use crate::waiting::Waits;
 
 /// The name of the folder, inside a session's folder, that holds the history of the tree.
@@ -207,6 +209,7 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
     } else {
         planner::resume(prepared.job, prepared.parts, journal, past).await
     };
+    prepared.external.stop().await;
     let report = report.map_err(Failure::refused)?;
     let hints = match &prepared.hooks {
         Some(hooks) => hooks.end(&report).await,
@@ -241,6 +244,7 @@ struct Prepared {
     hooks: Option<Arc<Hooks>>,
     /// The tree of a dry run, which is removed when this is dropped.
     dry_tree: (Option<Overlay>, Option<dry_tree::Copy>),
+    external: External,
 }
 
 /// Prepares a run, and journals how commands are confined. For a dry run, first journals the kind
@@ -271,16 +275,33 @@ async fn begin(
         false => Box::pin(sandbox.probe()).await.cloned().map(Some).map_err(Failure::refused),
     };
     let open = || other_model::open(settings, past, secrets, order.waits);
-    let tools = |root: &Path, sandbox: &Sandbox| -> Result<_> {
+    let recorded = mcp_servers::recorded(past);
+    let external = async |root: &Path| match order.plan_only {
+        // Starting a server runs a program, too.
+        true => External::default(),
+        false => {
+            let state = folder.ancestors().nth(2).unwrap_or(folder);
+            let place =
+                mcp_servers::Place { repository: &order.root, tree: root, session: Some(folder), state };
+            Box::pin(mcp_servers::start(settings, &order.variables, secrets, &place, recorded)).await
+        }
+    };
+    let external = async |root: &Path| {
+        let mut external = external(root).await;
+        let environment = Environment::new(order.variables.iter().cloned());
+        external.add_skills(skills::tool(&order.root, &environment), secrets, past);
+        external
+    };
+    let tools = |root: &Path, sandbox: &Sandbox, external: &External| -> Result<_> {
         let hooks =
             Hooks::new(settings, sandbox, folder, &order.task, &order.variables, secrets)?.map(Arc::new);
         let hook_gate = hooks.iter().map(|hooks| Arc::clone(hooks) as Arc<dyn Gate>);
         let gates: Vec<_> = order.gate.iter().cloned().chain(hook_gate).collect();
-        let toolbox =
-            toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own, &order.goal, &gates)?;
+        let (own, goal, more) = (&order.own, &order.goal, external.tools.clone());
+        let toolbox = toolbox(settings, secrets, root, folder, sandbox.clone(), own, goal, &gates, more)?;
         Ok((toolbox, hooks))
     };
-    let (models, (mut toolbox, hooks), mut dry_tree, report) = match order.dry {
+    let (models, (mut toolbox, hooks), mut dry_tree, report, external) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is mounted at the repository's own path.
             let overlay = match dry {
@@ -290,16 +311,15 @@ async fn begin(
             // The probe runs in other processes. Start it first, so that the other steps overlap
             // with it.
             let sandbox = sandbox(&order.root)?;
-            let tools = async { tools(&order.root, &sandbox) };
-            let (report, models, toolbox) = tokio::join!(probe(&sandbox), open(), tools);
-            (models?, toolbox?, (overlay, None), report?)
+            let (report, models, external) = tokio::join!(probe(&sandbox), open(), external(&order.root));
+            (models?, tools(&order.root, &sandbox, &external)?, (overlay, None), report?, external)
         }
         Some(DryTree::Copy { .. }) => {
             let models = open().await?; // before the copy, which may take a while
             let copy = dry_tree::copy(&order.root, folder.join("tree"), &order.own).await?;
             let sandbox = sandbox(&copy.0)?;
-            let (report, toolbox) = tokio::join!(probe(&sandbox), async { tools(&copy.0, &sandbox) });
-            (models, toolbox?, (None, Some(copy)), report?)
+            let (report, external) = tokio::join!(probe(&sandbox), external(&copy.0));
+            (models, tools(&copy.0, &sandbox, &external)?, (None, Some(copy)), report?, external)
         }
     };
     if let Some(hooks) = &hooks {
@@ -314,8 +334,11 @@ async fn begin(
     if let Some(sandbox::Report { enforced, summary, lines, .. }) = report {
         journal.append(Event::Sandbox { enforced, summary, lines })?;
     }
+    if let Some(event) = external.event() {
+        journal.append(event)?;
+    }
     let Models { chosen, role, escalation, fallback } = models;
-    for message in chosen.warnings {
+    for message in external.warnings.iter().cloned().chain(chosen.warnings) {
         let message = secrets.mask(&message).into_owned();
         journal.append(Event::Warning { message })?;
     }
@@ -344,6 +367,7 @@ async fn begin(
         tree,
         hooks,
         dry_tree,
+        external,
     })
 }
 
@@ -386,7 +410,7 @@ pub(crate) struct Toolbox {
 }
 
 /// Creates the tools for a work tree. The tree's history and the logs go to `folder`. The gates see
-/// every call.
+/// every call. `more` are tools of other programs.
 ///
 /// # Errors
 /// If the tree or the folder cannot be opened.
@@ -399,13 +423,16 @@ pub(crate) fn toolbox(
     own: &Own,
     goal: &Goal,
     gates: &[Arc<dyn Gate>],
+    more: Vec<Arc<dyn Tool>>,
 ) -> Result<Toolbox> {
     let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?.without(own);
-    toolbox_on(workspace, settings, secrets, folder, sandbox, goal, |tool| GatedTool::wrap(tool, gates))
+    let more = more.into_iter().map(|tool| GatedTool::wrap(tool, gates)).collect();
+    let wrap = |tool| GatedTool::wrap(tool, gates);
+    toolbox_on(workspace, settings, secrets, folder, sandbox, goal, wrap, more)
 }
 
-/// Creates the tools on an open workspace. `wrap` is called for each tool, which already
-/// masks its results.
+/// Creates the tools on an open workspace. `wrap` is called for each of the agent's own tools, which
+/// already masks its results. `more` are tools of other programs, which are not wrapped.
 pub(crate) fn toolbox_on(
     workspace: Workspace,
     settings: &Settings,
@@ -414,6 +441,7 @@ pub(crate) fn toolbox_on(
     sandbox: Sandbox,
     goal: &Goal,
     wrap: impl Fn(Arc<dyn Tool>) -> Arc<dyn Tool>,
+    more: Vec<Arc<dyn Tool>>,
 ) -> Result<Toolbox> {
     let timeout = Duration::from_secs(settings.command_seconds);
     let own = || secrets.clone();
@@ -437,11 +465,11 @@ pub(crate) fn toolbox_on(
     let code = used.then(|| Arc::new(Code::new(workspace.clone(), cache)));
     let offered = code.clone().filter(|_| settings.symbols.has_tool());
     let symbols = offered.map(|code| Symbols::new(code, workspace.clone(), own()).into_tool());
-    let tools = tools.into_iter().chain(symbols);
+    let tools = tools.into_iter().chain(symbols).map(|tool| wrap(MaskedTool::wrap(tool, secrets)));
+    let tools = tools.chain(more);
     let tools = tools.filter(|tool| !goal.question || tool.spec().effect == Effect::Read);
     let finish = planner::finish_tool(goal.question, goal.output_schema.as_ref());
-    let tools = tools.map(|tool| MaskedTool::wrap(tool, secrets)).chain([finish]);
-    let registry = Registry::of(tools.map(wrap));
+    let registry = Registry::of(tools.chain([wrap(finish)]));
     let registry = registry.map_err(Failure::refused)?;
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox, code })
 }
@@ -508,9 +536,17 @@ mod tests {
             crate::layers::resolve(&[], &Environment::default(), None).unwrap().settings().unwrap();
         let sandbox = Sandbox::new(sandbox::Policy::new(folder.path()), vec!["/bin/true".into()]).unwrap();
         let secrets = Secrets::default();
-        let tools =
-            toolbox_on(workspace, &settings, &secrets, folder.path(), sandbox, &Goal::default(), |tool| tool)
-                .unwrap();
+        let tools = toolbox_on(
+            workspace,
+            &settings,
+            &secrets,
+            folder.path(),
+            sandbox,
+            &Goal::default(),
+            |tool| tool,
+            vec![],
+        )
+        .unwrap();
         let fits = jsonschema::validator_for(&tools.registry.call_schema()).unwrap();
         for spec in tools.registry.specs() {
             let call = json!({"tool": spec.name, "arguments": example(&spec.schema)});

@@ -76,6 +76,7 @@ pub(crate) struct Settings {
     pub(crate) attempts: u32,
     pub(crate) escalate: Option<String>,
     pub(crate) fallback: Option<String>,
+    pub(crate) mcp_tools: Option<String>,
     pub(crate) max_turns: u32,
     pub(crate) max_tokens: Option<u64>,
     pub(crate) max_seconds: u64,

@@ -48,6 +48,16 @@ pub enum TreeWay {
     Copy,
 }
 
+/// The tools of other programs that the session's prompt lists.
+#[must_use]
+pub fn external_tools(records: &[Record]) -> &[ExternalTool] {
+    let tools = records.iter().rev().find_map(|record| match &record.event {
+        Event::ExternalTools { tools } => Some(tools.as_slice()),
+        _ => None,
+    });
+    tools.unwrap_or_default()
+}
+
 /// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -58,6 +68,23 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
+}
+
+/// A tool that another program offers, as the session's prompt shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ExternalTool {
+    /// The name of the server.
+    pub server: String,
+    /// The server's own name for the tool.
+    pub tool: String,
+    /// A digest of the server's definition of the tool.
+    pub digest: String,
+    /// What the model is told about the tool.
+    pub description: String,
+    /// The JSON Schema of its arguments.
+    pub schema: Value,
+    /// Whether the user says that the tool only reads. Otherwise, a call may have any effect.
+    pub reads: bool,
 }
 
 /// The properties of a session's model, recorded when the model was opened.
@@ -353,6 +380,12 @@ pub enum Event {
         summary: String,
         /// The same information in full sentences.
         lines: Vec<String>,
+    },
+    /// The tools of other programs that the prompt lists. They stay the same for the whole session,
+    /// also when it is resumed or replayed.
+    ExternalTools {
+        /// The tools, in the order of the prompt.
+        tools: Vec<ExternalTool>,
     },
     /// The model was opened, either at the start of the run or to replace the previous model when
     /// the run was resumed.

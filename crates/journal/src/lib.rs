@@ -32,8 +32,8 @@ mod trace;
 pub use ending::{Budget, Ending};
 pub use error::{Error, io_error};
 pub use event::{
-    Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, Mode, ModelInfo, ModelRole, ModelTotals, Record,
-    Report, Role, Totals, TreeWay, VERSION, dollars, schema,
+    Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, ExternalTool, Mode, ModelInfo, ModelRole,
+    ModelTotals, Record, Report, Role, Totals, TreeWay, VERSION, dollars, external_tools, schema,
 };
 pub use fork::origin;
 pub use jiff::civil::Date;

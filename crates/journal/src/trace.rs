@@ -8,7 +8,7 @@
 //!   (`tool_started`, `check_started`), changes by commands (`command_changed`), notes to people
 //!   (`guard`, `warning`), what the server did (`retry`, `overflow`, `window`, `answer_lost`), the
 //!   tries (`try_ended`, `reverted`: the messages and the ending contain the same information), and
-//!   the setup of the run (`session`, `tree`, `sandbox`, `model`, `begun`, `resumed`).
+//!   the setup of the run (`session`, `tree`, `sandbox`, `external_tools`, `model`, `begun`, `resumed`).
 //! - Omitted from other events: durations, token counts and estimates, whether peak prices apply,
 //!   alternative tokens, positions of cuts, whether a refusal was early, facts for programs (such
 //!   as exit codes), the reasons and the plan of a change of the model, and the final patch (the

@@ -18,6 +18,12 @@ const TOKENS_PER_MESSAGE: f64 = 6.0;
 /// thousand, depending on the model and the size of the image.
 const TOKENS_PER_IMAGE: f64 = 1_000.0;
 
+/// Estimates the tokens of this many bytes of prompt text.
+#[must_use]
+pub fn estimated_tokens(bytes: usize) -> u64 {
+    (bytes as f64 / BYTES_PER_TOKEN).ceil() as u64
+}
+
 /// Estimates prompt tokens, and learns from the server's counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Estimator {

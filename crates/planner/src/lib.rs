@@ -56,7 +56,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tool_api::Registry;
 
-pub use budget::totals;
+pub use budget::{estimated_tokens, totals};
 pub use driver::{replay, resume, run};
 pub use finish_tool::{Finish, finish_tool};
 pub use opening::read_opening_files;

@@ -143,16 +143,23 @@ impl Stage {
 pub struct ReplayedTool {
     tool: Arc<dyn Tool>,
     stage: Arc<Stage>,
+    /// Whether the tool only stands in for one that does not exist anymore.
+    stands_in: bool,
 }
 
 impl ReplayedTool {
     /// Wraps a tool for a replay.
     pub fn wrap(tool: Arc<dyn Tool>, stage: &Arc<Stage>) -> Arc<dyn Tool> {
-        Arc::new(Self { tool, stage: Arc::clone(stage) })
+        Arc::new(Self { tool, stage: Arc::clone(stage), stands_in: false })
+    }
+
+    /// Wraps a tool that cannot be called. Its results always come from the record.
+    pub fn recorded(tool: Arc<dyn Tool>, stage: &Arc<Stage>) -> Arc<dyn Tool> {
+        Arc::new(Self { tool, stage: Arc::clone(stage), stands_in: true })
     }
 
     fn runs_commands(&self) -> bool {
-        self.spec().effect == Effect::Execute
+        self.stands_in || self.spec().effect == Effect::Execute
     }
 
     /// Whether the record decides which calls are refused. The tool itself could not decide without
@@ -203,6 +210,7 @@ impl Tool for ReplayedTool {
         }
         let (stage, commands) = (&self.stage, self.runs_commands());
         let runs = match stage.source {
+            _ if self.stands_in => false,
             Source::Record => false,
             Source::Files => !commands,
             Source::Commands => true,

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use journal::{
-    Budget, Check, Counts, EndedBy, Ending, Event, ModelInfo, ModelRole, Record, Report, Step, Trace,
+    Budget, Check, Counts, EndedBy, Ending, Event, ExternalTool, ModelInfo, ModelRole, Record, Report, Step,
+    Trace,
 };
 use models::price::Peak;
 use models::replay::{Replay, Turn, TurnEnd};
@@ -54,6 +55,8 @@ pub struct Recording {
     pub(crate) tries: Vec<u64>,
     /// The names of the tools that ran commands.
     pub(crate) commands: HashSet<String>,
+    /// The tools of other programs that the prompt lists.
+    pub external: Vec<ExternalTool>,
     /// The steps that must match.
     pub(crate) steps: Vec<Step>,
     /// Whether the run was stopped from outside. If so, a replay may take more steps than the run.
@@ -152,6 +155,7 @@ impl Recording {
             checks,
             reverts: reverts(&records),
             tries: records.iter().filter_map(try_lines).collect(),
+            external: journal::external_tools(&records).to_vec(),
             commands: records.iter().filter_map(|r| command_tool(&r.event)).collect(),
             steps,
             open,

@@ -3,9 +3,13 @@
 
 use std::{
     ffi::OsString,
-    io::{self, IoSliceMut},
+    fs::File,
+    io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter, Seek, Write},
     mem::MaybeUninit,
-    os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
     path::PathBuf,
     pin::Pin,
     process::Stdio,
@@ -14,7 +18,11 @@ use std::{
 };
 
 use rustix::{
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+    fs::{MemfdFlags, memfd_create},
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, recvmsg, sendmsg,
+    },
     process::{Pid, Signal, kill_process_group},
 };
 use tokio::{
@@ -151,17 +159,13 @@ impl Sandbox {
     /// Fails if the confinement cannot be set up; the run must then stop. Fails with
     /// [`SandboxError::Start`] if the program cannot be started, which is the caller's mistake.
     pub async fn run(&self, command: Command) -> Result<Finished, SandboxError> {
-        let (profile, report) = self.probed().await?;
-        let profile = *profile;
-        let Command { program, args, cwd, env: more, input, timeout, output, log, echo } = command;
-        let mut env = self.environment(profile, report);
-        env.retain(|(name, _)| !more.iter().any(|(n, _)| n == name));
-        env.extend(more);
-        let cwd = cwd.map_or_else(|| self.root().into(), PathBuf::into_os_string);
-        let order = self.order(profile, Task::Run { program: program.clone(), args, cwd, env, input });
+        let order = self.order_to_run(&command, !command.input.is_empty()).await?;
+        let Command { program, input, timeout, output, log, echo, .. } = command;
+        let input = (!input.is_empty()).then(|| in_memory(&input)).transpose();
+        let input = input.map_err(|e| SandboxError::Setup(format!("standard input: {e}")))?;
         let capture = Capture::new(output, log.as_deref()).echoing(echo);
         let Launched { end, output, duration, network: mut refused } =
-            self.launch(&order, capture, timeout).await?;
+            self.launch_with(&order, capture, timeout, input).await?;
         let status = match end {
             End::Event(Event::Exited(code)) => Status::Exited(code),
             End::Event(Event::Signaled(signal)) => Status::Signaled(signal),
@@ -192,6 +196,17 @@ impl Sandbox {
         Ok(Finished { status, output, duration, refused })
     }
 
+    /// The order to run a command.
+    pub(crate) async fn order_to_run(&self, command: &Command, input: bool) -> Result<Order, SandboxError> {
+        let (profile, report) = self.probed().await?;
+        let mut env = self.environment(*profile, report);
+        env.retain(|(name, _)| !command.env.iter().any(|(n, _)| n == name));
+        env.extend(command.env.iter().cloned());
+        let cwd = command.cwd.as_ref().map_or_else(|| self.root().into(), |cwd| cwd.clone().into_os_string());
+        let (program, args) = (command.program.clone(), command.args.clone());
+        Ok(self.order(*profile, Task::Run { program, args, cwd, env, input }))
+    }
+
     /// Starts a launcher with this order, and waits until the command and its output have ended.
     pub(crate) async fn launch(
         &self,
@@ -199,9 +214,20 @@ impl Sandbox {
         capture: Capture,
         timeout: Duration,
     ) -> Result<Launched, SandboxError> {
+        self.launch_with(order, capture, timeout, None).await
+    }
+
+    /// Same as [`Sandbox::launch`], with a file for standard input, if the order announces one.
+    async fn launch_with(
+        &self,
+        order: &Order,
+        capture: Capture,
+        timeout: Duration,
+        input: Option<OwnedFd>,
+    ) -> Result<Launched, SandboxError> {
         let started = Instant::now();
         let mut running = self
-            .start(order, capture)
+            .start(order, capture, input)
             .await
             .map_err(|e| SandboxError::Setup(format!("starting the launcher: {e}")))?;
         let end = running.follow(timeout).await?;
@@ -226,19 +252,32 @@ impl Sandbox {
         Ok(command)
     }
 
-    async fn start(&self, order: &Order, capture: Capture) -> io::Result<Running> {
+    async fn start(&self, order: &Order, capture: Capture, input: Option<OwnedFd>) -> io::Result<Running> {
+        let (reader, writer) = io::pipe()?;
+        self.start_with(order, capture, reader, [writer.try_clone()?, writer], input).await
+    }
+
+    /// Starts a launcher. The command writes to `writers` (standard output and standard error) and
+    /// reads from `input`. The output that is captured comes from `reader`.
+    pub(crate) async fn start_with(
+        &self,
+        order: &Order,
+        capture: Capture,
+        reader: PipeReader,
+        [stdout, stderr]: [PipeWriter; 2],
+        input: Option<OwnedFd>,
+    ) -> io::Result<Running> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut control = UnixStream::from_std(ours)?;
-        let (reader, writer) = io::pipe()?;
         let output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
         let mut launcher = self.launcher_command(order)?;
         launcher
             .env_clear()
             .process_group(0)
             .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::from(writer.try_clone()?))
-            .stderr(Stdio::from(writer));
+            .stdout(Stdio::from(stdout))
+            .stderr(Stdio::from(stderr));
         let child = launcher.spawn()?;
         drop(launcher); // closes our copies of the command's descriptors
         let proxy = order
@@ -248,7 +287,11 @@ impl Sandbox {
         let length = u32::try_from(text.len()).map_err(io::Error::other)?;
         let sent = async {
             control.write_all(&length.to_le_bytes()).await?;
-            control.write_all(&text).await
+            control.write_all(&text).await?;
+            match &input {
+                Some(input) => send(&control, input).await,
+                None => Ok(()),
+            }
         };
         // If the launcher fails immediately, the error that it reports is more useful than "broken
         // pipe".
@@ -258,6 +301,14 @@ impl Sandbox {
         let (messages, serving) = (Vec::new(), JoinSet::new());
         Ok(Running { child, control, messages, output, capture, proxy, group, serving })
     }
+}
+
+/// Makes a file in memory with this text. Unlike a pipe, it needs no writer while it is read.
+fn in_memory(text: &str) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// The result of a launcher's [`Task`]: how it ended, its output, how long it took, and what the
@@ -286,12 +337,12 @@ enum Next {
     Time,
 }
 
-struct Running {
+pub(crate) struct Running {
     child: Child,
     control: UnixStream,
     messages: Vec<u8>,
     output: pipe::Receiver,
-    capture: Capture,
+    pub(crate) capture: Capture,
     proxy: Option<Arc<Proxy>>,
     /// The process group of bubblewrap.
     group: Option<Pid>,
@@ -302,11 +353,11 @@ struct Running {
 impl Running {
     /// Reads until the command and its output have ended. Stops the command when it exceeds a
     /// limit.
-    async fn follow(&mut self, timeout: Duration) -> Result<End, SandboxError> {
+    pub(crate) async fn follow(&mut self, timeout: Duration) -> Result<End, SandboxError> {
         let mut buffer = vec![0; READ_SIZE];
         let mut timer = Box::pin(sleep(timeout));
         let (mut stopped, mut killed) = (None, false);
-        let (mut event, mut output_open, mut control_open) = (None, true, true);
+        let (mut event, mut output_open, mut control_open) = (self.event(), true, true);
         while output_open || (control_open && event.is_none()) {
             match self.next(&mut buffer, output_open, control_open, timer.as_mut()).await {
                 Next::Output(Ok(0) | Err(_)) => output_open = false,
@@ -391,6 +442,20 @@ impl Running {
             }
         }
     }
+}
+
+/// Sends a descriptor to the launcher.
+async fn send(control: &UnixStream, descriptor: &OwnedFd) -> io::Result<()> {
+    control
+        .async_io(Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut rights = SendAncillaryBuffer::new(&mut space);
+            let descriptors = [descriptor.as_fd()];
+            rights.push(SendAncillaryMessage::ScmRights(&descriptors));
+            sendmsg(control, &[IoSlice::new(&[0])], &mut rights, SendFlags::empty())?;
+            Ok(())
+        })
+        .await
 }
 
 /// Appends a message from the launcher to `messages`. Returns its length and the descriptor that

@@ -14,7 +14,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, IoSlice, Read, Seek, Write},
+    io::{self, IoSlice, IoSliceMut, Read, Write},
     mem::MaybeUninit,
     net::{Ipv4Addr, TcpListener},
     os::{
@@ -27,8 +27,10 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{MemfdFlags, memfd_create},
-    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, recvmsg, sendmsg,
+    },
     process::{
         Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, pidfd_open,
         set_child_subreaper, set_parent_process_death_signal, setsid, wait,
@@ -91,6 +93,20 @@ fn read_order(control: &mut UnixStream) -> io::Result<Order> {
     Ok(serde_json::from_slice(&order)?)
 }
 
+/// Receives the descriptor of the command's standard input, if the order announces one.
+fn receive_input(control: &UnixStream, order: &Order) -> io::Result<Option<OwnedFd>> {
+    let Task::Run { input: true, .. } = order.task else { return Ok(None) };
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(control, &mut [IoSliceMut::new(&mut byte)], &mut rights, RecvFlags::CMSG_CLOEXEC)?;
+    let input = rights.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    input.map(Some).ok_or_else(|| io::Error::other("the descriptor is missing"))
+}
+
 fn report(mut control: &UnixStream, event: &Event) {
     if let Ok(mut line) = serde_json::to_vec(event) {
         line.push(b'\n');
@@ -123,6 +139,7 @@ fn close_output() -> io::Result<()> {
 
 fn supervise(control: &mut UnixStream) -> io::Result<()> {
     let order = read_order(control).context("reading the order")?;
+    let input = receive_input(control, &order).context("receiving standard input")?;
     if let Task::Overlay { root, dir } = &order.task {
         overlay_probe::check(root, dir)?;
         report(control, &Event::Exited(0));
@@ -141,9 +158,10 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
     let alone = order.profile.namespaces && !order.profile.bubblewrap;
     set_child_subreaper(Some(rustix::process::getpid())).context("becoming a subreaper")?;
     let init = match sys::fork().context("fork")? {
-        Fork::Child => return init(control, &order),
+        Fork::Child => return init(control, &order, input),
         Fork::Parent(init) => init,
     };
+    drop(input);
     close_output()?;
     let mut census = Census::new(std::process::id(), order.limits);
     drop(order);
@@ -215,7 +233,7 @@ fn children() -> impl Iterator<Item = Pid> {
 
 /// Process 1 of the command's namespace: starts the command, reaps processes, and reports how the
 /// command ended.
-fn init(control: &UnixStream, order: &Order) -> io::Result<()> {
+fn init(control: &UnixStream, order: &Order, input: Option<OwnedFd>) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("setting the parent-death signal")?;
     set_child_subreaper(Some(rustix::process::getpid())).context("becoming a subreaper")?;
     setsid().context("setsid")?;
@@ -223,9 +241,10 @@ fn init(control: &UnixStream, order: &Order) -> io::Result<()> {
         confine::arrange(order)?;
     }
     let command = match sys::fork().context("fork")? {
-        Fork::Child => return become_command(control, order),
+        Fork::Child => return become_command(control, order, input),
         Fork::Parent(pid) => pid,
     };
+    drop(input);
     // SIGTERM is sent to the command's process group, to which this process belongs.
     sys::ignore_sigterm();
     close_output()?;
@@ -246,28 +265,18 @@ fn report_end(control: &UnixStream, status: WaitStatus) {
     }
 }
 
-/// Makes standard input a file in memory with this text. Unlike a pipe, it needs no writer.
-fn give_input(text: &str) -> io::Result<()> {
-    let mut file = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
-    file.write_all(text.as_bytes())?;
-    file.rewind()?;
-    Ok(rustix::stdio::dup2_stdin(&file)?)
-}
-
 /// Confines this process and replaces it with the program.
-fn become_command(control: &UnixStream, order: &Order) -> io::Result<()> {
+fn become_command(control: &UnixStream, order: &Order, input: Option<OwnedFd>) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .context("setting the parent-death signal of the command")?;
     // If memory runs out, the kernel kills commands first.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
-    if let Task::Run { input, .. } = &order.task
-        && !input.is_empty()
-    {
-        give_input(input).context("standard input")?;
+    if let Some(input) = input {
+        rustix::stdio::dup2_stdin(&input).context("standard input")?;
     }
     confine::restrict(order)?;
     match &order.task {
-        Task::Run { program, args, cwd, env, input: _ } => {
+        Task::Run { program, args, cwd, env, .. } => {
             let error = Command::new(program)
                 .args(args)
                 .current_dir(cwd)

@@ -47,6 +47,7 @@ mod policy;
 mod probe;
 mod proxy;
 mod self_test;
+mod service;
 mod sys;
 mod syscalls;
 mod view;
@@ -60,6 +61,7 @@ pub use hosts::Host;
 pub use launcher::launcher_main;
 pub use policy::{Level, Network, Policy, ResourceLimits, clean_environment};
 pub use probe::Report;
+pub use service::Service;
 
 use caches::SessionDir;
 use order::{Order, Profile, Task};

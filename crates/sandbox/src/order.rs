@@ -13,7 +13,7 @@ use crate::{Network, ResourceLimits, census::Excess, view::View};
 pub(crate) const TERMINATE: u8 = b'T';
 
 /// The maximum size of an order, in bytes. An environment, which the kernel limits to about 2 MiB,
-/// and an input fit easily.
+/// fits easily.
 pub(crate) const MAX_ORDER: usize = 32 << 20;
 
 /// The mechanisms that confine a command.
@@ -47,14 +47,9 @@ pub(crate) struct Order {
 /// What a launcher does.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Task {
-    /// Run a program, which reads `input` from standard input.
-    Run {
-        program: OsString,
-        args: Vec<OsString>,
-        cwd: OsString,
-        env: Vec<(OsString, OsString)>,
-        input: String,
-    },
+    /// Run a program. With `input`, a message with the descriptor of its standard input follows
+    /// the order.
+    Run { program: OsString, args: Vec<OsString>, cwd: OsString, env: Vec<(OsString, OsString)>, input: bool },
     /// Try the actions that the confinement must prevent.
     SelfTest { forbidden_write: OsString, forbidden_read: OsString, tcp: u16, udp: u16 },
     /// Instead of confining anything, check whether an overlay can be created and used. If it can,

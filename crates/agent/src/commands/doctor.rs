@@ -19,6 +19,8 @@ use crate::figures::{plural, thousands};
 use crate::interrupt;
 use crate::layers::Resolved;
 use crate::masking;
+use crate::mcp_servers::configured::{Configured, configured};
+use crate::mcp_servers::{self, Place};
 use crate::profiles::{self, Asked};
 use crate::sanitize;
 use crate::session::{self, Goal};
@@ -77,6 +79,7 @@ pub(crate) fn run(command: &Doctor, context: &Context) -> Result<Exit> {
             interrupt::block_on(async {
                 server(&settings, &resolved, &profiles, &mut findings).await;
                 place(&settings, context, &mut findings).await;
+                mcp(&settings, context, &mut findings).await;
                 Ok(())
             })?;
         }
@@ -227,16 +230,8 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
         findings.warn("secrets", found, "remove --no-mask-secrets, or set mask_secrets = true");
     }
     let toolbox = confinement::sandbox(settings, root, None, variables).and_then(|sandbox| {
-        session::toolbox(
-            settings,
-            &secrets,
-            root,
-            &state.join("doctor"),
-            sandbox,
-            &workspace::Own::default(),
-            &Goal::default(),
-            &[],
-        )
+        let (own, goal) = (workspace::Own::default(), Goal::default());
+        session::toolbox(settings, &secrets, root, &state.join("doctor"), sandbox, &own, &goal, &[], vec![])
     });
     let toolbox = match toolbox {
         Ok(toolbox) => toolbox,
@@ -254,6 +249,37 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
             "no test command detected",
             "set the command that decides whether a task is done: --verify CMD, or verify in .agent.toml",
         ),
+    }
+}
+
+/// Checks whether each MCP server starts, and estimates how many prompt tokens its tools take.
+async fn mcp(settings: &Settings, context: &Context, findings: &mut Findings) {
+    let (Ok(root), Ok(state)) = (context.tree(), context.state_dir()) else { return };
+    let Configured { entries, warnings, unapproved } = configured(&context.environment, root, &state);
+    for warning in warnings {
+        findings.warn("mcp", warning, "");
+    }
+    if let Some(file) = unapproved {
+        findings.warn("mcp", file.warning(), "");
+    }
+    let place = Place { repository: root, tree: root, session: None, state: &state };
+    let variables: Vec<_> = std::env::vars_os().collect();
+    let inspected = mcp_servers::inspect(entries, settings, &variables, &place).await;
+    mcp_servers::stop(&inspected).await;
+    for one in &inspected {
+        let name = &one.entry.name;
+        match &one.found {
+            Ok((_, tools)) => {
+                let (count, tokens) = (plural(tools.len() as u64, "tool"), thousands(one.prompt_tokens()));
+                findings
+                    .ok("mcp", format!("{name}: {count}, about {tokens} prompt tokens if a run uses all"));
+            }
+            Err(why) => {
+                let fix = format!("try it with `agent mcp test {name}`");
+                findings.warn("mcp", format!("{name} does not start: {why}"), &fix);
+            }
+        }
+        one.warnings.iter().for_each(|warning| findings.warn("mcp", warning.as_str(), ""));
     }
 }
 

@@ -62,8 +62,10 @@ fn tools(context: &Context) -> Result<Registry> {
     let sandbox = confinement::sandbox(&settings, root, None, variables)?;
     let workspace = Workspace::open(root).map_err(Failure::refused)?;
     let nowhere = Path::new("");
-    Ok(session::toolbox_on(workspace, &settings, &secrets, nowhere, sandbox, &Goal::default(), |tool| tool)?
-        .registry)
+    let goal = Goal::default();
+    let toolbox =
+        session::toolbox_on(workspace, &settings, &secrets, nowhere, sandbox, &goal, |tool| tool, vec![]);
+    Ok(toolbox?.registry)
 }
 
 fn answer(judged: &Judged) -> Value {

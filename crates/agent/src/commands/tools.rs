@@ -51,8 +51,9 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
     // the same in every call.
     let secrets = masking::secrets(&settings, &variables, "tools");
     let sandbox = confinement::sandbox(&settings, root, None, variables)?;
+    let (own, goal) = (context.own(), Goal::default());
     let mut toolbox =
-        session::toolbox(&settings, &secrets, root, &folder, sandbox, &context.own(), &Goal::default(), &[])?;
+        session::toolbox(&settings, &secrets, root, &folder, sandbox, &own, &goal, &[], vec![])?;
     edit_format::describe(&settings, &Identity::default(), &mut toolbox.registry);
     Ok(toolbox)
 }

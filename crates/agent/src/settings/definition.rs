@@ -74,6 +74,8 @@ pub(crate) enum Group {
     Safety = 16,
     /// Where files are kept.
     Files = 32,
+    /// Which tools of other programs the model gets.
+    Tools = 64,
 }
 
 impl Group {
@@ -85,6 +87,7 @@ impl Group {
             Group::Budgets => "Budgets",
             Group::Safety => "Commands",
             Group::Files => "Files",
+            Group::Tools => "Tools",
         }
     }
 }

@@ -146,6 +146,12 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
     Definition::new("fallback", Kind::Text, Trust::User, Group::Work)
         .flag(Flag::Value("MODEL"))
         .help("Continue with this model if the server of the current one is unavailable"),
+    Definition::new("mcp_tools", Kind::Text, Trust::User, Group::Tools)
+        .flag(Flag::Each("mcp-tools", "PATTERN"))
+        .help(
+            "Let the model use the tools of MCP servers that match this pattern, SERVER__TOOL with *; may be \
+             repeated [default: no MCP server is started]",
+        ),
     Definition::new("max_turns", Kind::Whole(1, u32::MAX as u64), Trust::RepositoryMayLower, Group::Budgets)
         .default("40")
         .flag(Flag::Value("N"))

@@ -1,0 +1,76 @@
+//! Patterns that select tools of MCP servers, such as `files__read_*`.
+
+use std::fmt;
+
+use globset::{Glob, GlobMatcher};
+
+/// The separator between the name of a server and that of its tool.
+const SEPARATOR: &str = "__";
+
+/// A list of patterns, separated by commas. A pattern without `__` stands for all tools of a
+/// server.
+pub(crate) struct Patterns {
+    text: String,
+    /// For each pattern, that of the server and that of the tool.
+    parts: Vec<(GlobMatcher, GlobMatcher)>,
+}
+
+impl Patterns {
+    /// # Errors
+    /// If a pattern is not valid.
+    pub(crate) fn new(text: &str) -> Result<Self, String> {
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let pair = |item: &str| {
+            let (server, tool) = item.split_once(SEPARATOR).unwrap_or((item, "*"));
+            let glob = |text: &str| Glob::new(text).map(|glob| glob.compile_matcher());
+            glob(server)
+                .and_then(|server| Ok((server, glob(tool)?)))
+                .map_err(|e| format!("cannot use the pattern {item:?} of mcp_tools: {}", e.kind()))
+        };
+        Ok(Self { text: text.to_owned(), parts: items.map(pair).collect::<Result<_, _>>()? })
+    }
+
+    /// Patterns for the tools of one server, without its name.
+    ///
+    /// # Errors
+    /// If a pattern is not valid.
+    pub(crate) fn of_tools(server: &str, tools: &[String]) -> Result<Self, String> {
+        Self::new(
+            &tools.iter().map(|tool| format!("{server}{SEPARATOR}{tool}")).collect::<Vec<_>>().join(","),
+        )
+    }
+
+    /// Whether a tool of this server may match.
+    pub(crate) fn may_match(&self, server: &str) -> bool {
+        self.parts.iter().any(|(own, _)| own.is_match(server))
+    }
+
+    /// Whether this tool matches.
+    pub(crate) fn matches(&self, server: &str, tool: &str) -> bool {
+        self.parts.iter().any(|(own, tools)| own.is_match(server) && tools.is_match(tool))
+    }
+}
+
+impl fmt::Display for Patterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_names_a_server_and_its_tools() {
+        let matches =
+            |patterns: &str, server: &str, tool: &str| Patterns::new(patterns).unwrap().matches(server, tool);
+        assert!(matches("files__read_*", "files", "read_file"));
+        assert!(!matches("files__read_*", "files", "write_file"));
+        assert!(!matches("files__read_*", "other", "read_file"));
+        assert!(matches("other, files", "files", "anything"));
+        assert!(matches("*", "files", "anything"));
+        assert!(!matches("", "files", "anything"));
+        assert!(Patterns::new("files__[").is_err());
+    }
+}

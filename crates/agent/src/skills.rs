@@ -1,0 +1,27 @@
+//! Finds skills: folders with a `SKILL.md` in `.agents/skills` of the repository, and in `skills`
+//! beside the user's settings.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tool_api::{Tool, TypedTool};
+use tool_skill::{Place, ReadSkill};
+use workspace::Workspace;
+
+use crate::layers::Environment;
+
+/// The folder of skills, below the root of a repository.
+const FOLDER: &str = ".agents/skills";
+
+/// The tool that reads skills, if there are any. A skill of the repository hides one of the user with
+/// the same name.
+pub(crate) fn tool(repository: &Path, environment: &Environment) -> Option<Arc<dyn Tool>> {
+    let place = |root: &Path, folder: &str| {
+        root.join(folder).is_dir().then_some(())?;
+        Some(Place { workspace: Workspace::open(root).ok()?, folder: folder.to_owned() })
+    };
+    let user = environment.user_file().map(|file| file.with_file_name("skills"));
+    let places = [place(repository, FOLDER), user.and_then(|root| place(&root, ""))];
+    let places: Vec<_> = places.into_iter().flatten().collect();
+    Some(ReadSkill::find(&places)?.into_tool())
+}

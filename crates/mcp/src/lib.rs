@@ -1,0 +1,31 @@
+//! Lets a session use the tools of MCP servers (Model Context Protocol).
+//!
+//! [`config`] reads which servers there are, from a file in the format of `.mcp.json`. [`Server`]
+//! is the connection to one of them: a program in the sandbox, or an address. [`McpTool`] makes one
+//! of its tools a [`tool_api::Tool`]. The protocol itself is that of `rmcp`, the official SDK.
+//!
+//! Everything that a server says is untrusted. Messages, lists, schemas, descriptions and results
+//! have limits, descriptions become one line of visible text, and the tools of a session stay as
+//! they were when it began: a tool whose definition changed is not called anymore.
+
+pub mod config;
+mod describe;
+mod limits;
+mod outcome;
+mod server;
+mod tool;
+
+pub use config::{Config, Entry, How};
+pub use describe::describe;
+pub use limits::MAX_MESSAGE;
+pub use server::{Connection, Definition, Listing, Server, Timeouts};
+pub use tool::{Described, McpTool, ReplayedTool};
+
+/// The name under which the model sees a tool of a server. Characters that no call syntax can
+/// carry in a name become `_`. A tool of the agent itself has no server, and keeps its name.
+#[must_use]
+pub fn tool_name(server: &str, tool: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+    let tool: String = tool.chars().map(plain).collect();
+    if server.is_empty() { tool } else { format!("{server}__{tool}") }
+}

@@ -1,0 +1,95 @@
+//! Limits on what a server sends over its standard output.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// The maximum size of one message, in bytes. A message is one line, or one answer over HTTP.
+pub const MAX_MESSAGE: usize = 4 << 20;
+/// The maximum number of bytes that a server may send between two requests.
+const MAX_UNASKED: u64 = 64 << 20;
+
+/// Why the connection to a server was ended, and how much the server has sent since the last
+/// request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Meter(Arc<(AtomicU64, Mutex<Option<String>>)>);
+
+impl Meter {
+    /// Starts to count anew, because a request follows.
+    pub(crate) fn reset(&self) {
+        self.0.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Why the connection was ended, if a limit was the reason.
+    pub(crate) fn excess(&self) -> Option<String> {
+        self.0.1.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn exceed(&self, why: String) -> io::Error {
+        let error = io::Error::other(why.clone());
+        *self.0.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        error
+    }
+}
+
+/// A reader that fails when a line or the sum of all lines is too long.
+pub(crate) struct Limited<R> {
+    reader: R,
+    meter: Meter,
+    /// The length of the current line so far.
+    line: usize,
+}
+
+impl<R> Limited<R> {
+    pub(crate) fn new(reader: R, meter: Meter) -> Self {
+        Self { reader, meter, line: 0 }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Limited<R> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        std::task::ready!(Pin::new(&mut this.reader).poll_read(cx, buf))?;
+        let new = &buf.filled()[before..];
+        let sum = this.meter.0.0.fetch_add(new.len() as u64, Ordering::Relaxed) + new.len() as u64;
+        for part in new.split_inclusive(|b| *b == b'\n') {
+            this.line += part.len();
+            if this.line > MAX_MESSAGE {
+                let why = format!("it sent a message of more than {} MiB", MAX_MESSAGE >> 20);
+                return Poll::Ready(Err(this.meter.exceed(why)));
+            }
+            if part.ends_with(b"\n") {
+                this.line = 0;
+            }
+        }
+        if sum > MAX_UNASKED {
+            let why = format!("it sent more than {} MiB without being asked", MAX_UNASKED >> 20);
+            return Poll::Ready(Err(this.meter.exceed(why)));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_without_end_and_a_flood_of_lines_are_errors() {
+        for (text, why) in [(&b"x"[..], "a message of more than 4 MiB"), (b"{}\n", "without being asked")] {
+            let meter = Meter::default();
+            let endless = io::Cursor::new(text.repeat((80 << 20) / text.len()));
+            let mut reader = Limited::new(endless, meter.clone());
+            let mut sink = Vec::new();
+            assert!(reader.read_to_end(&mut sink).await.is_err());
+            assert!(meter.excess().unwrap().contains(why));
+        }
+    }
+}

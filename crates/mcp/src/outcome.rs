@@ -1,0 +1,99 @@
+//! Turns the result of a call into what the model reads.
+
+use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
+use sandbox::{Capture, OutputLimits};
+use secrets::Secrets;
+use serde_json::json;
+use tool_api::Outcome;
+
+/// The part of a result that the model reads: 4 KiB or 60 lines at each end, as for commands.
+const SHOWN: OutputLimits = OutputLimits {
+    head_bytes: 4 << 10,
+    head_lines: 60,
+    tail_bytes: 4 << 10,
+    tail_lines: 60,
+    log_bytes: 0,
+    total_bytes: u64::MAX,
+};
+
+/// The maximum length of a message of a server, in characters.
+const MAX_MESSAGE: usize = 500;
+
+/// The outcome of a call that a server answered.
+pub(crate) fn of(result: &CallToolResult, secrets: &Secrets) -> Outcome {
+    let mut text = result.content.iter().map(block).collect::<Vec<_>>().join("\n");
+    if let Some(value) = result.structured_content.as_ref().filter(|_| result.content.is_empty()) {
+        text = value.to_string();
+    }
+    let bytes = text.len();
+    let text = shown(&text, secrets);
+    let text = if text.trim().is_empty() { "No output.".to_owned() } else { text };
+    let outcome = if result.is_error == Some(true) { Outcome::failed(text) } else { Outcome::ok(text) };
+    Outcome { facts: json!({ "output_bytes": bytes }), ..outcome }
+}
+
+/// The text without escape sequences and secrets, limited to its beginning and its end.
+fn shown(text: &str, secrets: &Secrets) -> String {
+    let plain = sandbox::plain(text.as_bytes());
+    // Masked before it is cut, because half a secret would not be recognized.
+    let masked = secrets.mask(&plain);
+    let mut capture = Capture::new(SHOWN, None);
+    capture.feed(masked.as_bytes());
+    let captured = capture.finish();
+    let mut out = captured.text();
+    if captured.omitted.is_some() {
+        out = format!("{}\n[{} lines; ask for less to see others]", out.trim_end(), captured.total_lines);
+    }
+    out
+}
+
+/// One part of a result as text. Only text is shown.
+fn block(block: &ContentBlock) -> String {
+    let kib = |base64: &str| (base64.len() / 4 * 3).div_ceil(1024);
+    let kind = |kind: &str| preview::sanitize::short(kind, 60);
+    match block {
+        ContentBlock::Text(text) => text.text.clone(),
+        ContentBlock::Image(image) => {
+            format!("[an image is left out: {}, {} KiB]", kind(&image.mime_type), kib(&image.data))
+        }
+        ContentBlock::Audio(audio) => {
+            format!("[a sound is left out: {}, {} KiB]", kind(&audio.mime_type), kib(&audio.data))
+        }
+        ContentBlock::Resource(resource) => match &resource.resource {
+            ResourceContents::TextResourceContents { text, .. } => text.clone(),
+            ResourceContents::BlobResourceContents { uri, blob, .. } => {
+                format!("[binary data is left out: {}, {} KiB]", kind(uri), kib(blob))
+            }
+            _ => "[a resource is left out]".into(),
+        },
+        ContentBlock::ResourceLink(link) => {
+            format!("[resource {}]", preview::sanitize::short(&link.uri, 200))
+        }
+        _ => "[content of an unknown kind is left out]".into(),
+    }
+}
+
+/// A message of a server as part of a sentence.
+pub(crate) fn message(text: &str) -> String {
+    let head: String = text.chars().take(4 * MAX_MESSAGE).collect();
+    preview::sanitize::short(
+        head.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.'),
+        MAX_MESSAGE,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_become_notes_and_long_texts_are_cut_in_the_middle() {
+        let long = (0..10_000).map(|n| format!("line {n}\n")).collect::<String>();
+        let content =
+            vec![ContentBlock::image("AAAA".repeat(1000), "image/png\u{1b}"), ContentBlock::text(long)];
+        let outcome = of(&CallToolResult::success(content), &Secrets::disabled());
+        assert!(outcome.text.starts_with("[an image is left out: image/png␛, 3 KiB]\nline 0\n"));
+        assert!(outcome.text.len() < 10_000 && outcome.text.contains("lines left out"), "{}", outcome.text);
+        assert!(outcome.text.contains("line 9999\n[10001 lines; ask for less to see others]"));
+    }
+}

@@ -1,0 +1,439 @@
+//! The connection to one server: start or connect, list its tools, call them, and end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rmcp::ClientHandler;
+use rmcp::model::{
+    CallToolRequest, CallToolRequestParams, CallToolResult, CancelledNotification,
+    CancelledNotificationParam, ClientCapabilities, ClientConfig, ClientRequest, Implementation, JsonObject,
+    PaginatedRequestParams, RequestId, ServerResult,
+};
+use rmcp::service::{
+    ClientInitializeError, NotificationContext, Peer, PeerRequestOptions, RoleClient, RunningService,
+    ServiceError, serve_client,
+};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use sandbox::{Command, Sandbox, Service};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::limits::{Limited, MAX_MESSAGE, Meter};
+use crate::outcome::message;
+
+/// The maximum number of pages of a list of tools.
+const MAX_PAGES: usize = 50;
+/// The maximum number of tools of a server. Further tools are ignored.
+const MAX_TOOLS: usize = 2_000;
+/// How often a server that ended is started again in one session.
+const MAX_RESTARTS: u32 = 1;
+/// A call that reports progress may take this many times the usual limit.
+const PROGRESS_FACTOR: u32 = 4;
+/// How long the end of a connection may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a server is reached.
+pub enum Connection {
+    /// A program in a sandbox.
+    Stdio {
+        /// The sandbox. Its policy says what the server may do.
+        sandbox: Sandbox,
+        /// The program.
+        command: Command,
+    },
+    /// Streamable HTTP.
+    Http {
+        /// The client, which follows no redirects.
+        client: reqwest::Client,
+        /// The address.
+        url: String,
+        /// Headers of each request.
+        headers: Vec<(String, String)>,
+    },
+}
+
+/// How long to wait for a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// To start and to list its tools.
+    pub start: Duration,
+    /// To answer a call, or to report progress.
+    pub call: Duration,
+}
+
+/// A tool as the server defines it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// The server's own name for it.
+    pub name: String,
+    /// Its description.
+    pub description: String,
+    /// The JSON Schema of its arguments.
+    pub schema: Value,
+}
+
+impl Definition {
+    /// A digest of everything that the model is told about the tool.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let text = serde_json::json!([self.name, self.description, self.schema]).to_string();
+        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// The tools of a server.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// The tools, in the server's order.
+    pub tools: Vec<Definition>,
+    /// Whether there were more than the limits allow.
+    pub truncated: bool,
+}
+
+/// A server.
+pub struct Server {
+    name: String,
+    connection: Connection,
+    timeouts: Timeouts,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    live: Option<Arc<Live>>,
+    restarts: u32,
+    /// The digests of the tools as last listed, by the tools' names.
+    digests: BTreeMap<String, String>,
+}
+
+/// An open connection.
+struct Live {
+    service: RunningService<RoleClient, Handler>,
+    program: Option<Service>,
+    meter: Meter,
+}
+
+/// Why a call has no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NoResult {
+    /// The call was not made.
+    Refused(String),
+    /// The call was made, but failed.
+    Failed(String),
+}
+
+/// What the server tells without being asked.
+#[derive(Clone, Default)]
+struct Handler {
+    list_changed: Arc<AtomicBool>,
+}
+
+impl ClientHandler for Handler {
+    fn get_info(&self) -> ClientConfig {
+        let own = Implementation::new("agent", env!("CARGO_PKG_VERSION"));
+        ClientConfig::new(ClientCapabilities::default(), own)
+    }
+
+    async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.list_changed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Server {
+    /// Starts a server or connects to it, and lists its tools.
+    ///
+    /// # Errors
+    /// Fails with the reason, which quotes the server only in a limited and sanitized form.
+    pub async fn start(
+        name: &str,
+        connection: Connection,
+        timeouts: Timeouts,
+    ) -> Result<(Arc<Self>, Listing), String> {
+        let server = Self { name: name.to_owned(), connection, timeouts, state: Mutex::default() };
+        let (live, listing) = server.open().await?;
+        let digests = digests(&listing);
+        *server.state.lock().await = State { live: Some(Arc::new(live)), restarts: 0, digests };
+        Ok((Arc::new(server), listing))
+    }
+
+    /// The server's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Ends the connection. Of a program, nothing is left when this returns.
+    pub async fn stop(&self) {
+        let live = self.state.lock().await.live.take();
+        if let Some(live) = live.and_then(Arc::into_inner) {
+            close(live).await;
+        }
+    }
+
+    /// Opens the connection and lists the tools.
+    async fn open(&self) -> Result<(Live, Listing), String> {
+        let seconds = self.timeouts.start.as_secs();
+        let (meter, handler) = (Meter::default(), Handler::default());
+        let (service, program) = match &self.connection {
+            Connection::Stdio { sandbox, command } => {
+                let (stdin, stdout, program) =
+                    sandbox.serve(command.clone()).await.map_err(|e| e.to_string())?;
+                let transport = (Limited::new(stdout, meter.clone()), stdin);
+                let opened = timeout(self.timeouts.start, Box::pin(serve_client(handler, transport))).await;
+                match opened {
+                    Ok(Ok(service)) => (service, Some(program)),
+                    Ok(Err(ClientInitializeError::ConnectionClosed(_))) => {
+                        return Err(told(&meter, program, None).await);
+                    }
+                    Ok(Err(error)) => return Err(told(&meter, program, Some(error.to_string())).await),
+                    Err(_) => {
+                        let late = format!("no answer within {seconds} s");
+                        return Err(told(&meter, program, Some(late)).await);
+                    }
+                }
+            }
+            Connection::Http { client, url, headers } => {
+                let config = http(url, headers)?;
+                let transport = StreamableHttpClientTransport::with_client(client.clone(), config);
+                let opened = timeout(self.timeouts.start, Box::pin(serve_client(handler, transport))).await;
+                let service = opened.map_err(|_| format!("no answer within {seconds} s"))?;
+                (service.map_err(|e| message(&e.to_string()))?, None)
+            }
+        };
+        let live = Live { service, program, meter };
+        let listed = timeout(self.timeouts.start, list(&live)).await;
+        match listed.unwrap_or_else(|_| Err(format!("did not list its tools within {seconds} s"))) {
+            Ok(listing) => Ok((live, listing)),
+            Err(why) => {
+                let why = live.meter.excess().unwrap_or(why);
+                close(live).await;
+                Err(why)
+            }
+        }
+    }
+
+    /// Calls a tool, if its definition still has this digest. A server that ended is started again
+    /// once.
+    pub(crate) async fn call(
+        &self,
+        tool: &str,
+        digest: &str,
+        arguments: JsonObject,
+    ) -> Result<CallToolResult, NoResult> {
+        let live = self.live(tool, digest).await?;
+        live.meter.reset();
+        let params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+        let options = PeerRequestOptions::with_timeout(self.timeouts.call)
+            .reset_timeout_on_progress()
+            .with_max_total_timeout(self.timeouts.call * PROGRESS_FACTOR);
+        let request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
+        let sent = live.service.send_cancellable_request(request, options).await;
+        let answered = match sent {
+            Ok(handle) => {
+                let mut cancel =
+                    CancelOnDrop { peer: live.service.peer().clone(), id: Some(handle.id.clone()) };
+                let answered = handle.await_response().await;
+                cancel.id = None; // answered, or already canceled because of the timeout
+                answered
+            }
+            Err(error) => Err(error),
+        };
+        match answered {
+            Ok(ServerResult::CallToolResult(result)) => Ok(result),
+            Ok(_) => Err(NoResult::Failed(format!("{} sent something other than a result", self.name))),
+            Err(ServiceError::McpError(error)) => {
+                Err(NoResult::Failed(format!("{} refused the call: {}", self.name, message(&error.message))))
+            }
+            Err(ServiceError::Timeout { timeout }) => Err(NoResult::Failed(format!(
+                "no answer within {} s; the call was canceled",
+                timeout.as_secs()
+            ))),
+            Err(error) => Err(NoResult::Failed(self.ended(live, &error).await)),
+        }
+    }
+
+    /// The open connection, after a check that the tool is still the same.
+    async fn live(&self, tool: &str, digest: &str) -> Result<Arc<Live>, NoResult> {
+        let mut state = self.state.lock().await;
+        let open = state.live.clone().filter(|live| !live.service.peer().is_transport_closed());
+        let live = match open {
+            Some(live) => {
+                if live.service.service().list_changed.swap(false, Ordering::Relaxed) {
+                    live.meter.reset();
+                    let listed = timeout(self.timeouts.start, list(&live)).await;
+                    let late = || "it did not list its tools in time".to_owned();
+                    let listing = listed.map_err(|_| late()).and_then(|listed| listed);
+                    let unknown = |why| {
+                        // Unknown is not unchanged: look again before the next call.
+                        live.service.service().list_changed.store(true, Ordering::Relaxed);
+                        NoResult::Refused(format!("{} announced changed tools, and {why}", self.name))
+                    };
+                    state.digests = digests(&listing.map_err(unknown)?);
+                }
+                live
+            }
+            None => {
+                if state.restarts >= MAX_RESTARTS {
+                    let message =
+                        format!("the MCP server {} ended again and stays off in this session", self.name);
+                    return Err(NoResult::Refused(message));
+                }
+                state.restarts += 1;
+                let ended = state.live.take();
+                if let Some(live) = ended.and_then(Arc::into_inner) {
+                    close(live).await;
+                }
+                let failed = |why| {
+                    NoResult::Refused(format!("the MCP server {} did not start again: {why}", self.name))
+                };
+                let (live, listing) = self.open().await.map_err(failed)?;
+                state.digests = digests(&listing);
+                let live = Arc::new(live);
+                state.live = Some(Arc::clone(&live));
+                live
+            }
+        };
+        match state.digests.get(tool) {
+            Some(now) if now == digest => Ok(live),
+            Some(_) => Err(NoResult::Refused(format!(
+                "the server changed the tool {} after the session began, so it is not called anymore",
+                crate::tool_name(&self.name, tool)
+            ))),
+            None => Err(NoResult::Refused(format!(
+                "the server does not offer the tool {} anymore",
+                crate::tool_name(&self.name, tool)
+            ))),
+        }
+    }
+
+    /// Says why a connection ended during a call, and removes it.
+    async fn ended(&self, live: Arc<Live>, error: &ServiceError) -> String {
+        let excess = live.meter.excess();
+        let mut state = self.state.lock().await;
+        let is_current = state.live.as_ref().is_some_and(|current| Arc::ptr_eq(current, &live));
+        let (why, more) = if is_current && state.restarts < MAX_RESTARTS {
+            (excess, "the next call starts it again")
+        } else {
+            (excess, "it stays off in this session")
+        };
+        if is_current {
+            state.live = None;
+        }
+        drop(state);
+        let mut how = String::new();
+        if let Some(live) = Arc::into_inner(live) {
+            how = close(live).await;
+        }
+        let why = why.unwrap_or_else(|| if how.is_empty() { message(&error.to_string()) } else { how });
+        format!(
+            "the MCP server {} ended during the call: {why}; the call may have had effects; {more}",
+            self.name
+        )
+    }
+}
+
+fn digests(listing: &Listing) -> BTreeMap<String, String> {
+    let mut digests = BTreeMap::new();
+    for tool in &listing.tools {
+        // Of tools with the same name, the first one counts.
+        digests.entry(tool.name.clone()).or_insert_with(|| tool.digest());
+    }
+    digests
+}
+
+/// Lists the tools, page by page.
+async fn list(live: &Live) -> Result<Listing, String> {
+    let mut listing = Listing::default();
+    let mut cursor = None;
+    for _ in 0..MAX_PAGES {
+        let params = cursor.take().map(|cursor| PaginatedRequestParams::default().with_cursor(Some(cursor)));
+        live.meter.reset();
+        let page = live.service.peer().list_tools(params).await;
+        let page = page.map_err(|e| live.meter.excess().unwrap_or_else(|| message(&e.to_string())))?;
+        for tool in page.tools {
+            if listing.tools.len() == MAX_TOOLS {
+                listing.truncated = true;
+                return Ok(listing);
+            }
+            let description = tool.description.as_deref().or(tool.title.as_deref()).unwrap_or_default();
+            listing.tools.push(Definition {
+                name: tool.name.to_string(),
+                description: description.to_owned(),
+                schema: tool.schema_as_json_value(),
+            });
+        }
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(listing);
+        }
+    }
+    listing.truncated = true;
+    Ok(listing)
+}
+
+/// Ends a connection. Returns how the program ended, in a few words; empty if there is none.
+async fn close(live: Live) -> String {
+    let Live { mut service, program, .. } = live;
+    // Closes the program's input, which asks it to exit.
+    let _ = service.close_with_timeout(CLOSE_TIMEOUT).await;
+    drop(service);
+    match program {
+        Some(program) => {
+            let (how, last) = end_of(program).await;
+            how + &last
+        }
+        None => String::new(),
+    }
+}
+
+/// How a program ended, and the last line of its standard error as the end of a sentence.
+async fn end_of(program: Service) -> (String, String) {
+    let (how, errors) = program.stop().await;
+    let errors = sandbox::plain(&[errors.head, errors.tail].concat());
+    let last = errors.lines().rev().find(|line| !line.trim().is_empty()).map(message);
+    (how, last.map(|last| format!("; its last message is: {last}")).unwrap_or_default())
+}
+
+/// Why a program did not become a server: because of this error, or because it ended.
+async fn told(meter: &Meter, program: Service, error: Option<String>) -> String {
+    let (how, last) = end_of(program).await;
+    meter.excess().unwrap_or_else(|| error.map_or(how, |error| message(&error)) + &last)
+}
+
+fn http(url: &str, headers: &[(String, String)]) -> Result<StreamableHttpClientTransportConfig, String> {
+    use reqwest::header::{HeaderName, HeaderValue};
+    let header = |(name, value): &(String, String)| {
+        let invalid = || format!("the header {name:?} is not valid");
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
+        value.set_sensitive(true);
+        Ok::<_, String>((key, value))
+    };
+    let headers = headers.iter().map(header).collect::<Result<_, _>>()?;
+    Ok(StreamableHttpClientTransportConfig::with_uri(url.to_owned())
+        .custom_headers(headers)
+        .max_sse_event_size(MAX_MESSAGE)
+        .max_json_response_size(MAX_MESSAGE))
+}
+
+/// Tells the server that a call is canceled, if the run drops the call.
+struct CancelOnDrop {
+    peer: Peer<RoleClient>,
+    id: Option<RequestId>,
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current()) else { return };
+        let peer = self.peer.clone();
+        runtime.spawn(async move {
+            let params = CancelledNotificationParam::new(Some(id), Some("the run was stopped".into()));
+            let _ = peer.send_notification(CancelledNotification::new(params).into()).await;
+        });
+    }
+}

@@ -1,0 +1,95 @@
+//! A program that runs in the sandbox beside the agent and exchanges messages with it over its
+//! standard input and output.
+
+use std::{io, os::fd::OwnedFd, time::Duration};
+
+use tokio::{net::unix::pipe, sync::oneshot, task::JoinHandle};
+
+use crate::{
+    Capture, Captured, Command, OutputLimits, Sandbox, SandboxError,
+    command::{End, Running},
+    order::Event,
+};
+
+/// How long a service may run: longer than any session.
+const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// How long a service may take to exit by itself after its input was closed. Then it gets SIGTERM,
+/// and later SIGKILL, like a command at its timeout.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A running program with pipes to its standard input and output. It is confined like a command.
+/// Dropping it kills the program and everything that it started, and so does the end of the agent.
+#[derive(Debug)]
+pub struct Service {
+    stop: oneshot::Sender<()>,
+    end: JoinHandle<(String, Captured)>,
+}
+
+impl Sandbox {
+    /// Starts a program. Returns its standard input, its standard output, and the service itself,
+    /// which collects standard error within the limits `command.output`. The command's timeout, log
+    /// and echo are not used.
+    ///
+    /// A program that cannot be started is noticed when its output ends; [`Service::stop`] then
+    /// says why.
+    ///
+    /// # Errors
+    /// Fails if the confinement cannot be set up.
+    pub async fn serve(
+        &self,
+        command: Command,
+    ) -> Result<(pipe::Sender, pipe::Receiver, Service), SandboxError> {
+        let order = self.order_to_run(&command, true).await?;
+        let setup = |e: io::Error| SandboxError::Setup(format!("starting the launcher: {e}"));
+        let pipes = || Ok::<_, io::Error>((io::pipe()?, io::pipe()?, io::pipe()?));
+        let ((input, stdin), (stdout, output), (errors, stderr)) = pipes().map_err(setup)?;
+        let ends = || {
+            let stdin = pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?;
+            Ok::<_, io::Error>((stdin, pipe::Receiver::from_owned_fd(OwnedFd::from(stdout))?))
+        };
+        let (stdin, stdout) = ends().map_err(setup)?;
+        let capture = Capture::new(OutputLimits { total_bytes: u64::MAX, ..command.output }, None);
+        let running = self.start_with(&order, capture, errors, [output, stderr], Some(input.into())).await;
+        let (stop, stopped) = oneshot::channel();
+        let program = command.program.to_string_lossy().into_owned();
+        let end = tokio::spawn(attend(running.map_err(setup)?, stopped, program));
+        Ok((stdin, stdout, Service { stop, end }))
+    }
+}
+
+impl Service {
+    /// Waits until the program and everything that it started are gone. The caller has closed the
+    /// program's input; a program that does not exit is killed. Returns how the program ended, in a
+    /// few words, and its standard error.
+    pub async fn stop(self) -> (String, Captured) {
+        let _ = self.stop.send(());
+        let lost = |_| ("its launcher was lost".to_owned(), Captured::default());
+        self.end.await.unwrap_or_else(lost)
+    }
+}
+
+/// Reads the program's standard error until it ends or is told to stop.
+async fn attend(mut running: Running, stopped: oneshot::Receiver<()>, program: String) -> (String, Captured) {
+    let end = tokio::select! {
+        end = running.follow(LIFETIME) => Ok(end),
+        told = stopped => Err(told),
+    };
+    let end = match end {
+        Ok(end) => end,
+        Err(Ok(())) => running.follow(EXIT_TIMEOUT).await,
+        // The service was dropped. Dropping `running` kills the program.
+        Err(Err(_)) => return Default::default(),
+    };
+    let how = match end {
+        Ok(End::Event(Event::Exited(code))) => format!("it exited with code {code}"),
+        Ok(End::Event(Event::Signaled(signal))) => format!("signal {signal} terminated it"),
+        Ok(End::Event(Event::Exceeded(excess))) => format!("it exceeded a limit ({excess:?})"),
+        Ok(End::Event(Event::NotStarted { why, .. })) => format!("cannot start {program:?}: {why}"),
+        Ok(End::Event(Event::Setup(why))) => format!("cannot set up the sandbox: {why}"),
+        Ok(End::TimedOut) => "it did not exit and was killed".to_owned(),
+        Ok(_) => "its launcher was lost".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    (how, running.capture.finish())
+}
