@@ -48,6 +48,7 @@ fn every_setting_is_shown_with_its_origin() {
     attempts            1                                        default
     escalate            -                                        default
     fallback            -                                        default
+    mcp_tools           -                                        default
     max_turns           10                                       [WORLD]/repo/.agent.toml
     max_tokens          -                                        default
     max_seconds         3600                                     default

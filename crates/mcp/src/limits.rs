@@ -48,6 +48,22 @@ impl<R> Limited<R> {
     pub(crate) fn new(reader: R, meter: Meter) -> Self {
         Self { reader, meter, line: 0 }
     }
+
+    /// Counts new bytes. Returns which limit they exceed, if any.
+    fn excess_with(&mut self, new: &[u8]) -> Option<String> {
+        for part in new.split_inclusive(|b| *b == b'\n') {
+            self.line += part.len();
+            if self.line > MAX_MESSAGE {
+                return Some(format!("it sent a message of more than {} MiB", MAX_MESSAGE >> 20));
+            }
+            if part.ends_with(b"\n") {
+                self.line = 0;
+            }
+        }
+        let sum = self.meter.0.0.fetch_add(new.len() as u64, Ordering::Relaxed) + new.len() as u64;
+        (sum > MAX_UNASKED)
+            .then(|| format!("it sent more than {} MiB without being asked", MAX_UNASKED >> 20))
+    }
 }
 
 impl<R: AsyncRead + Unpin> AsyncRead for Limited<R> {
@@ -55,20 +71,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for Limited<R> {
         let this = self.get_mut();
         let before = buf.filled().len();
         std::task::ready!(Pin::new(&mut this.reader).poll_read(cx, buf))?;
-        let new = &buf.filled()[before..];
-        let sum = this.meter.0.0.fetch_add(new.len() as u64, Ordering::Relaxed) + new.len() as u64;
-        for part in new.split_inclusive(|b| *b == b'\n') {
-            this.line += part.len();
-            if this.line > MAX_MESSAGE {
-                let why = format!("it sent a message of more than {} MiB", MAX_MESSAGE >> 20);
-                return Poll::Ready(Err(this.meter.exceed(why)));
-            }
-            if part.ends_with(b"\n") {
-                this.line = 0;
-            }
-        }
-        if sum > MAX_UNASKED {
-            let why = format!("it sent more than {} MiB without being asked", MAX_UNASKED >> 20);
+        if let Some(why) = this.excess_with(&buf.filled()[before..]) {
+            buf.set_filled(before); // a reader that fails has read nothing
             return Poll::Ready(Err(this.meter.exceed(why)));
         }
         Poll::Ready(Ok(()))

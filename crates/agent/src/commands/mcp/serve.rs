@@ -117,7 +117,7 @@ impl ServerHandler for Served {
                 _ = stopped.wait_for(|stop| *stop) => {}
             }
         };
-        let done = carry_out(order, &context, gone).await;
+        let done = Box::pin(carry_out(order, &context, gone)).await;
         done.map(Into::into)
             .map_err(|e| ErrorData::internal_error(format!("cannot run the agent: {e}"), None))
     }
@@ -257,7 +257,7 @@ async fn carry_out(
     };
     let errors = async {
         let mut capture = Capture::new(SHOWN, None);
-        let mut buffer = [0; 8 << 10];
+        let mut buffer = vec![0; 8 << 10];
         if let Some(mut stderr) = stderr {
             while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
                 capture.feed(&buffer[..count]);
@@ -344,8 +344,7 @@ impl Seen {
             for key in ["v", "seq", "time_ms", "event"] {
                 facts.shift_remove(key);
             }
-            let patch =
-                facts.get_mut("diff").and_then(|diff| Some(diff.as_object_mut()?.shift_remove("patch")?));
+            let patch = facts.get_mut("diff").and_then(|diff| diff.as_object_mut()?.shift_remove("patch"));
             let patch = patch.and_then(|patch| patch.as_str().map(str::to_owned)).unwrap_or_default();
             facts.insert("session".into(), session.into());
             facts.insert("exit_code".into(), code.into());
