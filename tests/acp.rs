@@ -1,6 +1,7 @@
 //! `agent acp`: an editor drives the agent with the Agent Client Protocol. The editor is the
 //! protocol's own client library; the model server is scripted.
 
+use std::collections::VecDeque;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -96,7 +97,7 @@ async fn edit(
         lines::incoming(agent.stdout.take().unwrap()),
     );
     let (updates, seen) = watch::channel(Vec::new());
-    let (updates, mut permissions) = (Arc::new(updates), permissions.to_vec().into_iter());
+    let (updates, mut permissions) = (Arc::new(updates), VecDeque::from_iter(permissions.iter().copied()));
     let asked = Arc::clone(&updates);
     let done = Client
         .v1()
@@ -110,12 +111,11 @@ async fn edit(
         .on_receive_request(
             async move |request: RequestPermissionRequest, responder, _| {
                 asked.send_modify(|seen| seen.push(json!({"asked": request})));
-                let outcome = match permissions.next() {
-                    Some(option) => {
-                        RequestPermissionOutcome::Selected(SelectedPermissionOutcome::new(option))
-                    }
-                    None => return Ok(drop(responder)), // an editor that cannot ask
+                let Some(option) = permissions.pop_front() else {
+                    drop(responder); // an editor that cannot ask
+                    return Ok(());
                 };
+                let outcome = RequestPermissionOutcome::Selected(SelectedPermissionOutcome::new(option));
                 responder.respond(RequestPermissionResponse::new(outcome))
             },
             on_receive_request!(),
