@@ -44,6 +44,7 @@ mod secrets;
 mod servers;
 mod sessions;
 mod settings;
+mod skills;
 mod soak;
 mod symbols;
 mod telemetry;
