@@ -47,7 +47,10 @@ fn the_prompt_lists_skills_and_the_model_reads_one() {
     assert!(prompt.contains("\n- release: How to make a release\n- mine: My own\n"), "{prompt}");
     assert!(!prompt.contains("Tag the commit"), "{prompt}");
     let results = results(&world);
-    assert!(results.contains("Tag the commit.\n\nFiles of this skill, in .agents/skills/release: tag.sh"), "{results}");
+    assert!(
+        results.contains("Tag the commit.\n\nFiles of this skill, in .agents/skills/release: tag.sh"),
+        "{results}"
+    );
     assert!(results.contains("git tag") && results.contains("Be kind."), "{results}");
     // Another machine does not have the user's skills.
     std::fs::remove_dir_all(world.home().join(".config/agent/skills")).unwrap();

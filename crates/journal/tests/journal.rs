@@ -119,6 +119,7 @@ fn a_summary_has_the_task_and_the_ending() {
             settings: Vec::new(),
             protected: Vec::new(),
             images: Vec::new(),
+            output_schema: None,
             forked_from: None,
         })
         .unwrap();
@@ -194,6 +195,7 @@ fn a_fork_copies_records_and_state_and_does_not_change_the_original() {
         settings: Vec::new(),
         protected: Vec::new(),
         images: Vec::new(),
+        output_schema: None,
         forked_from: None,
     };
     journal.append(session).unwrap();

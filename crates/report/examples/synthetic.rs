@@ -166,6 +166,7 @@ fn records(n: usize, state: &State) -> Vec<Record> {
                 ("verify".into(), "make check".into()),
             ],
             protected: Vec::new(),
+            output_schema: None,
             images: Vec::new(),
         },
         checked(false),
@@ -252,6 +253,7 @@ fn records(n: usize, state: &State) -> Vec<Record> {
         ending: result.ending.clone(),
         message: result.message.clone(),
         diff: Diff { patch: PATCH.into(), ..result.diff.clone() },
+        result: None,
         models: Vec::new(),
         totals: result.totals,
     }));

@@ -95,7 +95,7 @@ mod tests {
             (Role::User, long()),
             (Role::User, "new".to_owned()),
         ] {
-            conversation.add(&Event::Message { role, content });
+            conversation.add(&Event::Message { role, content, images: Vec::new() });
         }
         let texts = |conversation: &Conversation| -> Vec<String> {
             let messages: Vec<Value> = serde_json::from_str(&conversation.input()).unwrap();
