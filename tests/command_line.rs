@@ -15,6 +15,7 @@ fn help_names_the_commands() {
 
     Commands:
       run          Work on a task in this repository until it is done and verified
+      ask          Answer a question about this repository without changing anything
       resume       Resume a run that was killed or interrupted, or lost its server
       replay       Replay a session offline with the model's recorded answers, and show the first
                    difference
@@ -62,20 +63,31 @@ fn help_of_run_lists_every_flag_and_exit_code() {
       [TASK]  The task; `-` reads it from stdin
 
     Options:
-      -C <DIR>                Change to DIR before doing anything
-          --task-file <FILE>  Read the task from a file
-          --image <FILE>      Show this image to the model with the task, if the model sees images; may
-                              be repeated
-          --dry-run[=<HOW>]   Work on an overlay or copy of the repository, and show the changes for
-                              `agent apply`; `--dry-run=plan` stops before the first command [possible
-                              values: run, plan]
-          --preview <FORMAT>  Show the changes of a dry run in this format [default: words on a
-                              terminal, otherwise unified] [possible values: words, side-by-side,
-                              unified, none]
-          --json              Print the session's events to stdout as they happen, one JSON object per
-                              line
-      -q, --quiet             Show only the result, no progress
-      -h, --help              Print help
+      -C <DIR>                    Change to DIR before doing anything
+          --task-file <FILE>      Read the task from a file
+          --template <NAME>       Make the task from the template NAME.md in .agents/templates or in
+                                  your settings folder; the arguments are its values: KEY=VALUE …
+          --issue <FILE|URL>      Resolve the issue in this file (JSON as `gh issue view --json` prints
+                                  it; `-` is stdin) or at this URL, which `gh` or `glab` reads; TASK is
+                                  added to it
+          --worktree[=<NAME>]     Work in a worktree beside the repository, on the new branch
+                                  agent/NAME, and leave it there [default NAME: the session's id]
+          --commit                Commit the changes if the run ends as verified
+          --image <FILE>          Show this image to the model with the task, if the model sees images;
+                                  may be repeated
+          --dry-run[=<HOW>]       Work on an overlay or copy of the repository, and show the changes for
+                                  `agent apply`; `--dry-run=plan` stops before the first command
+                                  [possible values: run, plan]
+          --preview <FORMAT>      Show the changes of a dry run in this format [default: words on a
+                                  terminal, otherwise unified] [possible values: words, side-by-side,
+                                  unified, none]
+          --output-schema <FILE>  Make the model give a result that fits the JSON Schema in this file,
+                                  and print the result to stdout instead of the patch
+      -o, --output <FILE>         Write the result to this file instead of stdout
+          --json                  Print the session's events to stdout as they happen, one JSON object
+                                  per line
+      -q, --quiet                 Show only the result, no progress
+      -h, --help                  Print help
 
     Model:
       -m, --model <MODEL>                 Use this model: ollama:NAME, deepseek:NAME, openai:NAME,
@@ -116,9 +128,9 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --cut <WHEN>            Stop reading an answer after its first call (first) or at its end
                                   (read-on); auto: first for local models [default: auto] [possible
                                   values: auto, first, read-on]
-          --symbols <WHAT>        Show a map of the code if the task names no file (map), offer a
-                                  tool that looks up names (tool), or both (all) [default: off]
-                                  [possible values: off, map, tool, all]
+          --symbols <WHAT>        Show a map of the code if the task names no file (map), offer a tool
+                                  that looks up names (tool), or both (all) [default: off] [possible
+                                  values: off, map, tool, all]
           --attempts <N>          Try the task up to this many times, until the tests pass; if they
                                   never pass, keep the best try [default: 1]
           --escalate <MODEL>      If no try passes the tests, try once more with this model and with

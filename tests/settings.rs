@@ -65,6 +65,9 @@ fn every_setting_is_shown_with_its_origin() {
     command_memory      -                                        default
     command_processes   4096                                     default
     command_file_size   8192                                     default
+    commit_author       -                                        default
+    commit_trailer      -                                        default
+    hooks               -                                        default
     state_dir           [WORLD]/home/.local/state/agent  default
     ");
 }

@@ -71,12 +71,12 @@ fn a_skill_that_leads_out_of_the_repository_is_not_read() {
     let world = World::with_a_bug();
     let secret = world.home().join("secret");
     std::fs::create_dir(&secret).unwrap();
-    std::fs::write(secret.join("SKILL.md"), "---\ndescription: private\n---\nprivate\n").unwrap();
+    std::fs::write(secret.join("SKILL.md"), "---\ndescription: hush\n---\nhush\n").unwrap();
     world.write(".agents/skills/release/SKILL.md", RELEASE);
     std::os::unix::fs::symlink(&secret, world.repo().join(".agents/skills/link")).unwrap();
     let answers = [skill("link", None), edit("$1 - $2", "$1 + $2"), finish()];
     let output = recorded(&world, &JSON, &texts(&answers));
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     let journal = format!("{:?}", world.journal());
-    assert!(!journal.contains("private"), "{journal}");
+    assert!(!journal.contains("hush"), "{journal}");
 }

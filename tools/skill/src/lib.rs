@@ -174,11 +174,7 @@ impl TypedTool for ReadSkill {
             }
             text.push_str(&line);
         }
-        Spec {
-            titled_by: Some("name"),
-            repeatable: true,
-            ..Spec::of::<Arguments>("skill", text + "\nArguments", Effect::Read)
-        }
+        Spec { repeatable: true, ..Spec::of::<Arguments>("skill", text + "\nArguments", Effect::Read) }
     }
 
     fn judge_field(&self, name: &str, value: &serde_json::Value) -> Result<(), String> {
