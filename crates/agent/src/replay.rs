@@ -21,7 +21,7 @@ use crate::leftovers;
 use crate::masking;
 use crate::mcp_servers;
 use crate::repository::{INSTRUCTIONS, Tests, Tree};
-use crate::session::{self, Goal};
+use crate::session::{self, Additions, Goal};
 use crate::settings::Settings;
 
 /// How to replay a session.
@@ -90,9 +90,10 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let wrap = |tool| ReplayedTool::wrap(tool, &stage);
     // The servers of the session are not started: they may be gone, or answer differently.
     let external = mcp_servers::replayed(&recording.external, &secrets);
-    let external = external.map(|tool| ReplayedTool::recorded(tool, &stage)).collect();
+    let tools = external.map(|tool| ReplayedTool::recorded(tool, &stage)).collect();
+    let additions = Additions { goal: goal.clone(), tools, gates: Vec::new() };
     let mut toolbox =
-        session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, &goal, wrap, external)?;
+        session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, additions, wrap)?;
     let runs_commands = source == Source::Commands;
     if runs_commands && !recording.plan_only() && !goal.question {
         Box::pin(toolbox.sandbox.probe()).await.map_err(Failure::refused)?;
@@ -143,7 +144,8 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let observer = Arc::clone(&script);
     journal.observe(Box::new(move |record| observer.observe(record)));
     let plans = if source == Source::Record { plans } else { Vec::new() };
-    planner::replay(job, parts, &mut journal, &plans).await.map_err(Failure::refused)?;
+    let replayed = Box::pin(planner::replay(job, parts, &mut journal, &plans)).await;
+    replayed.map_err(Failure::refused)?;
     let mut comparison = script.finish();
     if comparison.difference.is_none() {
         stage.repeat_last_revert().map_err(|why| Failure::refused(anyhow::anyhow!(why)))?;

@@ -205,9 +205,9 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
     };
     let cleanup = leftovers::remove(&folder);
     let report = if past.is_empty() {
-        planner::run(prepared.job, prepared.parts, journal).await
+        Box::pin(planner::run(prepared.job, prepared.parts, journal)).await
     } else {
-        planner::resume(prepared.job, prepared.parts, journal, past).await
+        Box::pin(planner::resume(prepared.job, prepared.parts, journal, past)).await
     };
     prepared.external.stop().await;
     let report = report.map_err(Failure::refused)?;
@@ -297,8 +297,8 @@ async fn begin(
             Hooks::new(settings, sandbox, folder, &order.task, &order.variables, secrets)?.map(Arc::new);
         let hook_gate = hooks.iter().map(|hooks| Arc::clone(hooks) as Arc<dyn Gate>);
         let gates: Vec<_> = order.gate.iter().cloned().chain(hook_gate).collect();
-        let (own, goal, more) = (&order.own, &order.goal, external.tools.clone());
-        let toolbox = toolbox(settings, secrets, root, folder, sandbox.clone(), own, goal, &gates, more)?;
+        let additions = Additions { goal: order.goal.clone(), gates, tools: external.tools.clone() };
+        let toolbox = toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own, additions)?;
         Ok((toolbox, hooks))
     };
     let (models, (mut toolbox, hooks), mut dry_tree, report, external) = match order.dry {
@@ -315,7 +315,7 @@ async fn begin(
             (models?, tools(&order.root, &sandbox, &external)?, (overlay, None), report?, external)
         }
         Some(DryTree::Copy { .. }) => {
-            let models = open().await?; // before the copy, which may take a while
+            let models = Box::pin(open()).await?; // before the copy, which may take a while
             let copy = dry_tree::copy(&order.root, folder.join("tree"), &order.own).await?;
             let sandbox = sandbox(&copy.0)?;
             let (report, external) = tokio::join!(probe(&sandbox), external(&copy.0));
@@ -409,8 +409,17 @@ pub(crate) struct Toolbox {
     pub(crate) tests: RunTests,
 }
 
-/// Creates the tools for a work tree. The tree's history and the logs go to `folder`. The gates see
-/// every call. `more` are tools of other programs.
+/// What a run adds to the agent's own tools.
+#[derive(Default)]
+pub(crate) struct Additions {
+    pub(crate) goal: Goal,
+    /// They see every call.
+    pub(crate) gates: Vec<Arc<dyn Gate>>,
+    /// Tools of other programs, which already mask their results.
+    pub(crate) tools: Vec<Arc<dyn Tool>>,
+}
+
+/// Creates the tools for a work tree. The tree's history and the logs go to `folder`.
 ///
 /// # Errors
 /// If the tree or the folder cannot be opened.
@@ -421,28 +430,27 @@ pub(crate) fn toolbox(
     folder: &Path,
     sandbox: Sandbox,
     own: &Own,
-    goal: &Goal,
-    gates: &[Arc<dyn Gate>],
-    more: Vec<Arc<dyn Tool>>,
+    mut additions: Additions,
 ) -> Result<Toolbox> {
     let workspace = Workspace::open_with(root, folder.join(STATE)).map_err(Failure::refused)?.without(own);
-    let more = more.into_iter().map(|tool| GatedTool::wrap(tool, gates)).collect();
-    let wrap = |tool| GatedTool::wrap(tool, gates);
-    toolbox_on(workspace, settings, secrets, folder, sandbox, goal, wrap, more)
+    let gates = std::mem::take(&mut additions.gates);
+    let gated = |tool| GatedTool::wrap(tool, &gates);
+    additions.tools = additions.tools.into_iter().map(gated).collect();
+    toolbox_on(workspace, settings, secrets, folder, sandbox, additions, gated)
 }
 
 /// Creates the tools on an open workspace. `wrap` is called for each of the agent's own tools, which
-/// already masks its results. `more` are tools of other programs, which are not wrapped.
+/// already masks its results.
 pub(crate) fn toolbox_on(
     workspace: Workspace,
     settings: &Settings,
     secrets: &Secrets,
     folder: &Path,
     sandbox: Sandbox,
-    goal: &Goal,
+    additions: Additions,
     wrap: impl Fn(Arc<dyn Tool>) -> Arc<dyn Tool>,
-    more: Vec<Arc<dyn Tool>>,
 ) -> Result<Toolbox> {
+    let goal = &additions.goal;
     let timeout = Duration::from_secs(settings.command_seconds);
     let own = || secrets.clone();
     let tests = |logs: &str| {
@@ -466,7 +474,7 @@ pub(crate) fn toolbox_on(
     let offered = code.clone().filter(|_| settings.symbols.has_tool());
     let symbols = offered.map(|code| Symbols::new(code, workspace.clone(), own()).into_tool());
     let tools = tools.into_iter().chain(symbols).map(|tool| wrap(MaskedTool::wrap(tool, secrets)));
-    let tools = tools.chain(more);
+    let tools = tools.chain(additions.tools);
     let tools = tools.filter(|tool| !goal.question || tool.spec().effect == Effect::Read);
     let finish = planner::finish_tool(goal.question, goal.output_schema.as_ref());
     let registry = Registry::of(tools.chain([wrap(finish)]));
@@ -542,9 +550,8 @@ mod tests {
             &secrets,
             folder.path(),
             sandbox,
-            &Goal::default(),
+            Additions::default(),
             |tool| tool,
-            vec![],
         )
         .unwrap();
         let fits = jsonschema::validator_for(&tools.registry.call_schema()).unwrap();

@@ -177,12 +177,8 @@ impl TypedTool for ReadSkill {
         Spec { repeatable: true, ..Spec::of::<Arguments>("skill", text + "\nArguments", Effect::Read) }
     }
 
-    fn judge_field(&self, name: &str, value: &serde_json::Value) -> Result<(), String> {
-        match (name, value.as_str()) {
-            ("name", Some(name)) => self.skill(name).map(drop),
-            _ => Ok(()),
-        }
-    }
+    // There is no `judge_field`: a replay has no skills, and could not repeat a refusal in the middle
+    // of an answer.
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let skill = self.skill(&arguments.name).map_err(ToolError::Model)?;
@@ -251,7 +247,7 @@ mod tests {
         assert_eq!(call(&tool, "release", Some("scripts/tag.sh")).unwrap(), "git tag\n");
         let error = call(&tool, "release", Some("../plain/SKILL.md")).unwrap_err().to_string();
         assert!(error.ends_with("its files are: scripts/tag.sh"), "{error}");
-        assert!(tool.judge_field("name", &"nope".into()).unwrap_err().contains("plain, release"));
+        assert!(call(&tool, "nope", None).unwrap_err().to_string().contains("plain, release"));
     }
 
     #[test]

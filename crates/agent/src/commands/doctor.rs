@@ -23,7 +23,7 @@ use crate::mcp_servers::configured::{Configured, configured};
 use crate::mcp_servers::{self, Place};
 use crate::profiles::{self, Asked};
 use crate::sanitize;
-use crate::session::{self, Goal};
+use crate::session::{self, Additions};
 use crate::settings::Settings;
 use crate::{commands, model};
 use preview::Style;
@@ -230,8 +230,8 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
         findings.warn("secrets", found, "remove --no-mask-secrets, or set mask_secrets = true");
     }
     let toolbox = confinement::sandbox(settings, root, None, variables).and_then(|sandbox| {
-        let (own, goal) = (workspace::Own::default(), Goal::default());
-        session::toolbox(settings, &secrets, root, &state.join("doctor"), sandbox, &own, &goal, &[], vec![])
+        let (own, none) = (workspace::Own::default(), Additions::default());
+        session::toolbox(settings, &secrets, root, &state.join("doctor"), sandbox, &own, none)
     });
     let toolbox = match toolbox {
         Ok(toolbox) => toolbox,

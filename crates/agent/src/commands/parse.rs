@@ -23,7 +23,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
 use crate::masking;
 use crate::sanitize;
-use crate::session::{self, Goal};
+use crate::session::{self, Additions};
 
 /// The maximum size, in bytes, of the input or, with `--chunks`, of each line. It is several times
 /// the size of the longest valid call.
@@ -62,9 +62,10 @@ fn tools(context: &Context) -> Result<Registry> {
     let sandbox = confinement::sandbox(&settings, root, None, variables)?;
     let workspace = Workspace::open(root).map_err(Failure::refused)?;
     let nowhere = Path::new("");
-    let goal = Goal::default();
     let toolbox =
-        session::toolbox_on(workspace, &settings, &secrets, nowhere, sandbox, &goal, |tool| tool, vec![]);
+        session::toolbox_on(workspace, &settings, &secrets, nowhere, sandbox, Additions::default(), |tool| {
+            tool
+        });
     Ok(toolbox?.registry)
 }
 

@@ -135,10 +135,8 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
         }
     })?;
     // A closed pipe does not change the exit code.
-    let _ = if command.json {
-        Ok(())
-    } else if question || output.schema.is_some() {
-        Ok(()) // the result is printed last
+    let _ = if command.json || question || output.schema.is_some() {
+        Ok(()) // a result is printed last
     } else if command.dry_run.is_some() && (command.preview.is_some() || console::stdout_is_terminal()) {
         preview(&done, journal.folder(), command.preview, context)
     } else if console::stdout_is_terminal() {

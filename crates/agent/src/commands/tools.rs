@@ -13,7 +13,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
 use crate::masking;
 use crate::sanitize;
-use crate::session::{self, Goal, Toolbox};
+use crate::session::{self, Additions, Toolbox};
 
 /// Runs a subcommand of `agent tools`.
 pub(crate) fn run(command: Tools, context: &Context) -> Result<Exit> {
@@ -51,9 +51,8 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
     // the same in every call.
     let secrets = masking::secrets(&settings, &variables, "tools");
     let sandbox = confinement::sandbox(&settings, root, None, variables)?;
-    let (own, goal) = (context.own(), Goal::default());
-    let mut toolbox =
-        session::toolbox(&settings, &secrets, root, &folder, sandbox, &own, &goal, &[], vec![])?;
+    let (own, none) = (context.own(), Additions::default());
+    let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox, &own, none)?;
     edit_format::describe(&settings, &Identity::default(), &mut toolbox.registry);
     Ok(toolbox)
 }
