@@ -225,3 +225,14 @@ fn an_ordinary_finish_is_unchanged() {
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     assert!(world.journal().last().unwrap().get("result").is_none());
 }
+
+#[test]
+fn the_help_has_only_flags_that_matter_to_a_question() {
+    let seen = World::new().observe(&["ask", "--help"]);
+    for flag in ["--model", "--max-turns", "--mcp-tools", "    0  answered"] {
+        assert!(seen.contains(flag), "{flag}: {seen}");
+    }
+    for flag in ["--verify", "--attempts", "--allow-host", "--dangerously-no-sandbox"] {
+        assert!(!seen.contains(flag), "{flag}: {seen}");
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::flags::{RunFlags, SandboxFlags, ServerFlags, ToolFlags};
+use crate::flags::{AskFlags, RunFlags, SandboxFlags, ServerFlags, ToolFlags};
 use crate::{exit, settings};
 pub(crate) use batch::{BatchCommand, BatchPlan, Jobs, Retry};
 use preview::Format;
@@ -43,7 +43,7 @@ pub(crate) enum Command {
     #[command(after_help = exit::table())]
     Run(Run),
     /// Answer a question about this repository without changing anything
-    #[command(after_help = exit::table())]
+    #[command(after_help = exit::ask_table())]
     Ask(Ask),
     /// Resume a run that was killed or interrupted, or lost its server
     #[command(after_help = exit::table())]
@@ -199,7 +199,7 @@ pub(crate) struct Ask {
     pub(crate) quiet: bool,
 
     #[command(flatten)]
-    pub(crate) settings: RunFlags,
+    pub(crate) settings: AskFlags,
 }
 
 #[derive(Debug, Args)]

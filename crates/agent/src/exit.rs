@@ -136,6 +136,19 @@ pub(crate) fn table() -> String {
     listed("Exit codes:\n", &rows)
 }
 
+/// The exit codes of `agent ask`.
+pub(crate) fn ask_table() -> String {
+    let rows = [
+        (Ending::Answered, "answered"),
+        (Ending::Refused, "refused: invalid flags, settings or files"),
+        (Ending::GaveUp, "gave up: the model made no progress"),
+        (Ending::Budget { budget: Budget::Turns }, "reached a budget: turns, tokens, seconds or cost"),
+        (Ending::Unavailable, "the model or its server is unavailable"),
+        (Ending::Interrupted, "interrupted by Ctrl-C or a termination signal"),
+    ];
+    listed("Exit codes:\n", &rows)
+}
+
 /// The exit codes of `agent batch`.
 pub(crate) fn batch_table() -> String {
     let no_result =

@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::dry_tree::DryTree;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
+use crate::flags::RunFlags;
 use crate::images;
 use crate::interrupt::{self, Signals};
 use crate::masking;
@@ -40,7 +41,7 @@ pub(crate) fn run(command: Run, context: &Context) -> Result<Exit> {
 /// Answers the question.
 pub(crate) fn ask(command: Ask, context: &Context) -> Result<Exit> {
     let Ask { question, output_schema, output, json, quiet, settings } = command;
-    let task = Some(question);
+    let (task, settings) = (Some(question), RunFlags { given: settings.given });
     let command = Run { task, output_schema, output, json, quiet, settings, ..Run::default() };
     start(command, true, context)
 }
