@@ -236,3 +236,21 @@ fn the_help_has_only_flags_that_matter_to_a_question() {
         assert!(!seen.contains(flag), "{flag}: {seen}");
     }
 }
+
+#[test]
+fn a_small_model_is_asked_without_tools_and_answers_in_prose() {
+    let world = World::with_a_bug();
+    let server = Server::start();
+    server.enqueue(Reply::text("It subtracts."));
+    let args = ["ask", "What does add.sh do?", "--model", "deepseek-coder:6.7b"];
+    let mut command = world.agent(&args);
+    let output =
+        command.env("OLLAMA_HOST", server.url()).env("AGENT_APPROACH", "whole-file").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "It subtracts.\n", "{}", world.tell(&output));
+    let chats = server.chats();
+    assert_eq!((chats.len(), chats[0].messages().len()), (1, 1));
+    let prompt = chats[0].last_content();
+    assert!(prompt.contains("$1 - $2") && prompt.ends_with("Question: What does add.sh do?"), "{prompt}");
+    assert!(!prompt.contains("read_file"), "{prompt}");
+    replays_without_a_difference(&world);
+}

@@ -77,6 +77,10 @@ impl Driver<'_> {
                 map,
             ),
         };
+        // A small model that is shown the right files answers best without tools.
+        let small = self.settings.approach.resolve(&self.identity) == Approach::WholeFile;
+        let answers = self.settings.question && !self.settings.has_result;
+        let plain = answers && small && !opening.files.is_empty();
         Plan {
             settings: self.settings_of_model(),
             opening,
@@ -84,6 +88,7 @@ impl Driver<'_> {
             has_verifier: self.verifier.is_some(),
             repeats_thinking: self.identity.repeats_thinking,
             branches: self.identity.branches,
+            plain,
             focus,
         }
     }

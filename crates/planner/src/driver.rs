@@ -399,7 +399,7 @@ impl<'a> Driver<'a> {
     /// Sends one request, retries it if that can help, and carries out the answer.
     async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
         self.next_turn();
-        let constrains = ask.wanted == Wanted::Calls;
+        let constrains = ask.wanted == Wanted::Calls && !machine.plan().plain;
         let request = Request {
             constraint: self.call_schema.clone().filter(|_| constrains),
             messages: machine.messages.clone(),

@@ -262,7 +262,7 @@ impl Machine {
         if self.attempts.is_some() {
             return self.whole_file(Move::Whole);
         }
-        if self.messages.is_empty() {
+        if self.messages.is_empty() && !self.plan.plain {
             let system = self.prompts.system(&self.plan);
             self.push_message(Role::System, system);
         }
@@ -343,12 +343,12 @@ impl Machine {
     }
 
     /// The last answer, which contains no call, if it answers the user's question. A model that has
-    /// not called any tool probably only says what it is about to do. If it was shown files and
-    /// insists, its text counts.
+    /// not called any tool probably only says what it is about to do. Its text counts if it was shown
+    /// files and insists, or if it was not told about the tools.
     fn answer_in_prose(&self) -> Option<String> {
         let settings = &self.plan.settings;
         let insists = self.progress.corrections > 0 && !self.plan.opening.files.is_empty();
-        let looked = self.progress.looked || insists;
+        let looked = self.progress.looked || insists || self.plan.plain;
         let text = self.last_answer.trim();
         let wanted = settings.question && !settings.has_result && looked;
         (wanted && !text.is_empty() && !text.ends_with(':')).then(|| text.to_owned())

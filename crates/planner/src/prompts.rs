@@ -229,6 +229,7 @@ mod tests {
             has_verifier: false,
             repeats_thinking: false,
             branches: false,
+            plain: false,
             focus: Vec::new(),
         }
     }

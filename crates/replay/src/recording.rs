@@ -205,7 +205,7 @@ fn identity(records: &[Record], plan: &Value) -> Identity {
 
 fn identity_of(m: &ModelInfo, plan: &Value) -> Identity {
     let mut identity = Replay::identity_named("recorded");
-    identity.prefers_whole_files = m.approach == Approach::WholeFile.name();
+    identity.prefers_whole_files = m.approach == Approach::WholeFile.name() || plan["plain"] == true;
     identity.local = m.local.unwrap_or(true);
     (identity.server, identity.server_version) = (m.server.clone(), m.server_version.clone());
     (identity.model, identity.window, identity.thinking) = (m.model.clone(), m.window, m.thinking);
