@@ -158,6 +158,43 @@ fn a_worktree_is_left_with_the_changes_and_the_repository_is_untouched() {
 }
 
 #[test]
+fn bug_the_worktree_of_a_run_that_can_be_resumed_was_removed() {
+    let world = World::with_a_bug();
+    let read = crate::support::call("read_file", json!({"path": "add.sh"}));
+    let (output, _) = run(&world, &["--worktree=sum", "--max-turns", "1", "fix it"], &[read], "");
+    assert_eq!(output.status.code(), Some(4), "{}", world.tell(&output));
+    let server = Server::start();
+    fixes().iter().for_each(|answer| server.enqueue(Reply::text(answer)));
+    let args = ["resume", "last", "--max-turns", "9"];
+    let output = world.agent(&args).env("OLLAMA_HOST", server.url()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+}
+
+#[test]
+fn bug_a_worktree_stayed_if_the_run_could_not_start() {
+    let world = World::with_a_bug();
+    world.git(&["config", "user.useConfigOnly", "true"]);
+    let mut command = world.agent(&["run", "--worktree=sum", "--commit", "fix it"]);
+    for name in ["AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL"] {
+        command.env_remove(format!("GIT_{name}"));
+    }
+    let seen = world.tell(&command.output().unwrap());
+    assert!(seen.starts_with("exit 2\n") && seen.contains("--commit cannot work here"), "{seen}");
+    assert_eq!(world.git(&["branch", "--list", "agent/*"]), "");
+    assert!(!world.repo().with_file_name("repo.worktrees").exists());
+}
+
+#[test]
+fn bug_a_secret_in_the_task_was_committed() {
+    let world = World::with_a_bug();
+    let secret = format!("ghp_{}", "a1B2c3D4e5F6".repeat(3));
+    let (output, _) = run(&world, &["--commit", &format!("Fix the sum for {secret}")], &fixes(), "");
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    let log = world.git(&["log", "-1", "--format=%B"]);
+    assert!(log.starts_with("Fix the sum for ") && !log.contains(&secret), "{log}");
+}
+
+#[test]
 fn a_worktree_without_changes_is_removed_with_its_branch() {
     let world = World::with_a_bug();
     let (output, _) = run(&world, &["--worktree", "fix it"], &[finish(), finish(), finish()], "");

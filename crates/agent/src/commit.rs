@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use journal::{Ending, Report};
+use secrets::Secrets;
 
 use crate::exit::{Failure, Result};
 use crate::settings::Settings;
@@ -45,7 +46,7 @@ impl Commit {
     }
 
     /// Commits the changes if the run is verified. Returns what to tell the user.
-    pub(crate) fn make(&self, report: &Report) -> String {
+    pub(crate) fn make(&self, report: &Report, secrets: &Secrets) -> String {
         let files = &report.diff.files;
         if report.ending != Ending::Verified {
             return format!("not committed, because the run ended as {:?}", report.ending.label());
@@ -56,24 +57,25 @@ impl Commit {
         if let Some(file) = files.iter().find(|file| self.dirty.contains(*file)) {
             return format!("not committed: {file} had uncommitted changes before the run");
         }
-        match self.commit(report) {
-            Ok(commit) => format!("committed as {commit}: {}", subject(&self.title)),
+        let message = message(&self.title, &report.message, self.trailer.as_deref());
+        let message = secrets.mask(&message);
+        match self.commit(report, &message) {
+            Ok(commit) => format!("committed as {commit}: {}", message.lines().next().unwrap_or_default()),
             Err(why) => format!("could not commit: {why}"),
         }
     }
 
-    fn commit(&self, report: &Report) -> std::result::Result<String, String> {
+    fn commit(&self, report: &Report, message: &str) -> std::result::Result<String, String> {
         let files: Vec<_> = report.diff.files.iter().map(|file| format!(":(literal){file}")).collect();
         let paths = |before: &[&str]| -> Vec<String> {
             before.iter().map(|text| (*text).to_owned()).chain(files.iter().cloned()).collect()
         };
         // New files have to be in the index before `--only` finds them.
         git(&self.root, &paths(&["add", "--all", "--"]))?;
-        let message = message(&self.title, &report.message, self.trailer.as_deref());
         let author = self.author.as_ref().map(|author| format!("--author={author}"));
         let mut arguments = vec!["commit", "--quiet", "--no-verify", "--no-gpg-sign", "--cleanup=whitespace"];
         arguments.extend(author.as_deref());
-        arguments.extend(["--message", &message, "--only", "--"]);
+        arguments.extend(["--message", message, "--only", "--"]);
         git(&self.root, &paths(&arguments))?;
         git(&self.root, &["rev-parse", "--short", "HEAD"])
     }

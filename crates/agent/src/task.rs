@@ -62,8 +62,8 @@ impl Source {
         if text.len() as u64 > LIMIT {
             return Err(Failure::misuse(format!("the task is longer than {} KiB", LIMIT / 1024)));
         }
-        let first = || text.trim().lines().next().unwrap_or_default().to_owned();
-        Ok(Task { title: title.unwrap_or_else(first), text })
+        let title = title.as_ref().unwrap_or(&text).trim().lines().next().unwrap_or_default().to_owned();
+        Ok(Task { title, text })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use crate::console;
 use crate::exit::{Failure, Result};
 
 /// The prefix of the branches.
@@ -17,6 +18,8 @@ pub(crate) struct Worktree {
     pub(crate) branch: String,
     /// The commit from which the branch starts.
     base: String,
+    /// Whether the worktree stays even if nothing was changed in it.
+    keep: bool,
 }
 
 impl Worktree {
@@ -47,12 +50,17 @@ impl Worktree {
         git(repository, &[&arguments[..], &[root.as_os_str(), base.as_ref()]].concat()).map_err(|why| {
             Failure::misuse(format!("cannot create the worktree {}: {why}", root.display()))
         })?;
-        Ok(Self { repository: repository.to_owned(), root, branch, base })
+        Ok(Self { repository: repository.to_owned(), root, branch, base, keep: false })
+    }
+
+    /// Keeps the worktree even if nothing was changed in it, because the run can be resumed there.
+    pub(crate) fn keep(&mut self) {
+        self.keep = true;
     }
 
     /// Removes the worktree and its branch if nothing was changed or committed in it. Returns
     /// whether they are gone.
-    pub(crate) fn remove_if_unused(&self) -> bool {
+    fn remove_if_unused(&self) -> bool {
         let unchanged = git(&self.root, &["status", "--porcelain"]).is_ok_and(|changes| changes.is_empty())
             && git(&self.root, &["rev-parse", "HEAD"]).is_ok_and(|head| head == self.base);
         let remove = || {
@@ -64,6 +72,15 @@ impl Worktree {
             let _ = std::fs::remove_dir(folder); // fails if there are other worktrees
         }
         gone
+    }
+}
+
+/// Removes an unused worktree, however the command ends.
+impl Drop for Worktree {
+    fn drop(&mut self) {
+        if !self.keep && self.remove_if_unused() {
+            console::say("removed the worktree and its branch, because nothing was changed");
+        }
     }
 }
 

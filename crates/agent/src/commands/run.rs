@@ -69,7 +69,7 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
         let name = if name.is_empty() { journal.id() } else { &name };
         Worktree::create(&root, name)
     });
-    let worktree = match created.transpose() {
+    let mut worktree = match created.transpose() {
         Ok(worktree) => worktree,
         Err(failure) => return Err(abandon(failure, journal, &store)),
     };
@@ -81,10 +81,7 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
     let prepared = command.commit.then(|| Commit::prepare(&root, &task.title, &settings));
     let commit = match prepared.transpose() {
         Ok(commit) => commit,
-        Err(failure) => {
-            worktree.map(|worktree| worktree.remove_if_unused());
-            return Err(abandon(failure, journal, &store));
-        }
+        Err(failure) => return Err(abandon(failure, journal, &store)),
     };
     journal.observe(observer(
         command.json,
@@ -154,12 +151,12 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
         print_next_steps(&done, mode, journal.id());
     }
     if let Some(commit) = commit {
-        console::say(sanitize::text(&commit.make(&done.report)));
+        console::say(sanitize::text(&commit.make(&done.report, &done.secrets)));
     }
-    if let Some(worktree) = worktree
-        && worktree.remove_if_unused()
+    if let Some(worktree) = &mut worktree
+        && worth_resuming(&done.report)
     {
-        console::say("removed the worktree and its branch, because nothing was changed");
+        worktree.keep();
     }
     deliver(&done, &output, command.json)?;
     Ok(Exit::Run(done.report.ending))
@@ -272,6 +269,12 @@ pub(crate) fn end_now(journal: &mut Journal, store: &Store) -> Result<Done> {
     Ok(Done { report, ..Done::nothing() })
 }
 
+/// Whether a run that ended like this should be resumed. One that got no answer can simply be started
+/// again.
+fn worth_resuming(report: &Report) -> bool {
+    report.ending.can_resume() && (report.totals.turns > 0 || report.ending == Ending::Interrupted)
+}
+
 /// Prints what the user can do next.
 pub(crate) fn print_next_steps(done: &Done, mode: Mode, id: &str) {
     let mut lines = done.hints.clone();
@@ -307,8 +310,7 @@ pub(crate) fn print_next_steps(done: &Done, mode: Mode, id: &str) {
             };
             lines.push(format!("resume: agent resume {id} {more} N, with a larger N"));
         }
-        // A run that got no answer can simply be started again.
-        ref e if e.can_resume() && (done.report.totals.turns > 0 || *e == Ending::Interrupted) => {
+        _ if worth_resuming(&done.report) => {
             lines.push(format!("resume: agent resume {id}"));
         }
         _ => {}
