@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mcp::config::Author;
 use mcp::{Described, How, McpTool};
 use serde_json::{Value, json};
-use tool_api::{Effect, Registry, Status, ToolError};
+use tool_api::{Effect, Registry, ToolError};
 
 use crate::cli::Mcp;
 use crate::commands;
@@ -205,16 +205,7 @@ fn call(world: &World, server: &str, tool: &str, arguments: &str, json: bool) ->
         let one = [world.inspect(server).await?];
         let outcome = call_of(world, &one[0], tool, &arguments).await;
         mcp_servers::stop(&one).await;
-        let outcome = outcome?;
-        if json {
-            let value = serde_json::to_value(&outcome).map_err(Failure::refused)?;
-            console::print(format!("{value:#}\n"))?;
-        } else {
-            let text = outcome.text.trim_end();
-            let text = if console::stdout_is_terminal() { sanitize::text(text) } else { text.into() };
-            console::print(format!("{text}\n"))?;
-        }
-        Ok(if outcome.status == Status::Ok { Exit::Success } else { Exit::Negative })
+        commands::tools::print_outcome(&outcome?, json)
     })
 }
 

@@ -2,7 +2,7 @@
 
 use models::Identity;
 use serde_json::{Value, json};
-use tool_api::{Effect, Status, ToolError};
+use tool_api::{Effect, Outcome, Status, ToolError};
 
 use crate::cli::Tools;
 use crate::confinement;
@@ -97,15 +97,20 @@ fn call(toolbox: &Toolbox, name: &str, arguments: &str, json: bool) -> Result<Ex
         let outcome = outcome.map_err(|e| match e {
             ToolError::Model(message) | ToolError::Run(message) => Failure::misuse(message),
         })?;
-        if json {
-            let value = serde_json::to_value(&outcome).map_err(Failure::refused)?;
-            console::print(format!("{value:#}\n"))?;
-        } else {
-            let text = outcome.text.trim_end();
-            // Only a terminal needs sanitized text; a program gets every byte.
-            let text = if console::stdout_is_terminal() { sanitize::text(text) } else { text.into() };
-            console::print(format!("{text}\n"))?;
-        }
-        Ok(if outcome.status == Status::Ok { Exit::Success } else { Exit::Negative })
+        print_outcome(&outcome, json)
     })
+}
+
+/// Prints the outcome of a call. The exit code says whether the call did what was asked.
+pub(super) fn print_outcome(outcome: &Outcome, json: bool) -> Result<Exit> {
+    if json {
+        let value = serde_json::to_value(outcome).map_err(Failure::refused)?;
+        console::print(format!("{value:#}\n"))?;
+    } else {
+        let text = outcome.text.trim_end();
+        // Only a terminal needs sanitized text; a program gets every byte.
+        let text = if console::stdout_is_terminal() { sanitize::text(text) } else { text.into() };
+        console::print(format!("{text}\n"))?;
+    }
+    Ok(if outcome.status == Status::Ok { Exit::Success } else { Exit::Negative })
 }
