@@ -138,6 +138,21 @@ fn a_template_is_filled_with_values() {
 }
 
 #[test]
+fn bug_a_template_of_the_repository_could_be_a_pipe_or_a_link_to_a_secret() {
+    let world = World::with_a_bug();
+    std::fs::write(world.home().join("secret"), "hush").unwrap();
+    let folder = world.repo().join(".agents/templates");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink(world.home().join("secret"), folder.join("link.md")).unwrap();
+    assert!(world.program("mkfifo").arg(folder.join("pipe.md")).status().unwrap().success());
+    for name in ["link", "pipe"] {
+        let (output, prompt) = run(&world, &["--template", name], &[], "");
+        let seen = world.tell(&output);
+        assert!(seen.starts_with("exit 2\n") && prompt.is_empty() && !seen.contains("hush"), "{seen}");
+    }
+}
+
+#[test]
 fn a_worktree_is_left_with_the_changes_and_the_repository_is_untouched() {
     let world = World::with_a_bug();
     let (output, _) = run(&world, &["--worktree=sum", "fix it"], &fixes(), "");

@@ -59,8 +59,11 @@ impl Output {
             let _ = console::print(shown.as_deref().unwrap_or(&text));
             return Ok(());
         };
-        std::fs::write(file, text)
-            .map_err(|e| Failure::misuse(format!("cannot write the result to {}: {e}", file.display())))
+        std::fs::write(file, &text).map_err(|e| {
+            let _ = console::print(&text); // a run may have worked for hours on it
+            let file = file.display();
+            Failure::misuse(format!("cannot write the result to {file}: {e}; it is on stdout instead"))
+        })
     }
 }
 

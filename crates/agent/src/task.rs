@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value};
+use workspace::Workspace;
 
 use crate::console;
 use crate::context::Context;
 use crate::exit::{Failure, Result};
+use crate::layers::read_file;
 
 /// The maximum length of a task, in bytes. Longer tasks do not fit a context window.
 pub(crate) const LIMIT: u64 = 256 * 1024;
@@ -84,13 +86,14 @@ fn from_template(name: &str, values: impl Iterator<Item = String>, context: &Con
             "invalid template name {name:?}: use letters, digits, `-` and `_`"
         )));
     }
-    let user = context.environment.user_file().map(|file| file.with_file_name("templates"));
-    let folders: Vec<_> =
-        [context.tree().ok().map(|root| root.join(TEMPLATES)), user].into_iter().flatten().collect();
-    let path = folders.iter().map(|folder| folder.join(format!("{name}.md"))).find(|path| path.exists());
-    let Some(path) = path else {
-        let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-        return Err(Failure::misuse(format!("there is no template {name}.md in {}", folders.join(" or "))));
+    let file = format!("{name}.md");
+    let user = context.environment.user_file().map(|settings| settings.with_file_name("templates"));
+    let of_user = || user.as_ref().and_then(|folder| read_file(&folder.join(&file)).transpose());
+    let found = of_repository(&file, context).or_else(of_user).transpose()?;
+    let Some(text) = found else {
+        let folders = [Some(TEMPLATES.to_owned()), user.map(|folder| folder.display().to_string())];
+        let folders: Vec<_> = folders.into_iter().flatten().collect();
+        return Err(Failure::misuse(format!("there is no template {file} in {}", folders.join(" or "))));
     };
     let mut variables = Map::new();
     for value in values {
@@ -99,10 +102,23 @@ fn from_template(name: &str, values: impl Iterator<Item = String>, context: &Con
         })?;
         variables.insert(key.to_owned(), value.into());
     }
-    let text = String::from_utf8(console::read_input("the template", Some(&path), LIMIT)?)
-        .map_err(|_| Failure::misuse(format!("the template {} is not UTF-8", path.display())))?;
     batch::tasks::fill_template(&text, &variables)
-        .map_err(|why| Failure::misuse(format!("cannot fill the template {}: {why}", path.display())))
+        .map_err(|why| Failure::misuse(format!("cannot fill the template {file}: {why}")))
+}
+
+/// Reads a template of the repository. It may have been made by somebody else, so it must be a file
+/// inside the repository, and not a link to a file elsewhere.
+fn of_repository(file: &str, context: &Context) -> Option<Result<String>> {
+    let path = format!("{TEMPLATES}/{file}");
+    let root = context.tree().ok()?;
+    root.join(&path).symlink_metadata().ok()?;
+    let read = || {
+        let workspace = Workspace::open(root).map_err(Failure::refused)?;
+        let clean = workspace.resolve(&path).map_err(Failure::misuse)?;
+        let bytes = workspace.read_bytes(&clean, LIMIT).map_err(Failure::misuse)?;
+        String::from_utf8(bytes).map_err(|_| Failure::misuse(format!("{path} is not UTF-8")))
+    };
+    Some(read())
 }
 
 /// An issue of a git host.

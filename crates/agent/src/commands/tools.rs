@@ -11,9 +11,10 @@ use crate::context::Context;
 use crate::edit_format;
 use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
-use crate::masking;
+use crate::masking::{self, MaskedTool};
 use crate::sanitize;
 use crate::session::{self, Additions, Toolbox};
+use crate::skills;
 
 /// Runs a subcommand of `agent tools`.
 pub(crate) fn run(command: Tools, context: &Context) -> Result<Exit> {
@@ -51,8 +52,10 @@ fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbo
     // the same in every call.
     let secrets = masking::secrets(&settings, &variables, "tools");
     let sandbox = confinement::sandbox(&settings, root, None, variables)?;
-    let (own, none) = (context.own(), Additions::default());
-    let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox, &own, none)?;
+    let skills = skills::tool(root, &context.environment).into_iter();
+    let skills = skills.map(|tool| MaskedTool::wrap(tool, &secrets)).collect();
+    let (own, additions) = (context.own(), Additions { tools: skills, ..Additions::default() });
+    let mut toolbox = session::toolbox(&settings, &secrets, root, &folder, sandbox, &own, additions)?;
     edit_format::describe(&settings, &Identity::default(), &mut toolbox.registry);
     Ok(toolbox)
 }
