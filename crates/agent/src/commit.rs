@@ -52,7 +52,7 @@ impl Commit {
             return format!("not committed, because the run ended as {:?}", report.ending.label());
         }
         if files.is_empty() {
-            return "not committed, because no file changed".to_owned();
+            return "not committed, because the result lists no changed file".to_owned();
         }
         if let Some(file) = files.iter().find(|file| self.dirty.contains(*file)) {
             return format!("not committed: {file} had uncommitted changes before the run");
