@@ -155,6 +155,22 @@ fn a_result_fits_the_schema_and_is_alone_on_stdout() {
 }
 
 #[test]
+fn a_server_that_can_enforce_schemas_gets_that_of_the_result() {
+    let world = World::with_a_bug();
+    std::fs::write(world.home().join("schema.json"), SCHEMA).unwrap();
+    let schema = world.home().join("schema.json");
+    let args = [&QUESTION[..], &["--constrain", "--output-schema", schema.to_str().unwrap()]].concat();
+    let right = call("finish", json!({"severity": "high", "lines": [2]}));
+    let (output, requests) = with_answers(&world, &args, &[read(), right]);
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    // The references of the schema must still point to its definitions.
+    let fits = jsonschema::validator_for(&requests[0]["format"]).unwrap();
+    let finish = |lines: Value| json!({"tool": "finish", "arguments": {"severity": "high", "lines": lines}});
+    assert!(fits.is_valid(&finish(json!([1, 2]))));
+    assert!(!fits.is_valid(&finish(json!([0]))) && !fits.is_valid(&finish(json!(["1"]))));
+}
+
+#[test]
 fn a_run_with_a_schema_prints_the_result_instead_of_the_patch() {
     let world = World::with_a_bug();
     std::fs::write(world.home().join("schema.json"), SCHEMA).unwrap();
