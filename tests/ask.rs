@@ -128,6 +128,16 @@ fn a_question_can_be_asked_while_another_run_works_in_the_repository() {
 }
 
 #[test]
+fn a_question_that_is_not_answered_says_nothing_about_changes() {
+    let world = World::with_a_bug();
+    let args = [&QUESTION[..], &["--max-turns", "1"]].concat();
+    let (output, _) = with_answers(&world, &args, &[read()]);
+    let seen = world.tell(&output);
+    assert!(seen.starts_with("exit 4\n") && seen.contains("turn budget reached"), "{seen}");
+    assert!(!seen.contains("change"), "{seen}");
+}
+
+#[test]
 fn a_follow_up_question_continues_the_session() {
     let world = World::with_a_bug();
     with_answers(&world, &QUESTION, &[read(), answer("It subtracts.")]);

@@ -47,12 +47,23 @@ pub(crate) struct View<W> {
     estimated_tokens: u64,
     saved_in_turn: u64,
     cut: Option<CutReason>,
+    /// Whether the run answers a question.
+    asks: bool,
 }
 
 impl<W: Write> View<W> {
     /// Creates a view that writes to a stream.
     pub(crate) fn new(out: W, paint: Paint, detail: Detail) -> Self {
-        Self { out, paint, detail, open: Open::Nothing, estimated_tokens: 0, saved_in_turn: 0, cut: None }
+        Self {
+            out,
+            paint,
+            detail,
+            open: Open::Nothing,
+            estimated_tokens: 0,
+            saved_in_turn: 0,
+            cut: None,
+            asks: false,
+        }
     }
 
     /// Shows one record. Errors are ignored: a closed stream must not stop a run.
@@ -69,6 +80,7 @@ impl<W: Write> View<W> {
     fn write(&mut self, event: &Event) -> std::io::Result<()> {
         match event {
             Event::Session { id, mode, .. } => {
+                self.asks = *mode == Mode::Ask;
                 let mode = if *mode == Mode::DryRun { " (dry run)" } else { "" };
                 self.line(Detail::Quiet, format_args!("session {}{mode}", self.paint.paint(Style::Bold, id)))
             }
@@ -276,7 +288,7 @@ impl<W: Write> View<W> {
         if totals.turns == 0 && diff.files.is_empty() {
             return Ok(()); // the run never started
         }
-        if *ending != Ending::Answered {
+        if !self.asks {
             self.line(Detail::Quiet, changes(diff))?;
         }
         self.line(Detail::Quiet, self.paint.paint(Style::Dim, sums(totals)))?;

@@ -71,6 +71,10 @@ pub async fn replay(
     driver.drive(started.map(|(machine, step)| (machine, step.into()))).await
 }
 
+/// The end of a message about a run that was stopped. A question changes nothing, so its message
+/// ends before this.
+const KEPT: &str = "; the changes so far are kept";
+
 /// Why the work stops.
 pub(crate) enum Stop {
     Ended(Ending, String),
@@ -546,6 +550,11 @@ impl<'a> Driver<'a> {
             message = format!("{message}; {why}");
         }
         let mut diff = Diff::default();
+        if self.settings.question
+            && let Some(shorter) = message.strip_suffix(KEPT)
+        {
+            message = shorter.to_owned();
+        }
         // A question changes nothing, so every difference is somebody else's.
         if !self.settings.question && self.await_snapshot().await.is_ok() {
             match self.on_tree(|tree| tree.diff()).await {
@@ -563,7 +572,7 @@ impl<'a> Driver<'a> {
 
 fn over_budget(budget: Budget) -> Stop {
     let ending = Ending::Budget { budget };
-    let message = format!("{}; the changes so far are kept", ending.label());
+    let message = format!("{}{KEPT}", ending.label());
     Stop::Ended(ending, message)
 }
 
@@ -596,7 +605,7 @@ pub(crate) async fn stopped(
         }
     };
     tokio::select! {
-        () = interrupted => Stop::Ended(Ending::Interrupted, "stopped by a signal; the changes so far are kept".into()),
+        () = interrupted => Stop::Ended(Ending::Interrupted, format!("stopped by a signal{KEPT}")),
         () = late => over_budget(Budget::Time),
     }
 }
