@@ -149,6 +149,38 @@ fn a_follow_up_question_continues_the_session() {
 }
 
 #[test]
+fn bug_a_follow_up_question_could_not_be_answered_in_prose() {
+    let world = World::with_a_bug();
+    with_answers(&world, &QUESTION, &[read(), "It subtracts.".to_owned()]);
+    let (output, requests) =
+        with_answers(&world, &["resume", "last", "Is that a bug?"], &["Yes.".to_owned()]);
+    assert_eq!((String::from_utf8_lossy(&output.stdout), requests.len()), ("Yes.\n".into(), 1));
+}
+
+#[test]
+fn bug_the_result_of_a_refused_finish_was_printed() {
+    let world = World::with_a_bug();
+    std::fs::write(world.home().join("schema.json"), SCHEMA).unwrap();
+    let schema = world.home().join("schema.json");
+    let give = || call("finish", json!({"severity": "low", "lines": []}));
+    let flags = ["--output-schema", schema.to_str().unwrap(), "--max-turns", "2"];
+    let answers = texts(&[edit("$1 - $2", "$1 * $2"), give()]);
+    let output = recorded(&world, &[&flags[..], &JSON].concat(), &answers);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(4), 0), "{}", world.tell(&output));
+}
+
+#[test]
+fn a_question_starts_no_mcp_server() {
+    let world = World::with_a_bug();
+    world.write_user_settings("mcp_tools = '*'\n");
+    let servers = r#"{"mcpServers": {"x": {"command": "sh", "args": ["-c", "touch planted; cat"]}}}"#;
+    std::fs::write(world.home().join(".config/agent/mcp.json"), servers).unwrap();
+    let (output, _) = with_answers(&world, &QUESTION, &[read(), answer("It subtracts.")]);
+    assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+}
+
+#[test]
 fn a_result_fits_the_schema_and_is_alone_on_stdout() {
     let world = World::with_a_bug();
     std::fs::write(world.home().join("schema.json"), SCHEMA).unwrap();
@@ -259,10 +291,10 @@ fn an_ordinary_finish_is_unchanged() {
 #[test]
 fn the_help_has_only_flags_that_matter_to_a_question() {
     let seen = World::new().observe(&["ask", "--help"]);
-    for flag in ["--model", "--max-turns", "--mcp-tools", "    0  answered"] {
+    for flag in ["--model", "--max-turns", "    0  answered"] {
         assert!(seen.contains(flag), "{flag}: {seen}");
     }
-    for flag in ["--verify", "--attempts", "--allow-host", "--dangerously-no-sandbox"] {
+    for flag in ["--verify", "--attempts", "--mcp-tools", "--allow-host", "--dangerously-no-sandbox"] {
         assert!(!seen.contains(flag), "{flag}: {seen}");
     }
 }

@@ -210,6 +210,49 @@ fn bug_a_secret_in_the_task_was_committed() {
 }
 
 #[test]
+fn bug_git_ran_a_filter_of_a_repository_that_the_model_made_in_a_submodule() {
+    let escape = |flags: &[&str]| {
+        let world = World::with_a_bug();
+        let head = world.git(&["rev-parse", "HEAD"]);
+        world.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{},sub", head.trim())]);
+        world.git(&["commit", "--quiet", "--message=a submodule"]);
+        let marker = world.home().join("escaped");
+        let plant = format!(
+            "mkdir -p sub && cd sub && git init -q && echo '* filter=x' > .gitattributes && echo a > f && \
+             git add -A && git -c user.name=x -c user.email=x@y commit -qm x && \
+             git config filter.x.clean 'touch {}; cat' && echo bb > f",
+            marker.display()
+        );
+        let [fix, finish] = fixes();
+        let command = crate::support::call("run_command", json!({"command": plant}));
+        let (output, _) = run(&world, &[flags, &["fix it"]].concat(), &[command, fix, finish], "");
+        assert!(!marker.exists(), "{}", world.tell(&output));
+        world
+    };
+    escape(&["--worktree=sum"]);
+    escape(&["--worktree=sum", "--commit"]);
+    let world = escape(&["--commit"]);
+    // The next run finds the planted repository when it starts.
+    world.git(&["checkout", "--quiet", "--", "add.sh"]);
+    let (output, _) = run(&world, &["--commit", "fix it"], &fixes(), "");
+    assert!(!world.home().join("escaped").exists(), "{}", world.tell(&output));
+}
+
+#[test]
+fn bug_ignored_files_were_removed_with_a_worktree() {
+    let world = World::with(&[(".gitignore", "out/\n")]);
+    let answers = [
+        crate::support::call("run_command", json!({"command": "mkdir out && echo report > out/report.md"})),
+        finish(),
+        finish(),
+        finish(),
+    ];
+    let (output, _) = run(&world, &["--worktree=report", "write a report"], &answers, "");
+    let report = world.repo().with_file_name("repo.worktrees").join("report/out/report.md");
+    assert!(report.exists(), "{}", world.tell(&output));
+}
+
+#[test]
 fn a_worktree_without_changes_is_removed_with_its_branch() {
     let world = World::with_a_bug();
     let (output, _) = run(&world, &["--worktree", "fix it"], &[finish(), finish(), finish()], "");

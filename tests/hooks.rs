@@ -118,12 +118,15 @@ fn a_hook_that_fails_before_a_call_stops_the_run() {
 fn a_hook_that_fails_after_a_call_is_a_warning() {
     let world = world(
         "[[hooks]]\non = \"after_call\"\ntools = \"apply_patch\"\ncommand = 'exit 3'\n\
-         [[hooks]]\non = \"end\"\ncommand = 'exit 4'\n",
+         [[hooks]]\non = \"end\"\ncommand = 'exit 4'\n\
+         [[hooks]]\non = \"end\"\ncommand = 'echo too bad; exit 2'\n",
     );
     let seen = run(&world, &[fix(), finish()]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert!(seen.contains("the hook `exit 3` failed: exit code 3\n"), "{seen}");
     assert!(seen.contains("the hook `exit 4` failed: exit code 4\n"), "{seen}");
+    let late = "the hook `echo too bad; exit 2` came too late for a veto: too bad\n";
+    assert!(seen.contains(late), "{seen}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use agent_client_protocol::v1::schema::StopReason;
 use journal::{Budget, Ending, Report};
 use preview::{figures, sanitize};
+use serde_json::Value;
 
 use crate::bounded;
 use crate::fence::fenced;
@@ -48,6 +49,11 @@ pub fn summary(report: &Report) -> String {
     if files.len() > MAX_FILES {
         text.push_str(&format!("- and {} more\n", files.len() - MAX_FILES));
     }
+    match &report.result {
+        None => {}
+        Some(Value::String(answer)) => text.push_str(&format!("\n{}\n", sanitize::text(answer.trim()))),
+        Some(result) => text.push_str(&format!("\n{}", fenced("json", &format!("{result:#}")))),
+    }
     text
 }
 
@@ -66,6 +72,14 @@ mod tests {
     use journal::Diff;
 
     use super::*;
+
+    #[test]
+    fn bug_the_summary_lacked_the_answer_to_a_question() {
+        let of = |result| Report { result: Some(result), ..Report::new(Ending::Answered, "answered") };
+        assert!(summary(&of("It subtracts.".into())).ends_with("\nIt subtracts.\n"));
+        let object = summary(&of(serde_json::json!({"line": 2})));
+        assert!(object.contains("```json\n{\n  \"line\": 2\n}\n```"), "{object}");
+    }
 
     #[test]
     fn every_ending_but_an_unavailable_model_has_a_stop_reason() {

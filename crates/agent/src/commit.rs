@@ -8,7 +8,7 @@ use secrets::Secrets;
 
 use crate::exit::{Failure, Result};
 use crate::settings::Settings;
-use crate::worktree::git;
+use crate::worktree::{STATUS, git, git_with};
 
 /// The maximum length of the first line of a message, in characters.
 const SUBJECT: usize = 72;
@@ -33,7 +33,7 @@ impl Commit {
     /// If the tree is not a git repository, or there is no author.
     pub(crate) fn prepare(root: &Path, title: &str, settings: &Settings) -> Result<Self> {
         let failed = |why| Failure::misuse(format!("--commit cannot work here: {why}"));
-        let status = git(root, &["status", "--porcelain", "-z", "--no-renames", "--untracked-files=all"]);
+        let status = git(root, &[&STATUS[..], &["--no-renames"]].concat());
         let dirty =
             status.map_err(failed)?.split('\0').filter_map(|line| line.get(3..)).map(str::to_owned).collect();
         let author = settings.commit_author.clone();
@@ -66,17 +66,26 @@ impl Commit {
     }
 
     fn commit(&self, report: &Report, message: &str) -> std::result::Result<String, String> {
-        let files: Vec<_> = report.diff.files.iter().map(|file| format!(":(literal){file}")).collect();
-        let paths = |before: &[&str]| -> Vec<String> {
-            before.iter().map(|text| (*text).to_owned()).chain(files.iter().cloned()).collect()
+        // The list may be too long for a command line.
+        let files = report.diff.files.join("\0");
+        let git_of_files = |arguments: &[&str]| {
+            let from_input = ["--pathspec-from-file=-", "--pathspec-file-nul"];
+            git_with(
+                &self.root,
+                &[&["--literal-pathspecs"], arguments, &from_input].concat(),
+                Some(files.as_bytes()),
+            )
         };
         // New files have to be in the index before `--only` finds them.
-        git(&self.root, &paths(&["add", "--all", "--"]))?;
+        git_of_files(&["add", "--all"])?;
         let author = self.author.as_ref().map(|author| format!("--author={author}"));
         let mut arguments = vec!["commit", "--quiet", "--no-verify", "--no-gpg-sign", "--cleanup=whitespace"];
         arguments.extend(author.as_deref());
-        arguments.extend(["--message", message, "--only", "--"]);
-        git(&self.root, &paths(&arguments))?;
+        arguments.extend(["--message", message, "--only"]);
+        if let Err(why) = git_of_files(&arguments) {
+            let _ = git_of_files(&["reset", "--quiet"]);
+            return Err(why);
+        }
         git(&self.root, &["rev-parse", "--short", "HEAD"])
     }
 }

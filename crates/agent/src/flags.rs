@@ -16,8 +16,8 @@ pub(crate) struct Flags<const GROUPS: u8> {
 
 /// Flags of commands that start or prepare a run.
 pub(crate) type RunFlags = Flags<0b101_1111>;
-/// Flags of `agent ask`, which neither edits nor runs commands.
-pub(crate) type AskFlags = Flags<0b100_1011>;
+/// Flags of `agent ask`, which neither edits nor runs programs.
+pub(crate) type AskFlags = Flags<0b1011>;
 /// Flags of commands that only talk to the model server.
 pub(crate) type ServerFlags = Flags<0b1>;
 /// Flags of `agent sandbox`.

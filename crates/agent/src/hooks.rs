@@ -182,7 +182,7 @@ impl Hooks {
     pub(crate) async fn end(&self, report: &Report) -> Vec<String> {
         for hook in self.at(Moment::End, None) {
             let result = self.run(hook, json!({ "result": report })).await;
-            self.warn(result.err());
+            self.warn(hook, result);
         }
         std::mem::take(&mut self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -197,10 +197,18 @@ impl Hooks {
             .map(|(hook, _)| hook)
     }
 
-    fn warn(&self, message: Option<String>) {
+    /// Remembers a warning if the hook failed or vetoed what has already happened.
+    fn warn(&self, hook: &Hook, result: std::result::Result<Verdict, String>) {
+        let message = match result {
+            Ok(Verdict::Allowed) => return,
+            Ok(Verdict::Vetoed(why)) => {
+                format!("the hook `{}` came too late for a veto: {why}", hook.command)
+            }
+            Err(why) => why,
+        };
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if warnings.len() < MAX_WARNINGS {
-            warnings.extend(message);
+            warnings.push(message);
         }
     }
 
@@ -269,7 +277,7 @@ impl Gate for Hooks {
                 "tool": spec.name, "effect": spec.effect, "arguments": arguments, "outcome": outcome
             });
             let result = self.run(hook, event).await;
-            self.warn(result.err());
+            self.warn(hook, result);
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::confinement;
 use crate::exit::Result;
 use crate::layers::Environment;
 use crate::leftovers::SANDBOX;
-use crate::masking::MaskedTool;
+use crate::masking::{self, MaskedTool};
 use crate::model;
 use crate::settings::Settings;
 use configured::Configured;
@@ -149,7 +149,7 @@ pub(crate) async fn start(
     );
     let wanted: Vec<Entry> = entries.into_iter().filter(|entry| patterns.may_match(&entry.name)).collect();
     let one = async |entry: Entry| {
-        let opened = open(&entry, settings, variables.to_vec(), place).await;
+        let opened = open(&entry, settings, variables.to_vec(), secrets, place).await;
         (entry, opened)
     };
     let opened = join_all(wanted.into_iter().map(one)).await;
@@ -233,12 +233,13 @@ async fn open(
     entry: &Entry,
     settings: &Settings,
     variables: Vec<(OsString, OsString)>,
+    secrets: &Secrets,
     place: &Place<'_>,
 ) -> std::result::Result<(Arc<Server>, Listing), String> {
     let connection = connection(entry, settings, variables, place);
     let connection = connection.map_err(|failure| format!("{:#}", failure.error))?;
     let timeouts = Timeouts { start: entry.start, call: Duration::from_secs(settings.command_seconds) };
-    Box::pin(Server::start(&entry.name, connection, timeouts)).await
+    Box::pin(Server::start(&entry.name, connection, timeouts, secrets.clone())).await
 }
 
 fn connection(
@@ -293,9 +294,10 @@ pub(crate) async fn inspect(
     variables: &[(OsString, OsString)],
     place: &Place<'_>,
 ) -> Vec<Inspected> {
+    let secrets = masking::secrets(settings, variables, "mcp");
     let one = async |entry: Entry| {
         let mut warnings = Vec::new();
-        let opened = open(&entry, settings, variables.to_vec(), place).await;
+        let opened = open(&entry, settings, variables.to_vec(), &secrets, place).await;
         let found = opened.and_then(|(server, listing)| {
             let all = Patterns::new("*")?;
             Ok((server, offers(&entry, &listing, &all, &mut warnings)))

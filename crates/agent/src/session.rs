@@ -276,8 +276,8 @@ async fn begin(
     };
     let open = || other_model::open(settings, past, secrets, order.waits);
     let recorded = mcp_servers::recorded(past);
-    let external = async |root: &Path| match order.plan_only {
-        // Starting a server runs a program, too.
+    let external = async |root: &Path| match order.plan_only || order.goal.question {
+        // Starting a server runs a program, which may write to the tree.
         true => External::default(),
         false => {
             let state = folder.ancestors().nth(2).unwrap_or(folder);

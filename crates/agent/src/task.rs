@@ -192,9 +192,11 @@ fn ask_host(url: &str, context: &Context) -> Result<Vec<u8>> {
         false => ("gh", &["issue", "view", url, "--json", "number,title,body,comments"]),
     };
     let line = format!("{program} {}", arguments.join(" "));
+    let root = context.repository.as_deref().unwrap_or(&context.directory);
     let output = Command::new(program)
         .args(arguments)
         .current_dir(&context.directory)
+        .env("PATH", workspace::search_path(root)) // without folders of the repository
         .stdin(Stdio::null())
         .output()
         .map_err(|e| {

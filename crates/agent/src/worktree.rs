@@ -9,6 +9,11 @@ use crate::exit::{Failure, Result};
 /// The prefix of the branches.
 const BRANCHES: &str = "agent/";
 
+/// The command that lists changes. It does not look into submodules: the model may have made a
+/// repository in the folder of one, and git would run the filters of its configuration.
+pub(crate) const STATUS: [&str; 5] =
+    ["status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=all"];
+
 /// A worktree on a branch of its own.
 #[derive(Debug)]
 pub(crate) struct Worktree {
@@ -53,21 +58,23 @@ impl Worktree {
         Ok(Self { repository: repository.to_owned(), root, branch, base, keep: false })
     }
 
-    /// Keeps the worktree even if nothing was changed in it, because the run can be resumed there.
+    /// Keeps the worktree, because it has the changes of the run, or because the run can be resumed.
     pub(crate) fn keep(&mut self) {
         self.keep = true;
     }
 
-    /// Removes the worktree and its branch if nothing was changed or committed in it. Returns
-    /// whether they are gone.
+    /// Removes the worktree and its branch if the run left nothing in it, not even ignored files.
+    /// Returns whether they are gone.
     fn remove_if_unused(&self) -> bool {
-        let unchanged = git(&self.root, &["status", "--porcelain"]).is_ok_and(|changes| changes.is_empty())
+        let unused = git(&self.root, &[&STATUS[..], &["--ignored"]].concat()).is_ok_and(|it| it.is_empty())
             && git(&self.root, &["rev-parse", "HEAD"]).is_ok_and(|head| head == self.base);
         let remove = || {
-            git(&self.repository, &[OsStr::new("worktree"), "remove".as_ref(), self.root.as_os_str()])?;
+            // Without `--force`, git looks into submodules first. See [`STATUS`].
+            let arguments = ["worktree", "remove", "--force"].map(OsStr::new);
+            git(&self.repository, &[&arguments[..], &[self.root.as_os_str()]].concat())?;
             git(&self.repository, &["branch", "--quiet", "-D", &self.branch])
         };
-        let gone = unchanged && remove().is_ok();
+        let gone = unused && remove().is_ok();
         if gone && let Some(folder) = self.root.parent() {
             let _ = std::fs::remove_dir(folder); // fails if there are other worktrees
         }
@@ -89,9 +96,21 @@ impl Drop for Worktree {
 /// # Errors
 /// Git's message.
 pub(crate) fn git<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> std::result::Result<String, String> {
+    git_with(folder, arguments, None)
+}
+
+/// Same as [`git`], with this standard input.
+///
+/// # Errors
+/// Git's message.
+pub(crate) fn git_with<S: AsRef<OsStr>>(
+    folder: &Path,
+    arguments: &[S],
+    input: Option<&[u8]>,
+) -> std::result::Result<String, String> {
     let mut command = workspace::git(folder);
     command.args(arguments);
-    let output = workspace::git_output(command, None).map_err(|e| e.to_string())?;
+    let output = workspace::git_output(command, input).map_err(|e| e.to_string())?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned());
     }

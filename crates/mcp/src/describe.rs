@@ -104,6 +104,7 @@ fn cleaned(schema: &Value, root: &Value, depth: usize, left: &mut usize) -> Resu
     if depth > MAX_DEPTH {
         return Err(format!("its schema is nested or refers to itself more than {MAX_DEPTH} times"));
     }
+    spend(left, 2)?; // even `{}` takes memory
     let fields = match schema {
         Value::Bool(_) => return Ok(schema.clone()),
         Value::Object(fields) => fields,
@@ -173,6 +174,15 @@ fn readable(value: &Value, depth: usize) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn bug_a_schema_of_empty_schemas_took_all_memory() {
+        let many = vec![json!({}); 100_000];
+        let references = vec![json!({ "$ref": "#/$defs/b" }); 1_000];
+        let schema =
+            json!({ "$defs": { "b": { "anyOf": many } }, "properties": { "a": { "anyOf": references } } });
+        assert!(describe("t", "", &schema).unwrap_err().contains("larger than"));
+    }
+
     use super::*;
 
     #[test]

@@ -21,7 +21,8 @@ const MAX_MESSAGE: usize = 500;
 
 /// The outcome of a call that a server answered.
 pub(crate) fn of(result: &CallToolResult, secrets: &Secrets) -> Outcome {
-    let mut text = result.content.iter().map(block).collect::<Vec<_>>().join("\n");
+    let mut text =
+        result.content.iter().map(|content| block(content, secrets)).collect::<Vec<_>>().join("\n");
     if let Some(value) = result.structured_content.as_ref().filter(|_| result.content.is_empty()) {
         text = value.to_string();
     }
@@ -48,9 +49,10 @@ fn shown(text: &str, secrets: &Secrets) -> String {
 }
 
 /// One part of a result as text. Only text is shown.
-fn block(block: &ContentBlock) -> String {
+fn block(block: &ContentBlock, secrets: &Secrets) -> String {
     let kib = |base64: &str| (base64.len() / 4 * 3).div_ceil(1024);
-    let kind = |kind: &str| preview::sanitize::short(kind, 60);
+    let short = |text: &str, width| preview::sanitize::short(&secrets.mask(text), width);
+    let kind = |kind: &str| short(kind, 60);
     match block {
         ContentBlock::Text(text) => text.text.clone(),
         ContentBlock::Image(image) => {
@@ -67,15 +69,16 @@ fn block(block: &ContentBlock) -> String {
             _ => "[a resource is left out]".into(),
         },
         ContentBlock::ResourceLink(link) => {
-            format!("[resource {}]", preview::sanitize::short(&link.uri, 200))
+            format!("[resource {}]", short(&link.uri, 200))
         }
         _ => "[content of an unknown kind is left out]".into(),
     }
 }
 
 /// A message of a server as part of a sentence.
-pub(crate) fn message(text: &str) -> String {
-    let head: String = text.chars().take(4 * MAX_MESSAGE).collect();
+pub(crate) fn message(text: &str, secrets: &Secrets) -> String {
+    // Masked before it is cut, as in [`shown`].
+    let head: String = secrets.mask(text).chars().take(4 * MAX_MESSAGE).collect();
     preview::sanitize::short(
         head.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.'),
         MAX_MESSAGE,
@@ -85,6 +88,19 @@ pub(crate) fn message(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bug_half_a_secret_reached_the_model() {
+        let key = format!("sk-{}", "a1B2c3D4".repeat(5));
+        let secrets = Secrets::new("session", vec![key.clone()]);
+        let told = message(&format!("{} {key}", "x".repeat(480)), &secrets);
+        let uri = format!("https://example.org/{}?k={key}", "x".repeat(170));
+        let link = serde_json::from_value(json!({ "type": "resource_link", "uri": uri, "name": "n" }));
+        let result = CallToolResult::success(vec![link.unwrap()]);
+        for text in [told, of(&result, &secrets).text] {
+            assert!(!text.contains("sk-a1B2"), "{text}");
+        }
+    }
 
     #[test]
     fn images_become_notes_and_long_texts_are_cut_in_the_middle() {

@@ -18,6 +18,7 @@ use rmcp::service::{
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use sandbox::{Command, Sandbox, Service};
+use secrets::Secrets;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
@@ -100,6 +101,8 @@ pub struct Server {
     name: String,
     connection: Connection,
     timeouts: Timeouts,
+    /// What is masked in the server's messages.
+    secrets: Secrets,
     state: Mutex<State>,
 }
 
@@ -116,6 +119,7 @@ struct Live {
     service: RunningService<RoleClient, Handler>,
     program: Option<Service>,
     meter: Meter,
+    secrets: Secrets,
 }
 
 /// Why a call has no result.
@@ -153,8 +157,9 @@ impl Server {
         name: &str,
         connection: Connection,
         timeouts: Timeouts,
+        secrets: Secrets,
     ) -> Result<(Arc<Self>, Listing), String> {
-        let server = Self { name: name.to_owned(), connection, timeouts, state: Mutex::default() };
+        let server = Self { name: name.to_owned(), connection, timeouts, secrets, state: Mutex::default() };
         let (live, listing) = server.open().await?;
         let digests = digests(&listing);
         *server.state.lock().await = State { live: Some(Arc::new(live)), restarts: 0, digests };
@@ -167,7 +172,7 @@ impl Server {
         &self.name
     }
 
-    /// Ends the connection. Of a program, nothing is left when this returns.
+    /// Ends the connection, once no call uses it. Of a program, nothing is left when this returns.
     pub async fn stop(&self) {
         let live = self.state.lock().await.live.take();
         if let Some(live) = live.and_then(Arc::into_inner) {
@@ -188,12 +193,14 @@ impl Server {
                 match opened {
                     Ok(Ok(service)) => (service, Some(program)),
                     Ok(Err(ClientInitializeError::ConnectionClosed(_))) => {
-                        return Err(told(&meter, program, None).await);
+                        return Err(told(&meter, program, None, &self.secrets).await);
                     }
-                    Ok(Err(error)) => return Err(told(&meter, program, Some(error.to_string())).await),
+                    Ok(Err(error)) => {
+                        return Err(told(&meter, program, Some(error.to_string()), &self.secrets).await);
+                    }
                     Err(_) => {
                         let late = format!("no answer within {seconds} s");
-                        return Err(told(&meter, program, Some(late)).await);
+                        return Err(told(&meter, program, Some(late), &self.secrets).await);
                     }
                 }
             }
@@ -202,10 +209,10 @@ impl Server {
                 let transport = StreamableHttpClientTransport::with_client(client.clone(), config);
                 let opened = timeout(self.timeouts.start, Box::pin(serve_client(handler, transport))).await;
                 let service = opened.map_err(|_| format!("no answer within {seconds} s"))?;
-                (service.map_err(|e| message(&e.to_string()))?, None)
+                (service.map_err(|e| message(&e.to_string(), &self.secrets))?, None)
             }
         };
-        let live = Live { service, program, meter };
+        let live = Live { service, program, meter, secrets: self.secrets.clone() };
         let listed = timeout(self.timeouts.start, list(&live)).await;
         match listed.unwrap_or_else(|_| Err(format!("did not list its tools within {seconds} s"))) {
             Ok(listing) => Ok((live, listing)),
@@ -246,9 +253,11 @@ impl Server {
         match answered {
             Ok(ServerResult::CallToolResult(result)) => Ok(result),
             Ok(_) => Err(NoResult::Failed(format!("{} sent something other than a result", self.name))),
-            Err(ServiceError::McpError(error)) => {
-                Err(NoResult::Failed(format!("{} refused the call: {}", self.name, message(&error.message))))
-            }
+            Err(ServiceError::McpError(error)) => Err(NoResult::Failed(format!(
+                "{} refused the call: {}",
+                self.name,
+                message(&error.message, &self.secrets)
+            ))),
             Err(ServiceError::Timeout { timeout }) => Err(NoResult::Failed(format!(
                 "no answer within {} s; the call was canceled",
                 timeout.as_secs()
@@ -316,11 +325,10 @@ impl Server {
         let excess = live.meter.excess();
         let mut state = self.state.lock().await;
         let is_current = state.live.as_ref().is_some_and(|current| Arc::ptr_eq(current, &live));
-        let (why, more) = if is_current && state.restarts < MAX_RESTARTS {
-            (excess, "the next call starts it again")
-        } else {
-            (excess, "it stays off in this session")
-        };
+        // Another call may have noticed first, or may have started the server again.
+        let starts_again = state.restarts < MAX_RESTARTS || (!is_current && state.live.is_some());
+        let more =
+            if starts_again { "the next call starts it again" } else { "it stays off in this session" };
         if is_current {
             state.live = None;
         }
@@ -329,7 +337,8 @@ impl Server {
         if let Some(live) = Arc::into_inner(live) {
             how = close(live).await;
         }
-        let why = why.unwrap_or_else(|| if how.is_empty() { message(&error.to_string()) } else { how });
+        let why = excess
+            .unwrap_or_else(|| if how.is_empty() { message(&error.to_string(), &self.secrets) } else { how });
         format!(
             "the MCP server {} ended during the call: {why}; the call may have had effects; {more}",
             self.name
@@ -354,7 +363,8 @@ async fn list(live: &Live) -> Result<Listing, String> {
         let params = cursor.take().map(|cursor| PaginatedRequestParams::default().with_cursor(Some(cursor)));
         live.meter.reset();
         let page = live.service.peer().list_tools(params).await;
-        let page = page.map_err(|e| live.meter.excess().unwrap_or_else(|| message(&e.to_string())))?;
+        let page =
+            page.map_err(|e| live.meter.excess().unwrap_or_else(|| message(&e.to_string(), &live.secrets)))?;
         for tool in page.tools {
             if listing.tools.len() == MAX_TOOLS {
                 listing.truncated = true;
@@ -378,13 +388,13 @@ async fn list(live: &Live) -> Result<Listing, String> {
 
 /// Ends a connection. Returns how the program ended, in a few words; empty if there is none.
 async fn close(live: Live) -> String {
-    let Live { mut service, program, .. } = live;
+    let Live { mut service, program, secrets, .. } = live;
     // Closes the program's input, which asks it to exit.
     let _ = service.close_with_timeout(CLOSE_TIMEOUT).await;
     drop(service);
     match program {
         Some(program) => {
-            let (how, last) = end_of(program).await;
+            let (how, last) = end_of(program, &secrets).await;
             how + &last
         }
         None => String::new(),
@@ -392,17 +402,18 @@ async fn close(live: Live) -> String {
 }
 
 /// How a program ended, and the last line of its standard error as the end of a sentence.
-async fn end_of(program: Service) -> (String, String) {
+async fn end_of(program: Service, secrets: &Secrets) -> (String, String) {
     let (how, errors) = program.stop().await;
     let errors = sandbox::plain(&[errors.head, errors.tail].concat());
-    let last = errors.lines().rev().find(|line| !line.trim().is_empty()).map(message);
+    let last = errors.lines().rev().find(|line| !line.trim().is_empty());
+    let last = last.map(|line| message(line, secrets));
     (how, last.map(|last| format!("; its last message is: {last}")).unwrap_or_default())
 }
 
 /// Why a program did not become a server: because of this error, or because it ended.
-async fn told(meter: &Meter, program: Service, error: Option<String>) -> String {
-    let (how, last) = end_of(program).await;
-    meter.excess().unwrap_or_else(|| error.map_or(how, |error| message(&error)) + &last)
+async fn told(meter: &Meter, program: Service, error: Option<String>, secrets: &Secrets) -> String {
+    let (how, last) = end_of(program, secrets).await;
+    meter.excess().unwrap_or_else(|| error.map_or(how, |error| message(&error, secrets)) + &last)
 }
 
 fn http(url: &str, headers: &[(String, String)]) -> Result<StreamableHttpClientTransportConfig, String> {

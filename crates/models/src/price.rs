@@ -132,7 +132,11 @@ impl Prices {
             File::parse("built-in prices", include_str!("prices.toml")).unwrap_or_default()
         });
         let user = self.user.as_ref().and_then(|file| file.find(server, model));
-        user.or_else(|| BUILT_IN.find(server, model))
+        let built_in = BUILT_IN.find(server, model);
+        // A user who corrects a price need not know what the model sees.
+        let sees_images = built_in.as_ref().and_then(|listing| listing.sees_images);
+        let user = user.map(|user| Listing { sees_images: user.sees_images.or(sees_images), ..user });
+        user.or(built_in)
     }
 }
 

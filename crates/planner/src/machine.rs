@@ -144,7 +144,7 @@ pub(crate) struct Machine {
     unchecked: bool,
     progress: Progress,
     last_answer: String,
-    /// The result that the model passed to the last accepted call of `finish`.
+    /// The result that the model passed to `finish`, if that ended the run.
     pub(crate) result: Option<Value>,
     overflows_in_a_row: u32,
     /// The full texts of those messages in the conversation that contain what the user wrote after
@@ -303,8 +303,12 @@ impl Machine {
         // `finish` is ignored.
         let unseen = refused.is_some() || results.iter().any(|r| r.outcome.status == Status::Refused);
         if let Some(finish) = results.iter().find(|r| r.spec.finishes).filter(|_| !unseen) {
-            self.result = finish.outcome.facts.get(RESULT).cloned();
-            return self.finish(&finish.outcome.text.clone());
+            let result = finish.outcome.facts.get(RESULT).cloned();
+            let step = self.finish(&finish.outcome.text.clone());
+            if matches!(step, Step::Finish(..)) {
+                self.result = result;
+            }
+            return step;
         }
         self.progress.looked |= results.iter().any(|r| r.outcome.status == Status::Ok);
         if results.is_empty() {
@@ -327,7 +331,7 @@ impl Machine {
     /// appended to it.
     fn user_message(&mut self, text: &str) -> Step {
         self.baseline.clone_from(&self.last_check);
-        self.progress = Progress::default();
+        self.progress = Progress { looked: self.progress.looked, ..Progress::default() };
         self.tries = Tries::new(1, false, None);
         self.result = None;
         let mut text = self.prompts.user_message(text, self.plan.settings.question);

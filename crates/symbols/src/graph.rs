@@ -5,6 +5,9 @@ const ROUNDS: usize = 12;
 /// The part of a file's rank that goes to the files that define what it uses.
 const DAMPING: f32 = 0.85;
 
+/// The maximum number of edges: 60 MB.
+const MAX_EDGES: usize = 5_000_000;
+
 /// Files and the weighted edges between them.
 #[derive(Debug)]
 pub(crate) struct Graph {
@@ -16,6 +19,11 @@ pub(crate) struct Graph {
 impl Graph {
     pub(crate) fn new(files: usize) -> Self {
         Self { files, edges: Vec::new() }
+    }
+
+    /// Whether more edges would take too much memory.
+    pub(crate) fn is_full(&self) -> bool {
+        self.edges.len() >= MAX_EDGES
     }
 
     pub(crate) fn add(&mut self, from: u32, to: u32, weight: f32) {

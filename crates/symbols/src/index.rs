@@ -319,9 +319,10 @@ fn examine(
         definitions: Vec::new(),
         uses: Vec::new(),
     };
-    let Some(bytes) = read(&file.path).filter(|bytes| bytes.len() as u64 <= MAX_BYTES) else {
+    let Some(bytes) = read(&file.path) else { return Outcome::Unread };
+    if bytes.len() as u64 > MAX_BYTES {
         return none(&[]);
-    };
+    }
     let digest = digest(&bytes);
     if known.is_some_and(|known| known.digest == digest && known.size == file.size) {
         return Outcome::Same;

@@ -224,6 +224,9 @@ impl Index {
                 if files.len() > MAX_DEFINERS {
                     continue;
                 }
+                if graph.is_full() {
+                    break;
+                }
                 let weight = (*count as f32).sqrt() / files.len() as f32;
                 for to in files.iter().filter(|to| **to != n as u32) {
                     graph.add(n as u32, *to, weight);

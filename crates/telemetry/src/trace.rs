@@ -355,7 +355,10 @@ impl RunTrace {
         if let Some(cost) = report.totals.cost {
             run.open.span.set_attribute(KeyValue::new(names::SESSION_COST, cost));
         }
-        self.end_all(at_ms, error_class(&report.ending).map(|class| (class, report.message.as_str())));
+        // The message may quote the model, unless the server failed.
+        let may_quote = report.ending != journal::Ending::Unavailable && self.conversation.is_none();
+        let message = if may_quote { report.ending.label() } else { report.message.as_str() };
+        self.end_all(at_ms, error_class(&report.ending).map(|class| (class, message)));
     }
 
     /// Ends the run and everything that is still open in it.

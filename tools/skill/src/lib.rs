@@ -13,7 +13,7 @@ use workspace::Workspace;
 
 /// The file with the instructions of a skill.
 const FILE: &str = "SKILL.md";
-/// The maximum number of folders to look into.
+/// The maximum number of folders to look into, in each place.
 const MAX_SKILLS: usize = 100;
 /// The maximum size of a file of a skill, in bytes: about 8,000 tokens.
 const MAX_BYTES: u64 = 32 << 10;
@@ -91,9 +91,9 @@ impl ReadSkill {
     #[must_use]
     pub fn find(places: &[Place]) -> Option<Self> {
         let mut names = HashSet::new();
-        let skills = places
-            .iter()
-            .flat_map(|place| place.list("").into_iter().filter_map(|folder| Skill::read(place, folder)));
+        let skills = places.iter().flat_map(|place| {
+            place.list("").into_iter().take(MAX_SKILLS).filter_map(|folder| Skill::read(place, folder))
+        });
         let skills: Vec<_> =
             skills.filter(|skill| names.insert(skill.name.clone())).take(MAX_SKILLS).collect();
         (!skills.is_empty()).then_some(Self(skills))
@@ -149,14 +149,9 @@ fn split(text: &str) -> (Option<&str>, &str) {
     (Some(header), rest.split_once('\n').map_or("", |(_, rest)| rest))
 }
 
-/// The text in one line, without control characters, and cut to a length in characters.
+/// The text in one line, without hidden characters, and cut to a length in characters.
 fn one_line(text: &str, length: usize) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let line = words.collect::<Vec<_>>().join(" ");
-    if line.chars().count() <= length {
-        return line;
-    }
-    line.chars().take(length - 1).chain(['…']).collect()
+    preview::sanitize::short(&text.split_whitespace().collect::<Vec<_>>().join(" "), length)
 }
 
 #[async_trait::async_trait]
@@ -258,7 +253,8 @@ mod tests {
 
     #[test]
     fn hostile_skills_are_bounded_and_links_are_not_followed() {
-        let long = format!("---\nname: \"a\\nb\"\ndescription: \"{}\"\n---\nx\n", "word\\n".repeat(5_000));
+        let long =
+            format!("---\nname: \"a\\nb\\u202e\"\ndescription: \"{}\"\n---\nx\n", "word\\n".repeat(5_000));
         let many: Vec<_> = (0..300).map(|i| format!("s{i}/SKILL.md")).collect();
         let mut files: Vec<(&str, &str)> = many.iter().map(|path| (path.as_str(), long.as_str())).collect();
         files.push(("broken/SKILL.md", "---\nname: [\n---\n"));
@@ -272,7 +268,11 @@ mod tests {
         std::os::unix::fs::symlink(secret.path(), skills.join("link")).unwrap();
         std::os::unix::fs::symlink(secret.path().join("key"), skills.join("broken/key")).unwrap();
         let tool = ReadSkill::find(&[place]).unwrap();
-        assert_eq!(tool.names(), "broken, a b");
+        assert!(
+            !tool.names().contains('\u{202e}') && tool.names().starts_with("broken, a b"),
+            "{}",
+            tool.names()
+        );
         assert!(tool.spec().description.len() < MAX_LIST + 200);
         assert!(call(&tool, "broken", Some("key")).unwrap_err().to_string().contains("its files are: none"));
     }

@@ -22,6 +22,8 @@ const DEFINITIONS: usize = 20;
 const USES: usize = 60;
 /// The maximum number of files that are read to find these lines.
 const FILES: usize = 100;
+/// The maximum number of files with definitions or uses that an export contains.
+const PATHS: usize = 2_000;
 /// The maximum length of a line shown, in characters.
 const WIDTH: usize = 160;
 /// The maximum number of similar names shown.
@@ -122,7 +124,8 @@ impl Symbols {
         found.uses.retain(|(path, _)| inside(path));
         let (defined, files) = (found.definitions.len(), found.uses.len());
         let paths = found.definitions.iter().map(|d| d.path).chain(found.uses.iter().map(|(path, _)| *path));
-        let paths: BTreeSet<&str> = paths.take(DEFINITIONS + FILES).collect();
+        let paths: BTreeSet<&str> = paths.collect();
+        let paths: Vec<_> = paths.into_iter().take(PATHS).collect();
         let facts = json!({"definitions": defined, "files": files, "paths": paths});
         if defined == 0 && files == 0 {
             let similar = index.similar(name, SIMILAR);

@@ -154,7 +154,7 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
         console::say(sanitize::text(&commit.make(&done.report, &done.secrets)));
     }
     if let Some(worktree) = &mut worktree
-        && worth_resuming(&done.report)
+        && (worth_resuming(&done.report) || !done.report.diff.files.is_empty())
     {
         worktree.keep();
     }

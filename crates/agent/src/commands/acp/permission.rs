@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::acp::{Mode, Updates};
@@ -38,6 +39,8 @@ pub(super) struct Ask {
     pub(super) updates: Arc<Mutex<Updates<TreeDetails>>>,
     /// The session's mode, which may change during a run.
     pub(super) mode: watch::Receiver<Mode>,
+    /// Whether to ask while the mode is a dry one, which is meant for the next prompt.
+    pub(super) asks: AtomicBool,
     pub(super) standing: Standing,
     /// The tree that the run works in.
     pub(super) root: PathBuf,
@@ -48,7 +51,12 @@ pub(super) struct Ask {
 #[async_trait]
 impl Gate for Ask {
     async fn before(&self, spec: &Spec, arguments: &Value) -> Result<(), ToolError> {
-        if spec.effect == Effect::Read || *self.mode.borrow() != Mode::Ask {
+        match *self.mode.borrow() {
+            Mode::Run => self.asks.store(false, Ordering::Relaxed),
+            Mode::Ask => self.asks.store(true, Ordering::Relaxed),
+            Mode::DryRun | Mode::Plan => {}
+        }
+        if spec.effect == Effect::Read || !self.asks.load(Ordering::Relaxed) {
             return Ok(());
         }
         let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner).get(&spec.name).copied();

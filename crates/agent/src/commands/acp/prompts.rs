@@ -80,7 +80,7 @@ impl Host {
             let editor = self.editor(id, client, stop.subscribe());
             let prompt = with_earlier(&session.earlier, &text);
             match session.choices.mode.is_dry() {
-                true => session.earlier.push(text),
+                true => remember(&mut session.earlier, text),
                 false => session.earlier.clear(),
             }
             let mut given = self.flags.clone();
@@ -94,6 +94,7 @@ impl Host {
                 store: self.store.clone(),
                 root: session.root.clone(),
                 prompt,
+                started_in: session.choices.mode,
                 mode: session.mode.subscribe(),
                 standing: Arc::clone(&session.standing),
                 given,
@@ -125,21 +126,23 @@ impl Drop for Busy {
     }
 }
 
-/// A prompt, after the earlier ones that were only dry runs.
+/// Remembers the prompt of a dry run. Forgets the oldest ones if all together are too long.
+fn remember(earlier: &mut Vec<String>, mut text: String) {
+    let end = (0..=MAX_EARLIER.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or_default());
+    earlier.push(text);
+    while earlier.iter().map(String::len).sum::<usize>() > MAX_EARLIER {
+        earlier.remove(0);
+    }
+}
+
+/// A prompt, followed by the earlier ones that were only dry runs.
 fn with_earlier(earlier: &[String], text: &str) -> String {
-    let mut room = MAX_EARLIER;
-    let fits = |prompt: &&String| {
-        let fits = prompt.len() <= room;
-        room = room.saturating_sub(prompt.len());
-        fits
-    };
-    let mut last: Vec<&str> = earlier.iter().rev().take_while(fits).map(String::as_str).collect();
-    if last.is_empty() {
+    if earlier.is_empty() {
         return text.to_owned();
     }
-    last.reverse();
-    let last = last.join("\n\n");
-    format!("{text}\n\nEarlier messages (their changes were only proposed, not made):\n\n{last}")
+    let earlier = earlier.join("\n\n");
+    format!("{text}\n\nEarlier messages (their changes were only proposed, not made):\n\n{earlier}")
 }
 
 /// The answer to a prompt.

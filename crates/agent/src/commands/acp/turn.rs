@@ -1,6 +1,7 @@
 //! One prompt: starts the session's run, or continues it with the prompt as a message.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::acp::lines::Backlog;
@@ -61,6 +62,8 @@ pub(super) struct Turn {
     pub(super) store: Store,
     pub(super) root: PathBuf,
     pub(super) prompt: String,
+    /// The mode in which the prompt started.
+    pub(super) started_in: Mode,
     pub(super) mode: watch::Receiver<Mode>,
     pub(super) standing: Standing,
     /// The settings that the flags and the user's choice of a model set.
@@ -74,7 +77,7 @@ impl Turn {
     /// If the run cannot start.
     pub(super) async fn run(self) -> Result<Report> {
         profiles::check(&self.context.environment)?;
-        let mode = *self.mode.borrow();
+        let mode = self.started_in;
         if mode.is_dry() {
             let journal = self.store.create()?;
             let id = journal.id().to_owned();
@@ -94,7 +97,9 @@ impl Turn {
         let (mut task, mut message, mut given) = (self.prompt.clone(), None, self.given.clone());
         let (mut goal, mut images) = (Goal::default(), Vec::new());
         if !past.is_empty() {
-            let start = resume::check(past, true, false)?;
+            let mut start = resume::check(past, true, false)?;
+            // The editor's choice counts, even if it is the default.
+            start.settings.retain(|(key, _)| key != "model");
             given = resume::with_recorded(given, start.settings, &self.context.environment);
             (task, message) = (start.task, Some(self.prompt.clone()));
             (goal, images) = (start.goal, images::load(&start.images, journal.folder())?);
@@ -122,6 +127,7 @@ impl Turn {
             editor: self.editor.clone(),
             updates,
             mode: self.mode.clone(),
+            asks: AtomicBool::new(self.started_in == Mode::Ask),
             standing: Arc::clone(&self.standing),
             root: self.root.clone(),
             secrets,

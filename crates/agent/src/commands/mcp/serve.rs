@@ -352,7 +352,9 @@ impl Seen {
             let mut shown = Capture::new(SHOWN, None);
             shown.feed(patch.as_bytes());
             let about = if facts.contains_key("message") || code == 0 { message } else { errors.to_owned() };
-            (format!("{about}\n{}", shown.finish().text()), Value::Object(facts))
+            let facts = Value::Object(facts);
+            let text = format!("{about}\n{}", shown.finish().text());
+            (if text.trim().is_empty() { facts.to_string() } else { text }, facts)
         } else {
             let output = text.finish().text();
             let facts: Value = serde_json::from_str(&output).unwrap_or(Value::Null);
