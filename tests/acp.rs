@@ -1,5 +1,5 @@
-//! `agent acp`: an editor drives the agent with the Agent Client Protocol. The editor is the
-//! protocol's own client library; the model server is scripted.
+//! `agent acp`: an editor drives the agent with the Agent Client Protocol. The protocol's own
+//! client library acts as the editor; the model server is scripted.
 
 use std::collections::VecDeque;
 use std::process::{ExitStatus, Stdio};
@@ -21,16 +21,16 @@ use tokio::sync::watch;
 
 use crate::support::{World, call};
 
-/// The wrong line of [`World::with_a_bug`], and the right one.
+/// The buggy line of [`World::with_a_bug`], and the fixed one.
 const WRONG: &str = "    echo $(($1 - $2))\n";
 const RIGHT: &str = "    echo $(($1 + $2))\n";
 
-/// An answer that is one call.
+/// Returns an answer that consists of one call.
 fn reply(tool: &str, arguments: Value) -> Reply {
     Reply::text(call(tool, arguments))
 }
 
-/// A call that fixes the bug.
+/// Returns a call that fixes the bug.
 fn fix() -> Reply {
     let edit = json!({"path": "add.sh", "search": WRONG, "replace": RIGHT});
     reply("apply_patch", json!({"edits": [edit]}))
@@ -40,7 +40,7 @@ fn finish() -> Reply {
     reply("finish", json!({"summary": "add adds"}))
 }
 
-/// What the editor has received: updates, and requests for a permission.
+/// What the editor has received: updates and permission requests.
 #[derive(Clone)]
 struct Seen(watch::Receiver<Vec<Value>>);
 
@@ -49,7 +49,7 @@ impl Seen {
         self.0.borrow().clone()
     }
 
-    /// Waits for an update that fits.
+    /// Waits for an update that matches.
     async fn wait_for(&mut self, fits: impl Fn(&Value) -> bool) {
         self.0.wait_for(|seen| seen.iter().any(&fits)).await.unwrap();
     }
@@ -58,12 +58,12 @@ impl Seen {
         self.all().into_iter().filter(|update| update["sessionUpdate"] == kind).collect()
     }
 
-    /// The text of all chunks of a kind.
+    /// Returns the text of all chunks of a kind.
     fn text(&self, kind: &str) -> String {
         self.of(kind).iter().map(|update| update["content"]["text"].as_str().unwrap()).collect()
     }
 
-    /// The last known state of each call, with its updates applied, in order of appearance.
+    /// Returns the current state of each call, with its updates applied, in order of appearance.
     fn calls(&self) -> Vec<Value> {
         let mut calls: Vec<Value> = Vec::new();
         for update in self.all() {
@@ -82,7 +82,7 @@ impl Seen {
 }
 
 /// Starts `agent acp` with an editor that answers permission requests with these options, in order.
-/// When `work` is done, closes the connection and returns how the agent ended.
+/// When `work` is done, closes the connection and returns the agent's exit status.
 async fn edit(
     world: &World,
     server: &Server,
@@ -112,7 +112,7 @@ async fn edit(
             async move |request: RequestPermissionRequest, responder, _| {
                 asked.send_modify(|seen| seen.push(json!({"asked": request})));
                 let Some(option) = permissions.pop_front() else {
-                    drop(responder); // an editor that cannot ask
+                    drop(responder); // simulates an editor that cannot ask
                     return Ok(());
                 };
                 let outcome = RequestPermissionOutcome::Selected(SelectedPermissionOutcome::new(option));
@@ -323,7 +323,7 @@ async fn the_dry_modes_show_the_changes_and_leave_the_repository_unchanged() {
             assert!(world.read("add.sh").contains(WRONG), "{mode}");
             let checks = seen.calls().iter().filter(|call| call["title"] == "verify: sh check.sh").count();
             assert_eq!(checks == 0, mode == "plan", "a plan runs no command");
-            // The next mode knows what the plan was about.
+            // The prompt in the next mode repeats the prompt of the plan.
             set_mode(&agent, &session, "run").await?;
             prompt(&agent, &session, "Do it.").await?;
             Ok(())
@@ -421,8 +421,8 @@ async fn without_a_model_the_editor_is_told_what_to_set_up() {
     ]);
     let answers = talk(agent, &input);
     let methods = answers[0]["result"]["authMethods"].as_array().unwrap();
-    // The registry of ACP accepts only agents with a method that has no type, or the type "agent"
-    // or "terminal".
+    // The ACP registry accepts only agents with an authentication method that has no type or the
+    // type "agent" or "terminal".
     assert!(methods.iter().any(|method| method["type"].is_null() && method["id"].is_string()), "{methods:?}");
     let error = |id: u64| answers.iter().find(|answer| answer["id"] == id).unwrap()["error"].clone();
     assert_eq!(error(1)["code"], -32000);
@@ -438,8 +438,8 @@ fn json_rpc(requests: &[(&str, Value)]) -> String {
     requests.iter().enumerate().map(line).collect()
 }
 
-/// Sends text, waits for as many answers as it has lines, then closes the connection. Returns the
-/// messages with an id.
+/// Sends the lines of a text, waits for one answer per line, then closes the connection. Returns
+/// the messages that have an id.
 fn talk(mut agent: std::process::Command, input: &str) -> Vec<Value> {
     use std::io::{BufRead, BufReader, Write};
     let mut agent = agent.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

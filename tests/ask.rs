@@ -250,7 +250,7 @@ fn a_result_can_be_written_to_a_file() {
     let (output, _) = with_answers(&world, &args, &[read(), answer("It subtracts.")]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 0), "{}", world.tell(&output));
     assert_eq!(std::fs::read_to_string(file).unwrap(), "It subtracts.\n");
-    // A full disk must not cost the answer.
+    // The answer must not be lost if the disk is full.
     let args = [&QUESTION[..], &["-o", "/dev/full"]].concat();
     let (output, _) = with_answers(&world, &args, &[read(), answer("It subtracts.")]);
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(2), &b"It subtracts.\n"[..]));

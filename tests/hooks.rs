@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::replay::{JSON, edit, finish, recorded, replays_without_a_difference, texts};
 use crate::support::{World, json_lines};
 
-/// A world with one failing test, and these hooks.
+/// Creates a world with one failing test and these hooks.
 fn world(hooks: &str) -> World {
     let world = World::with_a_bug();
     world.write_user_settings(hooks);
@@ -23,12 +23,12 @@ fn run(world: &World, answers: &[String]) -> String {
     world.tell(&recorded(world, &JSON, &texts(answers)))
 }
 
-/// What unconfined hooks wrote to `events.jsonl` in the user's home.
+/// Returns what unconfined hooks wrote to `events.jsonl` in the user's home.
 fn events(world: &World) -> Vec<Value> {
     json_lines(&std::fs::read_to_string(world.home().join("events.jsonl")).unwrap())
 }
 
-/// The messages that the model got.
+/// Returns the messages that the model got.
 fn messages(world: &World) -> String {
     let journal = world.journal();
     let messages = journal.iter().filter(|r| r["event"] == "message" && r["role"] == "user");

@@ -1,5 +1,5 @@
-//! `agent run --image`: what each kind of server gets, what is refused, and how sessions with images
-//! are resumed and replayed.
+//! `agent run --image`: the requests to each kind of server, refusals, and resuming and replaying
+//! sessions with images.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -121,7 +121,7 @@ fn the_whole_file_approach_shows_images_too() {
     assert_eq!((asked[0].len(), &asked[0][0]["images"]), (1, &json!([PNG_BASE64])));
 }
 
-/// Checks that a run is refused with these words, before the model gets a request.
+/// Checks that a run is refused with this message before the model gets a request.
 fn is_refused(world: &World, server: &Server, output: &Output, words: &str) {
     let seen = world.tell(output);
     assert!(seen.starts_with("exit 2\n") && seen.contains(words), "{words}: {seen}");
@@ -137,7 +137,7 @@ fn a_model_that_does_not_see_images_is_refused() {
     {
         let (world, server) = (World::with_a_bug(), fixes(server(personality, vision)));
         let png = file(&world, "a.png", PNG);
-        // The server knows better than the setting.
+        // The server's answer takes precedence over the setting.
         let args = ["run", "--approach", "tools", "x", "--image", &png];
         let output =
             command(&world, &server, personality, &args).env("AGENT_ASSUME_VISION", "true").output().unwrap();
@@ -208,7 +208,7 @@ fn files_that_are_no_small_image_are_refused_before_a_session_exists() {
 fn the_journal_names_images_by_digest_and_the_session_keeps_the_files() {
     let (world, server) = (World::with_a_bug(), fixes(server(Personality::Ollama, true)));
     let png = file(&world, "a.png", PNG);
-    // The same image again is one image.
+    // The same image twice counts as one.
     let output = run(&world, &server, Personality::Ollama, &[&png, &png], &[]);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     let journal = world.journal();

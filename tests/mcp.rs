@@ -23,7 +23,8 @@ fn script() -> String {
 }
 
 impl World {
-    /// The file in which the scripted server notes its starts and calls. The server may write it.
+    /// The file in which the scripted server logs its starts and calls. The sandbox allows the
+    /// server to write it.
     fn server_log(&self) -> PathBuf {
         self.home().join("servers/log")
     }
@@ -180,7 +181,7 @@ fn only_matching_tools_are_in_the_prompt() {
 #[test]
 fn servers_of_a_repository_start_only_after_the_user_approved_the_exact_content() {
     let world = World::with_a_bug();
-    // The repository grants nothing, so the server keeps its log in the repository.
+    // A repository cannot grant permissions, so the server's log is inside the repository.
     world.write("server.py", &fs::read_to_string(script()).unwrap());
     let file = json!({"mcpServers": {"s": {"command": "python3", "args": ["server.py", "good", "log.txt"]}}});
     world.write(".mcp.json", &file.to_string());
@@ -229,7 +230,7 @@ fn the_secrets_of_a_server_are_masked_and_it_gets_no_others() {
     assert!(results(&world)[0].1.starts_with("the key is [secret-"), "{:?}", results(&world));
     let sent: String = server.chats().iter().map(|chat| chat.json.to_string()).collect();
     assert!(!sent.contains(token) && !String::from_utf8_lossy(&output.stdout).contains(token));
-    // Without a variable of its own, the server does not see the user's.
+    // A server does not see the user's variables unless its entry names them.
     world.write_servers(json!({"s": world.entry("good")}));
     let seen = world.agent(&["mcp", "test", "s", "secret"]).env("SERVICE_TOKEN", token).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&seen.stdout), "the key is unset\n");
@@ -259,7 +260,7 @@ fn a_resumed_session_keeps_its_tools_and_starts_the_server_again() {
     };
     let log = world.server_log();
     assert!(resume(world.entry("good")).contains("two"));
-    fs::write(&log, "start 1\n").unwrap(); // the server believes that it was started before
+    fs::write(&log, "start 1\n").unwrap(); // makes the server believe that it was started before
     let changed = resume(world.entry("changes-at-restart"));
     assert!(changed.contains("the server changed the tool s__echo after the session began"), "{changed}");
     let gone = resume(json!({"command": "no-such-program"}));
@@ -342,7 +343,7 @@ fn nothing_of_a_server_is_left_after_a_run_even_if_the_agent_is_killed() {
         std::thread::yield_now(); // the launcher is killing it
     }
 
-    /// Whether a process of the scripted server of this test exists.
+    /// Whether a process of this test's scripted server exists.
     fn is_running() -> bool {
         let lines =
             fs::read_dir("/proc").unwrap().flatten().map(|entry| fs::read(entry.path().join("cmdline")));
@@ -350,7 +351,7 @@ fn nothing_of_a_server_is_left_after_a_run_even_if_the_agent_is_killed() {
     }
 }
 
-/// A scripted server at an address. It ends with this value.
+/// A scripted server at an address. Dropping it ends the server.
 struct AtAddress(std::process::Child, String);
 
 impl AtAddress {

@@ -7,7 +7,7 @@ use crate::support::{World, json_lines};
 use fake_model::{Personality, Reply, Server};
 use serde_json::{Value, json};
 
-/// Prices of the user. Every time is a peak time.
+/// A user's price file. Every time is a peak time.
 const ALWAYS_PEAK: &str = "as_of = '2027-01-02'
 [peak]
 factor = 3.0
@@ -44,7 +44,7 @@ fn fixing() -> Server {
     server
 }
 
-/// The cost of a run at these dollars per million tokens.
+/// Returns the cost of a run at these rates, in dollars per million tokens.
 fn cost(totals: &Value, prompt: f64, generated: f64) -> f64 {
     let tokens = |key: &str| totals[key].as_u64().unwrap() as f64;
     (tokens("prompt_tokens") * prompt + tokens("generated_tokens") * generated) / 1e6

@@ -1,5 +1,5 @@
-//! OpenTelemetry: what the agent sends to a collector, and collectors that misbehave. The real
-//! collector is in `scripts/otel-test`.
+//! OpenTelemetry: what the agent sends to a collector, and collectors that misbehave.
+//! `scripts/otel-test` uses a real collector.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -73,7 +73,7 @@ impl Collector {
             let all = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
             spans.extend(all.map(|span| (about.clone(), span)));
         }
-        // A parent starts no later than its children.
+        // A parent does not start after its children.
         spans.sort_by_key(|(_, span)| (span.start_time_unix_nano, !span.parent_span_id.is_empty()));
         spans
     }
@@ -83,7 +83,8 @@ impl Collector {
         spans.filter(|span| span.name == "invoke_agent agent").collect()
     }
 
-    /// The sums of all metrics: of the values of counters, and of the numbers of recorded values.
+    /// Returns a sum for each metric: the values of a counter, or the number of values in a
+    /// histogram.
     fn metrics(&self) -> BTreeMap<String, u64> {
         let mut sums = BTreeMap::new();
         let bodies = self.bodies::<ExportMetricsServiceRequest>("/v1/metrics");
@@ -275,7 +276,7 @@ fn a_run_is_one_trace_of_requests_tools_and_verifications() {
 fn metrics_count_requests_tokens_tools_and_runs() {
     let (world, collector) = (World::with_a_bug(), Collector::start(Answer::Accept));
     let server = Server::start();
-    server.enqueue("I am thinking."); // ends by itself, so the server reports its tokens
+    server.enqueue("I am thinking."); // the answer ends by itself, so the server reports its tokens
     for _ in 0..9 {
         server.enqueue(call("finish", json!({})));
     }

@@ -1,4 +1,4 @@
-//! Servers and files that attack the agent. Each run ends normally.
+//! Servers and files that attack the agent. Every run must end normally.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn attacked(behavior: &str, more: &[&str], calls: usize) -> (World, Vec<(String,
 }
 
 fn attacked_by(world: World, more: &[&str], calls: usize) -> (World, Vec<(String, String)>, String) {
-    // Different arguments, because the agent stops a model that repeats a call.
+    // The arguments differ, because the agent stops a model that repeats a call.
     let echo = |n| call("s__echo", json!({"text": format!("text {n}")}));
     let answers: Vec<_> = (0..calls).map(echo).chain([fix(), finish()]).collect();
     let (output, server) = world.run_with("*", more, &answers);

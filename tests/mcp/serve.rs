@@ -42,12 +42,12 @@ impl Client {
         self.number
     }
 
-    /// The next message. Every line is one.
+    /// Returns the next message. Every line is one message.
     fn next(&mut self) -> Value {
         serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
     }
 
-    /// The result of a request, or its error.
+    /// Returns the result of a request, or its error.
     fn answer(&mut self, number: u64) -> Value {
         loop {
             let message = self.next();
@@ -152,7 +152,8 @@ fn other_agents_run_a_batch() {
     assert!(seen["message"].is_string(), "{seen}");
 }
 
-/// Starts a run that waits for its first answer, and returns its session once it does.
+/// Starts a run, waits until it reports its first turn, and returns the number of the client's
+/// request.
 fn waiting(client: &mut Client, server: &Server) -> u64 {
     server.enqueue(Reply::empty().hold());
     let arguments = json!({"task": "Make the tests pass."});

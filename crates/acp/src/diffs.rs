@@ -11,8 +11,8 @@ use crate::updates::text_of;
 /// The maximum number of files whose diffs are shown.
 const MAX_DIFFS: usize = 50;
 
-/// The diffs of changes in `root`, and where each file changes first. Files that are large or not
-/// text get a line of text instead.
+/// Returns the diffs of changes in `root`, and the location of the first change in each file. A
+/// large or non-text file gets a line of text instead of a diff.
 #[must_use]
 pub fn diffs(changes: &[FileChange], root: &Path) -> (Vec<ToolCallContent>, Vec<ToolCallLocation>) {
     let (mut contents, mut locations) = (Vec::new(), Vec::new());
@@ -40,14 +40,15 @@ pub fn diffs(changes: &[FileChange], root: &Path) -> (Vec<ToolCallContent>, Vec<
     (contents, locations)
 }
 
-/// The text of an image that a diff may show; an empty text if there is no file.
+/// Returns the text of a file image, empty if there is no file. `None` if a diff cannot show it: it
+/// is a link, too large or not text.
 fn readable(image: Option<&Image>) -> Option<&str> {
     let Some(image) = image else { return Some("") };
     let text = std::str::from_utf8(&image.bytes).ok()?;
     (!image.link && text.len() <= MAX_TEXT * 4 && !text.contains('\0')).then_some(text)
 }
 
-/// The line, from 1, of the first difference.
+/// Returns the number of the first line that differs, counted from 1.
 fn first_change(before: &str, after: &str) -> u32 {
     let same = before.lines().zip(after.lines()).take_while(|(a, b)| a == b).count();
     u32::try_from(same + 1).unwrap_or(u32::MAX)

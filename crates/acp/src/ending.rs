@@ -1,4 +1,4 @@
-//! The end of a prompt: the reason that the protocol knows, and a summary for people.
+//! The end of a prompt: the protocol's stop reason, and a summary for people.
 
 use agent_client_protocol::v1::schema::StopReason;
 use journal::{Budget, Ending, Report};
@@ -11,8 +11,8 @@ use crate::fence::fenced;
 /// The maximum number of files that a summary names.
 const MAX_FILES: usize = 20;
 
-/// Returns the reason with which a prompt ends; `None` if the prompt failed, because the model or
-/// its server did.
+/// Returns the stop reason of a prompt; `None` if the prompt failed because the model or its server
+/// is unavailable.
 #[must_use]
 pub fn stop_reason(ending: &Ending) -> Option<StopReason> {
     match ending {
@@ -57,7 +57,7 @@ pub fn summary(report: &Report) -> String {
     text
 }
 
-/// The changes of a dry run, and how to apply them. Empty if there are none.
+/// Shows the changes of a dry run, and how to apply them. Empty if nothing changed.
 #[must_use]
 pub fn proposal(report: &Report, session: &str) -> String {
     if report.diff.files.is_empty() {

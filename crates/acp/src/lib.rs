@@ -1,11 +1,10 @@
 //! What an editor sees of a session, in the types of the Agent Client Protocol
-//! (<https://agentclientprotocol.com>, version 1). The crate translates in both directions:
-//! records of the journal become updates of the editor's view ([`Updates`]), and the blocks of a
-//! prompt become the text of a task ([`prompt::text`]). It also has the modes and the model choice
-//! that a session offers ([`Mode`], [`Choices`]), and the transport over two byte streams
-//! ([`lines`]).
+//! (<https://agentclientprotocol.com>, version 1). The crate translates in both directions: records
+//! of the journal become updates of the editor's view ([`Updates`]), and the blocks of a prompt
+//! become the text of a task ([`prompt::text`]). It also defines the modes and models that a
+//! session offers ([`Mode`], [`Choices`]), and the transport over two byte streams ([`lines`]).
 //!
-//! Nothing here starts a run: the crate `agent` does.
+//! This crate does not start runs; the crate `agent` does.
 
 mod diffs;
 pub mod ending;
@@ -22,7 +21,7 @@ pub use updates::{Details, Updates};
 /// The maximum size of one text in an update, in bytes. Longer texts are truncated.
 pub const MAX_TEXT: usize = 64 << 10;
 
-/// Truncates a text to [`MAX_TEXT`], and says so.
+/// Truncates a text to [`MAX_TEXT`] bytes, and appends a note that it did.
 pub(crate) fn bounded(text: &str) -> String {
     if text.len() <= MAX_TEXT {
         return text.to_owned();

@@ -1,6 +1,6 @@
-//! The transport: one JSON message per line, over two byte streams. Both directions are bounded: a
-//! line that is too long is replaced by one that the connection refuses, and a run waits while the
-//! editor does not read its updates ([`Backlog`]).
+//! The transport: one JSON message per line, over two byte streams. Both directions are bounded. An
+//! incoming line that is too long is replaced by one that the connection rejects. A run waits if
+//! the editor does not read its updates ([`Backlog`]).
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -12,12 +12,12 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 /// The maximum size of a message from the editor, in bytes. The largest ones are prompts with
 /// embedded files.
 pub const MAX_MESSAGE: usize = 16 << 20;
-/// The maximum number of updates that the editor has not read yet.
+/// The maximum number of updates that wait for the editor to read them.
 pub const MAX_UNREAD: usize = 2048;
 /// How often a waiting run checks whether it must stop.
 const CHECK: Duration = Duration::from_millis(50);
 
-/// Returns the lines of the input, without blank ones.
+/// Returns the nonblank lines of the input.
 pub fn incoming(
     input: impl AsyncRead + Send + Unpin + 'static,
 ) -> impl Stream<Item = io::Result<String>> + Send + 'static {
@@ -80,7 +80,7 @@ pub fn outgoing(
     })
 }
 
-/// The number of updates that were sent but that the editor has not read.
+/// The number of updates that were sent but not yet read by the editor.
 #[derive(Debug, Clone, Default)]
 pub struct Backlog(Arc<(Mutex<usize>, Condvar)>);
 
@@ -90,7 +90,7 @@ impl Backlog {
         line.get(..64.min(line.len())).is_some_and(|head| head.contains("\"session/update\""))
     }
 
-    /// Counts one more update. If there are too many, blocks until the editor reads, or until
+    /// Counts one more update. If too many are unread, first blocks until the editor reads some or
     /// `stop` returns true.
     pub fn add_one(&self, stop: impl Fn() -> bool) {
         let (count, changed) = &*self.0;

@@ -64,22 +64,22 @@ impl Mode {
     }
 }
 
-/// What the user has chosen, and what else there is.
+/// The user's choices in a session, and the models to choose from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choices {
     /// The mode.
     pub mode: Mode,
     /// The model; `None` is the one in the settings, or the detected one.
     pub model: Option<String>,
-    /// The models that were found, as `--model` takes them.
+    /// The models that were found, in the form that `--model` accepts.
     pub models: Vec<String>,
 }
 
-/// The id of the model that the settings name. No model has an empty name.
+/// The id of the choice that uses the model of the settings, or the detected one.
 const DEFAULT_MODEL: &str = "default";
 
 impl Choices {
-    /// The state for editors that know only modes.
+    /// Returns the modes, for editors that do not support configuration options.
     #[must_use]
     pub fn modes(&self) -> SessionModeState {
         let mode =

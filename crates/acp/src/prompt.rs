@@ -1,5 +1,5 @@
-//! The text of a prompt. Links and embedded files become text: the model gets the path, and the
-//! content in a fence.
+//! The text of a prompt. A link becomes its path. An embedded file becomes its path, and its
+//! content follows the prompt in a fence.
 
 use std::path::Path;
 
@@ -13,11 +13,12 @@ use crate::fence::fenced;
 /// The maximum number of blocks in a prompt.
 pub const MAX_BLOCKS: usize = 256;
 
-/// Returns the text of a prompt for a session in `root`. Paths of files in `root` are relative.
+/// Returns the text of a prompt for a session in `root`. Paths of files in `root` become relative
+/// to it.
 ///
 /// # Errors
-/// A sentence for the user, if the prompt is empty, has too many blocks, or has a block that the
-/// agent did not offer to accept.
+/// A sentence for the user, if the prompt is empty, has too many blocks, or has a block of a kind
+/// that the agent does not accept.
 pub fn text(blocks: &[ContentBlock], root: &Path) -> Result<String, String> {
     if blocks.len() > MAX_BLOCKS {
         return Err(format!("the prompt has more than {MAX_BLOCKS} blocks"));
@@ -51,10 +52,11 @@ pub fn text(blocks: &[ContentBlock], root: &Path) -> Result<String, String> {
     Ok(format!("{}{appendix}", text.trim_end()))
 }
 
-/// The path of a resource: relative if it is in `root`. URIs of other kinds stay as they are.
+/// Returns the path of a resource, relative to `root` if it is inside. URIs with a scheme other
+/// than `file` stay as they are.
 fn name_of(uri: &str, root: &Path) -> String {
     let Some(path) = uri.strip_prefix("file://") else { return sanitize::line(uri).into_owned() };
-    // A range of lines follows as `#L10-20`.
+    // The fragment may be a range of lines, such as `#L10-20`.
     let (path, lines) = path.split_once('#').unwrap_or((path, ""));
     let path = percent_decode_str(path).decode_utf8_lossy();
     let path = Path::new(&*path);

@@ -1,5 +1,5 @@
-//! Records of the journal as updates of the editor's view: streamed text and thoughts, tool calls
-//! with their status, places and diffs, and a summary at the end.
+//! Translates records of the journal into updates of the editor's view: streamed text and thoughts,
+//! tool calls with their status, locations and diffs, and a summary at the end.
 
 use std::path::{Path, PathBuf};
 
@@ -19,16 +19,16 @@ use crate::{MAX_TEXT, bounded};
 /// The maximum length of a title, in characters.
 const TITLE: usize = 100;
 
-/// What the journal does not say about calls.
+/// Details of calls that the journal does not contain.
 pub trait Details {
     /// The kind of a tool; `None` for a tool whose calls are not shown.
     fn kind(&self, tool: &str) -> Option<ToolKind>;
     /// The arguments of a call on one line.
     fn title(&self, arguments: &Value) -> String;
-    /// The file and the line that a call is about, if its arguments name them.
+    /// The file and line that the arguments of a call name, if any.
     fn place(&self, arguments: &Value) -> Option<(String, Option<u32>)>;
-    /// The changes of a record in the tree's history, with secrets masked. `None` is the next edit
-    /// of this turn.
+    /// Returns the changes in a record of the tree's history, with secrets masked. If `record` is
+    /// `None`, the record is that of the next edit in this turn.
     fn changes(&mut self, turn: u32, record: Option<u64>) -> Vec<FileChange>;
 }
 
@@ -39,11 +39,11 @@ struct OpenCall {
     call: u32,
     tool: String,
     arguments: Value,
-    /// Whether the model has written it to its end.
+    /// Whether the model has written the whole call.
     is_complete: bool,
 }
 
-/// What the last piece of streamed text was.
+/// The kind of the last piece of streamed text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Piece {
     Nothing,
@@ -55,13 +55,14 @@ enum Piece {
 pub struct Updates<D> {
     details: D,
     root: PathBuf,
-    /// The start of the ids of this session's calls.
+    /// The prefix of the ids of this session's calls.
     prefix: String,
-    /// Whether the user's own messages are shown. The editor already shows those that it sent.
+    /// Whether a recorded session is shown. The user's messages are then sent, too; otherwise the
+    /// editor already shows them.
     is_replay: bool,
     calls: Vec<OpenCall>,
     check: Option<ToolCallId>,
-    /// The turn, and the record of the tree's history with what the current command changed.
+    /// The turn, and the record in the tree's history of what the current command changed.
     changed: Option<(u32, u64)>,
     turn: u32,
     piece: Piece,
@@ -85,7 +86,8 @@ impl<D: Details> Updates<D> {
         }
     }
 
-    /// The id of the call that is running, if there is one with this tool and these arguments.
+    /// Returns the id of the newest open call with this tool and these arguments, or else of the
+    /// newest open call.
     #[must_use]
     pub fn id_of(&self, tool: &str, arguments: &Value) -> Option<ToolCallId> {
         let call = self.calls.iter().rev().find(|call| call.tool == tool && call.arguments == *arguments);
@@ -185,7 +187,7 @@ impl<D: Details> Updates<D> {
         });
     }
 
-    /// Sends what the agent itself did, between the thoughts of the model.
+    /// Sends a note about what the agent itself did, as a thought of its own.
     fn note(&mut self, text: &str, out: &mut Vec<SessionUpdate>) {
         self.piece = Piece::Nothing;
         out.push(SessionUpdate::AgentThoughtChunk(chunk(&format!("\n[{}]\n", text.trim()))));
@@ -241,7 +243,7 @@ impl<D: Details> Updates<D> {
 
     fn started(&mut self, seq: u64, at: (u32, u32), tool: &str, out: &mut Vec<SessionUpdate>) {
         let Some(open) = self.calls.iter_mut().find(|open| (open.turn, open.call) == at) else {
-            // The agent's own write of a whole file has no call.
+            // A whole-file write by the agent itself has no `Call` event.
             return self.open(seq, at, tool, Some(&Value::Null), ToolCallStatus::InProgress, out);
         };
         open.is_complete = true;
@@ -259,7 +261,7 @@ impl<D: Details> Updates<D> {
             None => Vec::new(),
         };
         let (mut content, locations) = diffs(&changes, &self.root);
-        // An edit is its diff.
+        // The diff of an edit says everything, so the text is omitted.
         if content.is_empty() || command.is_some() || !ok {
             content.insert(0, output(text));
         }
@@ -276,7 +278,7 @@ impl<D: Details> Updates<D> {
         out.push(ended(id, status, vec![output(&check.text)]));
     }
 
-    /// Ends the calls that the model did not write to their end.
+    /// Ends the calls that the model did not finish writing.
     fn drop_incomplete(&mut self, out: &mut Vec<SessionUpdate>) {
         while let Some(position) = self.calls.iter().position(|call| !call.is_complete) {
             let call = self.calls.remove(position);
@@ -302,7 +304,7 @@ impl<D: Details> Updates<D> {
     }
 }
 
-/// The absolute path of a file in `root`; `None` if the path leads out of it.
+/// Returns the absolute path of a file in `root`; `None` if `path` leads out of `root`.
 fn inside(path: &str, root: &Path) -> Option<PathBuf> {
     let path = Path::new(path);
     let leaves = path.components().any(|part| part == std::path::Component::ParentDir);
@@ -322,7 +324,7 @@ pub(crate) fn text_of(text: &str) -> ToolCallContent {
     ContentBlock::Text(TextContent::new(bounded(&sanitize::text(text)))).into()
 }
 
-/// The output of a tool, in a fence: it is not Markdown.
+/// Puts the output of a tool in a fence, because it is not Markdown.
 fn output(text: &str) -> ToolCallContent {
     ContentBlock::Text(TextContent::new(fenced("", &bounded(&sanitize::text(text))))).into()
 }
@@ -332,7 +334,8 @@ fn ended(id: ToolCallId, status: ToolCallStatus, content: Vec<ToolCallContent>) 
     SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(id, fields))
 }
 
-/// The arguments, unless they are large: an edit is shown as a diff anyway.
+/// Returns the arguments unless they are large. Large ones are mostly edits, which are shown as
+/// diffs.
 fn raw(arguments: &Value) -> Option<Value> {
     (!arguments.is_null() && arguments.to_string().len() <= MAX_TEXT).then(|| arguments.clone())
 }

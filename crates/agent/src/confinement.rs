@@ -31,8 +31,8 @@ pub(crate) fn sandbox(
 }
 
 /// Creates the sandbox for the user's hooks in a work tree. A confined hook has the permissions of
-/// commands, but cannot write to the work tree. An unconfined one has those of the user, and the
-/// whole environment of this process.
+/// commands, but cannot write to the work tree. An unconfined hook has the user's permissions and
+/// the whole environment of this process.
 ///
 /// # Errors
 /// Same as [`sandbox`].

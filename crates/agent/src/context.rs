@@ -31,7 +31,7 @@ impl Context {
         Ok(Self::of(environment, directory))
     }
 
-    /// Finds the repository of a folder, whose path is absolute and has no links.
+    /// Finds the repository of a folder. The folder's path must be absolute and without links.
     pub(crate) fn of(environment: Environment, directory: PathBuf) -> Self {
         // A home folder that is a repository (of dotfiles) is not the project of the folders below
         // it.

@@ -1,5 +1,5 @@
-//! Gates decide, before each call, whether the call may run, and are told how it ended. The user's
-//! hooks ([`crate::hooks`]) are a gate.
+//! Gates: before each call they decide whether it may run, and after it they learn how it ended.
+//! The user's hooks ([`crate::hooks`]) are a gate.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use tool_api::{Follow, Outcome, Parsed, Spec, Status, Tool, ToolError};
 /// Decides which calls may run.
 #[async_trait]
 pub(crate) trait Gate: Send + Sync {
-    /// Called before a call runs. Secrets in the arguments are placeholders.
+    /// Decides whether a call may run. Placeholders stand for secrets in the arguments.
     ///
     /// # Errors
-    /// [`ToolError::Model`] vetoes the call, with a sentence for the model. [`ToolError::Run`] stops
-    /// the run.
+    /// [`ToolError::Model`] vetoes the call and gives the model the reason. [`ToolError::Run`]
+    /// stops the run.
     async fn before(&self, spec: &Spec, arguments: &Value) -> Result<(), ToolError>;
 
-    /// Called when a call has ended, unless the call was vetoed.
+    /// Receives the outcome of a call that was not vetoed.
     async fn after(&self, spec: &Spec, arguments: &Value, outcome: &Outcome);
 }
 
-/// Wraps a tool: its calls run only if every gate lets them through.
+/// Wraps a tool so that a call runs only if every gate allows it.
 pub(crate) struct GatedTool {
     tool: Arc<dyn Tool>,
     gates: Vec<Arc<dyn Gate>>,
@@ -67,7 +67,7 @@ impl Tool for GatedTool {
             match gate.before(self.spec(), &arguments).await {
                 Ok(()) => {}
                 Err(ToolError::Model(why)) => {
-                    // A replay finds the veto by this fact, and does not run the call.
+                    // This fact marks the veto, so that a replay does not run the call.
                     let facts = json!({ replay::VETOED: true });
                     return Ok(Outcome { status: Status::Refused, facts, ..Outcome::ok(why) });
                 }

@@ -14,13 +14,13 @@ use crate::exit::{Failure, Result};
 /// The name of the folder, inside a session's folder, that holds the images.
 const FOLDER: &str = "images";
 
-/// An image that was read from a file of the user.
+/// An image that was read from one of the user's files.
 pub(crate) struct Picture {
     pub(crate) image: Arc<Image>,
     bytes: Vec<u8>,
 }
 
-/// Reads the files that the user named. A file named twice is used once.
+/// Reads the image files that the user named. Images with the same content are used once.
 ///
 /// # Errors
 /// If a file cannot be read, is not an image or is too large, or if there are too many.
@@ -57,8 +57,8 @@ fn picture(path: &Path) -> Result<Picture> {
     Ok(Picture { image: Arc::new(image), bytes })
 }
 
-/// Stores the images in the session's folder. They are on disk when this returns, so that the
-/// journal never names an image that does not exist.
+/// Stores the images in the session's folder. The function returns only after the files are synced,
+/// so the journal never names a missing image.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -81,7 +81,7 @@ pub(crate) fn store(pictures: Vec<Picture>, session: &Path) -> Result<Vec<Arc<Im
 /// Loads the images of a session by their names.
 ///
 /// # Errors
-/// If an image is missing or differs from the one that the session was started with.
+/// If an image is missing or was changed after the session started.
 pub(crate) fn load(names: &[String], session: &Path) -> Result<Vec<Arc<Image>>> {
     names.iter().map(|name| one(name, session)).collect()
 }

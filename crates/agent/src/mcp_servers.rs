@@ -1,8 +1,8 @@
-//! The MCP servers of a session: starts those whose tools the user asked for, and makes tools of
-//! what they offer.
+//! Starts the MCP servers whose tools the user asked for, and makes their tools available to the
+//! session.
 //!
-//! [`configured`] says which servers there are. A repository's `.mcp.json` counts only after the
-//! user approved its exact content.
+//! [`configured`] reads which servers are configured. A repository's `.mcp.json` counts only after
+//! the user has approved its exact content.
 
 pub(crate) mod configured;
 mod pattern;
@@ -35,34 +35,35 @@ const MAX_TOOLS: usize = 64;
 /// The time limit for connecting to a server over HTTP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where a session works.
+/// The folders of a session.
 pub(crate) struct Place<'a> {
     /// The root of the repository, whose `.mcp.json` counts.
     pub(crate) repository: &'a Path,
     /// The tree that the servers see: the repository, or its copy in a dry run.
     pub(crate) tree: &'a Path,
-    /// The folder for private files of the servers. Without one, they are in the system's temporary
-    /// folder.
+    /// The folder for the servers' private files; `None` for the system's temporary folder.
     pub(crate) session: Option<&'a Path>,
-    /// The folder with all state.
+    /// The folder with the agent's state.
     pub(crate) state: &'a Path,
 }
 
-/// The tools of other programs in a session, and the servers behind them.
+/// The tools of a session that come from outside the agent, and the servers that provide them.
 #[derive(Default)]
 pub(crate) struct External {
     pub(crate) tools: Vec<Arc<dyn Tool>>,
     pub(crate) warnings: Vec<String>,
     servers: Vec<Arc<Server>>,
     described: Vec<Described>,
-    /// The tool that reads skills, which depend on the user's folders, as the journal lists it.
+    /// The entry of the skill tool for the journal. It is recorded because skills depend on the
+    /// user's folders.
     skills: Option<ExternalTool>,
     /// Whether the journal already lists the tools.
     recorded: bool,
 }
 
 impl External {
-    /// The event that lists the tools, if the session has any and its journal does not list them.
+    /// Returns the event that lists the tools; `None` if there are no tools or the journal already
+    /// lists them.
     pub(crate) fn event(&self) -> Option<Event> {
         let tool = |described: &Described| ExternalTool {
             server: described.server.clone(),
@@ -76,8 +77,8 @@ impl External {
         (!self.recorded && !tools.is_empty()).then_some(Event::ExternalTools { tools })
     }
 
-    /// Adds the tool that reads skills. The prompt of a session with `past` events stays the same:
-    /// it lists the tool only if it did so before.
+    /// Adds the skill tool. If the session has begun, its prompt must not change, so the tool is
+    /// added only if `past` lists it.
     pub(crate) fn add_skills(&mut self, tool: Option<Arc<dyn Tool>>, secrets: &Secrets, past: &[Record]) {
         let begun = recorded(past).is_some();
         let listed = journal::external_tools(past).iter().any(|tool| tool.server.is_empty());
@@ -101,14 +102,14 @@ impl External {
     }
 }
 
-/// The tools of servers that a session's prompt lists. `None` if the session has not begun.
+/// Returns the MCP tools that a session's prompt lists; `None` if the session has not begun.
 pub(crate) fn recorded(past: &[Record]) -> Option<Vec<Described>> {
     let begun = past.iter().any(|record| matches!(record.event, Event::RunStarted { .. }));
     let of_servers = |tool: &&ExternalTool| !tool.server.is_empty();
     begun.then(|| journal::external_tools(past).iter().filter(of_servers).map(described).collect())
 }
 
-/// Tools of a recorded session, which have no servers.
+/// Returns stand-ins for the tools of a recorded session. They have no servers.
 pub(crate) fn replayed(tools: &[ExternalTool], secrets: &Secrets) -> impl Iterator<Item = Arc<dyn Tool>> {
     tools.iter().map(|tool| MaskedTool::wrap(Arc::new(mcp::ReplayedTool::new(&described(tool))), secrets))
 }
@@ -124,8 +125,8 @@ fn described(tool: &ExternalTool) -> Described {
     }
 }
 
-/// Starts the servers whose tools the settings name, all at the same time. A resumed session keeps
-/// its `recorded` tools. A server that does not start is a warning.
+/// Starts the servers whose tools the settings name, concurrently. A resumed session keeps its
+/// `recorded` tools. A server that does not start becomes a warning.
 pub(crate) async fn start(
     settings: &Settings,
     variables: &[(OsString, OsString)],
@@ -186,7 +187,8 @@ pub(crate) async fn start(
     external
 }
 
-/// The tools of a server that the prompt may list. Problems become warnings, one for each kind.
+/// Returns the tools of a server that match the patterns and can be used. Each kind of problem
+/// becomes one warning.
 fn offers(
     entry: &Entry,
     listing: &Listing,
@@ -251,7 +253,7 @@ fn connection(
     match &entry.how {
         How::Stdio { command, args, env } => {
             let joined = |list: &[String], by: &str| Some(list.join(by)).filter(|text| !text.is_empty());
-            // What commands may do beyond the default is not for servers.
+            // The extra permissions of commands do not apply to servers.
             let own = Settings {
                 env: Some(env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
                 allow_read: joined(&entry.allow_read, ":"),
@@ -271,7 +273,7 @@ fn connection(
     }
 }
 
-/// What a server offers, for a list of servers.
+/// A server and its tools, as `agent mcp list` and `agent doctor` show them.
 pub(crate) struct Inspected {
     pub(crate) entry: Entry,
     /// The running server and its tools, or why it does not start.
@@ -287,7 +289,7 @@ impl Inspected {
     }
 }
 
-/// Starts all of these servers at the same time.
+/// Starts these servers concurrently, and lists their tools.
 pub(crate) async fn inspect(
     entries: Vec<Entry>,
     settings: &Settings,
@@ -312,8 +314,8 @@ pub(crate) async fn stop(inspected: &[Inspected]) {
     join_all(inspected.iter().flat_map(|one| one.found.iter().map(|(server, _)| server.stop()))).await;
 }
 
-/// The secrets in the user's own entries: the values of headers, and those of variables that look
-/// like secrets.
+/// Returns the secrets in the user's own entries: the values of headers, and the values of
+/// variables and addresses that look like secrets.
 pub(crate) fn secret_values(variables: &[(OsString, OsString)]) -> Vec<String> {
     let environment = Environment::new(variables.iter().cloned());
     let (config, _) = configured::of_user(&environment);
@@ -324,7 +326,7 @@ pub(crate) fn secret_values(variables: &[(OsString, OsString)]) -> Vec<String> {
                 values.extend(known::secret_values(env.iter().map(|(n, v)| (n.as_str(), v.as_str()))));
             }
             How::Http { headers, url } => {
-                // A header may be `Bearer TOKEN`; the token is secret on its own.
+                // A header may be `Bearer TOKEN`; the token alone is also a secret.
                 let parts = headers.iter().flat_map(|(_, value)| {
                     [Some(value.as_str()), value.rsplit_once(' ').map(|(_, last)| last)]
                 });

@@ -1,5 +1,5 @@
-//! Reads the user's model profiles and prices. Also describes, for `agent doctor` and `agent models show`, how
-//! a run uses a model (approach, edit format, temperature and so on) and why.
+//! Reads the user's model profiles and prices. Also describes, for `agent doctor` and `agent models
+//! show`, how a run uses a model (approach, edit format, temperature and so on) and why.
 
 use std::fmt::Display;
 use std::path::Path;

@@ -13,8 +13,8 @@ use crate::layers::Environment;
 /// The folder of skills, below the root of a repository.
 const FOLDER: &str = ".agents/skills";
 
-/// The tool that reads skills, if there are any. A skill of the repository hides one of the user with
-/// the same name.
+/// Returns the tool that reads skills, if there are any. A skill of the repository hides the user's
+/// skill of the same name.
 pub(crate) fn tool(repository: &Path, environment: &Environment) -> Option<Arc<dyn Tool>> {
     let place = |root: &Path, folder: &str| {
         root.join(folder).is_dir().then_some(())?;

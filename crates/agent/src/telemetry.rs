@@ -18,12 +18,11 @@ use crate::settings::Settings;
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// The only protocol that is supported.
 const PROTOCOL: &str = "http/protobuf";
-/// The time limit of a request, if the user sets none, and the maximum that the user can set, in
-/// milliseconds.
+/// The default and the maximum time limit of a request, in milliseconds.
 const TIMEOUT: (u64, u64) = (10_000, 60_000);
 
-/// The export of a command. When it is dropped, it sends what is left; the sessions that it observes
-/// must be closed before.
+/// The telemetry export of a command. Dropping it sends what is left, so drop it after the sessions
+/// that it observes are closed.
 pub(crate) struct Export(Option<Started>);
 
 struct Started {
@@ -33,7 +32,8 @@ struct Started {
 }
 
 impl Export {
-    /// Starts the export if it is on. `say` shows a line about a problem, which never stops a run.
+    /// Starts the export if it is on. `say` shows a warning; problems with the export never stop a
+    /// run.
     pub(crate) fn start(
         context: &Context,
         settings: &Settings,
@@ -49,8 +49,8 @@ impl Export {
         Self(Some(started))
     }
 
-    /// Exports the run of a session that starts now. `task` is the task's id in a batch; `past` has
-    /// the records of earlier runs of the session.
+    /// Exports the run that a session starts now. `task` is the task's id in a batch; `past` holds
+    /// the records of the session's earlier runs.
     pub(crate) fn observe(&self, journal: &mut Journal, task: Option<&str>, past: &[Record]) {
         if let Some(Started { telemetry: Some(telemetry), .. }) = &self.0 {
             journal.observe(telemetry.observer(journal.id(), task, past));
@@ -73,7 +73,7 @@ impl Drop for Started {
     }
 }
 
-/// Returns `None` if the user's variables turn the export off.
+/// Creates the exporter; `None` if the user's variables turn it off.
 fn telemetry(endpoint: &str, environment: &Environment, settings: &Settings) -> Result<Option<Telemetry>> {
     let is = |name: &str, value: &str| {
         environment.get(name).is_some_and(|set| set.trim().eq_ignore_ascii_case(value))
@@ -95,7 +95,7 @@ fn telemetry(endpoint: &str, environment: &Environment, settings: &Settings) -> 
         let value = environment.get(&name.to_ascii_uppercase())?;
         Some((name.to_owned(), value.to_owned()))
     });
-    // One client sends everything, so it needs certificates if any address does.
+    // One client sends everything, so it needs certificates if any address uses HTTPS.
     let addresses = ["_TRACES", "_METRICS"].map(|signal| format!("OTEL_EXPORTER_OTLP{signal}_ENDPOINT"));
     let mut addresses = addresses.iter().filter_map(|name| environment.get(name));
     let base = addresses.find(|address| address.starts_with("https:")).unwrap_or(endpoint).to_owned();

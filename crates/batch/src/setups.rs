@@ -42,7 +42,7 @@ impl Setup {
     /// command again.
     pub fn keep(&self) -> io::Result<()> {
         let Some((tree, copy)) = &self.keep else { return Ok(()) };
-        // The copy only saves time. It must not take the space that other tasks need.
+        // The copy only saves time, so it must not take the space that other tasks need.
         if !workspace::has_room(tree, tree)? {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,

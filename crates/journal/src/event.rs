@@ -382,7 +382,7 @@ pub enum Event {
         lines: Vec<String>,
     },
     /// The tools of other programs that the prompt lists. They stay the same for the whole session,
-    /// also when it is resumed or replayed.
+    /// even if it is resumed or replayed.
     ExternalTools {
         /// The tools, in the order of the prompt.
         tools: Vec<ExternalTool>,

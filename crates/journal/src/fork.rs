@@ -9,7 +9,7 @@ use crate::error::{Error, io_error};
 use crate::event::{Event, Record};
 use crate::store::{JOURNAL, Journal, Store};
 
-/// The files, in addition to the journal, that a continued run needs: the history of the tree, logs
+/// The files that a continued run needs in addition to the journal: the history of the tree, logs
 /// that messages refer to, and the task's images.
 const COPIED: [&str; 3] = ["state", "logs", "images"];
 

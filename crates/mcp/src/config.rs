@@ -1,4 +1,5 @@
-//! Reads which servers there are. The format is that of `.mcp.json`, which other agents read too:
+//! Reads a file that lists MCP servers. The format is that of `.mcp.json`, which other agents read,
+//! too:
 //!
 //! ```json
 //! {"mcpServers": {
@@ -20,13 +21,13 @@ pub const FILE_LIMIT: u64 = 256 << 10;
 const MAX_SERVERS: usize = 64;
 /// The maximum length of a server's name. It is part of the name of each of its tools.
 const MAX_NAME: usize = 32;
-/// The maximum number of arguments, variables, headers or other values of an entry.
+/// The maximum number of values in each list or table of an entry, such as arguments or headers.
 const MAX_VALUES: usize = 256;
-/// How long a server may take to start and to list its tools, if its entry does not say.
+/// The default of `startSeconds`: how long a server may take to start and to list its tools.
 const START_SECONDS: u64 = 30;
-/// The longest time that an entry may set, in seconds.
+/// The maximum value of `startSeconds`.
 const MAX_START_SECONDS: u64 = 3_600;
-/// The keys that only the user's own file may have, because they grant permissions.
+/// The keys that count only in the user's own file, because they grant permissions.
 const OF_USER: [&str; 4] = ["allowHosts", "allowRead", "allowWrite", "readOnlyTools"];
 
 /// The author of a file.
@@ -89,11 +90,11 @@ pub enum How {
     },
 }
 
-/// Reads a file. `variable` looks up an environment variable; the user's own file may use it as
-/// `${NAME}` or `${NAME:-DEFAULT}`.
+/// Reads a file. `variable` looks up an environment variable, which the user's own file may refer
+/// to as `${NAME}` or `${NAME:-DEFAULT}`.
 ///
 /// # Errors
-/// Fails if the text is not JSON, or not an object with the key `mcpServers`.
+/// Fails if the text is too large, is not JSON, or is not an object with the key `mcpServers`.
 pub fn parse(
     text: &str,
     author: Author,

@@ -1,8 +1,8 @@
-//! Turns the definition of a tool, as a server sent it, into one that may go into the prompt.
+//! Turns a server's definition of a tool into one that may go into the prompt.
 //!
-//! Descriptions become one line of visible text. Schemas lose everything that is no rule for the
-//! arguments, and references are replaced by what they refer to, because each argument is also
-//! checked on its own, while the model writes it.
+//! Descriptions become one line of visible text. Schemas keep only descriptions and the keywords
+//! that restrict arguments. References are replaced by what they refer to, because each argument is
+//! also checked on its own while the model writes it.
 
 use serde_json::{Map, Value, json};
 
@@ -39,7 +39,7 @@ const SCHEMAS: [&str; 15] = [
 ];
 /// Keywords whose value is a table of schemas.
 const TABLES: [&str; 3] = ["properties", "patternProperties", "dependentSchemas"];
-/// Keywords that are rules for values, and are kept as they are.
+/// Keywords that restrict values and are copied unchanged.
 const RULES: [&str; 18] = [
     "type",
     "enum",
@@ -90,9 +90,9 @@ fn too_large() -> String {
     format!("its schema is larger than {} KiB", MAX_SCHEMA >> 10)
 }
 
-/// The text in one line without hidden characters. The prompt adds the period.
+/// Returns the text as one line without hidden characters or a final period, which the prompt adds.
 fn one_line(text: &str, width: usize) -> String {
-    // Splitting stops early, so that an enormous text costs little.
+    // Only the start of the text is split, so that an enormous text costs little.
     let head: String = text.chars().take(4 * width).collect();
     let words: Vec<_> = head.split_whitespace().collect();
     let line = sanitize::short(&words.join(" "), width);
@@ -153,7 +153,8 @@ fn spend(left: &mut usize, bytes: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Text that has a meaning cannot be changed, so hidden characters in it are an error.
+/// Checks that a text has no hidden characters. Names and values cannot be sanitized without
+/// changing their meaning.
 fn visible(text: &str) -> Result<(), String> {
     if sanitize::line(text) == text { Ok(()) } else { Err("its schema contains hidden characters".into()) }
 }

@@ -1,12 +1,12 @@
 //! Lets a session use the tools of MCP servers (Model Context Protocol).
 //!
-//! [`config`] reads which servers there are, from a file in the format of `.mcp.json`. [`Server`]
-//! is the connection to one of them: a program in the sandbox, or an address. [`McpTool`] makes one
-//! of its tools a [`tool_api::Tool`]. The protocol itself is that of `rmcp`, the official SDK.
+//! [`config`] reads the list of servers from a file in the format of `.mcp.json`. [`Server`] is the
+//! connection to one of them: a program in the sandbox, or an address. [`McpTool`] adapts a
+//! server's tool to [`tool_api::Tool`]. `rmcp`, the official SDK, implements the protocol.
 //!
 //! Everything that a server says is untrusted. Messages, lists, schemas, descriptions and results
-//! have limits, descriptions become one line of visible text, and the tools of a session stay as
-//! they were when it began: a tool whose definition changed is not called anymore.
+//! have limits, descriptions become one line of visible text, and a session's tools stay as they
+//! were when it began: a tool whose definition has changed is no longer called.
 
 pub mod config;
 mod describe;
@@ -21,8 +21,8 @@ pub use limits::MAX_MESSAGE;
 pub use server::{Connection, Definition, Listing, Server, Timeouts};
 pub use tool::{Described, McpTool, ReplayedTool};
 
-/// The name under which the model sees a tool of a server. Characters that no call syntax can
-/// carry in a name become `_`. A tool of the agent itself has no server, and keeps its name.
+/// Returns the name under which the model sees a server's tool. Characters that are not allowed in
+/// the names of calls become `_`. A tool of the agent itself has no server and keeps its name.
 #[must_use]
 pub fn tool_name(server: &str, tool: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };

@@ -1,4 +1,4 @@
-//! Limits on what a server sends over its standard output.
+//! Limits on what a server sends.
 
 use std::io;
 use std::pin::Pin;
@@ -10,21 +10,20 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 /// The maximum size of one message, in bytes. A message is one line, or one answer over HTTP.
 pub const MAX_MESSAGE: usize = 4 << 20;
-/// The maximum number of bytes that a server may send between two requests.
+/// The maximum number of bytes that a program may write to standard output between two requests.
 const MAX_UNASKED: u64 = 64 << 20;
 
-/// Why the connection to a server was ended, and how much the server has sent since the last
-/// request.
+/// Counts what a server has sent since the last request, and records which limit it exceeded.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Meter(Arc<(AtomicU64, Mutex<Option<String>>)>);
 
 impl Meter {
-    /// Starts to count anew, because a request follows.
+    /// Resets the count before a request.
     pub(crate) fn reset(&self) {
         self.0.0.store(0, Ordering::Relaxed);
     }
 
-    /// Why the connection was ended, if a limit was the reason.
+    /// Returns why the connection was closed, if the server exceeded a limit.
     pub(crate) fn excess(&self) -> Option<String> {
         self.0.1.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -36,7 +35,7 @@ impl Meter {
     }
 }
 
-/// A reader that fails when a line or the sum of all lines is too long.
+/// A reader that fails if a line is too long, or if too much arrives between two requests.
 pub(crate) struct Limited<R> {
     reader: R,
     meter: Meter,

@@ -6,7 +6,7 @@ use secrets::Secrets;
 use serde_json::json;
 use tool_api::Outcome;
 
-/// The part of a result that the model reads: 4 KiB or 60 lines at each end, as for commands.
+/// How much of a result the model reads: 4 KiB or 60 lines at each end, as for commands.
 const SHOWN: OutputLimits = OutputLimits {
     head_bytes: 4 << 10,
     head_lines: 60,
@@ -33,10 +33,10 @@ pub(crate) fn of(result: &CallToolResult, secrets: &Secrets) -> Outcome {
     Outcome { facts: json!({ "output_bytes": bytes }), ..outcome }
 }
 
-/// The text without escape sequences and secrets, limited to its beginning and its end.
+/// Removes escape sequences, masks secrets, and keeps the beginning and the end of a text.
 fn shown(text: &str, secrets: &Secrets) -> String {
     let plain = sandbox::plain(text.as_bytes());
-    // Masked before it is cut, because half a secret would not be recognized.
+    // Mask before truncating, because half a secret would not be recognized.
     let masked = secrets.mask(&plain);
     let mut capture = Capture::new(SHOWN, None);
     capture.feed(masked.as_bytes());

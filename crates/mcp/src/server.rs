@@ -1,4 +1,4 @@
-//! The connection to one server: start or connect, list its tools, call them, and end.
+//! The connection to one server: starts or connects to it, lists and calls its tools, and ends it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,11 +31,11 @@ use crate::outcome::message;
 const MAX_PAGES: usize = 50;
 /// The maximum number of tools of a server. Further tools are ignored.
 const MAX_TOOLS: usize = 2_000;
-/// How often a server that ended is started again in one session.
+/// How many times a server that ended is restarted in one session.
 const MAX_RESTARTS: u32 = 1;
-/// A call that reports progress may take this many times the usual limit.
+/// How many times the usual time limit a call that reports progress may take.
 const PROGRESS_FACTOR: u32 = 4;
-/// How long the end of a connection may take.
+/// How long closing a connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a server is reached.
@@ -110,7 +110,7 @@ pub struct Server {
 struct State {
     live: Option<Arc<Live>>,
     restarts: u32,
-    /// The digests of the tools as last listed, by the tools' names.
+    /// The digests of the tools in the newest listing, by name.
     digests: BTreeMap<String, String>,
 }
 
@@ -131,7 +131,7 @@ pub(crate) enum NoResult {
     Failed(String),
 }
 
-/// What the server tells without being asked.
+/// Handles notifications from the server.
 #[derive(Clone, Default)]
 struct Handler {
     list_changed: Arc<AtomicBool>,
@@ -152,7 +152,7 @@ impl Server {
     /// Starts a server or connects to it, and lists its tools.
     ///
     /// # Errors
-    /// Fails with the reason, which quotes the server only in a limited and sanitized form.
+    /// Returns the reason. Any text from the server in it is sanitized and limited in length.
     pub async fn start(
         name: &str,
         connection: Connection,
@@ -224,8 +224,8 @@ impl Server {
         }
     }
 
-    /// Calls a tool, if its definition still has this digest. A server that ended is started again
-    /// once.
+    /// Calls a tool if its definition still has this digest. First restarts a server that has
+    /// ended, once per session.
     pub(crate) async fn call(
         &self,
         tool: &str,
@@ -245,7 +245,7 @@ impl Server {
                 let mut cancel =
                     CancelOnDrop { peer: live.service.peer().clone(), id: Some(handle.id.clone()) };
                 let answered = handle.await_response().await;
-                cancel.id = None; // answered, or already canceled because of the timeout
+                cancel.id = None; // the call was answered, or already canceled by the timeout
                 answered
             }
             Err(error) => Err(error),
@@ -266,7 +266,8 @@ impl Server {
         }
     }
 
-    /// The open connection, after a check that the tool is still the same.
+    /// Returns the open connection after checking that the tool is unchanged. Restarts the server
+    /// if needed.
     async fn live(&self, tool: &str, digest: &str) -> Result<Arc<Live>, NoResult> {
         let mut state = self.state.lock().await;
         let open = state.live.clone().filter(|live| !live.service.peer().is_transport_closed());
@@ -278,7 +279,7 @@ impl Server {
                     let late = || "it did not list its tools in time".to_owned();
                     let listing = listed.map_err(|_| late()).and_then(|listed| listed);
                     let unknown = |why| {
-                        // Unknown is not unchanged: look again before the next call.
+                        // The tools may have changed, so list them again before the next call.
                         live.service.service().list_changed.store(true, Ordering::Relaxed);
                         NoResult::Refused(format!("{} announced changed tools, and {why}", self.name))
                     };
@@ -349,7 +350,7 @@ impl Server {
 fn digests(listing: &Listing) -> BTreeMap<String, String> {
     let mut digests = BTreeMap::new();
     for tool in &listing.tools {
-        // Of tools with the same name, the first one counts.
+        // If tools have the same name, the first one counts.
         digests.entry(tool.name.clone()).or_insert_with(|| tool.digest());
     }
     digests
@@ -386,7 +387,7 @@ async fn list(live: &Live) -> Result<Listing, String> {
     Ok(listing)
 }
 
-/// Ends a connection. Returns how the program ended, in a few words; empty if there is none.
+/// Ends a connection. Returns in a few words how the program ended; empty for a server over HTTP.
 async fn close(live: Live) -> String {
     let Live { mut service, program, secrets, .. } = live;
     // Closes the program's input, which asks it to exit.
@@ -432,7 +433,7 @@ fn http(url: &str, headers: &[(String, String)]) -> Result<StreamableHttpClientT
         .max_json_response_size(MAX_MESSAGE))
 }
 
-/// Tells the server that a call is canceled, if the run drops the call.
+/// Tells the server that a call is canceled if it is dropped before the answer.
 struct CancelOnDrop {
     peer: Peer<RoleClient>,
     id: Option<RequestId>,

@@ -11,8 +11,8 @@ use crate::outcome;
 use crate::server::{Definition, NoResult, Server};
 use crate::{describe, tool_name};
 
-/// A tool as a session offers it to the model. A session keeps it as it is, even if the server
-/// changes it.
+/// A tool as a session offers it to the model. It stays the same for the whole session, even if the
+/// server changes the tool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Described {
     /// The server's name.
@@ -44,7 +44,8 @@ impl Described {
             schema,
             effect,
         };
-        // The registry compiles the schema. One tool must not make it refuse the others.
+        // Compile the schema here: one that does not compile would make the registry refuse all
+        // tools.
         let alone = Registry::of([Arc::new(ReplayedTool::new(&described)) as Arc<dyn Tool>]);
         alone.map_err(|_| "its schema does not compile".to_owned())?;
         Ok(described)
@@ -71,13 +72,13 @@ impl Described {
 pub struct McpTool {
     spec: Spec,
     described: Described,
-    /// The server, or why there is none.
+    /// The server, or why it is not available.
     server: Result<Arc<Server>, String>,
     secrets: Secrets,
 }
 
 impl McpTool {
-    /// Creates the tool. Its results are limited after the secrets in them were masked.
+    /// Creates the tool. It masks secrets in results before it truncates them.
     #[must_use]
     pub fn new(described: Described, server: Result<Arc<Server>, String>, secrets: Secrets) -> Self {
         Self { spec: described.spec(), described, server, secrets }
@@ -112,7 +113,8 @@ impl Tool for McpTool {
     }
 }
 
-/// A tool of a recorded session, without a server. Its results come from the record.
+/// A stand-in for a tool of a recorded session. It has no server, so calling it fails; a replay
+/// takes its results from the record.
 pub struct ReplayedTool(Spec);
 
 impl ReplayedTool {

@@ -279,8 +279,8 @@ pub(crate) fn client(
 
 /// A client for a server that is not a model server, such as a collector of telemetry. It uses the
 /// user's certificate authorities and proxy, but sends neither the user's headers nor the client
-/// certificate. It follows no redirects, and keeps no idle connections, so that it works in
-/// runtimes that end after each request.
+/// certificate. It does not follow redirects. It keeps no idle connections, because its callers may
+/// use a new runtime for each request.
 ///
 /// # Errors
 /// If the proxy or a certificate is invalid.

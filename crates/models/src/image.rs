@@ -12,7 +12,7 @@ pub const MAX_BYTES: u64 = 10 << 20;
 /// The maximum number of images of a task. Each one is sent again with every request.
 pub const MAX_IMAGES: usize = 8;
 
-/// The formats that all servers with vision accept, each with its usual extension.
+/// The formats that all servers with vision models accept: media type and file extension.
 const FORMATS: [(&str, &str); 4] =
     [("image/png", "png"), ("image/jpeg", "jpg"), ("image/webp", "webp"), ("image/gif", "gif")];
 
@@ -25,10 +25,11 @@ pub struct Image {
 }
 
 impl Image {
-    /// Reads an image: its first bytes say which format it has. The rest is not decoded.
+    /// Creates an image from the content of a file. Checks the format by the first bytes, and
+    /// decodes nothing.
     ///
     /// # Errors
-    /// A reason that continues a sentence such as "cannot use FILE: …".
+    /// Returns the reason, which continues a sentence such as "cannot use FILE: …".
     pub fn new(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(format!("it is larger than {} MiB", MAX_BYTES >> 20));
@@ -41,15 +42,15 @@ impl Image {
         Ok(Self { name: format!("{digest}.{extension}"), media_type, base64: STANDARD.encode(bytes) })
     }
 
-    /// A stand-in without content for an image of a recorded session, for models that do not get
-    /// requests.
+    /// Creates a placeholder without content for an image of a recorded session, for models that
+    /// send no requests.
     #[must_use]
     pub fn recorded(name: &str) -> Self {
         Self { name: name.to_owned(), media_type: FORMATS[0].0, base64: String::new() }
     }
 
-    /// The SHA-256 digest of the image in hexadecimal, with the extension of its format. Safe as a
-    /// file name, unless the image is [`Image::recorded`].
+    /// Returns the name: the SHA-256 digest in hexadecimal, and the extension of the format. The
+    /// name is safe as a file name, except for an [`Image::recorded`].
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

@@ -94,14 +94,14 @@ pub struct Message {
     /// it ([`Identity::repeats_thinking`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<String>,
-    /// Images that come with the text, for models that see them ([`Identity::sees_images`]).
-    /// Recordings do not contain them.
+    /// Images that accompany the text, for models that see images ([`Identity::sees_images`]).
+    /// Recordings omit the images.
     #[serde(skip)]
     pub images: Vec<Arc<Image>>,
 }
 
 impl Message {
-    /// A message with nothing but text.
+    /// Creates a message that consists of text only.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
         Self { role, content: content.into(), thinking: None, images: Vec::new() }
     }

@@ -1,8 +1,8 @@
-//! Prices of hosted models. They are data: the built-in ones are in `prices.toml`, and the program
-//! may add the user's ([`Prices::with`]).
+//! Prices of hosted models. The built-in prices are in `prices.toml`; [`Prices::with`] adds the
+//! user's.
 //!
-//! A request has the price of the time at which it is sent, even if its answer continues into
-//! another price period. The servers do not say which time counts.
+//! A request is priced by the time at which it is sent, even if its answer continues into another
+//! price period. This is an assumption: the servers do not document which time counts.
 
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
@@ -22,7 +22,7 @@ pub type Rates = (f64, f64, f64);
 pub struct Price {
     /// The rates outside peak times.
     pub rates: Rates,
-    /// When the rates are higher.
+    /// The times at which the rates are higher, if any.
     pub peak: Option<Peak>,
     /// The date on which the price was checked; `None` in old recordings.
     pub as_of: Option<Date>,
@@ -40,20 +40,21 @@ impl From<Rates> for Price {
 }
 
 impl Price {
-    /// Whether a request sent at this time has the peak price.
+    /// Whether a request that is sent at this time costs the peak price.
     #[must_use]
     pub fn is_peak(&self, at: SystemTime) -> bool {
         self.peak.as_ref().is_some_and(|peak| peak.covers(at))
     }
 
-    /// The factor by which the rates are higher at peak times; `None` if there are no such times.
+    /// Returns the factor by which the rates are multiplied at peak times; `None` if there are
+    /// none.
     #[must_use]
     pub fn peak_factor(&self) -> Option<f64> {
         self.peak.as_ref().map(|peak| peak.factor)
     }
 
-    /// A warning if the cost at this time may be stated too high, because the holidays of the year
-    /// are unknown.
+    /// Returns a warning if the holidays of the year are not listed, so that costs may be
+    /// overstated.
     #[must_use]
     pub fn unknown_holidays(&self, at: SystemTime) -> Option<String> {
         let year = utc(at).year();
@@ -71,19 +72,19 @@ impl Price {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peak {
-    /// What prices are multiplied by.
+    /// The factor by which prices are multiplied.
     pub factor: f64,
     /// Days of the week, from 1 for Monday to 7 for Sunday.
     #[serde(default)]
     pub weekdays: Vec<i8>,
-    /// Hours of the day in UTC: from the first one, until the second one.
+    /// Ranges of hours of the day in UTC. The second hour of each range is excluded.
     #[serde(default)]
     pub hours: Vec<(i8, i8)>,
     /// Days without peak times.
     #[serde(default)]
     pub holidays: Vec<Date>,
-    /// The years whose holidays are listed. In other years, no day counts as a holiday, so that a
-    /// cost is never stated too low.
+    /// The years whose holidays are listed. In other years, no day counts as a holiday, so costs
+    /// are never understated.
     #[serde(default)]
     pub holiday_years: Vec<i16>,
 }
@@ -102,7 +103,7 @@ fn utc(at: SystemTime) -> jiff::civil::DateTime {
     Offset::UTC.to_datetime(Timestamp::try_from(at).unwrap_or_default())
 }
 
-/// The built-in prices and the user's.
+/// The built-in prices, combined with the user's.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Prices {
     user: Option<Arc<File>>,
@@ -118,7 +119,7 @@ pub struct Listing {
 }
 
 impl Prices {
-    /// Adds the user's file, which takes precedence.
+    /// Adds the user's file. Its entries take precedence over the built-in ones.
     #[must_use]
     pub fn with(user: File) -> Self {
         Self { user: Some(Arc::new(user)) }
@@ -161,7 +162,7 @@ struct Entry {
     server: Option<String>,
     snapshot: Option<String>,
     prompt: f64,
-    /// `None` if cached tokens cost as much as others.
+    /// `None` if cached tokens cost as much as other prompt tokens.
     cached: Option<f64>,
     generated: f64,
     images: Option<bool>,

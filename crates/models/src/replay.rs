@@ -97,7 +97,7 @@ impl Replay {
             server: String::from("replay"),
             model: name.to_owned(),
             local: true,
-            // A recording answers whatever it is asked.
+            // A recording answers every request.
             sees_images: Some(true),
             ..Identity::default()
         }

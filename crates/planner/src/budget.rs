@@ -14,8 +14,8 @@ use crate::settings::Limits;
 const BYTES_PER_TOKEN: f64 = 3.4;
 /// The number of tokens that a chat template adds to each message.
 const TOKENS_PER_MESSAGE: f64 = 6.0;
-/// The number of tokens of an image. A guess: models with vision take a few hundred to a few
-/// thousand, depending on the model and the size of the image.
+/// The assumed number of tokens per image. This is a guess: an image takes a few hundred to a few
+/// thousand tokens, depending on the model and the size of the image.
 const TOKENS_PER_IMAGE: f64 = 1_000.0;
 
 /// Estimates the tokens of this many bytes of prompt text.
@@ -55,7 +55,7 @@ impl Estimator {
     }
 }
 
-/// The tokens that do not depend on the length of the text.
+/// Estimates the tokens that do not depend on the length of the text.
 fn fixed(messages: &[impl Borrow<Message>]) -> f64 {
     let images: usize = messages.iter().map(|message| message.borrow().images.len()).sum();
     messages.len() as f64 * TOKENS_PER_MESSAGE + images as f64 * TOKENS_PER_IMAGE
@@ -71,7 +71,7 @@ fn bytes(message: &impl Borrow<Message>) -> usize {
 pub(crate) struct Price {
     /// Dollars per million tokens: (prompt, cached prompt, generated).
     rates: (f64, f64, f64),
-    /// What the rates are multiplied by at peak times.
+    /// The factor by which the rates are multiplied at peak times.
     peak_factor: f64,
     of: Option<Date>,
 }
@@ -92,7 +92,7 @@ impl Price {
 pub(crate) struct Accountant {
     limits: Limits,
     price: Option<Price>,
-    /// Whether the last request was sent at a time with peak prices.
+    /// Whether the last request was sent at a peak time.
     peak: bool,
     totals: Totals,
     /// The sums for each model, in the order of use. The last entry belongs to the current model.
@@ -191,7 +191,7 @@ impl Accountant {
         self.since = (self.totals.turns, self.spent, self.totals.cost.unwrap_or_default());
     }
 
-    /// Says whether the next request is sent at a time with peak prices.
+    /// Sets whether the next request is sent at a peak time.
     pub(crate) fn sends(&mut self, peak: bool) {
         self.peak = peak;
     }

@@ -61,8 +61,8 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Creates the plan with which the current model starts a new conversation. `map` is the map of
-    /// the code.
+    /// Creates the plan with which the current model starts a new conversation. `map` is the code
+    /// map for the first message.
     pub(crate) fn new_plan(&mut self, baseline: Option<&Check>, map: String) -> Plan {
         let task = self.task.clone();
         let (opening, focus) = match self.shown.pop_front() {
@@ -93,8 +93,8 @@ impl Driver<'_> {
         }
     }
 
-    /// How the current model works on the task. Without calls, there is neither a result nor an
-    /// answer.
+    /// Returns the approach of the current model. Results and answers need [`Approach::Tools`],
+    /// because the model gives them in calls.
     pub(crate) fn approach(&self) -> Approach {
         match self.settings.question || self.settings.has_result {
             true => Approach::Tools,

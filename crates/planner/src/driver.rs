@@ -342,12 +342,12 @@ impl<'a> Driver<'a> {
         Ok((machine, step))
     }
 
-    /// Asks the tree for a map of the code. Empty if there is none, or if a recorded plan has it.
+    /// Makes a map of the code. Empty if there is none, or if a recorded plan already contains it.
     async fn map(&mut self) -> Result<String, Stop> {
         if !self.shown.is_empty() {
             return Ok(String::new());
         }
-        // If the run stops meanwhile, this stops the work on the map.
+        // If the run stops first, dropping this stops the work on the map.
         let stop = StopOnDrop(Arc::default());
         let (repository, task, flag) = (Arc::clone(&self.repository), self.task.clone(), Arc::clone(&stop.0));
         let max_bytes = opening::max_map_bytes(self.identity.window);
@@ -371,7 +371,7 @@ impl<'a> Driver<'a> {
         self.repository.turn(self.turn);
     }
 
-    /// Checks that a model sees the task's images, if there are any.
+    /// Checks that a model sees images, if the task has any.
     pub(crate) fn check_images(&self, model: &Identity) -> Result<(), String> {
         let name = &model.model;
         match model.sees_images {

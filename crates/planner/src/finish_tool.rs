@@ -1,6 +1,6 @@
 //! The `finish` tool, which the model calls when it is done. The machine decides whether to accept
-//! the call. The tool has other arguments if the task is a question, or if the user asks for a
-//! result that fits a JSON Schema.
+//! the call. Its arguments differ if the task is a question or if the user asks for a result that
+//! fits a JSON Schema.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ const ALIASES: &Aliases = &Aliases {
     convert: None,
 };
 
-/// The aliases of a `finish` whose arguments have no other names.
+/// The aliases of a `finish` with a user-defined schema. Its arguments have no aliases.
 const TOOL_ALIASES: &Aliases = &Aliases { arguments: &[], ..*ALIASES };
 /// The aliases of a `finish` that takes an answer.
 const ANSWER_ALIASES: &Aliases = &Aliases {
@@ -63,7 +63,7 @@ pub fn finish_tool(question: bool, schema: Option<&Value>) -> Arc<dyn Tool> {
     }
 }
 
-/// A `finish` whose arguments are the result.
+/// The `finish` tool whose arguments are the result.
 struct Give {
     spec: Spec,
 }
@@ -79,10 +79,10 @@ impl Tool for Give {
     }
 }
 
-/// A `finish` that takes the answer to a question.
+/// The `finish` tool that takes the answer to a question.
 struct Answer;
 
-/// Arguments of the `finish` of a question.
+/// The arguments of `finish` for a question.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AnswerArguments {

@@ -129,7 +129,7 @@ pub(crate) struct Machine {
     prompts: Prompts,
     /// The conversation. Requests share its messages.
     pub(crate) messages: Vec<Arc<Message>>,
-    /// The images of the task. The first message of the user has them.
+    /// The images of the task, which belong to the first user message.
     pub(crate) images: Vec<Arc<Image>>,
     /// Events that the driver has to journal before the next step.
     pub(crate) log: Vec<Event>,
@@ -163,7 +163,7 @@ struct Progress {
     changed: bool,
     /// The files changed by edits.
     changed_files: BTreeSet<String>,
-    /// Whether a call succeeded, so that the model has seen something of the repository.
+    /// Whether a call succeeded. If so, the model has seen part of the repository.
     looked: bool,
     /// Whether an edit was refused.
     refused_edit: bool,
@@ -346,9 +346,10 @@ impl Machine {
         self.ask_with(text)
     }
 
-    /// The last answer, which contains no call, if it answers the user's question. A model that has
-    /// not called any tool probably only says what it is about to do. Its text counts if it was shown
-    /// files and insists, or if it was not told about the tools.
+    /// Returns the last answer, which has no call, if its text answers the user's question. A model
+    /// that has not yet called a tool probably only announces what it will do. Its text counts
+    /// anyway if it was shown files and has already been corrected, or if it was not told about the
+    /// tools.
     fn answer_in_prose(&self) -> Option<String> {
         let settings = &self.plan.settings;
         let insists = self.progress.corrections > 0 && !self.plan.opening.files.is_empty();

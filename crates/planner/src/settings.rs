@@ -140,7 +140,8 @@ pub struct Settings {
     pub escalates: bool,
     /// The maximum number of tokens in one answer, including thinking.
     pub max_answer_tokens: u32,
-    /// Whether a model sees images if this is unknown ([`models::Identity::sees_images`]).
+    /// Whether to assume that a model sees images if that is unknown
+    /// ([`models::Identity::sees_images`]).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub assume_vision: bool,
     /// Whether commands are forbidden. If they are, there is no verification, and the run ends when

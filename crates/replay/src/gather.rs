@@ -145,7 +145,7 @@ fn wanted(
             Event::Call { tool, arguments, .. } if tool == Search::NAME => {
                 wanted.extend(searches.matching(arguments, remembered))
             }
-            // A tool that finds files in its own way says which ones.
+            // Some tools report the files that they found.
             Event::ToolFinished { facts, .. } => {
                 let paths = facts["paths"].as_array().into_iter().flatten();
                 wanted.extend(paths.filter_map(|path| CleanPath::try_from(path.as_str()?.to_owned()).ok()));

@@ -33,7 +33,7 @@ pub struct Recording {
     pub images: Vec<Arc<Image>>,
     /// The root of the repository.
     pub root: PathBuf,
-    /// The JSON Schema of the result that the model had to give.
+    /// The JSON Schema that the model's result had to fit.
     pub output_schema: Option<Value>,
     /// The recorded model.
     pub identity: Identity,
@@ -210,8 +210,8 @@ fn identity_of(m: &ModelInfo, plan: &Value) -> Identity {
     (identity.server, identity.server_version) = (m.server.clone(), m.server_version.clone());
     (identity.model, identity.window, identity.thinking) = (m.model.clone(), m.window, m.thinking);
     (identity.family, identity.parameters_b) = (m.family.clone(), m.parameters_b);
-    // Without the hours of peak times, no request of the replay has the peak price. A replay has no
-    // cost limit either.
+    // The peak hours are not recorded, so no request of a replay has the peak price. The cost does
+    // not matter, because a replay has no cost limit.
     identity.price = m.price.map(|rates| Price {
         peak: m.peak_factor.map(|factor| Peak { factor, ..Peak::default() }),
         as_of: m.prices_of,

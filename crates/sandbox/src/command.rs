@@ -68,7 +68,7 @@ pub struct Command {
     pub cwd: Option<PathBuf>,
     /// Variables to add to those of the policy, replacing any of the same name.
     pub env: Vec<(OsString, OsString)>,
-    /// What it reads from standard input, as a file; nothing by default.
+    /// The text on its standard input; empty by default.
     pub input: String,
     /// How long it may run.
     pub timeout: Duration,
@@ -196,7 +196,7 @@ impl Sandbox {
         Ok(Finished { status, output, duration, refused })
     }
 
-    /// The order to run a command.
+    /// Creates the order to run a command.
     pub(crate) async fn order_to_run(&self, command: &Command, input: bool) -> Result<Order, SandboxError> {
         let (profile, report) = self.probed().await?;
         let mut env = self.environment(*profile, report);
@@ -217,7 +217,8 @@ impl Sandbox {
         self.launch_with(order, capture, timeout, None).await
     }
 
-    /// Same as [`Sandbox::launch`], with a file for standard input, if the order announces one.
+    /// Same as [`Sandbox::launch`], with a descriptor for standard input, which the order must
+    /// announce.
     async fn launch_with(
         &self,
         order: &Order,
@@ -257,8 +258,8 @@ impl Sandbox {
         self.start_with(order, capture, reader, [writer.try_clone()?, writer], input).await
     }
 
-    /// Starts a launcher. The command writes to `writers` (standard output and standard error) and
-    /// reads from `input`. The output that is captured comes from `reader`.
+    /// Starts a launcher. The command writes to `stdout` and `stderr`, and reads from `input`. The
+    /// output to capture comes from `reader`.
     pub(crate) async fn start_with(
         &self,
         order: &Order,
@@ -303,7 +304,8 @@ impl Sandbox {
     }
 }
 
-/// Makes a file in memory with this text. Unlike a pipe, it needs no writer while it is read.
+/// Creates an in-memory file with this text. Unlike a pipe, a file needs no writer while it is
+/// read.
 fn in_memory(text: &str) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
     file.write_all(text.as_bytes())?;

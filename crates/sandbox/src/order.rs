@@ -47,8 +47,8 @@ pub(crate) struct Order {
 /// What a launcher does.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Task {
-    /// Run a program. With `input`, a message with the descriptor of its standard input follows
-    /// the order.
+    /// Run a program. If `input` is true, a message with the descriptor of the program's standard
+    /// input follows the order.
     Run { program: OsString, args: Vec<OsString>, cwd: OsString, env: Vec<(OsString, OsString)>, input: bool },
     /// Try the actions that the confinement must prevent.
     SelfTest { forbidden_write: OsString, forbidden_read: OsString, tcp: u16, udp: u16 },

@@ -14,12 +14,13 @@ use crate::{
 /// How long a service may run: longer than any session.
 const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// How long a service may take to exit by itself after its input was closed. Then it gets SIGTERM,
-/// and later SIGKILL, like a command at its timeout.
+/// How long a service may take to exit after its input is closed. After that, it gets SIGTERM and
+/// later SIGKILL, like a command at its timeout.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running program with pipes to its standard input and output. It is confined like a command.
-/// Dropping it kills the program and everything that it started, and so does the end of the agent.
+/// The program and everything that it started are killed when the service is dropped or the agent
+/// ends.
 #[derive(Debug)]
 pub struct Service {
     stop: oneshot::Sender<()>,
@@ -31,8 +32,7 @@ impl Sandbox {
     /// which collects standard error within the limits `command.output`. The command's timeout, log
     /// and echo are not used.
     ///
-    /// A program that cannot be started is noticed when its output ends; [`Service::stop`] then
-    /// says why.
+    /// If the program cannot be started, its output ends; [`Service::stop`] then says why.
     ///
     /// # Errors
     /// Fails if the confinement cannot be set up.
@@ -59,9 +59,9 @@ impl Sandbox {
 }
 
 impl Service {
-    /// Waits until the program and everything that it started are gone. The caller has closed the
-    /// program's input; a program that does not exit is killed. Returns how the program ended, in a
-    /// few words, and its standard error.
+    /// Waits until the program and everything that it started are gone. The caller must have closed
+    /// the program's input. A program that does not exit is killed. Returns how the program ended,
+    /// in a few words, and its standard error.
     pub async fn stop(self) -> (String, Captured) {
         let _ = self.stop.send(());
         let lost = |_| ("its launcher was lost".to_owned(), Captured::default());

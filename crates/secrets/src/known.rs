@@ -50,14 +50,14 @@ pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>
     out
 }
 
-/// The values in a list of HTTP headers for OpenTelemetry's exporter:
+/// Returns the values in a list of HTTP headers in the format of OpenTelemetry's exporter:
 /// `api-key=…,authorization=Bearer%20…`.
 fn header_values(name: &str, list: &str) -> impl Iterator<Item = String> {
     let is_list = name.starts_with("OTEL_EXPORTER_OTLP_") && name.ends_with("HEADERS");
     let headers = list.split(',').filter(move |_| is_list).filter_map(|header| header.split_once('='));
     headers.filter_map(|(_, value)| {
         let value = percent_decode_str(value).decode_utf8_lossy();
-        // Without a scheme such as `Bearer`.
+        // The token without a scheme such as `Bearer` is also a secret.
         whole(value.split_whitespace().next_back()?)
     })
 }

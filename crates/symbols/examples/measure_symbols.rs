@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use symbols::{Cache, Index, Limits, Listed, Map, Stamp};
 use workspace::{CleanPath, WalkFilter, Workspace};
 
-/// How often an edit is measured.
+/// The number of edits to measure.
 const EDITS: usize = 21;
 
 fn list(workspace: &Workspace) -> Vec<Listed> {
@@ -50,7 +50,7 @@ fn main() {
     let (check, _) = seconds(|| index.update(&files, &read, &limits, &stop));
     cache.store(&mut index).unwrap();
 
-    // Each edit is a file with a new stamp and a new content; the others are as they were.
+    // Each edit gives one file a new stamp and new content. The other files stay unchanged.
     let (mut edits, mut whole) = (Vec::new(), Vec::new());
     for n in 0..EDITS {
         let mut changed = files.clone();

@@ -1,4 +1,4 @@
-; A node named definition.KIND defines the name in it. A node named reference uses it.
+; @definition.KIND captures a node that defines the name @name. @reference captures a use.
 
 (struct_item name: (type_identifier) @name) @definition.type
 (enum_item name: (type_identifier) @name) @definition.type

@@ -1,9 +1,9 @@
 //! The index on disk.
 //!
-//! The index is divided into parts by a hash of the path, so that an edit of one file rewrites
-//! one small part. Each part is a file of its own that is replaced in one step. It starts with the
-//! digest of what follows: a damaged part, or one of another version, is ignored, and its files are
-//! parsed again.
+//! The index is divided into parts by a hash of the path, so that an edit of one file rewrites one
+//! small part. Each part is a file of its own that is replaced in one step. It starts with a digest
+//! of the rest. A part that is damaged or has another version is ignored, and its files are parsed
+//! again.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -21,7 +21,7 @@ use crate::index::File;
 
 /// The number of parts.
 const PARTS: usize = 32;
-/// Changes when parts, grammars or queries change.
+/// The version of the format. It changes when parts, grammars or queries change.
 const VERSION: u32 = 1;
 /// The size of the largest part that is read, in bytes.
 const MAX_PART: u64 = 64 << 20;
@@ -42,9 +42,9 @@ struct Part {
     files: Vec<(String, File)>,
 }
 
-/// The part that holds a file.
+/// Returns the number of the part that holds a file.
 pub(crate) fn part_of(path: &str) -> usize {
-    // FNV-1a: the same in every process.
+    // FNV-1a gives the same result in every process.
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     (path.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step) % PARTS as u64) as usize
 }
@@ -89,9 +89,9 @@ impl Cache {
         index
     }
 
-    /// Stores the parts of the index that have changed since it was loaded or stored, and removes
-    /// the indexes of the repositories that were used longest ago, if there are many. Returns the
-    /// number of bytes written.
+    /// Stores the parts that have changed since the index was loaded or last stored. If there are
+    /// too many repositories, removes the least recently updated indexes. Returns the number of
+    /// bytes written.
     ///
     /// # Errors
     /// If a part cannot be written. The index stays usable.
@@ -141,7 +141,7 @@ fn read(path: &Path) -> Option<Part> {
 }
 
 impl Index {
-    /// Adds a part. `None` if it does not fit together; then nothing is added.
+    /// Adds a part. Returns `None` and adds nothing if the part is inconsistent.
     fn add(&mut self, number: usize, part: Part) -> Option<()> {
         let names = part.names.len();
         let fits = |(path, file): &(String, File)| {

@@ -7,7 +7,7 @@ use workspace::{CleanPath, WalkFilter, Workspace};
 
 use crate::{Cache, Index, Limits, Listed, Map, Stamp, names_a_file};
 
-/// The maximum number of files that are listed, in all languages.
+/// The maximum number of files to list, in all languages.
 const MAX_LISTED: usize = 200_000;
 /// The size of the largest file that is read, in bytes. The index parses no larger ones.
 const MAX_READ: u64 = 1 << 20;
@@ -28,8 +28,8 @@ impl Code {
         Self { workspace, cache, index: Mutex::default() }
     }
 
-    /// Brings the index up to date and passes it to `work`. Blocks: the first use in a repository
-    /// parses every file. If `stop` becomes true, the index stays incomplete.
+    /// Updates the index and passes it to `work`. May block for long, because the first use in a
+    /// repository parses every file. If `stop` becomes true, the index stays incomplete.
     pub fn with<T>(&self, stop: &AtomicBool, work: impl FnOnce(&Index) -> T) -> T {
         self.update(&self.list(), stop, work)
     }

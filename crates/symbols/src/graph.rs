@@ -1,8 +1,8 @@
 //! Page rank over files.
 
-/// How often the rank is passed on. Later rounds change the order of the best files rarely.
+/// The number of rounds. More rounds rarely change the order of the best files.
 const ROUNDS: usize = 12;
-/// The part of a file's rank that goes to the files that define what it uses.
+/// The share of a file's rank that it passes to the files whose definitions it uses.
 const DAMPING: f32 = 0.85;
 
 /// The maximum number of edges: 60 MB.
@@ -32,8 +32,8 @@ impl Graph {
         }
     }
 
-    /// The rank of each file. `start` says how much of the rank each file gets in every round,
-    /// before its share of the ranks of other files. All ranks together are 1.
+    /// Returns the rank of each file. `start` gives the weights by which each round distributes the
+    /// rank that is not passed along edges. The ranks add up to 1.
     pub(crate) fn rank(&self, start: &[f32]) -> Vec<f32> {
         let total: f32 = start.iter().sum();
         let start: Vec<f32> = match total > 0.0 {
@@ -50,7 +50,8 @@ impl Graph {
             for (from, to, weight) in &self.edges {
                 next[*to as usize] += rank[*from as usize] * weight / out[*from as usize];
             }
-            // Files without edges give their rank back to the start.
+            // Rank that is not passed along edges, such as that of files without outgoing edges, is
+            // distributed by `start`.
             let passed: f32 = next.iter().sum();
             let back = 1.0 - DAMPING * passed;
             for (next, start) in next.iter_mut().zip(&start) {

@@ -22,12 +22,12 @@ const MAX_FILES: usize = 100_000;
 const MAX_NAMES: usize = 4_000_000;
 /// The maximum number of threads that parse.
 const MAX_THREADS: usize = 16;
-/// A file that was written less than this long before it was read may be written again without a
-/// new time, because clocks of file systems tick slowly.
+/// How old a modification time must be to be trusted. File system clocks are coarse, so a file that
+/// was just written may change again without a new time.
 const SETTLED_NS: i64 = 2_000_000_000;
 
-/// Identifies a version of a file without reading it, like git's index. Zeros stand for an unknown
-/// version.
+/// Identifies a version of a file without reading it, like git's index. All zeros mean that the
+/// version is unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// When the content was last modified, in nanoseconds since 1970.
@@ -50,7 +50,7 @@ pub struct Listed {
 /// The limits of one update.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The longest time. Files that are left over are parsed by a later update.
+    /// The time limit. A later update parses the files that are left over.
     pub time: Duration,
     /// The number of threads that parse.
     pub threads: usize,
@@ -63,15 +63,15 @@ impl Default for Limits {
     }
 }
 
-/// What an update did.
+/// The result of an update.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Updated {
     /// The number of files that were parsed.
     pub parsed: usize,
-    /// The number of files that left the index.
+    /// The number of files that were removed from the index.
     pub removed: usize,
-    /// The number of files that are not in the index, because the time or the number of files is
-    /// limited.
+    /// The number of files that were not updated because of a limit or a stop. Files that were
+    /// indexed before keep their old entries.
     pub left_over: usize,
 }
 
@@ -93,7 +93,7 @@ pub(crate) struct File {
     /// The first bytes of the content's SHA-256.
     pub(crate) digest: [u8; 16],
     pub(crate) definitions: Vec<Definition>,
-    /// The number of each name that the file uses, and how often.
+    /// The numbers of the names that the file uses, and how often it uses each.
     pub(crate) uses: Vec<(u32, u32)>,
 }
 
@@ -125,7 +125,7 @@ pub struct FoundDefinition<'a> {
     pub kind: Kind,
 }
 
-/// What became of a file that may have changed.
+/// The result of examining a file that may have changed.
 enum Outcome {
     Unread,
     Same,
@@ -133,10 +133,10 @@ enum Outcome {
 }
 
 impl Index {
-    /// Brings the index up to date with the files of the repository. Reads only files whose size or
-    /// stamp differs, and parses only those whose content differs, on several threads. `read`
-    /// returns the content of a file. When `stop` becomes true or the time is over, the files that
-    /// are left over keep their old entries.
+    /// Updates the index to the files of the repository. Reads only files whose size or stamp
+    /// differs, and parses only those whose content differs, on several threads. `read` returns the
+    /// content of a file. When `stop` becomes true or the time is up, the remaining files keep
+    /// their old entries.
     pub fn update(
         &mut self,
         files: &[Listed],
@@ -162,14 +162,15 @@ impl Index {
             })
         };
         let mut work: Vec<&Listed> = listed.iter().filter(is_new).copied().collect();
-        // If the time does not suffice, the smallest files first leave the fewest files over.
+        // Parse the smallest files first, so that the time limit leaves as few files over as
+        // possible.
         work.sort_by_key(|file| file.size);
         let outcomes = self.examine(&work, read, limits, stop);
         self.take(outcomes, &mut updated);
         updated
     }
 
-    /// Brings the entry of one file up to date, without a look at the others.
+    /// Updates the entry of one file, without examining the others.
     pub fn update_one(
         &mut self,
         file: &Listed,
@@ -184,7 +185,7 @@ impl Index {
         updated
     }
 
-    /// Takes over what became of files.
+    /// Applies the results of examining files to the index.
     fn take(&mut self, outcomes: Vec<(&Listed, Outcome)>, updated: &mut Updated) {
         for (file, outcome) in outcomes {
             match outcome {
@@ -238,7 +239,7 @@ impl Index {
         };
         let threads = limits.threads.clamp(1, MAX_THREADS).min(work.len());
         std::thread::scope(|scope| {
-            // This thread is one of the workers, so that an update of one file starts no thread.
+            // This thread is also a worker, so that an update of one file starts no thread.
             for _ in 1..threads {
                 scope.spawn(worker);
             }
@@ -247,7 +248,7 @@ impl Index {
         outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of a name, which is added if it is new. `None` if there are too many.
+    /// Returns the number of a name. Adds the name if it is new; `None` if there are too many.
     pub(crate) fn number(&mut self, name: impl Into<Box<str>>) -> Option<u32> {
         if self.names.len() >= MAX_NAMES {
             return self.names.get_index_of(&name.into()).map(|n| n as u32);
@@ -286,8 +287,8 @@ impl Index {
         found
     }
 
-    /// The names that are defined somewhere and equal `name` when case, `_` and `-` are ignored, or
-    /// contain it: at most `limit`, the shortest first.
+    /// Returns at most `limit` defined names that contain `name`, the shortest first. Ignores case,
+    /// `_` and `-`.
     #[must_use]
     pub fn similar(&self, name: &str, limit: usize) -> Vec<&str> {
         let plain = |text: &str| text.replace(['_', '-'], "").to_lowercase();
@@ -355,7 +356,7 @@ fn digest(bytes: &[u8]) -> [u8; 16] {
     short
 }
 
-/// The stamp to keep: an unknown one if the file may change again without a new stamp.
+/// Returns the stamp to store: an unknown one if the file could still change without a new stamp.
 fn settled(stamp: Stamp) -> Stamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64);
     if now - stamp.modified_ns > SETTLED_NS { stamp } else { Stamp::default() }

@@ -35,7 +35,7 @@ impl Language {
     const ALL: [Self; 6] =
         [Self::Rust, Self::Python, Self::JavaScript, Self::TypeScript, Self::Tsx, Self::Go];
 
-    /// The language of a file, by its extension; `None` if there is no grammar for it.
+    /// Returns the language of a file by its extension; `None` if there is no grammar for it.
     #[must_use]
     pub fn of(path: &str) -> Option<Self> {
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -72,8 +72,8 @@ impl Language {
         }
     }
 
-    /// The compiled query, shared by all threads. `None` if it does not fit the grammar, which a
-    /// test rules out.
+    /// The compiled query, shared by all threads. `None` if the query does not fit the grammar; a
+    /// test checks that all do.
     pub(crate) fn tagger(self) -> Option<&'static Tagger> {
         static TAGGERS: [OnceLock<Option<Tagger>>; Language::ALL.len()] =
             [const { OnceLock::new() }; Language::ALL.len()];

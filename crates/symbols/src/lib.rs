@@ -1,12 +1,12 @@
 //! Finds the definitions and uses of names in a repository.
 //!
-//! [`Index::update`] parses the files that changed with tree-sitter and keeps which names each file
-//! defines and uses. [`Cache`] stores the index, so that the next process parses only what changed
-//! in between. [`Index::rank`] orders the files by a task's words and by how much other code refers
-//! to them, and [`Map`] turns the best files into text that fits a budget.
+//! [`Index::update`] parses changed files with tree-sitter and records which names each file
+//! defines and uses. [`Cache`] stores the index, so that the next process parses only what has
+//! changed since. [`Index::rank`] orders the files by the words of a task and by how much other
+//! code uses their definitions, and [`Map`] turns the best files into text that fits a budget.
 //!
-//! The index holds no source text: it has names, line numbers and counts. Whoever shows a line
-//! reads it from the file. [`Code`] is the index of a workspace, which it updates before each use.
+//! The index holds names, line numbers and counts, but no source text. To show a line, read it from
+//! the file. [`Code`] is the index of a workspace, which it updates before each use.
 //!
 //! ```
 //! use symbols::{Index, Listed, Limits, Stamp};

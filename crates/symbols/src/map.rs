@@ -1,19 +1,20 @@
-//! The map: the best files as text, the first of them with their most important definitions.
+//! The map: the highest-ranked files as text. The first ones are shown with their most important
+//! definitions.
 
 use std::collections::HashSet;
 
 use crate::Index;
 use crate::tags::Kind;
 
-/// The longest line of source that is shown, in characters.
+/// The length to which source lines are truncated, in characters.
 const WIDTH: usize = 100;
 /// The maximum number of definitions shown per file.
 const PER_FILE: usize = 2;
-/// The part of the map that files with definitions may fill, as a divisor. The next best files
-/// follow with their paths only: the right file is more often among many paths than among few files
-/// with definitions (docs/symbols.md).
+/// The share of the map for files with definitions, as a divisor: 3 stands for a third. The other
+/// files are listed by path only, because many paths contain the right file more often than few
+/// files with definitions do (docs/symbols.md).
 const DETAILED_SHARE: usize = 3;
-/// The shortest entry of a map, in bytes. It bounds how many files are worth ranking.
+/// The assumed size of the shortest entry of a map, in bytes. It limits how many files are ranked.
 const SHORTEST: usize = 16;
 
 /// A map of a repository.
@@ -27,8 +28,9 @@ pub struct Map {
 
 impl Map {
     /// Makes a map for a task from the files that rank highest, with at most `max_bytes` bytes.
-    /// `content` returns the content of a file, which is only searched for words, and `shown` the
-    /// text from which the map takes the lines of definitions. `None` if there is nothing to show.
+    /// `content` returns the content of a file, which is only searched for words. `shown` returns
+    /// the text from which the lines of definitions are taken. Returns `None` if there is nothing
+    /// to show.
     #[must_use]
     pub fn new(
         index: &Index,
@@ -59,7 +61,7 @@ impl Map {
     }
 }
 
-/// The lines with these definitions, in the order of the file.
+/// Returns the lines with these definitions, in the order of the file.
 fn signatures(text: &str, definitions: &[(u32, Kind, &str)]) -> String {
     let mut lines: Vec<u32> = definitions.iter().map(|(line, ..)| *line).collect();
     lines.sort_unstable();
@@ -68,7 +70,7 @@ fn signatures(text: &str, definitions: &[(u32, Kind, &str)]) -> String {
     shown.collect()
 }
 
-/// A line of a text, counted from 1, without what opens the body.
+/// Returns a line of a text, counted from 1, without the `{` or `:` that opens a body.
 fn signature(text: &str, line: u32) -> Option<String> {
     let line = text.lines().nth(line.checked_sub(1)? as usize)?.trim();
     let line = line.trim_end_matches(['{', ':']).trim_end();

@@ -1,11 +1,12 @@
 //! Orders files by how likely a task is about them.
 //!
-//! Two things count. The words of the task: how many of them are in the path of the file, in the
-//! names that it defines, and in the names that it uses; rare words count more. And the page rank:
-//! how much other code, above all the code that has the task's words, uses what the file defines.
+//! First, two things count. One is the words of the task: how many of them are in the path of the
+//! file, in the names that it defines, and in the names that it uses. Rare words count more. The
+//! other is the page rank: how much other code uses what the file defines. Code with the task's
+//! words counts most.
 //!
-//! The files that rank highest are then read and ranked again, with the words in their texts: in
-//! comments, strings and local names.
+//! The highest-ranked files are then read and ranked again by the words in their texts, such as
+//! those in comments, strings and local names.
 
 use std::collections::HashMap;
 
@@ -17,20 +18,22 @@ use crate::{Index, words};
 
 /// The maximum number of words of a task that count. One bit stands for each.
 const MAX_WORDS: usize = 64;
-/// A name that more files define says nothing about which of them is meant.
+/// A name that more files define does not say which of them is meant, so it adds no edges to the
+/// graph.
 const MAX_DEFINERS: usize = 20;
-/// How much a word counts in a folder's name, in a name that the file uses, and in one of its names
-/// other than the best one, compared with a word in the best name or the file's own name.
+/// The weights of a word in a folder's name, in a name that the file uses, and in any name that the
+/// file defines. In comparison, a word in the file's own name has weight 1, and one in its best
+/// definition 0.5 to 1.
 const FOLDER: f32 = 0.4;
 const USED: f32 = 0.35;
 const OTHERS: f32 = 0.4;
-/// How much the page rank counts, compared with the words.
+/// The weight of the page rank, compared with the words.
 const RANK: f32 = 0.3;
-/// How much a word counts in the text of a file, and the number of files that are read for it.
+/// The weight of a word in the text of a file, and the number of files whose texts are read.
 const TEXT: f32 = 0.5;
 const MAX_READ: usize = 400;
 
-/// A file in the order of rank.
+/// A file and its rank.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ranked<'a> {
     /// Its path.
@@ -41,11 +44,11 @@ pub struct Ranked<'a> {
     pub definitions: Vec<(u32, Kind, &'a str)>,
 }
 
-/// The words of the task that a name has.
+/// The words of the task in a name.
 #[derive(Debug, Clone, Copy, Default)]
 struct Hits {
     mask: u64,
-    /// The part of the name's words that are words of the task.
+    /// The share of the name's words that are words of the task.
     share: f32,
 }
 
@@ -81,7 +84,7 @@ impl Query {
         hits
     }
 
-    /// The words that a text has, also as parts of other words.
+    /// Returns the words of the task in a text, including parts of longer words.
     fn inside(&self, text: &[u8]) -> u64 {
         let all = u64::MAX >> (MAX_WORDS - self.words.len()).min(63);
         let mut mask = 0;
@@ -95,7 +98,7 @@ impl Query {
     }
 }
 
-/// What one file has of the task's words.
+/// The words of the task in each part of a file.
 struct Words {
     stem: u64,
     folders: u64,
@@ -104,8 +107,8 @@ struct Words {
 }
 
 impl Index {
-    /// The files in the order of how likely the task is about them, the best first: at most
-    /// `limit`, each with at most `definitions` definitions. `read` returns the content of a file.
+    /// Returns at most `limit` files, the likeliest first, each with at most `definitions`
+    /// definitions. `read` returns the content of a file.
     #[must_use]
     pub fn rank(
         &self,
@@ -169,7 +172,7 @@ impl Index {
                 (lexical + RANK * (1.0 + rank * files).ln() / files.max(2.0).ln(), path, file)
             })
             .collect();
-        // A file in which nothing is defined tells the model nothing but its name.
+        // A file without definitions is useful only if its path has a word of the task.
         order.retain(|(_, path, file)| !file.definitions.is_empty() || query.hits(path).mask != 0);
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
         order.truncate(limit.max(MAX_READ));
@@ -200,8 +203,8 @@ impl Index {
         ranked.map(|(score, path, file)| Ranked { path, score, definitions: best(file) }).collect()
     }
 
-    /// The graph of files, with an edge from each file that uses a name to the files that define
-    /// it, and the number of files that use each name.
+    /// Returns the graph of files, with an edge from each file that uses a name to each file that
+    /// defines it. Also returns the number of files that use each name.
     fn graph(&self) -> (Graph, Vec<u32>) {
         let mut definers: Vec<Vec<u32>> = vec![Vec::new(); self.names.len()];
         for (n, file) in self.files.values().enumerate() {
@@ -237,7 +240,7 @@ impl Index {
     }
 }
 
-/// The value of each word: the rarer it is, the higher.
+/// Returns the value of each word. Rarer words have higher values.
 fn values(words: &[Words], count: usize) -> Vec<f32> {
     let mut files = vec![0_u32; count];
     for words in words {

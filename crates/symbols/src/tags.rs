@@ -14,10 +14,10 @@ use tree_sitter::{
 use crate::Language;
 use crate::language::Tagger;
 
-/// The longest time that one file may take, in milliseconds. Files of the largest size that is
-/// parsed usually take less than a tenth of it.
+/// The time limit for one file, in milliseconds. Even the largest files usually take less than a
+/// tenth of it.
 const MAX_MS: u64 = 1_000;
-/// The longest name that is kept, in bytes. Longer names are generated.
+/// The length of the longest name that is kept, in bytes. Longer names are probably generated.
 const MAX_NAME: usize = 80;
 /// The maximum number of definitions of one file.
 const MAX_DEFINITIONS: usize = 2_000;
@@ -88,8 +88,8 @@ pub fn lines_with(path: &str, text: &str, name: &str, stop: &AtomicBool) -> Vec<
     lines
 }
 
-/// Calls `found` for each name, with its kind if it is defined and `None` if it is used, and with
-/// its line.
+/// Calls `found` for each definition or use of a name, with the name, its kind (`None` for a use)
+/// and its line.
 fn walk<'a>(
     parser: &mut Parser,
     language: Language,

@@ -9,12 +9,13 @@ const STOP_WORDS: &[&str] = &[
     "we", "when", "where", "which", "will", "with", "you", "fix", "bug", "test", "tests", "pass", "code",
     "file", "function", "given",
 ];
-/// Endings that are removed, so that different forms of a word are equal. The first match counts.
+/// Endings that are removed so that different forms of a word compare equal. Only the first that
+/// fits is removed.
 const ENDINGS: &[&str] = &[
     "ations", "ation", "ings", "ing", "ions", "ion", "ers", "er", "ors", "or", "ies", "ed", "es", "s", "e",
     "y",
 ];
-/// The shortest word that an ending is removed from, without the ending.
+/// The minimum length of a word after its ending is removed.
 const SHORTEST_STEM: usize = 3;
 
 /// Calls `word` for each word of a text or an identifier, in lowercase and without its ending:

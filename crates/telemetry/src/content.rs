@@ -1,4 +1,5 @@
-//! What the model reads and writes, as attributes. Exported only if the user asks for it.
+//! The texts that the model reads and writes, as attributes. They are exported only if the user
+//! asks for them.
 
 use std::borrow::Cow;
 
@@ -12,12 +13,12 @@ const MAX_TEXT: usize = 32 << 10;
 /// The messages of a session so far.
 #[derive(Debug, Default)]
 pub(crate) struct Conversation {
-    /// The texts are shortened.
+    /// The role and the shortened text of each message.
     messages: Vec<(Role, String)>,
 }
 
 impl Conversation {
-    /// Adds what an event adds to the conversation.
+    /// Applies an event to the conversation.
     pub(crate) fn add(&mut self, event: &Event) {
         match event {
             Event::Message { role, content, .. } => self.messages.push((*role, shortened(content).into())),
@@ -29,7 +30,7 @@ impl Conversation {
         }
     }
 
-    /// The newest messages that fit an attribute, without the system message.
+    /// Returns the newest messages that fit into an attribute, without the system message.
     pub(crate) fn input(&self) -> String {
         let mut left = MAX_TEXT;
         let newest = self.messages.iter().rev().take_while(|(_, text)| {
@@ -45,12 +46,12 @@ impl Conversation {
     }
 }
 
-/// The system message as an attribute.
+/// Formats the system message as an attribute.
 pub(crate) fn instructions(text: &str) -> String {
     json!([part("text", &shortened(text))]).to_string()
 }
 
-/// An answer as an attribute.
+/// Formats an answer as an attribute.
 pub(crate) fn answer(thinking: &str, text: &str) -> String {
     let parts = [("reasoning", thinking), ("text", text)];
     let parts: Vec<_> = parts
@@ -65,12 +66,12 @@ fn part(kind: &str, text: &str) -> Value {
     json!({"type": kind, "content": text})
 }
 
-/// A text that fits an attribute.
+/// Shortens a text so that it fits into an attribute.
 pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
     shortened_to(text, MAX_TEXT)
 }
 
-/// Cuts the end of a text that is longer than `limit` bytes, and says so.
+/// Truncates a text that is longer than `limit` bytes, and appends a note that it did.
 pub(crate) fn shortened_to(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit {
         return Cow::Borrowed(text);

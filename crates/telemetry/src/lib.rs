@@ -1,17 +1,16 @@
 //! OpenTelemetry: turns the events of a session into spans and metrics, and sends them to a
 //! collector with OTLP over HTTP.
 //!
-//! [`Telemetry::observer`] returns a view of a session's journal, like the renderer. Spans get the
-//! times of the records, so no other part of the program is instrumented, and `tracing` is not
-//! involved. Names follow the GenAI semantic conventions, version 0.1.0 (`names.rs`).
+//! [`Telemetry::observer`] returns an observer of a session's journal. Spans get the times of the
+//! journal's records, so no other part of the program is instrumented, and `tracing` is not used.
+//! Names follow the GenAI semantic conventions, version 0.1.0 (`names.rs`).
 //!
 //! Each run is a trace of its own. A resumed run may start days later and under another parent, and
-//! collectors group spans by time. The attribute `gen_ai.conversation.id` has the id of the session,
-//! which connects its runs.
+//! collectors group spans by time. The attribute `gen_ai.conversation.id`, which holds the id of
+//! the session, connects its runs.
 //!
-//! The export runs in threads of the SDK and never delays a session. A queue holds
-//! [`MAX_SPANS`] spans; spans that do not fit are dropped. [`Telemetry::close`] waits for at most
-//! [`CLOSE`].
+//! The export runs in threads of the SDK and never delays a session. A queue holds [`MAX_SPANS`]
+//! spans; spans that do not fit are dropped. [`Telemetry::close`] waits at most [`CLOSE`].
 //!
 //! This crate does not read the environment, but the SDK does: the collector's address and headers
 //! (`OTEL_EXPORTER_OTLP_*`), the resource (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`), sampling
@@ -48,9 +47,10 @@ use crate::trace::RunTrace;
 
 /// The maximum number of spans that wait for export.
 pub const MAX_SPANS: usize = 2048;
-/// The maximum number of spans in one request. With content, such a request is smaller than 20 MiB.
+/// The maximum number of spans in one request. Even with content, such a request is smaller than 20
+/// MiB.
 const MAX_BATCH: usize = 128;
-/// How long the end of a process waits for the last export.
+/// How long a process that exits waits for the last export.
 pub const CLOSE: Duration = Duration::from_secs(2);
 
 /// Why nothing, or not everything, was exported.
@@ -59,7 +59,7 @@ pub enum Error {
     /// The configuration is unusable.
     #[error("{0}")]
     Setup(String),
-    /// The newest request to the collector failed.
+    /// The last request of an exporter to the collector failed.
     #[error("not everything was exported: {0}")]
     NotSent(String),
     /// The collector was too slow.
@@ -81,11 +81,11 @@ pub struct Options {
     pub metrics: bool,
     /// Whether to export messages, arguments and results.
     pub content: bool,
-    /// The span that runs belong to: the values of `traceparent` and `tracestate`, as in HTTP headers.
+    /// The parent span of runs: the values of `traceparent` and `tracestate`, as in HTTP headers.
     pub parent: HashMap<String, String>,
 }
 
-/// The export of this process.
+/// The exporters of this process.
 #[derive(Debug)]
 pub struct Telemetry {
     spans: SdkTracerProvider,
@@ -98,7 +98,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Starts the export. The collector is first contacted when there is something to export.
+    /// Starts the export. Does not contact the collector until there is something to export.
     ///
     /// # Errors
     /// If the collector's address is invalid, or if it asks for a feature that is not compiled in.
@@ -141,8 +141,8 @@ impl Telemetry {
         })
     }
 
-    /// Returns a view of a session, which exports the run that starts now. `past` has the records of
-    /// earlier runs of the session. `task` is the task's id in a batch.
+    /// Returns an observer that exports the run that a session starts now. `past` holds the records
+    /// of the session's earlier runs. `task` is the task's id in a batch.
     #[must_use]
     pub fn observer(&self, session: &str, task: Option<&str>, past: &[Record]) -> Observer {
         let mut trace = RunTrace::new(
@@ -156,15 +156,16 @@ impl Telemetry {
         Box::new(move |record| trace.record(record))
     }
 
-    /// Exports what is left. Call it after the observers are dropped: that ends their spans.
+    /// Exports what is left. Drop the observers first, because that ends their spans.
     ///
     /// # Errors
-    /// If the collector did not accept the last export in time.
+    /// If the last export failed or did not finish in time.
     pub fn close(self) -> Result<(), Error> {
         let until = Instant::now() + CLOSE;
         let (done, finished) = mpsc::channel();
         let (spans, metrics, done_too) = (self.spans, self.metrics, done.clone());
-        // The SDK would wait longer, so it waits in threads of its own, which end with the process.
+        // The SDK may wait longer than [`CLOSE`], so it waits in other threads, which end with the
+        // process.
         let flush_spans = move || drop((spans.shutdown_with_timeout(CLOSE), done.send(())));
         let flush_metrics = move || drop((metrics.shutdown(), done_too.send(())));
         let threads =

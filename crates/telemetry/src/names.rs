@@ -24,7 +24,7 @@ pub(crate) const TOOL: &str = "gen_ai.tool.name";
 pub(crate) const TOOL_TYPE: &str = "gen_ai.tool.type";
 pub(crate) const TOOL_CALL: &str = "gen_ai.tool.call.id";
 
-// Only if content is asked for.
+// These are exported only if the user asks for content.
 pub(crate) const SYSTEM: &str = "gen_ai.system_instructions";
 pub(crate) const INPUT: &str = "gen_ai.input.messages";
 pub(crate) const OUTPUT: &str = "gen_ai.output.messages";

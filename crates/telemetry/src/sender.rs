@@ -1,4 +1,4 @@
-//! Sends requests to the collector, with a bound on everything that the collector answers.
+//! Sends requests to the collector. The size and time of every answer are bounded.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,7 +11,7 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response, Respon
 /// unless it rejects a part of the request.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// Why the newest request of a [`Sender`] failed; `None` if it succeeded.
+/// Why the last request of a [`Sender`] failed; `None` if it succeeded.
 pub(crate) type Failure = Arc<Mutex<Option<String>>>;
 
 /// Creates the HTTP client. The error says why it cannot be created.
@@ -68,7 +68,7 @@ impl Sender {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let exchanged =
             runtime.block_on(async { tokio::time::timeout(self.timeout, self.exchange(request)).await });
-        // A name may still be looked up.
+        // A DNS lookup may still be running.
         runtime.shutdown_background();
         exchanged.unwrap_or_else(|_| Err(format!("no complete answer within {:?}", self.timeout).into()))
     }
@@ -90,7 +90,7 @@ impl HttpClient for Sender {
     }
 }
 
-/// The innermost cause, which is the informative part of reqwest's error chain.
+/// Returns the innermost cause, which is the informative part of reqwest's error chain.
 fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     if error.is::<ResponseBodyTooLarge>() {
         return format!("the answer is longer than {} KiB", MAX_ANSWER >> 10);
@@ -102,7 +102,7 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     error.to_string()
 }
 
-/// An address without user, password and query.
+/// Returns an address without its user, password and query.
 fn shown(url: &reqwest::Url) -> String {
     let mut url = url.clone();
     let _ = url.set_username("");

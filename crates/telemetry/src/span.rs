@@ -19,12 +19,12 @@ pub(crate) const MAX_MESSAGE: usize = 1 << 10;
 pub(crate) struct Open {
     pub(crate) span: Span,
     start_ms: u64,
-    /// The attributes of its metric.
+    /// The attributes of the metric that counts the span.
     pub(crate) attributes: Vec<KeyValue>,
 }
 
 impl Open {
-    /// Starts a span. `of_metric` has the attributes of its metric.
+    /// Starts a span. `of_metric` holds the attributes of the corresponding metric.
     pub(crate) fn start(
         tracer: &SdkTracer,
         parent: &Context,
@@ -40,7 +40,7 @@ impl Open {
         Self { span: tracer.build_with_context(builder, parent), start_ms, attributes: of_metric }
     }
 
-    /// Ends the span. `error` is a class of error and a message. Returns the duration in seconds.
+    /// Ends the span. `error` is an error class and a message. Returns the duration in seconds.
     pub(crate) fn end(&mut self, at_ms: u64, error: Option<(&'static str, &str)>) -> f64 {
         if let Some((class, message)) = error {
             let class = KeyValue::new(names::ERROR, class);
@@ -62,7 +62,7 @@ pub(crate) fn usage_attributes(usage: Usage) -> impl Iterator<Item = KeyValue> {
     counts.into_iter().filter_map(|(name, count)| Some(KeyValue::new(name, integer(count?))))
 }
 
-/// The class of error of a run; `None` if the run came to its own end.
+/// Returns the error class of an ending; `None` if the run ended normally.
 pub(crate) fn error_class(ending: &Ending) -> Option<&'static str> {
     match ending {
         Ending::Verified | Ending::Answered | Ending::Unverified | Ending::NoChange => None,
@@ -74,14 +74,14 @@ pub(crate) fn error_class(ending: &Ending) -> Option<&'static str> {
     }
 }
 
-/// The name of an ending, as in the journal; for a budget, with the budget.
+/// Returns the name of an ending, as in the journal. For a budget, the name includes the budget.
 pub(crate) fn ending_name(ending: &Ending) -> String {
     let value = serde_json::to_value(ending).unwrap_or_default();
     let words = ["kind", "budget"].iter().filter_map(|key| value[key].as_str());
     words.collect::<Vec<_>>().join("_")
 }
 
-/// The name of an enum's variant in the journal.
+/// Returns the name of an enum variant, as in the journal.
 pub(crate) fn word(value: &impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

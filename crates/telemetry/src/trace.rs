@@ -1,4 +1,4 @@
-//! The spans of one run, made from the events of its session.
+//! Turns the events of one run into spans.
 
 use std::collections::HashMap;
 
@@ -19,11 +19,11 @@ const NAME: &str = "agent";
 /// The maximum length of the name of a tool, in bytes.
 const MAX_NAME: usize = 128;
 
-/// A view of a session that turns its events into spans and metrics.
+/// Observes a session, and turns its events into spans and metrics.
 pub(crate) struct RunTrace {
     tracer: SdkTracer,
     instruments: Instruments,
-    /// The span that the run belongs to, if any.
+    /// The parent span of the run, if any.
     parent: Context,
     session: String,
     task: Option<String>,
@@ -86,7 +86,8 @@ impl RunTrace {
         }
     }
 
-    /// Learns the state that an earlier run of the session left, which has its own trace.
+    /// Restores state from a record of an earlier run of the session. Exports nothing, because the
+    /// earlier run has its own trace.
     pub(crate) fn recall(&mut self, record: &Record) {
         match &record.event {
             Event::Model(model) | Event::ModelChanged { model, .. } => self.set_model(model),
@@ -104,7 +105,7 @@ impl RunTrace {
         match &record.event {
             Event::Model(model) => self.set_model(model),
             Event::ModelChanged { turn, model, .. } => {
-                // The previous model gave no answer.
+                // The previous model did not answer.
                 self.end_request(at, Some(("unavailable", "continuing with another model")));
                 self.set_model(model);
                 self.note("agent.model_changed", at, |trace| {
@@ -228,7 +229,8 @@ impl RunTrace {
             KeyValue::new(names::ESTIMATED_TOKENS, integer(*estimated_tokens)),
         ];
         attributes.extend(self.model.iter().cloned());
-        // The journal has the temperature as a short decimal number, which `f64::from` would not keep.
+        // The conversion via text keeps the short decimal form of the journal; `f64::from` would
+        // not.
         let temperature = temperature.and_then(|value| value.to_string().parse::<f64>().ok());
         attributes.extend(temperature.map(|value| KeyValue::new(names::REQUEST_TEMPERATURE, value)));
         attributes.extend(seed.map(|seed| KeyValue::new(names::REQUEST_SEED, integer(seed))));
@@ -265,7 +267,7 @@ impl RunTrace {
     fn answer(&mut self, ended_by: EndedBy, thinking: &str, text: &str) {
         let Some(request) = &mut self.request else { return };
         let span = &mut request.open.span;
-        // The conventions use `error` for every answer that did not end by itself.
+        // The conventions use `error` for every answer that did not end normally.
         let reason = match (ended_by, request.cut) {
             (EndedBy::Stop, _) => "stop",
             (EndedBy::Length, _) => "length",
@@ -361,7 +363,7 @@ impl RunTrace {
         self.end_all(at_ms, error_class(&report.ending).map(|class| (class, message)));
     }
 
-    /// Ends the run and everything that is still open in it.
+    /// Ends the span of the run and all spans in it that are still open.
     fn end_all(&mut self, at_ms: u64, error: Option<(&'static str, &str)>) {
         let error_of_parts = error.or(Some(("_OTHER", "the run ended")));
         self.end_request(at_ms, error_of_parts);

@@ -61,10 +61,10 @@ pub(crate) fn closed(shown: &Value, full: &Value) -> Value {
     closed
 }
 
-/// The keys under which a schema keeps definitions that its references point to.
+/// The keys under which a schema keeps the definitions that references point to.
 const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 
-/// Whether a schema contains references, which point to other parts of the schema around it.
+/// Whether a schema contains references to other parts of the schema.
 pub(crate) fn has_references(schema: &Value) -> bool {
     match schema {
         Value::Object(object) => {
@@ -77,8 +77,8 @@ pub(crate) fn has_references(schema: &Value) -> bool {
     }
 }
 
-/// Moves the definitions of a schema to `all`, and adapts the references to them, so that the schema
-/// can become a part of another one. The definitions get names that start with `owner`.
+/// Moves the definitions of a schema to `all`, so that the schema can become a part of another one.
+/// Prefixes the names of the definitions with `owner`, and updates the references to them.
 pub(crate) fn move_definitions(schema: &mut Value, owner: &str, all: &mut Map<String, Value>) {
     fn adapt(schema: &mut Value, owner: &str) {
         match schema {

@@ -134,8 +134,8 @@ pub fn copy_without_git(from: &Path, to: &Path) -> io::Result<()> {
     copy_into(from, to, &is_git, &mut CopyReport::default())
 }
 
-/// Whether a copy of a folder would leave at least as much space on a disk as the copy takes. `disk`
-/// is a folder on that disk.
+/// Whether a copy of `folder` would use at most half of the free space on the disk that contains
+/// the folder `disk`.
 ///
 /// # Errors
 /// If a folder cannot be read.

@@ -39,7 +39,7 @@ pub struct Entry {
     pub size: u64,
     /// Whether it is a folder.
     pub folder: bool,
-    /// When its content was last modified, in nanoseconds since 1970; 0 for folders.
+    /// The time when its content was last modified, in nanoseconds since 1970; 0 for folders.
     pub modified_ns: i64,
     /// Its inode; 0 for folders.
     pub inode: u64,

@@ -1,5 +1,5 @@
-//! The skill tool: reads instructions for one kind of work, which a repository or the user keeps in
-//! a folder with a `SKILL.md`.
+//! The skill tool: reads a skill, which is a folder with a `SKILL.md` that has instructions for one
+//! kind of work. Skills belong to a repository or to the user.
 //!
 //! The prompt lists only the names and descriptions of the skills, as part of the tool's
 //! description. The model reads a skill when it needs it. The tool exists only if there are skills.
@@ -21,7 +21,7 @@ const MAX_BYTES: u64 = 32 << 10;
 const MAX_DESCRIPTION: usize = 200;
 /// The maximum length of the list in the prompt, in bytes: about 500 tokens.
 const MAX_LIST: usize = 2_000;
-/// The maximum number of other files of a skill to list.
+/// The maximum number of a skill's other files to list.
 const MAX_FILES: usize = 50;
 
 /// A folder with skills.
@@ -34,7 +34,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The path of an entry of the folder.
+    /// Returns the path of an entry of the folder.
     fn path(&self, name: &str) -> String {
         if self.folder.is_empty() { name.to_owned() } else { format!("{}/{name}", self.folder) }
     }
@@ -46,7 +46,7 @@ impl Place {
         Ok(String::from_utf8_lossy(view.text()).into_owned())
     }
 
-    /// The names of the entries of a folder in this folder.
+    /// Returns the names of the entries of a subfolder.
     fn list(&self, name: &str) -> Vec<String> {
         let path = self.workspace.root().join(self.path(name));
         let names = std::fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
@@ -86,8 +86,8 @@ pub struct Arguments {
 }
 
 impl ReadSkill {
-    /// Creates the tool if there are skills. If several skills have the same name, the first one
-    /// counts.
+    /// Creates the tool; `None` if there are no skills. If several skills have the same name, the
+    /// first one counts.
     #[must_use]
     pub fn find(places: &[Place]) -> Option<Self> {
         let mut names = HashSet::new();
@@ -111,7 +111,7 @@ impl ReadSkill {
 
 impl Skill {
     fn read(place: &Place, folder: String) -> Option<Self> {
-        // A missing path would be searched for.
+        // Check first, because for a missing path, `resolve` would search the tree.
         place.workspace.root().join(place.path(&folder)).join(FILE).is_file().then_some(())?;
         let text = place.read(&format!("{folder}/{FILE}")).ok()?;
         let header: Header =
@@ -121,7 +121,7 @@ impl Skill {
         (!name.is_empty()).then(|| Self { name, description, place: place.clone(), folder })
     }
 
-    /// The paths of the skill's files, without `SKILL.md`.
+    /// Returns the paths of the skill's files, except `SKILL.md`.
     fn files(&self) -> Vec<String> {
         let mut files = Vec::new();
         let mut folders = vec![String::new()];
@@ -172,8 +172,8 @@ impl TypedTool for ReadSkill {
         Spec { repeatable: true, ..Spec::of::<Arguments>("skill", text + "\nArguments", Effect::Read) }
     }
 
-    // There is no `judge_field`: a replay has no skills, and could not repeat a refusal in the middle
-    // of an answer.
+    // There is no `judge_field`, because a replay has no skills and so could not repeat a refusal
+    // in the middle of an answer.
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let skill = self.skill(&arguments.name).map_err(ToolError::Model)?;

@@ -1,4 +1,4 @@
-//! Names that other agents use for a tool that finds symbols, and for its arguments.
+//! The aliases of the tool and its arguments: the names that other agents use.
 
 use tool_api::{Aliases, Take};
 

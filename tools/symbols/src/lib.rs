@@ -18,9 +18,9 @@ use workspace::{CleanPath, Workspace};
 
 /// The maximum number of definitions shown.
 const DEFINITIONS: usize = 20;
-/// The maximum number of lines shown that use the name.
+/// The maximum number of uses shown.
 const USES: usize = 60;
-/// The maximum number of files that are read to find these lines.
+/// The maximum number of files to read for uses.
 const FILES: usize = 100;
 /// The maximum number of files with definitions or uses that an export contains.
 const PATHS: usize = 2_000;
@@ -49,8 +49,8 @@ impl Symbols {
     /// The name of the tool.
     pub const NAME: &'static str = "symbols";
 
-    /// Creates the tool for a workspace and its index. The tool masks these secrets in the lines
-    /// that it shows.
+    /// Creates the tool for a workspace and its index. It masks `secrets` in the lines that it
+    /// shows.
     #[must_use]
     pub fn new(code: Arc<Code>, workspace: Workspace, secrets: Secrets) -> Self {
         Self { code, workspace, secrets }
@@ -84,7 +84,7 @@ impl TypedTool for Symbols {
             Some(path) => Some(self.workspace.resolve(path).map_err(|e| ToolError::Model(e.to_string()))?),
             None => None,
         };
-        // If the call is dropped, because it is interrupted or out of time, this stops its work.
+        // If the call is interrupted or times out, dropping this stops its work.
         let stop = Stop(Arc::default());
         let (tool, flag) = (self.clone(), Arc::clone(&stop.0));
         let found = tokio::task::spawn_blocking(move || {
@@ -102,7 +102,7 @@ impl Drop for Stop {
     }
 }
 
-/// The last part of a qualified name such as `Parser::new`, `os.path.join` or `Map#get`.
+/// Returns the last part of a qualified name such as `Parser::new`, `os.path.join` or `Map#get`.
 fn plain(name: &str) -> Result<&str, String> {
     let name = name.trim().trim_end_matches("()").trim_end_matches('!');
     let last = name.rsplit([':', '.', '#', '/', '\\', '>']).next().unwrap_or(name);
@@ -168,7 +168,7 @@ impl Symbols {
         Outcome { facts, ..Outcome::ok(text) }
     }
 
-    /// The text of a file, with secrets masked.
+    /// Returns the text of a file, with secrets masked.
     fn read(&self, path: &str) -> Option<String> {
         let path = CleanPath::try_from(path.to_owned()).ok()?;
         let text = String::from_utf8(self.workspace.read(&path).ok()?.text().to_vec()).ok()?;
@@ -180,11 +180,11 @@ fn plural(n: usize, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
-/// A line of a file, counted from 1, as a line of the result.
+/// Formats a line of a file, counted from 1, for the result.
 fn line(path: &str, number: u32, source: &str) -> String {
     let found = source.lines().nth((number as usize).saturating_sub(1)).unwrap_or_default().trim_end();
     let text: String = found.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WIDTH).collect();
-    // A line break in a name must not look like two files.
+    // A path with a line break must not look like two lines of the result.
     let path: String = path.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     let more = if text.chars().count() < found.chars().count() { "…" } else { "" };
     format!("\n{path}:{number}: {text}{more}")

@@ -1,10 +1,10 @@
 //! `agent acp`: lets an editor drive the agent over standard input and output, with the Agent
-//! Client Protocol. Standard output has only messages of the protocol; warnings go to standard
-//! error. `docs/editors.md` describes it.
+//! Client Protocol. Standard output carries only protocol messages; warnings go to standard error.
+//! `docs/editors.md` describes it.
 //!
-//! [`host`] has the sessions, [`requests`] and [`prompts`] answer the editor, [`turn`] runs one
-//! prompt in a thread of its own, [`permission`] asks the user before calls, and [`details`] reads
-//! from the tree's history what a call changed. The crate `acp` translates the journal.
+//! [`host`] holds the sessions, [`requests`] and [`prompts`] answer the editor, [`turn`] runs one
+//! prompt, [`permission`] asks the user before calls, and [`details`] reads from the tree's history
+//! what a call changed. The crate `acp` translates the journal.
 
 mod details;
 mod host;
@@ -32,7 +32,7 @@ use crate::interrupt::{self, Signals};
 use crate::sanitize;
 use host::Host;
 
-/// Answers a request. A closed connection is noticed elsewhere.
+/// Answers a request. Ignores errors: a closed connection is detected elsewhere.
 macro_rules! answer {
     ($responder:expr, $result:expr) => {{
         let _ = $responder.respond_with_result($result);
@@ -40,7 +40,7 @@ macro_rules! answer {
 }
 use answer;
 
-/// How long to wait for interrupted runs at the end.
+/// How long to wait for interrupted runs before exiting.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// Serves the editor until it closes standard input, or until a signal.

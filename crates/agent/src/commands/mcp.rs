@@ -40,7 +40,7 @@ pub(crate) fn run(command: Mcp, context: &Context) -> Result<Exit> {
     }
 }
 
-/// What the commands need to start servers as a run would.
+/// The inputs that the commands need to start servers as a run would.
 struct World {
     settings: Settings,
     variables: Vec<(OsString, OsString)>,
@@ -52,7 +52,7 @@ struct World {
 impl World {
     fn new(context: &Context, flags: &[(&'static str, String)]) -> Result<Self> {
         let settings = context.resolve(flags)?.settings()?;
-        // The secrets of all servers count, not only those of servers that a run would use.
+        // Mask the secrets of all servers, not only of those that a run would use.
         let settings = Settings { mcp_tools: Some("*".into()), ..settings };
         let (root, state) = (commands::run::root(context)?, context.state_dir()?);
         let configured = configured(&context.environment, &root, &state);

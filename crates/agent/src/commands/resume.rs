@@ -93,7 +93,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
     Ok(Exit::Run(done.report.ending))
 }
 
-/// Adds the settings that a session recorded to those that are given now, which override them.
+/// Adds a session's recorded settings to `given`. Settings in `given` take precedence.
 pub(crate) fn with_recorded(
     mut given: Vec<(&'static str, String)>,
     settings: Vec<(String, String)>,

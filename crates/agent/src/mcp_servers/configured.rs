@@ -1,5 +1,5 @@
-//! Which MCP servers there are: those in the user's `mcp.json`, and those in the repository's
-//! `.mcp.json` if the user approved its exact content.
+//! Finds the configured MCP servers: those in the user's `mcp.json`, and those in the repository's
+//! `.mcp.json` if the user has approved its exact content.
 
 use std::path::{Path, PathBuf};
 
@@ -80,7 +80,7 @@ impl RepositoryFile {
         Ok(())
     }
 
-    /// Says that the servers are not used, and what to do.
+    /// Returns a warning that the servers are not used, and what to do.
     pub(crate) fn warning(&self) -> String {
         format!(
             "the MCP servers of {REPOSITORY_FILE} are not used ({}): read the file, then approve it with `agent mcp approve`",

@@ -4,14 +4,14 @@ use std::fmt;
 
 use globset::{Glob, GlobMatcher};
 
-/// The separator between the name of a server and that of its tool.
+/// The separator between a server's name and a tool's name.
 const SEPARATOR: &str = "__";
 
 /// A list of patterns, separated by commas. A pattern without `__` stands for all tools of a
 /// server.
 pub(crate) struct Patterns {
     text: String,
-    /// For each pattern, that of the server and that of the tool.
+    /// The server part and the tool part of each pattern.
     parts: Vec<(GlobMatcher, GlobMatcher)>,
 }
 
@@ -30,7 +30,7 @@ impl Patterns {
         Ok(Self { text: text.to_owned(), parts: items.map(pair).collect::<Result<_, _>>()? })
     }
 
-    /// Patterns for the tools of one server, without its name.
+    /// Creates the patterns for tools of one server. `tools` omits the server's name.
     ///
     /// # Errors
     /// If a pattern is not valid.
@@ -40,7 +40,7 @@ impl Patterns {
         )
     }
 
-    /// Whether a tool of this server may match.
+    /// Whether a tool of this server could match.
     pub(crate) fn may_match(&self, server: &str) -> bool {
         self.parts.iter().any(|(own, _)| own.is_match(server))
     }

@@ -55,8 +55,8 @@ fn value_with(value: &Value, variables: &Map<String, Value>) -> Result<Value, St
     })
 }
 
-/// Replaces every `{{name}}` by the value of this variable, a string or a number. Blanks inside the
-/// braces do not matter.
+/// Replaces every `{{name}}` with the value of the variable `name`, a string or a number. Blanks
+/// inside the braces are ignored.
 ///
 /// # Errors
 /// If a variable is unknown or of another type, or braces are not closed.

@@ -180,7 +180,7 @@ impl Ollama {
             branches: !cloud && !thinking && show.is_none_or(|show| show.chat_template),
             // The cloud ignores a schema (docs/model-apis.md#ollama-structured-outputs).
             can_constrain: !cloud && !thinking,
-            // A plain transcript has no place for images.
+            // A plain transcript cannot contain images.
             sees_images: show
                 .and_then(|show| if show.chat_template { show.can("vision") } else { Some(false) }),
             ..Identity::default()

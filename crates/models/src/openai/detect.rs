@@ -100,7 +100,7 @@ pub(super) struct Server {
     pub(super) slots: Option<u16>,
     /// The file of its model (llama-server).
     pub(super) file: Option<String>,
-    /// Whether its model sees images (llama-server).
+    /// Whether the server's model sees images (llama-server).
     pub(super) sees_images: Option<bool>,
     /// The error, if the server refused to list its models. If the user names a model, this error
     /// is ignored: the key may be valid for chat only.

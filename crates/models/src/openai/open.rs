@@ -88,7 +88,7 @@ pub struct OpenAi {
     learned: Shared<Learned>,
     /// The model's name, as the last answer stated it.
     answers: Arc<Shared<Option<String>>>,
-    /// Sentences about settings that the model does not support, and about unknown prices.
+    /// Warnings about settings that the model does not support, and about prices that may be wrong.
     unsupported: Vec<String>,
 }
 

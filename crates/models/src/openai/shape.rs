@@ -110,7 +110,8 @@ pub(super) fn listed(model: &Value) -> Option<Listed> {
     })
 }
 
-/// Whether a model sees images, if its entry in a list says so (docs/model-apis.md#images).
+/// Whether a model sees images; `None` if its entry in the server's list does not say
+/// (docs/model-apis.md#images).
 fn sees_images(model: &Value) -> Option<bool> {
     let lists = |list: &Value, word: &str| Some(list.as_array()?.iter().any(|item| item == word));
     // LM Studio and Mistral, then OpenRouter, then LM Studio's older list.

@@ -82,7 +82,7 @@ impl Machine {
 
     pub(super) fn push_message(&mut self, role: Role, content: String) {
         let mut message = Message::new(role, content);
-        // The images belong to the task, even if its message is composed anew.
+        // The images belong to the task, so they stay even if its message is rewritten.
         if role == Role::User && self.messages.iter().all(|m| m.role != Role::User) {
             message.images.clone_from(&self.images);
         }

@@ -23,7 +23,7 @@ pub(crate) struct Plan {
     /// Whether the server reports alternative tokens and can continue an incomplete answer
     /// ([`models::Identity::branches`]).
     pub(crate) branches: bool,
-    /// Whether a question is asked without describing the tools, which suits small models.
+    /// Whether a question is asked without describing the tools, as is best for small models.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) plain: bool,
     /// The files that the model is asked to return in full. Empty for the tools approach.

@@ -1,4 +1,5 @@
-//! What the journal does not say about calls: what they changed, from the history of the tree.
+//! Details of calls that the journal does not contain: their kinds, titles and locations, and their
+//! changes, which come from the tree's history.
 
 use std::path::{Path, PathBuf};
 
@@ -24,19 +25,20 @@ pub(super) struct TreeDetails {
 }
 
 impl TreeDetails {
-    /// Shows the changes of later records than `seen`.
+    /// Creates the details of a run. Records of the history up to `seen` are not shown as its
+    /// edits.
     pub(super) fn new(state: PathBuf, secrets: Secrets, seen: u64) -> Self {
         Self { state, secrets, seen }
     }
 }
 
-/// The number of the last record in a history.
+/// Returns the id of the last record in a history; 0 if there is none.
 pub(super) fn last_record(state: &Path) -> u64 {
     let history = History::open(state).ok();
     history.and_then(|history| history.records().last().map(|record| record.id)).unwrap_or(0)
 }
 
-/// The kind of calls with this effect.
+/// Returns the protocol's kind for calls with this effect.
 pub(super) fn kind_of(effect: Effect) -> ToolKind {
     match effect {
         Effect::Read => ToolKind::Read,
@@ -49,7 +51,7 @@ impl Details for TreeDetails {
     fn kind(&self, tool: &str) -> Option<ToolKind> {
         let finish: Spec = planner::Finish.spec();
         match tool {
-            // The summary at the end says the same.
+            // The summary at the end says the same as `finish`.
             name if name == finish.name => None,
             tool_apply_patch::ApplyPatch::NAME => Some(ToolKind::Edit),
             tool_search::Search::NAME => Some(ToolKind::Search),

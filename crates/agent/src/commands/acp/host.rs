@@ -39,9 +39,9 @@ pub(super) struct Session {
     pub(super) standing: Standing,
     /// Stops the current prompt, if there is one.
     pub(super) running: Option<watch::Sender<bool>>,
-    /// The prompts that only made a dry run, and so are not part of the recorded session.
+    /// The prompts of dry runs since the last real run. They are not part of the recorded session.
     pub(super) earlier: Vec<String>,
-    /// A sentence to say with the first prompt.
+    /// A sentence to show before the first answer.
     pub(super) notice: Option<String>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Host {
     pub(super) flags: Vec<(&'static str, String)>,
     backlog: Backlog,
     sessions: Mutex<HashMap<SessionId, Session>>,
-    /// The number of prompts that run.
+    /// The number of prompts that are running.
     pub(super) runs: watch::Sender<usize>,
 }
 
@@ -66,7 +66,7 @@ impl Host {
         backlog: Backlog,
     ) -> Result<Self> {
         let mut context = context.clone();
-        // Sessions work in other folders, so the path must not be relative.
+        // The path must be absolute, because sessions work in other folders.
         let state = context.state_dir()?.display().to_string();
         context.environment.variables.insert("AGENT_STATE_DIR".to_owned(), state);
         let store = context.store()?;
@@ -242,13 +242,13 @@ impl Host {
     }
 }
 
-/// A failure as one sentence, with its hints.
+/// Formats a failure and its hints as one sentence.
 pub(super) fn sentence(failure: &Failure) -> String {
     let hints = failure.hints.iter().map(|hint| format!("; {hint}"));
     shown(&format!("{:#}{}", failure.error, hints.collect::<String>()))
 }
 
-/// A message for the editor. It may quote a secret.
+/// Masks secrets in a message for the editor, and sanitizes it.
 pub(super) fn shown(text: &str) -> String {
     let secrets = masking::of_variables(&Environment::new(std::env::vars_os()));
     sanitize::text(&masking::known_masked(&secrets, text)).into_owned()

@@ -1,4 +1,5 @@
-//! Asks the user, in the mode "ask", before a call that edits files or runs a command.
+//! In the mode `ask`, asks the user before each call that may change something: edits, commands,
+//! and MCP tools that are not read-only.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use crate::gate::Gate;
 use crate::masking;
 use crate::render;
 
-/// The answers that hold for the rest of a session, by tool: whether its calls may run.
+/// The "always" answers of a session, by tool: whether calls of the tool may run.
 pub(super) type Standing = Arc<Mutex<HashMap<String, bool>>>;
 
 const ALLOW_ONCE: &str = "allow_once";
@@ -75,7 +76,7 @@ impl Gate for Ask {
 }
 
 impl Ask {
-    /// Asks about one call. Remembers an answer that holds always.
+    /// Asks whether one call may run. Remembers an "always" answer.
     async fn ask(&self, spec: &Spec, arguments: &Value) -> Result<bool, ToolError> {
         let id = self.updates.lock().unwrap_or_else(PoisonError::into_inner).id_of(&spec.name, arguments);
         let id = id.unwrap_or_else(|| ToolCallId::new(spec.name.clone()));
@@ -128,8 +129,8 @@ impl Ask {
         Ok(allowed)
     }
 
-    /// The diffs of an edit that has not been made; empty for other calls, and for an edit that will
-    /// be refused anyway.
+    /// Returns the diffs of a proposed edit. Empty for other calls, and for edits that cannot be
+    /// applied.
     fn preview(&self, arguments: &Value) -> Vec<ToolCallContent> {
         let Ok(arguments) = serde_json::from_value::<Arguments>(arguments.clone()) else { return Vec::new() };
         let Ok(workspace) = Workspace::open(&self.root) else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! Prompts: checks each, runs it in a thread of its own, and answers with the reason it ended.
+//! Handles prompts: checks each one, runs it in its own thread, and answers with its stop reason.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use crate::interrupt;
 use crate::sanitize;
 use crate::task;
 
-/// The maximum number of prompts that run at a time. Each has a thread, and perhaps commands.
+/// The maximum number of prompts that run at a time. Each has a thread and may run commands.
 const MAX_RUNS: usize = 8;
-/// The maximum size of the earlier prompts that a prompt repeats, in bytes.
+/// The maximum total size of the earlier prompts that a prompt repeats, in bytes.
 const MAX_EARLIER: usize = 16 << 10;
 
 impl Host {
@@ -106,7 +106,7 @@ impl Host {
     }
 }
 
-/// Marks a session as busy until this is dropped.
+/// Marks a session as busy until it is dropped.
 struct Busy {
     host: Arc<Host>,
     id: SessionId,
@@ -116,7 +116,7 @@ struct Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         let _ = self.host.with(&self.id, |session| {
-            // A session that was closed and loaded again is another one.
+            // The session may have been closed and loaded again since.
             if session.running.as_ref().is_some_and(|running| running.same_channel(&self.stop)) {
                 session.running = None;
             }
@@ -156,7 +156,7 @@ fn outcome(done: Result<Report>) -> Answer<PromptResponse> {
     };
     match ending::stop_reason(&report.ending) {
         Some(reason) => Ok(PromptResponse::new(reason)),
-        // Without any answer, it is likely that no model is set up.
+        // If there was no answer at all, probably no model is set up.
         None if report.totals.turns == 0 => Err(Error::new(ErrorCode::AUTH_REQUIRED, shown(&report.message))),
         None => Err(Error::new(ErrorCode::INTERNAL_ERROR, shown(&report.message))),
     }

@@ -1,4 +1,4 @@
-//! What the editor asks for, except for prompts: each method answers one kind of request.
+//! Answers the editor's requests other than prompts. Each method answers one kind of request.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use super::host::{Host, invalid, sentence, unknown};
 use crate::interrupt;
 use crate::model;
 
-/// The id of the only method of authentication.
+/// The id of the only authentication method.
 const OWN_MODEL: &str = "own-model";
 
 impl Host {

@@ -35,19 +35,20 @@ pub(super) struct Editor {
     pub(super) client: ConnectionTo<Client>,
     pub(super) session: SessionId,
     pub(super) backlog: Backlog,
-    /// Becomes true when the run must stop. It then no longer waits for the editor to read.
+    /// Becomes true when the run must stop. From then on, updates do not wait for the editor to
+    /// read.
     pub(super) interrupt: watch::Receiver<bool>,
 }
 
 impl Editor {
-    /// Sends an update. Blocks while the editor has too many to read.
+    /// Sends an update. Blocks while too many updates are unread.
     pub(super) fn send(&self, update: SessionUpdate) {
         self.backlog.add_one(|| *self.interrupt.borrow() || self.client.termination().is_some());
-        // A closed connection is noticed elsewhere.
+        // A closed connection is detected elsewhere.
         let _ = self.client.send_notification(SessionNotification::new(self.session.clone(), update));
     }
 
-    /// Sends text of the agent.
+    /// Sends text as a message of the agent.
     pub(super) fn say(&self, text: &str) {
         let text = ContentBlock::Text(TextContent::new(text));
         self.send(SessionUpdate::AgentMessageChunk(ContentChunk::new(text)));
@@ -141,7 +142,7 @@ impl Turn {
             settings,
             root: self.root.clone(),
             directory: self.context.directory.clone(),
-            // An overlay would be mounted for all sessions of this process.
+            // An overlay would be mounted for every session in this process.
             dry: dry.map(|_| DryTree::Copy { why: "other sessions share this process".to_owned() }),
             plan_only: dry == Some(Mode::Plan),
             setup: None,

@@ -1,7 +1,8 @@
 //! `agent mcp serve`: offers this agent to other agents as an MCP server over stdin and stdout.
 //!
-//! Each call starts this binary again, reports the child's events as progress, and ends the child
-//! when the call is canceled or the client goes away. Only the protocol is written to stdout.
+//! Each call runs this binary as a child process, reports the child's events as progress, and ends
+//! the child if the call is canceled or the client disconnects. Only protocol messages are written
+//! to stdout.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -25,16 +26,17 @@ use crate::context::Context;
 use crate::exit::{Exit, Result};
 use crate::interrupt::{self, Signals};
 
-/// The variable that tells a child the process id of its server. The child ends with the server.
+/// The variable that tells a child the process id of its server, so that the child ends with the
+/// server.
 pub(crate) const SERVED_BY: &str = "AGENT_SERVED_BY";
 /// The maximum number of calls at a time.
 const MAX_CALLS: usize = 8;
-/// The maximum length of a line of a child's output, in bytes. The last event of a run contains its
-/// patch.
+/// The maximum length of a line of a child's output, in bytes. The limit is large because the last
+/// event of a run contains the patch.
 const MAX_LINE: u64 = 64 << 20;
-/// How long a child may take to end after it was asked to.
+/// How long a child may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
-/// The part of a text that a result contains.
+/// How much of a text a result contains.
 const SHOWN: OutputLimits = OutputLimits {
     head_bytes: 16 << 10,
     head_lines: 400,
@@ -59,13 +61,13 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
             service = Box::pin(serve_server(served, transport)) => service,
             () = signals.wait() => return Ok(Exit::Success),
         };
-        let Ok(service) = service else { return Ok(Exit::Success) }; // the client left
+        let Ok(service) = service else { return Ok(Exit::Success) }; // the client disconnected
         tokio::select! {
             _ = service.waiting() => {}
             () = signals.wait() => {}
         }
         stop.send_replace(true);
-        // Wait for the children, which were asked to end.
+        // Wait for the children, which have received SIGTERM.
         let all = calls.acquire_many(u32::try_from(MAX_CALLS).unwrap_or(u32::MAX));
         let _ = tokio::time::timeout(GRACE + Duration::from_secs(1), all).await;
         Ok(Exit::Success)
@@ -74,10 +76,10 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
 
 /// The server that other agents see.
 struct Served {
-    /// Calls work in this folder and in folders below it.
+    /// The folder in which calls work. They may also work in folders below it.
     root: PathBuf,
     calls: std::sync::Arc<Semaphore>,
-    /// Becomes true when the client is gone.
+    /// Becomes true when the server shuts down.
     stopped: watch::Receiver<bool>,
 }
 
@@ -123,12 +125,12 @@ impl ServerHandler for Served {
     }
 }
 
-/// One call, as a command line of this binary.
+/// A call, translated to a command line of this binary.
 struct Order {
     arguments: Vec<String>,
     folder: PathBuf,
     input: String,
-    /// Whether the output is events, one JSON object per line.
+    /// Whether the child prints events, one JSON object per line.
     has_events: bool,
 }
 
@@ -169,7 +171,7 @@ fn tools() -> Vec<Tool> {
     ]
 }
 
-/// Translates a call.
+/// Translates a call to a command line.
 fn order(tool: &str, arguments: &Map<String, Value>, root: &Path) -> std::result::Result<Order, String> {
     let known = tools();
     let definition =
@@ -201,7 +203,7 @@ fn order(tool: &str, arguments: &Map<String, Value>, root: &Path) -> std::result
                 Some(_) => return Err("\"dry_run\" must be true or false".into()),
             }
             line.extend(text("verify")?.map(|command| format!("--verify={command}")));
-            line.push("-".into()); // the task comes on standard input
+            line.push("-".into()); // the task is sent on standard input
             order(line, needed("task")?, true)
         }
         "batch" => {
@@ -244,7 +246,7 @@ async fn carry_out(
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let input = async {
         if let Some(mut stdin) = stdin {
-            // A child that fails early does not read its input.
+            // The child may fail before it reads its input.
             let _ = stdin.write_all(order.input.as_bytes()).await;
         }
     };
@@ -273,7 +275,7 @@ async fn carry_out(
     };
     let Some((seen, errors)) = printed else {
         ask_to_end(&child);
-        // Keep reading, or the child would block when it reports its end.
+        // Keep reading, or the child would block while it writes its last events.
         let end = async { tokio::join!(&mut work, child.wait()) };
         if tokio::time::timeout(GRACE, end).await.is_err() {
             let _ = child.kill().await;
@@ -284,7 +286,7 @@ async fn carry_out(
     Ok(seen?.result(status.code().unwrap_or(-1), &errors.text()))
 }
 
-/// Sends SIGTERM, after which a run ends as interrupted.
+/// Sends SIGTERM, which makes a run end as interrupted.
 fn ask_to_end(child: &Child) {
     if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
         let _ = kill_process(pid, Signal::TERM);
@@ -306,7 +308,7 @@ impl Seen {
         Self { has_events, text: Capture::new(SHOWN, None), session: None, last: Value::Null, steps: 0.0 }
     }
 
-    /// Reads to the end, and reports progress.
+    /// Reads the child's output to its end, and reports progress.
     async fn read(
         &mut self,
         mut lines: impl AsyncBufRead + Unpin,
@@ -336,7 +338,7 @@ impl Seen {
         }
     }
 
-    /// The result of a child that exited with this code.
+    /// Returns the result of a call whose child exited with this code.
     fn result(self, code: i32, errors: &str) -> CallToolResult {
         let Self { has_events, text, session, last, .. } = self;
         let (text, structured) = if has_events {
@@ -371,7 +373,7 @@ impl Seen {
     }
 }
 
-/// What an event tells the client about the progress of a call.
+/// Returns the progress message for an event; `None` if the event is not reported.
 fn progress(event: &Value) -> Option<String> {
     let text = |key: &str| event[key].as_str().unwrap_or_default();
     let message = match text("event") {
@@ -391,9 +393,10 @@ fn progress(event: &Value) -> Option<String> {
     Some(preview::sanitize::short(&message, MAX_MESSAGE))
 }
 
-/// If a server started this process, lets the kernel send SIGTERM to it when the server ends, even
-/// if the server is killed. `served_by` is the value of [`SERVED_BY`]. A process of this process
-/// inherits the variable, but not its meaning.
+/// If a server started this process, asks the kernel to send SIGTERM to this process when the
+/// server ends, even if the server is killed. `served_by` is the value of [`SERVED_BY`]. Processes
+/// that this process starts inherit the variable, but it has no effect on them: the server is not
+/// their parent.
 pub(crate) fn end_with_server(served_by: &str) {
     use rustix::process::{getppid, set_parent_process_death_signal};
     let server = served_by.parse().ok().and_then(Pid::from_raw);

@@ -87,7 +87,7 @@ pub(super) async fn run(settings: &Settings, environment: &Environment, json: bo
     Ok(Exit::Success)
 }
 
-/// The models that are there without a download, as `--model` takes them.
+/// Returns the models that need no download, in the form that `--model` accepts.
 ///
 /// # Errors
 /// If an OpenAI-compatible server does not answer, or the settings are invalid.
