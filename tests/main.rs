@@ -26,6 +26,7 @@ mod hooks;
 mod hostile;
 mod images;
 mod inspection;
+mod language_servers;
 mod mcp;
 mod model_files;
 mod models;

@@ -1,7 +1,9 @@
 //! The user's hooks: commands that run at the start of a run, before and after each call, and at
-//! the end. Each gets the event as one JSON object on standard input; `docs/hooks.md` describes it.
+//! the end. Each hook gets the event as one JSON object on standard input; `docs/hooks.md`
+//! describes it.
 //!
-//! A confined hook runs in the sandbox of commands, except that it cannot write to the work tree.
+//! A confined hook runs in the same sandbox as commands, except that it cannot write to the work
+//! tree.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -24,9 +26,9 @@ use crate::gate::Gate;
 use crate::leftovers::SANDBOX;
 use crate::settings::Settings;
 
-/// The exit code with which a hook vetoes a call or the run.
+/// The exit code with which a hook vetoes a call or the start of the run.
 const VETO: i32 = 2;
-/// The number of bytes to keep from the start of a hook's output, and also from its end.
+/// The number of bytes to keep from each end of a hook's output.
 const KEPT: usize = 2048;
 /// The maximum size of a text in an event, in bytes. Longer texts are truncated.
 const MAX_TEXT: usize = 256 << 10;
@@ -53,17 +55,18 @@ pub(crate) enum Moment {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Hook {
-    /// When it runs.
+    /// The moment at which it runs.
     pub(crate) on: Moment,
     /// A line for `sh -c`.
     pub(crate) command: String,
-    /// Glob patterns of the tools whose calls it is about, separated by commas; by default all.
+    /// Glob patterns of the tools whose calls trigger it, separated by commas; all tools by
+    /// default.
     #[serde(default = "all_tools")]
     pub(crate) tools: String,
     /// Whether it runs in the sandbox.
     #[serde(default = "confined")]
     pub(crate) confined: bool,
-    /// Its time limit.
+    /// Its time limit, in seconds.
     #[serde(default = "seconds")]
     pub(crate) seconds: u64,
 }
@@ -81,22 +84,17 @@ fn seconds() -> u64 {
 }
 
 impl Hook {
-    /// Checks a list of hooks.
+    /// Checks the values of a hook.
     ///
     /// # Errors
-    /// If a hook has an invalid value. The message is the end of a sentence that starts with the
-    /// setting's name.
-    pub(crate) fn check(list: &Value) -> std::result::Result<(), String> {
-        let hooks: Vec<Self> = serde_json::from_value(list.clone())
-            .map_err(|e| format!("must be a list of tables, each with `on` and `command`: {e}"))?;
-        for hook in hooks {
-            hook.patterns()?;
-            if hook.command.trim().is_empty() {
-                return Err("must not contain an empty `command`".into());
-            }
-            if !(1..=MAX_SECONDS).contains(&hook.seconds) {
-                return Err(format!("must have `seconds` from 1 to {MAX_SECONDS}"));
-            }
+    /// If a value is invalid. The message continues a sentence that starts with the setting's name.
+    pub(crate) fn check(&self) -> std::result::Result<(), String> {
+        self.patterns()?;
+        if self.command.trim().is_empty() {
+            return Err("must not contain an empty `command`".into());
+        }
+        if !(1..=MAX_SECONDS).contains(&self.seconds) {
+            return Err(format!("must have `seconds` from 1 to {MAX_SECONDS}"));
         }
         Ok(())
     }
@@ -112,28 +110,29 @@ pub(crate) struct Hooks {
     hooks: Vec<(Hook, Vec<GlobMatcher>)>,
     settings: Settings,
     root: PathBuf,
-    /// The folder for the sandbox of confined hooks.
+    /// The folder for the sandboxes of the hooks.
     folder: PathBuf,
     variables: Vec<(OsString, OsString)>,
     /// The fields that every event has.
     common: Value,
     secrets: Secrets,
-    /// The sandbox of the run. Its folder, which contains those of the hooks, is removed with it.
+    /// The sandbox of the run. It is kept alive because dropping it removes its folder, which
+    /// contains the folders of the hooks' sandboxes.
     _run: Sandbox,
     confined: OnceCell<Sandbox>,
     free: OnceCell<Sandbox>,
     warnings: Mutex<Vec<String>>,
 }
 
-/// How a hook ended.
+/// The decision of a hook.
 enum Verdict {
     Allowed,
     Vetoed(String),
 }
 
 impl Hooks {
-    /// Prepares the hooks in the settings, if there are any, for a run with this sandbox. `session`
-    /// is the folder of the session.
+    /// Prepares the hooks of the settings for a run with this sandbox; `None` if there are none.
+    /// `session` is the folder of the session.
     ///
     /// # Errors
     /// Never for hooks that passed [`Hook::check`].
@@ -163,7 +162,7 @@ impl Hooks {
         }))
     }
 
-    /// Runs the hooks for the start of the run.
+    /// Runs the `start` hooks.
     ///
     /// # Errors
     /// If a hook vetoes the run or fails.
@@ -177,8 +176,8 @@ impl Hooks {
         Ok(())
     }
 
-    /// Runs the hooks for the end of the run. Returns a warning for each hook that failed during the
-    /// run without stopping it.
+    /// Runs the `end` hooks. Returns a warning for each hook failure that did not stop the run, up
+    /// to [`MAX_WARNINGS`].
     pub(crate) async fn end(&self, report: &Report) -> Vec<String> {
         for hook in self.at(Moment::End, None) {
             let result = self.run(hook, json!({ "result": report })).await;
@@ -282,7 +281,7 @@ impl Gate for Hooks {
     }
 }
 
-/// The value with each long text truncated.
+/// Truncates each long text in a value.
 fn shortened(mut value: Value) -> Value {
     match &mut value {
         Value::String(text) if text.len() > MAX_TEXT => {

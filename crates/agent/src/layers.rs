@@ -76,7 +76,7 @@ impl Environment {
         Some(self.user_file()?.with_file_name("profiles"))
     }
 
-    /// The user's file of prices.
+    /// The path of the user's price file.
     pub(crate) fn prices_file(&self) -> Option<PathBuf> {
         Some(self.user_file()?.with_file_name("prices.toml"))
     }
@@ -127,13 +127,13 @@ impl Resolved {
     }
 
     /// The settings that a flag, a variable or a file sets, each written as the value of its flag.
-    /// Leaves out secrets, headers, hooks, the state folder, and addresses that contain credentials. Of
+    /// Leaves out secrets, headers, tables, the state folder, and addresses that contain credentials. Of
     /// the variables given with `--env`, keeps only the names.
     pub(crate) fn chosen(&self) -> Vec<(String, String)> {
         let chosen = self.values.iter().filter(|(d, v, o)| {
             !matches!(o, Origin::Default)
                 && !v.is_null()
-                && !matches!(d.kind, Kind::Secret | Kind::Headers | Kind::Variables | Kind::Hooks)
+                && !matches!(d.kind, Kind::Secret | Kind::Headers | Kind::Variables | Kind::Tables(_))
                 && d.key != "state_dir"
         });
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);

@@ -9,7 +9,8 @@ use journal::Store;
 use tokio::task::JoinHandle;
 
 /// The subfolder of a session's folder in which the session's sandbox keeps temporary files. The
-/// folders for the sandboxes of MCP servers start with the same word.
+/// names of the folders for the sandboxes of MCP servers and language servers start with the same
+/// word.
 pub(crate) const SANDBOX: &str = "sandbox";
 
 /// The name of the folder, beside the sessions, from which leftovers are removed. They are first
@@ -45,7 +46,8 @@ fn set_aside(state: &Path, leftovers: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The folders of the sandboxes of a session: that of its commands, and one for each MCP server.
+/// The folders of the sandboxes of a session: that of its commands, and one for each MCP server and
+/// language server.
 fn sandboxes(session: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(session).into_iter().flatten().flatten();
     let is_sandbox = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(SANDBOX));

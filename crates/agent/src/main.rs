@@ -18,6 +18,7 @@ mod gate;
 mod hooks;
 mod images;
 mod interrupt;
+mod language_servers;
 mod layers;
 mod leftovers;
 mod masking;

@@ -88,10 +88,10 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let sandbox = confinement::sandbox(&settings, workspace.root(), sandbox_folder, variables)?;
     let goal = Goal { question: recording.question(), output_schema: recording.output_schema.clone() };
     let wrap = |tool| ReplayedTool::wrap(tool, &stage);
-    // The servers of the session are not started: they may be gone, or answer differently.
+    // The session's MCP servers are not started, because they may be gone or answer differently.
     let external = mcp_servers::replayed(&recording.external, &secrets);
     let tools = external.map(|tool| ReplayedTool::recorded(tool, &stage)).collect();
-    let additions = Additions { goal: goal.clone(), tools, gates: Vec::new() };
+    let additions = Additions { goal: goal.clone(), tools, ..Additions::default() };
     let mut toolbox =
         session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, additions, wrap)?;
     let runs_commands = source == Source::Commands;
@@ -104,8 +104,8 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let verified = recording.plan["has_verifier"] == true;
     let planned = session::plan(&settings, &goal)?;
     let unlimited = Limits { turns: u32::MAX, tokens: None, seconds: None, cost: None };
-    // A replay runs at another time than the session and takes a different time, so it has no time
-    // limit, and no cost limit because prices depend on the time. A resumed session may have had
+    // A replay runs later than the session and takes more or less time, so it has no time limit. It
+    // has no cost limit either, because prices depend on the time. A resumed session may have had
     // higher limits, so its replay has no limits at all.
     let limits = Limits { seconds: None, cost: None, ..planned.limits };
     let limits = if recording.resumed { unlimited } else { limits };

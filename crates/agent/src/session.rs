@@ -17,7 +17,7 @@ use serde_json::Value;
 use symbols::{Cache, Code};
 use tokio::sync::watch;
 use tool_api::{Effect, Registry, Tool, TypedTool};
-use tool_apply_patch::ApplyPatch;
+use tool_apply_patch::{ApplyPatch, Inspect};
 use tool_list_files::ListFiles;
 use tool_read_file::ReadFile;
 use tool_run_command::RunCommand;
@@ -32,6 +32,7 @@ use crate::edit_format;
 use crate::exit::{Failure, Result};
 use crate::gate::{Gate, GatedTool};
 use crate::hooks::Hooks;
+use crate::language_servers::LanguageServers;
 use crate::layers::Environment;
 use crate::leftovers::{self, SANDBOX};
 use crate::masking::{self, MaskedModel, MaskedTool};
@@ -48,12 +49,12 @@ pub(crate) const STATE: &str = "state";
 /// The name of the folder, inside the cache folder, that holds the indexes of repositories.
 const INDEXES: &str = "symbols";
 
-/// What a run is for, if not only to change the tree.
+/// What a run must produce besides changes to the tree.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Goal {
     /// Whether the task is a question. The model then gets only tools that read.
     pub(crate) question: bool,
-    /// The JSON Schema of the result that the model has to give.
+    /// The JSON Schema of the result that the model must give.
     pub(crate) output_schema: Option<Value>,
 }
 
@@ -210,11 +211,14 @@ async fn work(order: Order, secrets: Secrets, journal: &mut Journal, past: &[Rec
         Box::pin(planner::resume(prepared.job, prepared.parts, journal, past)).await
     };
     prepared.external.stop().await;
-    let report = report.map_err(Failure::refused)?;
-    let hints = match &prepared.hooks {
-        Some(hooks) => hooks.end(&report).await,
+    let mut hints = match &prepared.language_servers {
+        Some(servers) => servers.stop().await,
         None => Vec::new(),
     };
+    let report = report.map_err(Failure::refused)?;
+    if let Some(hooks) = &prepared.hooks {
+        hints.extend(hooks.end(&report).await);
+    }
     let patch = prepared.tree.patch();
     let mut patch_file = None;
     if !patch.is_empty() {
@@ -242,6 +246,7 @@ struct Prepared {
     parts: Parts,
     tree: Arc<Tree>,
     hooks: Option<Arc<Hooks>>,
+    language_servers: Option<Arc<LanguageServers>>,
     /// The tree of a dry run, which is removed when this is dropped.
     dry_tree: (Option<Overlay>, Option<dry_tree::Copy>),
     external: External,
@@ -297,11 +302,18 @@ async fn begin(
             Hooks::new(settings, sandbox, folder, &order.task, &order.variables, secrets)?.map(Arc::new);
         let hook_gate = hooks.iter().map(|hooks| Arc::clone(hooks) as Arc<dyn Gate>);
         let gates: Vec<_> = order.gate.iter().cloned().chain(hook_gate).collect();
-        let additions = Additions { goal: order.goal.clone(), gates, tools: external.tools.clone() };
+        let servers = LanguageServers::new(settings, root, Some(folder), &order.variables, secrets)?;
+        let servers = servers.filter(|_| !order.plan_only).map(Arc::new);
+        let additions = Additions {
+            goal: order.goal.clone(),
+            gates,
+            tools: external.tools.clone(),
+            inspector: servers.clone().map(|servers| servers as _),
+        };
         let toolbox = toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own, additions)?;
-        Ok((toolbox, hooks))
+        Ok((toolbox, hooks, servers))
     };
-    let (models, (mut toolbox, hooks), mut dry_tree, report, external) = match order.dry {
+    let (models, (mut toolbox, hooks, language_servers), mut dry_tree, report, external) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is mounted at the repository's own path.
             let overlay = match dry {
@@ -315,7 +327,7 @@ async fn begin(
             (models?, tools(&order.root, &sandbox, &external)?, (overlay, None), report?, external)
         }
         Some(DryTree::Copy { .. }) => {
-            let models = Box::pin(open()).await?; // before the copy, which may take a while
+            let models = Box::pin(open()).await?; // first, because the copy may take a while
             let copy = dry_tree::copy(&order.root, folder.join("tree"), &order.own).await?;
             let sandbox = sandbox(&copy.0)?;
             let (report, external) = tokio::join!(probe(&sandbox), external(&copy.0));
@@ -366,6 +378,7 @@ async fn begin(
         },
         tree,
         hooks,
+        language_servers,
         dry_tree,
         external,
     })
@@ -413,10 +426,13 @@ pub(crate) struct Toolbox {
 #[derive(Default)]
 pub(crate) struct Additions {
     pub(crate) goal: Goal,
-    /// They see every call.
+    /// The gates that every call passes.
     pub(crate) gates: Vec<Arc<dyn Gate>>,
-    /// Tools of other programs, which already mask their results.
+    /// Tools that do not belong to the toolbox itself, such as those of MCP servers. They already
+    /// mask their results.
     pub(crate) tools: Vec<Arc<dyn Tool>>,
+    /// What inspects the changes of each edit.
+    pub(crate) inspector: Option<Arc<dyn Inspect>>,
 }
 
 /// Creates the tools for a work tree. The tree's history and the logs go to `folder`.
@@ -439,8 +455,8 @@ pub(crate) fn toolbox(
     toolbox_on(workspace, settings, secrets, folder, sandbox, additions, gated)
 }
 
-/// Creates the tools on an open workspace. `wrap` is called for each of the agent's own tools, which
-/// already masks its results.
+/// Creates the tools on an open workspace. `wrap` wraps each of the agent's own tools. All of them
+/// but `finish` already mask their results.
 pub(crate) fn toolbox_on(
     workspace: Workspace,
     settings: &Settings,
@@ -461,14 +477,15 @@ pub(crate) fn toolbox_on(
     // The prompt lists the tools in this order, with the most used ones first.
     let tools = [
         ReadFile::new(workspace.clone(), own()).into_tool(),
-        ApplyPatch::new(workspace.clone(), own()).into_tool(),
+        ApplyPatch::new(workspace.clone(), own()).inspected_by(additions.inspector).into_tool(),
         tests("logs").into_tool(),
         ListFiles::new(workspace.clone()).into_tool(),
         Search::new(workspace.clone(), own()).into_tool(),
         RunCommand::new(sandbox.clone(), commands).into_tool(),
     ];
     let used = settings.symbols.has_map() || settings.symbols.has_tool();
-    // The tree of a dry run is inside the session's folder if it is a copy, and used only once.
+    // The copy of a dry run is inside the session's folder. It is used only once, so its index is
+    // not cached.
     let cache = cache(&workspace).filter(|_| !workspace.root().starts_with(folder));
     let code = used.then(|| Arc::new(Code::new(workspace.clone(), cache)));
     let offered = code.clone().filter(|_| settings.symbols.has_tool());
@@ -482,7 +499,7 @@ pub(crate) fn toolbox_on(
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox, code })
 }
 
-/// Where the index of a work tree is kept: in the folder for files that can be created again.
+/// Returns the cache of a work tree's index, in the folder for files that can be created again.
 fn cache(workspace: &Workspace) -> Option<Cache> {
     let folder = Environment::new(std::env::vars_os()).cache_dir()?.join(INDEXES);
     Some(Cache::new(&folder, workspace.root()))

@@ -10,11 +10,12 @@ mod table;
 use serde::Deserialize;
 
 use crate::hooks::Hook;
+use crate::language_servers::Configured;
 
-pub(crate) use definition::{Definition, Flag, Group, Kind, Trust};
+pub(crate) use definition::{Definition, Flag, Group, Kind, Tables, Trust};
 pub(crate) use table::{DEFINITIONS, definition, recorded, trust_help};
 
-/// What the index of the code is used for.
+/// What the code index is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(test, derive(serde::Serialize))]
@@ -96,5 +97,6 @@ pub(crate) struct Settings {
     pub(crate) commit_author: Option<String>,
     pub(crate) commit_trailer: Option<String>,
     pub(crate) hooks: Option<Vec<Hook>>,
+    pub(crate) language_servers: Option<Vec<Configured>>,
     pub(crate) state_dir: Option<String>,
 }

@@ -143,7 +143,7 @@ impl Stage {
 pub struct ReplayedTool {
     tool: Arc<dyn Tool>,
     stage: Arc<Stage>,
-    /// Whether the tool only stands in for one that does not exist anymore.
+    /// Whether the tool is a stand-in for one that is not available in a replay.
     stands_in: bool,
 }
 
@@ -153,7 +153,7 @@ impl ReplayedTool {
         Arc::new(Self { tool, stage: Arc::clone(stage), stands_in: false })
     }
 
-    /// Wraps a tool that cannot be called. Its results always come from the record.
+    /// Wraps a stand-in, which cannot be called. Its results always come from the record.
     pub fn recorded(tool: Arc<dyn Tool>, stage: &Arc<Stage>) -> Arc<dyn Tool> {
         Arc::new(Self { tool, stage: Arc::clone(stage), stands_in: true })
     }
@@ -217,7 +217,14 @@ impl Tool for ReplayedTool {
         };
         let now = if runs { Some(self.tool.call(arguments.clone(), parsed).await) } else { None };
         let now = match now {
-            Some(outcome) if !commands => return outcome,
+            Some(Ok(outcome)) if !commands => {
+                let inspection = stage.script.inspection(&self.spec().name, &arguments);
+                return Ok(match inspection {
+                    Some(text) => outcome.with_inspection(&text),
+                    None => outcome,
+                });
+            }
+            Some(error) if !commands => return error,
             now => now,
         };
         let Some((seq, recorded)) = stage.script.result(&self.spec().name, &arguments) else {

@@ -190,7 +190,7 @@ impl Script {
         state.window = state.windows.get(&state.turn).copied().or(state.window);
     }
 
-    /// Takes the result of this call if the call was vetoed in the record.
+    /// Takes the recorded outcome of this call if the call was vetoed.
     pub(crate) fn vetoed(&self, tool: &str, arguments: &Value) -> Option<Outcome> {
         let mut state = self.state();
         let turn = state.turn;
@@ -200,6 +200,16 @@ impl Script {
         };
         let at = state.results.iter().position(|result| result.as_ref().is_some_and(vetoed))?;
         state.results[at].take().map(|result| result.outcome)
+    }
+
+    /// What an inspection found after this call, if anything.
+    pub(crate) fn inspection(&self, tool: &str, arguments: &Value) -> Option<String> {
+        let state = self.state();
+        let same = |r: &&CallResult| {
+            r.turn == state.turn && r.tool == tool && r.arguments.as_ref() == Some(arguments)
+        };
+        let result = state.results.iter().flatten().find(same)?;
+        result.outcome.inspection().map(str::to_owned)
     }
 
     /// The result of a call in this turn, and the number of its record.

@@ -31,6 +31,9 @@ pub use registry::{RegisterError, Registry};
 pub use spec::{Effect, Spec, WholeFile};
 pub use typed::TypedTool;
 
+/// The field of an outcome's facts that repeats the inspection in its text.
+const INSPECTION: &str = "inspection";
+
 /// How a call ended. The model is told this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -62,6 +65,22 @@ impl Outcome {
     /// A success with this text.
     pub fn ok(text: impl Into<String>) -> Self {
         Self { status: Status::Ok, text: text.into(), changed: Vec::new(), facts: Value::Null }
+    }
+
+    /// Appends what an inspection of the changes found, such as the errors that a language server
+    /// reports. A replay takes the text from the record ([`Self::inspection`]), because it depends on
+    /// programs outside the agent.
+    #[must_use]
+    pub fn with_inspection(mut self, text: &str) -> Self {
+        self.text = format!("{}\n{text}", self.text);
+        self.facts[INSPECTION] = text.into();
+        self
+    }
+
+    /// What an inspection of the changes found, if anything.
+    #[must_use]
+    pub fn inspection(&self) -> Option<&str> {
+        self.facts[INSPECTION].as_str()
     }
 
     /// A failure with this text: the call ran, but its result is negative.

@@ -11,7 +11,7 @@ mod refusal;
 mod secrecy;
 mod written;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use patch::{Action, Applied, ApplySummary, Dialect, FilePatch, Rung};
 use secrets::Secrets;
@@ -30,12 +30,21 @@ pub use format::EditFormat;
 const DESCRIPTION: &str = "Edit files with one of: edits (search: a few lines copied exactly from the file); patch (unified \
      diff, *** Begin Patch, or SEARCH/REPLACE blocks); path + content (whole file); path + delete.";
 
+/// Inspects the files that a call has changed, such as with a language server.
+#[async_trait::async_trait]
+pub trait Inspect: fmt::Debug + Send + Sync {
+    /// Returns text for the model; `None` if there is nothing to say. It depends on programs outside
+    /// the agent, so a replay takes it from the record.
+    async fn inspect(&self, files: &[Preview<'_>]) -> Option<String>;
+}
+
 /// Changes files of a workspace. Clones share the record of edits that did not match.
 #[derive(Debug, Clone)]
 pub struct ApplyPatch {
     workspace: Workspace,
     misses: Arc<Misses>,
     secrets: Secrets,
+    inspector: Option<Arc<dyn Inspect>>,
     spec: Arc<Spec>,
 }
 
@@ -56,7 +65,13 @@ impl ApplyPatch {
             patch: Some("patch"),
             ..Spec::of::<Arguments>(Self::NAME, DESCRIPTION, Effect::Write)
         };
-        Self { workspace, misses: Arc::default(), secrets, spec: Arc::new(spec) }
+        Self { workspace, misses: Arc::default(), secrets, inspector: None, spec: Arc::new(spec) }
+    }
+
+    /// Adds an inspector, which sees the changes of each successful call.
+    #[must_use]
+    pub fn inspected_by(self, inspector: Option<Arc<dyn Inspect>>) -> Self {
+        Self { inspector, ..self }
     }
 
     /// Returns the tool, ready to be registered.
@@ -125,7 +140,14 @@ impl Tool for ApplyPatch {
     async fn call(&self, arguments: Value, parsed: Parsed) -> Result<Outcome, ToolError> {
         let mut arguments = Arguments::read(arguments).map_err(ToolError::Model)?;
         arguments.parsed = parsed.get();
-        self.carry_out(&self.plan(arguments)?)
+        let plan = self.plan(arguments)?;
+        let outcome = self.carry_out(&plan)?;
+        let Some(inspector) = &self.inspector else { return Ok(outcome) };
+        let files: Vec<_> = plan.files().collect();
+        Ok(match inspector.inspect(&files).await {
+            Some(text) => outcome.with_inspection(&text),
+            None => outcome,
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use crate::dry_tree;
 use crate::exit::{Exit, Failure, Result};
 use crate::figures::{plural, thousands};
 use crate::interrupt;
+use crate::language_servers::LanguageServers;
 use crate::layers::Resolved;
 use crate::masking;
 use crate::mcp_servers::configured::{Configured, configured};
@@ -80,6 +81,7 @@ pub(crate) fn run(command: &Doctor, context: &Context) -> Result<Exit> {
                 server(&settings, &resolved, &profiles, &mut findings).await;
                 place(&settings, context, &mut findings).await;
                 mcp(&settings, context, &mut findings).await;
+                language_servers(&settings, context, &mut findings).await;
                 Ok(())
             })?;
         }
@@ -252,7 +254,7 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
     }
 }
 
-/// Checks whether each MCP server starts, and estimates how many prompt tokens its tools take.
+/// Checks that each MCP server starts, and estimates the prompt tokens of its tools.
 async fn mcp(settings: &Settings, context: &Context, findings: &mut Findings) {
     let (Ok(root), Ok(state)) = (context.tree(), context.state_dir()) else { return };
     let Configured { entries, warnings, unapproved } = configured(&context.environment, root, &state);
@@ -280,6 +282,30 @@ async fn mcp(settings: &Settings, context: &Context, findings: &mut Findings) {
             }
         }
         one.warnings.iter().for_each(|warning| findings.warn("mcp", warning.as_str(), ""));
+    }
+}
+
+/// Checks that each language server starts.
+async fn language_servers(settings: &Settings, context: &Context, findings: &mut Findings) {
+    let Ok(root) = context.tree() else { return };
+    let variables: Vec<_> = std::env::vars_os().collect();
+    let secrets = masking::secrets(settings, &variables, "language servers");
+    match LanguageServers::new(settings, root, None, &variables, &secrets) {
+        Ok(None) => {}
+        Ok(Some(servers)) => {
+            for (command, failed) in servers.try_all().await {
+                match failed {
+                    None => findings.ok("edits", format!("checked by `{command}`")),
+                    Some(why) => findings.warn(
+                        "edits",
+                        format!("the language server `{command}` does not start: {why}"),
+                        "install it, or remove it from language_servers in the user's settings",
+                    ),
+                }
+            }
+            servers.stop().await;
+        }
+        Err(failure) => findings.failure("edits", &failure),
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::hooks::Hook;
+use crate::language_servers::Configured;
 
 /// The values of a setting.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,8 +18,8 @@ pub(crate) enum Kind {
     /// Environment variables, one `NAME` or `NAME=VALUE` each; the values are never shown. Files
     /// may also use a table.
     Variables,
-    /// A list of hooks. Only files can set it.
-    Hooks,
+    /// A list of tables. Only files can set it.
+    Tables(Tables),
     /// An integer in this range.
     Whole(u64, u64),
     /// A number in this range.
@@ -27,6 +28,51 @@ pub(crate) enum Kind {
     Switch,
     /// One of these words.
     Choice(&'static [&'static str]),
+}
+
+/// What the tables of a list define.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tables {
+    Hooks,
+    LanguageServers,
+}
+
+impl Tables {
+    /// The keys that each table must have.
+    fn required(self) -> &'static str {
+        match self {
+            Self::Hooks => "`on` and `command`",
+            Self::LanguageServers => "`command` and `files`",
+        }
+    }
+
+    /// The file in `docs` that describes the tables.
+    #[cfg(test)]
+    pub(crate) fn document(self) -> &'static str {
+        match self {
+            Self::Hooks => "hooks.md",
+            Self::LanguageServers => "language-servers.md",
+        }
+    }
+
+    /// Checks a list.
+    ///
+    /// # Errors
+    /// If a table has an invalid value. The message continues a sentence that starts with the
+    /// setting's name.
+    fn check(self, list: &Value) -> Result<(), String> {
+        let not_tables = |e| format!("must be a list of tables, each with {}: {e}", self.required());
+        match self {
+            Self::Hooks => {
+                let hooks: Vec<Hook> = serde_json::from_value(list.clone()).map_err(not_tables)?;
+                hooks.iter().try_for_each(Hook::check)
+            }
+            Self::LanguageServers => {
+                let servers: Vec<Configured> = serde_json::from_value(list.clone()).map_err(not_tables)?;
+                servers.iter().try_for_each(Configured::check)
+            }
+        }
+    }
 }
 
 /// Who may set a value.
@@ -133,7 +179,7 @@ impl Definition {
     pub(crate) fn environment(&self) -> impl Iterator<Item = String> + '_ {
         // API keys are read only from the variables that other programs use for them. `AGENT_ENV`
         // is too common a name to mean "pass these variables on".
-        let own = !matches!(self.kind, Kind::Secret | Kind::Variables | Kind::Hooks);
+        let own = !matches!(self.kind, Kind::Secret | Kind::Variables | Kind::Tables(_));
         let own = own.then(|| format!("AGENT_{}", self.key.to_uppercase()));
         own.into_iter().chain(self.variables.iter().map(|v| (*v).to_owned()))
     }
@@ -149,7 +195,7 @@ impl Definition {
 
     /// Whether messages may show its values.
     pub(crate) fn may_be_shown(&self) -> bool {
-        !matches!(self.kind, Kind::Secret | Kind::Headers | Kind::Variables | Kind::Hooks)
+        !matches!(self.kind, Kind::Secret | Kind::Headers | Kind::Variables | Kind::Tables(_))
             && self.key != "proxy"
     }
 
@@ -165,7 +211,7 @@ impl Definition {
     /// came from.
     pub(crate) fn parse(&self, text: &str) -> Result<Value, String> {
         let value = match self.kind {
-            Kind::Text | Kind::Secret | Kind::Choice(_) | Kind::Hooks => Value::from(text),
+            Kind::Text | Kind::Secret | Kind::Choice(_) | Kind::Tables(_) => Value::from(text),
             Kind::Headers | Kind::Variables => text.lines().filter(|line| !line.trim().is_empty()).collect(),
             Kind::Whole(..) => text.parse::<u64>().map_or(Value::from(text), Value::from),
             Kind::Decimal(..) => text.parse::<f64>().map_or(Value::from(text), Value::from),
@@ -183,8 +229,8 @@ impl Definition {
     /// # Errors
     /// Same as [`Definition::parse`].
     pub(crate) fn accept(&self, value: Value) -> Result<Value, String> {
-        if self.kind == Kind::Hooks {
-            return Hook::check(&value).map(|()| value);
+        if let Kind::Tables(tables) = self.kind {
+            return tables.check(&value).map(|()| value);
         }
         let list = match self.kind {
             Kind::Headers => Some(each(&value, ": ", header)),
@@ -200,7 +246,7 @@ impl Definition {
             Kind::Decimal(min, max) => value.as_f64().is_some_and(|n| (min..=max).contains(&n)),
             Kind::Switch => value.is_boolean(),
             Kind::Choice(words) => value.as_str().is_some_and(|s| words.contains(&s)),
-            Kind::Headers | Kind::Variables | Kind::Hooks => false,
+            Kind::Headers | Kind::Variables | Kind::Tables(_) => false,
         };
         if fits { Ok(value) } else { Err(self.expected()) }
     }
@@ -209,7 +255,7 @@ impl Definition {
     fn expected(&self) -> String {
         match self.kind {
             Kind::Text | Kind::Secret => "must be text and not empty".into(),
-            Kind::Hooks => "must be a list of tables, each with `on` and `command`".into(),
+            Kind::Tables(tables) => format!("must be a list of tables, each with {}", tables.required()),
             Kind::Headers => "must be \"Name: value\", or a list or a table of such headers".into(),
             Kind::Variables => "must be NAME or NAME=VALUE, or a list or a table of such variables".into(),
             Kind::Whole(min, max) if max >= u64::from(u32::MAX) => {

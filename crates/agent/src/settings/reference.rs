@@ -75,7 +75,7 @@ fn entry(d: &Definition) -> String {
         Kind::Decimal(min, max) => format!("a number from {min} to {max}"),
         Kind::Headers => "one `Name: value`, or a list or a table of such headers".into(),
         Kind::Variables => "`NAME` or `NAME=VALUE`, or a list or a table of such variables".into(),
-        Kind::Hooks => "a list of tables; see [hooks.md](hooks.md)".into(),
+        Kind::Tables(tables) => format!("a list of tables; see [{0}]({0})", tables.document()),
         Kind::Text | Kind::Secret => "text".into(),
     };
     let repository = match d.trust {

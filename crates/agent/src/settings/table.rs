@@ -4,7 +4,7 @@
 //! done, and it may lower budgets. It cannot decide where code and keys are sent, what is
 //! downloaded, how much is spent, or what commands may do: see [`Trust`].
 
-use super::{Definition, Flag, Group, Kind, Trust};
+use super::{Definition, Flag, Group, Kind, Tables, Trust};
 
 const THINK: &[&str] = &["auto", "on", "off", "low", "medium", "high"];
 const CONSTRAIN: &[&str] = &["auto", "on", "off"];
@@ -222,8 +222,10 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .help("Author of the commits of --commit, as NAME <MAIL> [default: git's]"),
     Definition::new("commit_trailer", Kind::Text, Trust::User, Group::Work)
         .help("Line at the end of the message of --commit, such as `Assisted-by: agent`"),
-    Definition::new("hooks", Kind::Hooks, Trust::User, Group::Safety)
+    Definition::new("hooks", Kind::Tables(Tables::Hooks), Trust::User, Group::Safety)
         .help("Commands to run at the start of a run, before and after each call, and at the end"),
+    Definition::new("language_servers", Kind::Tables(Tables::LanguageServers), Trust::User, Group::Tools)
+        .help("Language servers that check the files of each edit"),
     Definition::new("state_dir", Kind::Text, Trust::Environment, Group::Files)
         .help("Folder for sessions and other state [default: ~/.local/state/agent]"),
 ];

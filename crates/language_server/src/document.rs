@@ -1,0 +1,64 @@
+//! Documents: their addresses and languages.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use lsp_types::Uri;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// The characters of a path that are encoded in an address.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Returns the address of a file.
+///
+/// # Errors
+/// If its path is not UTF-8.
+pub(crate) fn uri_of(path: &Path) -> Result<Uri, String> {
+    let text = path.to_str().ok_or_else(|| format!("{} is not UTF-8", path.display()))?;
+    let uri = format!("file://{}", utf8_percent_encode(text, ENCODED));
+    Uri::from_str(&uri).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Returns the path of a file's address. Servers encode addresses in different ways, so only paths
+/// are compared.
+pub(crate) fn path_of(uri: &Uri) -> String {
+    let path = uri.as_str().strip_prefix("file://").unwrap_or(uri.as_str());
+    percent_decode_str(path).decode_utf8_lossy().into_owned()
+}
+
+/// Returns the language of a file as servers call it.
+///
+/// Source: Language Server Protocol 3.17, "Text Documents", table of language identifiers.
+pub(crate) fn language(path: &str) -> &str {
+    let extension = Path::new(path).extension().and_then(|e| e.to_str()).unwrap_or_default();
+    match extension {
+        "rs" => "rust",
+        "py" | "pyi" => "python",
+        "ts" | "mts" | "cts" => "typescript",
+        "tsx" => "typescriptreact",
+        "js" | "mjs" | "cjs" => "javascript",
+        "jsx" => "javascriptreact",
+        "c" | "h" => "c",
+        "cc" | "cpp" | "cxx" | "hh" | "hpp" | "hxx" => "cpp",
+        "cs" => "csharp",
+        "rb" => "ruby",
+        "kt" | "kts" => "kotlin",
+        "sh" => "shellscript",
+        "ex" | "exs" => "elixir",
+        "hs" => "haskell",
+        other => other, // go, java, php, swift, scala, lua, zig, …
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_leads_back_to_its_path() {
+        let path = "/a b/ü%20#?.py";
+        assert_eq!(path_of(&uri_of(Path::new(path)).unwrap()), path);
+        let other = Uri::from_str("file:///a/b%2Dc%3A.py").unwrap();
+        assert_eq!(path_of(&other), "/a/b-c:.py");
+    }
+}
