@@ -57,7 +57,8 @@ pub(crate) struct Hook {
     pub(crate) on: Moment,
     /// A line for `sh -c`.
     pub(crate) command: String,
-    /// Glob patterns of the tools whose calls it is about, separated by commas; by default all.
+    /// Comma-separated glob patterns for the names of tools. A hook that runs before or after calls
+    /// runs only for calls to these tools. By default, all tools match.
     #[serde(default = "all_tools")]
     pub(crate) tools: String,
     /// Whether it runs in the sandbox.
@@ -112,7 +113,7 @@ pub(crate) struct Hooks {
     hooks: Vec<(Hook, Vec<GlobMatcher>)>,
     settings: Settings,
     root: PathBuf,
-    /// The folder for the sandbox of confined hooks.
+    /// The folder for the sandboxes of the hooks.
     folder: PathBuf,
     variables: Vec<(OsString, OsString)>,
     /// The fields that every event has.
@@ -177,8 +178,8 @@ impl Hooks {
         Ok(())
     }
 
-    /// Runs the hooks for the end of the run. Returns a warning for each hook that failed during the
-    /// run without stopping it.
+    /// Runs the hooks for the end of the run. Returns warnings about hooks that failed without
+    /// stopping the run or that vetoed too late, at most [`MAX_WARNINGS`].
     pub(crate) async fn end(&self, report: &Report) -> Vec<String> {
         for hook in self.at(Moment::End, None) {
             let result = self.run(hook, json!({ "result": report })).await;

@@ -104,9 +104,9 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let verified = recording.plan["has_verifier"] == true;
     let planned = session::plan(&settings, &goal)?;
     let unlimited = Limits { turns: u32::MAX, tokens: None, seconds: None, cost: None };
-    // A replay runs at another time than the session and takes a different time, so it has no time
-    // limit, and no cost limit because prices depend on the time. A resumed session may have had
-    // higher limits, so its replay has no limits at all.
+    // A replay does not take the same amount of time as the session, so it has no time limit. It
+    // also runs at a different time, and prices depend on the time, so it has no cost limit. A
+    // resumed session may have had higher limits, so its replay has no limits at all.
     let limits = Limits { seconds: None, cost: None, ..planned.limits };
     let limits = if recording.resumed { unlimited } else { limits };
     let parts = Parts {
