@@ -26,7 +26,7 @@ class FixtureSolver(Server):
         super().__init__([FINISH])
 
     def answer(self, connection, path, body, arrived):
-        with self.lock:  # the answer is chosen when it is sent
+        with self.lock:  # until the answer is sent, no other request may replace it
             self.answers = [self.choose(json.loads(body or b"{}").get("messages", []))]
             super().answer(connection, path, body, arrived)
 

@@ -115,7 +115,7 @@ class Solver(Server):
             self.asks(" ".join(message["content"] for message in messages))
         if messages:
             time.sleep(self.seconds)
-        with self.lock:  # the answer is chosen when it is sent
+        with self.lock:  # until the answer is sent, no other request may replace it
             self.answers = [self.FINISH if edited else self.EDIT]
             super().answer(connection, path, body, arrived)
 

@@ -206,7 +206,7 @@ def run_agent(agent, model, task, seconds, flags=()):
 
 
 def server_counts(base_url):
-    """Return (prompt tokens evaluated, tokens generated) of a llama-server since its start."""
+    """Return (prompt tokens evaluated, tokens generated) by a llama-server since its start."""
     with urllib.request.urlopen(f"{base_url}/metrics", timeout=30) as answer:
         values = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#"))
     return tuple(int(float(values[f"llamacpp:{name}_total"])) for name in ("prompt_tokens", "tokens_predicted"))

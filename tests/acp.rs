@@ -323,7 +323,7 @@ async fn the_dry_modes_show_the_changes_and_leave_the_repository_unchanged() {
             assert!(world.read("add.sh").contains(WRONG), "{mode}");
             let checks = seen.calls().iter().filter(|call| call["title"] == "verify: sh check.sh").count();
             assert_eq!(checks == 0, mode == "plan", "a plan runs no command");
-            // The prompt in the next mode repeats the prompt of the plan.
+            // In the next mode, the request to the model also contains the first prompt.
             set_mode(&agent, &session, "run").await?;
             prompt(&agent, &session, "Do it.").await?;
             Ok(())

@@ -205,7 +205,7 @@ fn a_server_that_can_enforce_schemas_gets_that_of_the_result() {
     let right = call("finish", json!({"severity": "high", "lines": [2]}));
     let (output, requests) = with_answers(&world, &args, &[read(), right]);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    // The references of the schema must still point to its definitions.
+    // The references in the schema must still point to its definitions.
     let fits = jsonschema::validator_for(&requests[0]["format"]).unwrap();
     let finish = |lines: Value| json!({"tool": "finish", "arguments": {"severity": "high", "lines": lines}});
     assert!(fits.is_valid(&finish(json!([1, 2]))));

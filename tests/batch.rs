@@ -274,7 +274,8 @@ fn bug_a_clone_outlived_a_killed_batch() {
     let _ = std::io::copy(&mut connection, &mut std::io::sink());
 }
 
-/// Returns the lines of `--json`, with a type in place of each value that may differ between runs.
+/// Returns the lines that `--json` prints, with a type in place of each value that may differ
+/// between runs.
 fn shapes(stdout: &[u8]) -> String {
     fn shape(value: &Value) -> Value {
         const KEPT: [&str; 13] = [

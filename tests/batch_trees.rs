@@ -1,4 +1,4 @@
-//! The worktrees of the tasks of `agent batch`: setup commands and protected files.
+//! The worktrees of `agent batch` tasks: setup commands and protected files.
 
 use crate::batch::{fix, run, run_with, tasks};
 use crate::support::{World, call, json_lines};

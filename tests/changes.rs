@@ -14,7 +14,7 @@ fn edit(path: &str, search: &str, replace: &str) -> String {
     call("apply_patch", json!({"edits": [{"path": path, "search": search, "replace": replace}]}))
 }
 
-/// The answers of a model that fixes the bug, creates a file in a new folder and deletes another
+/// The answers from a model that fixes the bug, creates a file in a new folder and deletes another
 /// file.
 pub(crate) fn answers() -> [String; 4] {
     let patch = "*** Begin Patch\n*** Add File: docs/new/guide.md\n+# Guide\n*** Delete File: old.txt\n*** End Patch\n";
@@ -287,7 +287,8 @@ fn diff_shows_what_the_session_changed() {
     assert_eq!(world.git(&["status", "--porcelain"]), "");
 }
 
-/// The answers of a model that changes one file in three turns, in the second turn with a command.
+/// The answers from a model that changes one file in three turns. In the second turn, it uses a
+/// command.
 fn three_turns() -> Vec<String> {
     let command = "sed -i 's/^two$/zwei/' a.txt && echo made > made.txt";
     let mut answers = vec![

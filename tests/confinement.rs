@@ -11,8 +11,8 @@ use crate::support::{World, call};
 
 const RUN: [&str; 6] = ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Look."];
 
-/// Makes the server answer with a call of `run_command` for each of these lines, one per turn, and
-/// then with a call of `finish`. Returns the command that starts the agent.
+/// Makes the server answer with a call to `run_command` for each of these lines, one per turn, and
+/// then with a call to `finish`. Returns the command that starts the agent.
 fn run(world: &World, server: &Server, flags: &[&str], lines: &[&str]) -> Command {
     for line in lines {
         server.enqueue(Reply::text(call("run_command", json!({"command": line}))));
@@ -76,8 +76,8 @@ fn the_model_learns_about_refused_and_allowed_hosts() {
     assert!(second.contains(notice), "{second}\n{}", world.tell(&output));
 }
 
-/// Kills an agent while a command that has written to `/tmp` still runs. Returns the session's
-/// folder.
+/// Kills an agent while a command that has written to `/tmp` is still running. Returns the
+/// session's folder.
 fn killed(world: &World, server: &Server) -> PathBuf {
     let tmp = world.home().join("tmp");
     fs::create_dir_all(&tmp).unwrap();

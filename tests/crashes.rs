@@ -28,7 +28,7 @@ pub(crate) const RUN: [&str; 8] = [
     "Make the tests pass.",
 ];
 
-/// Thirty answers of the model. They use every tool and every edit format, and contain mistakes
+/// Thirty answers from the model. They use every tool and every edit format, and contain mistakes
 /// that models often make.
 fn answers() -> Vec<String> {
     let edit = |search: &str, replace: &str| json!({"edits": [{"path": "add.sh", "search": search, "replace": replace}]});
@@ -200,7 +200,7 @@ pub(crate) fn whole() -> (Outcome, usize) {
     (outcome, world.journal().len())
 }
 
-/// Resumes the session, and returns the first difference of its outcome from `wanted`.
+/// Resumes the session, and returns the first difference between its outcome and `wanted`.
 fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
     let output = agent(world, server, &["resume"]).stderr(Stdio::piped()).output().unwrap();
     let printed = text(&output);
@@ -295,7 +295,7 @@ fn a_session_killed_repeatedly_ends_as_if_uninterrupted() {
     assert!(kills > 8, "only {kills} kills");
 }
 
-/// Kills a run at its `n`th rename. The run makes one edit of three files, which takes several
+/// Kills a run at its `n`th rename. The run makes one edit to three files, which takes several
 /// renames.
 fn killed_in_an_edit(n: usize) -> (World, bool) {
     let (world, server) = (world(), Server::start());

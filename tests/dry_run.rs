@@ -141,7 +141,7 @@ fn a_plan_stops_before_the_first_command() {
     assert!(!executed && world.git(&["status", "--porcelain"]).is_empty());
 }
 
-/// Starts a dry run. Returns when the run has changed a file and waits for the model.
+/// Starts a dry run. Returns when the run has changed a file and is waiting for the model.
 fn waiting(world: &World, server: &Server) -> Child {
     let [edit, ..] = answers();
     server.enqueue(Reply::text(edit));

@@ -1,4 +1,5 @@
-//! The agent cuts off an answer while the model writes it, if the edit in it cannot be applied.
+//! The agent cuts off an answer while the model is still writing it, if the edit in the answer
+//! cannot be applied.
 
 use crate::support::{World, call};
 use fake_model::{Reply, Server};

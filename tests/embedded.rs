@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{World, json_lines, snapshot};
 
-/// An address where no Ollama listens.
+/// An address at which no Ollama server is listening.
 const NOWHERE: (&str, &str) = ("OLLAMA_HOST", "127.0.0.1:9");
 
 /// The arguments for a run with two turns and short answers.

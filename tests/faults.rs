@@ -1,5 +1,5 @@
-//! Faults of the model server as users see them: exit code, output, journal and requests. The table
-//! in `docs/servers.md` is based on these tests and on `crates/models/tests/faults.rs`.
+//! Model server faults as users see them: exit code, output, journal and requests. The table in
+//! `docs/servers.md` is based on these tests and on `crates/models/tests/faults.rs`.
 
 use crate::support::{World, call, snapshot};
 use fake_model::{Certificate, Config, Personality, Reply, Server, TlsServer};
@@ -16,7 +16,7 @@ fn finish() -> String {
     call("finish", json!({}))
 }
 
-/// The arguments of a run that uses this server.
+/// The arguments for a run that uses this server.
 fn args(server: &Server, personality: Personality) -> Vec<String> {
     let mut args = ["run", "--approach", "tools", "Make the tests pass."].map(str::to_owned).to_vec();
     match personality {

@@ -1,5 +1,5 @@
-//! The user's hooks: commands that run at the start of a run, before and after calls, and at its
-//! end.
+//! The user's hooks: commands that run at the start and the end of a run, and before and after
+//! calls.
 
 use fake_model::Server;
 use serde_json::Value;

@@ -22,7 +22,7 @@ fn file(world: &World, name: &str, bytes: &[u8]) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// A server with one model, which has these capabilities.
+/// A server with one model, which supports tools and, if `vision` is set, images.
 fn server(personality: Personality, vision: bool) -> Server {
     let model = ModelSpec::new("some-model:latest").tools();
     let model = if vision { model.with("vision") } else { model };

@@ -12,7 +12,7 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// The scripted server.
+/// Returns the path of the scripted server.
 fn script() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/mcp/server.py")
@@ -24,12 +24,12 @@ fn script() -> String {
 
 impl World {
     /// The file in which the scripted server logs its starts and calls. The sandbox allows the
-    /// server to write it.
+    /// server to write to it.
     fn server_log(&self) -> PathBuf {
         self.home().join("servers/log")
     }
 
-    /// The entry of a scripted server in a file with servers.
+    /// Returns the entry for a scripted server in a file of MCP servers.
     fn entry(&self, behavior: &str) -> Value {
         let (script, log) = (script(), self.server_log());
         let folder = log.parent().unwrap();
@@ -40,7 +40,7 @@ impl World {
         })
     }
 
-    /// Writes the user's own file.
+    /// Writes the user's own file of MCP servers.
     fn write_servers(&self, servers: Value) {
         let folder = self.home().join(".config/agent");
         fs::create_dir_all(&folder).unwrap();
@@ -89,7 +89,7 @@ fn warnings(world: &World) -> Vec<String> {
     warnings.map(|record| record["message"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The texts of the results of calls.
+/// Returns the status and the text of each call's result.
 fn results(world: &World) -> Vec<(String, String)> {
     let text = |record: &Value, key: &str| record[key].as_str().unwrap().to_owned();
     let finished = |record: &&Value| record["event"] == "tool_finished";
@@ -333,7 +333,7 @@ fn nothing_of_a_server_is_left_after_a_run_even_if_the_agent_is_killed() {
         ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "--mcp-tools", "s", "--json", "Go."];
     let mut child =
         world.agent(&args).env("OLLAMA_HOST", server.url()).stdout(Stdio::piped()).spawn().unwrap();
-    // The server runs before the first request.
+    // The server is running before the first request is sent.
     let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     let asked = lines.map_while(Result::ok).any(|line| line.contains("\"event\":\"request\""));
     assert!(asked && is_running());

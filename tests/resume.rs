@@ -248,7 +248,7 @@ fn only_an_unfinished_session_can_be_resumed_without_a_message() {
     assert!(text(&output).contains("the session has ended: verified"), "{}", text(&output));
 }
 
-/// The answers of a run and of its continuation with a message.
+/// The answers for a run and for its continuation with a message.
 fn continued_answers() -> Vec<String> {
     let edit = json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]});
     vec![

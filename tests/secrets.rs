@@ -85,7 +85,7 @@ fn server(answers: &[&str]) -> Server {
                 placeholder(&prompt_text(&request.body), &behind.replace("\\\"", "\""))
             );
         }
-        // The answer is sent in chunks of a few bytes, so that chunk borders fall inside values.
+        // The answer is sent in chunks of a few bytes, so that chunk boundaries fall inside values.
         Reply::text(answer).split_bytes(7)
     }));
     server

@@ -54,7 +54,7 @@ fn the_prompt_lists_skills_and_the_model_reads_one() {
     assert!(results.contains("git tag") && results.contains("Be kind."), "{results}");
     let seen = world.observe(&["tools", "call", "skill", r#"{"name": "release"}"#]);
     assert!(seen.starts_with("exit 0\n") && seen.contains("Tag the commit."), "{seen}");
-    // Another machine does not have the user's skills.
+    // As on another machine, the user's skills are missing.
     std::fs::remove_dir_all(world.home().join(".config/agent/skills")).unwrap();
     replays_without_a_difference(&world);
 }

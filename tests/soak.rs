@@ -12,7 +12,7 @@ use serde_json::json;
 
 const TURNS: usize = 2_000;
 
-/// The answer of turn `n`. The turns alternate between reads, searches, edits, mistakes, commands
+/// The answer in turn `n`. The turns alternate between reads, searches, edits, mistakes, commands
 /// and test runs.
 fn answer(n: usize) -> String {
     let round = n / 8;
@@ -114,7 +114,7 @@ fn two_thousand_turns_leak_no_memory_descriptors_or_processes() {
     let (early, late) = (&samples[1..6], &samples[samples.len() - 5..]);
     let most = |samples: &[Sample], of: fn(&Sample) -> usize| samples.iter().map(of).max().unwrap();
     // The conversations differ in length, so 20 % more is normal. A leak of 1 KiB per turn would
-    // exceed it.
+    // exceed that.
     let (before, after) = (most(early, |s| s.memory), most(late, |s| s.memory));
     assert!(after <= before + before / 5, "resident memory grew from {before} to {after} KiB: {samples:#?}");
     assert!(most(late, |s| s.descriptors) <= most(early, |s| s.descriptors), "{samples:#?}");

@@ -1,4 +1,4 @@
-//! The map of the code in the first turn, and the tool `symbols`.
+//! The map of the code in the first turn, and the `symbols` tool.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

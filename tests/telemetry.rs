@@ -64,7 +64,7 @@ impl Collector {
         bodies.map(|(_, _, body)| T::decode(body.as_slice()).unwrap()).collect()
     }
 
-    /// Resources and their spans, in the order of their start.
+    /// Returns each span with its resource, in order of start time.
     fn spans(&self) -> Vec<(Resource, Span)> {
         let bodies = self.bodies::<ExportTraceServiceRequest>("/v1/traces");
         let mut spans = Vec::new();
@@ -83,8 +83,8 @@ impl Collector {
         spans.filter(|span| span.name == "invoke_agent agent").collect()
     }
 
-    /// Returns a sum for each metric: the values of a counter, or the number of values in a
-    /// histogram.
+    /// Returns one number for each metric: the sum of a counter's values, or the number of values
+    /// in a histogram.
     fn metrics(&self) -> BTreeMap<String, u64> {
         let mut sums = BTreeMap::new();
         let bodies = self.bodies::<ExportMetricsServiceRequest>("/v1/metrics");
@@ -161,7 +161,8 @@ fn attribute(attributes: &[KeyValue], name: &str) -> Option<String> {
     attributes.iter().find(|a| a.key == name).map(|a| text(a.value.as_ref().unwrap()))
 }
 
-/// The tree of spans, with the attributes that are the same in each run.
+/// Returns the tree of spans with their attributes. For an attribute that varies between runs, the
+/// tree contains only the name.
 fn tree(spans: &[(Resource, Span)]) -> String {
     const VARIES: [&str; 6] = [
         "agent.request.estimated_tokens",
@@ -220,7 +221,7 @@ fn call(tool: &str, arguments: serde_json::Value) -> Reply {
     Reply::text(support::call(tool, arguments))
 }
 
-/// A server that reads, repairs and finishes.
+/// A model server whose answers read a file, fix it and finish.
 fn repairing() -> Server {
     let server = Server::start();
     server.enqueue(call("read_file", json!({"path": "add.sh"})));

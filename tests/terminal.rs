@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{World, call};
 
-/// Runs a program on a terminal of six lines and returns its output.
+/// Runs a program on a six-line terminal and returns its output.
 const ON_A_TERMINAL: &str = r#"
 import fcntl, os, pty, struct, sys, termios
 pid, terminal = pty.fork()

@@ -1,9 +1,9 @@
 //! Reads arbitrary text as a patch, in every dialect. The parsers and the engine must not panic, a
-//! patch that applies must change the file, and a patch that was refused while it streamed must not
-//! apply once it is complete.
+//! patch that applies must change the file, and a patch that was refused while it was still
+//! streaming must not apply once it is complete.
 //!
-//! The first byte selects a prefix, and the second selects the chunk size. The file follows, up to
-//! the first byte 255, and after it the patch.
+//! The first byte selects a prefix, and the second selects the chunk size. Then comes the file,
+//! which ends at the first byte with the value 255, and then the patch.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,9 +1,10 @@
 //! Calls `apply_patch` with arbitrary arguments, in a real directory with symbolic links that lead
-//! outside. Nothing outside the directory is written, and neither are git's files or the agent's
-//! own files. A refused call changes nothing, and a successful call changes only what it reports.
+//! outside. A call must not write anything outside the directory, and must not write git's files or
+//! the agent's own files. A refused call must change nothing. A successful call must report all its
+//! changes.
 //!
 //! The first byte selects the format. The rest is either a patch or several arguments, such as the
-//! path, the old text and the new text, separated by bytes 255.
+//! path, the old text and the new text, separated by bytes with the value 255.
 #![no_main]
 
 use std::{

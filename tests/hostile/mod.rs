@@ -112,7 +112,7 @@ impl World {
     }
 }
 
-/// A call of `read_file` as the model writes it.
+/// A call to `read_file` as the model writes it.
 pub(crate) fn read(path: &str) -> String {
     call("read_file", json!({ "path": path }))
 }

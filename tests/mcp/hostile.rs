@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Runs a task with one server, whose tool `echo` the model calls a number of times. Checks that the
-/// run ends normally, and returns the results of the calls, the warnings and the system prompt.
+/// Runs a task with one server, whose `echo` tool the model calls `calls` times. Checks that the
+/// run ends normally, and returns the world, the results of the calls and the system prompt.
 fn attacked(behavior: &str, more: &[&str], calls: usize) -> (World, Vec<(String, String)>, String) {
     let world = World::with_a_bug();
     world.write_servers(json!({"s": world.entry(behavior)}));
@@ -144,7 +144,8 @@ fn tools_whose_names_collide_are_left_out() {
     assert!(one_warning(&world).contains("another tool has the same name"), "{:?}", warnings(&world));
 }
 
-/// Approves a repository's file with this text, if possible, and runs a task.
+/// Writes this text to a repository's `.mcp.json`, approves the file if possible, and runs a task.
+/// Returns the world and the warnings.
 fn with_file(text: &str) -> (World, String) {
     let world = World::with_a_bug();
     world.write(".mcp.json", text);

@@ -1,4 +1,4 @@
-//! `agent mcp serve`: the agent as a server of other agents.
+//! `agent mcp serve`: the agent as an MCP server for other agents.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdout};
@@ -175,7 +175,7 @@ fn a_canceled_call_ends_the_run_as_interrupted() {
     client.send(
         json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}}),
     );
-    // The next call is answered, and the journal of the canceled run is complete.
+    // By the time the server has ended, the journal of the canceled run is complete.
     drop(client.child.stdin.take());
     assert!(client.child.wait().unwrap().success());
     assert_eq!(ending(&world)["ending"]["kind"], "interrupted", "{}", ending(&world));

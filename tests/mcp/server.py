@@ -34,7 +34,7 @@ def send(message):
 
 
 def definitions():
-    """The tools of each behavior."""
+    """Returns the tools that this behavior offers."""
     if BEHAVIOR == "bad-schema":
         broken = [
             {"type": "object", "properties": {"a": {"type": "nonsense"}}},
@@ -149,7 +149,7 @@ def answer(message):
 
 
 def starts():
-    """How often the server was started, counted in the log."""
+    """Returns how many times the server has been started, including now, according to the log."""
     if not LOG or not os.path.exists(LOG):
         return 1
     with open(LOG, encoding="utf-8") as file:

@@ -11,7 +11,7 @@ use crate::updates::text_of;
 /// The maximum number of files whose diffs are shown.
 const MAX_DIFFS: usize = 50;
 
-/// Returns the diffs of changes in `root`, and the location of the first change in each file. A
+/// Returns the diffs for changes in `root`, and the location of the first change in each file. A
 /// large or non-text file gets a line of text instead of a diff.
 #[must_use]
 pub fn diffs(changes: &[FileChange], root: &Path) -> (Vec<ToolCallContent>, Vec<ToolCallLocation>) {
@@ -40,8 +40,8 @@ pub fn diffs(changes: &[FileChange], root: &Path) -> (Vec<ToolCallContent>, Vec<
     (contents, locations)
 }
 
-/// Returns the text of a file image, empty if there is no file. `None` if a diff cannot show it: it
-/// is a link, too large or not text.
+/// Returns the text of a file image, or an empty text if there is no file. Returns `None` if a diff
+/// cannot show the file because it is a link, too large or not text.
 fn readable(image: Option<&Image>) -> Option<&str> {
     let Some(image) = image else { return Some("") };
     let text = std::str::from_utf8(&image.bytes).ok()?;

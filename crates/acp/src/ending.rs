@@ -57,7 +57,8 @@ pub fn summary(report: &Report) -> String {
     text
 }
 
-/// Shows the changes of a dry run, and how to apply them. Empty if nothing changed.
+/// Returns Markdown that shows the changes of a dry run and how to apply them, or an empty text if
+/// nothing changed.
 #[must_use]
 pub fn proposal(report: &Report, session: &str) -> String {
     if report.diff.files.is_empty() {

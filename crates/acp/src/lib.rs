@@ -1,8 +1,8 @@
-//! What an editor sees of a session, in the types of the Agent Client Protocol
-//! (<https://agentclientprotocol.com>, version 1). The crate translates in both directions: records
-//! of the journal become updates of the editor's view ([`Updates`]), and the blocks of a prompt
-//! become the text of a task ([`prompt::text`]). It also defines the modes and models that a
-//! session offers ([`Mode`], [`Choices`]), and the transport over two byte streams ([`lines`]).
+//! The editor's view of a session, in the types of the Agent Client Protocol
+//! (<https://agentclientprotocol.com>, version 1). The crate translates in both directions: journal
+//! records become updates to that view ([`Updates`]), and the blocks of a prompt become the text of
+//! a task ([`prompt::text`]). It also defines the modes and models that a session offers ([`Mode`],
+//! [`Choices`]), and the transport over two byte streams ([`lines`]).
 //!
 //! This crate does not start runs; the crate `agent` does.
 
@@ -21,7 +21,8 @@ pub use updates::{Details, Updates};
 /// The maximum size of one text in an update, in bytes. Longer texts are truncated.
 pub const MAX_TEXT: usize = 64 << 10;
 
-/// Truncates a text to [`MAX_TEXT`] bytes, and appends a note that it did.
+/// Returns the text, truncated to [`MAX_TEXT`] bytes if it is longer. A truncated text ends with a
+/// note that says how much was left out.
 pub(crate) fn bounded(text: &str) -> String {
     if text.len() <= MAX_TEXT {
         return text.to_owned();

@@ -1,5 +1,5 @@
 //! The transport: one JSON message per line, over two byte streams. Both directions are bounded. An
-//! incoming line that is too long is replaced by one that the connection rejects. A run waits if
+//! incoming line that is too long is replaced with one that the connection rejects. A run waits if
 //! the editor does not read its updates ([`Backlog`]).
 
 use std::io;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 /// The maximum size of a message from the editor, in bytes. The largest ones are prompts with
 /// embedded files.
 pub const MAX_MESSAGE: usize = 16 << 20;
-/// The maximum number of updates that wait for the editor to read them.
+/// The maximum number of updates that the editor may leave unread before a run waits.
 pub const MAX_UNREAD: usize = 2048;
 /// How often a waiting run checks whether it must stop.
 const CHECK: Duration = Duration::from_millis(50);

@@ -42,7 +42,7 @@ impl Mode {
         }
     }
 
-    /// The mode with this id.
+    /// Returns the mode with this id.
     #[must_use]
     pub fn from_id(id: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.id() == id)
@@ -69,13 +69,13 @@ impl Mode {
 pub struct Choices {
     /// The mode.
     pub mode: Mode,
-    /// The model; `None` is the one in the settings, or the detected one.
+    /// The model; `None` means the one in the settings, or else the detected one.
     pub model: Option<String>,
     /// The models that were found, in the form that `--model` accepts.
     pub models: Vec<String>,
 }
 
-/// The id of the choice that uses the model of the settings, or the detected one.
+/// The id of the choice that uses the model in the settings, or else the detected one.
 const DEFAULT_MODEL: &str = "default";
 
 impl Choices {

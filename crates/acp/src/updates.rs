@@ -1,5 +1,5 @@
-//! Translates records of the journal into updates of the editor's view: streamed text and thoughts,
-//! tool calls with their status, locations and diffs, and a summary at the end.
+//! Translates journal records into updates to the editor's view: streamed text and thoughts, tool
+//! calls with their status, locations and diffs, and a summary at the end.
 
 use std::path::{Path, PathBuf};
 
@@ -19,16 +19,16 @@ use crate::{MAX_TEXT, bounded};
 /// The maximum length of a title, in characters.
 const TITLE: usize = 100;
 
-/// Details of calls that the journal does not contain.
+/// What the journal does not say about calls.
 pub trait Details {
     /// The kind of a tool; `None` for a tool whose calls are not shown.
     fn kind(&self, tool: &str) -> Option<ToolKind>;
     /// The arguments of a call on one line.
     fn title(&self, arguments: &Value) -> String;
-    /// The file and line that the arguments of a call name, if any.
+    /// The file and line that a call's arguments name, if any.
     fn place(&self, arguments: &Value) -> Option<(String, Option<u32>)>;
     /// Returns the changes in a record of the tree's history, with secrets masked. If `record` is
-    /// `None`, the record is that of the next edit in this turn.
+    /// `None`, returns the changes made by the next edit in this turn.
     fn changes(&mut self, turn: u32, record: Option<u64>) -> Vec<FileChange>;
 }
 
@@ -51,18 +51,19 @@ enum Piece {
     Message,
 }
 
-/// Translates the records of one session, in their order.
+/// Translates the records of one session, in order.
 pub struct Updates<D> {
     details: D,
     root: PathBuf,
     /// The prefix of the ids of this session's calls.
     prefix: String,
-    /// Whether a recorded session is shown. The user's messages are then sent, too; otherwise the
-    /// editor already shows them.
+    /// Whether a recorded session is being shown. If so, the user's messages are also sent;
+    /// otherwise, the editor already shows them.
     is_replay: bool,
     calls: Vec<OpenCall>,
     check: Option<ToolCallId>,
-    /// The turn, and the record in the tree's history of what the current command changed.
+    /// The turn of the current command, and the record in the tree's history that says what the
+    /// command changed.
     changed: Option<(u32, u64)>,
     turn: u32,
     piece: Piece,
@@ -187,7 +188,7 @@ impl<D: Details> Updates<D> {
         });
     }
 
-    /// Sends a note about what the agent itself did, as a thought of its own.
+    /// Sends a note about what the agent itself did, as a separate thought.
     fn note(&mut self, text: &str, out: &mut Vec<SessionUpdate>) {
         self.piece = Piece::Nothing;
         out.push(SessionUpdate::AgentThoughtChunk(chunk(&format!("\n[{}]\n", text.trim()))));

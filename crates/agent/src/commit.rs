@@ -18,7 +18,7 @@ const SUBJECT: usize = 72;
 pub(crate) struct Commit {
     root: PathBuf,
     title: String,
-    /// `NAME <MAIL>` of the author, if it is not the user.
+    /// The author as `NAME <MAIL>`, if the author is not the user.
     author: Option<String>,
     /// A line such as `Assisted-by: agent` for the end of the message.
     trailer: Option<String>,
@@ -90,7 +90,7 @@ impl Commit {
     }
 }
 
-/// The first line of the message: the title, shortened at a word.
+/// The first line of the message: the title, shortened at a word boundary.
 fn subject(title: &str) -> String {
     let title = title.trim().trim_end_matches('.');
     if title.chars().count() <= SUBJECT {

@@ -8,7 +8,7 @@ use sandbox::{Host, Level, Network, Policy, ResourceLimits, Sandbox};
 use crate::exit::{Failure, Result};
 use crate::settings::Settings;
 
-/// The first argument that makes this binary act as the sandbox's launcher.
+/// If this is the first argument, this binary acts as the sandbox's launcher.
 pub(crate) const LAUNCHER: &str = "__sandbox";
 
 /// The command with which the sandbox starts this binary as its launcher.
@@ -19,7 +19,7 @@ pub(crate) fn launcher() -> Vec<OsString> {
 /// Creates the sandbox for a work tree. The sandbox's private files go to `folder`.
 ///
 /// # Errors
-/// Same as [`policy`], or if a path of the policy does not exist.
+/// Same as [`policy`], or if a path in the policy does not exist.
 pub(crate) fn sandbox(
     settings: &Settings,
     root: &Path,

@@ -15,7 +15,8 @@ pub(crate) struct Context {
     pub(crate) environment: Environment,
     /// The absolute path of the current folder, or of the folder that `-C` names.
     pub(crate) directory: PathBuf,
-    /// The root of the repository: the nearest folder upwards that has a `.git`.
+    /// The root of the repository: the closest folder that has a `.git`, searching upward from
+    /// `directory`.
     pub(crate) repository: Option<PathBuf>,
 }
 

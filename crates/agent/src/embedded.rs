@@ -15,7 +15,7 @@ use crate::console;
 use crate::layers::Environment;
 use crate::model_store;
 
-/// The first argument that makes this binary load a model file on trial and do nothing else. A
+/// If this is the first argument, this binary loads a model file on trial and does nothing else. A
 /// broken file can end the process, so the trial runs in a process of its own.
 pub(crate) const TRIAL: &str = "--load-model-on-trial";
 

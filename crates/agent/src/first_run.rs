@@ -17,8 +17,8 @@ pub(crate) fn model() -> Option<Model> {
     find(FIRST)
 }
 
-/// A model in the catalog; `None` if the catalog has no model of this name, or if this agent has no
-/// engine.
+/// A model in the catalog; `None` if the catalog has no model with this name, or if this agent has
+/// no engine.
 pub(crate) fn find(name: &str) -> Option<Model> {
     catalog::find(name).filter(|_| cfg!(feature = "embedded"))
 }

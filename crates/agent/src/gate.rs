@@ -1,5 +1,5 @@
-//! Gates: before each call they decide whether it may run, and after it they learn how it ended.
-//! The user's hooks ([`crate::hooks`]) are a gate.
+//! Gates decide before each call whether it may run, and learn after the call how it ended. The
+//! user's hooks ([`crate::hooks`]) are a gate.
 
 use std::sync::Arc;
 

@@ -59,8 +59,8 @@ pub(crate) struct Hook {
     pub(crate) on: Moment,
     /// A line for `sh -c`.
     pub(crate) command: String,
-    /// Glob patterns of the tools whose calls trigger it, separated by commas; all tools by
-    /// default.
+    /// Comma-separated glob patterns for the names of tools. A hook that runs before or after calls
+    /// runs only for calls to these tools. By default, all tools match.
     #[serde(default = "all_tools")]
     pub(crate) tools: String,
     /// Whether it runs in the sandbox.
@@ -176,8 +176,8 @@ impl Hooks {
         Ok(())
     }
 
-    /// Runs the `end` hooks. Returns a warning for each hook failure that did not stop the run, up
-    /// to [`MAX_WARNINGS`].
+    /// Runs the hooks for the end of the run. Returns warnings about hooks that failed without
+    /// stopping the run or that vetoed too late, at most [`MAX_WARNINGS`].
     pub(crate) async fn end(&self, report: &Report) -> Vec<String> {
         for hook in self.at(Moment::End, None) {
             let result = self.run(hook, json!({ "result": report })).await;

@@ -50,7 +50,7 @@ fn picture(path: &Path) -> Result<Picture> {
         return Err(cannot(&"it is not a regular file")); // opening a pipe would block
     }
     let mut bytes = Vec::new();
-    // One byte more than the limit shows that the file is too large.
+    // Reading one byte more than the limit reveals that the file is too large.
     let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
     read.map_err(|e| cannot(&e))?;
     let image = Image::new(&bytes).map_err(|why| cannot(&why))?;

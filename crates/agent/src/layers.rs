@@ -127,8 +127,8 @@ impl Resolved {
     }
 
     /// The settings that a flag, a variable or a file sets, each written as the value of its flag.
-    /// Leaves out secrets, headers, tables, the state folder, and addresses that contain credentials. Of
-    /// the variables given with `--env`, keeps only the names.
+    /// Leaves out secrets, headers, tables, the state folder, and addresses that contain
+    /// credentials. For variables given with `--env`, keeps only the names.
     pub(crate) fn chosen(&self) -> Vec<(String, String)> {
         let chosen = self.values.iter().filter(|(d, v, o)| {
             !matches!(o, Origin::Default)
@@ -233,7 +233,7 @@ pub(crate) fn names(variables: &Value) -> Vec<String> {
     texts(variables).map(name).collect()
 }
 
-/// Merges the variables of a file and of flags. If a name occurs several times, the last value
+/// Merges the variables from a file and from flags. If a name occurs several times, the last value
 /// wins.
 fn merged(file: &Value, flags: &Value) -> Value {
     let all: Vec<(&str, String)> =

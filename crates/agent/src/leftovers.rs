@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 /// word.
 pub(crate) const SANDBOX: &str = "sandbox";
 
-/// The name of the folder, beside the sessions, from which leftovers are removed. They are first
-/// moved there, so that each session is locked only briefly.
+/// The name of the folder, beside the sessions, into which leftovers are moved before they are
+/// removed. Moving them first means that each session is locked only briefly.
 const LEFTOVERS: &str = "left-over";
 
 /// In the background, removes the leftovers of all inactive sessions. Errors are ignored, because
@@ -46,8 +46,8 @@ fn set_aside(state: &Path, leftovers: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The folders of the sandboxes of a session: that of its commands, and one for each MCP server and
-/// language server.
+/// A session's sandbox folders: one for its commands, and one for each MCP server and language
+/// server.
 fn sandboxes(session: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(session).into_iter().flatten().flatten();
     let is_sandbox = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(SANDBOX));

@@ -28,7 +28,7 @@ use preview::FileChange;
 
 /// The explanation that the model gets when it first sees a placeholder.
 pub(crate) const EXPLANATION: &str = include_str!("../../../prompts/secrets.md");
-/// The prefixes and suffixes of names that mark a file in the root as secret.
+/// The name prefixes and suffixes that mark a file in the root as secret.
 const SECRET_FILES: ([&str; 6], [&str; 2]) =
     ([".env", ".npmrc", ".netrc", ".pypirc", "id_", "credentials"], [".pem", ".key"]);
 /// The maximum number of secret files to read, and the maximum size of each, in bytes.
@@ -71,7 +71,7 @@ pub(crate) fn for_display(context: &Context, session: &str) -> Secrets {
 /// Returns a function that gives the secrets to mask when a finished session is displayed. Resolves
 /// the settings once.
 pub(crate) fn of_sessions(context: &Context) -> impl Fn(&str) -> Secrets {
-    // With invalid settings, masking is on, as by default.
+    // With invalid settings, masking is on, as it is by default.
     let settings = context.resolve(&[]).and_then(|resolved| resolved.settings()).ok();
     let environment = context.environment.clone();
     let variables: Vec<_> = environment.variables.iter().map(|(k, v)| (k.into(), v.into())).collect();

@@ -30,7 +30,8 @@ use crate::settings::Settings;
 use configured::Configured;
 use pattern::Patterns;
 
-/// The maximum number of tools in the prompt. More would take most of a small context window.
+/// The maximum number of tools in the prompt. More tools would take up most of a small context
+/// window.
 const MAX_TOOLS: usize = 64;
 /// The time limit for connecting to a server over HTTP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,8 +55,8 @@ pub(crate) struct External {
     pub(crate) warnings: Vec<String>,
     servers: Vec<Arc<Server>>,
     described: Vec<Described>,
-    /// The entry of the skill tool for the journal. It is recorded because skills depend on the
-    /// user's folders.
+    /// The journal's entry for the skill tool. It is recorded because skills depend on the user's
+    /// folders.
     skills: Option<ExternalTool>,
     /// Whether the journal already lists the tools.
     recorded: bool,
@@ -125,7 +126,7 @@ fn described(tool: &ExternalTool) -> Described {
     }
 }
 
-/// Starts the servers whose tools the settings name, concurrently. A resumed session keeps its
+/// Concurrently starts the servers whose tools the settings name. A resumed session keeps its
 /// `recorded` tools. A server that does not start becomes a warning.
 pub(crate) async fn start(
     settings: &Settings,
@@ -282,7 +283,7 @@ pub(crate) struct Inspected {
 }
 
 impl Inspected {
-    /// The estimated number of prompt tokens of all tools.
+    /// The estimated number of prompt tokens that all tools take up.
     pub(crate) fn prompt_tokens(&self) -> u64 {
         let tools = self.found.iter().flat_map(|(_, tools)| tools);
         planner::estimated_tokens(tools.map(|tool| tool.prompt_text().len()).sum())
@@ -309,7 +310,7 @@ pub(crate) async fn inspect(
     join_all(entries.into_iter().map(one)).await
 }
 
-/// Ends the servers of a list.
+/// Ends the servers in a list.
 pub(crate) async fn stop(inspected: &[Inspected]) {
     join_all(inspected.iter().flat_map(|one| one.found.iter().map(|(server, _)| server.stop()))).await;
 }

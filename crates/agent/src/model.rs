@@ -33,7 +33,7 @@ const KEY_COMMAND: Duration = Duration::from_secs(60);
 /// The name of the folder, inside the state folder, in which facts about servers are stored.
 const SERVERS: &str = "servers";
 
-/// The configuration of the crate `models`.
+/// Returns the configuration for the crate `models`.
 ///
 /// # Errors
 /// If a file named by a setting cannot be read, or the command for the key fails.
@@ -119,8 +119,8 @@ pub(crate) fn access(settings: &Settings) -> Result<Access> {
     })
 }
 
-/// The maximum size of a PEM file, in bytes: four times the size of a system's bundle of
-/// certificate authorities.
+/// The maximum size of a PEM file, in bytes: about four times the size of a typical system's bundle
+/// of certificate authorities.
 const PEM_LIMIT: u64 = 1 << 20;
 /// The maximum size of a key file, in bytes.
 const KEY_LIMIT: u64 = 64 << 10;
@@ -278,8 +278,8 @@ async fn user_agrees(failure: &Failure, name: &str) -> bool {
     matches!(answer.await, Ok(Ok(line)) if matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
-/// A model that repeats the answers of an exported session. `None` for other recordings, which the
-/// crate `models` reads.
+/// Returns a model that repeats the answers in a recorded session. Returns `None` for other
+/// recordings, which the crate `models` reads.
 fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::misuse(format!("cannot read the recording {}: {e}", path.display())))?;

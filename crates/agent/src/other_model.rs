@@ -35,9 +35,10 @@ struct Place {
 }
 
 impl Place {
-    /// The server of the model that the settings name. If no address is set, a bare name or no name
-    /// counts as Ollama. If the model is then found on a server of another kind, that server gets
-    /// no secrets meant for another server, because the user did not name it.
+    /// Returns the server of the model that the settings name. If no address is set, a model
+    /// without a prefix, or no model at all, counts as a model on Ollama. If the model turns out to
+    /// be on a server of a different kind, that server still gets no secrets meant for other
+    /// servers, because the user did not name it.
     fn of(settings: &Settings) -> Result<Self> {
         let address = model::base_url(settings).map(|base| host::openai_base(base));
         let kind = match model::choice(settings)? {
@@ -60,8 +61,9 @@ impl Place {
     }
 }
 
-/// The settings for another model, and whether that model is on the first model's server. If it is
-/// on another server, the settings omit the address and the secrets of the first model's server.
+/// Returns the settings for the model `choice`, and whether that model is on the first model's
+/// server. If it is on a different server, the settings omit the address and the secrets of the
+/// first model's server.
 fn beside(settings: &Settings, choice: &Choice) -> Result<(Settings, bool)> {
     let mut other = Settings { model: Some(choice.to_string()), ..settings.clone() };
     let first = Place::of(settings)?;
@@ -292,8 +294,8 @@ mod tests {
         has[0]
     }
 
-    /// The bug: if the settings named no model, the agent assumed that it was on Ollama, even if
-    /// `OPENAI_BASE_URL` was set.
+    /// The bug: if the settings named no model, the agent assumed that the model was on Ollama,
+    /// even if `OPENAI_BASE_URL` was set.
     #[test]
     fn bug_the_secrets_of_an_unnamed_model_stay_at_openai_base_url() {
         for (fallback, same) in [

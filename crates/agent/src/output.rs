@@ -67,7 +67,7 @@ impl Output {
     }
 }
 
-/// Reads a schema of objects.
+/// Reads a JSON Schema, which must describe an object.
 fn read_schema(path: &Path) -> Result<Value> {
     let bytes = console::read_input("the output schema", Some(path), SCHEMA_LIMIT)?;
     let wrong = |why: &dyn std::fmt::Display| {

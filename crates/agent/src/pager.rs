@@ -1,4 +1,4 @@
-//! Shows long output in a pager, as git does, but only on a terminal. The pager is the value of
+//! On a terminal, shows long output in a pager, as git does. The pager is the value of
 //! `AGENT_PAGER` or `PAGER`, or else `less`. `less` is told to exit if everything fits on the
 //! screen, and to keep colors.
 

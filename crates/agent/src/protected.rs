@@ -4,8 +4,8 @@ use std::path::Path;
 
 use workspace::{Protected, Workspace};
 
-/// Returns those of the patterns that match no file under `root`. The list is empty if the files
-/// cannot be listed; the run itself then reports why.
+/// Returns the patterns that match no file under `root`. The list is empty if the files cannot be
+/// listed; the run itself then reports why.
 pub(crate) fn unmatched(patterns: &[String], root: &Path) -> Vec<String> {
     let (Ok(protected), Ok(workspace)) = (Protected::new(patterns), Workspace::open(root)) else {
         return Vec::new();

@@ -1,5 +1,5 @@
-//! Rolls back the incomplete changes of a killed process in a work tree, before the next process
-//! works there.
+//! Rolls back the incomplete changes that a killed process left in a work tree, before the next
+//! process works there.
 
 use std::fs::{self, File};
 use std::io;

@@ -24,9 +24,9 @@ pub(crate) enum Detail {
     Live,
 }
 
-/// The maximum number of lines to show of a failed result.
+/// The maximum number of lines to show from a failed result.
 const NEWS_LINES: usize = 8;
-/// The maximum number of characters of a one-line summary.
+/// The maximum number of characters in a one-line summary.
 const WIDTH: usize = 100;
 
 /// What the unfinished line at the end of the output shows.

@@ -18,11 +18,12 @@ use crate::masking::{EXPLANATION, mask_value};
 
 /// The maximum number of files to list for the first turn. The prompt shows fewer.
 const FILES: usize = 2_000;
-/// The name of files with instructions for agents. Any folder of a repository may have one.
+/// The name of the files that hold instructions for agents. Any folder of a repository may have
+/// one.
 pub(crate) const INSTRUCTIONS: &str = "AGENTS.md";
-/// The maximum number of bytes to read of one instruction file.
+/// The maximum number of bytes to read from one instruction file.
 const INSTRUCTIONS_LIMIT: u64 = 32 * 1024;
-/// The maximum number of bytes to read of a file whose lines the map shows.
+/// The maximum number of bytes to read from a file whose lines the map shows.
 const MAPPED_LIMIT: u64 = 1 << 20;
 
 /// The work tree of a run.
@@ -232,7 +233,7 @@ impl planner::Repository for Tree {
         let Some(baseline) = self.baseline.get() else { return Ok(Diff::default()) };
         self.restore_protected()?;
         let diff = baseline.diff().map_err(|e| e.to_string())?;
-        // A hunk may start in the middle of a key, so search the whole files for secrets.
+        // A hunk may start in the middle of a key, so search each file as a whole for secrets.
         for text in diff.files.iter().filter_map(|file| self.unmasked(&file.path, workspace::READ_LIMIT)) {
             self.secrets.learn(text.as_bytes());
         }

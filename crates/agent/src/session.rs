@@ -49,12 +49,12 @@ pub(crate) const STATE: &str = "state";
 /// The name of the folder, inside the cache folder, that holds the indexes of repositories.
 const INDEXES: &str = "symbols";
 
-/// What a run must produce besides changes to the tree.
+/// What a run has to deliver besides, or instead of, changes to the tree.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Goal {
-    /// Whether the task is a question. The model then gets only tools that read.
+    /// Whether the task is a question. If so, the model gets only read-only tools.
     pub(crate) question: bool,
-    /// The JSON Schema of the result that the model must give.
+    /// The JSON Schema of the result that the model has to return.
     pub(crate) output_schema: Option<Value>,
 }
 
@@ -84,13 +84,13 @@ pub(crate) struct Order {
     pub(crate) chosen: Vec<(String, String)>,
     /// Files of the agent itself, which may be inside the tree.
     pub(crate) own: Own,
-    /// The environment of this process. Commands get a part of it.
+    /// The environment of this process. Commands get only part of it.
     pub(crate) variables: Vec<(OsString, OsString)>,
     /// Becomes true when the run must stop.
     pub(crate) interrupt: watch::Receiver<bool>,
-    /// How the user is told that the run waits for the server.
+    /// How the user is told that the run is waiting for the server.
     pub(crate) waits: Waits,
-    /// Decides which calls may run, before the user's hooks do.
+    /// Decides, before the user's hooks do, which calls may run.
     pub(crate) gate: Option<Arc<dyn Gate>>,
 }
 
@@ -166,7 +166,7 @@ pub(crate) async fn resume(mut order: Order, journal: &mut Journal, past: &[Reco
     Box::pin(work(order, secrets, journal, past)).await
 }
 
-/// Masks secrets in the order's task and message, and in all that the journal will get.
+/// Masks secrets in the order's task and message, and in everything that is journaled from now on.
 /// Placeholders are derived from `id`.
 fn mask(order: &mut Order, journal: &mut Journal, id: &str) -> Secrets {
     let secrets = masking::secrets(&order.settings, &order.variables, id);
@@ -418,7 +418,7 @@ pub(crate) struct Toolbox {
     pub(crate) sandbox: Sandbox,
     /// The index of the code, if a setting asks for it.
     pub(crate) code: Option<Arc<Code>>,
-    /// Runs the verification. Its logs are kept apart from those of the tool `run_tests`.
+    /// Runs the verification. Its logs are kept apart from those of the `run_tests` tool.
     pub(crate) tests: RunTests,
 }
 
@@ -426,10 +426,9 @@ pub(crate) struct Toolbox {
 #[derive(Default)]
 pub(crate) struct Additions {
     pub(crate) goal: Goal,
-    /// The gates that every call passes.
+    /// Gates, each of which sees every call.
     pub(crate) gates: Vec<Arc<dyn Gate>>,
-    /// Tools that do not belong to the toolbox itself, such as those of MCP servers. They already
-    /// mask their results.
+    /// Tools from other programs. These tools already mask their results.
     pub(crate) tools: Vec<Arc<dyn Tool>>,
     /// What inspects the changes of each edit.
     pub(crate) inspector: Option<Arc<dyn Inspect>>,
@@ -455,8 +454,8 @@ pub(crate) fn toolbox(
     toolbox_on(workspace, settings, secrets, folder, sandbox, additions, gated)
 }
 
-/// Creates the tools on an open workspace. `wrap` wraps each of the agent's own tools. All of them
-/// but `finish` already mask their results.
+/// Creates the tools on an open workspace. `wrap` is called with each of the agent's own tools. All
+/// of them except `finish` already mask their results.
 pub(crate) fn toolbox_on(
     workspace: Workspace,
     settings: &Settings,
@@ -484,8 +483,8 @@ pub(crate) fn toolbox_on(
         RunCommand::new(sandbox.clone(), commands).into_tool(),
     ];
     let used = settings.symbols.has_map() || settings.symbols.has_tool();
-    // The copy of a dry run is inside the session's folder. It is used only once, so its index is
-    // not cached.
+    // If a dry run works in a copy, that copy is inside the session's folder and is used only once,
+    // so its index is not kept.
     let cache = cache(&workspace).filter(|_| !workspace.root().starts_with(folder));
     let code = used.then(|| Arc::new(Code::new(workspace.clone(), cache)));
     let offered = code.clone().filter(|_| settings.symbols.has_tool());
@@ -499,7 +498,8 @@ pub(crate) fn toolbox_on(
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox, code })
 }
 
-/// Returns the cache of a work tree's index, in the folder for files that can be created again.
+/// Returns where the index of a work tree is kept: in the cache folder, because an index can be
+/// created again.
 fn cache(workspace: &Workspace) -> Option<Cache> {
     let folder = Environment::new(std::env::vars_os()).cache_dir()?.join(INDEXES);
     Some(Cache::new(&folder, workspace.root()))

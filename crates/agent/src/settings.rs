@@ -1,5 +1,5 @@
 //! Settings. Each setting has one definition, which yields its flag, its environment variable, its
-//! key in the two settings files, its help text, its line of `agent config show` and its section of
+//! key in the two settings files, its help text, its line in `agent config show` and its section in
 //! `docs/configuration.md`.
 
 mod definition;

@@ -20,7 +20,7 @@ const KEPT: usize = 4096;
 /// Returns a warning if the tree could not be kept.
 ///
 /// # Errors
-/// If the command cannot run or fails. Both count as failures of the infrastructure.
+/// If the command cannot run or fails. Both count as infrastructure failures.
 pub(crate) async fn run(
     setup: &Setup,
     settings: &Settings,

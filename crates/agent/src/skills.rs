@@ -1,5 +1,5 @@
-//! Finds skills: folders with a `SKILL.md` in `.agents/skills` of the repository, and in `skills`
-//! beside the user's settings.
+//! Finds skills, which are folders with a `SKILL.md`. They are in the repository's
+//! `.agents/skills`, and in `skills` beside the user's settings file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use workspace::Workspace;
 
 use crate::layers::Environment;
 
-/// The folder of skills, below the root of a repository.
+/// The folder for a repository's skills, relative to the root.
 const FOLDER: &str = ".agents/skills";
 
 /// Returns the tool that reads skills, if there are any. A skill of the repository hides the user's

@@ -11,13 +11,14 @@ use crate::context::Context;
 use crate::exit::{Failure, Result};
 use crate::layers::read_file;
 
-/// The maximum length of a task, in bytes. Longer tasks do not fit a context window.
+/// The maximum length of a task, in bytes. A longer task would not fit in many context windows.
 pub(crate) const LIMIT: u64 = 256 * 1024;
 /// The maximum size of an issue as JSON, in bytes.
 const ISSUE_LIMIT: u64 = 4 << 20;
-/// The maximum number of comments of an issue that the model is shown: the last ones.
+/// The maximum number of an issue's comments that the model is shown. If there are more, it is
+/// shown the last ones.
 const COMMENTS: usize = 20;
-/// The folder of templates, below the root of a repository.
+/// The folder for a repository's templates, relative to the root.
 const TEMPLATES: &str = ".agents/templates";
 
 /// Where the user says that the task is.
@@ -78,7 +79,7 @@ fn plain(given: Option<String>, file: Option<&Path>) -> Result<String> {
     }
 }
 
-/// Fills a template of the repository or, if it has none with this name, of the user.
+/// Fills the template with this name: the repository's or, if it has none, the user's.
 fn from_template(name: &str, values: impl Iterator<Item = String>, context: &Context) -> Result<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
     if name.is_empty() || !name.chars().all(is_name) {
@@ -106,8 +107,8 @@ fn from_template(name: &str, values: impl Iterator<Item = String>, context: &Con
         .map_err(|why| Failure::misuse(format!("cannot fill the template {file}: {why}")))
 }
 
-/// Reads a template of the repository. It may have been made by somebody else, so it must be a file
-/// inside the repository, and not a link to a file elsewhere.
+/// Reads a template from the repository. Somebody else may have made the template, so it must be a
+/// file inside the repository, not a link to a file elsewhere.
 fn of_repository(file: &str, context: &Context) -> Option<Result<String>> {
     let path = format!("{TEMPLATES}/{file}");
     let root = context.tree().ok()?;
@@ -121,7 +122,7 @@ fn of_repository(file: &str, context: &Context) -> Option<Result<String>> {
     Some(read())
 }
 
-/// An issue of a git host.
+/// An issue on a git host.
 struct Issue {
     number: Option<u64>,
     title: String,
@@ -131,7 +132,7 @@ struct Issue {
 }
 
 impl Issue {
-    /// Reads the JSON of GitHub's and GitLab's command line programs or REST interfaces.
+    /// Reads JSON from the command line program or the REST API of GitHub or GitLab.
     fn of(json: &Value) -> Option<Self> {
         let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
         let first = |keys: &[&str]| keys.iter().map(|key| &json[key]).find(|value| !value.is_null());
@@ -183,8 +184,8 @@ fn read_issue(from: &str, context: &Context) -> Result<Issue> {
     Issue::of(&json).ok_or_else(|| wrong("it has no title"))
 }
 
-/// Runs the command line program of the git host, which has the user's login. The agent itself
-/// does not connect to git hosts.
+/// Runs the git host's command line program, which has the user's login. The agent itself does not
+/// connect to git hosts.
 fn ask_host(url: &str, context: &Context) -> Result<Vec<u8>> {
     let is_gitlab = url.contains("/-/");
     let (program, arguments): (_, &[&str]) = match is_gitlab {

@@ -49,8 +49,8 @@ impl Export {
         Self(Some(started))
     }
 
-    /// Exports the run that a session starts now. `task` is the task's id in a batch; `past` holds
-    /// the records of the session's earlier runs.
+    /// Exports the run that is starting in a session. `task` is the task's id in a batch; `past`
+    /// holds the records of the session's earlier runs.
     pub(crate) fn observe(&self, journal: &mut Journal, task: Option<&str>, past: &[Record]) {
         if let Some(Started { telemetry: Some(telemetry), .. }) = &self.0 {
             journal.observe(telemetry.observer(journal.id(), task, past));

@@ -40,7 +40,7 @@ pub(crate) enum Waits {
 }
 
 impl Waits {
-    /// Chooses the display, depending on whether progress is wanted and standard error is a
+    /// Chooses the display, depending on whether progress is wanted and whether standard error is a
     /// terminal.
     pub(crate) fn for_people(quiet: bool) -> Self {
         match (quiet, console::stderr_is_terminal()) {
@@ -74,7 +74,7 @@ impl Waits {
     }
 }
 
-/// A model that shows what it waits for.
+/// A model that shows what it is waiting for.
 pub(crate) struct WaitingModel {
     model: Box<dyn Model>,
     /// Whether the line can be updated.

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use crate::console;
 use crate::exit::{Failure, Result};
 
-/// The prefix of the branches.
+/// The prefix of the branch names.
 const BRANCHES: &str = "agent/";
 
-/// The command that lists changes. It does not look into submodules: the model may have made a
-/// repository in the folder of one, and git would run the filters of its configuration.
+/// The git command that lists changes. It does not look into submodules: the model may have made a
+/// repository in a submodule's folder, and git would run the filters that this repository
+/// configures.
 pub(crate) const STATUS: [&str; 5] =
     ["status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=all"];
 
@@ -58,7 +59,7 @@ impl Worktree {
         Ok(Self { repository: repository.to_owned(), root, branch, base, keep: false })
     }
 
-    /// Keeps the worktree, because it has the changes of the run, or because the run can be resumed.
+    /// Keeps the worktree, because it has the run's changes, or because the run can be resumed.
     pub(crate) fn keep(&mut self) {
         self.keep = true;
     }

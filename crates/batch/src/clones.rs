@@ -34,7 +34,7 @@ pub(crate) fn shown(repo: &str) -> String {
     format!("{scheme}://{}{path}", authority.rsplit('@').next().unwrap_or(authority))
 }
 
-/// The folder of the clone of a repository.
+/// Returns the folder for a repository's clone.
 pub(crate) fn folder(repo: &Path, out: &Path) -> PathBuf {
     let name = short_digest(&[repo.as_os_str().as_encoded_bytes()]);
     out.join("repositories").join(name)

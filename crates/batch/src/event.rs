@@ -12,9 +12,9 @@ pub enum Event<'a> {
     Plan {
         /// The number of selected tasks.
         tasks: usize,
-        /// The number of these tasks that an earlier invocation finished.
+        /// The number of these tasks that keep an earlier result.
         done: usize,
-        /// The number of finished tasks that are verified.
+        /// The number of these results that are verified.
         verified: usize,
     },
     /// Settings have changed since these tasks got their results. The tasks keep their results.

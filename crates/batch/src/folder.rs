@@ -1,5 +1,5 @@
 //! Reads the folder of a batch, for reports and comparisons. Takes no lock, so it also works while
-//! a batch writes to the folder.
+//! a batch is writing to the folder.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;

@@ -7,13 +7,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-/// The settings of every call. With `useRelativePaths`, it would be harder to recognize the entry
-/// of a worktree as ours.
+/// The settings for every git command. With `useRelativePaths`, it would be harder to recognize a
+/// worktree's entry as ours.
 const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedHead=false"];
 
 /// The protocols that clones may use. `ext` is not among them, because it runs a program.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
-/// The settings of a clone. A clone over HTTP fails if it transfers less than 1 kB/s for a minute;
+/// The settings for cloning. A clone over HTTP fails if it transfers less than 1 kB/s for a minute;
 /// git has no such limit for other protocols. `init.defaultBranch` keeps git from printing advice
 /// about branch names before an error.
 const CLONE: [&str; 3] = ["http.lowSpeedLimit=1000", "http.lowSpeedTime=60", "init.defaultBranch=main"];
@@ -101,7 +101,7 @@ fn users_filters(listed: &str) -> Vec<String> {
 /// The repository of a folder, as git reports it.
 #[derive(Debug)]
 pub(crate) struct Repository {
-    /// The folder of its objects, refs and worktree entries.
+    /// The folder with its objects, refs and worktree entries.
     pub(crate) git_dir: PathBuf,
     /// Whether it has no work tree, as is the case for a mirror.
     pub(crate) bare: bool,
@@ -109,7 +109,8 @@ pub(crate) struct Repository {
     pub(crate) prefix: String,
 }
 
-/// The repository that contains a folder; `None` if there is none, or if git is not installed.
+/// Returns the repository that contains a folder. Returns `None` if there is none, or if git is not
+/// installed and the folder has no `.git`.
 pub(crate) async fn repository(folder: &Path) -> io::Result<Option<Repository>> {
     let args =
         ["rev-parse", "--path-format=absolute", "--is-bare-repository", "--git-common-dir", "--show-prefix"];

@@ -111,7 +111,8 @@ impl<'r, R: Runner> Here<'r, R> {
     }
 
     /// Makes attempts with `runner` and leaves their trees in place. The setup command then runs
-    /// for each attempt: its result can be reused only at the same path, where the earlier tree is.
+    /// for each attempt: its result can be reused only at the same path, where the earlier tree
+    /// still is.
     #[must_use]
     pub fn keeping_trees(runner: &'r R) -> Self {
         Self { keeps_trees: true, ..Self::new(runner) }

@@ -5,7 +5,7 @@
 //! time. A [`Place`] is where attempts run. [`Here`] is the place on this machine: each attempt
 //! runs with a [`Runner`] in its own worktree, so the user's tree, index and HEAD never change. An
 //! attempt that ends leaves one result. At the end, [`run`] returns a [`Summary`]. [`Folder::read`]
-//! reads the folder of a batch, even while the batch runs.
+//! reads the folder of a batch, even while the batch is running.
 //!
 //! ```text
 //! task file ─► tasks::read ─► Selection ─► run ─► started ─► worktree ─► Runner ─► finished ─► Summary, exit code
@@ -13,7 +13,7 @@
 //!                                       └── results already in the folder: not repeated
 //! ```
 //!
-//! The crate `queue` implements the traits [`Source`], [`Place`] and [`Sink`] to take attempts from
+//! The `queue` crate implements the traits [`Source`], [`Place`] and [`Sink`] to take attempts from
 //! a queue or to put them into one.
 //!
 //! The folder of a batch:
@@ -25,11 +25,11 @@
 //! | `settings.jsonl` | the [`Settings`] of each invocation whose settings differ from the previous ones |
 //! | `predictions.jsonl` | the last patch of each task, in SWE-bench's format, rebuilt from the results |
 //! | `summary.json` | the [`Summary`], rebuilt from the results |
-//! | `summary.md`, `junit.xml`, `report.html` | views of the results, written by the binary with the crate `report` |
+//! | `summary.md`, `junit.xml`, `report.html` | views of the results, written by the binary with the `report` crate |
 //! | `worktrees/` | the trees of running attempts |
-//! | `setups/` | while a batch runs: copies of trees in which the setup command has run |
+//! | `.agent-setups/` | while a batch is running: copies of trees in which the setup command has run |
 //! | `repositories/` | bare clones of repositories that tasks name by URL or as a bundle |
-//! | `lock` | the process that uses the folder |
+//! | `lock` | the process that is using the folder |
 //!
 //! A task is done once the agent itself has finished one attempt, successfully or not. Attempts
 //! that were killed or that the infrastructure ended ([`journal::Ending::is_infrastructure`]) never

@@ -15,10 +15,10 @@ use crate::stop::Stop;
 use crate::store::{ATTEMPTS, RESULTS, Store, lock};
 use crate::summary::Summary;
 
-/// Merges the records, predictions and summaries of the folders `from` into the folder `out`, and
-/// returns the merged summary. The merged summary is computed from the records, because the old
+/// Merges the records, predictions and summaries of the folders in `from` into the folder `out`,
+/// and returns the merged summary. The merged summary is computed from the records, because the old
 /// summaries may be outdated. If several batches stopped early, the most severe reason counts. The
-/// folders `from` stay as they are.
+/// folders in `from` stay as they are.
 ///
 /// # Errors
 /// If a batch in one of the folders is running or has never ended, two folders have the same task,

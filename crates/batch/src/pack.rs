@@ -21,8 +21,8 @@ pub enum Packed {
 }
 
 /// Packs the repository of a task. Bundles are written to `folder`, one per repository and commit,
-/// and an existing one is reused. Must not run twice at the same time in one folder. The error
-/// is a sentence for people.
+/// and an existing bundle is reused. Two calls must not use the same folder at the same time. The
+/// error is a sentence for people.
 ///
 /// # Errors
 /// When the repository or the commit does not exist, when the task names a folder inside a
@@ -83,7 +83,7 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
 ///
 /// # Errors
 /// A sentence that says why the task must not run: its id is not safe as a file name, or its
-/// repository is a path of this machine.
+/// repository is a path on this machine.
 pub fn check_foreign(task: &Task, bundled: bool) -> Result<(), String> {
     if let Some(why) = unsafe_id(&task.id) {
         return Err(why);

@@ -33,12 +33,12 @@ pub struct BatchOptions {
     /// an outage of the server do not count. A task whose repository or commit is missing is not
     /// retried, because the retry would fail too.
     pub retries: u32,
-    /// How long this invocation waits at most during one outage, in which every attempt fails
-    /// because of the infrastructure. If this is zero, nothing is retried.
+    /// The maximum time that this invocation waits during one outage. In an outage, every attempt
+    /// fails because of the infrastructure. If the time is zero, nothing is retried.
     pub wait: Duration,
     /// Limits of the whole batch.
     pub limits: BatchLimits,
-    /// Whether the batch starts no more tasks after one that is not verified.
+    /// Whether a task that is not verified keeps the batch from starting more tasks.
     pub fail_fast: bool,
     /// Whether tasks that the agent finished without success run again.
     pub retry_failed: bool,

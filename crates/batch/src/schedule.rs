@@ -14,8 +14,8 @@ use crate::run::BatchOptions;
 use crate::stop::Stop;
 use crate::summary::tokens;
 
-/// After this many failures of the infrastructure in a row, something that all tasks need is
-/// probably down. Attempts then run one at a time, as probes.
+/// After this many infrastructure failures in a row, something that all tasks need is probably
+/// down. Attempts then run one at a time, as probes.
 const OUTAGE: u32 = 3;
 /// The wait before the first retry or probe. Each further wait is twice as long as the one before.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
@@ -28,11 +28,11 @@ pub(crate) enum Next<'t> {
     Start(Due<'t>),
     /// Wait until a running attempt ends, or until this time.
     Wait(Option<Instant>),
-    /// Nothing runs, and nothing more will start.
+    /// Nothing is running, and nothing more will start.
     End,
 }
 
-/// The consequences of the end of an attempt.
+/// What follows from the end of an attempt.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// Whether the task is retried.
@@ -53,23 +53,23 @@ pub(crate) struct Schedule<'t> {
     tokens: u64,
     /// The total cost of all results in the folder, in dollars.
     cost: f64,
-    /// The number of infrastructure failures in a row. Of the failures that the server did not
-    /// cause, only the first one per repository counts.
+    /// The number of infrastructure failures in a row. Until an outage begins, a failure that the
+    /// server did not cause counts only if it is the first one for its repository.
     failures: u32,
     /// The repositories for which `failures` counts a failure that the server did not cause.
     failing: HashSet<&'t Path>,
     /// The number of probes during this outage.
     probes: u32,
-    /// The sum of the waits of this outage.
+    /// The total time of the waits during this outage.
     waited: Duration,
     /// When the next probe may start.
     probe_at: Instant,
     load: Load,
 }
 
-/// How many attempts run at a time. If the server has refused requests because it had too many, the
-/// next attempt that ends is not replaced. Each time that more attempts than this number have ended
-/// without a refusal, the number grows by one, up to `jobs`.
+/// The maximum number of attempts at a time. If the server has refused requests because it had too
+/// many, the next attempt that ends is not replaced. The number grows by one, up to `jobs`,
+/// whenever more attempts than the number itself have ended without a refusal.
 struct Load {
     most: usize,
     /// The lowest `most` so far.
@@ -91,7 +91,8 @@ impl Load {
 }
 
 impl<'t> Schedule<'t> {
-    /// The schedule of an invocation that starts now, with the results of earlier invocations.
+    /// Creates the schedule for an invocation that starts now, given the results of earlier
+    /// invocations.
     pub(crate) fn new(
         queue: VecDeque<Due<'t>>,
         options: &BatchOptions,
@@ -115,7 +116,7 @@ impl<'t> Schedule<'t> {
         }
     }
 
-    /// Adapts the number of attempts at a time to the server. `running` is the number of running
+    /// Adapts the number of simultaneous attempts to the server. `running` is the number of running
     /// attempts. `refusals` is the number of requests that the server has refused so far because it
     /// had too many. Returns the new number if it is lower than ever before.
     pub(crate) fn adapt(&mut self, running: usize, refusals: u64) -> Option<usize> {

@@ -78,7 +78,7 @@ struct Slot {
     key: Option<String>,
 }
 
-/// A lane that a task uses. Dropping it makes the lane free.
+/// A lane that a task is using. Dropping it frees the lane.
 pub(crate) struct Lane<'l> {
     lanes: &'l Lanes,
     number: usize,
@@ -146,7 +146,7 @@ impl Lane<'_> {
     /// the copy of another setup, or the leftovers of a killed batch.
     ///
     /// # Errors
-    /// If that cannot be removed. The task can run; its result is then not kept.
+    /// If that cannot be removed. The task can still run, but the result of its setup is not kept.
     pub(crate) async fn copy(&self) -> Result<Option<&Path>, String> {
         if self.stale.get() {
             worktree::remove(&self.copy, None).await?;

@@ -127,7 +127,7 @@ fn without_patch(mut result: Finished) -> Finished {
     result
 }
 
-/// The prefix of the names of temporary files, which [`replace`] writes and then renames.
+/// The name prefix of the temporary files that [`replace`] writes and then renames.
 const UNFINISHED: &str = ".agent-unfinished-";
 
 /// Removes the temporary files that [`replace`] left in a folder when its process was killed. The

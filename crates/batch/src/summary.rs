@@ -29,7 +29,7 @@ pub struct Summary {
     pub attempts: usize,
     /// Prompt and generated tokens of all attempts.
     pub tokens: u64,
-    /// Dollars of all attempts; `None` if no price was known.
+    /// The cost of all attempts in dollars; `None` if no price was known.
     pub cost: Option<f64>,
     /// The date of the prices; the oldest date if there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 //!
 //! TOML and Markdown are recognized by the extension of the file, the other formats by its
 //! contents. In every format, a task with an `instance_id` is an instance of SWE-bench or
-//! SWE-agent. [`read`] finds all problems of a file in one pass and returns either all tasks or all
+//! SWE-agent. [`read`] finds all problems in a file in one pass and returns either all tasks or all
 //! [`Problem`]s.
 //!
 //! | key | meaning |
@@ -49,7 +49,7 @@ use entry::Entry;
 
 pub use schema::schema;
 
-/// The largest task file, in bytes. The largest SWE-bench collections have a few hundred megabytes.
+/// The largest task file, in bytes. The largest SWE-bench collections take a few hundred megabytes.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// A problem in a task file.
@@ -72,7 +72,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All problems of a task file; never empty.
+/// All problems in a task file; never empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Problems(pub Vec<Problem>);

@@ -75,7 +75,7 @@ impl Source {
         }
     }
 
-    /// Makes the tree, and returns the folder in it that corresponds to the folder in the task. A
+    /// Makes the tree, and returns the folder in it that corresponds to the task's folder. A
     /// worktree gets the files of `prepared`, if given, instead of those of the commit. After an
     /// error, part of the tree may exist.
     pub(crate) async fn make(&self, tree: &Path, prepared: Option<&Path>) -> Result<PathBuf, String> {
@@ -164,8 +164,8 @@ pub(crate) async fn remove(tree: &Path, git_dir: Option<&Path>) -> Result<(), St
 }
 
 /// Removes the entries that point to the tree. Searches all entries, because the link from the tree
-/// to its entry may have been changed. `git worktree prune` is no alternative: it would also remove
-/// entries of the user's worktrees on unmounted disks.
+/// to its entry may have been changed. `git worktree prune` is not an alternative: it would also
+/// remove entries of the user's worktrees on unmounted disks.
 fn remove_entry(tree: &Path, git_dir: &Path) -> io::Result<()> {
     let entries = git_dir.join("worktrees");
     let listed = match fs::read_dir(&entries) {

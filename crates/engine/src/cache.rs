@@ -23,8 +23,8 @@ pub(crate) struct Cache<'m> {
 
 impl<'m> Cache<'m> {
     pub(crate) fn new(model: &'m LlamaModel, context: LlamaContext<'m>) -> Self {
-        // SentencePiece adds a space at the start of each text that it tokenizes. The tokens of the
-        // parts of a text therefore differ from those of the whole text.
+        // SentencePiece adds a space at the start of each text that it tokenizes. The tokens of a
+        // text that is tokenized in parts therefore differ from those of the whole text.
         let exact = model.vocab().vocab_type() == VocabType::BPE;
         Self { model, context, sequences: Default::default(), exact }
     }

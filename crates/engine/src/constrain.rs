@@ -98,8 +98,8 @@ fn grammar(schema: &Value) -> TopLevelGrammar {
 
 /// Creates a factory for parsers. This reads the whole vocabulary.
 fn factory(vocab: LlamaVocab<'_>) -> Result<ParserFactory, String> {
-    // The library panics on some vocabularies, such as one with a token of a kilobyte, or one
-    // without a token that ends an answer.
+    // The library panics on some vocabularies, such as one with a token that is a kilobyte long, or
+    // one without a token that ends an answer.
     let factory = panic_utils::catch_unwind(AssertUnwindSafe(|| {
         let tokens = || vocab.tokens();
         let words: Vec<Vec<u8>> = tokens().map(|token| vocab.token_to_piece(token, false, None)).collect();

@@ -1,5 +1,5 @@
 //! Guesses the next tokens from the text so far (prompt lookup decoding). An answer that repeats a
-//! file of the prompt is mostly a copy of it, and evaluating several guessed tokens takes little
+//! file from the prompt is mostly a copy of it, and evaluating several guessed tokens takes little
 //! longer than evaluating one. A guessed token is used only if the sampler chooses the same one. So
 //! guesses change an answer only where two tokens are so close in probability that rounding decides
 //! between them.
@@ -28,8 +28,8 @@ impl Draft {
         Self { length: FIRST }
     }
 
-    /// Finds the longest earlier part of `tokens` that equals their end; if several are equally
-    /// long, the latest one. Returns the tokens that follow this part, at most `limit` of them.
+    /// Finds the longest sequence that ends `tokens` and also occurs earlier in them. Returns the
+    /// tokens that follow its latest earlier occurrence, at most `limit` of them.
     pub(crate) fn guess(self, tokens: &[LlamaToken], limit: usize) -> &[LlamaToken] {
         let Some((last, before)) = tokens.split_last() else { return &[] };
         let occurrences = (0..before.len()).rev().filter(|at| before[*at] == *last);

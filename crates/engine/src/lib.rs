@@ -3,8 +3,8 @@
 //! [`Embedded::open`] loads a GGUF file. The model's answers stream like those of a server. Because
 //! the model runs in this process:
 //!
-//! - **Generation stops at the exact token.** A token is generated only when the reader waits for
-//!   it, so cutting an answer after a complete call wastes nothing but guessed tokens.
+//! - **Generation stops at the exact token.** A token is generated only when the reader is waiting
+//!   for it, so cutting an answer after a complete call wastes nothing but guessed tokens.
 //! - **Only new text is evaluated.** A conversation is compared with the KV cache byte by byte.
 //!   After a cut or a refusal, the cache is rolled back to the last token before the first
 //!   difference.
@@ -138,7 +138,7 @@ struct Answer {
     id: u64,
     commands: mpsc::Sender<Command>,
     deltas: channel::UnboundedReceiver<Result<Delta, Error>>,
-    /// Whether the engine was told that the reader waits.
+    /// Whether the engine has been told that the reader is waiting.
     asked: bool,
     ended: bool,
 }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 /// edit formats needs one for each. 700 tokens of a 1.5-billion-parameter model take 20 MB.
 const KEPT: usize = 8;
 
-/// The name of the folder of prefixes, which is in the cache folder.
+/// The name of the folder for prefixes, inside the cache folder.
 const PREFIXES: &str = "prefixes";
 
 /// A name that changes whenever the model file or the engine's version changes.

@@ -19,7 +19,7 @@ const THINK_OPEN: &str = "<think>";
 
 /// The restrictions that a template may put on roles, from none to all. A conversation is rendered
 /// with each of these values in turn until the template accepts it. The templates of Gemma, Mistral
-/// and others refuse a system message, or two messages of one role in a row.
+/// and others refuse a system message, or two messages with the same role in a row.
 const REFUSED: [Roles; 3] = [
     Roles { alternate: false, no_system: false },
     Roles { alternate: true, no_system: false },

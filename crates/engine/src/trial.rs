@@ -19,8 +19,7 @@ use crate::Options;
 use crate::open;
 use crate::saved::file_key;
 
-/// The subfolder of the cache folder that has an empty file for each model file that passed the
-/// trial.
+/// The subfolder of the cache folder with one empty file per model file that passed the trial.
 const TRIED: &str = "tried";
 /// How often to check whether the model is still wanted.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -7,9 +7,9 @@
 //! another sequence takes the prefix and shares its cells without copying them. All answers advance
 //! in one batch.
 //!
-//! Tokens are generated only when the reader of the answer waits for more text. So when a reader
-//! stops, only guessed tokens have been evaluated in vain. Guessed tokens ([`crate::draft`]) are
-//! evaluated together with the last token, and right guesses are kept until the reader asks for
+//! Tokens are generated only when the reader of the answer is waiting for more text. So when a
+//! reader stops, only guessed tokens have been evaluated in vain. Guessed tokens ([`crate::draft`])
+//! are evaluated together with the last token, and right guesses are kept until the reader asks for
 //! more.
 
 use std::collections::VecDeque;
@@ -51,7 +51,7 @@ const ROLLED_BACK: usize = 16;
 pub(crate) enum Command {
     /// Start an answer.
     Start(Box<Job>),
-    /// The reader of this answer waits for more.
+    /// The reader of this answer is waiting for more.
     Next(u64),
     /// The reader of this answer is gone.
     Cancel(u64),
@@ -92,7 +92,7 @@ struct Answer {
     unconstrained: Arc<AtomicBool>,
     alternatives: bool,
     output: Output,
-    /// Whether the reader waits.
+    /// Whether the reader is waiting.
     wanted: bool,
     started: Instant,
     first: Option<Instant>,
@@ -104,7 +104,7 @@ struct Part {
     at: usize,
     /// How many tokens of [`Answer::todo`] are in the batch.
     count: usize,
-    /// The index of the logits of the last of these tokens; `None` if some tokens of
+    /// The index of the logits for the last of these tokens; `None` if some tokens of
     /// [`Answer::todo`] are left for a later batch.
     logits: Option<i32>,
     /// The guessed tokens after these `count` tokens. Each has logits.
@@ -385,8 +385,8 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Guesses the tokens that follow [`Answer::todo`], within `room`, the window and the limit of
-    /// the answer.
+    /// Guesses the tokens that follow [`Answer::todo`], within `room`, the window and the answer's
+    /// token limit.
     fn guess(&mut self, at: usize, room: usize) -> Guess {
         let Some(answer) = &mut self.slots[at].answer else { return Guess::default() };
         let mut tokens = self.cache.sequence(at).tokens().to_vec();
@@ -535,7 +535,7 @@ impl<'m> Worker<'m> {
     }
 
     /// Frees the cells of the least recently used idle sequence. If none is idle, fails the newest
-    /// answer in the batch and frees its cells. The request of that answer has to be retried.
+    /// answer in the batch and frees its cells. The request for that answer has to be retried.
     fn make_room(&mut self, parts: &[Part]) {
         let idle = (0..self.slots.len())
             .filter(|at| self.slots[*at].answer.is_none() && self.cache.sequence(*at).len() > 0)
@@ -558,8 +558,8 @@ fn leave_free(unconstrained: &AtomicBool, why: &str) {
 }
 
 impl Answer {
-    /// Whether there are tokens to evaluate, and either the reader waits or the prompt is not yet
-    /// evaluated.
+    /// Whether there are tokens to evaluate, and either the reader is waiting or the prompt has not
+    /// been evaluated yet.
     fn ready(&self) -> bool {
         !self.todo.is_empty() && (self.wanted || self.first.is_none())
     }

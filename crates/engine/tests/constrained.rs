@@ -1,5 +1,5 @@
-//! Tests constrained decoding with a tiny model of random weights: whatever the model would write,
-//! the answer fits the schema.
+//! Tests constrained decoding with a tiny model that has random weights: whatever the model would
+//! write, the answer fits the schema.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -59,7 +59,7 @@ async fn ask(model: &Embedded, request: &Request) -> Answer {
     collect(model.stream(request).await.unwrap()).await.unwrap()
 }
 
-/// The schema of a call of one of two tools. All strings are short, because a model of random
+/// The schema of a call to one of two tools. All strings are short, because a model with random
 /// weights never ends a string by itself.
 fn call() -> Value {
     let text = json!({"type": "string", "maxLength": 9});

@@ -1,5 +1,5 @@
-//! Tests what the engine evaluates, generates and keeps, with a tiny model of random weights. Each
-//! fixture has its own file, so no two tests share a model.
+//! Tests what the engine evaluates, generates and keeps, with a tiny model that has random weights.
+//! Each fixture has its own file, so no two tests share a model.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -235,8 +235,8 @@ async fn bug_the_tokens_of_a_prompt_depended_on_a_running_answer_with_the_same_s
     let alone = ask(&fixture.open().await, &talk("and six")).await;
     engine::close();
     let model = fixture.open().await;
-    // While this answer runs, the next prompt shares its KV cells. The two prompts are the same up
-    // to and including the `a`.
+    // While this answer is running, the next prompt shares its KV cells. The two prompts are the
+    // same up to and including the `a`.
     let _running = model.stream(&talk("a")).await.unwrap();
     let second = ask(&model, &talk("and six")).await;
     assert_eq!(second.text, alone.text);

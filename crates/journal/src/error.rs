@@ -35,7 +35,7 @@ pub enum Error {
         /// The holder of the lock.
         holder: String,
     },
-    /// Another session uses the work tree.
+    /// Another session is using the work tree.
     #[error("{} is in use by {holder}; wait for it to end, or work in another git worktree", root.display())]
     TreeLocked {
         /// The root of the tree.
@@ -55,8 +55,8 @@ pub enum Error {
     },
 }
 
-/// Turns the error of a file operation into [`Error::Io`]. `what` names the failed operation, as in
-/// "cannot open".
+/// Turns the error from a file operation into [`Error::Io`]. `what` names the failed operation, as
+/// in "cannot open".
 pub fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io { what, path, source }

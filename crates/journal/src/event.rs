@@ -48,7 +48,7 @@ pub enum TreeWay {
     Copy,
 }
 
-/// The tools of other programs that the session's prompt lists.
+/// Returns the tools from other programs, as the session's prompt lists them.
 #[must_use]
 pub fn external_tools(records: &[Record]) -> &[ExternalTool] {
     let tools = records.iter().rev().find_map(|record| match &record.event {
@@ -268,7 +268,7 @@ pub struct Totals {
     pub ms: u64,
 }
 
-/// An amount of dollars, with the date of the prices from which it was computed.
+/// Formats an amount in dollars, with the date of the prices from which it was computed.
 #[must_use]
 pub fn dollars(amount: f64, prices_of: Option<Date>) -> String {
     let of = prices_of.map_or_else(String::new, |date| format!(" (prices of {date})"));

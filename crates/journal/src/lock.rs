@@ -1,4 +1,4 @@
-//! Lock files, which contain a text that identifies the holder.
+//! Lock files, which contain text that identifies the holder.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};

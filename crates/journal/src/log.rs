@@ -56,7 +56,7 @@ impl<T: Serialize + DeserializeOwned + Versioned> Log<T> {
         Ok(Self { path, file, records: PhantomData })
     }
 
-    /// Reads a log, even while another process appends to it.
+    /// Reads a log, even while another process is appending to it.
     ///
     /// # Errors
     /// When the file cannot be read or is damaged before its last line.

@@ -35,11 +35,11 @@ pub struct Summary {
     pub task: String,
     /// The repository.
     pub root: String,
-    /// Run or dry-run.
+    /// Whether it is a run, a dry run or a question.
     pub mode: Mode,
-    /// How it ended; `None` while it runs or after a crash.
+    /// How it ended; `None` while it is running or after a crash.
     pub ending: Option<Ending>,
-    /// Its totals, once it ended.
+    /// Its totals, once it has ended.
     pub totals: Option<Totals>,
 }
 
@@ -270,8 +270,8 @@ impl Journal {
     /// Appends an event in one write. Events that precede an effect are on disk when this returns.
     ///
     /// # Errors
-    /// If the journal cannot be written, for example because the disk is full. It then contains
-    /// only the complete records before this one, and the effect must not happen.
+    /// If the journal cannot be written, for example because the disk is full. The journal then
+    /// contains only the complete records before this one, and the effect must not happen.
     pub fn append(&mut self, event: Event) -> Result<(), Error> {
         let sync = event.precedes_effect();
         let time_ms = now().as_millisecond().max(0) as u64;

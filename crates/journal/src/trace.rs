@@ -8,13 +8,14 @@
 //!   (`tool_started`, `check_started`), changes by commands (`command_changed`), notes to people
 //!   (`guard`, `warning`), what the server did (`retry`, `overflow`, `window`, `answer_lost`), the
 //!   tries (`try_ended`, `reverted`: the messages and the ending contain the same information), and
-//!   the setup of the run (`session`, `tree`, `sandbox`, `external_tools`, `model`, `begun`, `resumed`).
+//!   the setup of the run (`session`, `tree`, `sandbox`, `external_tools`, `model`, `begun`,
+//!   `resumed`).
 //! - Omitted from other events: durations, token counts and estimates, whether peak prices apply,
 //!   alternative tokens, positions of cuts, whether a refusal was early, facts for programs (such
-//!   as exit codes), the reasons and the plan of a change of the model, and the final patch (the
-//!   trees themselves are compared).
-//! - Order: the calls of an answer come before their results. Results are sorted by the number of
-//!   their call, because reads run in parallel.
+//!   as exit codes), the reasons and the plan of a model change, and the final patch (the trees
+//!   themselves are compared).
+//! - Order: the calls of an answer come before their results. Results are sorted by call number,
+//!   because reads run in parallel.
 //! - A failed attempt counts only as a request. A turn that a resumed session repeats counts once.
 
 use crate::{Counts, EndedBy, Event, Record};
@@ -33,7 +34,7 @@ pub struct Step {
     pub event: Event,
 }
 
-/// Collects the decisions of a session while its records come in.
+/// Collects the decisions of a session as its records come in.
 #[derive(Debug, Default)]
 pub struct Trace {
     steps: Vec<Step>,

@@ -166,7 +166,7 @@ fn filtered_text_is_neither_written_nor_observed() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let shown = Arc::clone(&seen);
     journal.observe(Box::new(move |record| shown.lock().unwrap().push(record.event.clone())));
-    // This filter also replaces the name of the event `warning`, so the record of that event
+    // This filter also replaces the name of the `warning` event, so the record of that event
     // becomes invalid.
     journal.filter(Box::new(|text| match text.contains("hidden") || text.contains("warning") {
         true => text.replace("hidden", "[x]").replace("warning", "[y]").into(),

@@ -23,7 +23,7 @@ const MAX_SERVERS: usize = 64;
 const MAX_NAME: usize = 32;
 /// The maximum number of values in each list or table of an entry, such as arguments or headers.
 const MAX_VALUES: usize = 256;
-/// The default of `startSeconds`: how long a server may take to start and to list its tools.
+/// The default for `startSeconds`: how long a server may take to start and to list its tools.
 const START_SECONDS: u64 = 30;
 /// The maximum value of `startSeconds`.
 const MAX_START_SECONDS: u64 = 3_600;
@@ -33,7 +33,7 @@ const OF_USER: [&str; 4] = ["allowHosts", "allowRead", "allowWrite", "readOnlyTo
 /// The author of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Author {
-    /// The user. The entries may grant permissions and use variables of the environment.
+    /// The user. The entries may grant permissions and use environment variables.
     User,
     /// Whoever wrote the repository.
     Repository,
@@ -135,7 +135,7 @@ fn entry(
     let fields = value.as_object().ok_or("it must be an object")?;
     let expand = |text: &str| match author {
         Author::User => expanded(text, variable),
-        // The values of your variables must not reach a server that the repository names.
+        // The values of the user's variables must not reach a server that the repository names.
         Author::Repository if text.contains("${") => {
             Err("it uses variables of your environment; copy it to your own mcp.json".to_owned())
         }

@@ -1,8 +1,8 @@
 //! Turns a server's definition of a tool into one that may go into the prompt.
 //!
 //! Descriptions become one line of visible text. Schemas keep only descriptions and the keywords
-//! that restrict arguments. References are replaced by what they refer to, because each argument is
-//! also checked on its own while the model writes it.
+//! that restrict arguments. References are replaced with what they refer to, because each argument
+//! is also checked on its own while the model is writing it.
 
 use serde_json::{Map, Value, json};
 

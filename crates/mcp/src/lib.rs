@@ -22,7 +22,7 @@ pub use server::{Connection, Definition, Listing, Server, Timeouts};
 pub use tool::{Described, McpTool, ReplayedTool};
 
 /// Returns the name under which the model sees a server's tool. Characters that are not allowed in
-/// the names of calls become `_`. A tool of the agent itself has no server and keeps its name.
+/// the tool name of a call become `_`. A tool of the agent itself has no server and keeps its name.
 #[must_use]
 pub fn tool_name(server: &str, tool: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };

@@ -16,7 +16,7 @@ const SHOWN: OutputLimits = OutputLimits {
     total_bytes: u64::MAX,
 };
 
-/// The maximum length of a message of a server, in characters.
+/// The maximum length of a message from a server, in characters.
 const MAX_MESSAGE: usize = 500;
 
 /// The outcome of a call that a server answered.
@@ -48,7 +48,7 @@ fn shown(text: &str, secrets: &Secrets) -> String {
     out
 }
 
-/// One part of a result as text. Only text is shown.
+/// Returns one part of a result as text. A short note takes the place of anything that is not text.
 fn block(block: &ContentBlock, secrets: &Secrets) -> String {
     let kib = |base64: &str| (base64.len() / 4 * 3).div_ceil(1024);
     let short = |text: &str, width| preview::sanitize::short(&secrets.mask(text), width);
@@ -75,7 +75,7 @@ fn block(block: &ContentBlock, secrets: &Secrets) -> String {
     }
 }
 
-/// A message of a server as part of a sentence.
+/// Formats a message from a server as part of a sentence.
 pub(crate) fn message(text: &str, secrets: &Secrets) -> String {
     // Masked before it is cut, as in [`shown`].
     let head: String = secrets.mask(text).chars().take(4 * MAX_MESSAGE).collect();

@@ -1,4 +1,5 @@
-//! The connection to one server: starts or connects to it, lists and calls its tools, and ends it.
+//! The connection to one server: starts the server or connects to it, lists and calls its tools,
+//! and ends the connection.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,13 +28,13 @@ use tokio::time::timeout;
 use crate::limits::{Limited, MAX_MESSAGE, Meter};
 use crate::outcome::message;
 
-/// The maximum number of pages of a list of tools.
+/// The maximum number of pages in a list of tools.
 const MAX_PAGES: usize = 50;
-/// The maximum number of tools of a server. Further tools are ignored.
+/// The maximum number of tools per server. Further tools are ignored.
 const MAX_TOOLS: usize = 2_000;
-/// How many times a server that ended is restarted in one session.
+/// How many times a server that has ended is restarted in one session.
 const MAX_RESTARTS: u32 = 1;
-/// How many times the usual time limit a call that reports progress may take.
+/// The time limit for a call that reports progress, as a multiple of the usual time limit.
 const PROGRESS_FACTOR: u32 = 4;
 /// How long closing a connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -172,7 +173,8 @@ impl Server {
         &self.name
     }
 
-    /// Ends the connection, once no call uses it. Of a program, nothing is left when this returns.
+    /// Ends the connection as soon as no call is using it. If none is using it now, a program and
+    /// everything that it started are gone when this returns.
     pub async fn stop(&self) {
         let live = self.state.lock().await.live.take();
         if let Some(live) = live.and_then(Arc::into_inner) {
@@ -402,7 +404,8 @@ async fn close(live: Live) -> String {
     }
 }
 
-/// How a program ended, and the last line of its standard error as the end of a sentence.
+/// Stops a program. Returns how it ended, and the last line of its standard error as the end of a
+/// sentence.
 async fn end_of(program: Service, secrets: &Secrets) -> (String, String) {
     let (how, errors) = program.stop().await;
     let errors = sandbox::plain(&[errors.head, errors.tail].concat());
@@ -411,7 +414,8 @@ async fn end_of(program: Service, secrets: &Secrets) -> (String, String) {
     (how, last.map(|last| format!("; its last message is: {last}")).unwrap_or_default())
 }
 
-/// Why a program did not become a server: because of this error, or because it ended.
+/// Stops a program that could not be used as a server. Returns why: it exceeded a limit, this error
+/// occurred, or it ended.
 async fn told(meter: &Meter, program: Service, error: Option<String>, secrets: &Secrets) -> String {
     let (how, last) = end_of(program, secrets).await;
     meter.excess().unwrap_or_else(|| error.map_or(how, |error| message(&error, secrets)) + &last)
@@ -433,7 +437,7 @@ fn http(url: &str, headers: &[(String, String)]) -> Result<StreamableHttpClientT
         .max_json_response_size(MAX_MESSAGE))
 }
 
-/// Tells the server that a call is canceled if it is dropped before the answer.
+/// Tells the server that a call is canceled, if this is dropped before the call is answered.
 struct CancelOnDrop {
     peer: Peer<RoleClient>,
     id: Option<RequestId>,

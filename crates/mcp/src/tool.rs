@@ -1,4 +1,4 @@
-//! A tool of a server as a [`Tool`] of the session.
+//! Makes a server's tool a [`Tool`] of the session.
 
 use std::sync::Arc;
 
@@ -113,8 +113,8 @@ impl Tool for McpTool {
     }
 }
 
-/// A stand-in for a tool of a recorded session. It has no server, so calling it fails; a replay
-/// takes its results from the record.
+/// A stand-in for a tool in a recorded session. It has no server, so calling it fails; a replay
+/// takes the tool's results from the recording.
 pub struct ReplayedTool(Spec);
 
 impl ReplayedTool {

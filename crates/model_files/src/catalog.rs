@@ -62,7 +62,8 @@ pub struct Packages {
 }
 
 impl Packages {
-    /// Returns the name of the package with this part. Parts are numbered from 0, packages from 1.
+    /// Returns the name of the package that contains this part. Parts are numbered from 0, packages
+    /// from 1.
     #[must_use]
     pub fn package(&self, part: usize) -> String {
         self.name.replace("{}", &(part + 1).to_string())

@@ -3,7 +3,7 @@
 //! - [`gguf`] reads and checks the header of a file.
 //! - [`catalog`] lists the models that can be downloaded.
 //! - [`Store`] holds the downloaded files, and [`OllamaStore`] finds Ollama's.
-//! - [`pull()`] downloads a model of the catalog into the store.
+//! - [`pull()`] downloads a model from the catalog into the store.
 //!
 //! The crate reads no environment variables and prints nothing: the caller says where the folders
 //! are.

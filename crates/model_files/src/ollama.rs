@@ -23,7 +23,7 @@ const PORT_V2: &str = "%3A";
 const REGISTRIES: [&str; 2] = ["ollama.com", "registry.ollama.ai"];
 /// The namespace of models that are named without one.
 const LIBRARY: &str = "library";
-/// The maximum size of a manifest, in bytes. Real manifests have 1 kB.
+/// The maximum size of a manifest, in bytes. Real manifests take 1 kB.
 const MAX_MANIFEST: u64 = 1 << 20;
 /// The maximum number of entries that are read from a folder.
 const MAX_ENTRIES: usize = 10_000;
@@ -37,7 +37,7 @@ const CHANGES: [&str; 2] = ["application/vnd.ollama.image.adapter", "application
 /// the builds for Ollama's engine.
 const ENGINES: [&str; 2] = ["llamacpp", "ggml"];
 
-/// Ollama's folder of models.
+/// Ollama's model folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OllamaStore {
     root: PathBuf,
@@ -78,7 +78,7 @@ impl OllamaStore {
         &self.root
     }
 
-    /// Returns the model file of a name such as `qwen2.5-coder:1.5b`, `user/model` or
+    /// Returns the model file for a name such as `qwen2.5-coder:1.5b`, `user/model` or
     /// `hf.co/user/model:Q4_K_M`, if the store has it.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<PathBuf> {
@@ -168,7 +168,7 @@ fn read(manifest: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(manifest).ok()?).ok()
 }
 
-/// Lists the path of each entry of a folder, and `names` with the entry's own name appended.
+/// Returns, for each entry in a folder, its path and `names` with its own name appended.
 fn entries(folder: &Path, names: &[String]) -> Vec<(PathBuf, Vec<String>)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_ENTRIES);
     entries

@@ -64,7 +64,7 @@ fn put_packages(server: &Server, bytes: &[u8]) -> Vec<String> {
     parts.map(put).collect()
 }
 
-/// A timeout that a server does not reach, even on a busy machine.
+/// An idle timeout that no server reaches, even on a busy machine.
 const PATIENT: Duration = Duration::from_secs(60);
 
 struct World {

@@ -33,7 +33,7 @@ pub struct Access {
     pub proxy: Option<Proxy>,
     /// What earlier runs learned about servers.
     pub memory: Memory,
-    /// Receives a notice of each wait while a model is opened.
+    /// Receives a notice about each wait while a model is being opened.
     pub notices: Notices,
 }
 
@@ -46,7 +46,7 @@ pub struct Proxy {
     pub exceptions: Option<String>,
 }
 
-/// A callback that receives a sentence about each wait while a model is opened.
+/// A callback that receives a sentence about each wait while a model is being opened.
 #[derive(Clone, Default)]
 pub struct Notices(Option<Tell>);
 
@@ -87,7 +87,7 @@ impl Access {
         }
     }
 
-    /// A copy without headers and client certificate, for servers that the user did not name.
+    /// A copy without headers or a client certificate, for servers that the user did not name.
     pub(crate) fn for_unnamed(&self) -> Self {
         Self { headers: Vec::new(), certificate: None, ..self.clone() }
     }
@@ -105,7 +105,7 @@ impl Access {
         Ok(map)
     }
 
-    /// Adds certificates and proxy to a client for `base`.
+    /// Adds the certificates and the proxy to a client for `base`.
     pub(crate) fn apply(
         &self,
         base: &str,

@@ -28,7 +28,7 @@ pub enum Choice {
     Ollama(String),
     /// `deepseek:NAME`, or `deepseek` for the platform's default model.
     DeepSeek(Option<String>),
-    /// `openai:NAME`, or `openai` for the first model of the endpoint.
+    /// `openai:NAME`, or `openai` for a model that the endpoint has loaded or else lists.
     OpenAi(Option<String>),
     /// `embedded:NAME`, `embedded:FILE.gguf` or a bare `FILE.gguf`: a model in this process.
     Embedded(String),
@@ -87,15 +87,15 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Runs models in this process. The program provides the implementation, because this crate knows
-/// only servers.
+/// Runs models in this process. The program provides the implementation, because this crate
+/// contains no engine.
 #[async_trait::async_trait]
 pub trait InProcess: Send + Sync {
     /// The best model on this machine, which is used if no model is named.
     fn preferred(&self) -> Option<String>;
-    /// Whether there is a model of this name on this machine.
+    /// Whether there is a model with this name on this machine.
     fn has(&self, name: &str) -> bool;
-    /// Loads the model of this name or in this file.
+    /// Loads the model with this name, or the one in this file.
     async fn open(&self, name: &str, around: &Surroundings) -> Result<Chosen, Error>;
 }
 
@@ -110,8 +110,8 @@ pub struct Surroundings {
     pub deepseek_key: Option<Secret>,
     /// `OPENAI_API_KEY`
     pub openai_key: Option<Secret>,
-    /// A key from the user's file or command, for a server of any kind that the user names. On a
-    /// provider's own servers, that provider's environment variable takes precedence.
+    /// The key from the user's file or command, for the server that the user names, whatever its
+    /// kind. On a provider's own servers, that provider's environment variable takes precedence.
     pub own_key: Option<Secret>,
     /// `--base-url`
     pub base_url: Option<String>,
@@ -236,8 +236,9 @@ fn unnamed(around: &Surroundings) -> Surroundings {
     Surroundings { own_key: None, access: around.access.for_unnamed(), ..around.clone() }
 }
 
-/// Returns the best of the models on Ollama's disk. Coding models come before others, then local
-/// models before cloud models. Among equals, the largest one that a typical machine can run wins.
+/// Returns the best of the models that Ollama has on disk. Coding models come before others, then
+/// local models before cloud models. Among equals, the largest one that a typical machine can run
+/// wins.
 fn preferred(models: &[LocalModel]) -> Option<&LocalModel> {
     /// The largest size, in bytes, that counts in a model's favor. Larger models are often on disk,
     /// but rarely fit in free memory.

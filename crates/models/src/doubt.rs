@@ -6,8 +6,8 @@ use serde_json::Value;
 use crate::Delta;
 
 /// The alternatives to the text of a chunk, if the chunk is one token and has alternatives. Returns
-/// `None` for a chunk of several tokens or of part of a character, because its alternatives have no
-/// definite place in the text.
+/// `None` for a chunk that holds several tokens or only part of a character, because its
+/// alternatives have no definite place in the text.
 pub(crate) fn read(tokens: &Value, text: &Value) -> Option<Delta> {
     placed(tokens, text.as_str()?).filter(|(at, _)| *at == 0).map(|(_, doubt)| doubt)
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::{Access, Error, host, http};
 
-/// How long a server may send nothing, unless [`Access::idle`] says otherwise.
+/// How long a server may stay silent, unless [`Access::idle`] says otherwise.
 const IDLE: Duration = Duration::from_secs(60);
 /// The maximum number of redirects per request. Hubs need two.
 const MAX_REDIRECTS: usize = 10;

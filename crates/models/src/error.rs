@@ -1,4 +1,4 @@
-//! Errors of requests to model servers, and whether to retry a request after each error.
+//! Errors from requests to model servers, and whether to retry a request after each error.
 
 /// Whether to send the same request again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Error {
         /// Seconds to wait, if the server asks for a delay.
         retry_after: Option<u64>,
     },
-    /// The server is running but still loading its model, which takes minutes for a large one.
+    /// The server is running but still loading its model, which can take minutes.
     #[error("{0}")]
     Loading(String),
     /// The prompt is longer than the context window.

@@ -1,7 +1,7 @@
-//! Reads the error responses of all servers and turns them into [`Error`]s.
+//! Reads error responses from all kinds of servers and turns them into [`Error`]s.
 //!
 //! A body may be `{"error":"text"}` or `{"error":{"message":…,"code":…}}`, and the text may be JSON
-//! of the second form. A body may also be plain text or HTML, or be empty. Sources of statuses and
+//! of the second form. A body may also be plain text or HTML, or be empty. Sources for statuses and
 //! phrases: docs/model-apis.md#ollama-errors, docs/model-apis.md#openai-errors,
 //! docs/model-apis.md#deepseek-errors and docs/model-apis.md#llama-server.
 
@@ -67,7 +67,7 @@ pub(crate) struct Body {
     prompt_tokens: Option<u64>,
     window: Option<u64>,
     signin_url: Option<String>,
-    /// The status in the body, for errors inside a response of status 200.
+    /// The status in the body, for errors inside a response with status 200.
     code: Option<u16>,
 }
 

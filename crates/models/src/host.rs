@@ -93,9 +93,9 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The base URL of an OpenAI-compatible endpoint from `--base-url`. Adds a missing scheme (`http`
-/// for local hosts and explicit ports, else `https`) and removes a pasted `/chat/completions` and
-/// trailing slashes.
+/// The base URL of an OpenAI-compatible endpoint, given the value of `--base-url`. Adds a missing
+/// scheme (`http` for local hosts and explicit ports, else `https`) and removes a pasted
+/// `/chat/completions` and trailing slashes.
 ///
 /// ```
 /// use models::host::openai_base;

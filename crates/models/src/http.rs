@@ -1,8 +1,8 @@
 //! One HTTP connection policy for all servers: timeouts, proxies, TLS, keys, redirects, and the
 //! meaning of failures.
 //!
-//! There is no total timeout, because a local model may take minutes for a good answer. Instead,
-//! connecting, the first byte and the silence between bytes have their own limits
+//! There is no total timeout, because a local model may take minutes to produce a good answer.
+//! Instead, connecting, the first byte and the silence between bytes have their own limits
 //! (docs/model-apis.md#client-policy). Redirects are never followed, so that a key cannot reach
 //! another host.
 //!
@@ -29,8 +29,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::failure::{Body, Failure};
 use crate::{Access, Error, host, tls};
 
-/// The largest error body or metadata response that is read, in bytes. `/api/show` contains whole
-/// licenses and vocabularies.
+/// The largest error body or metadata response that is read, in bytes. Responses to `/api/show`
+/// contain whole licenses and vocabularies.
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
 /// How long an idle connection to a local server is kept. uvicorn closes its connections after 5 s,
@@ -84,8 +84,8 @@ pub struct Timeouts {
 
 impl Timeouts {
     /// For a server on this machine or its network: 10 s to connect, 1800 s to the first byte, and
-    /// then 300 s of silence. Loading a 70B model from disk and evaluating a prompt on a CPU takes
-    /// more than ten minutes.
+    /// then 300 s of silence. Loading a 70B model from disk and evaluating a prompt on a CPU can
+    /// take more than ten minutes.
     #[must_use]
     pub const fn local() -> Self {
         Self {
@@ -277,7 +277,7 @@ pub(crate) fn client(
     built(builder(base, connect, access, redirects)?)
 }
 
-/// A client for a server that is not a model server, such as a collector of telemetry. It uses the
+/// A client for a server that is not a model server, such as a telemetry collector. It uses the
 /// user's certificate authorities and proxy, but sends neither the user's headers nor the client
 /// certificate. It does not follow redirects. It keeps no idle connections, because its callers may
 /// use a new runtime for each request.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 /// The maximum size of an image, in bytes. Servers accept 10 to 20 MB per image.
 pub const MAX_BYTES: u64 = 10 << 20;
 
-/// The maximum number of images of a task. Each one is sent again with every request.
+/// The maximum number of images in a task. Each one is sent again with every request.
 pub const MAX_IMAGES: usize = 8;
 
 /// The formats that all servers with vision models accept: media type and file extension.
@@ -25,7 +25,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Creates an image from the content of a file. Checks the format by the first bytes, and
+    /// Creates an image from the content of a file. Determines the format from the first bytes, and
     /// decodes nothing.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Image {
         Ok(Self { name: format!("{digest}.{extension}"), media_type, base64: STANDARD.encode(bytes) })
     }
 
-    /// Creates a placeholder without content for an image of a recorded session, for models that
+    /// Creates a placeholder without content for an image in a recorded session, for models that
     /// send no requests.
     #[must_use]
     pub fn recorded(name: &str) -> Self {
@@ -50,7 +50,7 @@ impl Image {
     }
 
     /// Returns the name: the SHA-256 digest in hexadecimal, and the extension of the format. The
-    /// name is safe as a file name, except for an [`Image::recorded`].
+    /// name is safe as a file name, unless the image comes from [`Image::recorded`].
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

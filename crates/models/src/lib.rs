@@ -185,7 +185,7 @@ pub struct End {
     pub usage: Usage,
 }
 
-/// Counts of one request as the server reports them; `None` for a count that it does not report.
+/// Counts for one request, as the server reports them; `None` for a count that it does not report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Prompt tokens in total.
@@ -194,11 +194,11 @@ pub struct Usage {
     pub cached_tokens: Option<u64>,
     /// Generated tokens, thinking included.
     pub generated_tokens: Option<u64>,
-    /// Milliseconds of prompt evaluation.
+    /// Milliseconds spent on prompt evaluation.
     pub prompt_ms: Option<f64>,
-    /// Milliseconds of generation.
+    /// Milliseconds spent on generation.
     pub generation_ms: Option<f64>,
-    /// Milliseconds of loading the model for this request.
+    /// Milliseconds spent loading the model for this request.
     pub load_ms: Option<f64>,
 }
 

@@ -77,7 +77,7 @@ pub struct Peak {
     /// Days of the week, from 1 for Monday to 7 for Sunday.
     #[serde(default)]
     pub weekdays: Vec<i8>,
-    /// Ranges of hours of the day in UTC. The second hour of each range is excluded.
+    /// Ranges of hours, in UTC. The second hour of each range is excluded.
     #[serde(default)]
     pub hours: Vec<(i8, i8)>,
     /// Days without peak times.
@@ -125,7 +125,8 @@ impl Prices {
         Self { user: Some(Arc::new(user)) }
     }
 
-    /// Looks up a model of this exact name on a server of this kind ([`crate::Identity::server`]).
+    /// Looks up the model with this exact name on a server of this kind
+    /// ([`crate::Identity::server`]).
     #[must_use]
     pub fn find(&self, server: &str, model: &str) -> Option<Listing> {
         static BUILT_IN: LazyLock<File> = LazyLock::new(|| {

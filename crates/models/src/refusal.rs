@@ -28,8 +28,8 @@ impl Failure {
         }
     }
 
-    /// The text of a refusal of the request itself, in lower case; `None` for other failures and
-    /// for a prompt that is too long.
+    /// Returns the server's text, in lower case, if the server refused the request itself. Returns
+    /// `None` for other failures and for a prompt that is too long.
     pub(crate) fn refusing(&self) -> Option<String> {
         match self {
             Failure::Status { status: 400 | 422 | 500 | 501, body, .. } if !body.is_overflow() => {

@@ -1,4 +1,4 @@
-//! Replays a recorded session in place of a model, without network and without randomness.
+//! Replays a recorded session in place of a model, without network access or randomness.
 //!
 //! The recording is a list of [`Turn`]s, one per request. On disk it is JSON lines, one turn each:
 //! `{"content": "…", "thinking"?: "…", "end": "stop" | "length" | "cut" | {"failed": "…"} | …, "usage"?: {…}, "messages"?: […]}`.

@@ -1,9 +1,9 @@
 //! Learns from refusals which roles a model's chat template accepts, and reshapes the conversation
 //! to fit.
 //!
-//! Templates of Gemma, Mistral and others raise an error for a system message, or for two messages
-//! of one role in a row. The wording of these errors differs by family and server, so matching is
-//! loose. A wrong guess costs one request.
+//! The templates of Gemma, Mistral and others raise an error for a system message, or for two
+//! messages with the same role in a row. The wording of these errors differs by family and server,
+//! so matching is loose. A wrong guess costs one request.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::{Message, Role};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Roles {
-    /// Messages of the system role. Their text is then put before the first user message.
+    /// Messages with the system role. Their text is then put before the first user message.
     pub no_system: bool,
-    /// Two messages of one role in a row. Such messages are then joined.
+    /// Two messages with the same role in a row. Such messages are then joined.
     pub alternate: bool,
 }
 

@@ -45,8 +45,8 @@ pub(crate) fn meaning(base: &str, tls: &rustls::Error) -> Error {
                 "{base} refused this client's certificate or requires one ({tls}); set client_cert_file and client_key_file"
             ));
         }
-        // The handshake was cut off, or there is no common version. This may be a temporary fault
-        // of a proxy.
+        // The handshake was cut off, or there is no common version. A proxy may be failing
+        // temporarily.
         _ => return Error::Transport(format!("no TLS connection to {base}: {tls}")),
     };
     Error::Refused(format!("the certificate of {base} was refused: {hint} ({tls})"))

@@ -1,5 +1,5 @@
 //! Tests that the decoders never panic, and that their results depend only on the bytes, not on how
-//! these are split into chunks.
+//! they are split into chunks.
 
 use models::Error;
 use models::frames::{Event, LineTooLong, Lines, Ndjson, Sse};

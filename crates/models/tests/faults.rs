@@ -1,4 +1,4 @@
-//! Tests the faults of model servers in both protocols: which error each fault causes, whether the
+//! Tests faults in model servers, in both protocols: which error each fault causes, whether the
 //! request is retried, and that no secret leaks. `docs/servers.md` lists what users see.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]

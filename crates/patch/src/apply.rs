@@ -123,9 +123,9 @@ fn replacement(index: &Index<'_>, range: &Range<usize>, hunk: &Hunk) -> Vec<u8> 
     }
 }
 
-/// Gives each line of a replacement the ending of the line in the file that it keeps or replaces.
-/// If there is no such line, it gets the ending of the line above. `from` is the byte where the
-/// match starts.
+/// Gives each line of a replacement the ending of the file's line that it keeps or replaces. If
+/// there is no such line, the replacement's line gets the ending of the line above it. `from` is
+/// the byte where the match starts.
 fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec<u8> {
     let line = index.lines.line_at(from);
     // Whether the search text starts with a newline that matched the second half of `\r\n`. If so,

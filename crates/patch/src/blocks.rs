@@ -260,8 +260,8 @@ fn is_name(text: &str) -> bool {
         || text.contains('/') && !text.ends_with(['.', '/'])
 }
 
-/// Returns whether text begins like a sentence. The end alone does not tell, because a sentence may
-/// end with a file name: `Now update a.py`.
+/// Returns whether text begins like a sentence. The end alone is not enough to tell, because a
+/// sentence may end with a file name: `Now update a.py`.
 fn is_prose(text: &str) -> bool {
     const FIRST: &str = " the in to of for at on into with and is are this here now then first second next finally also lastly lets let's i \
         i'll i've we we'll you update change edit modify fix add create replace patch apply open see changes edits updates inside from \

@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(crate) const MAX_WRONG: usize = 3;
-/// Minimum similarity, in percent, of a wrong context line to the file's line.
+/// Minimum similarity, in percent, between a wrong context line and the file's line.
 const MIN_SIMILARITY: usize = 40;
 /// Maximum number of occurrences of the anchor, the rarest required line. With more, the hunk would
 /// be ambiguous.

@@ -64,8 +64,8 @@ pub fn parse_for(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Parse
     Ok(patches)
 }
 
-/// Removes the common indentation of a patch, for example of a patch inside a Markdown list.
-/// Returns `None` unless every line that is not blank has this indentation.
+/// Removes the common indentation of a patch, for example if it is inside a Markdown list. Returns
+/// `None` unless every line that is not blank has this indentation.
 fn dedented(text: &str) -> Option<String> {
     let starts = ["*** Begin Patch", "diff --git ", "--- ", "<<<<<<< ", "```"];
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
@@ -126,7 +126,7 @@ fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     }
 }
 
-/// Merges the patches of one file, so that all hunks are matched against the same original.
+/// Merges the patches for one file, so that all hunks are matched against the same original.
 /// Deleting and then creating a file becomes a replacement; creating and then updating it becomes a
 /// creation.
 fn merge(patches: Vec<FilePatch>) -> Vec<FilePatch> {
@@ -167,7 +167,7 @@ pub fn edits<'a>(list: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>) ->
     edits_with_options(list.into_iter().map(edit))
 }
 
-/// One edit of a file, for [`edits_with_options`].
+/// One edit to a file, for [`edits_with_options`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Edit<'a> {
     /// The file.

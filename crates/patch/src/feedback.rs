@@ -53,8 +53,9 @@ pub struct Refusal {
     pub hunk: usize,
     /// The number of hunks; 0 if it is not known yet.
     pub of: usize,
-    /// The line of the file that the refusal points to, from 1. There, the lines closest to the old
-    /// lines differ from them, the change is already in the file, or one of several matches begins.
+    /// The line in the file that the refusal points to, from 1. It is where the lines closest to
+    /// the old lines differ from them, where the file already has the change, or where one of
+    /// several matches begins.
     pub line: Option<usize>,
     /// What is wrong, with lines of the file.
     pub message: String,
@@ -63,7 +64,8 @@ pub struct Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.hunk, self.of) {
-            // The patch was refused while it streamed, so the number of hunks is unknown.
+            // The patch was refused while it was still streaming, so the number of hunks is
+            // unknown.
             (2.., 0) => write!(f, "hunk {}: ", self.hunk)?,
             (1.., 2..) => write!(f, "hunk {} of {}: ", self.hunk, self.of)?,
             _ => {}
@@ -137,7 +139,7 @@ pub(crate) fn ambiguous(index: &Index<'_>, places: &[usize]) -> String {
     message + "\ninclude more lines around the place you mean"
 }
 
-/// The refusal of a hunk whose old lines match nowhere.
+/// The refusal for a hunk whose old lines match nowhere.
 pub(crate) fn not_found(index: &Index<'_>, body: &Body<'_>, start: Option<usize>) -> Refusal {
     let old = old(body);
     let nearest = nearest(index, &old, start);

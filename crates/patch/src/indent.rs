@@ -20,12 +20,12 @@ pub(crate) enum Shift {
 /// Tab widths to try, most likely first.
 const TAB_WIDTHS: [usize; 5] = [4, 2, 8, 3, 1];
 
-/// The indentations of matching lines, as pairs of file and patch.
+/// The indentations of matching lines, as (file, patch) pairs.
 #[derive(Debug, Default)]
 pub(crate) struct Indents(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Indents {
-    /// Adds a line of the file and the same line in the patch. Blank lines are ignored.
+    /// Adds a line from the file and the matching line from the patch. Blank lines are ignored.
     pub(crate) fn add(&mut self, file: &[u8], patch: &[u8]) {
         if patch.trim_ascii().is_empty() {
             return;

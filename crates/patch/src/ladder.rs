@@ -193,9 +193,9 @@ fn fit<'a>(
     Some((words.max(rung), shift))
 }
 
-/// Returns whether added lines use tabs in a file of spaces (or the reverse), or typographic
-/// characters in a file without them. If the context is wrong too, it is unclear which characters
-/// are right.
+/// Returns whether added lines use tabs in a file indented with spaces (or the reverse), or
+/// typographic characters in a file without them. If the context is wrong too, it is unclear which
+/// characters are right.
 fn is_foreign(index: &Index<'_>, body: &Body<'_>) -> bool {
     let by = |blank: u8| move |text: &[u8]| text.first() == Some(&blank) && !text.trim_ascii().is_empty();
     let file = |blank| index.lines.texts.iter().any(|text| by(blank)(text));
@@ -238,7 +238,7 @@ fn fit_of_changes<'a>(
 }
 
 /// Strips line numbers pasted from `read_file`. Returns the hunk and the first number; `None`
-/// unless every old line has a number and the numbers are consecutive.
+/// unless the numbers are consecutive and every old line has one. Blank context lines need none.
 pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
     let (mut first, mut next) = (None, None);
     let mut out = Vec::with_capacity(body.len());

@@ -2,10 +2,10 @@
 //!
 //! In a replacement, `# ... rest of the code remains the same ...` deletes the code it stands for.
 //! [`find`] looks for such lines among the added lines; a line that the file already has is not a
-//! placeholder. A comment is a placeholder only if all of it is about omitted code: every word is
-//! in the tables of [`words`], or the comment has an ellipsis at both ends and only a few words
-//! that are not in the tables. So `# keep the rest of the buffer` is an ordinary comment. Python's
-//! `...` bodies and JavaScript's `...rest` are code.
+//! placeholder. A comment is a placeholder only if all of it is about omitted code. Typically,
+//! every word is in the tables of [`words`], or the comment has an ellipsis at both ends and only a
+//! few words that are not in the tables. So `# keep the rest of the buffer` is an ordinary comment.
+//! Python's `...` bodies and JavaScript's `...rest` are code.
 
 mod comment;
 mod words;
@@ -61,7 +61,7 @@ pub(crate) fn is_prose(path: &str) -> bool {
 }
 
 /// Refuses a patch that adds a placeholder, and names the first such line. `file` is the content of
-/// the file that the patch changes; `complete` is false while the patch streams.
+/// the file that the patch changes; `complete` is false while the patch is still streaming.
 pub(crate) fn refusal(file: Option<&[u8]>, patch: &FilePatch, complete: bool) -> Option<Refusal> {
     match &patch.action {
         Action::Create(content) | Action::Replace(content) => {

@@ -26,9 +26,9 @@
 //! divides a block ([`Hunk::readings`]), what a line of dots in both search and replacement stands
 //! for, and whether context lines lack the space that marks them.
 //!
-//! All hunks match against the original file. If a hunk matches nowhere, the hunks are applied one
-//! after another, each to the result of the previous hunk. The hunks of a unified diff are never
-//! applied this way.
+//! All hunks are matched against the original file. If a hunk matches nowhere, the hunks are
+//! applied one after another, each to the result of the previous hunk. The hunks of a unified diff
+//! are never applied this way.
 //!
 //! A new line that stands for omitted code (`# ... existing code ...`) is refused in every dialect
 //! ([`RefusalKind::Placeholder`]).
@@ -36,7 +36,8 @@
 //! If a hunk matches in several places, the line it names, the `@@` header above it or the order of
 //! the hunks can select one of them. If none does, the patch is refused. Context lines are never
 //! rewritten: their whitespace, endings and typography stay. An added line gets the ending of the
-//! line it replaces, or else of its neighbor. A byte order mark and a missing final newline stay.
+//! line it replaces, or else of its neighbor. The file keeps its byte order mark, and a missing
+//! final newline is not added.
 //!
 //! The modules, in the order in which they handle a patch:
 //!
@@ -52,7 +53,7 @@
 //!   has, and `place` selects a match for every hunk.
 //! - `splice`, with `indent` and `typography`, computes the new bytes; `preview` shows them to
 //!   people, and `feedback`, with `similarity`, explains a refusal to the model.
-//! - `watch` checks a patch while it streams.
+//! - `watch` checks a patch while it is still streaming.
 //!
 //! ```
 //! let patches = patch::parse("--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n one\n-two\n+zwei\n").unwrap();

@@ -30,7 +30,7 @@ pub enum Mark {
 }
 
 impl Mark {
-    /// The mark of the same line in the inverse patch.
+    /// Returns the mark that the line has in the inverse patch.
     #[must_use]
     pub fn inverse(self) -> Self {
         match self {
@@ -50,8 +50,8 @@ pub struct Line {
     pub text: Vec<u8>,
     /// `false` if `\ No newline at end of file` follows the line.
     pub newline: bool,
-    /// `false` if the patch has no mark for this line. The line is taken as context and must be in
-    /// the file.
+    /// `false` if the line has text but no mark in the patch. Such a line is taken as context and
+    /// must be in the file.
     pub marked: bool,
 }
 
@@ -108,13 +108,13 @@ pub enum Action {
     Delete,
 }
 
-/// The patch of one file.
+/// The patch for one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilePatch {
     /// The format it was written in.
     pub dialect: Dialect,
-    /// The new path, or the old one if the file is deleted. The path is not checked, and is as
-    /// written except that the prefixes of diffs are removed.
+    /// The new path, or the old one if the file is deleted. The path is not checked. It is as
+    /// written, but without prefixes such as `a/` that diffs add.
     pub path: String,
     /// The old path, if the file is renamed.
     pub from: Option<String>,

@@ -21,7 +21,7 @@ pub(crate) enum Spot<'a> {
     Bytes(Range<usize>),
 }
 
-/// The candidate matches of a hunk, all of the same [`Rung`].
+/// The candidate matches for a hunk, all on the same [`Rung`].
 pub(crate) enum Found<'a> {
     Lines(Vec<Fit>, Body<'a>, Option<usize>),
     Bytes(Vec<usize>, usize),
@@ -125,7 +125,7 @@ pub(crate) fn candidates<'a>(
     let too_many = |TooMany(places)| Refusal::new(RefusalKind::Ambiguous, feedback::too_many(places));
     let close = fits(index, &body).map_err(too_many)?;
     let exact = close.first().is_some_and(|f| f.rung == Rung::Exact);
-    // The search of [`Dialect::Edits`] is text, so match it as text first. If it then matches
+    // In [`Dialect::Edits`], the search is text, so match it as text first. If the text matches
     // several times, but only once as whole lines, match whole lines. The other dialects are
     // line-based.
     if dialect == Dialect::Edits || close.is_empty() {

@@ -239,9 +239,9 @@ fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
     (earliest == latest).then_some(earliest)
 }
 
-/// Restores the first space of context lines that lack their mark: that space was read as the mark,
-/// but is part of the text. Only context lines are changed, because added and removed lines have
-/// real marks and must stay as they are.
+/// Restores the leading space of context lines without a mark: the space was read as the mark, but
+/// is part of the text. Only context lines are changed, because added and removed lines have real
+/// marks and must stay as they are.
 fn restore_first_column(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     let may_lack_column =
         |line: &Line| line.mark == Mark::Keep && line.marked && !line.text.trim_ascii().is_empty();

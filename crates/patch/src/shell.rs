@@ -20,12 +20,12 @@ pub(crate) fn heredoc(line: &str) -> Option<Heredoc<'_>> {
     word.starts_with(char::is_alphabetic).then_some(Heredoc { word, strips_tabs })
 }
 
-/// The heredoc that a line opens, unless the line is a marker of a patch.
+/// Returns the heredoc that a line opens, unless the line is a patch marker.
 pub(crate) fn opened(line: &str) -> Option<Heredoc<'_>> {
     if line.starts_with("<<") { None } else { heredoc(line) }
 }
 
-/// Whether a line ends the heredoc that this word delimits.
+/// Returns whether a line ends the heredoc that this word delimits.
 pub(crate) fn ends(line: &str, word: &str) -> bool {
     line.trim().trim_end_matches(['\'', '"', ')', ';']) == word
 }

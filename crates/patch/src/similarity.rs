@@ -3,7 +3,7 @@
 /// Compares the pairs of adjacent bytes in two lines. Returns the percentage of pairs that occur in
 /// both lines. This is cheap enough for every line of a large file.
 pub(crate) fn similarity(a: &[u8], b: &[u8]) -> usize {
-    /// The maximum number of bytes of a line that are compared.
+    /// The maximum number of bytes to compare per line.
     const MAX_LENGTH: usize = 200;
     let (a, b) = (a.trim_ascii(), b.trim_ascii());
     let (a, b) = (&a[..a.len().min(MAX_LENGTH)], &b[..b.len().min(MAX_LENGTH)]);

@@ -99,7 +99,7 @@ pub(crate) fn splices(index: &Index<'_>, hunk: &Hunk, body: &Body<'_>, fit: &Fit
 }
 
 /// Returns the splice of a block. `hunk` is given only for the last block of the hunk, where it
-/// decides about the final newline.
+/// determines whether the file ends with a newline.
 fn splice(
     file: &Lines<'_>,
     block: &Block<'_>,

@@ -81,8 +81,8 @@ impl<'a> Typography<'a> {
         out
     }
 
-    /// Writes a unit that the old lines do not have. If the patch wrote the old lines with
-    /// typographic characters where the file has plain characters, the unit becomes plain too.
+    /// Returns how to write a unit that the old lines do not have. If the patch wrote the old lines
+    /// with typographic characters where the file has plain characters, the unit becomes plain too.
     fn write_unknown(&self, unit: &Unit<'_>) -> Vec<u8> {
         if self.invented && !unit.raw.is_ascii() && unit.normal.is_ascii() {
             plain(unit.raw).unwrap_or_else(|| unit.raw.to_vec())

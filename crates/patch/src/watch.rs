@@ -1,4 +1,5 @@
-//! Checks a patch while it streams, and refuses it as soon as no continuation could make it apply.
+//! Checks a patch while it is being streamed, and refuses it as soon as no continuation could make
+//! it apply.
 //!
 //! The checks use the same code as [`apply`](crate::apply()). A complete hunk is parsed and
 //! matched. For an incomplete hunk, the lines received so far are matched ([`may_match`]). If later
@@ -71,7 +72,7 @@ pub enum RefusalCause {
     Lines(Refusal),
 }
 
-/// Checks a patch while it streams.
+/// Checks a patch while it is being streamed.
 pub struct Watch {
     look: Box<dyn FnMut(&str) -> PathState + Send>,
     files: HashMap<String, Looked>,
@@ -132,7 +133,8 @@ impl Watch {
     /// Adds the next piece of the patch. A piece may end anywhere, even within a line.
     ///
     /// # Errors
-    /// Fails if the patch will be refused whatever follows. Do not call this again after an error.
+    /// Fails if the patch will be refused no matter what follows. Do not call this again after an
+    /// error.
     pub fn feed(&mut self, text: &str) -> Result<(), EarlyRefusal> {
         self.rest.push_str(text);
         let Some(end) = self.rest.rfind('\n') else { return Ok(()) };
@@ -147,8 +149,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Adds the part of an edit's search text that has been received. It is not known yet which of
-    /// its lines the replacement keeps.
+    /// Adds the part of an edit's search text that has been received. At this point it is unknown
+    /// which of the search's lines the replacement keeps.
     ///
     /// # Errors
     /// Same as [`Watch::feed`].

@@ -1,5 +1,5 @@
-//! Strips or refuses text that models add to the content of a file: line numbers of `read_file`, a
-//! Markdown fence, patch markers, thoughts or escapes.
+//! Strips or refuses text that models add to the content of a file: line numbers from `read_file`,
+//! a Markdown fence, patch markers, thoughts or escapes.
 //!
 //! Text that cannot be part of the file is removed. If the text could be part of the file but
 //! probably is not, the patch is refused.
@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use crate::{Action, Dialect, FilePatch, Refusal, RefusalKind, blocks, fence::Fence, ladder, lazy};
 
-/// Tags that open thoughts, in upper or lower case.
+/// Tags that open a model's thoughts. Case is ignored.
 const THOUGHTS: [&str; 5] = ["<think>", "<thinking>", "<thought>", "<reasoning>", "[THINK]"];
 
 /// File types whose own lines may begin with a number and a bar.
@@ -97,8 +97,8 @@ impl Text<'_> {
         }
     }
 
-    /// Refuses a single line in which `\n` is written out as two characters, if several lines are
-    /// expected.
+    /// Refuses a single line in which `\n` is written out as two characters, if the line replaces
+    /// several lines or is probably a whole file with several lines.
     fn escapes(&self, text: &str) -> Result<(), Refusal> {
         let line = text.trim_end_matches(['\n', '\r']);
         if line.contains('\n') || lazy::is_prose(self.path) {

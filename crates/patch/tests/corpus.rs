@@ -1,4 +1,4 @@
-//! Runs every case of `patch_corpus` through the patch engine. Checks that clean patches and at
+//! Runs every case from `patch_corpus` through the patch engine. Checks that clean patches and at
 //! least 99% of the deformed patches give the expected bytes, that patches that must be refused are
 //! refused, and that no result is wrong.
 //!

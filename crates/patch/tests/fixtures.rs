@@ -1,4 +1,4 @@
-//! Runs every scenario of `fixtures/patches` through the engine.
+//! Runs every scenario in `fixtures/patches` through the engine.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 

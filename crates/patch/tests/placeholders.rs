@@ -1,5 +1,5 @@
-//! Adds every line of `fixtures/placeholders` to a file, with a patch in each dialect, and checks
-//! whether the patch is refused.
+//! Adds each line of `fixtures/placeholders` to a file with a patch in every dialect, and checks
+//! whether the patches are refused.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 

@@ -1,4 +1,4 @@
-//! Tests that a patch is never refused while it streams if the complete patch applies.
+//! Tests that a patch that applies when it is complete is never refused while it is being streamed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 

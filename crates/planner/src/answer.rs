@@ -1,4 +1,4 @@
-//! Processes one streamed answer of the model: finds calls, validates them while they are being
+//! Processes one streamed answer from the model: finds calls, validates them while they are being
 //! written, and decides when to cut the answer off.
 //!
 //! This module is pure: [`Delta`]s go in, [`AnswerEvent`]s come out. Nothing here runs a call or
@@ -92,9 +92,10 @@ impl Wanted {
     }
 }
 
-/// The log probability of half a percent. Alternatives that are less likely are noise.
+/// The minimum log probability of an alternative. It stands for half a percent; less likely
+/// alternatives are noise.
 const MIN_LOGPROB: f32 = -5.3;
-/// The refusal of an answer that returns the files unchanged.
+/// The reason for refusing an answer that returns the files unchanged.
 const UNCHANGED: &str = "the file you sent is unchanged";
 
 /// An answer that is being streamed.
@@ -295,7 +296,7 @@ impl<'a> Answer<'a> {
     }
 
     /// Handles an answer that contains only reasoning. A call counts only if it is at the very end
-    /// of the reasoning and is written in the special tokens or elements of a model family. The
+    /// of the reasoning and is written with the special tokens or elements of a model family. The
     /// parser applies the same rule to reasoning inside the text. Anything else is refused.
     fn thinking_only(&mut self, out: &mut Vec<AnswerEvent>) {
         let options = parser_options(self.options.tools, &[]);
@@ -550,7 +551,7 @@ fn starts_thinking(answer: &str) -> bool {
 }
 
 /// The parser's options for an answer. A request for whole files does not list the tools. In the
-/// answer to such a request, a JSON object with the name of another agent's tool is therefore data.
+/// answer to such a request, a JSON object that names a tool of another agent is therefore data.
 pub(crate) fn parser_options(tools: &Registry, files: &[Focus]) -> Options {
     let own = || tools.specs().map(|s| s.name.clone()).collect();
     let text_tool = tools.specs().find_map(|spec| {

@@ -1,4 +1,4 @@
-//! Finds out which of the requested files, if any, a fenced block of an answer contains.
+//! Determines which of the requested files, if any, a fenced block in an answer contains.
 
 use serde::{Deserialize, Serialize};
 use tool_stream::{End, Event, Options, Parser};
@@ -27,7 +27,7 @@ pub(crate) enum Block {
     Other,
 }
 
-/// A fenced block of an answer, if the block contains a requested file.
+/// In an answer, a fenced block that contains a requested file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     /// The index of the file.

@@ -55,7 +55,7 @@ pub(crate) struct Branch {
 
 /// The branches of an answer, the most likely first. `base` has the files before the answer, and
 /// `written` has them after it. A branch before the first change in its file starts from `base`,
-/// without the changes of the answer. A later branch starts from `written`.
+/// without the answer's changes. A later branch starts from `written`.
 pub(crate) fn find(
     answer: &str,
     blocks: &[Found],
@@ -128,8 +128,8 @@ pub(crate) struct Rejoined {
     replaced: usize,
 }
 
-/// In the text of a branch, after its first line, finds the first complete line that is distinctive
-/// and equals one of the `following` lines of the file.
+/// Finds, after the first line of a branch's text, the first complete line that is distinctive and
+/// equals one of the `following` lines of the file.
 pub(crate) fn rejoined(following: &[String], text: &str) -> Option<Rejoined> {
     let (complete, _) = text.rsplit_once('\n')?;
     complete.split('\n').enumerate().skip(1).find_map(|(new, line)| {

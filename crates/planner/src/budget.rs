@@ -1,4 +1,4 @@
-//! Sums up the turns, tokens, time and dollars that a run uses, and compares them with the limits.
+//! Adds up the turns, tokens, time and dollars that a run uses, and compares them with the limits.
 //! Estimates token counts, and calibrates the estimates with the server's counts. This module works
 //! on numbers and does not read the clock.
 
@@ -18,7 +18,7 @@ const TOKENS_PER_MESSAGE: f64 = 6.0;
 /// thousand tokens, depending on the model and the size of the image.
 const TOKENS_PER_IMAGE: f64 = 1_000.0;
 
-/// Estimates the tokens of this many bytes of prompt text.
+/// Estimates the number of tokens in this many bytes of prompt text.
 #[must_use]
 pub fn estimated_tokens(bytes: usize) -> u64 {
     (bytes as f64 / BYTES_PER_TOKEN).ceil() as u64
@@ -87,7 +87,7 @@ impl Price {
     }
 }
 
-/// Sums the usage of a session, and compares it with the limits.
+/// Adds up the usage of a session, and compares it with the limits.
 #[derive(Debug, Clone)]
 pub(crate) struct Accountant {
     limits: Limits,
@@ -95,7 +95,7 @@ pub(crate) struct Accountant {
     /// Whether the last request was sent at a peak time.
     peak: bool,
     totals: Totals,
-    /// The sums for each model, in the order of use. The last entry belongs to the current model.
+    /// The sums for each model, in order of use. The last entry belongs to the current model.
     models: Vec<ModelTotals>,
     /// Whether any request has been added.
     counted: bool,
@@ -103,7 +103,7 @@ pub(crate) struct Accountant {
     /// come from a cache.
     spent: u64,
     /// The turns, tokens and dollars that had been used when the limits started to count: at the
-    /// start, at the last message of the user, or at the start of a try with another model.
+    /// start, at the user's last message, or at the start of a try with another model.
     since: (u32, u64, f64),
 }
 
@@ -123,7 +123,7 @@ impl Accountant {
         accountant
     }
 
-    /// Sums up the usage recorded in a journal. `price` is the current model's price, which applies
+    /// Adds up the usage recorded in a journal. `price` is the current model's price, which applies
     /// from now on.
     pub(crate) fn of(records: &[Record], limits: Limits, price: Option<Price>) -> Self {
         // Earlier versions did not record the price, so their sessions get the current price.
@@ -232,8 +232,8 @@ impl Accountant {
         }
     }
 
-    /// Adds the bytes that were saved by cutting an answer, and returns their approximate number of
-    /// tokens.
+    /// Adds the bytes that were saved by cutting an answer, and returns the approximate number of
+    /// tokens in them.
     pub(crate) fn save(&mut self, bytes: u64) -> u64 {
         let tokens = bytes / 4;
         self.totals.saved_bytes += bytes;
@@ -269,8 +269,8 @@ impl Accountant {
     }
 }
 
-/// Computes from a session's journal the totals (turns, tokens, cost, time) of the whole session,
-/// and the usage of each model.
+/// Computes, from a session's journal, the session's totals (turns, tokens, cost, time) and the
+/// usage of each model.
 #[must_use]
 pub fn totals(records: &[Record]) -> (Totals, Vec<ModelTotals>) {
     let accountant = Accountant::of(records, Limits::default(), None);

@@ -1,5 +1,5 @@
-//! Runs the calls of an answer. Calls that only read run in parallel, even while the answer
-//! streams. All other calls run alone and in order.
+//! Runs the calls of an answer. Read-only calls run in parallel, even while the answer is still
+//! streaming. All other calls run alone and in order.
 
 use std::collections::VecDeque;
 use std::future::{Future, pending};
@@ -73,8 +73,8 @@ impl CallQueue {
     }
 
     /// Takes the next call if it may run now. The caller journals it and passes it to
-    /// [`CallQueue::start`]. While the answer streams, only calls that read may run. Any other call
-    /// waits until the answer is in the journal.
+    /// [`CallQueue::start`]. While the answer is still streaming, only read-only calls may run. Any
+    /// other call waits until the answer is in the journal.
     pub(crate) fn take_startable(&mut self, streaming: bool) -> Option<ReadyCall> {
         let next = self.queued.front()?;
         if streaming && next.spec.effect != Effect::Read {

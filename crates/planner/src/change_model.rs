@@ -1,4 +1,4 @@
-//! The driver's part of changing the model: creates the plan for a model, and opens the model that
+//! The driver's part in changing the model: creates the plan for a model, and opens the model that
 //! makes the final try (`--escalate`) or replaces an unavailable model (`--fallback`).
 
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Driver<'_> {
                     == (info.price, info.peak_factor, info.prices_of)
         };
         // A model whose server is unavailable (`Absent`) has no name. The next request to it makes
-        // the run change to the fallback.
+        // the run switch to the fallback.
         if info.model.is_empty() || last.is_some_and(same) {
             return Ok(());
         }
@@ -93,7 +93,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Returns the approach of the current model. Results and answers need [`Approach::Tools`],
+    /// Returns the approach for the current model. Results and answers need [`Approach::Tools`],
     /// because the model gives them in calls.
     pub(crate) fn approach(&self) -> Approach {
         match self.settings.question || self.settings.has_result {
@@ -115,8 +115,8 @@ impl Driver<'_> {
         settings
     }
 
-    /// Starts the final try with the model of `--escalate`, or with the fallback if that model is
-    /// unavailable.
+    /// Starts the final try with the model that `--escalate` names, or with the fallback if that
+    /// model is unavailable.
     pub(crate) async fn escalate(&mut self, machine: &Machine) -> Result<Input, Stop> {
         self.renew_limits();
         let Some(opener) = self.escalation.take() else {

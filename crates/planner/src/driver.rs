@@ -1,6 +1,6 @@
 //! The driver carries out the machine's steps: sends and retries requests, verifies, journals each
 //! event before its effect, enforces the limits, and computes the final diff. [`crate::turn`]
-//! handles an answer while it streams.
+//! handles an answer while it is streaming.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -43,7 +43,7 @@ pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report
 /// the run.
 ///
 /// # Errors
-/// As [`run`].
+/// Same as [`run`].
 pub async fn resume(job: Job, parts: Parts, journal: &mut Journal, past: &[Record]) -> Result<Report, Error> {
     let mut driver = Driver::new(&job, parts, journal, past);
     let started = driver.restore(job, past).await;
@@ -55,7 +55,7 @@ pub async fn resume(job: Job, parts: Parts, journal: &mut Journal, past: &[Recor
 /// repository as recorded in that model's plan.
 ///
 /// # Errors
-/// As [`run`].
+/// Same as [`run`].
 pub async fn replay(
     job: Job,
     parts: Parts,
@@ -71,8 +71,8 @@ pub async fn replay(
     driver.drive(started.map(|(machine, step)| (machine, step.into()))).await
 }
 
-/// The end of a message about a run that was stopped. A question changes nothing, so its message
-/// ends before this.
+/// The end of the message about a stopped run. A question changes nothing, so this text is removed
+/// from its message.
 const KEPT: &str = "; the changes so far are kept";
 
 /// Why the work stops.
@@ -138,7 +138,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) dirty: bool,
     /// Whether a verification has run.
     pub(crate) checked: bool,
-    /// The duration of the longest verification whose tests ran to their end.
+    /// The duration of the longest verification whose tests ran to completion.
     pub(crate) usual_check: Option<Duration>,
     /// The number of the last record in the tree's history before the first turn; 0 if there is
     /// none. The verification before the first turn can make a record.
@@ -148,8 +148,8 @@ pub(crate) struct Driver<'a> {
     /// The number of the first record in the tree's history that belongs to a candidate that is not
     /// verified yet.
     pub(crate) candidate: Option<u64>,
-    /// For each tool, the total bytes and the number of its complete calls. Used to estimate the
-    /// length of a refused call.
+    /// For each tool, the total number of bytes in its complete calls, and the number of these
+    /// calls. Used to estimate the length of a refused call.
     pub(crate) call_sizes: HashMap<String, (usize, usize)>,
 }
 
@@ -371,7 +371,7 @@ impl<'a> Driver<'a> {
         self.repository.turn(self.turn);
     }
 
-    /// Checks that a model sees images, if the task has any.
+    /// Checks that a model can see images, if the task has any.
     pub(crate) fn check_images(&self, model: &Identity) -> Result<(), String> {
         let name = &model.model;
         match model.sees_images {

@@ -98,8 +98,8 @@ impl Driver<'_> {
     }
 
     /// Reverts the record `from` of the tree's history and all later records. `None` reverts
-    /// everything since the first turn began. The revert is journaled only after it happened. If
-    /// the run is killed in between, the resumed run finds the revert in the tree's history
+    /// everything since the first turn began. The revert is journaled only after it has happened.
+    /// If the run is killed in between, the resumed run finds the revert in the tree's history
     /// ([`Repository::last_revert`]), and repeating the revert changes nothing.
     pub(crate) async fn revert_from(&mut self, from: Option<u64>) -> Result<Option<u64>, Stop> {
         self.await_snapshot().await?;
@@ -111,9 +111,9 @@ impl Driver<'_> {
         Ok(record)
     }
 
-    /// Reverts changes that must not stay in the tree after the run was stopped: those of a
-    /// candidate that is not verified yet, or those of a try that is worse than an earlier one. A
-    /// resumed run restores the reverted changes and continues.
+    /// Reverts changes that must not stay in the tree when the run is stopped: those of a candidate
+    /// that is not verified yet, or those of a try that is worse than an earlier one. A resumed run
+    /// restores the reverted changes and continues.
     pub(crate) async fn leave(
         &mut self,
         machine: Option<&Machine>,
@@ -179,7 +179,7 @@ fn original_recorded(recorded: Result<Result<(), String>, JoinError>) -> Result<
         .map_err(|why| refused(format!("cannot record the state of the repository: {why}")))
 }
 
-/// How long a verification took, if its tests ran to their end.
+/// How long a verification took, if its tests ran to completion.
 pub(crate) fn usual(event: &Event) -> Option<Duration> {
     let Event::Checked(check) = event else { return None };
     let count = |name: &str| check.facts[name].as_u64().unwrap_or(0);

@@ -1,6 +1,6 @@
 //! The `finish` tool, which the model calls when it is done. The machine decides whether to accept
 //! the call. Its arguments differ if the task is a question or if the user asks for a result that
-//! fits a JSON Schema.
+//! conforms to a JSON Schema.
 
 use std::sync::Arc;
 

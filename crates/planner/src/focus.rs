@@ -154,7 +154,7 @@ fn is_source(path: &str) -> bool {
     !language(path).is_empty()
 }
 
-/// Whether a file holds tests, by the naming rules of the common runners.
+/// Whether a file contains tests, according to the naming conventions of common test runners.
 pub(crate) fn is_test(path: &str) -> bool {
     let name = file_name(path);
     let stem = name.rsplit_once('.').map_or(name, |(s, _)| s);
@@ -198,8 +198,8 @@ fn words(text: &str) -> HashSet<String> {
         .collect()
 }
 
-/// The words in the import lines of a file, in lowercase: for Python, JavaScript, Rust, Go, Java
-/// and C.
+/// The words in a file's import lines, in lowercase. Recognizes the import lines of Python,
+/// JavaScript, Rust, Go, Java and C.
 fn imported(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     for line in text.lines().map(str::trim_start) {

@@ -2,11 +2,11 @@
 //! prompts, turns, budgets, guards and the verification.
 //!
 //! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine
-//! receives `Input`s (such as an answer with the results of its calls, or a message of the user)
+//! receives `Input`s (such as an answer with the results of its calls, or a message from the user)
 //! and decides the next step, such as to ask the model, write a file or finish. It does no I/O. The
 //! driver carries the step out: it streams an answer through [`answer`], which validates each call
-//! while the model writes it and decides when to cut the answer off. The driver also runs tools,
-//! and writes each event to the journal before its effect.
+//! while the model is writing it and decides when to cut the answer off. The driver also runs
+//! tools, and writes each event to the journal before its effect.
 //!
 //! ```text
 //!      ┌──────────────────────── Input ────────────────────────────┐
@@ -79,7 +79,7 @@ pub struct Job {
 
 /// The planner's connections to the outside.
 pub struct Parts {
-    /// The model, opened.
+    /// The opened model.
     pub model: Box<dyn Model>,
     /// The model that makes the final try, if [`Settings::escalates`] is set.
     pub escalation: Option<Box<dyn OpenModel>>,
@@ -97,7 +97,7 @@ pub struct Parts {
     pub interrupt: tokio::sync::watch::Receiver<bool>,
 }
 
-/// A model that is opened only if the run changes to it.
+/// A model that is opened only if the run switches to it.
 #[async_trait]
 pub trait OpenModel: Send + Sync {
     /// Opens the model. The previous model is closed by then, because memory may not hold both.
@@ -193,8 +193,8 @@ pub trait Repository: Send + Sync {
     fn before_command(&self) -> Result<(), String> {
         Ok(())
     }
-    /// Called after the command ended or was stopped. If the command changed anything, returns the
-    /// number of its record in the history.
+    /// Called after the command has ended or has been stopped. If the command changed anything,
+    /// returns the number of its record in the history.
     ///
     /// # Errors
     /// When the command's changes cannot be recorded. The run stops.

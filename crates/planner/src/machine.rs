@@ -2,7 +2,7 @@
 //! I/O.
 //!
 //! Two approaches share this machine. With [`Approach::Tools`](crate::Approach) the model calls
-//! tools until a call of `finish` is accepted. With [`Approach::WholeFile`](crate::Approach), for
+//! tools until a call to `finish` is accepted. With [`Approach::WholeFile`](crate::Approach), for
 //! small models, the model is shown up to three files and asked to return them
 //! ([`crate::approach`]). The run uses tools instead if nothing shows which files the task is
 //! about, or as soon as the model makes a call that neither writes these files nor finishes.
@@ -55,7 +55,7 @@ pub(crate) enum Step {
     /// Revert this record of the tree's history and all later records. `None` reverts everything
     /// since the start.
     Revert(Option<u64>),
-    /// Change to the model that makes the final try (`--escalate`).
+    /// Switch to the model that makes the final try (`--escalate`).
     Escalate,
     /// The run is over.
     Finish(Ending, String),
@@ -95,7 +95,7 @@ pub(crate) enum Input {
     Refused,
     /// The request does not fit the window.
     Overflow { window: Option<u64> },
-    /// A message of the user.
+    /// A message from the user.
     UserMessage(String),
     /// A try has ended, and its end is in the journal. The try changed this many lines.
     TryEnded { lines: u64 },
@@ -117,7 +117,7 @@ pub(crate) struct Turn {
     pub(crate) results: Vec<CallResult>,
     /// Why a call or the whole answer was refused.
     pub(crate) refused: Option<String>,
-    /// The result of the verification, which runs after a change or a call of `finish`.
+    /// The result of the verification, which runs after a change or a call to `finish`.
     pub(crate) check: Option<Check>,
     /// The model's window after this turn, if it differs from the one known before.
     pub(crate) window: Option<u64>,
@@ -167,7 +167,8 @@ struct Progress {
     looked: bool,
     /// Whether an edit was refused.
     refused_edit: bool,
-    /// The summary of a `finish` without a change, after which the model got a reminder.
+    /// The summary from the first call to `finish` without a change, which gets a reminder. A
+    /// whole-file run also keeps an answer in prose here.
     unchanged_summary: Option<String>,
     equal_calls: EqualCalls,
     corrections: u32,
@@ -323,9 +324,9 @@ impl Machine {
         }
     }
 
-    /// Adds a message of the user to the conversation. The message is a new task: it needs a change
-    /// of its own, and earlier mistakes no longer count. A whole-file run continues with tools. The
-    /// conversation is not started over, so there are no further tries.
+    /// Adds a message from the user to the conversation. The message is a new task: it needs a
+    /// change of its own, and earlier mistakes no longer count. A whole-file run continues with
+    /// tools. The conversation is not started over, so there are no further tries.
     ///
     /// Effect on the prompt cache: none. If the last message is still unanswered, the text is
     /// appended to it.
@@ -383,8 +384,8 @@ impl Machine {
         self.ask_with(text)
     }
 
-    /// Handles a call of `finish` when nothing was changed. The model gets one reminder. If the
-    /// verification passes here, it also passed before the run, so it proves nothing.
+    /// Handles a call to `finish` when nothing has been changed. The model gets one reminder. If
+    /// the verification passes here, it also passed before the run, so it proves nothing.
     fn finish_unchanged(&mut self, summary: &str) -> Step {
         let Some(before) = self.progress.unchanged_summary.take() else {
             self.progress.unchanged_summary = Some(summary.trim().to_owned());
@@ -477,13 +478,14 @@ impl Machine {
         Ask { temperature, seed, max_tokens, ..Ask::default() }
     }
 
-    /// The seed of a request when the model does not repeat itself. `None` in a model's first try,
-    /// where the server chooses the seed.
+    /// The seed for a request when the model is not repeating itself. `None` in a model's first
+    /// try, where the server chooses the seed.
     fn seed(&self) -> Option<u64> {
         self.tries.varied().then_some(u64::from(self.turn))
     }
 
-    /// The token limit of an answer: `most`, or less if prompt and answer would not fit the window.
+    /// The token limit of an answer: `most`, or less if the prompt and the answer would not fit in
+    /// the window, but at least 256.
     fn room_for(&self, most: u32) -> u32 {
         let Some(window) = self.plan.window else { return most };
         let left = window.saturating_sub(self.estimator.messages(&self.messages));

@@ -13,13 +13,14 @@ use crate::prompts::Opening;
 use crate::settings::Approach;
 use crate::{Instructions, Repository, focus};
 
-/// Maximum bytes of the tree summary.
+/// Maximum size of the tree summary, in bytes.
 const MAX_TREE: usize = 1_600;
-/// Maximum bytes of all instruction files. Files closest to the working directory have priority.
+/// Maximum total size of the instruction files, in bytes. Files closest to the working directory
+/// have priority.
 const MAX_INSTRUCTIONS: usize = 8 * 1024;
 /// The part of the window that the files may fill, as a divisor: 4 stands for a quarter.
 const WINDOW_SHARE: u64 = 4;
-/// Maximum bytes of the map of the code: about 1,000 tokens.
+/// Maximum size of the code map, in bytes: about 1,000 tokens.
 const MAX_MAP: u64 = 3_000;
 /// The part of the window that the map may fill, as a divisor.
 const MAP_SHARE: u64 = 16;
@@ -59,7 +60,7 @@ pub(crate) fn compose(
     (opening, whole)
 }
 
-/// Maximum bytes of the map of the code for a model with this window.
+/// Returns the maximum size of the code map for a model with this window, in bytes.
 pub(crate) fn max_map_bytes(window: Option<u64>) -> usize {
     window.map_or(MAX_MAP, |w| (w * 3 / MAP_SHARE).min(MAX_MAP)) as usize
 }

@@ -1,8 +1,8 @@
 //! Renders the messages to the model from the templates in `prompts/`.
 //!
-//! Effect on the prompt cache: the system prompt depends only on the tools, so sessions with the
-//! same version of the program and the same tools share it. No prompt contains a time, a changing
-//! counter or a path of this machine.
+//! Effect on the prompt cache: the system prompt depends only on the tools and on whether the task
+//! is a question, so sessions that agree on these and use the same version of the program share it.
+//! No prompt contains a time, a changing counter or a path on this machine.
 
 use journal::Check;
 use minijinja::syntax::SyntaxConfig;

@@ -89,8 +89,8 @@ impl Constrain {
     }
 }
 
-/// The limits of a run, counted from its beginning or from the user's last message. `None` means no
-/// limit.
+/// The limits of a run, counted from its beginning, from the user's last message, or from the start
+/// of the try with another model, whichever is latest. `None` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -99,7 +99,7 @@ pub struct Limits {
     /// Prompt tokens and generated tokens. Prompt tokens from the server's cache do not count, if
     /// the server reports them.
     pub tokens: Option<u64>,
-    /// Seconds by the wall clock.
+    /// Wall-clock time, in seconds.
     pub seconds: Option<u64>,
     /// Dollars, if the model's prices are known.
     pub cost: Option<f64>,
@@ -140,7 +140,7 @@ pub struct Settings {
     pub escalates: bool,
     /// The maximum number of tokens in one answer, including thinking.
     pub max_answer_tokens: u32,
-    /// Whether to assume that a model sees images if that is unknown
+    /// Whether to assume that a model can see images if this is unknown
     /// ([`models::Identity::sees_images`]).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub assume_vision: bool,

@@ -38,8 +38,8 @@ impl Counts {
         Some(Self { failing, passing: passing? })
     }
 
-    /// Whether fewer tests fail than in `other`, and no fewer pass. Failures alone do not suffice,
-    /// because a file that does not compile counts as a single failure.
+    /// Whether fewer tests fail than in `other` while at least as many pass. Failures alone do not
+    /// suffice, because a file that does not compile counts as a single failure.
     fn better_than(self, other: Self) -> bool {
         self.failing < other.failing && self.passing >= other.passing
     }
@@ -105,7 +105,7 @@ impl Tries {
         self.escalates && self.number == self.limit
     }
 
-    /// The number of this try among the tries of its model.
+    /// The number of this try among its model's tries.
     fn of_model(&self) -> u32 {
         if self.escalated() { 1 } else { self.number }
     }

@@ -1,4 +1,4 @@
-//! `--escalate` and `--fallback`: runs that change to another model.
+//! `--escalate` and `--fallback`: runs that switch to another model.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,7 +18,7 @@ fn solves() -> Vec<Reply> {
     vec![patch("a + b"), says(FINISH)]
 }
 
-/// Each change to another model: the name and the role of that model, and whether a new try starts.
+/// Each switch to another model: the name and the role of that model, and whether a new try starts.
 fn changes<'a>(ran: &'a Ran) -> Vec<(&'a str, Option<ModelRole>, bool)> {
     let change = |event: &'a Event| match event {
         Event::ModelChanged { model, new_try, .. } => Some((model.model.as_str(), model.role, *new_try)),
@@ -51,7 +51,7 @@ async fn the_other_model_gets_a_new_conversation_and_limits_of_its_own() {
     let note = second.messages[1].content.strip_prefix(&first.messages[1].content).unwrap();
     assert!(note.starts_with("\n\nAn earlier try changed calc.py, and ") && note.trim().lines().count() == 1);
     assert_eq!((second.messages.len(), second.temperature, second.seed), (2, Some(0.0), None));
-    // The limits hold for the other model too.
+    // The limits apply to the other model too.
     let mut world = escalating();
     world.settings.limits.turns = 4;
     let ran = world

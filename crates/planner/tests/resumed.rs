@@ -198,7 +198,7 @@ async fn an_escalating_run_resumed_after_any_event_ends_the_same() {
     assert!(whole.files["calc.py"].contains("half") && whole.report.ending == Ending::Unverified);
     let whole = ends_the_same_from_every_prefix(begin, replies("a + b")).await;
     assert_eq!(whole.report.ending, Ending::Verified);
-    // The run changes from the whole-file approach to tools.
+    // The run switches from the whole-file approach to tools.
     let begin = || {
         let mut world = support::escalating();
         (world.settings.approach, world.identity.prefers_whole_files) = (Approach::Auto, true);

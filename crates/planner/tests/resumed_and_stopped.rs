@@ -10,7 +10,7 @@ use journal::{Budget, Ending, Event, Record};
 use models::Delta;
 use support::{Changes, Ran, Reply, World, gives_up, says, text, unchanged_and_unsure, world};
 
-/// Replies of two tries: the first one is better than the start, the second one is not.
+/// The replies for two tries: the first try is better than the start, the second is not.
 fn two_tries() -> Vec<Reply> {
     gives_up("half").into_iter().chain(gives_up("a / b")).collect()
 }

@@ -24,7 +24,7 @@ struct Cell {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Row(Vec<Cell>);
 
-/// The kind of a line, which decides its colors.
+/// The kind of a line, which determines its colors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Same,
@@ -108,7 +108,8 @@ impl Row {
         self
     }
 
-    /// Counts the cells that fit into a width; at least one, so that wrapping makes progress.
+    /// Returns how many cells fit into a width. This is at least one, so that wrapping makes
+    /// progress.
     fn fitting(&self, columns: usize) -> usize {
         let mut used = 0;
         let fits = self.0.iter().take_while(|c| {

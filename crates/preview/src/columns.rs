@@ -12,7 +12,7 @@ use crate::style::Style;
 
 /// The maximum number of screen lines for one line of a file; longer lines are cut.
 const ROWS: usize = 6;
-/// The separator of the two columns.
+/// The separator between the two columns.
 const BETWEEN: &str = " │ ";
 
 /// One side of a row: line number, kind, text, and whether a newline ends it.
@@ -48,7 +48,7 @@ struct Page<'a> {
     digits: usize,
     /// The width of one side, including number and sign.
     column: usize,
-    /// The width of the text of one side.
+    /// The width of the text on one side.
     text: usize,
 }
 

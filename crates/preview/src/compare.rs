@@ -19,9 +19,9 @@ pub(super) struct Comparison<'a> {
     pub(super) hunks: Vec<Vec<DiffOp>>,
     pub(super) added: usize,
     pub(super) removed: usize,
-    /// Whether a side is binary; then nothing is compared.
+    /// Whether a side is binary. If so, nothing is compared.
     pub(super) binary: bool,
-    /// Whether every line of both sides ends in CR LF; then the CR is not shown.
+    /// Whether every line on both sides ends in CR LF. If so, the CR is not shown.
     pub(super) crlf: bool,
 }
 
@@ -30,7 +30,7 @@ impl Comparison<'_> {
         !self.hunks.is_empty()
     }
 
-    /// The width of the largest line number shown.
+    /// The width of the line numbers: that of the largest one shown, but at least 3.
     pub(super) fn digits(&self) -> usize {
         let last = |op: &DiffOp| op.old_range().end.max(op.new_range().end);
         let last = self.hunks.last().and_then(|hunk| hunk.last()).map_or(1, last);

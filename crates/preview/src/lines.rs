@@ -8,7 +8,7 @@ use super::compare::Comparison;
 use super::words;
 use crate::style::Style;
 
-/// The maximum number of columns to show of a line, so that minified code does not fill the screen.
+/// The maximum number of columns to show per line, so that minified code does not fill the screen.
 const LONGEST: usize = 600;
 
 /// Draws every hunk.

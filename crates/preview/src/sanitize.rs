@@ -1,6 +1,7 @@
 //! Sanitizes text from models, files and servers for a terminal: characters that could move the
-//! cursor, change colors, set the clipboard, reverse the reading order or hide text are replaced by
-//! visible ones. Each character is handled on its own, so a stream can be sanitized piece by piece.
+//! cursor, change colors, set the clipboard, reverse the reading order or hide text are replaced
+//! with visible ones. Each character is handled on its own, so a stream can be sanitized piece by
+//! piece.
 
 use std::borrow::Cow;
 use std::fmt::Write;

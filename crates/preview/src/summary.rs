@@ -97,7 +97,7 @@ fn name(change: &FileChange) -> String {
     }
 }
 
-/// Describes a change of the file's type or mode.
+/// Describes a change to the file's type or mode.
 fn mode(change: &FileChange) -> Option<&'static str> {
     let executable = |image: &Image| image.mode & 0o111 != 0;
     match (&change.before, &change.after) {
@@ -114,7 +114,7 @@ fn mode(change: &FileChange) -> Option<&'static str> {
     }
 }
 
-/// Cuts the start of a name to fit a width, because paths differ at their ends.
+/// Cuts off the start of a name to fit a width, because paths differ at their ends.
 fn shortened(name: &str, columns: usize) -> String {
     if name.width() <= columns {
         return name.to_owned();

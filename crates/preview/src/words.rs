@@ -65,8 +65,8 @@ impl<'a> Bag<'a> {
         Self(words, weight)
     }
 
-    /// The share of words that both lines have in common, from 0 to 1. It is 1 if neither line has
-    /// words.
+    /// The share of words that both lines have in common, weighted by length, from 0 to 1. It is 1
+    /// if neither line has words.
     fn likeness(&self, other: &Self) -> f32 {
         if self.1 + other.1 == 0 {
             return 1.0;
@@ -96,7 +96,7 @@ pub(super) fn emphasis(old: &str, new: &str) -> Emphasis {
     (left, right)
 }
 
-/// Adds a range, or extends the last one if only spaces are between them.
+/// Adds a range, or extends the last one if there is only whitespace between them.
 fn join(places: &mut Vec<Range<usize>>, place: Range<usize>, line: &str) {
     if place.is_empty() {
         return;
@@ -107,7 +107,7 @@ fn join(places: &mut Vec<Range<usize>>, place: Range<usize>, line: &str) {
     }
 }
 
-/// Splits a line into words, runs of spaces, and single other characters.
+/// Splits a line into words, runs of spaces and tabs, and single other characters.
 fn tokens(line: &str) -> impl Iterator<Item = &str> {
     let kind = |c: char| match c {
         c if c.is_alphanumeric() || c == '_' => 1,

@@ -2,7 +2,7 @@
 //! prints how fast the batch was: `cargo run --release -p queue --example simulate -- URL [TASKS]
 //! [WORKERS]`. `docs/scaling.md` has the measured figures.
 //!
-//! The publisher and all workers share this process, so the figures are those of one core.
+//! The publisher and all workers share this process, so the figures are for one core.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 

@@ -11,9 +11,9 @@ use flate2::write::GzEncoder;
 use journal::JOURNAL;
 use tar::{Archive, Builder, EntryType};
 
-/// The largest session that is unpacked, in bytes.
+/// The maximum size of an unpacked session, in bytes.
 const LARGEST: u64 = 256 << 20;
-/// The largest number of files in a session.
+/// The maximum number of files in a session.
 const MOST: usize = 1000;
 
 /// Packs the regular files of a folder, but not its subfolders.
@@ -28,10 +28,10 @@ pub(crate) fn pack(folder: &Path) -> io::Result<Vec<u8>> {
     archive.into_inner()?.finish()
 }
 
-/// Unpacks an archive to a folder, unless that was done before. Accepts only regular files directly
-/// in the folder, because another machine made the archive. A folder counts as a session once it
-/// has a journal, so the journal is renamed to its final name last: a call that is killed leaves no
-/// incomplete session.
+/// Unpacks an archive into a folder, unless this has already been done. Accepts only regular files
+/// directly in the folder, because another machine made the archive. A folder counts as a session
+/// once it has a journal, so the journal is renamed to its final name last: a call that is killed
+/// leaves no incomplete session.
 pub(crate) fn unpack(archive: &[u8], folder: &Path) -> io::Result<()> {
     if folder.join(JOURNAL).exists() {
         return Ok(());
@@ -83,7 +83,7 @@ mod tests {
         fs::create_dir(&from).unwrap();
         fs::write(from.join(JOURNAL), "x".repeat(100_000)).unwrap();
         let archive = pack(&from).unwrap();
-        // The rest of the archive is missing, as if the process was killed while it unpacked.
+        // The rest of the archive is missing, as if the process had been killed while unpacking it.
         assert!(unpack(&archive[..archive.len() / 2], &store.folder("s")).is_err());
         assert_eq!(store.ids().unwrap(), [""; 0]);
         unpack(&archive, &store.folder("s")).unwrap();

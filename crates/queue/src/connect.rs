@@ -24,7 +24,7 @@ const DEAD: &str = "AGENT_DEAD";
 const CANCELED: &str = "canceled";
 /// The number of bytes in a message that are reserved for its headers.
 pub(crate) const HEADERS: usize = 1024;
-/// The usual size of the parts of an object, in bytes.
+/// The usual size of an object's parts, in bytes.
 const CHUNK: usize = 128 << 10;
 /// How long the server keeps tasks, records and objects that nobody collects.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -138,8 +138,8 @@ impl Queue {
         Ok((consumer, lease))
     }
 
-    /// Creates a new consumer of the records of a batch. Records that an earlier consumer received
-    /// but did not acknowledge are delivered again.
+    /// Creates a new consumer for a batch's records. Records that an earlier consumer received but
+    /// did not acknowledge are delivered again.
     pub(crate) async fn records(&self, batch: &str) -> Result<PullConsumer, Error> {
         let name = records_consumer(batch);
         let _ = self.results.delete_consumer(&name).await; // there may be none

@@ -1,4 +1,4 @@
-//! Errors of the queue.
+//! Queue errors.
 
 /// Why the queue cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum Error {
         /// The reason, as the server or the client gives it.
         why: String,
     },
-    /// Another process uses the folder of the worker.
+    /// Another process is using the worker's folder.
     #[error("{folder} is in use by {holder}; choose another folder with --folder")]
     Locked {
         /// The folder.
@@ -30,7 +30,7 @@ pub enum Error {
     Journal(#[from] journal::Error),
 }
 
-/// Turns an error of the client into [`Error::Server`].
+/// Turns an error from the client into [`Error::Server`].
 pub(crate) fn server<E: std::fmt::Display>(doing: &'static str) -> impl FnOnce(E) -> Error {
     move |e| Error::Server { doing, why: e.to_string() }
 }

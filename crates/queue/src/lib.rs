@@ -1,4 +1,4 @@
-//! Batches over several machines, on NATS JetStream.
+//! Runs batches on several machines, over NATS JetStream.
 //!
 //! A [`Publisher`] is a [`batch::Place`]: it sends each task to the queue and waits for the result,
 //! so the schedule, the limits and the folder of a batch are the same as on one machine. [`work`]

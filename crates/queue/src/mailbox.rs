@@ -28,9 +28,9 @@ pub(crate) struct Mailbox(Arc<Mutex<Contents>>);
 
 #[derive(Default)]
 struct Contents {
-    /// Attempts that wait for records, by task.
+    /// Attempts that are waiting for records, by task.
     waiting: HashMap<String, UnboundedSender<Arrival>>,
-    /// Records that no attempt waits for yet, by task.
+    /// Records that no attempt is waiting for yet, by task.
     early: HashMap<String, Vec<Arrival>>,
     /// Attempts whose results are already in the folder of the batch.
     recorded: HashSet<(String, u32)>,
@@ -50,8 +50,8 @@ impl Mailbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a record to the attempt that waits for it, or keeps it for a later attempt. Returns
-    /// the record if no attempt will need it.
+    /// Hands a record to the attempt that is waiting for it, or keeps it for a later attempt.
+    /// Returns the record if no attempt will need it.
     pub(crate) fn put(&self, arrival: Arrival) -> Option<Arrival> {
         self.contents().put(arrival)
     }

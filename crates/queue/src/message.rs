@@ -21,7 +21,7 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// Checks an order that arrived.
+    /// Checks a received order.
     ///
     /// # Errors
     /// A sentence that says why the order must not be carried out.

@@ -150,7 +150,7 @@ mod tests {
             outbox.add(&letter(n)).unwrap();
         }
         fs::write(folder.path().join("0.json"), "damaged").unwrap();
-        // A process that is killed while it adds a record leaves such a file.
+        // A process that is killed while adding a record leaves a file like this one.
         fs::write(folder.path().join(".agent-unfinished-x"), "{").unwrap();
         drop(outbox);
         let outbox = Outbox::open(folder.path().into()).unwrap();

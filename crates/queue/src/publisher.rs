@@ -26,7 +26,7 @@ use crate::mailbox::{Arrival, Mailbox};
 use crate::message::{Order, Record, VERSION, task_of, task_subject, task_subjects};
 use crate::receiver::{receive, receive_some};
 
-/// The file in the folder of a batch that contains the batch's name on the server.
+/// In a batch's folder, the file that contains the batch's name on the server.
 const NAME: &str = "queue.json";
 /// How long a canceled batch waits for the results of running attempts.
 const LAST_RESULTS: Duration = Duration::from_secs(60);
@@ -46,8 +46,9 @@ pub struct Publisher<'a> {
     defaults: &'a dyn Fn(&mut Task),
     ready: OnceCell<Ready>,
     canceled: OnceCell<()>,
-    /// The bundle of each repository and commit; `None` if workers clone the repository from a URL.
-    /// The lock is held while a bundle is made and sent, so that each is made and sent only once.
+    /// The bundle for each repository and commit; `None` if workers clone the repository from a
+    /// URL. The lock is held while a bundle is made and sent, so that each is made and sent only
+    /// once.
     bundles: tokio::sync::Mutex<HashMap<Start, Option<Bundle>>>,
 }
 
@@ -87,7 +88,8 @@ enum Failed {
 }
 
 impl<'a> Publisher<'a> {
-    /// A publisher for the batch in `folder`. Sessions of workers go to `sessions`.
+    /// Creates a publisher for the batch in `folder`. Sessions from workers are stored in
+    /// `sessions`.
     #[must_use]
     pub fn new(queue: Queue, folder: PathBuf, sessions: &'a Store, defaults: &'a dyn Fn(&mut Task)) -> Self {
         Self {
@@ -227,7 +229,7 @@ impl<'a> Publisher<'a> {
     ) -> Result<Option<(u32, bool)>, batch::Error> {
         let Waiting { job, context, ready, .. } = *attempt;
         let number = arrival.record.attempt();
-        // Ignore records of an older version of the task, and those that no worker can have sent.
+        // Ignore records for an older version of the task, and those that no worker can have sent.
         let foreign = arrival.record.digest() != job.digest || number > job.attempt.saturating_add(PLAUSIBLE);
         let canceled_earlier = is_interrupted(&arrival.record) && !*context.stopped.borrow();
         if foreign || canceled_earlier {
@@ -290,7 +292,7 @@ impl<'a> Publisher<'a> {
         if sent.contains(&version) && !again {
             return Ok(None);
         }
-        // All requests of this call have the same key, so that the server drops repetitions.
+        // All requests that this call sends have the same key, so that the server drops duplicates.
         let key = format!("{}/{:x}", ready.batch, fastrand::u64(..));
         let mut noted = false;
         loop {
@@ -424,7 +426,7 @@ impl Place for Publisher<'_> {
     }
 }
 
-/// An attempt that waits for the records of a worker.
+/// An attempt that is waiting for records from a worker.
 struct Waiting<'a> {
     job: &'a Job<'a>,
     context: &'a Context<'a>,

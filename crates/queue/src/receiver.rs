@@ -21,7 +21,7 @@ pub(crate) async fn receive(queue: Queue, batch: String, mut consumer: PullConsu
                 receive_one(&queue, &batch, message, &mailbox).await;
             }
         }
-        // The client reconnects and reports that by itself. But the server may have lost its data,
+        // The client reconnects on its own and reports that. But the server may have lost its data,
         // including the consumer.
         tokio::time::sleep(PAUSE).await;
         let known = queue.results.consumer_info(consumer.cached_info().name.clone()).await;
@@ -62,8 +62,8 @@ async fn receive_one(queue: &Queue, batch: &str, message: Message, mailbox: &Mai
         },
         decoded => decoded,
     };
-    // A record that cannot be read stays in the queue, for a version of agent that can read it. If
-    // the record is the result of a task, the task is sent again.
+    // A record that cannot be read stays in the queue, for a version of the agent that can read it.
+    // If the record is the result of a task, the task is sent again.
     let Some(Body::Record(record)) = record else { return };
     if let Some(unneeded) = mailbox.put(Arrival { record, message }) {
         unneeded.acknowledge().await;

@@ -21,8 +21,8 @@ pub(crate) struct Taken {
 }
 
 /// Takes tasks until the receiver is closed. Runs separately from the receiver, because the
-/// receiver's futures may be dropped. If a request were dropped after the server delivered a task
-/// for it, no worker would get that task until the lease ends.
+/// receiver's futures may be dropped. If a request were dropped after the server had delivered a
+/// task for it, no worker would get that task until the lease ended.
 pub(crate) async fn take(
     queue: Queue,
     lease: Duration,
@@ -38,7 +38,7 @@ pub(crate) async fn take(
             match next(&consumer).await {
                 Ok(Some(message)) => break message,
                 Ok(None) => {}
-                // The client reconnects by itself and reports that. But the consumer may be gone.
+                // The client reconnects on its own and reports that. But the consumer may be gone.
                 Err(_) => {
                     tokio::time::sleep(PAUSE).await;
                     if let Ok((new, _)) = queue.workers(lease).await {

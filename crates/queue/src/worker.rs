@@ -402,7 +402,7 @@ struct Reports<'a> {
 
 impl Sink for Reports<'_> {
     fn started(&self, started: Started) -> LocalBoxFuture<'_, Result<(), batch::Error>> {
-        // Paths of this machine mean nothing to others.
+        // Paths on this machine mean nothing on other machines.
         let started = Started { worktree: None, git_dir: None, ..started };
         std::future::ready(self.add(Record::Started(started), None).map(drop)).boxed_local()
     }

@@ -37,13 +37,14 @@ const SNIFF: usize = 8_000;
 pub struct Bundle {
     /// Whether the bundle contains files of the repository.
     pub contents: bool,
-    /// The files at the start of the session. A file that no tool read has only a size.
+    /// The files at the start of the session. For a file that no tool read, the bundle has only the
+    /// size.
     pub files: BTreeMap<CleanPath, Seed>,
     /// The file changes that commands and reverts made.
     pub changes: Changes,
     /// The files that the session changed, as they were at its end.
     pub end: BTreeMap<CleanPath, Option<Seed>>,
-    /// Limitations of the bundle, for people.
+    /// Limitations of the bundle, for people to read.
     pub notes: Vec<String>,
     /// The session's journal.
     pub records: Vec<Record>,
@@ -63,7 +64,7 @@ struct Head {
     changes: usize,
     end: usize,
     records: usize,
-    /// Bytes of contents.
+    /// The total size of the contents, in bytes.
     bytes: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,

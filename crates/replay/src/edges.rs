@@ -43,7 +43,7 @@ impl Model for RecordedModel {
     }
 }
 
-/// A model to which the recorded run changed.
+/// A model that the recorded run switched to.
 pub struct RecordedLater {
     /// The setting that names the model.
     pub role: ModelRole,
@@ -102,8 +102,8 @@ pub struct Stage {
 
 impl Stage {
     /// Repeats the revert that the recorded run made after it was stopped, unless the replay has
-    /// reached that revert. A replay of a run that was stopped from outside ends in another way,
-    /// without that revert.
+    /// already reached that revert. A replay of a run that was stopped from outside ends in another
+    /// way, without that revert.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -244,7 +244,7 @@ impl Tool for ReplayedTool {
     }
 }
 
-/// Repeats a recorded refusal while the call streams.
+/// Repeats a recorded refusal while the call is being streamed.
 struct RecordedRefusal {
     script: Arc<Script>,
     tool: String,

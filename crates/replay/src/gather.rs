@@ -1,4 +1,4 @@
-//! Creates a [`Bundle`] from a session of this machine, with the files that its replay reads, as
+//! Creates a [`Bundle`] from a session on this machine, with the files that its replay reads, as
 //! they were at the start of the session.
 //!
 //! A bundle has the contents of instruction files, of ignore rules, and of every file that the

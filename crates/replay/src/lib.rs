@@ -29,7 +29,7 @@ pub use gather::{Gathered, gather};
 pub use recording::{Recording, answer};
 pub use script::{Changes, Comparison, Script};
 
-/// The field of a call's facts that says that a gate vetoed the call, such as the user's hooks. A
+/// The field of a call's facts that says that a gate, such as the user's hooks, vetoed the call. A
 /// replay repeats the veto instead of running the call.
 pub const VETOED: &str = "vetoed";
 

@@ -55,11 +55,12 @@ pub struct Recording {
     pub(crate) tries: Vec<u64>,
     /// The names of the tools that ran commands.
     pub(crate) commands: HashSet<String>,
-    /// The tools of other programs that the prompt lists.
+    /// The tools from other programs, as listed in the prompt.
     pub external: Vec<ExternalTool>,
     /// The steps that must match.
     pub(crate) steps: Vec<Step>,
-    /// Whether the run was stopped from outside. If so, a replay may take more steps than the run.
+    /// Whether the run may have ended for a reason that a replay does not repeat, such as an
+    /// interruption or a time limit. If so, a replay may take more steps than the run.
     pub(crate) open: bool,
     /// Whether more than one process worked on the session.
     pub resumed: bool,
@@ -197,7 +198,8 @@ fn model_change(record: &Record) -> Option<ModelChange> {
     Some(ModelChange { role: model.role, identity, plan })
 }
 
-/// The identity of the model that started the run. A resumed run may have continued with another one.
+/// The identity of the model that started the run. A resumed run may have continued with another
+/// model.
 fn identity(records: &[Record], plan: &Value) -> Identity {
     let model = records.iter().find_map(|r| if let Event::Model(m) = &r.event { Some(m) } else { None });
     model.map_or_else(|| Replay::identity_named("recorded"), |model| identity_of(model, plan))
@@ -210,7 +212,7 @@ fn identity_of(m: &ModelInfo, plan: &Value) -> Identity {
     (identity.server, identity.server_version) = (m.server.clone(), m.server_version.clone());
     (identity.model, identity.window, identity.thinking) = (m.model.clone(), m.window, m.thinking);
     (identity.family, identity.parameters_b) = (m.family.clone(), m.parameters_b);
-    // The peak hours are not recorded, so no request of a replay has the peak price. The cost does
+    // The peak hours are not recorded, so no request in a replay gets the peak price. The cost does
     // not matter, because a replay has no cost limit.
     identity.price = m.price.map(|rates| Price {
         peak: m.peak_factor.map(|factor| Peak { factor, ..Peak::default() }),

@@ -39,7 +39,7 @@ pub struct Comparison {
     /// Compared tasks whose descriptions differ.
     pub changed: Vec<String>,
     /// The two-sided p value of the sign test: the probability that, if neither batch is better,
-    /// the numbers of better and worse tasks differ at least this much. Tasks that are neither
+    /// the numbers of better and worse tasks differ by at least this much. Tasks that are neither
     /// better nor worse are left out.
     pub p: f64,
 }
@@ -87,7 +87,7 @@ impl Side {
 }
 
 impl Comparison {
-    /// Compares two batches, each with a name for people.
+    /// Compares two batches, each with its display name.
     #[must_use]
     pub fn new(a: (&str, &Folder), b: (&str, &Folder)) -> Self {
         let others: HashMap<&str, &State> = b.1.tasks.iter().map(|s| (s.row.id.as_str(), s)).collect();
@@ -139,7 +139,7 @@ impl Comparison {
         }
     }
 
-    /// The comparison for people, as plain text.
+    /// The comparison as plain text for people to read.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut out = String::new();

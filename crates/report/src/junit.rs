@@ -11,8 +11,7 @@ use crate::outcome::first_line;
 const MESSAGE: usize = 300;
 
 /// Writes the summary of a batch as JUnit XML, one test case per task. A task that is not verified
-/// is a failure, a failure of the infrastructure is an error, and a task that has not run is
-/// skipped.
+/// is a failure, an infrastructure failure is an error, and a task that has not run is skipped.
 ///
 /// # Errors
 /// If the XML cannot be written.

@@ -9,7 +9,7 @@ use crate::outcome::{first_line, seconds};
 
 /// The maximum number of tasks to list. GitHub shows at most 1 MiB per step.
 const MAX_LISTED: usize = 500;
-/// The maximum number of characters of a message.
+/// The maximum number of characters in a message.
 const MESSAGE: usize = 200;
 
 /// Writes the summary of a batch as Markdown: the outcome counts, and the tasks that are not

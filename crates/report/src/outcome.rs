@@ -45,7 +45,7 @@ pub(crate) fn first_line(message: &str, width: usize) -> String {
     sanitize::short(message.trim().lines().next().unwrap_or_default(), width)
 }
 
-/// Formats a duration for people, such as `12.3 s` or `4 min 5 s`.
+/// Formats a duration in a readable form, such as `12.3 s` or `4 min 5 s`.
 pub(crate) fn seconds(seconds: f64) -> String {
     figures::duration((seconds * 1_000.0) as u64)
 }

@@ -24,7 +24,7 @@ const TRAJECTORIES: usize = 17_000_000;
 /// The smallest limit for the length of one trajectory, in characters. It keeps the trajectories of
 /// large batches readable, even if their total then exceeds [`TRAJECTORIES`].
 const SMALLEST_SHARE: usize = 6_000;
-/// The maximum number of characters of a message in the table.
+/// The maximum length of a message in the table, in characters.
 const MESSAGE: usize = 500;
 
 /// A task in the page's data.

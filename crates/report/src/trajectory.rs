@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::Mask;
 
-/// The maximum number of characters of a title.
+/// The maximum number of characters in a title.
 const TITLE: usize = 120;
 
 /// One step.
@@ -57,7 +57,7 @@ impl Part {
     }
 }
 
-/// Turns the records of a session into steps. All text is masked and sanitized.
+/// Converts the records of a session to steps. All text is masked and sanitized.
 #[must_use]
 pub fn steps(records: &[Record], mask: Mask<'_>) -> Vec<Step> {
     let mut steps = vec![Step::default()];
@@ -182,7 +182,7 @@ fn add(step: &mut Step, event: &Event, mask: Mask<'_>) {
     }
 }
 
-/// Appends a streamed piece to the last part if that is of the same kind; otherwise starts a new
+/// Appends a streamed piece to the last part if that part has the same kind; otherwise starts a new
 /// part.
 fn append(parts: &mut Vec<Part>, kind: &'static str, text: &str) {
     match parts.last_mut().filter(|part| part.kind == kind) {

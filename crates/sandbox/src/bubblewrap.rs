@@ -16,7 +16,7 @@ use crate::{Network, order::Order, view::View};
 const PLACES: &[&str] = &["/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap"];
 
 /// The launcher's path inside the sandbox. It is in `/dev`, because bubblewrap always mounts a new
-/// `/dev` there.
+/// `/dev` for the sandbox.
 const LAUNCHER: &str = "/dev/agent-sandbox";
 
 /// The path of the system's bubblewrap, if only root can write or replace it.
@@ -32,8 +32,8 @@ fn owned_by_root(place: &Path) -> Option<PathBuf> {
     (program.is_file() && program.ancestors().all(owned_by_root)).then_some(program)
 }
 
-/// The arguments of bubblewrap, which come before the launcher's. Bubblewrap applies them in order.
-/// Every source path is a path outside the sandbox.
+/// The arguments for bubblewrap, which come before the launcher's own. Bubblewrap applies them in
+/// order. Every source path is a path outside the sandbox.
 pub(crate) fn arguments(order: &Order, launcher: &OsStr) -> Vec<OsString> {
     let mut all = Arguments(Vec::new());
     // A user namespace is needed only if bubblewrap is not set-user-ID.

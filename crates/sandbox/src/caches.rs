@@ -145,7 +145,7 @@ impl SessionDir {
 
 impl Drop for SessionDir {
     fn drop(&mut self) {
-        // A plain removal would fail at directories without permissions, which commands and
+        // A plain removal would fail on directories without permissions, which commands and
         // overlays leave behind.
         let _ = remove_left(&self.0);
     }

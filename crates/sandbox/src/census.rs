@@ -14,11 +14,11 @@ use crate::policy::ResourceLimits;
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// The pause after a measurement, as a multiple of the measurement's duration. On a machine with
-/// many processes, a measurement takes long.
+/// many processes, a measurement takes a long time.
 const PAUSE: u32 = 20;
 
 /// The longest pause. Without this bound, a command that creates ever more processes would be
-/// measured ever less often, because each measurement takes longer.
+/// measured ever less often, because each measurement would take longer.
 const LONGEST: Duration = Duration::from_millis(300);
 
 /// The limit that a command exceeded.
@@ -48,7 +48,7 @@ impl Census {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// Measures if a measurement is due, and returns the limit that the command exceeds.
+    /// If a measurement is due, takes it and returns the limit that the command exceeds, if any.
     pub(crate) fn look(&mut self) -> Option<Excess> {
         let now = Instant::now();
         if now < self.due {
@@ -75,8 +75,8 @@ impl Census {
         if found.iter().map(|p| p.threads).sum::<u64>() > self.limits.processes {
             return Some(Excess::Processes);
         }
-        // Resident memory counts shared pages once per process. Only if this sum exceeds the limit,
-        // take the slower exact measurement.
+        // Resident memory counts shared pages once per process. Take the slower exact measurement
+        // only if this sum exceeds the limit.
         let resident: u64 = found.iter().map(|p| p.resident * self.page).sum();
         let share = || {
             let seen: BTreeSet<u32> = found.iter().map(|p| p.id).collect();

@@ -147,8 +147,8 @@ pub struct Finished {
     pub output: Captured,
     /// The time from start to end.
     pub duration: Duration,
-    /// The detected refusals of the sandbox, one line each: refused connections, if the policy has
-    /// hosts, and refused writes below the home directory.
+    /// The refusals by the sandbox that were detected, one line each: refused connections, if the
+    /// policy has hosts, and refused writes below the home directory.
     pub refused: Vec<String>,
 }
 
@@ -156,8 +156,9 @@ impl Sandbox {
     /// Runs a command to its end. Dropping the future kills the command and everything it started.
     ///
     /// # Errors
-    /// Fails if the confinement cannot be set up; the run must then stop. Fails with
-    /// [`SandboxError::Start`] if the program cannot be started, which is the caller's mistake.
+    /// Fails if the confinement cannot be set up. In that case, the agent's run must stop. Fails
+    /// with [`SandboxError::Start`] if the program cannot be started, which is the caller's
+    /// mistake.
     pub async fn run(&self, command: Command) -> Result<Finished, SandboxError> {
         let order = self.order_to_run(&command, !command.input.is_empty()).await?;
         let Command { program, input, timeout, output, log, echo, .. } = command;

@@ -1,5 +1,5 @@
-//! Confines a process by namespaces, mounts, limits, capabilities and Landlock, which the launcher
-//! applies in this order.
+//! Confines a process with namespaces, mounts, limits, capabilities and Landlock, which the
+//! launcher applies in this order.
 //!
 //! Landlock decides which files can be opened. Mounts do what Landlock cannot: keep `.git`
 //! read-only inside a writable tree, prevent `chmod` and `utime` outside the writable directories,
@@ -216,7 +216,7 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     Ok(())
 }
 
-/// Limits the highest process number of the process namespace. Does nothing on kernels before Linux
+/// Limits the highest process number in the process namespace. Does nothing on kernels before Linux
 /// 6.14, because there the whole machine shares one limit.
 fn limit_processes(order: &Order) {
     /// The lowest limit that the kernel accepts. It is added to the limit on processes, because the
@@ -243,7 +243,7 @@ fn mask(path: &OsStr) -> io::Result<()> {
     }
 }
 
-/// Creates the mount point if it does not exist because the directory above it was hidden.
+/// Creates the mount point if hiding the directory above it has made it disappear.
 fn make_mount_point(mount_tree: &Detached<'_>) -> io::Result<()> {
     let place = Path::new(mount_tree.at);
     if place.symlink_metadata().is_ok() {

@@ -59,7 +59,7 @@ const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (&["watch"], &["-n", "--interval"], 0),
 ];
 
-/// Some models mistake the tool `apply_patch` for a program. A shell would not find the program,
+/// Some models mistake the `apply_patch` tool for a program. A shell would not find the program,
 /// and would run the rest of the line without the patch.
 const APPLY_PATCH: &str = "apply_patch is a tool, not a shell program: send the patch as a call of apply_patch, and the \
                            rest as a separate command";

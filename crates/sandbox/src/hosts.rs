@@ -72,7 +72,7 @@ impl fmt::Display for Host {
 }
 
 impl Host {
-    /// Whether this host allows a connection to `port` of `target`.
+    /// Whether this host allows a connection to `port` on `target`.
     pub(crate) fn includes(&self, target: &Target, port: u16) -> bool {
         let here = match (&self.name, target) {
             (Name::Exactly(own), target) => own == target,
@@ -160,7 +160,7 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    // The special-purpose blocks of RFC 6890 that are not global, and multicast.
+    // The special-purpose blocks in RFC 6890 that are not global, and multicast.
     !matches!(
         address.octets(),
         [0 | 10 | 127 | 224..=255, ..]

@@ -60,7 +60,7 @@ pub fn launcher_main() -> ExitCode {
     }
 }
 
-/// Adds to an error the action that failed.
+/// Adds the action that failed to an error's message.
 pub(crate) trait Context<T> {
     fn context(self, what: &str) -> io::Result<T>;
 }
@@ -129,7 +129,7 @@ fn hand_over_listener(control: &UnixStream) -> io::Result<()> {
 }
 
 /// Closes our copies of standard output and error. Otherwise, the agent would not see the end of
-/// the command's output while this process runs.
+/// the command's output while this process is still running.
 fn close_output() -> io::Result<()> {
     let null = File::options().write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;

@@ -1,10 +1,11 @@
 //! Runs commands in a sandbox, which confines them, limits them and captures their output.
 //!
 //! A [`Sandbox`] is created once per work tree from a [`Policy`] and runs any number of
-//! [`Command`]s. Each command is confined (it reads the system and the work tree, writes only the
-//! work tree, and has no network access unless the policy grants it), limited (time, output, files,
-//! processes), and has no standard input and no terminal. When [`Sandbox::run`] returns, the
-//! command and everything it started are gone.
+//! [`Command`]s. Each command is confined: it can read the system and the work tree, can write only
+//! to the work tree and to private directories, and has no network access unless the policy grants
+//! it. Its time, output, files, memory and processes are limited. It has no terminal, and its
+//! standard input is empty unless [`Command::input`] provides text. When [`Sandbox::run`] returns,
+//! the command and everything it started are gone.
 //!
 //! The confinement depends on what the system allows. [`Sandbox::probe`] tries the strongest form
 //! first, checks from inside that it holds, and reports the result in plain words. If the kernel
@@ -89,10 +90,11 @@ pub enum SandboxError {
     /// The confinement could not be set up for a command.
     #[error("cannot set up the sandbox: {0}")]
     Setup(String),
-    /// A path of the policy does not exist.
+    /// A path in the policy does not exist.
     #[error("cannot use a path of the sandbox policy: {0}")]
     Policy(io::Error),
-    /// The program could not be started. Only this variant is a mistake of the command's caller.
+    /// The program could not be started. Only this variant means that the command's caller made a
+    /// mistake.
     #[error("cannot start {program:?}: {why}")]
     Start {
         /// The program.
@@ -141,7 +143,7 @@ impl Sandbox {
     /// its file has been replaced.
     ///
     /// # Errors
-    /// Fails if the work tree or another path of the policy does not exist.
+    /// Fails if the work tree or another path in the policy does not exist.
     pub fn new(policy: Policy, launcher: Vec<OsString>) -> Result<Self, SandboxError> {
         Self::with_overrides(policy, launcher, Overrides::default())
     }

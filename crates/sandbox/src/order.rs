@@ -2,8 +2,8 @@
 //! standard input.
 //!
 //! The sandbox sends the length of an [`Order`] (4 bytes, little endian), the order as JSON, and
-//! then messages of one byte each. [`TERMINATE`] is the only such message. When the sandbox closes
-//! the socket, the launcher kills everything. The launcher sends one JSON [`Event`] per line.
+//! then one-byte messages. [`TERMINATE`] is the only such message. When the sandbox closes the
+//! socket, the launcher kills everything. The launcher sends one JSON [`Event`] per line.
 
 use std::ffi::OsString;
 
@@ -25,7 +25,8 @@ pub(crate) struct Profile {
     pub(crate) bubblewrap: bool,
     /// Landlock rules for files, and for TCP if there is no network namespace.
     pub(crate) landlock: bool,
-    /// A seccomp filter. Without a network namespace, this filter blocks packets.
+    /// A seccomp filter. Without a network namespace, this filter blocks IP sockets, unless the
+    /// policy leaves the network unrestricted.
     pub(crate) seccomp: bool,
 }
 

@@ -76,7 +76,7 @@ impl Drop for Overlay {
                 let _ = fs::remove_dir(&self.merged);
             }
         }
-        // If something is left, a later call of [`remove`] can remove it.
+        // If something is left, a later call to [`remove`] can remove it.
         let _ = remove(&self.dir);
     }
 }
@@ -89,7 +89,7 @@ impl Drop for Overlay {
 ///
 /// If the process may mount (as root), this creates only a mount namespace. Otherwise, it also
 /// creates a user namespace, which contains only this user and group. Call [`probe`] first: it
-/// finds problems that would otherwise show only later, such as files of other owners.
+/// finds problems that would otherwise show up only later, such as files with other owners.
 ///
 /// # Errors
 /// Fails if the system does not allow an overlay, if `dir` is inside `root`, or if something is
@@ -136,7 +136,7 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     Ok(Overlay { dir, merged, apart, lower: is_new.then_some(lower) })
 }
 
-/// Removes `upper` and `work` in `dir`, whatever their permissions. They hold the changes of an
+/// Removes `upper` and `work` in `dir`, whatever their permissions. They hold the changes from an
 /// overlay that is no longer in use.
 ///
 /// # Errors

@@ -30,7 +30,7 @@ use crate::{
 /// How long the check may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The maximum size of the repository's file that the check copies up, in bytes.
+/// The maximum size, in bytes, of the repository file that the check copies up.
 const TRIAL_FILE: u64 = 1 << 20;
 
 /// Checks, in a separate process, that an overlay of `root` with its changes in `dir` can be

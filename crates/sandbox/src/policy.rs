@@ -39,12 +39,12 @@ pub struct ResourceLimits {
     /// The maximum number of open files per process.
     pub open_files: u64,
     /// The maximum number of processes and threads at a time. Counted up to ten times a second;
-    /// enforced exactly from Linux 6.14 on if the sandbox has its own `/proc`.
+    /// enforced exactly on Linux 6.14 and later if the sandbox has its own `/proc`.
     pub processes: u64,
-    /// The memory of all processes together, in bytes. Measured up to ten times a second. If the
-    /// machine runs out of memory first, the kernel kills commands before other processes.
+    /// The maximum memory of all processes together, in bytes. Measured up to ten times a second.
+    /// If the machine runs out of memory first, the kernel kills commands before other processes.
     pub memory: u64,
-    /// The CPU time of each process, in seconds.
+    /// The maximum CPU time of each process, in seconds.
     pub cpu_seconds: u64,
 }
 
@@ -57,7 +57,7 @@ impl Default for ResourceLimits {
     }
 }
 
-/// The access of commands to files and the network, their limits, and their environment.
+/// What commands may access (files and the network), their limits, and their environment.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// The work tree: readable, and writable except for `.git`.
@@ -70,7 +70,7 @@ pub struct Policy {
     pub extra_write: Vec<PathBuf>,
     /// The network access of commands.
     pub network: Network,
-    /// Hosts that commands may reach with [`Network::Loopback`], through a proxy of the agent. If
+    /// Hosts that commands may reach with [`Network::Loopback`], through the agent's proxy. If
     /// hosts are listed, but the system does not allow commands to have their own network, no
     /// command runs.
     pub hosts: Vec<Host>,
@@ -193,7 +193,7 @@ const SET: &[(&str, &str)] = &[
     ("DOTNET_NOLOGO", "1"),
 ];
 
-/// Makes the environment of commands from `given`, the environment of the program. Keeps the
+/// Builds the environment for commands from `given`, the environment of this program. Keeps the
 /// allowed variables and those named in `also`, and adds settings that keep tools quiet and
 /// non-interactive.
 #[must_use]

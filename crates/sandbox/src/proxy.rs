@@ -8,7 +8,7 @@
 //! addresses that the policy names. It performs one request per connection. Refusals are recorded
 //! for the command's result.
 //!
-//! The content of a tunnel is not inspected: it is encrypted for the named host.
+//! The content of a tunnel is not inspected: it is usually encrypted for the named host.
 
 mod request;
 
@@ -227,7 +227,7 @@ async fn tunnel(client: &mut TcpStream, server: &mut TcpStream, first: &[u8]) ->
     copy_bidirectional(client, server).await.map(drop)
 }
 
-/// One request and its response. Fails if the client sends anything after its request.
+/// Forwards one request and its response. Fails if the client sends anything after its request.
 async fn exchange(
     client: &mut TcpStream,
     server: &mut TcpStream,

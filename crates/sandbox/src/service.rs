@@ -1,5 +1,5 @@
-//! A program that runs in the sandbox beside the agent and exchanges messages with it over its
-//! standard input and output.
+//! A program that runs in the sandbox beside the agent. The two exchange messages over the
+//! program's standard input and output.
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
@@ -29,8 +29,8 @@ pub struct Service {
 
 impl Sandbox {
     /// Starts a program. Returns its standard input, its standard output, and the service itself,
-    /// which collects standard error within the limits `command.output`. The command's timeout, log
-    /// and echo are not used.
+    /// which collects standard error within the limits in `command.output`, except for
+    /// `total_bytes`, which does not apply. The command's timeout, log and echo are not used.
     ///
     /// If the program cannot be started, its output ends; [`Service::stop`] then says why.
     ///
@@ -69,7 +69,8 @@ impl Service {
     }
 }
 
-/// Reads the program's standard error until it ends or is told to stop.
+/// Reads the program's standard error until the program ends. When told to stop, gives the program
+/// `EXIT_TIMEOUT` to exit.
 async fn attend(mut running: Running, stopped: oneshot::Receiver<()>, program: String) -> (String, Captured) {
     let end = tokio::select! {
         end = running.follow(LIFETIME) => Ok(end),

@@ -1,4 +1,4 @@
-//! Wrappers of system calls that have no safe wrapper in another crate. All `unsafe` code of this
+//! Wrappers for system calls that have no safe wrapper in another crate. All `unsafe` code in this
 //! crate is here.
 
 use std::{ffi::CStr, io, os::fd::AsRawFd, os::fd::BorrowedFd};

@@ -2,8 +2,8 @@
 //! the other mechanisms.
 //!
 //! It lists the refused calls, not the allowed ones, because a future compiler may use a new call.
-//! The known ways around such a list are closed explicitly: `io_uring`, x32 call numbers, and the
-//! calls of another architecture, which kill the process (SIGSYS).
+//! The known ways around such a list are closed explicitly: `io_uring`, x32 call numbers, and
+//! another architecture's calls, which kill the process (SIGSYS).
 
 use std::{collections::BTreeMap, io};
 
@@ -22,8 +22,8 @@ pub(crate) struct Mechanisms {
     /// Whether Unix sockets that can connect to a path are allowed. Connected pairs of sockets,
     /// except datagram sockets, are always allowed.
     pub(crate) unix: bool,
-    /// Whether namespaces hide the processes outside the sandbox, with their System V shared memory,
-    /// their semaphores and their message queues.
+    /// Whether namespaces hide the processes outside the sandbox, with their System V shared
+    /// memory, their semaphores and their message queues.
     pub(crate) namespaces: bool,
 }
 
@@ -193,8 +193,8 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     let requests = TERMINAL_REQUESTS.iter().map(|request| SeccompRule::new(vec![when(1, Eq, *request)?]));
     not_permitted.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
 
-    // Refuse to make set-user-ID programs: any other user could run them with the rights of the
-    // agent's user.
+    // Refuse calls that make a program set-user-ID: any other user could run it with the rights of
+    // the agent's user.
     for (call, mode) in FILE_MODES {
         let rule = SeccompRule::new(vec![when(*mode, MaskedEq(SET_USER_ID), SET_USER_ID)?])?;
         not_permitted.insert(*call, vec![rule]);
@@ -217,7 +217,7 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     }
     if !mechanisms.unix {
         families.push(libc::AF_UNIX);
-        // A datagram socket of a pair can still send to any address.
+        // A datagram socket in a pair can still send to any address.
         let datagrams = vec![when(1, MaskedEq(0xf), family(libc::SOCK_DGRAM))?];
         denied.insert(libc::SYS_socketpair, vec![SeccompRule::new(datagrams)?]);
     }

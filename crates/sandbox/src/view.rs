@@ -196,7 +196,7 @@ const TOOLCHAIN_VARIABLES: &[&str] = &[
     "NIX_SSL_CERT_FILE",
 ];
 
-/// Directories with sockets and files of other programs.
+/// Directories that hold other programs' sockets and files.
 const SHARED: &[&str] = &["/run", "/tmp", "/var/tmp", "/dev/shm"];
 
 /// The maximum number of entries to check in a `PATH` directory for links that lead elsewhere.
@@ -263,7 +263,7 @@ impl View {
         hide.extend(top_level_directories()?.filter(|dir| !paths.read.contains(dir)));
         hide.extend(home.clone().map(|h| if h.starts_with("/home") { PathBuf::from("/home") } else { h }));
         hide.retain(|dir| dir.is_dir() && !dir.is_symlink() && dir.parent().is_some());
-        // Do not hide a writable path, a path of `extra_read`, or a directory inside such a path.
+        // Do not hide a writable path, a path in `extra_read`, or a directory inside such a path.
         hide.retain(|dir| !write.iter().chain(&policy.extra_read).any(|shown| dir.starts_with(shown)));
 
         let strings = |paths: BTreeSet<PathBuf>| outermost(paths).into_iter().map(Into::into).collect();
@@ -283,8 +283,8 @@ impl View {
     }
 }
 
-/// The directories in `/` except `/dev`, `/proc` and `/sys`. Each of them may hold sockets of other
-/// programs.
+/// The directories in `/` except `/dev`, `/proc` and `/sys`. Each of them may hold other programs'
+/// sockets.
 fn top_level_directories() -> io::Result<impl Iterator<Item = PathBuf>> {
     let entries = fs::read_dir("/")?.flatten().map(|entry| entry.path());
     Ok(entries.filter(|dir| !["/dev", "/proc", "/sys"].iter().any(|kept| dir == Path::new(kept))))
@@ -314,7 +314,7 @@ impl Readable {
         self.read.insert(canonical);
     }
 
-    /// Adds a directory of `PATH` and the libraries next to it. If the directory is below home,
+    /// Adds a directory from `PATH` and the libraries next to it. If the directory is below home,
     /// also adds the targets of its links.
     fn add_program_directory(&mut self, dir: &Path) {
         self.add(dir);
@@ -363,7 +363,7 @@ fn common_directory(root: &Path, git: &Path) -> Option<PathBuf> {
     (back == git && dir.parent()?.ends_with("worktrees")).then(|| common.to_owned())
 }
 
-/// Drops paths that are below another path of the set.
+/// Drops paths that are below another path in the set.
 fn outermost(paths: BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let mut kept: Vec<PathBuf> = Vec::new();
     for path in paths {

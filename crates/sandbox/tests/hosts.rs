@@ -1,5 +1,5 @@
 //! Through the proxy, commands can reach only the hosts that the policy names, whatever form their
-//! requests have.
+//! requests take.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

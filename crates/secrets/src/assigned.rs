@@ -79,13 +79,13 @@ fn is_words(value: &[u8]) -> bool {
 /// value.
 #[derive(Clone, Copy, PartialEq)]
 enum Context {
-    /// A line `NAME=…` of a `.env` file, with a name that can only mean a secret.
+    /// A line `NAME=…` in a `.env` file, with a name that can only mean a secret.
     EnvFile,
     /// Anything else.
     Code,
 }
 
-/// Finds the value that is assigned to a name. `at` is the place of one of [`NAMES`] in that name.
+/// Finds the value that is assigned to a name. `at` is where one of [`NAMES`] occurs in that name.
 /// Returns the value's span if it looks like a real secret.
 pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     let mut end = at.end;
@@ -149,7 +149,7 @@ pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     secret.then_some(value)
 }
 
-/// Whether a value of a `.env` file may be a real secret.
+/// Whether a value from a `.env` file may be a real secret.
 fn may_be_secret(value: &[u8]) -> bool {
     let template = value.iter().any(|b| b"$()`<>{}".contains(b));
     let address = memchr::memmem::find(value, b"://").is_some() || matches!(value[0], b'/' | b'.' | b'~');
@@ -159,7 +159,7 @@ fn may_be_secret(value: &[u8]) -> bool {
     !template && !address && !number && !name && !constant && !is_example(value)
 }
 
-/// Determines the kind of line. A line of a `.env` file starts with `NAME=`: the name is in
+/// Determines the kind of line. A line in a `.env` file starts with `NAME=`: the name is in
 /// capitals, and no space follows it.
 fn context(text: &[u8], start: usize, end: usize, anchor: &[u8]) -> Context {
     let name = &text[start..end];

@@ -4,8 +4,8 @@
 //! Secrets are recognized in three ways: by shape (`shapes.rs`: a vendor's prefix, a private key
 //! block, the password in a URL), by the name they are assigned to (`assigned.rs`:
 //! `DB_PASSWORD=…`), and by value. The values to search for are those of secret environment
-//! variables, also in their common encodings ([`known`]), and all secrets found earlier. Text
-//! without secrets is returned without a copy.
+//! variables, including their common encodings ([`known`]), and all secrets found earlier. Text
+//! without secrets is returned without being copied.
 //!
 //! A placeholder is derived from the value and the session's id. The same value always gets the
 //! same placeholder, so a resumed run produces the same text. Different values almost always get
@@ -13,8 +13,8 @@
 //! masked text changes nothing. The number of lines is kept: each line of a private key gets its
 //! own placeholder.
 //!
-//! This crate reads no files and no environment. The running time is linear in the length of the
-//! text.
+//! This crate reads neither files nor environment variables. The running time is linear in the
+//! length of the text.
 //!
 //! ```
 //! let secrets = secrets::Secrets::new("session", Vec::new());
@@ -93,8 +93,8 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// Creates the secrets of a session. The id `session` makes the placeholders unique to the
-    /// session. `known` are values that are secret wherever they occur (see
+    /// Creates an instance for a session. The id `session` makes the placeholders unique to the
+    /// session. `known` lists values that are secret wherever they occur (see
     /// [`known::secret_values`]).
     #[must_use]
     pub fn new(session: &str, known: Vec<String>) -> Self {
@@ -173,7 +173,7 @@ impl Secrets {
     }
 
     /// Replaces placeholders with the values they stand for. A placeholder that stands for no value
-    /// is kept if it occurs in one of the texts `literal`.
+    /// is kept if it occurs in one of the `literal` texts.
     ///
     /// # Errors
     /// Fails with a sentence for the model if a placeholder is unknown or incomplete, or stands for

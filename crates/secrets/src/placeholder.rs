@@ -1,4 +1,4 @@
-//! Placeholders of secrets: `[secret-`, six hex digits of a hash, and `]`. A placeholder is not a
+//! Placeholders for secrets: `[secret-`, six hex digits of a hash, and `]`. A placeholder is not a
 //! valid regular expression, so the search tool takes it literally.
 
 use std::ops::Range;
@@ -11,7 +11,7 @@ const HEAD: &[u8] = b"[secret-";
 const DIGITS: usize = 6;
 const LENGTH: usize = HEAD.len() + DIGITS + 1;
 
-/// The placeholder of a value.
+/// The placeholder for a value.
 pub(crate) fn name(salt: &str, value: &[u8]) -> String {
     let mut hash = Sha256::new();
     hash.update(salt.as_bytes());

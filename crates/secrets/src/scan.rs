@@ -34,7 +34,7 @@ pub(crate) fn run(text: &[u8], from: usize, limit: usize, of: impl Fn(u8) -> boo
     text[from..].iter().take(limit).take_while(|b| of(**b)).count()
 }
 
-/// True for a byte of a word, which cannot directly precede a secret.
+/// Whether a byte can be part of a word. Such a byte cannot directly precede a secret.
 pub(crate) fn word(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'_'
 }

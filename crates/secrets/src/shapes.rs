@@ -12,7 +12,7 @@ struct Shape {
     of: fn(u8) -> bool,
     /// Minimum and maximum number of characters after the prefix.
     length: (usize, usize),
-    /// Minimum number of digits among these characters. It excludes words, which have no digits.
+    /// Minimum number of digits among these characters. This excludes words, which have no digits.
     digits: usize,
 }
 
@@ -127,7 +127,7 @@ const SHAPES: &[Shape] = &[
 /// Examines the text around an anchor and appends the ranges of the secrets that it finds.
 type Judge = fn(&[u8], Range<usize>, &mut Vec<Range<usize>>);
 
-/// Anchors of secrets that a [`Shape`] cannot describe.
+/// Anchors for secrets that a [`Shape`] cannot describe.
 const SPECIAL: &[(&str, Judge)] = &[
     ("-----BEGIN ", private_key),
     ("eyJ", web_token),
@@ -258,7 +258,7 @@ fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     const MAX_LABEL: usize = 48;
     /// The maximum length of a key, in bytes. An RSA key of 16,384 bits takes 13 KB.
     const MAX_KEY: usize = 64 << 10;
-    /// The minimum length of a line of a key. Only the last line may be shorter.
+    /// The minimum length of a line in a key. Only the last line may be shorter.
     const MIN_LINE: usize = 16;
     /// The maximum number of bytes between the base64 of two lines: line ends, indentation, quotes,
     /// line numbers, headers.
@@ -275,7 +275,7 @@ fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     while pos < max {
         if text[pos..].starts_with(b"-----") {
             // `short` is the last line of the key. If there are no other lines, this is not a key,
-            // but code that handles the markers of keys.
+            // but code that handles key markers.
             spans.extend(short.filter(|_| lines > 0));
             return;
         }
@@ -299,7 +299,7 @@ fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
             (line_end, lines, short) = (pos, lines + 1, None);
         } else {
             // A number before a bar is a line number, slashes alone are a comment, and a line with
-            // a second word is not a line of a key.
+            // a second word is not part of a key.
             if text.get(pos) != Some(&b'|') && text[span.clone()].iter().any(|b| alnum(*b)) {
                 let alone = short
                     .as_ref()

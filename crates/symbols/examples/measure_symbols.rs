@@ -1,6 +1,6 @@
 //! Measures the index of a repository for `scripts/bench-symbols`: `measure_symbols ROOT CACHE
-//! MAP_BYTES`, with a task per line of stdin, as `{"task": …, "path": …}`. Prints times and sizes as
-//! one JSON object, and then the map for each task.
+//! MAP_BYTES`, with one task per line on stdin, as `{"task": …, "path": …}`. Prints times and sizes
+//! as one JSON object, and then the map for each task.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a tool for development")]
 

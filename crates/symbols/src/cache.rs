@@ -1,6 +1,6 @@
 //! The index on disk.
 //!
-//! The index is divided into parts by a hash of the path, so that an edit of one file rewrites one
+//! The index is divided into parts by a hash of the path, so that an edit to one file rewrites one
 //! small part. Each part is a file of its own that is replaced in one step. It starts with a digest
 //! of the rest. A part that is damaged or has another version is ignored, and its files are parsed
 //! again.

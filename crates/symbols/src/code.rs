@@ -12,7 +12,7 @@ const MAX_LISTED: usize = 200_000;
 /// The size of the largest file that is read, in bytes. The index parses no larger ones.
 const MAX_READ: u64 = 1 << 20;
 
-/// The index of a workspace, loaded at its first use and updated before each.
+/// The index of a workspace, loaded at its first use and updated before each use.
 #[derive(Debug)]
 pub struct Code {
     workspace: Workspace,
@@ -28,8 +28,8 @@ impl Code {
         Self { workspace, cache, index: Mutex::default() }
     }
 
-    /// Updates the index and passes it to `work`. May block for long, because the first use in a
-    /// repository parses every file. If `stop` becomes true, the index stays incomplete.
+    /// Updates the index and passes it to `work`. May block for a long time, because the first use
+    /// in a repository parses every file. If `stop` becomes true, the index stays incomplete.
     pub fn with<T>(&self, stop: &AtomicBool, work: impl FnOnce(&Index) -> T) -> T {
         self.update(&self.list(), stop, work)
     }

@@ -5,7 +5,7 @@ const ROUNDS: usize = 12;
 /// The share of a file's rank that it passes to the files whose definitions it uses.
 const DAMPING: f32 = 0.85;
 
-/// The maximum number of edges: 60 MB.
+/// The maximum number of edges. This many edges take 60 MB.
 const MAX_EDGES: usize = 5_000_000;
 
 /// Files and the weighted edges between them.
@@ -51,7 +51,7 @@ impl Graph {
                 next[*to as usize] += rank[*from as usize] * weight / out[*from as usize];
             }
             // Rank that is not passed along edges, such as that of files without outgoing edges, is
-            // distributed by `start`.
+            // distributed according to `start`.
             let passed: f32 = next.iter().sum();
             let back = 1.0 - DAMPING * passed;
             for (next, start) in next.iter_mut().zip(&start) {

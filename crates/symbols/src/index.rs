@@ -14,7 +14,8 @@ use tree_sitter::Parser;
 use crate::tags::{Kind, tags};
 use crate::{Language, cache};
 
-/// The size of the largest file that is parsed, in bytes. Larger files are generated or data.
+/// The size of the largest file that is parsed, in bytes. Larger files are usually generated or
+/// contain data.
 const MAX_BYTES: u64 = 512 << 10;
 /// The maximum number of files in an index.
 const MAX_FILES: usize = 100_000;
@@ -26,7 +27,7 @@ const MAX_THREADS: usize = 16;
 /// was just written may change again without a new time.
 const SETTLED_NS: i64 = 2_000_000_000;
 
-/// Identifies a version of a file without reading it, like git's index. All zeros mean that the
+/// Identifies a version of a file without reading it, as git's index does. All zeros mean that the
 /// version is unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
@@ -47,7 +48,7 @@ pub struct Listed {
     pub stamp: Stamp,
 }
 
-/// The limits of one update.
+/// The limits for one update.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The time limit. A later update parses the files that are left over.
@@ -133,7 +134,7 @@ enum Outcome {
 }
 
 impl Index {
-    /// Updates the index to the files of the repository. Reads only files whose size or stamp
+    /// Updates the index to match the files in the repository. Reads only files whose size or stamp
     /// differs, and parses only those whose content differs, on several threads. `read` returns the
     /// content of a file. When `stop` becomes true or the time is up, the remaining files keep
     /// their old entries.

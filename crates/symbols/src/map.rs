@@ -14,13 +14,13 @@ const PER_FILE: usize = 2;
 /// files are listed by path only, because many paths contain the right file more often than few
 /// files with definitions do (docs/symbols.md).
 const DETAILED_SHARE: usize = 3;
-/// The assumed size of the shortest entry of a map, in bytes. It limits how many files are ranked.
+/// The assumed size of the shortest entry in a map, in bytes. It limits how many files are ranked.
 const SHORTEST: usize = 16;
 
 /// A map of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Map {
-    /// One line per file, and below the first ones one line per definition.
+    /// One line per file and, below each of the first files, one line per definition.
     pub text: String,
     /// The paths of the files in the map.
     pub files: Vec<String>,
@@ -61,7 +61,7 @@ impl Map {
     }
 }
 
-/// Returns the lines with these definitions, in the order of the file.
+/// Returns the lines with these definitions, in the order in which they occur in the file.
 fn signatures(text: &str, definitions: &[(u32, Kind, &str)]) -> String {
     let mut lines: Vec<u32> = definitions.iter().map(|(line, ..)| *line).collect();
     lines.sort_unstable();
@@ -92,7 +92,7 @@ pub fn names_a_file<'a>(task: &str, paths: impl IntoIterator<Item = &'a str>) ->
         })
 }
 
-/// Whether a path ends with the components of another one.
+/// Whether a path ends with the components of another path.
 fn ends(path: &str, end: &str) -> bool {
     end.contains('/') && path.strip_suffix(end).is_some_and(|start| start.ends_with('/'))
 }

@@ -1,9 +1,9 @@
-//! Orders files by how likely a task is about them.
+//! Orders files by how likely it is that a task is about them.
 //!
 //! First, two things count. One is the words of the task: how many of them are in the path of the
 //! file, in the names that it defines, and in the names that it uses. Rare words count more. The
-//! other is the page rank: how much other code uses what the file defines. Code with the task's
-//! words counts most.
+//! other is the page rank: how much other code uses what the file defines. Uses in code that
+//! contains the task's words count most.
 //!
 //! The highest-ranked files are then read and ranked again by the words in their texts, such as
 //! those in comments, strings and local names.
@@ -16,10 +16,10 @@ use crate::graph::Graph;
 use crate::tags::Kind;
 use crate::{Index, words};
 
-/// The maximum number of words of a task that count. One bit stands for each.
+/// The maximum number of words in a task that count. One bit stands for each.
 const MAX_WORDS: usize = 64;
-/// A name that more files define does not say which of them is meant, so it adds no edges to the
-/// graph.
+/// A name that more files than this define does not say which of them is meant, so it adds no edges
+/// to the graph.
 const MAX_DEFINERS: usize = 20;
 /// The weights of a word in a folder's name, in a name that the file uses, and in any name that the
 /// file defines. In comparison, a word in the file's own name has weight 1, and one in its best
@@ -68,7 +68,7 @@ impl Query {
 
     fn hits(&self, name: &str) -> Hits {
         let mut hits = Hits::default();
-        // Most names have none of the words, and splitting a name takes long.
+        // Most names have none of the words, and splitting a name is slow.
         if self.words.is_empty() || self.finder.as_ref().is_some_and(|finder| !finder.is_match(name)) {
             return hits;
         }

@@ -19,7 +19,7 @@ use crate::language::Tagger;
 const MAX_MS: u64 = 1_000;
 /// The length of the longest name that is kept, in bytes. Longer names are probably generated.
 const MAX_NAME: usize = 80;
-/// The maximum number of definitions of one file.
+/// The maximum number of definitions in one file.
 const MAX_DEFINITIONS: usize = 2_000;
 /// The maximum number of distinct names that one file uses.
 const MAX_USED: usize = 4_000;
@@ -33,7 +33,7 @@ pub enum Kind {
     Function,
     /// A class, struct, enum, trait, interface or type alias.
     Type,
-    /// A constant or a variable of a module.
+    /// A constant or a module-level variable.
     Constant,
     /// A macro.
     Macro,
@@ -42,14 +42,15 @@ pub enum Kind {
 /// The definitions and uses in one file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tags<'a> {
-    /// Name, kind and line (counted from 1) of each definition, in the order of the file.
+    /// Name, kind and line (counted from 1) of each definition, in the order in which they occur in
+    /// the file.
     pub(crate) definitions: Vec<(&'a str, Kind, u32)>,
     /// The names that the file uses, and how often.
     pub(crate) uses: Vec<(&'a str, u32)>,
 }
 
-/// Finds the definitions and uses in a text. Incomplete if the text takes too long, and empty if it
-/// cannot be parsed at all.
+/// Finds the definitions and uses in a text. The result is incomplete if the text takes too long,
+/// and empty if the text cannot be parsed at all.
 pub(crate) fn tags<'a>(
     parser: &mut Parser,
     language: Language,
@@ -72,8 +73,8 @@ pub(crate) fn tags<'a>(
     Tags { definitions, uses }
 }
 
-/// The lines, counted from 1, in which a text uses a name without defining it. Incomplete if `stop`
-/// becomes true.
+/// The lines, counted from 1, in which a text uses a name without defining it. The list is
+/// incomplete if the text takes too long or `stop` becomes true.
 #[must_use]
 pub fn lines_with(path: &str, text: &str, name: &str, stop: &AtomicBool) -> Vec<u32> {
     let Some(language) = Language::of(path) else { return Vec::new() };
@@ -137,7 +138,7 @@ fn parse(
     go_on: &dyn Fn() -> ControlFlow<()>,
 ) -> Option<Tree> {
     parser.set_language(&tagger.language).ok()?;
-    parser.reset(); // forgets a file that was stopped
+    parser.reset(); // forgets a file whose parsing was stopped
     let bytes = text.as_bytes();
     let mut progress = |_: &ParseState| go_on();
     let options = ParseOptions::new().progress_callback(&mut progress);

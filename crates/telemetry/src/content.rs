@@ -71,7 +71,7 @@ pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
     shortened_to(text, MAX_TEXT)
 }
 
-/// Truncates a text that is longer than `limit` bytes, and appends a note that it did.
+/// Truncates a text that is longer than `limit` bytes, and appends a note that says so.
 pub(crate) fn shortened_to(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit {
         return Cow::Borrowed(text);

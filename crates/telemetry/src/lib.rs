@@ -9,12 +9,12 @@
 //! collectors group spans by time. The attribute `gen_ai.conversation.id`, which holds the id of
 //! the session, connects its runs.
 //!
-//! The export runs in threads of the SDK and never delays a session. A queue holds [`MAX_SPANS`]
+//! The export runs in the SDK's threads and never delays a session. A queue holds [`MAX_SPANS`]
 //! spans; spans that do not fit are dropped. [`Telemetry::close`] waits at most [`CLOSE`].
 //!
 //! This crate does not read the environment, but the SDK does: the collector's address and headers
-//! (`OTEL_EXPORTER_OTLP_*`), the resource (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`), sampling
-//! (`OTEL_TRACES_SAMPLER*`) and intervals (`OTEL_BSP_*`, `OTEL_METRIC_EXPORT_INTERVAL`).
+//! (`OTEL_EXPORTER_OTLP_*`), the resource (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`),
+//! sampling (`OTEL_TRACES_SAMPLER*`) and intervals (`OTEL_BSP_*`, `OTEL_METRIC_EXPORT_INTERVAL`).
 
 mod content;
 mod metrics;
@@ -50,7 +50,7 @@ pub const MAX_SPANS: usize = 2048;
 /// The maximum number of spans in one request. Even with content, such a request is smaller than 20
 /// MiB.
 const MAX_BATCH: usize = 128;
-/// How long a process that exits waits for the last export.
+/// How long a process waits for the last export before it exits.
 pub const CLOSE: Duration = Duration::from_secs(2);
 
 /// Why nothing, or not everything, was exported.
@@ -59,7 +59,7 @@ pub enum Error {
     /// The configuration is unusable.
     #[error("{0}")]
     Setup(String),
-    /// The last request of an exporter to the collector failed.
+    /// An exporter's last request to the collector failed.
     #[error("not everything was exported: {0}")]
     NotSent(String),
     /// The collector was too slow.
@@ -71,7 +71,7 @@ pub enum Error {
 pub struct Options {
     /// Creates the HTTP client when there is something to export.
     pub connect: Connect,
-    /// The time limit of each request to the collector.
+    /// The time limit for each request to the collector.
     pub timeout: Duration,
     /// The agent's version.
     pub version: &'static str,
@@ -101,7 +101,8 @@ impl Telemetry {
     /// Starts the export. Does not contact the collector until there is something to export.
     ///
     /// # Errors
-    /// If the collector's address is invalid, or if it asks for a feature that is not compiled in.
+    /// If the collector's address is invalid, or if the configuration asks for a feature that is
+    /// not compiled in.
     pub fn start(options: Options) -> Result<Self, Error> {
         let setup = |error: opentelemetry_otlp::ExporterBuildError| Error::Setup(error.to_string());
         let mut failures = Vec::new();

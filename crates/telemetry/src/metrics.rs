@@ -1,14 +1,14 @@
-//! The metrics of all sessions of this process.
+//! The metrics of all sessions in this process.
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 
 use crate::names;
 
-/// The histogram boundaries of the conventions for requests and tools, in seconds.
+/// The histogram boundaries that the conventions specify for requests and tools, in seconds.
 const SECONDS: [f64; 14] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
-/// The histogram boundaries of the conventions for invocations of an agent, in seconds.
+/// The histogram boundaries that the conventions specify for agent invocations, in seconds.
 const AGENT_SECONDS: [f64; 13] = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6];
 
 /// The token counts of a request. A value is `None` if the server did not report it.
@@ -20,7 +20,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Adds two counts, treating unknown values as absent.
+    /// Adds two counts. If only one of two values is known, their sum is that value.
     pub(crate) fn plus(self, other: Usage) -> Usage {
         let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
             (Some(a), Some(b)) => Some(a.saturating_add(b)),

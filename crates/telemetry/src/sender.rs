@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response, ResponseBodyTooLarge};
 
-/// The maximum length of an answer of the collector, in bytes. A collector answers with a few bytes
-/// unless it rejects a part of the request.
+/// The maximum length of an answer from the collector, in bytes. A collector answers with a few
+/// bytes unless it rejects part of the request.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// Why the last request of a [`Sender`] failed; `None` if it succeeded.

@@ -16,7 +16,7 @@ use crate::span::{
 
 /// The name of the agent.
 const NAME: &str = "agent";
-/// The maximum length of the name of a tool, in bytes.
+/// The maximum length of a tool's name, in bytes.
 const MAX_NAME: usize = 128;
 
 /// Observes a session, and turns its events into spans and metrics.
@@ -229,8 +229,7 @@ impl RunTrace {
             KeyValue::new(names::ESTIMATED_TOKENS, integer(*estimated_tokens)),
         ];
         attributes.extend(self.model.iter().cloned());
-        // The conversion via text keeps the short decimal form of the journal; `f64::from` would
-        // not.
+        // The conversion via text keeps the journal's short decimal form; `f64::from` would not.
         let temperature = temperature.and_then(|value| value.to_string().parse::<f64>().ok());
         attributes.extend(temperature.map(|value| KeyValue::new(names::REQUEST_TEMPERATURE, value)));
         attributes.extend(seed.map(|seed| KeyValue::new(names::REQUEST_SEED, integer(seed))));

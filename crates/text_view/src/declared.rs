@@ -4,7 +4,8 @@ use crate::encoding::{Encoding, LATIN_1, LATIN_5, THAI};
 
 /// The number of bytes to search for a declaration, as the HTML standard specifies.
 const HEAD: usize = 1024;
-/// The number of bytes to search in LaTeX, where packages follow a title and comments.
+/// The number of bytes to search in LaTeX files, where a title and comments can precede the package
+/// declarations.
 const PREAMBLE: usize = 8 << 10;
 
 /// Encodings that files declare in practice but that are not supported here.

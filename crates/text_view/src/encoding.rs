@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use encoding_rs::{DecoderResult, ISO_2022_JP};
 
-/// The longest character of any encoding here, in bytes (GB18030).
+/// The length of the longest character in any encoding here, in bytes (GB18030).
 const LONGEST: usize = 4;
 
 /// How a file's characters are written as bytes.
@@ -153,8 +153,8 @@ fn decode(encoding: &'static encoding_rs::Encoding, bytes: &[u8]) -> Option<Stri
     }
 }
 
-/// Decodes the first character, which is the shortest prefix that can be decoded. Returns it with its
-/// length in bytes, or `U+FFFD` and 1 if nothing can be decoded.
+/// Decodes the first character, which is the shortest prefix that can be decoded. Returns it with
+/// its length in bytes, or `U+FFFD` and 1 if nothing can be decoded.
 fn multibyte(bytes: &[u8], decode: impl Fn(&[u8]) -> Option<String>) -> (Cow<'static, str>, usize) {
     let known = (1..=LONGEST.min(bytes.len())).find_map(|n| Some((decode(&bytes[..n])?, n)));
     known.map_or((Cow::Borrowed("\u{fffd}"), 1), |(text, n)| (Cow::Owned(text), n))

@@ -1,4 +1,4 @@
-//! The text of a file as a model sees it, and the bytes that an edit of that text produces.
+//! The text of a file as a model sees it, and the bytes that an edit to that text produces.
 //!
 //! A [`View`] is a file's text in UTF-8: the bytes themselves if the file is UTF-8, the decoded
 //! characters if it is in another encoding, the cells if it is a notebook. [`View::write`] converts

@@ -181,8 +181,8 @@ impl Notebook {
         Ok(out.into_bytes())
     }
 
-    /// For each cell of the edited text, the cell of the file that it replaces; `None` for an added
-    /// cell.
+    /// Returns, for each cell in the edited text, the cell in the file that it replaces; `None` for
+    /// an added cell.
     fn matched(&self, wanted: &[NewCell]) -> Result<Vec<Option<&Cell>>, String> {
         let by_id: HashMap<&str, &Cell> = self.cells.iter().map(|cell| (cell.id.as_str(), cell)).collect();
         let mut taken = HashSet::new();

@@ -212,8 +212,8 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// Encodes text. Fails if two possible encodings of the file represent a character by different
-    /// bytes.
+    /// Encodes text. Fails if two possible encodings of the file represent a character with
+    /// different bytes.
     fn write_as_any(&self, text: &str) -> Result<Vec<u8>, Unwritable> {
         let main = self.coding.encoding;
         let mut bytes = Vec::with_capacity(text.len());

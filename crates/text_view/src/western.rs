@@ -7,12 +7,14 @@ use encoding_rs::{
     ISO_8859_14, ISO_8859_16, SHIFT_JIS, WINDOWS_1250, WINDOWS_1252, WINDOWS_1257, WINDOWS_1258,
 };
 
-/// The maximum number of non-ASCII bytes for a decision by symbols alone. A text with more symbols
-/// would also have letters of its language.
+/// The maximum number of non-ASCII bytes in a text that counts as Western European because all of
+/// its non-ASCII characters are plausible symbols. A text with more symbols would also have letters
+/// of its language.
 const SIGNS: usize = 8;
-/// The maximum number of non-ASCII bytes for a decision by symbols and letters. So few bytes do not
-/// show which language with Latin letters the text is in, and two of them may look like a two-byte
-/// character by accident.
+/// The maximum number of non-ASCII bytes in a text that counts as Western European because all of
+/// its non-ASCII characters are plausible symbols or letters. So few bytes do not show which
+/// language with Latin letters the text is in, and two of them may look like a two-byte character
+/// by accident.
 const FEW: usize = 2;
 
 /// Whether a text with `high` non-ASCII bytes is more likely Western European than `guess`.

@@ -1,5 +1,5 @@
 //! Properties that hold for any bytes: the decoded text can be written back unchanged, and an edit
-//! of one line leaves the bytes of all other lines unchanged.
+//! to one line leaves the bytes of all other lines unchanged.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

@@ -16,9 +16,9 @@ pub struct Aliases {
     /// Names, in snake case, of other agents' tools whose calls this tool may carry out.
     pub tools: &'static str,
     /// More such names, which are ordinary words. A JSON object that is not a call may contain
-    /// these words, too, so they are accepted only where the model certainly calls a tool.
+    /// these words, too, so they are accepted only where the model is certainly calling a tool.
     pub words: &'static str,
-    /// Other names of arguments, in snake case, and what happens to an argument with such a name.
+    /// Other names for arguments, in snake case, and what happens to an argument with such a name.
     pub arguments: &'static [(&'static str, Take)],
     /// Converts arguments to those of the tool: arguments marked [`Take::Converted`], and the
     /// tool's own arguments if their values have another agent's form. Receives the tool's name as

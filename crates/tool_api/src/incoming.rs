@@ -1,5 +1,5 @@
-//! A call that is arriving from the model. It is checked while it streams, and again when it is
-//! complete.
+//! A call that is arriving from the model. It is checked while it is still streaming, and again
+//! when it is complete.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

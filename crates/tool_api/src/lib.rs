@@ -1,7 +1,7 @@
 //! Defines tools (their schemas, effects and outcomes) and the registry that judges and dispatches
 //! calls.
 //!
-//! The trait [`Tool`] is object-safe, so tools can be added at run time and wrapped: masking and
+//! The [`Tool`] trait is object-safe, so tools can be added at run time and wrapped: masking and
 //! replay are tools that wrap other tools. Most tools implement [`TypedTool`]: their arguments are
 //! a Rust type, from which the JSON Schema is derived. A tool holds the workspace or the sandbox
 //! that it works on; a call carries only arguments.
@@ -135,7 +135,7 @@ pub trait Follow: Send {
     fn text(&mut self, path: &str, text: &str, closed: bool) -> Result<(), String>;
 }
 
-/// A tool. Every error of the type `String` is a sentence that tells the model what would have been
+/// A tool. Every error of type `String` is a sentence that tells the model what would have been
 /// right.
 #[async_trait]
 pub trait Tool: Send + Sync {
@@ -166,7 +166,7 @@ pub trait Tool: Send + Sync {
         None
     }
 
-    /// If an answer contains no call, interprets the answer itself as a call of this tool. Returns
+    /// If an answer contains no call, interprets the answer itself as a call to this tool. Returns
     /// the arguments of the call, or an error that tells the model how to send it properly. Returns
     /// `None` if the answer means nothing to the tool. The text does not include the model's
     /// reasoning.

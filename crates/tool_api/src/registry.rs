@@ -98,7 +98,7 @@ impl Registry {
         self.specs().find(|spec| spec.name == tool)
     }
 
-    /// The names under which calls of these tools may arrive, in the usual spellings: the tools'
+    /// The names under which calls to these tools may arrive, in the usual spellings: the tools'
     /// own names, then the names from other agents.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
@@ -111,7 +111,7 @@ impl Registry {
         names
     }
 
-    /// The names of the tools that receive the texts of a call while the model writes them.
+    /// The names of the tools that receive the texts of a call while the model is writing them.
     #[must_use]
     pub fn followed(&self) -> Vec<String> {
         self.specs().filter(|spec| spec.follows).map(|spec| spec.name.clone()).collect()

@@ -77,8 +77,8 @@ pub(crate) fn has_references(schema: &Value) -> bool {
     }
 }
 
-/// Moves the definitions of a schema to `all`, so that the schema can become a part of another one.
-/// Prefixes the names of the definitions with `owner`, and updates the references to them.
+/// Moves the definitions of a schema to `all`, so that the schema can become part of another
+/// schema. Prefixes the names of the definitions with `owner`, and updates the references to them.
 pub(crate) fn move_definitions(schema: &mut Value, owner: &str, all: &mut Map<String, Value>) {
     fn adapt(schema: &mut Value, owner: &str) {
         match schema {

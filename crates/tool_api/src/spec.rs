@@ -1,4 +1,4 @@
-//! The description of a tool as data. The model is shown a part of it; the registry and the planner
+//! The description of a tool as data. The model is shown part of it; the registry and the planner
 //! act on the rest.
 
 use schemars::JsonSchema;
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::{Aliases, schema};
 
-/// The effect that a call may have. Reads may run concurrently, even while the answer streams.
-/// Calls with another effect run alone and in order.
+/// The effect that a call may have. Reads may run concurrently, even while the answer is still
+/// streaming. Calls with any other effect run alone and in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// Only reads.
     Read,
-    /// Changes files of the work tree.
+    /// Changes files in the work tree.
     Write,
     /// Runs a command.
     Execute,
@@ -36,7 +36,7 @@ pub struct Spec {
     /// The names that other agents use for the tool and its arguments.
     pub aliases: &'static Aliases,
     /// Whether [`Tool::follow`](crate::Tool::follow) follows the texts of a call while they are
-    /// written.
+    /// being written.
     pub follows: bool,
     /// Whether a call says that the task is done.
     pub finishes: bool,
@@ -47,7 +47,7 @@ pub struct Spec {
     /// instead of the verification. Files that a verification leaves behind (caches, reports) do
     /// not count as changes.
     pub verifies_without: Option<&'static str>,
-    /// The argument whose first line is the title of a call in the heading of the call's result.
+    /// The argument whose first line becomes the title in the heading of a call's result.
     pub titled_by: Option<&'static str>,
     /// The arguments with which a call writes a whole file.
     pub whole_file: Option<WholeFile>,
@@ -60,7 +60,7 @@ pub struct Spec {
 pub struct WholeFile {
     /// The argument with the file's path.
     pub path: &'static str,
-    /// The argument with its content.
+    /// The argument with the file's content.
     pub content: &'static str,
 }
 
@@ -101,8 +101,8 @@ impl Spec {
         Self::new(name, description, effect, schema::of::<A>())
     }
 
-    /// The spec of a tool about which only the name is known, as in a session that another version
-    /// recorded. Calls of the tool may have any effect.
+    /// The spec of a tool of which only the name is known, for example from a session that another
+    /// version recorded. Calls to the tool may have any effect.
     #[must_use]
     pub fn unknown(name: &str) -> Self {
         Self::new(name, "", Effect::Execute, json!({}))
@@ -114,7 +114,7 @@ impl Spec {
         self.shown.to_string()
     }
 
-    /// Whether a call with these arguments is the verification of the work tree.
+    /// Whether a call with these arguments verifies the work tree.
     #[must_use]
     pub fn verifies(&self, arguments: &Value) -> bool {
         self.verifies_without.is_some_and(|argument| arguments[argument].is_null())

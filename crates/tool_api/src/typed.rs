@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::{Outcome, Parsed, Spec, Tool, ToolError};
 
-/// A tool whose arguments are a Rust type. [`TypedTool::into_tool`] makes a [`Tool`] of it.
+/// A tool whose arguments are a Rust type. [`TypedTool::into_tool`] turns it into a [`Tool`].
 ///
 /// The model is shown the type's JSON Schema, and calls are validated against that schema, so the
 /// description and the validation cannot drift apart.

@@ -91,7 +91,7 @@ impl Parser {
         (placed && self.options.knows(&self.options.bare_name(&tool))).then_some((tool, back))
     }
 
-    /// Judges whether an object at the current position is a call, by the text before it.
+    /// Judges from the preceding text whether an object at the current position is a call.
     pub(crate) fn lead_in(&self, token: bool) -> LeadIn {
         let same_line = self.line_has_text && self.hold.is_none();
         let before = self.before();
@@ -202,8 +202,7 @@ impl Parser {
         self.plain(1)
     }
 
-    /// Handles a `]` outside of an object: the end of a list of calls, the start of a token, or
-    /// text.
+    /// Handles a `]` outside an object: the end of a list of calls, the start of a token, or text.
     pub(crate) fn closing_bracket(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         match self.tag_here(win) {
             None => Flow::More,

@@ -14,7 +14,7 @@ pub(crate) struct Dialect {
     /// The families that use it.
     #[allow(dead_code, reason = "for readers and tests")]
     pub(crate) families: &'static str,
-    /// A call of `read_file` with `path` set to `a.py`, as the families write it.
+    /// A call to `read_file` with `path` set to `a.py`, as the families write it.
     #[allow(dead_code, reason = "for readers and tests")]
     pub(crate) example: &'static str,
     /// Tokens that open a call. If the dialect has tokens in `between`, its `<|…|>` tokens are used

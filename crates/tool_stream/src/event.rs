@@ -24,7 +24,8 @@ pub struct Options {
     /// Whether the chat template has already opened a thinking block, so that the stream begins
     /// inside it.
     pub starts_thinking: bool,
-    /// Tools whose argument texts are reported while they are written, as [`Event::FieldText`].
+    /// Tools whose argument texts are reported while they are being written, as
+    /// [`Event::FieldText`].
     pub followed: Vec<String>,
     /// The tool that receives a file or a patch that the model did not write as a JSON call.
     pub text_tool: TextTool,
@@ -215,15 +216,15 @@ pub enum Repair {
     InnerQuote,
     /// A NUL, a byte order mark or a non-ASCII space between tokens.
     StrayByte,
-    /// A missing tag of a key or value, a missing closing tag of a call, or several missing closing
-    /// brackets before the tag that closes the call.
+    /// A missing tag before or after a key or value, a call's missing closing tag, or several
+    /// missing closing brackets before the tag that closes the call.
     MissingCloser,
     /// A missing closing brace before the tag that closes the call.
     MissingBrace,
     /// `{{…}}` instead of `{…}`.
     DoubledBraces,
-    /// Same as [`DoubledBraces`](Repair::DoubledBraces), but a string in the object has braces,
-    /// too, and it is unclear whether the model doubled them.
+    /// Same as [`DoubledBraces`](Repair::DoubledBraces), but a string in the object also contains
+    /// braces, and it is unclear whether the model doubled them.
     BracesInText,
     /// A control token attached to the tool's name.
     GluedToken,

@@ -124,7 +124,8 @@ fn path_on_line_before(before: &[u8]) -> Option<String> {
     if is_path(rest) { Some(rest.to_owned()) } else { None }
 }
 
-/// True for a word that can only be a path: no whitespace, and a slash or an extension.
+/// True for a word that can only be a path: it has no whitespace, and it contains a slash, has an
+/// extension or is a known name such as `Makefile`.
 fn is_path(word: &str) -> bool {
     let shape = !word.is_empty()
         && word.len() <= 256

@@ -124,7 +124,7 @@ impl Reader {
         }
     }
 
-    /// The members read so far of the object at `depth`.
+    /// The members of the object at `depth` that have been read so far.
     pub(crate) fn map_at(&self, depth: usize) -> Option<&Map<String, Value>> {
         match &self.stack.get(depth.checked_sub(1)?)?.node {
             Node::Object { map, .. } => Some(map),

@@ -1,4 +1,4 @@
-//! Finds tool calls in the output of a model while it streams.
+//! Finds tool calls in a model's output while the output is still streaming.
 //!
 //! A model answers with JSON objects, one per step: `{"tool": "read_file", "arguments": {"path":
 //! "src/lib.rs"}}`. This crate finds them in the stream and reports each fact as soon as it is
@@ -19,8 +19,8 @@
 //!
 //! # The protocol
 //!
-//! `fixtures/streams` has an example of every rule. Rules that examples cannot cover are tested in
-//! `tests/properties.rs` and in `dialects.rs`.
+//! `fixtures/streams` has an example of every rule that examples can cover. The other rules are
+//! tested in `tests/properties.rs` and in `dialects.rs`.
 //!
 //! **What is a call.** An object with a `"tool"` key, or one of the wrappers that other model
 //! families use: `name` with `arguments` or `parameters`, `function`, `function_call`,
@@ -49,7 +49,7 @@
 //! - An object in a table row, list item, footnote or log line, or next to a result or a timestamp.
 //! - Anything in an invented turn or tool result. After a call, also everything that follows the
 //!   invented text.
-//! - An object directly after an unknown token, which no row of `dialects.rs` has.
+//! - An object directly after an unknown token, that is, one in no table of `dialects.rs`.
 //! - An echoed schema or result, and an object that was cut off.
 //!
 //! **Thinking.** `dialects.rs` has the thinking tags of all families. Nothing between them is a
@@ -77,14 +77,14 @@
 //!
 //! **Early events** are never contradicted by later ones: an opened call either completes, with the
 //! same name and with the reported fields as arguments, or is malformed. The one exception is
-//! [`Event::OrphanThink`]. A call of a known tool opens at the first key of its arguments, and a
-//! call of an unknown tool opens at the start of its arguments. A string argument that looks like a
+//! [`Event::OrphanThink`]. A call to a known tool opens at the first key of its arguments, and a
+//! call to an unknown tool opens at the start of its arguments. A string argument that looks like a
 //! name, a path or a number closes at the first quote that may end it. Any other string argument
 //! closes only when the text after the quote proves that the quote ended the string.
 //!
 //! # Whole files
 //!
-//! With [`Options::whole_file`], a fence that holds no call becomes a call of
+//! With [`Options::whole_file`], a fence that holds no call becomes a call to
 //! [`Options::text_tool`] with the file's content and, if it is known, its path. The path comes
 //! from the info string (```` ```python src/a.py ````, `title="src/a.py"`) or from the line before
 //! the fence, if that line is nothing but a path. The file ends at a line that is only a fence of

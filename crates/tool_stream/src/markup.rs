@@ -36,7 +36,7 @@ pub(crate) struct Invoke {
     state: State,
     /// Whether closing tags may be missing from `pos` on.
     lenient: bool,
-    /// Whether the argument texts are reported while they are written.
+    /// Whether the argument texts are reported while they are being written.
     followed: bool,
     /// How far the tag at `pos` has been searched for its end.
     searched: usize,
@@ -457,7 +457,7 @@ impl Invoke {
         self.arguments.insert(field.name, value);
     }
 
-    /// Reports the lines that are complete before `pos`, if the value is reported while it is
+    /// Reports the lines that are complete before `pos`, if the value is reported while it is being
     /// written.
     fn report_lines(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         let (State::Value(field), Some(call)) = (&mut self.state, self.call) else { return };
@@ -490,7 +490,7 @@ impl Invoke {
 }
 
 impl Field {
-    /// Whether the value is a text to report while it is written.
+    /// Whether the value is a text to report while it is being written.
     fn followed(&self, followed: bool) -> bool {
         let text = matches!(self.kind, Kind::Parameter { string: Some(true), .. });
         followed && (text || is_textual(&self.name))
@@ -547,8 +547,8 @@ fn call_continues(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, t
     Some(fits)
 }
 
-/// True if only spaces and tabs precede `at` on its line or, on the first line of the value, in the
-/// value.
+/// True if only spaces and tabs precede `at` on its line. On the value's first line, only the text
+/// inside the value counts.
 fn begins_line(win: Window<'_>, body: usize, at: usize) -> bool {
     let before = win.slice(body.max(at.saturating_sub(64)), at);
     let last = before.iter().rev().find(|b| !matches!(b, b' ' | b'\t'));
@@ -607,7 +607,7 @@ pub(crate) fn untyped(name: &str, bytes: &[u8], repairs: &mut Repairs) -> Value 
 }
 
 /// Removes the line breaks that put the value on lines of its own: the one after the opening tag
-/// and, if that is present, the one before the closing tag.
+/// and the one before the closing tag. If the first one is missing, removes neither.
 pub(crate) fn trim_lines(bytes: &[u8]) -> &[u8] {
     match bytes.strip_prefix(b"\r\n").or_else(|| bytes.strip_prefix(b"\n")) {
         Some(bytes) => trim_end(bytes),

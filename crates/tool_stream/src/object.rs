@@ -76,8 +76,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Candidate {
     pub(crate) start: usize,
     pub(crate) reader: Reader,
-    /// Whether a call is allowed here. If this is `None`, it is decided only once a key could
-    /// belong to a call, which is rare.
+    /// Whether a call is allowed here. `None` means that this is decided only when the object has a
+    /// key that could belong to a call. Few objects have one.
     pub(crate) eligible: Option<bool>,
     /// Whether the object is the first thing on its line.
     pub(crate) line_start: bool,
@@ -93,7 +93,7 @@ pub(crate) struct Candidate {
     /// The index of the opened call and the key of its arguments.
     opened: Option<(usize, String)>,
     fields: usize,
-    /// Reports the argument texts while they are written, if the tool is followed.
+    /// Reports the argument texts while they are being written, if the tool is followed.
     follow: Option<Follow>,
     /// Number of calls completed.
     done: usize,
@@ -239,8 +239,8 @@ impl Candidate {
         }
     }
 
-    /// Opens the call of a known tool at the first key of its arguments, unless that key looks like
-    /// part of a schema. Opens the call of an unknown tool earlier, at the key `"arguments"` or an
+    /// Opens a call to a known tool at the first key of its arguments, unless that key looks like
+    /// part of a schema. Opens a call to an unknown tool earlier, at the key `"arguments"` or an
     /// equivalent.
     fn key(&mut self, sink: &mut Sink<'_>) {
         let options = sink.options;

@@ -83,7 +83,7 @@ pub struct Parser {
     pub(crate) is_nested: bool,
     /// Bytes rescanned after failed objects.
     pub(crate) rescanned: usize,
-    /// Number of objects so far for which the preceding text must show whether they are calls.
+    /// Number of objects so far that were judged by the text before them.
     pub(crate) lead_ins_judged: usize,
     /// How far the current tag has been searched for its end.
     pub(crate) searched: usize,
@@ -115,7 +115,7 @@ pub(crate) enum Flow {
 
 /// The maximum number of bytes to hold back around a possible call.
 const MAX_HOLD: usize = 4096;
-/// The maximum number of bytes to keep of an answer that may consist of Python calls only.
+/// The maximum number of bytes to keep from an answer that may consist of Python calls only.
 const MAX_ANSWER: usize = 1 << 20;
 
 impl Parser {

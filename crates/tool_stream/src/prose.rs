@@ -47,7 +47,7 @@ const OPENINGS: [&str; 7] =
 /// Those of [`OPENINGS`] that begin a question. Only these count if the object begins its line.
 const QUESTIONS: &[&str] = &["should i ", "shall i ", "do you want me to ", "would you like me to "];
 
-/// Words with which a sentence announces what the model does now.
+/// Words with which a sentence announces what the model is about to do.
 static INTENT: LazyLock<Vec<&str>> = LazyLock::new(|| {
     "i'll|i’ll|i will|let me|let's|let’s|let us|i'm going to|i am going to|i need|i should|\
         i want to|i'd like to|i have to|i must|i now|now i|i start|i begin|i look|i read|i run|\

@@ -67,7 +67,7 @@ pub(crate) struct Brackets {
 }
 
 impl Parser {
-    /// Whether the answer begins with a Python call of a known tool; `None` if undecided.
+    /// Whether the answer begins with a Python call to a known tool; `None` if undecided.
     pub(crate) fn begins_in_python(&self, win: Window<'_>, byte: u8) -> Option<bool> {
         let may = self.options.known_tools.is_some()
             && !self.is_nested
@@ -156,7 +156,7 @@ impl Parser {
     }
 }
 
-/// Returns the calls of an answer that consists only of calls of known tools. Returns none if the
+/// Returns the calls in an answer that consists only of calls to known tools. Returns none if the
 /// answer contains anything else, and an error if it looks like such an answer but cannot be read.
 pub(crate) fn calls(answer: &[u8], options: &Options) -> Result<Vec<Call>, Malformed> {
     let text = answer.trim_ascii();

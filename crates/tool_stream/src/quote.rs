@@ -7,11 +7,11 @@
 //! closing bracket. Every closing quote of valid JSON meets these conditions, so valid JSON is
 //! never reinterpreted.
 //!
-//! Once a string is known to hold unescaped quotes, the rules are stricter. Brackets inside the
-//! string must balance, otherwise the quote is one more inner quote. Inner quotes must come in
-//! pairs, otherwise the call is ambiguous and refused. After the object, its line must end, or a
-//! tag, a fence, a bracket or a comma must follow. In an array, a string with inner quotes must be
-//! on a line of its own.
+//! Once a string is known to hold unescaped quotes, the rules are stricter. If the brackets inside
+//! the string do not balance, the quote is one more inner quote. If the inner quotes do not come in
+//! pairs, the call is ambiguous and refused. After the object, its line must end, or a tag, a
+//! fence, a bracket or a comma must follow. In an array, a string with inner quotes must be on a
+//! line of its own.
 
 use crate::event::Repair;
 use crate::json::{Frame, Node};

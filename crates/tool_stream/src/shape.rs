@@ -3,9 +3,9 @@
 //!
 //! | form | meaning |
 //! |---|---|
-//! | `{"tool": T, "arguments": {…}}`; instead of `tool` also `tool_name`, `toolName`; instead of `arguments` also `args`, `input`, `parameters`, … | a call of T |
-//! | `{"tool": T, "path": …}` | a call of T with all other members as arguments, unless one of them marks a result, a schema or a record |
-//! | `{"name": T, "arguments": {…}}`; instead of `name` also `function`, `action`, …; instead of `arguments` also `parameters`, `action_input`, … | a call of T; if the tools are known and the arguments are not under `"arguments"`, only if T is one of them |
+//! | `{"tool": T, "arguments": {…}}`; instead of `tool` also `tool_name`, `toolName`; instead of `arguments` also `args`, `input`, `parameters`, … | a call to T |
+//! | `{"tool": T, "path": …}` | a call to T with all other members as arguments, unless one of them marks a result, a schema or a record |
+//! | `{"name": T, "arguments": {…}}`; instead of `name` also `function`, `action`, …; instead of `arguments` also `parameters`, `action_input`, … | a call to T; if the tools are known and the arguments are not under `"arguments"`, only if T is one of them |
 //! | `{"name": T, "path": …}`, `{T: {…}}` | a call only if T is a known tool |
 //! | `{"function": {…}}`, `{"tool_call": {…}}`, `{"function_call": {…}}`, `{"tool": {…}}` | the call inside |
 //! | `{"tool_calls": [{…}, …]}` and similar | the calls inside, each as soon as it is complete |
@@ -29,7 +29,7 @@ pub(crate) struct Shape {
     pub(crate) arguments: Value,
 }
 
-/// Normalizes a key for the comparison with the tables below: lowercase, no word separators.
+/// Normalizes a key for comparison with the tables below: lowercase, no word separators.
 fn folded(key: &str) -> String {
     key.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).collect::<String>().to_ascii_lowercase()
 }
@@ -249,8 +249,8 @@ pub(crate) fn unglued(name: &str) -> &str {
     name.split("<|").next().unwrap_or(name).trim()
 }
 
-/// True for `{"tool": X, "arguments": …}` where X cannot be a tool's name and is no placeholder
-/// either, such as `<name>` or `…`.
+/// True for `{"tool": X, "arguments": …}` where X cannot be a tool's name and is not a placeholder
+/// such as `<name>` or `…`.
 pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
     let Some((_, name)) = member(map, &EXPLICIT) else { return false };
     let bad = match name {

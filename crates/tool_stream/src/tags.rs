@@ -267,7 +267,7 @@ pub(crate) fn token(token: &str) -> Option<Tag> {
     TOKENS.get(&token.to_ascii_lowercase()).cloned()
 }
 
-/// Every token of the tables, in lower case. If two rows share a token, the first wins.
+/// Every token in the tables, in lower case. If two rows share a token, the first wins.
 static TOKENS: LazyLock<HashMap<String, Tag>> = LazyLock::new(|| {
     let mut all = HashMap::new();
     let mut add = |token: &str, tag: Tag| {
@@ -470,8 +470,9 @@ fn spaced(win: Window<'_>, at: usize) -> Option<usize> {
 /// The maximum length of a thinking tag with spaces in it, in bytes.
 const MAX_SPACED: usize = 24;
 
-/// The token of the tables at the start of `rest`, if it begins with a byte other than `<`. The
-/// result has the same form as the result of [`tag_at`].
+/// Returns the token at the start of `rest`, if it begins with a byte other than `<`: a token from
+/// the tables, or a thinking tag in square brackets. The result has the same form as that of
+/// [`tag_at`].
 pub(crate) fn literal(rest: &[u8], eof: bool) -> Option<(Option<Tag>, usize)> {
     let mut undecided = false;
     for word in LITERALS.iter().copied() {

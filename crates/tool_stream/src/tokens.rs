@@ -214,7 +214,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Handles a call of GLM that lacks its opening token: `read_file<arg_key>path</arg_key>…`.
+    /// Handles a GLM call that lacks its opening token: `read_file<arg_key>path</arg_key>…`.
     fn key_without_opening(
         &mut self,
         win: Window<'_>,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use tool_stream::{End, Event, Options, Parser, Status, parse};
 
-/// Texts that occur in arguments: code, prose, paths, quotes, brackets, letters of all scripts.
+/// Texts that occur in arguments: code, prose, paths, quotes, brackets, letters from all scripts.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z_./]{0,12}",

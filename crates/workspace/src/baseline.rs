@@ -103,7 +103,7 @@ impl Baseline {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Returns a file or link of the baseline, as git stores it; `None` if there is none.
+    /// Returns a file or link from the baseline, as git stores it; `None` if there is none.
     ///
     /// # Errors
     /// If git fails, for example because the user's repository has lost the object.
@@ -117,7 +117,7 @@ impl Baseline {
         Ok(Some(FileImage { bytes, mode, link: known.link }))
     }
 
-    /// Returns the paths of changed files. Reads no objects of the user's repository, so it works
+    /// Returns the paths of changed files. Reads no objects from the user's repository, so it works
     /// even if some are missing there.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ pub struct Commit {
     pub files: Vec<Committed>,
 }
 
-/// The change of one file.
+/// The change to one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     /// The file.
@@ -99,7 +99,7 @@ pub enum CommitError {
     /// The file's permissions forbid writing.
     #[error("{0} is read-only")]
     ReadOnly(CleanPath),
-    /// Two changes of the commit are to the same file.
+    /// Two changes in the commit are to the same file.
     #[error("{0} is changed twice in one call; make it one change")]
     Twice(CleanPath),
     /// A system call failed. Files that were already changed have been rolled back.
@@ -134,7 +134,7 @@ impl Workspace {
     /// keep the old content.
     ///
     /// # Errors
-    /// If one of the changes cannot be made. Nothing has changed then, except after
+    /// If one of the changes cannot be made. In that case nothing has changed, except after
     /// [`CommitError::Torn`].
     pub fn commit(&self, changes: Vec<Change>) -> Result<Commit, CommitError> {
         let _writing = lock(&self.0.writing);

@@ -179,7 +179,7 @@ impl Watching {
         }
     }
 
-    /// Reads the pending reports. Returns `false` if they are not reliable any more.
+    /// Reads the pending reports. Returns `false` if they are no longer reliable.
     fn read(&mut self) -> bool {
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut reader = Reader::new(&self.inotify, &mut buffer);

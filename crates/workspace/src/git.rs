@@ -204,7 +204,7 @@ pub fn git_output(command: Command, input: Option<&[u8]>) -> io::Result<Output> 
 }
 
 /// Same as [`git_output`], but with a limit of ten seconds. For queries that do not depend on the
-/// size of the repository, such as those of the configuration.
+/// size of the repository, such as configuration queries.
 ///
 /// # Errors
 /// Same as [`git_output`].
@@ -241,8 +241,8 @@ fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) ->
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let late = AtomicBool::new(false);
     let output = std::thread::scope(|scope| {
-        // `_running` is dropped when git has exited. This ends the thread that waits for the time
-        // limit.
+        // `_running` is dropped when git has exited. This ends the thread that is waiting for the
+        // time limit.
         let (_running, ended) = mpsc::channel::<()>();
         let late = &late;
         scope.spawn(move || {

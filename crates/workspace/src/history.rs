@@ -41,7 +41,7 @@ pub struct HistoryRecord {
     pub left_out: Vec<CleanPath>,
 }
 
-/// The net change of one file over some turns.
+/// The net change to one file over some turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetChange {
     /// The file.
@@ -54,7 +54,7 @@ pub struct NetChange {
     pub foreign: bool,
 }
 
-/// One change of one file, and the record it belongs to.
+/// One change to one file, and the record it belongs to.
 #[derive(Debug, Clone, Copy)]
 struct Entry<'a> {
     turn: u32,
@@ -105,9 +105,9 @@ impl History {
         self.sum(&self.made(), |entry| turns.contains(&entry.turn))
     }
 
-    /// Returns the changes of these turns that are in effect in the tree that was changed last. An
-    /// undo reverts exactly these. Leaves out changes that were undone, and changes of a dry run
-    /// that were never applied. If an undo or an apply merged a file, the change of this file
+    /// Returns the changes from these turns that are in effect in the tree that was changed last.
+    /// An undo reverts exactly these. Leaves out changes that were undone, and changes from a dry
+    /// run that were never applied. If an undo or an apply merged a file, the change to this file
     /// counts as made in the last turn.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Files of the run itself that lie in the tree, such as its state folder and a file to which its
-//! output is redirected. They are not listed, searched, watched or copied, and cannot be edited.
+//! The run's own files inside the tree, such as its state folder and a file to which its output is
+//! redirected. They are not listed, searched, watched or copied, and cannot be edited.
 
 use std::{
     os::fd::{AsFd, AsRawFd as _},

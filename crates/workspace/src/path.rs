@@ -235,7 +235,7 @@ impl Workspace {
         Some(so_far)
     }
 
-    /// In the path of a missing file, replaces parent folders by existing ones whose names differ
+    /// In the path of a missing file, replaces parent folders with existing ones whose names differ
     /// only in Unicode normalization (see [`Workspace::find_normalized`]).
     fn in_existing_folders(&self, path: CleanPath) -> CleanPath {
         let mut missing = Vec::new();

@@ -1,6 +1,6 @@
 //! Restores protected files to their original state, whatever has happened to them.
 //!
-//! Ignore rules do not apply, because an edit of `.gitignore` would lift the protection. Links are
+//! Ignore rules do not apply, because an edit to `.gitignore` would lift the protection. Links are
 //! protected as links; they are never followed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +45,7 @@ impl Protected {
         self.paths.protects(Path::new(path))
     }
 
-    /// Returns the patterns that match no file of the tree.
+    /// Returns the patterns that match no file in the tree.
     ///
     /// # Errors
     /// If a folder cannot be read.

@@ -1,4 +1,4 @@
-//! Matches paths with the patterns of protected files. Performs no I/O.
+//! Matches paths against the patterns for protected files. Performs no I/O.
 
 use std::path::Path;
 

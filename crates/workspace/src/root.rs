@@ -142,7 +142,7 @@ impl Workspace {
     /// Declares the root an overlay with this upper layer. Later scans skip folders that are not in
     /// the upper layer. If the upper layer is still empty, pass the lower one too, so that the
     /// first baseline scans it directly: every file seen through an overlay takes memory until the
-    /// overlay is unmounted. The upper layer can be set once.
+    /// overlay is unmounted. The upper layer can be set only once.
     pub fn overlays(&self, upper: &Path, lower: Option<OwnedFd>) {
         let _ = self.0.upper.set(upper.to_owned());
         *lock(&self.0.lower) = lower;

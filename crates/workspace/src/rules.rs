@@ -1,6 +1,6 @@
-//! Decides which files and folders are ignored, by four kinds of lists: `.ignore`, `.gitignore`,
-//! `.git/info/exclude` and the user's global list. A kind named earlier takes precedence over one
-//! named later. Within a kind, the list nearest to the file wins.
+//! Decides which files and folders are ignored, based on four kinds of lists: `.ignore`,
+//! `.gitignore`, `.git/info/exclude` and the user's global list. A kind named earlier takes
+//! precedence over one named later. Within a kind, the list nearest to the file wins.
 //!
 //! This module reads the lists itself, because the walker of the `ignore` crate would hang on a
 //! list that is a pipe, and would read a device until memory is full. Like git, the module follows
@@ -80,7 +80,7 @@ impl Rules {
             .unwrap_or(false)
     }
 
-    /// Returns the paths of the lists that apply to the tree under `root` but are not files of the
+    /// Returns the paths of the lists that apply to the tree under `root` but are not files in the
     /// tree. The lists need not exist.
     pub(crate) fn outside(&self, root: &Path) -> Vec<PathBuf> {
         let folders = || root.ancestors().take_while(|folder| folder.starts_with(&self.top));

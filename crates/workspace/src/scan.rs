@@ -1,6 +1,6 @@
 //! Scans the work tree for files that differ from their last known state.
 //!
-//! An unchanged file costs one `stat`. Ignored files and folders cost only reading their names. A
+//! An unchanged file costs one `stat`. Of ignored files and folders, only the names are read. A
 //! folder without changes costs nothing if the overlay or the kernel reports which folders changed.
 
 use std::{
@@ -86,7 +86,7 @@ pub(crate) enum Extent<'a> {
 
 impl Workspace {
     /// Compares the tree with its known state. `is_known` says whether a file is unchanged, and may
-    /// update the known state. Skips the files of git, of the agent and of the run itself.
+    /// update the known state. Skips files that belong to git, to the agent or to the run itself.
     pub(crate) fn scan<T: Send>(
         &self,
         extent: Extent<'_>,

@@ -40,7 +40,7 @@ pub enum By {
     Revert,
     /// The user, who undid changes ([`crate::Workspace::put_back`]).
     Undo,
-    /// The user, who applied the changes of another tree ([`crate::Workspace::bring`]).
+    /// The user, who applied the changes from another tree ([`crate::Workspace::bring`]).
     Apply,
 }
 
@@ -198,7 +198,7 @@ impl Store {
         Ok(records)
     }
 
-    /// Reads a saved file of a commit.
+    /// Reads a saved file from a commit.
     pub(crate) fn image(&self, id: u64, record: &Record, state: State) -> io::Result<FileImage> {
         self.images(id, record).image(state)
     }

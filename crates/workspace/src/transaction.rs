@@ -24,7 +24,7 @@ const SYNCED_ONE_BY_ONE: usize = 32;
 /// Device and inode.
 type FolderId = (u64, u64);
 
-/// The change of one file in a commit.
+/// The change that a commit makes to one file.
 pub(crate) struct Step {
     pub(crate) path: CleanPath,
     pub(crate) before: Option<FileImage>,
@@ -287,7 +287,7 @@ impl Step {
     }
 }
 
-/// Returns a name that no project uses, for a temporary file in the same folder.
+/// Returns a random name that no project is likely to use, for a temporary file in the same folder.
 fn temporary_name() -> String {
     format!(".agent-{:016x}.tmp", fastrand::u64(..))
 }

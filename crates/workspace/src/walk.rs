@@ -1,4 +1,4 @@
-//! Lists files as ripgrep would.
+//! Lists the files in a tree, except ignored ones and those in most hidden folders.
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -55,7 +55,7 @@ pub struct Listing {
 }
 
 impl Workspace {
-    /// Lists files. Respects `.gitignore`, also outside git repositories. Skips `.git`, most hidden
+    /// Lists files. Respects `.gitignore`, even outside git repositories. Skips `.git`, most hidden
     /// folders, files of the run itself and unreadable folders. Does not follow symbolic links. If
     /// `filter.under` is an ignored folder, its files are listed all the same.
     #[must_use]

@@ -29,7 +29,7 @@ const DEEDS: [&str; 14] = [
     "rm -rf src; ln -s many src",
 ];
 
-/// Commands after which the kernel's reports are not used any more.
+/// Commands after which the kernel's reports are no longer used.
 const ENDING: [&str; 7] = [
     "mv new/deep new/moved",
     "mv src lib",

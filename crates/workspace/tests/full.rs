@@ -1,5 +1,5 @@
-//! Tests commits on a disk that is really full. The tests try file systems of every size, up to one
-//! that is large enough. Each commit succeeds, or fails with an error and changes nothing.
+//! Tests commits on a disk that is actually full. The tests try file systems of every size, up to
+//! one that is large enough. Each commit succeeds, or fails with an error and changes nothing.
 //!
 //! The test runs itself in a user namespace, in which it can mount and shrink a tmpfs.
 

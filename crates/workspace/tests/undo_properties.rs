@@ -65,7 +65,7 @@ fn by_hand(s: &Setting, path: &str, deed: Deed) {
     }
 }
 
-/// Makes an edit. Edits that the tools would not make, such as an edit of a link, are refused.
+/// Makes an edit. Edits that the tools would not make, such as an edit to a link, are refused.
 fn edit(s: &Setting, path: &str, deed: Deed) {
     let Ok(path) = s.ws.target(path) else { return };
     let expect = Expect::Any;
@@ -135,7 +135,7 @@ proptest! {
     fn an_undo_never_loses_the_changes_of_others(
         acts in acts(
             prop_oneof![Just(Who::Edit), Just(Who::Command), Just(Who::SomeoneElse)],
-            // Leave out changes of permissions: permissions that others set always stay, because an
+            // Leave out changes to permissions: permissions that others set always stay, because an
             // undo merges permission bits.
             deed().prop_filter("content", |deed| !matches!(deed, Deed::Executable(_))),
         ),

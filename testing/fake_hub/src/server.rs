@@ -163,7 +163,7 @@ fn respond(
     }
 }
 
-/// The SHA-256 in hexadecimal.
+/// Returns the SHA-256 of these bytes in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -115,8 +115,8 @@ impl Encoder {
         }
     }
 
-    /// Encodes tool calls. For Ollama, all calls are whole and in one chunk. For OpenAI, a single
-    /// call is split into fragments, and several calls are whole and in one chunk.
+    /// Encodes tool calls. For Ollama, all calls are sent whole, in one chunk. For OpenAI, a single
+    /// call is split into fragments, but several calls are sent whole, in one chunk.
     pub(crate) fn calls(&mut self, calls: &[IdCall]) -> Vec<Vec<u8>> {
         match self.dialect {
             Dialect::OpenAi(_) if calls.len() > 1 => {

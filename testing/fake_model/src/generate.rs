@@ -1,5 +1,5 @@
-//! Runs one generation: waits for a slot, takes the next reply of the script, and plays it with the
-//! token counts of the request's prompt.
+//! Runs one generation: waits for a slot, takes the next reply from the script, and plays it with
+//! the token counts of the request's prompt.
 
 use crate::encode::{Counts, Encoder};
 use crate::http::{Closed, Connection};

@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 
 /// The longest request head, in bytes. Real servers have lower limits.
 const HEAD_LIMIT: usize = 64 * 1024;
-/// The longest request body, in bytes: far above any prompt, but small enough for the memory of any
-/// machine.
+/// The longest request body, in bytes: far above any prompt, but small enough to fit in the memory
+/// of any machine.
 const BODY_LIMIT: usize = 256 * 1024 * 1024;
-/// The maximum number of bytes of pipelined requests to read during a reply.
+/// The maximum number of bytes to read from pipelined requests during a reply.
 const PIPELINE_LIMIT: usize = 1024 * 1024;
 
 /// The first byte of a TLS handshake.

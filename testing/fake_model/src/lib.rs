@@ -4,7 +4,7 @@
 //! A [`Server`] listens on 127.0.0.1, refuses what the real server refuses
 //! (docs/model-apis.md#ollama and docs/model-apis.md#openai-compatible-servers), and answers each
 //! generation with the next [`Reply`] of its script. It records every request and the progress of
-//! every reply, including whether and when the client disconnects. It never sleeps, except for the
+//! every reply, including whether and when the client disconnects. It never sleeps, except in the
 //! steps `pause` and `filler_until`.
 //!
 //! ```

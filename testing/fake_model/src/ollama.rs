@@ -158,7 +158,7 @@ fn generation(
                  shorten it, or raise the context length",
             ));
         }
-        // Ollama silently cuts the prompt to about half a window
+        // Ollama silently cuts the prompt to about half the window
         // (docs/model-apis.md#ollama-overflow).
         prompt_tokens = Some(window / 2);
     }

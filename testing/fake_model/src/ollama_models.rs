@@ -71,8 +71,8 @@ pub(crate) fn delete(shared: &Shared, request: &Request) -> Validated<Response> 
     Ok(Response::empty(200))
 }
 
-/// Pulls a model. The reply has one line per status. As in Ollama, the response for an unknown
-/// model has status 200 and an error line.
+/// Pulls a model. A streamed reply has one line per status. As in Ollama, a streamed reply for an
+/// unknown model has status 200 and an error line.
 pub(crate) fn pull(shared: &Shared, request: &Request) -> Validated<Reply> {
     let body = body(request)?;
     let name = with_tag(&named_model(body)?);
@@ -104,7 +104,7 @@ pub(crate) fn pull(shared: &Shared, request: &Request) -> Validated<Reply> {
     Ok(lines.into_iter().fold(Reply::empty(), Reply::json))
 }
 
-/// The status lines of a pull of two layers; `completed` is absent while it is 0.
+/// Returns the status lines for a pull with two layers. `completed` is absent while it is 0.
 fn progress(model: &ModelSpec) -> Vec<Value> {
     let digest = model.digest();
     let mut lines = vec![json!({"status": "pulling manifest"})];

@@ -255,7 +255,7 @@ fn schema_problem(body: &Value) -> Option<String> {
     (!good).then(|| "response_format.json_schema.schema: an object is required".to_owned())
 }
 
-/// Returns an error if the messages contain images and the model does not see them, or if a part is
+/// Returns an error if the messages contain images but the model has no vision, or if a part is
 /// malformed.
 fn image_problem(body: &Value, model: &ModelSpec) -> Option<String> {
     let messages = body["messages"].as_array()?.iter();

@@ -43,8 +43,8 @@ pub(crate) struct Turn {
     pub(crate) unload: bool,
 }
 
-/// The bytes to write next. `chunks` and `body` are the numbers of protocol events and of body
-/// bytes among them, which go into the reply's record.
+/// The bytes to write next. `chunks` counts the protocol events among them, and `body` counts the
+/// body bytes. Both counts go into the reply's record.
 #[derive(Default)]
 struct Out {
     bytes: Vec<u8>,

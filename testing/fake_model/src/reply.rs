@@ -115,7 +115,7 @@ pub struct Reply {
     /// JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
-    /// Makes the body an error object of the dialect with this text.
+    /// Makes the body an error object in the dialect's form, with this text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Additional response headers.
@@ -179,7 +179,7 @@ impl Reply {
         Self { status: Some(status), body: Some(body.into()), ..Self::default() }
     }
 
-    /// An HTTP status with an error object of the dialect.
+    /// An HTTP status with an error object in the dialect's form.
     pub fn error(status: u16, text: impl Into<String>) -> Self {
         Self { status: Some(status), error: Some(text.into()), ..Self::default() }
     }
@@ -293,7 +293,7 @@ impl Reply {
         self
     }
 
-    /// Sends an error of the dialect inside the stream, then ends without a done marker.
+    /// Sends an error in the dialect's form inside the stream, then ends without a done marker.
     pub fn then_error_line(self, text: impl Into<String>) -> Self {
         self.step(Step::ErrorLine(text.into()))
     }

@@ -79,7 +79,8 @@ async fn answer(connection: &mut Connection, shared: &Shared, request: &Request,
     respond(connection, shared, request.index, &response, keep_alive, with_body).await
 }
 
-/// Plays a reply that is scripted for a path, in the dialect of that path.
+/// Plays a reply that is scripted for a path, or the reply to a pull, in the dialect of the
+/// request's path.
 async fn play(
     connection: &mut Connection,
     shared: &Shared,
@@ -228,7 +229,7 @@ fn origin_is_local(origin: Option<&str>) -> bool {
     origin.is_none_or(|origin| host_is_local(origin.split("//").nth(1)))
 }
 
-/// Answers control requests, by which a script or a program in another language controls the
+/// Answers control requests, which let a script or a program in another language control the
 /// server. Control requests are not recorded.
 async fn control(shared: &Shared, method: &str, path: &str, body: &[u8]) -> Response {
     match (method, path.split_once('/').unwrap_or((path, ""))) {

@@ -22,8 +22,8 @@ use crate::state::{
     request_ended,
 };
 
-/// The longest wait. After it, the test fails and prints the requests so far. No test should ever
-/// reach it.
+/// The longest time that a test waits. After that, the test fails and prints the requests so far.
+/// No test should ever reach this limit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A model server on 127.0.0.1. Dropping it stops it and closes all connections.

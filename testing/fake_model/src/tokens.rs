@@ -56,8 +56,8 @@ pub fn estimate(text: &str) -> u64 {
     (text.len() as u64).div_ceil(4)
 }
 
-/// The last prompt of each slot of a server. A server does not evaluate the prefix that a new
-/// prompt shares with one of these prompts.
+/// The last prompt in each slot of a server. The server reuses the prefix that a new prompt shares
+/// with one of these prompts, and does not evaluate it again.
 #[derive(Debug, Default)]
 pub(crate) struct PrefixCache {
     slots: Vec<(String, String)>,

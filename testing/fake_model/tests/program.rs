@@ -1,4 +1,4 @@
-//! Tests the program `fake-model`: it prints its URL, records requests and reports errors.
+//! Tests the `fake-model` program: it prints its URL, records requests and reports errors.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use std::io::{BufRead, BufReader, Read, Write};

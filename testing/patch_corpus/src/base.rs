@@ -8,7 +8,7 @@ use crate::{
     text::{End, Layout, TEXTS, Text, make},
 };
 
-/// An edit of one or more files, and files that it leaves alone.
+/// An edit to one or more files, and files that it leaves alone.
 #[derive(Debug, Clone)]
 pub(crate) struct Base {
     pub(crate) name: String,
@@ -170,7 +170,7 @@ fn whole_files(seed: u64, out: &mut Vec<Base>) {
     }
 }
 
-/// Edits of two to four files.
+/// Edits that change two to four files each.
 fn several_files(seed: u64, out: &mut Vec<Base>) {
     for i in 0..36 {
         let mut random = Random::new(seed, 20_000 + i);
@@ -196,7 +196,7 @@ fn several_files(seed: u64, out: &mut Vec<Base>) {
     }
 }
 
-/// Edits of small, empty, repetitive and oddly named files.
+/// Edits to small, empty, repetitive and oddly named files.
 fn odd_files(out: &mut Vec<Base>) {
     let op = |at, remove, add: &[&str]| Op { at, remove, add: add.iter().map(|t| (*t).to_owned()).collect() };
     let mut one = |name: &str, path: &str, text: &str, ops: Vec<Op>| {

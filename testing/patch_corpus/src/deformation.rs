@@ -1,6 +1,6 @@
 //! The mistakes that models make in patches.
 
-/// Deformations, in the order in which they are applied. A patch has at most one deformation of
+/// Deformations, in the order in which they are applied. A patch has at most one deformation from
 /// each group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Deformation {

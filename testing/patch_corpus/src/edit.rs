@@ -1,4 +1,4 @@
-//! Edits of files, and the files that result from them.
+//! Edits to files, and the files that result from them.
 
 use crate::text::{End, Row, Text};
 
@@ -30,7 +30,7 @@ pub(crate) struct Line {
     pub(crate) old: usize,
 }
 
-/// An edit of one file.
+/// An edit to one file.
 #[derive(Debug, Clone)]
 pub(crate) struct FileEdit {
     pub(crate) path: String,

@@ -172,8 +172,8 @@ fn mixed(edit: &FileEdit) -> bool {
     edit.before.as_ref().is_some_and(Text::mixed)
 }
 
-/// Returns whether the patch has wrong line numbers or a wrong order of hunks, and one of its hunks
-/// matches in several places. If so, an engine may select the wrong match.
+/// Returns whether the patch has wrong line numbers, or hunks in the wrong order, and one of its
+/// hunks matches in several places. If so, an engine may select the wrong match.
 fn misdirected(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let several = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {

@@ -1,6 +1,6 @@
 //! Generates thousands of patches from edits with known results.
 //!
-//! Each [`Case`] starts from an edit of a realistic file. The edited file is the expected result,
+//! Each [`Case`] starts from an edit to a realistic file. The edited file is the expected result,
 //! so no engine is needed to compute it. The edit is written as a patch in every [`Form`], first
 //! clean, then deformed the way models deform patches. If a deformation makes a patch ambiguous,
 //! refusing it also counts as correct ([`Class::Either`]). The generator detects ambiguity by
@@ -71,7 +71,7 @@ pub enum Form {
     Whole,
 }
 
-/// One edit of a list of edits.
+/// One edit in a list of edits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
     /// The path of the file.

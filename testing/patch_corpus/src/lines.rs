@@ -182,8 +182,8 @@ pub(crate) fn typographic(draft: &mut Draft<'_>, random: &mut Random) -> bool {
     any
 }
 
-/// Writes line numbers, as `read_file` shows them, in front of the old lines and, without
-/// `old_only`, also in front of the added lines.
+/// Writes line numbers, as `read_file` shows them, in front of the old lines and, unless `old_only`
+/// is set, also in front of the added lines.
 pub(crate) fn numbers(draft: &mut Draft<'_>, random: &mut Random, old_only: bool) -> bool {
     let texts = matches!(draft.form, Form::Blocks | Form::Edits);
     let special = draft

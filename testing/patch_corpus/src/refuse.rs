@@ -16,8 +16,8 @@ use crate::{
     write::Draft,
 };
 
-/// Of `EVERY` combinations of a base edit and a form, one gets a damaged patch, and another gets a
-/// patch that is already applied. Most other kinds of patches are half as frequent.
+/// One in `EVERY` combinations of a base edit and a form gets a damaged patch, and one in `EVERY`
+/// gets a patch that is already applied. Most other kinds of patches are half as frequent.
 const EVERY: usize = 5;
 
 pub(crate) type Kind = Option<&'static str>;
@@ -56,7 +56,7 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     by_hand::cases(out);
 }
 
-/// Makes a case in which a patch of this edit must be refused.
+/// Makes a case in which a patch for this edit must be refused.
 pub(crate) fn any(base: &Base) -> Option<Case> {
     let mut random = Random::new(base.seed, 32_000);
     let fits: Vec<_> = FORMS.iter().filter(|(form, _)| base.fits(*form)).collect();
@@ -220,7 +220,7 @@ fn applied<'a>(draft: &Draft<'a>, bare: bool) -> Option<(Draft<'a>, Kind)> {
     (!again).then_some((out, kind))
 }
 
-/// Adds a hunk that changes the lines of another hunk differently.
+/// Adds a hunk that changes the same lines as an existing hunk, but in a different way.
 fn overlapping<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     let mut out = draft.clone();
     let plain = draft
@@ -276,7 +276,7 @@ fn unchanging<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     Some(out)
 }
 
-/// Replaces the context of the first hunk with lines of another file. The removed lines still
+/// Replaces the context of the first hunk with lines from another file. The removed lines still
 /// match.
 fn misplaced<'a>(draft: &Draft<'a>, n: usize) -> Option<Draft<'a>> {
     let mut out = draft.clone();

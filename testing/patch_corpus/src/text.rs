@@ -160,8 +160,8 @@ pub(crate) fn make(base: &str, layout: Layout, random: &mut Random) -> Text {
         match layout {
             Layout::CrLf | Layout::BomCrLf | Layout::UnfinishedCrLf => row.end = End::CrLf,
             Layout::Mixed => {
-                // Switch to the other ending at few rows, so that most rows have neighbors with the
-                // same ending.
+                // Switch to the other ending at only a few rows, so that most rows have neighbors
+                // with the same ending.
                 crlf ^= mixed[i];
                 row.end = if crlf { End::CrLf } else { End::Lf };
             }

@@ -1,9 +1,9 @@
 //! A model file with random weights, for tests of the engine.
 //!
 //! [`write`] makes a GGUF file that llama.cpp loads in milliseconds: one layer of the `llama`
-//! architecture, a tokenizer of single bytes with a few merges, and ChatML as its chat template.
-//! Other functions write variants of that file. The weights come from a fixed seed, so the same
-//! prompt always has the same answer at temperature 0: nonsense, mostly of printable characters.
+//! architecture, a byte-level tokenizer with a few merges, and ChatML as its chat template. Other
+//! functions write variants of that file. The weights come from a fixed seed, so the same prompt
+//! always has the same answer at temperature 0: nonsense, mostly in printable characters.
 
 use std::io;
 use std::path::Path;

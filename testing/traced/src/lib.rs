@@ -75,7 +75,7 @@ impl fmt::Display for End {
 pub enum Scope {
     /// Calls between [`begin`] and [`end`], in the thread that calls these functions.
     Marked,
-    /// Calls of all the program's threads, from start to end.
+    /// Calls in all of the program's threads, from start to end.
     Program,
 }
 

@@ -15,8 +15,8 @@ pub enum Old {
     RenamesAndLinks,
 }
 
-/// Makes file operations behave as on this file system, for the calling thread and for the threads
-/// and processes that it starts. This cannot be undone.
+/// Makes file operations behave as they do on this kind of file system, for the calling thread and
+/// for the threads and processes that it starts. This cannot be undone.
 ///
 /// # Panics
 /// If the system does not allow seccomp filters.

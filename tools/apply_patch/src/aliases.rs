@@ -1,5 +1,5 @@
-//! Accepts the names and the edit formats of the tools with which other agents change files, and
-//! converts them to those of `apply_patch`.
+//! Accepts the tool names and edit formats with which other agents change files, and converts them
+//! to those of `apply_patch`.
 
 use serde_json::{Map, Value, json};
 use tool_api::{Aliases, Take, aliases};
@@ -129,8 +129,8 @@ fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
     Ok(Some(number).filter(|n| *n != 1))
 }
 
-/// Refuses the commands of other agents' editors that do not change files, such as `view`. Returns
-/// whether the command inserts text; `None` if the call has no command.
+/// Refuses a command of another agent's editor if it does not change files, such as `view`, or is
+/// unknown. Returns whether the command inserts text; `None` if the call has no command.
 fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     let Some(command) = aliases::take(arguments, "command") else { return Ok(None) };
     match command.as_str() {
@@ -204,7 +204,7 @@ fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
 fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Option<Value>, String> {
     let (search, replace) = (aliases::take(arguments, SEARCH), aliases::take(arguments, REPLACE));
     let nothing = |part: &Option<Value>| part.as_ref().is_none_or(aliases::is_empty);
-    // Small models fill in every argument and leave unused ones empty.
+    // Small models often fill in every argument and leave unused ones empty.
     let other = ["patch", "content", "edits", "delete"]
         .iter()
         .any(|name| arguments.get(*name).is_some_and(|value| !aliases::is_empty(value)));

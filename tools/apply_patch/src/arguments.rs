@@ -22,7 +22,7 @@ pub struct Arguments {
     /// accepted, because models that know other agents send it.
     #[schemars(extend("hidden" = true))]
     insert_line: Option<u64>,
-    /// The parsed `patch`, if the check of the call has parsed it.
+    /// The parsed `patch`, if validating the call has already parsed it.
     #[serde(skip)]
     pub(crate) parsed: Option<Arc<ParsedPatch>>,
 }
@@ -166,8 +166,8 @@ impl Arguments {
         let edits = edits.filter(|e| !e.is_empty());
         let patch = patch.map(Text::joined).filter(|p| !p.trim().is_empty());
         let delete = delete.unwrap_or(false);
-        // Small models fill in every argument and leave unused ones empty. So an empty `content`
-        // counts only if no other change is given.
+        // Small models often fill in every argument and leave unused ones empty. So an empty
+        // `content` counts only if no other change is given.
         let meant = patch.is_some() || edits.is_some() || delete;
         let content = content.filter(|text| !matches!(text, Text::Lines(lines) if lines.is_empty()));
         let content = content.map(Text::joined).filter(|text| !(meant && text.is_empty()));

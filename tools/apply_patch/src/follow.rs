@@ -1,4 +1,5 @@
-//! Checks a call while the model writes it: its paths, and whether its lines can match the files.
+//! Checks a call while the model is still writing it: its paths, and whether its lines can match
+//! the files.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use workspace::{PathError, ReadError, Workspace};
 use crate::refusal::{Misses, Why, refused};
 use crate::{has_tokens, paths};
 
-/// Checks one call while it streams.
+/// Checks one call while it is streaming in.
 pub(crate) struct Following {
     workspace: Workspace,
     misses: Arc<Misses>,
@@ -64,7 +65,7 @@ impl Following {
         }
     }
 
-    /// Adds text of the patch. `first` says that the text is the first element of an array.
+    /// Adds text to the patch. `first` says whether the text is the first element of an array.
     fn patch(&mut self, text: &str, first: bool, closed: bool) -> Result<(), EarlyRefusal> {
         if std::mem::replace(&mut self.over, closed) || first {
             self.watch = watch(&self.workspace, &self.secrets);
@@ -87,7 +88,7 @@ impl Following {
         }
     }
 
-    /// Adds text of a field of an edit. The field is `search`, for example, or `search/0` for the
+    /// Adds text to a field of an edit. The field is `search`, for example, or `search/0` for the
     /// first element of an array.
     fn edit(&mut self, number: &str, field: &str, text: &str, closed: bool) -> Result<(), EarlyRefusal> {
         if self.edit.number != number {
@@ -129,7 +130,7 @@ impl Following {
         }
     }
 
-    /// Adds text of the path or the content of a whole file. If a key is repeated, its last value
+    /// Adds text to the path or the content of a whole file. If a key is repeated, its last value
     /// counts.
     fn whole(&mut self, name: &str, text: &str, closed: bool) -> Result<(), EarlyRefusal> {
         let WholeFile { path, content } = &mut self.whole;

@@ -205,7 +205,7 @@ impl Plan {
 }
 
 impl ApplyPatch {
-    /// Checks a call for all its files without changing any.
+    /// Checks a call against all of its files without changing any of them.
     ///
     /// # Errors
     /// If the call would be refused.

@@ -28,8 +28,9 @@ pub(crate) fn may_be_decorated(path: &str) -> bool {
     path.starts_with(DECORATION)
 }
 
-/// The refusal of a path that names a folder, or that starts with `~` or a variable, which are not
-/// expanded; `None` for other paths.
+/// Returns the refusal of a path that names a folder, or that starts with `~` or a variable, since
+/// these are not expanded. Returns `None` for other paths, and for paths below a real folder with
+/// such a name.
 pub(crate) fn refusal(workspace: &Workspace, path: &str) -> Option<String> {
     let shown: Cow<'_, str> = path.chars().take(100).collect();
     if path.ends_with('/') {

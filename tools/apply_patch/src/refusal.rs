@@ -66,7 +66,7 @@ impl From<CommitError> for Why {
     }
 }
 
-/// The place of the last miss in each file, until an edit of that file succeeds.
+/// The place of the last miss in each file, until an edit to that file succeeds.
 #[derive(Debug, Default)]
 pub(crate) struct Misses(Mutex<HashMap<CleanPath, Option<usize>>>);
 

@@ -62,7 +62,7 @@ impl ApplyPatch {
         refused.map_or(Ok((patches, Some(written))), Err)
     }
 
-    /// Converts a refusal by the engine, and masks the secrets of the file in its message.
+    /// Converts a refusal by the engine, and masks the file's secrets in its message.
     pub(crate) fn masked_refusal(
         &self,
         path: &CleanPath,

@@ -18,7 +18,7 @@ fn registry() -> (tempfile::TempDir, Registry) {
 fn accepted(tool: &str, arguments: &Value) -> Result<Value, String> {
     let (_folder, registry) = registry();
     for (name, value) in arguments.as_object().unwrap() {
-        // A call that is refused while it streams must also be refused as a whole.
+        // A call that is refused while it is streaming in must also be refused as a whole.
         if let Err(early) = registry.open(tool).unwrap().field(name, value) {
             assert!(registry.accept(tool, arguments).is_err(), "{tool} {name}: {}", early.message);
         }

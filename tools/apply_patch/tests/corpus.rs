@@ -1,4 +1,4 @@
-//! Runs cases of `patch_corpus` through the tool, in a real folder: every security case, and a
+//! Runs cases from `patch_corpus` through the tool, in a real folder: every security case, and a
 //! fixed sample of the others. The folder must match byte for byte, and nothing outside it may
 //! change.
 

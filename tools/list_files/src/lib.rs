@@ -90,7 +90,7 @@ impl TypedTool for ListFiles {
 }
 
 /// Returns the paths of the files. If there are too many, returns folders with the number of files
-/// in each, as deep as the limit of lines allows.
+/// in each, as deep as the line limit allows.
 fn fold(files: &[&str], start: usize) -> Vec<(String, Option<usize>)> {
     if files.len() <= LINES {
         return files.iter().map(|f| ((*f).to_owned(), None)).collect();

@@ -29,7 +29,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         ("mode type", Take::Only("line lines file text", "files are read as lines; leave it out")),
         ("include exclude recursive use_default_excludes", Take::Only("true", "read one file per call")),
         ("encoding", Take::Only("utf-8 utf8 auto", "files are read in their own encoding; leave it out")),
-        // Arguments for the other commands of another agent's editor.
+        // Arguments for the editing commands of other agents' editors.
         (
             "file_text old_str new_str insert_line insert_text",
             Take::Only("0", "reading takes path, start_line and end_line only"),

@@ -75,9 +75,9 @@ fn double_quoted<'a>(text: &'a str, out: &mut String) -> Option<&'a str> {
     None
 }
 
-/// Returns the lines of a heredoc. `text` starts after `<<`. Returns `None` if the first line has
-/// more than the delimiter, if the shell would change the lines, or if anything follows the
-/// heredoc.
+/// Returns the lines of a heredoc. `text` starts after `<<`. Returns `None` if the first line
+/// contains more than the delimiter, if the shell would change the lines, or if anything follows
+/// the heredoc.
 fn document(text: &str) -> Option<String> {
     let (strips_tabs, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
     let (opener, body) = text.split_once('\n')?;

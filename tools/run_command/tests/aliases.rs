@@ -1,4 +1,4 @@
-//! Calls of `run_command` in the formats of other agents.
+//! Calls to `run_command` in the formats of other agents.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

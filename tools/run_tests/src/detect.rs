@@ -19,10 +19,10 @@ const DIRECTORIES: usize = 48;
 /// The depth of that search, which is enough for `packages/NAME/tests`.
 const DEPTH: usize = 3;
 
-/// How many bytes of a file to read.
+/// How many bytes to read from the start of a file.
 const GLANCE: u64 = 64 << 10;
 
-/// How many test files are read to detect the Python test runner.
+/// How many test files to read to detect the Python test runner.
 const SAMPLES: usize = 20;
 
 /// A command that runs tests.
@@ -32,7 +32,7 @@ pub struct TestCommand {
     pub argv: Vec<String>,
     /// The environment variables it needs.
     pub env: Vec<(String, String)>,
-    /// The source of the command, to be shown to people, such as "Cargo.toml".
+    /// Where the command comes from, such as "Cargo.toml". Shown to people.
     pub why: String,
 }
 
@@ -299,7 +299,7 @@ impl Repository<'_> {
     }
 
     /// If `src` contains a package or a module, returns the variable that makes it importable
-    /// without an installation.
+    /// without installing it.
     fn python_path(&self) -> Vec<(String, String)> {
         let has_package = fs::read_dir(self.root.join("src")).into_iter().flatten().flatten().any(|e| {
             e.path().join("__init__.py").exists() || e.path().extension().is_some_and(|x| x == "py")

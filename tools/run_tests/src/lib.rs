@@ -3,7 +3,7 @@
 //!
 //! The model's calls and the planner's verification ([`RunTests::verify`]) use the same code. The
 //! exit code decides whether tests passed; the output only says which failed. There is one
-//! exception: if no test ran, the result counts as a failure whatever the exit code.
+//! exception: if no test ran, the result counts as a failure, whatever the exit code is.
 
 mod detect;
 pub mod report;
@@ -26,8 +26,8 @@ use tool_api::{Aliases, Effect, Outcome, Spec, Take, ToolError, TypedTool};
 pub use detect::{TestCommand, detect};
 pub use report::{Failure, TestReport};
 
-/// How many bytes are kept for parsing from the start of the output, and how many from its end.
-/// Compile errors are at the start, failures and summaries at the end.
+/// How many bytes are kept for parsing at each end of the output. Compile errors are at the start,
+/// failures and summaries at the end.
 const KEPT: usize = 512 << 10;
 
 /// Names that other agents use for a tool that runs tests, and for its arguments.
@@ -113,8 +113,8 @@ impl RunTests {
         env.iter().find(|(name, _)| name == "PATH").map_or(OsStr::new("/usr/bin:/bin"), |(_, value)| value)
     }
 
-    /// Runs the command of [`RunTests::command`] for at most `limit`. Returns `None` if there is no
-    /// such command.
+    /// Runs the command that [`RunTests::command`] returns, for at most `limit`. Returns `None` if
+    /// there is no such command.
     ///
     /// # Errors
     /// If the sandbox cannot be set up.

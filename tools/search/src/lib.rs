@@ -52,8 +52,8 @@ impl Search {
         Self(workspace, secrets)
     }
 
-    /// Returns the files in which a call with these arguments finds a match, up to its limits.
-    /// Returns an empty list if the call would be refused.
+    /// Returns the files in which a call with these arguments finds a match, within the limits of a
+    /// search. Returns an empty list if the call would be refused.
     #[must_use]
     pub fn matching(&self, arguments: &Value) -> Vec<CleanPath> {
         let Ok(arguments) = serde_json::from_value::<Arguments>(arguments.clone()) else { return Vec::new() };
@@ -96,7 +96,7 @@ impl TypedTool for Search {
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let (job, note) = self.job(&arguments).map_err(ToolError::Model)?;
-        // If the call is dropped, because it is interrupted or out of time, this stops its search.
+        // If the call is dropped, because it is interrupted or times out, this stops its search.
         let _stop = Stop(Arc::clone(&job.stop));
         let found = tokio::task::spawn_blocking(move || job.run()).await;
         let found = found.map_err(|e| ToolError::Run(format!("the search failed: {e}")))?;

@@ -1,5 +1,5 @@
-//! The skill tool: reads a skill, which is a folder with a `SKILL.md` that has instructions for one
-//! kind of work. Skills belong to a repository or to the user.
+//! The skill tool: reads a skill, which is a folder with a `SKILL.md` that contains instructions
+//! for one kind of work. Skills belong to a repository or to the user.
 //!
 //! The prompt lists only the names and descriptions of the skills, as part of the tool's
 //! description. The model reads a skill when it needs it. The tool exists only if there are skills.
@@ -11,11 +11,11 @@ use serde::Deserialize;
 use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 use workspace::Workspace;
 
-/// The file with the instructions of a skill.
+/// The file with a skill's instructions.
 const FILE: &str = "SKILL.md";
 /// The maximum number of folders to look into, in each place.
 const MAX_SKILLS: usize = 100;
-/// The maximum size of a file of a skill, in bytes: about 8,000 tokens.
+/// The maximum size of a file in a skill, in bytes: about 8,000 tokens.
 const MAX_BYTES: u64 = 32 << 10;
 /// The maximum length of a description in the prompt, in characters.
 const MAX_DESCRIPTION: usize = 200;
@@ -34,19 +34,19 @@ pub struct Place {
 }
 
 impl Place {
-    /// Returns the path of an entry of the folder.
+    /// Returns the path of an entry in the folder.
     fn path(&self, name: &str) -> String {
         if self.folder.is_empty() { name.to_owned() } else { format!("{}/{name}", self.folder) }
     }
 
-    /// Reads a text file of the folder.
+    /// Reads a text file in the folder.
     fn read(&self, name: &str) -> Result<String, String> {
         let path = self.workspace.resolve(&self.path(name)).map_err(|e| e.to_string())?;
         let view = self.workspace.read_up_to(&path, MAX_BYTES).map_err(|e| e.to_string())?;
         Ok(String::from_utf8_lossy(view.text()).into_owned())
     }
 
-    /// Returns the names of the entries of a subfolder.
+    /// Returns the names of the entries in a subfolder.
     fn list(&self, name: &str) -> Vec<String> {
         let path = self.workspace.root().join(self.path(name));
         let names = std::fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
@@ -149,7 +149,7 @@ fn split(text: &str) -> (Option<&str>, &str) {
     (Some(header), rest.split_once('\n').map_or("", |(_, rest)| rest))
 }
 
-/// The text in one line, without hidden characters, and cut to a length in characters.
+/// Returns the text as one line, without hidden characters and cut to `length` characters.
 fn one_line(text: &str, length: usize) -> String {
     preview::sanitize::short(&text.split_whitespace().collect::<Vec<_>>().join(" "), length)
 }

@@ -1,4 +1,4 @@
-//! The aliases of the tool and its arguments: the names that other agents use.
+//! Names that other agents use for a tool that looks up symbols, and for its arguments.
 
 use tool_api::{Aliases, Take};
 

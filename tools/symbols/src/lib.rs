@@ -180,7 +180,7 @@ fn plural(n: usize, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Formats a line of a file, counted from 1, for the result.
+/// Formats a line of a file for the result. `number` counts from 1.
 fn line(path: &str, number: u32, source: &str) -> String {
     let found = source.lines().nth((number as usize).saturating_sub(1)).unwrap_or_default().trim_end();
     let text: String = found.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WIDTH).collect();

@@ -27,8 +27,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["task_file", "issue"])]
     pub(crate) template: Option<String>,
 
-    /// Resolve the issue in this file (JSON as `gh issue view --json` prints it; `-` is stdin) or at
-    /// this URL, which `gh` or `glab` reads; TASK is added to it
+    /// Resolve the issue in this file (JSON as `gh issue view --json` prints it; `-` is stdin) or
+    /// at this URL, which `gh` or `glab` reads; TASK is added to it
     #[arg(long, value_name = "FILE|URL", conflicts_with = "task_file")]
     pub(crate) issue: Option<String>,
 

@@ -43,7 +43,7 @@ use answer;
 /// How long to wait for interrupted runs before exiting.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
-/// Serves the editor until it closes standard input, or until a signal.
+/// Serves the editor until it closes standard input or a signal arrives.
 pub(crate) fn run(command: Acp, context: &Context) -> Result<Exit> {
     let backlog = Backlog::default();
     let host = Arc::new(Host::new(command.settings.given, context, backlog.clone())?);

@@ -37,8 +37,8 @@ use crate::settings::Settings;
 use crate::telemetry::Export;
 use crate::waiting::Waits;
 
-/// The maximum number of retries of a task after infrastructure failures. Retries during an outage
-/// of the server do not count.
+/// The maximum number of times that a task is retried after infrastructure failures. Retries during
+/// a server outage do not count.
 const RETRIES: u32 = 3;
 
 /// Runs the batch.
@@ -200,7 +200,7 @@ pub(super) struct Agent {
     /// The secrets of the batch. Each session masks its own secrets.
     secrets: Secrets,
     display: Display,
-    /// How many requests were refused because a server had too many.
+    /// The number of requests that servers refused because they had too many.
     refusals: Arc<AtomicU64>,
     /// The content of the repository's settings file before the setup, by worktree; `None` if there
     /// was no such file.
@@ -256,9 +256,10 @@ impl Agent {
         Ok(settings)
     }
 
-    /// The settings of one task. The setup command may change the repository's settings in the
-    /// worktree, and a prepared worktree has its changes. So a task in a prepared worktree gets the
-    /// settings that the task had whose setup prepared it.
+    /// Returns the settings of one task, without changes that a setup command made. The setup
+    /// command may change the repository's settings file in the worktree, and a prepared worktree
+    /// contains such changes. A task in a prepared worktree therefore gets the repository's
+    /// settings as they were before the setup ran.
     fn settings_before_setup(&self, task: &Task, worktree: &Path, is_prepared: bool) -> Result<Settings> {
         let mut known = self.before_setup.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_prepared {
@@ -332,7 +333,8 @@ impl Agent {
             gate: None,
         };
         let id = journal.id().to_owned();
-        // Other tasks use the same path, so a resumed session of one of them would work here.
+        // Other tasks use the same path. If a session of one of them were resumed, it would work in
+        // this worktree.
         let _tree = match task.setup.as_ref().map(|_| self.store.take_tree(worktree, &id)).transpose() {
             Ok(tree) => tree,
             Err(error) => return Attempt { session: Some(id), ..failed(error.into()) },

@@ -1,6 +1,6 @@
 //! `agent diff|undo|apply`: shows the changes of a session, undoes them, or applies those of a dry
-//! run to the repository. The changes come from the session's folder, so the tree of a dry run no
-//! longer has to exist.
+//! run to the repository. The changes come from the session's folder, so the tree of a dry run may
+//! already be gone.
 
 use std::path::PathBuf;
 
@@ -93,8 +93,8 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     }
 }
 
-/// Whether a file contains the events of this session, as after `agent run --json | tee FILE`.
-/// Decides by the file's first line.
+/// Whether a file contains the events of this session, as it does after `agent run --json | tee
+/// FILE`. Looks only at the file's first line.
 fn is_own_events(change: &NetChange, session: &str) -> bool {
     let Some(after) = change.after.as_ref().filter(|image| !image.link) else { return false };
     let first = after.bytes.split(|b| *b == b'\n').next().unwrap_or_default();
@@ -194,7 +194,7 @@ impl PastSession {
         Ok(Self { folder: store.folder(&summary.id), id: summary.id, root, mode })
     }
 
-    /// Finds a session and locks it, so that it cannot be resumed meanwhile.
+    /// Finds a session and locks it, so that it cannot be resumed in the meantime.
     fn take(store: &Store, id: Option<&str>, usage: &str) -> Result<(Self, Journal)> {
         let id = id.ok_or_else(|| {
             Failure::misuse(format!("no session given; usage: {usage}"))

@@ -1,6 +1,6 @@
 //! `agent parse`: shows which tool calls a run in this repository would find in a model's output.
-//! It helps to debug a model, and to test the parser from outside: `--chunks` reads JSON lines and
-//! answers each one immediately.
+//! It is useful for debugging a model, and for testing the parser from outside: `--chunks` reads
+//! JSON lines and answers each one immediately.
 //!
 //! The tools, the parser's options and the validation are those of a run ([`planner::judge`]).
 
@@ -183,7 +183,7 @@ fn lines(tools: &Registry, mut input: impl BufRead) -> Result<Exit> {
             if too_long { Err(format!("longer than {} MiB", LIMIT >> 20)) } else { judge(tools, &line) };
         let reply = judged.unwrap_or_else(|why| {
             bad = true;
-            // An invalid line may have an id, which helps to find the line.
+            // An invalid line may still have an id, which helps the caller find the line.
             let id = serde_json::from_slice::<Value>(&line).map_or(Value::Null, |v| v["id"].clone());
             json!({"id": id, "error": format!("line {number}: {why}")})
         });

@@ -22,7 +22,7 @@ use preview::{FileChange, Image};
 
 mod decoded;
 
-/// The maximum size of a patch, in bytes. Even a patch of every file in a large project is far
+/// The maximum size of a patch, in bytes. Even a patch to every file in a large project is far
 /// smaller.
 const LIMIT: u64 = 256 << 20;
 

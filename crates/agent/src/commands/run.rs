@@ -103,7 +103,8 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
     if let Some(tree) = &tree {
         recovery::recover(&root, tree, &store, context)?;
     }
-    // A dry run enters its tree while this process has one thread, so the exporter starts later.
+    // A dry run must enter its tree while this process has only one thread, so the exporter starts
+    // after that.
     let export = Export::start(context, &settings, warning(command.quiet));
     export.observe(&mut journal, None, &[]);
     let done = interrupt::block_on(async {
@@ -162,7 +163,8 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
     Ok(Exit::Run(done.report.ending))
 }
 
-/// Removes the session of a run that could not start, which is empty. Returns why it could not.
+/// Removes the empty session of a run that could not start. Returns `failure`, or a new failure if
+/// the session cannot be removed.
 fn abandon(failure: Failure, journal: Journal, store: &Store) -> Failure {
     let id = journal.id().to_owned();
     drop(journal);
@@ -269,8 +271,8 @@ pub(crate) fn end_now(journal: &mut Journal, store: &Store) -> Result<Done> {
     Ok(Done { report, ..Done::nothing() })
 }
 
-/// Whether a run that ended like this should be resumed. One that got no answer can simply be started
-/// again.
+/// Whether a run that ended like this should be resumed. A run that got no answer can simply be
+/// started again.
 fn worth_resuming(report: &Report) -> bool {
     report.ending.can_resume() && (report.totals.turns > 0 || report.ending == Ending::Interrupted)
 }

@@ -14,13 +14,13 @@ use crate::layers::{self, Environment};
 pub(crate) const REPOSITORY_FILE: &str = ".mcp.json";
 /// The user's file, beside `config.toml`.
 const USER_FILE: &str = "mcp.json";
-/// The folder, inside the state folder, with a file for each approved content.
+/// The folder, inside the state folder, with one file for each approval.
 const APPROVED: &str = "mcp-approved";
 
 /// The servers that may be started.
 #[derive(Debug, Default)]
 pub(crate) struct Configured {
-    /// The servers of the user, then those of the repository.
+    /// The user's servers, then the repository's.
     pub(crate) entries: Vec<Entry>,
     pub(crate) warnings: Vec<String>,
     /// The repository's file, if the user has not approved it.
@@ -80,7 +80,7 @@ impl RepositoryFile {
         Ok(())
     }
 
-    /// Returns a warning that the servers are not used, and what to do.
+    /// Returns a warning that says that the servers are not used, and what to do.
     pub(crate) fn warning(&self) -> String {
         format!(
             "the MCP servers of {REPOSITORY_FILE} are not used ({}): read the file, then approve it with `agent mcp approve`",
@@ -115,7 +115,7 @@ pub(crate) fn configured(environment: &Environment, root: &Path, state: &Path) -
     configured
 }
 
-/// The servers in the user's own file, and its path. A file that cannot be used is a warning.
+/// The servers in the user's own file, and its path. A file that cannot be used becomes a warning.
 pub(crate) fn of_user(environment: &Environment) -> (Config, Option<PathBuf>) {
     let Some(path) = environment.user_file().map(|path| path.with_file_name(USER_FILE)) else {
         return Default::default();

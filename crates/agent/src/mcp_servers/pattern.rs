@@ -30,7 +30,7 @@ impl Patterns {
         Ok(Self { text: text.to_owned(), parts: items.map(pair).collect::<Result<_, _>>()? })
     }
 
-    /// Creates the patterns for tools of one server. `tools` omits the server's name.
+    /// Creates patterns for the tools of one server. The entries in `tools` omit the server's name.
     ///
     /// # Errors
     /// If a pattern is not valid.

@@ -120,7 +120,7 @@ pub(crate) enum Group {
     Safety = 16,
     /// Where files are kept.
     Files = 32,
-    /// Which tools of other programs the model gets.
+    /// Which tools from other programs the model gets.
     Tools = 64,
 }
 
@@ -251,7 +251,7 @@ impl Definition {
         if fits { Ok(value) } else { Err(self.expected()) }
     }
 
-    /// What a valid value is, as the end of a sentence that starts with the setting's name.
+    /// Says what a valid value is. The text ends a sentence that starts with the setting's name.
     fn expected(&self) -> String {
         match self.kind {
             Kind::Text | Kind::Secret => "must be text and not empty".into(),

@@ -11,7 +11,7 @@ use serde_saphyr::Spanned;
 
 use super::Problem;
 
-/// One object of a task file.
+/// One object in a task file.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) file: PathBuf,
@@ -107,7 +107,7 @@ pub(super) fn toml(file: &Path, text: &str) -> Read {
     parsed.tasks.into_iter().map(entry).collect()
 }
 
-/// Parses a Markdown file with one task: YAML between two lines of `---`, then text.
+/// Parses a Markdown file with one task: YAML between two `---` lines, then text.
 pub(super) fn markdown(file: &Path, text: &str) -> Read {
     let problem = |line, message: &str| Problem { file: file.into(), line, message: message.into() };
     let mut lines = text.split_inclusive('\n');

@@ -1,5 +1,5 @@
-//! Parses tasks that are not SWE-bench or SWE-agent instances, and the optional keys that every kind
-//! of task may have.
+//! Parses tasks that are not SWE-bench or SWE-agent instances, and the optional keys that every
+//! kind of task may have.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub(super) const KEYS: &[&str] = &[
     "model",
     "tags",
 ];
-/// The highest value of `attempts`, the same as for the flag `--attempts`.
+/// The highest value of `attempts`, the same as for the `--attempts` flag.
 const MAX_ATTEMPTS: u32 = 20;
 pub(super) const LIMITS: &[&str] = &["max_turns", "max_tokens", "max_seconds", "max_cost"];
 

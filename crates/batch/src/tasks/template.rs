@@ -1,5 +1,6 @@
-//! Templates: the key `for` of a task is a list of items, each with variables. The task is repeated
-//! for each item, and each `{{name}}` in its texts is replaced by the value of that variable. Pure.
+//! Templates: a task's `for` key is a list of items, each with variables. The task is repeated for
+//! each item, and each `{{name}}` in the task's texts is replaced with the value of that variable.
+//! Pure.
 //!
 //! ```text
 //! - id: drop-python-2-{{name}}

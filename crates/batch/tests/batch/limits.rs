@@ -1,5 +1,5 @@
-//! Tests the limits of the whole batch, failures of the infrastructure, and other reasons to stop
-//! early. Where they wait, the tests use a simulated clock, which jumps to the end of the wait.
+//! Tests the limits of the whole batch, infrastructure failures, and other reasons to stop early.
+//! Tests that wait use a simulated clock, which jumps to the end of each wait.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -139,7 +139,7 @@ async fn the_waits_before_retries_double() {
     let place = Place::new();
     let starts = Rc::new(RefCell::new(Vec::new()));
     let seen = Rc::clone(&starts);
-    // Several attempts that end with `Unavailable` would look like an outage of the server.
+    // Several attempts that end with `Unavailable` would look like a server outage.
     let runner = Script::ending(move |_| {
         starts.borrow_mut().push(Instant::now());
         Ending::Refused

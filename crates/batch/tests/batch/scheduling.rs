@@ -107,7 +107,7 @@ async fn a_panic_is_an_infrastructure_failure_and_the_others_continue() {
 async fn as_many_tasks_run_at_the_same_time_as_there_are_jobs_and_no_more() {
     let place = Place::new();
     let ids = ["a", "b", "c", "d", "e", "f"];
-    // The barrier opens only when three tasks run at the same time.
+    // The barrier opens only when three tasks are running at the same time.
     let (barrier, running, most) = (Rc::new(Barrier::new(3)), Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let seen = Rc::clone(&most);
     let runner = Script::new(move |task, _, _| {
@@ -174,8 +174,8 @@ async fn after_an_interrupt_before_the_first_task_no_task_runs() {
     assert_eq!(summary.exit_code(), 130);
 }
 
-/// Runs a batch until its second task runs, then drops the batch. Like a kill, this leaves only the
-/// files on disk.
+/// Runs a batch until its second task is running, then drops the batch. Like a kill, this leaves
+/// only the files on disk.
 async fn kill_in_the_second_task(place: &Place, tasks: &[Task]) {
     let begun = Rc::new(Notify::new());
     let told = Rc::clone(&begun);

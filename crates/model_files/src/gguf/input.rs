@@ -30,7 +30,8 @@ impl<R: Read + Seek> Input<R> {
         self.length
     }
 
-    /// Fails unless the file has room for `count` more items of at least `size` bytes each.
+    /// Fails unless `count` more items of at least `size` bytes each fit in the file and in
+    /// [`MAX_HEADER`].
     pub(super) fn has(&self, count: u64, size: u64, what: &str) -> Result<(), Fault> {
         let needs = self.at.saturating_add(count.saturating_mul(size));
         if needs > self.length {

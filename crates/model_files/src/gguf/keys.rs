@@ -75,9 +75,9 @@ pub const ARCHITECTURES: &[&str] = &[
 const MAX_KEYS: u64 = 4_096;
 /// The maximum length of a key, in bytes. Real keys have fewer than 100.
 const MAX_KEY: u64 = 1_024;
-/// The maximum length of the names of the architecture, the model and the tokenizer, in bytes.
+/// The maximum length of an architecture, model or tokenizer name, in bytes.
 const MAX_NAME: u64 = 1_024;
-/// The maximum length of the chat template, in bytes. Long templates have 30 kB.
+/// The maximum length of the chat template, in bytes. Long templates take 30 kB.
 const MAX_TEMPLATE: u64 = 1 << 20;
 /// The maximum number of layers (`LLAMA_MAX_LAYERS`).
 const MAX_LAYERS: u64 = 512;
@@ -86,7 +86,8 @@ const MAX_LAYERS: u64 = 512;
 const MAX_ALIGNMENT: u64 = 1 << 20;
 /// The alignment of files that state none, in bytes.
 const ALIGNMENT: u64 = 32;
-/// The maximum of a window, a head count and similar numbers. Real values are below 20 million.
+/// The maximum value of a context window, a head count or a similar number. Real values are below
+/// 20 million.
 const MAX_NUMBER: u64 = 1 << 32;
 
 /// A value that a header may need.

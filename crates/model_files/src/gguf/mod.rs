@@ -30,7 +30,7 @@ use serde::Serialize;
 
 pub use keys::ARCHITECTURES;
 
-/// Bytes of one number in the KV cache, which llama.cpp stores as 16-bit floats.
+/// Bytes per number in the KV cache, which llama.cpp stores as 16-bit floats.
 const KV_BYTES: u64 = 2;
 
 /// The read buffer, in bytes. A header is about 6 MB, nearly all of it the vocabulary.
@@ -54,7 +54,7 @@ pub struct Header {
     pub quantization: String,
     /// The context window that the model was trained with, in tokens.
     pub trained_window: u64,
-    /// Transformer layers.
+    /// The number of transformer layers.
     pub layers: u64,
     /// The size of an embedding.
     pub embedding: u64,
@@ -62,20 +62,20 @@ pub struct Header {
     pub heads: u64,
     /// The largest number of key and value heads in a layer.
     pub kv_heads: u64,
-    /// Length of the key of one head.
+    /// The length of one head's key.
     pub key_length: u64,
-    /// Length of the value of one head.
+    /// The length of one head's value.
     pub value_length: u64,
     /// Bytes that one token of context takes in a KV cache of 16-bit floats. An upper bound:
     /// architectures with a sliding window or recurrent layers take less.
     pub kv_bytes_per_token: u64,
-    /// Tokens in the vocabulary.
+    /// The number of tokens in the vocabulary.
     pub vocabulary: u64,
     /// The Jinja template that turns a conversation into a prompt.
     pub chat_template: Option<String>,
-    /// Bytes of all tensors: the memory that the model takes without the KV cache.
+    /// The size of all tensors, in bytes: the memory that the model takes without the KV cache.
     pub tensor_bytes: u64,
-    /// Bytes of the file.
+    /// The size of the file, in bytes.
     pub file_bytes: u64,
 }
 
@@ -122,7 +122,7 @@ pub enum Fault {
     Header {
         /// The item being read.
         what: String,
-        /// Bytes of the file.
+        /// The size of the file, in bytes.
         have: u64,
         /// Bytes that the file would need.
         needs: u64,
@@ -130,7 +130,7 @@ pub enum Fault {
     /// Tensors lie outside the file.
     #[error("it is truncated: it has {have} bytes, and its tensors need {needs}; download it again")]
     Truncated {
-        /// Bytes of the file.
+        /// The size of the file, in bytes.
         have: u64,
         /// Bytes that the file would need.
         needs: u64,

@@ -48,7 +48,7 @@ pub struct Sources {
 /// The progress of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// What the pull is doing, as a text for the user.
+    /// What the pull is doing, as text for the user.
     pub status: String,
     /// Bytes so far.
     pub done: u64,
@@ -117,7 +117,7 @@ impl From<models::Error> for Failed {
     }
 }
 
-/// A pull, which tries one source after the other.
+/// A pull, which tries one source after another.
 struct Pull<'a> {
     sources: &'a Sources,
     path: &'a Path,
@@ -176,7 +176,7 @@ enum Source {
     Packages,
 }
 
-/// Waits for the lock of the store.
+/// Waits for the store's lock.
 async fn lock(folder: &Path, name: &str, tell: &mut impl FnMut(Progress)) -> Result<LockFile, Error> {
     let holder = format!("process {}, which is pulling {name}", std::process::id());
     let mut told = false;

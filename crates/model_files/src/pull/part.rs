@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::store;
 
-/// Bytes that are hashed between two reports of progress.
+/// The number of bytes that are hashed between two progress reports.
 const BLOCK: usize = 1 << 20;
 
 /// Identifies the bytes in `NAME.part`.

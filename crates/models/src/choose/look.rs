@@ -24,7 +24,7 @@ const DEFAULT_PORTS: [(u16, &str); 9] = [
     (5000, "/v1"),          // TabbyAPI
 ];
 
-/// How long connecting to a port of this machine may take. A closed port refuses at once.
+/// How long connecting to a port on this machine may take. A closed port refuses at once.
 const CONNECT: Duration = Duration::from_millis(300);
 
 /// Tries Ollama, then DeepSeek's platform, then local servers at their default ports, then the model

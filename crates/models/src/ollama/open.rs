@@ -24,7 +24,7 @@ const SERVER: &str = "ollama";
 const MIN_WINDOW: u64 = 256;
 
 /// How long the server keeps the model loaded after a request, as a Go duration. A test run between
-/// two requests takes less time than this, so the model stays loaded
+/// two requests usually takes less time than this, so the model stays loaded
 /// (docs/model-apis.md#ollama-keep-alive).
 const KEEP_ALIVE: &str = "30m";
 
@@ -389,8 +389,8 @@ impl Model for Ollama {
 
     async fn outlook(&self) -> Result<Option<String>, Error> {
         if self.cloud {
-            // Ollama's cloud itself checks the key of each request; a local daemon has to be signed
-            // in.
+            // If the server is Ollama's cloud itself, it checks the key in each request. A local
+            // daemon has to be signed in instead.
             let account = if self.server.is_cloud() { None } else { self.server.account().await? };
             let account = account.map(|name| format!(", signed in as {name}")).unwrap_or_default();
             let window = self.identity().window.map_or_else(|| String::from("its full window"), tokens);

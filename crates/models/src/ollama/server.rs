@@ -1,4 +1,4 @@
-//! Manages the models of an Ollama server, and reads their metadata and the server's version.
+//! Manages the models on an Ollama server, and reads their metadata and the server's version.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::http::{Http, Secret, Timeouts, Waits};
 use crate::size::billions;
 use crate::{Access, Error, host};
 
-/// The time limit of a metadata request. It is long because the server reads the metadata from
+/// The time limit for a metadata request. It is long because the server reads the metadata from
 /// disk, possibly while it evaluates a prompt.
 const METADATA: Duration = Duration::from_secs(30);
 
@@ -141,7 +141,7 @@ pub fn full_name(name: &str) -> String {
     if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
 }
 
-/// Whether a base URL is Ollama's cloud.
+/// Whether a base URL points to Ollama's cloud.
 pub(crate) fn is_cloud_host(base: &str) -> bool {
     let host = host::host_of(base);
     host == "ollama.com" || host.ends_with(".ollama.com")
@@ -182,7 +182,7 @@ impl Server {
         self.http.patient = false;
     }
 
-    /// The account that the daemon is signed in to; `None` if the server does not support accounts.
+    /// The account that the daemon is signed in to; `None` if the server does not report one.
     ///
     /// # Errors
     /// [`Error::Settings`], with the address for signing in, if the daemon is not signed in.
@@ -204,8 +204,8 @@ impl Server {
         self.http.json(Method::GET, &self.http.url(path), None, METADATA).await
     }
 
-    /// The version as the server reports it: `0.12.3`, `0.33.0-rc2`; `0.0.0` is a development
-    /// build.
+    /// The version as the server reports it, such as `0.12.3` or `0.33.0-rc2`. `0.0.0` is a
+    /// development build.
     ///
     /// # Errors
     /// No connection, or not an Ollama server.

@@ -1,7 +1,7 @@
 //! The request bodies of `/api/chat` and `/api/generate`, and the decoding of their answers.
 //!
-//! Fields that never change in a session come before the conversation, so that a request repeats
-//! the bytes of the previous one up to the new messages.
+//! Only fields that stay the same throughout a session come before the conversation, so that a
+//! request repeats the bytes of the previous one up to the new messages.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::answer::{Protocol, object};
 use crate::frames::Frame;
 use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
 
-/// Options of every request (docs/model-apis.md#ollama-options). Only the last three fields may
+/// The options in every request (docs/model-apis.md#ollama-options). Only the last three fields may
 /// change within a session.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Options<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) num_ctx: Option<u64>,
-    /// 1.0, because other values penalize the repetition that is normal in code; `None` in the
+    /// 1.0, because higher values penalize the repetition that is normal in code; `None` in the
     /// cloud.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) repeat_penalty: Option<f32>,
@@ -96,8 +96,8 @@ pub(super) struct Generate<'a> {
     pub(super) format: Option<&'a Value>,
 }
 
-/// Stop strings for a model without a chat template: turn markers of the first version of DeepSeek
-/// Coder, which many base models have seen (docs/model-apis.md#deepseek-in-ollama).
+/// Stop strings for a model without a chat template: the turn markers of DeepSeek Coder's first
+/// version, which many base models have seen (docs/model-apis.md#deepseek-in-ollama).
 pub(super) const STOPS: [&str; 2] = ["### Instruction:", "<|EOT|>"];
 
 /// Renders a conversation as one raw prompt, which is append-only like the conversation.

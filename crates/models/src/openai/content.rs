@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-/// The text and the reasoning of a `content` field. Mistral and others send reasoning in separate
-/// parts.
+/// Returns the text and the reasoning in a `content` field. Mistral and others send reasoning in
+/// separate parts.
 pub(super) fn content(value: Value) -> (String, String) {
     let (mut text, mut inside) = (String::new(), String::new());
     match value {

@@ -151,7 +151,7 @@ impl Probes<'_> {
     }
 
     /// Like `at`, but only for local servers. Hosted services do not get these probes: outside the
-    /// user's own network, LM Studio and vLLM run behind a gateway.
+    /// user's own network, LM Studio and vLLM usually run behind a gateway.
     async fn at_local(&self, path: &str) -> Value {
         if self.local { self.at(path).await.unwrap_or(Value::Null) } else { Value::Null }
     }
@@ -305,7 +305,7 @@ async fn probe(probes: &Probes<'_>) -> Result<Found, Error> {
     Ok(Found::Server(server))
 }
 
-/// Requests `/props` of llama-server again. Returns the window and the model's file, or `None` if
+/// Requests llama-server's `/props` again. Returns the window and the model's file, or `None` if
 /// the server does not answer.
 pub(super) async fn props(http: &Http) -> Option<(Option<u64>, Option<String>)> {
     let url = format!("{}/props", host::root(http.base()));

@@ -234,7 +234,8 @@ impl OpenAi {
             let failure = match self.http.post("/chat/completions", body).await {
                 Ok(response) => {
                     let protocol = OpenAiAnswer::new(self.kind == Kind::Vllm, Arc::clone(&self.answers));
-                    // LM Studio and some gateways report a refusal inside a response of status 200.
+                    // LM Studio and some gateways report a refusal inside a response with status
+                    // 200.
                     let (failed, refusal, deltas) =
                         answer::start(response, protocol, request.max_tokens).await;
                     if refusal.is_some_and(|refusal| self.adapt(&refusal, &learned, request, stream)) {

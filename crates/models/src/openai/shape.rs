@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::detect::{Kind, Listed, Server};
 
-/// Ollama's version, if an answer looks like Ollama's: an object whose only key is `version`, and
+/// Ollama's version, if an answer looks like Ollama's: an object with the single key `version`,
 /// whose value starts with three numbers.
 pub(super) fn ollama_version(answer: &Value) -> Option<String> {
     let object = answer.as_object().filter(|object| object.len() == 1)?;
@@ -125,7 +125,7 @@ fn sees_images(model: &Value) -> Option<bool> {
         })
 }
 
-/// The models of LM Studio's own lists, `/api/v1/models` or the older `/api/v0/models`
+/// The models in LM Studio's own list, `/api/v1/models` or the older `/api/v0/models`
 /// (docs/model-apis.md#lm-studio). A model that is not loaded has no window.
 pub(super) fn studio_models(list: &Value) -> Vec<Listed> {
     let model = |model: &Value| {

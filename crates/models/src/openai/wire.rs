@@ -1,7 +1,7 @@
 //! The request body of `/chat/completions`, and the decoding of its answer.
 //!
-//! As with Ollama, fields that never change in a session come before the conversation, and the
-//! others after it.
+//! As with Ollama, only fields that stay the same throughout a session come before the
+//! conversation. The others come after it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -81,10 +81,10 @@ pub(super) enum Reasoning {
     Dropped,
     /// The messages that have reasoning.
     Kept,
-    /// All messages. The field is an empty text if the message has no reasoning.
+    /// All messages. The field is an empty string if the message has no reasoning.
     Everywhere,
     /// All messages. The field is a placeholder if the message has no reasoning, because some
-    /// gateways refuse an empty text.
+    /// gateways refuse an empty string.
     Filled,
 }
 

@@ -2,7 +2,7 @@
 
 use super::File;
 
-/// Includes files of the folder `profiles/`.
+/// Includes files from the folder `profiles/`.
 macro_rules! profiles {
     ($($name:literal),* $(,)?) => {
         [$((concat!("profiles/", $name), include_str!(concat!("../../../../profiles/", $name)))),*]

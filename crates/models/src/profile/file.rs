@@ -148,7 +148,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn at(&self, offset: usize, message: impl AsRef<str>) -> String {
         let line = 1 + self.text.bytes().take(offset).filter(|b| *b == b'\n').count();
-        // Messages of the parser may have several lines.
+        // The parser's messages may have several lines.
         format!("{}:{line}: {}", self.source, message.as_ref().trim_end().replace('\n', "; "))
     }
 

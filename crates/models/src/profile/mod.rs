@@ -44,7 +44,7 @@ pub struct Given<T> {
     pub source: Arc<str>,
     /// The reason for the value: `measured: …` or `a guess: …`; empty if the file states none.
     pub reason: String,
-    /// Whether the value comes from a file of the user, not from a built-in one.
+    /// Whether the value comes from one of the user's files, not from a built-in one.
     pub by_user: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Compares names of models, since a model has different names in Ollama, on Hugging Face and as a
+//! Compares model names, since a model has different names in Ollama, on Hugging Face and as a
 //! file.
 
 /// Words that say nothing about the model.

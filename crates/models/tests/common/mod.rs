@@ -1,4 +1,4 @@
-//! Helpers of the tests. They build a request, open models and read an answer.
+//! Helpers for the tests. They build a request, open models and read an answer.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses only some helpers")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 

@@ -1,4 +1,4 @@
-//! Extracts the comment text of a line, in any language.
+//! Extracts the comment text from a line, in any language.
 
 /// The part of a line that may be a placeholder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ const CODE: &str = "code codes implementation implementations method methods fun
     subroutine subroutines procedure procedures boilerplate codebase constructor constructors template templates markup html jsx css styles";
 
 /// Words for parts that both code and data can have. They count only with an ellipsis, `here` or a
-/// word of [`STATE`].
+/// word from [`STATE`].
 const PARTS: &str = "content contents test tests case cases field fields property properties prop props attribute attributes \
     variable variables constant constants declaration declarations definition definitions statement statements line lines \
     section sections style rule rules route routes endpoint endpoints handler handlers helper \
@@ -78,7 +78,7 @@ const PHRASES: &str = "\
     phần còn lại|giữ nguyên|mã hiện có|code hiện tại|sisa kode|kode yang ada|kode lainnya| \
     tidak berubah|بقية الكود|باقي الكود|الكود الموجود|الكود الحالي|बाकी कोड|मौजूदा कोड";
 
-/// Maximum number of words of a comment in another language. In scripts without spaces, four
+/// Maximum number of words in a comment in another language. In scripts without spaces, four
 /// characters count as a word.
 const MAX_FOREIGN_WORDS: usize = 9;
 

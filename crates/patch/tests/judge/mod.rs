@@ -1,4 +1,4 @@
-//! Runs one case of `patch_corpus` through the engine and judges the result.
+//! Runs one case from `patch_corpus` through the engine and judges the result.
 
 #![allow(dead_code, reason = "each test program uses only a part of this module")]
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
@@ -46,7 +46,7 @@ pub(crate) fn patches(input: &Input) -> Result<Vec<FilePatch>, String> {
 }
 
 /// Returns the resulting tree, or the kind of refusal and the feedback. Like a workspace, this
-/// refuses to change a file twice or to rename a file onto another.
+/// refuses to change a file twice or to rename one file onto another.
 pub(crate) fn run(case: &Case) -> Result<Tree, String> {
     let mut out = case.before.clone();
     let mut touched = Vec::new();

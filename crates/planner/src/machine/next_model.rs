@@ -1,5 +1,5 @@
-//! Continues a run after its model was changed: starts a new try with the new model, or lets that
-//! model continue the conversation.
+//! Continues a run after a switch to another model: starts a new try with the new model, or lets
+//! that model continue the conversation.
 
 use std::sync::Arc;
 

@@ -38,7 +38,7 @@ pub enum Reply {
     RunsOut(Vec<Delta>),
 }
 
-/// An answer in small pieces, like those of a server.
+/// An answer in small pieces, as a server sends it.
 pub fn text(answer: &str) -> Vec<Delta> {
     let chars: Vec<char> = answer.chars().collect();
     chars.chunks(7).map(|c| Delta::Text(c.iter().collect())).collect()
@@ -253,8 +253,8 @@ impl Verifier for Passes {
     }
 }
 
-/// If `calc.py` contains `text`, the verification never ends. If `interrupt` is given, it also
-/// interrupts the run.
+/// If `calc.py` contains `text`, the verification never ends, and also interrupts the run if
+/// `interrupt` is given.
 struct Hangs {
     text: &'static str,
     passes: Passes,
@@ -649,7 +649,7 @@ pub fn escalating() -> World {
     world
 }
 
-/// The edit of `calc.py` that makes `add` return `line`.
+/// The edit to `calc.py` that makes `add` return `line`.
 pub fn patch(line: &str) -> Reply {
     let content = format!("def add(a, b):\\n    return {line}\\n");
     says(&format!(r#"{{"tool": "apply_patch", "arguments": {{"path": "calc.py", "content": "{content}"}}}}"#))

@@ -1,5 +1,5 @@
-//! Parses the head of a request to the proxy. It is strict, because a request that two parsers read
-//! differently can bypass the checks of one of them.
+//! Parses the head of a request to the proxy. The parser is strict, because a request that two
+//! parsers read differently can bypass the checks of one of them.
 
 use std::fmt::Write;
 

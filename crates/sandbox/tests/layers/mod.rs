@@ -22,8 +22,8 @@ pub(crate) const ASK_DIR: &str = "OVERLAY_TEST_DIR";
 /// A user id that no user has.
 pub(crate) const ORDINARY: u32 = 54_321;
 
-/// The environment variable that tells a test that it runs in an overlay, and where the overlay is
-/// mounted.
+/// The environment variable that tells a test that it is running in an overlay, and where the
+/// overlay is mounted.
 pub(crate) const MERGED: &str = "OVERLAY_TEST_MERGED";
 
 /// The users that the tests run as: the current one (`None`) and, if that is root, also an ordinary
@@ -204,8 +204,8 @@ pub(crate) fn walk(top: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Everything that is visible in a tree, including git's status and all times of files except
-/// access times.
+/// Everything that is visible in a tree, including git's status and all file times except access
+/// times.
 pub(crate) fn observe(root: &Path) -> BTreeMap<PathBuf, String> {
     let of = |path: &Path| {
         let m = path.symlink_metadata().unwrap();

@@ -66,9 +66,9 @@ pub(crate) const LAUNCHER: &str = "SANDBOX_TEST_LAUNCHER";
 /// user who cannot access the usual one.
 pub(crate) const PLACE: &str = "SANDBOX_TEST_PLACE";
 
-/// The directory for work trees: the build directory, if it is suitable. It is not suitable inside
-/// `/tmp` and other directories that the sandbox replaces with private or empty ones. If the user
-/// is root, an ordinary user must also have access to it.
+/// The directory for work trees: the build directory, if it is suitable. It is not suitable if it
+/// is inside `/tmp` or another directory that the sandbox replaces with a private or empty one. If
+/// the user is root, an ordinary user must also have access to it.
 pub(crate) fn place() -> PathBuf {
     if let Some(place) = std::env::var_os(PLACE) {
         return place.into();

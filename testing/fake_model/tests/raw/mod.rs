@@ -25,7 +25,7 @@ pub(crate) enum Ended {
 impl Client {
     pub(crate) fn connect(server: &Server) -> Self {
         let stream = TcpStream::connect(server.address()).unwrap();
-        // With a broken server, the test fails instead of hanging.
+        // If the server is broken, the test fails instead of hanging.
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Self { stream, buffer: Vec::new(), status: 0, headers: Vec::new() }
     }
@@ -135,7 +135,7 @@ impl Client {
     }
 
     /// Whether no byte has arrived since the last read. The result is reliable only while the
-    /// server waits at a gate.
+    /// server is waiting at a gate.
     pub(crate) fn nothing_to_read(&mut self) -> bool {
         if !self.buffer.is_empty() {
             return false;

@@ -1,4 +1,5 @@
-//! `cargo test`: the test harness of Rust's standard library, and the compiler that runs before it.
+//! Parses the output of `cargo test`: that of the test harness in Rust's standard library, and
+//! that of the compiler, which runs before it.
 
 use super::{
     Failure, TestReport,
@@ -28,8 +29,8 @@ pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
     if let Some(at) =
         lines.iter().position(|l| l.trim_start().starts_with("process didn't exit successfully"))
     {
-        // A test program exits with 101 if tests fail. If it ended in another way, it crashed, and
-        // the results that it had not reported yet are lost.
+        // A test program exits with 101 if tests fail. If it ended in any other way, it crashed,
+        // and the results that it had not reported yet are lost.
         if let Some((_, how)) =
             lines[at].split_once("` (").filter(|(_, how)| !how.starts_with("exit status: 101"))
         {

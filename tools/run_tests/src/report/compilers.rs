@@ -1,4 +1,4 @@
-//! Parses messages of compilers and crashed programs, if no test runner has reported anything.
+//! Parses messages from compilers and crashed programs, if no test runner has reported anything.
 
 use super::{
     Failure, TestReport,

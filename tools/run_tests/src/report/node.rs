@@ -25,8 +25,8 @@ fn error<'a>(lines: &[&'a str], places: &Places) -> Found<'a> {
     Found::new(message, lines[message.len()..].iter().rev().filter_map(|l| frame(l, places)))
 }
 
-/// Parses the totals at the end of the output of node's runner. Each total is on a line that starts
-/// with `mark`: `#` in TAP, and `ℹ` otherwise.
+/// Parses the totals that node's runner prints at the end. Each total is on a line that starts with
+/// `mark`: `#` in TAP, and `ℹ` otherwise.
 fn totals(output: &str, mark: &str) -> Option<TestReport> {
     let count = |name: &str| {
         let label = format!("{mark} {name} ");
@@ -159,7 +159,7 @@ pub(crate) fn spec(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-/// Returns a report with the counts of a line such as `2 failed | 3 passed`.
+/// Returns a report with the counts in a line such as `2 failed | 3 passed`.
 fn counted(line: &str) -> TestReport {
     let mut report = TestReport::default();
     for (number, word) in counts(line) {

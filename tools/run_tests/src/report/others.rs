@@ -68,7 +68,7 @@ pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-/// Returns the log of a test, which follows the line of the test or, with `-v`, precedes it.
+/// Returns the log of a test, which follows the test's line or, with `-v`, precedes it.
 fn go_failure<'a>(lines: &[&'a str], at: usize, name: &str, places: &Places) -> Found<'a> {
     let depth = indentation(lines[at]);
     let ends = |l: &str| l.trim_start().starts_with("---");
@@ -268,7 +268,7 @@ pub(crate) fn ctest(output: &str, places: &Places) -> Option<TestReport> {
     for line in lines[start..].iter().take_while(|l| !l.trim().is_empty()) {
         let Some((number, name)) = line.trim().split_once(" - ") else { continue };
         let name = name.rsplit_once(" (").map_or(name, |(n, _)| n);
-        // The output follows the line of the test: "1/2 Test #2: name ....***Failed  0.00 sec".
+        // The output follows the test's line: "1/2 Test #2: name ....***Failed  0.00 sec".
         let ran = lines.iter().position(|l| {
             l.contains(&format!("Test #{number}: ")) || l.contains(&format!("Test  #{number}: "))
         });

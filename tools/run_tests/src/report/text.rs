@@ -2,7 +2,7 @@
 
 use super::{Failure, TestReport};
 
-/// The maximum number of lines of a message.
+/// The maximum number of lines in a message.
 const MESSAGE_LINES: usize = 14;
 
 /// The maximum number of stack frames shown, all in the work tree: enough to see where the test is

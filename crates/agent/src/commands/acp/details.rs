@@ -1,5 +1,5 @@
-//! Details of calls that the journal does not contain: their kinds, titles and locations, and their
-//! changes, which come from the tree's history.
+//! What the journal does not say about calls: their kinds, titles and locations, and their changes,
+//! which come from the tree's history.
 
 use std::path::{Path, PathBuf};
 
@@ -25,8 +25,8 @@ pub(super) struct TreeDetails {
 }
 
 impl TreeDetails {
-    /// Creates the details of a run. Records of the history up to `seen` are not shown as its
-    /// edits.
+    /// Creates the details for a run. History records up to `seen` are not shown as edits made by
+    /// this run.
     pub(super) fn new(state: PathBuf, secrets: Secrets, seen: u64) -> Self {
         Self { state, secrets, seen }
     }

@@ -168,13 +168,14 @@ impl Host {
         Editor { client: client.clone(), session: id.clone(), backlog: self.backlog.clone(), interrupt }
     }
 
-    /// An editor that never waits: the connection itself runs in this thread.
+    /// Returns an editor whose updates never wait, because the connection itself runs in this
+    /// thread.
     pub(super) fn editor_now(&self, id: &SessionId, client: &ConnectionTo<Client>) -> Editor {
         self.editor(id, client, watch::channel(true).1)
     }
 
-    /// Finds the models that the user can choose, and then tells the editor. The answer to the
-    /// editor's request does not wait for model servers.
+    /// Finds the models that the user can choose, and then sends the list to the editor. The answer
+    /// to the editor's request does not wait for model servers.
     pub(super) fn list_models(self: &Arc<Self>, id: &SessionId, client: ConnectionTo<Client>) {
         let (host, id) = (Arc::clone(self), id.clone());
         let Ok((context, root)) = self.with(&id, |s| Ok((s.context.clone(), s.root.clone()))) else { return };
@@ -196,7 +197,8 @@ impl Host {
         });
     }
 
-    /// Stops the prompt of a session that is being closed, and removes a session that had none.
+    /// Leaves a session that is being closed: stops its prompt if one is running, and otherwise
+    /// removes the session if it never had a prompt.
     pub(super) fn leave(&self, id: &SessionId, session: &Session) {
         if let Some(running) = &session.running {
             running.send_replace(true);

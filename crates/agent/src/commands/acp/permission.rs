@@ -1,5 +1,5 @@
-//! In the mode `ask`, asks the user before each call that may change something: edits, commands,
-//! and MCP tools that are not read-only.
+//! In `ask` mode, asks the user before each call that may change something: edits, commands, and
+//! MCP tools that are not read-only.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ use crate::gate::Gate;
 use crate::masking;
 use crate::render;
 
-/// The "always" answers of a session, by tool: whether calls of the tool may run.
+/// The "always" answers in a session, by tool: whether calls to the tool may run.
 pub(super) type Standing = Arc<Mutex<HashMap<String, bool>>>;
 
 const ALLOW_ONCE: &str = "allow_once";
@@ -40,7 +40,8 @@ pub(super) struct Ask {
     pub(super) updates: Arc<Mutex<Updates<TreeDetails>>>,
     /// The session's mode, which may change during a run.
     pub(super) mode: watch::Receiver<Mode>,
-    /// Whether to ask while the mode is a dry one, which is meant for the next prompt.
+    /// Whether to ask before calls. If the user changes to a dry-run mode during a run, this value
+    /// stays the same, because that mode is meant for the next prompt.
     pub(super) asks: AtomicBool,
     pub(super) standing: Standing,
     /// The tree that the run works in.

@@ -116,7 +116,7 @@ struct Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         let _ = self.host.with(&self.id, |session| {
-            // The session may have been closed and loaded again since.
+            // The session may have been closed and loaded again since then.
             if session.running.as_ref().is_some_and(|running| running.same_channel(&self.stop)) {
                 session.running = None;
             }
@@ -126,7 +126,8 @@ impl Drop for Busy {
     }
 }
 
-/// Remembers the prompt of a dry run. Forgets the oldest ones if all together are too long.
+/// Remembers the prompt of a dry run. Forgets the oldest prompts if the remembered prompts are too
+/// long in total.
 fn remember(earlier: &mut Vec<String>, mut text: String) {
     let end = (0..=MAX_EARLIER.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.truncate(end.unwrap_or_default());
@@ -136,7 +137,7 @@ fn remember(earlier: &mut Vec<String>, mut text: String) {
     }
 }
 
-/// A prompt, followed by the earlier ones that were only dry runs.
+/// Returns a prompt followed by the earlier prompts that were only dry runs.
 fn with_earlier(earlier: &[String], text: &str) -> String {
     if earlier.is_empty() {
         return text.to_owned();

@@ -35,8 +35,8 @@ pub(super) struct Editor {
     pub(super) client: ConnectionTo<Client>,
     pub(super) session: SessionId,
     pub(super) backlog: Backlog,
-    /// Becomes true when the run must stop. From then on, updates do not wait for the editor to
-    /// read.
+    /// Becomes true when the run must stop. From then on, new updates do not wait for the editor to
+    /// read earlier ones.
     pub(super) interrupt: watch::Receiver<bool>,
 }
 
@@ -48,7 +48,7 @@ impl Editor {
         let _ = self.client.send_notification(SessionNotification::new(self.session.clone(), update));
     }
 
-    /// Sends text as a message of the agent.
+    /// Sends text as a message from the agent.
     pub(super) fn say(&self, text: &str) {
         let text = ContentBlock::Text(TextContent::new(text));
         self.send(SessionUpdate::AgentMessageChunk(ContentChunk::new(text)));
@@ -67,7 +67,7 @@ pub(super) struct Turn {
     pub(super) started_in: Mode,
     pub(super) mode: watch::Receiver<Mode>,
     pub(super) standing: Standing,
-    /// The settings that the flags and the user's choice of a model set.
+    /// The settings given by flags and by the user's choice of a model.
     pub(super) given: Vec<(&'static str, String)>,
 }
 

@@ -17,7 +17,7 @@ pub(super) fn of(resolved: &Resolved, mask: &dyn Fn(&str) -> String) -> batch::S
 }
 
 /// In the server group, only the model can change a result. The other settings say how to reach the
-/// server, and job schedulers start the server at another address each time.
+/// server, and job schedulers start the server at a different address each time.
 fn can_change_a_result(definition: &Definition) -> bool {
     (definition.group != Group::Server || definition.key == "model")
         && !WITHOUT_EFFECT.contains(&definition.key)

@@ -1,4 +1,4 @@
-//! `--jobs auto`: runs as many tasks at a time as the server can answer requests in parallel.
+//! `--jobs auto`: runs one task for each request that the server can answer in parallel.
 
 use models::{Identity, Notices};
 

@@ -18,7 +18,7 @@ use self::table::Table;
 use crate::console;
 use crate::sanitize;
 
-/// The time between two drawings of the table.
+/// The time between two redraws of the table.
 const REFRESH: Duration = Duration::from_millis(200);
 
 /// Shows the events of a batch. Clones share one table, because tasks run in their own threads.
@@ -132,7 +132,8 @@ impl Display {
         }
     }
 
-    /// Removes the table. Messages of tasks that are still running are then shown as lines.
+    /// Removes the table. From then on, messages from tasks that are still running are shown as
+    /// lines.
     fn close(&self) {
         let mut view = self.view();
         if let View::Live(live) = &*view {

@@ -29,14 +29,14 @@ use crate::interrupt::{self, Signals};
 /// The variable that tells a child the process id of its server, so that the child ends with the
 /// server.
 pub(crate) const SERVED_BY: &str = "AGENT_SERVED_BY";
-/// The maximum number of calls at a time.
+/// The maximum number of calls that run at a time.
 const MAX_CALLS: usize = 8;
 /// The maximum length of a line of a child's output, in bytes. The limit is large because the last
 /// event of a run contains the patch.
 const MAX_LINE: u64 = 64 << 20;
 /// How long a child may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
-/// How much of a text a result contains.
+/// How much of a long text is included in a result.
 const SHOWN: OutputLimits = OutputLimits {
     head_bytes: 16 << 10,
     head_lines: 400,

@@ -1,5 +1,6 @@
-//! `agent models pull`: downloads a model of the catalog into the agent's store. The name is the
-//! model's own or, if Ollama is not running, may be its Ollama tag. Ollama pulls all other models.
+//! `agent models pull`: downloads a model from the catalog into the agent's store. The name must be
+//! the model's own name or, if Ollama is not running, may also be the model's Ollama tag. Ollama
+//! pulls all other models.
 
 use model_files::{Store, catalog};
 use models::ollama::Server;

@@ -140,7 +140,7 @@ fn print_rows(rows: impl IntoIterator<Item = (&'static str, String)>, asked: Row
     Ok(Exit::Success)
 }
 
-/// Formats a count of parameters, such as `1.5 B`.
+/// Formats a number of parameters, such as `1.5 B`.
 fn billions(parameters: u64) -> String {
     format!("{:.1} B", parameters as f64 / 1e9)
 }

@@ -5,8 +5,8 @@ use workspace::Workspace;
 
 use crate::exit::{Failure, Result};
 
-/// Decodes a patch. A patch that is not UTF-8 is decoded with the encoding of a file that it names:
-/// the first file that is not UTF-8 either and whose encoding can decode the patch.
+/// Decodes a patch. If the patch is not UTF-8, uses the encoding of one of the files that it names:
+/// the first one that is not UTF-8 either and whose encoding can decode the patch.
 ///
 /// # Errors
 /// If the patch names no such file.

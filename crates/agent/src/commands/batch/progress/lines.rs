@@ -7,7 +7,7 @@ use preview::{Paint, Style};
 use crate::figures::plural;
 use crate::sanitize;
 
-/// The maximum length of a setting's value, in characters.
+/// The maximum number of characters to show from a setting's value.
 const VALUE: usize = 60;
 
 /// The line for an event.
@@ -41,7 +41,7 @@ pub(super) fn line(event: &Event<'_>, paint: Paint) -> String {
     }
 }
 
-/// Returns the task's id, followed by the number of the attempt if it is the second or a later one.
+/// Returns the task's id, followed by the attempt number unless this is the first attempt.
 pub(super) fn name(id: &str, attempt: u32) -> String {
     if attempt == 1 { id.to_owned() } else { format!("{id} (attempt {attempt})") }
 }

@@ -34,7 +34,7 @@ enum Doing {
     Waiting,
     Thinking,
     Answering,
-    /// The model is writing a call of this tool.
+    /// The model is writing a call to this tool.
     Writing(String),
     /// The start of the session, a call, a verification, or a pause before a retry.
     Other(String),

@@ -98,7 +98,7 @@ impl Table {
         line
     }
 
-    /// The time left, the rate of tasks and the rate of tokens, as far as they are known.
+    /// Returns the time left, the task rate and the token rate, as far as they are known.
     fn rates(&self, now: Instant) -> Vec<String> {
         let seconds = now.saturating_duration_since(self.began).as_secs_f64();
         let mut parts = Vec::new();
