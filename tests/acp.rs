@@ -266,7 +266,7 @@ async fn in_the_ask_mode_the_editor_decides_about_each_call() {
     .await;
     assert!(world.read("add.sh").contains(RIGHT));
     let told = server.chats()[2].json.to_string();
-    assert!(told.contains("the user rejected this call of apply_patch"), "{told}");
+    assert!(told.contains("the user rejected this call to apply_patch"), "{told}");
 }
 
 #[tokio::test]

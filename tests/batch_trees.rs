@@ -177,7 +177,7 @@ fn the_name_of_a_folder_protects_its_files_and_a_pattern_that_matches_no_file_is
         run_with_protected(&world, &json!(["tests", "spec/**"]), &["echo exit 3 > tests/run.sh"]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert_eq!(results[0]["diff"]["files"], json!(["add.sh"]));
-    assert!(seen.contains("task-0: the pattern \"spec/**\" of protected files matches no file"), "{seen}");
+    assert!(seen.contains("task-0: the pattern \"spec/**\" for protected files matches no file"), "{seen}");
 }
 
 #[test]

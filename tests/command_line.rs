@@ -110,7 +110,7 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --max-answer-tokens <TOKENS>    Limit each answer to this many tokens, thinking included
                                           [default: 4096]
           --think[=<LEVEL>]               Turn thinking on or off, or set its effort [default: auto]
-                                          [possible values: auto, on, off, low, medium, high]
+                                          [possible values: auto, on, off, low, medium, high, max]
           --constrain[=<WHEN>]            Let the model write nothing but valid tool calls, if the
                                           server can enforce it; auto: as the model's profile says
                                           [default: auto] [possible values: auto, on, off]
@@ -152,10 +152,10 @@ fn help_of_run_lists_every_flag_and_exit_code() {
     Commands:
           --dangerously-no-sandbox     Run commands with all your permissions and the network; use it
                                        only inside another sandbox
-          --no-mask-secrets            Show keys, tokens and passwords to the model, the journal and the
-                                       screen
+          --no-mask-secrets            Show keys, tokens and passwords to the model, in the journal and
+                                       on the screen
           --command-read-only          Make the work tree read-only for commands; they can still write
-                                       their temporary folder
+                                       to their temporary folder
           --env <NAME[=VALUE]>         Set an environment variable for commands and tests; NAME alone
                                        passes your value on; may be repeated
           --allow-read <PATHS>         Let commands read these paths too (separated by colons; each

@@ -94,7 +94,7 @@ fn a_long_retry_after_ends_the_run_immediately() {
     let seen = run(&world, &server, Personality::Ollama);
     let end = seen.split("model unavailable: ").nth(1).unwrap_or_default();
     snapshot!(end, @r"
-    http://[SERVER]/api/chat answered 429: quota exceeded (the server asks to wait [TIME])
+    http://[SERVER]/api/chat answered 429: quota exceeded (the server asked for a delay of [TIME])
     show: agent sessions show [SESSION]
     ");
     assert!(seen.starts_with("exit 5\n"), "{seen}");

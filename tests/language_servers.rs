@@ -87,12 +87,13 @@ fn a_server_that_fails_does_not_stop_the_run() {
         ("garbage", "it sent a message that is not JSON"),
         ("flood", "it sent more than 64 MiB without being asked"),
         ("mute", "it did not answer within 1 s"),
+        ("silent", "it did not answer within 1 s"),
     ] {
         let world = world(behavior);
-        if behavior == "mute" {
+        if ["mute", "silent"].contains(&behavior) {
             let path = world.home().join(".config/agent/config.toml");
             let text = std::fs::read_to_string(&path).unwrap();
-            std::fs::write(path, text.replace("seconds = 60", "seconds = 1")).unwrap();
+            std::fs::write(path, text.replace("seconds = 60", "seconds = 1\nstart_seconds = 1")).unwrap();
         }
         let seen =
             run(&world, &[write("new.txt", "broken\n"), write("new.txt", "broken again\n"), fix(), finish()]);
@@ -172,6 +173,7 @@ fn an_invalid_server_is_refused() {
         ("command = \" \"\nfiles = \"*\"", "must not contain an empty `command`"),
         ("command = \"x\"\nfiles = \"[\"", "has an invalid pattern"),
         ("command = \"x\"\nfiles = \"*\"\nseconds = 0", "must have `seconds` from 1 to 600"),
+        ("command = \"x\"\nfiles = \"*\"\nstart_seconds = 601", "must have `start_seconds` from 1 to 600"),
     ] {
         world.write_user_settings(&format!("[[language_servers]]\n{table}\n"));
         let output = world.agent(&["config", "show"]).output().unwrap();

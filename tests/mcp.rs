@@ -192,7 +192,7 @@ fn servers_of_a_repository_start_only_after_the_user_approved_the_exact_content(
         (errors, prompt(&server).contains("s__echo"))
     };
     let (errors, offered) = run();
-    assert!(errors.contains("the MCP servers of .mcp.json are not used (s): read the file, then approve it with `agent mcp approve`"), "{errors}");
+    assert!(errors.contains("the MCP servers in .mcp.json are not used (s): read the file, then approve it with `agent mcp approve`"), "{errors}");
     assert!(!offered && !world.repo().join("log.txt").exists());
     let seen = world.observe(&["mcp", "list"]);
     assert!(seen.contains(".mcp.json, not approved"), "{seen}");

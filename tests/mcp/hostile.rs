@@ -206,7 +206,7 @@ fn a_repository_cannot_replace_a_server_of_the_user() {
     world.observe(&["mcp", "approve"]);
     let (world, told, _) = attacked_by(world, &[], 1);
     assert_eq!(told[0], ("ok".into(), "text 0".into()));
-    assert!(one_warning(&world).contains("your mcp.json has the same name"));
+    assert!(one_warning(&world).contains("your mcp.json has a server with that name"));
     assert!(!world.repo().join("hacked").exists());
 }
 

@@ -57,7 +57,7 @@ impl Mode {
     fn label(self) -> (&'static str, &'static str) {
         match self {
             Mode::Run => ("Run", "Edit files and run commands in the sandbox, without asking"),
-            Mode::Ask => ("Ask", "Ask before each edit and each command"),
+            Mode::Ask => ("Ask", "Ask before each edit, command, and MCP call that is not read-only"),
             Mode::DryRun => ("Dry run", "Work on a copy; the repository stays unchanged"),
             Mode::Plan => ("Plan", "Propose edits on a copy, and run no command"),
         }

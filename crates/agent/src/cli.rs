@@ -133,7 +133,7 @@ pub(crate) struct Batch {
     #[arg(long, conflicts_with = "check")]
     pub(crate) json: bool,
 
-    /// Run this many tasks at a time; auto: as many as the server can answer requests in parallel
+    /// Run this many tasks at a time; auto: one per request that the server can answer in parallel
     /// [default: 1; with --queue: 1000 in the queue at a time]
     #[arg(short, long, value_name = "N|auto")]
     pub(crate) jobs: Option<Jobs>,
@@ -200,7 +200,7 @@ pub(crate) struct Worker {
     #[arg(long, value_name = "TIME", value_parser = batch::lease, default_value = "60s", help_heading = "Queue")]
     pub(crate) lease: Duration,
 
-    /// Run this many tasks at a time; auto: as many as the server can answer requests in parallel
+    /// Run this many tasks at a time; auto: one per request that the server can answer in parallel
     #[arg(short, long, value_name = "N|auto", default_value = "1")]
     pub(crate) jobs: Jobs,
 

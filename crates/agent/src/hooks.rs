@@ -201,7 +201,7 @@ impl Hooks {
         let message = match result {
             Ok(Verdict::Allowed) => return,
             Ok(Verdict::Vetoed(why)) => {
-                format!("the hook `{}` came too late for a veto: {why}", hook.command)
+                format!("the hook `{}` vetoed too late: {why}", hook.command)
             }
             Err(why) => why,
         };
@@ -243,7 +243,7 @@ impl Hooks {
         match finished.status {
             Status::Exited(0) => Ok(Verdict::Allowed),
             Status::Exited(VETO) if said.is_empty() => {
-                Ok(Verdict::Vetoed("a hook of the user forbids it".into()))
+                Ok(Verdict::Vetoed("one of the user's hooks forbids it".into()))
             }
             Status::Exited(VETO) => Ok(Verdict::Vetoed(said)),
             Status::Exited(code) => Err(failed(&format!("exit code {code}\n{said}")).trim_end().to_owned()),

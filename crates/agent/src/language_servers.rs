@@ -22,7 +22,7 @@ use crate::exit::{Failure, Result};
 use crate::leftovers::SANDBOX;
 use crate::settings::Settings;
 
-/// The maximum time limit for a check, in seconds.
+/// The maximum time limit for a start or a check, in seconds.
 const MAX_SECONDS: u64 = 600;
 /// The number of bytes to keep from each end of a server's standard error.
 const KEPT: usize = 2048;
@@ -41,10 +41,17 @@ pub(crate) struct Configured {
     /// The time limit for the check of an edit, in seconds.
     #[serde(default = "seconds")]
     pub(crate) seconds: u64,
+    /// The time limit for starting the server and loading the project, in seconds.
+    #[serde(default = "start_seconds")]
+    pub(crate) start_seconds: u64,
 }
 
 fn seconds() -> u64 {
     10
+}
+
+fn start_seconds() -> u64 {
+    60
 }
 
 impl Configured {
@@ -57,10 +64,11 @@ impl Configured {
         if self.command.trim().is_empty() {
             return Err("must not contain an empty `command`".into());
         }
-        if !(1..=MAX_SECONDS).contains(&self.seconds) {
-            return Err(format!("must have `seconds` from 1 to {MAX_SECONDS}"));
+        let limits = [("seconds", self.seconds), ("start_seconds", self.start_seconds)];
+        match limits.iter().find(|(_, seconds)| !(1..=MAX_SECONDS).contains(seconds)) {
+            Some((key, _)) => Err(format!("must have `{key}` from 1 to {MAX_SECONDS}")),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn patterns(&self) -> std::result::Result<GlobSet, String> {
@@ -116,6 +124,7 @@ impl LanguageServers {
                 command: Command { output: OutputLimits::bytes(KEPT), ..Command::shell(&configured.command) },
                 root: root.to_owned(),
                 options: configured.options.clone(),
+                start_timeout: Duration::from_secs(configured.start_seconds),
                 timeout: Duration::from_secs(configured.seconds),
             };
             let files = configured.patterns().map_err(Failure::misuse)?;

@@ -297,7 +297,7 @@ fn parse_file(path: &Path, text: &str, is_repository: bool) -> Result<BTreeMap<S
                     "{place}: a repository may not set {key}: only you decide where code and keys go, how much \
                      is spent, and what commands may do"
                 ))
-                .hint("remove the line, or set it in your own settings file, in the environment or by a flag"));
+                .hint("remove the line, or set it in your own settings file, in the environment or with a flag"));
             }
             Trust::User | Trust::Repository | Trust::RepositoryMayLower => {}
         }
@@ -433,7 +433,7 @@ mod tests {
         );
         assert_eq!(
             world("", "", &[("AGENT_THINK", "hard")]).refusal(),
-            "the environment variable AGENT_THINK must be one of auto, on, off, low, medium, high, not \"hard\""
+            "the environment variable AGENT_THINK must be one of auto, on, off, low, medium, high, max, not \"hard\""
         );
         let syntax = world("max_turns = = 3", "", &[]).refusal();
         assert!(syntax.starts_with("FOLDER/.agent.toml:1: "), "{syntax}");

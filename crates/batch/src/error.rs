@@ -17,7 +17,7 @@ pub enum Error {
         holder: String,
     },
     /// The folder has no results.
-    #[error("{} is not the folder of a batch: it has no {RESULTS}", _0.display())]
+    #[error("{} is not a batch folder: it has no {RESULTS}", _0.display())]
     NoBatch(PathBuf),
     /// A file in the folder cannot be used.
     #[error(transparent)]

@@ -90,7 +90,7 @@ pub fn check_foreign(task: &Task, bundled: bool) -> Result<(), String> {
     }
     let repo = task.repo.to_string_lossy();
     if !bundled && (!is_url(&repo) || repo.to_ascii_lowercase().starts_with("file:")) {
-        return Err("its repository is a path of this machine, not a URL of another one".into());
+        return Err("its repository is a path on this machine, not a URL on another one".into());
     }
     Ok(())
 }

@@ -157,7 +157,7 @@ impl<'t> Source for Batch<'_, 't> {
                 if let Some(most) = self.schedule.borrow_mut().adapt(running, self.place.refusals()) {
                     let tasks = if most == 1 { "task" } else { "tasks" };
                     let message = format!(
-                        "the server gets too many requests; running at most {most} {tasks} at a time"
+                        "the server is getting too many requests; running at most {most} {tasks} at a time"
                     );
                     (self.report)(Event::Note { id: "", message });
                 }

@@ -140,7 +140,7 @@ fn check_size(schema: &Value) -> Result<(), String> {
         }
         match value {
             Value::String(text) if text.len() > TEXT => {
-                return Err(format!("it has a text of more than {TEXT} bytes"));
+                return Err(format!("it has a string of more than {TEXT} bytes"));
             }
             Value::Array(items) => left.extend(items.iter().map(|item| (item, level + 1))),
             Value::Object(fields) => left.extend(fields.values().map(|field| (field, level + 1))),

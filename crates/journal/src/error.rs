@@ -20,11 +20,13 @@ pub enum Error {
     #[error("there is no session {0:?}; `agent sessions list` lists all sessions")]
     NotFound(String),
     /// Several sessions match a prefix.
-    #[error("{prefix:?} matches {} sessions ({}); give more of the id", ids.len(), ids.join(", "))]
+    #[error("{prefix:?} matches {count} sessions ({}{}); give more of the id", ids.join(", "), if *count > ids.len() { ", …" } else { "" })]
     Ambiguous {
         /// The prefix.
         prefix: String,
-        /// The sessions that match, at most five of them.
+        /// The number of sessions that match.
+        count: usize,
+        /// The first of them, at most five.
         ids: Vec<String>,
     },
     /// Another process is writing the session.

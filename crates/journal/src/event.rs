@@ -349,7 +349,7 @@ pub enum Event {
         /// Patterns of the files that are restored to their original state before every command.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         protected: Vec<String>,
-        /// The JSON Schema of the result that the model has to give.
+        /// The JSON Schema of the result that the model has to return.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output_schema: Option<Value>,
         /// The images of the task: the names of files in the folder `images` of the session. A name
@@ -436,7 +436,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
-    /// A message of the user, sent during or after the run. The conversation continues with it, and
+    /// A message from the user, sent during or after the run. The conversation continues with it, and
     /// the limits restart.
     UserMessage {
         /// The message.
@@ -505,7 +505,7 @@ pub enum Event {
         temperature: Option<f32>,
         /// Sampling seed, if set.
         seed: Option<u64>,
-        /// The limit of generated tokens.
+        /// The maximum number of tokens to generate.
         max_tokens: u32,
         /// Whether the request is sent at a time with peak prices.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]

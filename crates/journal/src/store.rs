@@ -112,6 +112,7 @@ impl Store {
             [one] => Ok(one.clone()),
             several => Err(Error::Ambiguous {
                 prefix: wanted.into(),
+                count: several.len(),
                 ids: several.iter().take(5).cloned().collect(),
             }),
         }

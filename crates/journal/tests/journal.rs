@@ -222,3 +222,13 @@ fn a_fork_copies_records_and_state_and_does_not_change_the_original() {
 fn id_of(records: &[journal::Record]) -> String {
     journal::origin(records).unwrap().to_owned()
 }
+
+#[test]
+fn bug_the_message_about_an_ambiguous_id_counted_at_most_five_sessions() {
+    let (_folder, store) = store();
+    for _ in 0..7 {
+        store.create().unwrap();
+    }
+    let message = store.find("2").unwrap_err().to_string();
+    assert!(message.contains("matches 7 sessions (") && message.contains(", …)"), "{message}");
+}

@@ -44,8 +44,6 @@ const SETTLED: Duration = Duration::from_millis(1_000);
 /// How long to wait for more diagnostics after some have been published. Servers publish syntax
 /// errors before type errors.
 const MORE: Duration = Duration::from_millis(300);
-/// How long a server may take to start and to load the project.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many times the diagnostics of a document are requested again after the server has canceled
 /// the request, which it does while it loads the project.
 const MAX_REPEATS: usize = 20;
@@ -81,7 +79,9 @@ pub struct Launch {
     pub root: PathBuf,
     /// The server's `initializationOptions`.
     pub options: Value,
-    /// How long the server may take to check an edit, after it has started.
+    /// How long the server may take to start and to load the project.
+    pub start_timeout: Duration,
+    /// How long the server may take to check an edit.
     pub timeout: Duration,
 }
 
@@ -159,8 +159,9 @@ impl LanguageServer {
     async fn check_with(&self, state: &mut State, changes: &[Change<'_>]) -> Result<Vec<Problem>, String> {
         let seconds = |limit: Duration| format!("it did not answer within {} s", limit.as_secs());
         if state.running.is_none() {
-            let started = timeout(START_TIMEOUT, Box::pin(self.start())).await;
-            state.running = Some(started.map_err(|_| seconds(START_TIMEOUT))??);
+            let limit = self.launch.start_timeout;
+            let started = timeout(limit, Box::pin(self.start())).await;
+            state.running = Some(started.map_err(|_| seconds(limit))??);
         }
         let State { running: Some(running), originals, .. } = state else {
             return Err("it has ended".into());

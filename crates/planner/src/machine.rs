@@ -243,7 +243,7 @@ impl Machine {
                 if self.overflows_in_a_row > 2 || !self.compact() {
                     return Step::Finish(
                         Ending::GaveUp,
-                        "the conversation does not fit the model's window; set a larger window (--num-ctx) or give a smaller task".into(),
+                        "the conversation does not fit in the model's window; set a larger window (--num-ctx) or give a smaller task".into(),
                     );
                 }
                 Step::Ask(self.ask())

@@ -99,7 +99,7 @@ async fn a_candidate_is_reverted_when_the_run_stops_and_verified_when_it_resumes
     let mut past = Vec::new();
     for stopped_again in [true, false] {
         assert_eq!((&ran.report.ending, &ran.files), (&Ending::Interrupted, &original));
-        assert!(ran.report.message.ends_with("not verified yet was reverted"), "{}", ran.report.message);
+        assert!(ran.report.message.ends_with("not been verified yet was reverted"), "{}", ran.report.message);
         past.extend(ran.records);
         let mut world = world_with_branches();
         *world.files.lock().unwrap() = ran.files;

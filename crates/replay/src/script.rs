@@ -225,7 +225,7 @@ impl Script {
         match at.and_then(|at| state.results[at].take()) {
             Some(result) => Some((result.seq, result.outcome)),
             None => {
-                self.end(&mut state, &format!("a call of {tool} without a recorded result"));
+                self.end(&mut state, &format!("a call to {tool} without a recorded result"));
                 None
             }
         }

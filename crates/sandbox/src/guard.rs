@@ -61,7 +61,7 @@ const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
 
 /// Some models mistake the `apply_patch` tool for a program. A shell would not find the program,
 /// and would run the rest of the line without the patch.
-const APPLY_PATCH: &str = "apply_patch is a tool, not a shell program: send the patch as a call of apply_patch, and the \
+const APPLY_PATCH: &str = "apply_patch is a tool, not a shell program: send the patch as a call to apply_patch, and the \
                            rest as a separate command";
 
 /// Checks a shell line.

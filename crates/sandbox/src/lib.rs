@@ -78,7 +78,7 @@ pub enum SandboxError {
     Unavailable(String),
     /// The policy names hosts, but the system does not allow commands a network of their own.
     #[error(
-        "commands cannot be limited to single hosts on this system, which allows them no network of their own ({0}); \
+        "commands cannot be limited to specific hosts on this system, which does not allow them a network of their own ({0}); \
          without --allow-host they have no network access"
     )]
     Hosts(String),
@@ -91,7 +91,7 @@ pub enum SandboxError {
     #[error("cannot set up the sandbox: {0}")]
     Setup(String),
     /// A path in the policy does not exist.
-    #[error("cannot use a path of the sandbox policy: {0}")]
+    #[error("cannot use a path in the sandbox policy: {0}")]
     Policy(io::Error),
     /// The program could not be started. Only this variant means that the command's caller made a
     /// mistake.

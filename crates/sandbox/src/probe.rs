@@ -203,9 +203,9 @@ impl Sandbox {
         let own_sockets = profile.namespaces || abi >= Some(UNIX_SOCKETS);
         let mut lines = Vec::new();
         lines.push(match (policy.read_only, profile.namespaces) {
-            (true, _) => "Files: commands can read the system, toolchains and the work tree, and write a private temporary directory.".to_owned(),
-            (false, true) => "Files: commands can read the system, toolchains and the work tree, and write the work tree (except .git) and a private temporary directory.".to_owned(),
-            (false, false) => "Files: commands can read the system, toolchains and the work tree, and write the work tree and a private temporary directory.".to_owned(),
+            (true, _) => "Files: commands can read the system, toolchains and the work tree, and write to a private temporary directory.".to_owned(),
+            (false, true) => "Files: commands can read the system, toolchains and the work tree, and write to the work tree (except .git) and a private temporary directory.".to_owned(),
+            (false, false) => "Files: commands can read the system, toolchains and the work tree, and write to the work tree and a private temporary directory.".to_owned(),
         });
         let hosts: Vec<_> = policy.hosts.iter().map(ToString::to_string).collect();
         let hosts = format!(

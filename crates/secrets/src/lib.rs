@@ -212,7 +212,7 @@ impl Secrets {
                 }
                 None => {
                     return Err(format!(
-                        "{name} is not the placeholder of any value in the files of this call; copy placeholders exactly as the file shows them"
+                        "{name} is not the placeholder for any value in the files of this call; copy placeholders exactly as the file shows them"
                     ));
                 }
             }

@@ -137,7 +137,7 @@ fn an_incomplete_placeholder_is_refused_once_a_value_has_been_masked() {
         "text that occurs literally in the file should be accepted"
     );
     assert!(
-        secrets.restore("[secret-123456]", &[]).unwrap_err().contains("is not the placeholder of any value")
+        secrets.restore("[secret-123456]", &[]).unwrap_err().contains("is not the placeholder for any value")
     );
 }
 

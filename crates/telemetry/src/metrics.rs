@@ -59,14 +59,17 @@ impl Instruments {
             requests: seconds(
                 "gen_ai.client.inference.duration",
                 &SECONDS,
-                "Duration of requests to models, with retries.",
+                "Duration of requests to models, including retries.",
             ),
             first_chunks: seconds(
                 "gen_ai.client.inference.time_to_first_chunk",
                 &SECONDS,
                 "Time from sending a request to the first token.",
             ),
-            input: tokens("gen_ai.client.inference.usage.input_tokens", "Prompt tokens, with cached ones."),
+            input: tokens(
+                "gen_ai.client.inference.usage.input_tokens",
+                "Prompt tokens, including cached ones.",
+            ),
             cached: tokens(
                 "gen_ai.client.inference.usage.cache_read.input_tokens",
                 "Prompt tokens from the server's cache.",

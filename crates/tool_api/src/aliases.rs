@@ -124,7 +124,7 @@ pub fn one(
         arguments.shift_remove(&name);
         if !is_empty(&value) {
             notes.push(if name == own {
-                format!("{own}: a list of one")
+                format!("{own}: a list with one item")
             } else {
                 format!("{name} taken as {own}")
             });

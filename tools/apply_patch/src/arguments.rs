@@ -157,7 +157,7 @@ impl Arguments {
 
     /// Parses the arguments of a call.
     pub(crate) fn read(arguments: Value) -> Result<Self, String> {
-        serde_json::from_value(arguments).map_err(|e| format!("invalid arguments of apply_patch: {e}"))
+        serde_json::from_value(arguments).map_err(|e| format!("invalid arguments for apply_patch: {e}"))
     }
 
     /// Returns the patches, one per file. The error is written for the model.

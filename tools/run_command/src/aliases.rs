@@ -116,7 +116,7 @@ fn quoted_words(words: &[Value]) -> Result<String, String> {
         Value::String(word) if is_plain(word) => Ok(word.clone()),
         Value::String(word) => Ok(format!("'{}'", word.replace('\'', r"'\''"))),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err("the words of a command must be strings; or send one line".into()),
+        _ => Err("the words of a command must be strings, or send the command as one line".into()),
     });
     Ok(words.collect::<Result<Vec<String>, String>>()?.join(" "))
 }

@@ -148,7 +148,7 @@ fn a_patch_combined_with_another_command_is_refused_before_anything_runs() {
         "apply_patch".into(),
     ] {
         let refused = registry.accept("run_command", &json!({ "command": line })).unwrap_err();
-        assert!(refused.message.contains("send the patch as a call of apply_patch"), "{line}: {refused:?}");
+        assert!(refused.message.contains("send the patch as a call to apply_patch"), "{line}: {refused:?}");
     }
     for line in ["grep -rn apply_patch src", "./apply_patch x", "cat > a <<'EOF'\napply_patch <<X\nEOF"] {
         assert_eq!(

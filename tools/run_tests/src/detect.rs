@@ -142,7 +142,7 @@ impl Repository<'_> {
         let script = package["scripts"]["test"].as_str().filter(|s| !s.contains("no test specified"));
         if script.is_some() {
             let manager = self.package_manager(&package);
-            return Some(TestCommand::new([manager, "test"], "the test script of package.json"));
+            return Some(TestCommand::new([manager, "test"], "the test script in package.json"));
         }
         let depends = |name: &str| {
             ["dependencies", "devDependencies"].iter().any(|kind| package[*kind].get(name).is_some())
@@ -199,7 +199,7 @@ impl Repository<'_> {
                     .is_some_and(|rest| rest.starts_with(':') && !rest.starts_with(":="))
             })
         })?;
-        Some(TestCommand::new(["make", target], &format!("the target {target} of {name}")))
+        Some(TestCommand::new(["make", target], &format!("the {target} target in {name}")))
     }
 
     fn test_files(&self) -> Option<TestCommand> {

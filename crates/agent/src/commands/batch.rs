@@ -103,7 +103,7 @@ fn select(command: &Batch, file: &Path, context: &Context) -> Result<(Vec<Task>,
     // A shard may be empty: a job array can have more jobs than there are tasks.
     if tasks.is_empty() && shard.is_none() {
         let (all, file) = (plural(all as u64, "task"), file.display());
-        return Err(Failure::misuse(format!("none of the {all} of {file} is selected")));
+        return Err(Failure::misuse(format!("none of the {all} in {file} is selected")));
     }
     Ok((tasks, shard))
 }
@@ -310,7 +310,7 @@ impl Agent {
         }
         for pattern in protected::unmatched(&task.protected, worktree) {
             let when = if setup.is_some() { " before the setup" } else { "" };
-            let message = format!("the pattern {pattern:?} of protected files matches no file{when}");
+            let message = format!("the pattern {pattern:?} for protected files matches no file{when}");
             self.display.show(&Event::Note { id: &task.id, message: self.mask(&message) });
         }
         let order = Order {

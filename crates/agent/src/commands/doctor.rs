@@ -225,7 +225,7 @@ async fn place(settings: &Settings, context: &Context, findings: &mut Findings) 
         let values = plural(secrets.known_count() as u64, "value");
         findings.ok(
             "secrets",
-            format!("masked: {values} of environment variables, and text that looks like a key"),
+            format!("masked: {values} from environment variables, and text that looks like a key"),
         );
     } else {
         let found = "not masked for the model, the journal or the screen";

@@ -43,7 +43,7 @@ pub(crate) fn run(context: &Context, id: &str, output: Option<&Path>, contents: 
     let masked = bundle.mask(&masking::for_display(context, &origin));
     if masked > 0 {
         let files = plural(masked as u64, "file version");
-        bundle.notes.push(format!("secrets in {files} are replaced by placeholders"));
+        bundle.notes.push(format!("secrets in {files} are replaced with placeholders"));
     }
     let text = bundle.write(&id)?;
     match output {

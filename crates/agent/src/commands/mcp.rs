@@ -73,7 +73,7 @@ impl World {
             (None, Some(file)) => return Err(Failure::misuse(file.warning())),
             (None, None) => {
                 let names: Vec<_> = self.configured.entries.iter().map(|entry| entry.name.as_str()).collect();
-                let known = if names.is_empty() { "there is none".into() } else { names.join(", ") };
+                let known = if names.is_empty() { "none".into() } else { names.join(", ") };
                 let failure =
                     Failure::misuse(format!("unknown MCP server {name:?}; the servers are: {known}"));
                 let warnings = self.configured.warnings.clone();
@@ -211,7 +211,7 @@ fn call(world: &World, server: &str, tool: &str, arguments: &str, json: bool) ->
 
 /// Calls a tool as a run would.
 async fn call_of(world: &World, one: &Inspected, tool: &str, arguments: &Value) -> Result<tool_api::Outcome> {
-    let Ok((server, tools)) = &one.found else { return Err(Failure::misuse("the server does not run")) };
+    let Ok((server, tools)) = &one.found else { return Err(Failure::misuse("the server is not running")) };
     let found = tools.iter().find(|known| known.tool == tool || known.name() == tool);
     let names = || tools.iter().map(|known| known.tool.as_str()).collect::<Vec<_>>().join(", ");
     let unknown = || {

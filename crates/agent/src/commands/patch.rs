@@ -102,11 +102,11 @@ fn arguments(text: &str, call: Option<Value>, path: Option<&str>) -> Result<Argu
         // The text may be arguments for another agent's tool. The patch parser reads such
         // arguments.
         if patch::parse_for(text, path).is_err() {
-            return Err(Failure::misuse(format!("invalid arguments of apply_patch: {e}")));
+            return Err(Failure::misuse(format!("invalid arguments for apply_patch: {e}")));
         }
         let arguments = json!({"patch": text, "path": path});
         serde_json::from_value(arguments)
-            .map_err(|e| Failure::misuse(format!("invalid arguments of apply_patch: {e}")))
+            .map_err(|e| Failure::misuse(format!("invalid arguments for apply_patch: {e}")))
     })
 }
 
@@ -138,7 +138,7 @@ fn call_within(text: &str) -> Result<Option<Value>> {
         (Some(call), 0) if call.repairs.iter().all(|repair| repair.unambiguous()) => Ok(Some(call.arguments)),
         (Some(_), 0) => Err(Failure::misuse("the call is ambiguous and was not applied")),
         (Some(_), more) => Err(Failure::misuse(format!(
-            "found {} calls of apply_patch; each is atomic, so apply one at a time",
+            "found {} calls to apply_patch; each is atomic, so apply one at a time",
             more + 1
         ))),
         (None, _) => Ok(None),

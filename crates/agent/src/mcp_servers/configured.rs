@@ -83,7 +83,7 @@ impl RepositoryFile {
     /// Returns a warning that says that the servers are not used, and what to do.
     pub(crate) fn warning(&self) -> String {
         format!(
-            "the MCP servers of {REPOSITORY_FILE} are not used ({}): read the file, then approve it with `agent mcp approve`",
+            "the MCP servers in {REPOSITORY_FILE} are not used ({}): read the file, then approve it with `agent mcp approve`",
             self.names.join(", ")
         )
     }
@@ -101,7 +101,7 @@ pub(crate) fn configured(environment: &Environment, root: &Path, state: &Path) -
                 if configured.entries.iter().any(|own| own.name == entry.name) {
                     let name = &entry.name;
                     let note = format!(
-                        "the MCP server {name} of {REPOSITORY_FILE} is left out: your mcp.json has the same name"
+                        "the MCP server {name} in {REPOSITORY_FILE} is left out: your mcp.json has a server with that name"
                     );
                     configured.warnings.push(note);
                 } else {

@@ -25,7 +25,7 @@ impl Patterns {
             let glob = |text: &str| Glob::new(text).map(|glob| glob.compile_matcher());
             glob(server)
                 .and_then(|server| Ok((server, glob(tool)?)))
-                .map_err(|e| format!("cannot use the pattern {item:?} of mcp_tools: {}", e.kind()))
+                .map_err(|e| format!("cannot use the pattern {item:?} in mcp_tools: {}", e.kind()))
         };
         Ok(Self { text: text.to_owned(), parts: items.map(pair).collect::<Result<_, _>>()? })
     }

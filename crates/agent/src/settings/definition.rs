@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(say("max_turns", "-1"), "must be an integer of at least 1");
         assert_eq!(say("num_ctx", "many"), "must be an integer from 256 to 16777216");
         assert_eq!(say("temperature", "NaN"), "must be a number from 0 to 2");
-        assert_eq!(say("think", "hard"), "must be one of auto, on, off, low, medium, high");
+        assert_eq!(say("think", "hard"), "must be one of auto, on, off, low, medium, high, max");
         assert_eq!(say("pull", "maybe"), "must be true or false");
         assert_eq!(say("verify", " "), "must be text and not empty");
         assert_eq!(

@@ -6,7 +6,7 @@
 
 use super::{Definition, Flag, Group, Kind, Tables, Trust};
 
-const THINK: &[&str] = &["auto", "on", "off", "low", "medium", "high"];
+const THINK: &[&str] = &["auto", "on", "off", "low", "medium", "high", "max"];
 const CONSTRAIN: &[&str] = &["auto", "on", "off"];
 const APPROACHES: &[&str] = &["auto", "tools", "whole-file"];
 const EDIT_FORMATS: &[&str] = &["auto", "edits", "unified", "envelope", "search-replace", "whole-file"];
@@ -106,7 +106,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         ),
     Definition::new("assume_vision", Kind::Switch, Trust::User, Group::Model)
         .default("false")
-        .help("Send images (`agent run --image`) to a model even if its server does not say that it sees them"),
+        .help("Send images (`agent run --image`) to a model even if its server does not report that the model can see them"),
     // The next settings say how the work is done. The sandbox, the budgets and the limit on answers
     // apply regardless of them.
     Definition::new("verify", Kind::Text, Trust::Repository, Group::Work)
@@ -173,11 +173,11 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
     Definition::new("mask_secrets", Kind::Switch, Trust::User, Group::Safety)
         .default("true")
         .flag(Flag::Sets("no-mask-secrets", "false"))
-        .help("Show keys, tokens and passwords to the model, the journal and the screen"),
+        .help("Show keys, tokens and passwords to the model, in the journal and on the screen"),
     Definition::new("command_read_only", Kind::Switch, Trust::User, Group::Safety)
         .default("false")
         .flag(Flag::Sets("command-read-only", "true"))
-        .help("Make the work tree read-only for commands; they can still write their temporary folder"),
+        .help("Make the work tree read-only for commands; they can still write to their temporary folder"),
     Definition::new("env", Kind::Variables, Trust::User, Group::Safety)
         .flag(Flag::Each("env", "NAME[=VALUE]"))
         .help(
@@ -219,9 +219,9 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .flag(Flag::Value("MIB"))
         .help("Limit the size of each file that a command writes"),
     Definition::new("commit_author", Kind::Text, Trust::User, Group::Work)
-        .help("Author of the commits of --commit, as NAME <MAIL> [default: git's]"),
+        .help("Author of the commits that --commit makes, as NAME <MAIL> [default: git's]"),
     Definition::new("commit_trailer", Kind::Text, Trust::User, Group::Work)
-        .help("Line at the end of the message of --commit, such as `Assisted-by: agent`"),
+        .help("Last line of the message that --commit writes, such as `Assisted-by: agent`"),
     Definition::new("hooks", Kind::Tables(Tables::Hooks), Trust::User, Group::Safety)
         .help("Commands to run at the start of a run, before and after each call, and at the end"),
     Definition::new("language_servers", Kind::Tables(Tables::LanguageServers), Trust::User, Group::Tools)

@@ -124,7 +124,7 @@ pub(super) fn markdown(file: &Path, text: &str) -> Read {
             false
         }
     }) else {
-        return vec![Err(problem(1, "the front matter is not closed by a line of `---`"))];
+        return vec![Err(problem(1, "the front matter is not closed by a `---` line"))];
     };
     let (front, body) = (&text[start..end], &text[end + fence.len()..]);
     let fields = if front.trim().is_empty() {

@@ -46,7 +46,7 @@ struct TaskObject {
     /// Words to select tasks by.
     tags: Option<Vec<String>>,
     /// Repeats the task for each item of this list. An item is a set of variables. `{{name}}` in
-    /// the task's texts is replaced by the value of the variable `name`.
+    /// the task's texts is replaced with the value of the variable `name`.
     #[schemars(length(min = 1))]
     r#for: Option<Vec<BTreeMap<String, Variable>>>,
 }

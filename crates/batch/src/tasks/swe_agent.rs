@@ -45,7 +45,7 @@ impl Reader<'_> {
         if found.is_none() {
             let message = match repos {
                 None => format!(
-                    "the repository {name} is in the container of SWE-agent; use --repos to name a folder with clones"
+                    "the repository {name} is in SWE-agent's container; use --repos to name a folder with clones"
                 ),
                 Some(repos) => format!("no clone of {name}; clone it to {}", repos.join(name).display()),
             };

@@ -110,7 +110,7 @@ pub enum Fault {
     #[error("it is not a GGUF file: it starts with {0}, not with `GGUF`")]
     Magic(String),
     /// A version that cannot be loaded.
-    #[error("its GGUF version {0} is not supported, only 2 and 3; convert the model again")]
+    #[error("its GGUF version is {0}, and only versions 2 and 3 are supported; convert the model again")]
     Version(u32),
     /// The numbers are big-endian.
     #[error("it is a big-endian GGUF file; get the little-endian one")]

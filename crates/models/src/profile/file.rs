@@ -181,7 +181,7 @@ impl Reader<'_> {
         value: impl Fn(&Value) -> Option<T>,
     ) -> Result<Entry<T>, String> {
         let size = |raw: Option<&Spanned<Value>>, name: &str| {
-            self.part(key, name, raw, "a number of billions of parameters", |value| {
+            self.part(key, name, raw, "a parameter count in billions", |value| {
                 number(value).map(|billions| billions as f32).filter(|billions| *billions > 0.0)
             })
         };
@@ -232,7 +232,7 @@ impl Reader<'_> {
     }
 
     fn invalid(&self, key: &str, name: &str, raw: &Spanned<Value>, expected: &str) -> String {
-        let message = format!("{name} of {key} must be {expected}, not {}", raw.get_ref());
+        let message = format!("the {name} for {key} must be {expected}, not {}", raw.get_ref());
         self.at(raw.span().start, message)
     }
 }

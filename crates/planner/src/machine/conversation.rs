@@ -42,7 +42,7 @@ impl Machine {
         if self.usable().is_some_and(full) && !self.compact() {
             return Step::Finish(
                 Ending::GaveUp,
-                "the conversation does not fit the model's window; set a larger window (--num-ctx)".into(),
+                "the conversation does not fit in the model's window; set a larger window (--num-ctx)".into(),
             );
         }
         Step::Ask(self.ask())

@@ -29,7 +29,7 @@ impl Machine {
         let Some(attempts) = &mut self.attempts else {
             let full = |usable| self.estimator.messages(&self.messages) > usable;
             if self.usable().is_some_and(full) && !self.compact() {
-                let message = "the conversation does not fit the window of the fallback model";
+                let message = "the conversation does not fit in the fallback model's window";
                 return Step::Finish(Ending::GaveUp, message.into());
             }
             return Step::Ask(self.ask());

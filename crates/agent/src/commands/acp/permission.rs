@@ -67,7 +67,7 @@ impl Gate for Ask {
             None => self.ask(spec, arguments).await?,
         };
         let why = format!(
-            "the user rejected this call of {}; do not repeat it: do the task in another way, or finish and say what is missing",
+            "the user rejected this call to {}; do not repeat it: do the task in another way, or finish and say what is missing",
             spec.name
         );
         if allowed { Ok(()) } else { Err(ToolError::Model(why)) }
