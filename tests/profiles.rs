@@ -112,7 +112,7 @@ fn an_invalid_profile_is_refused_before_a_session_begins() {
     snapshot!(world.observe(&["run", "--model", "deepseek-coder:6.7b", "x"]), @r#"
     exit 2
     --- stderr
-    error: [WORLD]/home/.config/agent/profiles/mine.toml:4: the value for approach must be one of tools, whole-file, not "whole"
+    error: [WORLD]/home/.config/agent/profiles/mine.toml:4: value of approach must be one of tools, whole-file, not "whole"
     "#);
     assert!(!world.home().join(".local/state/agent/sessions").exists());
     world.write_user_profile("mine.toml", "names = ['x']\n[[temprature]]\nvalue = 1\n");

@@ -232,7 +232,7 @@ impl Reader<'_> {
     }
 
     fn invalid(&self, key: &str, name: &str, raw: &Spanned<Value>, expected: &str) -> String {
-        let message = format!("the {name} for {key} must be {expected}, not {}", raw.get_ref());
+        let message = format!("{name} of {key} must be {expected}, not {}", raw.get_ref());
         self.at(raw.span().start, message)
     }
 }

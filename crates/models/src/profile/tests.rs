@@ -172,15 +172,15 @@ fn the_error_for_a_bad_file_names_the_line_the_key_and_the_valid_values() {
         ),
         (
             "names = ['x']\n[[approach]]\nvalue = 'tool'",
-            "f.toml:3: the value for approach must be one of tools, whole-file, not \"tool\"",
+            "f.toml:3: value of approach must be one of tools, whole-file, not \"tool\"",
         ),
         (
             "names = ['x']\n[[temperature]]\nvalue = 2.5",
-            "f.toml:3: the value for temperature must be a number from 0 to 2, not 2.5",
+            "f.toml:3: value of temperature must be a number from 0 to 2, not 2.5",
         ),
         (
             "names = ['x']\n[[window]]\nvalue = 100",
-            "f.toml:3: the value for window must be an integer from 256 to 16777216, not 100",
+            "f.toml:3: value of window must be an integer from 256 to 16777216, not 100",
         ),
         (
             "names = ['x']\n[[window]]\nvalue = 1000\nserver = 'olama'",
