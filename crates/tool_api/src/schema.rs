@@ -77,36 +77,45 @@ pub(crate) fn has_references(schema: &Value) -> bool {
     }
 }
 
-/// Moves the definitions of a schema to `all`, so that the schema can become part of another
-/// schema. Prefixes the names of the definitions with `owner`, and updates the references to them.
+/// Moves what the references in a schema point to, so that the schema can become part of another
+/// schema: the definitions go to `all`, with `owner` in front of their names. If a reference points
+/// to another part of the schema, all of the schema goes there, under the name `owner`.
 pub(crate) fn move_definitions(schema: &mut Value, owner: &str, all: &mut Map<String, Value>) {
-    fn adapt(schema: &mut Value, owner: &str) {
+    /// Updates the references. Returns whether any points to something other than a definition.
+    fn adapt(schema: &mut Value, owner: &str) -> bool {
         match schema {
             Value::Object(object) => {
+                let mut other = false;
                 if let Some(Value::String(target)) = object.get_mut("$ref") {
                     let found = DEFINITIONS.iter().find_map(|key| target.strip_prefix(&format!("#/{key}/")));
                     if let Some(name) = found {
                         *target = format!("#/$defs/{owner}.{name}");
+                    } else if let Some(pointer) =
+                        target.strip_prefix('#').filter(|p| p.is_empty() || p.starts_with('/'))
+                    {
+                        *target = format!("#/$defs/{owner}{pointer}");
+                        other = true;
                     }
                 }
-                object.values_mut().for_each(|value| adapt(value, owner));
+                object.values_mut().fold(other, |other, value| adapt(value, owner) || other)
             }
-            Value::Array(items) => items.iter_mut().for_each(|item| adapt(item, owner)),
-            _ => {}
+            Value::Array(items) => items.iter_mut().fold(false, |other, item| adapt(item, owner) || other),
+            _ => false,
         }
     }
     let moved = schema.as_object_mut().into_iter().flat_map(|object| {
         DEFINITIONS.iter().filter_map(|key| object.shift_remove(*key)).collect::<Vec<_>>()
     });
     let moved: Vec<Value> = moved.collect();
-    if moved.is_empty() {
-        return;
-    }
-    adapt(schema, owner);
+    let mut other = adapt(schema, owner);
     for mut definition in moved {
-        adapt(&mut definition, owner);
+        other |= adapt(&mut definition, owner);
         let named = definition.as_object_mut().map(std::mem::take).into_iter().flatten();
         all.extend(named.map(|(name, schema)| (format!("{owner}.{name}"), schema)));
+    }
+    if other {
+        let reference = serde_json::json!({ "$ref": format!("#/$defs/{owner}") });
+        all.insert(owner.to_owned(), std::mem::replace(schema, reference));
     }
 }
 

@@ -294,3 +294,25 @@ fn bug_the_call_schema_allows_any_keys_in_an_argument_that_is_a_map() {
     assert!(!fits(json!({"list": [{"a": "1"}]})));
     assert!(!fits(json!({"other": {}})));
 }
+
+#[test]
+fn bug_a_reference_to_the_root_of_a_schema_pointed_to_the_list_of_calls() {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "children": {"type": "array", "items": {"$ref": "#"}},
+            "alias": {"$ref": "#/properties/name"},
+            "size": {"$ref": "#/$defs/size"},
+        },
+        "required": ["name"],
+        "$defs": {"size": {"type": "integer"}},
+    });
+    let registry = Registry::of([Made::new("tree", schema) as Arc<dyn Tool>]).unwrap();
+    let fits = jsonschema::validator_for(&registry.call_schema()).unwrap();
+    let fits = |arguments: Value| fits.is_valid(&json!({"tool": "tree", "arguments": arguments}));
+    assert!(fits(json!({"name": "a", "children": [{"name": "b", "size": 1}], "alias": "c"})));
+    assert!(!fits(json!({"name": "a", "children": [{"size": 1}]})));
+    assert!(!fits(json!({"name": "a", "alias": 1})));
+    assert!(!fits(json!({"name": "a", "size": "big"})));
+}
