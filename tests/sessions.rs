@@ -1,5 +1,6 @@
 //! `agent sessions`: the records of past runs.
 
+use crate::replay::{JSON, finish, recorded, texts};
 use crate::support::{World, json_lines, snapshot};
 use fake_model::Server;
 
@@ -136,4 +137,18 @@ fn color_is_not_written_to_a_pipe_unless_requested() {
     assert!(!coloured("TERM", "xterm"), "a pipe should get no colors");
     assert!(coloured("CLICOLOR_FORCE", "1"));
     assert!(!coloured("NO_COLOR", "1"));
+}
+
+#[test]
+fn bug_each_run_locked_all_earlier_sessions_and_listed_all_for_each_lock() {
+    let world = World::with_a_bug();
+    let run = || world.tell(&recorded(&world, &JSON, &texts(&[finish()])));
+    run();
+    let sessions = world.home().join(".local/state/agent/sessions");
+    let first = std::fs::read_dir(&sessions).unwrap().next().unwrap().unwrap().path();
+    let locked = || std::fs::metadata(first.join("lock")).unwrap().modified().unwrap();
+    let before = locked();
+    run();
+    assert_eq!(std::fs::read_dir(&sessions).unwrap().count(), 2);
+    assert_eq!(locked(), before, "the first session has no leftovers");
 }

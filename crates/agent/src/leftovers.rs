@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use journal::Store;
 use tokio::task::JoinHandle;
@@ -17,11 +18,19 @@ pub(crate) const SANDBOX: &str = "sandbox";
 /// removed. Moving them first means that each session is locked only briefly.
 const LEFTOVERS: &str = "left-over";
 
+/// Whether a run of this process has begun to remove leftovers.
+static BEGUN: AtomicBool = AtomicBool::new(false);
+
 /// In the background, removes the leftovers of all inactive sessions. Errors are ignored, because
-/// the next run tries again.
+/// the next run tries again. Only the first run of a process does this: with thousands of sessions,
+/// it takes longer than a task of a batch.
 pub(crate) fn remove(session: &Path) -> JoinHandle<()> {
     let state = session.ancestors().nth(2).unwrap_or(session).to_owned();
+    let first = !BEGUN.swap(true, Ordering::Relaxed);
     tokio::task::spawn_blocking(move || {
+        if !first {
+            return;
+        }
         let leftovers = state.join(LEFTOVERS);
         let _ = set_aside(&state, &leftovers);
         for entry in fs::read_dir(&leftovers).into_iter().flatten().flatten() {
@@ -35,12 +44,14 @@ fn set_aside(state: &Path, leftovers: &Path) -> std::io::Result<()> {
     let store = Store::new(state);
     for id in store.ids().unwrap_or_default() {
         let left = sandboxes(&store.folder(&id));
+        if left.is_empty() {
+            continue;
+        }
         // An active run holds the lock.
-        if let (false, Ok(_held)) = (left.is_empty(), store.hold(&id)) {
-            fs::create_dir_all(leftovers)?;
-            for (number, sandbox) in left.iter().enumerate() {
-                fs::rename(sandbox, leftovers.join(format!("{id}-{}-{number}", std::process::id())))?;
-            }
+        let Ok(_held) = store.hold(&id) else { continue };
+        fs::create_dir_all(leftovers)?;
+        for (number, sandbox) in left.iter().enumerate() {
+            fs::rename(sandbox, leftovers.join(format!("{id}-{}-{number}", std::process::id())))?;
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! other files such as logs.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -98,12 +99,14 @@ impl Store {
     /// # Errors
     /// When no session matches, or when several do.
     pub fn find(&self, wanted: &str) -> Result<String, Error> {
+        // Listing all sessions takes long if there are thousands.
+        let is_name = Path::new(wanted).file_name() == Some(OsStr::new(wanted));
+        if is_name && self.folder(wanted).join(JOURNAL).is_file() {
+            return Ok(wanted.into());
+        }
         let ids = self.ids()?;
         if wanted == "last" {
             return ids.last().cloned().ok_or_else(|| Error::NotFound(wanted.into()));
-        }
-        if ids.iter().any(|id| id == wanted) {
-            return Ok(wanted.into());
         }
         let fits: Vec<_> =
             ids.into_iter().filter(|id| !wanted.is_empty() && id.starts_with(wanted)).collect();

@@ -83,9 +83,9 @@ pub(crate) fn has_references(schema: &Value) -> bool {
 pub(crate) fn move_definitions(schema: &mut Value, owner: &str, all: &mut Map<String, Value>) {
     /// Updates the references. Returns whether any points to something other than a definition.
     fn adapt(schema: &mut Value, owner: &str) -> bool {
+        let mut other = false;
         match schema {
             Value::Object(object) => {
-                let mut other = false;
                 if let Some(Value::String(target)) = object.get_mut("$ref") {
                     let found = DEFINITIONS.iter().find_map(|key| target.strip_prefix(&format!("#/{key}/")));
                     if let Some(name) = found {
@@ -97,11 +97,12 @@ pub(crate) fn move_definitions(schema: &mut Value, owner: &str, all: &mut Map<St
                         other = true;
                     }
                 }
-                object.values_mut().fold(other, |other, value| adapt(value, owner) || other)
+                object.values_mut().for_each(|value| other |= adapt(value, owner));
             }
-            Value::Array(items) => items.iter_mut().fold(false, |other, item| adapt(item, owner) || other),
-            _ => false,
+            Value::Array(items) => items.iter_mut().for_each(|item| other |= adapt(item, owner)),
+            _ => {}
         }
+        other
     }
     let moved = schema.as_object_mut().into_iter().flat_map(|object| {
         DEFINITIONS.iter().filter_map(|key| object.shift_remove(*key)).collect::<Vec<_>>()
