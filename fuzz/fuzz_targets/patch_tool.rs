@@ -20,7 +20,7 @@ use secrets::Secrets;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tool_api::{Registry, ToolError};
-use workspace::Workspace;
+use workspace::{CleanPath, Workspace};
 
 const FILES: [(&str, &str); 7] = [
     ("root/x", "alpha\nbravo\ncharlie\n"),
@@ -130,7 +130,9 @@ fuzz_target!(|data: &[u8]| {
         match result {
             Ok(outcome) => {
                 assert!(changed.iter().all(|path| allowed(path)), "{changed:?}");
-                let reported: Vec<PathBuf> = outcome.changed.iter().map(|p| Path::new("root").join(p)).collect();
+                // A byte of a name that is not UTF-8 is reported as an escape.
+                let reported = outcome.changed.iter().map(|p| CleanPath::try_from(p.clone()).unwrap());
+                let reported: Vec<PathBuf> = reported.map(|p| Path::new("root").join(p)).collect();
                 let files =
                     changed.iter().filter(|p| setting.before.get(**p).or(after.get(**p)) != Some(&None));
                 let silent: Vec<_> = files.filter(|p| !reported.contains(p)).collect();
