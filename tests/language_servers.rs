@@ -81,10 +81,62 @@ fn an_edit_returns_the_errors_that_it_has_caused() {
 }
 
 #[test]
+fn bug_a_server_was_not_told_about_files_that_a_command_or_a_rename_changed() {
+    let world = world("told");
+    world.write("old.txt", "one\ntwo\n");
+    world.write("add.md", "about add\n");
+    world.write("check.md", "about check\n");
+    world.git(&["add", "--all"]);
+    world.git(&["commit", "--quiet", "-m", "more files"]);
+    let rename = "*** Begin Patch\n*** Update File: old.txt\n*** Move to: moved.txt\n@@\n one\n-two\n+broken\n*** End Patch";
+    let seen = run(
+        &world,
+        &[
+            write("new.txt", "good\n"),
+            call("run_command", json!({"command": "echo made > made.md; rm check.md; echo other > add.md"})),
+            write("new.txt", "broken\n"),
+            call("apply_patch", json!({"patch": rename})),
+            fix(),
+            finish(),
+        ],
+    );
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    let edits = edits(&world);
+    let told = "changed add.md, deleted check.md, created made.md, changed new.txt";
+    assert!(
+        edits[1].ends_with(&format!("new.txt:1: this line is broken; changed: {told} [E1]")),
+        "{edits:?}"
+    );
+    let told = "created moved.txt, deleted old.txt";
+    assert!(
+        edits[2].ends_with(&format!("moved.txt:2: this line is broken; changed: {told} [E1]")),
+        "{edits:?}"
+    );
+    replays_without_a_difference(&world);
+}
+
+#[test]
+fn bug_an_error_of_the_session_counted_as_old_after_a_resume() {
+    let world = world("pull");
+    let answers = [write("new.txt", "broken\n")];
+    let stopped = recorded(&world, &["--max-turns", "1", JSON[0], JSON[1], JSON[2]], &texts(&answers));
+    assert_eq!(stopped.status.code(), Some(4), "{}", world.tell(&stopped));
+    let server = fake_model::Server::start();
+    for answer in texts(&[write("new.txt", "still broken\n"), fix(), finish()]) {
+        server.enqueue(answer);
+    }
+    let resumed =
+        world.agent(&["resume", "--max-turns", "9"]).env("OLLAMA_HOST", server.url()).output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", world.tell(&resumed));
+    assert!(edits(&world)[1].ends_with("new.txt:1: this line is broken [E1]"), "{:?}", edits(&world));
+}
+
+#[test]
 fn a_server_that_fails_does_not_stop_the_run() {
     for (behavior, why) in [
         ("crash", "it closed its output (it exited with code 1: no more memory)"),
         ("garbage", "it sent a message that is not JSON"),
+        ("array", "it sent a message that is not an object"),
         ("flood", "it sent more than 64 MiB without being asked"),
         ("mute", "it did not answer within 1 s"),
         ("silent", "it did not answer within 1 s"),
@@ -122,7 +174,7 @@ fn hostile_errors_are_short_single_lines() {
     let seen = run(&world, &[write("new.txt", "broken\n"), fix(), finish()]);
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     let text = edits(&world)[0].clone();
-    assert!(text.len() < 6_000 && text.ends_with("(190 more)"), "{text}");
+    assert!(text.len() < 6_000 && text.ends_with("(290 more)"), "{text}");
     assert_eq!(text.lines().count(), 13, "{text}");
     assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text}");
     let journal = world.journal();

@@ -1,25 +1,28 @@
 //! The user's language servers: they check the files of each edit, and the model reads the errors
 //! that the edit has caused. `docs/language-servers.md` describes them.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use language_server::{Change, LanguageServer, Launch, describe};
+use language_server::{Changed, Edited, LanguageServer, Launch, describe};
 use sandbox::{Command, OutputLimits};
 use secrets::Secrets;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tool_apply_patch::{Inspect, Preview};
+use workspace::History;
 
 use crate::confinement;
 use crate::exit::{Failure, Result};
 use crate::leftovers::SANDBOX;
+use crate::session::STATE;
 use crate::settings::Settings;
 
 /// The maximum time limit for a start or a check, in seconds.
@@ -84,8 +87,19 @@ impl Configured {
 /// The language servers of a run. Each starts at the first edit of a file that it checks.
 pub(crate) struct LanguageServers {
     servers: Vec<One>,
-    secrets: Secrets,
+    /// The folder with the history of the tree; `None` if there is no session.
+    history: Option<PathBuf>,
+    tracked: Mutex<Tracked>,
     warnings: Mutex<Vec<String>>,
+}
+
+/// What is remembered between two edits.
+#[derive(Default)]
+struct Tracked {
+    /// All files that the session has changed so far, even if it reverted them.
+    changed: BTreeMap<String, Changed>,
+    /// The path before the session of each renamed file.
+    origins: HashMap<String, String>,
 }
 
 struct One {
@@ -126,17 +140,19 @@ impl LanguageServers {
                 options: configured.options.clone(),
                 start_timeout: Duration::from_secs(configured.start_seconds),
                 timeout: Duration::from_secs(configured.seconds),
+                secrets: secrets.clone(),
             };
             let files = configured.patterns().map_err(Failure::misuse)?;
             Ok(One { command: configured.command.clone(), files, server: LanguageServer::new(launch) })
         };
         let servers = list.iter().enumerate().map(one).collect::<Result<_>>()?;
-        Ok(Some(Self { servers, secrets: secrets.clone(), warnings: Mutex::default() }))
+        let history = session.map(|session| session.join(STATE));
+        Ok(Some(Self { servers, history, tracked: Mutex::default(), warnings: Mutex::default() }))
     }
 
     /// Starts all servers. Returns for each its command, and why it does not start.
     pub(crate) async fn try_all(&self) -> Vec<(&str, Option<String>)> {
-        let started = join_all(self.servers.iter().map(|one| one.server.check(&[]))).await;
+        let started = join_all(self.servers.iter().map(|one| one.server.check(&[], &[]))).await;
         let commands = self.servers.iter().map(|one| one.command.as_str());
         commands.zip(started.into_iter().map(std::result::Result::err)).collect()
     }
@@ -153,32 +169,74 @@ impl LanguageServers {
             warnings.push(warning);
         }
     }
+
+    /// Returns the original texts of the files that differ from their state before the session;
+    /// `None` for a file that did not exist.
+    async fn originals(&self) -> BTreeMap<String, Option<String>> {
+        let Some(history) = self.history.clone() else { return BTreeMap::new() };
+        let read = move || {
+            let changes =
+                History::open(&history).and_then(|history| history.standing(..)).unwrap_or_default();
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            changes.iter().map(|c| (c.path.to_string(), c.before.as_ref().map(|b| text(&b.bytes)))).collect()
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
+    }
+
+    /// Updates what is remembered after an edit. Returns all files that the session has changed, and
+    /// the paths of the edited files before the session.
+    fn track(
+        &self,
+        files: &[Preview<'_>],
+        originals: &BTreeMap<String, Option<String>>,
+    ) -> (Vec<Changed>, Vec<String>) {
+        let Tracked { changed, origins } = &mut *self.tracked.lock().unwrap_or_else(PoisonError::into_inner);
+        for (path, original) in originals {
+            let file = || Changed { path: path.clone(), existed: original.is_some() };
+            changed.entry(path.clone()).or_insert_with(file);
+        }
+        let origin = |file: &Preview<'_>| {
+            let (path, from) = (file.path.to_string(), file.from.map(ToString::to_string));
+            if let Some(from) = from {
+                let origin = origins.get(&from).cloned().unwrap_or(from);
+                origins.insert(path.clone(), origin);
+            }
+            origins.get(&path).cloned().unwrap_or(path)
+        };
+        let before = files.iter().map(origin).collect();
+        (changed.values().cloned().collect(), before)
+    }
 }
 
 #[async_trait]
 impl Inspect for LanguageServers {
     async fn inspect(&self, files: &[Preview<'_>]) -> Option<String> {
-        let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        let files: Vec<_> =
-            files.iter().map(|f| (f.path.to_string(), text(f.before), text(f.after))).collect();
+        let originals = self.originals().await;
+        let (changed, before) = self.track(files, &originals);
+        let texts: Vec<_> = files
+            .iter()
+            .zip(&before)
+            .filter_map(|(file, before)| {
+                let text = String::from_utf8_lossy(file.after?).into_owned();
+                // A file that is not listed is as it was before the session.
+                let original = originals.get(before).map_or(Some(text.as_str()), Option::as_deref);
+                Some((file.path.to_string(), original.map(str::to_owned), text))
+            })
+            .collect();
         let mut found = Vec::new();
         for one in &self.servers {
-            let checked = files.iter().filter(|(path, ..)| one.files.is_match(path));
-            let changes: Vec<_> = checked
-                .map(|(path, before, after)| Change {
-                    path,
-                    before: before.as_deref(),
-                    after: after.as_deref(),
-                })
+            let edited = texts.iter().filter(|(path, ..)| one.files.is_match(path));
+            let edited: Vec<_> = edited
+                .map(|(path, original, text)| Edited { path, original: original.as_deref(), text })
                 .collect();
-            if changes.is_empty() {
+            if edited.is_empty() {
                 continue;
             }
-            match one.server.check(&changes).await {
+            match one.server.check(&edited, &changed).await {
                 Ok(problems) => found.extend(describe(&problems)),
                 Err(why) => self.warn(format!("the language server `{}` failed: {why}", one.command)),
             }
         }
-        (!found.is_empty()).then(|| self.secrets.mask(&found.join("\n")).into_owned())
+        (!found.is_empty()).then(|| found.join("\n"))
     }
 }

@@ -2,9 +2,11 @@
 //! from the crate `replay`, and returns the result.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use journal::{ModelRole, Record, Store};
 use planner::{Job, Limits, OpenModel, Parts, Verifier};
 use replay::{
@@ -12,6 +14,7 @@ use replay::{
     ReplayedChecks, ReplayedTool, ReplayedTree, Script, Source, Stage,
 };
 use serde_json::Value;
+use tool_apply_patch::{Inspect, Preview};
 use workspace::{Remembered, Seed, Workspace};
 
 use crate::confinement;
@@ -45,6 +48,23 @@ pub(crate) struct Outcome {
     pub(crate) version: String,
     /// The number of files compared at the end, or why they were not compared.
     pub(crate) tree: std::result::Result<usize, &'static str>,
+}
+
+/// Repeats what the inspections of the recorded session found.
+struct Recorded(Arc<Script>);
+
+impl fmt::Debug for Recorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorded").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Inspect for Recorded {
+    async fn inspect(&self, files: &[Preview<'_>]) -> Option<String> {
+        let paths = files.iter().flat_map(|file| file.from.into_iter().chain([file.path]));
+        self.0.inspection(&paths.map(ToString::to_string).collect::<Vec<_>>())
+    }
 }
 
 /// Gathers from `store` the files that a replay of the session needs.
@@ -91,7 +111,8 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     // The session's MCP servers are not started, because they may be gone or answer differently.
     let external = mcp_servers::replayed(&recording.external, &secrets);
     let tools = external.map(|tool| ReplayedTool::recorded(tool, &stage)).collect();
-    let additions = Additions { goal: goal.clone(), tools, ..Additions::default() };
+    let inspector = Some(Arc::new(Recorded(Arc::clone(&script))) as Arc<dyn Inspect>);
+    let additions = Additions { goal: goal.clone(), tools, inspector, ..Additions::default() };
     let mut toolbox =
         session::toolbox_on(workspace.clone(), &settings, &secrets, &folder, sandbox, additions, wrap)?;
     let runs_commands = source == Source::Commands;

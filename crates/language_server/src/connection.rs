@@ -12,6 +12,7 @@ use lsp_types::{
     Diagnostic, ProgressParams, ProgressParamsValue, PublishDiagnosticsParams, WorkDoneProgress,
 };
 use sandbox::{Command, Sandbox, Service};
+use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::BufReader;
@@ -20,10 +21,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::document;
+use crate::problem::short;
 use crate::wire;
 
 /// The maximum number of bytes that a server may send between two checks.
 const MAX_UNASKED: usize = 64 << 20;
+/// The maximum number of unfinished pieces of work to keep track of.
+const MAX_BUSY: usize = 1_000;
 /// The number of messages that may wait to be sent.
 const QUEUE: usize = 64;
 /// The JSON-RPC error code for a request that is not supported.
@@ -86,11 +90,12 @@ pub(crate) enum NoResult {
     Ended(String),
 }
 
-impl From<NoResult> for String {
-    fn from(error: NoResult) -> Self {
-        match error {
+impl NoResult {
+    /// Says what happened, without secrets.
+    pub(crate) fn describe(self, secrets: &Secrets) -> String {
+        match self {
             NoResult::Failed(Failed { code, message }) => {
-                format!("it answered with error {code}: {}", preview::sanitize::short(&message, 200))
+                format!("it answered with error {code}: {}", short(&message, 200, secrets))
             }
             NoResult::Ended(why) => why,
         }
@@ -108,18 +113,22 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Starts a server.
+    /// Starts a server for a folder, which is given as the protocol describes it.
     ///
     /// # Errors
     /// If the sandbox cannot be set up. A program that does not start is noticed at the first
     /// request.
-    pub(crate) async fn open(sandbox: &Sandbox, command: Command) -> Result<Self, String> {
+    pub(crate) async fn open(sandbox: &Sandbox, command: Command, folder: Value) -> Result<Self, String> {
         let (stdin, stdout, service) = Box::pin(sandbox.serve(command)).await.map_err(|e| e.to_string())?;
         let (outgoing, queue) = mpsc::channel(QUEUE);
         let (heard, received) = (watch::Sender::default(), Arc::default());
         tokio::spawn(send(stdin, queue));
-        let incoming =
-            Incoming { heard: heard.clone(), received: Arc::clone(&received), outgoing: outgoing.clone() };
+        let incoming = Incoming {
+            heard: heard.clone(),
+            received: Arc::clone(&received),
+            outgoing: outgoing.clone(),
+            folder,
+        };
         let reader = tokio::spawn(incoming.read(stdout));
         Ok(Self { outgoing, heard, received, next: AtomicI32::new(1), reader, service })
     }
@@ -185,7 +194,7 @@ impl Connection {
 
     /// Asks the server to exit, and kills it if it does not. Returns how it ended and the last line
     /// that it wrote to standard error.
-    pub(crate) async fn stop(self) -> String {
+    pub(crate) async fn stop(self, secrets: &Secrets) -> String {
         if self.ended().is_none() {
             let farewell = async {
                 let _ = self.request::<request::Shutdown>(()).await;
@@ -198,7 +207,7 @@ impl Connection {
         let (how, errors) = self.service.stop().await;
         let text = errors.text();
         match text.lines().rev().find(|line| !line.trim().is_empty()) {
-            Some(last) => format!("{how}: {}", preview::sanitize::short(last.trim(), 200)),
+            Some(last) => format!("{how}: {}", short(last.trim(), 200, secrets)),
             None => how,
         }
     }
@@ -218,6 +227,8 @@ struct Incoming {
     heard: watch::Sender<Heard>,
     received: Arc<AtomicUsize>,
     outgoing: mpsc::Sender<Value>,
+    /// The folder that the server works on.
+    folder: Value,
 }
 
 impl Incoming {
@@ -246,7 +257,7 @@ impl Incoming {
                 self.notification(&method, message["params"].take());
             }
             (Some(method), id) => {
-                let answer = match answer(method, &message["params"]) {
+                let answer = match answer(method, &message["params"], &self.folder) {
                     Some(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
                     None => json!({"jsonrpc": "2.0", "id": id, "error": {
                         "code": METHOD_NOT_FOUND, "message": format!("{method} is not supported"),
@@ -288,7 +299,7 @@ impl Incoming {
                 let ProgressParamsValue::WorkDone(progress) = value;
                 let token = format!("{token:?}");
                 self.heard.send_if_modified(|heard| match progress {
-                    WorkDoneProgress::Begin(_) => heard.busy.insert(token),
+                    WorkDoneProgress::Begin(_) => heard.busy.len() < MAX_BUSY && heard.busy.insert(token),
                     WorkDoneProgress::Report(_) => false,
                     WorkDoneProgress::End(_) => heard.busy.remove(&token),
                 });
@@ -303,8 +314,9 @@ impl Incoming {
 }
 
 /// Returns the answer to a request of the server; `None` if the request is not supported.
-fn answer(method: &str, params: &Value) -> Option<Value> {
+fn answer(method: &str, params: &Value, folder: &Value) -> Option<Value> {
     match method {
+        request::WorkspaceFoldersRequest::METHOD => Some(json!([folder])),
         // No settings: the server uses its defaults and its own files.
         request::WorkspaceConfiguration::METHOD => {
             let items = params["items"].as_array().map_or(0, Vec::len);

@@ -1,11 +1,11 @@
 //! Asks language servers which errors an edit has caused.
 //!
 //! A [`LanguageServer`] starts at the first edit of a file that it is for, and runs until the
-//! session ends. For each edit, it gets the new text of the changed files and reports their errors.
-//! Errors that a file had before the session's first edit of it are left out.
+//! session ends. For each edit, it is told which files have changed, gets the new text of the edited
+//! files, and reports their errors. Errors that the original text of a file has, too, are left out.
 //!
 //! ```text
-//!   Change {path, before, after} ─► LanguageServer ─► didOpen ─► diagnostics ─► didClose ─► Problem
+//!   Edited {path, original, text} ─► didChangeWatchedFiles ─► didOpen ─► diagnostics ─► didClose ─► Problem
 //! ```
 //!
 //! The server runs in the sandbox. Whatever it sends is untrusted: messages are limited in size and
@@ -17,33 +17,37 @@ mod problem;
 mod wire;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use lsp_types::{
-    ClientCapabilities, ClientInfo, Diagnostic, DiagnosticClientCapabilities, DidChangeTextDocumentParams,
-    DidChangeWatchedFilesParams, DidCloseTextDocumentParams, DidOpenTextDocumentParams,
-    DidSaveTextDocumentParams, DocumentDiagnosticParams, DocumentDiagnosticReport,
-    DocumentDiagnosticReportResult, FileChangeType, FileEvent, InitializeParams, InitializedParams,
-    PublishDiagnosticsClientCapabilities, TextDocumentClientCapabilities, TextDocumentContentChangeEvent,
-    TextDocumentIdentifier, TextDocumentItem, TextDocumentSyncClientCapabilities,
-    VersionedTextDocumentIdentifier, WindowClientCapabilities, WorkspaceClientCapabilities, WorkspaceFolder,
-    notification as note, request,
+    ClientCapabilities, ClientInfo, Diagnostic, DiagnosticClientCapabilities, DidChangeWatchedFilesParams,
+    DidCloseTextDocumentParams, DidOpenTextDocumentParams, DidSaveTextDocumentParams,
+    DocumentDiagnosticParams, DocumentDiagnosticReport, DocumentDiagnosticReportResult, FileChangeType,
+    FileEvent, InitializeParams, InitializedParams, PublishDiagnosticsClientCapabilities,
+    TextDocumentClientCapabilities, TextDocumentIdentifier, TextDocumentItem,
+    TextDocumentSyncClientCapabilities, Uri, WindowClientCapabilities, WorkspaceClientCapabilities,
+    WorkspaceFolder, notification as note, request,
 };
 use sandbox::{Command, Sandbox};
+use secrets::Secrets;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use connection::{Connection, NoResult};
+use connection::{Connection, Heard, NoResult};
 pub use problem::{Problem, describe};
 
 /// How long a server may have nothing to do before it counts as ready. Servers announce that they
 /// load the project only after they have started, and some load it in several steps.
 const SETTLED: Duration = Duration::from_millis(1_000);
-/// How long to wait for more diagnostics after some have been published. Servers publish syntax
-/// errors before type errors.
+/// How long to wait for more diagnostics after some have been published for a version of a document.
+/// Servers publish syntax errors before type errors.
 const MORE: Duration = Duration::from_millis(300);
+/// The same for a server that does not say which version the diagnostics are about.
+/// typescript-language-server has been seen to take 1 s from the first to the second.
+const MORE_UNVERSIONED: Duration = Duration::from_millis(2_000);
 /// How many times the diagnostics of a document are requested again after the server has canceled
 /// the request, which it does while it loads the project.
 const MAX_REPEATS: usize = 20;
@@ -55,18 +59,27 @@ const CANCELED: [i32; 2] = [-32801, -32802];
 const MAX_FILE: usize = 1 << 20;
 /// The maximum number of files to check after an edit. Further files are not checked.
 const MAX_FILES: usize = 20;
-/// The maximum number of files whose state before their first edit is kept.
-const MAX_ORIGINALS: usize = 500;
+/// The maximum number of changed files that a server is told about before a check.
+const MAX_TOLD: usize = 1_000;
 
-/// A file before and after an edit.
+/// A file that an edit has created or changed.
 #[derive(Debug, Clone, Copy)]
-pub struct Change<'a> {
+pub struct Edited<'a> {
     /// Its path, relative to the root.
     pub path: &'a str,
-    /// The old text; `None` if the edit created the file.
-    pub before: Option<&'a str>,
-    /// The new text; `None` if the edit deleted the file.
-    pub after: Option<&'a str>,
+    /// Its text before the session changed it; `None` if it did not exist.
+    pub original: Option<&'a str>,
+    /// Its text now.
+    pub text: &'a str,
+}
+
+/// A file that the session has changed, with an edit, a command or a revert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Its path, relative to the root.
+    pub path: String,
+    /// Whether it existed before the session.
+    pub existed: bool,
 }
 
 /// How a server is started.
@@ -81,8 +94,11 @@ pub struct Launch {
     pub options: Value,
     /// How long the server may take to start and to load the project.
     pub start_timeout: Duration,
-    /// How long the server may take to check an edit.
+    /// How long the server may take to check an edit. The first check has the time limit of the start,
+    /// because some servers load the project only then.
     pub timeout: Duration,
+    /// What is masked in everything that the server says.
+    pub secrets: Secrets,
 }
 
 /// A language server of a session.
@@ -96,8 +112,8 @@ struct State {
     running: Option<Running>,
     /// Why the server is not asked anymore.
     failed: Option<String>,
-    /// The files as they were before their first edit.
-    originals: HashMap<String, Original>,
+    /// The errors in the original text of each checked file, by path.
+    known: HashMap<String, Vec<Problem>>,
 }
 
 /// A running server.
@@ -107,17 +123,12 @@ struct Running {
     pulls: bool,
     /// The version of the newest document.
     version: i32,
+    /// The state of each changed file when the server was last told about it, by path.
+    told: HashMap<String, Stamp>,
 }
 
-/// A file before its first edit.
-enum Original {
-    /// The file did not exist, or is not checked anymore.
-    Absent,
-    /// Its text, whose errors are not known yet.
-    Text(String),
-    /// Its errors.
-    Problems(Vec<Problem>),
-}
+/// When a file was last written, and its size; `None` if it does not exist.
+type Stamp = Option<(SystemTime, u64)>;
 
 impl LanguageServer {
     /// Prepares a server. It starts at the first check.
@@ -126,27 +137,22 @@ impl LanguageServer {
         Self { launch, state: Mutex::default() }
     }
 
-    /// Returns the errors that the changed files have now and did not have before the session
-    /// edited them. The changes must already be in the tree. Starts the server if it is not running.
+    /// Returns the errors in the edited files, without those that their original texts have, too.
+    /// `changed` lists all files that the session has changed so far. Starts the server if it is not
+    /// running. If time runs out after some of the files, only their errors are returned.
     ///
     /// # Errors
     /// If the server does not start, fails, or is too slow. The text says why. Later checks fail
     /// with the same text, without a wait.
-    pub async fn check(&self, changes: &[Change<'_>]) -> Result<Vec<Problem>, String> {
+    pub async fn check(&self, edited: &[Edited<'_>], changed: &[Changed]) -> Result<Vec<Problem>, String> {
         let mut state = self.state.lock().await;
         if let Some(why) = &state.failed {
             return Err(why.clone());
         }
-        for change in changes {
-            if state.originals.len() < MAX_ORIGINALS && !state.originals.contains_key(change.path) {
-                let original = change.before.map_or(Original::Absent, |text| Original::Text(text.to_owned()));
-                state.originals.insert(change.path.to_owned(), original);
-            }
-        }
-        let result = self.check_with(&mut state, changes).await;
+        let result = self.check_with(&mut state, edited, changed).await;
         if let Err(why) = &result {
             let how = match state.running.take() {
-                Some(running) => running.connection.stop().await,
+                Some(running) => running.connection.stop(&self.launch.secrets).await,
                 None => String::new(),
             };
             let why = if how.is_empty() { why.clone() } else { format!("{why} ({how})") };
@@ -156,37 +162,62 @@ impl LanguageServer {
         result
     }
 
-    async fn check_with(&self, state: &mut State, changes: &[Change<'_>]) -> Result<Vec<Problem>, String> {
-        let seconds = |limit: Duration| format!("it did not answer within {} s", limit.as_secs());
+    async fn check_with(
+        &self,
+        state: &mut State,
+        edited: &[Edited<'_>],
+        changed: &[Changed],
+    ) -> Result<Vec<Problem>, String> {
+        let Launch { root, start_timeout, secrets, .. } = &self.launch;
+        let too_slow = |limit: Duration| format!("it did not answer within {} s", limit.as_secs());
+        let mut limit = self.launch.timeout;
         if state.running.is_none() {
-            let limit = self.launch.start_timeout;
-            let started = timeout(limit, Box::pin(self.start())).await;
-            state.running = Some(started.map_err(|_| seconds(limit))??);
+            let started = timeout(*start_timeout, Box::pin(self.start(changed))).await;
+            state.running = Some(started.map_err(|_| too_slow(*start_timeout))??);
+            limit = limit.max(*start_timeout);
         }
-        let State { running: Some(running), originals, .. } = state else {
-            return Err("it has ended".into());
-        };
+        let State { running: Some(running), known, .. } = state else { return Err("it has ended".into()) };
+        let deadline = Instant::now() + limit;
         running.connection.begin();
-        let limit = self.launch.timeout;
-        let checked = timeout(limit, Box::pin(running.check(&self.launch.root, originals, changes))).await;
-        checked.map_err(|_| seconds(limit))?
+        timeout_at(deadline, running.tell(root, changed)).await.map_err(|_| too_slow(limit))??;
+        let mut problems = Vec::new();
+        let small = edited.iter().filter(|file| file.text.len() <= MAX_FILE);
+        for (number, file) in small.take(MAX_FILES).enumerate() {
+            let checked = timeout_at(deadline, Box::pin(running.check(root, file, known, secrets))).await;
+            match checked {
+                Ok(found) => problems.append(&mut found?),
+                Err(_) if number == 0 => return Err(too_slow(limit)),
+                Err(_) => {
+                    let uri = document::uri_of(&root.join(file.path))?;
+                    let _ = timeout(PAUSE, running.close(uri)).await;
+                    break;
+                }
+            }
+        }
+        Ok(problems)
     }
 
     /// Starts the server, and waits until it has loaded the project.
-    async fn start(&self) -> Result<Running, String> {
-        let Launch { sandbox, command, root, options, .. } = &self.launch;
-        let connection = Connection::open(sandbox, command.clone()).await?;
-        let answer = match connection.request::<request::Initialize>(hello(root, options)?).await {
+    async fn start(&self, changed: &[Changed]) -> Result<Running, String> {
+        let Launch { sandbox, command, root, options, secrets, .. } = &self.launch;
+        let uri = document::uri_of(root)?;
+        let name = root.file_name().map_or("root".into(), |name| name.to_string_lossy().into_owned());
+        let folder = WorkspaceFolder { uri, name };
+        let described = serde_json::to_value(&folder).map_err(|e| e.to_string())?;
+        let connection = Connection::open(sandbox, command.clone(), described).await?;
+        // The server finds the files as they are now.
+        let told = changed.iter().map(|file| (file.path.clone(), stamp(&root.join(&file.path)))).collect();
+        let answer = match connection.request::<request::Initialize>(hello(folder, options)).await {
             Ok(answer) => answer,
             Err(NoResult::Ended(why)) => {
-                let how = connection.stop().await;
+                let how = connection.stop(secrets).await;
                 return Err(format!("{why} ({how})"));
             }
-            Err(failed) => return Err(failed.into()),
+            Err(failed) => return Err(failed.describe(secrets)),
         };
         connection.notify::<note::Initialized>(InitializedParams {}).await;
-        let running =
-            Running { connection, pulls: answer.capabilities.diagnostic_provider.is_some(), version: 0 };
+        let pulls = answer.capabilities.diagnostic_provider.is_some();
+        let running = Running { connection, pulls, version: 0, told };
         running.settle().await?;
         Ok(running)
     }
@@ -195,19 +226,22 @@ impl LanguageServer {
     pub async fn stop(&self) {
         let running = self.state.lock().await.running.take();
         if let Some(running) = running {
-            running.connection.stop().await;
+            running.connection.stop(&self.launch.secrets).await;
         }
     }
 }
 
+fn stamp(path: &Path) -> Stamp {
+    let found = fs::metadata(path).ok()?;
+    Some((found.modified().ok()?, found.len()))
+}
+
 /// Returns what the client tells the server about itself.
 #[expect(deprecated, reason = "some servers still read the root from here")]
-fn hello(root: &std::path::Path, options: &Value) -> Result<InitializeParams, String> {
-    let uri = document::uri_of(root)?;
-    let name = root.file_name().map_or("root".into(), |name| name.to_string_lossy().into_owned());
-    Ok(InitializeParams {
+fn hello(folder: WorkspaceFolder, options: &Value) -> InitializeParams {
+    InitializeParams {
         process_id: None, // the sandbox has process numbers of its own
-        root_uri: Some(uri.clone()),
+        root_uri: Some(folder.uri.clone()),
         initialization_options: Some(options.clone()).filter(|options| !options.is_null()),
         capabilities: ClientCapabilities {
             workspace: Some(WorkspaceClientCapabilities {
@@ -234,20 +268,20 @@ fn hello(root: &std::path::Path, options: &Value) -> Result<InitializeParams, St
             experimental: Some(json!({ "serverStatusNotification": true })),
             ..ClientCapabilities::default()
         },
-        workspace_folders: Some(vec![WorkspaceFolder { uri, name }]),
+        workspace_folders: Some(vec![folder]),
         client_info: Some(ClientInfo {
             name: "agent".into(),
             version: Some(env!("CARGO_PKG_VERSION").into()),
         }),
         ..InitializeParams::default()
-    })
+    }
 }
 
 impl Running {
     /// Waits until the server has had nothing to do for a while.
     async fn settle(&self) -> Result<(), String> {
         loop {
-            self.connection.until(|heard| heard.is_idle()).await?;
+            self.connection.until(Heard::is_idle).await?;
             match timeout(SETTLED, self.connection.until(|heard| !heard.is_idle())).await {
                 Ok(result) => result?, // it has begun the next step
                 Err(_) => return Ok(()),
@@ -255,116 +289,97 @@ impl Running {
         }
     }
 
-    async fn check(
-        &mut self,
-        root: &std::path::Path,
-        originals: &mut HashMap<String, Original>,
-        changes: &[Change<'_>],
-    ) -> Result<Vec<Problem>, String> {
+    /// Tells the server which files have changed since it was last told.
+    async fn tell(&mut self, root: &Path, changed: &[Changed]) -> Result<(), String> {
         let mut events = Vec::new();
-        for change in changes {
-            let kind = match (change.before, change.after) {
-                (_, None) => FileChangeType::DELETED,
-                (None, Some(_)) => FileChangeType::CREATED,
-                (Some(_), Some(_)) => FileChangeType::CHANGED,
+        for file in changed.iter().take(MAX_TOLD) {
+            let path = root.join(&file.path);
+            let now = stamp(&path);
+            let existed = match self.told.insert(file.path.clone(), now) {
+                Some(before) if before == now => continue,
+                Some(before) => before.is_some(),
+                None => file.existed,
             };
-            events.push(FileEvent::new(document::uri_of(&root.join(change.path))?, kind));
+            let kind = match (existed, now) {
+                (false, None) => continue,
+                (true, None) => FileChangeType::DELETED,
+                (false, Some(_)) => FileChangeType::CREATED,
+                (true, Some(_)) => FileChangeType::CHANGED,
+            };
+            events.push(FileEvent::new(document::uri_of(&path)?, kind));
         }
         if !events.is_empty() {
-            let events = DidChangeWatchedFilesParams { changes: events };
-            self.connection.notify::<note::DidChangeWatchedFiles>(events).await;
+            let params = DidChangeWatchedFilesParams { changes: events };
+            self.connection.notify::<note::DidChangeWatchedFiles>(params).await;
         }
-        let mut problems = Vec::new();
-        for change in changes.iter().take(MAX_FILES) {
-            let Some(after) = change.after.filter(|text| text.len() <= MAX_FILE) else { continue };
-            let path = root.join(change.path);
-            let uri = document::uri_of(&path)?;
-            let mut document =
-                Document { running: self, uri, path: document::path_of(&document::uri_of(&path)?) };
-            document.open(change.path, after).await;
-            let mut found = Problem::of_file(change.path, &document.diagnostics().await?);
-            if !found.is_empty() {
-                let known = originals.get_mut(change.path);
-                if let Some(Original::Text(text)) = &known {
-                    document.change(text).await;
-                    let old = Problem::of_file(change.path, &document.diagnostics().await?);
-                    if let Some(known) = known {
-                        *known = Original::Problems(old);
-                    }
+        Ok(())
+    }
+
+    /// Returns the errors in a file, without those that its original text has, too.
+    async fn check(
+        &mut self,
+        root: &Path,
+        file: &Edited<'_>,
+        known: &mut HashMap<String, Vec<Problem>>,
+        secrets: &Secrets,
+    ) -> Result<Vec<Problem>, String> {
+        let found = self.problems(root, file.path, file.text, secrets).await?;
+        if !known.contains_key(file.path) {
+            // A file that has no errors at its first check had none that matter.
+            let old = match file.original {
+                Some(original) if !found.is_empty() => {
+                    self.problems(root, file.path, original, secrets).await?
                 }
-                if let Some(Original::Problems(old)) = originals.get(change.path) {
-                    found = problem::without(found, old);
-                }
-            }
-            document.close().await;
-            problems.append(&mut found);
+                _ => Vec::new(),
+            };
+            known.insert(file.path.to_owned(), old);
         }
-        Ok(problems)
-    }
-}
-
-/// An open document.
-struct Document<'a> {
-    running: &'a mut Running,
-    uri: lsp_types::Uri,
-    path: String,
-}
-
-impl Document<'_> {
-    fn id(&self) -> TextDocumentIdentifier {
-        TextDocumentIdentifier { uri: self.uri.clone() }
+        Ok(problem::without(found, known.get(file.path).map_or(&[], Vec::as_slice)))
     }
 
-    fn next_version(&mut self) -> i32 {
-        self.running.connection.listen(&self.path);
-        self.running.version += 1;
-        self.running.version
-    }
-
-    async fn open(&mut self, path: &str, text: &str) {
-        let version = self.next_version();
+    /// Returns the errors that a file has with this text.
+    async fn problems(
+        &mut self,
+        root: &Path,
+        path: &str,
+        text: &str,
+        secrets: &Secrets,
+    ) -> Result<Vec<Problem>, String> {
+        let uri = document::uri_of(&root.join(path))?;
+        self.version += 1;
+        self.connection.listen(&document::path_of(&uri));
         let language = document::language(path).to_owned();
-        let text_document = TextDocumentItem::new(self.uri.clone(), language, version, text.to_owned());
-        let params = DidOpenTextDocumentParams { text_document };
-        self.running.connection.notify::<note::DidOpenTextDocument>(params).await;
-        // The file on disk has this text.
-        let params = DidSaveTextDocumentParams { text_document: self.id(), text: None };
-        self.running.connection.notify::<note::DidSaveTextDocument>(params).await;
+        let text_document = TextDocumentItem::new(uri.clone(), language, self.version, text.to_owned());
+        self.connection
+            .notify::<note::DidOpenTextDocument>(DidOpenTextDocumentParams { text_document })
+            .await;
+        let text_document = TextDocumentIdentifier { uri: uri.clone() };
+        let saved = DidSaveTextDocumentParams { text_document, text: None };
+        self.connection.notify::<note::DidSaveTextDocument>(saved).await;
+        let diagnostics =
+            if self.pulls { self.pulled(&uri, secrets).await? } else { self.published(&uri).await? };
+        self.close(uri).await;
+        Ok(Problem::of_file(path, &diagnostics, secrets))
     }
 
-    async fn change(&mut self, text: &str) {
-        let version = self.next_version();
-        let whole = TextDocumentContentChangeEvent { range: None, range_length: None, text: text.to_owned() };
-        let params = DidChangeTextDocumentParams {
-            text_document: VersionedTextDocumentIdentifier { uri: self.uri.clone(), version },
-            content_changes: vec![whole],
-        };
-        self.running.connection.notify::<note::DidChangeTextDocument>(params).await;
+    async fn close(&self, uri: Uri) {
+        self.connection.ignore(&document::path_of(&uri));
+        let params = DidCloseTextDocumentParams { text_document: TextDocumentIdentifier { uri } };
+        self.connection.notify::<note::DidCloseTextDocument>(params).await;
     }
 
-    async fn close(self) {
-        let params = DidCloseTextDocumentParams { text_document: self.id() };
-        self.running.connection.notify::<note::DidCloseTextDocument>(params).await;
-        self.running.connection.ignore(&self.path);
-    }
-
-    /// Returns the diagnostics of the newest version.
-    async fn diagnostics(&self) -> Result<Vec<Diagnostic>, String> {
-        if self.running.pulls { self.pulled().await } else { self.published().await }
-    }
-
-    async fn pulled(&self) -> Result<Vec<Diagnostic>, String> {
-        let connection = &self.running.connection;
+    /// Requests the diagnostics of an open document.
+    async fn pulled(&self, uri: &Uri, secrets: &Secrets) -> Result<Vec<Diagnostic>, String> {
         for _ in 0..MAX_REPEATS {
-            connection.until(|heard| heard.is_idle()).await?;
+            self.connection.until(Heard::is_idle).await?;
             let params = DocumentDiagnosticParams {
-                text_document: self.id(),
+                text_document: TextDocumentIdentifier { uri: uri.clone() },
                 identifier: None,
                 previous_result_id: None,
                 work_done_progress_params: lsp_types::WorkDoneProgressParams::default(),
                 partial_result_params: lsp_types::PartialResultParams::default(),
             };
-            match connection.request::<request::DocumentDiagnosticRequest>(params).await {
+            match self.connection.request::<request::DocumentDiagnosticRequest>(params).await {
                 Ok(DocumentDiagnosticReportResult::Report(DocumentDiagnosticReport::Full(report))) => {
                     return Ok(report.full_document_diagnostic_report.items);
                 }
@@ -372,30 +387,30 @@ impl Document<'_> {
                 Err(NoResult::Failed(failed)) if CANCELED.contains(&failed.code) => {
                     tokio::time::sleep(PAUSE).await;
                 }
-                Err(failed) => return Err(failed.into()),
+                Err(failed) => return Err(failed.describe(secrets)),
             }
         }
         Err(format!("it canceled {MAX_REPEATS} requests for diagnostics"))
     }
 
-    async fn published(&self) -> Result<Vec<Diagnostic>, String> {
-        let connection = &self.running.connection;
-        let wanted = self.running.version;
-        let current = |heard: &connection::Heard, after: usize| {
-            let published = heard.published(&self.path).filter(|p| p.count > after);
+    /// Waits for the diagnostics of the newest document, which the server publishes on its own.
+    async fn published(&self, uri: &Uri) -> Result<Vec<Diagnostic>, String> {
+        let (path, wanted) = (document::path_of(uri), self.version);
+        let current = |heard: &Heard, after: usize| {
+            let published = heard.published(&path).filter(|published| published.count > after);
             published.is_some_and(|p| p.version.is_none_or(|version| version >= wanted))
         };
-        connection.until(|heard| current(heard, 0)).await?;
+        self.connection.until(|heard| current(heard, 0) && heard.is_idle()).await?;
         loop {
-            let count = connection.read(|heard| heard.published(&self.path).map_or(0, |p| p.count));
-            let end = Instant::now() + MORE;
-            match timeout_at(end, connection.until(|heard| current(heard, count))).await {
+            let seen = self.connection.read(|heard| heard.published(&path).map(|p| (p.count, p.version)));
+            let (count, version) = seen.unwrap_or_default();
+            let quiet = if version.is_some() { MORE } else { MORE_UNVERSIONED };
+            match timeout(quiet, self.connection.until(|heard| current(heard, count))).await {
                 Ok(result) => result?,
                 Err(_) => break,
             }
         }
-        Ok(connection
-            .read(|heard| heard.published(&self.path).map(|p| p.diagnostics.clone()))
-            .unwrap_or_default())
+        let diagnostics = |heard: &Heard| heard.published(&path).map(|p| p.diagnostics.clone());
+        Ok(self.connection.read(diagnostics).unwrap_or_default())
     }
 }

@@ -1,9 +1,12 @@
 //! Errors in files, as the model reads them.
 
 use lsp_types::{Diagnostic, DiagnosticSeverity, NumberOrString};
+use secrets::Secrets;
 
-/// The maximum number of errors to keep of one file.
-const MAX_KEPT: usize = 200;
+/// The maximum number of errors to compare in one file.
+const MAX_KEPT: usize = 10_000;
+/// The maximum length of a message before secrets in it are masked, in characters.
+const MAX_RAW: usize = 64 << 10;
 /// The maximum number of errors to show after an edit.
 const MAX_SHOWN: usize = 10;
 /// The maximum length of a message to show, in characters.
@@ -25,23 +28,24 @@ pub struct Problem {
 impl Problem {
     /// Returns the errors among these diagnostics, by line. A diagnostic without a severity counts
     /// as an error.
-    pub(crate) fn of_file(path: &str, diagnostics: &[Diagnostic]) -> Vec<Self> {
+    pub(crate) fn of_file(path: &str, diagnostics: &[Diagnostic], secrets: &Secrets) -> Vec<Self> {
         let errors = diagnostics.iter().filter(|d| d.severity.is_none_or(|s| s == DiagnosticSeverity::ERROR));
-        let mut problems: Vec<_> = errors.take(MAX_KEPT).map(|error| Self::of(path, error)).collect();
+        let mut problems: Vec<_> =
+            errors.take(MAX_KEPT).map(|error| Self::of(path, error, secrets)).collect();
         problems.sort_by_key(|problem| problem.line);
         problems
     }
 
-    fn of(path: &str, error: &Diagnostic) -> Self {
+    fn of(path: &str, error: &Diagnostic, secrets: &Secrets) -> Self {
         let words: Vec<_> = error.message.split_whitespace().collect();
         let code = error.code.as_ref().map(|code| match code {
             NumberOrString::Number(number) => number.to_string(),
-            NumberOrString::String(text) => preview::sanitize::short(text, 40),
+            NumberOrString::String(text) => short(text, 40, secrets),
         });
         Self {
             path: path.to_owned(),
             line: error.range.start.line.saturating_add(1),
-            message: preview::sanitize::short(&words.join(" "), MAX_MESSAGE),
+            message: short(&words.join(" "), MAX_MESSAGE, secrets),
             code: code.filter(|code| !code.is_empty()),
         }
     }
@@ -50,6 +54,13 @@ impl Problem {
     fn is_like(&self, other: &Self) -> bool {
         (&self.message, &self.code) == (&other.message, &other.code)
     }
+}
+
+/// Masks the secrets in a text and cuts it to one line. A secret that is cut is not recognized, so the
+/// text is masked first.
+pub(crate) fn short(text: &str, width: usize, secrets: &Secrets) -> String {
+    let end = text.char_indices().nth(MAX_RAW).map_or(text.len(), |(end, _)| end);
+    preview::sanitize::short(&secrets.mask(&text[..end]), width)
 }
 
 /// Returns the errors that are not among the old ones of the same file. If an error occurs more
@@ -106,6 +117,7 @@ mod tests {
                 diagnostic(3, "hint", Some(DiagnosticSeverity::WARNING)),
                 diagnostic(u32::MAX, "far away", error),
             ],
+            &Secrets::disabled(),
         );
         let text = describe(&found).unwrap();
         assert_eq!(
@@ -119,7 +131,7 @@ mod tests {
     fn an_old_error_on_another_line_is_not_new() {
         let of = |lines: &[(u32, &str)]| {
             let diagnostics: Vec<_> = lines.iter().map(|(n, m)| diagnostic(*n, m, None)).collect();
-            Problem::of_file("a.rs", &diagnostics)
+            Problem::of_file("a.rs", &diagnostics, &Secrets::disabled())
         };
         let old = of(&[(1, "x"), (5, "y")]);
         let now = of(&[(3, "x"), (4, "x"), (9, "y"), (2, "z")]);
@@ -130,9 +142,16 @@ mod tests {
     #[test]
     fn a_long_list_is_cut() {
         let many: Vec<_> = (0..5_000).map(|n| diagnostic(n, &"m".repeat(1_000), None)).collect();
-        let found = Problem::of_file("a.rs", &many);
-        assert_eq!(found.len(), MAX_KEPT);
-        let text = describe(&found).unwrap();
-        assert!(text.ends_with("(190 more)") && text.len() < 4_000, "{text}");
+        let text = describe(&Problem::of_file("a.rs", &many, &Secrets::disabled())).unwrap();
+        assert!(text.ends_with("(4990 more)") && text.len() < 4_000, "{text}");
+    }
+
+    #[test]
+    fn bug_a_secret_was_cut_before_it_was_masked() {
+        let token = format!("ghp_{}", "a1B2c3D4e5F6".repeat(3));
+        let message = format!("{} {token}", "m".repeat(MAX_MESSAGE - 12));
+        let found = Problem::of_file("a.rs", &[diagnostic(0, &message, None)], &Secrets::default());
+        assert!(!found[0].message.contains("ghp_"), "{}", found[0].message);
+        assert!(Secrets::default().mask(&token) != token, "the token looks like a secret");
     }
 }

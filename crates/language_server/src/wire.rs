@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The maximum size of the content of one message, in bytes.
-const MAX_MESSAGE: usize = 16 << 20;
+const MAX_MESSAGE: usize = 4 << 20;
 /// The maximum length of a header line, in bytes.
 const MAX_HEADER: u64 = 1 << 10;
 /// The maximum number of header lines of one message.
@@ -51,9 +51,12 @@ pub(crate) async fn read(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result
     if content.len() < length {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let message =
+    let message: Value =
         serde_json::from_slice(&content).map_err(|_| invalid("it sent a message that is not JSON"))?;
-    Ok(Some((message, length)))
+    match message {
+        Value::Object(_) => Ok(Some((message, length))),
+        _ => Err(invalid("it sent a message that is not an object")),
+    }
 }
 
 /// Writes one message.
@@ -86,11 +89,12 @@ mod tests {
     async fn hostile_streams_are_errors() {
         let endless_header = [b'x'; 2 << 10];
         let many_headers = b"A: b\r\n".repeat(100);
-        let cases: [(&[u8], &str); 7] = [
-            (b"Content-Length: 99999999999\r\n\r\n{}", "more than 16 MiB"),
+        let cases: [(&[u8], &str); 8] = [
+            (b"Content-Length: 99999999999\r\n\r\n{}", "more than 4 MiB"),
             (b"Content-Length: 999999999999999999999999\r\n\r\n{}", "without a length"),
             (b"Content-Length: -1\r\n\r\n{}", "without a length"),
             (b"Content-Length: 4\r\n\r\n{]{]", "not JSON"),
+            (b"Content-Length: 2\r\n\r\n[]", "not an object"),
             (b"Content-Length: 9\r\n\r\n{}", "end of file"),
             (&endless_header, "without an end"),
             (&many_headers, "without a length"),

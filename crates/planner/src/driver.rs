@@ -500,7 +500,7 @@ impl<'a> Driver<'a> {
             call: OWN_CALL,
             spec,
             arguments,
-            parsed: tool_api::Parsed::default(),
+            parsed: tool_api::Parsed::own(),
             span: (0, 0),
             repairs: Vec::new(),
         });

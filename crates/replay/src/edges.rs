@@ -217,14 +217,7 @@ impl Tool for ReplayedTool {
         };
         let now = if runs { Some(self.tool.call(arguments.clone(), parsed).await) } else { None };
         let now = match now {
-            Some(Ok(outcome)) if !commands => {
-                let inspection = stage.script.inspection(&self.spec().name, &arguments);
-                return Ok(match inspection {
-                    Some(text) => outcome.with_inspection(&text),
-                    None => outcome,
-                });
-            }
-            Some(error) if !commands => return error,
+            Some(outcome) if !commands => return outcome,
             now => now,
         };
         let Some((seq, recorded)) = stage.script.result(&self.spec().name, &arguments) else {

@@ -202,14 +202,17 @@ impl Script {
         state.results[at].take().map(|result| result.outcome)
     }
 
-    /// What an inspection found after this call, if anything.
-    pub(crate) fn inspection(&self, tool: &str, arguments: &Value) -> Option<String> {
-        let state = self.state();
-        let same = |r: &&CallResult| {
-            r.turn == state.turn && r.tool == tool && r.arguments.as_ref() == Some(arguments)
+    /// Takes what an inspection found after a call in this turn that changed these files, if
+    /// anything. A replay cannot inspect them again, because that takes programs outside the agent.
+    #[must_use]
+    pub fn inspection(&self, changed: &[String]) -> Option<String> {
+        let mut state = self.state();
+        let turn = state.turn;
+        let inspected = |r: &CallResult| {
+            r.turn == turn && r.outcome.changed == changed && r.outcome.inspection().is_some()
         };
-        let result = state.results.iter().flatten().find(same)?;
-        result.outcome.inspection().map(str::to_owned)
+        let at = state.results.iter().position(|result| result.as_ref().is_some_and(inspected))?;
+        state.results[at].take()?.outcome.inspection().map(str::to_owned)
     }
 
     /// The result of a call in this turn, and the number of its record.

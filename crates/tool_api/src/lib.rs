@@ -103,24 +103,39 @@ pub enum ToolError {
 /// A value that a tool parsed while it judged a call, kept so that the tool need not parse it again
 /// to carry out the call.
 #[derive(Clone, Default)]
-pub struct Parsed(Option<Arc<dyn Any + Send + Sync>>);
+pub struct Parsed {
+    value: Option<Arc<dyn Any + Send + Sync>>,
+    own: bool,
+}
 
 impl Parsed {
     /// Keeps a value, in place of any earlier one.
     pub fn keep<T: Send + Sync + 'static>(&mut self, value: Arc<T>) {
-        self.0 = Some(value);
+        self.value = Some(value);
     }
 
     /// The kept value, if it has this type.
     #[must_use]
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
-        self.0.clone()?.downcast().ok()
+        self.value.clone()?.downcast().ok()
+    }
+
+    /// Marks a call that the agent makes itself, so that no model reads its result.
+    #[must_use]
+    pub fn own() -> Self {
+        Self { own: true, ..Self::default() }
+    }
+
+    /// Whether the agent makes the call itself.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.own
     }
 }
 
 impl fmt::Debug for Parsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parsed").field("kept", &self.0.is_some()).finish()
+        f.debug_struct("Parsed").field("kept", &self.value.is_some()).field("own", &self.own).finish()
     }
 }
 

@@ -30,7 +30,7 @@ pub use format::EditFormat;
 const DESCRIPTION: &str = "Edit files with one of: edits (search: a few lines copied exactly from the file); patch (unified \
      diff, *** Begin Patch, or SEARCH/REPLACE blocks); path + content (whole file); path + delete.";
 
-/// Inspects the files that a call has changed, such as with a language server.
+/// Inspects the files that a call of the model has changed, such as with a language server.
 #[async_trait::async_trait]
 pub trait Inspect: fmt::Debug + Send + Sync {
     /// Returns text for the model; `None` if there is nothing to say. It depends on programs outside
@@ -142,7 +142,9 @@ impl Tool for ApplyPatch {
         arguments.parsed = parsed.get();
         let plan = self.plan(arguments)?;
         let outcome = self.carry_out(&plan)?;
-        let Some(inspector) = &self.inspector else { return Ok(outcome) };
+        let Some(inspector) = self.inspector.as_ref().filter(|_| !parsed.is_own()) else {
+            return Ok(outcome);
+        };
         let files: Vec<_> = plan.files().collect();
         Ok(match inspector.inspect(&files).await {
             Some(text) => outcome.with_inspection(&text),
