@@ -325,7 +325,7 @@ impl Running {
     ) -> Result<Vec<Problem>, String> {
         let found = self.problems(root, file.path, file.text, secrets).await?;
         if !known.contains_key(file.path) {
-            // A file that has no errors at its first check had none that matter.
+            // If the first check finds no errors, those in the original text are already fixed.
             let old = match file.original {
                 Some(original) if !found.is_empty() => {
                     self.problems(root, file.path, original, secrets).await?

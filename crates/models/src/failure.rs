@@ -151,7 +151,7 @@ impl Body {
         }
     }
 
-    /// Returns the error that this body means if it arrives inside a stream with status 200.
+    /// Converts this body to an error, for a body that arrives inside a stream with status 200.
     pub(crate) fn mid_stream(self) -> Error {
         if self.is_overflow() {
             return self.overflow();

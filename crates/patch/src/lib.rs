@@ -48,9 +48,9 @@
 //! - `wrapped` strips what models write around a file's text, `lazy` detects placeholders, and
 //!   `readings` resolves ambiguous hunks.
 //! - `apply` applies a patch to one file. `strict` handles diffs that match byte for byte.
-//! - `lines`, `body` and `units` define lines and when lines are equal, `index` finds lines in a
-//!   file, `ladder` and `context` match one hunk, `applied` detects changes that the file already
-//!   has, and `place` selects a match for every hunk.
+//! - `lines`, `body` and `units` define what a line is and which lines count as equal; `index` finds
+//!   lines in a file; `ladder` and `context` match one hunk; `applied` detects changes that the file
+//!   already has; and `place` selects a match for every hunk.
 //! - `splice`, with `indent` and `typography`, computes the new bytes; `preview` shows them to
 //!   people, and `feedback`, with `similarity`, explains a refusal to the model.
 //! - `watch` checks a patch while it is still streaming.

@@ -301,7 +301,8 @@ mod tests {
         assert_eq!(attempts.to_restore(), []);
     }
 
-    /// Writes the only file that a move tries, and returns the move after its verification.
+    /// Asserts that the move tries exactly one file, writes that file, reports `check` as the result of
+    /// its verification, and returns the move that follows.
     fn tried(attempts: &mut Attempts, next: &Move, expected: &str, check: &Check) -> Move {
         assert_eq!(*next, Move::Try(vec![expected.into()]));
         attempts.wrote_file(&Focus { path: "a.py".into(), content: expected.into() });

@@ -2,8 +2,8 @@
 //!
 //! First, two things count. One is the words of the task: how many of them are in the path of the
 //! file, in the names that it defines, and in the names that it uses. Rare words count more. The
-//! other is the page rank: how much other code uses what the file defines. Uses in code that
-//! contains the task's words count most.
+//! other is the page rank: how much other code uses what the file defines. A use counts
+//! most if the code around it contains words from the task.
 //!
 //! The highest-ranked files are then read and ranked again by the words in their texts, such as
 //! those in comments, strings and local names.

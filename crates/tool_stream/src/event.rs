@@ -16,7 +16,7 @@ pub struct Options {
     /// or data. An unknown tool under the explicit key `"tool"` is still a call if it has
     /// arguments, so that the caller can refuse it and list the right names.
     pub known_tools: Option<Vec<String>>,
-    /// Read a fenced block that contains no call as a whole file. See the crate documentation.
+    /// Whether a fenced block without a call is taken as the full text of a file. See the crate documentation.
     pub whole_file: bool,
     /// With `whole_file`: also read a block with a shell label as a file. Set this if the task asks
     /// for a script. Otherwise, such a block is taken for a command that the reader should run.

@@ -303,7 +303,8 @@ impl Server {
         value
     }
 
-    /// Waits for `n` requests without a timeout, for a program that has nothing else to do.
+    /// Blocks, without a timeout, until `n` requests have arrived. Intended for programs that have
+    /// nothing else to do.
     pub fn block_until_requests(&self, n: usize) {
         let (sender, receiver) = mpsc::channel();
         let shared = Arc::clone(&self.shared);

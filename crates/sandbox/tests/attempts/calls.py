@@ -16,7 +16,7 @@ import sys
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 X86 = platform.machine() == "x86_64"
-# System call numbers on x86-64, then on all other architectures (the kernel's generic list).
+# System call numbers on x86-64, then in the kernel's generic list, which arm64 and riscv64 use.
 NUMBERS = {
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
     "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "tgkill": (234, 131),
