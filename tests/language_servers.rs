@@ -1,7 +1,9 @@
 //! Language servers that check the files of each edit. `language_servers/server.py` is a scripted
 //! server; `scripts/language-servers-test` uses real ones.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -129,6 +131,32 @@ fn bug_an_error_of_the_session_counted_as_old_after_a_resume() {
         world.agent(&["resume", "--max-turns", "9"]).env("OLLAMA_HOST", server.url()).output().unwrap();
     assert_eq!(resumed.status.code(), Some(0), "{}", world.tell(&resumed));
     assert!(edits(&world)[1].ends_with("new.txt:1: this line is broken [E1]"), "{:?}", edits(&world));
+}
+
+#[test]
+fn a_run_can_be_interrupted_during_a_check_and_resumed() {
+    let (world, server) = (world("mute"), fake_model::Server::start());
+    for answer in texts(&[write("new.txt", "broken\n"), write("new.txt", "broken\n"), fix(), finish()]) {
+        server.enqueue(answer);
+    }
+    let mut child = world
+        .agent(&["run", "--json", "--model", "deepseek-coder:6.7b", JSON[0], JSON[1], JSON[2]])
+        .env("OLLAMA_HOST", server.url())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut events = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(events.any(|line| line.contains("\"tool_started\"")));
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    events.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let settings = world.home().join(".config/agent/config.toml");
+    let text = std::fs::read_to_string(&settings).unwrap().replace(" mute\"", " pull\"");
+    std::fs::write(&settings, text).unwrap();
+    let resumed = world.agent(&["resume"]).env("OLLAMA_HOST", server.url()).output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", world.tell(&resumed));
+    assert!(edits(&world).iter().any(|text| text.ends_with("[E1]")), "{:?}", edits(&world));
 }
 
 #[test]

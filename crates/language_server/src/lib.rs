@@ -94,10 +94,10 @@ pub struct Launch {
     pub options: Value,
     /// How long the server may take to start and to load the project.
     pub start_timeout: Duration,
-    /// How long the server may take to check an edit. The first check has the time limit of the start,
-    /// because some servers load the project only then.
+    /// How long the server may take to check an edit. The first check may take as long as the start,
+    /// because some servers load the project only when a file is opened.
     pub timeout: Duration,
-    /// What is masked in everything that the server says.
+    /// The secrets to mask in everything that the server sends.
     pub secrets: Secrets,
 }
 
@@ -207,19 +207,13 @@ impl LanguageServer {
         let connection = Connection::open(sandbox, command.clone(), described).await?;
         // The server finds the files as they are now.
         let told = changed.iter().map(|file| (file.path.clone(), stamp(&root.join(&file.path)))).collect();
-        let answer = match connection.request::<request::Initialize>(hello(folder, options)).await {
-            Ok(answer) => answer,
-            Err(NoResult::Ended(why)) => {
+        match greet(&connection, hello(folder, options), secrets).await {
+            Ok(pulls) => Ok(Running { connection, pulls, version: 0, told }),
+            Err(why) => {
                 let how = connection.stop(secrets).await;
-                return Err(format!("{why} ({how})"));
+                Err(format!("{why} ({how})"))
             }
-            Err(failed) => return Err(failed.describe(secrets)),
-        };
-        connection.notify::<note::Initialized>(InitializedParams {}).await;
-        let pulls = answer.capabilities.diagnostic_provider.is_some();
-        let running = Running { connection, pulls, version: 0, told };
-        running.settle().await?;
-        Ok(running)
+        }
     }
 
     /// Ends the server if it is running.
@@ -227,6 +221,21 @@ impl LanguageServer {
         let running = self.state.lock().await.running.take();
         if let Some(running) = running {
             running.connection.stop(&self.launch.secrets).await;
+        }
+    }
+}
+
+/// Exchanges the first messages, and waits until the server has had nothing to do for a while.
+/// Returns whether it answers requests for diagnostics.
+async fn greet(connection: &Connection, hello: InitializeParams, secrets: &Secrets) -> Result<bool, String> {
+    let answer = connection.request::<request::Initialize>(hello).await;
+    let answer = answer.map_err(|failed| failed.describe(secrets))?;
+    connection.notify::<note::Initialized>(InitializedParams {}).await;
+    loop {
+        connection.until(Heard::is_idle).await?;
+        match timeout(SETTLED, connection.until(|heard| !heard.is_idle())).await {
+            Ok(result) => result?, // it has begun the next step
+            Err(_) => return Ok(answer.capabilities.diagnostic_provider.is_some()),
         }
     }
 }
@@ -278,17 +287,6 @@ fn hello(folder: WorkspaceFolder, options: &Value) -> InitializeParams {
 }
 
 impl Running {
-    /// Waits until the server has had nothing to do for a while.
-    async fn settle(&self) -> Result<(), String> {
-        loop {
-            self.connection.until(Heard::is_idle).await?;
-            match timeout(SETTLED, self.connection.until(|heard| !heard.is_idle())).await {
-                Ok(result) => result?, // it has begun the next step
-                Err(_) => return Ok(()),
-            }
-        }
-    }
-
     /// Tells the server which files have changed since it was last told.
     async fn tell(&mut self, root: &Path, changed: &[Changed]) -> Result<(), String> {
         let mut events = Vec::new();
