@@ -141,7 +141,7 @@ async fn tasks_that_run_at_the_same_time_have_a_setup_each_and_later_tasks_reuse
 async fn a_copy_that_cannot_be_made_is_not_used() {
     let place = Place::new();
     let runner = Script::preparing(|_: &Task, setup: Option<&Setup>, worktree: &Path| {
-        // A file at the path of the folder for copies makes the copy fail.
+        // The copy fails if a file is where the folder for copies should be.
         let copies = worktree.ancestors().nth(2).unwrap().join(".agent-setups");
         fs::write(&copies, "").unwrap();
         assert!(setup.unwrap().keep().is_err());
