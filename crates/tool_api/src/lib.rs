@@ -100,8 +100,8 @@ pub enum ToolError {
     Run(String),
 }
 
-/// A value that a tool parsed while it judged a call, kept so that the tool need not parse it again
-/// to carry out the call.
+/// What is known about a call besides its arguments: a value that the tool parsed while it judged the
+/// call, kept so that the tool need not parse it again, and whether the agent makes the call itself.
 #[derive(Clone, Default)]
 pub struct Parsed {
     value: Option<Arc<dyn Any + Send + Sync>>,

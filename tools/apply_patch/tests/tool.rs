@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::fs;
+use std::sync::Arc;
 
 use secrets::Secrets;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tool_api::{Outcome, Registry, ToolError};
-use tool_apply_patch::ApplyPatch;
+use tool_api::{Outcome, Parsed, Registry, ToolError};
+use tool_apply_patch::{ApplyPatch, Inspect, Preview};
 use workspace::Workspace;
 
 fn fixture() -> (TempDir, Workspace, Registry) {
@@ -29,6 +30,34 @@ async fn call(registry: &Registry, arguments: Value) -> Result<Outcome, String> 
         ToolError::Model(why) => why,
         ToolError::Run(why) => panic!("{why}"),
     })
+}
+
+/// Finds the new text of each file.
+#[derive(Debug)]
+struct Texts;
+
+#[async_trait::async_trait]
+impl Inspect for Texts {
+    async fn inspect(&self, files: &[Preview<'_>]) -> Option<String> {
+        let texts = files.iter().filter_map(|file| file.after).map(String::from_utf8_lossy);
+        Some(texts.collect::<String>()).filter(|text| !text.is_empty())
+    }
+}
+
+#[tokio::test]
+async fn an_inspection_is_part_of_the_result_but_calls_of_the_agent_itself_are_not_inspected() {
+    let (_folder, ws, _) = fixture();
+    let tool = ApplyPatch::new(ws, Secrets::disabled()).inspected_by(Some(Arc::new(Texts))).into_tool();
+    let write = |text: &str| json!({"path": "b.txt", "content": text});
+    let outcome = tool.call(write("new"), Parsed::default()).await.unwrap();
+    assert_eq!(outcome.text, "created b.txt +1 -0\nnew");
+    assert_eq!(outcome.inspection(), Some("new"));
+    for (arguments, parsed) in
+        [(write("own"), Parsed::own()), (json!({"path": "b.txt", "delete": true}), Parsed::default())]
+    {
+        let outcome = tool.call(arguments, parsed).await.unwrap();
+        assert_eq!((outcome.text.lines().count(), outcome.inspection()), (1, None), "{}", outcome.text);
+    }
 }
 
 #[tokio::test]
