@@ -2,7 +2,7 @@
 //!
 //! A [`LanguageServer`] starts at the first edit of a file that it is for, and runs until the
 //! session ends. For each edit, it is told which files have changed, gets the new text of the edited
-//! files, and reports their errors. Errors that the original text of a file has, too, are left out.
+//! files, and reports their errors. Errors that the original text of a file also has are left out.
 //!
 //! ```text
 //!   Edited {path, original, text} ─► didChangeWatchedFiles ─► didOpen ─► diagnostics ─► didClose ─► Problem
@@ -137,7 +137,7 @@ impl LanguageServer {
         Self { launch, state: Mutex::default() }
     }
 
-    /// Returns the errors in the edited files, without those that their original texts have, too.
+    /// Returns the errors in the edited files, except those that their original texts also have.
     /// `changed` lists all files that the session has changed so far. Starts the server if it is not
     /// running. If time runs out after some of the files, only their errors are returned.
     ///
@@ -313,7 +313,7 @@ impl Running {
         Ok(())
     }
 
-    /// Returns the errors in a file, without those that its original text has, too.
+    /// Returns the errors in a file, except those that its original text also has.
     async fn check(
         &mut self,
         root: &Path,
