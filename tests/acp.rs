@@ -1,5 +1,5 @@
-//! `agent acp`: an editor drives the agent with the Agent Client Protocol. The protocol's own
-//! client library acts as the editor; the model server is scripted.
+//! `agent acp`: an editor drives the agent over the Agent Client Protocol. The protocol's own
+//! client library plays the editor, and the model server is scripted.
 
 use std::collections::VecDeque;
 use std::process::{ExitStatus, Stdio};
@@ -25,7 +25,7 @@ use crate::support::{World, call};
 const WRONG: &str = "    echo $(($1 - $2))\n";
 const RIGHT: &str = "    echo $(($1 + $2))\n";
 
-/// Returns an answer that consists of one call.
+/// Returns an answer that consists of a single call.
 fn reply(tool: &str, arguments: Value) -> Reply {
     Reply::text(call(tool, arguments))
 }
@@ -49,7 +49,7 @@ impl Seen {
         self.0.borrow().clone()
     }
 
-    /// Waits for an update that matches.
+    /// Waits for a matching update.
     async fn wait_for(&mut self, fits: impl Fn(&Value) -> bool) {
         self.0.wait_for(|seen| seen.iter().any(&fits)).await.unwrap();
     }
@@ -58,12 +58,13 @@ impl Seen {
         self.all().into_iter().filter(|update| update["sessionUpdate"] == kind).collect()
     }
 
-    /// Returns the text of all chunks of a kind.
+    /// Returns the concatenated text of all chunks of this kind.
     fn text(&self, kind: &str) -> String {
         self.of(kind).iter().map(|update| update["content"]["text"].as_str().unwrap()).collect()
     }
 
-    /// Returns the current state of each call, with its updates applied, in order of appearance.
+    /// Returns the current state of each call with all updates applied, in order of first
+    /// appearance.
     fn calls(&self) -> Vec<Value> {
         let mut calls: Vec<Value> = Vec::new();
         for update in self.all() {
@@ -82,7 +83,7 @@ impl Seen {
 }
 
 /// Starts `agent acp` with an editor that answers permission requests with these options, in order.
-/// When `work` is done, closes the connection and returns the agent's exit status.
+/// Once `work` is done, closes the connection and returns the agent's exit status.
 async fn edit(
     world: &World,
     server: &Server,
@@ -323,7 +324,7 @@ async fn the_dry_modes_show_the_changes_and_leave_the_repository_unchanged() {
             assert!(world.read("add.sh").contains(WRONG), "{mode}");
             let checks = seen.calls().iter().filter(|call| call["title"] == "verify: sh check.sh").count();
             assert_eq!(checks == 0, mode == "plan", "a plan runs no command");
-            // In the next mode, the request to the model also contains the first prompt.
+            // After the mode changes, the request to the model still contains the first prompt.
             set_mode(&agent, &session, "run").await?;
             prompt(&agent, &session, "Do it.").await?;
             Ok(())
@@ -430,7 +431,7 @@ async fn without_a_model_the_editor_is_told_what_to_set_up() {
     assert_eq!(error(2)["code"], -32602);
 }
 
-/// Requests with the ids 0, 1, …, one per line.
+/// Returns JSON-RPC requests with ids 0, 1, …, one per line.
 fn json_rpc(requests: &[(&str, Value)]) -> String {
     let line = |(id, (method, params)): (usize, &(&str, Value))| {
         json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string() + "\n"
@@ -438,7 +439,7 @@ fn json_rpc(requests: &[(&str, Value)]) -> String {
     requests.iter().enumerate().map(line).collect()
 }
 
-/// Sends the lines of a text, waits for one answer per line, then closes the connection. Returns
+/// Sends the input line by line, waits for one answer per line, then closes the connection. Returns
 /// the messages that have an id.
 fn talk(mut agent: std::process::Command, input: &str) -> Vec<Value> {
     use std::io::{BufRead, BufReader, Write};

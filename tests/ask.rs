@@ -1,4 +1,4 @@
-//! `agent ask`, and results that fit a JSON Schema (`--output-schema`).
+//! `agent ask`, and results that match a JSON Schema (`--output-schema`).
 
 use std::process::Output;
 
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::replay::{JSON, edit, finish, recorded, replays_without_a_difference, texts};
 use crate::support::{World, call, json_lines, snapshot};
 
-/// Runs a command with a server that gives these answers. Returns the output and the bodies of the
-/// requests.
+/// Runs a command with a server that gives these answers. Returns the output and the request
+/// bodies.
 fn with_answers(world: &World, args: &[&str], answers: &[String]) -> (Output, Vec<Value>) {
     let server = Server::start();
     for answer in answers {
@@ -205,7 +205,7 @@ fn a_server_that_can_enforce_schemas_gets_that_of_the_result() {
     let right = call("finish", json!({"severity": "high", "lines": [2]}));
     let (output, requests) = with_answers(&world, &args, &[read(), right]);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
-    // The references in the schema must still point to its definitions.
+    // References in the schema must still resolve to its definitions.
     let fits = jsonschema::validator_for(&requests[0]["format"]).unwrap();
     let finish = |lines: Value| json!({"tool": "finish", "arguments": {"severity": "high", "lines": lines}});
     assert!(fits.is_valid(&finish(json!([1, 2]))));
@@ -250,7 +250,7 @@ fn a_result_can_be_written_to_a_file() {
     let (output, _) = with_answers(&world, &args, &[read(), answer("It subtracts.")]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 0), "{}", world.tell(&output));
     assert_eq!(std::fs::read_to_string(file).unwrap(), "It subtracts.\n");
-    // The answer must not be lost if the disk is full.
+    // A full disk must not lose the answer.
     let args = [&QUESTION[..], &["-o", "/dev/full"]].concat();
     let (output, _) = with_answers(&world, &args, &[read(), answer("It subtracts.")]);
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(2), &b"It subtracts.\n"[..]));

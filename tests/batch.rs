@@ -185,7 +185,7 @@ fn a_repository_may_be_a_url() {
     let text = std::fs::read_to_string(&tasks).unwrap();
     let repo = world.repo().display().to_string();
     std::fs::write(&tasks, text.replace(&repo, &format!("file://{repo}"))).unwrap();
-    // The results folder may be in a repository that is unrelated to the task.
+    // The results folder may be inside a repository that has nothing to do with the task.
     let outer = std::process::Command::new("git").args(["init", "--quiet"]).arg(world.home()).status();
     assert!(outer.unwrap().success());
     fix(&server);
@@ -270,12 +270,12 @@ fn bug_a_clone_outlived_a_killed_batch() {
     let (mut connection, _) = server.accept().unwrap();
     agent.kill().unwrap();
     agent.wait().unwrap();
-    // `copy` returns when git exits, because git's connection is then closed or reset.
+    // `copy` returns when git exits, because that closes or resets the connection.
     let _ = std::io::copy(&mut connection, &mut std::io::sink());
 }
 
-/// Returns the lines that `--json` prints, with a type in place of each value that may differ
-/// between runs.
+/// Returns the lines that `--json` prints, with each value that may differ between runs replaced by
+/// its type.
 fn shapes(stdout: &[u8]) -> String {
     fn shape(value: &Value) -> Value {
         const KEPT: [&str; 13] = [

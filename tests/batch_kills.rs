@@ -1,4 +1,4 @@
-//! Kills a batch again and again, and continues it each time with the same command.
+//! Kills a batch over and over, each time continuing it with the same command.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,8 +8,8 @@ use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 use traced::{CHANGES, End, Scope};
 
-/// A server that answers the first request of every session with an edit, and later requests with
-/// `finish`.
+/// Starts a server that answers the first request of every session with an edit, and later requests
+/// with `finish`.
 fn server() -> Server {
     let server = Server::start();
     server.fallback(Reply::from_fn(|request| {
@@ -21,8 +21,8 @@ fn server() -> Server {
     server
 }
 
-/// Writes a file of tasks that end in different ways. Together, they use everything that a batch
-/// can prepare for a task.
+/// Writes a task file whose tasks end in different ways. Together, they use everything that a batch
+/// can set up for a task.
 fn tasks(world: &World) -> String {
     let repo = world.repo().display().to_string();
     let task = |id: &str, more: Value| {
@@ -52,7 +52,7 @@ fn batch(world: &World, server: &Server, tasks: &str) -> std::process::Command {
     command
 }
 
-/// For each task, returns the number of its results, and the ending and the diff of the last one.
+/// Returns, for each task, how many results it has, and the ending and diff of the last one.
 /// Ignores infrastructure failures.
 fn outcomes(world: &World) -> BTreeMap<String, (usize, String, String)> {
     let results = fs::read_to_string(world.home().join("tasks.results/results.jsonl")).unwrap();
@@ -65,7 +65,7 @@ fn outcomes(world: &World) -> BTreeMap<String, (usize, String, String)> {
     outcomes
 }
 
-/// The ids of the processes whose working directory is in this world's home folder.
+/// Returns the ids of all processes whose working directory is inside this world's home folder.
 fn processes(world: &World) -> Vec<String> {
     let home = world.home();
     let inside = |process: &fs::DirEntry| {
@@ -87,7 +87,8 @@ fn a_batch_that_is_killed_repeatedly_ends_with_one_result_for_each_task() {
     let tasks = tasks(&world);
     let mut kills = 0;
     loop {
-        // Each process is killed a little later than the previous one, until one finishes.
+        // Each process is killed a little later than the previous one, until one runs to
+        // completion.
         let mut left = 40 + kills * 43;
         let end = traced::kill_when(batch(&world, &server, &tasks), Scope::Program, |stop| {
             left -= usize::from(!stop.done && left > 0 && CHANGES.contains(&stop.call));

@@ -1,4 +1,4 @@
-//! The worktrees of `agent batch` tasks: setup commands and protected files.
+//! Worktrees for `agent batch` tasks: setup commands and protected files.
 
 use crate::batch::{fix, run, run_with, tasks};
 use crate::support::{World, call, json_lines};
@@ -78,7 +78,7 @@ fn protected_files_are_restored_before_the_verification_and_left_out_of_the_diff
 }
 
 /// Runs one task per command, all with the same protected files. In each task, the model runs the
-/// command and then fixes the bug. Returns the output of the batch, and its results.
+/// command and then fixes the bug. Returns the batch's output and results.
 fn run_with_protected(world: &World, protected: &Value, commands: &[&str]) -> (String, Vec<Value>) {
     let server = Server::start();
     let line = |n: usize| {

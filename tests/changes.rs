@@ -1,4 +1,5 @@
-//! `agent diff|undo|apply`: shows, reverts or applies the changes of a session, and nothing else.
+//! `agent diff|undo|apply`: shows, reverts or applies the changes made in a session, and nothing
+//! else.
 
 use std::fs;
 use std::process::{Output, Stdio};
@@ -14,8 +15,8 @@ fn edit(path: &str, search: &str, replace: &str) -> String {
     call("apply_patch", json!({"edits": [{"path": path, "search": search, "replace": replace}]}))
 }
 
-/// The answers from a model that fixes the bug, creates a file in a new folder and deletes another
-/// file.
+/// Returns the answers of a model that fixes the bug, creates a file in a new folder and deletes
+/// another file.
 pub(crate) fn answers() -> [String; 4] {
     let patch = "*** Begin Patch\n*** Add File: docs/new/guide.md\n+# Guide\n*** Delete File: old.txt\n*** End Patch\n";
     [
@@ -287,8 +288,8 @@ fn diff_shows_what_the_session_changed() {
     assert_eq!(world.git(&["status", "--porcelain"]), "");
 }
 
-/// The answers from a model that changes one file in three turns. In the second turn, it uses a
-/// command.
+/// Returns the answers of a model that changes one file over three turns, using a command in the
+/// second.
 fn three_turns() -> Vec<String> {
     let command = "sed -i 's/^two$/zwei/' a.txt && echo made > made.txt";
     let mut answers = vec![

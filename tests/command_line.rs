@@ -19,22 +19,22 @@ fn help_names_the_commands() {
       resume       Resume a run that was killed or interrupted, or lost its server
       replay       Replay a session offline with the model's recorded answers, and show the first
                    difference
-      acp          Serve an editor over stdin and stdout, with the Agent Client Protocol
+      acp          Serve an editor over stdin and stdout, using the Agent Client Protocol
       batch        Run many tasks unattended
       worker       Take tasks from a queue and run them
       report       Write a batch's results and trajectories to one HTML file
       compare      Compare the results of two batches
-      patch        Apply all of a patch or none of it, in any format that models write
-      diff         Show the changes of a session
-      apply        Apply the changes of a dry run
-      undo         Undo the changes of a session
+      patch        Apply a patch in any format that models write, either all of it or none of it
+      diff         Show the changes made in a session
+      apply        Apply the changes from a dry run
+      undo         Undo the changes made in a session
       sessions     List, show, export and remove past runs
       models       List, show, download and delete models
-      tools        List the tools that the model gets, or call one
+      tools        List the tools available to the model, or call one
       mcp          List, test and approve MCP servers, or serve other agents
       parse        Show which tool calls a run would find in a model's output
-      sandbox      Run a command in the sandbox that runs use
-      doctor       Check whether a run can start, and say how to fix what is wrong
+      sandbox      Run a command in the same sandbox that a run uses
+      doctor       Check whether a run can start, and explain how to fix any problems
       config       Show the settings
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
@@ -65,24 +65,24 @@ fn help_of_run_lists_every_flag_and_exit_code() {
     Options:
       -C <DIR>                    Change to DIR before doing anything
           --task-file <FILE>      Read the task from a file
-          --template <NAME>       Make the task from the template NAME.md in .agents/templates or in
-                                  your settings folder; the arguments are its values: KEY=VALUE …
-          --issue <FILE|URL>      Resolve the issue in this file (JSON as `gh issue view --json` prints
-                                  it; `-` is stdin) or at this URL, which `gh` or `glab` reads; TASK is
-                                  added to it
+          --template <NAME>       Create the task from the template NAME.md in .agents/templates or in
+                                  your settings folder; the arguments provide its values: KEY=VALUE …
+          --issue <FILE|URL>      Resolve the issue in this file (JSON as printed by `gh issue view
+                                  --json`; `-` is stdin) or at this URL (fetched with `gh` or `glab`);
+                                  TASK is appended to it
           --worktree[=<NAME>]     Work in a worktree beside the repository, on the new branch
                                   agent/NAME, and leave it there [default NAME: the session's id]
           --commit                Commit the changes if the run ends as verified
-          --image <FILE>          Show this image to the model with the task, if the model sees images;
-                                  may be repeated
+          --image <FILE>          Show this image to the model along with the task (needs a model that
+                                  accepts images); may be repeated
           --dry-run[=<HOW>]       Work on an overlay or copy of the repository, and show the changes for
                                   `agent apply`; `--dry-run=plan` stops before the first command
                                   [possible values: run, plan]
           --preview <FORMAT>      Show the changes of a dry run in this format [default: words on a
                                   terminal, otherwise unified] [possible values: words, side-by-side,
                                   unified, none]
-          --output-schema <FILE>  Make the model give a result that fits the JSON Schema in this file,
-                                  and print the result to stdout instead of the patch
+          --output-schema <FILE>  Make the model return a result that matches the JSON Schema in this
+                                  file, and print the result to stdout instead of the patch
       -o, --output <FILE>         Write the result to this file instead of stdout
           --json                  Print the session's events to stdout as they happen, one JSON object
                                   per line
@@ -107,59 +107,58 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --temperature <T>               Set the sampling temperature of the first attempt; retries
                                           vary it if the model repeats itself [default: from the model's
                                           profile, usually 0]
-          --max-answer-tokens <TOKENS>    Limit each answer to this many tokens, thinking included
+          --max-answer-tokens <TOKENS>    Limit each answer to this many tokens, including thinking
                                           [default: 4096]
           --think[=<LEVEL>]               Turn thinking on or off, or set its effort [default: auto]
                                           [possible values: auto, on, off, low, medium, high, max]
-          --constrain[=<WHEN>]            Let the model write nothing but valid tool calls, if the
-                                          server can enforce it; auto: as the model's profile says
-                                          [default: auto] [possible values: auto, on, off]
+          --constrain[=<WHEN>]            Restrict the model to valid tool calls, if the server can
+                                          enforce it; auto: use the model's profile [default: auto]
+                                          [possible values: auto, on, off]
 
     Work:
           --verify <CMD>          Run this command to decide whether the task is done [default: the
                                   detected test command]
           --approach <HOW>        Let the model call tools, or show it files and ask it to return them
-                                  whole; auto: as the model's profile says [default: auto] [possible
-                                  values: auto, tools, whole-file]
-          --edit-format <FORMAT>  Tell the model to write edits in this format; every format is
-                                  understood. auto: as the model's profile says [default: auto]
-                                  [possible values: auto, edits, unified, envelope, search-replace,
-                                  whole-file]
+                                  whole; auto: use the model's profile [default: auto] [possible values:
+                                  auto, tools, whole-file]
+          --edit-format <FORMAT>  Tell the model to write edits in this format (the agent understands
+                                  every format); auto: use the model's profile [default: auto] [possible
+                                  values: auto, edits, unified, envelope, search-replace, whole-file]
           --cut <WHEN>            Stop reading an answer after its first call (first) or at its end
                                   (read-on); auto: first for local models [default: auto] [possible
                                   values: auto, first, read-on]
-          --symbols <WHAT>        Show a map of the code if the task names no file (map), offer a tool
-                                  that looks up names (tool), or both (all) [default: off] [possible
-                                  values: off, map, tool, all]
+          --symbols <WHAT>        Show a map of the code if the task does not name a file (map), offer a
+                                  tool that looks up names (tool), or both (all) [default: off]
+                                  [possible values: off, map, tool, all]
           --attempts <N>          Try the task up to this many times, until the tests pass; if they
                                   never pass, keep the best try [default: 1]
-          --escalate <MODEL>      If no try passes the tests, try once more with this model and with
-                                  budgets of its own
-          --fallback <MODEL>      Continue with this model if the server of the current one is
-                                  unavailable
+          --escalate <MODEL>      If no try passes the tests, try once more with this model, which gets
+                                  its own budgets
+          --fallback <MODEL>      Continue with this model if the current model's server is unavailable
 
     Tools:
-          --mcp-tools <PATTERN>  Let the model use the tools of MCP servers that match this pattern,
-                                 SERVER__TOOL with *; may be repeated [default: no MCP server is
+          --mcp-tools <PATTERN>  Let the model use the MCP tools that match this pattern (SERVER__TOOL,
+                                 with * as a wildcard); may be repeated [default: no MCP server is
                                  started]
 
     Budgets:
           --max-turns <N>          Stop after this many requests to the model [default: 40]
           --max-tokens <N>         Stop after this many tokens (prompts and answers together)
           --max-seconds <SECONDS>  Stop after this much time [default: 3600]
-          --max-cost <DOLLARS>     Stop at this cost, if the server's prices are known
+          --max-cost <DOLLARS>     Stop when the cost reaches this amount, if the server's prices are
+                                   known
 
     Commands:
-          --dangerously-no-sandbox     Run commands with all your permissions and the network; use it
-                                       only inside another sandbox
+          --dangerously-no-sandbox     Run commands with all your permissions and full network access;
+                                       use only inside another sandbox
           --no-mask-secrets            Show keys, tokens and passwords to the model, in the journal and
                                        on the screen
           --command-read-only          Make the work tree read-only for commands; they can still write
                                        to their temporary folder
           --env <NAME[=VALUE]>         Set an environment variable for commands and tests; NAME alone
                                        passes your value on; may be repeated
-          --allow-read <PATHS>         Let commands read these paths too (separated by colons; each
-                                       absolute or starting with ~/)
+          --allow-read <PATHS>         Let commands read these paths too (colon-separated; each must be
+                                       absolute or start with ~/)
           --allow-write <PATHS>        Let commands write these paths too
           --dangerously-allow-network  Give commands full network access; they can send out anything
                                        they can read
@@ -281,7 +280,7 @@ fn a_home_folder_is_not_a_project() {
     exit 2
     --- stderr
     error: [WORLD]/home is not a project folder
-    hint: start in the folder of a project, or set it with -C DIR
+    hint: run the agent in a project folder, or specify one with -C DIR
     ");
 }
 

@@ -1,4 +1,5 @@
-//! The sandbox of a run: what it reports, what it blocks, and what a killed agent leaves behind.
+//! The sandbox that a run uses: what it reports, what it blocks, and what a killed agent leaves
+//! behind.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ fn run(world: &World, server: &Server, flags: &[&str], lines: &[&str]) -> Comman
     command
 }
 
-/// The folders of all sessions, oldest first.
+/// Returns the folders of all sessions, oldest first.
 fn sessions(world: &World) -> Vec<PathBuf> {
     let folders = fs::read_dir(world.home().join(".local/state/agent/sessions")).unwrap();
     let mut folders: Vec<_> = folders.map(|entry| entry.unwrap().path()).collect();

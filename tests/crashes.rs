@@ -1,8 +1,8 @@
-//! Kills a long session at different points and resumes it. Checks that it ends with the same
-//! files, and sends the same requests, as a session that is not interrupted.
+//! Kills a long session at various points and resumes it. Checks that it ends up with the same
+//! files, and sends the same requests, as an uninterrupted session.
 //!
-//! `CRASHES=all` kills the session after every journal line and at every writing system call. By
-//! default, the tests kill it only at a sample of these points.
+//! By default, the tests kill the session only at a sample of these points. `CRASHES=all` kills it
+//! after every journal line and at every system call that writes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,7 +28,7 @@ pub(crate) const RUN: [&str; 8] = [
     "Make the tests pass.",
 ];
 
-/// Thirty answers from the model. They use every tool and every edit format, and contain mistakes
+/// Returns thirty model answers. They use every tool and every edit format, and include mistakes
 /// that models often make.
 fn answers() -> Vec<String> {
     let edit = |search: &str, replace: &str| json!({"edits": [{"path": "add.sh", "search": search, "replace": replace}]});
@@ -102,8 +102,8 @@ pub(crate) fn world() -> World {
     ])
 }
 
-/// A server that gives the next answer to each new request, and the same answer again to a repeated
-/// request.
+/// Starts a server that gives the next answer to each new request, and repeats the last answer if
+/// the request is repeated.
 pub(crate) fn server() -> Server {
     let server = Server::start();
     let (answers, asked) = (answers(), Mutex::new((Vec::new(), 0)));
@@ -127,7 +127,7 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Adds every file in a folder to `out`, with its mode and content. Leaves out git's own files.
+/// Adds every file in a folder to `out`, with its mode and content. Skips `.git`.
 fn tree(folder: &Path, prefix: &str, out: &mut BTreeMap<String, (u32, String)>) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
@@ -141,11 +141,11 @@ fn tree(folder: &Path, prefix: &str, out: &mut BTreeMap<String, (u32, String)>) 
     }
 }
 
-/// The outcome of a session: the files of the repository, and the requests to the model.
+/// The outcome of a session: the files in the repository, and the requests to the model.
 #[derive(PartialEq)]
 pub(crate) struct Outcome {
     tree: BTreeMap<String, (u32, String)>,
-    /// The exact requests; consecutive duplicates count once.
+    /// The exact requests, without consecutive duplicates.
     asked: Vec<Value>,
 }
 
@@ -161,7 +161,7 @@ impl Outcome {
         Self { tree: files, asked }
     }
 
-    /// Returns the first difference from `wanted`. Ignores the results of interrupted commands.
+    /// Returns the first difference from `wanted`, ignoring the results of interrupted commands.
     pub(crate) fn difference(&self, wanted: &Self) -> Option<String> {
         for (path, file) in wanted.tree.iter().chain(&self.tree) {
             if self.tree.get(path) != wanted.tree.get(path) {
@@ -190,7 +190,8 @@ impl Outcome {
     }
 }
 
-/// Runs a session without interruption. Returns its outcome and the number of its journal lines.
+/// Runs a session without interrupting it. Returns its outcome and the number of lines in its
+/// journal.
 pub(crate) fn whole() -> (Outcome, usize) {
     let (world, server) = (world(), server());
     let output = agent(&world, &server, &RUN).stderr(Stdio::piped()).output().unwrap();
@@ -216,8 +217,8 @@ fn resumed(world: &World, server: &Server, wanted: &Outcome) -> Option<String> {
     Outcome::of(world, server).difference(wanted)
 }
 
-/// The distance from one tested point to the next: `n` by default, 1 with `CRASHES=all`, or `4 * n`
-/// with `CRASHES=few`.
+/// Returns the step between tested points: `n` by default, 1 with `CRASHES=all`, or `4 * n` with
+/// `CRASHES=few`.
 fn sample(n: usize) -> usize {
     match std::env::var("CRASHES").as_deref() {
         Ok("all") => 1,
@@ -255,7 +256,7 @@ fn a_session_killed_at_a_write_ends_as_if_uninterrupted() {
     for n in (1..).step_by(step) {
         let (world, server) = (world(), server());
         let mut writes = 0;
-        // Killing before each call also covers killing after the previous call.
+        // Killing before each call also covers killing right after the previous one.
         let end = traced::kill_when(agent(&world, &server, &RUN), Scope::Program, |stop| {
             writes += usize::from(!stop.done && CHANGES.contains(&stop.call));
             writes == n
@@ -277,7 +278,7 @@ fn a_session_killed_repeatedly_ends_as_if_uninterrupted() {
     let mut kills = 0;
     loop {
         let args: &[&str] = if kills == 0 { &RUN } else { &["resume", "--json"] };
-        // Let each process make more changes than resuming alone needs, so that the session
+        // Let each process make more changes than it takes just to resume, so that the session
         // advances a little before the next kill.
         let mut left = 60 + kills * 13 % 50;
         let end = traced::kill_when(agent(&world, &server, args), Scope::Program, |stop| {
@@ -295,8 +296,8 @@ fn a_session_killed_repeatedly_ends_as_if_uninterrupted() {
     assert!(kills > 8, "only {kills} kills");
 }
 
-/// Kills a run at its `n`th rename. The run makes one edit to three files, which takes several
-/// renames.
+/// Kills a run at its `n`th rename. The run makes a single edit that changes three files, which
+/// takes several renames.
 fn killed_in_an_edit(n: usize) -> (World, bool) {
     let (world, server) = (world(), Server::start());
     let edit = |path: &str, search: &str| json!({"path": path, "search": search, "replace": "changed"});
@@ -334,13 +335,13 @@ fn the_next_command_rolls_back_the_interrupted_edit_of_a_killed_run() {
             );
             let output = text(&next.stderr(Stdio::piped()).output().unwrap());
             assert!(
-                output.contains("was killed while it worked here; to resume it: agent resume "),
+                output.contains("was killed while working here; to resume it: agent resume "),
                 "{output}"
             );
         } else {
             let patch = "--- a/README.md\n+++ b/README.md\n@@ -0,0 +1 @@\n+new\n";
             let seen = world.observe_with_input(&["patch", "-"], patch.as_bytes());
-            assert!(seen.contains("was killed while it worked here"), "{seen}");
+            assert!(seen.contains("was killed while working here"), "{seen}");
         }
         whole(&world);
     }

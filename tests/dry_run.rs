@@ -1,5 +1,5 @@
-//! `agent run --dry-run`: the run does the same as without the flag, but does not change the
-//! repository in any visible way.
+//! `agent run --dry-run`: the run behaves the same as without the flag, but does not visibly change
+//! the repository.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,8 +12,8 @@ use crate::support::{World, snapshot};
 use fake_model::{Reply, Server};
 use serde_json::Value;
 
-/// Returns everything that must stay the same in a tree during a dry run: the type, mode, owner,
-/// inode, links, size, times (except access times) and content of each file.
+/// Returns everything about a tree that a dry run must not change: the type, mode, owner, inode,
+/// links, size, times (except access times) and content of each file.
 pub(crate) fn everything(root: &Path) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
@@ -50,7 +50,7 @@ fn a_dry_run_changes_nothing_about_the_repository() {
     world.write("staged.txt", "staged\n");
     world.git(&["add", "staged.txt"]);
     std::os::unix::fs::symlink("add.sh", world.repo().join("link")).unwrap();
-    // A verification command may create files, write to files, and call git, which refreshes its
+    // A verification command may create files, modify files, and run git, which refreshes its
     // index.
     world.write(
         ".agent.toml",
@@ -141,7 +141,7 @@ fn a_plan_stops_before_the_first_command() {
     assert!(!executed && world.git(&["status", "--porcelain"]).is_empty());
 }
 
-/// Starts a dry run. Returns when the run has changed a file and is waiting for the model.
+/// Starts a dry run. Returns once the run has changed a file and is waiting for the model.
 fn waiting(world: &World, server: &Server) -> Child {
     let [edit, ..] = answers();
     server.enqueue(Reply::text(edit));
@@ -195,7 +195,7 @@ fn a_dry_run_in_a_copy_first_says_what_the_copy_costs_and_why_it_is_needed() {
     for answer in answers() {
         server.enqueue(Reply::text(answer));
     }
-    // A state folder inside the repository rules out an overlay.
+    // An overlay cannot be used if the state folder is inside the repository.
     world.write(".gitignore", ".sessions/\n");
     let state = world.repo().join(".sessions");
     let args =

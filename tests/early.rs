@@ -1,11 +1,11 @@
-//! The agent cuts off an answer while the model is still writing it, if the edit in the answer
-//! cannot be applied.
+//! If the edit in an answer cannot be applied, the agent cuts the answer off while the model is
+//! still writing it.
 
 use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// The content of each answer, as recorded. A refused answer ends where it was cut.
+/// Returns the recorded content of each answer. A refused answer ends where it was cut off.
 fn answers(world: &World) -> Vec<String> {
     let outputs = world.journal().into_iter().filter(|r| r["event"] == "output");
     outputs.map(|r| r["content"].as_str().unwrap().to_owned()).collect()
@@ -25,7 +25,7 @@ fn a_patch_that_matches_nowhere_is_cut_while_it_streams() {
     let wrong = "--- a/add.sh\n+++ b/add.sh\n@@ -1,3 +1,3 @@\n add() {\n-    echo $(($1 * $2))\n+    echo $(($1 + $2))\n";
     let padded = format!("{wrong}{}", "+    # and a good deal more\n".repeat(200));
     let right = wrong.replace('*', "-") + " }\n";
-    // The first two patches match nowhere.
+    // Neither of the first two patches matches anywhere.
     for patch in [right.replace("$1 - $2", "$1 / $2") + "junk", padded, right] {
         server.enqueue(Reply::text(call("apply_patch", json!({ "patch": patch }))).split_bytes(9));
     }

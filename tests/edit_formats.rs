@@ -1,12 +1,11 @@
-//! The edit format in the prompt. A setting selects this format, but every other format still
-//! works.
+//! The edit format described in the prompt. A setting selects it, but all other formats still work.
 
 use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::json;
 
-/// Returns the line of the system prompt that describes the editing tool. Also checks that an
-/// envelope is applied, whichever format the prompt describes.
+/// Returns the line of the system prompt that describes the editing tool. Also checks that a patch
+/// in the envelope format is applied, regardless of which format the prompt describes.
 fn asked_for(world: &World, flags: &[&str]) -> String {
     let server = Server::start();
     let patch = "*** Begin Patch\n*** Update File: add.sh\n@@\n-    echo $(($1 - $2))\n+    echo $(($1 + $2))\n*** End Patch";

@@ -1,5 +1,5 @@
-//! Models in the agent's own process. The tiny model's answers are nonsense, so these runs show how
-//! a model is found, loaded and stopped, not what it can do.
+//! Models that run in the agent's own process. The tiny model's answers are nonsense, so these
+//! tests cover how a model is found, loaded and stopped, not what it can do.
 
 #![cfg(feature = "embedded")]
 
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::support::{World, json_lines, snapshot};
 
-/// An address at which no Ollama server is listening.
+/// An address where no Ollama server is listening.
 const NOWHERE: (&str, &str) = ("OLLAMA_HOST", "127.0.0.1:9");
 
-/// The arguments for a run with two turns and short answers.
+/// The arguments for a run that is limited to two turns and short answers.
 const RUN: [&str; 7] = [
     "run",
     "--json",
@@ -24,7 +24,7 @@ const RUN: [&str; 7] = [
     "Fix it.",
 ];
 
-/// Writes the tiny model to the folder of downloaded models.
+/// Writes the tiny model to the folder for downloaded models.
 fn downloaded(world: &World) {
     let models = world.home().join(".cache/agent/models");
     std::fs::create_dir_all(&models).unwrap();
@@ -63,7 +63,7 @@ fn without_any_server_a_model_file_on_this_machine_is_used() {
 fn even_a_model_of_random_weights_writes_calls_of_existing_tools() {
     let world = World::with_a_bug();
     downloaded(&world);
-    // Constrained calls are the default for small models.
+    // For small models, calls are constrained by default.
     let (_, records) = events(&world, &RUN);
     assert_eq!(of(&records, "model")[0]["constrained"], true);
     let answers = of(&records, "output");
@@ -140,7 +140,7 @@ fn a_file_that_makes_the_engine_abort_is_refused_in_one_sentence() {
     downloaded(&world);
     let file = world.home().join(".cache/agent/models/tiny-coder.gguf");
     let mut bytes = std::fs::read(&file).unwrap();
-    // llama.cpp aborts its process on a vocabulary that has the same token twice.
+    // llama.cpp aborts the process if the vocabulary contains the same token twice.
     let (old, twice) = (b"\x01\0\0\0\0\0\0\0b\x01\0\0\0\0\0\0\0c", b"\x01\0\0\0\0\0\0\0b\x01\0\0\0\0\0\0\0b");
     let at = bytes.windows(old.len()).position(|window| window == old).unwrap();
     bytes[at..at + old.len()].copy_from_slice(twice);
@@ -167,10 +167,10 @@ fn without_a_model_the_error_lists_ways_to_get_one() {
     easiest: `agent models pull qwen2.5-coder-1.5b` or --pull (1.1 GB, a few minutes, no server or key needed)
     a stronger model on this machine: install Ollama, then `ollama pull qwen2.5-coder:7b` (4.7 GB)
     DeepSeek's platform: set DEEPSEEK_API_KEY; nothing to download, each run costs a few cents
-    another server: name it with --model and --base-url
+    another server: specify it with --model and --base-url
     show: agent sessions show [SESSION]
     ");
-    // For a known name, the error says how to get the model.
+    // If the name is in the catalog, the error explains how to get the model.
     let output = world.agent(&["run", "--model", "embedded:smollm2-135m", "Fix it."]).output().unwrap();
     snapshot!(world.tell(&output), @r"
     exit 5
@@ -189,7 +189,7 @@ fn a_run_killed_while_the_model_generates_is_resumed() {
     let run = [&RUN[..], &["--constrain=off"]].concat();
     let mut child = world.agent(&run).envs([NOWHERE]).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    // Wait for the first text: the model is then in the middle of an answer.
+    // Wait for the first text. At that point, the model is in the middle of an answer.
     lines
         .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap())
         .find(|event| event["event"] == "text");

@@ -1,4 +1,4 @@
-//! Environment variables that the user gives to commands and tests (issue 9, bug 9).
+//! Environment variables that the user passes to commands and tests (issue 9, bug 9).
 
 use std::process::Output;
 
@@ -9,7 +9,7 @@ use crate::support::{World, call};
 
 const URL: &str = "postgres://tester:kq7Zx2Vw9@localhost/test";
 
-/// A repository whose check prints `DATABASE_URL`, and fails without it.
+/// Creates a repository whose check prints `DATABASE_URL` and fails if it is not set.
 fn world() -> World {
     let check = "echo \"with $DATABASE_URL\"\n[ -n \"$DATABASE_URL\" ] && grep -q 5 app.py\n";
     World::with(&[
@@ -40,8 +40,8 @@ fn run(world: &World, server: &Server, flags: &[&str], url: Option<&str>) -> Out
         .unwrap()
 }
 
-/// Checks that the commands and the verification got the value, and that the model, the journal and
-/// the screen did not.
+/// Checks that the value reached the commands and the verification, but not the model, the journal
+/// or the screen.
 fn used_and_hidden(world: &World, server: &Server, output: &Output) {
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(output));
     let journal: Vec<_> = world.journal().iter().map(ToString::to_string).collect();
@@ -109,7 +109,7 @@ fn bug_9_a_resumed_run_passes_the_same_names() {
     used_and_hidden(&world, &server, &resumed);
 }
 
-/// The bug: the new variables replaced the recorded names.
+/// The bug: new variables replaced the recorded names instead of being added to them.
 #[test]
 fn variables_given_on_resume_are_added_to_the_recorded_ones_and_replace_those_of_the_same_name() {
     for (flag, url) in [("OTHER=1".to_owned(), Some(URL)), (format!("DATABASE_URL={URL}"), Some("old"))] {
@@ -153,7 +153,7 @@ fn a_variable_that_is_not_set_causes_a_warning_and_the_value_of_an_invalid_name_
     assert!(!seen.contains("secret-value"), "{seen}");
 }
 
-/// The bug: an empty value of `--env` was ignored.
+/// The bug: an empty value for `--env` was ignored.
 #[test]
 fn an_empty_variable_is_an_error_that_says_what_to_write() {
     let seen = World::new().observe(&["run", "--env", "", "x"]);

@@ -49,7 +49,7 @@ fn an_export_has_the_contents_of_only_the_files_that_were_read() {
     assert!(text.contains("secret.txt") && !text.contains("nobody looked at this"), "{text}");
     std::fs::remove_file(&file).unwrap();
     let seen = world.observe(&["sessions", "export", "last", file.to_str().unwrap(), "--no-contents"]);
-    assert!(seen.contains("it contains no files of the repository"), "{seen}");
+    assert!(seen.contains("it contains no files from the repository"), "{seen}");
     let lines = json_lines(&std::fs::read_to_string(&file).unwrap());
     assert!(lines[1..].iter().all(|l| l["event"].is_string()));
     let seen = World::new().observe(&["replay", file.to_str().unwrap()]);
@@ -213,7 +213,7 @@ fn a_symlink_in_an_exported_file_cannot_escape() {
     let target = world.home().join("target");
     std::fs::create_dir(&target).unwrap();
     std::fs::write(target.join("key"), "a sum of secrets\n").unwrap();
-    // One symlink leads to a folder outside the tree, the other to a file in that folder.
+    // One symlink points to a folder outside the tree, and the other to a file in that folder.
     let lines = std::fs::read_to_string(&file).unwrap();
     let mut lines = json_lines(&lines);
     let link = json!({"file": {"path": "aa", "link": target.to_str().unwrap()}});
@@ -287,7 +287,8 @@ fn an_exported_session_can_be_used_as_the_model() {
 /// A function that records one session.
 type Making = fn(&World);
 
-/// The name of each session in `fixtures/sessions`, and the function that records it.
+/// Returns the name of each session in `fixtures/sessions`, along with the function that records
+/// it.
 fn fixtures() -> [(&'static str, Making); 3] {
     let by_tools = |world: &World| drop(long_session(world, "./add.sh", &[]));
     let whole_file = |world: &World| {
@@ -311,7 +312,7 @@ fn fixtures() -> [(&'static str, Making); 3] {
     [("by-tools", by_tools), ("whole-file", whole_file), ("read-on", in_small_pieces)]
 }
 
-/// Replaces the values that differ between recordings: times, the session id and the folder.
+/// Replaces values that differ between recordings, such as times, the session id and the folder.
 fn settled(world: &World, text: &str) -> String {
     let id = world.journal()[0]["id"].as_str().unwrap().to_owned();
     let root = world.home().parent().unwrap().to_str().unwrap().to_owned();

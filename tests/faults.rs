@@ -1,4 +1,4 @@
-//! Model server faults as users see them: exit code, output, journal and requests. The table in
+//! Model server faults as users see them: the exit code, output, journal and requests. The table in
 //! `docs/servers.md` is based on these tests and on `crates/models/tests/faults.rs`.
 
 use crate::support::{World, call, snapshot};
@@ -16,7 +16,7 @@ fn finish() -> String {
     call("finish", json!({}))
 }
 
-/// The arguments for a run that uses this server.
+/// Returns the arguments for a run that uses this server.
 fn args(server: &Server, personality: Personality) -> Vec<String> {
     let mut args = ["run", "--approach", "tools", "Make the tests pass."].map(str::to_owned).to_vec();
     match personality {
@@ -283,7 +283,7 @@ fn the_run_waits_for_a_server_that_is_loading_its_model() {
 
 #[test]
 fn a_proxy_is_never_used_for_localhost() {
-    // The name does not resolve, so the answer must come from the proxy.
+    // The host name does not resolve, so any answer must come from the proxy.
     let (world, proxy) = (World::with_a_bug(), Server::of(Personality::Vllm));
     proxy.enqueue(Reply::text(fixing()));
     proxy.enqueue(Reply::text(finish()));

@@ -1,12 +1,12 @@
-//! A full disk under the state folder: the run ends cleanly, reports why, and can be resumed once
-//! there is space.
+//! A state folder on a full disk: the run ends cleanly, reports why, and can be resumed once there
+//! is space.
 
 use std::process::Stdio;
 
 use crate::crashes::{Outcome, RUN, agent, server, whole, world};
 
-/// Runs the agent (`$@`) with too little space for its state, then resumes the session with enough
-/// space.
+/// Runs the agent (`$@`) with too little space for its state, then adds space and resumes the
+/// session.
 const SCRIPT: &str = r#"
 state="$HOME/.local/state"
 mkdir -p "$state" && mount -t tmpfs -o "size=$1" none "$state" || exit 99

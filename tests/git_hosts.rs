@@ -1,4 +1,4 @@
-//! Tasks from issues and templates, worktrees and commits.
+//! Tasks from issues and templates, and runs with worktrees and commits.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
@@ -18,8 +18,8 @@ fn fixes() -> [String; 2] {
     [edit("$1 - $2", "$1 + $2"), finish()]
 }
 
-/// Runs `agent run` with these arguments and answers. Returns the output and the first request's
-/// last message.
+/// Runs `agent run` with these arguments and answers. Returns the output and the last message of
+/// the first request.
 fn run(world: &World, args: &[&str], answers: &[String], input: &str) -> (Output, String) {
     let server = Server::start();
     for answer in answers {
@@ -116,7 +116,7 @@ fn a_template_is_filled_with_values() {
     world.write(".agents/templates/fix.md", "Fix {{what}} in {{ where }}. Keep {this}.\n");
     let (_, prompt) = run(&world, &["--template", "fix", "what=the sum", "where=add.sh"], &fixes(), "");
     assert!(prompt.ends_with("Task: Fix the sum in add.sh. Keep {this}."), "{prompt}");
-    // The user's own templates are used if the repository has none with this name.
+    // A template from the user's own folder is used only if the repository has none by that name.
     let own = world.home().join(".config/agent/templates");
     std::fs::create_dir_all(&own).unwrap();
     std::fs::write(own.join("fix.md"), "not this one").unwrap();
@@ -127,7 +127,7 @@ fn a_template_is_filled_with_values() {
     for (args, why) in [
         (&["--template", "none"][..], "there is no template none.md in"),
         (&["--template", "../fix"], "invalid template name"),
-        (&["--template", "fix", "what=x"], "unknown variable \"where\"; these are given: what"),
+        (&["--template", "fix", "what=x"], "unknown variable \"where\"; available variables: what"),
         (&["--template", "fix", "what"], "write KEY=VALUE"),
         (&["a task", "what=x"], "--template"),
     ] {

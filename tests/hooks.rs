@@ -1,5 +1,5 @@
-//! The user's hooks: commands that run at the start and the end of a run, and before and after
-//! calls.
+//! The user's hooks: commands that run at the start and end of a run, and before and after each
+//! call.
 
 use fake_model::Server;
 use serde_json::Value;
@@ -18,7 +18,7 @@ fn fix() -> String {
     edit("$1 - $2", "$1 + $2")
 }
 
-/// Runs the task with these answers. Returns exit code, stdout and stderr.
+/// Runs the task with these answers. Returns the exit code, stdout and stderr.
 fn run(world: &World, answers: &[String]) -> String {
     world.tell(&recorded(world, &JSON, &texts(answers)))
 }
@@ -28,7 +28,7 @@ fn events(world: &World) -> Vec<Value> {
     json_lines(&std::fs::read_to_string(world.home().join("events.jsonl")).unwrap())
 }
 
-/// Returns the messages that the model got.
+/// Returns the user messages that were sent to the model.
 fn messages(world: &World) -> String {
     let journal = world.journal();
     let messages = journal.iter().filter(|r| r["event"] == "message" && r["role"] == "user");

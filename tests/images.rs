@@ -1,5 +1,5 @@
-//! `agent run --image`: the requests to each kind of server, refusals, and resuming and replaying
-//! sessions with images.
+//! `agent run --image`: the requests sent to each kind of server, runs that are refused, and
+//! resuming and replaying sessions with images.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ fn file(world: &World, name: &str, bytes: &[u8]) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// A server with one model, which supports tools and, if `vision` is set, images.
+/// Starts a server with a single model that supports tools and, if `vision` is set, images.
 fn server(personality: Personality, vision: bool) -> Server {
     let model = ModelSpec::new("some-model:latest").tools();
     let model = if vision { model.with("vision") } else { model };
@@ -60,7 +60,7 @@ fn run(world: &World, server: &Server, personality: Personality, images: &[&str]
     command(world, server, personality, &args).output().unwrap()
 }
 
-/// The messages of each request to the model.
+/// Returns the messages of each request to the model.
 fn asked(server: &Server) -> Vec<Vec<Value>> {
     server.chats().iter().map(|request| request.messages().to_vec()).collect()
 }
@@ -121,7 +121,7 @@ fn the_whole_file_approach_shows_images_too() {
     assert_eq!((asked[0].len(), &asked[0][0]["images"]), (1, &json!([PNG_BASE64])));
 }
 
-/// Checks that a run is refused with this message before the model gets a request.
+/// Checks that a run is refused with this message before a request is sent to the model.
 fn is_refused(world: &World, server: &Server, output: &Output, words: &str) {
     let seen = world.tell(output);
     assert!(seen.starts_with("exit 2\n") && seen.contains(words), "{words}: {seen}");
@@ -137,18 +137,18 @@ fn a_model_that_does_not_see_images_is_refused() {
     {
         let (world, server) = (World::with_a_bug(), fixes(server(personality, vision)));
         let png = file(&world, "a.png", PNG);
-        // The server's answer takes precedence over the setting.
+        // What the server reports takes precedence over the setting.
         let args = ["run", "--approach", "tools", "x", "--image", &png];
         let output =
             command(&world, &server, personality, &args).env("AGENT_ASSUME_VISION", "true").output().unwrap();
-        is_refused(&world, &server, &output, "does not see images; use a model with vision");
+        is_refused(&world, &server, &output, "does not accept images; use a model with vision");
     }
     let (world, server) = (World::with_a_bug(), fixes(Server::of(Personality::Deepseek)));
     let png = file(&world, "a.png", PNG);
     let url = server.openai_url();
     let args = [&["run", "x", "--image", &png, "--base-url", &url][..], &pro].concat();
     let output = world.agent(&args).env("DEEPSEEK_API_KEY", "sk-0123456789abcdef").output().unwrap();
-    is_refused(&world, &server, &output, "deepseek-v4-pro does not see images");
+    is_refused(&world, &server, &output, "deepseek-v4-pro does not accept images");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_fallback_that_does_not_see_images_does_not_get_the_conversation() {
         .output()
         .unwrap();
     let seen = world.tell(&output);
-    assert!(seen.starts_with("exit 5\n") && seen.contains("does not see images"), "{seen}");
+    assert!(seen.starts_with("exit 5\n") && seen.contains("does not accept images"), "{seen}");
     assert!(second.chats().is_empty());
 }
 
@@ -208,7 +208,7 @@ fn files_that_are_no_small_image_are_refused_before_a_session_exists() {
 fn the_journal_names_images_by_digest_and_the_session_keeps_the_files() {
     let (world, server) = (World::with_a_bug(), fixes(server(Personality::Ollama, true)));
     let png = file(&world, "a.png", PNG);
-    // The same image twice counts as one.
+    // Passing the same image twice is the same as passing it once.
     let output = run(&world, &server, Personality::Ollama, &[&png, &png], &[]);
     assert_eq!(output.status.code(), Some(0), "{}", world.tell(&output));
     let journal = world.journal();

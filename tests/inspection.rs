@@ -1,4 +1,5 @@
-//! `agent parse`, `agent tools` and `agent doctor`, which inspect parts of the agent without a run.
+//! `agent parse`, `agent tools` and `agent doctor`, which inspect parts of the agent without
+//! starting a run.
 
 use crate::support::{World, call, json_lines, snapshot};
 use fake_model::Server;

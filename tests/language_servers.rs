@@ -1,5 +1,5 @@
-//! Language servers that check the files of each edit. `language_servers/server.py` is a scripted
-//! server; `scripts/language-servers-test` uses real ones.
+//! Language servers that check the files changed by each edit. `language_servers/server.py` is a
+//! scripted server; `scripts/language-servers-test` uses real ones.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -27,17 +27,17 @@ fn fix() -> String {
     edit("$1 - $2", "$1 + $2")
 }
 
-/// Writes a file with `apply_patch`.
+/// Returns an `apply_patch` call that writes a file.
 fn write(path: &str, content: &str) -> String {
     call("apply_patch", json!({"path": path, "content": content}))
 }
 
-/// Runs the task with these answers. Returns exit code, stdout and stderr.
+/// Runs the task with these answers. Returns the exit code, stdout and stderr.
 fn run(world: &World, answers: &[String]) -> String {
     world.tell(&recorded(world, &JSON, &texts(answers)))
 }
 
-/// Returns the texts of the outcomes of edits.
+/// Returns the result text of each edit.
 fn edits(world: &World) -> Vec<String> {
     let journal = world.journal();
     let results = journal.iter().filter(|r| r["event"] == "tool_finished" && r["tool"] == "apply_patch");

@@ -1,4 +1,4 @@
-//! End-to-end tests, which run the real binary as a child process and observe it from outside.
+//! End-to-end tests, which run the real binary as a child process and observe it from the outside.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 

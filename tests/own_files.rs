@@ -22,7 +22,7 @@ fn answers() -> [String; 5] {
     ]
 }
 
-/// Runs a session whose standard output and standard error go to these files in the repository.
+/// Runs a session with stdout and stderr redirected to these files in the repository.
 fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&str>) {
     let server = Server::start();
     answers().into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
@@ -39,7 +39,7 @@ fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&st
 /// Checks that the run reports exactly the two changed files, and that neither its diff nor the
 /// results of its tools contain a name in `never`.
 fn check(events: &str, never: &[&str]) {
-    // The file may also contain the lines of standard error.
+    // The file may also contain lines from stderr.
     let events: Vec<&str> = events.lines().filter(|line| line.starts_with('{')).collect();
     let events = json_lines(&events.join("\n"));
     let finished = events.last().unwrap();
@@ -52,7 +52,7 @@ fn check(events: &str, never: &[&str]) {
 
 #[test]
 fn a_redirected_output_file_is_not_a_change_and_does_not_block_undo() {
-    // First, each stream goes to its own file. Then, both go to one file that git tracks.
+    // First, each stream goes to its own file. Then, both go to a single file that git tracks.
     for (out, err) in [("events.jsonl", "err.log"), ("both.log", "both.log")] {
         let world = World::with_a_bug();
         world.write("both.log", "");
@@ -115,8 +115,8 @@ fn the_file_that_stdout_points_to_cannot_be_edited() {
 fn an_event_log_inside_the_repository_does_not_block_undo() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let [edit, ..] = answers();
-    // The command ends after the first events are written, so the events file looks like a change
-    // that the command made.
+    // The command does not end until the first events have been written, so the events file looks
+    // like a change made by the command.
     let command = "touch started; while [ ! -s events.jsonl ]; do :; done";
     let command = call("run_command", json!({ "command": command }));
     [edit, command, call("finish", json!({}))]

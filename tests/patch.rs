@@ -1,5 +1,5 @@
-//! `agent patch`, which applies a patch by hand: its input, the changed files, its exit code and
-//! its output.
+//! `agent patch`, which applies a patch outside of a run: its input, the files it changes, its exit
+//! code and its output.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! What a run costs, and the date of the prices from which the cost is computed.
+//! What a run costs, and the date of the prices used to compute the cost.
 
 use std::process::Output;
 
@@ -7,7 +7,7 @@ use crate::support::{World, json_lines};
 use fake_model::{Personality, Reply, Server};
 use serde_json::{Value, json};
 
-/// A user's price file. Every time is a peak time.
+/// A user's price file with peak hours around the clock.
 const ALWAYS_PEAK: &str = "as_of = '2027-01-02'
 [peak]
 factor = 3.0
@@ -44,7 +44,7 @@ fn fixing() -> Server {
     server
 }
 
-/// Returns the cost of a run at these rates, in dollars per million tokens.
+/// Returns the cost of a run in dollars. The rates are in dollars per million tokens.
 fn cost(totals: &Value, prompt: f64, generated: f64) -> f64 {
     let tokens = |key: &str| totals[key].as_u64().unwrap() as f64;
     (tokens("prompt_tokens") * prompt + tokens("generated_tokens") * generated) / 1e6
@@ -130,7 +130,7 @@ fn doctor_shows_the_prices_with_their_date_and_source() {
     let seen = world.tell(&output);
     for words in [
         "$0.66 per million prompt tokens ($0.022 if cached), $1.98 per million generated tokens",
-        "2 times that at peak times",
+        "2x that price during peak hours",
         "as of 2026-11-15, https://api-docs.deepseek.com/quick_start/pricing, DeepSeek-V4-Pro-0813",
     ] {
         assert!(seen.contains(words), "{words}: {seen}");

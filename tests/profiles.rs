@@ -23,7 +23,7 @@ value = 8192
 server = 'ollama'
 ";
 
-/// Runs the agent with a model to which [`PROFILE`] applies, until the task is solved. Returns the
+/// Runs the agent with a model that [`PROFILE`] applies to, until the task is solved. Returns the
 /// first chat request.
 fn first_request(world: &World, flags: &[&str]) -> Value {
     first_request_to("deepseek-coder:6.7b", world, flags)
@@ -40,7 +40,8 @@ fn first_request_to(model: &str, world: &World, flags: &[&str]) -> Value {
     server.chats()[0].json.clone()
 }
 
-/// The line of the system prompt about the editing tool; `None` if it describes no tools.
+/// Returns the line of the system prompt that describes the editing tool, or `None` if the prompt
+/// does not describe any tools.
 fn editing_tool(request: &Value) -> Option<&str> {
     let system = request["messages"][0]["content"].as_str().unwrap();
     system.lines().find(|line| line.starts_with("apply_patch: "))
@@ -125,7 +126,8 @@ fn an_invalid_profile_is_refused_before_a_session_begins() {
     assert!(seen.contains("FAIL  settings  [WORLD]/home/.config/agent/profiles/mine.toml:2: "), "{seen}");
 }
 
-/// The recorded prompt has the format of the profile, and a replay must produce the same prompt.
+/// The recorded prompt uses the profile's edit format, and a replay must produce the same prompt
+/// even if the profile has changed since.
 #[test]
 fn a_replay_sends_the_requests_of_the_recorded_profile() {
     let world = World::with_a_bug();

@@ -30,7 +30,8 @@ pub(crate) fn exported(world: &World, args: &[&str]) -> PathBuf {
     file
 }
 
-/// Replays the last session in every supported way.
+/// Replays the last session in every supported way, here and elsewhere, and checks that nothing
+/// differs.
 pub(crate) fn replays_without_a_difference(world: &World) {
     for args in [&["replay"][..], &["replay", "--recorded"], &["replay", "--run-commands"]] {
         let seen = world.observe(args);
@@ -76,7 +77,7 @@ pub(crate) fn with_every_tool(world: &World, args: &[&str]) -> Output {
     long_session(world, world.repo().join("add.sh").to_str().unwrap(), args)
 }
 
-/// Same as [`with_every_tool`], but the last call to `read_file` has the path `name`.
+/// Same as [`with_every_tool`], but with `name` as the path in the last call to `read_file`.
 pub(crate) fn long_session(world: &World, name: &str, args: &[&str]) -> Output {
     let answers = [
         call("read_file", json!({"path": "add.sh"})),
@@ -328,7 +329,7 @@ fn a_failed_run_replays_up_to_its_end() {
     }
 }
 
-/// Starts a run. Returns when the run has processed these answers and is waiting for the next one.
+/// Starts a run. Returns once the run has processed these answers and is waiting for the next one.
 fn waiting(world: &World, server: &Server, answers: &[String]) -> std::process::Child {
     for answer in answers {
         server.enqueue(Reply::text(answer));

@@ -11,7 +11,7 @@ use crate::replay::{
 use crate::support::{World, call, json_lines, snapshot};
 use serde_json::{Value, json};
 
-/// Applies `change` to each line of an exported file, and writes the lines to another file.
+/// Applies `change` to each line of an exported file, and writes the result to another file.
 pub(crate) fn altered(world: &World, file: &Path, mut change: impl FnMut(&mut Value)) -> PathBuf {
     let mut lines = json_lines(&std::fs::read_to_string(file).unwrap());
     lines.iter_mut().for_each(&mut change);
@@ -285,7 +285,7 @@ fn a_killed_replay_leaves_the_repository_unchanged() {
             }
             child.kill().unwrap();
             if child.wait().unwrap().code().is_none() {
-                break; // it was killed before it ended
+                break; // the replay was killed before it ended
             }
         }
         assert!(before == everything(&world.repo()), "{args:?}");

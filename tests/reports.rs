@@ -1,5 +1,5 @@
-//! Tests the views of a batch's results (JUnit XML, Markdown, the HTML report and the comparison
-//! with another batch) and the page of one session.
+//! Tests the reports on a batch's results (JUnit XML, Markdown, the HTML report and the comparison
+//! with another batch) and the page for a single session.
 
 use std::io::Read as _;
 use std::process::Output;
@@ -16,7 +16,7 @@ use crate::support::{World, call, json_lines, snapshot};
 const HOSTILE: &str =
     "</script><script>alert(1)</script> <!-- | `x` ]]> & \u{1b}[31mred \u{202e}reversed\u{202c} \u{7}";
 
-/// Writes a task file. Each task has an id, a text and a verification.
+/// Writes a task file. Each task consists of an id, the task text and a verification command.
 fn write_tasks(world: &World, name: &str, tasks: &[(&str, &str, &str)]) {
     let line = |(id, text, verify): &(&str, &str, &str)| {
         json!({"id": id, "repo": world.repo(), "task": text, "verify": verify}).to_string() + "\n"
@@ -42,8 +42,8 @@ fn change_nothing(server: &Server, summary: &str) {
     }
 }
 
-/// Runs a batch of two tasks: `fixed` is verified, `idle` ends with a hostile message. The results
-/// are in `tasks.results`.
+/// Runs a batch of two tasks: `fixed`, which is verified, and `idle`, which ends with a hostile
+/// message. The results are in `tasks.results`.
 fn two_tasks(world: &World) {
     let server = Server::start();
     let idle = format!("Do nothing. {HOSTILE}");
@@ -62,7 +62,7 @@ fn result(world: &World, name: &str) -> String {
     std::fs::read_to_string(world.home().join("tasks.results").join(name)).unwrap()
 }
 
-/// Returns the data and the trajectories that a page contains.
+/// Returns the data and the trajectories embedded in a page.
 fn contents(page: &str) -> (Value, Vec<Value>) {
     let element = |start: &str| {
         let (_, rest) = page.split_once(start)?;
@@ -144,7 +144,7 @@ fn a_report_is_one_page_that_hostile_text_cannot_break_out_of() {
 #[test]
 fn a_report_shows_neither_secrets_nor_the_unmasked_patch() {
     let world = World::with_a_bug();
-    // The key is written in parts, so that secret scanners ignore this file.
+    // The key is assembled from parts so that secret scanners ignore this file.
     let key = ["AKIA", "Q3VZLN5XKJWT7R2D"].concat();
     world.write("add.sh", &format!("# aws_access_key_id = {key}\nadd() {{\n    echo $(($1 - $2))\n}}\n"));
     world.git(&["commit", "--all", "--quiet", "--message=key"]);

@@ -8,7 +8,7 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// A server that chooses its answer by the number of answers in the conversation.
+/// Starts a server that chooses its answer based on how many answers the conversation already has.
 pub(crate) fn server(answers: Vec<String>) -> Server {
     let server = Server::start();
     server.fallback(Reply::from_fn(move |request| {
@@ -39,7 +39,7 @@ fn killed(world: &World, server: &Server, lines: usize) -> bool {
     events == lines
 }
 
-/// The name and the content of every file in the root of the repository.
+/// Returns the name and content of every file in the repository's root folder.
 fn tree(world: &World) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for entry in std::fs::read_dir(world.repo()).unwrap() {
@@ -52,7 +52,7 @@ fn tree(world: &World) -> BTreeMap<String, String> {
     out
 }
 
-/// The messages of each request to the model, without consecutive duplicates.
+/// Returns the messages of each request to the model, without consecutive duplicates.
 fn asked(server: &Server) -> Vec<Value> {
     let bodies = server.chats().into_iter().map(|r| serde_json::from_slice::<Value>(&r.body).unwrap());
     let mut out: Vec<Value> = bodies.map(|body| body["messages"].clone()).collect();
@@ -104,7 +104,7 @@ fn a_run_killed_after_any_event_resumes_to_the_same_tree_and_requests() {
     }
 }
 
-/// The bug: old names of settings were silently ignored.
+/// The bug: old setting names were silently ignored.
 #[test]
 fn settings_recorded_by_an_earlier_version_keep_their_meaning_or_cause_a_warning() {
     let world = World::with_a_bug();
@@ -170,7 +170,7 @@ fn a_run_resumes_after_a_reboot_with_a_fresh_server() {
     child.kill().unwrap();
     child.wait().unwrap();
     let first = asked(&before);
-    // A reboot removes temporary files, processes and the server's memory. Lock files stay.
+    // A reboot removes temporary files, processes and the server's memory, but lock files remain.
     drop((temporary, before));
     let after = server(answers());
     let output = command(&world, &after, &["resume"]).output().unwrap();
@@ -248,7 +248,7 @@ fn only_an_unfinished_session_can_be_resumed_without_a_message() {
     assert!(text(&output).contains("the session has ended: verified"), "{}", text(&output));
 }
 
-/// The answers for a run and for its continuation with a message.
+/// Returns the answers for a run, followed by those for continuing it with a message.
 fn continued_answers() -> Vec<String> {
     let edit = json!({"edits": [{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]});
     vec![

@@ -6,7 +6,7 @@ use crate::support::{JSON_RUN, World, call, json_lines, snapshot};
 use fake_model::{Config, ModelSpec, Personality, Reply, Server};
 use serde_json::{Value, json};
 
-/// Answers that fix the bug of [`World::with_a_bug`].
+/// Returns answers that fix the bug in [`World::with_a_bug`].
 fn fixing() -> [String; 3] {
     [
         call("read_file", json!({"path": "add.sh"})),
@@ -86,7 +86,7 @@ fn the_patch_on_stdout_can_be_reverted_and_applied() {
     assert_eq!(world.read("add.sh"), "add() {\n    echo $(($1 + $2))\n}\n");
 }
 
-/// The ending of the only session, and its number of turns.
+/// Returns how the only session ended and how many turns it took.
 fn ended(world: &World) -> (String, u64) {
     let last = world.journal().pop().unwrap();
     (last["ending"]["kind"].as_str().unwrap().to_owned(), last["totals"]["turns"].as_u64().unwrap())
@@ -364,8 +364,8 @@ fn an_interrupt_ends_the_commands_too() {
     std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", world.tell(&output));
-    // The system may take a moment to end a killed process. A write blocks once the pipe is full, and
-    // fails when the reader is gone.
+    // It may take a moment for a killed process to exit. A write blocks once the pipe is full, and
+    // fails once the reader is gone.
     let written = (0..1_000).find_map(|_| std::io::Write::write_all(&mut writer, &[0; 4 << 10]).err());
     let error = written.map(|error| error.kind());
     assert_eq!(error, Some(std::io::ErrorKind::BrokenPipe), "the reader should be closed");
@@ -454,7 +454,7 @@ fn an_interrupt_ends_a_run_whose_git_does_not_answer() {
     assert!(server.chats().is_empty(), "a run that cannot record the tree should not begin");
 }
 
-/// Starts a run whose git waits for a line from this pipe, if the pipe exists.
+/// Starts a run with a `git` that first waits for a line from this pipe, if the pipe exists.
 fn start_with_git_that_waits_for(
     world: &World,
     server: &Server,

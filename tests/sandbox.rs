@@ -110,7 +110,7 @@ fn a_repository_cannot_allow_paths_or_hosts() {
     }
 }
 
-/// Starts a server that returns a page for each connection. Returns its address.
+/// Starts a server that answers every connection with a page. Returns its address.
 fn page() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -188,7 +188,8 @@ fn limits_are_set_by_flags() {
     assert!(!seen.starts_with("exit 0") && world.read("f").len() == 1 << 20, "{seen}");
 }
 
-/// The command follows the links of an untrusted repository, runs its `git` and writes to `.git`.
+/// The command follows links in an untrusted repository, runs the repository's own `git` and writes
+/// to `.git`.
 #[test]
 fn a_repository_cannot_lead_a_command_outside() {
     let world = World::with(&[("src/a.txt", "a\n")]);

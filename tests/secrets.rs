@@ -1,5 +1,5 @@
-//! Keys, tokens and passwords: the model, the journal and the screen get placeholders; files keep
-//! the values.
+//! Keys, tokens and passwords: the model, the journal and the screen get placeholders, while files
+//! keep the real values.
 
 use std::path::Path;
 use std::process::Output;
@@ -8,7 +8,7 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// An AWS key, assembled at run time so that secret scanners ignore this file.
+/// Returns an AWS key, assembled at run time so that secret scanners ignore this file.
 fn aws() -> String {
     ["AKIA", "Q3VZLN5XKJWT7R2D"].concat()
 }
@@ -46,13 +46,13 @@ fn world() -> World {
     ])
 }
 
-/// All values that must stay hidden.
+/// Returns all values that must stay hidden.
 fn values() -> Vec<String> {
     let fixed = [PASSWORD, VARIABLE].into_iter().chain(KEY_LINES).map(str::to_owned);
     fixed.chain([aws(), github(), "WngzMS1zcGVjdHJ1bSs5".into(), "Zx81-spectrum%2B9".into()]).collect()
 }
 
-/// The placeholder that follows the text `behind` in the prompt.
+/// Returns the placeholder that follows `behind` in the prompt.
 fn placeholder(prompt: &str, behind: &str) -> String {
     let at = prompt.find(behind).unwrap_or_else(|| panic!("{behind:?} is not in {prompt}")) + behind.len();
     let name: String = prompt[at..].chars().take(15).collect();
@@ -60,16 +60,16 @@ fn placeholder(prompt: &str, behind: &str) -> String {
     name
 }
 
-/// All messages of a request as one text.
+/// Returns all messages of a request in a single string.
 fn prompt_text(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let messages = body["messages"].as_array().cloned().unwrap_or_default();
     messages.iter().filter_map(|m| m["content"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// A server that sends `answers[n]` if the conversation already has `n` answers, and a `finish`
-/// call after the last one. `{behind: TEXT}` in an answer becomes the placeholder that follows that
-/// text in the prompt.
+/// Starts a server that sends `answers[n]` if the conversation already has `n` answers, and a
+/// `finish` call after the last one. `{behind: TEXT}` in an answer is replaced with the placeholder
+/// that follows that text in the prompt.
 fn server(answers: &[&str]) -> Server {
     let server = Server::start();
     let answers: Vec<String> = answers.iter().map(|a| (*a).to_owned()).collect();
@@ -85,7 +85,7 @@ fn server(answers: &[&str]) -> Server {
                 placeholder(&prompt_text(&request.body), &behind.replace("\\\"", "\""))
             );
         }
-        // The answer is sent in chunks of a few bytes, so that chunk boundaries fall inside values.
+        // The answer is sent in chunks of a few bytes so that chunk boundaries fall inside values.
         Reply::text(answer).split_bytes(7)
     }));
     server
@@ -97,7 +97,7 @@ fn run(world: &World, server: &Server, args: &[&str]) -> Output {
     world.agent(&all).env("OLLAMA_HOST", server.url()).env("DEPLOY_TOKEN", VARIABLE).output().unwrap()
 }
 
-/// Asserts that no value reached the model, the journal or the output.
+/// Asserts that none of the values reached the model, the journal or the output.
 fn hidden(world: &World, server: &Server, output: &Output) {
     let mut seen: Vec<(String, String)> = vec![
         ("standard output".into(), String::from_utf8_lossy(&output.stdout).into_owned()),

@@ -1,5 +1,5 @@
-//! Connections to model servers (headers, keys, certificates, proxies), and facts that the agent
-//! learns about a server (template errors, missing capabilities).
+//! Connections to model servers (headers, keys, certificates, proxies), and what the agent learns
+//! about a server (template errors, missing capabilities).
 
 use crate::support::{World, call, snapshot};
 use fake_model::{Certificate, Config, ModelSpec, Personality, Reply, Server, TlsServer};
@@ -29,7 +29,7 @@ fn custom_headers_are_sent_and_their_values_are_never_shown() {
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert!(server.requests().iter().all(|sent| sent.header("x-team") == Some("hunter2, hunter2")));
 
-    // A flag overrides the file.
+    // The flag overrides the settings file.
     let flags = ["--header", "X-One: sesame-1, sesame-2", "--header", "X-Two: b"];
     let shown = world.observe(&[&["config", "show"][..], &flags].concat());
     assert!(shown.contains("headers             X-One: (set), X-Two: (set)"), "{shown}");
@@ -121,7 +121,7 @@ fn a_configured_proxy_is_used_and_its_password_never_shown() {
     let (world, proxy) = (World::with_a_bug(), Server::of(Personality::Vllm));
     answer(&proxy);
     world.write_user_settings(&format!("proxy = 'http://me:hunter2-hunter2@{}'\n", proxy.address()));
-    // The name does not resolve, so the answer must come from the proxy.
+    // The host name does not resolve, so any answer must come from the proxy.
     let seen = world.observe(&run(&["--base-url", "http://model.invalid/v1"]));
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     let basic = "Basic bWU6aHVudGVyMi1odW50ZXIy"; // base64 of me:hunter2-hunter2

@@ -40,7 +40,7 @@ fn a_session_is_listed_shown_exported_and_removed() {
     model unavailable: no model found: Ollama is not running at http://127.0.0.1:9 (start it with `ollama serve`); DEEPSEEK_API_KEY is not set; no other model server was found on this machine (ports 9931, 8080, 8000, 1234, 12434, 30000, 1337, 5001, 5000)
     ");
     let exported = world.agent(&["sessions", "export", "last"]).output().unwrap();
-    // The first line is a header.
+    // The first line of the export is a header.
     assert_eq!(json_lines(&String::from_utf8(exported.stdout).unwrap())[1..], world.journal());
     let id = world.journal()[0]["id"].as_str().unwrap().to_owned();
     let by_prefix = world.agent(&["sessions", "show", "--json", &id[..10]]).output().unwrap();

@@ -1,4 +1,4 @@
-//! Sources of settings, and the messages about invalid ones.
+//! Where settings come from, and the messages about invalid ones.
 
 use crate::support::{World, snapshot};
 
@@ -113,8 +113,8 @@ fn a_repository_cannot_send_keys_elsewhere_or_leave_the_sandbox() {
     ");
 }
 
-/// Issue 9, bug 6: the repository could set `think` and `max_answer_tokens`, although they affect
-/// the cost.
+/// Issue 9, bug 6: a repository could set `think` and raise `max_answer_tokens`, even though both
+/// affect the cost.
 #[test]
 fn bug_6_a_repository_cannot_turn_thinking_on_or_allow_longer_answers() {
     let world = World::with(&[(".agent.toml", "think = 'high'\n")]);

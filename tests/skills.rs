@@ -1,4 +1,4 @@
-//! Skills: instructions for one kind of work, which the model reads when it needs them.
+//! Skills: instructions for a particular kind of work, which the model reads when it needs them.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ fn skill(name: &str, file: Option<&str>) -> String {
     call("skill", json!({"name": name, "file": file}))
 }
 
-/// The results that the model read.
+/// Returns the tool results that the model received.
 fn results(world: &World) -> String {
     let journal = world.journal();
     let results = journal.iter().filter(|r| r["event"] == "tool_finished");
@@ -54,7 +54,7 @@ fn the_prompt_lists_skills_and_the_model_reads_one() {
     assert!(results.contains("git tag") && results.contains("Be kind."), "{results}");
     let seen = world.observe(&["tools", "call", "skill", r#"{"name": "release"}"#]);
     assert!(seen.starts_with("exit 0\n") && seen.contains("Tag the commit."), "{seen}");
-    // As on another machine, the user's skills are missing.
+    // Simulate another machine, where the user's skills are missing.
     std::fs::remove_dir_all(world.home().join(".config/agent/skills")).unwrap();
     replays_without_a_difference(&world);
 }

@@ -1,5 +1,5 @@
-//! Checks that a run of two thousand turns in one process does not use more and more memory or
-//! descriptors, and leaves no processes behind.
+//! Checks that a run of two thousand turns in a single process does not leak memory or descriptors,
+//! and leaves no processes behind.
 
 use std::fs;
 use std::process::Stdio;
@@ -12,8 +12,8 @@ use serde_json::json;
 
 const TURNS: usize = 2_000;
 
-/// The answer in turn `n`. The turns alternate between reads, searches, edits, mistakes, commands
-/// and test runs.
+/// Returns the answer for turn `n`. The turns cycle through reads, searches, edits, mistakes,
+/// commands and test runs.
 fn answer(n: usize) -> String {
     let round = n / 8;
     match n % 8 {
@@ -113,8 +113,8 @@ fn two_thousand_turns_leak_no_memory_descriptors_or_processes() {
     let samples = samples.lock().unwrap();
     let (early, late) = (&samples[1..6], &samples[samples.len() - 5..]);
     let most = |samples: &[Sample], of: fn(&Sample) -> usize| samples.iter().map(of).max().unwrap();
-    // The conversations differ in length, so 20 % more is normal. A leak of 1 KiB per turn would
-    // exceed that.
+    // The conversation varies in length, so growth of up to 20 % is normal. A leak of 1 KiB per
+    // turn would exceed that.
     let (before, after) = (most(early, |s| s.memory), most(late, |s| s.memory));
     assert!(after <= before + before / 5, "resident memory grew from {before} to {after} KiB: {samples:#?}");
     assert!(most(late, |s| s.descriptors) <= most(early, |s| s.descriptors), "{samples:#?}");
@@ -122,8 +122,8 @@ fn two_thousand_turns_leak_no_memory_descriptors_or_processes() {
     assert_eq!(left_over(&world), Vec::<String>::new());
 }
 
-/// The processes that the commands of the run left behind. Their environment names this world's
-/// home folder, or their working directory is this world's repository.
+/// Returns the processes that the run's commands left behind. These are processes whose environment
+/// mentions this world's home folder, or whose working directory is this world's repository.
 fn left_over(world: &World) -> Vec<String> {
     let home = world.home().display().to_string();
     let processes = fs::read_dir("/proc").unwrap().map(|e| e.unwrap().path());

@@ -1,5 +1,6 @@
-//! A separate world for each test: a home, a state folder and a git repository. [`World::observe`]
-//! returns exit code, stdout and stderr as one text, so that one comparison shows every change.
+//! A separate world for each test, with its own home, state folder and git repository.
+//! [`World::observe`] returns the exit code, stdout and stderr in a single string, so that one
+//! comparison catches every change.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 pub(crate) const JSON_RUN: [&str; 7] =
     ["run", "--json", "--model", "deepseek-coder:6.7b", "--approach", "tools", "Make the tests pass."];
 
-/// The home, state folder and repository of one test.
+/// The home, state folder and repository for a single test.
 pub(crate) struct World {
     folder: TempDir,
 }
@@ -24,7 +25,7 @@ impl World {
         Self::with(&[])
     }
 
-    /// Creates a world whose git repository has these files, committed.
+    /// Creates a world with these files committed to its git repository.
     pub(crate) fn with(files: &[(&str, &str)]) -> Self {
         let world = Self { folder: tempfile::tempdir().unwrap() };
         fs::create_dir_all(world.path("home")).unwrap();
@@ -54,12 +55,12 @@ impl World {
         self.folder.path().canonicalize().unwrap().join(name)
     }
 
-    /// The home folder.
+    /// Returns the path of the home folder.
     pub(crate) fn home(&self) -> PathBuf {
         self.path("home")
     }
 
-    /// The repository.
+    /// Returns the path of the repository.
     pub(crate) fn repo(&self) -> PathBuf {
         self.path("repo")
     }
@@ -83,14 +84,14 @@ impl World {
         fs::write(folder.join("config.toml"), text).unwrap();
     }
 
-    /// Writes a file in the user's folder of model profiles.
+    /// Writes a file to the user's model profiles folder.
     pub(crate) fn write_user_profile(&self, name: &str, text: &str) {
         let folder = self.home().join(".config/agent/profiles");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(name), text).unwrap();
     }
 
-    /// A command that runs in the repository. From the outer environment, it gets only `PATH`.
+    /// Returns a command that runs in the repository. The only variable it inherits is `PATH`.
     pub(crate) fn program(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command
@@ -112,24 +113,24 @@ impl World {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The binary, with the environment of [`World::program`].
+    /// Returns a command that runs the binary, with the same environment as [`World::program`].
     pub(crate) fn agent(&self, args: &[&str]) -> Command {
         let mut command = self.program(env!("CARGO_BIN_EXE_agent"));
         command.args(args);
         command
     }
 
-    /// Runs the binary and returns exit code, stdout and stderr as one text.
+    /// Runs the binary and returns the exit code, stdout and stderr in a single string.
     pub(crate) fn observe(&self, args: &[&str]) -> String {
         self.tell(&self.agent(args).output().unwrap())
     }
 
-    /// Like [`World::observe`], with text on stdin.
+    /// Like [`World::observe`], but passes `input` on stdin.
     pub(crate) fn observe_with_input(&self, args: &[&str], input: &[u8]) -> String {
         self.tell(&self.agent_with_input(args, input))
     }
 
-    /// Runs the binary with text on stdin and returns its output.
+    /// Runs the binary with `input` on stdin and returns its output.
     pub(crate) fn agent_with_input(&self, args: &[&str], input: &[u8]) -> Output {
         let mut child = self
             .agent(args)
@@ -143,8 +144,8 @@ impl World {
         child.wait_with_output().unwrap()
     }
 
-    /// Returns exit code, stdout and stderr of a run as one text, with `[WORLD]` in place of the
-    /// path of this world's folder.
+    /// Returns the exit code, stdout and stderr of a run in a single string, with the path of this
+    /// world's folder replaced by `[WORLD]`.
     pub(crate) fn tell(&self, output: &Output) -> String {
         let mut text = match output.status.code() {
             Some(code) => format!("exit {code}\n"),
@@ -162,7 +163,7 @@ impl World {
         text.replace(&self.path("").display().to_string(), "[WORLD]/")
     }
 
-    /// The journal of the only session.
+    /// Returns the journal of the only session.
     pub(crate) fn journal(&self) -> Vec<Value> {
         let sessions = self.home().join(".local/state/agent/sessions");
         let mut folders: Vec<_> = fs::read_dir(sessions).unwrap().map(|e| e.unwrap().path()).collect();
@@ -170,7 +171,7 @@ impl World {
         json_lines(&fs::read_to_string(folders.remove(0).join("journal.jsonl")).unwrap())
     }
 
-    /// The names of the events of the only session.
+    /// Returns the names of the events in the only session's journal.
     pub(crate) fn events(&self) -> Vec<String> {
         self.journal().iter().map(|r| r["event"].as_str().unwrap().to_owned()).collect()
     }
@@ -181,7 +182,7 @@ pub(crate) fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A tool call as the model is asked to write it.
+/// Returns a tool call in the format that the model is asked to use.
 pub(crate) fn call(tool: &str, arguments: Value) -> String {
     json!({"tool": tool, "arguments": arguments}).to_string()
 }
@@ -200,7 +201,7 @@ pub(crate) const FILTERS: [(&str, &str); 10] = [
     (r"about [\d,]+ prompt tokens", "about [N] prompt tokens"),
 ];
 
-/// Compares an observation with the snapshot in the test.
+/// Compares an observation with the inline snapshot in the test.
 macro_rules! snapshot {
     ($seen:expr, @$wanted:literal) => {
         insta::with_settings!({ filters => crate::support::FILTERS.to_vec() }, {

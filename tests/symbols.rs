@@ -8,7 +8,7 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// A repository in which `durations.py` is the file that the task is about.
+/// Creates a repository in which the task is about `durations.py`.
 fn world() -> World {
     World::with(&[
         ("lib/durations.py", "import re\n\n\ndef parse_duration(text):\n    return int(text)\n"),
@@ -31,7 +31,7 @@ fn run(world: &World, server: &Server, flags: &[&str], task: &str) {
     assert!(output.status.code().is_some(), "{}", world.tell(&output));
 }
 
-/// The messages of each request.
+/// Returns the messages of each request, joined into a single string.
 fn requests(server: &Server) -> Vec<String> {
     let bodies = server.chats().into_iter().map(|r| serde_json::from_slice::<Value>(&r.body).unwrap());
     bodies
@@ -42,7 +42,7 @@ fn requests(server: &Server) -> Vec<String> {
         .collect()
 }
 
-/// The first request of a run whose model finishes at once.
+/// Returns the first request of a run in which the model finishes immediately.
 fn first_request(world: &World, flags: &[&str], task: &str) -> String {
     let server = Server::start();
     server.fallback(Reply::text(call("finish", json!({}))));
@@ -56,7 +56,7 @@ fn symbols(world: &World, arguments: &Value) -> String {
     world.observe(&["tools", "call", "symbols", &text, "--symbols", "tool"])
 }
 
-/// The parts of the only index in the cache folder.
+/// Returns the paths of the parts of the only index in the cache folder.
 fn cached(world: &World) -> Vec<PathBuf> {
     let folders = std::fs::read_dir(world.home().join(".cache/agent/symbols")).unwrap();
     let mut folders: Vec<_> = folders.map(|e| e.unwrap().path()).collect();
@@ -225,7 +225,7 @@ fn a_resumed_run_keeps_the_recorded_map() {
     let before = requests(&server).swap_remove(0);
     assert!(before.contains("4: def parse_duration(text)"), "{before}");
 
-    // The map would be a different one now.
+    // A map created now would be different.
     world.write("lib/durations.py", "def renamed():\n    pass\n");
     let server = Server::start();
     server.fallback(Reply::text(call("finish", json!({}))));

@@ -1,4 +1,4 @@
-//! OpenTelemetry: what the agent sends to a collector, and collectors that misbehave.
+//! OpenTelemetry: what the agent sends to a collector, and what it does if a collector misbehaves.
 //! `scripts/otel-test` uses a real collector.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ use serde_json::json;
 
 const CAPTURE: (&str, &str) = ("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true");
 
-/// What a collector does with a request.
+/// How a collector responds to a request.
 #[derive(Clone, Copy)]
 enum Answer {
     Accept,
@@ -37,7 +37,7 @@ enum Answer {
 /// A request: its path, its head, and its body.
 type Request = (String, String, Vec<u8>);
 
-/// A collector that keeps what it gets.
+/// A collector that keeps the requests it receives.
 struct Collector {
     url: String,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -64,7 +64,7 @@ impl Collector {
         bodies.map(|(_, _, body)| T::decode(body.as_slice()).unwrap()).collect()
     }
 
-    /// Returns each span with its resource, in order of start time.
+    /// Returns each span with its resource, ordered by start time.
     fn spans(&self) -> Vec<(Resource, Span)> {
         let bodies = self.bodies::<ExportTraceServiceRequest>("/v1/traces");
         let mut spans = Vec::new();
@@ -73,7 +73,7 @@ impl Collector {
             let all = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
             spans.extend(all.map(|span| (about.clone(), span)));
         }
-        // A parent does not start after its children.
+        // A parent may start at the same time as its children, so it sorts before them.
         spans.sort_by_key(|(_, span)| (span.start_time_unix_nano, !span.parent_span_id.is_empty()));
         spans
     }
@@ -108,7 +108,7 @@ impl Collector {
         sums
     }
 
-    /// Whether a request contains this text.
+    /// Returns whether any request contains this text.
     fn has(&self, text: &str) -> bool {
         let requests = self.requests.lock().unwrap();
         requests.iter().any(|(_, _, body)| body.windows(text.len()).any(|part| part == text.as_bytes()))
@@ -136,7 +136,7 @@ fn serve(stream: TcpStream, answer: Answer, all: &Mutex<Vec<Request>>) {
     let _ = match answer {
         Answer::Accept => stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
         Answer::Refuse => stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"),
-        // Waits until the agent closes the connection.
+        // Wait until the agent closes the connection.
         Answer::Nothing => stream.read(&mut [0]).map(|_| ()),
         Answer::Endless => {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
@@ -161,8 +161,8 @@ fn attribute(attributes: &[KeyValue], name: &str) -> Option<String> {
     attributes.iter().find(|a| a.key == name).map(|a| text(a.value.as_ref().unwrap()))
 }
 
-/// Returns the tree of spans with their attributes. For an attribute that varies between runs, the
-/// tree contains only the name.
+/// Returns the tree of spans with their attributes. If an attribute varies between runs, the tree
+/// contains only its name.
 fn tree(spans: &[(Resource, Span)]) -> String {
     const VARIES: [&str; 6] = [
         "agent.request.estimated_tokens",
@@ -221,7 +221,7 @@ fn call(tool: &str, arguments: serde_json::Value) -> Reply {
     Reply::text(support::call(tool, arguments))
 }
 
-/// A model server whose answers read a file, fix it and finish.
+/// Starts a model server whose answers read a file, fix the bug and finish.
 fn repairing() -> Server {
     let server = Server::start();
     server.enqueue(call("read_file", json!({"path": "add.sh"})));
@@ -277,7 +277,7 @@ fn a_run_is_one_trace_of_requests_tools_and_verifications() {
 fn metrics_count_requests_tokens_tools_and_runs() {
     let (world, collector) = (World::with_a_bug(), Collector::start(Answer::Accept));
     let server = Server::start();
-    server.enqueue("I am thinking."); // the answer ends by itself, so the server reports its tokens
+    server.enqueue("I am thinking."); // the answer is not cut off, so the server reports its tokens
     for _ in 0..9 {
         server.enqueue(call("finish", json!({})));
     }

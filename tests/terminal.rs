@@ -1,4 +1,4 @@
-//! Tests output on a terminal, with a real pseudo-terminal.
+//! Output on a terminal, tested with a real pseudo-terminal.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{World, call};
 
-/// Runs a program on a six-line terminal and returns its output.
+/// A Python script that runs a program on a six-line terminal and prints its output.
 const ON_A_TERMINAL: &str = r#"
 import fcntl, os, pty, struct, sys, termios
 pid, terminal = pty.fork()
@@ -72,10 +72,10 @@ fn long_output_is_paged_only_on_a_terminal_and_has_no_escapes_except_colors() {
     assert!(seen.contains("txet"), "{seen}");
 }
 
-/// Runs a program on a terminal and keeps the text that a person would see, including the lines
-/// that have scrolled off. Reads commands from its input, one JSON object per line: wait until
-/// texts are on the screen, press keys, or wait for the end. Answers each command with the contents
-/// of the screen.
+/// A Python script that runs a program on a terminal and keeps the text that a user would see,
+/// including lines that have scrolled off. It reads commands from stdin, one JSON object per line:
+/// wait until the given strings are on the screen, press keys, or wait for the program to exit. It
+/// answers each command with the contents of the screen.
 const SCREEN: &str = r#"
 import codecs, fcntl, json, os, pty, re, struct, sys, termios
 lines, columns = int(sys.argv[1]), int(sys.argv[2])
@@ -123,7 +123,7 @@ def y_up(top, n):
     go_to(max(top, y - n))
 
 def drawn():
-    # After it has drawn the table, the agent moves the cursor to the start of the last line.
+    # After drawing the table, the agent moves the cursor to the start of the last line.
     return x == 0 and len(rows[y]) > 0
 
 def text():
@@ -177,12 +177,12 @@ impl Terminal {
         lines.take_while(|line| line != "-- end of screen").collect::<Vec<_>>().join("\n")
     }
 
-    /// Waits until these texts are on the screen.
+    /// Waits until all of these strings are on the screen, and returns the screen.
     fn wait_for(&mut self, texts: &[&str]) -> String {
         self.screen_after(&json!({ "texts": texts }))
     }
 
-    /// Waits for the end of the program. Returns a line with the exit code, then the screen.
+    /// Waits for the program to exit. Returns a line with the exit code, followed by the screen.
     fn end(mut self) -> String {
         let screen = self.screen_after(&json!({"end": true}));
         drop(self.child.stdin.take());
@@ -191,7 +191,7 @@ impl Terminal {
     }
 }
 
-/// A batch with one task per id. All tasks run at the same time.
+/// Returns a command that runs a batch with one task per id. All tasks run at the same time.
 fn batch(world: &World, server: &Server, ids: &[&str]) -> Command {
     let lines = ids.iter().map(|id| {
         json!({"id": id, "repo": world.repo(), "task": "Make the tests pass.", "verify": "sh check.sh"})

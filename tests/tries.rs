@@ -10,7 +10,7 @@ use serde_json::json;
 
 const START: &str =
     "add() { echo $(($1 - $2)); }\nsub() { echo $(($1 - $2)); }\nmul() { echo $(($1 + $2)); }\n";
-/// Counts the correct operations and reports them like a test runner.
+/// Counts the correct operations and reports the count in the format of a test runner.
 const CHECK: &str = r#". ./ops.sh
 passed=0
 [ "$(add 2 3)" = 5 ] && passed=$((passed + 1))
@@ -23,7 +23,7 @@ echo "test result: $word. $passed passed; $((3 - passed)) failed; 0 ignored; 0 m
 "#;
 const ARGS: [&str; 5] = ["--approach", "tools", "--attempts", "2", "Make the tests pass."];
 
-/// A world in which two of three operations are wrong.
+/// Creates a world in which two of three operations are wrong.
 fn world() -> World {
     World::with(&[(".agent.toml", "verify = 'sh check.sh'\n"), ("ops.sh", START), ("check.sh", CHECK)])
 }
@@ -32,14 +32,14 @@ fn edit(search: &str, replace: &str) -> String {
     call("apply_patch", json!({"edits": [{"path": "ops.sh", "search": search, "replace": replace}]}))
 }
 
-/// The answers of a try in which the model runs a command, makes an edit, and insists that it is
-/// done.
+/// Returns the answers for a try in which the model runs a command, makes an edit, and insists that
+/// it is done.
 fn gives_up(command: &str, edit: String) -> Vec<String> {
     let finish = || call("finish", json!({"summary": "done"}));
     vec![call("run_command", json!({ "command": command })), edit, finish(), finish(), finish()]
 }
 
-/// The answers of two tries: the first corrects one operation, and the second breaks another one.
+/// Returns the answers for two tries: the first fixes one operation, and the second breaks another.
 fn two_tries() -> Vec<String> {
     let mut answers = gives_up(
         "mkdir -p made; echo 1 > made/one",
@@ -57,8 +57,8 @@ fn kept() -> String {
     START.replace("add() { echo $(($1 - $2", "add() { echo $(($1 + $2")
 }
 
-/// Checks that the first try's changes are in the tree and the session, and that an undo removes
-/// them.
+/// Checks that the first try's changes are in the tree and the session, and that undoing the
+/// session removes them.
 fn has_the_first_try(world: &World) {
     assert_eq!((world.read("ops.sh"), world.read("made/one")), (kept(), "1\n".into()));
     assert!(!world.repo().join("two").exists());
@@ -106,7 +106,7 @@ fn the_best_of_two_tries_is_kept_and_can_be_replayed_and_undone() {
     has_the_first_try(&world);
 }
 
-/// Runs the agent until it reaches its limit in the second try. Returns the world, all answers of
+/// Runs the agent until it reaches its limit in the second try. Returns the world, the answers for
 /// both tries, and the output.
 fn stopped_in_the_second_try() -> (World, Vec<String>, String) {
     let (world, answers) = (world(), two_tries());
@@ -132,7 +132,7 @@ fn if_the_budget_ends_in_the_second_try_the_first_is_kept_and_a_resumed_run_cont
     has_the_first_try(&world);
 }
 
-/// The bug: the second try continued with the files of the first try.
+/// The bug: the second try continued with the first try's files.
 #[test]
 fn bug_a_run_killed_between_a_revert_and_its_journal_line_resumes_with_the_right_files() {
     let (world, answers, _) = stopped_in_the_second_try();
@@ -161,7 +161,7 @@ fn bug_a_run_killed_between_a_revert_and_its_journal_line_resumes_with_the_right
     has_the_first_try(&world);
 }
 
-/// The bug: the replay left out the last revert, so its tree differed from that of the run.
+/// The bug: the replay left out the last revert, so its tree differed from the run's tree.
 #[test]
 fn bug_the_replay_of_a_resumed_run_stopped_in_the_second_try_has_the_files_of_the_first_try() {
     let (world, answers, _) = stopped_in_the_second_try();
@@ -173,7 +173,7 @@ fn bug_the_replay_of_a_resumed_run_stopped_in_the_second_try_has_the_files_of_th
     has_the_first_try(&world);
 }
 
-/// The bug: same as in the previous test.
+/// Same bug as in the previous test.
 #[test]
 fn bug_the_replay_of_a_run_that_could_not_escalate_has_the_files_of_the_best_try() {
     let world = world();
@@ -200,7 +200,7 @@ fn if_no_try_is_better_than_the_start_the_files_are_as_they_were_then() {
     let seen = world.tell(&recorded(&world, &ARGS, &replies(&[wrong(), wrong()].concat())));
     assert!(seen.starts_with("exit 1\n"), "{seen}");
     assert!(seen.contains("none was better than the start, so the original files were restored"), "{seen}");
-    assert!(seen.contains("no file changed\n"), "{seen}");
+    assert!(seen.contains("no files changed\n"), "{seen}");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
     assert!(!world.repo().join("made").exists());
     replays_without_a_difference(&world);

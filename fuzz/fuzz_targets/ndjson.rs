@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use models::frames::Ndjson;
 
-/// The decoder's limit in bytes, so small that the fuzzer reaches it.
+/// The decoder's limit in bytes, small enough for the fuzzer to reach it.
 const LIMIT: usize = 64;
 
 fn decode(bytes: &[u8], size: usize) -> Vec<Result<serde_json::Value, models::Error>> {

@@ -1,8 +1,8 @@
-//! Applies generated cases of `patch_corpus`: clean patches apply, and all others apply correctly
-//! or are refused. Wrong line endings in a result are permitted here, because about ten patches per
-//! million do not determine the right ones. The corpus tests check line endings. After
-//! that check, the fuzz target damages the same patch and applies it again; the engine must not
-//! panic on the damaged patch.
+//! Applies generated cases from `patch_corpus`: clean patches must apply, and all others must apply
+//! correctly or be refused. Wrong line endings in a result are permitted here, because about ten
+//! patches per million do not determine the right ones. The corpus tests check line endings. The
+//! target then damages the same patch and applies it again, and the engine must not panic on the
+//! damaged patch.
 //!
 //! The first eight bytes select the case. Each group of three bytes after them is a position in the
 //! patch and a kind of damage.

@@ -2,8 +2,8 @@
 //! patch that applies must change the file, and a patch that was refused while it was still
 //! streaming must not apply once it is complete.
 //!
-//! The first byte selects a prefix, and the second selects the chunk size. Then comes the file,
-//! which ends at the first byte with the value 255, and then the patch.
+//! The first byte selects a prefix, and the second selects the chunk size. They are followed by the
+//! file, which ends at the first byte with the value 255, and then by the patch.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -26,7 +26,7 @@ fn applies(file: &[u8], text: &str) -> bool {
     patches.iter().all(|patch| match apply(Some(file), patch) {
         Ok(applied) => {
             let same = applied.bytes.as_deref() == Some(file);
-            // A patch may create an empty file where one exists already.
+            // A patch may create an empty file where one already exists.
             let may = file.is_empty() || patch.from.is_some() || patch.executable.is_some();
             assert!(!same || may, "the file did not change");
             true

@@ -1,7 +1,7 @@
-//! Calls `apply_patch` with arbitrary arguments, in a real directory with symbolic links that lead
-//! outside. A call must not write anything outside the directory, and must not write git's files or
-//! the agent's own files. A refused call must change nothing. A successful call must report all its
-//! changes.
+//! Calls `apply_patch` with arbitrary arguments, in a real directory with symbolic links that point
+//! outside it. A call must not write anything outside the directory, and must not write git's files
+//! or the agent's own files. A refused call must change nothing. A successful call must report all
+//! its changes.
 //!
 //! The first byte selects the format. The rest is either a patch or several arguments, such as the
 //! path, the old text and the new text, separated by bytes with the value 255.
@@ -106,7 +106,7 @@ fn arguments(choice: u8, bytes: &[u8]) -> Value {
 fn allowed(path: &Path) -> bool {
     let inside = path.strip_prefix("root").is_ok_and(|p| !p.as_os_str().is_empty());
     let link = LINKS.iter().any(|(link, _)| path == Path::new("root").join(link));
-    // The agent's directory has one path; any directory named `.git` belongs to git.
+    // The agent's directory has a fixed path, whereas any directory named `.git` belongs to git.
     inside
         && !link
         && !path.starts_with("root/.own")
@@ -130,7 +130,7 @@ fuzz_target!(|data: &[u8]| {
         match result {
             Ok(outcome) => {
                 assert!(changed.iter().all(|path| allowed(path)), "{changed:?}");
-                // A byte of a name that is not UTF-8 is reported as an escape.
+                // Bytes in a name that are not valid UTF-8 are reported as escapes.
                 let reported = outcome.changed.iter().map(|p| CleanPath::try_from(p.clone()).unwrap());
                 let reported: Vec<PathBuf> = reported.map(|p| Path::new("root").join(p)).collect();
                 let files =

@@ -1,4 +1,4 @@
-//! Parses arbitrary bytes in several chunk sizes. The parser must not panic, must emit the same
+//! Parses arbitrary bytes with several chunk sizes. The parser must not panic, must emit the same
 //! events for every chunk size, and must never retract an event. The first byte selects the chunk
 //! size and the options.
 #![no_main]

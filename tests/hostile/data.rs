@@ -1,4 +1,4 @@
-//! Prompts mark text from files and commands as data. Such text grants no permissions.
+//! Prompts mark text from files and commands as data. Such text cannot grant permissions.
 
 use std::fs;
 

@@ -7,12 +7,12 @@ use super::{edit, finish, read};
 use crate::support::World;
 
 impl World {
-    /// Runs git in the repository, without any protection. It may fail.
+    /// Runs git in the repository without any protection, ignoring failures.
     fn plain_git(&self, args: &[&str]) {
         self.program("git").args(args).output().unwrap();
     }
 
-    /// Uses the agent on the repository in every way: in runs, and with the other commands.
+    /// Exercises the agent on the repository: a run, a dry run, and various other commands.
     fn use_everything(&self) {
         let calls =
             || [read("a.txt"), edit("a.txt", "one", "two"), super::command("echo x > made.txt"), finish()];

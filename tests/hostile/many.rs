@@ -1,4 +1,5 @@
-//! Very many files, very deep folders, very long lines, and folders that are swapped while in use.
+//! Huge numbers of files, very deep folders, very long lines, and folders that are swapped while in
+//! use.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,6 +1,6 @@
 //! Repositories that attack users of the agent. Where possible, a test first shows that the attack
-//! works on another program. Then it checks that the agent reads, writes and runs nothing outside
-//! the repository, does not hang, and reports each refusal.
+//! works on another program, then checks that the agent reads, writes and runs nothing outside the
+//! repository, does not hang, and reports each refusal.
 
 mod data;
 mod git;
@@ -17,21 +17,22 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::json;
 
-/// The content of files that must not be read.
+/// A marker string in files that must not be read.
 pub(crate) const MARK: &str = "5ecret-m4rk";
 
-/// After this many seconds, a run counts as hung. Even on a loaded machine, a run takes less time.
+/// The number of seconds after which a run is considered hung. Even on a loaded machine, a run
+/// takes less time than that.
 const LIMIT: &str = "120";
-/// The address space limit of the agent and of each child, in KiB.
+/// The address space limit for the agent and each of its children, in KiB.
 const SPACE: &str = "4000000";
 
 impl World {
-    /// The file outside the repository that attacks try to create.
+    /// Returns the path of a file outside the repository that attacks try to create.
     pub(crate) fn trophy(&self) -> PathBuf {
         self.home().join("trophy")
     }
 
-    /// Returns whether an attack created the trophy since the last call, and removes the trophy.
+    /// Returns whether an attack has created the trophy since the last call, and removes it.
     pub(crate) fn was_attacked(&self) -> bool {
         let there = self.trophy().exists();
         if there {
@@ -40,8 +41,8 @@ impl World {
         there
     }
 
-    /// Writes a program to the repository. The program creates the trophy and copies its standard
-    /// input to its output. Returns the path of the program.
+    /// Writes a program to the repository and returns its path. The program creates the trophy and
+    /// copies its standard input to its standard output.
     pub(crate) fn attack(&self, path: &str) -> String {
         self.write(
             path,
@@ -55,7 +56,8 @@ impl World {
         path.display().to_string()
     }
 
-    /// A command that runs the agent in the repository, with a time limit and a memory limit.
+    /// Returns a command that runs the agent in the repository with a time limit and a memory
+    /// limit.
     pub(crate) fn limited(&self, args: &[&str]) -> Command {
         let agent = self.agent(args);
         let mut command = Command::new("/bin/sh");
@@ -72,8 +74,8 @@ impl World {
         self.obey_with(&[], answers)
     }
 
-    /// Same as [`World::obey`], with flags. Returns the output and the last message of each
-    /// request.
+    /// Same as [`World::obey`], but with additional flags. Both return the output and the last
+    /// message of each request.
     pub(crate) fn obey_with(
         &self,
         flags: &[&str],
@@ -81,8 +83,7 @@ impl World {
     ) -> (Output, Vec<String>) {
         let server = Server::start();
         let answers: Vec<String> = answers.into_iter().collect();
-        // Without a limit, a run that needs more turns than there are answers would keep sending
-        // requests.
+        // Without a limit, a run would keep sending requests after the last answer.
         let turns = answers.len().to_string();
         answers.into_iter().for_each(|answer| server.enqueue(Reply::text(answer)));
         let limit = if flags.contains(&"--max-turns") { &[][..] } else { &["--max-turns", &turns] };
@@ -96,7 +97,7 @@ impl World {
         (output, server.chats().iter().map(|chat| chat.last_content().to_owned()).collect())
     }
 
-    /// Runs every command that reads the last session or the repository.
+    /// Runs commands that read the last session or the repository, then undoes the session.
     pub(crate) fn look_at_everything(&self) {
         for args in [
             &["sessions", "list"] as &[&str],
@@ -112,7 +113,7 @@ impl World {
     }
 }
 
-/// A call to `read_file` as the model writes it.
+/// Returns a `read_file` call as the model would write it.
 pub(crate) fn read(path: &str) -> String {
     call("read_file", json!({ "path": path }))
 }

@@ -50,7 +50,8 @@ impl World {
     }
 }
 
-/// Checks that a text contains no escape sequences except colors.
+/// Checks that the output contains no escape sequences other than colors, and no invisible or
+/// control characters other than newlines and tabs.
 pub(super) fn is_harmless(bytes: &[u8]) -> Result<(), String> {
     let text = String::from_utf8_lossy(bytes);
     let mut plain = String::new();
@@ -178,7 +179,7 @@ fn only_text_and_colors_reach_a_terminal() {
         let seen = on_terminal(&format!("PAGER=cat {agent} {line}"));
         is_harmless(&seen).map_err(|e| format!("{line}: {e}\n{}", String::from_utf8_lossy(&seen))).unwrap();
     }
-    // Without a terminal, no pager starts.
+    // Without a terminal, no pager is started.
     let mut diff = world.limited(&["sessions", "show"]);
     diff.env("AGENT_PAGER", format!("touch {}; cat", world.trophy().display()))
         .env("TERM", "xterm")

@@ -1,9 +1,10 @@
-//! Servers and files that attack the agent. Every run must end normally.
+//! Servers and files that attack the agent. Every run must still end normally.
 
 use super::*;
 
-/// Runs a task with one server, whose `echo` tool the model calls `calls` times. Checks that the
-/// run ends normally, and returns the world, the results of the calls and the system prompt.
+/// Runs a task with a single server and has the model call its `echo` tool `calls` times. Checks
+/// that the run ends normally, and returns the world, the results of the calls and the system
+/// prompt.
 fn attacked(behavior: &str, more: &[&str], calls: usize) -> (World, Vec<(String, String)>, String) {
     let world = World::with_a_bug();
     world.write_servers(json!({"s": world.entry(behavior)}));
@@ -11,7 +12,7 @@ fn attacked(behavior: &str, more: &[&str], calls: usize) -> (World, Vec<(String,
 }
 
 fn attacked_by(world: World, more: &[&str], calls: usize) -> (World, Vec<(String, String)>, String) {
-    // The arguments differ, because the agent stops a model that repeats a call.
+    // Each call has different arguments, because the agent stops a model that repeats a call.
     let echo = |n| call("s__echo", json!({"text": format!("text {n}")}));
     let answers: Vec<_> = (0..calls).map(echo).chain([fix(), finish()]).collect();
     let (output, server) = world.run_with("*", more, &answers);

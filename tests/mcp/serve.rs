@@ -42,12 +42,12 @@ impl Client {
         self.number
     }
 
-    /// Returns the next message. Every line is one message.
+    /// Returns the next message. Each line is one message.
     fn next(&mut self) -> Value {
         serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
     }
 
-    /// Returns the result of a request, or its error.
+    /// Waits for the response to a request, and returns its result or error.
     fn answer(&mut self, number: u64) -> Value {
         loop {
             let message = self.next();
@@ -152,8 +152,7 @@ fn other_agents_run_a_batch() {
     assert!(seen["message"].is_string(), "{seen}");
 }
 
-/// Starts a run, waits until it reports its first turn, and returns the number of the client's
-/// request.
+/// Starts a run, waits until it reports its first turn, and returns the id of the client's request.
 fn waiting(client: &mut Client, server: &Server) -> u64 {
     server.enqueue(Reply::empty().hold());
     let arguments = json!({"task": "Make the tests pass."});
@@ -175,7 +174,7 @@ fn a_canceled_call_ends_the_run_as_interrupted() {
     client.send(
         json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}}),
     );
-    // By the time the server has ended, the journal of the canceled run is complete.
+    // Once the server has exited, the journal of the canceled run is complete.
     drop(client.child.stdin.take());
     assert!(client.child.wait().unwrap().success());
     assert_eq!(ending(&world)["ending"]["kind"], "interrupted", "{}", ending(&world));
@@ -196,6 +195,6 @@ fn a_run_ends_with_its_client_even_if_the_server_is_killed() {
     client.child.kill().unwrap();
     client.child.wait().unwrap();
     while ending(&world)["event"] != "finished" {
-        std::thread::yield_now(); // the kernel has told the run to end
+        std::thread::yield_now(); // the kernel has sent the run a signal to end
     }
 }

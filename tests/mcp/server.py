@@ -3,7 +3,8 @@
     python3 server.py BEHAVIOR [FILE]         over standard input and output
     python3 server.py BEHAVIOR FILE http      streamable HTTP; prints the port
 
-Each start and each call adds a line to FILE. Over HTTP, each request needs the header `X-Key: k-1`.
+Each start and each call appends a line to FILE. Over HTTP, each request needs the `X-Key: k-1`
+header.
 """
 
 import json
@@ -149,7 +150,7 @@ def answer(message):
 
 
 def starts():
-    """Returns how many times the server has been started, including now, according to the log."""
+    """Returns how often the server has been started according to the log, including this time."""
     if not LOG or not os.path.exists(LOG):
         return 1
     with open(LOG, encoding="utf-8") as file:
@@ -157,7 +158,7 @@ def starts():
 
 
 def serve_http():
-    """Answers each request with JSON, without a session."""
+    """Answers each request with JSON, without keeping a session."""
     import http.server
 
     class Handler(http.server.BaseHTTPRequestHandler):

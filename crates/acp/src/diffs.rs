@@ -1,4 +1,4 @@
-//! File changes as diffs that an editor shows.
+//! Converts file changes to diffs that an editor can show.
 
 use std::path::Path;
 
@@ -40,15 +40,15 @@ pub fn diffs(changes: &[FileChange], root: &Path) -> (Vec<ToolCallContent>, Vec<
     (contents, locations)
 }
 
-/// Returns the text of a file image, or an empty text if there is no file. Returns `None` if a diff
-/// cannot show the file because it is a link, too large or not text.
+/// Returns the text of a file image, or an empty string if there is no file. Returns `None` if a
+/// diff cannot show the file because it is a link, too large or not text.
 fn readable(image: Option<&Image>) -> Option<&str> {
     let Some(image) = image else { return Some("") };
     let text = std::str::from_utf8(&image.bytes).ok()?;
     (!image.link && text.len() <= MAX_TEXT * 4 && !text.contains('\0')).then_some(text)
 }
 
-/// Returns the number of the first line that differs, counted from 1.
+/// Returns the 1-based number of the first line that differs.
 fn first_change(before: &str, after: &str) -> u32 {
     let same = before.lines().zip(after.lines()).take_while(|(a, b)| a == b).count();
     u32::try_from(same + 1).unwrap_or(u32::MAX)

@@ -1,4 +1,4 @@
-//! The end of a prompt: the protocol's stop reason, and a summary for people.
+//! The end of a prompt: the protocol's stop reason, and a human-readable summary.
 
 use agent_client_protocol::v1::schema::StopReason;
 use journal::{Budget, Ending, Report};
@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::bounded;
 use crate::fence::fenced;
 
-/// The maximum number of files that a summary names.
+/// The maximum number of files that a summary lists.
 const MAX_FILES: usize = 20;
 
-/// Returns the stop reason of a prompt; `None` if the prompt failed because the model or its server
-/// is unavailable.
+/// Returns the stop reason of a prompt, or `None` if the prompt failed because the model or its
+/// server is unavailable.
 #[must_use]
 pub fn stop_reason(ending: &Ending) -> Option<StopReason> {
     match ending {
@@ -29,7 +29,7 @@ pub fn stop_reason(ending: &Ending) -> Option<StopReason> {
     }
 }
 
-/// Summarizes a run in Markdown: how it ended, and what it changed.
+/// Summarizes a run in Markdown: how it ended and what it changed.
 #[must_use]
 pub fn summary(report: &Report) -> String {
     let label = report.ending.label();
@@ -57,8 +57,8 @@ pub fn summary(report: &Report) -> String {
     text
 }
 
-/// Returns Markdown that shows the changes of a dry run and how to apply them, or an empty text if
-/// nothing changed.
+/// Returns Markdown that shows the changes of a dry run and how to apply them, or an empty string
+/// if nothing changed.
 #[must_use]
 pub fn proposal(report: &Report, session: &str) -> String {
     if report.diff.files.is_empty() {

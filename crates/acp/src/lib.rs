@@ -4,7 +4,7 @@
 //! a task ([`prompt::text`]). It also defines the modes and models that a session offers ([`Mode`],
 //! [`Choices`]), and the transport over two byte streams ([`lines`]).
 //!
-//! This crate does not start runs; the crate `agent` does.
+//! This crate does not start runs; the `agent` crate does.
 
 mod diffs;
 pub mod ending;
@@ -18,10 +18,10 @@ pub use diffs::diffs;
 pub use modes::{Choices, MODE, MODEL, Mode};
 pub use updates::{Details, Updates};
 
-/// The maximum size of one text in an update, in bytes. Longer texts are truncated.
+/// The maximum size of a piece of text in an update, in bytes. Longer text is truncated.
 pub const MAX_TEXT: usize = 64 << 10;
 
-/// Returns the text, truncated to [`MAX_TEXT`] bytes if it is longer. A truncated text ends with a
+/// Returns the text, truncated to [`MAX_TEXT`] bytes if it is longer. Truncated text ends with a
 /// note that says how much was left out.
 pub(crate) fn bounded(text: &str) -> String {
     if text.len() <= MAX_TEXT {

@@ -46,7 +46,7 @@ async fn next_line<R: AsyncRead + Unpin>(reader: &mut BufReader<R>) -> io::Resul
         let (ended, used) = (available.is_empty(), end.map_or(part.len(), |end| end + 1));
         reader.consume(used);
         if too_long && (ended || end.is_some()) {
-            // Not JSON, so the connection answers with an error that quotes this sentence.
+            // This is not JSON, so the connection answers with an error that quotes it.
             return Ok(Some(format!("a message of more than {} MiB", MAX_MESSAGE >> 20)));
         }
         let is_blank = line.iter().all(u8::is_ascii_whitespace);
@@ -62,7 +62,7 @@ async fn next_line<R: AsyncRead + Unpin>(reader: &mut BufReader<R>) -> io::Resul
     }
 }
 
-/// Writes each message as one line, and flushes it.
+/// Writes each message as one line and flushes it.
 pub fn outgoing(
     output: impl AsyncWrite + Send + Unpin + 'static,
     backlog: Backlog,
@@ -80,7 +80,7 @@ pub fn outgoing(
     })
 }
 
-/// The number of updates that were sent but not yet read by the editor.
+/// The number of updates that have been sent but not yet read by the editor.
 #[derive(Debug, Clone, Default)]
 pub struct Backlog(Arc<(Mutex<usize>, Condvar)>);
 

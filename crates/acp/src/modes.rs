@@ -1,5 +1,5 @@
 //! What the user can choose for a session: its mode and its model. Newer editors show both as
-//! configuration options; older ones know only modes.
+//! configuration options; older ones support only modes.
 
 use agent_client_protocol::v1::schema::{
     SessionConfigOption, SessionConfigOptionCategory, SessionConfigSelectOption, SessionMode,
@@ -28,10 +28,10 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// All modes, in the order of the editor's menu.
+    /// All modes, in the order they appear in the editor's menu.
     pub const ALL: [Self; 4] = [Self::Run, Self::Ask, Self::DryRun, Self::Plan];
 
-    /// The id in the protocol.
+    /// Returns the mode's id in the protocol.
     #[must_use]
     pub fn id(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl Mode {
             Mode::Run => ("Run", "Edit files and run commands in the sandbox, without asking"),
             Mode::Ask => ("Ask", "Ask before each edit, command, and MCP call that is not read-only"),
             Mode::DryRun => ("Dry run", "Work on a copy; the repository stays unchanged"),
-            Mode::Plan => ("Plan", "Propose edits on a copy, and run no command"),
+            Mode::Plan => ("Plan", "Propose edits on a copy, without running commands"),
         }
     }
 }
@@ -69,7 +69,7 @@ impl Mode {
 pub struct Choices {
     /// The mode.
     pub mode: Mode,
-    /// The model; `None` means the one in the settings, or else the detected one.
+    /// The model. `None` means the one in the settings, or else the detected one.
     pub model: Option<String>,
     /// The models that were found, in the form that `--model` accepts.
     pub models: Vec<String>,
@@ -87,14 +87,14 @@ impl Choices {
         SessionModeState::new(self.mode.id(), Mode::ALL.map(mode).to_vec())
     }
 
-    /// The configuration options.
+    /// Returns the configuration options.
     #[must_use]
     pub fn options(&self) -> Vec<SessionConfigOption> {
         let mode = |mode: Mode| {
             SessionConfigSelectOption::new(mode.id(), mode.label().0).description(mode.label().1.to_owned())
         };
         let default = SessionConfigSelectOption::new(DEFAULT_MODEL, "Default")
-            .description("The model of the settings, or the one that is detected".to_owned());
+            .description("The model from the settings, or else the detected one".to_owned());
         let chosen = self.model.iter().filter(|model| !self.models.contains(model));
         let models = self.models.iter().take(MAX_MODELS).chain(chosen);
         let models = models.map(|name| SessionConfigSelectOption::new(name.clone(), name.clone()));
@@ -111,7 +111,7 @@ impl Choices {
     /// Sets one option.
     ///
     /// # Errors
-    /// A sentence for the user, if there is no such option or no such value.
+    /// If the option or the value does not exist. The error is a sentence for the user.
     pub fn set(&mut self, option: &str, value: &str) -> Result<(), String> {
         match option {
             MODE => {

@@ -1,5 +1,5 @@
-//! The text of a prompt. A link becomes its path. An embedded file becomes its path, and its
-//! content follows the prompt in a fence.
+//! Builds the text of a prompt. A link becomes its path. An embedded file becomes its path, and its
+//! content is appended to the prompt in a fence.
 
 use std::path::Path;
 
@@ -17,8 +17,8 @@ pub const MAX_BLOCKS: usize = 256;
 /// to it.
 ///
 /// # Errors
-/// A sentence for the user, if the prompt is empty, has too many blocks, or has a block of a kind
-/// that the agent does not accept.
+/// If the prompt is empty, has too many blocks, or has a block of a kind that the agent does not
+/// accept. The error is a sentence for the user.
 pub fn text(blocks: &[ContentBlock], root: &Path) -> Result<String, String> {
     if blocks.len() > MAX_BLOCKS {
         return Err(format!("the prompt has more than {MAX_BLOCKS} blocks"));
@@ -52,8 +52,8 @@ pub fn text(blocks: &[ContentBlock], root: &Path) -> Result<String, String> {
     Ok(format!("{}{appendix}", text.trim_end()))
 }
 
-/// Returns the path of a resource, relative to `root` if it is inside. URIs with a scheme other
-/// than `file` stay as they are.
+/// Returns the path of a resource, relative to `root` if it is inside `root`. URIs with a scheme
+/// other than `file` are left unchanged.
 fn name_of(uri: &str, root: &Path) -> String {
     let Some(path) = uri.strip_prefix("file://") else { return sanitize::line(uri).into_owned() };
     // The fragment may be a range of lines, such as `#L10-20`.

@@ -19,13 +19,13 @@ use crate::{MAX_TEXT, bounded};
 /// The maximum length of a title, in characters.
 const TITLE: usize = 100;
 
-/// What the journal does not say about calls.
+/// Information about calls that is not in the journal.
 pub trait Details {
-    /// The kind of a tool; `None` for a tool whose calls are not shown.
+    /// Returns the kind of a tool, or `None` if calls to the tool are not shown.
     fn kind(&self, tool: &str) -> Option<ToolKind>;
-    /// The arguments of a call on one line.
+    /// Returns the arguments of a call on one line.
     fn title(&self, arguments: &Value) -> String;
-    /// The file and line that a call's arguments name, if any.
+    /// Returns the file and line that a call's arguments name, if any.
     fn place(&self, arguments: &Value) -> Option<(String, Option<u32>)>;
     /// Returns the changes in a record of the tree's history, with secrets masked. If `record` is
     /// `None`, returns the changes made by the next edit in this turn.
@@ -71,7 +71,7 @@ pub struct Updates<D> {
 }
 
 impl<D: Details> Updates<D> {
-    /// Translates the records of the session `id`, which works in `root`.
+    /// Creates a translator for the records of the session `id`, which works in `root`.
     pub fn new(id: &str, root: &Path, is_replay: bool, details: D) -> Self {
         Self {
             details,
@@ -262,7 +262,7 @@ impl<D: Details> Updates<D> {
             None => Vec::new(),
         };
         let (mut content, locations) = diffs(&changes, &self.root);
-        // The diff of an edit says everything, so the text is omitted.
+        // The diff of an edit says it all, so the text is omitted.
         if content.is_empty() || command.is_some() || !ok {
             content.insert(0, output(text));
         }
@@ -283,7 +283,7 @@ impl<D: Details> Updates<D> {
     fn drop_incomplete(&mut self, out: &mut Vec<SessionUpdate>) {
         while let Some(position) = self.calls.iter().position(|call| !call.is_complete) {
             let call = self.calls.remove(position);
-            out.push(ended(call.id, ToolCallStatus::Failed, vec![text_of("the answer ended in this call")]));
+            out.push(ended(call.id, ToolCallStatus::Failed, vec![text_of("the answer ended mid-call")]));
         }
     }
 
@@ -305,7 +305,7 @@ impl<D: Details> Updates<D> {
     }
 }
 
-/// Returns the absolute path of a file in `root`; `None` if `path` leads out of `root`.
+/// Returns the absolute path of a file in `root`, or `None` if `path` leads out of `root`.
 fn inside(path: &str, root: &Path) -> Option<PathBuf> {
     let path = Path::new(path);
     let leaves = path.components().any(|part| part == std::path::Component::ParentDir);
@@ -349,7 +349,7 @@ mod tests {
 
     use super::*;
 
-    /// Knows the tools of the tests, and says that each edit changed one line.
+    /// Knows the tools of the tests, and reports that each edit changed one line.
     struct Known;
 
     impl Details for Known {
@@ -376,7 +376,7 @@ mod tests {
         Updates::new("S", Path::new("/r"), false, Known)
     }
 
-    /// The updates for some events, as JSON.
+    /// Returns the updates for some events, as JSON.
     fn shown(updates: &mut Updates<Known>, events: Vec<Event>) -> Vec<Value> {
         let records = events.into_iter().enumerate();
         let records = records.map(|(seq, event)| Record { v: 1, seq: seq as u64, time_ms: 0, event });

@@ -53,7 +53,7 @@ pub(crate) enum Command {
     /// Replay a session offline with the model's recorded answers, and show the first difference
     #[command(after_help = exit::replay_table())]
     Replay(Replay),
-    /// Serve an editor over stdin and stdout, with the Agent Client Protocol
+    /// Serve an editor over stdin and stdout, using the Agent Client Protocol
     Acp(Acp),
     /// Run many tasks unattended
     #[command(after_help = exit::batch_table())]
@@ -65,15 +65,15 @@ pub(crate) enum Command {
     Report(Report),
     /// Compare the results of two batches
     Compare(Compare),
-    /// Apply all of a patch or none of it, in any format that models write
+    /// Apply a patch in any format that models write, either all of it or none of it
     #[command(after_help = exit::patch_table())]
     Patch(Patch),
-    /// Show the changes of a session
+    /// Show the changes made in a session
     Diff(DiffSession),
-    /// Apply the changes of a dry run
+    /// Apply the changes from a dry run
     #[command(override_usage = "agent apply [OPTIONS] <SESSION>", after_help = exit::changes_table())]
     Apply(Apply),
-    /// Undo the changes of a session
+    /// Undo the changes made in a session
     #[command(override_usage = "agent undo [OPTIONS] <SESSION>", after_help = exit::changes_table())]
     Undo(Undo),
     /// List, show, export and remove past runs
@@ -82,7 +82,7 @@ pub(crate) enum Command {
     /// List, show, download and delete models
     #[command(subcommand)]
     Models(Models),
-    /// List the tools that the model gets, or call one
+    /// List the tools available to the model, or call one
     #[command(subcommand)]
     Tools(Tools),
     /// List, test and approve MCP servers, or serve other agents
@@ -91,9 +91,9 @@ pub(crate) enum Command {
     /// Show which tool calls a run would find in a model's output
     #[command(after_help = exit::parse_table())]
     Parse(Parse),
-    /// Run a command in the sandbox that runs use
+    /// Run a command in the same sandbox that a run uses
     Sandbox(RunInSandbox),
-    /// Check whether a run can start, and say how to fix what is wrong
+    /// Check whether a run can start, and explain how to fix any problems
     Doctor(Doctor),
     /// Show the settings
     #[command(subcommand)]
@@ -125,11 +125,11 @@ pub(crate) struct Batch {
     #[arg(required = true)]
     pub(crate) tasks: Option<PathBuf>,
 
-    /// Print the tasks that would run, and all problems, without running anything
+    /// Print the tasks that would run, and any problems, without running anything
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// Print the events of the batch and its summary to stdout, one JSON object per line
+    /// Print the batch's events and its summary to stdout, one JSON object per line
     #[arg(long, conflicts_with = "check")]
     pub(crate) json: bool,
 
@@ -153,12 +153,12 @@ pub(crate) struct Batch {
     #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Keep the worktrees of the tasks instead of removing each at the end of its task
+    /// Keep each task's worktree instead of removing it when the task ends
     #[arg(long, conflicts_with = "queue")]
     pub(crate) keep_worktrees: bool,
 
-    /// Look in this folder for clones of the repositories that SWE-bench and SWE-agent instances
-    /// name
+    /// Look in this folder for clones of the repositories named in SWE-bench and SWE-agent
+    /// instances
     #[arg(long, value_name = "DIR")]
     pub(crate) repos: Option<PathBuf>,
 
@@ -166,10 +166,10 @@ pub(crate) struct Batch {
     pub(crate) settings: RunFlags,
 }
 
-/// How to log in to a queue.
+/// The credentials for logging in to a queue.
 #[derive(Debug, Args)]
 pub(crate) struct QueueLogin {
-    /// Log in to the queue with this file: NATS credentials, or the seed of an nkey
+    /// Log in to the queue with this file: NATS credentials or an nkey seed
     #[arg(long, value_name = "FILE", requires = "queue", help_heading = "Queue")]
     pub(crate) queue_credentials: Option<PathBuf>,
 
@@ -179,7 +179,7 @@ pub(crate) struct QueueLogin {
 }
 
 impl QueueLogin {
-    /// The address of the queue at `url`.
+    /// Returns the address of the queue at `url`.
     pub(crate) fn at(&self, url: &str) -> queue::Address {
         let (credentials, ca) = (self.queue_credentials.clone(), self.queue_ca.clone());
         queue::Address { url: url.to_owned(), credentials, ca }
@@ -195,8 +195,8 @@ pub(crate) struct Worker {
     #[command(flatten)]
     pub(crate) login: QueueLogin,
 
-    /// Give a task to another worker if its worker has not reported for this time. The first worker
-    /// of a queue sets the time for all workers of that queue
+    /// Give a task to another worker if its current worker has not reported for this long. A
+    /// queue's first worker sets the time for all of its workers
     #[arg(long, value_name = "TIME", value_parser = batch::lease, default_value = "60s", help_heading = "Queue")]
     pub(crate) lease: Duration,
 
@@ -205,7 +205,7 @@ pub(crate) struct Worker {
     pub(crate) jobs: Jobs,
 
     /// Keep worktrees, clones and undelivered results in this folder; each worker on a machine
-    /// needs its own [default: `worker` in the folder of the sessions]
+    /// needs its own [default: `worker` in the state folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) folder: Option<PathBuf>,
 
@@ -245,8 +245,8 @@ pub(crate) struct Patch {
     /// stdin]
     pub(crate) file: Option<String>,
 
-    /// Apply to PATH the parts of the patch that name no file; PATH is relative to the repository's
-    /// root
+    /// Apply any parts of the patch that do not name a file to PATH, which is relative to the
+    /// repository's root
     #[arg(long, value_name = "PATH")]
     pub(crate) path: Option<String>,
 
@@ -311,9 +311,8 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Returns whether to leave the files unchanged, and the format of the preview; `None`
-    /// is the default format. If clap parsed the positional argument as the format, moves it to
-    /// `positional`.
+    /// Returns whether to leave the files unchanged, and the format of the preview, where `None` is
+    /// the default. If clap parsed the positional argument as the format, moves it to `positional`.
     ///
     /// # Errors
     /// If the format is invalid.
@@ -364,7 +363,7 @@ pub(crate) enum Sessions {
         /// Same as FILE
         #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
         output: Option<PathBuf>,
-        /// Leave out the repository's files; a replay then uses the recorded results of tools
+        /// Leave out the repository's files; a replay then uses the recorded tool results
         #[arg(long)]
         no_contents: bool,
     },

@@ -10,7 +10,7 @@ use crate::exit::{Failure, Result};
 use crate::settings::Settings;
 use crate::worktree::{STATUS, git, git_with};
 
-/// The maximum length of the first line of a message, in characters.
+/// Maximum length of the first line of a message, in characters.
 const SUBJECT: usize = 72;
 
 /// A commit to make at the end of a run.
@@ -27,7 +27,7 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    /// Prepares the commit of a run that has not started yet.
+    /// Prepares the commit for a run that has not started yet.
     ///
     /// # Errors
     /// If the tree is not a git repository, or there is no author.
@@ -76,7 +76,7 @@ impl Commit {
                 Some(files.as_bytes()),
             )
         };
-        // New files have to be in the index before `--only` finds them.
+        // New files must be in the index before `--only` can find them.
         git_of_files(&["add", "--all"])?;
         let author = self.author.as_ref().map(|author| format!("--author={author}"));
         let mut arguments = vec!["commit", "--quiet", "--no-verify", "--no-gpg-sign", "--cleanup=whitespace"];
@@ -90,7 +90,7 @@ impl Commit {
     }
 }
 
-/// The first line of the message: the title, shortened at a word boundary.
+/// Returns the first line of the message: the title, shortened at a word boundary if necessary.
 fn subject(title: &str) -> String {
     let title = title.trim().trim_end_matches('.');
     if title.chars().count() <= SUBJECT {

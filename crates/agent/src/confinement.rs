@@ -11,7 +11,7 @@ use crate::settings::Settings;
 /// If this is the first argument, this binary acts as the sandbox's launcher.
 pub(crate) const LAUNCHER: &str = "__sandbox";
 
-/// The command with which the sandbox starts this binary as its launcher.
+/// Returns the command that the sandbox uses to start this binary as its launcher.
 pub(crate) fn launcher() -> Vec<OsString> {
     vec!["/proc/self/exe".into(), LAUNCHER.into()]
 }
@@ -30,9 +30,9 @@ pub(crate) fn sandbox(
     Sandbox::new(policy, launcher()).map_err(Failure::refused)
 }
 
-/// Creates the sandbox for the user's hooks in a work tree. A confined hook has the permissions of
-/// commands, but cannot write to the work tree. An unconfined hook has the user's permissions and
-/// the whole environment of this process.
+/// Creates the sandbox for the user's hooks in a work tree. A confined hook has the same
+/// permissions as commands, except that it cannot write to the work tree. An unconfined hook has
+/// the user's permissions and this process's entire environment.
 ///
 /// # Errors
 /// Same as [`sandbox`].
@@ -52,7 +52,7 @@ pub(crate) fn hook_sandbox(
 }
 
 /// Returns the policy for a work tree. `variables` is the environment of this process; commands get
-/// a part of it.
+/// only part of it.
 ///
 /// # Errors
 /// If a path is neither absolute nor below a known home folder, if a host is invalid, or if hosts
@@ -96,8 +96,8 @@ fn policy(settings: &Settings, root: &Path, variables: Vec<(OsString, OsString)>
     })
 }
 
-/// The environment of commands: the variables on the sandbox's allow list, and the variables that
-/// the user gives to commands.
+/// Returns the environment for commands: the variables on the sandbox's allow list, and those that
+/// the user passes to commands.
 fn environment(settings: &Settings, variables: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let given = given(settings, &variables);
     let names: Vec<_> = given.iter().filter_map(|(name, _)| name.to_str().map(str::to_owned)).collect();
@@ -106,7 +106,7 @@ fn environment(settings: &Settings, variables: Vec<(OsString, OsString)>) -> Vec
     sandbox::clean_environment(inherited.chain(given.clone()), &names)
 }
 
-/// The variables that the user gives to commands, with their values.
+/// Returns the variables that the user passes to commands, with their values.
 pub(crate) fn given(settings: &Settings, variables: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
     let entries = settings.env.iter().flatten();
     let value = |entry: &String| match entry.split_once('=') {

@@ -60,36 +60,38 @@ pub(crate) fn read_input(what: &str, file: Option<&Path>, limit: u64) -> Result<
     Ok(bytes)
 }
 
-/// Prints a line on standard error. Errors are ignored: a closed stderr must not stop a run.
+/// Prints a line to standard error. Errors are ignored, because a closed stderr must not stop a
+/// run.
 pub(crate) fn say(line: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// Whether standard error is a terminal.
+/// Returns whether standard error is a terminal.
 pub(crate) fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Whether standard output is a terminal.
+/// Returns whether standard output is a terminal.
 pub(crate) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Columns and lines of the terminal on standard output; `None` if standard output is not a
-/// terminal.
+/// Returns the columns and lines of the terminal on standard output, or `None` if standard output
+/// is not a terminal.
 pub(crate) fn terminal() -> Option<(usize, usize)> {
     let (columns, lines) = terminal_size::terminal_size_of(io::stdout()).filter(|_| stdout_is_terminal())?;
     Some((usize::from(columns.0), usize::from(lines.0)))
 }
 
-/// Columns and lines of the terminal on standard error, or defaults if they are unknown.
+/// Returns the columns and lines of the terminal on standard error, or defaults if they are
+/// unknown.
 pub(crate) fn stderr_size() -> (usize, usize) {
     let size = terminal_size::terminal_size_of(io::stderr());
     let size = size.map(|(columns, lines)| (usize::from(columns.0), usize::from(lines.0)));
     size.filter(|(columns, lines)| *columns > 0 && *lines > 0).unwrap_or((WIDTH, HEIGHT))
 }
 
-/// The width, in columns, for drawing on standard output.
+/// Returns the width, in columns, for drawing on standard output.
 pub(crate) fn width(variables: &std::collections::BTreeMap<String, String>) -> usize {
     let said = variables.get("COLUMNS").and_then(|text| text.parse::<usize>().ok()).filter(|n| *n > 0);
     said.or_else(|| Some(terminal()?.0).filter(|n| *n > 0)).unwrap_or(WIDTH).clamp(NARROWEST, WIDEST)
@@ -102,7 +104,7 @@ pub(crate) fn width(variables: &std::collections::BTreeMap<String, String>) -> u
 /// If writing fails.
 pub(crate) fn changes(changes: &[FileChange], format: Option<Format>, context: &Context) -> Result<()> {
     let paint = stdout_paint();
-    // If color is forced, a person reads the output, not a program.
+    // If color is forced, the output is meant for a person, not a program.
     let for_people = stdout_is_terminal() || paint.0;
     match format.unwrap_or(if for_people { Format::Words } else { Format::Unified }) {
         Format::Unified if !for_people => Ok(print(preview::patch(changes))?),

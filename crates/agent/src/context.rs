@@ -13,7 +13,7 @@ use crate::layers::{self, Environment, Resolved};
 pub(crate) struct Context {
     /// The environment variables of the process.
     pub(crate) environment: Environment,
-    /// The absolute path of the current folder, or of the folder that `-C` names.
+    /// The absolute path of the current folder, or of the folder given with `-C`.
     pub(crate) directory: PathBuf,
     /// The root of the repository: the closest folder that has a `.git`, searching upward from
     /// `directory`.
@@ -32,10 +32,11 @@ impl Context {
         Ok(Self::of(environment, directory))
     }
 
-    /// Finds the repository of a folder. The folder's path must be absolute and without links.
+    /// Finds the repository of a folder. The folder's path must be absolute and must not contain
+    /// symbolic links.
     pub(crate) fn of(environment: Environment, directory: PathBuf) -> Self {
-        // A home folder that is a repository (of dotfiles) is not the project of the folders below
-        // it.
+        // If the home folder is itself a repository (of dotfiles), the folders below it are not
+        // part of that project.
         let home = environment.variables.get("HOME").and_then(|home| Path::new(home).canonicalize().ok());
         let repository = directory
             .ancestors()
@@ -66,7 +67,7 @@ impl Context {
         Ok(resolved)
     }
 
-    /// The folder that contains all sessions and other state.
+    /// Returns the folder that contains all sessions and other state.
     ///
     /// # Errors
     /// If none of `AGENT_STATE_DIR`, `XDG_STATE_HOME` and `HOME` is set.
@@ -77,7 +78,7 @@ impl Context {
             .ok_or_else(|| Failure::misuse("cannot store sessions: neither HOME nor AGENT_STATE_DIR is set"))
     }
 
-    /// The tree to work in: the repository, or the current folder if there is none.
+    /// Returns the tree to work in: the repository, or the current folder if there is none.
     ///
     /// # Errors
     /// If the folder is in a bare repository, which has no files.
@@ -92,8 +93,9 @@ impl Context {
         Err(Failure::misuse(format!("{dir} is a bare repository, which has no files to work on")).hint(hint))
     }
 
-    /// The files that belong to this process, not to the repository: its redirected output and its
-    /// state folder. Must be called after the state folder exists and before an overlay is entered.
+    /// Returns the files that belong to this process, not to the repository: its redirected output
+    /// and its state folder. Must be called after the state folder has been created and before an
+    /// overlay is entered.
     pub(crate) fn own(&self) -> Own {
         let mut own = Own::default();
         own.add_open(std::io::stdout());
@@ -104,7 +106,7 @@ impl Context {
         own
     }
 
-    /// The store of the sessions.
+    /// Returns the session store.
     ///
     /// # Errors
     /// Same as [`Context::state_dir`].
@@ -113,8 +115,8 @@ impl Context {
     }
 }
 
-/// Whether a folder is a bare repository. A `.git` folder is not one: it belongs to the work tree
-/// around it.
+/// Returns whether a folder is a bare repository. A `.git` folder is not, because it belongs to the
+/// work tree that contains it.
 fn is_bare(dir: &Path) -> bool {
     let parts = dir.join("HEAD").is_file() && dir.join("objects").is_dir() && dir.join("refs").is_dir();
     parts && !dir.join(".git").exists() && !dir.components().any(|part| part.as_os_str() == ".git")

@@ -1,7 +1,7 @@
-//! The tree of a dry run. If possible, it is an overlay at the repository's own path; only this
-//! process and its commands see the overlay. Otherwise, it is a copy, which shares the blocks of
-//! files (reflinks) if the file system supports that. The size of a copy is reported before the
-//! copy is created.
+//! The tree of a dry run. If possible, it is an overlay at the repository's own path, which only
+//! this process and its commands can see. Otherwise, it is a copy, which shares the files' blocks
+//! (reflinks) if the file system supports it. The size of a copy is reported before the copy is
+//! created.
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,8 @@ use crate::confinement;
 use crate::exit::{Failure, Result};
 use crate::figures::{bytes, thousands};
 
-/// An overlay that exists, or a copy that is still to be created. Either is removed, with all
-/// changes in it, when the command ends.
+/// An overlay that already exists, or a copy that has yet to be created. Either one is removed,
+/// along with all changes in it, when the command ends.
 pub(crate) enum DryTree {
     /// At the repository's path.
     Overlay(Overlay),
@@ -30,7 +30,7 @@ impl DryTree {
     /// repository.
     ///
     /// # Errors
-    /// If the repository is a git worktree: an overlay cannot isolate the main repository.
+    /// If the repository is a git worktree, because an overlay cannot isolate the main repository.
     pub(crate) fn enter(root: &Path, folder: &Path) -> Result<Self> {
         let dir = layers(folder);
         let entered = overlay::probe(root, &dir, &confinement::launcher())
@@ -86,7 +86,7 @@ pub(crate) async fn copy(root: &Path, target: PathBuf, own: &Own) -> Result<Copy
     Ok(copy)
 }
 
-/// The folder, inside `folder`, that holds the changes of an overlay.
+/// Returns the subfolder of `folder` that holds an overlay's changes.
 pub(crate) fn layers(folder: &Path) -> PathBuf {
     folder.join("overlay")
 }

@@ -1,5 +1,5 @@
-//! The format in which a model is told to write edits. The agent accepts every format, whatever the
-//! model was told.
+//! The format that a model is told to write edits in. The agent accepts every format, regardless of
+//! what the model was told.
 
 use models::Identity;
 use tool_api::Registry;
@@ -7,7 +7,7 @@ use tool_apply_patch::{ApplyPatch, EditFormat};
 
 use crate::settings::Settings;
 
-/// The format to use if neither the settings nor the model's profile names one.
+/// The format to use if neither the settings nor the model's profile specifies one.
 const DEFAULT: &str = "edits";
 
 /// Sets the description of the editing tool. It tells the model to use the configured format or, if

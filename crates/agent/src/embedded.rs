@@ -15,8 +15,8 @@ use crate::console;
 use crate::layers::Environment;
 use crate::model_store;
 
-/// If this is the first argument, this binary loads a model file on trial and does nothing else. A
-/// broken file can end the process, so the trial runs in a process of its own.
+/// If this is the first argument, this binary does a trial load of a model file and nothing else. A
+/// corrupt file can crash the process, so the trial runs in a separate process.
 pub(crate) const TRIAL: &str = "--load-model-on-trial";
 
 /// The model files on this machine.
@@ -28,7 +28,8 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// The model files in the user's folders; `None` if the user has no home folder.
+    /// Locates the model files in the user's folders. Returns `None` if the user has no home
+    /// folder.
     pub(crate) fn new(environment: &Environment, gpu_layers: u32) -> Option<Self> {
         Some(Self {
             store: model_store::store(environment).ok()?,
@@ -56,13 +57,13 @@ fn is_file_name(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "gguf")
 }
 
-/// The command that starts this program with [`TRIAL`]. `/proc/self/exe` is this version of the
-/// program, even if the file at the program's path has been replaced.
+/// Returns the command that starts this program with [`TRIAL`]. `/proc/self/exe` refers to this
+/// version of the program, even if the file at its path has been replaced.
 fn trial_command() -> Vec<OsString> {
     vec!["/proc/self/exe".into(), TRIAL.into()]
 }
 
-/// Loads a model file on trial. This is all that the process does.
+/// Does a trial load of a model file. This is all that the process does.
 pub(crate) fn trial(file: Option<OsString>) -> ExitCode {
     let options = Options {
         file: file.unwrap_or_default().into(),

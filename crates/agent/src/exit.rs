@@ -9,16 +9,16 @@ use journal::{Budget, Ending};
 pub(crate) enum Exit {
     /// The command succeeded.
     Success,
-    /// The command ran, and its answer is no: nothing was found, or a check failed.
+    /// The command ran, but its answer is no: nothing was found, or a check failed.
     Negative,
     /// A run ended.
     Run(Ending),
-    /// A sandboxed command or the summary of a batch determined this exit code.
+    /// The exit code of a sandboxed command or of a batch.
     Code(u8),
 }
 
 impl Exit {
-    /// The exit code of the process.
+    /// Returns the exit code of the process.
     pub(crate) fn code(&self) -> u8 {
         match self {
             Exit::Success => 0,
@@ -44,18 +44,18 @@ pub(crate) struct Failure {
 pub(crate) type Result<T = Exit, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
-    /// A failure that neither the model nor its server caused: misuse, invalid settings, an
-    /// unreadable file.
+    /// Creates a failure that was not caused by the model or its server, such as misuse, invalid
+    /// settings or an unreadable file.
     pub(crate) fn refused(error: impl Into<anyhow::Error>) -> Self {
         Self { ending: Ending::Refused, error: error.into(), hints: Vec::new() }
     }
 
-    /// Like [`Failure::refused`], but made from a message.
+    /// Like [`Failure::refused`], but takes a message.
     pub(crate) fn misuse(message: impl std::fmt::Display) -> Self {
         Self::refused(anyhow::anyhow!("{message}"))
     }
 
-    /// A failure of the model or its server.
+    /// Creates a failure of the model or its server.
     pub(crate) fn unavailable(error: impl Into<anyhow::Error>) -> Self {
         Self { ending: Ending::Unavailable, error: error.into(), hints: Vec::new() }
     }
@@ -66,7 +66,8 @@ impl Failure {
         self
     }
 
-    /// Whether the reader of our output closed the pipe, which is not an error.
+    /// Returns whether this only means that the reader of our output closed the pipe, which is not
+    /// an error.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         self.error
             .chain()
@@ -122,7 +123,7 @@ impl From<models::Error> for Failure {
     }
 }
 
-/// The exit codes of `agent run` and `agent resume`.
+/// Returns the exit codes of `agent run` and `agent resume`.
 pub(crate) fn table() -> String {
     let rows = [
         (Ending::Verified, "done, and the verification passed"),
@@ -136,7 +137,7 @@ pub(crate) fn table() -> String {
     listed("Exit codes:\n", &rows)
 }
 
-/// The exit codes of `agent ask`.
+/// Returns the exit codes of `agent ask`.
 pub(crate) fn ask_table() -> String {
     let rows = [
         (Ending::Answered, "answered"),
@@ -149,7 +150,7 @@ pub(crate) fn ask_table() -> String {
     listed("Exit codes:\n", &rows)
 }
 
-/// The exit codes of `agent batch`.
+/// Returns the exit codes of `agent batch`.
 pub(crate) fn batch_table() -> String {
     let no_result =
         "a task has no result because the model, its server or the machine failed: run the batch again";
@@ -164,7 +165,7 @@ pub(crate) fn batch_table() -> String {
     listed("Exit codes (if several apply, the last one listed):\n", &rows)
 }
 
-/// The exit codes of `agent worker`.
+/// Returns the exit codes of `agent worker`.
 pub(crate) fn worker_table() -> &'static str {
     "Exit codes:\n    0  stopped by a signal; unfinished tasks went back to the queue\n    2  misuse, or the queue or the folder \
      cannot be used\n"
@@ -175,25 +176,25 @@ fn listed(heading: &str, rows: &[(Ending, &str)]) -> String {
     heading.to_owned() + &rows.iter().map(line).collect::<String>()
 }
 
-/// The exit codes of `agent patch`.
+/// Returns the exit codes of `agent patch`.
 pub(crate) fn patch_table() -> &'static str {
     "Exit codes:\n    0  applied (with --check or --preview: can be applied)\n    1  cannot be applied; nothing was changed\n    \
      2  not a patch, misuse, or a system error; nothing was changed\n"
 }
 
-/// The exit codes of `agent parse`.
+/// Returns the exit codes of `agent parse`.
 pub(crate) fn parse_table() -> &'static str {
     "Exit codes:\n    0  a run in this repository would run at least one call\n    1  it would run none: there is no call, or each \
      is refused\n    2  misuse, or a system error\n\nWith --chunks, 0 means that every line was valid input.\n"
 }
 
-/// The exit codes of `agent apply` and `agent undo`.
+/// Returns the exit codes of `agent apply` and `agent undo`.
 pub(crate) fn changes_table() -> &'static str {
     "Exit codes:\n    0  done, or nothing to do (with --check or --preview: can be done)\n    1  refused: the listed files have \
      changed in the meantime; nothing was written\n    2  misuse, a session that is still running, or a system error\n"
 }
 
-/// The exit codes of `agent replay`.
+/// Returns the exit codes of `agent replay`.
 pub(crate) fn replay_table() -> &'static str {
     "Exit codes:\n    0  no difference\n    1  a difference was found and shown\n    2  misuse, a file that is not a session, or a system error\n"
 }

@@ -1,4 +1,4 @@
-//! What to do on a machine without a model: lists the ways to get a model, and downloads a model.
+//! Handles the case that a machine has no model: lists the ways to get one, and downloads one.
 
 use model_files::catalog::{self, Model};
 use models::Error;
@@ -12,13 +12,14 @@ use crate::progress;
 /// The model to offer: the smallest one that solved tasks in this project's measurements.
 const FIRST: &str = "qwen2.5-coder-1.5b";
 
-/// The model to offer; `None` if this agent was built without an engine and cannot use model files.
+/// Returns the model to offer, or `None` if this agent was built without an engine and cannot use
+/// model files.
 pub(crate) fn model() -> Option<Model> {
     find(FIRST)
 }
 
-/// A model in the catalog; `None` if the catalog has no model with this name, or if this agent has
-/// no engine.
+/// Finds a model in the catalog. Returns `None` if the catalog has no model with this name, or if
+/// this agent has no engine.
 pub(crate) fn find(name: &str) -> Option<Model> {
     catalog::find(name).filter(|_| cfg!(feature = "embedded"))
 }
@@ -38,13 +39,13 @@ pub(crate) fn failure(error: Error, model: Option<&Model>) -> Failure {
             "a stronger model on this machine: install Ollama, then `ollama pull qwen2.5-coder:7b` (4.7 GB)",
         )
         .hint("DeepSeek's platform: set DEEPSEEK_API_KEY; nothing to download, each run costs a few cents")
-        .hint("another server: name it with --model and --base-url")
+        .hint("another server: specify it with --model and --base-url")
 }
 
 /// Pulls the model into the store.
 ///
 /// # Errors
-/// If no source can deliver it.
+/// If none of the sources can provide it.
 pub(crate) async fn pull(model: &Model, access: models::Access) -> Result<()> {
     let environment = Environment::new(std::env::vars_os());
     let store = model_store::store(&environment)?;

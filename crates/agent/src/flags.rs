@@ -16,7 +16,7 @@ pub(crate) struct Flags<const GROUPS: u8> {
 
 /// Flags of commands that start or prepare a run.
 pub(crate) type RunFlags = Flags<0b101_1111>;
-/// Flags of `agent ask`, which neither edits nor runs programs.
+/// Flags of `agent ask`, which neither edits files nor runs programs.
 pub(crate) type AskFlags = Flags<0b1011>;
 /// Flags of commands that only talk to the model server.
 pub(crate) type ServerFlags = Flags<0b1>;
@@ -77,7 +77,7 @@ impl<const GROUPS: u8> clap::FromArgMatches for Flags<GROUPS> {
     }
 }
 
-/// Returns the flag of a setting, if it has one.
+/// Returns the flag for a setting, if it has one.
 fn arg(of: &'static Definition) -> Option<Arg> {
     let name = of.flag_name()?.trim_start_matches('-').to_owned();
     let arg = Arg::new(of.key).long(name).help(of.help).help_heading(of.group.heading());

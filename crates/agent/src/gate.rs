@@ -1,5 +1,5 @@
-//! Gates decide before each call whether it may run, and learn after the call how it ended. The
-//! user's hooks ([`crate::hooks`]) are a gate.
+//! Gates decide whether each call may run, and learn its outcome afterwards. The user's hooks
+//! ([`crate::hooks`]) are a gate.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use tool_api::{Follow, Outcome, Parsed, Spec, Status, Tool, ToolError};
 /// Decides which calls may run.
 #[async_trait]
 pub(crate) trait Gate: Send + Sync {
-    /// Decides whether a call may run. Placeholders stand for secrets in the arguments.
+    /// Decides whether a call may run. Secrets in the arguments are replaced with placeholders.
     ///
     /// # Errors
-    /// [`ToolError::Model`] vetoes the call and gives the model the reason. [`ToolError::Run`]
-    /// stops the run.
+    /// [`ToolError::Model`] vetoes the call and tells the model why. [`ToolError::Run`] stops the
+    /// run.
     async fn before(&self, spec: &Spec, arguments: &Value) -> Result<(), ToolError>;
 
     /// Receives the outcome of a call that was not vetoed.

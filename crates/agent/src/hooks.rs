@@ -1,6 +1,6 @@
 //! The user's hooks: commands that run at the start of a run, before and after each call, and at
-//! the end. Each hook gets the event as one JSON object on standard input; `docs/hooks.md`
-//! describes it.
+//! the end. Each hook gets the event as a JSON object on standard input, as described in
+//! `docs/hooks.md`.
 //!
 //! A confined hook runs in the same sandbox as commands, except that it cannot write to the work
 //! tree.
@@ -26,15 +26,15 @@ use crate::gate::Gate;
 use crate::leftovers::SANDBOX;
 use crate::settings::Settings;
 
-/// The exit code with which a hook vetoes a call or the start of the run.
+/// The exit code that a hook uses to veto a call or the start of the run.
 const VETO: i32 = 2;
 /// The number of bytes to keep from each end of a hook's output.
 const KEPT: usize = 2048;
-/// The maximum size of a text in an event, in bytes. Longer texts are truncated.
+/// Maximum size of a string in an event, in bytes. Longer strings are truncated.
 const MAX_TEXT: usize = 256 << 10;
-/// The maximum time limit of a hook, in seconds.
+/// The longest time limit that a hook may have, in seconds.
 const MAX_SECONDS: u64 = 3_600;
-/// The maximum number of warnings to keep for the end of the run.
+/// Maximum number of warnings to keep for the end of the run.
 const MAX_WARNINGS: usize = 10;
 
 /// When a hook runs.
@@ -51,16 +51,16 @@ pub(crate) enum Moment {
     End,
 }
 
-/// A hook, as the user's settings define it.
+/// A hook, as defined in the user's settings.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Hook {
-    /// The moment at which it runs.
+    /// When it runs.
     pub(crate) on: Moment,
-    /// A line for `sh -c`.
+    /// A command line for `sh -c`.
     pub(crate) command: String,
-    /// Comma-separated glob patterns for the names of tools. A hook that runs before or after calls
-    /// runs only for calls to these tools. By default, all tools match.
+    /// Comma-separated glob patterns for tool names. Hooks that run before or after calls run only
+    /// for calls to these tools. By default, all tools match.
     #[serde(default = "all_tools")]
     pub(crate) tools: String,
     /// Whether it runs in the sandbox.
@@ -110,14 +110,14 @@ pub(crate) struct Hooks {
     hooks: Vec<(Hook, Vec<GlobMatcher>)>,
     settings: Settings,
     root: PathBuf,
-    /// The folder for the sandboxes of the hooks.
+    /// The folder for the hooks' sandboxes.
     folder: PathBuf,
     variables: Vec<(OsString, OsString)>,
-    /// The fields that every event has.
+    /// The fields that are common to all events.
     common: Value,
     secrets: Secrets,
-    /// The sandbox of the run. It is kept alive because dropping it removes its folder, which
-    /// contains the folders of the hooks' sandboxes.
+    /// The run's sandbox. It is kept alive because dropping it removes its folder, which contains
+    /// the folders of the hooks' sandboxes.
     _run: Sandbox,
     confined: OnceCell<Sandbox>,
     free: OnceCell<Sandbox>,
@@ -131,8 +131,8 @@ enum Verdict {
 }
 
 impl Hooks {
-    /// Prepares the hooks of the settings for a run with this sandbox; `None` if there are none.
-    /// `session` is the folder of the session.
+    /// Prepares the hooks in the settings for a run with this sandbox. Returns `None` if there are
+    /// none. `session` is the session's folder.
     ///
     /// # Errors
     /// Never for hooks that passed [`Hook::check`].
@@ -176,8 +176,8 @@ impl Hooks {
         Ok(())
     }
 
-    /// Runs the hooks for the end of the run. Returns warnings about hooks that failed without
-    /// stopping the run or that vetoed too late, at most [`MAX_WARNINGS`].
+    /// Runs the `end` hooks. Returns up to [`MAX_WARNINGS`] warnings about hooks that failed
+    /// without stopping the run or that vetoed too late.
     pub(crate) async fn end(&self, report: &Report) -> Vec<String> {
         for hook in self.at(Moment::End, None) {
             let result = self.run(hook, json!({ "result": report })).await;
@@ -196,7 +196,7 @@ impl Hooks {
             .map(|(hook, _)| hook)
     }
 
-    /// Remembers a warning if the hook failed or vetoed what has already happened.
+    /// Remembers a warning if the hook failed or vetoed something that had already happened.
     fn warn(&self, hook: &Hook, result: std::result::Result<Verdict, String>) {
         let message = match result {
             Ok(Verdict::Allowed) => return,
@@ -281,7 +281,7 @@ impl Gate for Hooks {
     }
 }
 
-/// Truncates each long text in a value.
+/// Truncates each long string in a value.
 fn shortened(mut value: Value) -> Value {
     match &mut value {
         Value::String(text) if text.len() > MAX_TEXT => {

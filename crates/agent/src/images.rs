@@ -11,7 +11,7 @@ use models::image::{Image, MAX_BYTES, MAX_IMAGES};
 
 use crate::exit::{Failure, Result};
 
-/// The name of the folder, inside a session's folder, that holds the images.
+/// The name of the subfolder of a session's folder that holds the images.
 const FOLDER: &str = "images";
 
 /// An image that was read from one of the user's files.
@@ -20,7 +20,7 @@ pub(crate) struct Picture {
     bytes: Vec<u8>,
 }
 
-/// Reads the image files that the user named. Images with the same content are used once.
+/// Reads the image files that the user specified. Images with the same content are used only once.
 ///
 /// # Errors
 /// If a file cannot be read, is not an image or is too large, or if there are too many.
@@ -57,8 +57,8 @@ fn picture(path: &Path) -> Result<Picture> {
     Ok(Picture { image: Arc::new(image), bytes })
 }
 
-/// Stores the images in the session's folder. The function returns only after the files are synced,
-/// so the journal never names a missing image.
+/// Stores the images in the session's folder. Returns only after the files are synced, so the
+/// journal never refers to a missing image.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -78,7 +78,7 @@ pub(crate) fn store(pictures: Vec<Picture>, session: &Path) -> Result<Vec<Arc<Im
     Ok(pictures.into_iter().map(|picture| picture.image).collect())
 }
 
-/// Loads the images of a session by their names.
+/// Loads a session's images by name.
 ///
 /// # Errors
 /// If an image is missing or was changed after the session started.

@@ -18,8 +18,8 @@ impl Signals {
         let (asked, insisted) = (watch::Sender::new(false), watch::Sender::new(false));
         let ignored = ignored();
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
-            // A process that starts with a signal ignored (under `nohup`, or as a background job of
-            // a script) keeps ignoring it.
+            // A process that was started with a signal ignored (under `nohup`, or as a background
+            // job in a script) keeps ignoring it.
             if ignored >> (kind.as_raw_value() - 1) & 1 == 1 {
                 continue;
             }
@@ -52,8 +52,8 @@ impl Signals {
     }
 }
 
-/// The signals that were already ignored when this process started, as a bit mask; empty if
-/// unknown.
+/// Returns a bit mask of the signals that were already ignored when this process started. It is
+/// empty if they are unknown.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -71,8 +71,8 @@ pub(crate) fn block_on<T>(future: impl Future<Output = crate::exit::Result<T>>) 
     result
 }
 
-/// Does work in a thread with a runtime of its own. Blocking calls there do not stall the caller's
-/// runtime.
+/// Does work on a separate thread with its own runtime, so that blocking calls do not stall the
+/// caller's runtime.
 ///
 /// # Errors
 /// If the runtime cannot be created, or the work fails.

@@ -1,5 +1,5 @@
-//! The user's language servers: they check the files of each edit, and the model reads the errors
-//! that the edit has caused. `docs/language-servers.md` describes them.
+//! The user's language servers. They check the files in each edit, and the model is shown the
+//! errors that the edit caused. See `docs/language-servers.md`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -25,23 +25,23 @@ use crate::leftovers::SANDBOX;
 use crate::session::STATE;
 use crate::settings::Settings;
 
-/// The maximum time limit for a start or a check, in seconds.
+/// The longest time limit that a start or a check may have, in seconds.
 const MAX_SECONDS: u64 = 600;
 /// The number of bytes to keep from each end of a server's standard error.
 const KEPT: usize = 2048;
 
-/// A language server, as the user's settings define it.
+/// A language server, as defined in the user's settings.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Configured {
-    /// A line for `sh -c`.
+    /// A command line for `sh -c`.
     pub(crate) command: String,
-    /// Glob patterns of the files to check, separated by commas.
+    /// Comma-separated glob patterns for the files to check.
     pub(crate) files: String,
     /// The server's `initializationOptions`.
     #[serde(default)]
     pub(crate) options: Value,
-    /// The time limit for the check of an edit, in seconds.
+    /// The time limit for checking an edit, in seconds.
     #[serde(default = "seconds")]
     pub(crate) seconds: u64,
     /// The time limit for starting the server and loading the project, in seconds.
@@ -84,21 +84,21 @@ impl Configured {
     }
 }
 
-/// The language servers of a run. Each starts at the first edit of a file that it checks.
+/// The language servers of a run. Each one starts when a file that it checks is first edited.
 pub(crate) struct LanguageServers {
     servers: Vec<One>,
-    /// The folder with the history of the tree; `None` if there is no session.
+    /// The folder with the tree's history, or `None` if there is no session.
     history: Option<PathBuf>,
     tracked: Mutex<Tracked>,
     warnings: Mutex<Vec<String>>,
 }
 
-/// What is remembered between two edits.
+/// What is remembered between edits.
 #[derive(Default)]
 struct Tracked {
     /// All files that the session has changed so far, even if it reverted them.
     changed: BTreeMap<String, Changed>,
-    /// The path before the session of each renamed file.
+    /// The path that each renamed file had before the session.
     origins: HashMap<String, String>,
 }
 
@@ -115,11 +115,11 @@ impl fmt::Debug for LanguageServers {
 }
 
 impl LanguageServers {
-    /// Prepares the servers of the settings for a work tree; `None` if there are none. The servers'
-    /// private files go to `session`, or to the system's temporary folder.
+    /// Prepares the servers in the settings for a work tree. Returns `None` if there are none. The
+    /// servers' private files go to `session`, or to the system's temporary folder.
     ///
     /// # Errors
-    /// If the settings do not make a valid sandbox.
+    /// If the settings do not describe a valid sandbox.
     pub(crate) fn new(
         settings: &Settings,
         root: &Path,
@@ -150,14 +150,14 @@ impl LanguageServers {
         Ok(Some(Self { servers, history, tracked: Mutex::default(), warnings: Mutex::default() }))
     }
 
-    /// Starts all servers. Returns for each its command, and why it does not start.
+    /// Starts all servers. For each one, returns its command and, if it does not start, the reason.
     pub(crate) async fn try_all(&self) -> Vec<(&str, Option<String>)> {
         let started = join_all(self.servers.iter().map(|one| one.server.check(&[], &[]))).await;
         let commands = self.servers.iter().map(|one| one.command.as_str());
         commands.zip(started.into_iter().map(std::result::Result::err)).collect()
     }
 
-    /// Ends all servers. Returns a warning for each one that failed.
+    /// Stops all servers. Returns a warning for each one that failed.
     pub(crate) async fn stop(&self) -> Vec<String> {
         join_all(self.servers.iter().map(|one| one.server.stop())).await;
         std::mem::take(&mut self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
@@ -170,8 +170,8 @@ impl LanguageServers {
         }
     }
 
-    /// Returns the original texts of the files that differ from their state before the session;
-    /// `None` for a file that did not exist.
+    /// Returns the original text of each file that differs from its state before the session. The
+    /// text is `None` if the file did not exist.
     async fn originals(&self) -> BTreeMap<String, Option<String>> {
         let Some(history) = self.history.clone() else { return BTreeMap::new() };
         let read = move || {
@@ -183,8 +183,8 @@ impl LanguageServers {
         tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 
-    /// Updates what is remembered after an edit. Returns all files that the session has changed, and
-    /// the paths of the edited files before the session.
+    /// Updates the tracked state after an edit. Returns all files that the session has changed, and
+    /// the paths that the edited files had before the session.
     fn track(
         &self,
         files: &[Preview<'_>],
@@ -218,7 +218,7 @@ impl Inspect for LanguageServers {
             .zip(&before)
             .filter_map(|(file, before)| {
                 let text = String::from_utf8_lossy(file.after?).into_owned();
-                // A file that is not listed is as it was before the session.
+                // A file that is not listed is the same as before the session.
                 let original = originals.get(before).map_or(Some(text.as_str()), Option::as_deref);
                 Some((file.path.to_string(), original.map(str::to_owned), text))
             })

@@ -17,7 +17,7 @@ use crate::settings::{DEFINITIONS, Definition, Kind, Settings, Trust, definition
 
 /// The repository's settings file, next to `.git`.
 pub(crate) const REPOSITORY_FILE: &str = ".agent.toml";
-/// The maximum size of a settings file, in bytes.
+/// Maximum size of a settings file, in bytes.
 const FILE_LIMIT: u64 = 64 * 1024;
 
 /// The source of a value.
@@ -40,7 +40,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The environment variables of the process, read once in `main`.
+/// The environment variables of the process.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
     /// The variables whose names and values are UTF-8.
@@ -55,8 +55,8 @@ impl Environment {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        // An empty variable counts as unset: people write `OLLAMA_HOST= agent …` to unset a
-        // variable for one command.
+        // An empty variable is treated as unset, because people write `OLLAMA_HOST= agent …` to
+        // unset a variable for one command.
         self.variables.get(name).map(String::as_str).filter(|v| !v.trim().is_empty())
     }
 
@@ -66,27 +66,27 @@ impl Environment {
         set.or_else(|| Some(Path::new(self.get("HOME")?).join(below_home)))
     }
 
-    /// The path of the user's settings file.
+    /// Returns the path of the user's settings file.
     pub(crate) fn user_file(&self) -> Option<PathBuf> {
         Some(self.folder("XDG_CONFIG_HOME", ".config")?.join("agent").join("config.toml"))
     }
 
-    /// The folder of the user's model profiles.
+    /// Returns the folder with the user's model profiles.
     pub(crate) fn profiles_dir(&self) -> Option<PathBuf> {
         Some(self.user_file()?.with_file_name("profiles"))
     }
 
-    /// The path of the user's price file.
+    /// Returns the path of the user's price file.
     pub(crate) fn prices_file(&self) -> Option<PathBuf> {
         Some(self.user_file()?.with_file_name("prices.toml"))
     }
 
-    /// The default folder for sessions, if `AGENT_STATE_DIR` is not set.
+    /// Returns the default folder for sessions, if `AGENT_STATE_DIR` is not set.
     pub(crate) fn state_dir(&self) -> Option<PathBuf> {
         Some(self.folder("XDG_STATE_HOME", ".local/state")?.join("agent"))
     }
 
-    /// The folder for files that can be created or downloaded again.
+    /// Returns the folder for files that can be created or downloaded again.
     pub(crate) fn cache_dir(&self) -> Option<PathBuf> {
         Some(self.folder("XDG_CACHE_HOME", ".cache")?.join("agent"))
     }
@@ -108,7 +108,7 @@ impl Environment {
 /// All settings, each with its origin.
 #[derive(Debug)]
 pub(crate) struct Resolved {
-    /// All settings in the order of their definitions; null for a setting without a value.
+    /// All settings in the order they are defined. The value is null if a setting has none.
     pub(crate) values: Vec<(&'static Definition, Value, Origin)>,
     /// Warnings for the user.
     pub(crate) notes: Vec<String>,
@@ -126,9 +126,9 @@ impl Resolved {
         serde_json::from_value(Value::Object(map)).map_err(Failure::refused)
     }
 
-    /// The settings that a flag, a variable or a file sets, each written as the value of its flag.
-    /// Leaves out secrets, headers, tables, the state folder, and addresses that contain
-    /// credentials. For variables given with `--env`, keeps only the names.
+    /// Returns the settings that are set by a flag, a variable or a file, each written like the
+    /// value of its flag. Leaves out secrets, headers, tables, the state folder, and addresses that
+    /// contain credentials. For variables given with `--env`, keeps only the names.
     pub(crate) fn chosen(&self) -> Vec<(String, String)> {
         let chosen = self.values.iter().filter(|(d, v, o)| {
             !matches!(o, Origin::Default)
@@ -147,7 +147,8 @@ impl Resolved {
 /// Merges the layers. `repository` is the root of the repository, if there is one.
 ///
 /// # Errors
-/// If a file cannot be read, a key is unknown, a value is invalid, or a source may not set a key.
+/// If a file cannot be read, a key is unknown, a value is invalid, or a source is not allowed to
+/// set a key.
 pub(crate) fn resolve(
     flags: &[(&'static str, String)],
     environment: &Environment,
@@ -217,7 +218,7 @@ pub(crate) fn resolve(
     Ok(Resolved { values, notes, env_flags })
 }
 
-/// The values in a settings file; none if it does not exist.
+/// Returns the values in a settings file, or none if it does not exist.
 fn values_of(path: Option<&Path>, is_repository: bool) -> Result<BTreeMap<String, Value>> {
     let text = path.map(read_file).transpose()?.flatten();
     path.zip(text).map_or(Ok(BTreeMap::new()), |(path, text)| parse_file(path, &text, is_repository))
@@ -227,7 +228,7 @@ fn texts(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// The names in a list of variables, each `NAME` or `NAME=VALUE`.
+/// Returns the names in a list of variables, each `NAME` or `NAME=VALUE`.
 pub(crate) fn names(variables: &Value) -> Vec<String> {
     let name = |text: &str| text.split_once('=').map_or(text, |(name, _)| name).to_owned();
     texts(variables).map(name).collect()
@@ -242,7 +243,7 @@ fn merged(file: &Value, flags: &Value) -> Value {
     all.iter().enumerate().filter(last).map(|(_, (text, _))| *text).collect()
 }
 
-/// Reads a small file; `None` if it does not exist.
+/// Reads a small file. Returns `None` if it does not exist.
 pub(crate) fn read_file(path: &Path) -> Result<Option<String>> {
     let say = |e: &dyn fmt::Display| Failure::misuse(format!("cannot read {}: {e}", path.display()));
     let metadata = match std::fs::metadata(path) {
@@ -309,7 +310,8 @@ fn parse_file(path: &Path, text: &str, is_repository: bool) -> Result<BTreeMap<S
     Ok(values)
 }
 
-/// The known name that a misspelled name most likely means; `None` if no name is close.
+/// Returns the known name that a misspelled name most likely stands for, or `None` if no name is
+/// close.
 pub(crate) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = 1 + wanted.chars().count() / 5;
     let far = |name: &str| strsim::osa_distance(wanted, name);

@@ -9,21 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use journal::Store;
 use tokio::task::JoinHandle;
 
-/// The subfolder of a session's folder in which the session's sandbox keeps temporary files. The
-/// names of the folders for the sandboxes of MCP servers and language servers start with the same
-/// word.
+/// The subfolder of a session's folder where the session's sandbox keeps temporary files. The
+/// sandbox folders of MCP servers and language servers have names that start with the same word.
 pub(crate) const SANDBOX: &str = "sandbox";
 
-/// The name of the folder, beside the sessions, into which leftovers are moved before they are
+/// The name of the folder, next to the sessions, that leftovers are moved to before they are
 /// removed. Moving them first means that each session is locked only briefly.
 const LEFTOVERS: &str = "left-over";
 
-/// Whether a run of this process has begun to remove leftovers.
+/// Whether a run in this process has started removing leftovers.
 static BEGUN: AtomicBool = AtomicBool::new(false);
 
-/// In the background, removes the leftovers of all inactive sessions. Errors are ignored, because
-/// the next run tries again. Only the first run of a process does this: with thousands of sessions,
-/// it takes longer than a task of a batch.
+/// Removes the leftovers of all inactive sessions in the background. Errors are ignored, because
+/// the next run tries again. Only the first run in a process does this, because with thousands of
+/// sessions, it takes longer than a batch task.
 pub(crate) fn remove(session: &Path) -> JoinHandle<()> {
     let state = session.ancestors().nth(2).unwrap_or(session).to_owned();
     let first = !BEGUN.swap(true, Ordering::Relaxed);
@@ -57,8 +56,8 @@ fn set_aside(state: &Path, leftovers: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A session's sandbox folders: one for its commands, and one for each MCP server and language
-/// server.
+/// Returns a session's sandbox folders: one for its commands, and one for each MCP server and
+/// language server.
 fn sandboxes(session: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(session).into_iter().flatten().flatten();
     let is_sandbox = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(SANDBOX));

@@ -1,9 +1,9 @@
 //! Masks secrets at the edges of a run: the planner, the journal and the screen see placeholders,
-//! and files keep the real values.
+//! while files keep the real values.
 //!
 //! Tools and the model are wrapped here; [`crate::repository`] masks the tree and the verification.
-//! A filter on the journal is the last line of defense. The crate `secrets` decides what a secret
-//! is, given the variables and settings from this module.
+//! A filter on the journal is the last line of defense. The `secrets` crate decides what counts as
+//! a secret, given the variables and settings from this module.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -31,11 +31,11 @@ pub(crate) const EXPLANATION: &str = include_str!("../../../prompts/secrets.md")
 /// The name prefixes and suffixes that mark a file in the root as secret.
 const SECRET_FILES: ([&str; 6], [&str; 2]) =
     ([".env", ".npmrc", ".netrc", ".pypirc", "id_", "credentials"], [".pem", ".key"]);
-/// The maximum number of secret files to read, and the maximum size of each, in bytes.
+/// Maximum number of secret files to read, and the maximum size of each, in bytes.
 const MAX_SECRET_FILES: usize = 20;
 const MAX_SECRET_FILE: u64 = 64 << 10;
 
-/// The secrets of a session: those in its settings and in the environment of this process.
+/// Returns the secrets of a session: those in its settings and in the environment of this process.
 pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], session: &str) -> Secrets {
     if !settings.mask_secrets {
         return Secrets::disabled();
@@ -51,27 +51,27 @@ pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], s
     if settings.mcp_tools.is_some() {
         values.extend(mcp_servers::secret_values(variables));
     }
-    // Variables given with --env are masked whatever their names are.
+    // Variables given with --env are masked regardless of their names.
     let given = confinement::given(settings, variables);
     values.extend(given.iter().filter_map(|(_, value)| known::whole(value.to_str()?)));
     Secrets::new(session, values)
 }
 
-/// The secrets in the environment, outside of a session.
+/// Returns the secrets in the environment, for use outside of a session.
 pub(crate) fn of_variables(environment: &Environment) -> Secrets {
     let variables = environment.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     Secrets::new("", known::secret_values(variables))
 }
 
-/// The secrets to mask when a finished session is displayed.
+/// Returns the secrets to mask when a finished session is displayed.
 pub(crate) fn for_display(context: &Context, session: &str) -> Secrets {
     of_sessions(context)(session)
 }
 
-/// Returns a function that gives the secrets to mask when a finished session is displayed. Resolves
-/// the settings once.
+/// Returns a function that returns the secrets to mask when a finished session is displayed.
+/// Resolves the settings only once.
 pub(crate) fn of_sessions(context: &Context) -> impl Fn(&str) -> Secrets {
-    // With invalid settings, masking is on, as it is by default.
+    // If the settings are invalid, masking is on, as it is by default.
     let settings = context.resolve(&[]).and_then(|resolved| resolved.settings()).ok();
     let environment = context.environment.clone();
     let variables: Vec<_> = environment.variables.iter().map(|(k, v)| (k.into(), v.into())).collect();
@@ -81,7 +81,7 @@ pub(crate) fn of_sessions(context: &Context) -> impl Fn(&str) -> Secrets {
     }
 }
 
-/// A filter that masks the values of known variables in the journal.
+/// Returns a filter that masks the values of known variables in the journal.
 pub(crate) fn filter(secrets: &Secrets) -> Filter {
     let secrets = secrets.clone();
     Box::new(move |text| known_masked(&secrets, text))
@@ -94,13 +94,13 @@ pub(crate) fn known_masked<'a>(secrets: &Secrets, text: &'a str) -> Cow<'a, str>
     }
 }
 
-/// Whether a file in the root with this name contains secrets.
+/// Returns whether a file in the root with this name contains secrets.
 pub(crate) fn is_secret_file(name: &str) -> bool {
     let (prefixes, suffixes) = SECRET_FILES;
     prefixes.iter().any(|start| name.starts_with(start)) || suffixes.iter().any(|end| name.ends_with(end))
 }
 
-/// Learns secrets before anything is shown: from secret files, and from files that an earlier
+/// Learns secrets before anything is shown, both from secret files and from files that an earlier
 /// process of this session changed.
 pub(crate) fn learn(secrets: &Secrets, workspace: &Workspace, state: &Path) {
     let names = std::fs::read_dir(workspace.root()).into_iter().flatten().filter_map(Result::ok);
@@ -153,7 +153,7 @@ pub(crate) fn shown(mut changes: Vec<FileChange>, secrets: &Secrets) -> Vec<File
 }
 
 /// Wraps a tool to mask its results. A tool that truncates its output masks it first with its own
-/// [`Secrets`], because a truncated secret would not be recognized. Masking twice changes nothing.
+/// [`Secrets`], because a truncated secret would not be recognized. Masking twice does no harm.
 pub(crate) struct MaskedTool {
     tool: Arc<dyn Tool>,
     secrets: Secrets,
@@ -175,7 +175,7 @@ impl Tool for MaskedTool {
         self.tool.spec()
     }
 
-    /// Refuses placeholders in commands, because nobody knows what a command does with them.
+    /// Refuses placeholders in commands, because there is no telling what a command does with them.
     fn judge_field(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<(), String> {
         if self.secrets.is_enabled()
             && self.spec().effect == Effect::Execute
@@ -269,7 +269,7 @@ impl Model for MaskedModel {
     }
 }
 
-/// Masks the values of known variables in a message. A message without such a value stays shared.
+/// Masks the values of known variables in a message. A message without any such value stays shared.
 fn mask_message(secrets: &Secrets, message: &mut Arc<Message>) {
     let masked = |text: &str| match known_masked(secrets, text) {
         Cow::Owned(masked) => Some(masked),
@@ -288,8 +288,8 @@ struct StreamMasker {
     secrets: Secrets,
     text: secrets::Stream,
     thinking: secrets::Stream,
-    /// Non-text pieces that arrived while text was held back because it may begin a secret. They
-    /// are emitted after that text.
+    /// Non-text pieces that arrived while text was held back because it may be the start of a
+    /// secret. They are emitted after that text.
     waiting: Vec<Delta>,
 }
 
@@ -352,7 +352,7 @@ impl StreamMasker {
     }
 }
 
-/// Masks an error. A server that refuses a key may quote it.
+/// Masks secrets in an error. A server that refuses a key may quote it.
 fn masked_error(mut error: Error, secrets: &Secrets) -> Error {
     let (Error::Transport(text)
     | Error::Busy { message: text, .. }

@@ -1,8 +1,8 @@
 //! Starts the MCP servers whose tools the user asked for, and makes their tools available to the
 //! session.
 //!
-//! [`configured`] reads which servers are configured. A repository's `.mcp.json` counts only after
-//! the user has approved its exact content.
+//! [`configured`] finds out which servers are configured. A repository's `.mcp.json` is used only
+//! after the user has approved its exact content.
 
 pub(crate) mod configured;
 mod pattern;
@@ -30,19 +30,18 @@ use crate::settings::Settings;
 use configured::Configured;
 use pattern::Patterns;
 
-/// The maximum number of tools in the prompt. More tools would take up most of a small context
-/// window.
+/// Maximum number of tools in the prompt. More tools would take up most of a small context window.
 const MAX_TOOLS: usize = 64;
 /// The time limit for connecting to a server over HTTP.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The folders of a session.
 pub(crate) struct Place<'a> {
-    /// The root of the repository, whose `.mcp.json` counts.
+    /// The root of the repository, whose `.mcp.json` is used.
     pub(crate) repository: &'a Path,
     /// The tree that the servers see: the repository, or its copy in a dry run.
     pub(crate) tree: &'a Path,
-    /// The folder for the servers' private files; `None` for the system's temporary folder.
+    /// The folder for the servers' private files, or `None` for the system's temporary folder.
     pub(crate) session: Option<&'a Path>,
     /// The folder with the agent's state.
     pub(crate) state: &'a Path,
@@ -63,8 +62,8 @@ pub(crate) struct External {
 }
 
 impl External {
-    /// Returns the event that lists the tools; `None` if there are no tools or the journal already
-    /// lists them.
+    /// Returns the event that lists the tools, or `None` if there are no tools or the journal
+    /// already lists them.
     pub(crate) fn event(&self) -> Option<Event> {
         let tool = |described: &Described| ExternalTool {
             server: described.server.clone(),
@@ -78,7 +77,7 @@ impl External {
         (!self.recorded && !tools.is_empty()).then_some(Event::ExternalTools { tools })
     }
 
-    /// Adds the skill tool. If the session has begun, its prompt must not change, so the tool is
+    /// Adds the skill tool. Once a session has begun, its prompt must not change, so the tool is
     /// added only if `past` lists it.
     pub(crate) fn add_skills(&mut self, tool: Option<Arc<dyn Tool>>, secrets: &Secrets, past: &[Record]) {
         let begun = recorded(past).is_some();
@@ -97,13 +96,13 @@ impl External {
         self.tools.push(MaskedTool::wrap(tool, secrets));
     }
 
-    /// Ends all servers.
+    /// Stops all servers.
     pub(crate) async fn stop(&self) {
         join_all(self.servers.iter().map(|server| server.stop())).await;
     }
 }
 
-/// Returns the MCP tools that a session's prompt lists; `None` if the session has not begun.
+/// Returns the MCP tools listed in a session's prompt, or `None` if the session has not begun.
 pub(crate) fn recorded(past: &[Record]) -> Option<Vec<Described>> {
     let begun = past.iter().any(|record| matches!(record.event, Event::RunStarted { .. }));
     let of_servers = |tool: &&ExternalTool| !tool.server.is_empty();
@@ -126,8 +125,8 @@ fn described(tool: &ExternalTool) -> Described {
     }
 }
 
-/// Concurrently starts the servers whose tools the settings name. A resumed session keeps its
-/// `recorded` tools. A server that does not start becomes a warning.
+/// Starts the servers whose tools the settings select, all at the same time. A resumed session
+/// keeps its `recorded` tools. A server that does not start results in a warning.
 pub(crate) async fn start(
     settings: &Settings,
     variables: &[(OsString, OsString)],
@@ -189,7 +188,7 @@ pub(crate) async fn start(
 }
 
 /// Returns the tools of a server that match the patterns and can be used. Each kind of problem
-/// becomes one warning.
+/// results in a single warning.
 fn offers(
     entry: &Entry,
     listing: &Listing,
@@ -274,7 +273,7 @@ fn connection(
     }
 }
 
-/// A server and its tools, as `agent mcp list` and `agent doctor` show them.
+/// A server and its tools, as shown by `agent mcp list` and `agent doctor`.
 pub(crate) struct Inspected {
     pub(crate) entry: Entry,
     /// The running server and its tools, or why it does not start.
@@ -283,7 +282,7 @@ pub(crate) struct Inspected {
 }
 
 impl Inspected {
-    /// The estimated number of prompt tokens that all tools take up.
+    /// Returns the estimated number of prompt tokens that all tools together take up.
     pub(crate) fn prompt_tokens(&self) -> u64 {
         let tools = self.found.iter().flat_map(|(_, tools)| tools);
         planner::estimated_tokens(tools.map(|tool| tool.prompt_text().len()).sum())
@@ -310,13 +309,13 @@ pub(crate) async fn inspect(
     join_all(entries.into_iter().map(one)).await
 }
 
-/// Ends the servers in a list.
+/// Stops the servers in a list.
 pub(crate) async fn stop(inspected: &[Inspected]) {
     join_all(inspected.iter().flat_map(|one| one.found.iter().map(|(server, _)| server.stop()))).await;
 }
 
-/// Returns the secrets in the user's own entries: the values of headers, and the values of
-/// variables and addresses that look like secrets.
+/// Returns the secrets in the user's own entries: all header values, plus any variable values and
+/// addresses that look like secrets.
 pub(crate) fn secret_values(variables: &[(OsString, OsString)]) -> Vec<String> {
     let environment = Environment::new(variables.iter().cloned());
     let (config, _) = configured::of_user(&environment);
@@ -327,7 +326,7 @@ pub(crate) fn secret_values(variables: &[(OsString, OsString)]) -> Vec<String> {
                 values.extend(known::secret_values(env.iter().map(|(n, v)| (n.as_str(), v.as_str()))));
             }
             How::Http { headers, url } => {
-                // A header may be `Bearer TOKEN`; the token alone is also a secret.
+                // A header may be `Bearer TOKEN`, so the token alone is a secret, too.
                 let parts = headers.iter().flat_map(|(_, value)| {
                     [Some(value.as_str()), value.rsplit_once(' ').map(|(_, last)| last)]
                 });

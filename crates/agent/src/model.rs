@@ -1,4 +1,4 @@
-//! Opens the model that the settings name: resolves addresses and keys, pulls a missing model, and
+//! Opens the model named in the settings: resolves addresses and keys, pulls a missing model, and
 //! opens a recorded session as a model.
 
 use std::io::{BufRead, IsTerminal};
@@ -30,13 +30,13 @@ use crate::settings::Settings;
 /// The time limit for the command that prints a key. The command may wait for a password manager.
 const KEY_COMMAND: Duration = Duration::from_secs(60);
 
-/// The name of the folder, inside the state folder, in which facts about servers are stored.
+/// The name of the subfolder of the state folder where facts about servers are stored.
 const SERVERS: &str = "servers";
 
-/// Returns the configuration for the crate `models`.
+/// Returns the configuration for the `models` crate.
 ///
 /// # Errors
-/// If a file named by a setting cannot be read, or the command for the key fails.
+/// If a file named in a setting cannot be read, or the command that prints the key fails.
 pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
     let secret = |key: &Option<String>| key.as_deref().map(Secret::new);
     Ok(Surroundings {
@@ -56,9 +56,9 @@ pub(crate) async fn surroundings(settings: &Settings) -> Result<Surroundings> {
     })
 }
 
-/// The address of the model's server, if the settings name one. `OPENAI_BASE_URL`, which other
-/// programs read too, counts only if the name of the model starts with `openai`, or if the settings
-/// contain no model, no Ollama address and no DeepSeek key.
+/// Returns the address of the model's server, if the settings specify one. `OPENAI_BASE_URL`, which
+/// other programs also read, is used only if the model's name starts with `openai`, or if the
+/// settings contain no model, no Ollama address and no DeepSeek key.
 pub(crate) fn base_url(settings: &Settings) -> Option<&String> {
     let model = settings.model.as_deref().unwrap_or_default();
     let wants_openai = model.starts_with("openai")
@@ -66,20 +66,20 @@ pub(crate) fn base_url(settings: &Settings) -> Option<&String> {
     settings.base_url.as_ref().or(settings.openai_base_url.as_ref().filter(|_| wants_openai))
 }
 
-/// The models that run in this process.
+/// Returns the models that run in this process.
 #[cfg(feature = "embedded")]
 fn in_process(settings: &Settings) -> Option<Arc<dyn InProcess>> {
     let environment = Environment::new(std::env::vars_os());
     Some(Arc::new(Files::new(&environment, settings.gpu_layers)?))
 }
 
-/// Returns `None`: this agent was built without an engine.
+/// Returns `None`, because this agent was built without an engine.
 #[cfg(not(feature = "embedded"))]
 fn in_process(_: &Settings) -> Option<Arc<dyn InProcess>> {
     None
 }
 
-/// Resolves the settings that say how to reach servers.
+/// Resolves the settings that specify how to reach servers.
 pub(crate) fn access(settings: &Settings) -> Result<Access> {
     let seconds = |n: Option<u64>| n.map(Duration::from_secs);
     let pem =
@@ -119,13 +119,13 @@ pub(crate) fn access(settings: &Settings) -> Result<Access> {
     })
 }
 
-/// The maximum size of a PEM file, in bytes: about four times the size of a typical system's bundle
-/// of certificate authorities.
+/// Maximum size of a PEM file, in bytes: about four times the size of a typical system's bundle of
+/// certificate authorities.
 const PEM_LIMIT: u64 = 1 << 20;
-/// The maximum size of a key file, in bytes.
+/// Maximum size of a key file, in bytes.
 const KEY_LIMIT: u64 = 64 << 10;
 
-/// Reads a small text file named by a setting. `~/` is the home folder.
+/// Reads a small text file named in a setting. `~/` refers to the home folder.
 fn read(key: &str, file: &str, limit: u64) -> Result<String> {
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
     let path = match (file.strip_prefix("~/"), home) {
@@ -144,7 +144,7 @@ fn read(key: &str, file: &str, limit: u64) -> Result<String> {
     std::fs::read_to_string(&path).map_err(|e| cannot(&e))
 }
 
-/// The key from `api_key_file` or `api_key_command`, if one of them is set.
+/// Returns the key from `api_key_file` or `api_key_command`, if one of them is set.
 async fn own_key(settings: &Settings) -> Result<Option<Secret>> {
     let text = match (&settings.api_key_file, &settings.api_key_command) {
         (Some(_), Some(_)) => {
@@ -182,7 +182,7 @@ async fn printed_key(command: &str) -> Result<String> {
     String::from_utf8(output.stdout).map_err(|_| failed("its output is not UTF-8".into()))
 }
 
-/// The Ollama server that the settings name.
+/// Returns the Ollama server that the settings point to.
 pub(crate) async fn server(settings: &Settings) -> Result<Server> {
     let surroundings = surroundings(settings).await?;
     let given = settings.base_url.as_deref().or(settings.ollama_host.as_deref());
@@ -201,8 +201,8 @@ pub(crate) fn choice(settings: &Settings) -> Result<Option<Choice>> {
 }
 
 /// Opens the configured model or the auto-detected one. With `--pull`, a missing model is pulled.
-/// With `preload`, a missing model is also pulled if the user agrees, and a local server starts to
-/// load the model. Without `preload`, the user is not asked. `notices` receives a sentence about
+/// With `preload`, a missing model is also pulled if the user agrees, and a local server starts
+/// loading the model. Without `preload`, the user is not asked. `notices` receives a sentence about
 /// each wait.
 ///
 /// # Errors
@@ -279,7 +279,7 @@ async fn user_agrees(failure: &Failure, name: &str) -> bool {
 }
 
 /// Returns a model that repeats the answers in a recorded session. Returns `None` for other
-/// recordings, which the crate `models` reads.
+/// recordings, which the `models` crate reads.
 fn recorded_session(path: &Path) -> Result<Option<Chosen>> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::misuse(format!("cannot read the recording {}: {e}", path.display())))?;

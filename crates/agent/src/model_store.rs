@@ -13,12 +13,12 @@ use crate::layers::Environment;
 
 const HUB: &str = "https://huggingface.co";
 const INDEX: &str = "https://pypi.org/simple";
-/// The folder of the Ollama service's models, as Ollama's installer for Linux sets it up.
+/// The folder for the Ollama service's models, as set up by Ollama's Linux installer.
 const OLLAMA_SERVICE: &str = "/usr/share/ollama/.ollama/models";
-/// The maximum size of pip's configuration files, in bytes. Larger files are ignored.
+/// Maximum size of pip's configuration files, in bytes. Larger files are ignored.
 const MAX_CONFIGURATION: u64 = 1 << 20;
 
-/// The store of pulled models.
+/// Returns the store for pulled models.
 ///
 /// # Errors
 /// If neither `XDG_CACHE_HOME` nor `HOME` is set.
@@ -28,8 +28,8 @@ pub(crate) fn store(environment: &Environment) -> Result<Store> {
     Ok(Store::new(cache.join("models")))
 }
 
-/// Ollama's stores: the one that `OLLAMA_MODELS` names or, if it is not set, the stores of the user
-/// and of the service.
+/// Returns Ollama's stores: the one named by `OLLAMA_MODELS` or, if that is not set, those of the
+/// user and of the service.
 pub(crate) fn ollama_stores(environment: &Environment) -> Vec<OllamaStore> {
     if let Some(folder) = environment.get("OLLAMA_MODELS") {
         return vec![OllamaStore::new(folder)];
@@ -38,7 +38,7 @@ pub(crate) fn ollama_stores(environment: &Environment) -> Vec<OllamaStore> {
     own.into_iter().chain([PathBuf::from(OLLAMA_SERVICE)]).map(OllamaStore::new).collect()
 }
 
-/// The sources from which models are pulled.
+/// Returns the sources that models are pulled from.
 pub(crate) fn sources(environment: &Environment, access: Access) -> Sources {
     let hub = environment.get("HF_ENDPOINT").unwrap_or(HUB).to_owned();
     let index = environment.get("PIP_INDEX_URL").map(str::to_owned);
@@ -47,7 +47,7 @@ pub(crate) fn sources(environment: &Environment, access: Access) -> Sources {
     Sources { hub, index: index.unwrap_or_else(|| INDEX.to_owned()), access, retries }
 }
 
-/// pip's configuration files, in order of precedence.
+/// Returns pip's configuration files, in order of precedence.
 fn pip_files(environment: &Environment) -> Vec<PathBuf> {
     let home = environment.get("HOME").map(Path::new);
     let named = environment.get("PIP_CONFIG_FILE").map(PathBuf::from);
@@ -58,7 +58,7 @@ fn pip_files(environment: &Environment) -> Vec<PathBuf> {
     named.into_iter().chain(user).chain(old).chain([PathBuf::from("/etc/pip.conf")]).collect()
 }
 
-/// The `index-url` in one of pip's configuration files.
+/// Returns the `index-url` in one of pip's configuration files.
 fn index_url(file: &Path) -> Option<String> {
     let metadata = file.metadata().ok()?;
     if !metadata.is_file() || metadata.len() > MAX_CONFIGURATION {

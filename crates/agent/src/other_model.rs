@@ -1,5 +1,5 @@
-//! The models that a run may change to (`--escalate`, `--fallback`): their settings, and how they
-//! are opened during a run. No server gets the secrets of another server.
+//! The models that a run may switch to (`--escalate`, `--fallback`): their settings, and how they
+//! are opened during a run. No server gets another server's secrets.
 
 use std::str::FromStr;
 
@@ -30,14 +30,14 @@ enum Kind {
 #[derive(Debug)]
 struct Place {
     kind: Kind,
-    /// Its address, if the settings name one.
+    /// Its address, if the settings specify one.
     address: Option<String>,
 }
 
 impl Place {
-    /// Returns the server of the model that the settings name. If no address is set, a model
-    /// without a prefix, or no model at all, counts as a model on Ollama. If the model turns out to
-    /// be on a server of a different kind, that server still gets no secrets meant for other
+    /// Returns the server of the model named in the settings. If no address is set, a model without
+    /// a prefix, or one that is not named at all, is assumed to be on Ollama. If the model turns
+    /// out to be on a different kind of server, that server still gets no secrets meant for other
     /// servers, because the user did not name it.
     fn of(settings: &Settings) -> Result<Self> {
         let address = model::base_url(settings).map(|base| host::openai_base(base));
@@ -52,7 +52,7 @@ impl Place {
         Ok(Self { kind, address })
     }
 
-    /// Whether `other` is certainly the same server.
+    /// Returns whether `other` is certainly the same server.
     fn is(&self, other: &Self) -> bool {
         match (&self.address, &other.address) {
             (None, None) => self.kind == other.kind,
@@ -87,15 +87,15 @@ fn beside(settings: &Settings, choice: &Choice) -> Result<(Settings, bool)> {
     Ok((other, same))
 }
 
-/// The settings for the model that the setting `escalate` or `fallback` names; `None` if that
-/// setting is not set.
+/// Returns the settings for the model named in the `escalate` or `fallback` setting, or `None` if
+/// that setting is not set.
 ///
 /// # Errors
 /// If the name is invalid, or the settings lack the address or the key that the model needs.
 pub(crate) fn settings(settings: &Settings, role: ModelRole) -> Result<Option<Settings>> {
     let Some(choice) = choice(settings, role)? else { return Ok(None) };
     let (other, same) = beside(settings, &choice)?;
-    // Report this now, not after the first model has done its work.
+    // Report this now rather than after the first model has done its work.
     let no_address = other.base_url.is_none() && other.openai_base_url.is_none();
     let no_key = other.deepseek_api_key.is_none() && !same;
     match choice {
@@ -110,7 +110,7 @@ pub(crate) fn settings(settings: &Settings, role: ModelRole) -> Result<Option<Se
     }
 }
 
-/// The settings for the first model. Leaves out `OPENAI_API_KEY` if another model uses
+/// Returns the settings for the first model. Leaves out `OPENAI_API_KEY` if another model uses
 /// `OPENAI_BASE_URL`, because the key belongs to that server.
 pub(crate) fn first(settings: &Settings) -> Result<Settings> {
     let mut first = settings.clone();
@@ -144,7 +144,7 @@ fn choice(settings: &Settings, role: ModelRole) -> Result<Option<Choice>> {
     text.as_deref().map(parse).transpose().map_err(Failure::misuse)
 }
 
-/// The setting that names the model for this role.
+/// Returns the setting that names the model for this role.
 fn name(role: ModelRole) -> &'static str {
     match role {
         ModelRole::Escalate => "escalate",
@@ -156,13 +156,13 @@ fn name(role: ModelRole) -> &'static str {
 pub(crate) struct Models {
     /// The model to start with, which may be [`Absent`] in a resumed run.
     pub(crate) chosen: Chosen,
-    /// The setting that names this model; `None` for the first model.
+    /// The setting that names this model, or `None` for the first model.
     pub(crate) role: Option<ModelRole>,
     pub(crate) escalation: Option<Box<dyn OpenModel>>,
     pub(crate) fallback: Option<Box<dyn OpenModel>>,
 }
 
-/// Opens the first model of a new run or, for a resumed run, the model that the journal names last.
+/// Opens the first model of a new run or, for a resumed run, the last model named in the journal.
 /// If that model is unavailable, the fallback takes its place. The fallback is used only once.
 ///
 /// # Errors
@@ -205,13 +205,13 @@ pub(crate) async fn open(all: &Settings, past: &[Record], secrets: &Secrets, wai
             }
         };
     }
-    // The planner changes to the fallback at the next request.
+    // The planner switches to the fallback at the next request.
     let chosen = Chosen { model: Box::new(Absent(why)), why: String::new(), warnings: Vec::new() };
     Ok(Models { chosen, role, escalation, fallback })
 }
 
-/// The setting that names the model used from this record on; the inner `None` stands for the first
-/// model. Returns `None` if the record does not change the model.
+/// Returns the setting that names the model used from this record on. An inner `None` stands for
+/// the first model. Returns `None` if the record does not change the model.
 fn role(record: &Record) -> Option<Option<ModelRole>> {
     match &record.event {
         Event::Model(model) | Event::ModelChanged { model, .. } => Some(model.role),
@@ -219,14 +219,14 @@ fn role(record: &Record) -> Option<Option<ModelRole>> {
     }
 }
 
-/// Whether the failure concerns the model's server, including its address and key, rather than
-/// other settings of the agent.
+/// Returns whether the failure concerns the model's server, including its address and key, rather
+/// than the agent's other settings.
 fn is_of_server(failure: &Failure) -> bool {
     let settings = |error: &models::Error| matches!(error, models::Error::Settings(_));
     failure.ending == Ending::Unavailable || failure.error.downcast_ref().is_some_and(settings)
 }
 
-/// A model that is opened when the run changes to it.
+/// A model that is opened when the run switches to it.
 struct Later {
     settings: Settings,
     secrets: Secrets,
@@ -256,7 +256,8 @@ mod tests {
         crate::layers::resolve(&flags, &Environment::default(), None).unwrap().settings().unwrap()
     }
 
-    /// The address and the key file for the other model; `None` if the settings are refused.
+    /// Returns the address and the key file for the other model, or `None` if the settings are
+    /// refused.
     fn other(flags: &[(&'static str, &str)]) -> Option<(Option<String>, Option<String>)> {
         let all = resolved(&[&[("api_key_file", "k")], flags].concat());
         let other = settings(&all, ModelRole::Escalate).ok()??;
@@ -279,14 +280,15 @@ mod tests {
         assert_eq!(other(&[("escalate", "openai:b")]), None, "it needs an address");
     }
 
-    /// The settings of a first model that has a header, a certificate and a key file.
+    /// Returns the settings of a first model that has a header, a certificate and a key file.
     fn with_secrets(flags: &[(&'static str, &str)]) -> Settings {
         let mut all = resolved(&[&[("api_key_file", "k"), ("client_cert_file", "c")], flags].concat());
         all.headers = Some(vec!["X-Secret: sesame".into()]);
         all
     }
 
-    /// Whether the other model gets the secrets of the first one. Asserts that it gets all or none.
+    /// Returns whether the other model gets the secrets of the first one. Asserts that it gets
+    /// either all of them or none.
     fn gets_the_secrets(all: &Settings) -> bool {
         let other = settings(all, ModelRole::Fallback).ok().flatten().unwrap();
         let has = [other.headers.is_some(), other.client_cert_file.is_some(), other.api_key_file.is_some()];
@@ -294,8 +296,8 @@ mod tests {
         has[0]
     }
 
-    /// The bug: if the settings named no model, the agent assumed that the model was on Ollama,
-    /// even if `OPENAI_BASE_URL` was set.
+    /// The bug: if the settings did not name a model, the agent assumed that the model was on
+    /// Ollama, even if `OPENAI_BASE_URL` was set.
     #[test]
     fn bug_the_secrets_of_an_unnamed_model_stay_at_openai_base_url() {
         for (fallback, same) in [
@@ -308,7 +310,7 @@ mod tests {
             let mut all = with_secrets(&[("fallback", fallback)]);
             all.openai_base_url = Some("https://gateway.example/v1".into());
             assert_eq!(gets_the_secrets(&all), same, "{fallback}");
-            // `OPENAI_BASE_URL` does not count if another server is configured.
+            // `OPENAI_BASE_URL` is ignored if another server is configured.
             all.ollama_host = Some("ollama.example".into());
             assert_eq!(gets_the_secrets(&all), !same, "{fallback}");
         }

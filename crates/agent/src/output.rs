@@ -1,4 +1,4 @@
-//! The result that a model gives to `finish`: the schema that it has to fit, and where it goes.
+//! The result that a model passes to `finish`: the schema that it must match, and where it goes.
 
 use std::path::{Path, PathBuf};
 
@@ -9,13 +9,13 @@ use crate::console;
 use crate::exit::{Failure, Result};
 use crate::sanitize;
 
-/// The maximum size of a schema, in bytes. The model is shown the schema in every request.
+/// Maximum size of a schema, in bytes. The schema is shown to the model in every request.
 const SCHEMA_LIMIT: u64 = 16 * 1024;
 
 /// Where the result of a run goes.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    /// The JSON Schema that the result has to fit; `None` if none is given.
+    /// The JSON Schema that the result must match, if one was given.
     pub(crate) schema: Option<Value>,
     /// A file for the result. `None` means standard output.
     file: Option<PathBuf>,
@@ -40,7 +40,7 @@ impl Output {
         Ok(Self { schema: schema.map(read_schema).transpose()?, file })
     }
 
-    /// Whether the result goes to a file.
+    /// Returns whether the result goes to a file.
     pub(crate) fn has_file(&self) -> bool {
         self.file.is_some()
     }
@@ -60,7 +60,7 @@ impl Output {
             return Ok(());
         };
         std::fs::write(file, &text).map_err(|e| {
-            let _ = console::print(&text); // a run may have worked for hours on it
+            let _ = console::print(&text); // a run may have spent hours on it
             let file = file.display();
             Failure::misuse(format!("cannot write the result to {file}: {e}; it is on stdout instead"))
         })

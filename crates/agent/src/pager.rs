@@ -1,6 +1,6 @@
-//! On a terminal, shows long output in a pager, as git does. The pager is the value of
-//! `AGENT_PAGER` or `PAGER`, or else `less`. `less` is told to exit if everything fits on the
-//! screen, and to keep colors.
+//! On a terminal, shows long output in a pager, as git does. The pager is `AGENT_PAGER`, `PAGER` or
+//! `less`, in that order. `less` is told to exit if everything fits on the screen, and to keep
+//! colors.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::exit::Result;
 use crate::interrupt::{self, Signals};
 
-/// The exit code of a shell that does not find a command.
+/// The exit code of a shell that cannot find a command.
 const NOT_FOUND: i32 = 127;
 
 /// Prints text to standard output, through the pager if it is longer than the terminal. Must not be
@@ -23,17 +23,17 @@ const NOT_FOUND: i32 = 127;
 pub(crate) fn print(text: &str, context: &Context) -> Result<()> {
     let Some(pager) = wanted(text, context) else { return Ok(console::print(text)?) };
     let mut command = Command::new("/bin/sh");
-    // A `less` inside the repository must not run.
+    // A `less` inside the repository must not be run.
     let outside = context.repository.as_ref().unwrap_or(&context.directory);
     command.args(["-c", &pager]).env("PATH", workspace::search_path(outside)).stdin(Stdio::piped());
-    // The text is UTF-8, whatever the locale.
+    // The text is UTF-8, regardless of the locale.
     for (name, value) in [("LESS", "FRX"), ("LESSCHARSET", "utf-8"), ("LV", "-c")] {
         if !context.environment.variables.contains_key(name) {
             command.env(name, value);
         }
     }
-    // While the pager runs, only the pager reacts to Ctrl-C. If this process ended first, the pager
-    // would keep the terminal.
+    // While the pager runs, only the pager reacts to Ctrl-C. If this process exited first, the
+    // pager would be left holding the terminal.
     let status = interrupt::block_on(async {
         let _signals = Signals::take()?;
         let mut child = command.spawn()?;
@@ -64,7 +64,7 @@ fn wanted(text: &str, context: &Context) -> Option<String> {
     (!pager.is_empty() && pager != "cat").then(|| pager.to_owned())
 }
 
-/// The width of a line in columns, without color sequences.
+/// Returns the width of a line in columns, ignoring color sequences.
 fn columns_of(line: &str) -> usize {
     let pieces = line.split("\x1b[").enumerate();
     pieces

@@ -34,7 +34,7 @@ pub(crate) fn load(environment: &Environment) -> Result<Profiles> {
     Ok(Profiles::with(files))
 }
 
-/// Reads a profile; `None` if the file has disappeared.
+/// Reads a profile. Returns `None` if the file has disappeared.
 fn read(path: &Path) -> Result<Option<File>> {
     let text = layers::read_file(path)?;
     text.map(|text| File::parse(&path.display().to_string(), &text).map_err(Failure::misuse)).transpose()
@@ -68,30 +68,32 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// The approach that the settings choose, or else that of `model`, or else the profile's.
+    /// Describes the approach, which comes from the settings, from `model` or from the profile, in
+    /// this order of precedence.
     pub(crate) fn approach(&self, model: Option<&Identity>) -> String {
         let name = |whole: &bool| String::from(if *whole { "whole-file" } else { "tools" });
         let now = model.map(|model| name(&model.prefers_whole_files));
         self.explain("approach", now, self.profile.prefers_whole_files.as_ref(), name)
     }
 
-    /// The edit format that the settings choose, or else that of `model`, or else the profile's.
+    /// Describes the edit format, which comes from the settings, from `model` or from the profile,
+    /// in this order of precedence.
     pub(crate) fn edit_format(&self, model: Option<&Identity>) -> String {
         let now = model.and_then(|model| model.edit_format.clone());
         self.explain("edit_format", now, self.profile.edit_format.as_ref(), String::clone)
     }
 
-    /// The temperature with or without thinking.
+    /// Describes the temperature with or without thinking.
     pub(crate) fn temperature(&self, thinking: bool) -> String {
         self.explain("temperature", None, self.profile.temperature_if(thinking), f32::to_string)
     }
 
-    /// Whether the model thinks.
+    /// Describes whether the model thinks.
     pub(crate) fn thinking(&self) -> String {
         self.explain("think", None, self.profile.think.as_ref(), |think: &Think| think.name().to_owned())
     }
 
-    /// Whether tool calls are constrained. Some models cannot be constrained.
+    /// Describes whether tool calls are constrained. Some models cannot be constrained.
     pub(crate) fn constrain(&self, model: Option<&Identity>) -> String {
         let name = |constrained: &bool| String::from(if *constrained { "on" } else { "off" });
         let asked = self.explain("constrain", None, self.profile.constrain.as_ref(), name);
@@ -108,7 +110,8 @@ impl Asked<'_> {
         }
     }
 
-    /// The window to request; `None` if neither the settings nor the profile set one.
+    /// Describes the context window to request. Returns `None` if neither the settings nor the
+    /// profile set one.
     pub(crate) fn window(&self) -> Option<String> {
         let window = self.profile.window.as_ref();
         let any = window.is_some() || self.set("num_ctx").is_some();
@@ -116,7 +119,8 @@ impl Asked<'_> {
     }
 
     /// Describes a value, its source and the reason for it. `now` is the value in use, if the model
-    /// is open. It can differ from the profile's, for example if a recording replaces the model.
+    /// is open. It can differ from the value in the profile, for example if a recording replaces
+    /// the model.
     fn explain<T>(
         &self,
         key: &str,
@@ -135,8 +139,8 @@ impl Asked<'_> {
         format!("{}, from {}; {reason}", show(&given.value), given.source)
     }
 
-    /// The value of a setting and its source; `None` if the setting leaves the choice to the
-    /// profile.
+    /// Returns the value of a setting and its source, or `None` if the setting leaves the choice to
+    /// the profile.
     fn set(&self, key: &str) -> Option<(String, &dyn Display)> {
         let (_, value, origin) = self.settings.values.iter().find(|(d, _, _)| d.key == key)?;
         let value = match value {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use workspace::{Protected, Workspace};
 
-/// Returns the patterns that match no file under `root`. The list is empty if the files cannot be
-/// listed; the run itself then reports why.
+/// Returns the patterns that do not match any file under `root`. The list is empty if the files
+/// cannot be listed, in which case the run itself reports why.
 pub(crate) fn unmatched(patterns: &[String], root: &Path) -> Vec<String> {
     let (Ok(protected), Ok(workspace)) = (Protected::new(patterns), Workspace::open(root)) else {
         return Vec::new();
@@ -13,7 +13,7 @@ pub(crate) fn unmatched(patterns: &[String], root: &Path) -> Vec<String> {
     protected.unmatched(&workspace).unwrap_or_default().into_iter().map(str::to_owned).collect()
 }
 
-/// The sentence about protected files that is appended to the task.
+/// Returns the sentence about protected files that is appended to the task.
 pub(crate) fn note(patterns: &[String]) -> String {
     let listed: Vec<_> = patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
     format!(

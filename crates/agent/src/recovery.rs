@@ -1,5 +1,5 @@
 //! Rolls back the incomplete changes that a killed process left in a work tree, before the next
-//! process works there.
+//! process uses the tree.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,8 @@ use crate::context::Context;
 use crate::exit::{Failure, Result};
 use crate::session::STATE;
 
-/// Rolls back the incomplete changes of a killed run or patch in a tree that the caller has locked.
+/// Rolls back the incomplete changes of a killed run or patch in a tree that the caller has already
+/// locked.
 pub(crate) fn recover(root: &Path, tree: &TreeLock, store: &Store, context: &Context) -> Result<()> {
     if let Some(id) = tree.left_by() {
         roll_back_run(root, id, store)?;
@@ -35,7 +36,7 @@ fn roll_back_run(root: &Path, id: &str, store: &Store) -> Result<()> {
     drop(Workspace::open_with(root, state).map_err(Failure::refused)?);
     if store.summary(id).is_ok_and(|s| s.ending.is_none()) {
         console::say(format_args!(
-            "session {id} was killed while it worked here; to resume it: agent resume {id}"
+            "session {id} was killed while working here; to resume it: agent resume {id}"
         ));
     }
     Ok(())
@@ -49,8 +50,8 @@ pub(crate) struct PatchTree {
 }
 
 impl PatchTree {
-    /// Opens the repository around the current folder or, outside a repository, the folder itself.
-    /// Concurrent patches wait for each other.
+    /// Opens the repository that contains the current folder or, outside a repository, the folder
+    /// itself. Concurrent patches wait for each other.
     pub(crate) fn open(context: &Context) -> Result<Self> {
         let root = context.tree()?;
         if let Ok(store) = context.store()
@@ -82,7 +83,7 @@ impl PatchTree {
         Ok((folder, lock))
     }
 
-    /// Removes the state of a patch that is complete.
+    /// Removes the state of a completed patch.
     pub(crate) fn close(self) {
         if let Some((folder, lock)) = self.state {
             drop(self.workspace);

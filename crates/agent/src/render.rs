@@ -1,5 +1,5 @@
-//! Shows the journal's records to people, for a run in progress and for a past one. Everything that
-//! comes from a model, a file or a server is sanitized.
+//! Displays the journal's records in human-readable form, for both running and past runs.
+//! Everything that comes from a model, a file or a server is sanitized.
 
 use std::io::Write;
 
@@ -24,9 +24,9 @@ pub(crate) enum Detail {
     Live,
 }
 
-/// The maximum number of lines to show from a failed result.
+/// Maximum number of lines to show from a failed result.
 const NEWS_LINES: usize = 8;
-/// The maximum number of characters in a one-line summary.
+/// Maximum number of characters in a one-line summary.
 const WIDTH: usize = 100;
 
 /// What the unfinished line at the end of the output shows.
@@ -233,7 +233,7 @@ impl<W: Write> View<W> {
         writeln!(self.out, "{text}")
     }
 
-    /// Writes a sign and a message, with further lines of the message indented.
+    /// Writes a sign and a message. All lines of the message after the first are indented.
     fn note(&mut self, from: Detail, style: Style, sign: &str, message: &str) -> std::io::Result<()> {
         let text = sanitize::text(message.trim_end()).replace('\n', "\n    ");
         let sign = self.paint.paint(style, sign);
@@ -302,7 +302,7 @@ impl<W: Write> View<W> {
 /// Lists the changed files with their line counts, on one line.
 fn changes(diff: &Diff) -> String {
     if diff.files.is_empty() {
-        return "no file changed".into();
+        return "no files changed".into();
     }
     let counts = counts_by_file(&diff.patch);
     let each: Vec<String> = diff
@@ -364,7 +364,8 @@ fn turn_line(
     estimated: u64,
     saved: u64,
 ) -> String {
-    // Some servers report counts only at the end of an answer, which a cut answer does not reach.
+    // Some servers report counts only at the end of an answer, so there are none for an answer that
+    // was cut short.
     let prompt = c.prompt_tokens.map_or_else(|| format!("about {}", thousands(estimated)), thousands);
     let mut text = format!("  turn {turn}: {prompt} prompt tokens");
     if let Some(n) = c.evaluated_tokens {

@@ -1,5 +1,5 @@
 //! Replays a recorded session with the planner: prepares a tree, takes the planner's other parts
-//! from the crate `replay`, and returns the result.
+//! from the `replay` crate, and returns the result.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -31,10 +31,10 @@ use crate::settings::Settings;
 pub(crate) struct Options {
     pub(crate) source: Source,
     pub(crate) settings: Settings,
-    /// The environment of this process. Commands get a part of it.
+    /// The environment of this process. Commands get only part of it.
     pub(crate) variables: Vec<(OsString, OsString)>,
-    /// An existing tree, which is reset to its state at the start of the session. Without it, the
-    /// bundle's tree is created.
+    /// An existing tree, which is reset to its state at the start of the session. If there is none,
+    /// the bundle's tree is created.
     pub(crate) tree: Option<(PathBuf, Remembered)>,
     /// A private folder for this replay.
     pub(crate) folder: PathBuf,
@@ -50,7 +50,7 @@ pub(crate) struct Outcome {
     pub(crate) tree: std::result::Result<usize, &'static str>,
 }
 
-/// Repeats what the inspections of the recorded session found.
+/// Repeats the findings of the inspections in the recorded session.
 struct Recorded(Arc<Script>);
 
 impl fmt::Debug for Recorded {
@@ -67,7 +67,7 @@ impl Inspect for Recorded {
     }
 }
 
-/// Gathers from `store` the files that a replay of the session needs.
+/// Gathers the files needed to replay a session, which are read from `store`.
 pub(crate) fn gather(store: &Store, id: &str, records: Vec<Record>, scratch: &Path) -> Result<Gathered> {
     let state = store.folder(id).join(session::STATE);
     Ok(replay::gather(records, &state, scratch, INSTRUCTIONS, masking::is_secret_file)?)
@@ -108,7 +108,7 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let sandbox = confinement::sandbox(&settings, workspace.root(), sandbox_folder, variables)?;
     let goal = Goal { question: recording.question(), output_schema: recording.output_schema.clone() };
     let wrap = |tool| ReplayedTool::wrap(tool, &stage);
-    // The session's MCP servers are not started, because they may be gone or answer differently.
+    // The session's MCP servers are not started, because they may be gone or respond differently.
     let external = mcp_servers::replayed(&recording.external, &secrets);
     let tools = external.map(|tool| ReplayedTool::recorded(tool, &stage)).collect();
     let inspector = Some(Arc::new(Recorded(Arc::clone(&script))) as Arc<dyn Inspect>);
@@ -125,9 +125,9 @@ pub(crate) async fn perform(bundle: Bundle, options: Options) -> Result<Outcome>
     let verified = recording.plan["has_verifier"] == true;
     let planned = session::plan(&settings, &goal)?;
     let unlimited = Limits { turns: u32::MAX, tokens: None, seconds: None, cost: None };
-    // A replay runs later than the session and takes more or less time, so it has no time limit. It
-    // has no cost limit either, because prices depend on the time. A resumed session may have had
-    // higher limits, so its replay has no limits at all.
+    // A replay runs later than the session did and may take more or less time, so it has no time
+    // limit. It has no cost limit either, because prices depend on when it runs. A resumed session
+    // may have had higher limits, so its replay has no limits at all.
     let limits = Limits { seconds: None, cost: None, ..planned.limits };
     let limits = if recording.resumed { unlimited } else { limits };
     let parts = Parts {
@@ -208,8 +208,8 @@ fn reset(root: &Path, remembered: &Remembered) -> Result<Workspace> {
     Ok(workspace)
 }
 
-/// Returns a folder that stands in for the one in which the session was started: the deepest folder
-/// whose instructions are in the plan.
+/// Returns a substitute for the folder that the session was started in: the deepest folder whose
+/// instructions are in the plan.
 fn start_folder(plan: &Value) -> PathBuf {
     let paths =
         plan["opening"]["instructions"].as_array().into_iter().flatten().filter_map(|i| i["path"].as_str());
@@ -220,7 +220,7 @@ fn start_folder(plan: &Value) -> PathBuf {
         .unwrap_or_default()
 }
 
-/// The difference between a file and its recorded state at the end of the session.
+/// Returns the difference between a file and its recorded state at the end of the session, if any.
 fn differs(workspace: &Workspace, path: &workspace::CleanPath, wanted: Option<&Seed>) -> Option<Difference> {
     let now = workspace.image(path);
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -16,14 +16,14 @@ use workspace::{Baseline, By, History, Protected, WalkFilter, Watch, Workspace};
 
 use crate::masking::{EXPLANATION, mask_value};
 
-/// The maximum number of files to list for the first turn. The prompt shows fewer.
+/// Maximum number of files to list for the first turn. The prompt shows fewer.
 const FILES: usize = 2_000;
-/// The name of the files that hold instructions for agents. Any folder of a repository may have
+/// The name of the files that hold instructions for agents. Any folder in a repository may have
 /// one.
 pub(crate) const INSTRUCTIONS: &str = "AGENTS.md";
-/// The maximum number of bytes to read from one instruction file.
+/// Maximum number of bytes to read from an instruction file.
 const INSTRUCTIONS_LIMIT: u64 = 32 * 1024;
-/// The maximum number of bytes to read from a file whose lines the map shows.
+/// Maximum number of bytes to read from a file that appears in the map.
 const MAPPED_LIMIT: u64 = 1 << 20;
 
 /// The work tree of a run.
@@ -37,7 +37,7 @@ pub(crate) struct Tree {
     state: PathBuf,
     baseline: OnceLock<Baseline>,
     patch: Mutex<Vec<u8>>,
-    /// The state of the tree before the command that is running.
+    /// The state of the tree before the current command.
     watch: Mutex<Option<Watch>>,
     protected: Option<Protected>,
     /// The index of the code, if the first turn may show a map of it.
@@ -48,8 +48,8 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Creates the tree of a workspace. `inside` is the user's current folder, relative to the
-    /// root. `state` is the folder in which the baseline is stored.
+    /// Creates the tree for a workspace. `inside` is the user's current folder, relative to the
+    /// root. `state` is the folder where the baseline is stored.
     pub(crate) fn new(workspace: Workspace, secrets: Secrets, inside: &Path, state: PathBuf) -> Self {
         let mut folders: Vec<PathBuf> = inside.ancestors().map(Path::to_owned).collect();
         folders.reverse();
@@ -86,7 +86,7 @@ impl Tree {
         self.protected.as_ref().map_or(Ok(()), |protected| protected.restore(&self.workspace))
     }
 
-    /// The patch of the most recent diff, byte for byte: files need not be UTF-8.
+    /// Returns the patch of the most recent diff, byte for byte, because files need not be UTF-8.
     pub(crate) fn patch(&self) -> Vec<u8> {
         lock(&self.patch).clone()
     }
@@ -95,7 +95,7 @@ impl Tree {
         // First check that the path exists: for a missing path, `resolve` would search the tree for
         // similar ones.
         self.workspace.root().join(path).symlink_metadata().ok()?;
-        // `resolve` accepts what models write (`a/lib.rs` for `lib.rs`); here the path must be
+        // `resolve` accepts what models write (`a/lib.rs` for `lib.rs`), but here the path must be
         // exact.
         let path = self.workspace.resolve(path).ok().filter(|found| found.as_str() == path)?;
         String::from_utf8(self.workspace.read_up_to(&path, limit).ok()?.text().to_vec()).ok()
@@ -107,7 +107,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The record ids of a turn's edits that have not been undone.
+/// Returns the record ids of a turn's edits that have not been undone.
 fn edits(history: &History, turn: u32) -> Vec<u64> {
     let mut edits = Vec::new();
     for record in history.records().iter().filter(|r| r.turn == turn) {
@@ -128,7 +128,7 @@ impl planner::Repository for Tree {
 
     fn read(&self, path: &str, limit: u64) -> Option<String> {
         let masked = self.secrets.mask(&self.unmasked(path, limit)?).into_owned();
-        // Files of an exported session already contain placeholders.
+        // The files in an exported session already contain placeholders.
         if secrets::first_placeholder(&masked).is_some() {
             self.has_secret.store(true, Ordering::Relaxed);
         }
@@ -144,8 +144,9 @@ impl planner::Repository for Tree {
         Some(self.code.as_ref()?.map(task, max_bytes, stop, read)?.text)
     }
 
-    /// The instruction files and, if a secret was masked, an explanation of placeholders. The first
-    /// turn reads the instructions last, so `has_secret` covers everything that the turn shows.
+    /// Returns the instruction files and, if a secret was masked, an explanation of placeholders.
+    /// The first turn reads the instructions last, so `has_secret` covers everything that the turn
+    /// shows.
     fn instructions(&self) -> Vec<Instructions> {
         let found = self.folders.iter().filter_map(|folder| {
             let path = folder.join(INSTRUCTIONS).to_str()?.to_owned();

@@ -44,17 +44,17 @@ use crate::setup;
 use crate::skills;
 use crate::waiting::Waits;
 
-/// The name of the folder, inside a session's folder, that holds the history of the tree.
+/// The name of the subfolder of a session's folder that holds the tree's history.
 pub(crate) const STATE: &str = "state";
-/// The name of the folder, inside the cache folder, that holds the indexes of repositories.
+/// The name of the subfolder of the cache folder that holds the indexes of repositories.
 const INDEXES: &str = "symbols";
 
-/// What a run has to deliver besides, or instead of, changes to the tree.
+/// What a run must deliver in addition to, or instead of, changes to the tree.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Goal {
     /// Whether the task is a question. If so, the model gets only read-only tools.
     pub(crate) question: bool,
-    /// The JSON Schema of the result that the model has to return.
+    /// The JSON Schema of the result that the model must return.
     pub(crate) output_schema: Option<Value>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Goal {
 pub(crate) struct Order {
     pub(crate) task: String,
     pub(crate) goal: Goal,
-    /// The images of the task, which are in the session's folder.
+    /// The task's images, which are stored in the session's folder.
     pub(crate) images: Vec<Arc<Image>>,
     /// The user's message to a resumed session.
     pub(crate) message: Option<String>,
@@ -79,10 +79,10 @@ pub(crate) struct Order {
     pub(crate) setup: Option<batch::Setup>,
     /// Patterns of files that are restored before each command and verification.
     pub(crate) protected: Vec<String>,
-    /// The settings that a flag, a variable or a file sets. They are journaled, so that a resumed
-    /// run can use them.
+    /// The settings that are set by a flag, a variable or a file. They are journaled so that a
+    /// resumed run can use them.
     pub(crate) chosen: Vec<(String, String)>,
-    /// Files of the agent itself, which may be inside the tree.
+    /// The agent's own files, which may be inside the tree.
     pub(crate) own: Own,
     /// The environment of this process. Commands get only part of it.
     pub(crate) variables: Vec<(OsString, OsString)>,
@@ -90,7 +90,7 @@ pub(crate) struct Order {
     pub(crate) interrupt: watch::Receiver<bool>,
     /// How the user is told that the run is waiting for the server.
     pub(crate) waits: Waits,
-    /// Decides, before the user's hooks do, which calls may run.
+    /// Decides which calls may run, before the user's hooks do.
     pub(crate) gate: Option<Arc<dyn Gate>>,
 }
 
@@ -104,12 +104,13 @@ pub(crate) struct Done {
     /// The patch with secrets masked, for display.
     pub(crate) shown: Vec<u8>,
     pub(crate) secrets: Secrets,
-    /// Advice to the user after a failure before the first turn.
+    /// Hints for the user: advice after a failure before the first turn, or warnings from language
+    /// servers and hooks.
     pub(crate) hints: Vec<String>,
 }
 
 impl Done {
-    /// The outcome of an interrupted run without changes.
+    /// Returns the outcome of an interrupted run that changed nothing.
     pub(crate) fn nothing() -> Self {
         Self {
             report: Report::new(Ending::Interrupted, ""),
@@ -176,7 +177,7 @@ fn mask(order: &mut Order, journal: &mut Journal, id: &str) -> Secrets {
     secrets
 }
 
-/// The files that the session changed and that somebody else has changed since then.
+/// Returns the files that the session changed and that someone else has changed since.
 fn files_changed_by_others(root: &Path, state: &Path) -> Result<Vec<String>> {
     // Opening the workspace rolls back an interrupted commit.
     let workspace = Workspace::open_with(root, state).map_err(Failure::refused)?;
@@ -274,7 +275,7 @@ async fn begin(
     let sandbox = |root: &Path| {
         confinement::sandbox(settings, root, Some(folder.join(SANDBOX)), order.variables.clone())
     };
-    // A run that cannot confine commands stops now, not at its first command.
+    // A run that cannot confine commands stops now rather than at its first command.
     let probe = async |sandbox: &Sandbox| match order.plan_only || order.goal.question {
         true => Ok(None),
         false => Box::pin(sandbox.probe()).await.cloned().map(Some).map_err(Failure::refused),
@@ -384,7 +385,7 @@ async fn begin(
     })
 }
 
-/// Converts the settings to those of the planner.
+/// Converts the settings to the planner's settings.
 ///
 /// # Errors
 /// If the planner does not know the value of a setting. A test rules this out.
@@ -418,7 +419,7 @@ pub(crate) struct Toolbox {
     pub(crate) sandbox: Sandbox,
     /// The index of the code, if a setting asks for it.
     pub(crate) code: Option<Arc<Code>>,
-    /// Runs the verification. Its logs are kept apart from those of the `run_tests` tool.
+    /// Runs the verification. Its logs are kept separate from those of the `run_tests` tool.
     pub(crate) tests: RunTests,
 }
 
@@ -430,7 +431,7 @@ pub(crate) struct Additions {
     pub(crate) gates: Vec<Arc<dyn Gate>>,
     /// Tools from other programs. These tools already mask their results.
     pub(crate) tools: Vec<Arc<dyn Tool>>,
-    /// What inspects the changes of each edit.
+    /// Inspects the changes that each edit makes.
     pub(crate) inspector: Option<Arc<dyn Inspect>>,
 }
 
@@ -454,8 +455,8 @@ pub(crate) fn toolbox(
     toolbox_on(workspace, settings, secrets, folder, sandbox, additions, gated)
 }
 
-/// Creates the tools on an open workspace. `wrap` is called with each of the agent's own tools. All
-/// of them except `finish` already mask their results.
+/// Creates the tools for an open workspace. `wrap` is called with each of the agent's own tools.
+/// All of them except `finish` already mask their results.
 pub(crate) fn toolbox_on(
     workspace: Workspace,
     settings: &Settings,
@@ -498,8 +499,8 @@ pub(crate) fn toolbox_on(
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox, code })
 }
 
-/// Returns where the index of a work tree is kept: in the cache folder, because an index can be
-/// created again.
+/// Returns where the index of a work tree is kept. This is in the cache folder, because an index
+/// can be recreated.
 fn cache(workspace: &Workspace) -> Option<Cache> {
     let folder = Environment::new(std::env::vars_os()).cache_dir()?.join(INDEXES);
     Some(Cache::new(&folder, workspace.root()))
@@ -532,7 +533,7 @@ mod tests {
         assert_eq!(plan.max_answer_tokens, default.max_answer_tokens);
     }
 
-    /// A value that fits a schema, with all the properties that the model is shown.
+    /// Returns a value that matches a schema, with all the properties that the model is shown.
     fn example(schema: &Value) -> Value {
         if let Some(variants) = schema["anyOf"].as_array() {
             return example(&variants[0]);

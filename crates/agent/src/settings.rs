@@ -27,12 +27,12 @@ pub(crate) enum SymbolIndex {
 }
 
 impl SymbolIndex {
-    /// Whether the first turn may show a map.
+    /// Returns whether the first turn may show a map.
     pub(crate) fn has_map(self) -> bool {
         matches!(self, Self::Map | Self::All)
     }
 
-    /// Whether the model is offered the tool.
+    /// Returns whether the model is offered the tool.
     pub(crate) fn has_tool(self) -> bool {
         matches!(self, Self::Tool | Self::All)
     }

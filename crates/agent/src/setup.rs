@@ -1,4 +1,4 @@
-//! The command that prepares the worktree of a task.
+//! Runs the command that prepares a task's worktree.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::exit::{Failure, Result};
 use crate::leftovers::SANDBOX;
 use crate::settings::Settings;
 
-/// The number of bytes to keep in memory from the start of the output, and also from its end. The
-/// log has all of the output.
+/// The number of bytes of output to keep in memory from the start, and also from the end. The log
+/// contains all of the output.
 const KEPT: usize = 4096;
 
-/// Runs the command in the same sandbox as the commands of the run that follows, and keeps the
-/// resulting tree for later tasks. The command's log goes to `folder`, the folder of the session.
-/// Returns a warning if the tree could not be kept.
+/// Runs the command in the same sandbox that the run will use for its commands, and keeps the
+/// resulting tree for later tasks. The command's log goes to `folder`, which is the session's
+/// folder. Returns a warning if the tree could not be kept.
 ///
 /// # Errors
-/// If the command cannot run or fails. Both count as infrastructure failures.
+/// If the command cannot be run, or fails. Both are treated as infrastructure failures.
 pub(crate) async fn run(
     setup: &Setup,
     settings: &Settings,

@@ -1,5 +1,5 @@
-//! Finds skills, which are folders with a `SKILL.md`. They are in the repository's
-//! `.agents/skills`, and in `skills` beside the user's settings file.
+//! Finds skills, which are folders that contain a `SKILL.md`. It looks in the repository's
+//! `.agents/skills`, and in the `skills` folder next to the user's settings file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::layers::Environment;
 /// The folder for a repository's skills, relative to the root.
 const FOLDER: &str = ".agents/skills";
 
-/// Returns the tool that reads skills, if there are any. A skill of the repository hides the user's
-/// skill of the same name.
+/// Returns the tool that reads skills, if there are any. A skill in the repository shadows the
+/// user's skill of the same name.
 pub(crate) fn tool(repository: &Path, environment: &Environment) -> Option<Arc<dyn Tool>> {
     let place = |root: &Path, folder: &str| {
         root.join(folder).is_dir().then_some(())?;

@@ -11,17 +11,17 @@ use crate::context::Context;
 use crate::exit::{Failure, Result};
 use crate::layers::read_file;
 
-/// The maximum length of a task, in bytes. A longer task would not fit in many context windows.
+/// Maximum length of a task, in bytes. A longer task would not fit in many context windows.
 pub(crate) const LIMIT: u64 = 256 * 1024;
-/// The maximum size of an issue as JSON, in bytes.
+/// Maximum size of an issue as JSON, in bytes.
 const ISSUE_LIMIT: u64 = 4 << 20;
-/// The maximum number of an issue's comments that the model is shown. If there are more, it is
-/// shown the last ones.
+/// Maximum number of an issue's comments to show to the model. If there are more, only the last
+/// ones are shown.
 const COMMENTS: usize = 20;
 /// The folder for a repository's templates, relative to the root.
 const TEMPLATES: &str = ".agents/templates";
 
-/// Where the user says that the task is.
+/// The source of the task, as specified by the user.
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     /// The text on the command line; `-` stands for standard input.
@@ -38,7 +38,7 @@ pub(crate) struct Source {
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) text: String,
-    /// The title in one line.
+    /// The title, on one line.
     pub(crate) title: String,
 }
 
@@ -79,7 +79,7 @@ fn plain(given: Option<String>, file: Option<&Path>) -> Result<String> {
     }
 }
 
-/// Fills the template with this name: the repository's or, if it has none, the user's.
+/// Fills in the template with this name: the repository's or, if it has none, the user's.
 fn from_template(name: &str, values: impl Iterator<Item = String>, context: &Context) -> Result<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
     if name.is_empty() || !name.chars().all(is_name) {
@@ -107,8 +107,8 @@ fn from_template(name: &str, values: impl Iterator<Item = String>, context: &Con
         .map_err(|why| Failure::misuse(format!("cannot fill the template {file}: {why}")))
 }
 
-/// Reads a template from the repository. Somebody else may have made the template, so it must be a
-/// file inside the repository, not a link to a file elsewhere.
+/// Reads a template from the repository. Someone else may have written the template, so it must be
+/// a file inside the repository, not a link to a file elsewhere.
 fn of_repository(file: &str, context: &Context) -> Option<Result<String>> {
     let path = format!("{TEMPLATES}/{file}");
     let root = context.tree().ok()?;
@@ -132,7 +132,7 @@ struct Issue {
 }
 
 impl Issue {
-    /// Reads JSON from the command line program or the REST API of GitHub or GitLab.
+    /// Reads JSON from GitHub's or GitLab's command-line program or REST API.
     fn of(json: &Value) -> Option<Self> {
         let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
         let first = |keys: &[&str]| keys.iter().map(|key| &json[key]).find(|value| !value.is_null());
@@ -141,7 +141,7 @@ impl Issue {
             let author = author.flat_map(|who| [&who["login"], &who["username"]]).find_map(Value::as_str);
             (author.unwrap_or("somebody").to_owned(), text(&comment["body"]))
         };
-        // GitLab lists events such as "changed the label" as notes, too.
+        // GitLab also lists events such as "changed the label" as notes.
         let comments = first(&["comments", "notes", "Notes"]).and_then(Value::as_array);
         let comments = comments.into_iter().flatten().filter(|comment| comment["system"] != true);
         Some(Self {
@@ -184,7 +184,7 @@ fn read_issue(from: &str, context: &Context) -> Result<Issue> {
     Issue::of(&json).ok_or_else(|| wrong("it has no title"))
 }
 
-/// Runs the git host's command line program, which has the user's login. The agent itself does not
+/// Runs the git host's command-line program, which uses the user's login. The agent itself does not
 /// connect to git hosts.
 fn ask_host(url: &str, context: &Context) -> Result<Vec<u8>> {
     let is_gitlab = url.contains("/-/");
@@ -197,7 +197,7 @@ fn ask_host(url: &str, context: &Context) -> Result<Vec<u8>> {
     let output = Command::new(program)
         .args(arguments)
         .current_dir(&context.directory)
-        .env("PATH", workspace::search_path(root)) // without folders of the repository
+        .env("PATH", workspace::search_path(root)) // without folders in the repository
         .stdin(Stdio::null())
         .output()
         .map_err(|e| {

@@ -1,4 +1,4 @@
-//! The export of telemetry, which is off unless `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
+//! Telemetry export, which is disabled unless `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::model;
 use crate::sanitize;
 use crate::settings::Settings;
 
-/// The variable that turns the export on.
+/// The variable that enables the export.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-/// The only protocol that is supported.
+/// The only supported protocol.
 const PROTOCOL: &str = "http/protobuf";
-/// The default and the maximum time limit of a request, in milliseconds.
+/// The default and the maximum request timeout, in milliseconds.
 const TIMEOUT: (u64, u64) = (10_000, 60_000);
 
-/// The telemetry export of a command. Dropping it sends what is left, so drop it after the sessions
-/// that it observes are closed.
+/// The telemetry export of a command. Dropping it sends whatever is left, so drop it after closing
+/// the sessions that it observes.
 pub(crate) struct Export(Option<Started>);
 
 struct Started {
@@ -32,8 +32,8 @@ struct Started {
 }
 
 impl Export {
-    /// Starts the export if it is on. `say` shows a warning; problems with the export never stop a
-    /// run.
+    /// Starts the exporter if export is enabled. `say` shows a warning; problems with the export
+    /// never stop a run.
     pub(crate) fn start(
         context: &Context,
         settings: &Settings,
@@ -73,7 +73,7 @@ impl Drop for Started {
     }
 }
 
-/// Creates the exporter; `None` if the user's variables turn it off.
+/// Creates the exporter. Returns `None` if the user's variables disable it.
 fn telemetry(endpoint: &str, environment: &Environment, settings: &Settings) -> Result<Option<Telemetry>> {
     let is = |name: &str, value: &str| {
         environment.get(name).is_some_and(|set| set.trim().eq_ignore_ascii_case(value))

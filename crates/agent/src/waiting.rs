@@ -1,5 +1,5 @@
-//! Until the model server starts its answer, shows what a run is waiting for, and for how long. A
-//! terminal shows one line that updates; a log gets lines at growing intervals.
+//! Shows what a run is waiting for, and for how long, until the model server starts its answer. A
+//! terminal shows a single line that is updated; a log gets lines at increasing intervals.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ pub(crate) type Out = Arc<dyn Fn(&str) + Send + Sync>;
 pub(crate) enum Waits {
     /// Not at all.
     Unseen,
-    /// As one line that updates.
+    /// As a single line that is updated.
     Live,
     /// As log lines.
     Lines,
@@ -147,7 +147,7 @@ impl Drop for Wait {
     }
 }
 
-/// The waiting times, in seconds, at which a line is shown.
+/// Returns the waiting times, in seconds, at which a line is shown.
 fn moments(live: bool) -> Box<dyn Iterator<Item = u64> + Send> {
     if live { Box::new(FIRST..) } else { Box::new(LINES.into_iter().chain((1..).map(|n| 600 + n * 600))) }
 }

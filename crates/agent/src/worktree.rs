@@ -1,4 +1,4 @@
-//! `--worktree`: a run works in a worktree on a branch of its own, and leaves both to the user.
+//! `--worktree`: a run works in a worktree on its own branch, and leaves both to the user.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -6,30 +6,30 @@ use std::path::{Path, PathBuf};
 use crate::console;
 use crate::exit::{Failure, Result};
 
-/// The prefix of the branch names.
+/// The prefix for branch names.
 const BRANCHES: &str = "agent/";
 
-/// The git command that lists changes. It does not look into submodules: the model may have made a
-/// repository in a submodule's folder, and git would run the filters that this repository
-/// configures.
+/// The git command that lists changes. It does not look inside submodules, because the model may
+/// have created a repository in a submodule's folder, and git would run the filters configured
+/// there.
 pub(crate) const STATUS: [&str; 5] =
     ["status", "--porcelain", "-z", "--untracked-files=all", "--ignore-submodules=all"];
 
-/// A worktree on a branch of its own.
+/// A worktree on its own branch.
 #[derive(Debug)]
 pub(crate) struct Worktree {
     repository: PathBuf,
     /// The root of the worktree.
     pub(crate) root: PathBuf,
     pub(crate) branch: String,
-    /// The commit from which the branch starts.
+    /// The commit that the branch starts from.
     base: String,
-    /// Whether the worktree stays even if nothing was changed in it.
+    /// Whether to keep the worktree even if nothing was changed in it.
     keep: bool,
 }
 
 impl Worktree {
-    /// Creates the branch `agent/NAME` at `HEAD`, and its worktree beside the repository.
+    /// Creates the branch `agent/NAME` at `HEAD`, and its worktree next to the repository.
     ///
     /// # Errors
     /// If the name is invalid or in use, or git fails.
@@ -70,7 +70,7 @@ impl Worktree {
         let unused = git(&self.root, &[&STATUS[..], &["--ignored"]].concat()).is_ok_and(|it| it.is_empty())
             && git(&self.root, &["rev-parse", "HEAD"]).is_ok_and(|head| head == self.base);
         let remove = || {
-            // Without `--force`, git looks into submodules first. See [`STATUS`].
+            // Without `--force`, git looks inside submodules first. See [`STATUS`].
             let arguments = ["worktree", "remove", "--force"].map(OsStr::new);
             git(&self.repository, &[&arguments[..], &[self.root.as_os_str()]].concat())?;
             git(&self.repository, &["branch", "--quiet", "-D", &self.branch])
@@ -83,7 +83,7 @@ impl Worktree {
     }
 }
 
-/// Removes an unused worktree, however the command ends.
+/// Removes an unused worktree, no matter how the command ends.
 impl Drop for Worktree {
     fn drop(&mut self) {
         if !self.keep && self.remove_if_unused() {
@@ -100,7 +100,7 @@ pub(crate) fn git<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> std::resul
     git_with(folder, arguments, None)
 }
 
-/// Same as [`git`], with this standard input.
+/// Same as [`git`], but with this standard input.
 ///
 /// # Errors
 /// Git's message.

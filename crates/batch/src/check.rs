@@ -1,4 +1,4 @@
-//! Checks tasks before anything runs: whether their repositories and commits exist.
+//! Checks, before anything runs, that the repositories and commits of tasks exist.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -9,8 +9,8 @@ use crate::task::Task;
 use crate::worktree::Source;
 
 /// Returns the ids of tasks whose repository or commit does not exist, each with a sentence that
-/// describes the problem. Changes nothing. Repositories that would have to be cloned are not
-/// checked.
+/// describes the problem. Does not change anything. Skips repositories that would have to be
+/// cloned.
 pub async fn check(tasks: &[Task]) -> Vec<(&str, String)> {
     let mut known: HashMap<(&Path, Option<&str>), Option<String>> = HashMap::new();
     let mut problems = Vec::new();

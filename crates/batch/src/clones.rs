@@ -1,5 +1,5 @@
-//! Clones of repositories that tasks name by URL or as a bundle file. The folder of the batch holds
-//! one bare clone per repository, and the worktrees share its objects.
+//! Clones repositories that tasks specify as a URL or a bundle file. The batch folder contains one
+//! bare clone per repository, and worktrees share its objects.
 
 use std::fs;
 use std::io;
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use crate::digest::short_digest;
 use crate::git;
 
-/// Whether a repository has to be cloned because it is a URL or a bundle file, not a folder.
+/// Whether a repository must be cloned because it is a URL or a bundle file rather than a folder.
 pub(crate) fn is_remote(repo: &Path) -> bool {
     is_url(&repo.to_string_lossy()) || repo.is_file()
 }
 
-/// Whether a text has the form of a URL, or of git's `user@host:path`.
+/// Whether a string looks like a URL or like git's `user@host:path`.
 pub(crate) fn is_url(text: &str) -> bool {
     let word = |text: &str| {
         !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c))
@@ -25,7 +25,7 @@ pub(crate) fn is_url(text: &str) -> bool {
     }
 }
 
-/// Formats a repository for messages. Removes the user name and the password from a URL.
+/// Formats a repository for messages. Strips the username and password from a URL.
 pub(crate) fn shown(repo: &str) -> String {
     let Some((scheme, rest)) = repo.split_once("://").filter(|_| is_url(repo)) else {
         return repo.to_owned();
@@ -40,9 +40,9 @@ pub(crate) fn folder(repo: &Path, out: &Path) -> PathBuf {
     out.join("repositories").join(name)
 }
 
-/// Clones a repository to a folder, unless an earlier call has done so. If the process is killed
-/// meanwhile, only a folder with another name is left, and the next call removes that folder. The
-/// error is a sentence for people.
+/// Clones a repository into a folder, unless an earlier call already did. A process that is killed
+/// while cloning leaves behind only a folder with a different name, which the next call removes.
+/// The error is a human-readable sentence.
 pub(crate) async fn ensure(repo: &Path, folder: &Path) -> Result<(), String> {
     if folder.is_dir() {
         return Ok(());

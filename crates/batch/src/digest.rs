@@ -1,8 +1,8 @@
-//! Short digests for the names of files and of messages in a queue.
+//! Short digests for naming files and queue messages.
 
 use sha2::{Digest as _, Sha256};
 
-/// Returns sixteen hex digits that identify these parts in this order.
+/// Returns 16 hex digits that identify these parts in this order.
 #[must_use]
 pub fn short_digest(parts: &[&[u8]]) -> String {
     let mut all = Sha256::new();

@@ -1,4 +1,4 @@
-//! Which tasks are due, given the records of earlier invocations. Pure.
+//! Determines which tasks are due, given the records of earlier invocations. Pure.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -16,11 +16,11 @@ pub(crate) struct Due<'t> {
     pub(crate) attempt: u32,
     /// How many times this invocation has retried the task.
     pub(crate) retried: u32,
-    /// When it may start; `None` for at once.
+    /// When it may start; `None` means immediately.
     pub(crate) not_before: Option<Instant>,
 }
 
-/// The tasks that are due, the reasons why some are due again, and the tasks that are done.
+/// The tasks that are due, why some of them are due again, and the tasks that are done.
 #[derive(Default)]
 pub(crate) struct Plan<'t> {
     pub(crate) queue: VecDeque<Due<'t>>,
@@ -28,16 +28,16 @@ pub(crate) struct Plan<'t> {
     pub(crate) changed: Vec<&'t str>,
     /// Tasks whose last attempt was killed or crashed, with the number of that attempt.
     pub(crate) cut_off: Vec<(&'t str, u32)>,
-    /// Tasks that the agent finished without success, if such tasks are to run again.
+    /// Tasks that the agent finished unsuccessfully, if such tasks should run again.
     pub(crate) failed: Vec<&'t str>,
-    /// Tasks that keep their result, with the number of the attempt that produced the result.
+    /// Tasks that keep their result, with the number of the attempt that produced it.
     pub(crate) kept: Vec<(&'t Task, u32)>,
     /// How many of the kept results are verified.
     pub(crate) verified: usize,
 }
 
-/// Plans the tasks that the agent has not finished in their current version, in the order of
-/// `tasks`. With `retry_failed`, also plans the tasks that it finished without success.
+/// Plans the tasks that the agent has not finished in their current version, in the order they
+/// appear in `tasks`. With `retry_failed`, also plans the tasks that it finished unsuccessfully.
 pub(crate) fn plan<'t>(
     tasks: &'t [Task],
     started: &[Started],
@@ -47,7 +47,7 @@ pub(crate) fn plan<'t>(
     let ended: HashSet<(&str, u32)> =
         finished.iter().map(|result| (result.id.as_str(), result.attempt)).collect();
     let mut last: HashMap<&str, u32> = HashMap::new();
-    // Results count too, in case the log of started attempts was removed.
+    // Include results too, in case the log of started attempts was deleted.
     let attempts =
         started.iter().map(|attempt| (attempt.id.as_str(), attempt.attempt)).chain(ended.iter().copied());
     for (id, attempt) in attempts {

@@ -1,4 +1,4 @@
-//! Errors of a batch. A task that fails is a result, never an error.
+//! Batch errors. A failed task is a result, never an error.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -34,8 +34,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same command may succeed later. It may if another process is using the folder or
-    /// the disk is full.
+    /// Whether the same command may succeed later, as it may if another process is using the folder
+    /// or the disk is full.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {

@@ -12,29 +12,30 @@ pub enum Event<'a> {
     Plan {
         /// The number of selected tasks.
         tasks: usize,
-        /// The number of these tasks that keep an earlier result.
+        /// How many of the selected tasks keep an earlier result.
         done: usize,
-        /// The number of these results that are verified.
+        /// How many of the kept results are verified.
         verified: usize,
     },
-    /// Settings have changed since these tasks got their results. The tasks keep their results.
+    /// Settings have changed since these tasks got their results, but the tasks keep them.
     Kept {
         /// The changes.
         changes: &'a [Change],
         /// The tasks.
         tasks: &'a [&'a str],
     },
-    /// The task has changed since it got its result and is run again.
+    /// The task has changed since it got its result, so it runs again.
     Changed {
         /// The task.
         id: &'a str,
     },
-    /// The agent finished the task without success earlier; the task is run again.
+    /// The agent finished the task unsuccessfully in an earlier invocation, and the task runs
+    /// again.
     Failed {
         /// The task.
         id: &'a str,
     },
-    /// An attempt of an earlier invocation was killed or crashed; the task is run again.
+    /// An attempt from an earlier invocation was killed or crashed, so the task runs again.
     CutOff {
         /// The task.
         id: &'a str,
@@ -62,10 +63,10 @@ pub enum Event<'a> {
         /// Whether this invocation will retry the task.
         again: bool,
     },
-    /// Several attempts in a row failed because of the infrastructure. One attempt starts after
-    /// this wait, to probe whether the infrastructure works again.
+    /// Several attempts in a row failed because of the infrastructure. After this wait, one attempt
+    /// starts as a probe to see whether the infrastructure is back.
     Waiting {
-        /// The wait.
+        /// How long the batch waits.
         wait: Duration,
     },
 }

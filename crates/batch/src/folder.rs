@@ -1,5 +1,5 @@
-//! Reads the folder of a batch, for reports and comparisons. Takes no lock, so it also works while
-//! a batch is writing to the folder.
+//! Reads a batch folder for reports and comparisons. Takes no lock, so it also works while a batch
+//! is writing to the folder.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -12,11 +12,12 @@ use crate::record::{Finished, Started};
 use crate::store::{ATTEMPTS, RESULTS};
 use crate::summary::{Row, count};
 
-/// Everything that the folder of a batch records about its tasks.
+/// Everything that a batch folder records about its tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Folder {
-    /// The tasks in `summary.json`, in its order, followed by tasks that only the records name:
-    /// tasks that started after it was written, and tasks that are no longer in the task file.
+    /// The tasks in `summary.json`, in that order, followed by tasks that appear only in the
+    /// records: those that started after `summary.json` was written, and those that are no longer
+    /// in the task file.
     pub tasks: Vec<State>,
 }
 
@@ -25,10 +26,10 @@ pub struct Folder {
 pub struct State {
     /// The task and its result.
     pub row: Row,
-    /// The [`Task::digest`](crate::Task::digest) that the last attempt recorded; empty if there was
+    /// The [`Task::digest`](crate::Task::digest) recorded by the last attempt; empty if there was
     /// no attempt.
     pub digest: String,
-    /// The attempts with this digest that ended, in order.
+    /// The attempts with this digest that have ended, in order.
     pub attempts: Vec<Finished>,
 }
 
@@ -44,10 +45,11 @@ impl State {
 }
 
 impl Folder {
-    /// Reads the folder. The last attempt at a task decides which version of the task counts.
+    /// Reads the folder. The last attempt at a task determines which version of the task is
+    /// reported.
     ///
     /// # Errors
-    /// When `out` is not the folder of a batch, or a file cannot be read or is damaged.
+    /// If `out` is not a batch folder, or if a file is damaged or cannot be read.
     pub fn read(out: &Path) -> Result<Self, Error> {
         if !out.join(RESULTS).is_file() {
             return Err(Error::NoBatch(out.to_owned()));
@@ -63,7 +65,7 @@ impl Folder {
         let mut tries: HashMap<String, usize> = HashMap::new();
         let mut known: HashSet<String> = ids.iter().cloned().collect();
         let begun = started.iter().map(|s| (&s.id, &s.digest, 1));
-        // If the log of started attempts was removed, the results count as attempts.
+        // If the log of started attempts was deleted, count each result as an attempt.
         let ended = finished.iter().map(|f| (&f.id, &f.digest, usize::from(started.is_empty())));
         for (id, digest, n) in ended.chain(begun) {
             digests.insert(id.clone(), digest.clone());
@@ -92,15 +94,15 @@ impl Folder {
         Self { tasks: ids.into_iter().map(state).collect() }
     }
 
-    /// The number of tasks with each [`Row::label`], the most frequent label first.
+    /// The number of tasks for each [`Row::label`], most frequent first.
     #[must_use]
     pub fn endings(&self) -> Vec<(String, usize)> {
         count(&self.tasks.iter().map(|task| task.row.clone()).collect::<Vec<_>>())
     }
 }
 
-/// The ids in `summary.json`, which also lists tasks that have not run. The file may be missing or
-/// outdated.
+/// Returns the ids in `summary.json`, which also lists tasks that have not run. The file may be
+/// missing or outdated.
 fn summary_ids(out: &Path) -> Vec<String> {
     #[derive(Deserialize)]
     struct Summary {

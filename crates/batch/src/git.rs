@@ -7,15 +7,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-/// The settings for every git command. With `useRelativePaths`, it would be harder to recognize a
+/// Settings for every git command. `useRelativePaths` would make it harder to recognize a
 /// worktree's entry as ours.
 const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedHead=false"];
 
-/// The protocols that clones may use. `ext` is not among them, because it runs a program.
+/// Protocols that clones may use. `ext` is left out because it runs a program.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
-/// The settings for cloning. A clone over HTTP fails if it transfers less than 1 kB/s for a minute;
-/// git has no such limit for other protocols. `init.defaultBranch` keeps git from printing advice
-/// about branch names before an error.
+/// Settings for cloning. A clone over HTTP fails if it stays below 1 kB/s for a minute. Git has no
+/// such limit for other protocols. `init.defaultBranch` keeps git from printing advice about branch
+/// names before an error.
 const CLONE: [&str; 3] = ["http.lowSpeedLimit=1000", "http.lowSpeedTime=60", "init.defaultBranch=main"];
 
 /// Runs git in a folder and returns its output without trailing newlines. Filters such as
@@ -38,7 +38,7 @@ pub(crate) async fn git<S: AsRef<OsStr>>(cwd: &Path, args: &[S]) -> io::Result<S
 }
 
 /// Makes a bare clone of a repository, which may be on another machine. Git is killed when the
-/// future is dropped, and when this process ends in any way.
+/// future is dropped or when this process ends for any reason.
 pub(crate) async fn clone(from: &OsStr, to: &Path, cwd: &Path) -> io::Result<()> {
     let mut git = workspace::git(cwd);
     git.args(CLONE.iter().flat_map(|setting| ["-c", setting])).args(["clone", "--quiet", "--bare", "--"]);
@@ -51,8 +51,7 @@ pub(crate) async fn clone(from: &OsStr, to: &Path, cwd: &Path) -> io::Result<()>
             None => shell.env_remove(name),
         };
     }
-    // A process group of its own also shields git from Ctrl-C, which asks the batch to stop
-    // cleanly.
+    // A separate process group also shields git from Ctrl-C, which asks the batch to stop cleanly.
     shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = shell.spawn()?;
     let _open = child.stdin.take();
@@ -70,7 +69,7 @@ exec 2>/dev/null
 kill $!
 exit $code"#;
 
-/// Returns the output of git or, if git failed, its message as an error.
+/// Returns git's output or, if git failed, its message as an error.
 fn succeeded(output: Output) -> io::Result<String> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -80,7 +79,7 @@ fn succeeded(output: Output) -> io::Result<String> {
 }
 
 /// Returns settings that replace the repository's filters with the user's. The input is `scope NUL
-/// name NEWLINE value NUL` for each setting, in increasing precedence.
+/// name NEWLINE value NUL` for each setting, in order of increasing precedence.
 fn users_filters(listed: &str) -> Vec<String> {
     let mut users = BTreeMap::new();
     let mut theirs = BTreeSet::new();
@@ -98,12 +97,12 @@ fn users_filters(listed: &str) -> Vec<String> {
     theirs.into_iter().map(|name| format!("{name}={}", value(name))).collect()
 }
 
-/// The repository of a folder, as git reports it.
+/// The repository that contains a folder, as reported by git.
 #[derive(Debug)]
 pub(crate) struct Repository {
     /// The folder with its objects, refs and worktree entries.
     pub(crate) git_dir: PathBuf,
-    /// Whether it has no work tree, as is the case for a mirror.
+    /// Whether it has no work tree, as with a mirror.
     pub(crate) bare: bool,
     /// The folder's path in the tree, with a trailing `/`; empty for the root.
     pub(crate) prefix: String,

@@ -1,5 +1,4 @@
-//! Attempts on this machine: each runs in a worktree of its own, which is removed when the attempt
-//! ends.
+//! Runs attempts on this machine, each in its own worktree, which is removed when the attempt ends.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -33,7 +32,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// An attempt that failed before its run.
+    /// Creates an attempt that failed before it could run.
     #[must_use]
     pub fn failed(ending: Ending, message: impl Into<String>) -> Self {
         Self { report: Report::new(ending, message), session: None }
@@ -43,9 +42,9 @@ impl Attempt {
 /// Runs one task.
 pub trait Runner {
     /// Runs `task` in `worktree`, whose files it may change. If `setup` is given, runs its command
-    /// first and then calls [`Setup::keep`]; otherwise the worktree is ready. Ends soon after
-    /// `interrupt` becomes true, with [`Ending::Interrupted`]. Reports every failure as an ending.
-    /// A panic counts as an infrastructure failure.
+    /// first and then calls [`Setup::keep`]; otherwise the worktree is ready to use. Ends with
+    /// [`Ending::Interrupted`] soon after `interrupt` becomes true. Reports every failure as an
+    /// ending. A panic is treated as an infrastructure failure.
     fn run(
         &self,
         task: &Task,
@@ -54,7 +53,7 @@ pub trait Runner {
         interrupt: watch::Receiver<bool>,
     ) -> impl Future<Output = Attempt>;
 
-    /// How many requests the server has refused so far because it had too many.
+    /// How many requests the server has refused so far because it was getting too many.
     fn refusals(&self) -> u64 {
         0
     }
@@ -65,16 +64,17 @@ pub trait Runner {
     }
 }
 
-/// Makes attempts on this machine.
+/// Runs attempts on this machine.
 pub struct Here<'r, R> {
     runner: &'r R,
-    /// Whether the tree of an attempt stays in place after the attempt.
+    /// Whether an attempt's tree stays in place after the attempt ends.
     keeps_trees: bool,
-    /// One lock per repository for its worktree entries. Without it, git may read an entry that
-    /// another git process has half written.
+    /// One lock per repository for its worktree entries. Without it, git might read an entry that
+    /// another git process has only partly written.
     trees: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
     lanes: Lanes,
-    /// The repositories for which [`Source::note`] was already called, so that no note is repeated.
+    /// Repositories for which [`Source::note`] has already been called, so that notes are not
+    /// repeated.
     noted: RefCell<HashSet<PathBuf>>,
 }
 
@@ -98,7 +98,7 @@ impl<R: Runner> Place for Here<'_, R> {
 }
 
 impl<'r, R: Runner> Here<'r, R> {
-    /// Makes attempts with `runner`.
+    /// Runs attempts with `runner`.
     #[must_use]
     pub fn new(runner: &'r R) -> Self {
         Self {
@@ -110,9 +110,9 @@ impl<'r, R: Runner> Here<'r, R> {
         }
     }
 
-    /// Makes attempts with `runner` and leaves their trees in place. The setup command then runs
-    /// for each attempt: its result can be reused only at the same path, where the earlier tree
-    /// still is.
+    /// Runs attempts with `runner` and leaves their trees in place. The setup command then runs for
+    /// every attempt: its result can be reused only at the same path, and the earlier tree is still
+    /// there.
     #[must_use]
     pub fn keeping_trees(runner: &'r R) -> Self {
         Self { keeps_trees: true, ..Self::new(runner) }
@@ -182,8 +182,8 @@ impl<'r, R: Runner> Here<'r, R> {
         (batch.report)(Event::Note { id: &task.id, message: self.runner.mask(message) });
     }
 
-    /// Returns the folder of the task's repository, after cloning the repository if necessary.
-    /// Fails as soon as the batch stops.
+    /// Returns the folder of the task's repository, cloning it first if necessary. Fails as soon as
+    /// the batch stops.
     async fn repository(&self, task: &Task, batch: &Context<'_>) -> Result<PathBuf, String> {
         if !clones::is_remote(&task.repo) {
             return Ok(task.repo.clone());

@@ -2,10 +2,10 @@
 //!
 //! [`tasks::read`] parses a task file or folder into [`Task`]s, or reports all of its problems at
 //! once. [`Selection`] selects and orders them. [`run`] makes attempts at the tasks, several at a
-//! time. A [`Place`] is where attempts run. [`Here`] is the place on this machine: each attempt
-//! runs with a [`Runner`] in its own worktree, so the user's tree, index and HEAD never change. An
-//! attempt that ends leaves one result. At the end, [`run`] returns a [`Summary`]. [`Folder::read`]
-//! reads the folder of a batch, even while the batch is running.
+//! time. A [`Place`] is where attempts run. [`Here`] runs them on this machine: each attempt uses a
+//! [`Runner`] in its own worktree, so the user's tree, index and HEAD never change. Each attempt
+//! that ends produces one result. At the end, [`run`] returns a [`Summary`]. [`Folder::read`] reads
+//! a batch folder, even while the batch is running.
 //!
 //! ```text
 //! task file ─► tasks::read ─► Selection ─► run ─► started ─► worktree ─► Runner ─► finished ─► Summary, exit code
@@ -13,27 +13,27 @@
 //!                                       └── results already in the folder: not repeated
 //! ```
 //!
-//! The `queue` crate implements the traits [`Source`], [`Place`] and [`Sink`] to take attempts from
-//! a queue or to put them into one.
+//! The `queue` crate implements the [`Source`], [`Place`] and [`Sink`] traits to take attempts from
+//! a queue or add them to one.
 //!
-//! The folder of a batch:
+//! A batch folder contains:
 //!
 //! | file | contents |
 //! |---|---|
 //! | `attempts.jsonl` | a [`Started`] for each attempt, on disk before the attempt has any effect |
-//! | `results.jsonl` | a [`Finished`] for each attempt that ended, whatever its ending |
-//! | `settings.jsonl` | the [`Settings`] of each invocation whose settings differ from the previous ones |
+//! | `results.jsonl` | a [`Finished`] for each attempt that ended, regardless of how it ended |
+//! | `settings.jsonl` | the [`Settings`] of each invocation whose settings differ from the previous invocation's |
 //! | `predictions.jsonl` | the last patch of each task, in SWE-bench's format, rebuilt from the results |
 //! | `summary.json` | the [`Summary`], rebuilt from the results |
 //! | `summary.md`, `junit.xml`, `report.html` | views of the results, written by the binary with the `report` crate |
 //! | `worktrees/` | the trees of running attempts |
-//! | `.agent-setups/` | while a batch is running: copies of trees in which the setup command has run |
-//! | `repositories/` | bare clones of repositories that tasks name by URL or as a bundle |
+//! | `.agent-setups/` | copies of trees after their setup command has run; exists only while a batch is running |
+//! | `repositories/` | bare clones of repositories that tasks specify as a URL or a bundle |
 //! | `lock` | the process that is using the folder |
 //!
 //! A task is done once the agent itself has finished one attempt, successfully or not. Attempts
-//! that were killed or that the infrastructure ended ([`journal::Ending::is_infrastructure`]) never
-//! count.
+//! that were killed or that ended because of the infrastructure
+//! ([`journal::Ending::is_infrastructure`]) never count.
 
 mod check;
 mod clones;

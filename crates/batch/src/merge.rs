@@ -17,12 +17,12 @@ use crate::summary::Summary;
 
 /// Merges the records, predictions and summaries of the folders in `from` into the folder `out`,
 /// and returns the merged summary. The merged summary is computed from the records, because the old
-/// summaries may be outdated. If several batches stopped early, the most severe reason counts. The
-/// folders in `from` stay as they are.
+/// summaries may be outdated. If several batches stopped early, the most severe reason is reported.
+/// The folders in `from` are not modified.
 ///
 /// # Errors
-/// If a batch in one of the folders is running or has never ended, two folders have the same task,
-/// `out` has results, or a file is damaged or cannot be written.
+/// If a batch in one of the folders is running or has never ended, two folders contain the same
+/// task, `out` already has results, or a file is damaged or cannot be written.
 pub fn merge(from: &[PathBuf], out: &Path) -> Result<Summary, Error> {
     let mut seen: HashMap<String, &Path> = HashMap::new();
     let (mut rows, mut stops) = (Vec::new(), Vec::new());
@@ -79,7 +79,7 @@ impl Ended {
     }
 }
 
-/// The name of the model in the predictions of a batch.
+/// Returns the model name in a batch's predictions.
 fn model_name(folder: &Path) -> String {
     #[derive(Deserialize)]
     struct Prediction {

@@ -1,5 +1,5 @@
-//! Prepares repositories for other machines: keeps a URL as it is, and packs a folder into a git
-//! bundle.
+//! Prepares repositories for other machines: keeps URLs as they are, and packs folders into git
+//! bundles.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,22 +11,22 @@ use crate::git::git;
 use crate::task::{Task, unsafe_id};
 use crate::worktree::Source;
 
-/// A task's repository in a form from which another machine can make a worktree.
+/// A task's repository in a form that another machine can create a worktree from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packed {
     /// A URL that git can clone.
     Url,
-    /// A bundle file, and the commit to start from if the task names none.
+    /// A bundle file, and the commit to start from if the task does not specify one.
     Bundle(PathBuf, Option<String>),
 }
 
-/// Packs the repository of a task. Bundles are written to `folder`, one per repository and commit,
-/// and an existing bundle is reused. Two calls must not use the same folder at the same time. The
-/// error is a sentence for people.
+/// Packs a task's repository. Writes one bundle per repository and commit to `folder`, or reuses
+/// the bundle if it already exists. Two calls must not use the same folder at the same time. The
+/// error is a human-readable sentence.
 ///
 /// # Errors
-/// When the repository or the commit does not exist, when the task names a folder inside a
-/// repository, and when the bundle cannot be written.
+/// If the repository or the commit does not exist, if the task names a folder inside a repository,
+/// or if the bundle cannot be written.
 pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     if is_url(&task.repo.to_string_lossy()) {
         return Ok(Packed::Url);
@@ -78,8 +78,8 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     Ok(Packed::Bundle(bundle, Some(commit.clone())))
 }
 
-/// Checks a task that another machine sent, before it runs on this one. `bundled` says whether the
-/// task's repository came with the task.
+/// Checks a task from another machine before it runs on this one. `bundled` says whether the
+/// repository came with the task.
 ///
 /// # Errors
 /// A sentence that says why the task must not run: its id is not safe as a file name, or its

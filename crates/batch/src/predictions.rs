@@ -8,8 +8,8 @@ use crate::record::Finished;
 
 /// Returns the positions of the results whose patches are predictions: for each task, the last
 /// result from the agent. Leaves out results of tasks that have changed since the run, and
-/// infrastructure failures, which the evaluation would count as wrong answers. `digests` has the
-/// current digest of each task.
+/// infrastructure failures, which the evaluation would count as wrong answers. `digests` contains
+/// the current digest of each task.
 pub(crate) fn of(digests: &HashMap<&str, String>, finished: &[Finished]) -> HashSet<usize> {
     let current = |result: &Finished| digests.get(result.id.as_str()).is_none_or(|d| *d == result.digest);
     let counts = finished.iter().enumerate().filter(|(_, result)| current(result) && !result.infrastructure);
@@ -17,7 +17,7 @@ pub(crate) fn of(digests: &HashMap<&str, String>, finished: &[Finished]) -> Hash
     last.into_values().collect()
 }
 
-/// The line for one result.
+/// Returns the line for one result.
 pub(crate) fn line(result: &Finished, model: &str) -> String {
     let patch = &result.diff.patch;
     format!("{}\n", json!({"instance_id": result.id, "model_name_or_path": model, "model_patch": patch}))

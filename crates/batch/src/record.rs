@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The format version of both kinds of record.
 pub(crate) const VERSION: u32 = 1;
 
-/// An attempt that started. The record is on disk before the worktree is made, so that a killed
+/// An attempt that started. The record is on disk before the worktree is created, so that a killed
 /// batch leaves a trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Started {
@@ -17,21 +17,21 @@ pub struct Started {
     pub v: u32,
     /// The task.
     pub id: String,
-    /// The number of the attempt, counted from 1 per task over all invocations.
+    /// The 1-based attempt number, counted per task across all invocations.
     pub attempt: u32,
     /// [`Task::digest`](crate::Task::digest).
     pub digest: String,
     /// The time of the record, in milliseconds since the Unix epoch.
     pub time_ms: u64,
-    /// The name of the worktree's folder in `worktrees/`; `None` if the worktree cannot be made, or
-    /// if the attempt runs on a worker of a queue.
+    /// The name of the worktree's folder in `worktrees/`; `None` if the worktree cannot be created,
+    /// or if the attempt runs on a worker of a queue.
     pub worktree: Option<String>,
     /// The repository's git folder; `None` if the folder is not a repository, or if the attempt
     /// runs on a worker of a queue.
     pub git_dir: Option<PathBuf>,
     /// The commit that the attempt starts from.
     pub commit: Option<String>,
-    /// Whether the worktree stays when the attempt ends.
+    /// Whether the worktree is kept after the attempt ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kept: bool,
 }
@@ -43,7 +43,7 @@ pub struct Finished {
     pub v: u32,
     /// The task.
     pub id: String,
-    /// The number of the attempt, counted from 1 per task over all invocations.
+    /// The 1-based attempt number, counted per task across all invocations.
     pub attempt: u32,
     /// [`Task::digest`](crate::Task::digest).
     pub digest: String,
@@ -51,10 +51,10 @@ pub struct Finished {
     pub time_ms: u64,
     /// How it ended.
     pub ending: Ending,
-    /// Whether the attempt failed because of the infrastructure, not the agent. If so, the task is
-    /// run again.
+    /// Whether the attempt failed because of the infrastructure, not the agent. If so, the task
+    /// will run again.
     pub infrastructure: bool,
-    /// One sentence for people.
+    /// A human-readable sentence.
     pub message: String,
     /// The changes, even if the attempt failed.
     pub diff: Diff,
@@ -63,14 +63,14 @@ pub struct Finished {
     /// The totals of each model, if several were used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelTotals>,
-    /// The wall-clock time in seconds, including the time to make the worktree.
+    /// Wall-clock time in seconds, including the time to create the worktree.
     pub seconds: f64,
     /// The session with the details, if one was started.
     pub session: Option<String>,
 }
 
 impl Finished {
-    /// The result of an attempt that could not be made.
+    /// Creates the result of an attempt that could not be made.
     #[must_use]
     pub fn refused(id: &str, digest: &str, attempt: u32, why: &str) -> Self {
         let Report { ending, message, diff, totals, models, .. } = Report::new(Ending::Refused, why);

@@ -1,5 +1,5 @@
-//! Runs a batch: starts the remaining tasks of a task file when the schedule says so, and records
-//! the attempts in a folder.
+//! Runs a batch: starts the remaining tasks of a task file as the schedule allows, and records the
+//! attempts in a folder.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -25,22 +25,22 @@ use crate::task::{Task, unsafe_id};
 /// The options of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchOptions {
-    /// The folder of the batch; created if it does not exist.
+    /// The batch folder; created if it does not exist.
     pub out: PathBuf,
     /// How many tasks run at a time; at least 1.
     pub jobs: usize,
     /// How many times this invocation retries a task after infrastructure failures. Retries during
-    /// an outage of the server do not count. A task whose repository or commit is missing is not
-    /// retried, because the retry would fail too.
+    /// a server outage do not count. A task whose repository or commit is missing is not retried,
+    /// because the retry would fail too.
     pub retries: u32,
-    /// The maximum time that this invocation waits during one outage. In an outage, every attempt
-    /// fails because of the infrastructure. If the time is zero, nothing is retried.
+    /// The maximum time that this invocation waits during one outage, that is, while every attempt
+    /// fails because of the infrastructure. If zero, nothing is retried.
     pub wait: Duration,
-    /// Limits of the whole batch.
+    /// Limits on the whole batch.
     pub limits: BatchLimits,
-    /// Whether a task that is not verified keeps the batch from starting more tasks.
+    /// Whether to stop starting tasks as soon as one is not verified.
     pub fail_fast: bool,
-    /// Whether tasks that the agent finished without success run again.
+    /// Whether to rerun tasks that the agent finished unsuccessfully.
     pub retry_failed: bool,
     /// The value of `model_name_or_path` in the predictions.
     pub model_name: String,
@@ -48,27 +48,27 @@ pub struct BatchOptions {
     pub settings: Settings,
 }
 
-/// Limits of a whole batch, in contrast to those of each task.
+/// Limits on a whole batch, as opposed to those on each task.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct BatchLimits {
     /// The time limit for this invocation. When it is reached, running attempts are interrupted.
     pub time: Option<Duration>,
-    /// The limit on prompt and generated tokens, summed over all results in the folder. Once it is
-    /// reached, no more attempts start, but running attempts continue until they end.
+    /// The limit on prompt and generated tokens, summed across all results in the folder. Once it
+    /// is reached, no more attempts start, but running attempts continue until they end.
     pub tokens: Option<u64>,
-    /// The limit on the cost in dollars. Costs are summed like tokens, and the limit applies in the
-    /// same way.
+    /// The limit on the cost in dollars. Summed and enforced in the same way as the token limit.
     pub cost: Option<f64>,
 }
 
 /// Runs the tasks that are not done yet and returns a summary of all tasks.
 ///
 /// Runs on the current task of a tokio runtime with time and I/O enabled; nothing needs to be
-/// `Send`. When `interrupt` becomes true, no more tasks start, and the batch ends when the running
-/// attempts have ended. Dropping the future is like a kill: the next invocation cleans up.
+/// `Send`. Once `interrupt` becomes true, no more tasks start, and the batch ends when the running
+/// attempts have ended. Dropping the future has the same effect as killing the process: the next
+/// invocation cleans up.
 ///
 /// # Errors
-/// If the folder is in use, is damaged, or cannot be written. A task that fails is a result, not an
+/// If the folder is in use, is damaged, or cannot be written to. A failed task is a result, not an
 /// error.
 pub async fn run(
     tasks: &[Task],
@@ -118,7 +118,8 @@ pub async fn run(
     Ok(summary)
 }
 
-/// Reports which tasks keep results that were made with other settings, and which tasks run again.
+/// Reports which tasks keep results that were produced with different settings, and which tasks run
+/// again.
 fn explain(plan: &due::Plan<'_>, outdated: &[(Vec<Change>, Vec<&str>)], report: &dyn Fn(Event<'_>)) {
     outdated.iter().for_each(|(changes, tasks)| report(Event::Kept { changes, tasks }));
     plan.changed.iter().for_each(|id| report(Event::Changed { id }));
@@ -126,7 +127,7 @@ fn explain(plan: &due::Plan<'_>, outdated: &[(Vec<Change>, Vec<&str>)], report: 
     plan.cut_off.iter().for_each(|(id, attempt)| report(Event::CutOff { id, attempt: *attempt }));
 }
 
-/// Waits until a time; forever if there is none.
+/// Waits until the given time, or forever if there is none.
 async fn reached(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
@@ -144,7 +145,7 @@ struct Batch<'a, 't> {
     interrupt: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
     report: &'a dyn Fn(Event<'_>),
-    /// Whether a note has said that the cost of an attempt is unknown.
+    /// Whether a note about an attempt of unknown cost has been reported.
     noted_cost: Cell<bool>,
 }
 

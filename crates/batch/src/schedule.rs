@@ -17,9 +17,9 @@ use crate::summary::tokens;
 /// After this many infrastructure failures in a row, something that all tasks need is probably
 /// down. Attempts then run one at a time, as probes.
 const OUTAGE: u32 = 3;
-/// The wait before the first retry or probe. Each further wait is twice as long as the one before.
+/// The wait before the first retry or probe. Each subsequent wait is twice as long.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// The longest wait. When a server is back, the batch notices this within a minute.
+/// The longest wait. When a server comes back, the batch notices within a minute.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// What to do now.
@@ -32,7 +32,7 @@ pub(crate) enum Next<'t> {
     End,
 }
 
-/// What follows from the end of an attempt.
+/// What happens after an attempt has ended.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// Whether the task is retried.
@@ -44,39 +44,39 @@ pub(crate) struct Verdict {
 /// The queue of attempts, and the state that decides when the next one starts.
 pub(crate) struct Schedule<'t> {
     queue: VecDeque<Due<'t>>,
-    /// Attempts that were started and have not ended, by task.
+    /// Attempts that have started but not ended, by task.
     running: HashMap<&'t str, Due<'t>>,
     options: BatchOptions,
     deadline: Option<Instant>,
     stopped: Option<Stop>,
-    /// The total number of tokens of all results in the folder.
+    /// The total number of tokens across all results in the folder.
     tokens: u64,
     /// The total cost of all results in the folder, in dollars.
     cost: f64,
     /// The number of infrastructure failures in a row. Until an outage begins, a failure that the
     /// server did not cause counts only if it is the first one for its repository.
     failures: u32,
-    /// The repositories for which `failures` counts a failure that the server did not cause.
+    /// Repositories for which `failures` already includes a failure that the server did not cause.
     failing: HashSet<&'t Path>,
     /// The number of probes during this outage.
     probes: u32,
-    /// The total time of the waits during this outage.
+    /// The total time spent waiting during this outage.
     waited: Duration,
     /// When the next probe may start.
     probe_at: Instant,
     load: Load,
 }
 
-/// The maximum number of attempts at a time. If the server has refused requests because it had too
-/// many, the next attempt that ends is not replaced. The number grows by one, up to `jobs`,
-/// whenever more attempts than the number itself have ended without a refusal.
+/// Limits how many attempts run at a time. If the server refuses requests because it is getting too
+/// many, the limit drops, and the next attempt that ends is not replaced. The limit grows by one,
+/// up to `jobs`, each time more attempts than the limit have ended without a refusal.
 struct Load {
     most: usize,
-    /// The lowest `most` so far.
+    /// The lowest value of `most` so far.
     lowest: usize,
-    /// The number of refusals at the last call of [`Schedule::adapt`].
+    /// The number of refusals as of the last call to [`Schedule::adapt`].
     refusals: u64,
-    /// The number of attempts that ended since the last refusal, or since `most` last grew.
+    /// The number of attempts that have ended since the last refusal, or since `most` last grew.
     calm: usize,
 }
 
@@ -116,9 +116,9 @@ impl<'t> Schedule<'t> {
         }
     }
 
-    /// Adapts the number of simultaneous attempts to the server. `running` is the number of running
-    /// attempts. `refusals` is the number of requests that the server has refused so far because it
-    /// had too many. Returns the new number if it is lower than ever before.
+    /// Adjusts the number of simultaneous attempts to what the server can handle. `running` is the
+    /// number of running attempts. `refusals` is the number of requests that the server has refused
+    /// so far because it was getting too many. Returns the new number if it is the lowest so far.
     pub(crate) fn adapt(&mut self, running: usize, refusals: u64) -> Option<usize> {
         let load = &mut self.load;
         if load.refusals == refusals {
@@ -137,7 +137,7 @@ impl<'t> Schedule<'t> {
         })
     }
 
-    /// Why the batch stops, if it does.
+    /// Why the batch is stopping, if it is.
     pub(crate) fn stopped(&self) -> Option<Stop> {
         self.stopped
     }
@@ -214,7 +214,7 @@ impl<'t> Schedule<'t> {
             self.failures += 1;
         }
         let mut pause = None;
-        // An attempt that started before the outage was noticed is not a probe.
+        // An attempt that started before the outage was detected is not a probe.
         if self.failures == OUTAGE || self.failures > OUTAGE && now >= self.probe_at {
             let wait = backoff(self.probes);
             if self.waited + wait > self.options.wait {
@@ -226,8 +226,7 @@ impl<'t> Schedule<'t> {
             self.probe_at = now + wait;
             pause = Some(wait);
         }
-        // Failures that the server did not cause may be due to the task, so the number of retries
-        // stays limited.
+        // Failures that the server did not cause may be due to the task, so limit their retries.
         let outage = self.failures >= OUTAGE && unavailable;
         let wait = if outage { Duration::ZERO } else { backoff(due.retried) };
         let again = outage || due.retried < self.options.retries && wait <= self.options.wait;
@@ -245,8 +244,8 @@ impl<'t> Schedule<'t> {
     }
 }
 
-/// The wait before the next retry, after this many retries: twice as long each time, from two
-/// seconds to a minute.
+/// Returns how long to wait before the next retry, given the number of retries so far. The wait
+/// doubles each time, from two seconds up to a minute.
 #[must_use]
 pub fn backoff(retries: u32) -> Duration {
     FIRST_WAIT.saturating_mul(1_u32.checked_shl(retries).unwrap_or(u32::MAX)).min(LONGEST_WAIT)

@@ -1,11 +1,11 @@
 //! Traits for where attempts come from, where they run, and where their records go. A batch on one
-//! machine, a batch that hands its tasks to a queue, and a worker of a queue differ only in the
-//! implementations of these traits.
+//! machine, a batch that hands its tasks to a queue, and a queue worker differ only in how they
+//! implement these traits.
 //!
 //! | | [`Source`] | [`Place`] | [`Sink`] |
 //! |---|---|---|---|
-//! | `agent batch` | the task file and the schedule | [`Here`](crate::Here): a worktree | the folder of the batch |
-//! | `agent batch --queue` | the task file and the schedule | the queue: publishes the task and waits for its result | the folder of the batch |
+//! | `agent batch` | the task file and the schedule | [`Here`](crate::Here): a worktree | the batch folder |
+//! | `agent batch --queue` | the task file and the schedule | the queue: publishes the task and waits for its result | the batch folder |
 //! | `agent worker` | the queue | [`Here`](crate::Here) | the queue |
 
 use std::path::Path;
@@ -27,7 +27,7 @@ pub struct Job<'t> {
     pub task: &'t Task,
     /// [`Task::digest`].
     pub digest: &'t str,
-    /// The number of the attempt, counted from 1 per task.
+    /// The 1-based number of this attempt at the task.
     pub attempt: u32,
 }
 
@@ -36,9 +36,9 @@ pub trait Source {
     /// The description of an attempt.
     type Job;
 
-    /// Returns the next attempt to start, or `None` if no more will start. Waits while no attempt
-    /// may start. `running` is the number of running attempts. If the future is dropped, no attempt
-    /// is lost.
+    /// Returns the next attempt to start, or `None` if no more will start. Waits until an attempt
+    /// may start. `running` is the number of running attempts. Dropping the future does not lose an
+    /// attempt.
     fn next(&self, running: usize) -> LocalBoxFuture<'_, Option<Self::Job>>;
 
     /// Ensures that no more attempts start and that running ones are interrupted.
@@ -47,7 +47,7 @@ pub trait Source {
 
 /// Where the records of attempts go.
 pub trait Sink {
-    /// Records that an attempt starts; the record is on disk when this returns.
+    /// Records the start of an attempt; the record is on disk when this returns.
     fn started(&self, started: Started) -> LocalBoxFuture<'_, Result<(), Error>>;
 
     /// Records how an attempt ended; the record is on disk when this returns. `may_help` says
@@ -57,16 +57,16 @@ pub trait Sink {
 
 /// Where attempts run.
 pub trait Place {
-    /// Gets ready before the first attempt. The folder of the batch is already locked.
+    /// Prepares for the first attempt. The batch folder is already locked.
     fn prepare<'a>(&'a self, _batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), Error>> {
         std::future::ready(Ok(())).boxed_local()
     }
 
     /// Makes one attempt, from its first record to its last. If the batch stops before the attempt
-    /// starts, the attempt leaves no record. An error means that a record could not be written.
+    /// starts, nothing is recorded. An error means that a record could not be written.
     fn attempt<'a>(&'a self, job: Job<'a>, batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), Error>>;
 
-    /// How many requests the model's server has refused so far because it had too many.
+    /// How many requests the model's server has refused so far because it was getting too many.
     fn refusals(&self) -> u64 {
         0
     }
@@ -74,27 +74,27 @@ pub trait Place {
 
 /// What an attempt needs to know about its batch.
 pub struct Context<'a> {
-    /// The folder of the batch.
+    /// The batch folder.
     pub folder: &'a Path,
     /// Where the records go.
     pub sink: &'a dyn Sink,
-    /// Whether running attempts have to end soon.
+    /// Whether running attempts must end soon.
     pub stopped: watch::Receiver<bool>,
     /// Reports an event.
     pub report: &'a dyn Fn(Event<'_>),
 }
 
 impl Context<'_> {
-    /// Waits until running attempts have to end.
+    /// Waits until running attempts must end.
     pub async fn interrupted(&self) {
         raised(self.stopped.clone()).await;
     }
 }
 
-/// Makes the attempts of a source until no more will start and all attempts have ended.
+/// Runs the attempts from a source until no more will start and all of them have ended.
 ///
 /// # Errors
-/// When a record cannot be written. The source is then stopped, and the error is returned once the
+/// If a record cannot be written. The source is then stopped, and the error is returned once the
 /// running attempts have ended.
 pub async fn drive<S: Source>(
     source: &S,
@@ -119,7 +119,7 @@ pub async fn drive<S: Source>(
     failed.map_or(Ok(()), Err)
 }
 
-/// Waits until the value is true; forever if the sender is gone.
+/// Waits until the value is true, or forever if the sender is gone.
 pub(crate) async fn raised(mut interrupt: watch::Receiver<bool>) {
     if interrupt.wait_for(|raised| *raised).await.is_err() {
         std::future::pending().await

@@ -11,23 +11,23 @@ use sha2::{Digest as _, Sha256};
 
 use crate::task::Task;
 
-/// A selection of tasks. The default selects all tasks in the order of the file, but moves tasks of
-/// the same repository together, because they can then reuse the server's prefix cache.
+/// A selection of tasks. The default selects all tasks in file order, but groups tasks from the
+/// same repository so that they can reuse the server's prefix cache.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     /// Keeps the tasks that match at least one filter, or all tasks if there are no filters.
     pub filters: Vec<Filter>,
-    /// Orders the tasks at random with this seed, instead of by repository.
+    /// Shuffles the tasks with this seed instead of grouping them by repository.
     pub shuffle: Option<u64>,
-    /// Keeps a range of the tasks that are left.
+    /// Keeps a range of the remaining tasks.
     pub slice: Option<Slice>,
-    /// Keeps one of several parts of the tasks that are left.
+    /// Keeps one of several parts of the remaining tasks.
     pub shard: Option<Shard>,
 }
 
 impl Selection {
-    /// Returns the selected tasks in the order in which they should run. The fields apply in the
-    /// order in which they are declared, so a slice of shuffled tasks is a random sample.
+    /// Returns the selected tasks in the order they should run. The fields apply in declaration
+    /// order, so a slice of shuffled tasks is a random sample.
     #[must_use]
     pub fn of(&self, mut tasks: Vec<Task>) -> Vec<Task> {
         tasks.retain(|task| self.filters.is_empty() || self.filters.iter().any(|f| f.matches(task)));
@@ -59,8 +59,8 @@ fn by_repository(tasks: Vec<Task>) -> Vec<Task> {
     placed.into_iter().map(|(_, task)| task).collect()
 }
 
-/// A pattern for ids, or for tags if it starts with `tag:`. `*` stands for any text and `?` for one
-/// character.
+/// A pattern for ids, or for tags if it starts with `tag:`. `*` matches any text, and `?` matches
+/// one character.
 #[derive(Debug, Clone)]
 pub struct Filter {
     of_tags: bool,
@@ -87,12 +87,12 @@ impl FromStr for Filter {
     }
 }
 
-/// A range of tasks, counted from 0.
+/// A range of tasks. Positions are 0-based.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
     /// The position of the first task.
     pub start: usize,
-    /// The position after the last task; `None` for all tasks from `start` on.
+    /// The position just past the last task; `None` selects all tasks from `start` on.
     pub end: Option<usize>,
 }
 
@@ -107,13 +107,15 @@ impl FromStr for Slice {
         let start = if start.is_empty() { 0 } else { number(start)? };
         let end = if end.is_empty() { None } else { Some(number(end)?) };
         match end {
-            Some(end) if end <= start => Err(format!("contains no task, because {end} is not above {start}")),
+            Some(end) if end <= start => {
+                Err(format!("contains no tasks, because {end} is not greater than {start}"))
+            }
             _ => Ok(Self { start, end }),
         }
     }
 }
 
-/// One of the parts into which a list is divided. Neighboring items go to different parts, so that
+/// One of the parts that a list is divided into. Neighboring items go to different parts, so that
 /// all parts take about the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
@@ -122,10 +124,10 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// The part with this index, counted from 0.
+    /// Returns the part with this 0-based index.
     ///
     /// # Errors
-    /// If there is no such part.
+    /// If `index` is not less than `count`.
     pub fn new(index: usize, count: usize) -> Result<Self, String> {
         if index < count {
             Ok(Self { index, count })
@@ -144,7 +146,7 @@ impl FromStr for Shard {
             text.split_once('/').and_then(|(part, count)| Some((part.parse().ok()?, count.parse().ok()?)));
         let (part, count): (usize, usize) =
             parts.ok_or_else(|| format!("{text:?} is not of the form I/N"))?;
-        Self::new(part.checked_sub(1).ok_or("parts are counted from 1")?, count)
+        Self::new(part.checked_sub(1).ok_or("parts are numbered from 1")?, count)
     }
 }
 

@@ -1,5 +1,5 @@
 //! Records the settings of each invocation in `settings.jsonl`, so that a later invocation can tell
-//! which results were made with different settings.
+//! which results were produced with different settings.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -17,7 +17,7 @@ const VERSION: u32 = 1;
 /// from those in the last record.
 pub(crate) const SETTINGS: &str = "settings.jsonl";
 
-/// The settings that can change a result. Maps each key to its value, or to `None` if it is not
+/// The settings that can affect a result. Maps each key to its value, or to `None` if it is not
 /// set. The caller leaves out secrets.
 pub type Settings = BTreeMap<String, Option<String>>;
 
@@ -26,7 +26,7 @@ pub type Settings = BTreeMap<String, Option<String>>;
 pub struct Change {
     /// Its key.
     pub key: String,
-    /// Its value when the result was made; `None` if it was not set.
+    /// Its value when the result was produced; `None` if it was not set.
     pub old: Option<String>,
     /// Its value now.
     pub new: Option<String>,
@@ -49,8 +49,8 @@ impl Versioned for Configured {
     }
 }
 
-/// Records the settings of this invocation, unless they equal those in the last record. Returns all
-/// records. `attempts` is the number of attempts that have started in the folder.
+/// Records the settings of this invocation, unless they are the same as in the last record. Returns
+/// all records. `attempts` is the number of attempts that have started in the folder.
 pub(crate) fn record(folder: &Path, attempts: usize, settings: &Settings) -> Result<Vec<Configured>, Error> {
     let (mut log, mut records) = Log::open(folder.join(SETTINGS))?;
     if records.last().is_none_or(|last: &Configured| last.settings != *settings) {
@@ -61,9 +61,9 @@ pub(crate) fn record(folder: &Path, attempts: usize, settings: &Settings) -> Res
     Ok(records)
 }
 
-/// Returns the tasks whose kept result was made with settings that have changed since, grouped by
-/// these changes. `kept` lists each task with a kept result, and the number of the attempt that
-/// made it. Ignores a setting that the task itself sets.
+/// Returns the tasks whose kept result was produced with settings that have since changed, grouped
+/// by those changes. `kept` lists each task with a kept result and the number of the attempt that
+/// produced it. Ignores settings that the task itself overrides.
 pub(crate) fn outdated<'t>(
     kept: &[(&'t Task, u32)],
     started: &[Started],
@@ -87,8 +87,8 @@ pub(crate) fn outdated<'t>(
     groups
 }
 
-/// Returns the settings whose values differ. Ignores a key that only one of the two maps has,
-/// because another version of the agent added or removed it.
+/// Returns the settings whose values differ. Ignores keys that only one of the maps has, because
+/// another version of the agent added or removed them.
 fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
     let both = new.iter().filter_map(|(key, new)| Some((key, old.get(key)?, new)));
     let differ = both.filter(|(_, old, new)| old != new);
@@ -125,7 +125,7 @@ mod tests {
         record(2, &settings("a", "9"));
         record(2, &settings("a", "9"));
         let records = record(3, &settings("b", "9"));
-        assert_eq!(records.len(), 3, "equal settings are recorded once");
+        assert_eq!(records.len(), 3, "unchanged settings are recorded once");
 
         let started = ["one", "two", "three", "four"].map(started);
         let task = |id: &str| Task { id: id.into(), ..Task::default() };

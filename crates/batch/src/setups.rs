@@ -1,11 +1,11 @@
 //! Shares the result of a setup command among tasks. The tree is copied after the command has run,
 //! and later tasks with the same repository, commit and command start from the copy.
 //!
-//! Virtual environments, editable packages and build caches contain absolute paths. A copy is
-//! therefore valid only at the path of the original. Each tree that needs a setup is made in a
-//! numbered lane. A lane has a fixed path, which holds the tree of one task at a time, and a copy
-//! of the last tree that was set up at that path. A lane is added only if no other is free, so the
-//! disk space stays bounded.
+//! Virtual environments, editable packages and build caches contain absolute paths, so a copy is
+//! valid only at the path of the original. Each tree that needs a setup is therefore created in a
+//! numbered lane. A lane has a fixed path, which holds one task's tree at a time, and a copy of the
+//! last tree that was set up at that path. A lane is added only if no other is free, which keeps
+//! disk usage bounded.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -16,13 +16,13 @@ use crate::digest::short_digest;
 use crate::task::Task;
 use crate::worktree::{self, Source};
 
-/// The name of the folder with the copies. It is in the folder of the batch.
+/// The name of the folder that contains the copies. It is inside the batch folder.
 const FOLDER: &str = ".agent-setups";
 
-/// The setup that the runner of a task must perform.
+/// The setup that a task's runner must perform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup {
-    /// The command, which runs in the folder of the task.
+    /// The command, which runs in the task's folder.
     pub command: String,
     /// The path of the whole tree and the path of its copy; `None` if no copy is kept.
     keep: Option<(PathBuf, PathBuf)>,
@@ -42,7 +42,7 @@ impl Setup {
     /// command again.
     pub fn keep(&self) -> io::Result<()> {
         let Some((tree, copy)) = &self.keep else { return Ok(()) };
-        // The copy only saves time, so it must not take the space that other tasks need.
+        // The copy only saves time, so it must not use up space that other tasks need.
         if !workspace::has_room(tree, tree)? {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
@@ -87,18 +87,18 @@ pub(crate) struct Lane<'l> {
     copy: PathBuf,
     /// Whether the lane's copy was made from the same repository, commit and command.
     ready: Cell<bool>,
-    /// Whether the folder of the copy may contain leftovers or the copy of another setup.
+    /// Whether the copy's folder may contain leftovers or a copy made for another setup.
     stale: Cell<bool>,
 }
 
 impl Lanes {
-    /// Takes a free lane for a task, preferably one whose copy the task can use. `out` is the
-    /// folder of the batch. Returns `None` if the task needs no setup, or if its folder is not a
+    /// Takes a free lane for a task, preferably one with a copy that the task can use. `out` is the
+    /// batch folder. Returns `None` if the task needs no setup, or if its folder is not a
     /// repository.
     pub(crate) fn take(&self, task: &Task, source: &Source, out: &Path) -> Option<Lane<'_>> {
         let (command, (git_dir, commit, prefix)) = (task.setup.as_ref()?, source.identity()?);
         let git_dir = git_dir.as_os_str().as_encoded_bytes();
-        // The command runs in the task's folder, so another folder needs another setup.
+        // The command runs in the task's folder, so a different folder needs its own setup.
         let parts = [git_dir, commit.as_bytes(), prefix.as_bytes(), command.as_bytes()];
         let key = Some(short_digest(&parts));
         let State { folder, lanes } = &mut *self.0.borrow_mut();
@@ -137,16 +137,17 @@ impl Lanes {
 }
 
 impl Lane<'_> {
-    /// The name of the tree. No tree outside a lane can have this name, because an id is not empty.
+    /// The name of the tree. No tree outside a lane can have this name, because ids are never
+    /// empty.
     pub(crate) fn name(&self) -> String {
         name(self.number)
     }
 
-    /// Returns the copy of this setup, if the lane has one. Otherwise removes what is in its place:
-    /// the copy of another setup, or the leftovers of a killed batch.
+    /// Returns the copy of this setup, if the lane has one. Otherwise removes whatever is there
+    /// instead, such as a copy for another setup or the leftovers of a killed batch.
     ///
     /// # Errors
-    /// If that cannot be removed. The task can still run, but the result of its setup is not kept.
+    /// If the removal fails. The task can still run, but the result of its setup is not kept.
     pub(crate) async fn copy(&self) -> Result<Option<&Path>, String> {
         if self.stale.get() {
             worktree::remove(&self.copy, None).await?;
@@ -156,7 +157,7 @@ impl Lane<'_> {
         Ok(self.ready.get().then_some(self.copy.as_path()))
     }
 
-    /// Gives up the copy, because it cannot be restored. The task needs a setup of its own.
+    /// Discards the copy, because it cannot be restored. The task then needs its own setup.
     pub(crate) fn discard(&self) {
         self.ready.set(false);
         self.stale.set(true);
@@ -188,7 +189,7 @@ impl Drop for Lanes {
     }
 }
 
-/// Removes the copies that a killed batch left.
+/// Removes the copies that a killed batch left behind.
 pub(crate) async fn remove_left(out: &Path) -> Result<(), String> {
     worktree::remove(&out.join(FOLDER), None).await
 }

@@ -3,7 +3,7 @@
 use journal::{Budget, Ending};
 use serde::{Deserialize, Serialize};
 
-/// The reason why a batch stopped. Running the same command again continues the batch.
+/// The reason a batch stopped. Running the same command again continues the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
@@ -11,13 +11,13 @@ pub enum Stop {
     Interrupted,
     /// The deadline has passed.
     Deadline,
-    /// The token limit is reached.
+    /// The token limit has been reached.
     Tokens,
-    /// The cost limit is reached.
+    /// The cost limit has been reached.
     Cost,
     /// The server or this machine kept failing.
     Infrastructure,
-    /// A task was not verified, and the batch was asked to stop in that case.
+    /// A task was not verified, and the batch had been told to stop in that case.
     FailFast,
 }
 
@@ -40,7 +40,7 @@ impl Stop {
         }
     }
 
-    /// One sentence for people: what happened, and how to continue.
+    /// Describes what happened and how to continue, in one sentence.
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {

@@ -1,4 +1,5 @@
-//! The folder of a batch: its lock, and two append-only logs that survive a kill at any point.
+//! The batch folder: its lock and two append-only logs that survive the process being killed at any
+//! point.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -23,7 +24,7 @@ pub(crate) const RESULTS: &str = "results.jsonl";
 pub(crate) struct Store {
     pub(crate) out: PathBuf,
     pub(crate) started: Vec<Started>,
-    /// The results without their patches, which would need too much memory in a large batch.
+    /// The results without their patches, which would take too much memory in a large batch.
     pub(crate) finished: Vec<Finished>,
     attempts: Log<Started>,
     results: Log<Finished>,
@@ -31,7 +32,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens the folder; creates it first if it does not exist.
+    /// Opens the folder, creating it if it does not exist.
     pub(crate) fn open(out: &Path) -> Result<Self, Error> {
         let new = !out.exists();
         fs::create_dir_all(out).map_err(io_error("cannot create", out))?;
@@ -71,7 +72,7 @@ impl Store {
         self.finished.iter().map(|result| (result.id.as_str(), result.attempt)).collect()
     }
 
-    /// Removes the trees that a killed batch left, but only those that are named in the records.
+    /// Removes the trees that a killed batch left behind, but only those named in the records.
     pub(crate) async fn clean_up(&self, report: &dyn Fn(Event<'_>)) {
         let (worktrees, ended) = (self.out.join("worktrees"), self.ended());
         for started in &self.started {
@@ -110,13 +111,13 @@ impl Store {
         Ok(())
     }
 
-    /// Replaces a file of the folder, as [`replace`] does.
+    /// Replaces a file in the folder atomically; see [`replace`].
     pub(crate) fn replace(&self, name: &str, contents: &str) -> Result<(), Error> {
         Ok(replace(&self.out.join(name), contents)?)
     }
 }
 
-/// Locks the folder of a batch for this process.
+/// Locks a batch folder for this process.
 pub(crate) fn lock(out: &Path) -> Result<LockFile, Error> {
     LockFile::acquire(&out.join("lock"), &format!("process {}", std::process::id()))?
         .map_err(|holder| Error::Locked { out: out.to_owned(), holder })
@@ -130,8 +131,8 @@ fn without_patch(mut result: Finished) -> Finished {
 /// The name prefix of the temporary files that [`replace`] writes and then renames.
 const UNFINISHED: &str = ".agent-unfinished-";
 
-/// Removes the temporary files that [`replace`] left in a folder when its process was killed. The
-/// caller makes sure that no other process is replacing files there.
+/// Removes the temporary files that [`replace`] left behind in a folder because its process was
+/// killed. The caller must ensure that no other process is replacing files there.
 pub fn remove_unfinished(folder: &Path) {
     let Ok(listed) = fs::read_dir(folder) else { return };
     for entry in listed.filter_map(Result::ok) {
@@ -141,10 +142,10 @@ pub fn remove_unfinished(folder: &Path) {
     }
 }
 
-/// Replaces a file atomically: readers see the old contents or the new contents.
+/// Replaces a file atomically: readers see either the old or the new contents.
 ///
 /// # Errors
-/// When the new contents cannot be written. The file then keeps its old contents.
+/// If the new contents cannot be written. The file then keeps its old contents.
 pub fn replace(path: &Path, contents: &str) -> Result<(), journal::Error> {
     replace_with(path, |file| file.write_all(contents.as_bytes())).map_err(io_error("cannot write", path))
 }

@@ -1,4 +1,5 @@
-//! The summary of a batch: as JSON for programs, as a table for people, as an exit code for shells.
+//! The summary of a batch, as JSON for programs, as a table for humans, and as an exit code for
+//! shells.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -10,7 +11,7 @@ use crate::record::{Finished, Started};
 use crate::stop::Stop;
 use crate::task::Task;
 
-/// The exit code if a task is not verified, and nothing worse happened.
+/// The exit code if a task is not verified but nothing worse happened.
 const NOT_VERIFIED: u8 = 1;
 
 /// All tasks of a batch, with their state.
@@ -20,12 +21,12 @@ pub struct Summary {
     pub v: u32,
     /// The number of tasks that were selected.
     pub tasks: usize,
-    /// The number of tasks for each ending, most frequent first. The text is [`Ending::label`] or
+    /// The number of tasks for each ending, most frequent first. The string is [`Ending::label`] or
     /// `not run`.
     pub endings: Vec<(String, usize)>,
     /// Why the batch stopped, if it stopped before all tasks had a result from the agent.
     pub stopped: Option<Stop>,
-    /// The number of attempts at these tasks, over all invocations. Killed attempts count.
+    /// The number of attempts at these tasks across all invocations, including killed attempts.
     pub attempts: usize,
     /// Prompt and generated tokens of all attempts.
     pub tokens: u64,
@@ -34,15 +35,14 @@ pub struct Summary {
     /// The date of the prices; the oldest date if there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prices_of: Option<Date>,
-    /// Total seconds of all attempts.
+    /// Total duration of all attempts, in seconds.
     pub seconds: f64,
-    /// One row per task, in the order in which they run.
+    /// One row per task, in the order they run.
     pub rows: Vec<Row>,
 }
 
-/// The state of a task. It comes from an attempt at the current version of the task: from the last
-/// one that the agent itself finished or, if there is none, from the last one that ended in another
-/// way.
+/// The state of a task, taken from an attempt at the task's current version: the last one that the
+/// agent itself finished or, if there is none, the last one that ended some other way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The task.
@@ -120,10 +120,10 @@ impl Summary {
         }
     }
 
-    /// The exit code of a batch. The first condition that holds decides: 130 if the batch was
-    /// interrupted; 4 if it paused at a limit; 5 if a task has no result from the agent and the
-    /// batch should therefore be run again; 1 if a task is not verified; 0 otherwise. After
-    /// [`Stop::FailFast`], a task that was not run does not cause code 5.
+    /// Returns the exit code of a batch, which is determined by the first condition that applies:
+    /// 130 if the batch was interrupted; 4 if it paused at a limit; 5 if a task has no result from
+    /// the agent and the batch should therefore be run again; 1 if a task is not verified; 0
+    /// otherwise. After [`Stop::FailFast`], tasks that were not run do not cause code 5.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         if let Some(code) = self.stopped.and_then(Stop::exit_code) {
@@ -136,7 +136,7 @@ impl Summary {
         if self.rows.iter().any(|row| row.ending != Some(Ending::Verified)) { NOT_VERIFIED } else { 0 }
     }
 
-    /// The table and the totals, as plain text without escape sequences.
+    /// Returns the table and the totals as plain text without escape sequences.
     #[must_use]
     pub fn to_text(&self) -> String {
         let width = self.rows.iter().map(|row| row.id.len()).max().unwrap_or(0).max(4);
@@ -184,8 +184,8 @@ impl Summary {
 }
 
 impl Row {
-    /// The state of the task with this id and digest. `results` has all results for the id, in
-    /// order.
+    /// Returns the state of the task with this id and digest. `results` contains all results for
+    /// the id, in order.
     pub(crate) fn new(id: &str, digest: &str, results: &[&Finished], attempts: usize) -> Self {
         let mut current = results.iter().rev().filter(|result| result.digest == digest);
         let last = current.clone().find(|result| !result.infrastructure).or_else(|| current.next());

@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-/// The maximum length of an id in bytes. An id with an attempt's number appended must fit in a file
-/// name of 255 bytes.
+/// The maximum length of an id in bytes. With an attempt number appended, it must fit in a 255-byte
+/// file name.
 pub(crate) const MAX_ID_BYTES: usize = 128;
 
 /// One task.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Task {
-    /// Unique in its file, and safe as a file name.
+    /// Unique within its file, and safe as a file name.
     pub id: String,
     /// The repository: the absolute path of a folder or bundle file, or a URL to clone.
     pub repo: PathBuf,
-    /// The repository as the task file names it. [`Task::digest`] covers this field instead of
+    /// The repository as written in the task file. [`Task::digest`] covers this field instead of
     /// `repo`, so results stay valid when a folder moves.
     pub named_repo: String,
     /// The commit to start from; `None` for `HEAD`.
@@ -41,27 +41,27 @@ pub struct Task {
     pub tags: Vec<String>,
 }
 
-/// The limits of one task. `None` stands for the limit that the batch sets for every task.
+/// The limits on one task. `None` means that the batch's limit for every task applies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct TaskLimits {
     /// Requests answered by the model.
     pub max_turns: Option<u32>,
     /// Prompt and generated tokens.
     pub max_tokens: Option<u64>,
-    /// Seconds by the wall clock.
+    /// Wall-clock seconds.
     pub max_seconds: Option<u64>,
     /// Dollars.
     pub max_cost: Option<f64>,
 }
 
 impl Task {
-    /// The repository as the task names it, without credentials.
+    /// Returns the repository as written in the task, without credentials.
     #[must_use]
     pub fn shown_repo(&self) -> String {
         crate::clones::shown(&self.named_repo)
     }
 
-    /// Whether the task itself sets the setting with this key.
+    /// Whether the task itself overrides the setting with this key.
     pub(crate) fn sets(&self, key: &str) -> bool {
         match key {
             "model" => self.model.is_some(),
@@ -75,8 +75,8 @@ impl Task {
         }
     }
 
-    /// The SHA-256 of everything that describes the task, in hex. A result is valid only for a task
-    /// with the same digest.
+    /// Returns the SHA-256 of everything that describes the task, in hex. A result is valid only
+    /// for a task with the same digest.
     #[must_use]
     pub fn digest(&self) -> String {
         let mut described = serde_json::json!({
@@ -99,7 +99,7 @@ impl Task {
     }
 }
 
-/// The reason why an id is not safe as a file name, if any.
+/// Returns why an id is not safe as a file name, or `None` if it is.
 pub(crate) fn unsafe_id(id: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let why = if id.is_empty() {

@@ -1,7 +1,7 @@
 //! Reads task files: JSON Lines, a YAML or JSON list, TOML with `[[tasks]]`, Markdown with front
 //! matter, and instances of SWE-bench and SWE-agent.
 //!
-//! TOML and Markdown are recognized by the extension of the file, the other formats by its
+//! TOML and Markdown files are recognized by their extension, and the other formats by their
 //! contents. In every format, a task with an `instance_id` is an instance of SWE-bench or
 //! SWE-agent. [`read`] finds all problems in a file in one pass and returns either all tasks or all
 //! [`Problem`]s.
@@ -20,11 +20,11 @@
 //! | `model` | overrides the model of the batch |
 //! | `tags` | words to select tasks by |
 //!
-//! `for` makes several tasks from one: see [`template`]. [`schema`] returns the JSON Schema of a
+//! `for` turns one task into several: see [`template`]. [`schema`] returns the JSON Schema of a
 //! task, for editors.
 //!
 //! A SWE-bench instance has `instance_id`, `repo`, `base_commit` and `problem_statement`, and
-//! optionally our own keys, which the table lists from `setup` on. Keys that reveal the solution
+//! optionally our own keys, listed in the table from `setup` on. Keys that reveal the solution
 //! (`patch`, `test_patch`, `hints_text`, the lists of tests) are never read. A SWE-agent instance
 //! has `instance_id`, `problem_statement` and `repo_name`, and optionally `base_commit` and our own
 //! keys.
@@ -49,7 +49,8 @@ use entry::Entry;
 
 pub use schema::schema;
 
-/// The largest task file, in bytes. The largest SWE-bench collections take a few hundred megabytes.
+/// The maximum size of a task file, in bytes. The largest SWE-bench collections are a few hundred
+/// megabytes.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// A problem in a task file.
@@ -57,7 +58,7 @@ const MAX_BYTES: u64 = 1 << 30;
 pub struct Problem {
     /// The file.
     pub file: PathBuf,
-    /// The line, from 1; 0 if the problem concerns the whole file.
+    /// The 1-based line number; 0 if the problem concerns the whole file.
     pub line: usize,
     /// What is wrong, and how to fix it.
     pub message: String,
@@ -78,8 +79,8 @@ impl fmt::Display for Problem {
 pub struct Problems(pub Vec<Problem>);
 
 /// Reads a task file, or all Markdown files in a folder except `README.md` and hidden files.
-/// Subfolders are skipped. `repos` is the folder with the clones for SWE-bench instances: the clone
-/// of `owner/name` is in its subfolder `owner__name`, `owner/name` or `name`.
+/// Subfolders are skipped. `repos` is the folder that contains the clones for SWE-bench instances:
+/// the clone of `owner/name` is in its subfolder `owner__name`, `owner/name` or `name`.
 ///
 /// # Errors
 /// Returns all problems at once, each with its file and line.

@@ -1,8 +1,9 @@
 //! A tree for each attempt: a detached git worktree of a commit, or a plain copy of a folder that
 //! is not a repository.
 //!
-//! The user's repository changes in one way only: while the worktree exists, the git folder has an
-//! entry for it. Only what this batch created is removed, and `git worktree prune` is never run.
+//! The only change to the user's repository is that its git folder has an entry for the worktree
+//! while the worktree exists. Only what this batch created is removed, and `git worktree prune` is
+//! never run.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,8 +22,8 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Finds the source of a task in `repo`, which is the task's repository or its clone. Changes
-    /// nothing. The error is a sentence for people.
+    /// Finds the source of a task in `repo`, which is the task's repository or its clone. Does not
+    /// change anything. The error is a human-readable sentence.
     pub(crate) async fn find(task: &Task, repo: &Path) -> Result<Self, String> {
         let repo = repo.to_owned();
         if !repo.is_dir() {
@@ -50,7 +51,7 @@ impl Source {
         self.git.as_ref().map(|(repository, _)| repository.git_dir.as_path())
     }
 
-    /// The git folder, the commit, and the path of the task's folder in the repository.
+    /// Returns the git folder, the commit, and the path of the task's folder in the repository.
     pub(crate) fn identity(&self) -> Option<(&Path, &str, &str)> {
         let (repository, commit) = self.git.as_ref()?;
         Some((&repository.git_dir, commit, &repository.prefix))
@@ -60,7 +61,7 @@ impl Source {
         self.git.as_ref().map(|(_, commit)| commit.as_str())
     }
 
-    /// A note for the user if the tree may differ from what the user expects.
+    /// Returns a note for the user if the tree may not be what they expect.
     pub(crate) async fn note(&self, task: &Task) -> Option<String> {
         let repo = self.repo.display();
         match &self.git {
@@ -75,24 +76,24 @@ impl Source {
         }
     }
 
-    /// Makes the tree, and returns the folder in it that corresponds to the task's folder. A
-    /// worktree gets the files of `prepared`, if given, instead of those of the commit. After an
-    /// error, part of the tree may exist.
+    /// Creates the tree and returns the folder in it that corresponds to the task's folder. If
+    /// `prepared` is given, a worktree gets its files instead of the commit's. After an error, part
+    /// of the tree may exist.
     pub(crate) async fn make(&self, tree: &Path, prepared: Option<&Path>) -> Result<PathBuf, String> {
         let Some((found, commit)) = &self.git else {
             return self.copy(tree).await;
         };
         let checkout = if prepared.is_some() { "--no-checkout" } else { "--checkout" };
-        // Quiet, because an error would otherwise start with a line about progress.
+        // Quiet, because an error would otherwise start with a progress line.
         let args = ["worktree", "add", "--quiet", "--detach", checkout].map(OsStr::new);
         git(&self.repo, &[&args[..], &[tree.as_os_str(), commit.as_ref()]].concat())
             .await
-            .map_err(|e| format!("cannot make a worktree of {}: {e}", self.repo.display()))?;
+            .map_err(|e| format!("cannot create a worktree of {}: {e}", self.repo.display()))?;
         if let Some(prepared) = prepared {
             fill(tree, prepared).await.map_err(|e| format!("cannot restore the result of the setup: {e}"))?;
         }
         let folder = tree.join(&found.prefix);
-        // A link in the commit or in the prepared tree must not lead outside.
+        // A link in the commit or in the prepared tree must not lead out of the tree.
         let real = |path: &Path| fs::canonicalize(path).ok();
         if !folder.is_dir() || real(&folder) != real(tree).map(|tree| tree.join(&found.prefix)) {
             return Err(format!("commit {commit} does not contain the folder {}", found.prefix));
@@ -118,8 +119,8 @@ impl Source {
     }
 }
 
-/// Copies the files of a prepared tree into a worktree without files, and resets the index of the
-/// worktree to its commit.
+/// Copies the files of a prepared tree into a worktree that has none, and resets the worktree's
+/// index to its commit.
 async fn fill(tree: &Path, prepared: &Path) -> Result<(), String> {
     let (from, to) = (prepared.to_owned(), tree.to_owned());
     let copied = tokio::task::spawn_blocking(move || workspace::copy_without_git(&from, &to));
@@ -130,12 +131,15 @@ async fn fill(tree: &Path, prepared: &Path) -> Result<(), String> {
 /// Fails if something exists at the path of a tree.
 pub(crate) fn ensure_absent(tree: &Path) -> Result<(), String> {
     match tree.symlink_metadata() {
-        Ok(_) => Err(format!("{} exists, but this batch did not make it; move it away", tree.display())),
+        Ok(_) => Err(format!(
+            "{} exists but was not created by this batch; move it out of the way",
+            tree.display()
+        )),
         Err(_) => Ok(()),
     }
 }
 
-/// The name of an attempt's tree. Ids contain no `@`, so names are unique.
+/// Returns the name of an attempt's tree. Ids contain no `@`, so names are unique.
 pub(crate) fn name(id: &str, attempt: u32) -> String {
     if attempt == 1 { id.to_owned() } else { format!("{id}@{attempt}") }
 }
@@ -150,8 +154,8 @@ pub(crate) fn is_name(name: &str) -> bool {
     unsafe_id(id).is_none() && attempt.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Removes a tree: first its entry in the repository, then its folder. So once the folder is gone,
-/// the removal is complete.
+/// Removes a tree's entry in the repository and then its folder, so once the folder is gone, the
+/// removal is complete.
 pub(crate) async fn remove(tree: &Path, git_dir: Option<&Path>) -> Result<(), String> {
     let (tree, git_dir) = (tree.to_owned(), git_dir.map(Path::to_owned));
     let shown = tree.display().to_string();
@@ -179,7 +183,7 @@ fn remove_entry(tree: &Path, git_dir: &Path) -> io::Result<()> {
             fs::remove_dir_all(entry.path())?;
         }
     }
-    // Git, too, removes this folder when it removes the last entry. The call fails if other entries
+    // Git also removes this folder when it removes the last entry. The call fails if other entries
     // are left.
     let _ = fs::remove_dir(&entries);
     Ok(())

@@ -1,8 +1,8 @@
 //! Measures the engine: `cargo run --release -p engine --example engine_bench FILE.gguf [TOKENS]`.
-//! Prints one JSON object, which includes the seconds to load the model, the prompt and generation
-//! rates in tokens per second, the number of tokens that a second turn evaluates, the generation
-//! rates of tool calls with and without a constraint, and the peak memory. `scripts/bench-engine`
-//! compares the engine with llama-server.
+//! Prints a JSON object that includes the seconds it takes to load the model, the prompt and
+//! generation rates in tokens per second, the number of tokens that a second turn evaluates, the
+//! generation rates for tool calls with and without a constraint, and the peak memory usage.
+//! `scripts/bench-engine` compares the engine with llama-server.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -42,8 +42,9 @@ async fn ask(model: &Embedded, request: &Request) -> Result<(String, Usage, f64,
     Ok((text, usage, first, from.elapsed().as_secs_f64()))
 }
 
-/// The number of pairs from which the rates of tool calls are computed. Each pair is one answer
-/// with and one without a constraint. One more pair runs first, and is left out of the rates.
+/// The number of pairs of answers that the rates for tool calls are computed from. Each pair is one
+/// answer with a constraint and one without. An additional pair runs first and is left out of the
+/// rates.
 const PAIRS: usize = 4;
 const CALL_RULES: &str = "You act by calling tools. Answer with exactly one JSON object and nothing else:\n\
     {\"tool\": \"NAME\", \"arguments\": {...}}\n\nTools:\n\
@@ -51,7 +52,7 @@ const CALL_RULES: &str = "You act by calling tools. Answer with exactly one JSON
     write_file: Write a file. {\"path\": string, \"content\": string}";
 const CALL_TASK: &str = "Write account.py, a Python class for a bank account with tests.";
 
-/// The schema of the calls that `CALL_RULES` describes.
+/// Returns the schema for the calls that `CALL_RULES` describes.
 fn call_schema() -> Value {
     let call = |name: &str, arguments: &[&str]| {
         let object = |properties: Value, required: &[&str]| json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
@@ -107,8 +108,8 @@ async fn main() -> Result<(), Failure> {
     request.messages.push(message(Role::User, "Now add a method that transfers money."));
     let (_, two, second, _) = ask(&model, &request).await?;
     let call = Request {
-        // Because the conversation already has one call, the model writes the next one in the same
-        // form, whether constrained or not.
+        // Because the conversation already contains a call, the model writes the next one in the
+        // same form, whether constrained or not.
         messages: vec![
             message(Role::System, CALL_RULES),
             message(Role::User, CALL_TASK),
@@ -122,7 +123,7 @@ async fn main() -> Result<(), Failure> {
     // The rates leave out the first pair, which compiles the schema and evaluates the prompt.
     let (mut rates, mut firsts) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for pair in 0..=PAIRS {
-        // The order of the two kinds alternates, so that a slowdown of the machine affects both.
+        // Alternate the order of the two kinds, so that a machine slowdown affects both.
         for kind in [pair % 2, 1 - pair % 2] {
             let (text, usage, first, _) = ask(&model, [&call, &constrained][kind]).await?;
             firsts[kind].push(first);

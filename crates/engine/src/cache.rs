@@ -10,7 +10,7 @@ use crate::saved::Saved;
 use crate::sequence::Sequence;
 
 /// The number of sequences in the cache, which limits how many answers are generated at the same
-/// time. Further requests are queued.
+/// time. Additional requests are queued.
 pub(crate) const SEQUENCES: usize = 4;
 
 /// The cache of one model.
@@ -23,8 +23,8 @@ pub(crate) struct Cache<'m> {
 
 impl<'m> Cache<'m> {
     pub(crate) fn new(model: &'m LlamaModel, context: LlamaContext<'m>) -> Self {
-        // SentencePiece adds a space at the start of each text that it tokenizes. The tokens of a
-        // text that is tokenized in parts therefore differ from those of the whole text.
+        // SentencePiece adds a space at the start of whatever it tokenizes. Tokenizing text in
+        // parts therefore yields different tokens than tokenizing it as a whole.
         let exact = model.vocab().vocab_type() == VocabType::BPE;
         Self { model, context, sequences: Default::default(), exact }
     }
@@ -33,30 +33,31 @@ impl<'m> Cache<'m> {
         self.model.vocab()
     }
 
-    /// Whether a text that is tokenized in parts has the same tokens as the whole text. Only then
-    /// can a conversation be compared with the cache byte by byte.
+    /// Returns whether tokenizing text in parts yields the same tokens as tokenizing it as a whole.
+    /// If not, a conversation cannot be compared with the cache byte by byte.
     pub(crate) fn exact(&self) -> bool {
         self.exact
     }
 
-    /// Whether the last tokens of a sequence can be removed. A recurrent state cannot be rewound.
+    /// Returns whether the last tokens of a sequence can be removed. A recurrent state cannot be
+    /// rewound.
     pub(crate) fn rewinds(&self) -> bool {
         !self.model.is_recurrent() && !self.model.is_hybrid()
     }
 
-    /// The tokens and the text of a sequence.
+    /// Returns the tokens and the text of a sequence.
     pub(crate) fn sequence(&self, at: usize) -> &Sequence {
         &self.sequences[at]
     }
 
-    /// Returns how many of a sequence's first tokens spell the start of `text`, or 0 if `text`
+    /// Returns how many leading tokens of a sequence spell the start of `text`, or 0 if `text`
     /// would have to be tokenized to find out.
     pub(crate) fn common(&self, at: usize, text: &str) -> usize {
         if self.exact { self.sequences[at].matching(text.as_bytes()) } else { 0 }
     }
 
-    /// Replaces the contents of the sequence `to` with the first tokens of `from`. Both sequences
-    /// then share the cells of these tokens.
+    /// Replaces the contents of the sequence `to` with the first `tokens` tokens of `from`. The two
+    /// sequences then share the cells of those tokens.
     pub(crate) fn share(&mut self, from: usize, to: usize, tokens: usize) {
         let copied = self.roll_back(to, 0)
             && self
@@ -71,7 +72,7 @@ impl<'m> Cache<'m> {
     /// Loads a saved prefix into an empty sequence. Returns whether it was loaded.
     pub(crate) fn load(&mut self, saved: &Saved, at: usize, prefix: &str) -> bool {
         let Some(tokens) = saved.load(&mut self.context, at as i32, prefix) else {
-            // A broken file may have been loaded in part.
+            // A broken file may have been partially loaded.
             self.roll_back(at, 0);
             return false;
         };
@@ -84,7 +85,7 @@ impl<'m> Cache<'m> {
         saved.save(&self.context, at as i32, prefix, self.sequences[at].tokens());
     }
 
-    /// Returns how many of a sequence's first tokens can be kept for `text`, and the tokens of the
+    /// Returns how many leading tokens of a sequence can be kept for `text`, and the tokens for the
     /// rest of `text`.
     pub(crate) fn split(&self, at: usize, text: &str) -> (usize, Vec<LlamaToken>) {
         let sequence = &self.sequences[at];
@@ -137,7 +138,7 @@ impl<'m> Cache<'m> {
         let vocab = self.model.vocab();
         let sequence = &mut self.sequences[at];
         for token in tokens {
-            // A token that only marks the start spells no text.
+            // A token that only marks the start does not spell any text.
             let marks_start = sequence.len() == 0 && *token == vocab.bos() && vocab.should_add_bos();
             let piece = if marks_start { Vec::new() } else { vocab.token_to_piece(*token, true, None) };
             sequence.push(*token, &piece);
@@ -156,9 +157,9 @@ impl<'m> Cache<'m> {
     }
 }
 
-/// Whether one token may span this position. It may if the bytes on both sides are of one kind
-/// (word, number, whitespace or punctuation), if whitespace precedes the position, or if the
-/// position is between punctuation and whitespace.
+/// Returns whether a single token could span this position. It could if the bytes on both sides are
+/// of the same kind (word, number, whitespace or punctuation), if whitespace precedes the position,
+/// or if punctuation precedes it and whitespace follows.
 fn joined(text: &[u8], at: usize) -> bool {
     let class = |byte: u8| match byte {
         b'0'..=b'9' => 0,

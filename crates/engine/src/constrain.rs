@@ -1,14 +1,14 @@
-//! Constrained decoding: the answer becomes a single JSON value that fits a given schema.
+//! Constrained decoding: makes the answer a single JSON value that conforms to a given schema.
 //!
 //! Each token is first sampled without the constraint and then checked against the schema. An
-//! answer that fits the schema anyway is therefore unchanged, and the check costs next to nothing.
-//! If the schema does not allow the token, another token replaces it. If only one text may follow,
-//! the replacement is the first token of that text. If several texts may follow, the sampler
-//! chooses the replacement from all allowed tokens. Text that must follow is also guessed
-//! ([`crate::draft`] explains guesses), so that it is evaluated in one batch.
+//! answer that conforms to the schema anyway is therefore unchanged, and the check costs next to
+//! nothing. If the schema does not allow the token, another token replaces it. If there is only one
+//! possible continuation, the replacement is its first token. Otherwise, the sampler chooses the
+//! replacement from all allowed tokens. Text that must follow is also guessed ([`crate::draft`]
+//! explains guesses), so that it is evaluated in one batch.
 //!
-//! The JSON has one space after each colon and comma and no other white space outside its strings,
-//! as in the prompts.
+//! As in the prompts, the JSON has one space after each colon and comma, and no other whitespace
+//! outside its strings.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,21 +23,21 @@ use serde_json::Value;
 
 use crate::sample::{Choice, Sampler};
 
-/// The maximum number of levels in a schema. Compiling a schema takes at least one stack frame per
+/// Maximum number of levels in a schema. Compiling a schema takes at least one stack frame per
 /// level.
 const LEVELS: usize = 64;
-/// The maximum number of values in a schema. The schema for all tools together has a few hundred.
+/// Maximum number of values in a schema. The schema for all tools combined has a few hundred.
 const VALUES: usize = 20_000;
-/// The maximum length of a text in a schema, such as a pattern, in bytes.
+/// Maximum length, in bytes, of a string in a schema, such as a pattern.
 const TEXT: usize = 20_000;
 
 /// Compiles schemas for the vocabulary of one model.
 #[derive(Default)]
 pub(crate) struct Grammars {
-    /// Created only when a constrained answer is requested for the first time, because creating it
-    /// takes a good part of a second.
+    /// Created only when a constrained answer is first requested, because that takes a good part of
+    /// a second.
     factory: Option<ParserFactory>,
-    /// The last schema with its matcher. All requests of a run have the same schema.
+    /// The last schema and its matcher. All requests in a run have the same schema.
     last: Option<(Arc<Value>, Matcher)>,
 }
 
@@ -75,8 +75,8 @@ impl Grammars {
         Ok(Constraint { matcher })
     }
 
-    /// Forgets the last schema, so that it is compiled again when it is next used. Matchers of one
-    /// schema share a state that is unusable after a failure.
+    /// Forgets the last schema, so that it is recompiled the next time it is used. Matchers for the
+    /// same schema share state, which is unusable after a failure.
     pub(crate) fn forget(&mut self) {
         self.last = None;
     }
@@ -96,10 +96,10 @@ fn grammar(schema: &Value) -> TopLevelGrammar {
     TopLevelGrammar::from_json_schema(schema)
 }
 
-/// Creates a factory for parsers. This reads the whole vocabulary.
+/// Creates a parser factory. This reads the entire vocabulary.
 fn factory(vocab: LlamaVocab<'_>) -> Result<ParserFactory, String> {
-    // The library panics on some vocabularies, such as one with a token that is a kilobyte long, or
-    // one without a token that ends an answer.
+    // The library panics on some vocabularies, such as one with a kilobyte-long token, or one
+    // without a token that ends an answer.
     let factory = panic_utils::catch_unwind(AssertUnwindSafe(|| {
         let tokens = || vocab.tokens();
         let words: Vec<Vec<u8>> = tokens().map(|token| vocab.token_to_piece(token, false, None)).collect();
@@ -126,7 +126,7 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().take(300).collect()
 }
 
-/// Refuses a schema that would take too much time, memory or recursion to compile.
+/// Rejects a schema that would take too much time, memory or recursion to compile.
 fn check_size(schema: &Value) -> Result<(), String> {
     let mut left = vec![(schema, 1)];
     let mut values = 0;
@@ -156,11 +156,11 @@ pub(crate) struct Constraint {
 }
 
 impl Constraint {
-    /// Chooses the next token as the sampler does, but only among the allowed tokens. `tokenize`
-    /// splits the text that must follow into tokens.
+    /// Chooses the next token the way the sampler does, but only from the allowed tokens.
+    /// `tokenize` splits the text that must follow into tokens.
     ///
     /// # Errors
-    /// If the library fails. The rest of the answer then cannot be constrained.
+    /// If the library fails, in which case the rest of the answer cannot be constrained.
     pub(crate) fn choose(
         &mut self,
         sampler: &mut Sampler,
@@ -178,8 +178,8 @@ impl Constraint {
         logits: &[f32],
         tokenize: impl Fn(&[u8]) -> Vec<LlamaToken>,
     ) -> Result<Choice, String> {
-        // The schema may refuse this token, too, because a tokenizer may add to the text, as
-        // SentencePiece adds a space.
+        // The schema may not allow this token either, because a tokenizer may add to the text.
+        // SentencePiece, for example, adds a space.
         if let Some(token) = tokenize(&self.forced()).first()
             && self.takes(*token)?
         {
@@ -189,7 +189,8 @@ impl Constraint {
         let logits = (0..).zip(logits);
         let masked = logits.map(|(id, logit)| if mask.is_allowed(id) { *logit } else { f32::NEG_INFINITY });
         let choice = sampler.choose(&masked.collect::<Vec<_>>());
-        // After a complete value, only the end may follow, and the matcher has already stopped.
+        // A complete value can be followed only by the end of the answer, and the matcher has
+        // already stopped.
         if !self.is_complete() {
             self.matcher.consume_token(id(choice.token)).map_err(|why| first_line(&why.to_string()))?;
         }
@@ -202,12 +203,12 @@ impl Constraint {
         taken.map(|tokens| tokens == 1).map_err(|why| first_line(&why.to_string()))
     }
 
-    /// Whether the answer is complete.
+    /// Returns whether the answer is complete.
     pub(crate) fn is_complete(&self) -> bool {
         self.matcher.is_stopped()
     }
 
-    /// The text that must come next; empty if more than one text may come next.
+    /// Returns the text that must come next; empty if there is more than one possibility.
     pub(crate) fn forced(&mut self) -> Vec<u8> {
         self.matcher.compute_ff_bytes()
     }

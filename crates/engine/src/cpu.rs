@@ -1,16 +1,16 @@
-//! The CPU features that the engine requires, and how the engine's threads wait.
+//! Checks the CPU features that the engine requires, and sets how the engine's threads wait.
 //!
 //! [`check`] finds the instruction sets that llama.cpp was compiled for but that this CPU lacks.
 //! Without this check, a missing instruction set would kill the process at the first matrix
-//! product. `scripts/setup` chooses the instruction sets before the build: by default, those of the
-//! build machine.
+//! product. `scripts/setup` chooses the instruction sets before the build. By default, they are
+//! those of the build machine.
 
 #![allow(unsafe_code)]
 
 /// Makes llama.cpp's threads sleep while they wait for each other. By default they spin, which
 /// slows generation down thirtyfold as soon as a test run needs one of the cores.
 ///
-/// OpenMP reads `OMP_WAIT_POLICY` in its own constructor, so this constructor has to run first.
+/// OpenMP reads `OMP_WAIT_POLICY` in its own constructor, so this constructor must run first.
 #[cfg(target_os = "linux")]
 #[used]
 #[unsafe(link_section = ".init_array.00101")]
@@ -27,7 +27,7 @@ static SLEEP: extern "C" fn() = {
 /// Checks that this CPU has the instruction sets that llama.cpp was compiled for.
 ///
 /// # Errors
-/// A sentence that names the missing instruction sets.
+/// Returns a sentence that names the missing instruction sets.
 pub(crate) fn check() -> Result<(), String> {
     let missing = missing();
     if missing.is_empty() {

@@ -1,23 +1,24 @@
 //! Guesses the next tokens from the text so far (prompt lookup decoding). An answer that repeats a
-//! file from the prompt is mostly a copy of it, and evaluating several guessed tokens takes little
-//! longer than evaluating one. A guessed token is used only if the sampler chooses the same one. So
-//! guesses change an answer only where two tokens are so close in probability that rounding decides
-//! between them.
+//! file from the prompt is mostly a copy of it, and evaluating several guessed tokens takes hardly
+//! any longer than evaluating one. A guessed token is used only if the sampler chooses the same
+//! one, so guesses change an answer only where two tokens are so close in probability that rounding
+//! decides between them.
 
 use llama_cpp_2::token::LlamaToken;
 
-/// The maximum number of tokens guessed at once.
+/// Maximum number of tokens to guess at once.
 const MOST: usize = 16;
 /// The length of the first guess.
 const FIRST: usize = 4;
-/// The minimum number of tokens guessed at once.
+/// Minimum number of tokens to guess at once.
 const LEAST: usize = 2;
-/// The shortest match to guess from. A shorter one says too little about what follows.
+/// The shortest match to base a guess on. A shorter one says too little about what follows.
 const LEAST_COMMON: usize = 3;
 /// The longest match to look for. A longer one says no more about what follows.
 const MOST_COMMON: usize = 32;
 
-/// The length of the next guess for an answer. It adapts to how many guessed tokens were right.
+/// The length of the next guess for an answer. It adapts to how many guessed tokens turn out to be
+/// right.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Draft {
     length: usize,
@@ -28,8 +29,8 @@ impl Draft {
         Self { length: FIRST }
     }
 
-    /// Finds the longest sequence that ends `tokens` and also occurs earlier in them. Returns the
-    /// tokens that follow its latest earlier occurrence, at most `limit` of them.
+    /// Finds the longest sequence at the end of `tokens` that also occurs earlier. Returns up to
+    /// `limit` of the tokens that follow its most recent earlier occurrence.
     pub(crate) fn guess(self, tokens: &[LlamaToken], limit: usize) -> &[LlamaToken] {
         let Some((last, before)) = tokens.split_last() else { return &[] };
         let occurrences = (0..before.len()).rev().filter(|at| before[*at] == *last);
@@ -51,7 +52,7 @@ impl Draft {
         &tokens[start..tokens.len().min(start + self.length.min(limit))]
     }
 
-    /// Adapts the length after a guess of `all` tokens, of which the first `right` were right.
+    /// Adapts the length after a guess of `all` tokens, the first `right` of which were correct.
     pub(crate) fn learn(&mut self, right: usize, all: usize) {
         if right < all {
             self.length = right.max(LEAST);

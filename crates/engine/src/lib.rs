@@ -1,23 +1,22 @@
-//! Runs a model in this process: llama.cpp behind [`models::Model`].
+//! Runs a model in this process, using llama.cpp behind [`models::Model`].
 //!
-//! [`Embedded::open`] loads a GGUF file. The model's answers stream like those of a server. Because
-//! the model runs in this process:
+//! [`Embedded::open`] loads a GGUF file. The model's answers are streamed like those of a server.
+//! Running the model in this process has several advantages:
 //!
 //! - **Generation stops at the exact token.** A token is generated only when the reader is waiting
-//!   for it, so cutting an answer after a complete call wastes nothing but guessed tokens.
+//!   for it, so cutting an answer short after a complete call wastes nothing but guessed tokens.
 //! - **Only new text is evaluated.** A conversation is compared with the KV cache byte by byte.
 //!   After a cut or a refusal, the cache is rolled back to the last token before the first
 //!   difference.
-//! - **The system prompt is evaluated once per model.** The KV cache of the prompt is saved on disk
-//!   and loaded at the next start.
+//! - **The system prompt is evaluated once per model.** The prompt's KV cache is saved to disk and
+//!   loaded the next time.
 //! - **Copied text is guessed.** Where an answer repeats the prompt, several tokens are evaluated
 //!   at once.
 //! - **An answer can be constrained** to a JSON Schema ([`Request::constraint`]). Text that the
 //!   schema fully determines is evaluated in one batch.
-//! - **Alternative tokens cost nothing extra**, and simultaneous answers share a prefix and a
-//!   batch.
+//! - **Alternative tokens cost nothing extra**, and concurrent answers share a prefix and a batch.
 //!
-//! Inside, data flows in one direction: messages → `template` → text → `worker` (with `cache`,
+//! Internally, data flows in one direction: messages → `template` → text → `worker` (with `cache`,
 //! `saved`, `sample` and `constrain`) → tokens → `output` → [`Delta`]s.
 
 mod cache;
@@ -52,15 +51,15 @@ pub use trial::load as load_for_trial;
 use crate::template::Template;
 use crate::worker::{Command, Job};
 
-/// The engine and its version. Prefixes saved by another version are not loaded.
+/// The engine and its version. Prefixes saved by a different version are not loaded.
 pub const VERSION: &str = "llama-cpp-2 0.1.160";
 
-/// A loaded model. Clones share it: their answers are generated in one batch, from one KV cache.
+/// A loaded model. Clones share it: their answers are generated in one batch, using one KV cache.
 #[derive(Clone)]
 pub struct Embedded {
     loaded: Arc<Loaded>,
     /// Whether the engine failed to enforce a constraint in this run. If so, the rest of the run
-    /// has no constraints, as with a server that refuses them.
+    /// goes without constraints, as with a server that refuses them.
     unconstrained: Arc<AtomicBool>,
 }
 
@@ -73,12 +72,12 @@ struct Loaded {
 }
 
 impl Embedded {
-    /// The loaded model, for use by a new run.
+    /// Wraps the loaded model for use in a new run.
     fn of(loaded: Arc<Loaded>) -> Self {
         Self { loaded, unconstrained: Arc::default() }
     }
 
-    /// Warnings for the user about how the model was opened.
+    /// Returns warnings for the user about how the model was opened.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.loaded.warnings
@@ -97,7 +96,8 @@ impl Drop for Thread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.commands.send(Command::Stop);
-        // Wait, because the thread must not compute while the process runs its exit handlers.
+        // Wait, because the thread must not still be computing when the process runs its exit
+        // handlers.
         if let Some(handle) = self.handle.take() {
             let _ = handle.join();
         }

@@ -25,7 +25,7 @@ use crate::trial;
 use crate::worker::{BATCH, Command, Worker};
 use crate::{Embedded, Loaded, Thread, gone};
 
-/// The last opened model, kept because `agent batch` opens its model again for each task.
+/// The last opened model, kept because `agent batch` reopens its model for each task.
 static OPEN: tokio::sync::Mutex<Option<(Options, Embedded)>> = tokio::sync::Mutex::const_new(None);
 
 /// Releases the last opened model. If it has no other users, its thread ends and its memory is
@@ -47,7 +47,8 @@ pub struct Options {
     pub file: PathBuf,
     /// The model's name, as the user knows it.
     pub name: String,
-    /// The context window in tokens; `None` derives it from the profile and the free memory.
+    /// The context window, in tokens. If `None`, it is derived from the profile and the free
+    /// memory.
     pub window: Option<u64>,
     /// The number of layers to run on a GPU, if the engine was built for one.
     pub gpu_layers: u32,
@@ -56,15 +57,15 @@ pub struct Options {
     /// The profiles of model families. They supply the window and the thinking setting if the
     /// fields above do not.
     pub profiles: Profiles,
-    /// The cache folder, for evaluated prefixes and for the list of files that passed a trial;
-    /// `None` caches nothing.
+    /// The cache folder, which holds evaluated prefixes and the list of files that passed a trial.
+    /// If `None`, nothing is cached.
     pub cache: Option<PathBuf>,
     /// The command that calls [`crate::load_for_trial`]. The file is appended as the last argument.
     /// If the command is empty, the file is loaded without a trial.
     pub trial: Vec<OsString>,
 }
 
-/// What the thread reports when the model is loaded.
+/// What the thread reports once the model is loaded.
 struct Facts {
     identity: Identity,
     template: Template,
@@ -72,21 +73,22 @@ struct Facts {
 }
 
 impl Embedded {
-    /// Loads a model file, which takes from a fraction of a second to several minutes. If the file
-    /// is already open with the same options, the loaded model is shared.
+    /// Loads a model file, which can take anywhere from a fraction of a second to several minutes.
+    /// If the file is already open with the same options, the loaded model is shared.
     ///
     /// # Errors
     /// [`Error::Refused`] if the file cannot be loaded or there is too little memory. The message
     /// says what to do.
     pub async fn open(options: Options) -> Result<Self, Error> {
-        // The lock is held until the model is loaded: llama.cpp cannot load two models at once.
+        // Hold the lock until the model is loaded, because llama.cpp cannot load two models at
+        // once.
         let mut open = OPEN.lock().await;
         if let Some((same, model)) = open.as_ref()
             && *same == options
         {
             return Ok(Self::of(Arc::clone(&model.loaded)));
         }
-        // The old model is released first, because both might not fit in memory.
+        // Release the old model first, because both might not fit in memory.
         *open = None;
         let model = Self::load(options.clone()).await?;
         *open = Some((options, model.clone()));
@@ -140,8 +142,8 @@ pub(crate) fn trial(options: &Options) -> Result<(), Error> {
     worker.evaluate_one()
 }
 
-/// The facts that are known before the model is loaded. llama.cpp aborts the process on most
-/// broken headers, so the header is checked first.
+/// What is known before the model is loaded. llama.cpp aborts the process on most broken headers,
+/// so the header is checked first.
 struct Plan {
     header: gguf::Header,
     parameters_b: f32,
@@ -179,7 +181,7 @@ impl Plan {
     }
 }
 
-/// Returns llama.cpp's state for this process, and initializes it once.
+/// Returns llama.cpp's state for this process, initializing it on first use.
 fn backend() -> Result<&'static LlamaBackend, Error> {
     static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
     static FIRST: Mutex<()> = Mutex::new(());
@@ -206,8 +208,8 @@ fn load(options: &Options, stop: &Arc<AtomicBool>) -> Result<LlamaModel, Error> 
     })
 }
 
-/// How many answers the machine can write at a time. Several answers share the cost of reading the
-/// model from memory, but the evaluation of a single prompt already uses all cores.
+/// Returns how many answers the machine can generate at a time. Concurrent answers share the cost
+/// of reading the model from memory, but evaluating a single prompt already uses all cores.
 fn parallel_answers(gpu: bool, threads: usize) -> u16 {
     let answers = if gpu { SEQUENCES } else { (threads / 2).clamp(1, SEQUENCES) };
     answers as u16
@@ -246,7 +248,7 @@ fn start<'m>(options: &Options, plan: Plan, model: &'m LlamaModel) -> Result<(Wo
         local: true,
         thinking,
         branches: !thinking,
-        // An answer that begins with reasoning cannot follow a schema.
+        // An answer that begins with reasoning cannot conform to a schema.
         can_constrain: !thinking,
         sees_images: Some(false),
         slots: Some(parallel_answers(options.gpu_layers > 0, room::threads())),

@@ -10,7 +10,7 @@ const THINK_CLOSE: &str = "</think>";
 pub(crate) struct Output {
     /// The first bytes of a character that is still incomplete.
     partial: Vec<u8>,
-    /// Text that may turn out to be the start of the mark that ends the reasoning.
+    /// Text that may turn out to be the start of the marker that ends the reasoning.
     held: String,
     /// Whether the text so far is reasoning.
     thinking: bool,
@@ -69,7 +69,7 @@ impl Output {
     }
 }
 
-/// The length of `bytes` without an incomplete character at the end.
+/// Returns the length of `bytes`, excluding an incomplete character at the end.
 fn complete(bytes: &[u8]) -> usize {
     match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),

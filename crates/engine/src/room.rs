@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-/// Bytes of memory reserved for compute buffers, the agent, and the commands it runs.
+/// Memory reserved for compute buffers, the agent, and the commands it runs, in bytes.
 pub(crate) const RESERVE: u64 = 768 << 20;
 /// The smallest useful window, in tokens.
 pub(crate) const LEAST_WINDOW: u64 = 2_048;
 
-/// The memory in bytes that this process may still allocate: the available memory of the machine or
-/// the unused part of the control group's limit, whichever is less. `None` if the system reports
-/// neither.
+/// Returns how much memory, in bytes, this process may still allocate: the machine's available
+/// memory or the unused part of the control group's limit, whichever is less. Returns `None` if the
+/// system reports neither.
 #[must_use]
 pub fn free_memory() -> Option<u64> {
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
@@ -22,13 +22,13 @@ pub fn free_memory() -> Option<u64> {
     [machine, group()].into_iter().flatten().min()
 }
 
-/// Parses `MemAvailable` from `/proc/meminfo`. Returns bytes.
+/// Parses `MemAvailable` from `/proc/meminfo`, and returns it in bytes.
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// The number of threads: one for each core that this process may use.
+/// Returns the number of threads to use: one for each core that this process may use.
 pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -38,20 +38,19 @@ pub(crate) fn threads() -> usize {
 pub(crate) struct Wanted {
     /// The window that the user asked for.
     pub(crate) asked: Option<u64>,
-    /// The window in tokens that is used if the user asked for none and enough memory is free.
+    /// The window, in tokens, to use if the user did not ask for one and enough memory is free.
     pub(crate) usual: u64,
     /// The window that the model was trained with; 0 if unknown.
     pub(crate) trained: u64,
-    /// Bytes per token in the KV cache.
+    /// Size of a token in the KV cache, in bytes.
     pub(crate) per_token: u64,
-    /// Bytes of the model's weights.
+    /// Size of the model's weights, in bytes.
     pub(crate) model: u64,
-    /// Free bytes before the model is loaded.
+    /// Free memory before the model is loaded, in bytes.
     pub(crate) free: Option<u64>,
 }
 
-/// Returns the window in tokens, and a warning if it is smaller than the usual or the requested
-/// size.
+/// Returns the window, in tokens, and a warning if it is smaller than usual or than requested.
 ///
 /// # Errors
 /// Returns a sentence if the model does not fit in memory with the requested window or, if no
@@ -66,7 +65,7 @@ pub(crate) fn window(wanted: Wanted) -> Result<(u64, Option<String>), String> {
         let needed = fixed.saturating_add(window.saturating_mul(per_token));
         let free = gib(free.unwrap_or(0));
         format!(
-            "the model with a window of {window} tokens needs {} of memory, and {free} is free; {advice}",
+            "the model with a window of {window} tokens needs {} of memory, but only {free} is free; {advice}",
             gib(needed)
         )
     };

@@ -2,19 +2,19 @@
 
 use llama_cpp_2::token::LlamaToken;
 
-/// The temperature if the request sets none. It is low, because there are few ways to write correct
-/// code.
+/// The temperature to use if the request does not set one. It is low, because there are few ways to
+/// write correct code.
 const TEMPERATURE: f32 = 0.2;
 /// How many of the likeliest tokens are considered. This limit and the two below are llama.cpp's
 /// defaults.
 const TOP_K: usize = 40;
 /// Tokens are considered, likeliest first, until their total probability reaches this value.
 const TOP_P: f32 = 0.95;
-/// The lowest probability of a considered token, as a fraction of the likeliest token's
+/// The lowest probability at which a token is considered, as a fraction of the likeliest token's
 /// probability.
 const MIN_P: f32 = 0.05;
 
-/// A sampled token and the alternatives to it.
+/// A sampled token and its alternatives.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Choice {
     /// The token.
@@ -63,8 +63,7 @@ impl Sampler {
     /// Draws an index into `best`, which is sorted by decreasing logit.
     fn draw(&mut self, best: &[(i32, f32)]) -> usize {
         let Some(&(_, top)) = best.first() else { return 0 };
-        // As in llama.cpp, the limits apply to the probabilities before the temperature changes
-        // them.
+        // As in llama.cpp, the limits apply to the probabilities before the temperature is applied.
         let mut weights: Vec<f32> = best.iter().map(|(_, logit)| (logit - top).exp()).collect();
         let total: f32 = weights.iter().sum();
         let mut sum = 0.0;
@@ -88,7 +87,7 @@ impl Sampler {
     }
 }
 
-/// The `count` largest logits with their indices, largest first. A NaN is never among them.
+/// Returns the `count` largest logits with their indices, largest first. NaNs are left out.
 fn likeliest(logits: &[f32], count: usize) -> Vec<(i32, f32)> {
     let mut best: Vec<(i32, f32)> = Vec::with_capacity(count + 1);
     let mut least = f32::NEG_INFINITY;
@@ -105,7 +104,7 @@ fn likeliest(logits: &[f32], count: usize) -> Vec<(i32, f32)> {
     best
 }
 
-/// The logarithm of the sum of the exponentials of the logits; `top` is the largest one.
+/// Returns the logarithm of the sum of the exponentials of the logits. `top` is the largest logit.
 fn log_sum(logits: &[f32], top: f32) -> f32 {
     top + logits.iter().map(|logit| (logit - top).exp()).sum::<f32>().ln()
 }

@@ -1,8 +1,8 @@
-//! Keeps evaluated prefixes on disk: the KV cache of the system prompt is saved, so the next
-//! session does not evaluate the prompt again.
+//! Keeps evaluated prefixes on disk. The system prompt's KV cache is saved, so that the next
+//! session does not have to evaluate the prompt again.
 //!
-//! A file holds the state of one sequence in llama.cpp's format. Its name is a digest of everything
-//! that the state depends on. A file that cannot be read is deleted and written again.
+//! Each file holds the state of one sequence in llama.cpp's format. Its name is a digest of
+//! everything that the state depends on. A file that cannot be read is deleted and rewritten.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -11,14 +11,14 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 use sha2::{Digest, Sha256};
 
-/// The number of prefixes to keep, over all models. A user who alternates between approaches or
+/// The number of prefixes to keep across all models. A user who alternates between approaches or
 /// edit formats needs one for each. 700 tokens of a 1.5-billion-parameter model take 20 MB.
 const KEPT: usize = 8;
 
-/// The name of the folder for prefixes, inside the cache folder.
+/// The name of the folder for prefixes, within the cache folder.
 const PREFIXES: &str = "prefixes";
 
-/// A name that changes whenever the model file or the engine's version changes.
+/// Returns a name that changes whenever the model file or the engine's version changes.
 pub(crate) fn file_key(model: &Path) -> Option<String> {
     let metadata = model.metadata().ok()?;
     let changed = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
@@ -39,7 +39,7 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// The prefixes that were saved in the cache folder for this model file.
+    /// Returns the prefixes that were saved in the cache folder for this model file.
     pub(crate) fn new(cache: &Path, model: &Path) -> Option<Self> {
         Some(Self { folder: cache.join(PREFIXES), basis: file_key(model)? })
     }
@@ -61,7 +61,7 @@ impl Saved {
         }
         match context.state_seq_load_file(&file, sequence, prefix.len() + 1) {
             Ok((tokens, _)) => {
-                // Marks the file as used, because `prune` deletes the least recently used files.
+                // Mark the file as used, because `prune` deletes the least recently used files.
                 let now = std::fs::FileTimes::new().set_modified(SystemTime::now());
                 let _ = std::fs::File::open(&file).and_then(|file| file.set_times(now));
                 Some(tokens)
@@ -74,8 +74,8 @@ impl Saved {
         }
     }
 
-    /// Saves the state of a sequence that holds exactly this prefix. A failure is only logged: the
-    /// next session evaluates the prefix again.
+    /// Saves the state of a sequence that holds exactly this prefix. A failure is only logged,
+    /// because the next session simply evaluates the prefix again.
     pub(crate) fn save(
         &self,
         context: &LlamaContext<'_>,

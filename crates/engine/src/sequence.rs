@@ -1,8 +1,9 @@
-//! One sequence of the KV cache: its tokens, and the text that they spell.
+//! A sequence in the KV cache: its tokens, and the text that they spell.
 //!
-//! A conversation is compared with the cache byte by byte, not token by token: a model does not
-//! always write its text with the tokens that the tokenizer would choose, and an answer may be cut
-//! in the middle of a token. So all whole tokens before the first difference are reused.
+//! A conversation is compared with the cache byte by byte, not token by token, because a model does
+//! not always write its text with the tokens that the tokenizer would choose, and because an answer
+//! may be cut off in the middle of a token. All whole tokens before the first difference are
+//! reused.
 
 use llama_cpp_2::token::LlamaToken;
 
@@ -10,18 +11,18 @@ use llama_cpp_2::token::LlamaToken;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sequence {
     tokens: Vec<LlamaToken>,
-    /// The offset in `text` at which each token ends, in bytes.
+    /// The byte offset in `text` at which each token ends.
     ends: Vec<usize>,
     text: Vec<u8>,
 }
 
 impl Sequence {
-    /// The number of tokens.
+    /// Returns the number of tokens.
     pub(crate) fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// The tokens.
+    /// Returns the tokens.
     pub(crate) fn tokens(&self) -> &[LlamaToken] {
         &self.tokens
     }
@@ -40,7 +41,7 @@ impl Sequence {
         self.text.truncate(self.bytes(tokens));
     }
 
-    /// A copy of the first `tokens` tokens.
+    /// Returns a copy of the first `tokens` tokens.
     pub(crate) fn prefix(&self, tokens: usize) -> Self {
         Self {
             tokens: self.tokens[..tokens].to_vec(),
@@ -49,12 +50,12 @@ impl Sequence {
         }
     }
 
-    /// The length in bytes of the text that the first `tokens` tokens spell.
+    /// Returns the length, in bytes, of the text that the first `tokens` tokens spell.
     pub(crate) fn bytes(&self, tokens: usize) -> usize {
         tokens.checked_sub(1).and_then(|last| self.ends.get(last)).copied().unwrap_or(0)
     }
 
-    /// The number of leading tokens that spell the start of `text`.
+    /// Returns the number of leading tokens that spell the start of `text`.
     pub(crate) fn matching(&self, text: &[u8]) -> usize {
         let common = self.text.iter().zip(text).take_while(|(ours, theirs)| ours == theirs).count();
         self.ends.partition_point(|end| *end <= common)

@@ -1,4 +1,5 @@
-//! The chat template of a model file: Jinja, as transformers and llama.cpp interpret it.
+//! The chat template of a model file, written in Jinja and interpreted the way transformers and
+//! llama.cpp do.
 
 use std::sync::Arc;
 
@@ -12,14 +13,14 @@ const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.cont
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 const NAME: &str = "chat";
-/// The maximum number of template instructions that one rendering may execute. A long conversation
-/// takes a few thousand; a template that exceeds this limit may never end.
+/// Maximum number of template instructions to execute per rendering. A long conversation takes a
+/// few thousand; a template that exceeds this limit might never finish.
 const FUEL: u64 = 10_000_000;
 const THINK_OPEN: &str = "<think>";
 
-/// The restrictions that a template may put on roles, from none to all. A conversation is rendered
-/// with each of these values in turn until the template accepts it. The templates of Gemma, Mistral
-/// and others refuse a system message, or two messages with the same role in a row.
+/// The restrictions that a template may place on roles, from none to all. A conversation is
+/// rendered with each of these values in turn until the template accepts it. The templates of
+/// Gemma, Mistral and others refuse a system message, or two messages with the same role in a row.
 const REFUSED: [Roles; 3] = [
     Roles { alternate: false, no_system: false },
     Roles { alternate: true, no_system: false },
@@ -31,8 +32,8 @@ const REFUSED: [Roles; 3] = [
 pub(crate) struct Prompt {
     /// The text, which the model continues.
     pub(crate) text: String,
-    /// The length in bytes of the part that does not depend on the task: everything before the text
-    /// of the first user message. 0 if no system message comes first.
+    /// The length, in bytes, of the part that does not depend on the task: everything before the
+    /// text of the first user message. 0 if the conversation does not start with a system message.
     pub(crate) stable: usize,
     /// Whether the text ends inside the model's reasoning.
     pub(crate) thinking: bool,
@@ -70,8 +71,8 @@ impl Template {
         Ok(Self { environment, think, bos, eos })
     }
 
-    /// Whether the model reasons before it answers. It does if its template mentions `<think>`,
-    /// unless the user turned thinking off and the template has a switch for it.
+    /// Returns whether the model reasons before it answers. It does if its template mentions
+    /// `<think>`, unless the user turned thinking off and the template has a switch for it.
     pub(crate) fn thinks(&self) -> bool {
         let Ok(template) = self.environment.get_template(NAME) else { return false };
         let source = template.source();
@@ -82,7 +83,7 @@ impl Template {
         }
     }
 
-    /// Renders a conversation. If its last message is the assistant's, the prompt ends with that
+    /// Renders a conversation. If its last message is from the assistant, the prompt ends with that
     /// message.
     ///
     /// # Errors
@@ -110,13 +111,13 @@ impl Template {
         Err(Error::Refused(format!("the model's chat template refuses the conversation{why}")))
     }
 
-    /// The length of the prefix that `text` shares with a conversation about another task.
+    /// Returns the length of the prefix that `text` shares with a conversation about another task.
     fn stable(&self, messages: &[Arc<Message>], roles: Roles, text: &str) -> usize {
         let Some(system) = messages.first().filter(|first| first.role == Role::System) else { return 0 };
         let other = Message::new(Role::User, "\u{1}");
         let Ok(other) = self.render(&[Arc::clone(system), other.into()], roles) else { return 0 };
         let common = other.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
-        // The first different byte may be in the middle of a character.
+        // The first byte that differs may be in the middle of a character.
         (0..=common).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
     }
 

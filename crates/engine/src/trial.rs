@@ -1,8 +1,8 @@
-//! Loads a model file in a child process before this process loads it. On some broken files that
-//! have a valid header, llama.cpp ends the process that loads them.
+//! Loads a model file in a child process before this process loads it. Some broken files have a
+//! valid header, yet make llama.cpp abort the process that loads them.
 //!
 //! The child is the program itself ([`crate::Options::trial`]), which calls [`load`]. A file that
-//! passed is remembered by its path, size and modification time.
+//! passes is remembered by its path, size and modification time.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -19,15 +19,16 @@ use crate::Options;
 use crate::open;
 use crate::saved::file_key;
 
-/// The subfolder of the cache folder with one empty file per model file that passed the trial.
+/// The subfolder of the cache folder that holds an empty file for each model file that passed the
+/// trial.
 const TRIED: &str = "tried";
 /// How often to check whether the model is still wanted.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The maximum number of bytes read from the child's messages.
+/// Maximum number of bytes to read from the child's standard error.
 const MESSAGES: u64 = 64 << 10;
 
-/// Loads the file and evaluates one token. Call this only in the child process: it ends the process
-/// when standard input is closed, which means that the parent has ended.
+/// Loads the file and evaluates one token. Call this only in the child process: it aborts the
+/// process when standard input is closed, which means that the parent has exited.
 ///
 /// # Errors
 /// Same as [`crate::Embedded::open`].
@@ -39,7 +40,7 @@ pub fn load(options: &Options) -> Result<(), Error> {
     open::trial(options)
 }
 
-/// Runs the trial, unless the file passed one before.
+/// Runs the trial, unless the file has already passed one.
 ///
 /// # Errors
 /// [`Error::Refused`] if the child crashed or refused the file.
@@ -60,7 +61,7 @@ pub(crate) fn run(options: &Options, stop: &AtomicBool) -> Result<(), Error> {
         return Err(Error::Refused(format!("{file}: the engine cannot load this file: {said}")));
     }
     if let Some(file) = passed {
-        // If the note cannot be written, the next run tries the file again.
+        // If the note cannot be written, the next run repeats the trial.
         let noted = file.parent().map(std::fs::create_dir_all).transpose();
         let _ = noted.and_then(|_| std::fs::write(&file, ""));
     }
@@ -78,7 +79,7 @@ fn child(
         .args(arguments)
         .arg(file)
         .env("GGML_NO_BACKTRACE", "1")
-        // Keeps Ctrl-C from the child, which ends when the parent does.
+        // Keep Ctrl-C from reaching the child, which ends when the parent does.
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -1,15 +1,15 @@
-//! The thread that owns the model. It evaluates the prompts and generates the tokens of all
+//! The thread that owns the model. It evaluates the prompts and generates the tokens for all
 //! answers.
 //!
 //! Each answer uses one sequence of the KV cache. A new conversation starts from the sequence with
 //! the longest common prefix: that sequence is rolled back to the prefix, and only the new text is
 //! evaluated. If that sequence is in use, or if too many of its tokens would be rolled back,
-//! another sequence takes the prefix and shares its cells without copying them. All answers advance
+//! another sequence gets the prefix and shares its cells without copying them. All answers advance
 //! in one batch.
 //!
 //! Tokens are generated only when the reader of the answer is waiting for more text. So when a
-//! reader stops, only guessed tokens have been evaluated in vain. Guessed tokens ([`crate::draft`])
-//! are evaluated together with the last token, and right guesses are kept until the reader asks for
+//! reader stops, only guessed tokens have gone to waste. Guessed tokens ([`crate::draft`]) are
+//! evaluated together with the last token, and correct guesses are kept until the reader asks for
 //! more.
 
 use std::collections::VecDeque;
@@ -32,19 +32,19 @@ use crate::sample::{Choice, Sampler};
 use crate::saved::Saved;
 use crate::template::Prompt;
 
-/// The maximum number of tokens evaluated at once. A batch cannot be interrupted: when a reader
-/// stops, the batch is still evaluated to its end, and all other answers wait for it. On two cores,
-/// a full batch of prompt tokens takes about a second.
+/// Maximum number of tokens to evaluate at once. A batch cannot be interrupted: even if a reader
+/// stops, the batch runs to completion, and all other answers wait for it. On two cores, a full
+/// batch of prompt tokens takes about a second.
 pub(crate) const BATCH: usize = 128;
 /// The shortest stable prefix worth saving, in bytes. A shorter one is faster to evaluate than to
 /// load.
 const LEAST_SAVED: usize = 1024;
-/// How long a batch waits for a reader to ask for more text. After this time, the other answers
-/// advance without that reader's answer.
+/// How long a batch waits for a reader to ask for more text. After that, the other answers advance
+/// without that reader's answer.
 const PATIENCE: Duration = Duration::from_millis(2);
-/// A conversation takes over an idle sequence if at most this many tokens have to be rolled back.
-/// Otherwise the sequence is kept for its own conversation, and both conversations share the common
-/// part.
+/// A conversation takes over an idle sequence if at most this many tokens would have to be rolled
+/// back. Otherwise the sequence is kept for its own conversation, and both conversations share the
+/// common part.
 const ROLLED_BACK: usize = 16;
 
 /// A message to the thread.
@@ -64,7 +64,7 @@ pub(crate) struct Job {
     pub(crate) id: u64,
     pub(crate) prompt: Prompt,
     pub(crate) request: Request,
-    /// Becomes true if the constraint of the request cannot be enforced.
+    /// Set to true if the request's constraint cannot be enforced.
     pub(crate) unconstrained: Arc<AtomicBool>,
     /// Receives whether the answer can start.
     pub(crate) started: oneshot::Sender<Result<(), Error>>,
@@ -79,8 +79,7 @@ struct Answer {
     draft: Draft,
     /// Sampled tokens that the reader has not asked for yet. All but the last have been evaluated.
     sampled: VecDeque<Choice>,
-    /// The number of tokens in the stable prefix, if the prefix is to be saved once it is
-    /// evaluated.
+    /// The number of tokens in the stable prefix, if it should be saved once it has been evaluated.
     boundary: Option<usize>,
     prompt: Prompt,
     prompt_tokens: usize,
@@ -107,7 +106,7 @@ struct Part {
     /// The index of the logits for the last of these tokens; `None` if some tokens of
     /// [`Answer::todo`] are left for a later batch.
     logits: Option<i32>,
-    /// The guessed tokens after these `count` tokens. Each has logits.
+    /// The guessed tokens that follow these `count` tokens. Each has logits.
     guess: Guess,
 }
 
@@ -133,7 +132,7 @@ pub(crate) struct Worker<'m> {
     window: usize,
     saved: Option<Saved>,
     grammars: Grammars,
-    /// One for each sequence of the cache.
+    /// One for each sequence in the cache.
     slots: [Slot; SEQUENCES],
     queue: VecDeque<Job>,
     answers: u64,
@@ -153,7 +152,7 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Evaluates one token, to see whether that works.
+    /// Evaluates one token, to check that this works.
     pub(crate) fn evaluate_one(&mut self) -> Result<(), Error> {
         let failed = |why: String| Error::Refused(format!("the engine cannot evaluate a token: {why}"));
         self.batch.add(LlamaToken(0), 0, &[0], true).map_err(|why| failed(why.to_string()))?;
@@ -257,7 +256,7 @@ impl<'m> Worker<'m> {
                 todo.extend(self.cache.tokenize(tail, false));
             }
         }
-        // The last token has to be evaluated again, because its logits determine the next one.
+        // The last token must be evaluated again, because its logits determine the next one.
         if todo.is_empty() && kept > 0 {
             kept -= 1;
             todo.extend(self.cache.sequence(at).tokens().get(kept));
@@ -273,7 +272,7 @@ impl<'m> Worker<'m> {
             return;
         }
         if !self.cache.roll_back(at, kept) {
-            // A recurrent state cannot be rolled back: start over.
+            // A recurrent state cannot be rolled back, so start over.
             self.cache.roll_back(at, 0);
             (kept, boundary) = (0, None);
             todo = self.cache.tokenize(&prompt.text, true);
@@ -317,8 +316,8 @@ impl<'m> Worker<'m> {
         if best == oldest || (idle && rest <= ROLLED_BACK) {
             return best;
         }
-        // The common part may end inside a word. `split` detects this only in the sequence that has
-        // the tokens after the common part, so call it before sharing.
+        // The common part may end inside a word. `split` can detect this only in the sequence that
+        // has the tokens after the common part, so call it before sharing.
         let (kept, _) = self.cache.split(best, &prompt.text);
         self.cache.share(best, oldest, kept);
         self.slots[best].used = self.answers;
@@ -394,8 +393,8 @@ impl<'m> Worker<'m> {
         let in_window = self.window.saturating_sub(tokens.len() + 1);
         let left = usize::try_from(answer.max_tokens - answer.generated).unwrap_or(usize::MAX);
         let limit = room.min(in_window).min(left.saturating_sub(1));
-        // A tokenizer that is not exact may tokenize part of a text differently from the whole, so
-        // the guess would be wrong.
+        // If the tokenizer is not exact, it may tokenize part of the text differently than the
+        // whole, so the guess would be wrong.
         let constraint = answer.constraint.as_mut().filter(|_| self.cache.exact());
         let forced = constraint.map(Constraint::forced).unwrap_or_default();
         if !forced.is_empty() {
@@ -535,7 +534,7 @@ impl<'m> Worker<'m> {
     }
 
     /// Frees the cells of the least recently used idle sequence. If none is idle, fails the newest
-    /// answer in the batch and frees its cells. The request for that answer has to be retried.
+    /// answer in the batch and frees its cells. The request for that answer must be retried.
     fn make_room(&mut self, parts: &[Part]) {
         let idle = (0..self.slots.len())
             .filter(|at| self.slots[*at].answer.is_none() && self.cache.sequence(*at).len() > 0)
@@ -558,13 +557,13 @@ fn leave_free(unconstrained: &AtomicBool, why: &str) {
 }
 
 impl Answer {
-    /// Whether there are tokens to evaluate, and either the reader is waiting or the prompt has not
-    /// been evaluated yet.
+    /// Returns whether there are tokens to evaluate, and either the reader is waiting or the prompt
+    /// has not been evaluated yet.
     fn ready(&self) -> bool {
         !self.todo.is_empty() && (self.wanted || self.first.is_none())
     }
 
-    /// Whether the answer has a constraint and the last sampled token completes it.
+    /// Returns whether the answer has a constraint that the last sampled token completes.
     fn is_complete(&self) -> bool {
         self.constraint.as_ref().is_some_and(Constraint::is_complete)
     }

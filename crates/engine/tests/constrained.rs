@@ -1,5 +1,5 @@
-//! Tests constrained decoding with a tiny model that has random weights: whatever the model would
-//! write, the answer fits the schema.
+//! Tests constrained decoding with a tiny model that has random weights: the answer conforms to the
+//! schema regardless of what the model would write.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,7 +18,7 @@ async fn open() -> (tempfile::TempDir, Embedded) {
     open_other(tiny_model::write).await
 }
 
-/// Writes a model to its own temporary folder with `write`, and opens it.
+/// Writes a model to its own temporary folder using `write`, and opens it.
 async fn open_other(write: fn(&Path) -> std::io::Result<()>) -> (tempfile::TempDir, Embedded) {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("tiny.gguf")).unwrap();
@@ -59,8 +59,8 @@ async fn ask(model: &Embedded, request: &Request) -> Answer {
     collect(model.stream(request).await.unwrap()).await.unwrap()
 }
 
-/// The schema of a call to one of two tools. All strings are short, because a model with random
-/// weights never ends a string by itself.
+/// Returns the schema for a call to one of two tools. All strings are short, because a model with
+/// random weights never ends a string on its own.
 fn call() -> Value {
     let text = json!({"type": "string", "maxLength": 9});
     let tool = |name: &str, arguments: Value| {
@@ -148,7 +148,7 @@ async fn forced_text_is_evaluated_several_tokens_at_once() {
     let mut deltas = model.stream(&request(Some(json!({"const": word})))).await.unwrap();
     while !matches!(deltas.next().await.unwrap().unwrap(), Delta::Text(_)) {}
     drop(deltas);
-    // The reader has seen one token, but the forced tokens after it are in the cache too.
+    // The reader has seen one token, but the forced tokens after it are also in the cache.
     let mut next = request(None);
     next.messages.push(message(Role::Assistant, &format!("\"{word}\"")));
     let usage = ask(&model, &next).await.end.usage;

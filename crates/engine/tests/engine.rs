@@ -58,7 +58,7 @@ async fn ask(model: &Embedded, request: &Request) -> Answer {
     collect(model.stream(request).await.unwrap()).await.unwrap()
 }
 
-/// The number of prompt tokens that were evaluated, not taken from the cache.
+/// Returns the number of prompt tokens that were evaluated rather than read from the cache.
 fn evaluated(answer: &Answer) -> u64 {
     answer.end.usage.prompt_tokens.unwrap() - answer.end.usage.cached_tokens.unwrap()
 }
@@ -87,7 +87,7 @@ async fn a_turn_evaluates_at_most_the_added_tokens() {
     let mut talk = request(&[(Role::System, RULES), (Role::User, "one")]);
     let mut before = 0;
     for turn in 0..6 {
-        // Cut every other answer in the middle, as after a complete call.
+        // Cut off every other answer in the middle, as after a complete call.
         let mut deltas = model.stream(&talk).await.unwrap();
         let (mut text, mut generated, mut prompt, mut cached) = (String::new(), 0, 0, 0);
         while let Some(delta) = deltas.next().await {
@@ -111,7 +111,7 @@ async fn a_turn_evaluates_at_most_the_added_tokens() {
         }
         // The last token was sampled but not evaluated.
         before = prompt + generated - 1;
-        // Cut the answer in the middle of a token, then refuse it.
+        // Cut off the answer in the middle of a token, then refuse it.
         if turn % 2 == 1 {
             text.pop();
             before -= 1;
@@ -140,8 +140,8 @@ async fn a_reader_that_stops_has_seen_every_generated_token() {
         }
     }
     drop(deltas);
-    // The continuation starts from the cached tokens: all but the last, which was sampled but not
-    // evaluated.
+    // The continuation starts from the cached tokens. Those are all but the last one, which was
+    // sampled but not evaluated.
     let mut more = talk.clone();
     more.messages.push(message(Role::Assistant, &text));
     let rest = ask(&model, &more).await;
@@ -235,8 +235,8 @@ async fn bug_the_tokens_of_a_prompt_depended_on_a_running_answer_with_the_same_s
     let alone = ask(&fixture.open().await, &talk("and six")).await;
     engine::close();
     let model = fixture.open().await;
-    // While this answer is running, the next prompt shares its KV cells. The two prompts are the
-    // same up to and including the `a`.
+    // While this answer is running, the next prompt shares its KV cells. The two prompts are
+    // identical up to and including the `a`.
     let _running = model.stream(&talk("a")).await.unwrap();
     let second = ask(&model, &talk("and six")).await;
     assert_eq!(second.text, alone.text);
@@ -267,7 +267,7 @@ async fn a_saved_prefix_is_not_evaluated_by_the_next_session() {
     assert!(evaluated(&second) < 40, "{} evaluated", evaluated(&second));
     drop(model);
     engine::close();
-    // A file that is not a saved state is deleted and written again.
+    // A file that is not a saved state is deleted and rewritten.
     for entry in std::fs::read_dir(fixture.folder.path().join("cache/prefixes")).unwrap() {
         std::fs::write(entry.unwrap().path(), "broken").unwrap();
     }

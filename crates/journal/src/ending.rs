@@ -28,8 +28,8 @@ pub enum Ending {
     Answered,
     /// The model says it is done, but the verification fails or there is none.
     Unverified,
-    /// The model says it is done but changed nothing. The verification may pass, but it passed
-    /// before too.
+    /// The model says it is done but changed nothing. The verification may pass, but it also passed
+    /// before.
     NoChange,
     /// The agent stopped because it made no progress.
     GaveUp,
@@ -42,12 +42,12 @@ pub enum Ending {
     Unavailable,
     /// The agent itself could not continue (no sandbox, full disk), or refused the request.
     Refused,
-    /// A person or the system interrupted it.
+    /// The run was interrupted by the user or the system.
     Interrupted,
 }
 
 impl Ending {
-    /// The process exit code, as listed by `agent run --help`.
+    /// Returns the process exit code, as listed by `agent run --help`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -61,7 +61,7 @@ impl Ending {
         }
     }
 
-    /// A short label, for people and tables.
+    /// Returns a short, human-readable label.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Errors of sessions, logs and locks on disk.
+//! Errors about sessions, logs and locks on disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub enum Error {
         prefix: String,
         /// The number of sessions that match.
         count: usize,
-        /// The first of them, at most five.
+        /// Up to five of them.
         ids: Vec<String>,
     },
     /// Another process is writing the session.
@@ -50,7 +50,7 @@ pub enum Error {
     Corrupt {
         /// The log.
         path: PathBuf,
-        /// The line number, from 1.
+        /// The 1-based line number.
         line: usize,
         /// The error.
         why: String,

@@ -15,7 +15,7 @@ pub const VERSION: u32 = 1;
 pub struct Record {
     /// Format version.
     pub v: u32,
-    /// Position in the session, from 0, without gaps.
+    /// Zero-based position in the session, without gaps.
     pub seq: u64,
     /// Milliseconds since the Unix epoch.
     pub time_ms: u64,
@@ -70,7 +70,7 @@ pub enum Role {
     Assistant,
 }
 
-/// A tool that another program offers, as the session's prompt shows it.
+/// A tool provided by another program, as the session's prompt shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExternalTool {
     /// The name of the server.
@@ -112,7 +112,7 @@ pub struct ModelInfo {
     /// The model's family or architecture, if reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
-    /// Billions of parameters, if reported.
+    /// Number of parameters, in billions, if reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters_b: Option<f32>,
     /// Whether the model runs on this machine or the local network.
@@ -121,7 +121,8 @@ pub struct ModelInfo {
     /// Dollars per million tokens (prompt, cached prompt, generated), if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<(f64, f64, f64)>,
-    /// What the price is multiplied by at peak times ([`Event::Request`]), if there are any.
+    /// The factor by which the price is multiplied at peak times ([`Event::Request`]), if there are
+    /// any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_factor: Option<f64>,
     /// The date of the price (`YYYY-MM-DD`), if known.
@@ -140,9 +141,9 @@ pub struct ModelInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelRole {
-    /// The setting `escalate`, whose model makes the final try.
+    /// The `escalate` setting, whose model makes the final try.
     Escalate,
-    /// The setting `fallback`, whose model replaces one that is unavailable.
+    /// The `fallback` setting, whose model replaces one that is unavailable.
     Fallback,
 }
 
@@ -153,8 +154,8 @@ pub struct Counts {
     pub prompt_tokens: Option<u64>,
     /// Prompt tokens that did not come from the server's cache.
     pub evaluated_tokens: Option<u64>,
-    /// Generated tokens, including thinking. If the stream was cut before the server reported them,
-    /// this is the number of chunks.
+    /// Generated tokens, including thinking. If the stream was cut off before the server reported
+    /// them, this is the number of chunks.
     pub generated_tokens: Option<u64>,
     /// Milliseconds from sending the request to the first token.
     pub first_token_ms: Option<u64>,
@@ -183,11 +184,11 @@ pub enum EndedBy {
     Stop,
     /// The answer reached the token limit.
     Length,
-    /// The agent cut the answer.
+    /// The agent cut the answer short.
     Cut,
 }
 
-/// Why the agent cut a generation.
+/// Why the agent cut a generation short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CutReason {
@@ -197,7 +198,7 @@ pub enum CutReason {
     Refused,
     /// The model repeated the same text.
     Repetition,
-    /// The model wrote endless white space.
+    /// The model wrote endless whitespace.
     Whitespace,
     /// The model's thinking did not end.
     Thinking,
@@ -252,10 +253,10 @@ pub struct Totals {
     pub evaluated_tokens: Option<u64>,
     /// Generated tokens.
     pub generated_tokens: u64,
-    /// Tokens not generated because refused calls were cut: an estimate from the length of similar
-    /// calls.
+    /// Estimated number of tokens saved by cutting refused calls short, based on the length of
+    /// similar calls.
     pub saved_tokens: u64,
-    /// Bytes of text not generated because refused calls were cut, estimated like `saved_tokens`.
+    /// Bytes of text saved by cutting refused calls short, estimated like `saved_tokens`.
     #[serde(default)]
     pub saved_bytes: u64,
     /// Dollars, if prices are known.
@@ -268,7 +269,7 @@ pub struct Totals {
     pub ms: u64,
 }
 
-/// Formats an amount in dollars, with the date of the prices from which it was computed.
+/// Formats an amount in dollars, with the date of the prices used to compute it.
 #[must_use]
 pub fn dollars(amount: f64, prices_of: Option<Date>) -> String {
     let of = prices_of.map_or_else(String::new, |date| format!(" (prices of {date})"));
@@ -300,7 +301,7 @@ pub struct ModelTotals {
 pub struct Report {
     /// How the run ended.
     pub ending: Ending,
-    /// One sentence for people.
+    /// A human-readable message of one sentence.
     pub message: String,
     /// What the run changed, computed from the tree.
     pub diff: Diff,
@@ -316,7 +317,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The outcome of a run that changed nothing and sent no request.
+    /// Creates the report of a run that changed nothing and sent no requests.
     pub fn new(ending: Ending, message: impl Into<String>) -> Self {
         let (diff, totals) = (Diff::default(), Totals::default());
         Self { ending, message: message.into(), diff, totals, models: Vec::new(), result: None }
@@ -349,11 +350,11 @@ pub enum Event {
         /// Patterns of the files that are restored to their original state before every command.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         protected: Vec<String>,
-        /// The JSON Schema of the result that the model has to return.
+        /// The JSON Schema of the result that the model must return.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output_schema: Option<Value>,
-        /// The images of the task: the names of files in the folder `images` of the session. A name
-        /// is the SHA-256 digest of the image and an extension.
+        /// The images of the task: the names of files in the session's `images` folder. Each name
+        /// is the image's SHA-256 digest followed by an extension.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         images: Vec<String>,
     },
@@ -381,16 +382,16 @@ pub enum Event {
         /// The same information in full sentences.
         lines: Vec<String>,
     },
-    /// The tools of other programs that the prompt lists. They stay the same for the whole session,
-    /// even if it is resumed or replayed.
+    /// The tools from other programs that the prompt lists. They stay the same for the whole
+    /// session, even if it is resumed or replayed.
     ExternalTools {
-        /// The tools, in the order of the prompt.
+        /// The tools, in the order they appear in the prompt.
         tools: Vec<ExternalTool>,
     },
     /// The model was opened, either at the start of the run or to replace the previous model when
     /// the run was resumed.
     Model(ModelInfo),
-    /// The run started with this plan, from which it can be resumed.
+    /// The run started with this plan, which is also used to resume it.
     #[serde(rename = "begun")]
     RunStarted {
         /// The plan, in the planner's own format.
@@ -402,7 +403,7 @@ pub enum Event {
         turn: u32,
         /// Why.
         why: String,
-        /// Whether the model starts a new try, for which the limits restart. Otherwise it continues
+        /// Whether the model starts a new try, which restarts the limits. Otherwise, it continues
         /// the conversation.
         new_try: bool,
         /// The model's properties when it was opened.
@@ -432,7 +433,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         changed: Vec<String>,
         /// The user's message to the resumed session. [`Event::UserMessage`] follows when the
-        /// message joins the conversation.
+        /// message is added to the conversation.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
@@ -464,7 +465,7 @@ pub enum Event {
     TryEnded {
         /// Its last turn.
         turn: u32,
-        /// Its number, from 1.
+        /// Its 1-based number.
         number: u32,
         /// How many tries the run may make.
         of: u32,
@@ -480,8 +481,8 @@ pub enum Event {
     },
     /// Changes were reverted. Between tries, the changes of the previous try are reverted. At the
     /// end, the best try is restored: the record that reverted it, and all later records, are
-    /// reverted. When a run is stopped, a candidate that is not verified yet is reverted, and so is
-    /// a try that is worse than an earlier one; a resumed run reverts this revert.
+    /// reverted. When a run is stopped, a candidate that has not been verified yet is reverted, and
+    /// so is a try that is worse than an earlier one. A resumed run reverts this revert.
     Reverted {
         /// The turn.
         turn: u32,
@@ -493,9 +494,9 @@ pub enum Event {
     },
     /// A request with all messages so far is about to be sent.
     Request {
-        /// The turn, from 1.
+        /// The 1-based turn number.
         turn: u32,
-        /// The attempt, from 1.
+        /// The 1-based attempt number.
         attempt: u32,
         /// The number of messages.
         messages: u32,
@@ -505,7 +506,7 @@ pub enum Event {
         temperature: Option<f32>,
         /// Sampling seed, if set.
         seed: Option<u64>,
-        /// The maximum number of tokens to generate.
+        /// Maximum number of tokens to generate.
         max_tokens: u32,
         /// Whether the request is sent at a time with peak prices.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -537,11 +538,11 @@ pub enum Event {
         /// The next piece of the text.
         text: String,
     },
-    /// The model started a call.
+    /// The model started writing a call.
     CallOpened {
         /// The turn.
         turn: u32,
-        /// The call's number in the turn, from 0.
+        /// The call's zero-based number in the turn.
         call: u32,
         /// The tool.
         tool: String,
@@ -554,11 +555,11 @@ pub enum Event {
         call: u32,
         /// The tool.
         tool: String,
-        /// Its arguments, as the tool gets them.
+        /// Its arguments, as the tool receives them.
         arguments: Value,
         /// Its byte range in the answer.
         span: (u64, u64),
-        /// The repairs needed to read it.
+        /// The repairs that were needed to parse it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         repairs: Vec<String>,
     },
@@ -572,10 +573,10 @@ pub enum Event {
         early: bool,
         /// The message for the model.
         message: String,
-        /// The estimated tokens saved.
+        /// The estimated number of tokens saved.
         saved_tokens: u64,
     },
-    /// The generation was cut by closing the stream.
+    /// The generation was cut short by closing the stream.
     Cut {
         /// The turn.
         turn: u32,
@@ -656,12 +657,12 @@ pub enum Event {
     },
     /// The verification finished.
     Checked(Check),
-    /// A guard reports a problem (equal calls, no progress, an answer without a call).
+    /// A guard reports a problem (identical calls, no progress, an answer without a call).
     Guard {
         /// Its message.
         message: String,
     },
-    /// A warning for people. The run continues.
+    /// A human-readable warning. The run continues.
     Warning {
         /// Its text.
         message: String,
@@ -694,7 +695,7 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// The JSON Schema of a [`Record`], as committed in `events.schema.json`.
+/// Returns the JSON Schema of a [`Record`], as committed in `events.schema.json`.
 #[must_use]
 pub fn schema() -> Value {
     schemars::schema_for!(Record).to_value()

@@ -13,8 +13,8 @@ use crate::store::{JOURNAL, Journal, Store};
 /// that messages refer to, and the task's images.
 const COPIED: [&str; 3] = ["state", "logs", "images"];
 
-/// The id from which a session derives its placeholders for secrets: its own id or, for a fork, the
-/// id of the first session in the chain of forks.
+/// Returns the id that a session derives its placeholders for secrets from: its own id or, for a
+/// fork, the id of the first session in the chain of forks.
 #[must_use]
 pub fn origin(records: &[Record]) -> Option<&str> {
     match records.first().map(|record| &record.event) {

@@ -17,14 +17,14 @@ pub struct LockFile {
 
 /// The time between two attempts to lock.
 const POLL: Duration = Duration::from_millis(5);
-/// The maximum number of waits for a lock whose holder has ended, 2 s in total. Such a lock is
-/// still held if the holder was killed while it started a child: the child shares the file
-/// descriptor, and so the lock, until its exec.
+/// Maximum number of times to wait for a lock whose holder has exited, 2 s in total. Such a lock is
+/// still held if the holder was killed while it was starting a child: the child shares the file
+/// descriptor, and therefore the lock, until it calls exec.
 const POLLS: u32 = 400;
 
 impl LockFile {
-    /// Locks `path`, which is created if missing, and writes `holder` into it. The inner error is
-    /// the text of the current holder.
+    /// Locks `path`, which is created if missing, and writes `holder` into it. The inner error
+    /// contains the current holder's text.
     ///
     /// # Errors
     /// If the file cannot be opened, locked or written.
@@ -33,7 +33,7 @@ impl LockFile {
         Self::acquire_polling(path, holder, || std::thread::sleep(POLL))
     }
 
-    /// Same as [`acquire`](Self::acquire), but calls `wait` between two attempts.
+    /// Same as [`acquire`](Self::acquire), but calls `wait` between attempts.
     fn acquire_polling(
         path: &Path,
         holder: &str,
@@ -69,14 +69,15 @@ impl LockFile {
         Ok(Ok(Self { file, left: text }))
     }
 
-    /// The text of a previous holder that was killed; empty if it released the lock itself.
+    /// Returns the text of a previous holder that was killed. It is empty if the holder released
+    /// the lock itself.
     #[must_use]
     pub fn left(&self) -> &str {
         &self.left
     }
 }
 
-/// Whether the process that is named in a holder's text has ended.
+/// Whether the process named in a holder's text has exited.
 fn is_gone(holder: &str) -> bool {
     let Some((_, rest)) = holder.rsplit_once("process ") else { return false };
     let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -87,7 +88,7 @@ impl Drop for LockFile {
     fn drop(&mut self) {
         let _ = self.file.set_len(0);
         // Closing is not enough: a child that another thread is starting shares the descriptor
-        // until its exec.
+        // until it calls exec.
         let _ = self.file.unlock();
     }
 }
@@ -98,10 +99,10 @@ mod tests {
 
     use super::*;
 
-    /// A holder whose process number is larger than any real one.
+    /// A holder whose process ID is larger than any real one.
     const GONE: &str = "session x (process 4194305)";
 
-    /// A lock file whose text is `holder`, and a descriptor that holds the lock.
+    /// Returns a lock file whose text is `holder`, and a descriptor that holds the lock.
     fn locked(holder: &str) -> (tempfile::TempDir, std::path::PathBuf, File) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");

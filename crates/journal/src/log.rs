@@ -13,12 +13,12 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, io_error};
 
-/// A record that states the version of its format.
+/// A record that includes the version of its format.
 pub trait Versioned {
-    /// The version that this program reads and writes.
+    /// The version that this program supports.
     const VERSION: u32;
 
-    /// The version of this record.
+    /// Returns the version of this record.
     fn version(&self) -> u32;
 }
 
@@ -124,11 +124,14 @@ fn parse<T: DeserializeOwned + Versioned>(
         match serde_json::from_slice::<T>(&line) {
             Ok(record) if record.version() == T::VERSION => each(record),
             Ok(record) => {
-                let why =
-                    format!("it has version {}, and this program reads {}", record.version(), T::VERSION);
+                let why = format!(
+                    "it is version {}, but this program supports only {}",
+                    record.version(),
+                    T::VERSION
+                );
                 return Err(corrupt(why));
             }
-            // After a power loss the last line may be a block of zeros, which also counts as torn.
+            // After a power loss, the last line may be a block of zeros. Treat it as torn, too.
             Err(_) if reader.fill_buf().is_ok_and(<[u8]>::is_empty) => return Ok(whole),
             Err(e) => return Err(corrupt(e.to_string())),
         }

@@ -19,7 +19,7 @@ use crate::lock::LockFile;
 use crate::log::{Log, Versioned};
 use crate::{Ending, Totals};
 
-/// The folder of all sessions.
+/// The folder that contains all sessions.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
@@ -45,13 +45,13 @@ pub struct Summary {
 }
 
 impl Store {
-    /// The sessions in `root/sessions/ID/`. Folders are created on first use.
+    /// Creates a store for the sessions in `root/sessions/ID/`. Folders are created on first use.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into().join("sessions") }
     }
 
-    /// The folder of a session.
+    /// Returns the folder of a session.
     #[must_use]
     pub fn folder(&self, id: &str) -> PathBuf {
         self.root.join(id)
@@ -85,7 +85,7 @@ impl Store {
         Journal::open(id, folder)
     }
 
-    /// The events of a session, which another process may still be writing.
+    /// Returns the events of a session, which another process may still be writing.
     ///
     /// # Errors
     /// If it does not exist or is damaged before its last line.
@@ -99,7 +99,7 @@ impl Store {
     /// # Errors
     /// When no session matches, or when several do.
     pub fn find(&self, wanted: &str) -> Result<String, Error> {
-        // Listing all sessions takes long if there are thousands.
+        // Listing all sessions takes a long time if there are thousands of them.
         let is_name = Path::new(wanted).file_name() == Some(OsStr::new(wanted));
         if is_name && self.folder(wanted).join(JOURNAL).is_file() {
             return Ok(wanted.into());
@@ -121,7 +121,7 @@ impl Store {
         }
     }
 
-    /// All ids, oldest first.
+    /// Returns all ids, oldest first.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -140,7 +140,7 @@ impl Store {
         Ok(ids)
     }
 
-    /// A summary of a session.
+    /// Returns a summary of a session.
     ///
     /// # Errors
     /// If it does not exist or is damaged.
@@ -171,12 +171,12 @@ impl Store {
     }
 
     /// Locks a work tree for a session of this process, until the returned lock is dropped. Two
-    /// agents in one tree would undo each other's work.
+    /// agents in the same tree would undo each other's work.
     ///
     /// # Errors
     /// If another process has locked it.
     pub fn take_tree(&self, root: &Path, session: &str) -> Result<TreeLock, Error> {
-        /// The maximum length of a lock file's name, in bytes. A longer name loses its start,
+        /// Maximum length of a lock file's name, in bytes. A longer name is truncated at the start,
         /// because the end of a path identifies the tree better.
         const MAX_NAME: usize = 200;
         let folder = self.root.with_file_name("trees");
@@ -211,7 +211,7 @@ impl Store {
     }
 }
 
-/// The name of the journal in the folder of a session. A folder without it is not a session.
+/// The name of the journal in a session's folder. A folder without it is not a session.
 pub const JOURNAL: &str = "journal.jsonl";
 
 impl Versioned for Record {
@@ -222,10 +222,10 @@ impl Versioned for Record {
     }
 }
 
-/// A view that receives each record after it was written.
+/// A view that receives each record after it has been written.
 pub type Observer = Box<dyn FnMut(&Record) + Send>;
 
-/// Replaces the parts of a text that must not be written, such as secrets.
+/// Replaces parts of the text that must not be written, such as secrets.
 pub type Filter = Box<dyn for<'a> Fn(&'a str) -> Cow<'a, str> + Send>;
 
 /// A session that this process writes.
@@ -260,12 +260,12 @@ impl Journal {
         &self.folder
     }
 
-    /// Adds a view that receives every record from now on.
+    /// Adds a view that receives every subsequent record.
     pub fn observe(&mut self, observer: Observer) {
         self.observers.push(observer);
     }
 
-    /// Sets a filter, which is applied to all text of later events before they are written or
+    /// Sets a filter that is applied to all text in subsequent events before they are written or
     /// shown.
     pub fn filter(&mut self, filter: Filter) {
         self.filter = Some(filter);
@@ -321,7 +321,7 @@ pub struct TreeLock {
 }
 
 impl TreeLock {
-    /// The id of another session whose process was killed while it worked on the tree.
+    /// Returns the id of another session whose process was killed while it was working on the tree.
     #[must_use]
     pub fn left_by(&self) -> Option<&str> {
         self.lock.left().split_whitespace().nth(1).filter(|id| *id != self.session)

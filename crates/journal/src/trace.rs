@@ -1,22 +1,23 @@
 //! Reduces a session to its decisions, so that a recorded run can be compared with its replay.
 //!
-//! Decisions are the requests, the answers with the calls and refusals read from them, and the
-//! effects of the calls, without anything that depends on time, the network or chance. Only this
+//! Decisions are the requests, the answers along with the calls and refusals found in them, and the
+//! effects of the calls, excluding anything that depends on time, the network or chance. Only this
 //! module defines what counts as a decision:
 //!
 //! - Omitted: pieces as they arrive (`thinking`, `text`, `call_opened`), announcements
-//!   (`tool_started`, `check_started`), changes by commands (`command_changed`), notes to people
-//!   (`guard`, `warning`), what the server did (`retry`, `overflow`, `window`, `answer_lost`), the
-//!   tries (`try_ended`, `reverted`: the messages and the ending contain the same information), and
-//!   the setup of the run (`session`, `tree`, `sandbox`, `external_tools`, `model`, `begun`,
-//!   `resumed`).
+//!   (`tool_started`, `check_started`), changes by commands (`command_changed`), human-readable
+//!   notes (`guard`, `warning`), what the server did (`retry`, `overflow`, `window`,
+//!   `answer_lost`), the tries (`try_ended`, `reverted`: the messages and the ending contain the
+//!   same information), and the setup of the run (`session`, `tree`, `sandbox`, `external_tools`,
+//!   `model`, `begun`, `resumed`).
 //! - Omitted from other events: durations, token counts and estimates, whether peak prices apply,
 //!   alternative tokens, positions of cuts, whether a refusal was early, facts for programs (such
 //!   as exit codes), the reasons and the plan of a model change, and the final patch (the trees
 //!   themselves are compared).
 //! - Order: the calls of an answer come before their results. Results are sorted by call number,
 //!   because reads run in parallel.
-//! - A failed attempt counts only as a request. A turn that a resumed session repeats counts once.
+//! - A failed attempt is counted only as a request. A turn that a resumed session repeats is
+//!   counted once.
 
 use crate::{Counts, EndedBy, Event, Record};
 
@@ -26,11 +27,11 @@ const OWN_CALL: u32 = u32::MAX;
 /// One decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// The number of the record in the session that holds the decision.
+    /// The number of the session record that holds the decision.
     pub seq: u64,
-    /// Its turn; 0 before the first turn.
+    /// Its turn, or 0 before the first turn.
     pub turn: u32,
-    /// The event, reduced to the parts that belong to the decision.
+    /// The event, reduced to the parts that make up the decision.
     pub event: Event,
 }
 
@@ -41,12 +42,12 @@ pub struct Trace {
     turn: u32,
     /// Decisions made during an answer that is not complete yet.
     pending: Vec<Step>,
-    /// Results that are still to be sorted, each with the number of its call.
+    /// Results that have not been sorted yet, each with its call number.
     results: Vec<(u32, Step)>,
 }
 
 impl Trace {
-    /// The steps that no later record can change.
+    /// Returns the steps that later records can no longer change.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.steps
@@ -91,7 +92,7 @@ impl Trace {
     }
 }
 
-/// Reduces an event to the parts that belong to a decision. Returns `None` if no part does.
+/// Reduces an event to the parts that make up a decision. Returns `None` if there are none.
 fn reduce(event: &Event) -> Option<Event> {
     let mut event = event.clone();
     match &mut event {
@@ -122,8 +123,8 @@ fn reduce(event: &Event) -> Option<Event> {
     Some(event)
 }
 
-/// The records of a session as if it had never been interrupted: without the incomplete work before
-/// each [`Event::Resumed`].
+/// Returns the records of a session as if it had never been interrupted, without the incomplete
+/// work before each [`Event::Resumed`].
 #[must_use]
 pub fn uninterrupted(records: Vec<Record>) -> Vec<Record> {
     let mut out: Vec<Record> = Vec::with_capacity(records.len());

@@ -26,39 +26,40 @@ use crate::wire;
 
 /// The maximum number of bytes that a server may send between two checks.
 const MAX_UNASKED: usize = 64 << 20;
-/// The maximum number of unfinished pieces of work to keep track of.
+/// The maximum number of unfinished tasks to keep track of.
 const MAX_BUSY: usize = 1_000;
-/// The number of messages that may wait to be sent.
+/// The maximum number of messages waiting to be sent.
 const QUEUE: usize = 64;
 /// The JSON-RPC error code for a request that is not supported.
 const METHOD_NOT_FOUND: i32 = -32601;
-/// How long stopping may take before the program is killed.
+/// How long to wait for the server to stop before killing it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a server has said so far.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
-    /// Answers that nobody has taken yet, by the number of the request.
+    /// Answers that have not been taken yet, by request number.
     answers: BTreeMap<i32, Result<Value, Failed>>,
-    /// The numbers of the requests whose answers somebody waits for.
+    /// The numbers of the requests that are awaiting an answer.
     expected: BTreeSet<i32>,
     /// The newest diagnostics of the open documents, by path.
     published: BTreeMap<String, Published>,
-    /// The tokens of unfinished work that the server reports.
+    /// The tokens of unfinished tasks that the server has reported.
     busy: BTreeSet<String>,
-    /// Whether the server says that it is still loading the project. Only rust-analyzer does.
+    /// Whether the server says that it is still loading the project. Only rust-analyzer reports
+    /// this.
     loading: bool,
     /// Why there will be no more messages.
     ended: Option<String>,
 }
 
 impl Heard {
-    /// Whether the server has no unfinished work.
+    /// Whether the server has no unfinished tasks.
     pub(crate) fn is_idle(&self) -> bool {
         self.busy.is_empty() && !self.loading
     }
 
-    /// The newest diagnostics of an open document.
+    /// Returns the newest diagnostics of an open document.
     pub(crate) fn published(&self, path: &str) -> Option<&Published> {
         self.published.get(path)
     }
@@ -67,7 +68,7 @@ impl Heard {
 /// Diagnostics that a server has published for a document.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
-    /// The version of the document that they are about, if the server says so.
+    /// The version of the document that they are for, if the server specifies it.
     pub(crate) version: Option<i32>,
     /// How many times the server has published diagnostics since the document was opened.
     pub(crate) count: usize,
@@ -91,7 +92,7 @@ pub(crate) enum NoResult {
 }
 
 impl NoResult {
-    /// Says what happened, without secrets.
+    /// Describes what happened, with secrets masked.
     pub(crate) fn describe(self, secrets: &Secrets) -> String {
         match self {
             NoResult::Failed(Failed { code, message }) => {
@@ -113,10 +114,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Starts a server for a folder, which is given as the protocol describes it.
+    /// Starts a server for a folder, which is passed in the protocol's format.
     ///
     /// # Errors
-    /// If the sandbox cannot be set up. A program that does not start is noticed at the first
+    /// If the sandbox cannot be set up. A program that does not start is detected on the first
     /// request.
     pub(crate) async fn open(sandbox: &Sandbox, command: Command, folder: Value) -> Result<Self, String> {
         let (stdin, stdout, service) = Box::pin(sandbox.serve(command)).await.map_err(|e| e.to_string())?;
@@ -138,18 +139,18 @@ impl Connection {
         self.received.store(0, Ordering::Relaxed);
     }
 
-    /// Why the server has ended; `None` if it is running.
+    /// Returns why the server has ended, or `None` if it is running.
     pub(crate) fn ended(&self) -> Option<String> {
         self.heard.borrow().ended.clone()
     }
 
     /// Sends a notification.
     pub(crate) async fn notify<N: Notification>(&self, params: N::Params) {
-        // If the server has ended, the next request says so.
+        // If the server has ended, the next request reports it.
         let _ = self.outgoing.send(json!({"jsonrpc": "2.0", "method": N::METHOD, "params": params})).await;
     }
 
-    /// Sends a request, and waits for the answer.
+    /// Sends a request and waits for the answer.
     pub(crate) async fn request<R: Request>(&self, params: R::Params) -> Result<R::Result, NoResult> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.heard.send_modify(|heard| _ = heard.expected.insert(id));
@@ -182,12 +183,12 @@ impl Connection {
         read(&self.heard.borrow())
     }
 
-    /// Keeps the diagnostics that the server publishes for this path.
+    /// Starts keeping the diagnostics that the server publishes for this path.
     pub(crate) fn listen(&self, path: &str) {
         self.heard.send_modify(|heard| _ = heard.published.insert(path.to_owned(), Published::default()));
     }
 
-    /// Ignores diagnostics for this path.
+    /// Drops the diagnostics for this path and ignores any new ones.
     pub(crate) fn ignore(&self, path: &str) {
         self.heard.send_modify(|heard| _ = heard.published.remove(path));
     }
@@ -227,7 +228,7 @@ struct Incoming {
     heard: watch::Sender<Heard>,
     received: Arc<AtomicUsize>,
     outgoing: mpsc::Sender<Value>,
-    /// The folder that the server works on.
+    /// The folder that the server works in.
     folder: Value,
 }
 
@@ -313,11 +314,11 @@ impl Incoming {
     }
 }
 
-/// Returns the answer to a request of the server; `None` if the request is not supported.
+/// Returns the answer to a request from the server, or `None` if the request is not supported.
 fn answer(method: &str, params: &Value, folder: &Value) -> Option<Value> {
     match method {
         request::WorkspaceFoldersRequest::METHOD => Some(json!([folder])),
-        // No settings: the server uses its defaults and its own files.
+        // Send no settings, so that the server uses its defaults and its own configuration files.
         request::WorkspaceConfiguration::METHOD => {
             let items = params["items"].as_array().map_or(0, Vec::len);
             Some(Value::Array(vec![Value::Null; items]))

@@ -1,4 +1,4 @@
-//! Documents: their addresses and languages.
+//! The URIs and languages of documents.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -6,10 +6,10 @@ use std::str::FromStr;
 use lsp_types::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// The characters of a path that are encoded in an address.
+/// The path characters that are percent-encoded in a URI.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Returns the address of a file.
+/// Returns the URI of a file.
 ///
 /// # Errors
 /// If its path is not UTF-8.
@@ -19,14 +19,14 @@ pub(crate) fn uri_of(path: &Path) -> Result<Uri, String> {
     Uri::from_str(&uri).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Returns the path of a file's address. Servers encode addresses in different ways, so only paths
-/// are compared.
+/// Returns the path in a file's URI. Servers encode URIs in different ways, so only paths are
+/// compared.
 pub(crate) fn path_of(uri: &Uri) -> String {
     let path = uri.as_str().strip_prefix("file://").unwrap_or(uri.as_str());
     percent_decode_str(path).decode_utf8_lossy().into_owned()
 }
 
-/// Returns the language of a file as servers call it.
+/// Returns the name that servers use for a file's language.
 ///
 /// Source: Language Server Protocol 3.17, "Text Documents", table of language identifiers.
 pub(crate) fn language(path: &str) -> &str {

@@ -1,15 +1,17 @@
 //! Asks language servers which errors an edit has caused.
 //!
-//! A [`LanguageServer`] starts at the first edit of a file that it is for, and runs until the
-//! session ends. For each edit, it is told which files have changed, gets the new text of the edited
-//! files, and reports their errors. Errors that the original text of a file also has are left out.
+//! A [`LanguageServer`] starts when a file that it handles is first edited, and runs until the
+//! session ends. For each edit, it is told which files have changed, gets the new text of the
+//! edited files, and reports their errors. Errors that were already in a file's original text are
+//! left out.
 //!
 //! ```text
 //!   Edited {path, original, text} ─► didChangeWatchedFiles ─► didOpen ─► diagnostics ─► didClose ─► Problem
 //! ```
 //!
-//! The server runs in the sandbox. Whatever it sends is untrusted: messages are limited in size and
-//! number, every wait has a time limit, and a server that fails or is too slow is not asked again.
+//! The server runs in the sandbox. Everything it sends is untrusted: messages are limited in size
+//! and number, every wait has a time limit, and a server that fails or is too slow is not used
+//! again.
 
 mod connection;
 mod document;
@@ -39,27 +41,27 @@ use tokio::time::{Instant, timeout, timeout_at};
 use connection::{Connection, Heard, NoResult};
 pub use problem::{Problem, describe};
 
-/// How long a server may have nothing to do before it counts as ready. Servers announce that they
-/// load the project only after they have started, and some load it in several steps.
+/// How long a server must be idle before it is considered ready. Servers do not announce that they
+/// are loading the project until after they have started, and some load it in several steps.
 const SETTLED: Duration = Duration::from_millis(1_000);
 /// How long to wait for more diagnostics after some have been published for a version of a document.
 /// Servers publish syntax errors before type errors.
 const MORE: Duration = Duration::from_millis(300);
-/// The same for a server that does not say which version the diagnostics are about.
-/// typescript-language-server has been seen to take 1 s from the first to the second.
+/// Same as [`MORE`], but for a server that does not say which version the diagnostics are for.
+/// typescript-language-server has been observed to take 1 s between the first and the second.
 const MORE_UNVERSIONED: Duration = Duration::from_millis(2_000);
-/// How many times the diagnostics of a document are requested again after the server has canceled
-/// the request, which it does while it loads the project.
+/// How many times to request a document's diagnostics if the server keeps canceling the request, as
+/// servers do while they load the project.
 const MAX_REPEATS: usize = 20;
 /// The pause before a canceled request is repeated.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The error codes of a request that the server has canceled because the project is changing.
+/// The error codes for a request that the server canceled because the project is changing.
 const CANCELED: [i32; 2] = [-32801, -32802];
 /// The maximum size of a file to check, in bytes.
 const MAX_FILE: usize = 1 << 20;
-/// The maximum number of files to check after an edit. Further files are not checked.
+/// The maximum number of files to check after an edit. Any others are not checked.
 const MAX_FILES: usize = 20;
-/// The maximum number of changed files that a server is told about before a check.
+/// The maximum number of changed files to tell a server about before a check.
 const MAX_TOLD: usize = 1_000;
 
 /// A file that an edit has created or changed.
@@ -67,7 +69,7 @@ const MAX_TOLD: usize = 1_000;
 pub struct Edited<'a> {
     /// Its path, relative to the root.
     pub path: &'a str,
-    /// Its text before the session changed it; `None` if it did not exist.
+    /// Its text before the session changed it, or `None` if it did not exist.
     pub original: Option<&'a str>,
     /// Its text now.
     pub text: &'a str,
@@ -82,7 +84,7 @@ pub struct Changed {
     pub existed: bool,
 }
 
-/// How a server is started.
+/// How to start a server.
 pub struct Launch {
     /// The sandbox that the server runs in.
     pub sandbox: Sandbox,
@@ -101,7 +103,7 @@ pub struct Launch {
     pub secrets: Secrets,
 }
 
-/// A language server of a session.
+/// A session's language server.
 pub struct LanguageServer {
     launch: Launch,
     state: Mutex<State>,
@@ -110,7 +112,7 @@ pub struct LanguageServer {
 #[derive(Default)]
 struct State {
     running: Option<Running>,
-    /// Why the server is not asked anymore.
+    /// Why the server is no longer used.
     failed: Option<String>,
     /// The errors in the original text of each checked file, by path.
     known: HashMap<String, Vec<Problem>>,
@@ -119,7 +121,7 @@ struct State {
 /// A running server.
 struct Running {
     connection: Connection,
-    /// Whether it answers requests for diagnostics. Otherwise, it publishes them on its own.
+    /// Whether it answers requests for diagnostics. If not, it publishes them on its own.
     pulls: bool,
     /// The version of the newest document.
     version: i32,
@@ -127,23 +129,24 @@ struct Running {
     told: HashMap<String, Stamp>,
 }
 
-/// When a file was last written, and its size; `None` if it does not exist.
+/// When a file was last written, and its size, or `None` if it does not exist.
 type Stamp = Option<(SystemTime, u64)>;
 
 impl LanguageServer {
-    /// Prepares a server. It starts at the first check.
+    /// Prepares a server. It starts on the first check.
     #[must_use]
     pub fn new(launch: Launch) -> Self {
         Self { launch, state: Mutex::default() }
     }
 
-    /// Returns the errors in the edited files, except those that their original texts also have.
-    /// `changed` lists all files that the session has changed so far. Starts the server if it is not
-    /// running. If time runs out after some of the files, only their errors are returned.
+    /// Returns the errors in the edited files, except those that were already in their original
+    /// text. `changed` lists all files that the session has changed so far. Starts the server if it
+    /// is not running. If time runs out after some of the files have been checked, only their
+    /// errors are returned.
     ///
     /// # Errors
-    /// If the server does not start, fails, or is too slow. The text says why. Later checks fail
-    /// with the same text, without a wait.
+    /// If the server does not start, fails, or is too slow. The error says why. Later checks fail
+    /// immediately with the same error.
     pub async fn check(&self, edited: &[Edited<'_>], changed: &[Changed]) -> Result<Vec<Problem>, String> {
         let mut state = self.state.lock().await;
         if let Some(why) = &state.failed {
@@ -197,7 +200,7 @@ impl LanguageServer {
         Ok(problems)
     }
 
-    /// Starts the server, and waits until it has loaded the project.
+    /// Starts the server and waits until it has loaded the project.
     async fn start(&self, changed: &[Changed]) -> Result<Running, String> {
         let Launch { sandbox, command, root, options, secrets, .. } = &self.launch;
         let uri = document::uri_of(root)?;
@@ -205,7 +208,7 @@ impl LanguageServer {
         let folder = WorkspaceFolder { uri, name };
         let described = serde_json::to_value(&folder).map_err(|e| e.to_string())?;
         let connection = Connection::open(sandbox, command.clone(), described).await?;
-        // The server finds the files as they are now.
+        // The server sees the files as they are now.
         let told = changed.iter().map(|file| (file.path.clone(), stamp(&root.join(&file.path)))).collect();
         match greet(&connection, hello(folder, options), secrets).await {
             Ok(pulls) => Ok(Running { connection, pulls, version: 0, told }),
@@ -216,7 +219,7 @@ impl LanguageServer {
         }
     }
 
-    /// Ends the server if it is running.
+    /// Stops the server if it is running.
     pub async fn stop(&self) {
         let running = self.state.lock().await.running.take();
         if let Some(running) = running {
@@ -225,8 +228,8 @@ impl LanguageServer {
     }
 }
 
-/// Exchanges the first messages, and waits until the server has had nothing to do for a while.
-/// Returns whether it answers requests for diagnostics.
+/// Exchanges the initial messages and waits until the server has been idle for a while. Returns
+/// whether it answers requests for diagnostics.
 async fn greet(connection: &Connection, hello: InitializeParams, secrets: &Secrets) -> Result<bool, String> {
     let answer = connection.request::<request::Initialize>(hello).await;
     let answer = answer.map_err(|failed| failed.describe(secrets))?;
@@ -249,7 +252,7 @@ fn stamp(path: &Path) -> Stamp {
 #[expect(deprecated, reason = "some servers still read the root from here")]
 fn hello(folder: WorkspaceFolder, options: &Value) -> InitializeParams {
     InitializeParams {
-        process_id: None, // the sandbox has process numbers of its own
+        process_id: None, // the sandbox has its own process ids
         root_uri: Some(folder.uri.clone()),
         initialization_options: Some(options.clone()).filter(|options| !options.is_null()),
         capabilities: ClientCapabilities {
@@ -313,7 +316,7 @@ impl Running {
         Ok(())
     }
 
-    /// Returns the errors in a file, except those that its original text also has.
+    /// Returns the errors in a file, except those that were already in its original text.
     async fn check(
         &mut self,
         root: &Path,
@@ -323,7 +326,8 @@ impl Running {
     ) -> Result<Vec<Problem>, String> {
         let found = self.problems(root, file.path, file.text, secrets).await?;
         if !known.contains_key(file.path) {
-            // If the first check finds no errors, those in the original text are already fixed.
+            // If the first check finds no errors, those in the original text have already been
+            // fixed.
             let old = match file.original {
                 Some(original) if !found.is_empty() => {
                     self.problems(root, file.path, original, secrets).await?
@@ -335,7 +339,7 @@ impl Running {
         Ok(problem::without(found, known.get(file.path).map_or(&[], Vec::as_slice)))
     }
 
-    /// Returns the errors that a file has with this text.
+    /// Returns the errors that a file would have with this text.
     async fn problems(
         &mut self,
         root: &Path,

@@ -1,4 +1,4 @@
-//! Errors in files, as the model reads them.
+//! Errors in files, as shown to the model.
 
 use lsp_types::{Diagnostic, DiagnosticSeverity, NumberOrString};
 use secrets::Secrets;
@@ -17,7 +17,7 @@ const MAX_MESSAGE: usize = 240;
 pub struct Problem {
     /// The path of the file, relative to the root.
     pub path: String,
-    /// The line, from 1.
+    /// The 1-based line number.
     pub line: u32,
     /// What is wrong, on one line.
     pub message: String,
@@ -26,8 +26,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Returns the errors among these diagnostics, by line. A diagnostic without a severity counts
-    /// as an error.
+    /// Returns the errors among these diagnostics, sorted by line. A diagnostic without a severity
+    /// counts as an error.
     pub(crate) fn of_file(path: &str, diagnostics: &[Diagnostic], secrets: &Secrets) -> Vec<Self> {
         let errors = diagnostics.iter().filter(|d| d.severity.is_none_or(|s| s == DiagnosticSeverity::ERROR));
         let mut problems: Vec<_> =
@@ -50,21 +50,21 @@ impl Problem {
         }
     }
 
-    /// Whether this is the same error, maybe on another line.
+    /// Whether this is the same error, possibly on a different line.
     fn is_like(&self, other: &Self) -> bool {
         (&self.message, &self.code) == (&other.message, &other.code)
     }
 }
 
-/// Masks the secrets in a text and cuts it to one line. A secret that is cut is not recognized, so the
-/// text is masked first.
+/// Masks the secrets in the text and shortens it to one line. Masking comes first, because a
+/// truncated secret would not be recognized.
 pub(crate) fn short(text: &str, width: usize, secrets: &Secrets) -> String {
     let end = text.char_indices().nth(MAX_RAW).map_or(text.len(), |(end, _)| end);
     preview::sanitize::short(&secrets.mask(&text[..end]), width)
 }
 
 /// Returns the errors that are not among the old ones of the same file. If an error occurs more
-/// often than before, the last of them are new.
+/// often than before, the last occurrences count as new.
 pub(crate) fn without(found: Vec<Problem>, old: &[Problem]) -> Vec<Problem> {
     let mut old: Vec<_> = old.iter().collect();
     let is_new = |problem: &Problem| match old.iter().position(|old| old.is_like(problem)) {
@@ -78,7 +78,7 @@ pub(crate) fn without(found: Vec<Problem>, old: &[Problem]) -> Vec<Problem> {
     found.into_iter().filter(|problem| is_new(problem)).collect()
 }
 
-/// Describes errors for the model, with one line for each. Returns `None` if there are none.
+/// Describes errors for the model, one per line. Returns `None` if there are none.
 #[must_use]
 pub fn describe(problems: &[Problem]) -> Option<String> {
     if problems.is_empty() {

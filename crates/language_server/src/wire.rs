@@ -1,4 +1,4 @@
-//! Messages as a server sends and receives them: a header with the length, then JSON.
+//! The wire format of messages: a header with the length, then JSON.
 //!
 //! Source: Language Server Protocol 3.17, "Base Protocol".
 
@@ -11,10 +11,10 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 const MAX_MESSAGE: usize = 4 << 20;
 /// The maximum length of a header line, in bytes.
 const MAX_HEADER: u64 = 1 << 10;
-/// The maximum number of header lines of one message.
+/// The maximum number of header lines in one message.
 const MAX_HEADERS: usize = 16;
 
-/// Reads one message. Returns it with the number of its bytes; `None` at the end of the stream.
+/// Reads one message. Returns it with its length in bytes, or `None` at the end of the stream.
 ///
 /// # Errors
 /// If the header is invalid, the message is too long or not JSON, or the stream ends in the middle
@@ -29,7 +29,7 @@ pub(crate) async fn read(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result
             return Ok(None);
         }
         let Some(line) = line.strip_suffix(b"\n") else {
-            return Err(invalid("it sent a header line without an end"));
+            return Err(invalid("it sent an unterminated header line"));
         };
         let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
         if line.is_empty() {
@@ -45,7 +45,7 @@ pub(crate) async fn read(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result
     if length > MAX_MESSAGE {
         return Err(invalid(&format!("it sent a message of more than {} MiB", MAX_MESSAGE >> 20)));
     }
-    // The length is only a claim, so memory grows with the bytes that arrive.
+    // The length is only a claim, so memory is allocated only as bytes arrive.
     let mut content = Vec::new();
     (&mut *reader).take(length as u64).read_to_end(&mut content).await?;
     if content.len() < length {
@@ -96,7 +96,7 @@ mod tests {
             (b"Content-Length: 4\r\n\r\n{]{]", "not JSON"),
             (b"Content-Length: 2\r\n\r\n[]", "not an object"),
             (b"Content-Length: 9\r\n\r\n{}", "end of file"),
-            (&endless_header, "without an end"),
+            (&endless_header, "unterminated header"),
             (&many_headers, "without a length"),
         ];
         for (bytes, why) in cases {

@@ -1,5 +1,5 @@
-//! Reads a file that lists MCP servers. The format is that of `.mcp.json`, which other agents read,
-//! too:
+//! Reads a file that lists MCP servers. The format is the same as that of `.mcp.json`, which other
+//! agents also read:
 //!
 //! ```json
 //! {"mcpServers": {
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! An entry that cannot be used is left out with a warning. Unknown keys are ignored, because each
-//! agent has keys of its own.
+//! agent has its own keys.
 
 use std::time::Duration;
 
@@ -19,15 +19,16 @@ use serde_json::{Map, Value};
 pub const FILE_LIMIT: u64 = 256 << 10;
 /// The maximum number of servers in a file.
 const MAX_SERVERS: usize = 64;
-/// The maximum length of a server's name. It is part of the name of each of its tools.
+/// The maximum length of a server's name, which is part of the name of each of its tools.
 const MAX_NAME: usize = 32;
-/// The maximum number of values in each list or table of an entry, such as arguments or headers.
+/// The maximum number of values in each list or table of an entry, such as its arguments or
+/// headers.
 const MAX_VALUES: usize = 256;
 /// The default for `startSeconds`: how long a server may take to start and to list its tools.
 const START_SECONDS: u64 = 30;
 /// The maximum value of `startSeconds`.
 const MAX_START_SECONDS: u64 = 3_600;
-/// The keys that count only in the user's own file, because they grant permissions.
+/// The keys that apply only in the user's own file, because they grant permissions.
 const OF_USER: [&str; 4] = ["allowHosts", "allowRead", "allowWrite", "readOnlyTools"];
 
 /// The author of a file.
@@ -42,7 +43,7 @@ pub enum Author {
 /// The servers of one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
-    /// The servers, in the order of the file.
+    /// The servers, in the order they appear in the file.
     pub servers: Vec<Entry>,
     /// What was left out, and why.
     pub warnings: Vec<String>,
@@ -59,11 +60,11 @@ pub struct Entry {
     pub how: How,
     /// Hosts that it may reach, if it runs in the sandbox.
     pub allow_hosts: Vec<String>,
-    /// Further paths that it may read.
+    /// Additional paths that it may read.
     pub allow_read: Vec<String>,
-    /// Further paths that it may write.
+    /// Additional paths that it may write.
     pub allow_write: Vec<String>,
-    /// Patterns of tools that only read. The user vouches for this.
+    /// Patterns for tools that only read. The user vouches for this.
     pub read_only_tools: Vec<String>,
     /// How long it may take to start and to list its tools.
     pub start: Duration,
@@ -72,7 +73,7 @@ pub struct Entry {
 /// How to reach a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum How {
-    /// Start a program, and talk to it over its standard input and output.
+    /// Start a program and talk to it over its standard input and output.
     Stdio {
         /// The program: a path, or a name to look up in `PATH`.
         command: String,
@@ -83,18 +84,18 @@ pub enum How {
     },
     /// Streamable HTTP.
     Http {
-        /// The address.
+        /// The URL.
         url: String,
-        /// Headers of each request.
+        /// Headers to send with each request.
         headers: Vec<(String, String)>,
     },
 }
 
-/// Reads a file. `variable` looks up an environment variable, which the user's own file may refer
+/// Parses a file. `variable` looks up an environment variable, which the user's own file may refer
 /// to as `${NAME}` or `${NAME:-DEFAULT}`.
 ///
 /// # Errors
-/// Fails if the text is too large, is not JSON, or is not an object with the key `mcpServers`.
+/// Fails if the text is too large, is not JSON, or is not an object with an `mcpServers` key.
 pub fn parse(
     text: &str,
     author: Author,
@@ -135,7 +136,7 @@ fn entry(
     let fields = value.as_object().ok_or("it must be an object")?;
     let expand = |text: &str| match author {
         Author::User => expanded(text, variable),
-        // The values of the user's variables must not reach a server that the repository names.
+        // The values of the user's variables must not reach a server chosen by the repository.
         Author::Repository if text.contains("${") => {
             Err("it uses variables of your environment; copy it to your own mcp.json".to_owned())
         }
@@ -179,13 +180,13 @@ fn entry(
     })
 }
 
-/// The name must be usable as the first part of `server__tool`.
+/// Checks that the name can be used as the first part of `server__tool`.
 fn check_name(name: &str) -> Result<(), String> {
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     let separates = name.contains("__") || name.starts_with('_') || name.ends_with('_');
     if name.is_empty() || name.len() > MAX_NAME || !plain || separates {
         return Err(format!(
-            "its name must be at most {MAX_NAME} letters, digits, hyphens and single underscores between them"
+            "its name must be 1 to {MAX_NAME} letters, digits, hyphens or single underscores, without an underscore at either end"
         ));
     }
     Ok(())

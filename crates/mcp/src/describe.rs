@@ -1,4 +1,4 @@
-//! Turns a server's definition of a tool into one that may go into the prompt.
+//! Turns a server's definition of a tool into one that can go into the prompt.
 //!
 //! Descriptions become one line of visible text. Schemas keep only descriptions and the keywords
 //! that restrict arguments. References are replaced with what they refer to, because each argument
@@ -61,7 +61,7 @@ const RULES: [&str; 18] = [
     "dependentRequired",
 ];
 
-/// Returns the description and the schema of a tool as the prompt may show them.
+/// Returns the description and schema of a tool in a form that can go into the prompt.
 ///
 /// # Errors
 /// Fails if the name or the schema cannot be used.
@@ -90,16 +90,17 @@ fn too_large() -> String {
     format!("its schema is larger than {} KiB", MAX_SCHEMA >> 10)
 }
 
-/// Returns the text as one line without hidden characters or a final period, which the prompt adds.
+/// Returns the text as one line without hidden characters. Removes the final period, because the
+/// prompt adds one.
 fn one_line(text: &str, width: usize) -> String {
-    // Only the start of the text is split, so that an enormous text costs little.
+    // Only the start of the text is split, so that even enormous text is cheap to handle.
     let head: String = text.chars().take(4 * width).collect();
     let words: Vec<_> = head.split_whitespace().collect();
     let line = sanitize::short(&words.join(" "), width);
     tool_stream::control_tokens::broken(line.trim_end_matches('.')).into_owned()
 }
 
-/// Copies a schema. `left` is the number of bytes that the copy may still take.
+/// Copies a schema. `left` is the number of bytes that the copy may still use.
 fn cleaned(schema: &Value, root: &Value, depth: usize, left: &mut usize) -> Result<Value, String> {
     if depth > MAX_DEPTH {
         return Err(format!("its schema is nested or refers to itself more than {MAX_DEPTH} times"));
@@ -153,7 +154,7 @@ fn spend(left: &mut usize, bytes: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that a text has no hidden characters. Names and values cannot be sanitized without
+/// Checks that the text has no hidden characters. Names and values cannot be sanitized without
 /// changing their meaning.
 fn visible(text: &str) -> Result<(), String> {
     if sanitize::line(text) == text { Ok(()) } else { Err("its schema contains hidden characters".into()) }

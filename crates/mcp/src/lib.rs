@@ -1,10 +1,10 @@
 //! Lets a session use the tools of MCP servers (Model Context Protocol).
 //!
 //! [`config`] reads the list of servers from a file in the format of `.mcp.json`. [`Server`] is the
-//! connection to one of them: a program in the sandbox, or an address. [`McpTool`] adapts a
-//! server's tool to [`tool_api::Tool`]. `rmcp`, the official SDK, implements the protocol.
+//! connection to one of them: a program in the sandbox, or a URL. [`McpTool`] adapts a server's
+//! tool to [`tool_api::Tool`]. `rmcp`, the official SDK, implements the protocol.
 //!
-//! Everything that a server says is untrusted. Messages, lists, schemas, descriptions and results
+//! Everything that a server sends is untrusted. Messages, lists, schemas, descriptions and results
 //! have limits, descriptions become one line of visible text, and a session's tools stay as they
 //! were when it began: a tool whose definition has changed is no longer called.
 
@@ -21,8 +21,8 @@ pub use limits::MAX_MESSAGE;
 pub use server::{Connection, Definition, Listing, Server, Timeouts};
 pub use tool::{Described, McpTool, ReplayedTool};
 
-/// Returns the name under which the model sees a server's tool. Characters that are not allowed in
-/// the tool name of a call become `_`. A tool of the agent itself has no server and keeps its name.
+/// Returns the name that the model sees for a server's tool. Characters that are not allowed in the
+/// tool name of a call become `_`. The agent's own tools have no server and keep their names.
 #[must_use]
 pub fn tool_name(server: &str, tool: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };

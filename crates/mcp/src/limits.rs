@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// The maximum size of one message, in bytes. A message is one line, or one answer over HTTP.
+/// The maximum size of one message, in bytes. A message is one line, or one HTTP response.
 pub const MAX_MESSAGE: usize = 4 << 20;
 /// The maximum number of bytes that a program may write to standard output between two requests.
 const MAX_UNASKED: u64 = 64 << 20;
@@ -48,7 +48,7 @@ impl<R> Limited<R> {
         Self { reader, meter, line: 0 }
     }
 
-    /// Counts new bytes. Returns which limit they exceed, if any.
+    /// Counts new bytes. Returns the limit that they exceed, if any.
     fn excess_with(&mut self, new: &[u8]) -> Option<String> {
         for part in new.split_inclusive(|b| *b == b'\n') {
             self.line += part.len();

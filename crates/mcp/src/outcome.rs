@@ -1,4 +1,4 @@
-//! Turns the result of a call into what the model reads.
+//! Turns the result of a call into the text that the model reads.
 
 use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
 use sandbox::{Capture, OutputLimits};
@@ -6,7 +6,7 @@ use secrets::Secrets;
 use serde_json::json;
 use tool_api::Outcome;
 
-/// How much of a result the model reads: 4 KiB or 60 lines at each end, as for commands.
+/// How much of a result the model reads: 4 KiB or 60 lines at each end, the same as for commands.
 const SHOWN: OutputLimits = OutputLimits {
     head_bytes: 4 << 10,
     head_lines: 60,
@@ -19,7 +19,7 @@ const SHOWN: OutputLimits = OutputLimits {
 /// The maximum length of a message from a server, in characters.
 const MAX_MESSAGE: usize = 500;
 
-/// The outcome of a call that a server answered.
+/// Returns the outcome of a call that a server answered.
 pub(crate) fn of(result: &CallToolResult, secrets: &Secrets) -> Outcome {
     let mut text =
         result.content.iter().map(|content| block(content, secrets)).collect::<Vec<_>>().join("\n");
@@ -33,7 +33,7 @@ pub(crate) fn of(result: &CallToolResult, secrets: &Secrets) -> Outcome {
     Outcome { facts: json!({ "output_bytes": bytes }), ..outcome }
 }
 
-/// Removes escape sequences, masks secrets, and keeps the beginning and the end of a text.
+/// Removes escape sequences, masks secrets, and keeps only the beginning and end of long text.
 fn shown(text: &str, secrets: &Secrets) -> String {
     let plain = sandbox::plain(text.as_bytes());
     // Mask before truncating, because half a secret would not be recognized.
@@ -48,7 +48,7 @@ fn shown(text: &str, secrets: &Secrets) -> String {
     out
 }
 
-/// Returns one part of a result as text. A short note takes the place of anything that is not text.
+/// Returns one part of a result as text. Anything that is not text is replaced with a short note.
 fn block(block: &ContentBlock, secrets: &Secrets) -> String {
     let kib = |base64: &str| (base64.len() / 4 * 3).div_ceil(1024);
     let short = |text: &str, width| preview::sanitize::short(&secrets.mask(text), width);
@@ -75,9 +75,9 @@ fn block(block: &ContentBlock, secrets: &Secrets) -> String {
     }
 }
 
-/// Formats a message from a server as part of a sentence.
+/// Formats a message from a server for use within a sentence.
 pub(crate) fn message(text: &str, secrets: &Secrets) -> String {
-    // Masked before it is cut, as in [`shown`].
+    // Mask before truncating, as in [`shown`].
     let head: String = secrets.mask(text).chars().take(4 * MAX_MESSAGE).collect();
     preview::sanitize::short(
         head.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.'),

@@ -30,31 +30,31 @@ use crate::outcome::message;
 
 /// The maximum number of pages in a list of tools.
 const MAX_PAGES: usize = 50;
-/// The maximum number of tools per server. Further tools are ignored.
+/// The maximum number of tools per server. Any others are ignored.
 const MAX_TOOLS: usize = 2_000;
-/// How many times a server that has ended is restarted in one session.
+/// How many times to restart a server that has ended, per session.
 const MAX_RESTARTS: u32 = 1;
 /// The time limit for a call that reports progress, as a multiple of the usual time limit.
 const PROGRESS_FACTOR: u32 = 4;
 /// How long closing a connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a server is reached.
+/// How to reach a server.
 pub enum Connection {
     /// A program in a sandbox.
     Stdio {
-        /// The sandbox. Its policy says what the server may do.
+        /// The sandbox. Its policy determines what the server may do.
         sandbox: Sandbox,
         /// The program.
         command: Command,
     },
     /// Streamable HTTP.
     Http {
-        /// The client, which follows no redirects.
+        /// The client, which does not follow redirects.
         client: reqwest::Client,
-        /// The address.
+        /// The URL.
         url: String,
-        /// Headers of each request.
+        /// Headers to send with each request.
         headers: Vec<(String, String)>,
     },
 }
@@ -80,7 +80,7 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// A digest of everything that the model is told about the tool.
+    /// Returns a digest of everything that the model is told about the tool.
     #[must_use]
     pub fn digest(&self) -> String {
         let text = serde_json::json!([self.name, self.description, self.schema]).to_string();
@@ -102,7 +102,7 @@ pub struct Server {
     name: String,
     connection: Connection,
     timeouts: Timeouts,
-    /// What is masked in the server's messages.
+    /// The secrets to mask in the server's messages.
     secrets: Secrets,
     state: Mutex<State>,
 }
@@ -153,7 +153,8 @@ impl Server {
     /// Starts a server or connects to it, and lists its tools.
     ///
     /// # Errors
-    /// Returns the reason. Any text from the server in it is sanitized and limited in length.
+    /// If the server cannot be started or reached, or cannot list its tools. The error says why.
+    /// Any text from the server in it is sanitized and limited in length.
     pub async fn start(
         name: &str,
         connection: Connection,
@@ -167,13 +168,13 @@ impl Server {
         Ok((Arc::new(server), listing))
     }
 
-    /// The server's name.
+    /// Returns the server's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Ends the connection as soon as no call is using it. If none is using it now, a program and
+    /// Ends the connection as soon as no call is using it. If none is using it now, the program and
     /// everything that it started are gone when this returns.
     pub async fn stop(&self) {
         let live = self.state.lock().await.live.take();
@@ -226,8 +227,8 @@ impl Server {
         }
     }
 
-    /// Calls a tool if its definition still has this digest. First restarts a server that has
-    /// ended, once per session.
+    /// Calls a tool if its definition still has this digest. If the server has ended, restarts it
+    /// first, once per session.
     pub(crate) async fn call(
         &self,
         tool: &str,
@@ -323,12 +324,12 @@ impl Server {
         }
     }
 
-    /// Says why a connection ended during a call, and removes it.
+    /// Describes why a connection ended during a call, and removes it.
     async fn ended(&self, live: Arc<Live>, error: &ServiceError) -> String {
         let excess = live.meter.excess();
         let mut state = self.state.lock().await;
         let is_current = state.live.as_ref().is_some_and(|current| Arc::ptr_eq(current, &live));
-        // Another call may have noticed first, or may have started the server again.
+        // Another call may have noticed this first, or may already have restarted the server.
         let starts_again = state.restarts < MAX_RESTARTS || (!is_current && state.live.is_some());
         let more =
             if starts_again { "the next call starts it again" } else { "it stays off in this session" };
@@ -352,7 +353,7 @@ impl Server {
 fn digests(listing: &Listing) -> BTreeMap<String, String> {
     let mut digests = BTreeMap::new();
     for tool in &listing.tools {
-        // If tools have the same name, the first one counts.
+        // If several tools have the same name, the first one wins.
         digests.entry(tool.name.clone()).or_insert_with(|| tool.digest());
     }
     digests
@@ -389,7 +390,8 @@ async fn list(live: &Live) -> Result<Listing, String> {
     Ok(listing)
 }
 
-/// Ends a connection. Returns in a few words how the program ended; empty for a server over HTTP.
+/// Ends a connection. Returns a short description of how the program ended, which is empty for a
+/// server over HTTP.
 async fn close(live: Live) -> String {
     let Live { mut service, program, secrets, .. } = live;
     // Closes the program's input, which asks it to exit.
@@ -437,7 +439,7 @@ fn http(url: &str, headers: &[(String, String)]) -> Result<StreamableHttpClientT
         .max_json_response_size(MAX_MESSAGE))
 }
 
-/// Tells the server that a call is canceled, if this is dropped before the call is answered.
+/// Tells the server that a call has been canceled if this is dropped before the call is answered.
 struct CancelOnDrop {
     peer: Peer<RoleClient>,
     id: Option<RequestId>,

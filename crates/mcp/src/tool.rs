@@ -1,4 +1,4 @@
-//! Makes a server's tool a [`Tool`] of the session.
+//! Wraps a server's tool as a [`Tool`] for the session.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl Described {
     /// Describes a tool for the prompt.
     ///
     /// # Errors
-    /// Fails if its name or its schema cannot be used. The text says why.
+    /// Fails if its name or its schema cannot be used. The error says why.
     pub fn of(server: &str, definition: &Definition, effect: Effect) -> Result<Self, String> {
         let (description, schema) = describe(&definition.name, &definition.description, &definition.schema)?;
         let described = Self {
@@ -44,20 +44,20 @@ impl Described {
             schema,
             effect,
         };
-        // Compile the schema here: one that does not compile would make the registry refuse all
-        // tools.
+        // Compile the schema here, because one that does not compile would make the registry refuse
+        // all tools.
         let alone = Registry::of([Arc::new(ReplayedTool::new(&described)) as Arc<dyn Tool>]);
         alone.map_err(|_| "its schema does not compile".to_owned())?;
         Ok(described)
     }
 
-    /// The name in the prompt.
+    /// Returns the tool's name in the prompt.
     #[must_use]
     pub fn name(&self) -> String {
         tool_name(&self.server, &self.tool)
     }
 
-    /// The text that the tool adds to the prompt.
+    /// Returns the text that the tool adds to the prompt.
     #[must_use]
     pub fn prompt_text(&self) -> String {
         format!("{}: {}. {}\n", self.name(), self.description, self.spec().shown_schema())
@@ -72,7 +72,7 @@ impl Described {
 pub struct McpTool {
     spec: Spec,
     described: Described,
-    /// The server, or why it is not available.
+    /// The server, or the reason that it is not available.
     server: Result<Arc<Server>, String>,
     secrets: Secrets,
 }

@@ -1,4 +1,4 @@
-//! The models that can be downloaded, with their sources. The data is in `catalog.toml`.
+//! Lists the models that can be downloaded and where to get them. The data is in `catalog.toml`.
 
 use serde::Deserialize;
 
@@ -8,11 +8,11 @@ const CATALOG: &str = include_str!("catalog.toml");
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// The name to type, which is also the name of the file in the store.
+    /// The name to type, which is also the file name in the store.
     pub name: String,
     /// The family, such as `qwen2.5-coder`.
     pub family: String,
-    /// Billions of parameters.
+    /// Number of parameters, in billions.
     pub parameters: f64,
     /// The quantization, such as `Q4_K_M`.
     pub quantization: String,
@@ -21,7 +21,7 @@ pub struct Model {
     pub bytes: u64,
     /// The context window that the model was trained with, in tokens.
     pub window: u64,
-    /// The estimated bytes of memory that the model takes with a window of 16,384 tokens.
+    /// The estimated memory that the model takes with a window of 16,384 tokens, in bytes.
     pub memory: u64,
     /// What the model is good for according to measurements, or "not measured here".
     pub good_for: String,
@@ -43,17 +43,17 @@ pub struct Hub {
     pub file: String,
 }
 
-/// A file that is divided among Python packages: the wheel of each package contains one part.
+/// A file that is split across Python packages. The wheel of each package contains one part.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Packages {
-    /// The name of the packages; `{}` stands for the number of the part.
+    /// The name of the packages, with `{}` in place of the part number.
     pub name: String,
     /// The number of packages.
     pub parts: usize,
     /// The version of every package.
     pub version: String,
-    /// The suffix of the part's file name in its wheel.
+    /// The suffix of the part's file name inside its wheel.
     pub member: String,
     /// The size of the whole file.
     pub bytes: u64,
@@ -62,8 +62,8 @@ pub struct Packages {
 }
 
 impl Packages {
-    /// Returns the name of the package that contains this part. Parts are numbered from 0, packages
-    /// from 1.
+    /// Returns the name of the package that contains this part. Part numbers start at 0, package
+    /// numbers at 1.
     #[must_use]
     pub fn package(&self, part: usize) -> String {
         self.name.replace("{}", &(part + 1).to_string())
@@ -78,7 +78,7 @@ struct Catalog {
 /// Lists the models, smallest first within a family.
 #[must_use]
 pub fn all() -> Vec<Model> {
-    // This cannot fail: the test below parses the same text.
+    // This cannot fail, since the test below parses the same text.
     toml::from_str::<Catalog>(CATALOG).map(|catalog| catalog.model).unwrap_or_default()
 }
 

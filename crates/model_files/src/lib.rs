@@ -1,12 +1,12 @@
 //! Inspects, finds and downloads model files.
 //!
-//! - [`gguf`] reads and checks the header of a file.
+//! - [`gguf`] reads and checks file headers.
 //! - [`catalog`] lists the models that can be downloaded.
 //! - [`Store`] holds the downloaded files, and [`OllamaStore`] finds Ollama's.
 //! - [`pull()`] downloads a model from the catalog into the store.
 //!
-//! The crate reads no environment variables and prints nothing: the caller says where the folders
-//! are.
+//! The crate does not read environment variables or print anything. The caller passes in the
+//! folders.
 
 pub mod catalog;
 pub mod gguf;

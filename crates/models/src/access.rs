@@ -2,7 +2,7 @@
 //! learned about the server.
 //!
 //! The user configures everything except what earlier runs learned. Headers and client certificates
-//! go only to the server that the user named.
+//! are sent only to the server that the user named.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ pub struct Access {
     pub idle: Option<Duration>,
     /// Extra headers: names and values.
     pub headers: Vec<(String, Secret)>,
-    /// PEM certificates of authorities to trust, in addition to the system's.
+    /// Certificates of authorities to trust in addition to the system's, in PEM format.
     pub authorities: Option<Vec<u8>>,
-    /// The client certificate and its key, as PEM.
+    /// The client certificate and its key, in PEM format.
     pub certificate: Option<Secret>,
     /// The proxy; overrides the environment.
     pub proxy: Option<Proxy>,
@@ -37,12 +37,12 @@ pub struct Access {
     pub notices: Notices,
 }
 
-/// A proxy, and the hosts to reach directly.
+/// A proxy, and the hosts that bypass it.
 #[derive(Debug, Clone)]
 pub struct Proxy {
     /// `http://user:password@host:port`
     pub url: Secret,
-    /// The hosts to reach directly, in the format of `NO_PROXY`.
+    /// The hosts that bypass the proxy, in the format of `NO_PROXY`.
     pub exceptions: Option<String>,
 }
 
@@ -53,7 +53,7 @@ pub struct Notices(Option<Tell>);
 type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl Notices {
-    /// Calls `tell` with each sentence.
+    /// Creates a callback that passes each sentence to `tell`.
     #[must_use]
     pub fn new(tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(tell)))
@@ -73,12 +73,12 @@ impl fmt::Debug for Notices {
 }
 
 impl Access {
-    /// The timeouts for a server.
+    /// Returns the timeouts for a server.
     pub(crate) fn timeouts(&self, base: &str) -> Timeouts {
         self.over(Timeouts::for_base(base))
     }
 
-    /// The `usual` timeouts, with the user's overrides.
+    /// Returns the `usual` timeouts with the user's overrides applied.
     pub(crate) fn over(&self, usual: Timeouts) -> Timeouts {
         Timeouts {
             connect: self.connect.unwrap_or(usual.connect),
@@ -87,7 +87,8 @@ impl Access {
         }
     }
 
-    /// A copy without headers or a client certificate, for servers that the user did not name.
+    /// Returns a copy without headers or a client certificate, for servers that the user did not
+    /// name.
     pub(crate) fn for_unnamed(&self) -> Self {
         Self { headers: Vec::new(), certificate: None, ..self.clone() }
     }
@@ -152,7 +153,7 @@ impl Access {
         Ok(builder.proxy(made.no_proxy(exceptions)))
     }
 
-    /// Secrets that no message may contain: header values, and the proxy's password.
+    /// Returns the secrets that no message may contain: header values and the proxy's password.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
         let proxy = self.proxy.iter().map(|proxy| host::user_of(proxy.url.text()));
         let password =

@@ -1,4 +1,4 @@
-//! Turns an HTTP response into a stream of items, within time limits.
+//! Turns an HTTP response into a stream of items, subject to time limits.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use crate::{Delta, DeltaStream, End, EndReason, Error, Usage};
 /// How long a server may take to close a stream after the answer is complete.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// The decoder for one server's protocol. A value holds the state of one answer.
+/// The decoder for one server's protocol. Each instance holds the state of a single answer.
 pub(crate) trait Protocol: Send + 'static {
-    /// The type of the items that an answer consists of.
+    /// The type of item that an answer consists of.
     type Item: Item;
 
     /// Decodes one frame into items.
     fn frame(&mut self, frame: Frame, out: &mut VecDeque<Self::Item>) -> Result<(), Error>;
 
-    /// The item with which the stream ends if nothing more arrives; `None` while the answer is
+    /// Returns the item that ends the stream if nothing more arrives, or `None` while the answer is
     /// incomplete.
     fn settled(&self) -> Option<Self::Item> {
         None
@@ -33,10 +33,10 @@ pub(crate) trait Protocol: Send + 'static {
 
 /// A piece of an answer: a delta, or the progress of a download.
 pub(crate) trait Item: Send + 'static {
-    /// Whether the item proves normal completion and ends the stream.
+    /// Returns whether the item marks normal completion and ends the stream.
     fn is_end(&self) -> bool;
 
-    /// Whether the item is content, which shows that the server has started to answer.
+    /// Returns whether the item is content, which shows that the server has started to answer.
     fn is_content(&self) -> bool {
         true
     }
@@ -64,7 +64,7 @@ pub(crate) fn object(value: Value) -> Result<Value, Error> {
 }
 
 struct Reader<B, P: Protocol> {
-    /// `None` at the end of the response.
+    /// `None` once the response has ended.
     body: Option<B>,
     frames: Frames,
     protocol: P,
@@ -79,7 +79,7 @@ struct Reader<B, P: Protocol> {
     ended: bool,
 }
 
-/// Reads the items of a response's `body`, within time limits.
+/// Reads the items in a response's `body`, subject to time limits.
 pub(crate) fn items<P: Protocol>(
     body: impl Stream<Item = Result<Bytes, String>> + Send + Unpin + 'static,
     waits: Waits,
@@ -149,7 +149,7 @@ where
         let idle = match self.protocol.settled() {
             Some(_) => CLOSING.min(self.waits.idle),
             None if self.content => self.waits.idle,
-            // Some servers send headers or comments at once, and only then evaluate the prompt.
+            // Some servers send headers or comments right away, before they evaluate the prompt.
             None => self.waits.first_byte,
         };
         let read = match self.started {
@@ -165,7 +165,7 @@ where
             Ok(None) => {
                 self.body = None;
                 self.frames.finish();
-                // This is not an error yet: frames may still be buffered. When these are used up,
+                // This is not an error yet: frames may still be buffered. Once those are used up,
                 // the next read finds no body and fails.
             }
             Ok(Some(Err(why))) => {
@@ -193,7 +193,8 @@ where
         }
     }
 
-    /// Reads the few bytes after the end, so that the connection can serve the next request.
+    /// Reads the few bytes after the end, so that the connection can be reused for the next
+    /// request.
     fn drain(&mut self) {
         if let Some(mut body) = self.body.take() {
             tokio::spawn(timeout(CLOSING, async move { while let Some(Ok(_)) = body.next().await {} }));
@@ -206,8 +207,8 @@ where
 /// letter.
 const PIECES_PER_TOKEN: u64 = 8;
 
-/// Ends an answer that runs far beyond the limit that the server was given, as if the answer had
-/// stopped at that limit.
+/// Ends an answer that runs far past the limit that the server was given, as if it had stopped at
+/// that limit.
 pub(crate) fn bounded(
     deltas: impl Stream<Item = Result<Delta, Error>> + Send + 'static,
     max_tokens: u32,
@@ -233,7 +234,7 @@ pub(crate) fn bounded(
     )
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// Visible text.
@@ -248,8 +249,8 @@ pub struct Answer {
 
 /// Waits for the first item of an answer, because some servers send a refusal with status 200.
 /// Returns the error that came instead of the first item, if any; the refusal in that error, if
-/// any; and the whole answer, including the first item. So the caller can change the request and
-/// send it again before it passes on any item.
+/// any; and the whole answer, including the first item. This lets the caller change the request and
+/// send it again before passing on any item.
 pub(crate) async fn start(
     (body, waits): (ByteStream, Waits),
     protocol: impl Protocol<Item = Delta>,
@@ -262,13 +263,13 @@ pub(crate) async fn start(
     (failed, refusal, Box::pin(stream::iter(first).chain(deltas)))
 }
 
-/// A request body as JSON.
+/// Encodes a request body as JSON.
 pub(crate) fn encode(body: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(body)
         .map_err(|why| Error::Refused(format!("cannot encode the request as JSON: {why}")))
 }
 
-/// Reads a stream to its end.
+/// Reads a stream to the end.
 ///
 /// # Errors
 /// Returns the stream's error, or [`Error::Transport`] if the stream stops without an end.

@@ -1,4 +1,5 @@
-//! Chooses and opens a model: the one that `--model` names, or else one that is available.
+//! Chooses and opens a model: the one that `--model` names or, without that flag, one that is
+//! available.
 //!
 //! This module does not read the environment: the program passes the values in [`Surroundings`].
 
@@ -28,14 +29,14 @@ pub enum Choice {
     Ollama(String),
     /// `deepseek:NAME`, or `deepseek` for the platform's default model.
     DeepSeek(Option<String>),
-    /// `openai:NAME`, or `openai` for a model that the endpoint has loaded or else lists.
+    /// `openai:NAME`, or `openai` for a model that the endpoint has loaded or, failing that, lists.
     OpenAi(Option<String>),
     /// `embedded:NAME`, `embedded:FILE.gguf` or a bare `FILE.gguf`: a model in this process.
     Embedded(String),
     /// `replay:FILE`
     Replay(PathBuf),
-    /// A bare name: a model at the base URL if one is given, else in Ollama, else a model file on
-    /// this machine, else on DeepSeek's platform.
+    /// A bare name. It refers to a model at the base URL if one is given; otherwise to one in
+    /// Ollama, in a model file on this machine or on DeepSeek's platform, in that order.
     Bare(String),
 }
 
@@ -91,11 +92,11 @@ impl fmt::Display for Choice {
 /// contains no engine.
 #[async_trait::async_trait]
 pub trait InProcess: Send + Sync {
-    /// The best model on this machine, which is used if no model is named.
+    /// Returns the best model on this machine, to use if no model is named.
     fn preferred(&self) -> Option<String>;
-    /// Whether there is a model with this name on this machine.
+    /// Returns whether there is a model with this name on this machine.
     fn has(&self, name: &str) -> bool;
-    /// Loads the model with this name, or the one in this file.
+    /// Loads the model with this name or from this file.
     async fn open(&self, name: &str, around: &Surroundings) -> Result<Chosen, Error>;
 }
 
@@ -110,8 +111,9 @@ pub struct Surroundings {
     pub deepseek_key: Option<Secret>,
     /// `OPENAI_API_KEY`
     pub openai_key: Option<Secret>,
-    /// The key from the user's file or command, for the server that the user names, whatever its
-    /// kind. On a provider's own servers, that provider's environment variable takes precedence.
+    /// The key from the user's file or command. It applies to the server that the user names,
+    /// regardless of its kind. On a provider's own servers, that provider's environment variable
+    /// takes precedence.
     pub own_key: Option<Secret>,
     /// `--base-url`
     pub base_url: Option<String>,
@@ -125,31 +127,32 @@ pub struct Surroundings {
     pub prices: Prices,
     /// How to reach servers.
     pub access: Access,
-    /// Whether Ollama should start to load the model before the first request.
+    /// Whether Ollama should start loading the model before the first request.
     pub preload: bool,
     /// Models that run in this process; `None` if the program was built without an engine.
     pub in_process: Option<Arc<dyn InProcess>>,
 }
 
-/// An opened model, and one line that says which model was chosen and why.
+/// An opened model, with a line that says which model was chosen and why.
 pub struct Chosen {
     /// The model.
     pub model: Box<dyn Model>,
     /// The line, such as `ollama:qwen2.5-coder:7b at http://gpu:11434 (as asked)`.
     pub why: String,
-    /// Sentences about settings that the model does not support, and what happens instead.
+    /// Warnings for the user, such as which settings the model does not support and what happens
+    /// instead.
     pub warnings: Vec<String>,
 }
 
-/// Opens the model that `choice` names, or an available one. Retries while the server is busy or
-/// loading its model, as [`Policy`] decides.
+/// Opens the model that `choice` names, or an available one. While the server is busy or loading
+/// its model, retries according to [`Policy`].
 ///
 /// # Errors
 /// Returns the error that occurred when the model was opened. If no model was found, returns
 /// [`Error::NoModel`], which says what to do.
 pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chosen, Error> {
-    // Each process has its own seed, because agents that were refused at the same time must not
-    // retry at the same time.
+    // Each process has its own seed, so that agents refused at the same time do not all retry at
+    // the same time.
     let policy = Policy { seed: u64::from(std::process::id()), ..Policy::default() };
     let mut attempt = 0;
     loop {
@@ -202,8 +205,8 @@ async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
     }
 }
 
-/// Opens the model that a bare name stands for: in Ollama if it has the model, else from a model
-/// file of that name, else on DeepSeek's platform if the name looks like one of its models and
+/// Opens the model that a bare name refers to: in Ollama if it has the model, else from a model
+/// file with that name, else on DeepSeek's platform if the name looks like one of its models and
 /// there is a key.
 async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     let error = match ollama(name, around, "Ollama has it").await {
@@ -230,8 +233,8 @@ async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     Err(error)
 }
 
-/// The surroundings for a server that the user did not name: without the secrets meant for other
-/// servers.
+/// Returns the surroundings for a server that the user did not name, without the secrets meant for
+/// other servers.
 fn unnamed(around: &Surroundings) -> Surroundings {
     Surroundings { own_key: None, access: around.access.for_unnamed(), ..around.clone() }
 }
@@ -257,7 +260,7 @@ fn ollama_server(around: &Surroundings) -> Result<Server, Error> {
     Server::new(&base, ollama_key(around), &around.access)
 }
 
-/// The key for Ollama. The user's own key is sent only if the user named an address.
+/// Returns the key for Ollama. The user's own key is sent only if the user named an address.
 fn ollama_key(around: &Surroundings) -> Option<&Secret> {
     let named = around.base_url.is_some() || around.ollama_host.is_some();
     around.ollama_key.as_ref().or(around.own_key.as_ref().filter(|_| named))
@@ -269,7 +272,7 @@ async fn ollama(name: &str, around: &Surroundings, why: &str) -> Result<Chosen, 
     let base = host::ollama_base(&host::root(named.unwrap_or_default()));
     let key = ollama_key(around).cloned();
     match native(&base, name, key.clone(), around, why).await {
-        // With a key, a cloud model needs no local daemon.
+        // With a key, a cloud model does not need a local daemon.
         Err(Error::Transport(_)) if named.is_none() && is_cloud_name(name) && key.is_some() => {
             let base = host::ollama_base(OLLAMA_CLOUD);
             native(&base, name, key, around, &format!("{why}; in the cloud: Ollama is not running")).await

@@ -1,8 +1,8 @@
-//! Downloads large files over HTTP, with the TLS roots, the proxy and the timeouts of [`Access`].
+//! Downloads large files over HTTP, using the TLS roots, proxy and timeouts from [`Access`].
 //!
 //! The user's keys, headers and client certificates are not sent, because the host is not the
-//! user's server. So redirects, which model hubs need, are safe to follow. Only a redirect from
-//! `https` to `http` is refused.
+//! user's server. This makes it safe to follow redirects, which model hubs rely on. Only redirects
+//! from `https` to `http` are refused.
 
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
@@ -17,16 +17,16 @@ use crate::{Access, Error, host, http};
 
 /// How long a server may stay silent, unless [`Access::idle`] says otherwise.
 const IDLE: Duration = Duration::from_secs(60);
-/// The maximum number of redirects per request. Hubs need two.
+/// Maximum number of redirects per request. Hubs need two.
 const MAX_REDIRECTS: usize = 10;
 
-/// Part of a file, as it arrives.
+/// A file, or part of one, as it arrives.
 pub struct Download {
     /// The offset of the first byte: the requested one, or 0 if the server sends the whole file.
     pub from: u64,
-    /// The size of the whole file, in bytes, if the server states it.
+    /// The size of the whole file, in bytes, if the server reports it.
     pub total: Option<u64>,
-    /// The bytes. A lost connection is an error, unless the server did not state a length.
+    /// The bytes. A lost connection is an error, unless the server did not report a length.
     pub bytes: ByteStream,
 }
 
@@ -37,7 +37,7 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 /// servers that offer several.
 ///
 /// # Errors
-/// If the server cannot be reached, is silent too long, or refuses the request.
+/// If the server cannot be reached, is silent for too long, or refuses the request.
 pub async fn get(url: &str, accept: Option<&str>, from: u64, access: &Access) -> Result<Download, Error> {
     let access = access.for_unnamed();
     let idle = access.idle.unwrap_or(IDLE);
@@ -61,10 +61,10 @@ pub async fn get(url: &str, accept: Option<&str>, from: u64, access: &Access) ->
     Ok(Download { from, total, bytes: body(response, shown, idle) })
 }
 
-/// Requests a document and reads it whole, up to `limit` bytes.
+/// Requests a document and reads all of it, up to `limit` bytes.
 ///
 /// # Errors
-/// If [`get`] fails, the download breaks off, or the document is larger than `limit`.
+/// If [`get`] fails, the download is interrupted, or the document is larger than `limit`.
 pub async fn read(url: &str, accept: &str, limit: usize, access: &Access) -> Result<Vec<u8>, Error> {
     let mut download = get(url, Some(accept), 0, access).await?;
     let mut document = Vec::new();

@@ -1,9 +1,9 @@
-//! Errors from requests to model servers, and whether to retry a request after each error.
+//! Errors from requests to model servers, and whether to retry a request after each of them.
 
 /// Whether to send the same request again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// Yes, after a pause. Holds the delay in seconds that the server asks for, if it names one.
+    /// Yes, after a pause. Holds the delay that the server asks for, if any, in seconds.
     After(Option<u64>),
     /// Only after the conversation has been compacted.
     Compact,
@@ -11,13 +11,13 @@ pub enum Retry {
     Never,
 }
 
-/// A failed request. The text says what happened and, where known, what to do.
+/// A failed request. The text says what happened and, if known, what to do about it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// There was no connection, or it failed before the answer was complete.
+    /// The connection could not be established, or it failed before the answer was complete.
     #[error("{0}")]
     Transport(String),
-    /// The server has too many requests, or this client sends too many (429, 503, 529).
+    /// The server is overloaded, or this client is sending too many requests (429, 503, 529).
     #[error("{message}")]
     Busy {
         /// The server's message.
@@ -41,15 +41,15 @@ pub enum Error {
     Overflow {
         /// The server's message.
         message: String,
-        /// The number of prompt tokens, where the server reports it.
+        /// The number of prompt tokens, if the server reports it.
         prompt_tokens: Option<u64>,
-        /// The window, where the server reports it.
+        /// The window, if the server reports it.
         window: Option<u64>,
     },
     /// Nothing arrived within the first-byte or idle timeout.
     #[error("{0}")]
     Timeout(String),
-    /// A local server did not start its answer within the first-byte timeout. It may still be
+    /// A local server did not start answering within the first-byte timeout. It may still be
     /// loading the model or evaluating the prompt, and a retry would only start that work over.
     #[error("{0}")]
     Slow(String),
@@ -64,7 +64,7 @@ pub enum Error {
     /// No model was named, and none was found.
     #[error("{0}")]
     NoModel(String),
-    /// The server refused the request for good (400, 422, 501 and every status that no other
+    /// The server permanently refused the request (400, 422, 501 and every status that no other
     /// variant covers), or its certificate is not trusted.
     #[error("{0}")]
     Refused(String),
@@ -75,13 +75,13 @@ pub enum Error {
     /// name. The user has to change it, so the exit code should not suggest trying again later.
     #[error("{0}")]
     Settings(String),
-    /// The answer violates the protocol: a line is too long or is not JSON.
+    /// The answer violates the protocol, for example because a line is too long or is not JSON.
     #[error("{0}")]
     Protocol(String),
 }
 
 impl Error {
-    /// Whether and when to retry. No other code decides that.
+    /// Returns whether and when to retry. This is the only place where that is decided.
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
@@ -101,7 +101,8 @@ impl Error {
         }
     }
 
-    /// Whether the server is the problem. If so, another server may answer the same request.
+    /// Returns whether the server is the problem. If so, the same request may succeed on another
+    /// server.
     #[must_use]
     pub fn is_of_server(&self) -> bool {
         match self {

@@ -1,25 +1,24 @@
-//! Reads error responses from all kinds of servers and turns them into [`Error`]s.
+//! Parses error responses from all kinds of servers into [`Error`]s.
 //!
-//! A body may be `{"error":"text"}` or `{"error":{"message":…,"code":…}}`, and the text may be JSON
-//! of the second form. A body may also be plain text or HTML, or be empty. Sources for statuses and
-//! phrases: docs/model-apis.md#ollama-errors, docs/model-apis.md#openai-errors,
+//! A body may be `{"error":"text"}` or `{"error":{"message":…,"code":…}}`, and the text may itself
+//! be JSON in the second form. A body may also be plain text or HTML, or be empty. The statuses and
+//! phrases come from docs/model-apis.md#ollama-errors, docs/model-apis.md#openai-errors,
 //! docs/model-apis.md#deepseek-errors and docs/model-apis.md#llama-server.
 
 use serde_json::Value;
 
 use crate::Error;
 
-/// The maximum length of a server's message that is passed on, in characters. Longer ones are
-/// truncated.
+/// Maximum length, in characters, of a server's message. Longer messages are truncated.
 const MAX_MESSAGE: usize = 600;
 
-/// The maximum depth to which error objects and JSON in error strings are read.
+/// Maximum depth to which nested error objects and JSON in error strings are parsed.
 const MAX_WRAPS: usize = 4;
 
-/// The reason to show for an error response that states none.
+/// The reason to show if an error response does not give one.
 const NO_REASON: &str = "no reason given";
 
-/// Phrases by which servers report a prompt that exceeds the context window.
+/// Phrases that servers use to report a prompt that exceeds the context window.
 const OVERFLOW: [&str; 8] = [
     "exceed_context_size",
     "exceeds the available context",
@@ -31,8 +30,8 @@ const OVERFLOW: [&str; 8] = [
     "too many tokens",
 ];
 
-/// Phrases in a 429 response that mean that the account's quota is used up. Waiting does not help
-/// then.
+/// Phrases in a 429 response that mean the account's quota is used up, in which case waiting does
+/// not help.
 const USED_UP: [&str; 8] = [
     "insufficient_quota",
     "exceeded your current quota",
@@ -44,7 +43,7 @@ const USED_UP: [&str; 8] = [
     "usage limit", // Ollama's cloud has limits per hour and per week
 ];
 
-/// Phrases by which servers report a chat template that failed to render.
+/// Phrases that servers use to report a chat template that failed to render.
 const TEMPLATE: [&str; 8] = [
     "jinja",
     "chat template",
@@ -61,13 +60,13 @@ const TEMPLATE: [&str; 8] = [
 pub(crate) struct Body {
     /// The innermost message; empty if there is none.
     pub(crate) message: String,
-    /// The texts of `type` and `code`. Like the message, they are searched for the phrases in
-    /// `OVERFLOW` and `USED_UP`.
+    /// The string values of `type` and `code`. Like the message, they are searched for the phrases
+    /// in `OVERFLOW` and `USED_UP`.
     pub(crate) kind: String,
     prompt_tokens: Option<u64>,
     window: Option<u64>,
     signin_url: Option<String>,
-    /// The status in the body, for errors inside a response with status 200.
+    /// The status code in the body, for errors inside a response with status 200.
     code: Option<u16>,
 }
 
@@ -79,7 +78,7 @@ impl Body {
         }
     }
 
-    /// Reads an error object, or an object that holds an error object under the key `error`.
+    /// Parses an error object, or an object with an error object under its `error` key.
     pub(crate) fn from_json(value: &Value) -> Self {
         let mut body = Self::default();
         body.fill(value, 0);
@@ -106,15 +105,15 @@ impl Body {
                 if let Some(Value::String(url)) = object.get("signin_url") {
                     self.signin_url = Some(url.clone());
                 }
-                // FastAPI (vLLM and others) writes `detail`.
+                // FastAPI (used by vLLM and others) uses `detail`.
                 let next = ["error", "message", "detail"].into_iter().find_map(|key| object.get(key));
                 match next {
                     Some(inner) if depth < MAX_WRAPS => self.fill(inner, depth + 1),
                     _ => self.message = shorten(&value.to_string()),
                 }
             }
-            // Google's compatibility layer wraps the object in a list. A list from FastAPI holds
-            // several complaints and stays as it is.
+            // Google's compatibility layer wraps the object in a list. A list from FastAPI may hold
+            // several complaints and is kept as is.
             Value::Array(list) if list.first().is_some_and(|first| first.get("error").is_some()) => {
                 if let Some(first) = list.first() {
                     self.fill(first, depth + 1);
@@ -135,7 +134,7 @@ impl Body {
     }
 
     pub(crate) fn is_template(&self) -> bool {
-        // A server may refuse the field `chat_template_kwargs` although no template failed.
+        // A server may refuse the `chat_template_kwargs` field even though no template failed.
         let text = self.message.to_lowercase().replace("chat_template_kwargs", "");
         TEMPLATE.iter().any(|phrase| text.contains(phrase))
             // llama.cpp's template engine: "… at row 12, column 40".
@@ -151,7 +150,7 @@ impl Body {
         }
     }
 
-    /// Converts this body to an error, for a body that arrives inside a stream with status 200.
+    /// Converts a body that arrived in the middle of a stream, after status 200, to an error.
     pub(crate) fn mid_stream(self) -> Error {
         if self.is_overflow() {
             return self.overflow();
@@ -175,7 +174,7 @@ impl Body {
     }
 }
 
-/// A failed request. Unlike an [`Error`], it keeps the status and the body of the response.
+/// A failed request. Unlike an [`Error`], it keeps the response's status and body.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Failure {
     /// The server answered with an error status.
@@ -229,7 +228,7 @@ impl From<Failure> for Error {
         let exhausted = |hint: &str| Error::Exhausted(because(hint));
         let settings = |hint: &str| Error::Settings(because(hint));
         match status {
-            // The server checks the free memory before it loads the model. A retry would fail in
+            // The server checks for free memory before it loads the model, so a retry would fail
             // the same way.
             500 if said.contains("requires more system memory") => {
                 exhausted("; choose a smaller model or window")
@@ -272,8 +271,8 @@ fn template(said: &str) -> String {
     )
 }
 
-/// The delay in seconds that a message asks for: "Please try again in 1.2s", "retry in 34.07s", "in
-/// 500ms".
+/// Returns the delay, in seconds, that a message asks for, as in "Please try again in 1.2s", "retry
+/// in 34.07s" or "in 500ms".
 fn asked_in(message: &str) -> Option<u64> {
     let text = message.to_lowercase();
     let after = text.split_once("try again in ").or_else(|| text.split_once("retry in "))?.1;
@@ -291,7 +290,7 @@ fn asked_in(message: &str) -> Option<u64> {
     Some((number * factor).ceil() as u64)
 }
 
-/// The text on one line, truncated.
+/// Collapses the text to one line and truncates it.
 fn shorten(text: &str) -> String {
     let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some((at, _)) = line.char_indices().nth(MAX_MESSAGE) {

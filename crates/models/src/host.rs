@@ -1,10 +1,10 @@
-//! Addresses of model servers: turns what the user enters, or what `OLLAMA_HOST` contains, into
-//! base URLs.
+//! Turns the address of a model server, as entered by the user or set in `OLLAMA_HOST`, into a base
+//! URL.
 //!
-//! Pure functions. `OLLAMA_HOST` follows the rules of Ollama's own client
+//! All functions are pure. `OLLAMA_HOST` follows the rules of Ollama's own client
 //! (docs/model-apis.md#ollama-address), so that the agent and that client reach the same server. An
-//! address may contain credentials, as `user:password@` or in a query. Each request sends them;
-//! [`shown`] removes them from an address before it is shown to people or written to a journal.
+//! address may contain credentials, as `user:password@` or in a query. Every request includes them;
+//! [`shown`] removes them from an address before it is displayed or written to a journal.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,8 +12,8 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Ollama's default port.
 const OLLAMA_PORT: &str = "11434";
 
-/// The base URL for a value of `OLLAMA_HOST`, without a trailing slash. Never fails: as in Ollama,
-/// the default port replaces an invalid port.
+/// Returns the base URL for a value of `OLLAMA_HOST`, without a trailing slash. Never fails: like
+/// Ollama, it replaces an invalid port with the default one.
 ///
 /// ```
 /// use models::host::ollama_base;
@@ -50,7 +50,7 @@ pub fn ollama_base(value: &str) -> String {
     format!("{scheme}://{user}{host}:{port}{slash}{path}{query}")
 }
 
-/// Splits off the query, including its `?`; drops a fragment.
+/// Splits off the query, including its `?`, and drops any fragment.
 pub(crate) fn split_query(url: &str) -> (&str, &str) {
     let url = url.split('#').next().unwrap_or_default();
     url.split_at(url.find('?').unwrap_or(url.len()))
@@ -61,13 +61,13 @@ fn split_user(authority: &str) -> (&str, &str) {
     authority.split_at(authority.rfind('@').map_or(0, |at| at + 1))
 }
 
-/// The `user:password@` of a URL; empty if there is none.
+/// Returns the `user:password@` part of a URL; empty if there is none.
 pub(crate) fn user_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     split_user(rest.split(['/', '?', '#']).next().unwrap_or_default()).0
 }
 
-/// A URL without the parts that may contain secrets: credentials, query and fragment.
+/// Returns a URL without the parts that may contain secrets: credentials, query and fragment.
 ///
 /// ```
 /// use models::host::shown;
@@ -93,8 +93,8 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The base URL of an OpenAI-compatible endpoint, given the value of `--base-url`. Adds a missing
-/// scheme (`http` for local hosts and explicit ports, else `https`) and removes a pasted
+/// Returns the base URL of an OpenAI-compatible endpoint, given the value of `--base-url`. Adds a
+/// missing scheme (`http` for local hosts and explicit ports, else `https`) and removes a pasted
 /// `/chat/completions` and trailing slashes.
 ///
 /// ```
@@ -117,7 +117,8 @@ pub fn openai_base(value: &str) -> String {
     format!("{scheme}://{value}{query}")
 }
 
-/// A base URL without a trailing `/v1`: the root of a server's own, non-OpenAI paths.
+/// Returns a base URL without a trailing `/v1`, which is the root of the server's own, non-OpenAI
+/// paths.
 #[must_use]
 pub fn root(base: &str) -> Cow<'_, str> {
     let (base, query) = split_query(base);
@@ -126,7 +127,7 @@ pub fn root(base: &str) -> Cow<'_, str> {
     if query.is_empty() { Cow::Borrowed(root) } else { Cow::Owned(format!("{root}{query}")) }
 }
 
-/// The host of a URL, in lower case and without brackets; empty if there is none.
+/// Returns the host of a URL, in lowercase and without brackets; empty if there is none.
 #[must_use]
 pub fn host_of(base: &str) -> String {
     let rest = base.split_once("://").map_or(base, |(_, rest)| rest);
@@ -134,7 +135,7 @@ pub fn host_of(base: &str) -> String {
     split_port(split_user(authority).1).0.to_ascii_lowercase()
 }
 
-/// Whether a URL points to this machine. Such a URL is reached without a proxy.
+/// Returns whether a URL points to this machine. Requests to such a URL bypass the proxy.
 #[must_use]
 pub fn is_loopback(base: &str) -> bool {
     let host = host_of(base);
@@ -144,8 +145,8 @@ pub fn is_loopback(base: &str) -> bool {
     }
 }
 
-/// Whether a URL points to this machine or its network, where tokens cost no money and a model may
-/// have to be loaded first.
+/// Returns whether a URL points to this machine or its network, where tokens cost no money and a
+/// model may have to be loaded first.
 #[must_use]
 pub fn is_local(base: &str) -> bool {
     if is_loopback(base) {
@@ -158,7 +159,7 @@ pub fn is_local(base: &str) -> bool {
             address.is_private() || address.is_link_local() || carrier_grade
         }
         Ok(IpAddr::V6(address)) => address.is_unique_local() || address.is_unicast_link_local(),
-        // A name that has a single label or one of these suffixes is not public.
+        // Single-label names, and names with one of these suffixes, are not public.
         Err(_) => {
             !host.is_empty()
                 && (!host.contains('.')

@@ -1,15 +1,15 @@
-//! One HTTP connection policy for all servers: timeouts, proxies, TLS, keys, redirects, and the
-//! meaning of failures.
+//! A single HTTP connection policy for all servers: timeouts, proxies, TLS, keys, redirects, and
+//! what failures mean.
 //!
-//! There is no total timeout, because a local model may take minutes to produce a good answer.
-//! Instead, connecting, the first byte and the silence between bytes have their own limits
-//! (docs/model-apis.md#client-policy). Redirects are never followed, so that a key cannot reach
-//! another host.
+//! There is no overall timeout, because a local model may take minutes to produce a good answer.
+//! Instead, there are separate limits for connecting, for the first byte and for the silence
+//! between bytes (docs/model-apis.md#client-policy). Redirects are never followed, so that a key
+//! cannot leak to another host.
 //!
-//! Loopback addresses are reached directly. Other addresses use the proxy of [`Access`]; without
-//! one, reqwest follows `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`. A certificate is
-//! trusted if the system trusts it, if its issuer is in the file that `SSL_CERT_FILE` names, or if
-//! [`Access::authorities`] contains its issuer.
+//! Loopback addresses are reached directly. Other addresses are reached through the proxy in
+//! [`Access`]; if it has none, reqwest honors `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and
+//! `NO_PROXY`. A certificate is trusted if the system trusts it, if its issuer is in the file that
+//! `SSL_CERT_FILE` names, or if [`Access::authorities`] contains its issuer.
 
 use std::fmt;
 use std::pin::Pin;
@@ -29,33 +29,33 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::failure::{Body, Failure};
 use crate::{Access, Error, host, tls};
 
-/// The largest error body or metadata response that is read, in bytes. Responses to `/api/show`
-/// contain whole licenses and vocabularies.
+/// Maximum size, in bytes, of an error body or a metadata response. Responses from `/api/show`
+/// contain entire licenses and vocabularies.
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
-/// How long an idle connection to a local server is kept. uvicorn closes its connections after 5 s,
-/// and a request on a closing connection fails.
+/// How long to keep an idle connection to a local server open. uvicorn closes its connections after
+/// 5 s, and a request on a closing connection fails.
 const LOCAL_IDLE: Duration = Duration::from_secs(4);
 
-/// How long an idle connection to a hosted service is kept. The front ends of such services keep
-/// idle connections for a minute or more, and a new connection takes several round trips.
+/// How long to keep an idle connection to a hosted service open. The front ends of such services
+/// keep idle connections for a minute or more, and a new connection takes several round trips.
 const REMOTE_IDLE: Duration = Duration::from_secs(45);
 
 /// The bytes of an answer as they arrive. Dropping the stream closes the connection.
 pub(crate) type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 
-/// A secret that `Debug` does not show.
+/// A secret that `Debug` does not reveal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a key and trims surrounding white space, which files and shells add.
+    /// Wraps a key and trims surrounding whitespace, which files and shells tend to add.
     #[must_use]
     pub fn new(key: &str) -> Self {
         Self(key.trim().to_owned())
     }
 
-    /// The secret itself.
+    /// Returns the secret itself.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0
@@ -73,19 +73,19 @@ impl fmt::Debug for Secret {
 pub struct Timeouts {
     /// For connecting.
     pub connect: Duration,
-    /// For the first byte of the body, counted from the request. It is also the longest silence
-    /// allowed between that byte and the first content. The server loads the model and evaluates
-    /// the prompt in this time.
+    /// For the first byte of the body, measured from when the request is sent. It is also the
+    /// longest silence allowed between that byte and the first content. The server loads the model
+    /// and evaluates the prompt during this time.
     pub first_byte: Duration,
-    /// Between two reads of the body after the first content. Comments in the stream reset this
-    /// timeout too.
+    /// Between two reads of the body after the first content. Comments in the stream also reset
+    /// this timeout.
     pub idle: Duration,
 }
 
 impl Timeouts {
-    /// For a server on this machine or its network: 10 s to connect, 1800 s to the first byte, and
-    /// then 300 s of silence. Loading a 70B model from disk and evaluating a prompt on a CPU can
-    /// take more than ten minutes.
+    /// Returns the timeouts for a server on this machine or its network: 10 s to connect, 1800 s
+    /// until the first byte, and 300 s of silence after that. Loading a 70B model from disk and
+    /// evaluating a prompt on a CPU can take more than ten minutes.
     #[must_use]
     pub const fn local() -> Self {
         Self {
@@ -95,13 +95,14 @@ impl Timeouts {
         }
     }
 
-    /// For a hosted service: 10 s to connect, 300 s to the first byte, and then 300 s of silence.
+    /// Returns the timeouts for a hosted service: 10 s to connect, 300 s until the first byte, and
+    /// 300 s of silence after that.
     #[must_use]
     pub const fn remote() -> Self {
         Self { first_byte: Duration::from_secs(300), ..Self::local() }
     }
 
-    /// The timeouts for the host of `base`.
+    /// Returns the timeouts for the host in `base`.
     #[must_use]
     pub fn for_base(base: &str) -> Self {
         if host::is_local(base) { Self::local() } else { Self::remote() }
@@ -112,7 +113,7 @@ impl Timeouts {
 #[derive(Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
-    /// The base URL as messages show it: without a trailing slash, credentials or a query.
+    /// The base URL as it appears in messages: without a trailing slash, credentials or a query.
     base: Arc<str>,
     /// `user:password@`, sent as basic authentication.
     user: Arc<str>,
@@ -121,8 +122,8 @@ pub(crate) struct Http {
     authorization: Option<HeaderValue>,
     /// The user's headers; they override the client's own.
     headers: HeaderMap,
-    /// Whether the server is local. If it is, a long silence means that the server is working, not
-    /// that it has failed.
+    /// Whether the server is local. If so, a long silence means that the server is busy, not that
+    /// it has failed.
     pub(crate) patient: bool,
     /// Secrets that no message may contain.
     secrets: Arc<[String]>,
@@ -154,7 +155,7 @@ impl Http {
         Ok(Self { client, base: shown, user, query, authorization, headers, patient, secrets, timeouts })
     }
 
-    /// The base URL, safe to show.
+    /// Returns the base URL, which is safe to show.
     pub(crate) fn base(&self) -> &str {
         &self.base
     }
@@ -197,7 +198,7 @@ impl Http {
         Ok((response, deadline))
     }
 
-    /// The URL to send a request to, including credentials and query.
+    /// Returns the URL to send a request to, including credentials and query.
     fn full(&self, url: &str) -> String {
         let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
         format!("{scheme}{}{rest}{}", self.user, self.query)
@@ -254,7 +255,7 @@ impl Http {
         Failure::Status { status: StatusCode::as_u16(&status), url: url.to_owned(), body, retry_after, keyed }
     }
 
-    /// A body without our secrets. Some servers repeat the key that they refuse.
+    /// Masks our secrets in a body. Some servers echo the key that they refuse.
     fn masked(&self, body: Vec<u8>) -> Vec<u8> {
         match std::str::from_utf8(&body) {
             Ok(text) if self.secrets.iter().any(|secret| text.contains(secret)) => self
@@ -267,7 +268,7 @@ impl Http {
     }
 }
 
-/// A client for the host of `base`.
+/// Creates a client for the host in `base`.
 pub(crate) fn client(
     base: &str,
     connect: Duration,
@@ -277,10 +278,10 @@ pub(crate) fn client(
     built(builder(base, connect, access, redirects)?)
 }
 
-/// A client for a server that is not a model server, such as a telemetry collector. It uses the
-/// user's certificate authorities and proxy, but sends neither the user's headers nor the client
-/// certificate. It does not follow redirects. It keeps no idle connections, because its callers may
-/// use a new runtime for each request.
+/// Creates a client for a server that is not a model server, such as a telemetry collector. It uses
+/// the user's certificate authorities and proxy, but sends neither the user's headers nor the
+/// client certificate. It does not follow redirects. It keeps no idle connections, because its
+/// callers may use a new runtime for each request.
 ///
 /// # Errors
 /// If the proxy or a certificate is invalid.
@@ -314,7 +315,7 @@ fn builder(
             let _ = Arc::unwrap_or_clone(provider).install_default();
         }
     } else {
-        // Without this, reqwest reads the system's certificates, which takes longer than a
+        // Without this, reqwest would read the system's certificates, which takes longer than a
         // local request.
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -326,7 +327,7 @@ fn builder(
     Ok(builder)
 }
 
-/// The timeouts while an answer is read.
+/// The timeouts that apply while an answer is being read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waits {
     /// The deadline for the first byte.
@@ -339,7 +340,7 @@ pub(crate) struct Waits {
     pub(crate) patient: bool,
 }
 
-/// The error for a request that got no answer.
+/// Returns the error for a request that got no answer.
 pub(crate) fn no_answer(base: &str, why: reqwest::Error) -> Error {
     let why = why.without_url();
     if why.is_builder() {
@@ -371,7 +372,7 @@ pub(crate) fn no_answer_within(url: &str, limit: Duration) -> Error {
     Error::Timeout(format!("{url} did not answer within {} s", limit.as_secs_f64()))
 }
 
-/// The error for an answer that did not start in time.
+/// Returns the error for an answer that did not start in time.
 pub(crate) fn slow(why: String, patient: bool) -> Error {
     if !patient {
         return Error::Timeout(why);
@@ -398,8 +399,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &reqwest::header::HeaderName) -> Opt
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-/// Returns the delay that a server asks for, in seconds. The header holds a number or a date. A date
-/// is compared with the server's own clock, if the response has a `Date` header.
+/// Returns the delay, in seconds, that a server asks for. The header holds a number or a date. A
+/// date is compared with the server's own clock, if the response has a `Date` header.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
     let milliseconds =
         headers.get("retry-after-ms").and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
@@ -422,7 +423,7 @@ fn bearer(key: &Secret) -> Result<HeaderValue, Error> {
     Ok(value)
 }
 
-/// Reads a whole body. Fails if it is larger than [`MAX_BODY`].
+/// Reads an entire body. Fails if it is larger than [`MAX_BODY`].
 async fn read(mut response: Response) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     loop {
@@ -447,7 +448,7 @@ fn whole_seconds(seconds: f64) -> u64 {
     seconds.max(0.0).ceil() as u64
 }
 
-/// The innermost cause, which is the informative part of reqwest's error chain.
+/// Returns the innermost cause, which is the informative part of reqwest's error chain.
 pub(crate) fn root(error: &(dyn std::error::Error + 'static)) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
@@ -485,7 +486,7 @@ mod tests {
         assert_eq!(seconds(&[("retry-after", date)]), Some(13));
         assert_eq!(seconds(&[("retry-after", "Sunday, 06-Nov-94 08:49:50 GMT")]), Some(13));
         assert_eq!(seconds(&[("retry-after", "Sun Nov  6 08:49:50 1994")]), Some(13));
-        // The server's clock, and so the date in `retry-after`, is an hour ahead of ours.
+        // The server's clock, and therefore the date in `retry-after`, is an hour ahead of ours.
         let ahead =
             [("date", "Sun, 06 Nov 1994 09:49:30 GMT"), ("retry-after", "Sun, 06 Nov 1994 09:49:50 GMT")];
         assert_eq!(seconds(&ahead), Some(20));

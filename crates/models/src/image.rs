@@ -1,4 +1,4 @@
-//! Images that are sent with the first message of a task.
+//! Images sent with the first message of a task.
 
 use std::fmt;
 
@@ -6,13 +6,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-/// The maximum size of an image, in bytes. Servers accept 10 to 20 MB per image.
+/// Maximum size of an image, in bytes. Servers allow between 10 and 20 MB per image.
 pub const MAX_BYTES: u64 = 10 << 20;
 
-/// The maximum number of images in a task. Each one is sent again with every request.
+/// Maximum number of images in a task. Each one is resent with every request.
 pub const MAX_IMAGES: usize = 8;
 
-/// The formats that all servers with vision models accept: media type and file extension.
+/// The formats that all servers with vision models accept, each as a media type and a file
+/// extension.
 const FORMATS: [(&str, &str); 4] =
     [("image/png", "png"), ("image/jpeg", "jpg"), ("image/webp", "webp"), ("image/gif", "gif")];
 
@@ -25,11 +26,11 @@ pub struct Image {
 }
 
 impl Image {
-    /// Creates an image from the content of a file. Determines the format from the first bytes, and
-    /// decodes nothing.
+    /// Creates an image from a file's contents. Detects the format from the first bytes, without
+    /// decoding the image.
     ///
     /// # Errors
-    /// Returns the reason, which continues a sentence such as "cannot use FILE: …".
+    /// Returns the reason, worded so that it can follow "cannot use FILE: ".
     pub fn new(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(format!("it is larger than {} MiB", MAX_BYTES >> 20));
@@ -42,27 +43,27 @@ impl Image {
         Ok(Self { name: format!("{digest}.{extension}"), media_type, base64: STANDARD.encode(bytes) })
     }
 
-    /// Creates a placeholder without content for an image in a recorded session, for models that
-    /// send no requests.
+    /// Creates an empty placeholder for an image in a recorded session, for models that send no
+    /// requests.
     #[must_use]
     pub fn recorded(name: &str) -> Self {
         Self { name: name.to_owned(), media_type: FORMATS[0].0, base64: String::new() }
     }
 
-    /// Returns the name: the SHA-256 digest in hexadecimal, and the extension of the format. The
-    /// name is safe as a file name, unless the image comes from [`Image::recorded`].
+    /// Returns the name, which is the SHA-256 digest in hexadecimal plus the format's extension. It
+    /// is safe to use as a file name, unless the image comes from [`Image::recorded`].
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The content in base64.
+    /// Returns the content as base64.
     #[must_use]
     pub fn base64(&self) -> &str {
         &self.base64
     }
 
-    /// The content as a URL with the scheme `data`.
+    /// Returns the content as a `data:` URL.
     pub(crate) fn url(&self) -> String {
         format!("data:{};base64,{}", self.media_type, self.base64)
     }

@@ -1,11 +1,11 @@
-//! Access to models through one trait, [`Model`]: on Ollama, behind OpenAI-compatible endpoints, or
-//! replayed from recorded sessions.
+//! Access to models through a single trait, [`Model`], whether they are served by Ollama or an
+//! OpenAI-compatible endpoint, or replayed from recorded sessions.
 //!
 //! A [`Model`] is opened once per session with frozen options (model, window, thinking), so that
 //! the server neither reloads the model nor loses its prefix cache. Each turn sends one [`Request`]
 //! and reads a stream of [`Delta`]s. Dropping the stream closes the connection, which stops the
-//! generation. (The connection belongs to a runtime task, so on a single-threaded runtime it closes
-//! at the next `await`.)
+//! generation. (A runtime task owns the connection, so on a single-threaded runtime it closes at
+//! the next `await`.)
 //!
 //! ```
 //! use models::{Message, Model, Request, Role, collect, replay::Replay};
@@ -24,7 +24,8 @@
 //! Decoding is a chain of pure steps: bytes → [`frames`] → `answer::Protocol` → [`Delta`]. Each
 //! kind of server has its own implementation of `answer::Protocol`. [`choose`] opens the model that
 //! `--model` names, and [`retry`] decides what to do after a failure. `docs/model-apis.md` in the
-//! repository lists, per server, the facts that this crate relies on, each with its public source.
+//! repository lists the facts about each server that this crate relies on, along with their public
+//! sources.
 
 pub mod choose;
 pub mod download;
@@ -76,57 +77,57 @@ use serde_json::Value;
 pub enum Role {
     /// The fixed instructions at the start of a conversation.
     System,
-    /// The task, and tool results.
+    /// The task and tool results.
     User,
-    /// The model. An assistant message holds exactly the bytes that the model generated, or only
-    /// those up to the cut if the answer was cut.
+    /// The model. An assistant message holds exactly the bytes that the model generated, up to the
+    /// point where the answer was cut off, if it was.
     Assistant,
 }
 
-/// One message of a conversation, in a form that does not depend on the server.
+/// A message in a conversation, in a server-independent form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Its author.
     pub role: Role,
-    /// Its text. Never empty in user and system messages.
+    /// Its text. Never empty for user and system messages.
     pub content: String,
-    /// The reasoning that came with an assistant message, for models whose requests have to repeat
-    /// it ([`Identity::repeats_thinking`]).
+    /// The reasoning that came with an assistant message, for models whose later requests must
+    /// include it ([`Identity::repeats_thinking`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<String>,
-    /// Images that accompany the text, for models that see images ([`Identity::sees_images`]).
+    /// Images that accompany the text, for models that accept images ([`Identity::sees_images`]).
     /// Recordings omit the images.
     #[serde(skip)]
     pub images: Vec<Arc<Image>>,
 }
 
 impl Message {
-    /// Creates a message that consists of text only.
+    /// Creates a text-only message.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
         Self { role, content: content.into(), thinking: None, images: Vec::new() }
     }
 }
 
-/// A request to an opened model. It holds only what may change within a session without reloading
-/// the model or losing the prefix cache. If the last message is the assistant's, and if
-/// [`Identity::branches`] is set, the answer continues that message from its last byte. Some
-/// servers start such an answer with a copy of that message.
+/// A request to an opened model. It holds only what can change within a session without reloading
+/// the model or losing the prefix cache. If the last message is from the assistant and
+/// [`Identity::branches`] is set, the answer picks up exactly where that message ends. Some servers
+/// begin such an answer by repeating the message.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
     /// The conversation. Each request repeats the messages of the previous one and appends to them.
     /// Messages are shared, so cloning a request copies no text.
     pub messages: Vec<Arc<Message>>,
-    /// Sampling temperature; `None` leaves the server's default.
+    /// Sampling temperature; `None` keeps the server's default.
     pub temperature: Option<f32>,
     /// Sampling seed; `None` lets the server choose.
     pub seed: Option<u64>,
-    /// The maximum number of tokens to generate, thinking included. Every request sets this limit.
+    /// Maximum number of tokens to generate, including thinking. Every request sets this limit.
     pub max_tokens: u32,
     /// How many alternatives to report per token ([`Delta::Doubt`]); 0 for none. Requires
     /// [`Identity::branches`].
     pub alternatives: u8,
-    /// The JSON Schema that the whole answer has to fit. Models without [`Identity::can_constrain`]
-    /// ignore it.
+    /// The JSON Schema that the answer as a whole must conform to. Models without
+    /// [`Identity::can_constrain`] ignore it.
     pub constraint: Option<Arc<Value>>,
 }
 
@@ -144,7 +145,7 @@ pub enum Delta {
         /// Its arguments, decoded.
         arguments: Value,
     },
-    /// The tokens that the model might have written instead of the next one, with their log
+    /// Tokens that the model could have written in place of the next one, with their log
     /// probabilities.
     Doubt {
         /// The token that comes next.
@@ -154,23 +155,23 @@ pub enum Delta {
     },
     /// Progress of prompt evaluation (llama-server only).
     Progress {
-        /// Prompt tokens evaluated or taken from the cache so far.
+        /// Number of prompt tokens evaluated or read from the cache so far.
         processed: u64,
         /// Prompt tokens in total.
         total: u64,
     },
-    /// Token counts so far, from servers that report them with every chunk. If the answer is cut,
-    /// the last counts before the cut are the only ones known for the turn.
+    /// Token counts so far, from servers that report them with every chunk. If the answer is cut
+    /// short, the last counts before the cut are the only ones known for the turn.
     Usage(Usage),
-    /// The generation ended normally. No delta follows.
+    /// Generation ended normally. No more deltas follow.
     End(End),
 }
 
-/// Why a generation ended, if the agent did not cut it and it did not fail.
+/// Why a generation ended, if it did not fail and the agent did not cut it short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// The model ended the answer.
+    /// The model finished its answer.
     Stop,
     /// The answer reached `max_tokens` or filled the context window, so it is truncated.
     Length,
@@ -181,18 +182,19 @@ pub enum EndReason {
 pub struct End {
     /// Why the generation ended.
     pub reason: EndReason,
-    /// The server's own counts.
+    /// The counts reported by the server.
     pub usage: Usage,
 }
 
-/// Counts for one request, as the server reports them; `None` for a count that it does not report.
+/// Counts for one request, as reported by the server. A count is `None` if the server does not
+/// report it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Prompt tokens in total.
     pub prompt_tokens: Option<u64>,
-    /// Prompt tokens taken from the prefix cache.
+    /// Prompt tokens read from the prefix cache.
     pub cached_tokens: Option<u64>,
-    /// Generated tokens, thinking included.
+    /// Generated tokens, including thinking.
     pub generated_tokens: Option<u64>,
     /// Milliseconds spent on prompt evaluation.
     pub prompt_ms: Option<f64>,
@@ -202,50 +204,50 @@ pub struct Usage {
     pub load_ms: Option<f64>,
 }
 
-/// The properties of an opened model, as far as they are known.
+/// What is known about an opened model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Identity {
     /// The kind of server: `ollama`, `deepseek`, `openai`, `llama-server`, `vllm`, `lm-studio`,
     /// `embedded` or `replay`.
     pub server: String,
-    /// The server's version, where it reports one.
+    /// The server's version, if it reports one.
     pub server_version: Option<String>,
     /// The model's name as the server knows it.
     pub model: String,
-    /// The model's family or architecture (`qwen2`, `deepseek2`), where the server reports it.
+    /// The model's family or architecture (`qwen2`, `deepseek2`), if the server reports it.
     pub family: Option<String>,
-    /// Billions of parameters, from the server or from the model's name.
+    /// Number of parameters, in billions, as reported by the server or parsed from the model's
+    /// name.
     pub parameters_b: Option<f32>,
-    /// The context window in force, in tokens; `None` where the server does not report it.
+    /// The context window in effect, in tokens; `None` if the server does not report it.
     pub window: Option<u64>,
-    /// Whether the server runs on this machine or in the local network. If so, tokens cost time,
+    /// Whether the server runs on this machine or on the local network. If so, tokens cost time,
     /// not money.
     pub local: bool,
-    /// Whether the model does better when it is asked for a whole file than when it has to call
-    /// tools ([`profile`]).
+    /// Whether the model does better when asked for a whole file than when it has to call tools
+    /// ([`profile`]).
     pub prefers_whole_files: bool,
-    /// The edit format that suits the model ([`profile`]).
+    /// The edit format that works best with the model ([`profile`]).
     pub edit_format: Option<String>,
-    /// The sampling temperature that suits the model ([`profile`]).
+    /// The sampling temperature that works best with the model ([`profile`]).
     pub temperature: f32,
-    /// Whether thinking is on for this session.
+    /// Whether thinking is enabled for this session.
     pub thinking: bool,
-    /// Whether each request has to repeat the reasoning of earlier answers
+    /// Whether each request must include the reasoning of earlier answers
     /// (docs/model-apis.md#deepseek-reasoning).
     pub repeats_thinking: bool,
-    /// Whether the server honors [`Request::alternatives`] and can continue an answer from its
-    /// middle.
+    /// Whether the server honors [`Request::alternatives`] and can continue a partial answer.
     pub branches: bool,
     /// Whether the server honors [`Request::constraint`].
     pub can_constrain: bool,
     /// Whether the model's calls should be constrained to the tools' schemas ([`profile`]).
     pub constrained: bool,
-    /// Whether the model sees images; `None` if this is unknown.
+    /// Whether the model accepts images; `None` if unknown.
     pub sees_images: Option<bool>,
-    /// How many requests the server answers at a time, where it reports the number.
+    /// How many requests the server handles concurrently, if it reports that.
     pub slots: Option<u16>,
-    /// The price of tokens, where known.
+    /// The price of tokens, if known.
     pub price: Option<Price>,
 }
 
@@ -255,18 +257,18 @@ pub type DeltaStream = Pin<Box<dyn Stream<Item = Result<Delta, Error>> + Send>>;
 /// An opened model: one server, one model, one frozen set of options.
 #[async_trait::async_trait]
 pub trait Model: Send + Sync {
-    /// Returns the model's properties, as of its opening or the last [`Model::verify`].
+    /// Returns the model's properties, as of when it was opened or last [verified](Model::verify).
     fn identity(&self) -> Identity;
-    /// Sends one request. Returns when the response headers have arrived; the deltas follow.
+    /// Sends one request. Returns once the response headers have arrived; the deltas follow.
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error>;
-    /// Checks, after an answer, that the same model still answers and has the requested window, and
-    /// updates [`Model::identity`]. Sends at most one quick request. Returns each warning only
-    /// once.
+    /// Checks, after an answer, that the server is still running the same model with the requested
+    /// window, and updates [`Model::identity`]. Sends a few quick requests at most. Returns each
+    /// warning only once.
     async fn verify(&self) -> Vec<String> {
         Vec::new()
     }
-    /// Describes, before the first request, the window that the model will have. Returns `None` if
-    /// there is nothing to add to [`Identity::window`]. Does not load the model.
+    /// Describes the window that the model will have, before the first request is sent. Returns
+    /// `None` if there is nothing to add to [`Identity::window`]. Does not load the model.
     ///
     /// # Errors
     /// If the first request would fail for a reason that is already known.

@@ -1,8 +1,8 @@
 //! Remembers, in one small file per address, what earlier runs learned about a server: its kind,
 //! and the message roles and request fields that it refuses.
 //!
-//! The only purpose of this memory is to avoid requests. A server that no longer answers as
-//! remembered is detected again, and an entry expires after a week.
+//! The only purpose of this memory is to save requests. A server that no longer behaves as
+//! remembered is detected again, and entries expire after a week.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::roles::Roles;
 
-/// How long a detection stays valid. A server changes when it is updated, not from run to run.
+/// How long a detection stays valid. Servers change when they are updated, not from run to run.
 const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The maximum number of models remembered per address.
+/// Maximum number of models to remember per address.
 const MAX_MODELS: usize = 64;
 
 /// The memory: a folder with one file per address. The default has no folder and remembers nothing.
@@ -49,7 +49,7 @@ pub(crate) struct Kept {
 }
 
 impl Memory {
-    /// A memory in this folder, which is created on the first write.
+    /// Creates a memory in this folder. The folder itself is created on the first write.
     #[must_use]
     pub fn in_folder(folder: PathBuf) -> Self {
         Self { folder: Some(folder) }
@@ -66,7 +66,7 @@ impl Memory {
         Some(self.folder.as_ref()?.join(format!("{name}-{hash:016x}.json")))
     }
 
-    /// The entry for an address, unless the entry has expired.
+    /// Returns the entry for an address, unless it has expired.
     pub(crate) fn recall(&self, base: &str) -> Option<Known> {
         let text = std::fs::read(self.file(base)?).ok()?;
         let known: Known = serde_json::from_slice(&text).ok()?;
@@ -100,14 +100,14 @@ impl Memory {
         self.write(&known);
     }
 
-    /// Forgets an address whose server did not answer as remembered.
+    /// Forgets an address whose server did not behave as remembered.
     pub(crate) fn forget(&self, base: &str) {
         if let Some(file) = self.file(base) {
             let _ = std::fs::remove_file(file);
         }
     }
 
-    /// Writes an entry. If writing fails, a later run only sends a few more requests.
+    /// Writes an entry. If this fails, later runs merely send a few extra requests.
     fn write(&self, known: &Known) {
         let Some(file) = self.file(&known.base) else { return };
         let written = || {

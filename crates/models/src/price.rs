@@ -1,7 +1,7 @@
 //! Prices of hosted models. The built-in prices are in `prices.toml`; [`Prices::with`] adds the
 //! user's.
 //!
-//! A request is priced by the time at which it is sent, even if its answer continues into another
+//! A request is priced according to when it is sent, even if its answer continues into another
 //! price period. This is an assumption: the servers do not document which time counts.
 
 use std::sync::{Arc, LazyLock};
@@ -20,19 +20,19 @@ pub type Rates = (f64, f64, f64);
 /// The price of a model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Price {
-    /// The rates outside peak times.
+    /// The rates outside of peak times.
     pub rates: Rates,
-    /// The times at which the rates are higher, if any.
+    /// The times when the rates are higher, if any.
     pub peak: Option<Peak>,
-    /// The date on which the price was checked; `None` in old recordings.
+    /// The date when the price was checked; `None` in old recordings.
     pub as_of: Option<Date>,
     /// Where the price comes from.
     pub source: String,
-    /// The version of the model behind the model's name, where known.
+    /// The version of the model that the name refers to, if known.
     pub snapshot: Option<String>,
 }
 
-/// A price that does not depend on the time.
+/// A price that is the same at all times.
 impl From<Rates> for Price {
     fn from(rates: Rates) -> Self {
         Self { rates, ..Self::default() }
@@ -40,20 +40,20 @@ impl From<Rates> for Price {
 }
 
 impl Price {
-    /// Whether a request that is sent at this time costs the peak price.
+    /// Returns whether a request sent at this time costs the peak price.
     #[must_use]
     pub fn is_peak(&self, at: SystemTime) -> bool {
         self.peak.as_ref().is_some_and(|peak| peak.covers(at))
     }
 
-    /// Returns the factor by which the rates are multiplied at peak times; `None` if there are
-    /// none.
+    /// Returns the factor by which the rates are multiplied during peak times, or `None` if there
+    /// are no peak times.
     #[must_use]
     pub fn peak_factor(&self) -> Option<f64> {
         self.peak.as_ref().map(|peak| peak.factor)
     }
 
-    /// Returns a warning if the holidays of the year are not listed, so that costs may be
+    /// Returns a warning if that year's holidays are not listed, in which case costs may be
     /// overstated.
     #[must_use]
     pub fn unknown_holidays(&self, at: SystemTime) -> Option<String> {
@@ -68,7 +68,7 @@ impl Price {
     }
 }
 
-/// The times at which prices are higher.
+/// The times when prices are higher.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peak {
@@ -77,14 +77,14 @@ pub struct Peak {
     /// Days of the week, from 1 for Monday to 7 for Sunday.
     #[serde(default)]
     pub weekdays: Vec<i8>,
-    /// Ranges of hours, in UTC. The second hour of each range is excluded.
+    /// Ranges of hours, in UTC. The end of each range is exclusive.
     #[serde(default)]
     pub hours: Vec<(i8, i8)>,
     /// Days without peak times.
     #[serde(default)]
     pub holidays: Vec<Date>,
-    /// The years whose holidays are listed. In other years, no day counts as a holiday, so costs
-    /// are never understated.
+    /// The years whose holidays are listed. In other years, no day is treated as a holiday, so
+    /// costs are never understated.
     #[serde(default)]
     pub holiday_years: Vec<i16>,
 }
@@ -98,7 +98,8 @@ impl Peak {
     }
 }
 
-/// The date and time in UTC. A time outside the calendar counts as the Unix epoch.
+/// Returns the date and time in UTC. A time outside the calendar's range is treated as the Unix
+/// epoch.
 fn utc(at: SystemTime) -> jiff::civil::DateTime {
     Offset::UTC.to_datetime(Timestamp::try_from(at).unwrap_or_default())
 }
@@ -114,7 +115,7 @@ pub struct Prices {
 pub struct Listing {
     /// Its price.
     pub price: Price,
-    /// Whether it sees images, if the file says so.
+    /// Whether it accepts images, if the file says so.
     pub sees_images: Option<bool>,
 }
 
@@ -135,14 +136,14 @@ impl Prices {
         });
         let user = self.user.as_ref().and_then(|file| file.find(server, model));
         let built_in = BUILT_IN.find(server, model);
-        // A user who corrects a price need not know what the model sees.
+        // A user who corrects a price may not know whether the model accepts images.
         let sees_images = built_in.as_ref().and_then(|listing| listing.sees_images);
         let user = user.map(|user| Listing { sees_images: user.sees_images.or(sees_images), ..user });
         user.or(built_in)
     }
 }
 
-/// A file of prices.
+/// A price file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
@@ -170,10 +171,10 @@ struct Entry {
 }
 
 impl File {
-    /// Parses a file. `source` is its name in messages.
+    /// Parses a file. `source` is what messages call it.
     ///
     /// # Errors
-    /// A message that names the source and the invalid value.
+    /// Returns a message that names the source and the invalid value.
     pub fn parse(source: &str, text: &str) -> Result<Self, String> {
         let file: Self = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());

@@ -1,24 +1,24 @@
-//! Finds the fields and the limits that a refusal names, so that the request can be changed
+//! Finds the fields and limits that a refusal mentions, so that the request can be adjusted
 //! accordingly.
 //!
-//! Servers name fields and limits only in prose, and each uses its own words, so matching is loose.
-//! A wrong guess costs one request.
+//! Servers mention fields and limits only in prose, each in its own words, so matching is loose. A
+//! wrong guess costs one request.
 
 use serde_json::Value;
 
 use crate::Error;
 use crate::failure::{Body, Failure};
 
-/// The smallest number that counts as a limit on the length of answers, in tokens. Smaller numbers
-/// in a refusal mean something else.
+/// The smallest number, in tokens, to interpret as a limit on the length of answers. Smaller
+/// numbers in a refusal mean something else.
 const LEAST_ANSWER: u32 = 256;
 
 impl Failure {
-    /// Whether this is a refusal that contains one of `words`, such as the name of a field that the
-    /// server does not accept (docs/model-apis.md#openai-request-fields).
+    /// Returns whether this is a refusal that contains one of `words`, such as the name of a field
+    /// that the server does not accept (docs/model-apis.md#openai-request-fields).
     pub(crate) fn names(&self, words: &[&str]) -> bool {
         match self {
-            // Ollama answers 500 for a field of the wrong type
+            // Ollama responds with 500 to a field of the wrong type
             // (docs/model-apis.md#ollama-requests).
             Failure::Status { status: 400 | 422 | 500 | 501, body, .. } => {
                 let text = body.message.to_lowercase();
@@ -28,8 +28,8 @@ impl Failure {
         }
     }
 
-    /// Returns the server's text, in lower case, if the server refused the request itself. Returns
-    /// `None` for other failures and for a prompt that is too long.
+    /// Returns the server's message, in lowercase, if the server refused the request itself.
+    /// Returns `None` for other failures and for a prompt that is too long.
     pub(crate) fn refusing(&self) -> Option<String> {
         match self {
             Failure::Status { status: 400 | 422 | 500 | 501, body, .. } if !body.is_overflow() => {
@@ -39,8 +39,8 @@ impl Failure {
         }
     }
 
-    /// The window and the number of prompt tokens that the refusal states, if the prompt fits and
-    /// only the requested answer was too long.
+    /// Returns the window and the number of prompt tokens given in the refusal, if the prompt fits
+    /// and only the requested answer was too long.
     pub(crate) fn room(&self) -> Option<(u64, u64)> {
         let Failure::Status { status: 400 | 422, body, .. } = self else { return None };
         let text = body.message.to_lowercase();
@@ -52,7 +52,8 @@ impl Failure {
         (prompt < window).then_some((window, prompt))
     }
 
-    /// The limit that the refusal states for an answer, if `asked` tokens are refused as too many.
+    /// Returns the limit on answers given in the refusal, if the server refused `asked` tokens as
+    /// too many.
     pub(crate) fn cap(&self, asked: u32) -> Option<u32> {
         let text = self.refusing()?;
         let names = [
@@ -81,7 +82,7 @@ impl Failure {
         numbers.filter(|number| (LEAST_ANSWER..asked).contains(number)).max()
     }
 
-    /// Whether the refusal says that the server cannot stream.
+    /// Returns whether the refusal says that the server cannot stream.
     pub(crate) fn refuses_stream(&self) -> bool {
         self.refusing().is_some_and(|text| {
             (text.contains("streaming")
@@ -94,13 +95,13 @@ impl Failure {
         })
     }
 
-    /// Whether the model's chat template failed to render the conversation.
+    /// Returns whether the model's chat template failed to render the conversation.
     pub(crate) fn is_template(&self) -> bool {
         matches!(self, Failure::Status { status: 400 | 422 | 500 | 501, body, .. } if body.is_template())
     }
 
-    /// Treats an error that came at the start of an answer, after status 200, as a refusal with
-    /// status 500. `None` if the error says nothing about the request.
+    /// Treats an error at the start of an answer, after status 200, as a refusal with status 500.
+    /// Returns `None` if the error says nothing about the request.
     pub(crate) fn of_stream(error: &Error) -> Option<Self> {
         let (Error::Refused(message) | Error::Unavailable { message, .. }) = error else { return None };
         let body = Box::new(Body::from_json(&Value::from(message.as_str())));

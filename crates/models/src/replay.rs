@@ -1,6 +1,7 @@
 //! Replays a recorded session in place of a model, without network access or randomness.
 //!
-//! The recording is a list of [`Turn`]s, one per request. On disk it is JSON lines, one turn each:
+//! The recording is a list of [`Turn`]s, one per request. On disk, it is stored as JSON Lines, one
+//! turn per line:
 //! `{"content": "…", "thinking"?: "…", "end": "stop" | "length" | "cut" | {"failed": "…"} | …, "usage"?: {…}, "messages"?: […]}`.
 
 use std::collections::VecDeque;
@@ -16,20 +17,20 @@ use crate::{Delta, DeltaStream, End, EndReason, Error, Identity, Message, Model,
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TurnEnd {
-    /// The model ended the answer.
+    /// The model finished its answer.
     #[default]
     Stop,
-    /// The limit on the length of the answer was reached.
+    /// The answer reached its length limit.
     Length,
-    /// The reader cut the answer. The reader of the replay has to cut it at the same place.
+    /// The reader cut the answer short. The reader of the replay must cut it at the same point.
     Cut,
     /// The request failed with this message and may be retried.
     Failed(String),
     /// The request failed with this message and must not be retried.
     Refused(String),
-    /// The request failed with this message, and the user has to change a setting.
+    /// The request failed with this message, and the user must change a setting.
     Settings(String),
-    /// The request did not fit the context window.
+    /// The request did not fit in the context window.
     Overflow {
         /// The server's message.
         message: String,
@@ -50,19 +51,20 @@ pub struct Turn {
     /// How it ended.
     #[serde(default)]
     pub end: TurnEnd,
-    /// The places where the model might have written another token: the byte offset in `content`,
-    /// the token there, the other token, and the log probability of the other token.
+    /// The places where the model could have written a different token. Each entry has the byte
+    /// offset in `content`, the token at that offset, the alternative, and the alternative's log
+    /// probability.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doubts: Vec<(usize, String, String, f32)>,
     /// The recorded counts.
     #[serde(default)]
     pub usage: Usage,
-    /// The conversation that this turn answered. If present, the request has to match it.
+    /// The conversation that this turn answered. If present, the request must match it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Vec<Message>>,
 }
 
-/// A model that repeats a recording.
+/// A model that plays back a recording.
 pub struct Replay {
     identity: Identity,
     total: usize,
@@ -70,14 +72,14 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// A model that answers with these turns, in order. It reports `identity`, because the handling
-    /// of answers may depend on the identity.
+    /// Creates a model that answers with these turns, in order. It reports `identity`, because how
+    /// answers are handled may depend on it.
     #[must_use]
     pub fn new(turns: Vec<Turn>, identity: Identity) -> Self {
         Self { identity, total: turns.len(), left: Shared::new(turns.into()) }
     }
 
-    /// Reads a recording in JSON lines; `name` becomes the model's name.
+    /// Parses a recording in JSON Lines format; `name` becomes the model's name.
     ///
     /// # Errors
     /// [`Error::Refused`] with the number of the first line that is not a turn.
@@ -90,7 +92,7 @@ impl Replay {
         Ok(Self::new(turns.collect::<Result<_, _>>()?, Self::identity_named(name)))
     }
 
-    /// The identity of a replay when nothing is known about the recorded model.
+    /// Returns the identity of a replay when nothing is known about the recorded model.
     #[must_use]
     pub fn identity_named(name: &str) -> Identity {
         Identity {
@@ -103,7 +105,7 @@ impl Replay {
         }
     }
 
-    /// How many turns are left.
+    /// Returns how many turns are left.
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.left.change(|left| left.len())
@@ -135,8 +137,8 @@ impl Model for Replay {
 }
 
 impl Turn {
-    /// The answer as a server would send it. `number` is the turn's number, which the error states
-    /// if the reader does not repeat the cut.
+    /// Returns the answer as a server would send it. `number` is the turn's number, which is
+    /// included in the error if the reader does not repeat the cut.
     #[must_use]
     pub fn play(self, number: usize) -> DeltaStream {
         Box::pin(stream::iter(deltas(self, number)))
@@ -152,7 +154,7 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
     deltas.extend(turn.thinking.filter(|text| !text.is_empty()).map(|text| Ok(Delta::Thinking(text))));
     let mut from = 0;
     for (at, chosen, other, logprob) in turn.doubts {
-        // Skips an invalid offset.
+        // Skip invalid offsets.
         let Some(text) = turn.content.get(from..at) else { continue };
         if !text.is_empty() {
             deltas.push(Ok(Delta::Text(text.to_owned())));
@@ -171,8 +173,8 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
     deltas.push(match turn.end {
         TurnEnd::Stop => Ok(Delta::End(End { reason: EndReason::Stop, usage })),
         TurnEnd::Length => Ok(Delta::End(End { reason: EndReason::Length, usage })),
-        // A reader that continues past the cut differs from the recorded one, and the recording has
-        // no more text for it.
+        // A reader that continues past the cut behaves differently than the recorded one, and the
+        // recording has no more text for it.
         TurnEnd::Cut => Err(Error::Refused(format!(
             "turn {number} of the recording was cut here, but the reader continues"
         ))),
@@ -186,7 +188,7 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
     deltas
 }
 
-/// The first difference between two conversations.
+/// Describes the first difference between two conversations.
 fn difference(recorded: &[Message], asked: &[Arc<Message>]) -> String {
     let first = recorded.iter().zip(asked).position(|(recorded, asked)| *recorded != **asked);
     match first {

@@ -1,4 +1,5 @@
-//! When to retry a request. The policy is pure: it only decides, and the caller waits.
+//! Decides when to retry a request. The policy is pure: it only decides, and the caller does the
+//! waiting.
 //!
 //! A retry sends the same request byte for byte. A changed request is a new turn, which this policy
 //! does not cover.
@@ -7,23 +8,23 @@ use std::time::Duration;
 
 use crate::{Error, Retry};
 
-/// How many times and with which pauses to retry. Pauses double, with up to 10 % jitter
-/// (docs/servers.md#faults). A run uses the default with a random seed.
+/// How many times to retry, and how long to wait each time. The pauses double, with up to 10 %
+/// jitter (docs/servers.md#faults). A run uses the default policy with a random seed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
-    /// The maximum number of retries of one request.
+    /// Maximum number of retries per request.
     pub retries: u32,
-    /// The maximum number of retries while the server loads its model. With the default pauses,
-    /// these retries last about ten minutes.
+    /// Maximum number of retries while the server is loading its model. With the default pauses,
+    /// they add up to about ten minutes.
     pub loading: u32,
     /// The first pause.
     pub first: Duration,
     /// The longest pause before jitter, unless the server asks for a longer one.
     pub longest: Duration,
-    /// The longest pause that a server may ask for; a longer one ends the retries.
+    /// The longest pause that a server may ask for. If it asks for more, there are no more retries.
     pub patience: Duration,
     /// Seeds the jitter, so that clients do not all retry at the same moment. The same seed always
-    /// gives the same pauses.
+    /// produces the same pauses.
     pub seed: u64,
 }
 
@@ -45,7 +46,7 @@ impl Default for Policy {
 pub enum Decision {
     /// Wait this long, then send the same bytes.
     Wait(Duration),
-    /// Compact the conversation, then send the compacted one.
+    /// Compact the conversation, then send the result.
     Compact,
     /// Stop; the sentence says why.
     GiveUp(String),
@@ -53,7 +54,7 @@ pub enum Decision {
 
 impl Policy {
     /// Decides what to do after attempt number `attempt` (the first is 0) has failed. `left` is the
-    /// time that remains for the run; `None` if that time is unlimited.
+    /// time remaining for the run; `None` if it is unlimited.
     ///
     /// ```
     /// use models::{Error, retry::{Decision, Policy}};
@@ -75,8 +76,8 @@ impl Policy {
             return Decision::GiveUp(format!("the server asked for a delay of {} s", asked.as_secs()));
         }
         let doubled = self.first.saturating_mul(2_u32.saturating_pow(attempt)).min(self.longest);
-        // Jitter only lengthens the delay that the server asked for. After a shorter delay, the
-        // server would refuse the request again.
+        // Jitter only lengthens the delay that the server asked for, because the server would
+        // refuse the request again after a shorter one.
         let jitter = doubled.mul_f64(0.1 * unit(self.seed, attempt));
         let pause = doubled.max(asked.unwrap_or_default()) + jitter;
         if left.is_some_and(|left| pause >= left) {
@@ -86,7 +87,7 @@ impl Policy {
     }
 }
 
-/// A number from 0 to 1 (SplitMix64).
+/// Returns a pseudorandom number between 0 and 1 (SplitMix64).
 fn unit(seed: u64, attempt: u32) -> f64 {
     let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(u64::from(attempt) + 1));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

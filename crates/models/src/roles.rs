@@ -2,7 +2,7 @@
 //! to fit.
 //!
 //! The templates of Gemma, Mistral and others raise an error for a system message, or for two
-//! messages with the same role in a row. The wording of these errors differs by family and server,
+//! messages with the same role in a row. The wording of these errors varies by family and server,
 //! so matching is loose. A wrong guess costs one request.
 
 use std::borrow::Cow;
@@ -17,9 +17,9 @@ use crate::{Message, Role};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Roles {
-    /// Messages with the system role. Their text is then put before the first user message.
+    /// Messages with the system role. If set, their text is prepended to the first user message.
     pub no_system: bool,
-    /// Two messages with the same role in a row. Such messages are then joined.
+    /// Two messages with the same role in a row. If set, such messages are joined.
     pub alternate: bool,
 }
 
@@ -35,7 +35,7 @@ const ALTERNATE: [&str; 8] = [
     "first message must",
 ];
 
-/// Phrases that name the system role.
+/// Phrases that mention the system role.
 const SYSTEM: [&str; 14] = [
     "system role",
     "role 'system'",
@@ -77,8 +77,8 @@ impl Roles {
         let before = *self;
         let has_system = messages.iter().any(|message| message.role == Role::System);
         if any(&ALTERNATE) {
-            // Templates that accept a system message call it optional in this error. In all others,
-            // a system message breaks the alternation.
+            // Templates that accept a system message call it optional in this error. With all
+            // others, a system message breaks the alternation.
             self.no_system |= has_system && (self.alternate || !text.contains("optional system"));
             self.alternate = true;
         } else if any(&SYSTEM) || any(&OTHER_ROLES) {
@@ -92,7 +92,7 @@ impl Roles {
         *self != before
     }
 
-    /// The conversation in a form that the template accepts.
+    /// Returns the conversation in a form that the template accepts.
     #[must_use]
     pub fn shape<'a>(&self, messages: &'a [Arc<Message>]) -> Cow<'a, [Arc<Message>]> {
         if *self == Self::default() {

@@ -1,4 +1,4 @@
-//! A value that several requests share: read as a copy, changed under a lock.
+//! A value that several requests share. It is copied when read and changed under a lock.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -15,18 +15,19 @@ impl<T: Clone> Shared<T> {
         self.change(|value| value.clone())
     }
 
-    /// A poisoned lock is used anyway: at worst, the value lacks part of the change that panicked.
+    /// Changes the value. Uses a poisoned lock anyway: at worst, the change that panicked is
+    /// incomplete.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// The warnings reported so far, none of which is reported again.
+/// The warnings that have already been reported and are not reported again.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reported(BTreeSet<String>);
 
 impl Reported {
-    /// Returns the sentences that were not reported before.
+    /// Returns the sentences that have not been reported before, and records them.
     pub(crate) fn new_ones(&mut self, sentences: Vec<String>) -> Vec<String> {
         sentences.into_iter().filter(|sentence| self.0.insert(sentence.clone())).collect()
     }

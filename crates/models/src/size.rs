@@ -1,6 +1,6 @@
-//! Reads the size of a model from what a server reports, or from the model's name.
+//! Determines the size of a model from what a server reports, or from the model's name.
 
-/// Parses a size such as `7.6B`, `494.03M` or `1.5b`. Returns billions.
+/// Parses a size such as `7.6B`, `494.03M` or `1.5b`, and returns it in billions.
 pub(crate) fn billions(size: &str) -> Option<f32> {
     let number =
         |digits: &str| digits.parse::<f32>().ok().filter(|number| number.is_finite() && *number > 0.0);
@@ -16,7 +16,7 @@ pub(crate) fn billions(size: &str) -> Option<f32> {
 /// Reads the number of parameters, in billions, from a model's name, such as
 /// `qwen2.5-coder:1.5b-instruct`, `DeepSeek-R1-Distill-Qwen-7B` or `smollm2-135m`.
 pub(crate) fn parameters_in(name: &str) -> Option<f32> {
-    // Quantizations such as q4_K_M never have a unit right after the digits.
+    // Quantization names such as q4_K_M never have a unit right after the digits.
     name.split(['-', ':', '/', '_', ' '])
         .rev()
         .filter(|part| part.starts_with(|c: char| c.is_ascii_digit()))

@@ -5,12 +5,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Whether and how much a model reasons before it answers. Fixed for a session, because a change
+/// Whether and how much a model reasons before it answers. Fixed for a session, because changing it
 /// would lose the cached prefix (docs/model-apis.md#ollama-thinking).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Think {
-    /// On if the model can think, except where thinking is known to break the model.
+    /// On if the model can think, unless thinking is known to break it.
     #[default]
     Auto,
     /// Off.
@@ -28,7 +28,7 @@ pub enum Think {
 }
 
 impl Think {
-    /// Its name in settings and profiles.
+    /// Returns its name in settings and profiles.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -42,12 +42,12 @@ impl Think {
         }
     }
 
-    /// The level's name; `None` for the settings that are not levels.
+    /// Returns the level's name; `None` for settings that are not levels.
     pub(crate) fn level(self) -> Option<&'static str> {
         (!matches!(self, Think::Auto | Think::Off | Think::On)).then(|| self.name())
     }
 
-    /// Ollama's `think` field (docs/model-apis.md#ollama-thinking).
+    /// Returns the value of Ollama's `think` field (docs/model-apis.md#ollama-thinking).
     pub(crate) fn ollama(self) -> Value {
         self.level().map_or(json!(self != Think::Off), |level| json!(level))
     }

@@ -2,20 +2,20 @@
 
 use crate::Error;
 
-/// Finds a TLS failure, which may be inside an I/O error.
+/// Finds a TLS failure, which may be wrapped in an I/O error.
 pub(crate) fn failure<'a>(why: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     if let Some(tls) = why.downcast_ref() {
         return Some(tls);
     }
-    // `source` of an I/O error is the source of the error inside it, not that error itself.
+    // The `source` of an I/O error is the source of the error it wraps, not that error itself.
     match why.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
         Some(inside) => failure(inside),
         None => failure(why.source()?),
     }
 }
 
-/// Says what is wrong with the server's TLS and what to do. Retrying can help only in the last case
-/// of the `match`.
+/// Explains what is wrong with the server's TLS and what to do. Retrying can help only in the last
+/// case of the `match`.
 pub(crate) fn meaning(base: &str, tls: &rustls::Error) -> Error {
     use rustls::AlertDescription::{
         AccessDenied, BadCertificate, CertificateRequired, HandshakeFailure, UnknownCA,
@@ -45,7 +45,7 @@ pub(crate) fn meaning(base: &str, tls: &rustls::Error) -> Error {
                 "{base} refused this client's certificate or requires one ({tls}); set client_cert_file and client_key_file"
             ));
         }
-        // The handshake was cut off, or there is no common version. A proxy may be failing
+        // The handshake was cut off, or there is no common protocol version. A proxy may be failing
         // temporarily.
         _ => return Error::Transport(format!("no TLS connection to {base}: {tls}")),
     };

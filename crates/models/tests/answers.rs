@@ -1,5 +1,5 @@
-//! Tests that every body in `fixtures/model_answers` decodes to the file next to it, however its
-//! bytes are split into pieces.
+//! Tests that every body in `fixtures/model_answers` decodes to the file next to it, regardless of
+//! how its bytes are split into pieces.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
 

@@ -1,5 +1,5 @@
-//! Tests that each server receives the schema that its answer must fit, or none if it cannot
-//! enforce one.
+//! Tests that each server receives the schema that its answer must conform to, or no schema if it
+//! cannot enforce one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,7 +26,7 @@ async fn ask(model: &dyn Model) {
     collect(model.stream(&constrained()).await.unwrap()).await.unwrap();
 }
 
-/// The value of a field in each request; `None` if the request did not have the field.
+/// Returns the value of a field in each request; `None` if the request did not have the field.
 fn sent(server: &Server, field: &str) -> Vec<Option<Value>> {
     server.chats().iter().map(|chat| chat.json.get(field).cloned()).collect()
 }

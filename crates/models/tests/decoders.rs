@@ -6,11 +6,11 @@ use models::frames::{Event, LineTooLong, Lines, Ndjson, Sse};
 use proptest::prelude::*;
 use serde_json::Value;
 
-/// The maximum length of a line or an event, in bytes. It is small, so that generated input exceeds
+/// Maximum length of a line or an event, in bytes. It is kept small so that generated input exceeds
 /// it.
 const LIMIT: usize = 40;
 
-/// Bytes made of tokens that matter to a decoder, with noise in between.
+/// Generates tokens that matter to a decoder, with noise in between.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let tokens = prop::sample::select(vec![
         &b"\n"[..],
@@ -40,7 +40,7 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|parts| parts.concat())
 }
 
-/// The bytes, split at the given places.
+/// Splits the bytes at the given positions.
 fn pieces<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     let mut at: Vec<usize> =
         cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();

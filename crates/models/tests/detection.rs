@@ -23,7 +23,8 @@ fn folder(name: &str) -> std::path::PathBuf {
     folder
 }
 
-/// The paths requested since the last call to this function, sorted, without chat requests.
+/// Returns the paths requested since the last call to this function, sorted and without chat
+/// requests.
 fn asked(server: &Server, from: &mut usize) -> Vec<String> {
     let paths: Vec<String> = server.requests()[*from..].iter().map(|sent| sent.path.clone()).collect();
     *from += paths.len();

@@ -1,4 +1,4 @@
-//! Tests faults in model servers, in both protocols: which error each fault causes, whether the
+//! Tests faults in model servers for both protocols: which error each fault causes, whether the
 //! request is retried, and that no secret leaks. `docs/servers.md` lists what users see.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a helper fails the test")]
@@ -16,7 +16,7 @@ use serde_json::json;
 
 const CODER: &str = "deepseek-coder:6.7b";
 
-/// Starts one server for each protocol, and opens a model on each server.
+/// Starts a server for each protocol and opens a model on each of them.
 async fn both() -> [(Server, Box<dyn Model>); 2] {
     let (native, compatible) = (Server::start(), Server::of(Personality::Generic));
     let models: [Box<dyn Model>; 2] =
@@ -185,7 +185,7 @@ async fn an_answer_may_start_late_but_not_after_the_timeout() {
             assert_eq!(answer.unwrap().text, "fine");
         }
     }
-    // Nothing releases these gates, so each request waits for the whole timeout; keep it short.
+    // Nothing releases these gates, so each request waits for the full timeout; keep it short.
     let short = || Access { first_byte: Some(Duration::from_millis(20)), ..Access::default() };
     for reply in
         [Reply::text("x").delay_until_released("never"), Reply::text("x").after_headers_gate("never")]

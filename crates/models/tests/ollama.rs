@@ -169,7 +169,7 @@ async fn an_error_that_is_json_inside_a_string_is_unwrapped() {
         }
         other => panic!("{other:?}"),
     }
-    // The same error in the middle of a stream.
+    // The same error, but in the middle of a stream.
     server.enqueue(Reply::text("a").then_error_line(
         r#"{"error":{"code":400,"message":"m","type":"exceed_context_size_error","n_ctx":256}}"#,
     ));

@@ -16,7 +16,7 @@ fn deepseek() -> Server {
     Server::of(Personality::Deepseek)
 }
 
-/// A model on a scripted DeepSeek platform.
+/// Opens a model on a scripted DeepSeek platform.
 async fn on_deepseek(server: &Server, think: Think) -> OpenAi {
     openai_with(server, |options| {
         options.kind = Some(Kind::DeepSeek);
@@ -364,7 +364,7 @@ async fn a_request_repeats_the_bytes_of_the_previous_one() {
     let replies = server.chat_replies();
     assert!(
         replies[1].cached_tokens >= replies[0].prompt_tokens,
-        "the cut answer should still be in the cache: {replies:?}"
+        "the answer that was cut off should still be in the cache: {replies:?}"
     );
 }
 

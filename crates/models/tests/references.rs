@@ -1,4 +1,4 @@
-//! Tests that `docs/model-apis.md` has every section that a comment cites.
+//! Tests that `docs/model-apis.md` has every section cited in a comment.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

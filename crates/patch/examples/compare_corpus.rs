@@ -1,7 +1,7 @@
 //! Compares this engine with `git apply`, `git apply --recount --ignore-whitespace` and GNU `patch`
 //! on the corpus. Run it with `scripts/bench-patch-corpus [--every N]`.
 //!
-//! With `--every N`, each program gets one case in N. The other programs run in a fresh directory
+//! With `--every N`, each program gets one in N cases. The other programs run in a fresh directory
 //! for each case, with the strip level that the patch needs. A patch that a program cannot read
 //! counts as refused.
 
@@ -32,7 +32,7 @@ const PROGRAMS: [(&str, &[&str]); 4] = [
     ),
 ];
 
-/// The numbers of right, refused and wrong results.
+/// The number of right, refused and wrong results.
 type Count = [usize; 3];
 
 fn main() -> io::Result<()> {
@@ -92,7 +92,7 @@ fn judge_all<'a>(cases: &[&'a Case], there: &[bool], thread: usize) -> Vec<(&'a 
     out
 }
 
-/// Applies the patch of a case with another program, and judges the result.
+/// Applies a case's patch with another program and judges the result.
 fn other(case: &Case, name: &str, flags: &[&str], root: &Path) -> Verdict {
     let may_refuse =
         !matches!((case.class, &case.expected), (Class::Clean | Class::Deformed, Expected::Tree(_)));

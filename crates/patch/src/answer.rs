@@ -1,8 +1,8 @@
-//! Detects an answer that consists of prose and one complete patch at its end.
+//! Detects an answer that consists of prose followed by one complete patch.
 //!
 //! The check is strict because the caller applies the patch without an explicit tool call. It
 //! rejects a patch that may have been cut off, a patch followed by more prose, and separate diffs
-//! or envelopes for one file, since these may be alternatives.
+//! or envelopes for the same file, since those may be alternatives.
 
 use std::collections::HashSet;
 
@@ -13,15 +13,15 @@ use crate::{
     parse, unified,
 };
 
-/// Returns the patch at the end of an answer, both as text and parsed. The patch is an envelope, a
-/// unified diff or SEARCH/REPLACE blocks; it must be complete and followed by at most a closing
-/// fence.
+/// Returns the patch at the end of an answer, both as text and in parsed form. The patch can be an
+/// envelope, a unified diff or SEARCH/REPLACE blocks. It must be complete, and only a closing fence
+/// may follow it.
 ///
 /// Returns `None` for anything else, and for a patch without a clear end: an envelope without
-/// `*** End Patch`, a block without `>>>>>>> REPLACE`, an open fence, or an unfenced diff whose
+/// `*** End Patch`, a block without `>>>>>>> REPLACE`, an unclosed fence, or an unfenced diff whose
 /// last hunk is shorter than its header says.
 ///
-/// Remove the model's thoughts before calling this, since a patch in them must not be applied.
+/// Strip the model's thoughts before calling this, because a patch inside them must not be applied.
 ///
 /// ```
 /// let answer = "I will fix it.\n\n*** Begin Patch\n*** Update File: a.py\n@@\n-    return 1\n+    return 2\n*** End Patch\n";
@@ -40,7 +40,7 @@ pub fn patch_in_answer(text: &str) -> Option<(&str, Vec<FilePatch>)> {
     let found = &text[byte(first.from)..byte(last.to)];
     let read = parse(found).ok()?;
     if first.dialect != Dialect::SearchReplace && pieces.len() > 1 {
-        // Several diffs in one answer count as one patch only if no file occurs twice.
+        // Several diffs in one answer count as a single patch only if no file appears twice.
         let paths = |piece: &Piece| -> Result<Vec<String>, ParseError> {
             let patches = parse(&text[byte(piece.from)..byte(piece.to)])?;
             Ok(patches.into_iter().map(|patch| patch.path).collect())
@@ -62,8 +62,8 @@ struct Piece {
     to: usize,
 }
 
-/// Finds the patches and blocks of an answer. Returns `None` if the answer does not end with one of
-/// them, or if a patch, a block or a fence is not closed.
+/// Finds the patches and blocks in an answer. Returns `None` if the answer does not end with one of
+/// them, or if a patch, a block or a fence is left open.
 fn pieces(lines: &[&str]) -> Option<Vec<Piece>> {
     let mut out: Vec<Piece> = Vec::new();
     let mut fence: Option<Fence> = None;
@@ -156,7 +156,7 @@ fn is_complete_diff(lines: &[&str]) -> bool {
         let Some(rest) = unified::count_down(left, text) else { return false };
         left = rest;
     }
-    // An added line without a newline may be cut off.
+    // An added line without a newline may have been cut off.
     let cut = lines.last().is_some_and(|line| line.starts_with('+') && !line.ends_with('\n'));
     hunks > 0 && left == (0, 0) && !cut
 }

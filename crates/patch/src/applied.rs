@@ -12,8 +12,8 @@ use crate::{
     splice, units,
 };
 
-/// Returns whether added lines that replace nothing are already at the place where their hunk
-/// matches. If some context differs, only the added lines are compared; otherwise the whole hunk is
+/// Returns whether added lines that replace nothing are already present where their hunk matches.
+/// If some of the context differs, only the added lines are compared; otherwise the whole hunk is
 /// compared.
 pub(crate) fn at_fit(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     if fit.rung == Rung::Context {
@@ -53,7 +53,7 @@ pub(crate) fn elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     index.runs(&new(body)).into_iter().find(|at| new_lines_at(index, body, *at))
 }
 
-/// Finds where the inverse of the change matches, which shows that the change was already made
+/// Finds where the inverse of the change matches, which means that the change has already been made
 /// there.
 pub(crate) fn by_inverse(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     if !body.iter().any(|(mark, text)| *mark == Mark::Add && units::is_distinctive(text)) {

@@ -35,7 +35,7 @@ pub struct ApplySummary {
     pub added: usize,
     /// Number of lines removed.
     pub removed: usize,
-    /// The line of the old file where each hunk matched, from 1.
+    /// The 1-based line number in the old file at which each hunk matched.
     pub lines: Vec<usize>,
 }
 
@@ -59,8 +59,8 @@ pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refu
         return Err(refused);
     }
     match (&patch.action, original) {
-        // A file that consists of one line break counts as empty. Several line breaks may be
-        // intended.
+        // A file that consists of a single line break counts as empty. Several line breaks may be
+        // intentional.
         (Action::Create(content), Some(original)) if !matches!(original, b"" | b"\n" | b"\r\n") => {
             if content == original {
                 return refuse(RefusalKind::AlreadyApplied, "the file already exists with this content");
@@ -123,9 +123,9 @@ fn replacement(index: &Index<'_>, range: &Range<usize>, hunk: &Hunk) -> Vec<u8> 
     }
 }
 
-/// Gives each line of a replacement the ending of the file's line that it keeps or replaces. If
-/// there is no such line, the replacement's line gets the ending of the line above it. `from` is
-/// the byte where the match starts.
+/// Gives each line of a replacement the ending of the line in the file that it keeps or replaces.
+/// If there is no such line, it gets the ending of the line above it. `from` is the byte where the
+/// match starts.
 fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec<u8> {
     let line = index.lines.line_at(from);
     // Whether the search text starts with a newline that matched the second half of `\r\n`. If so,
@@ -211,8 +211,8 @@ fn delete(original: &[u8], patch: &FilePatch) -> Result<Applied, Refusal> {
 }
 
 /// Applies the hunks one after another, each to the result of the previous hunk, because some
-/// models edit text that an earlier hunk has added. Returns `None` for a unified diff, and also if
-/// any hunk does not have exactly one match or has wrong context.
+/// models edit text that was added by an earlier hunk. Returns `None` for a unified diff, and also
+/// if any hunk has wrong context lines or does not have exactly one match.
 fn in_sequence(original: &[u8], patch: &FilePatch) -> Option<Applied> {
     if patch.dialect == Dialect::Unified {
         return None;

@@ -4,9 +4,9 @@ use similar::{Algorithm, ChangeTag, capture_diff_slices};
 
 use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError, fence::Fence};
 
-/// Minimum number of marker characters when a word or nothing follows.
+/// Minimum number of marker characters when followed by a word or by nothing.
 const MIN_MARKER: usize = 3;
-/// Minimum number of marker characters when a path follows.
+/// Minimum number of marker characters when followed by a path.
 const MIN_MARKER_WITH_PATH: usize = 5;
 
 /// Maximum size of the diff table (search lines × replacement lines). If the table would be larger,
@@ -49,7 +49,7 @@ fn is_path(word: &str) -> bool {
         && word.rsplit('/').next().is_some_and(|name| name.trim_matches('.').contains('.'))
 }
 
-/// Returns the path that a block's opening marker names.
+/// Returns the path given in a block's opening marker.
 pub(crate) fn path_within(marker: &str) -> Option<String> {
     let word = marker.trim_end().trim_start_matches(['<', '-']).trim();
     let word = word
@@ -84,8 +84,8 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
         let Some(close) = close(&lines[i..]).map(|close| i + close) else {
             return Err(ParseError::at(i, lines[i], "no >>>>>>> REPLACE line follows"));
         };
-        // An opening marker with a path does not count. It may begin a git conflict in the text:
-        // the label of a conflict may look like a path.
+        // An opening marker with a path does not count: it may be the start of a git conflict in
+        // the text, whose label can look like a path.
         let inner = |j: &usize| is_search(lines[*j]) && path_within(lines[*j]).is_none();
         if let Some(inner) = (i + 1..close).find(inner) {
             return Err(ParseError::at(inner, lines[inner], "the block above has no >>>>>>> REPLACE line"));
@@ -138,8 +138,8 @@ pub(crate) fn head(lines: &[&str], mut i: usize) -> (Option<usize>, usize) {
 }
 
 /// Splits a block at each `=======` line that may be the divider. The split with the longest search
-/// text comes first. Text may contain such lines (git conflicts, heading underlines), so only the
-/// file can tell which line is the divider.
+/// text comes first. The text itself may contain such lines (git conflicts, heading underlines), so
+/// the divider can only be determined by looking at the file.
 fn readings(lines: &[&str]) -> Vec<(String, String)> {
     let dividers: Vec<usize> =
         (0..lines.len()).filter(|j| marker(lines[*j]) == Some(Marker::Divider)).collect();
@@ -154,7 +154,7 @@ fn readings(lines: &[&str]) -> Vec<(String, String)> {
     likely.unwrap_or_default().into_iter().rev().map(pair).collect()
 }
 
-/// Removes the backslash that Roo puts before a text line that looks like a marker.
+/// Removes the backslash that Roo puts in front of a text line that looks like a marker.
 pub(crate) fn unescaped(line: &str) -> &str {
     let marker = |line: &str| {
         ["<<<<<<<", "=======", ">>>>>>>", "-------", ":start_line:"].iter().any(|m| line.starts_with(m))
@@ -173,7 +173,8 @@ pub(crate) fn path_before(lines: &[&str], default: Option<&str>) -> Option<Strin
     (default.is_none() || path.contains(['.', '/'])).then_some(path)
 }
 
-/// Returns whether a line is only a tag, such as `<diff>`. `<path>a.py</path>` is more than a tag.
+/// Returns whether a line is nothing but a tag, such as `<diff>`. `<path>a.py</path>` is more than
+/// a tag.
 fn is_tag(line: &str) -> bool {
     let named = line.contains("</") || line.starts_with("<!--") || is_name(line.trim_matches(['<', '>']));
     line.starts_with('<') && line.ends_with('>') && !named
@@ -189,7 +190,7 @@ fn path_of_fence(line: &str) -> Option<String> {
     words.find(|word| is_name(word)).map(str::to_owned)
 }
 
-/// Returns the path that a line of prose or markup names.
+/// Returns the path named in a line of prose or markup.
 fn path_in(line: &str) -> Option<String> {
     let comment = [("<!--", "-->"), ("/*", "*/")];
     let inner = comment.iter().find_map(|(open, close)| line.strip_prefix(open)?.strip_suffix(close));
@@ -200,8 +201,8 @@ fn path_in(line: &str) -> Option<String> {
     if let Some((_, rest)) = line.split_once('>').filter(|_| line.starts_with('<')) {
         return rest.split_once("</").map(|(path, _)| path.trim().to_owned());
     }
-    // A space follows the slashes of a comment. Without that space, the slashes are part of a path,
-    // which must not change.
+    // In a comment, the slashes are followed by a space. Without that space, they are part of a
+    // path, which must not change.
     let line = line.trim_start_matches('/').strip_prefix(' ').unwrap_or(line);
     let line = without_decoration(line);
     // Strip the number of a list item.
@@ -260,7 +261,7 @@ fn is_name(text: &str) -> bool {
         || text.contains('/') && !text.ends_with(['.', '/'])
 }
 
-/// Returns whether text begins like a sentence. The end alone is not enough to tell, because a
+/// Returns whether text begins like a sentence. Looking at the end is not enough, because a
 /// sentence may end with a file name: `Now update a.py`.
 fn is_prose(text: &str) -> bool {
     const FIRST: &str = " the in to of for at on into with and is are this here now then first second next finally also lastly lets let's i \
@@ -301,8 +302,8 @@ fn push<'o>(out: &'o mut Vec<FilePatch>, path: &str, hunk: Hunk, dialect: Dialec
     out[at].hunks.last_mut()
 }
 
-/// Diffs a search with its replacement. Lines that are in both become context, so the file keeps
-/// its own bytes there.
+/// Diffs a search against its replacement. Lines that appear in both become context, so the file
+/// keeps its own bytes there.
 pub(crate) fn hunk(search: &str, replace: &str) -> Hunk {
     let lines = |text: &str| -> Vec<String> {
         let bare = |l: &str| l.strip_suffix('\n').map_or(l, |l| l.strip_suffix('\r').unwrap_or(l)).to_owned();

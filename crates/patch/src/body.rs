@@ -1,4 +1,4 @@
-//! A hunk's lines as the matcher sees them: each with its mark, without its line ending.
+//! A hunk's lines as the matcher sees them: each with its mark but without its line ending.
 
 use crate::{Hunk, Mark, lines::bare};
 

@@ -3,11 +3,11 @@
 //!
 //! The old lines are aligned with the file around each occurrence of the rarest required line. Up
 //! to [`MAX_WRONG`] context lines may differ slightly, be missing from the patch, or be missing
-//! from the file. Added lines that replace no old line are called purely added. Required lines must
-//! match. They are the removed lines and the lines next to purely added lines. If purely added
-//! lines are between two lines, one of the two may differ slightly. A place does not match if a
-//! context line is missing from it but occurs elsewhere in the file, because the hunk probably
-//! belongs at that other place.
+//! from the file. Added lines that do not replace an old line are called purely added. The required
+//! lines, which must match, are the removed lines and the lines next to purely added lines. If
+//! purely added lines go between two old lines, one of the two may differ slightly. A place is
+//! rejected if a context line is missing there but occurs elsewhere in the file, because the hunk
+//! probably belongs at that other place.
 
 use std::collections::BTreeSet;
 
@@ -22,13 +22,13 @@ use crate::{
 pub(crate) const MAX_WRONG: usize = 3;
 /// Minimum similarity, in percent, between a wrong context line and the file's line.
 const MIN_SIMILARITY: usize = 40;
-/// Maximum number of occurrences of the anchor, the rarest required line. With more, the hunk would
-/// be ambiguous.
+/// Maximum number of occurrences of the anchor, the rarest required line. With more than that, the
+/// hunk would be ambiguous.
 const MAX_CANDIDATES: usize = 100;
-/// Maximum number of old lines in a hunk. A longer hunk is not aligned.
+/// Maximum number of old lines in a hunk. Longer hunks are not aligned.
 const MAX_OLD_LINES: usize = 2_000;
 
-/// The old lines of a hunk, and for each line how it must match.
+/// The old lines of a hunk, and how each of them must match.
 struct Old<'b> {
     texts: Vec<&'b [u8]>,
     keys: Vec<u64>,
@@ -86,8 +86,8 @@ impl<'b> Old<'b> {
         self.texts.len()
     }
 
-    /// If purely added lines are between old line `i` and another old line, returns the index of
-    /// that other line.
+    /// If purely added lines separate old line `i` from a neighboring old line, returns the index
+    /// of that neighbor.
     fn neighbor(&self, i: usize) -> Option<usize> {
         let below = (self.flexible[i] && self.adjacent[i]).then_some(i + 1);
         below.or_else(|| i.checked_sub(1).filter(|above| self.flexible[*above] && self.adjacent[*above]))
@@ -99,8 +99,8 @@ pub(crate) struct Alignment {
     /// For each old line, the index of the file's line that it is aligned with; `None` if the old
     /// line is missing from the file.
     pub(crate) lines: Vec<Option<usize>>,
-    /// Same as `lines`, for required lines only. Alignments that agree on the required lines are at
-    /// the same place.
+    /// Same as `lines`, but for required lines only. Alignments that agree on the required lines
+    /// denote the same place.
     pub(crate) required: Vec<Option<usize>>,
 }
 
@@ -152,7 +152,8 @@ pub(crate) fn misses_line_next_to_change(body: &Body<'_>, lines: &[Option<usize>
 }
 
 /// Returns whether an incomplete hunk may still match by alignment. Assumes that every context line
-/// may be wrong, because lines that are still to come may determine which context lines must match.
+/// may be wrong, because lines that have not arrived yet may determine which context lines must
+/// match.
 pub(crate) fn may_align(index: &Index<'_>, body: &Body<'_>) -> bool {
     let mut wrong = 0;
     for (mark, text) in body.iter().filter(|(mark, _)| *mark != Mark::Add) {
@@ -180,8 +181,8 @@ fn is_proof(index: &Index<'_>, old: &Old<'_>, lines: &[Option<usize>]) -> bool {
     // A line that is missing here but occurs elsewhere suggests that the hunk belongs there.
     let elsewhere =
         |i: usize| !matches(i) && units::is_distinctive(old.texts[i]) && index.count_of(old.texts[i]) > 0;
-    // If the context above or below the changes has several lines, and all are missing, the hunk is
-    // meant for another place.
+    // If the context above or below the changes has several lines and all of them are missing, the
+    // hunk belongs somewhere else.
     let missing = |i: &usize| !old.required[*i] && lines[*i].is_none();
     let beside = |at: &mut dyn Iterator<Item = usize>| {
         let beside: Vec<usize> = at.take_while(|i| !old.required[*i]).collect();
@@ -193,7 +194,7 @@ fn is_proof(index: &Index<'_>, old: &Old<'_>, lines: &[Option<usize>]) -> bool {
         && !beside(&mut (0..old.len()).rev())
 }
 
-/// Aligns old lines with file lines by dynamic programming, in a band around the anchor.
+/// Aligns old lines with file lines using dynamic programming, in a band around the anchor.
 struct Aligner<'i, 'o> {
     index: &'i Index<'i>,
     old: &'o Old<'o>,

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{Action, Dialect, FilePatch, ParseError, apply, blocks, envelope, json, shell, tags, unified};
 
-/// Returns the dialect of a text, judged by its first unambiguous line, or `None` if it has no such
+/// Returns the dialect of a patch, based on its first unambiguous line, or `None` if it has no such
 /// line. Prose and fences around the patch are ignored.
 #[must_use]
 pub fn detect(text: &str) -> Option<Dialect> {
@@ -36,7 +36,7 @@ pub fn parse(text: &str) -> Result<Vec<FilePatch>, ParseError> {
     parse_for(text, None)
 }
 
-/// Like [`parse`], with a default path for patches that name no file.
+/// Like [`parse`], but with a default path for patches that do not name a file.
 ///
 /// # Errors
 /// Same as [`parse`].
@@ -64,8 +64,8 @@ pub fn parse_for(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Parse
     Ok(patches)
 }
 
-/// Removes the common indentation of a patch, for example if it is inside a Markdown list. Returns
-/// `None` unless every line that is not blank has this indentation.
+/// Removes the common indentation of a patch, for example of one inside a Markdown list. Returns
+/// `None` unless every non-blank line has this indentation.
 fn dedented(text: &str) -> Option<String> {
     let starts = ["*** Begin Patch", "diff --git ", "--- ", "<<<<<<< ", "```"];
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
@@ -105,7 +105,7 @@ fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
         },
         Some(Dialect::Unified) => unified::parse(text, path),
         Some(Dialect::Edits) => {
-            // A text may have several JSON values. All of them together are the patch.
+            // There may be several JSON values. Together, they form the patch.
             let starts = text.lines().filter(|line| line.trim_start().starts_with(['[', '{']));
             let (mut out, mut read_to) = (Vec::new(), 0);
             for line in starts.take(MAX_TRIES) {
@@ -132,7 +132,7 @@ fn read(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
 fn merge(patches: Vec<FilePatch>) -> Vec<FilePatch> {
     let mut out: Vec<FilePatch> = Vec::with_capacity(patches.len());
     for patch in patches {
-        // A renamed file is known by its new name.
+        // A renamed file is looked up by its new name.
         let Some(first) = out.iter_mut().rfind(|p| p.path == patch.path) else {
             out.push(patch);
             continue;
@@ -178,13 +178,13 @@ pub struct Edit<'a> {
     pub replace: &'a str,
     /// Replace every occurrence instead of requiring a unique one.
     pub everywhere: bool,
-    /// Replace every occurrence, and require that there are this many.
+    /// Replace every occurrence, and require that there are exactly this many.
     pub expected: Option<usize>,
     /// Insert `replace` below this line instead of searching; 0 is the start of the file.
     pub below: Option<usize>,
 }
 
-/// Like [`edits`], with the options of [`Edit`].
+/// Like [`edits`], but with the options of [`Edit`].
 pub fn edits_with_options<'a>(list: impl IntoIterator<Item = Edit<'a>>) -> Vec<FilePatch> {
     let mut out = Vec::new();
     for Edit { path, search, replace, everywhere, expected, below } in list {
@@ -202,7 +202,7 @@ pub fn edits_with_options<'a>(list: impl IntoIterator<Item = Edit<'a>>) -> Vec<F
     out
 }
 
-/// Returns the patch that gives a file this content.
+/// Returns a patch that replaces the whole content of a file.
 #[must_use]
 pub fn whole_file(path: &str, content: &[u8]) -> FilePatch {
     FilePatch::new(Dialect::WholeFile, path, Action::Replace(content.to_vec()), Vec::new())
@@ -211,8 +211,8 @@ pub fn whole_file(path: &str, content: &[u8]) -> FilePatch {
 /// Maximum number of lines tried as the start of a JSON value; prose and code contain brackets too.
 const MAX_TRIES: usize = 20;
 
-/// Parses the JSON value at the start of a text. Returns it with its length in bytes; a fence or
-/// prose may follow.
+/// Parses the JSON value at the start of the text and returns it with its length in bytes. A fence
+/// or prose may follow it.
 fn value(text: &str) -> Option<(Value, usize)> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter();
     let value = values.next()?.ok()?;

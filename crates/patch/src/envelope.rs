@@ -1,5 +1,5 @@
-//! Reads `*** Begin Patch` envelopes, which add, update, delete and move files. Their hunks are
-//! below `@@` headers.
+//! Reads `*** Begin Patch` envelopes, which add, update, delete and move files. Their hunks follow
+//! `@@` headers.
 
 use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError, unified};
 
@@ -89,8 +89,8 @@ fn unquoted(path: &str) -> &str {
     inner.filter(|inner| !inner.is_empty()).unwrap_or(path)
 }
 
-/// Returns whether a line ends a file's section. Inside a body, a directive has to start in the
-/// first column, since an indented directive may be a context line.
+/// Returns whether a line ends a file's section. Inside a body, a directive must start in the first
+/// column, since an indented directive may be a context line.
 pub(crate) fn ends_file(line: &str) -> bool {
     line.starts_with("***") && directive(line).is_some()
 }
@@ -120,7 +120,7 @@ fn hunks(body: &[&str]) -> Vec<Hunk> {
     let mut out: Vec<Hunk> = Vec::new();
     let mut hunk = Hunk::default();
     // Number of empty lines at the end of the hunk so far. Empty lines before a directive only
-    // separate sections, so they are dropped; a line with a single space is context.
+    // separate sections, so they are dropped. A line with a single space, however, is context.
     let mut empty = 0;
     let trimmed: Vec<&str> = body.iter().map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
     let mut i = 0;
@@ -160,7 +160,7 @@ fn hunks(body: &[&str]) -> Vec<Hunk> {
     out
 }
 
-/// Ends the hunk if it has lines. Consecutive `@@` headers belong to the hunk below them.
+/// Ends the hunk if it has any lines. Consecutive `@@` headers all apply to the hunk below them.
 fn close(out: &mut Vec<Hunk>, hunk: &mut Hunk, layout: usize) {
     hunk.lines.truncate(hunk.lines.len().saturating_sub(layout));
     if !hunk.lines.is_empty() {

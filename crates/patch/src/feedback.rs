@@ -49,23 +49,23 @@ pub enum RefusalKind {
 pub struct Refusal {
     /// The reason.
     pub kind: RefusalKind,
-    /// The hunk, from 1; 0 if the refusal is about the whole file.
+    /// The 1-based number of the hunk; 0 if the refusal is about the whole file.
     pub hunk: usize,
-    /// The number of hunks; 0 if it is not known yet.
+    /// The total number of hunks; 0 if it is not known yet.
     pub of: usize,
-    /// The line in the file that the refusal points to, from 1. It is where the lines closest to
-    /// the old lines differ from them, where the file already has the change, or where one of
-    /// several matches begins.
+    /// The 1-based line in the file that the refusal points to: where the lines closest to the old
+    /// lines differ from them, where the file already has the change, or where one of several
+    /// matches begins.
     pub line: Option<usize>,
-    /// What is wrong, with lines of the file.
+    /// What is wrong, quoting lines of the file.
     pub message: String,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.hunk, self.of) {
-            // The patch was refused while it was still streaming, so the number of hunks is
-            // unknown.
+            // The patch was refused while it was still streaming, so the number of hunks is not
+            // known.
             (2.., 0) => write!(f, "hunk {}: ", self.hunk)?,
             (1.., 2..) => write!(f, "hunk {} of {}: ", self.hunk, self.of)?,
             _ => {}
@@ -81,12 +81,12 @@ impl Refusal {
         Self { kind, hunk: 0, of: 0, line: None, message }
     }
 
-    /// Sets the line, counted from 0.
+    /// Sets the line from a 0-based index.
     pub(crate) fn at(self, line: Option<usize>) -> Self {
         Self { line: line.map(|line| line + 1), ..self }
     }
 
-    /// Sets the hunk, counted from 1.
+    /// Sets the 1-based number of the hunk and the total number of hunks.
     pub(crate) fn hunk(self, hunk: usize, of: usize) -> Self {
         Self { hunk, of, ..self }
     }
@@ -139,7 +139,7 @@ pub(crate) fn ambiguous(index: &Index<'_>, places: &[usize]) -> String {
     message + "\ninclude more lines around the place you mean"
 }
 
-/// The refusal for a hunk whose old lines match nowhere.
+/// Returns the refusal for a hunk whose old lines match nowhere.
 pub(crate) fn not_found(index: &Index<'_>, body: &Body<'_>, start: Option<usize>) -> Refusal {
     let old = old(body);
     let nearest = nearest(index, &old, start);
@@ -147,7 +147,7 @@ pub(crate) fn not_found(index: &Index<'_>, body: &Body<'_>, start: Option<usize>
     Refusal::new(RefusalKind::NotFound, not_found_message(index, &old, nearest)).at(line)
 }
 
-/// Shows the lines of the file that are closest to the old lines.
+/// Formats a message with the lines of the file that are closest to the old lines.
 fn not_found_message(index: &Index<'_>, old: &[&[u8]], nearest: Option<(usize, Option<usize>)>) -> String {
     let n = index.lines.len();
     if n == 0 {
@@ -173,11 +173,11 @@ fn not_found_message(index: &Index<'_>, old: &[&[u8]], nearest: Option<(usize, O
     message + &numbered(index, from, (at + old.len() + 1).max(from + 3))
 }
 
-/// Returns the best alignment of the old lines (on a tie, the closest to line `start`) and the
-/// first old line that differs there. If no line is equal, aligns the longest old line with the
-/// most similar line of the file.
+/// Returns the best alignment of the old lines (on a tie, the one closest to line `start`) and the
+/// first old line that differs there. If none of the lines match, aligns the longest old line with
+/// the most similar line of the file.
 fn nearest(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> Option<(usize, Option<usize>)> {
-    /// A line with more occurrences than this does not help to find the place.
+    /// A line that occurs more often than this is no use for finding the place.
     const MAX_OCCURRENCES: usize = 1000;
     let mut votes: std::collections::HashMap<usize, usize> = std::collections::HashMap::new();
     for (i, text) in old.iter().enumerate().filter(|(_, t)| t.trim_ascii().len() > 1) {
@@ -204,7 +204,7 @@ fn nearest(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> Option<(us
     Some((line.saturating_sub(i), Some(i)))
 }
 
-/// Shows where a file differs from the lines that a patch deletes.
+/// Formats a message that shows where a file differs from the lines that a patch deletes.
 pub(crate) fn differs(index: &Index<'_>, body: &Body<'_>) -> String {
     let old = old(body);
     let at = old

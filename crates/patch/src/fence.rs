@@ -15,8 +15,8 @@ impl Fence {
         (length >= 3 && !rest.contains('`')).then_some(Self { mark, length })
     }
 
-    /// Returns whether a line closes the fence: its mark is at least as long as the opening mark,
-    /// and nothing follows.
+    /// Returns whether a line closes the fence: its mark is at least as long as the opening one,
+    /// and nothing follows it.
     pub(crate) fn closes(&self, line: &str) -> bool {
         let line = line.trim();
         line.len() >= self.length && line.chars().all(|c| c == self.mark)

@@ -5,7 +5,7 @@ use crate::{lines::indent, units};
 /// How to change the indentation of added lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Shift {
-    /// Leave it.
+    /// Leave it unchanged.
     None,
     /// Prepend this, since the file is indented more.
     Deeper(Vec<u8>),
@@ -40,7 +40,7 @@ impl Indents {
         }
     }
 
-    /// Returns the shift that turns the patch's indentation into the file's in every pair. Returns
+    /// Returns the shift that converts the patch's indentation to the file's in every pair. Returns
     /// `None` if there is no such shift, or if it cannot be applied to the added lines.
     pub(crate) fn shift<'a>(&self, added: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Shift> {
         let Some((file, patch)) = self.0.first() else { return Some(Shift::None) };
@@ -61,8 +61,8 @@ impl Indents {
         self.columns(added)
     }
 
-    /// Returns the shift that explains pairs in which one side has tabs and the other spaces,
-    /// perhaps with a constant difference in depth. Returns `None` if several tab widths explain
+    /// Returns the shift that explains pairs in which one side uses tabs and the other uses spaces,
+    /// possibly with a constant difference in depth. Returns `None` if several tab widths explain
     /// the pairs but give different results for the added lines.
     fn columns<'a>(&self, added: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Shift> {
         let tabs = self.0.iter().any(|(file, _)| file.contains(&b'\t'));

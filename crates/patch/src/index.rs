@@ -6,8 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::{lines::Lines, units};
 
-/// A file's lines and their [keys](units::key). Lines with the same key are linked in the order of
-/// the file.
+/// A file's lines and their [keys](units::key). Lines with the same key are linked in file order.
 #[derive(Debug)]
 pub(crate) struct Index<'a> {
     pub(crate) lines: Lines<'a>,
@@ -15,7 +14,7 @@ pub(crate) struct Index<'a> {
     chains: HashMap<u64, Chain, BuildHasherDefault<KeyHasher>>,
     /// For each line, the next line with the same key; 0 if there is none.
     next: Vec<u32>,
-    /// The keys of the lines if all whitespace is ignored. They are computed on first use.
+    /// The keys of the lines with all whitespace ignored, computed on first use.
     squeezed: OnceCell<Vec<u64>>,
 }
 
@@ -26,7 +25,7 @@ struct Chain {
     count: u32,
 }
 
-/// A hasher for keys that are hashes already.
+/// A hasher for keys that are already hashes.
 #[derive(Debug, Default)]
 struct KeyHasher(u64);
 
@@ -61,8 +60,8 @@ impl<'a> Index<'a> {
         Self { lines, keys, chains, next, squeezed: OnceCell::new() }
     }
 
-    /// Returns, in order, the indexes of the lines that equal `text` except for whitespace and
-    /// typography.
+    /// Returns, in order, the indexes of the lines that match `text` if whitespace and typography
+    /// are ignored.
     pub(crate) fn places_of(&self, text: &[u8]) -> impl Iterator<Item = usize> + '_ {
         let mut at = self.chains.get(&units::key(text)).map(|chain| chain.first as usize);
         std::iter::from_fn(move || {
@@ -72,7 +71,7 @@ impl<'a> Index<'a> {
         })
     }
 
-    /// Returns how many lines equal `text` except for whitespace and typography.
+    /// Returns how many lines match `text` if whitespace and typography are ignored.
     pub(crate) fn count_of(&self, text: &[u8]) -> usize {
         self.chains.get(&units::key(text)).map_or(0, |chain| chain.count as usize)
     }
@@ -82,7 +81,7 @@ impl<'a> Index<'a> {
     }
 
     /// Returns the indexes, in order, at which these lines occur as consecutive lines. Ignores all
-    /// whitespace. Returns nothing if none of the lines is distinctive.
+    /// whitespace. Returns an empty list if none of the lines is distinctive.
     pub(crate) fn squeezed_runs(&self, old: &[&[u8]]) -> Vec<usize> {
         let wanted: Vec<u64> = old.iter().map(|text| units::squeezed_key(text)).collect();
         let keys = self

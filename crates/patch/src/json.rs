@@ -1,4 +1,4 @@
-//! Reads edits from JSON: our own list of edits, and the arguments of other agents' edit tools.
+//! Reads edits from JSON: either our own list format or the arguments of other agents' edit tools.
 
 use serde_json::{Map, Value};
 
@@ -25,7 +25,7 @@ const IGNORED: &str = "tool name type id description explanation instruction ins
     command timeout workdir cwd display_description mode is_new_file security_risk";
 const MAX_DEPTH: usize = 4;
 
-/// Reads edits from a JSON value; `None` if the value is anything but edits.
+/// Reads edits from a JSON value. Returns `None` if the value is anything else.
 pub(crate) fn read(value: &Value, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
     read_nested(value, path, MAX_DEPTH)
 }
@@ -63,7 +63,7 @@ fn is_one_of(key: &str, names: &str) -> bool {
     names.split_whitespace().any(|name| normalized(name) == normalized(key))
 }
 
-/// Returns the value of the field that has one of these names. Null counts as absent.
+/// Returns the value of the field that has one of these names. A null value is treated as absent.
 fn get<'v>(map: &'v Map<String, Value>, names: &str) -> Option<&'v Value> {
     let mut found =
         map.iter().filter(|(key, value)| is_one_of(key, names) && !value.is_null()).map(|(_, value)| value);
@@ -72,17 +72,17 @@ fn get<'v>(map: &'v Map<String, Value>, names: &str) -> Option<&'v Value> {
     found.all(|other| other == first).then_some(first)
 }
 
-/// Reads a boolean, perhaps written as a string.
+/// Reads a boolean, which may be written as a string.
 fn boolean(value: &Value) -> Option<bool> {
     value.as_bool().or_else(|| value.as_str()?.trim().to_ascii_lowercase().parse().ok())
 }
 
-/// Reads a count, perhaps written as a string.
+/// Reads a count, which may be written as a string.
 fn number(value: &Value) -> Option<usize> {
     value.as_u64().and_then(|n| n.try_into().ok()).or_else(|| value.as_str()?.trim().parse().ok())
 }
 
-/// Reads a text, or a list of its lines.
+/// Reads a string, which may be given as a list of lines.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -162,7 +162,7 @@ fn object(
     )
 }
 
-/// Reads a list of edits. An edit without a path of its own uses `path`.
+/// Reads a list of edits. Edits without a path of their own use `path`.
 fn edits(list: &[Value], path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
     struct Edit {
         path: Option<String>,

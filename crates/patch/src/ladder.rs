@@ -1,5 +1,5 @@
-//! Finds where the old lines of one hunk match. The rungs of the ladder are the ways to match, from
-//! the strictest to the loosest.
+//! Finds where the old lines of one hunk match. Each rung of the ladder is one way of matching,
+//! from the strictest to the loosest.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rung {
-    /// Exactly, at the line it names.
+    /// Exactly, at the line number given in the hunk.
     Named,
     /// Exactly, at another line.
     Exact,
@@ -28,9 +28,9 @@ pub enum Rung {
     Trailing,
     /// With a constant difference in indentation.
     Indent,
-    /// With tabs for spaces or the reverse, in the indentation or between words.
+    /// With tabs in place of spaces or vice versa, in the indentation or between words.
     Tabs,
-    /// With typographic characters for plain ones or the reverse.
+    /// With typographic characters in place of plain ones or vice versa.
     Typographic,
     /// After removing pasted line numbers.
     Numbered,
@@ -44,7 +44,8 @@ pub(crate) struct Fit {
     pub(crate) at: usize,
     /// The line below the last matched line.
     pub(crate) end: usize,
-    /// The file's line for each old line; `None` for a context line that is missing at this place.
+    /// The line of the file that matches each old line; `None` for a context line that is missing
+    /// at this place.
     pub(crate) lines: Vec<Option<usize>>,
     pub(crate) rung: Rung,
     pub(crate) shift: Shift,
@@ -78,7 +79,7 @@ impl Fit {
         lines.windows(2).all(|w| w[1] == w[0] + 1)
     }
 
-    /// A match above line `at`, for a hunk without old lines.
+    /// Returns a match above line `at`, for a hunk without old lines.
     pub(crate) fn above(at: usize) -> Self {
         Self::whole(at, 0, Rung::Exact, Shift::None)
     }
@@ -163,9 +164,9 @@ pub(crate) fn loose_fits(index: &Index<'_>, body: &Body<'_>) -> Vec<Fit> {
 }
 
 /// Returns the rung on which lines of the file (first of each pair) match lines of the patch
-/// (second), and how to shift the indentation of added lines. The pairs are equal except for
-/// whitespace and typography. Returns `None` if the difference does not determine how to indent
-/// added lines.
+/// (second), and how to shift the indentation of added lines. The two lines of a pair are equal
+/// except for whitespace and typography. Returns `None` if the difference does not determine how to
+/// indent added lines.
 fn fit<'a>(
     pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     body: &Body<'_>,
@@ -193,8 +194,8 @@ fn fit<'a>(
     Some((words.max(rung), shift))
 }
 
-/// Returns whether added lines use tabs in a file indented with spaces (or the reverse), or
-/// typographic characters in a file without them. If the context is wrong too, it is unclear which
+/// Returns whether added lines use tabs in a file indented with spaces (or vice versa), or
+/// typographic characters in a file without them. If the context is also wrong, it is unclear which
 /// characters are right.
 fn is_foreign(index: &Index<'_>, body: &Body<'_>) -> bool {
     let by = |blank: u8| move |text: &[u8]| text.first() == Some(&blank) && !text.trim_ascii().is_empty();
@@ -213,7 +214,7 @@ fn shift<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>, body: &Body<'_>)
     indents.shift(body.iter().filter(|(mark, _)| *mark == Mark::Add).map(|(_, text)| *text))
 }
 
-/// Like [`fit`], judged by the changed lines only, because context lines are not rewritten.
+/// Like [`fit`], but considers only the changed lines, because context lines are not rewritten.
 /// Succeeds if the removed lines have the file's indentation, or if each added line can take the
 /// indentation of the similar line it replaces.
 fn fit_of_changes<'a>(
@@ -237,8 +238,9 @@ fn fit_of_changes<'a>(
     all.then_some((Rung::Context, Shift::AsReplaced))
 }
 
-/// Strips line numbers pasted from `read_file`. Returns the hunk and the first number; `None`
-/// unless the numbers are consecutive and every old line has one. Blank context lines need none.
+/// Strips line numbers pasted from `read_file`. Returns the hunk without them and the first number,
+/// or `None` unless the numbers are consecutive and every old line has one. Blank context lines do
+/// not need one.
 pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
     let (mut first, mut next) = (None, None);
     let mut out = Vec::with_capacity(body.len());
@@ -246,7 +248,7 @@ pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
         match (mark, number(text)) {
             (Mark::Add, Some((_, rest))) => out.push((*mark, rest)),
             (Mark::Add, None) => out.push((*mark, *text)),
-            // This empty line lost its number, or only separates the hunk from other text.
+            // This empty line lost its number, or merely separates the hunk from other text.
             (Mark::Keep, None) if text.trim_ascii().is_empty() => {
                 next = next.map(|n| n + 1);
                 out.push((*mark, *text));
@@ -262,7 +264,7 @@ pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
     first.map(|first| (out, first))
 }
 
-/// Parses `12|text`, `12: text`, `12→text` or `12<tab>text`, perhaps indented, perhaps as
+/// Parses `12|text`, `12: text`, `12→text` or `12<tab>text`, optionally indented or written as
 /// `L12: text`.
 pub(crate) fn number(text: &[u8]) -> Option<(usize, &[u8])> {
     let text = text.trim_ascii_start();
@@ -271,7 +273,7 @@ pub(crate) fn number(text: &[u8]) -> Option<(usize, &[u8])> {
     let n = std::str::from_utf8(&text[..digits]).ok()?.parse().ok()?;
     let rest = &text[digits..];
     let rest = match (rest.first(), rest.trim_ascii_start()) {
-        // Keep a bar after the tab: it may belong to a table.
+        // Keep a bar after the tab: it may be part of a table.
         (Some(b'\t'), _) => &rest[1..],
         (_, rest) if rest.starts_with("→".as_bytes()) => {
             let rest = &rest["→".len()..];

@@ -1,11 +1,11 @@
-//! Detects placeholder lines: a comment or an ellipsis that a model writes instead of code.
+//! Detects placeholder lines: comments or ellipses that a model writes in place of code.
 //!
 //! In a replacement, `# ... rest of the code remains the same ...` deletes the code it stands for.
 //! [`find`] looks for such lines among the added lines; a line that the file already has is not a
 //! placeholder. A comment is a placeholder only if all of it is about omitted code. Typically,
 //! every word is in the tables of [`words`], or the comment has an ellipsis at both ends and only a
-//! few words that are not in the tables. So `# keep the rest of the buffer` is an ordinary comment.
-//! Python's `...` bodies and JavaScript's `...rest` are code.
+//! few words that are not in the tables. Thus `# keep the rest of the buffer` is an ordinary
+//! comment. Python's `...` bodies and JavaScript's `...rest` are code.
 
 mod comment;
 mod words;
@@ -23,11 +23,11 @@ use comment::Text;
 pub(crate) enum Claim {
     /// Something is omitted here.
     Omitted,
-    /// Existing code stays here. In a new file, this cannot be true.
+    /// Existing code stays here, which cannot be true in a new file.
     Existing,
 }
 
-/// The kind of a file, which decides what counts as a placeholder in it.
+/// The kind of file, which determines what counts as a placeholder in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Syntax {
     /// `...` is a statement.
@@ -76,14 +76,14 @@ pub(crate) fn refusal(file: Option<&[u8]>, patch: &FilePatch, complete: bool) ->
     }
 }
 
-/// Like [`refusal`], for hunks. A hunk that can be read in several ways is skipped.
+/// Like [`refusal`], but for hunks. Skips hunks that can be read in more than one way.
 pub(crate) fn refusal_of_hunks(
     file: Option<&[u8]>,
     path: &str,
     hunks: &[Hunk],
     complete: bool,
 ) -> Option<Refusal> {
-    // Only a complete replacement shows what dots in a search stand for.
+    // What dots in a search stand for is not known until the replacement is complete.
     let judged = |hunk: &Hunk| hunk.readings.is_empty() && (complete || !searches_with_dots(hunk));
     hunks.iter().enumerate().filter(|(_, hunk)| judged(hunk)).find_map(|(i, hunk)| {
         let lines: Vec<_> = hunk.lines.iter().map(|line| (line.mark, bare(&line.text))).collect();
@@ -133,8 +133,8 @@ fn find<'a>(file: Option<&[u8]>, path: &str, lines: &[(Mark, &'a [u8])], complet
     None
 }
 
-/// Returns the claim of a comment that stands for removed code. This is the case if more of `lines`
-/// are removed than added, and if the things that the comment names occur in the removed code but
+/// Returns what a comment claims, if it stands for removed code. It does if more of `lines` are
+/// removed than added, and if the things that the comment names occur in the removed code but
 /// nowhere in the remaining or added lines.
 fn classify_if_removed(syntax: Syntax, lines: &[(Mark, &[u8])], line: &[u8]) -> Option<Claim> {
     let text = std::str::from_utf8(line).ok()?.trim();
@@ -171,13 +171,13 @@ fn is_comment(syntax: Syntax, line: &[u8]) -> bool {
     matches!(comment::of(text, syntax == Syntax::Prose), Some(Text::Comment(_)))
 }
 
-/// Returns whether a line that is in both a search and its replacement can stand for other lines:
-/// it consists of dots, or is a placeholder.
+/// Returns whether a line that appears in both a search and its replacement can stand for other
+/// lines, that is, whether it consists of dots or is a placeholder.
 pub(crate) fn is_elision(line: &str) -> bool {
     matches!(line.trim(), "..." | "…") || classify(Syntax::Other, &[], line.as_bytes()).is_some()
 }
 
-/// Returns what a line claims, if it is a placeholder; `above` has the lines above it.
+/// Returns what a line claims, if it is a placeholder. `above` contains the lines above it.
 fn classify(syntax: Syntax, above: &[&[u8]], line: &[u8]) -> Option<Claim> {
     let quoted = |claim: &Claim| *claim == Claim::Omitted && syntax == Syntax::Python && in_string(above);
     classify_line(syntax, above, line).filter(|claim| !quoted(claim))
@@ -243,7 +243,7 @@ fn is_body(above: &[&[u8]], line: &[u8]) -> bool {
     depth > 0
 }
 
-/// Returns whether the last non-blank line above belongs to a doctest.
+/// Returns whether the last non-blank line above is part of a doctest.
 fn is_prompt(above: &[&[u8]]) -> bool {
     let last = above.iter().rev().map(|line| line.trim_ascii()).find(|line| !line.is_empty());
     last.is_some_and(|line| line.starts_with(b">>>") || line.starts_with(b"... ") || line == b"...")

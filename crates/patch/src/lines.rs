@@ -40,7 +40,8 @@ impl<'a> Lines<'a> {
         self.texts.len()
     }
 
-    /// Returns the byte where line `i` begins, or the length of the file if it has no line `i`.
+    /// Returns the byte offset at which line `i` begins, or the length of the file if it has no
+    /// line `i`.
     pub(crate) fn start(&self, i: usize) -> usize {
         self.starts.get(i).copied().unwrap_or(self.bytes.len())
     }
@@ -51,7 +52,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Returns the ending for a line inserted before line `i`. Tries the line above, the line below
-    /// and the first line, in this order, and falls back to `\n`.
+    /// and the first line, in that order, and falls back to `\n`.
     pub(crate) fn ending_near(&self, i: usize) -> &'static [u8] {
         let above = self.ends[..i.min(self.len())].last().filter(|e| !e.is_empty());
         let below = || self.ends.get(i).filter(|e| !e.is_empty());
@@ -90,7 +91,7 @@ pub(crate) fn bare(text: &[u8]) -> &[u8] {
     text.strip_prefix(BOM).unwrap_or(text)
 }
 
-/// Returns whether some lines of a text end with a carriage return and others do not.
+/// Returns whether some lines of the text end with a carriage return and others do not.
 pub(crate) fn mixes_endings(text: &[u8]) -> bool {
     let mut returns = memchr::memchr_iter(b'\n', text).map(|at| text[..at].ends_with(b"\r"));
     returns.next().is_some_and(|first| returns.any(|other| other != first))

@@ -50,7 +50,7 @@ pub struct Line {
     pub text: Vec<u8>,
     /// `false` if `\ No newline at end of file` follows the line.
     pub newline: bool,
-    /// `false` if the line has text but no mark in the patch. Such a line is taken as context and
+    /// `false` if the line has text but no mark in the patch. Such a line is treated as context and
     /// must be in the file.
     pub marked: bool,
 }
@@ -60,7 +60,7 @@ pub struct Line {
 pub struct Hunk {
     /// The lines in order.
     pub lines: Vec<Line>,
-    /// A hint: the line of the old file where the hunk starts, from 1.
+    /// A hint: the 1-based line of the old file where the hunk starts.
     pub start: Option<usize>,
     /// A hint: lines above the hunk (`@@ class Foo`), outermost first.
     pub under: Vec<Vec<u8>>,
@@ -104,7 +104,7 @@ pub enum Action {
     Replace(Vec<u8>),
     /// Apply the hunks.
     Update,
-    /// Delete it. If there are hunks, their lines must be the whole content of the file.
+    /// Delete it. If there are hunks, their lines must match the entire content of the file.
     Delete,
 }
 
@@ -113,8 +113,8 @@ pub enum Action {
 pub struct FilePatch {
     /// The format it was written in.
     pub dialect: Dialect,
-    /// The new path, or the old one if the file is deleted. The path is not checked. It is as
-    /// written, but without prefixes such as `a/` that diffs add.
+    /// The new path, or the old one if the file is deleted. The path has not been checked. It is
+    /// kept as written, except that prefixes such as `a/`, which diffs add, are removed.
     pub path: String,
     /// The old path, if the file is renamed.
     pub from: Option<String>,
@@ -129,7 +129,7 @@ pub struct FilePatch {
     pub own_endings: bool,
 }
 
-/// Why a text is not a valid patch, as a sentence for the model.
+/// Why some text is not a valid patch, phrased for the model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// Nothing in the text looks like a patch.
@@ -138,13 +138,13 @@ pub enum ParseError {
          blocks with the file's path on the line above"
     )]
     NotAPatch,
-    /// The patch names no file.
+    /// The patch does not name a file.
     #[error("the patch does not say which file it changes; {0}")]
     NoPath(&'static str),
     /// A line is invalid.
     #[error("line {line} of the patch, {text:?}: {why}")]
     Line {
-        /// The line number, from 1.
+        /// The 1-based line number.
         line: usize,
         /// The line, truncated to 100 characters.
         text: String,
@@ -167,7 +167,7 @@ impl FilePatch {
         Self { dialect, path: path.into(), from: None, action, hunks, executable: None, own_endings: false }
     }
 
-    /// Calls `change` with every text that is searched for or written.
+    /// Calls `change` on every piece of text that is searched for or written.
     pub fn for_each_text(&mut self, change: &mut dyn FnMut(&mut Vec<u8>)) {
         if let Action::Create(content) | Action::Replace(content) = &mut self.action {
             change(content);
@@ -187,7 +187,7 @@ impl FilePatch {
 }
 
 impl Line {
-    /// Reads a hunk's line, which begins with its mark. Returns `None` for a line that begins with
+    /// Parses a line of a hunk, which begins with its mark. Returns `None` if the line begins with
     /// anything else.
     pub(crate) fn read(line: &str) -> Option<Self> {
         let mark = match line.as_bytes().first()? {

@@ -1,5 +1,5 @@
-//! Selects a match for every hunk of a file. All hunks match against the original, none overlap,
-//! and none is placed by guessing.
+//! Selects a match for every hunk of a file. All hunks are matched against the original, no two of
+//! them overlap, and none is placed by guessing.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -159,7 +159,7 @@ pub(crate) fn candidates<'a>(
     }
     let bodies =
         std::iter::once((body.clone(), None)).chain(unnumbered.map(|(body, first)| (body, Some(first))));
-    // An unmarked line that is not in the file may be an added line without its plus, so it must
+    // An unmarked line that is not in the file may be an added line that lost its plus, so it must
     // not be skipped.
     let unmarked = |l: &&crate::Line| !l.marked && index.count_of(bare(&l.text)) == 0;
     let unknown = hunk.lines.iter().find(unmarked).is_some();
@@ -173,8 +173,8 @@ pub(crate) fn candidates<'a>(
         if hunk.text.is_some() && moves(&body) {
             fits.retain(Fit::is_gapless);
         }
-        // In a diff, a context line that the file lacks and that is next to a change may be an
-        // added line without its plus. A search has no marks to lose.
+        // In a diff, a context line that is next to a change and is missing from the file may be an
+        // added line that lost its plus. A search has no marks to lose.
         if hunk.text.is_none() {
             fits.retain(|fit| !context::misses_line_next_to_change(&body, &fit.lines));
         }
@@ -193,8 +193,8 @@ fn removes(body: &Body<'_>) -> bool {
 }
 
 /// Returns the match of the hunk without its trailing blank lines, which may be spacing below the
-/// hunk. The match must be exact and at the line that the hunk names. Returns `None` if the hunk
-/// also matches there with its blank lines.
+/// hunk. The match must be exact and at the line number given in the hunk. Returns `None` if the
+/// hunk also matches there with its blank lines.
 fn without_tail<'a>(index: &Index<'_>, hunk: &'a Hunk, body: &Body<'a>) -> Option<Found<'a>> {
     let at = hunk.start.filter(|_| hunk.blank_tail > 0)?.checked_sub(1)?;
     let named = |body: &Body<'_>| {
@@ -224,9 +224,9 @@ fn moves(body: &Body<'_>) -> bool {
     body.iter().any(|(mark, text)| *mark == Mark::Add && removed.contains(text))
 }
 
-/// Returns the index at which to insert lines without context: below the line that the hunk names,
-/// at the start of an empty file, at the end of the file if the hunk says so, or below the only
-/// line that matches the hunk's header.
+/// Returns the index at which to insert lines without context: below the line number given in the
+/// hunk, at the start of an empty file, at the end of the file if the hunk says so, or below the
+/// only line that matches the hunk's header.
 fn insertion(index: &Index<'_>, hunk: &Hunk) -> Option<usize> {
     match headers(index, hunk).as_deref() {
         _ if hunk.below.is_some() => hunk.below.filter(|line| *line <= index.lines.len()),
@@ -285,9 +285,9 @@ fn headers(index: &Index<'_>, hunk: &Hunk) -> Option<Vec<usize>> {
     from
 }
 
-/// Selects the only match among the more deeply indented lines below the header. If they contain
-/// none, selects the only match in the rest of the file. All lines that equal the header must lead
-/// to the same match.
+/// Selects the only match among the more deeply indented lines below the header. If there is none
+/// among them, selects the only match in the rest of the file. All lines that match the header must
+/// lead to the same result.
 fn under(index: &Index<'_>, fits: &[Fit], hunk: &Hunk) -> Option<usize> {
     let only = |header: usize| {
         let below = fits.partition_point(|f| f.at < header);
@@ -309,8 +309,8 @@ fn scope_end(index: &Index<'_>, header: usize) -> usize {
     texts[header + 1..].iter().position(out).map_or(texts.len(), |below| header + 1 + below)
 }
 
-/// Selects the match at the line that the hunk names. The line is first shifted by the offset of
-/// the nearest hunk with a unique match.
+/// Selects the match at the line number given in the hunk, after shifting that number by the offset
+/// of the nearest hunk with a unique match.
 fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     let offset = |i: usize, choice: Option<usize>| match (&found[i], choice, hunks[i].start) {
         (Found::Lines(fits, ..), Some(c), Some(start)) => Some(fits[c].at as isize + 1 - start as isize),
@@ -329,8 +329,8 @@ fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize
     }
 }
 
-/// Assigns matches to hunks that have equal old lines, one to one and in order, if there are as
-/// many hunks as matches.
+/// Assigns matches one to one and in order to hunks with identical old lines, if there are as many
+/// of these hunks as matches.
 fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     for i in 0..found.len() {
         let Found::Lines(fits, body, _) = &found[i] else { continue };

@@ -1,4 +1,4 @@
-//! Renders a change as a diff for people to read.
+//! Renders a change as a human-readable diff.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +18,8 @@ pub struct Preview {
 /// can grow in proportion to its size.
 const MAX_DIFF_SIZE: usize = 50_000_000;
 
-/// Shows the change from `old` to `new`; `None` means that the file does not exist. If too much
-/// differs, only the counts are shown.
+/// Renders the change from `old` to `new`; `None` means that the file does not exist. If the files
+/// differ too much, only the counts are shown.
 #[must_use]
 pub fn preview(old: Option<&[u8]>, new: Option<&[u8]>, path: &str) -> Preview {
     let name = |side: &str, exists: bool| if exists { format!("{side}/{path}") } else { "/dev/null".into() };
@@ -54,7 +54,8 @@ fn count(patch: &diffy::Patch<'_, [u8]>) -> (usize, usize) {
     })
 }
 
-/// Counts the lines of each file, without those that both files share at the start and at the end.
+/// Counts the lines of each file, excluding those that both files share at the start and at the
+/// end.
 fn differing(old: &[u8], new: &[u8]) -> (usize, usize) {
     let lines = |bytes: &[u8]| bytes.split_inclusive(|b| *b == b'\n').count();
     let same = |(a, b): &(&[u8], &[u8])| a == b;

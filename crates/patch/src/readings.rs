@@ -1,6 +1,6 @@
 //! Resolves the meaning of a hunk where it depends on the file: which `=======` line divides a
-//! block, what `...` in both search and replacement stands for, and whether context lines lack the
-//! space that marks them.
+//! block, what `...` in both the search and the replacement stands for, and whether context lines
+//! lack the space that marks them.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::{
     place::{Found, candidates, earliest_and_latest},
 };
 
-/// Returns the hunks as they are meant for this file.
+/// Returns the hunks with their meaning resolved for this file.
 pub(crate) fn resolve<'h>(
     index: &Index<'_>,
     hunks: &'h [Hunk],
@@ -30,7 +30,7 @@ pub(crate) fn resolve<'h>(
     Ok(out)
 }
 
-/// Returns the hunk that was meant, if it differs from the one that was written.
+/// Returns the hunk that was meant, if it differs from the hunk as written.
 pub(crate) fn resolve_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Option<Hunk>, Refusal> {
     match dialect {
         _ if hunk.everywhere => replace_everywhere(index, hunk),
@@ -73,7 +73,7 @@ fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<H
         if rung == Rung::Context {
             continue;
         }
-        // If the match ends right above a divider line of the file, the search may be meant to
+        // If the match ends right above a divider line in the file, the search may be meant to
         // continue past that line.
         let divider = |at: usize| {
             let line = index.lines.texts.get(at).and_then(|line| std::str::from_utf8(line).ok());
@@ -127,9 +127,8 @@ fn replaced(bytes: &[u8], at: &[usize], search: &[u8], replace: &[u8]) -> Option
     Some(blocks::hunk(&text(&old)?, &text(&new)?))
 }
 
-/// Returns whether the search and the replacement have the same number of `=======` lines, and have
-/// at least one. This is the case when a heading is renamed. At most one reading of a block has
-/// this property.
+/// Returns whether the search and the replacement have the same number of `=======` lines and at
+/// least one each, as when a heading is renamed. At most one reading of a block has this property.
 fn balanced(search: &[u8], replace: &[u8]) -> bool {
     let dividers = |text: &[u8]| {
         let text = String::from_utf8_lossy(text);
@@ -239,9 +238,9 @@ fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
     (earliest == latest).then_some(earliest)
 }
 
-/// Restores the leading space of context lines without a mark: the space was read as the mark, but
-/// is part of the text. Only context lines are changed, because added and removed lines have real
-/// marks and must stay as they are.
+/// Restores the leading space of context lines without a mark, where the space was read as the mark
+/// but is actually part of the text. Only context lines are changed, because added and removed
+/// lines have real marks and must stay as they are.
 fn restore_first_column(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     let may_lack_column =
         |line: &Line| line.mark == Mark::Keep && line.marked && !line.text.trim_ascii().is_empty();

@@ -25,7 +25,7 @@ pub(crate) fn opened(line: &str) -> Option<Heredoc<'_>> {
     if line.starts_with("<<") { None } else { heredoc(line) }
 }
 
-/// Returns whether a line ends the heredoc that this word delimits.
+/// Returns whether a line ends the heredoc delimited by this word.
 pub(crate) fn ends(line: &str, word: &str) -> bool {
     line.trim().trim_end_matches(['\'', '"', ')', ';']) == word
 }

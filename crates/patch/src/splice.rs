@@ -1,8 +1,8 @@
-//! Turns a matched hunk into splices: for each block of changed lines, the bytes to remove and to
-//! insert.
+//! Turns a matched hunk into splices: for each block of changed lines, the bytes to remove and the
+//! bytes to insert.
 //!
-//! Context lines are not touched. An added line gets the ending of the line it replaces, or else of
-//! the line above.
+//! Context lines are not touched. An added line gets the ending of the line it replaces, or that of
+//! the line above if it replaces none.
 
 use std::ops::Range;
 
@@ -98,7 +98,7 @@ pub(crate) fn splices(index: &Index<'_>, hunk: &Hunk, body: &Body<'_>, fit: &Fit
         .collect()
 }
 
-/// Returns the splice of a block. `hunk` is given only for the last block of the hunk, where it
+/// Returns the splice for a block. `hunk` is passed only for the last block of the hunk, where it
 /// determines whether the file ends with a newline.
 fn splice(
     file: &Lines<'_>,
@@ -151,8 +151,8 @@ fn keeps_final_newline(hunk: &Hunk) -> bool {
     hunk.text.is_some() && hunk.lines.iter().any(|l| l.mark != Mark::Remove)
 }
 
-/// Returns whether the new last line has no newline. If the patch does not decide this, the new
-/// last line is like the old one.
+/// Returns whether the new last line has no newline. If the patch does not say, the new last line
+/// follows the old one.
 fn ends_without_newline(file: &Lines<'_>, lines: &[crate::Line]) -> bool {
     let newline = |mark| lines.iter().rev().find(|l| l.mark == mark).map(|l| l.newline);
     match (newline(Mark::Add), newline(Mark::Remove).or(newline(Mark::Keep))) {

@@ -1,13 +1,13 @@
 //! Uses `diffy` to apply a unified diff that matches byte for byte.
 //!
 //! diffy ends a hunk when the counts in its header are reached and ignores what follows, so the
-//! headers are rewritten from the actual lines. It also moves hunks to the nearest match, so it is
-//! used only if every hunk matches at its own line.
+//! headers are regenerated from the actual lines. It also moves hunks to the nearest match, so it
+//! is used only if every hunk matches at its stated line.
 
 use crate::{Hunk, Line, Mark, applied, body::body, index::Index};
 
-/// Returns the patched file if every hunk matches exactly at its line. Otherwise returns `None`,
-/// which leaves the decision to the ladder.
+/// Returns the patched file if every hunk matches exactly at its stated line. Otherwise returns
+/// `None`, which leaves the decision to the ladder.
 pub(crate) fn apply(index: &Index<'_>, hunks: &[Hunk]) -> Option<Vec<u8>> {
     let original = index.lines.bytes;
     let starts = line_starts(original);
@@ -38,7 +38,7 @@ pub(crate) fn apply(index: &Index<'_>, hunks: &[Hunk]) -> Option<Vec<u8>> {
         }
         free = first + kept + removed;
         let new_start = (first + 1).checked_add_signed(delta)?;
-        // For an empty range, the header gives the number of the line before the range.
+        // For an empty range, the header contains the number of the line before the range.
         let new_start = if kept + added == 0 { new_start.checked_sub(1)? } else { new_start };
         let header = format!("@@ -{},{} +{},{} @@\n", first + 1, kept + removed, new_start, kept + added);
         text.extend_from_slice(header.as_bytes());

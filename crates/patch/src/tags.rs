@@ -1,4 +1,5 @@
-//! Reads edits in pairs of tags: Zed's `<old_text>` and `<new_text>`, and tags with similar names.
+//! Reads edits written as pairs of tags: Zed's `<old_text>` and `<new_text>`, and tags with similar
+//! names.
 
 use crate::{Dialect, FilePatch, ParseError, blocks};
 
@@ -73,8 +74,8 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
     if out.is_empty() { Err(ParseError::NotAPatch) } else { Ok(out) }
 }
 
-/// Keeps both texts if both are whole lines. Otherwise, treats both as parts of lines, and removes
-/// the newline before each closing tag.
+/// Returns both strings unchanged if both consist of whole lines. Otherwise, treats both as parts
+/// of lines and removes the newline before each closing tag.
 fn as_lines<'a>(search: &'a str, replace: &'a str) -> (&'a str, &'a str) {
     let whole = |text: &str| text.is_empty() || text.ends_with('\n');
     if whole(search) && whole(replace) {

@@ -13,7 +13,7 @@ use crate::units::{Unit, plain, units};
 /// Maximum size of the diff of two lines (units of one line × units of the other).
 const MAX_DIFF_SIZE: usize = 1_000_000;
 
-/// How the file writes the characters of the patch.
+/// How the file writes the characters used in the patch.
 #[derive(Debug, Default)]
 pub(crate) struct Typography<'a> {
     /// For each unit in the patch's old lines, how the file writes that unit; `None` if the file
@@ -43,7 +43,7 @@ impl<'a> Typography<'a> {
     }
 
     /// Returns an added line as the file would write it. `replaced` is the line that the added line
-    /// replaces, first as in the file and then as in the patch.
+    /// replaces, first as written in the file and then as written in the patch.
     pub(crate) fn apply(&self, added: &[u8], replaced: Option<(&[u8], &[u8])>) -> Vec<u8> {
         let line = units(added);
         if !(self.differs || self.invented) || line.is_empty() {
@@ -53,7 +53,7 @@ impl<'a> Typography<'a> {
         let start = first.as_ptr() as usize - added.as_ptr() as usize;
         let end = last.as_ptr() as usize - added.as_ptr() as usize + last.len();
         let mut out = crate::units::plain(&added[..start]).unwrap_or_else(|| added[..start].to_vec());
-        // A plain character may be intended, even if the old lines write it differently.
+        // A plain character may be intentional, even if the old lines write it differently.
         let means_itself = |unit: &Unit<'_>| unit.raw.is_ascii() && *unit.normal != *b" ";
         let written = |unit: &Unit<'_>| self.written.get(unit.raw).copied().flatten().map(<[u8]>::to_vec);
         let other = |unit: &Unit<'_>| {
@@ -81,8 +81,9 @@ impl<'a> Typography<'a> {
         out
     }
 
-    /// Returns how to write a unit that the old lines do not have. If the patch wrote the old lines
-    /// with typographic characters where the file has plain characters, the unit becomes plain too.
+    /// Returns how to write a unit that does not occur in the old lines. If the patch wrote the old
+    /// lines with typographic characters where the file has plain characters, the unit becomes
+    /// plain too.
     fn write_unknown(&self, unit: &Unit<'_>) -> Vec<u8> {
         if self.invented && !unit.raw.is_ascii() && unit.normal.is_ascii() {
             plain(unit.raw).unwrap_or_else(|| unit.raw.to_vec())

@@ -1,14 +1,14 @@
-//! Reads unified diffs, from git or plain, as models write them: with wrong counts, invented line
-//! numbers, and blank lines without their prefix.
+//! Reads unified diffs, with or without git's headers, the way models write them: with wrong
+//! counts, invented line numbers, and blank lines without their prefix.
 //!
 //! The counts of a hunk are trusted only if the text after the counted lines does not look like
 //! more of the hunk. Otherwise the hunk extends to its last line that starts with a space, `+` or
-//! `-`. A line in between that starts with anything else is taken as context and must be in the
+//! `-`. A line in between that starts with anything else is treated as context and must be in the
 //! file.
 
 use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError};
 
-/// The part of a diff about one file.
+/// The part of a diff that changes one file.
 #[derive(Default)]
 struct Section {
     old: Option<String>,
@@ -73,7 +73,8 @@ pub(crate) fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Pa
     sections.into_iter().map(|s| finish(s, path)).collect()
 }
 
-/// Returns the name in the second line of a header. Small models write `++++` instead of `+++`.
+/// Returns the name in the second line of a header. Small models sometimes write `++++` instead of
+/// `+++`.
 pub(crate) fn new_name(line: &str) -> Option<&str> {
     line.strip_prefix("+++ ").or_else(|| line.strip_prefix("++++ "))
 }
@@ -82,7 +83,7 @@ pub(crate) fn is_header(lines: &[&str], i: usize) -> bool {
     lines[i].starts_with("--- ") && lines.get(i + 1).is_some_and(|l| new_name(l).is_some())
 }
 
-/// Returns the file that a one-line header names: `--- a/x` or `+++ b/x` directly above a hunk.
+/// Returns the file named in a one-line header: `--- a/x` or `+++ b/x` directly above a hunk.
 pub(crate) fn lone_header(lines: &[&str], i: usize) -> Option<String> {
     let line = lines.get(i)?;
     let (rest, prefix) = line
@@ -97,7 +98,7 @@ pub(crate) fn lone_header(lines: &[&str], i: usize) -> Option<String> {
         .then(|| name.strip_prefix(prefix).map_or(name.clone(), str::to_owned))
 }
 
-/// Returns whether the two lines at `i` are a header and are unlikely to be lines of a hunk. A hunk
+/// Returns whether the two lines at `i` are a header that is unlikely to be part of a hunk. A hunk
 /// with line numbers must follow, and both lines must name the same file unless one of them names
 /// `/dev/null`.
 fn names_a_file(lines: &[&str], i: usize) -> bool {
@@ -195,7 +196,7 @@ fn read_hunk(
             }
             continue;
         }
-        // A line without a mark is a context line that lacks its space, or an added line that lacks
+        // A line without a mark is a context line that lost its space, or an added line that lost
         // its plus.
         let bare = || Line { marked: line.is_empty(), ..Line::new(Mark::Keep, line) };
         hunk.lines.push(Line::read(line).unwrap_or_else(bare));
@@ -269,15 +270,15 @@ fn end_by_counts(lines: &[&str], from: usize, mut left: (usize, usize)) -> Optio
     ends.then_some(i)
 }
 
-/// Returns whether line `i` begins the signature of `git format-patch`: a `-- ` line and a version.
-/// This `-- ` line is not a removed line.
+/// Returns whether line `i` begins the signature of `git format-patch`: a `-- ` line followed by a
+/// version. This `-- ` line is not a removed line.
 fn is_signature(lines: &[&str], i: usize) -> bool {
     let version = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
     lines[i].trim_end() == "--" && lines.get(i + 1).is_some_and(version)
 }
 
-/// Returns whether a line is a one-line header with git's prefix, which a line of a hunk is
-/// unlikely to have.
+/// Returns whether a line is a one-line header with git's prefix, which is unlikely to occur inside
+/// a hunk.
 fn prefixed(lines: &[&str], i: usize) -> bool {
     let prefix = lines[i].starts_with("--- a/") || lines[i].starts_with("+++ b/");
     prefix && lone_header(lines, i).is_some()
@@ -307,7 +308,7 @@ fn name(text: &str) -> Option<String> {
     (name != "/dev/null").then_some(name)
 }
 
-/// Splits `a/x b/x`. Names with spaces must be quoted or equal after the prefixes.
+/// Splits `a/x b/x`. Names with spaces must be quoted, or identical after their prefixes.
 fn git_names(text: &str) -> Option<(String, String)> {
     if let Some(rest) = text.strip_prefix('"') {
         let end = rest.match_indices('"').map(|(i, _)| i).find(|i| !rest[..*i].ends_with('\\'))?;
@@ -355,7 +356,7 @@ fn unquote(text: &str) -> String {
 }
 
 /// Strips prefixes such as `a/` and `b/`, which diffs add, from both names. Names that do not
-/// clearly have prefixes stay as they are.
+/// clearly have prefixes are left alone.
 fn without_prefixes(old: Option<String>, new: Option<String>) -> (Option<String>, Option<String>) {
     let strip = |name: &str, prefixes: &[&str]| {
         let (first, rest) = name.split_once('/')?;
@@ -411,7 +412,7 @@ fn finish(section: Section, path: Option<&str>) -> Result<FilePatch, ParseError>
         Action::Update
     };
     let hunks = if matches!(action, Action::Create(_)) { Vec::new() } else { hunks };
-    // Git states a mode for every new file, so 100644 does not ask to clear the executable bits.
+    // Git gives a mode for every new file, so 100644 is not a request to clear the executable bits.
     let executable = section.executable.filter(|x| *x || !created);
     Ok(FilePatch { dialect: Dialect::Unified, path, from, action, hunks, executable, own_endings: false })
 }

@@ -1,11 +1,11 @@
-//! Compares lines by units: any whitespace equals one space, and typographic characters equal plain
-//! ones.
+//! Compares lines by units: any run of whitespace is equal to a single space, and typographic
+//! characters are equal to plain ones.
 //!
 //! A unit is a run of whitespace, three dots, or one character with its combining marks. Its normal
 //! form is the composed character, or the ASCII equivalent if there is one. Variation selectors,
 //! joiners and other invisible characters are ignored, since models lose them. Lines are equal if
-//! their units are, ignoring whitespace at both ends. Lines that match on the rung `Typographic` or
-//! on a stricter rung are equal in this sense, so one index finds the candidates of all these
+//! their units are, ignoring whitespace at both ends. Lines that match on the `Typographic` rung or
+//! a stricter one are equal in this sense, so a single index finds the candidates for all of these
 //! rungs.
 
 use std::borrow::Cow;
@@ -62,7 +62,7 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\x0b' | b'\x0c')
 }
 
-/// Returns the first character of a text and its length in bytes; `None` for an invalid byte.
+/// Returns the first character of the text and its length in bytes; `None` for an invalid byte.
 fn first(text: &[u8]) -> (Option<char>, usize) {
     if text[0] < 0x80 {
         return (Some(char::from(text[0])), 1);
@@ -77,7 +77,7 @@ fn first(text: &[u8]) -> (Option<char>, usize) {
     c.map_or((None, 1), |c| (Some(c), len))
 }
 
-/// Returns the first unit of a text. Invisible characters belong to the unit before them; at the
+/// Returns the first unit of the text. Invisible characters belong to the unit before them; at the
 /// start of the text, they belong to the first unit.
 fn next(text: &[u8]) -> Unit<'_> {
     let mut end = 0;
@@ -176,7 +176,7 @@ pub(crate) fn squeezed_key(text: &[u8]) -> u64 {
     key(&text)
 }
 
-/// Returns a line in plain characters; `None` if all its characters are plain already.
+/// Returns a line in plain characters; `None` if all of its characters are already plain.
 pub(crate) fn plain(text: &[u8]) -> Option<Vec<u8>> {
     if text.is_ascii() {
         return None;
@@ -198,7 +198,7 @@ pub(crate) fn plain(text: &[u8]) -> Option<Vec<u8>> {
     changed.then_some(out)
 }
 
-/// Returns a line with a plain indentation; `None` if the indentation is plain already.
+/// Returns a line with plain indentation; `None` if its indentation is already plain.
 pub(crate) fn plain_indent(text: &[u8]) -> Option<Vec<u8>> {
     let start = units(text).first().map(|unit| unit.raw.as_ptr() as usize - text.as_ptr() as usize)?;
     Some([plain(&text[..start])?, text[start..].to_vec()].concat())

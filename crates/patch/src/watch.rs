@@ -27,8 +27,8 @@ use crate::{
     shell, whole_file,
 };
 
-/// Maximum length, in lines, of an incomplete hunk that is checked after each line. A longer one is
-/// checked only when complete, since each check looks at all its lines.
+/// Maximum length, in lines, of an incomplete hunk that is checked after each line. Longer hunks
+/// are checked only when complete, since each check looks at all of a hunk's lines.
 const BEGINNING: usize = 200;
 
 self_cell!(
@@ -39,7 +39,7 @@ self_cell!(
     }
 );
 
-/// The state of a path that a patch names.
+/// The state of a path named in a patch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathState {
     /// A file with this content.
@@ -55,7 +55,7 @@ pub enum PathState {
 /// The refusal of an incomplete patch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EarlyRefusal {
-    /// The file, as the patch names it.
+    /// The file, as named in the patch.
     pub path: String,
     /// The reason.
     pub cause: RefusalCause,
@@ -114,7 +114,7 @@ impl std::fmt::Debug for Watch {
 
 impl Watch {
     /// Creates a watch. `look` returns the state of a path and is called once per path; `path` is
-    /// the default for a patch that names no file.
+    /// the default for a patch that does not name a file.
     pub fn new(path: Option<String>, look: impl FnMut(&str) -> PathState + Send + 'static) -> Self {
         Self {
             look: Box::new(look),
@@ -149,8 +149,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Adds the part of an edit's search text that has been received. At this point it is unknown
-    /// which of the search's lines the replacement keeps.
+    /// Adds the part of an edit's search text that has been received so far. It is not yet known
+    /// which lines of the search the replacement will keep.
     ///
     /// # Errors
     /// Same as [`Watch::feed`].
@@ -161,7 +161,7 @@ impl Watch {
             return Ok(());
         }
         if search.lines().any(lazy::is_elision) {
-            return Ok(()); // only the complete edit tells what the dots stand for
+            return Ok(()); // only the complete edit shows what the dots stand for
         }
         let hunk = self.hunks + 1;
         match &self.files[path] {
@@ -237,7 +237,7 @@ impl Watch {
     fn line(&mut self) -> Result<(), EarlyRefusal> {
         let line = self.lines.last().map_or("", String::as_str);
         if self.heredoc.as_deref().is_some_and(|word| shell::ends(line, word)) {
-            // Only the complete text tells whether the following lines belong to the patch.
+            // Only the complete text shows whether the following lines are part of the patch.
             self.state = State::Over;
             return Ok(());
         }
@@ -271,7 +271,7 @@ impl Watch {
         let dialect = detect(&last.join("\n"));
         let at = self.lines.len() - 1;
         if dialect.is_some() && self.lines[at].starts_with([' ', '\t']) {
-            return State::Over; // only the complete patch tells whether all of it is indented
+            return State::Over; // only the complete patch shows whether all of it is indented
         }
         match dialect {
             None | Some(Dialect::Edits | Dialect::WholeFile) => State::Unknown,
@@ -285,7 +285,7 @@ impl Watch {
         self.lines[range].iter().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 
-    /// Looks up a file that the patch names; refuses a path that must not be written.
+    /// Looks up a file named in the patch, and refuses a path that must not be written.
     fn open(&mut self, path: &str) -> Result<(), EarlyRefusal> {
         if self.files.contains_key(path) {
             return Ok(());
@@ -337,7 +337,7 @@ impl Watch {
         }
     }
 
-    /// Checks hunks whose last lines are still to come.
+    /// Checks hunks whose last lines have not arrived yet.
     fn judge_beginnings(&mut self, patches: &[FilePatch]) -> Result<(), EarlyRefusal> {
         for patch in patches {
             let path = patch.from.as_ref().unwrap_or(&patch.path);
@@ -374,7 +374,7 @@ fn is_new(added: &HashMap<String, String>, path: &str, index: &Index<'_>, body: 
     })
 }
 
-/// Returns the complete lines of a text up to and including the last line that may be a
+/// Returns the complete lines of the text up to and including the last line that may be a
 /// placeholder; `None` if there is no such line.
 fn up_to_placeholder(text: &str) -> Option<&str> {
     let text = &text[..text.rfind('\n')? + 1];
@@ -383,8 +383,9 @@ fn up_to_placeholder(text: &str) -> Option<&str> {
     Some(&text[..end])
 }
 
-/// Returns whether some rung may match a hunk that begins with these lines. If these lines are an
-/// incomplete search text, `text` is that text, which may also match within lines.
+/// Returns whether some rung may match a hunk that begins with these lines. If they come from a
+/// search text that is still incomplete, `text` is what has arrived so far; it may also match
+/// within lines.
 fn may_match(index: &Index<'_>, body: &Body<'_>, text: Option<&[u8]>) -> bool {
     let stands = |body: &Body<'_>| {
         let lines = old(body);

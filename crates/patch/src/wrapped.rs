@@ -11,7 +11,7 @@ use crate::{Action, Dialect, FilePatch, Refusal, RefusalKind, blocks, fence::Fen
 /// Tags that open a model's thoughts. Case is ignored.
 const THOUGHTS: [&str; 5] = ["<think>", "<thinking>", "<thought>", "<reasoning>", "[THINK]"];
 
-/// File types whose own lines may begin with a number and a bar.
+/// File types whose lines may legitimately begin with a number and a bar.
 const TABLES: [&str; 8] = ["csv", "psv", "tsv", "tab", "dat", "tbl", "data", "in"];
 
 pub(crate) fn bare<'p>(file: Option<&[u8]>, patch: &'p FilePatch) -> Result<Cow<'p, FilePatch>, Refusal> {
@@ -46,12 +46,12 @@ pub(crate) fn bare<'p>(file: Option<&[u8]>, patch: &'p FilePatch) -> Result<Cow<
     Ok(out)
 }
 
-/// The context in which a new text is checked.
+/// The context in which new text is checked.
 struct Text<'t> {
     path: &'t str,
     /// The content of the file; empty if it does not exist.
     file: &'t str,
-    /// The text that is replaced.
+    /// The text being replaced.
     old: &'t str,
     /// Whether the new text is the whole file.
     whole: bool,
@@ -79,7 +79,7 @@ impl Text<'_> {
         Err(Refusal::new(RefusalKind::Wrapped, format!("the {part} {what}")))
     }
 
-    /// Returns whether the file or the replaced text has this line.
+    /// Returns whether the file or the replaced text contains this line.
     fn has(&self, line: &str) -> bool {
         let has = |text: &str| text.lines().any(|other| other.trim() == line.trim());
         has(self.file) || has(self.old)
@@ -144,14 +144,14 @@ impl Text<'_> {
         if self.whole && closed && !inside.iter().any(|line| Fence::opens(line).is_some()) {
             return Ok(Some(inside.iter().flat_map(|line| [*line, "\n"]).collect()));
         }
-        // In a string or a comment, the fence may be intended.
+        // In a string or a comment, the fence may be intentional.
         if self.whole || closed && !first.starts_with(' ') {
             return self.refused("has a Markdown fence (```) around it; send only the file's lines");
         }
         Ok(None)
     }
 
-    /// Strips line numbers as `read_file` shows them: before every line, counting up from 1.
+    /// Strips line numbers in the style of `read_file`: in front of every line, counting up from 1.
     fn numbers(&self, text: &str) -> Option<String> {
         let ext = self.path.rsplit_once('.').map(|(_, ext)| ext.to_ascii_lowercase()).unwrap_or_default();
         let table = lazy::is_prose(self.path) || TABLES.contains(&ext.as_str());

@@ -1,6 +1,6 @@
 //! Runs every case from `patch_corpus` through the patch engine. Checks that clean patches and at
-//! least 99% of the deformed patches give the expected bytes, that patches that must be refused are
-//! refused, and that no result is wrong.
+//! least 99% of the deformed patches produce the expected bytes, that patches that must be refused
+//! are refused, and that no result is wrong.
 //!
 //! `cargo test -p patch --test corpus -- --nocapture` prints the table. `CORPUS_SEED=7` generates a
 //! different corpus, and `CORPUS_FAILURES=FILE` writes all failed cases to a file.

@@ -17,8 +17,8 @@ struct Change {
     summary: patch::ApplySummary,
 }
 
-/// Applies the patches of the cases that `wanted` selects. Returns the changes of the patches that
-/// apply and update a file.
+/// Applies the patches of the cases selected by `wanted`. Returns the change made by each patch
+/// that applies and updates a file.
 fn changes(wanted: impl Fn(&Case) -> bool) -> Vec<Change> {
     let cases = patch_corpus::cases();
     let mut out = Vec::new();
@@ -88,7 +88,7 @@ fn a_diff_with_swapped_marks_reverts_its_change() {
         for hunk in &mut patch.hunks {
             let old = hunk.lines.iter().filter(|l| l.mark != Mark::Add).count();
             let new = hunk.lines.iter().filter(|l| l.mark != Mark::Remove).count();
-            // For an empty range, the header gives the number of the line before the range.
+            // For an empty range, the header contains the number of the line before the range.
             let first = hunk.start.map(|s| s as isize + isize::from(old == 0) + delta);
             hunk.start = first.map(|s| (s - isize::from(new == 0)) as usize);
             delta += new as isize - old as isize;
@@ -137,7 +137,8 @@ fn each_hunk_matches_at_its_reported_line() {
             let (old, new): (Vec<_>, Vec<_>) = (side(Mark::Add).collect(), side(Mark::Remove).collect());
             let start = (line - 1) as isize + delta;
             delta += new.len() as isize - old.len() as isize;
-            // The text of an edit may begin within a line, so it need not equal whole lines.
+            // The text of an edit may begin in the middle of a line, so it does not have to match
+            // whole lines.
             let within = hunk.text.as_ref().is_some_and(|(search, _)| !search.ends_with(b"\n"));
             within || at(&before, line - 1, old) && at(&after, start as usize, new)
         })

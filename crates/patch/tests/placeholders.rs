@@ -1,4 +1,4 @@
-//! Adds each line of `fixtures/placeholders` to a file with a patch in every dialect, and checks
+//! Adds each line of `fixtures/placeholders` to a file using a patch in every dialect, and checks
 //! whether the patches are refused.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
@@ -24,8 +24,8 @@ fn cases(table: &str) -> Vec<Case<'_>> {
         .collect()
 }
 
-/// Returns one patch per dialect, each of which replaces two lines of the file with the text of the
-/// case.
+/// Returns one patch per dialect, each of which replaces two lines of the file with the case's
+/// text.
 fn forms(case: &Case<'_>) -> Vec<(&'static str, FilePatch)> {
     let Case { path, text, .. } = case;
     let only = |text: String| parse(&text).unwrap().remove(0);

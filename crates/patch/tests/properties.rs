@@ -1,4 +1,4 @@
-//! Tests that every patch is either refused or gives the right result.
+//! Tests that every patch is either refused or produces the right result.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing test may panic")]
 
@@ -16,12 +16,12 @@ fn join(lines: &[&str], crlf: bool, finished: bool) -> String {
     lines.join(end) + if finished { end } else { "" }
 }
 
-/// A file with either line ending, with or without a final newline.
+/// Generates a file with either line ending, with or without a final newline.
 fn file() -> impl Strategy<Value = String> {
     (lines(), any::<bool>(), any::<bool>()).prop_map(|(l, crlf, finished)| join(&l, crlf, finished))
 }
 
-/// A file before and after a change, with the same line endings.
+/// Generates a file before and after a change, with the same line endings.
 fn change() -> impl Strategy<Value = (String, String)> {
     (lines(), lines(), any::<bool>(), any::<bool>())
         .prop_map(|(a, b, crlf, finished)| (join(&a, crlf, finished), join(&b, crlf, finished)))
@@ -34,7 +34,7 @@ fn one(text: &str) -> Option<FilePatch> {
     patches.pop()
 }
 
-/// Asserts that the patch is refused or gives the right result; returns whether it applied.
+/// Asserts that the patch is refused or produces the right result, and returns whether it applied.
 fn right_or_refused(old: &str, text: &str, new: &str) -> Result<bool, TestCaseError> {
     let Some(patch) = one(text) else { return Ok(false) };
     match apply(Some(old.as_bytes()), &patch) {
@@ -120,7 +120,7 @@ proptest! {
 
 #[test]
 fn a_patch_that_git_accepts_is_never_refused() {
-    // The lines are unique, so every diff that git would make has one meaning.
+    // The lines are unique, so every diff that git would produce is unambiguous.
     let old: String = (0..400).map(|i| format!("line {i}\n")).collect();
     for step in [7, 13, 50] {
         let new: String = old

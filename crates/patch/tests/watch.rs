@@ -35,7 +35,7 @@ fn watched(tree: &Tree, pieces: &[&str]) -> Option<(usize, EarlyRefusal)> {
     None
 }
 
-/// Splits a text after every `n` characters.
+/// Splits the text after every `n` characters.
 fn pieces(text: &str, n: usize) -> Vec<&str> {
     let cuts: Vec<usize> = text.char_indices().map(|(i, _)| i).step_by(n).chain([text.len()]).collect();
     cuts.windows(2).map(|w| &text[w[0]..w[1]]).collect()

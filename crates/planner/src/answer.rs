@@ -23,7 +23,7 @@ use crate::guards::Degeneration;
 pub(crate) enum AnswerEvent {
     Thinking(String),
     Text(String),
-    /// The model started to write a call.
+    /// The model started writing a call.
     Opened {
         call: u32,
         tool: String,
@@ -43,7 +43,7 @@ pub(crate) struct ReadyCall {
     pub(crate) call: u32,
     pub(crate) spec: Arc<Spec>,
     pub(crate) arguments: Value,
-    /// The value that the tool parsed during validation.
+    /// What the tool parsed from the arguments during validation.
     pub(crate) parsed: Parsed,
     pub(crate) span: (u64, u64),
     pub(crate) repairs: Vec<String>,
@@ -55,9 +55,9 @@ pub(crate) struct Refused {
     pub(crate) tool: Option<String>,
     /// Whether it was refused while it was being written.
     pub(crate) early: bool,
-    /// The reason, for the model.
+    /// The reason, worded for the model.
     pub(crate) message: String,
-    /// Bytes of the call written so far.
+    /// The number of bytes of the call that were written before an early refusal.
     pub(crate) written: usize,
 }
 
@@ -92,7 +92,7 @@ impl Wanted {
     }
 }
 
-/// The minimum log probability of an alternative. It stands for half a percent; less likely
+/// Minimum log probability of an alternative. It corresponds to half a percent; less likely
 /// alternatives are noise.
 const MIN_LOGPROB: f32 = -5.3;
 /// The reason for refusing an answer that returns the files unchanged.
@@ -168,14 +168,15 @@ impl<'a> Answer<'a> {
         self.last_call_end.is_some()
     }
 
-    /// Drops everything after the last complete call, because the stream broke.
+    /// Drops everything after the last complete call, because the stream broke off.
     pub(crate) fn truncate_after_last_call(&mut self) {
         if let Some(end) = self.last_call_end {
             self.content.truncate(end);
         }
     }
 
-    /// Feeds a piece. Pieces after [`AnswerEvent::Cut`] or [`AnswerEvent::Ended`] are ignored.
+    /// Processes the next piece of the answer. Pieces after [`AnswerEvent::Cut`] or
+    /// [`AnswerEvent::Ended`] are ignored.
     pub(crate) fn feed(&mut self, delta: Delta, out: &mut Vec<AnswerEvent>) {
         if self.closed {
             return;
@@ -195,7 +196,7 @@ impl<'a> Answer<'a> {
                     self.cut(reason, out);
                 }
             }
-            // Convert the call to our JSON format, so that the conversation shows it to the model.
+            // Convert the call to our JSON format, so that the model sees it in the conversation.
             Delta::ToolCall { name, arguments } => {
                 self.text(&json!({"tool": name, "arguments": arguments}).to_string(), out)
             }
@@ -295,9 +296,9 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Handles an answer that contains only reasoning. A call counts only if it is at the very end
-    /// of the reasoning and is written with the special tokens or elements of a model family. The
-    /// parser applies the same rule to reasoning inside the text. Anything else is refused.
+    /// Handles an answer that contains only reasoning. A call is accepted only if it is at the very
+    /// end of the reasoning and is written with the special tokens or elements of a model family.
+    /// The parser applies the same rule to reasoning inside the text. Anything else is refused.
     fn thinking_only(&mut self, out: &mut Vec<AnswerEvent>) {
         let options = parser_options(self.options.tools, &[]);
         let call = tool_stream::calls_at_end(self.thinking.as_bytes(), &options).into_iter().next();
@@ -439,12 +440,12 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Whether a requested file is still to come.
+    /// Whether any requested file has not been returned yet.
     fn awaits_files(&self) -> bool {
         self.returned.len() < self.options.wanted.files().len()
     }
 
-    /// Handles an answer that contains no call, but that a tool can take as a call: for example, a
+    /// Handles an answer that contains no call but that a tool can interpret as one, such as a
     /// patch with nothing after it.
     fn whole_answer(&mut self, out: &mut Vec<AnswerEvent>) {
         match self.options.tools.whole_answer(&self.prose) {
@@ -499,7 +500,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The name of the repair that is recorded if a whole answer is taken as a call.
+/// The name of the repair that is recorded if a whole answer is interpreted as a call.
 pub(crate) const WHOLE_ANSWER: &str = "the whole answer taken as a call";
 
 /// Decides whether a complete call is run. `certain` means that there was only one way to parse it.
@@ -521,7 +522,7 @@ pub(crate) fn judge(
     ))
 }
 
-/// The name of a repair, with spaces between its words.
+/// Returns the name of a repair, with spaces between its words.
 pub(crate) fn repair_name(repair: tool_stream::Repair) -> String {
     serde_json::to_value(repair)
         .ok()
@@ -541,8 +542,8 @@ struct CallDraft<'a> {
     certain: bool,
 }
 
-/// Whether the chat template opens a thought before the model's first word. An earlier answer shows
-/// this: it closes a thought that it did not open.
+/// Whether the chat template opens a thinking block before the model's first word. An earlier
+/// answer reveals this if it closes a block that it did not open.
 fn starts_thinking(answer: &str) -> bool {
     let (mut parser, mut events) = (Parser::new(Options::default()), Vec::new());
     parser.feed(answer.as_bytes(), &mut events);
@@ -550,8 +551,8 @@ fn starts_thinking(answer: &str) -> bool {
     events.iter().any(|event| matches!(event, Event::OrphanThink { .. }))
 }
 
-/// The parser's options for an answer. A request for whole files does not list the tools. In the
-/// answer to such a request, a JSON object that names a tool of another agent is therefore data.
+/// Returns the parser's options for an answer. A request for whole files does not list the tools,
+/// so a JSON object in the answer that names another agent's tool is just data.
 pub(crate) fn parser_options(tools: &Registry, files: &[Focus]) -> Options {
     let own = || tools.specs().map(|s| s.name.clone()).collect();
     let text_tool = tools.specs().find_map(|spec| {

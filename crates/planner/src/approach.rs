@@ -2,12 +2,12 @@
 //! files), ask for corrected versions, verify them, and try alternatives at the places where the
 //! model was unsure.
 //!
-//! Measurements with a 1.5B model: if the model is shown a file and asked for the whole file, it
-//! solves most tasks that need a short repair of one file. If it is asked to call tools, it solves
-//! few of them, and feedback never helped. So the first attempt is exactly the plain request that
-//! `scripts/floor` measures. If it fails, alternatives are tried at the places where the model was
-//! unsure ([`crate::branches`]). Then the same request is sent again at a higher temperature, or
-//! with the files that a branch has improved. A change stays only if more tests pass with it, so
+//! Measured with a 1.5B model: when shown a file and asked to output it in full, the model solves
+//! most tasks that need only a small fix in a single file. When asked to call tools, it solves few
+//! of them, and feedback never helped. The first attempt is therefore exactly the plain request
+//! that `scripts/floor` measures. If it fails, alternatives are tried at the places where the model
+//! was unsure ([`crate::branches`]). Then the same request is sent again at a higher temperature,
+//! or with files that a branch has improved. A change is kept only if it makes more tests pass, so
 //! the tree does not end up worse than before.
 //!
 //! This module is pure: outcomes go in, and the next move comes out.
@@ -20,11 +20,11 @@ use journal::{Check, Doubt};
 use crate::blocks::{Focus, Found};
 use crate::branches::{self, Branch};
 
-/// The maximum total time, in milliseconds, of the verifications for the branches of one answer.
+/// Maximum total time, in milliseconds, to spend on verifications for the branches of one answer.
 /// Each branch runs the verification up to twice.
 const BRANCH_CHECK_MS: u64 = 60_000;
 
-/// The maximum number of requests for the same version of the files.
+/// Maximum number of requests for the same version of the files.
 const MAX_ATTEMPTS: u32 = 2;
 
 /// What to do next.
@@ -32,13 +32,13 @@ const MAX_ATTEMPTS: u32 = 2;
 pub(crate) enum Move {
     /// Ask for the whole file.
     Whole,
-    /// Ask for the rest of a line and for more lines, until the model writes one of `following`.
+    /// Ask for the rest of a line and further lines, until the model writes one of `following`.
     Line {
         /// The text that the model continues.
         prefix: String,
         following: Vec<String>,
     },
-    /// Write these contents of the files and verify them.
+    /// Write the files with these contents, and verify them.
     Try(Vec<String>),
     /// The verification passes, or there is none and the file has changed.
     Done,
@@ -73,15 +73,15 @@ pub(crate) struct Attempts {
     branches: VecDeque<Branch>,
     current: Option<Branch>,
     candidates: VecDeque<Vec<String>>,
-    /// How long the verifications of candidates have taken since the last answer with whole files.
+    /// Time spent verifying candidates since the last answer with whole files, in milliseconds.
     branch_ms: u64,
-    /// Whether anything was written.
+    /// Whether anything has been written.
     wrote: bool,
 }
 
 impl Attempts {
-    /// The attempts to correct these files; `None` if there are no files. `before` is the result of
-    /// the verification before any change.
+    /// Prepares to correct these files. Returns `None` if there are no files. `before` is the
+    /// result of the verification that ran before any change.
     pub(crate) fn new(files: Vec<Focus>, before: Option<Check>) -> Option<Self> {
         (!files.is_empty()).then(|| Self {
             in_tree: files.iter().map(|file| file.content.clone()).collect(),
@@ -97,13 +97,12 @@ impl Attempts {
         })
     }
 
-    /// The best version of the files so far.
+    /// Returns the best version of the files so far.
     pub(crate) fn base(&self) -> &[Focus] {
         &self.base
     }
 
-    /// The files whose content in the tree is not the best version. Each is returned in its best
-    /// version.
+    /// Returns the best version of each file whose content in the tree is not the best version.
     pub(crate) fn to_restore(&self) -> Vec<Focus> {
         let files = self.base.iter().zip(&self.in_tree);
         files.filter(|(base, in_tree)| base.content != **in_tree).map(|(base, _)| base.clone()).collect()
@@ -119,24 +118,24 @@ impl Attempts {
         self.best.as_ref().is_some_and(|check| !check.passed)
     }
 
-    /// The number of the current request for the whole file, from 1.
+    /// Returns the 1-based number of the current request for the whole file.
     pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
-    /// The temperature and the seed of the current request. The first request about a version of
-    /// the files uses `base` and `seed` unchanged. A repetition is sampled at a high temperature,
-    /// because the same request at temperature 0 gives the same bytes.
+    /// Returns the temperature and the seed for the current request. The first request for a
+    /// version of the files uses `base` and `seed` unchanged. A repeated request is sampled at a
+    /// high temperature, because the same request at temperature 0 produces the same bytes.
     pub(crate) fn sampling(&self, base: f32, seed: Option<u64>) -> (f32, Option<u64>) {
         if self.on_base == 1 { (base, seed) } else { (1.0, seed.or(Some(u64::from(self.number - 1)))) }
     }
 
-    /// The result of the verification on the files as they are in the tree, if known.
+    /// Returns the result of verifying the files as they are in the tree, if known.
     pub(crate) fn check_in_tree(&self) -> Option<&Check> {
         self.best.as_ref().filter(|_| self.to_restore().is_empty())
     }
 
-    /// The move after an answer with whole files.
+    /// Returns the move after an answer with whole files.
     pub(crate) fn answered(&mut self, attempt: &Attempt<'_>) -> Move {
         if !attempt.wrote.is_empty() {
             for (path, content) in &attempt.wrote {
@@ -151,7 +150,7 @@ impl Attempts {
         self.next_branch()
     }
 
-    /// The move after an answer with the rest of a line.
+    /// Returns the move after an answer with the rest of a line.
     pub(crate) fn line(&mut self, rest: &str) -> Move {
         if let Some(branch) = self.current.take() {
             self.candidates = branches::candidates(&branch, rest).into();
@@ -159,7 +158,7 @@ impl Attempts {
         self.next_candidate()
     }
 
-    /// The move after the verification of a [`Move::Try`].
+    /// Returns the move after a [`Move::Try`] has been verified.
     pub(crate) fn tried(&mut self, check: &Check) -> Move {
         let before = self.contents();
         if self.wrote(check) {
@@ -180,13 +179,13 @@ impl Attempts {
         self.next_candidate()
     }
 
-    /// The content of the best version of the files.
+    /// Returns the content of the best version of the files.
     fn contents(&self) -> Arc<Vec<String>> {
         Arc::new(self.base.iter().map(|file| file.content.clone()).collect())
     }
 
-    /// The files whose content in the tree differs from `contents`. Each is returned with its
-    /// content from `contents`.
+    /// Returns the files whose content in the tree differs from `contents`, each with its content
+    /// from `contents`.
     pub(crate) fn differing(&self, contents: Vec<String>) -> Vec<Focus> {
         let files = self.base.iter().zip(&self.in_tree).zip(contents);
         files
@@ -202,10 +201,12 @@ impl Attempts {
         }
     }
 
-    /// Records the result of the verification on the files in the tree. Returns whether it passes.
+    /// Records the result of verifying the files in the tree. Returns whether the verification
+    /// passes.
     fn wrote(&mut self, check: &Check) -> bool {
         self.wrote = true;
-        // A version that fails never replaces one that passes, however many of its tests pass.
+        // A version that fails never replaces one that passes, no matter how many of its tests
+        // pass.
         if check.passed || self.fails() && passing(check) > self.best.as_ref().map_or(0, passing) {
             for (base, in_tree) in self.base.iter_mut().zip(&self.in_tree) {
                 base.content.clone_from(in_tree);
@@ -231,9 +232,9 @@ impl Attempts {
         self.branches.truncate(affordable);
     }
 
-    /// The move after a candidate that cannot be tried, or that did not help.
+    /// Returns the move after a candidate that cannot be tried or did not help.
     pub(crate) fn next_candidate(&mut self) -> Move {
-        // Skip a candidate that equals the version in the tree, which has already been verified.
+        // Skip a candidate that matches the version in the tree, which has already been verified.
         while let Some(contents) = self.candidates.pop_front() {
             if contents != self.in_tree {
                 return Move::Try(contents);
@@ -242,7 +243,7 @@ impl Attempts {
         self.next_branch()
     }
 
-    /// The next move if the model cannot continue an unfinished answer.
+    /// Returns the next move if the model cannot continue an unfinished answer.
     pub(crate) fn without_branches(&mut self) -> Move {
         self.branches.clear();
         self.candidates.clear();
@@ -265,8 +266,9 @@ impl Attempts {
     }
 }
 
-/// How many tests pass, according to the report. Attempts are compared by their passing tests, not
-/// by their failing ones, because a file that does not compile counts as a single failure.
+/// Returns the number of passing tests according to the report. Attempts are compared by how many
+/// tests pass rather than how many fail, because a file that does not compile counts as a single
+/// failure.
 fn passing(check: &Check) -> u64 {
     check.facts.get("passed").and_then(serde_json::Value::as_u64).unwrap_or(0)
 }
@@ -292,7 +294,7 @@ mod tests {
     const NOTHING: Attempt<'static> =
         Attempt { answer: "", blocks: &[], doubts: &[], wrote: Vec::new(), check: None };
 
-    /// Writes the files that have to be restored.
+    /// Writes the files that must be restored.
     fn restore(attempts: &mut Attempts, expected: &[(&str, &str)]) {
         let files = attempts.to_restore();
         let found: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.content.as_str())).collect();
@@ -301,8 +303,8 @@ mod tests {
         assert_eq!(attempts.to_restore(), []);
     }
 
-    /// Asserts that the move tries exactly one file, writes that file, reports `check` as the result of
-    /// its verification, and returns the move that follows.
+    /// Asserts that the move tries exactly one file, writes that file, reports `check` as its
+    /// verification result, and returns the move that follows.
     fn tried(attempts: &mut Attempts, next: &Move, expected: &str, check: &Check) -> Move {
         assert_eq!(*next, Move::Try(vec![expected.into()]));
         attempts.wrote_file(&Focus { path: "a.py".into(), content: expected.into() });

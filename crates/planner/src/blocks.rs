@@ -5,7 +5,7 @@ use tool_stream::{End, Event, Options, Parser};
 
 use crate::focus::{file_name, language, mentions};
 
-/// A file that the model is asked to return whole.
+/// A file that the model is asked to return in full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Focus {
     pub(crate) path: String,
@@ -20,23 +20,23 @@ pub(crate) enum Block {
         index: usize,
         content: String,
     },
-    /// A requested file without a change.
+    /// A requested file, unchanged.
     Unchanged {
         index: usize,
     },
     Other,
 }
 
-/// In an answer, a fenced block that contains a requested file.
+/// A fenced block, in an answer, that contains a requested file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     /// The index of the file.
     pub(crate) index: usize,
-    /// Where the content starts in the answer, in bytes.
+    /// The byte offset in the answer at which the content starts.
     pub(crate) content: usize,
 }
 
-/// The requested files in a complete answer.
+/// Finds the requested files in a complete answer.
 pub(crate) fn find(answer: &str, files: &[Focus]) -> Vec<Found> {
     let scripts = files.iter().any(|file| language(&file.path) == "sh");
     let mut parser = Parser::new(Options { whole_file: true, scripts, ..Options::default() });
@@ -69,15 +69,15 @@ pub(crate) fn classify(files: &[Focus], path: Option<&str>, above: &str, content
         return Block::Unchanged { index };
     }
     // The tool that writes the file keeps the file's line endings and byte order mark. Only the end
-    // of the last line has to be restored here.
+    // of the last line must be restored here.
     let end = if file.content.ends_with('\n') { "\n" } else { "" };
     Block::File { index, content: format!("{new}{end}") }
 }
 
-/// The requested file that a block contains. If several were requested, it is the file named by the
-/// info string, the line above the block or the block's first line. If none of these names a file,
-/// it is the file that contains the most lines of the block, provided it contains at least half of
-/// them.
+/// Returns the requested file that a block contains. If several were requested, it is the file
+/// named by the info string, the line above the block or the block's first line. If none of these
+/// names a file, it is the file that contains the most lines of the block, provided it contains at
+/// least half of them.
 fn requested<'a>(
     files: &'a [Focus],
     path: Option<&str>,
@@ -96,14 +96,14 @@ fn requested<'a>(
     Some((index, &files[index]))
 }
 
-/// A line without the comment marks around its text.
+/// Strips the comment markers around a line's text.
 fn comment(line: &str) -> &str {
     let marks = |c: char| c.is_whitespace() || "#/*-;<!>:`".contains(c);
     line.trim_matches(marks)
 }
 
-/// The only file that a text names by path or, if there is none, the only one that it names by file
-/// name.
+/// Returns the only file that the text mentions by path or, failing that, the only one that it
+/// mentions by file name.
 fn named(files: &[Focus], text: &str) -> Option<usize> {
     let only = |name: fn(&str) -> &str| {
         let mut found = files.iter().enumerate().filter(|(_, file)| mentions(text, name(&file.path)));
@@ -113,7 +113,7 @@ fn named(files: &[Focus], text: &str) -> Option<usize> {
     only(|path| path).or_else(|| only(file_name))
 }
 
-/// The file that contains the most lines of a block, if it contains at least half of them.
+/// Returns the file that contains the most lines of a block, if it contains at least half of them.
 fn most_similar(files: &[Focus], content: &str) -> Option<usize> {
     let lines = || content.lines().map(str::trim).filter(|line| !line.is_empty());
     let common = |file: &Focus| {

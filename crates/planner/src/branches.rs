@@ -1,16 +1,16 @@
-//! Branches: places where a small model was unsure of the token that it wrote, each with an
+//! Branches: places where a small model was unsure about the token it wrote, each with an
 //! alternative token.
 //!
-//! Asked for a corrected file, a small model mostly sends the file back unchanged, or with a wrong
-//! change. But it is less sure in some places than in others: at the bug the right token is often a
-//! close second choice. So the alternatives are tried, the most likely first: the model continues
-//! from the alternative token until it writes one of the file's next lines (about twenty tokens,
-//! with the prefix in the server's cache), and the verification decides whether the change is kept.
+//! When asked for a corrected file, a small model usually sends the file back unchanged or with a
+//! wrong change. But it is less sure in some places than in others: at the bug, the right token is
+//! often a close second choice. The alternatives are therefore tried, most likely first. The model
+//! continues from the alternative token until it writes one of the file's next lines (about twenty
+//! tokens, with the prefix in the server's cache), and the verification decides whether the change
+//! is kept.
 //!
-//! Measured on a 1.5B model over 26 small repairs, when branches had one line and were tried only
-//! after unchanged answers: the plain request solves 10, and branches raise this to 18, at a cost
-//! of 45 generated tokens per failed answer. Requesting the whole file again costs about 300
-//! tokens.
+//! Measured with a 1.5B model on 26 small repairs, when branches had one line and were tried only
+//! after unchanged answers: the plain request solves 10, and branches raise that to 18 at a cost of
+//! 45 generated tokens per failed answer. Requesting the whole file again costs about 300 tokens.
 //!
 //! This module is pure: text goes in, and text comes out.
 
@@ -20,22 +20,22 @@ use journal::Doubt;
 
 use crate::blocks::Found;
 
-/// The maximum number of branches to try. Only the most likely branches are worth trying.
+/// Maximum number of branches to try. Only the most likely branches are worth trying.
 pub(crate) const MOST: usize = 12;
 /// Subtracted from the log probability of a token that starts a line, because few such tokens fix
 /// anything. This divides the probability by ten.
 const LINE_START_PENALTY: f32 = 2.3;
-/// The maximum number of tokens that the model writes for a branch.
+/// Maximum number of tokens that the model writes for a branch.
 pub(crate) const MAX_TOKENS: u32 = 120;
-/// The maximum number of lines that the model writes for a branch.
+/// Maximum number of lines that the model writes for a branch.
 const MAX_LINES: usize = 12;
-/// The maximum number of lines of the file that a branch may replace.
+/// Maximum number of lines of the file that a branch may replace.
 const MAX_REPLACED: usize = 30;
-/// The minimum number of letters and digits in a line that identifies a place in the file. Lines
+/// Minimum number of letters and digits that a line needs to identify a place in the file. Lines
 /// such as `else:` or `}` have fewer.
 const TELLING: usize = 6;
 
-/// A place in an answer where the model could have written another token, with that token.
+/// A place in an answer where the model could have written another token, along with that token.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Branch {
     /// The contents of all requested files, without the change that the branch makes.
@@ -53,9 +53,10 @@ pub(crate) struct Branch {
     new_line: bool,
 }
 
-/// The branches of an answer, the most likely first. `base` has the files before the answer, and
-/// `written` has them after it. A branch before the first change in its file starts from `base`,
-/// without the answer's changes. A later branch starts from `written`.
+/// Returns the branches of an answer, most likely first. `base` contains the files as they were
+/// before the answer, and `written` contains them as they are after it. A branch before the first
+/// change in its file starts from `base`, without the answer's changes. A later branch starts from
+/// `written`.
 pub(crate) fn find(
     answer: &str,
     blocks: &[Found],
@@ -97,28 +98,29 @@ fn is_worthwhile(other: &str) -> bool {
         && !["#", "//", "/*", "\"\"\"", "'''", "`"].iter().any(|start| text.starts_with(start))
 }
 
-/// Whether the last line of a text is empty or only whitespace.
+/// Whether the last line of the text is empty or contains only whitespace.
 fn starts_line(before: &str) -> bool {
     before.rsplit('\n').next().unwrap_or_default().trim().is_empty()
 }
 
 impl Branch {
     /// Splits the file at the line of the branch. Returns the text before that line, and the lines
-    /// from that line on.
+    /// starting with that line.
     fn parts(&self) -> Option<(&str, Vec<&str>)> {
         let file = self.files.get(self.index)?;
         let start = file.get(..self.at)?.rfind('\n').map_or(0, |n| n + 1);
         Some((&file[..start], file[start..].split('\n').collect()))
     }
 
-    /// The lines of the file that the branch may replace, starting with the line of the branch.
+    /// Returns the lines of the file that the branch may replace, starting with the branch's own
+    /// line.
     pub(crate) fn following(&self) -> Vec<String> {
         let lines = self.parts().map(|(_, lines)| lines).unwrap_or_default();
         lines.into_iter().take(MAX_REPLACED).map(str::to_owned).collect()
     }
 }
 
-/// The point where the text of a branch rejoins the file: it repeats one of the lines in
+/// The point where a branch's text rejoins the file by repeating one of the lines in
 /// [`Branch::following`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Rejoined {
@@ -128,8 +130,8 @@ pub(crate) struct Rejoined {
     replaced: usize,
 }
 
-/// Finds, after the first line of a branch's text, the first complete line that is distinctive and
-/// equals one of the `following` lines of the file.
+/// Finds the first complete line, not counting the first line of a branch's text, that is
+/// distinctive and matches one of the `following` lines of the file.
 pub(crate) fn rejoined(following: &[String], text: &str) -> Option<Rejoined> {
     let (complete, _) = text.rsplit_once('\n')?;
     complete.split('\n').enumerate().skip(1).find_map(|(new, line)| {
@@ -146,9 +148,9 @@ pub(crate) fn is_complete(following: &[String], text: &str) -> bool {
     text.matches('\n').count() >= MAX_LINES || rejoined(following, text).is_some()
 }
 
-/// The versions of the files to try for a branch that the model continues with `rest`. If the text
-/// rejoins the file ([`rejoined`]), its lines up to that point are the new lines. Otherwise, only
-/// its first line is new, and replaces the old line or is inserted before the old line.
+/// Returns the versions of the files to try for a branch that the model continues with `rest`. If
+/// the text rejoins the file ([`rejoined`]), its lines up to that point are the new lines.
+/// Otherwise, only its first line is new, and it replaces the old line or is inserted before it.
 pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
     // In sessions recorded by earlier versions, the text may start with a copy of the prefix, which
     // the server repeated.
@@ -180,8 +182,8 @@ pub(crate) fn candidates(branch: &Branch, rest: &str) -> Vec<Vec<String>> {
     candidates
 }
 
-/// Removes the text that some servers repeat when they continue a message, however that text is
-/// split into pieces.
+/// Removes the text that some servers repeat when they continue a message, regardless of how that
+/// text is split into pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
     /// The text that the server may repeat.
@@ -207,14 +209,14 @@ impl Echo {
         if self.expected.starts_with(self.held.as_str()) { String::new() } else { self.rest() }
     }
 
-    /// Text that was held back and turned out not to be a repetition.
+    /// Returns the text that was held back but turned out not to be a repetition.
     pub(crate) fn rest(&mut self) -> String {
         std::mem::take(self).held
     }
 }
 
-/// The branch, adapted to a change of its files from `old` to `new`; `None` if the change is at the
-/// branch, or if the branch is not based on `old`.
+/// Adapts a branch to a change of its files from `old` to `new`. Returns `None` if the change is at
+/// the branch, or if the branch is not based on `old`.
 pub(crate) fn moved(branch: &Branch, old: &[String], new: &Arc<Vec<String>>) -> Option<Branch> {
     if *branch.files != old {
         return None;

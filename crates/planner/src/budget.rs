@@ -1,6 +1,6 @@
 //! Adds up the turns, tokens, time and dollars that a run uses, and compares them with the limits.
 //! Estimates token counts, and calibrates the estimates with the server's counts. This module works
-//! on numbers and does not read the clock.
+//! only with numbers and does not read the clock.
 
 use journal::{Budget, Counts, Date, Event, ModelInfo, ModelTotals, Record, Totals};
 use models::{Message, Usage};
@@ -8,9 +8,9 @@ use std::borrow::Borrow;
 
 use crate::settings::Limits;
 
-/// The number of bytes per token in code and English, as assumed until a server reports a count.
-/// The number is low on purpose, so that token counts are estimated too high rather than too low:
-/// on a DeepSeek vocabulary, bytes ÷ 4 underestimates JSON and dense code by up to half.
+/// The assumed number of bytes per token in code and English, used until a server reports a count.
+/// It is deliberately low, so that token counts are overestimated rather than underestimated: with
+/// a DeepSeek vocabulary, bytes ÷ 4 underestimates JSON and dense code by up to half.
 const BYTES_PER_TOKEN: f64 = 3.4;
 /// The number of tokens that a chat template adds to each message.
 const TOKENS_PER_MESSAGE: f64 = 6.0;
@@ -95,14 +95,14 @@ pub(crate) struct Accountant {
     /// Whether the last request was sent at a peak time.
     peak: bool,
     totals: Totals,
-    /// The sums for each model, in order of use. The last entry belongs to the current model.
+    /// The totals for each model, in order of use. The last entry is for the current model.
     models: Vec<ModelTotals>,
     /// Whether any request has been added.
     counted: bool,
-    /// The prompt and generated tokens that count against the limit: all except those known to have
+    /// The prompt and generated tokens that count toward the limit: all except those known to have
     /// come from a cache.
     spent: u64,
-    /// The turns, tokens and dollars that had been used when the limits started to count: at the
+    /// The turns, tokens and dollars that had been used when the limits last restarted: at the
     /// start, at the user's last message, or at the start of a try with another model.
     since: (u32, u64, f64),
 }
@@ -155,7 +155,7 @@ impl Accountant {
         accountant
     }
 
-    /// Starts new sums for a model. From now on, usage is added to these sums.
+    /// Starts new totals for a model. Subsequent usage is added to these totals.
     pub(crate) fn start_model(&mut self, info: &ModelInfo) {
         let first = self.models.is_empty();
         let price = Price::recorded(info);
@@ -179,14 +179,14 @@ impl Accountant {
         }
     }
 
-    /// The sums for each model; none if only one model was used.
+    /// Returns the totals for each model, or nothing if only one model was used.
     pub(crate) fn models(&self) -> Vec<ModelTotals> {
         let used = |model: &&ModelTotals| model.prompt_tokens + model.generated_tokens > 0;
         let used: Vec<_> = self.models.iter().filter(used).cloned().collect();
         if used.len() > 1 { used } else { Vec::new() }
     }
 
-    /// Makes the limits apply only to what is used from now on.
+    /// Restarts the limits, so that they apply only to subsequent usage.
     pub(crate) fn renew(&mut self) {
         self.since = (self.totals.turns, self.spent, self.totals.cost.unwrap_or_default());
     }
@@ -210,7 +210,7 @@ impl Accountant {
         let prompt = counts.prompt_tokens.unwrap_or(estimated_prompt);
         let evaluated = counts.evaluated_tokens.unwrap_or(prompt);
         let generated = counts.generated_tokens.unwrap_or(0);
-        // If the server does not report the evaluated tokens of a request, their sum is unknown
+        // If the server does not report the evaluated tokens of a request, the total is unknown
         // from then on.
         let before = if self.counted { self.totals.evaluated_tokens } else { Some(0) };
         self.counted = true;
@@ -232,8 +232,8 @@ impl Accountant {
         }
     }
 
-    /// Adds the bytes that were saved by cutting an answer, and returns the approximate number of
-    /// tokens in them.
+    /// Adds the bytes that were saved by cutting an answer short, and returns the approximate
+    /// number of tokens that they represent.
     pub(crate) fn save(&mut self, bytes: u64) -> u64 {
         let tokens = bytes / 4;
         self.totals.saved_bytes += bytes;
@@ -242,7 +242,7 @@ impl Accountant {
     }
 
     /// Returns the limit that has been reached, if any. `elapsed_ms` is the time since the limits
-    /// started to count.
+    /// last restarted.
     pub(crate) fn reached(&self, elapsed_ms: u64) -> Option<Budget> {
         let (limits, totals) = (&self.limits, &self.totals);
         let (turns, spent, dollars) = self.since;
@@ -263,21 +263,21 @@ impl Accountant {
         None
     }
 
-    /// The sums so far. `elapsed_ms` is the time that was spent working on the session.
+    /// Returns the totals so far. `elapsed_ms` is the time spent working on the session.
     pub(crate) fn totals(&self, elapsed_ms: u64) -> Totals {
         Totals { ms: elapsed_ms, ..self.totals }
     }
 }
 
-/// Computes, from a session's journal, the session's totals (turns, tokens, cost, time) and the
-/// usage of each model.
+/// Computes a session's totals (turns, tokens, cost, time) and the usage of each model from the
+/// session's journal.
 #[must_use]
 pub fn totals(records: &[Record]) -> (Totals, Vec<ModelTotals>) {
     let accountant = Accountant::of(records, Limits::default(), None);
     (accountant.totals(worked_ms(records)), accountant.models())
 }
 
-/// The time that was spent working on a run, in milliseconds. The time between an interruption and
+/// Returns the time spent working on a run, in milliseconds. The time between an interruption and
 /// the resumption of the run does not count.
 pub(crate) fn worked_ms(records: &[Record]) -> u64 {
     let segments = records.split(|r| matches!(r.event, Event::Resumed { .. }));
@@ -287,8 +287,8 @@ pub(crate) fn worked_ms(records: &[Record]) -> u64 {
 
 /// Combines the usage that the server reported for an answer with the times measured here. `pieces`
 /// is the number of chunks with text. It stands in for the number of generated tokens if the server
-/// did not report that number, for example because the answer was cut: most servers send one token
-/// per chunk.
+/// did not report that number, for example because the answer was cut off. Most servers send one
+/// token per chunk.
 pub(crate) fn counts(usage: &Usage, pieces: u64, first_token_ms: Option<u64>, total_ms: u64) -> Counts {
     let cached = usage.prompt_tokens.zip(usage.cached_tokens);
     Counts {

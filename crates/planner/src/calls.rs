@@ -29,7 +29,7 @@ pub(crate) struct CallResult {
     pub(crate) outcome: Outcome,
 }
 
-/// The field of [`Outcome::facts`] that says that a command changed files.
+/// The field of [`Outcome::facts`] that indicates that a command changed files.
 const CHANGED: &str = "changed_files";
 
 impl CallResult {
@@ -47,7 +47,8 @@ pub(crate) fn note_change(outcome: &mut Outcome) {
     }
 }
 
-/// The spec of a tool that the journal names, or a placeholder if the tool is no longer registered.
+/// Returns the spec of a tool named in the journal, or a placeholder if the tool is no longer
+/// registered.
 pub(crate) fn spec_of(tools: &Registry, tool: &str) -> Arc<Spec> {
     tools.spec(tool).map_or_else(|| Arc::new(Spec::unknown(tool)), Arc::clone)
 }
@@ -109,7 +110,7 @@ impl CallQueue {
     }
 }
 
-/// The name of an effect in the journal.
+/// Returns the name of an effect as used in the journal.
 pub(crate) fn effect_name(effect: Effect) -> &'static str {
     match effect {
         Effect::Read => "read",
@@ -118,7 +119,7 @@ pub(crate) fn effect_name(effect: Effect) -> &'static str {
     }
 }
 
-/// The name of a status in the journal and in prompts.
+/// Returns the name of a status as used in the journal and in prompts.
 pub(crate) fn status_name(status: Status) -> &'static str {
     match status {
         Status::Ok => "ok",

@@ -1,4 +1,4 @@
-//! The driver's part in changing the model: creates the plan for a model, and opens the model that
+//! The driver's side of switching models: creates the plan for a model, and opens the model that
 //! makes the final try (`--escalate`) or replaces an unavailable model (`--fallback`).
 
 use std::sync::Arc;
@@ -37,8 +37,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Journals the current model of a resumed run if the last model in the journal is a different
-    /// one. From now on, usage is added to the sums of the current model, at its prices. The plan
+    /// Journals the current model of a resumed run if it differs from the last model in the
+    /// journal. From then on, usage is added to the current model's totals, at its prices. The plan
     /// and the conversation do not change.
     pub(crate) fn record_other_model(&mut self, job: &Job, plan: &Plan, past: &[Record]) -> Result<(), Stop> {
         let info = self.model_info(plan.approach(), job.why_model.clone(), job.role);
@@ -61,8 +61,8 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Creates the plan with which the current model starts a new conversation. `map` is the code
-    /// map for the first message.
+    /// Creates the plan for a new conversation with the current model. `map` is the code map for
+    /// the first message.
     pub(crate) fn new_plan(&mut self, baseline: Option<&Check>, map: String) -> Plan {
         let task = self.task.clone();
         let (opening, focus) = match self.shown.pop_front() {
@@ -94,7 +94,7 @@ impl Driver<'_> {
     }
 
     /// Returns the approach for the current model. Results and answers need [`Approach::Tools`],
-    /// because the model gives them in calls.
+    /// because the model returns them in calls.
     pub(crate) fn approach(&self) -> Approach {
         match self.settings.question || self.settings.has_result {
             true => Approach::Tools,
@@ -106,8 +106,8 @@ impl Driver<'_> {
     fn settings_of_model(&self) -> Settings {
         let mut settings = self.settings.clone();
         if self.identity.thinking {
-            // Reasoning counts against the limit of an answer, and an answer whose reasoning is cut
-            // off is lost (docs/model-apis.md#deepseek-requests).
+            // Reasoning counts toward an answer's token limit, and if it is cut off, the answer is
+            // lost (docs/model-apis.md#deepseek-requests).
             let least = if self.identity.local { 8 << 10 } else { 32 << 10 };
             settings.max_answer_tokens = settings.max_answer_tokens.max(least);
         }
@@ -115,7 +115,7 @@ impl Driver<'_> {
         settings
     }
 
-    /// Starts the final try with the model that `--escalate` names, or with the fallback if that
+    /// Starts the final try with the model named by `--escalate`, or with the fallback if that
     /// model is unavailable.
     pub(crate) async fn escalate(&mut self, machine: &Machine) -> Result<Input, Stop> {
         self.renew_limits();
@@ -134,7 +134,7 @@ impl Driver<'_> {
         self.change_model(machine, opened, ModelRole::Fallback, why, true)
     }
 
-    /// Continues the conversation with the fallback. `why` says why the current model gave no
+    /// Continues the conversation with the fallback. `why` explains why the current model did not
     /// answer.
     pub(crate) async fn fall_back(
         &mut self,
@@ -144,7 +144,7 @@ impl Driver<'_> {
     ) -> Result<Input, Stop> {
         let opened = self.open_fallback(ending, &why).await?;
         let input = self.change_model(machine, opened, ModelRole::Fallback, why, false)?;
-        self.turn -= 1; // the request of this turn is sent again
+        self.turn -= 1; // this turn's request is sent again
         Ok(input)
     }
 
@@ -173,7 +173,7 @@ impl Driver<'_> {
         }))
     }
 
-    /// Makes an opened model the current one, and journals the change.
+    /// Switches to an opened model, and journals the change.
     fn change_model(
         &mut self,
         machine: &Machine,

@@ -1,18 +1,19 @@
 //! Compacts a conversation: drops old results first, then whole exchanges. The head (instructions
-//! and task), the user's messages and the last exchange stay.
+//! and task), the user's messages and the last exchange are kept.
 //!
-//! Effect on the prompt cache: everything after the head is evaluated again. So compaction is rare
-//! and shrinks the conversation in one large step, to a target well below the trigger.
+//! Effect on the prompt cache: everything after the head must be evaluated again. Compaction is
+//! therefore rare, and shrinks the conversation in one large step to a target well below the
+//! threshold that triggers it.
 
 use std::sync::Arc;
 
 use models::{Message, Role};
 
-/// The number of messages at the end that always stay: the last answer and its result.
+/// The number of messages at the end that are always kept: the last answer and its result.
 const TAIL: usize = 2;
 /// A result with more bytes than this is reduced to its first line.
 const LONG: usize = 240;
-/// The maximum number of dropped results that the note lists; it keeps the newest ones.
+/// Maximum number of dropped results that the note lists. It lists the newest ones.
 const NAMED: usize = 12;
 
 /// How long a conversation may be, in tokens.
@@ -31,14 +32,14 @@ pub(crate) struct Dropped {
     lines: Vec<String>,
     /// The user's messages, in full.
     user_messages: Vec<String>,
-    /// The note at the end of the task's message. It contains these lines and the user's messages.
+    /// The note at the end of the task's message. It contains `lines` and `user_messages`.
     note: String,
 }
 
 /// Returns a shorter version of the conversation, or `None` if it cannot be made short enough.
 /// `tokens` measures the length of a conversation. `note` renders the note about dropped results
-/// from one line per result. Messages for which `by_user` is true keep their text: when such a
-/// message is dropped, its text moves to the task's message.
+/// from one line per result. If `by_user` is true for a message, its text is kept: when such a
+/// message is dropped, its text is moved to the task's message.
 pub(crate) fn compact(
     messages: &[Arc<Message>],
     dropped: &mut Dropped,
@@ -54,7 +55,7 @@ pub(crate) fn compact(
     }
     let (head, rest) = messages.split_at(head);
     let (middle, tail) = rest.split_at(rest.len() - TAIL);
-    // First drop the text of old results, oldest first: it costs most and is worth least.
+    // First drop the text of old results, oldest first: it costs the most and is worth the least.
     let mut stubbed: Vec<Arc<Message>> = middle.to_vec();
     let join = |middle: &[Arc<Message>]| [head, middle, tail].concat();
     for i in 0..stubbed.len() {
@@ -68,7 +69,7 @@ pub(crate) fn compact(
         }
     }
     // Then drop whole exchanges, oldest first. A note is appended to the task's message, so that
-    // user and model still alternate.
+    // user and assistant messages still alternate.
     let (task, before) = head.split_last()?;
     let plain = task.content.strip_suffix(&dropped.note).unwrap_or(&task.content);
     for drop in (2..=stubbed.len()).step_by(2).chain([stubbed.len()]) {

@@ -26,8 +26,8 @@ use crate::resume::{OWN_CALL, Unfinished};
 use crate::settings::Settings;
 use crate::{Inbox, Job, OpenModel, Parts, Repository, Verifier, opening};
 
-/// Works on a task until the run ends. However the run ends, the final diff is computed from the
-/// tree.
+/// Works on a task until the run ends. Regardless of how the run ends, the final diff is computed
+/// from the tree.
 ///
 /// # Errors
 /// If the journal cannot be written. The run stops, because every effect must be journaled first.
@@ -38,9 +38,9 @@ pub async fn run(job: Job, parts: Parts, journal: &mut Journal) -> Result<Report
 }
 
 /// Resumes an interrupted run from its journal, or continues a finished one with a message from the
-/// user ([`Parts::inbox`]). Limits count from the user's last message or from the start of the try
-/// with another model, whichever is later. If there is neither, they count from the beginning of
-/// the run.
+/// user ([`Parts::inbox`]). Limits are measured from the user's last message or from the start of
+/// the try with another model, whichever is later. If there is neither, they are measured from the
+/// beginning of the run.
 ///
 /// # Errors
 /// Same as [`run`].
@@ -50,9 +50,9 @@ pub async fn resume(job: Job, parts: Parts, journal: &mut Journal, past: &[Recor
     driver.drive(started).await
 }
 
-/// Works like [`run`], but with parts that replay a recorded run, and without pauses before
-/// retries. If `plans` contains the plans of a journal, the first turn of each model shows the
-/// repository as recorded in that model's plan.
+/// Like [`run`], but with parts that replay a recorded run and without waiting before retries. If
+/// `plans` contains the plans from a journal, each model's first turn shows the repository as
+/// recorded in that model's plan.
 ///
 /// # Errors
 /// Same as [`run`].
@@ -71,7 +71,7 @@ pub async fn replay(
     driver.drive(started.map(|(machine, step)| (machine, step.into()))).await
 }
 
-/// The end of the message about a stopped run. A question changes nothing, so this text is removed
+/// The end of the message about a stopped run. A question changes nothing, so this part is removed
 /// from its message.
 const KEPT: &str = "; the changes so far are kept";
 
@@ -91,7 +91,7 @@ pub(crate) fn refused(message: impl Into<String>) -> Stop {
     Stop::Ended(Ending::Refused, message.into())
 }
 
-/// The state of a run that is in progress.
+/// The state of a run in progress.
 pub(crate) struct Driver<'a> {
     pub(crate) task: String,
     pub(crate) settings: Settings,
@@ -101,7 +101,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) identity: Identity,
     pub(crate) escalation: Option<Box<dyn OpenModel>>,
     pub(crate) fallback: Option<Box<dyn OpenModel>>,
-    /// The recorded plans from which a replay takes the first turns.
+    /// The recorded plans that a replay takes the first turns from.
     pub(crate) shown: VecDeque<Plan>,
     pub(crate) tools: Arc<Registry>,
     pub(crate) repository: Arc<dyn Repository>,
@@ -118,9 +118,9 @@ pub(crate) struct Driver<'a> {
     pub(crate) call_schema: Option<Arc<Value>>,
     pub(crate) retries: Policy,
     inbox: Box<dyn Inbox>,
-    /// The user's messages that have not joined the conversation yet.
+    /// User messages that have not been added to the conversation yet.
     pending_messages: VecDeque<String>,
-    /// The working time of the run when the limits started to count, in milliseconds.
+    /// The run's working time, in milliseconds, when the limits last restarted.
     limits_from_ms: u64,
     /// The time limit.
     seconds: Option<u64>,
@@ -128,7 +128,7 @@ pub(crate) struct Driver<'a> {
     /// effect.
     pub(crate) snapshot: Option<JoinHandle<Result<(), String>>>,
     pub(crate) turn: u32,
-    /// The model's window in tokens, as the machine knows it.
+    /// The model's window in tokens, as currently known to the machine.
     pub(crate) window: Option<u64>,
     /// Whether the run stops before its first command.
     pub(crate) plan_only: bool,
@@ -141,14 +141,14 @@ pub(crate) struct Driver<'a> {
     /// The duration of the longest verification whose tests ran to completion.
     pub(crate) usual_check: Option<Duration>,
     /// The number of the last record in the tree's history before the first turn; 0 if there is
-    /// none. The verification before the first turn can make a record.
+    /// none. The verification before the first turn may create one.
     pub(crate) start: u64,
     /// Whether anything may have changed without the machine knowing.
     pub(crate) unsettled: bool,
-    /// The number of the first record in the tree's history that belongs to a candidate that is not
-    /// verified yet.
+    /// If a candidate has not been verified yet, the number of its first record in the tree's
+    /// history.
     pub(crate) candidate: Option<u64>,
-    /// For each tool, the total number of bytes in its complete calls, and the number of these
+    /// For each tool, the total number of bytes in its complete calls, and the number of those
     /// calls. Used to estimate the length of a refused call.
     pub(crate) call_sizes: HashMap<String, (usize, usize)>,
 }
@@ -184,7 +184,7 @@ impl<'a> Driver<'a> {
                 let used = Duration::from_millis(earlier_ms.saturating_sub(limits_from_ms));
                 tokio::time::Instant::now() + Duration::from_secs(seconds).saturating_sub(used)
             }),
-            // Concurrent runs must not retry at the same moments, even within one process.
+            // Concurrent runs must not retry at the same time, even within one process.
             retries: Policy { seed: fastrand::u64(..), ..Policy::default() },
             inbox: parts.inbox,
             pending_messages: VecDeque::new(),
@@ -255,7 +255,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Works until the run ends, and reports how it ended.
+    /// Works on the task until the run ends, and reports how it ended.
     async fn drive(mut self, started: Result<(Machine, Unfinished), Stop>) -> Result<Report, Error> {
         let (machine, ended) = match started {
             Ok((mut machine, unfinished)) => {
@@ -291,8 +291,8 @@ impl<'a> Driver<'a> {
         Ok(Some(text))
     }
 
-    /// Queues the user's messages while a session is being resumed, until the conversation can take
-    /// them. If there are any, the limits restart now.
+    /// Queues the user's messages while a session is being resumed, until they can be added to the
+    /// conversation. If there are any, the limits restart immediately.
     pub(crate) fn queue_messages(&mut self, messages: VecDeque<String>) {
         self.pending_messages = messages;
         while let Some(text) = self.inbox.take() {
@@ -309,7 +309,7 @@ impl<'a> Driver<'a> {
         self.deadline = self.seconds.map(|s| tokio::time::Instant::now() + Duration::from_secs(s));
     }
 
-    /// Checks the ending against the tree: if all changes were reverted, the ending is
+    /// Checks the ending against the tree: if all changes were reverted, the ending becomes
     /// [`Ending::NoChange`].
     async fn confirm(&mut self, ending: Ending, machine: &Machine) -> Result<Ending, Stop> {
         let done = matches!(ending, Ending::Verified | Ending::Unverified);
@@ -321,7 +321,7 @@ impl<'a> Driver<'a> {
         Ok(if changed { ending } else { Ending::NoChange })
     }
 
-    /// Starts a run: verifies, composes the first turn, and journals the plan.
+    /// Starts a run: runs the verification, composes the first turn, and journals the plan.
     pub(crate) async fn begin(&mut self, job: Job) -> Result<(Machine, Step), Stop> {
         self.check_images(&self.identity).map_err(refused)?;
         let approach = self.approach();
@@ -342,7 +342,8 @@ impl<'a> Driver<'a> {
         Ok((machine, step))
     }
 
-    /// Makes a map of the code. Empty if there is none, or if a recorded plan already contains it.
+    /// Creates a map of the code. Returns an empty string if there is none or if a recorded plan
+    /// already contains it.
     async fn map(&mut self) -> Result<String, Stop> {
         if !self.shown.is_empty() {
             return Ok(String::new());
@@ -365,24 +366,24 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Starts the next turn. The tree's history assigns later changes to it.
+    /// Starts the next turn. The tree's history attributes subsequent changes to it.
     pub(crate) fn next_turn(&mut self) {
         self.turn += 1;
         self.repository.turn(self.turn);
     }
 
-    /// Checks that a model can see images, if the task has any.
+    /// Checks that a model accepts images, if the task has any.
     pub(crate) fn check_images(&self, model: &Identity) -> Result<(), String> {
         let name = &model.model;
         match model.sees_images {
             _ if self.images.is_empty() => Ok(()),
             Some(true) => Ok(()),
             Some(false) => {
-                Err(format!("{name} does not see images; use a model with vision, or omit --image"))
+                Err(format!("{name} does not accept images; use a model with vision, or omit --image"))
             }
             None if self.settings.assume_vision => Ok(()),
             None => Err(format!(
-                "the server does not say whether {name} sees images; if it does, set assume_vision = true in your settings or AGENT_ASSUME_VISION=true"
+                "the server does not say whether {name} accepts images; if it does, set assume_vision = true in your settings or AGENT_ASSUME_VISION=true"
             )),
         }
     }
@@ -400,7 +401,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Sends one request, retries it if that can help, and carries out the answer.
+    /// Sends a request, retries it if that might help, and carries out the answer.
     async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
         self.next_turn();
         let constrains = ask.wanted == Wanted::Calls && !machine.plan().plain;
@@ -476,8 +477,8 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Writes a file for the machine, with the tool that also makes the model's edits. If this
-    /// write completes a candidate, verifies the candidate.
+    /// Writes a file on behalf of the machine, using the same tool that makes the model's edits. If
+    /// this write completes a candidate, verifies the candidate.
     async fn write(&mut self, file: Focus, why: WriteReason) -> Result<Input, Stop> {
         let Focus { path, content } = &file;
         let message = match why {
@@ -555,7 +556,7 @@ impl<'a> Driver<'a> {
         {
             message = shorter.to_owned();
         }
-        // A question changes nothing, so every difference is somebody else's.
+        // A question changes nothing, so any differences are somebody else's.
         if !self.settings.question && self.await_snapshot().await.is_ok() {
             match self.on_tree(|tree| tree.diff()).await {
                 Ok(found) => diff = found,
@@ -588,7 +589,7 @@ pub(crate) fn recorded(plan: &Plan) -> Result<serde_json::Value, Stop> {
     serde_json::to_value(plan).map_err(|e| refused(format!("cannot write the plan to the journal: {e}")))
 }
 
-/// Completes when the run has to stop because it was interrupted or has run out of time.
+/// Completes when the run must stop because it was interrupted or ran out of time.
 pub(crate) async fn stopped(
     mut interrupt: tokio::sync::watch::Receiver<bool>,
     deadline: Option<tokio::time::Instant>,

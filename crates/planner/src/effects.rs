@@ -12,11 +12,11 @@ use crate::calls::CallQueue;
 use crate::driver::{Driver, Stop, refused, stopped};
 use crate::machine::{Machine, Turn};
 
-/// If a candidate's verification takes this many times as long as the longest earlier one, it
-/// counts as hung.
+/// If a candidate's verification takes this many times as long as the longest earlier one, it is
+/// considered hung.
 const SLOWER: u32 = 10;
-/// The shortest time limit for the verification of a candidate. A shorter one could stop a
-/// verification that is merely slow for a moment.
+/// The shortest time limit for the verification of a candidate. A shorter limit could stop a
+/// verification that is only momentarily slow.
 const LEAST_LIMIT: Duration = Duration::from_secs(30);
 
 impl Driver<'_> {
@@ -25,8 +25,8 @@ impl Driver<'_> {
         self.check_within(None).await
     }
 
-    /// Verifies a candidate, whose code may loop forever. So the verification is stopped if it
-    /// takes much longer than earlier ones.
+    /// Verifies a candidate. Its code may loop forever, so the verification is stopped if it takes
+    /// much longer than earlier ones.
     pub(crate) async fn check_candidate(&mut self) -> Result<Check, Stop> {
         let limit = self.usual_check.map(|usual| (usual * SLOWER).max(LEAST_LIMIT));
         let check = self.check_within(limit).await?;
@@ -54,7 +54,7 @@ impl Driver<'_> {
         Ok(check)
     }
 
-    /// Makes a call to the tree on another thread, because such calls block.
+    /// Calls into the tree on another thread, because such calls block.
     pub(crate) async fn on_tree<T: Send + 'static>(
         &self,
         call: impl FnOnce(&dyn Repository) -> Result<T, String> + Send + 'static,
@@ -97,9 +97,9 @@ impl Driver<'_> {
         Ok(lines)
     }
 
-    /// Reverts the record `from` of the tree's history and all later records. `None` reverts
-    /// everything since the first turn began. The revert is journaled only after it has happened.
-    /// If the run is killed in between, the resumed run finds the revert in the tree's history
+    /// Reverts record `from` of the tree's history and all later records. `None` reverts everything
+    /// since the first turn began. The revert is journaled only after it has happened. If the run
+    /// is killed in between, the resumed run finds the revert in the tree's history
     /// ([`Repository::last_revert`]), and repeating the revert changes nothing.
     pub(crate) async fn revert_from(&mut self, from: Option<u64>) -> Result<Option<u64>, Stop> {
         self.await_snapshot().await?;
@@ -112,8 +112,8 @@ impl Driver<'_> {
     }
 
     /// Reverts changes that must not stay in the tree when the run is stopped: those of a candidate
-    /// that is not verified yet, or those of a try that is worse than an earlier one. A resumed run
-    /// restores the reverted changes and continues.
+    /// that has not been verified yet, or those of a try that is worse than an earlier one. A
+    /// resumed run restores the reverted changes and continues.
     pub(crate) async fn leave(
         &mut self,
         machine: Option<&Machine>,
@@ -181,7 +181,7 @@ fn original_recorded(recorded: Result<Result<(), String>, JoinError>) -> Result<
         .map_err(|why| refused(format!("cannot record the state of the repository: {why}")))
 }
 
-/// How long a verification took, if its tests ran to completion.
+/// Returns how long a verification took, if its tests ran to completion.
 pub(crate) fn usual(event: &Event) -> Option<Duration> {
     let Event::Checked(check) = event else { return None };
     let count = |name: &str| check.facts[name].as_u64().unwrap_or(0);

@@ -27,15 +27,15 @@ const ALIASES: &Aliases = &Aliases {
                 "finish means that the task is done; if it is not, continue",
             ),
         ),
-        // Other agents define this argument as a command that shows the result to a person.
+        // Other agents define this argument as a command that shows the result to the user.
         ("command", Take::LeftOut),
     ],
     convert: None,
 };
 
-/// The aliases of a `finish` with a user-defined schema. Its arguments have no aliases.
+/// The aliases for a `finish` tool with a user-defined schema. Its arguments have no aliases.
 const TOOL_ALIASES: &Aliases = &Aliases { arguments: &[], ..*ALIASES };
-/// The aliases of a `finish` that takes an answer.
+/// The aliases for a `finish` tool that takes an answer.
 const ANSWER_ALIASES: &Aliases = &Aliases {
     arguments: &[(
         "result results message summary final_answer text output response content conclusion description",
@@ -44,7 +44,7 @@ const ANSWER_ALIASES: &Aliases = &Aliases {
     ..*ALIASES
 };
 
-/// The field of an outcome's facts that holds the result that the model passed to `finish`.
+/// The field in an outcome's facts that holds the result passed to `finish`.
 pub(crate) const RESULT: &str = "result";
 
 /// Returns the `finish` tool. For a question, it takes the answer as text. With a schema, its

@@ -1,29 +1,30 @@
-//! Selects the files that the first turn shows. If a small model must find the file itself, it
-//! often edits invented content. If it is shown the file and the failure, it solves half of the
-//! tasks. Files are ranked by the names in the task, the locations of failures, and the imports of
-//! tests.
+//! Selects the files that the first turn shows. A small model that has to find the file itself
+//! often edits content that it has made up. When it is shown the file and the failure, it solves
+//! half of the tasks. Files are ranked by the names in the task, the locations of failures, and the
+//! imports of tests.
 
 use std::collections::HashSet;
 
 use journal::Check;
 
-/// The maximum number of source files to read for ranking. If there are more, files are not ranked
-/// by the names that they define.
+/// Maximum number of source files to read for ranking. If there are more, the names that files
+/// define are not taken into account.
 const MAX_READ: usize = 60;
-/// The maximum number of files that the model is asked to return in full. With more files, small
-/// models get lost.
+/// Maximum number of files that the model is asked to return in full. Small models get lost when
+/// there are more.
 pub(crate) const MAX_FILES: usize = 3;
-/// The size of the largest file that is worth showing in full.
+/// Maximum size of a file that is worth showing in full, in bytes.
 pub(crate) const MAX_SHOWN_BYTES: u64 = 16 * 1024;
 
-/// A file, and how strongly the task points at it.
+/// A file, and how strongly the task points to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) path: String,
     pub(crate) score: u32,
 }
 
-/// Source files worth showing, the best first. Empty if nothing points at a file.
+/// Returns the source files worth showing, best first. The list is empty if nothing points to a
+/// file.
 pub(crate) fn rank(
     files: &[String],
     task: &str,
@@ -72,8 +73,8 @@ pub(crate) fn rank(
     candidates
 }
 
-/// The path and text of the best candidates that fit: at most `max_files` files with at most
-/// `max_bytes` bytes in total.
+/// Returns the path and text of the best candidates that fit: at most `max_files` files, totaling
+/// at most `max_bytes` bytes.
 pub(crate) fn show(
     candidates: &[Candidate],
     read: impl Fn(&str, u64) -> Option<String>,
@@ -94,8 +95,8 @@ pub(crate) fn show(
     shown
 }
 
-/// The files that a whole-file request asks for: the best candidate if it stands out, otherwise up
-/// to [`MAX_FILES`] candidates that the task points at about equally.
+/// Returns the files that a whole-file request asks for: the best candidate if it stands out, or
+/// otherwise up to [`MAX_FILES`] candidates that the task points to about equally.
 pub(crate) fn requested(candidates: &[Candidate]) -> &[Candidate] {
     match candidates {
         [first, second, ..] if first.score < second.score + 30 => {
@@ -119,7 +120,8 @@ fn extension(path: &str) -> &str {
     file_name(path).rsplit_once('.').map_or("", |(_, e)| e)
 }
 
-/// The language tag that a Markdown fence around a file gets; empty if the file is not source code.
+/// Returns the language tag for a Markdown fence around a file. The tag is empty if the file is not
+/// source code.
 pub(crate) fn language(path: &str) -> &'static str {
     match extension(path) {
         "py" | "pyi" => "python",
@@ -181,7 +183,7 @@ fn is_test_of(test: &str, stem_of_code: &str) -> bool {
     .contains(&name)
 }
 
-/// Whether a text mentions a name, other than as a part of a longer name.
+/// Whether the text mentions a name other than as part of a longer one.
 pub(crate) fn mentions(text: &str, what: &str) -> bool {
     text.match_indices(what).any(|(at, _)| {
         let before = text[..at].chars().next_back();
@@ -198,7 +200,7 @@ fn words(text: &str) -> HashSet<String> {
         .collect()
 }
 
-/// The words in a file's import lines, in lowercase. Recognizes the import lines of Python,
+/// Returns the words in a file's import lines, in lowercase. Recognizes the import lines of Python,
 /// JavaScript, Rust, Go, Java and C.
 fn imported(text: &str) -> Vec<String> {
     let mut names = Vec::new();
@@ -216,7 +218,8 @@ fn imported(text: &str) -> Vec<String> {
     names
 }
 
-/// The names that a file defines. Each is the word after a keyword such as `def` or `struct`.
+/// Returns the names that a file defines, which are the words after keywords such as `def` or
+/// `struct`.
 fn defined(text: &str) -> impl Iterator<Item = &str> {
     const KEYWORDS: [&str; 10] =
         ["def", "class", "fn", "function", "func", "struct", "enum", "trait", "interface", "type"];

@@ -1,28 +1,27 @@
 //! Detects repeated text, endless whitespace and repeated calls. The limits are generous, because a
-//! normal answer must never be cut.
+//! normal answer must never be cut short.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use journal::CutReason;
 
-/// The maximum number of consecutive bytes of whitespace. No normal answer has more. DeepSeek's
-/// JSON mode and Ollama's `format` are known to exceed it
-/// (docs/model-apis.md#deepseek-requests).
+/// Maximum number of consecutive whitespace bytes. No normal answer has more, but DeepSeek's JSON
+/// mode and Ollama's `format` are known to exceed this (docs/model-apis.md#deepseek-requests).
 const MAX_WHITESPACE: usize = 400;
-/// The maximum number of equal lines in a row. Tables and test data repeat lines, but not this
+/// Maximum number of identical lines in a row. Tables and test data repeat lines, but not this
 /// often.
 const MAX_EQUAL_LINES: usize = 40;
-/// The number of bytes at the end of a text that are checked for a loop: the repetition of one
-/// short phrase.
+/// The number of bytes at the end of the text that are checked for a loop (a short phrase repeated
+/// over and over).
 const LOOP_BYTES: usize = 1_600;
-/// The length of the longest repeated phrase to detect, in bytes.
+/// Maximum length of a repeated phrase to detect, in bytes.
 const MAX_PERIOD: usize = 200;
-/// The number of new bytes after which the end of the text is checked for a loop again.
+/// How many new bytes must arrive before the end of the text is checked for a loop again.
 const LOOK_EVERY: usize = 256;
-/// The number of equal calls with equal results at which the model gets a warning.
+/// The number of identical calls with identical results after which the model gets a warning.
 const WARN_REPEATS: u32 = 3;
-/// The number of equal calls with equal results at which the run gives up.
+/// The number of identical calls with identical results after which the run gives up.
 const MAX_REPEATS: u32 = 5;
 
 /// Detects repetition and endless whitespace in one stream of text.
@@ -38,7 +37,7 @@ pub(crate) struct Degeneration {
 }
 
 impl Degeneration {
-    /// Feeds a piece. Returns a reason to stop, if there is one.
+    /// Processes the next piece of text. Returns a reason to stop reading, if there is one.
     pub(crate) fn feed(&mut self, text: &str) -> Option<CutReason> {
         for &byte in text.as_bytes() {
             self.whitespace = if byte.is_ascii_whitespace() { self.whitespace + 1 } else { 0 };
@@ -95,7 +94,7 @@ pub(crate) enum Repeats {
     Stop(u32),
 }
 
-/// Counts equal calls with equal results.
+/// Counts identical calls with identical results.
 #[derive(Debug, Default)]
 pub(crate) struct EqualCalls {
     seen: HashMap<u64, u32>,
@@ -115,7 +114,8 @@ impl EqualCalls {
         }
     }
 
-    /// Forgets everything, because the tree has changed and an equal call may have another result.
+    /// Forgets everything, because the tree has changed and an identical call may now have a
+    /// different result.
     pub(crate) fn forget(&mut self) {
         self.seen.clear();
     }

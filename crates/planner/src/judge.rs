@@ -1,4 +1,4 @@
-//! Judges a recorded answer with the same code as a run, for `agent parse`.
+//! Judges a recorded answer for `agent parse`, using the same code as a run.
 
 use serde_json::Value;
 use tool_api::{Accepted, Incoming, Registry};
@@ -13,7 +13,7 @@ pub struct Judged {
     pub status: Status,
     /// Why a call is malformed, or what is wrong with an answer without calls.
     pub why: Option<String>,
-    /// The calls in order.
+    /// The calls, in order.
     pub calls: Vec<JudgedCall>,
 }
 
@@ -56,10 +56,10 @@ pub fn answer<'a>(tools: &Registry, pieces: impl IntoIterator<Item = &'a [u8]>, 
             }
         }
     }
-    // A run cuts the answer at the first refused call.
+    // A run cuts the answer off at the first refused call.
     if let Some(at) = calls.iter().position(|call| call.judged.is_err()) {
         for call in calls.iter_mut().skip(at + 1).filter(|call| call.judged.is_ok()) {
-            call.judged = Err("not read: the answer is cut at the refused call before it".into());
+            call.judged = Err("not read: the answer is cut off at the refused call before it".into());
         }
     }
     Judged { status, why, calls }

@@ -1,12 +1,12 @@
 //! Works on a task until the run reaches an [`Ending`](journal::Ending). This crate contains the
-//! prompts, turns, budgets, guards and the verification.
+//! prompts, turns, budgets, guards and verification.
 //!
 //! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine
 //! receives `Input`s (such as an answer with the results of its calls, or a message from the user)
-//! and decides the next step, such as to ask the model, write a file or finish. It does no I/O. The
-//! driver carries the step out: it streams an answer through [`answer`], which validates each call
-//! while the model is writing it and decides when to cut the answer off. The driver also runs
-//! tools, and writes each event to the journal before its effect.
+//! and decides the next step, such as asking the model, writing a file or finishing. It does no
+//! I/O. The driver carries out each step: it streams an answer through [`answer`], which validates
+//! each call while the model is writing it and decides when to cut the answer off. The driver also
+//! runs tools, and writes each event to the journal before its effect.
 //!
 //! ```text
 //!      ┌──────────────────────── Input ────────────────────────────┐
@@ -16,8 +16,8 @@
 //!                Step::Finish ───► Report
 //! ```
 //!
-//! Everything the planner needs from outside comes in as [`Parts`]. A live run, a dry run, a replay
-//! and a test differ only in these parts.
+//! Everything the planner needs from the outside world is passed in as [`Parts`]. A live run, a dry
+//! run, a replay and a test differ only in these parts.
 //!
 //! A run can be resumed from its journal at any point ([`resume`]), and the user can add to the
 //! task at any time ([`Inbox`]).
@@ -65,27 +65,27 @@ pub use settings::{Approach, Constrain, Cut, Limits, Settings};
 /// A task and how to work on it.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// The task, as a person wrote it.
+    /// The task, as written by the user.
     pub task: String,
-    /// The images of the task, which the first message contains.
+    /// The task's images, which are part of the first message.
     pub images: Vec<Arc<Image>>,
-    /// How to work on it.
+    /// How to work on the task.
     pub settings: Settings,
-    /// Why the run starts with this model, in one line for the journal.
+    /// A one-line explanation, for the journal, of why the run starts with this model.
     pub why_model: String,
     /// The setting that names the model; `None` if the model is the session's first choice.
     pub role: Option<ModelRole>,
 }
 
-/// The planner's connections to the outside.
+/// The planner's connections to the outside world.
 pub struct Parts {
     /// The opened model.
     pub model: Box<dyn Model>,
     /// The model that makes the final try, if [`Settings::escalates`] is set.
     pub escalation: Option<Box<dyn OpenModel>>,
-    /// The fallback, which replaces a model whose server is unavailable.
+    /// The fallback model, which takes over if a model's server is unavailable.
     pub fallback: Option<Box<dyn OpenModel>>,
-    /// The tools, in the order they are shown. One of them ends the run: [`Finish`].
+    /// The tools, in the order they are shown to the model. One of them, [`Finish`], ends the run.
     pub tools: Registry,
     /// The tree that the run works on.
     pub repository: Arc<dyn Repository>,
@@ -100,11 +100,12 @@ pub struct Parts {
 /// A model that is opened only if the run switches to it.
 #[async_trait]
 pub trait OpenModel: Send + Sync {
-    /// Opens the model. The previous model is closed by then, because memory may not hold both.
+    /// Opens the model. The previous model has already been closed, because memory may not hold
+    /// both.
     ///
     /// # Errors
-    /// If the model cannot be opened. The error contains the reason, and the ending of a run that
-    /// cannot continue without this model.
+    /// If the model cannot be opened. The error contains the reason, along with the ending for a
+    /// run that cannot continue without this model.
     async fn open(&self) -> Result<OpenedModel, (Ending, String)>;
 }
 
@@ -112,14 +113,14 @@ pub trait OpenModel: Send + Sync {
 pub struct OpenedModel {
     /// The model.
     pub model: Box<dyn Model>,
-    /// Why this model was chosen, in one line for the journal.
+    /// A one-line explanation, for the journal, of why this model was chosen.
     pub why: String,
     /// Warnings about settings that the model does not support.
     pub warnings: Vec<String>,
 }
 
 /// The source of user messages during a run. The planner checks it before each request and before
-/// the run ends. A message joins the conversation as a new task, and the limits restart.
+/// the run ends. A message is added to the conversation as a new task and restarts the limits.
 ///
 /// ```
 /// use planner::Inbox;
@@ -130,7 +131,7 @@ pub struct OpenedModel {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Inbox: Send {
-    /// The next message, if there is one. Does not wait.
+    /// Returns the next message, if there is one. Does not wait.
     fn take(&mut self) -> Option<String>;
 }
 
@@ -159,31 +160,32 @@ pub struct Instructions {
 
 /// The tree that the run works on. Calls block, so the driver runs long ones on another thread.
 pub trait Repository: Send + Sync {
-    /// The paths of the project's files, without ignored files. The paths are sorted and relative
-    /// to the root, with `/` as the separator. Their number is limited: the flag is `true` if some
-    /// were omitted.
+    /// Returns the paths of the project's files, excluding ignored files. The paths are sorted and
+    /// relative to the root, with `/` as the separator. Their number is limited, and the flag is
+    /// `true` if some were omitted.
     fn files(&self) -> (Vec<String>, bool);
-    /// The content of a text file of at most `limit` bytes; `None` for anything else.
+    /// Returns the content of a text file of at most `limit` bytes, or `None` for anything else.
     fn read(&self, path: &str, limit: u64) -> Option<String>;
     /// Whether the model may change this file. If not, the model is not asked to correct it.
     fn may_change(&self, _path: &str) -> bool {
         true
     }
-    /// A map of the code for a task that names no file: the files that the task is most likely
-    /// about, with their most important definitions, in at most `max_bytes` bytes. `None` if the
-    /// task names a file or the run shows no map. When `stop` becomes true, the call returns soon.
+    /// Returns a map of the code for a task that does not name a file: the files that the task is
+    /// most likely about, along with their most important definitions, in at most `max_bytes`
+    /// bytes. Returns `None` if the task names a file or the run does not show a map. If `stop`
+    /// becomes true, the call returns promptly.
     fn map(&self, _task: &str, _max_bytes: usize, _stop: &AtomicBool) -> Option<String> {
         None
     }
-    /// Instruction files from the root down to the working directory, in that order.
+    /// Returns the instruction files from the root down to the working directory, in that order.
     fn instructions(&self) -> Vec<Instructions>;
-    /// Records the original tree, the base of [`Repository::diff`]. The driver calls this once, in
-    /// the background, and waits for the call to return before the first effect.
+    /// Records the original tree, which [`Repository::diff`] compares against. The driver calls
+    /// this once, in the background, and waits for the call to return before the first effect.
     ///
     /// # Errors
     /// When the tree cannot be recorded. The run stops before it changes anything.
     fn remember(&self) -> Result<(), String>;
-    /// Assigns all further changes to this turn.
+    /// Attributes all subsequent changes to this turn.
     fn turn(&self, _turn: u32) {}
     /// Called before a command runs. [`Repository::after_command`] always follows and records what
     /// the command changed.
@@ -201,22 +203,24 @@ pub trait Repository: Send + Sync {
     fn after_command(&self) -> Result<Option<u64>, String> {
         Ok(None)
     }
-    /// The number of the last record in the history; 0 if there is none.
+    /// Returns the number of the last record in the history, or 0 if there is none.
     ///
     /// # Errors
     /// If the history cannot be read.
     fn last_record(&self) -> Result<u64, String> {
         Ok(0)
     }
-    /// The number of the last record in the history; `None` unless that record is a revert.
+    /// Returns the number of the last record in the history if that record is a revert, or `None`
+    /// otherwise.
     ///
     /// # Errors
     /// If the history cannot be read.
     fn last_revert(&self) -> Result<Option<u64>, String> {
         Ok(None)
     }
-    /// The number of the record that holds an edit of a turn. The first edit of the turn has the
-    /// index 0, and edits that were rolled back are skipped. `None` if there is no such edit.
+    /// Returns the number of the record that holds an edit of a turn. The first edit of the turn
+    /// has index 0, and edits that were rolled back are skipped. Returns `None` if there is no such
+    /// edit.
     ///
     /// # Errors
     /// If the history cannot be read.
@@ -231,37 +235,38 @@ pub trait Repository: Send + Sync {
     fn roll_back(&self, _turn: u32, _done: usize) -> Result<(), String> {
         Ok(())
     }
-    /// Reverts this record of the history and all later ones, including those of commands. Returns
-    /// the number of the revert's own record if the revert changed anything. Repeating the call
-    /// changes nothing and returns the same number.
+    /// Reverts this record of the history and all later ones, including changes made by commands.
+    /// If the revert changed anything, returns the number of the record that it created. Repeating
+    /// the call changes nothing and returns the same number.
     ///
     /// # Errors
-    /// If somebody else has changed one of the files. In that case, the call changes nothing.
+    /// If somebody else has changed one of the files. In that case, nothing is changed.
     fn revert_from(&self, record: u64) -> Result<Option<u64>, String>;
     /// Whether anything differs from the tree recorded by [`Repository::remember`], including
     /// ignored files that were edited.
     fn changed(&self) -> bool {
         self.diff().is_ok_and(|diff| !diff.files.is_empty())
     }
-    /// The number of lines added and removed since [`Repository::remember`].
+    /// Returns the total number of lines added and removed since [`Repository::remember`].
     fn changed_lines(&self) -> u64 {
         self.diff().map_or(0, |diff| diff.added + diff.removed)
     }
-    /// The changes since [`Repository::remember`], computed from the tree itself.
+    /// Returns the changes since [`Repository::remember`], computed from the tree itself.
     ///
     /// # Errors
     /// When the diff cannot be computed.
     fn diff(&self) -> Result<Diff, String>;
 }
 
-/// Decides whether the task is done, by running a command.
+/// Runs a command to decide whether the task is done.
 #[async_trait]
 pub trait Verifier: Send + Sync {
-    /// The command, as a person would type it.
+    /// Returns the command as a user would type it.
     fn command(&self) -> String;
     /// Runs the command. The check fails if the command takes longer than `limit`.
     ///
     /// # Errors
-    /// When the command could not be run at all, for example without a sandbox. The run stops.
+    /// When the command could not be run at all, for example because there is no sandbox. The run
+    /// stops.
     async fn verify(&self, limit: Option<Duration>) -> Result<Check, String>;
 }

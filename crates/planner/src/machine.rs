@@ -1,15 +1,16 @@
-//! The turn machine decides the next step from what happened. It owns the conversation and does no
-//! I/O.
+//! The turn machine, which decides the next step based on what has happened. It owns the
+//! conversation and does no I/O.
 //!
-//! Two approaches share this machine. With [`Approach::Tools`](crate::Approach) the model calls
+//! Two approaches share this machine. With [`Approach::Tools`](crate::Approach), the model calls
 //! tools until a call to `finish` is accepted. With [`Approach::WholeFile`](crate::Approach), for
 //! small models, the model is shown up to three files and asked to return them
-//! ([`crate::approach`]). The run uses tools instead if nothing shows which files the task is
-//! about, or as soon as the model makes a call that neither writes these files nor finishes.
+//! ([`crate::approach`]). The run uses tools instead if nothing indicates which files the task is
+//! about. It also switches to tools as soon as the model makes a call that neither writes these
+//! files nor finishes.
 //!
 //! Effect on the prompt cache: messages are only added at the end. Exceptions, such as a fresh
-//! start or a compaction, are journaled as [`Event::Rewound`] and keep as many messages as they
-//! can.
+//! start or a compaction, are journaled as [`Event::Rewound`] and keep as many messages as
+//! possible.
 
 mod conversation;
 mod next_model;
@@ -37,8 +38,8 @@ use crate::prompts::Prompts;
 use crate::tries::Tries;
 pub(crate) use plan::Plan;
 
-/// The maximum number of unusable answers in a row (no call, or a refused one). After one more, the
-/// run gives up.
+/// Maximum number of unusable answers in a row (no call, or a refused one). After one more, the run
+/// gives up.
 const MAX_CORRECTIONS: u32 = 4;
 /// How many times `finish` may be refused while the verification fails.
 const MAX_FINISH_REFUSALS: u32 = 2;
@@ -57,7 +58,7 @@ pub(crate) enum Step {
     Revert(Option<u64>),
     /// Switch to the model that makes the final try (`--escalate`).
     Escalate,
-    /// The run is over.
+    /// End the run.
     Finish(Ending, String),
 }
 
@@ -79,7 +80,7 @@ pub(crate) struct Ask {
     pub(crate) seed: Option<u64>,
     pub(crate) max_tokens: u32,
     pub(crate) wanted: Wanted,
-    /// The number of alternatives that the server reports for each token.
+    /// The number of alternatives that the server should report for each token.
     pub(crate) alternatives: u8,
 }
 
@@ -93,13 +94,14 @@ pub(crate) enum Input {
     /// A part of a candidate could not be written, for example because the file's encoding lacks a
     /// character.
     Refused,
-    /// The request does not fit the window.
+    /// The request does not fit in the window.
     Overflow { window: Option<u64> },
     /// A message from the user.
     UserMessage(String),
-    /// A try has ended, and its end is in the journal. The try changed this many lines.
+    /// A try has ended, and its end has been journaled. `lines` is the number of lines that it
+    /// changed.
     TryEnded { lines: u64 },
-    /// Changes were reverted. `record` is the revert's record in the tree's history; `None` if
+    /// Changes were reverted. `record` is the revert's record in the tree's history, or `None` if
     /// there was nothing to revert.
     Reverted { record: Option<u64> },
     /// Another model was opened. It continues with this plan, in a new try or in the current
@@ -119,7 +121,7 @@ pub(crate) struct Turn {
     pub(crate) refused: Option<String>,
     /// The result of the verification, which runs after a change or a call to `finish`.
     pub(crate) check: Option<Check>,
-    /// The model's window after this turn, if it differs from the one known before.
+    /// The model's window after this turn, if it has changed.
     pub(crate) window: Option<u64>,
 }
 
@@ -129,9 +131,9 @@ pub(crate) struct Machine {
     prompts: Prompts,
     /// The conversation. Requests share its messages.
     pub(crate) messages: Vec<Arc<Message>>,
-    /// The images of the task, which belong to the first user message.
+    /// The task's images, which are attached to the first user message.
     pub(crate) images: Vec<Arc<Image>>,
-    /// Events that the driver has to journal before the next step.
+    /// Events that the driver must journal before the next step.
     pub(crate) log: Vec<Event>,
     pub(crate) estimator: Estimator,
     pub(crate) tries: Tries,
@@ -147,8 +149,8 @@ pub(crate) struct Machine {
     /// The result that the model passed to `finish`, if that ended the run.
     pub(crate) result: Option<Value>,
     overflows_in_a_row: u32,
-    /// The full texts of those messages in the conversation that contain what the user wrote after
-    /// the task.
+    /// The full text of each message in the conversation that contains something the user wrote
+    /// after the task.
     user_messages: Vec<String>,
     dropped: Dropped,
     turn: u32,
@@ -167,8 +169,8 @@ struct Progress {
     looked: bool,
     /// Whether an edit was refused.
     refused_edit: bool,
-    /// The summary from the first call to `finish` without a change, which gets a reminder. A
-    /// whole-file run also keeps an answer in prose here.
+    /// The summary from the first call to `finish` without any change. The model gets a reminder
+    /// after that call. A whole-file run also keeps a prose answer here.
     unchanged_summary: Option<String>,
     equal_calls: EqualCalls,
     corrections: u32,
@@ -177,8 +179,8 @@ struct Progress {
 }
 
 impl Machine {
-    /// Creates a machine for a plan. `baseline` is the result of the verification before any
-    /// change.
+    /// Creates a machine for a plan. `baseline` is the result of the verification that ran before
+    /// any change.
     pub(crate) fn new(plan: Plan, baseline: Option<Check>) -> Result<Self, minijinja::Error> {
         let files = plan.focus.clone();
         Ok(Self {
@@ -205,7 +207,7 @@ impl Machine {
         })
     }
 
-    /// The plan of the current model.
+    /// Returns the plan for the current model.
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -252,13 +254,13 @@ impl Machine {
         self.end_try(step)
     }
 
-    /// The first step: opens the conversation.
+    /// Opens the conversation, and returns the first step.
     pub(crate) fn open(&mut self) -> Step {
         let step = self.open_conversation(None);
         self.remember_request(step)
     }
 
-    /// Adds the first messages to the conversation, which may have a system prompt already.
+    /// Adds the first messages to the conversation, which may already have a system prompt.
     fn open_conversation(&mut self, earlier_try: Option<String>) -> Step {
         if self.attempts.is_some() {
             return self.whole_file(Move::Whole);
@@ -300,8 +302,8 @@ impl Machine {
         if let Some(step) = self.whole_file_answered(&results, check.as_ref(), &doubts) {
             return step;
         }
-        // A model that calls `finish` together with a refused call has not seen the refusal, so its
-        // `finish` is ignored.
+        // A model that calls `finish` in the same answer as a refused call has not seen the
+        // refusal, so its `finish` is ignored.
         let unseen = refused.is_some() || results.iter().any(|r| r.outcome.status == Status::Refused);
         if let Some(finish) = results.iter().find(|r| r.spec.finishes).filter(|_| !unseen) {
             let result = finish.outcome.facts.get(RESULT).cloned();
@@ -324,7 +326,7 @@ impl Machine {
         }
     }
 
-    /// Adds a message from the user to the conversation. The message is a new task: it needs a
+    /// Adds a message from the user to the conversation. The message is a new task: it requires a
     /// change of its own, and earlier mistakes no longer count. A whole-file run continues with
     /// tools. The conversation is not started over, so there are no further tries.
     ///
@@ -348,9 +350,9 @@ impl Machine {
     }
 
     /// Returns the last answer, which has no call, if its text answers the user's question. A model
-    /// that has not yet called a tool probably only announces what it will do. Its text counts
-    /// anyway if it was shown files and has already been corrected, or if it was not told about the
-    /// tools.
+    /// that has not called a tool yet is probably only announcing what it will do. Its text is
+    /// accepted anyway if it was shown files and has already been corrected, or if it was not told
+    /// about the tools.
     fn answer_in_prose(&self) -> Option<String> {
         let settings = &self.plan.settings;
         let insists = self.progress.corrections > 0 && !self.plan.opening.files.is_empty();
@@ -467,8 +469,8 @@ impl Machine {
         self.ask_with(text)
     }
 
-    /// The next request. If the model repeats itself, the temperature rises, because temperature 0
-    /// would give the same answer.
+    /// Returns the next request. If the model repeats itself, the temperature is raised, because
+    /// temperature 0 would produce the same answer.
     fn ask(&self) -> Ask {
         let stuck = self.progress.same_answers.max(self.progress.corrections.saturating_sub(1));
         let base = self.tries.temperature(self.plan.settings.temperature.unwrap_or_default());
@@ -478,14 +480,14 @@ impl Machine {
         Ask { temperature, seed, max_tokens, ..Ask::default() }
     }
 
-    /// The seed for a request when the model is not repeating itself. `None` in a model's first
-    /// try, where the server chooses the seed.
+    /// Returns the seed for a request when the model is not repeating itself. Returns `None` in a
+    /// model's first try, so that the server chooses the seed.
     fn seed(&self) -> Option<u64> {
         self.tries.varied().then_some(u64::from(self.turn))
     }
 
-    /// The token limit of an answer: `most`, or less if the prompt and the answer would not fit in
-    /// the window, but at least 256.
+    /// Returns the token limit for an answer: `most`, or less if the prompt and the answer would
+    /// not fit in the window, but at least 256.
     fn room_for(&self, most: u32) -> u32 {
         let Some(window) = self.plan.window else { return most };
         let left = window.saturating_sub(self.estimator.messages(&self.messages));

@@ -18,15 +18,15 @@ const MAX_TREE: usize = 1_600;
 /// Maximum total size of the instruction files, in bytes. Files closest to the working directory
 /// have priority.
 const MAX_INSTRUCTIONS: usize = 8 * 1024;
-/// The part of the window that the files may fill, as a divisor: 4 stands for a quarter.
+/// The share of the window that the files may fill, as a divisor: 4 means a quarter.
 const WINDOW_SHARE: u64 = 4;
 /// Maximum size of the code map, in bytes: about 1,000 tokens.
 const MAX_MAP: u64 = 3_000;
-/// The part of the window that the map may fill, as a divisor.
+/// The share of the window that the map may fill, as a divisor.
 const MAP_SHARE: u64 = 16;
 
 /// Composes the first turn. For [`Approach::WholeFile`], also returns the files that the model is
-/// asked to return in full. There are none if there is no candidate, or if the best one cannot be
+/// asked to return in full. There are none if there are no candidates or if the best one cannot be
 /// requested in full.
 pub(crate) fn compose(
     repository: &dyn Repository,
@@ -41,7 +41,7 @@ pub(crate) fn compose(
     let mut candidates =
         focus::rank(&files, &task, check, |path| repository.read(path, focus::MAX_SHOWN_BYTES));
     candidates.retain(|candidate| repository.may_change(&candidate.path));
-    // Three bytes per token is a low estimate, so the files do not take more than their share.
+    // Three bytes per token is a low estimate, so the files will not take up more than their share.
     let max_bytes = window.map_or(u64::MAX, |w| w * 3 / WINDOW_SHARE);
     let read = |path: &str, limit| repository.read(path, limit);
     let shown = focus::show(&candidates, read, 2, max_bytes.min(2 * focus::MAX_SHOWN_BYTES));
@@ -65,7 +65,7 @@ pub(crate) fn max_map_bytes(window: Option<u64>) -> usize {
     window.map_or(MAX_MAP, |w| (w * 3 / MAP_SHARE).min(MAX_MAP)) as usize
 }
 
-/// The files that the model is asked to return in full. Takes the candidates in order, the best one
+/// Returns the files that the model is asked to return in full. Takes the candidates in order, best
 /// first, and stops at the first one that cannot be requested in full.
 fn whole_files(
     candidates: &[focus::Candidate],
@@ -79,7 +79,7 @@ fn whole_files(
         if !may_be_whole(&content, others, window) {
             break;
         }
-        // Show the model LF endings, because it writes LF, too. The tool that writes the file
+        // Show the model LF line endings, because it also writes LF. The tool that writes the file
         // restores CRLF.
         let all_crlf = content.matches('\n').count() == content.matches("\r\n").count();
         let content = if all_crlf { content.replace("\r\n", "\n") } else { content };
@@ -88,10 +88,10 @@ fn whole_files(
     files
 }
 
-/// Whether the model can be asked to return this text in full, together with other files that have
-/// `others` bytes in total.
+/// Whether the model can be asked to return this text in full, along with other files that total
+/// `others` bytes.
 pub(crate) fn may_be_whole(text: &str, others: u64, window: Option<u64>) -> bool {
-    // Control tokens are broken up in prompts, so a file with control tokens would come back
+    // Control tokens are broken up in prompts, so a file that contains them would come back
     // changed.
     let plain = !text.trim().is_empty() && broken(text) == text;
     // The window must hold the files twice: in the prompt and in the answer.
@@ -99,14 +99,14 @@ pub(crate) fn may_be_whole(text: &str, others: u64, window: Option<u64>) -> bool
     plain && window.is_none_or(|w| bytes * 2 / 3 + 1_024 < w)
 }
 
-/// A first turn that shows the repository as it was recorded, but the task and the tools as they
-/// are now.
+/// Creates a first turn that shows the repository as it was recorded, but with the current task and
+/// tools.
 pub(crate) fn from_recorded(recorded: Opening, tools: &Registry, task: String) -> Opening {
     Opening { task, tools: tool_descriptions(tools), ..recorded }
 }
 
 /// Calls `read` for each file that the first turn depends on, except instruction files, so that
-/// `read` can record the files.
+/// `read` can record them.
 pub fn read_opening_files(
     files: &[String],
     task: &str,
@@ -133,7 +133,7 @@ fn tree(files: &[String], more: bool) -> String {
     let mut unprintable = 0;
     for path in files {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        // A line break in a name could fake a line of the prompt.
+        // A line break in a file name could pass for a new line of the prompt.
         let breaks_line = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
         if path.contains(breaks_line) {
             unprintable += 1;

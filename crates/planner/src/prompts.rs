@@ -1,8 +1,8 @@
-//! Renders the messages to the model from the templates in `prompts/`.
+//! Renders the messages for the model from the templates in `prompts/`.
 //!
 //! Effect on the prompt cache: the system prompt depends only on the tools and on whether the task
-//! is a question, so sessions that agree on these and use the same version of the program share it.
-//! No prompt contains a time, a changing counter or a path on this machine.
+//! is a question, so sessions share it if they agree on these and use the same version of the
+//! program. No prompt contains a time, a changing counter or a path on this machine.
 
 use journal::Check;
 use minijinja::syntax::SyntaxConfig;
@@ -45,7 +45,7 @@ pub(crate) struct Opening {
     pub(crate) task: String,
     /// A summary of the tree.
     pub(crate) tree: String,
-    /// A map of the code, if the task names no file; empty otherwise.
+    /// A map of the code if the task does not name a file; empty otherwise.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) map: String,
     pub(crate) instructions: Vec<Instructions>,
@@ -83,7 +83,7 @@ impl Prompts {
         let rendered =
             self.environment.get_template(name).and_then(|t| t.render(minijinja::value::Serde(&values)));
         let text = rendered.unwrap_or_else(|e| format!("[prompt {name}: {e}]"));
-        // No text from outside may act as a control token of the model's chat template.
+        // No outside text may act as a control token of the model's chat template.
         broken(text.trim()).into_owned()
     }
 
@@ -113,7 +113,7 @@ impl Prompts {
     /// The request for whole files, which is the first message of the whole-file approach. There is
     /// no system prompt, so the chat template uses its default one: measurements showed that any
     /// additional text lowers the number of solved tasks. With `reworded`, the request is worded
-    /// differently than in the first try.
+    /// differently from the first try.
     pub(crate) fn whole_file(&self, opening: &Opening, shown: &[Focus], reworded: bool) -> String {
         let files: Vec<_> = shown.iter().map(|file| file_value(&file.path, &file.content)).collect();
         self.render(
@@ -149,19 +149,19 @@ impl Prompts {
         self.render("finish_refused.md", json!({ "check": check, "changed": changed }))
     }
 
-    /// The reply when the model says that it is done but has changed nothing. `refused` says
-    /// whether a change was refused, and `whole` whether a whole file was requested.
+    /// Renders the reply for a model that says it is done but has not changed anything. `refused`
+    /// says whether a change was refused, and `whole` says whether a whole file was requested.
     pub(crate) fn no_change(&self, refused: bool, whole: bool) -> String {
         self.render("no_change.md", json!({ "refused": refused, "whole": whole }))
     }
 
-    /// A message that the user sends during or after a run.
+    /// Renders a message that the user sends during or after a run.
     pub(crate) fn user_message(&self, text: &str, question: bool) -> String {
         self.render("user_message.md", json!({ "text": text, "question": question }))
     }
 
-    /// The message `asked` once more, followed by `text`, the reply to the model's repeated
-    /// answers. This message replaces `asked` when these answers are removed.
+    /// Renders the message `asked` again, followed by `text`, which is the reply to the model's
+    /// repeated answers. The result replaces `asked` when those answers are removed.
     pub(crate) fn again(&self, asked: &str, text: &str) -> String {
         self.render("again.md", json!({ "asked": asked, "text": text }))
     }
@@ -170,7 +170,7 @@ impl Prompts {
         self.render("repeated.md", json!({ "tool": tool, "times": times }))
     }
 
-    /// The text that tells a new conversation about the previous try.
+    /// Renders the text that describes the previous try in a new conversation.
     pub(crate) fn earlier_try(&self, files: &str, check: &Check) -> String {
         let failure = check.text.lines().next().unwrap_or_default();
         self.render("earlier_try.md", json!({ "files": files, "check": check, "failure": failure }))
@@ -197,15 +197,15 @@ fn about(call: &CallResult) -> String {
     text.lines().next().unwrap_or_default().chars().take(80).collect()
 }
 
-/// A Markdown fence that is longer than any fence in the text.
+/// Returns a Markdown fence that is longer than any fence in the text.
 fn fence(text: &str) -> String {
     let longest =
         text.lines().map(|l| l.trim_start().bytes().take_while(|b| *b == b'`').count()).max().unwrap_or(0);
     "`".repeat(longest.max(2) + 1)
 }
 
-/// Puts text from outside in a fence that the text cannot close. A single line needs no fence,
-/// because it cannot fake another part of the prompt.
+/// Puts outside text in a fence that the text cannot close. A single line does not need a fence,
+/// because it cannot pass for another part of the prompt.
 fn data(text: &str) -> String {
     let text = text.trim_end_matches('\n');
     if !text.contains(['\n', '\r', '\x0b', '\x0c', '\u{85}', '\u{2028}', '\u{2029}']) {

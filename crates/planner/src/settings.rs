@@ -1,4 +1,4 @@
-//! The settings of a run. Every default suits a model on the user's own machine.
+//! The settings of a run. The defaults are chosen for a model that runs on the user's own machine.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cut {
-    /// For local models, after the first complete call, because each further token costs time. For
-    /// remote models, at the end of the answer.
+    /// For local models, stop after the first complete call, because every additional token costs
+    /// time. For remote models, read to the end of the answer.
     #[default]
     Auto,
-    /// After the first complete call.
+    /// Stop after the first complete call.
     First,
-    /// At the end of the answer: all its calls count.
+    /// Read to the end of the answer, and use all of its calls.
     ReadOn,
 }
 
@@ -64,7 +64,7 @@ impl Approach {
     }
 }
 
-/// Whether a model's tool calls are constrained to the tools' schemas while it writes them.
+/// Whether a model's tool calls are constrained to the tools' schemas during generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Constrain {
@@ -89,19 +89,19 @@ impl Constrain {
     }
 }
 
-/// The limits of a run, counted from its beginning, from the user's last message, or from the start
-/// of the try with another model, whichever is latest. `None` means no limit.
+/// The limits of a run, measured from its start, from the user's last message, or from the start of
+/// the try with another model, whichever is latest. `None` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// The number of requests that the model answers.
+    /// Maximum number of requests that the model answers.
     pub turns: u32,
-    /// Prompt tokens and generated tokens. Prompt tokens from the server's cache do not count, if
-    /// the server reports them.
+    /// Maximum number of prompt tokens and generated tokens. Prompt tokens that come from the
+    /// server's cache are not counted if the server reports them.
     pub tokens: Option<u64>,
-    /// Wall-clock time, in seconds.
+    /// Maximum wall-clock time, in seconds.
     pub seconds: Option<u64>,
-    /// Dollars, if the model's prices are known.
+    /// Maximum cost in dollars. Applies only if the model's prices are known.
     pub cost: Option<f64>,
 }
 
@@ -126,28 +126,29 @@ pub struct Settings {
     /// constrained.
     #[serde(skip_serializing_if = "is_auto")]
     pub constrain: Constrain,
-    /// Sampling temperature of the first request. It rises in later tries, when whole files are
+    /// Sampling temperature for the first request. It rises in later tries, when whole files are
     /// requested again, and when the model repeats itself. `None` selects the temperature that
     /// suits the model ([`models::Identity::temperature`]).
     pub temperature: Option<f32>,
-    /// How many times the run may try the task, each time with the original files, until the
-    /// verification passes. The limits apply to all tries together.
+    /// Maximum number of tries. Each try starts with the original files, and the run ends as soon
+    /// as one passes the verification. The limits apply to all tries combined.
     #[serde(skip_serializing_if = "is_one")]
     pub attempts: u32,
-    /// Whether another model ([`crate::Parts::escalation`]) makes one more try, with limits of its
-    /// own.
+    /// Whether another model ([`crate::Parts::escalation`]) makes one more try, with its own
+    /// limits.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub escalates: bool,
-    /// The maximum number of tokens in one answer, including thinking.
+    /// Maximum number of tokens in an answer, including thinking.
     pub max_answer_tokens: u32,
-    /// Whether to assume that a model can see images if this is unknown
+    /// Whether to assume that a model accepts images if that is unknown
     /// ([`models::Identity::sees_images`]).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub assume_vision: bool,
-    /// Whether commands are forbidden. If they are, there is no verification, and the run ends when
-    /// the model first asks for a command.
+    /// Whether commands are forbidden. If they are, there is no verification, and the run ends as
+    /// soon as the model asks to run a command.
     pub plan_only: bool,
-    /// Whether the task is a question: the run changes nothing, and ends with the model's answer.
+    /// Whether the task is a question. If it is, the run changes nothing and ends with the model's
+    /// answer.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub question: bool,
     /// Whether the model must pass a result to `finish` ([`crate::finish_tool`]).

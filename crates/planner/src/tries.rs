@@ -18,7 +18,7 @@ use serde_json::Value;
 /// The temperatures of the second and later tries. The values are guesses, not measurements.
 const TEMPERATURES: [f32; 3] = [0.7, 0.9, 1.0];
 
-/// The test counts by which tries are compared.
+/// The test counts used to compare tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) failing: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// The counts of a verification. `None` if the report has no counts.
+    /// Returns the counts of a verification, or `None` if the report has no counts.
     pub(crate) fn of(check: &Check) -> Option<Self> {
         let count = |name: &str| check.facts.get(name).and_then(Value::as_u64);
         let passing = count("passed");
@@ -38,8 +38,8 @@ impl Counts {
         Some(Self { failing, passing: passing? })
     }
 
-    /// Whether fewer tests fail than in `other` while at least as many pass. Failures alone do not
-    /// suffice, because a file that does not compile counts as a single failure.
+    /// Whether fewer tests fail than in `other` while at least as many pass. It is not enough to
+    /// compare failures, because a file that does not compile counts as a single failure.
     fn better_than(self, other: Self) -> bool {
         self.failing < other.failing && self.passing >= other.passing
     }
@@ -49,8 +49,7 @@ impl Counts {
 #[derive(Debug, Clone, PartialEq)]
 struct Best {
     number: u32,
-    /// The record that reverted the changes of this try. Reverting that record restores the
-    /// changes.
+    /// The record that reverted this try's changes. Reverting that record restores them.
     reverted: Option<u64>,
     counts: Counts,
     lines: u64,
@@ -81,16 +80,17 @@ pub(crate) enum After {
 }
 
 impl Tries {
-    /// Allows up to `attempts` tries, and one more with another model if the run escalates.
-    /// `before` is the result of the verification before any change. If it is `None`, there is only
-    /// one try, because several tries could not be compared.
+    /// Allows up to `attempts` tries, plus one more with another model if the run escalates.
+    /// `before` is the result of the verification that ran before any change. If it is `None`,
+    /// there is only one try, because there would be no way to compare several.
     pub(crate) fn new(attempts: u32, escalates: bool, before: Option<&Check>) -> Self {
         let escalates = escalates && before.is_some();
         let limit = if before.is_some() { attempts + u32::from(escalates) } else { 1 };
         Self { limit, escalates, number: 1, start: before.and_then(Counts::of), best: None, ended: None }
     }
 
-    /// The number of the current try and the maximum number, if there may be several tries.
+    /// Returns the number of the current try and the maximum number of tries, if more than one is
+    /// allowed.
     pub(crate) fn several(&self) -> Option<(u32, u32)> {
         (self.limit > 1).then_some((self.number, self.limit))
     }
@@ -105,7 +105,7 @@ impl Tries {
         self.escalates && self.number == self.limit
     }
 
-    /// The number of this try among its model's tries.
+    /// Returns the number of this try, counting only tries by the same model.
     fn of_model(&self) -> u32 {
         if self.escalated() { 1 } else { self.number }
     }
@@ -126,14 +126,14 @@ impl Tries {
         self.of_model().is_multiple_of(3)
     }
 
-    /// The temperature of this try: `set`, or a higher one in later tries.
+    /// Returns the temperature for this try: `set`, or a higher one in later tries.
     pub(crate) fn temperature(&self, set: f32) -> f32 {
         let warmer = self.of_model().checked_sub(2).map(|i| TEMPERATURES.get(i as usize).unwrap_or(&1.0));
         warmer.map_or(set, |warm| set.max(*warm))
     }
 
     /// Records how the current try ended. Returns `false`, and records nothing, if the run has only
-    /// one try or such an ending is not retried.
+    /// one try or if this kind of ending is not retried.
     pub(crate) fn end(&mut self, ending: &Ending, message: &str) -> bool {
         let retried = matches!(ending, Ending::Unverified | Ending::NoChange | Ending::GaveUp);
         if self.limit == 1 || !retried {
@@ -173,7 +173,7 @@ impl Tries {
             Some(best) if best.number == self.number => best.reverted = record,
             _ => {}
         }
-        // A try without changes is no better than the start, whatever its tests say.
+        // A try without changes is no better than the start, regardless of what its tests say.
         self.best.take_if(|best| best.reverted.is_none());
     }
 
@@ -187,17 +187,17 @@ impl Tries {
         more
     }
 
-    /// Returns the ending and the message of the run after the final try.
+    /// Returns the run's ending and message after the final try.
     pub(crate) fn finish(&self) -> (Ending, String) {
         let ended = self.best.as_ref().map(|best| &best.ended).or(self.ended.as_ref());
         let (ending, message) = ended.cloned().unwrap_or((Ending::GaveUp, String::new()));
         (ending, format!("{message} ({} tries; {})", self.number, self.kept()))
     }
 
-    /// Returns what to do if the run stops in the middle of a try: the record to revert from, with
-    /// the meaning that it has in [`After::Revert`], and a message that says which try is kept.
-    /// `now` has the counts of the current files, if known. Returns `None` if the current files are
-    /// the best so far or there is only one try.
+    /// Returns what to do if the run stops in the middle of a try: the record to revert from, as in
+    /// [`After::Revert`], and a message that says which try is kept. `now` contains the test counts
+    /// for the current files, if known. Returns `None` if the current files are the best so far or
+    /// there is only one try.
     pub(crate) fn stop(&self, now: Option<Counts>) -> Option<(Option<u64>, String)> {
         let (number, limit) = self.several()?;
         let best = self.best.as_ref().map(|best| best.counts).or(self.start);

@@ -1,5 +1,5 @@
-//! The driver's work on one answer: streams and journals it, runs its calls as they become
-//! complete, and verifies their changes.
+//! The driver's work on one answer: streams and journals it, runs its calls, and verifies the
+//! changes they make.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::machine::{Ask, Machine, Turn};
 pub(crate) type RequestResult = Result<Turn, models::Error>;
 
 impl Driver<'_> {
-    /// Streams one answer and runs its calls as they become complete.
+    /// Streams one answer and runs its calls.
     pub(crate) async fn stream_answer(
         &mut self,
         machine: &mut Machine,
@@ -76,7 +76,7 @@ impl Driver<'_> {
                             self.count_lost(&answer, estimated_tokens, first_token_ms, sent)?;
                             return Ok(Err(error));
                         }
-                        // The complete calls are usable.
+                        // The complete calls can still be used.
                         self.journal.append(Event::Warning { message: format!("{error}; continuing with the complete calls") })?;
                         answer.truncate_after_last_call();
                         reading = false;
@@ -114,7 +114,7 @@ impl Driver<'_> {
         Ok(Ok(turn))
     }
 
-    /// Journals an event of the answer. If the event is a complete call, queues the call.
+    /// Journals an event from the answer. If the event is a complete call, queues the call.
     fn record(
         &mut self,
         event: AnswerEvent,
@@ -166,9 +166,9 @@ impl Driver<'_> {
         Ok(self.journal.append(event)?)
     }
 
-    /// Estimates how many more bytes of a refused call the model would have written, from the
-    /// average length of the complete calls of the same tool. Returns 0, a lower bound, if there
-    /// are no such calls.
+    /// Estimates how many more bytes of a refused call the model would have written, based on the
+    /// average length of complete calls to the same tool. If there have been none, returns 0 as a
+    /// lower bound.
     fn saved_bytes(&self, refused: &Refused) -> u64 {
         let early = refused.tool.as_ref().filter(|_| refused.early);
         let Some((bytes, calls)) = early.and_then(|tool| self.call_sizes.get(tool)) else { return 0 };

@@ -1,5 +1,5 @@
-//! The user adds a message during or after a run: the conversation continues, even after a kill and
-//! a resume.
+//! Tests that the conversation continues when the user adds a message during or after a run, even
+//! if the run is killed and resumed.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -71,7 +71,7 @@ async fn limits_restart_at_a_message() {
     assert_eq!((ran.report.ending, ran.report.totals.turns), (Ending::Verified, 4));
 }
 
-/// An inbox that returns the message when it is asked for the nth time.
+/// An inbox that returns the message the nth time it is asked.
 struct Nth(usize);
 
 impl Inbox for Nth {

@@ -1,6 +1,6 @@
-//! Cuts off an answer at each of its bytes, over HTTP, with the real client and the planner. The
-//! run must end as it does with the whole answer: it makes the same calls, each once, and no
-//! incomplete call.
+//! Cuts off an answer at every byte, over HTTP, with the real client and the planner. The run must
+//! end as it does with the whole answer: it makes the same calls, each exactly once, and no
+//! incomplete calls.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -27,7 +27,7 @@ use tokio::runtime::{Builder, Runtime};
 /// The items that the client returns. The last one is the end of the answer or an error.
 type Pieces = Vec<Result<Delta, Error>>;
 
-/// The bodies in `fixtures/model_answers` whose calls fix `calc.py`.
+/// The response bodies in `fixtures/model_answers` whose calls fix `calc.py`.
 const STREAMS: [&str; 11] = [
     "deepseek.call.sse",
     "generic.one-object-call.sse",
@@ -74,8 +74,8 @@ async fn read(server: &Server, model: &dyn Model, reply: Reply) -> Pieces {
     }
 }
 
-/// Describes what the planner can tell apart: the deltas and, after an error, whether and when to
-/// retry the request.
+/// Describes everything that the planner can distinguish: the deltas and, after an error, whether
+/// and when to retry the request.
 fn described(pieces: &Pieces) -> String {
     pieces.iter().fold(String::new(), |text, item| match item {
         Ok(delta) => format!("{text}{delta:?}\n"),
@@ -127,7 +127,7 @@ fn run(runtime: &Runtime, cut: &Pieces, whole: &Pieces, reading: Cut) -> Ran {
     runtime.block_on(world.run_with("Fix the sum.", Box::new(model), requests))
 }
 
-/// The calls that were started, in order.
+/// Returns the calls that were started, in order.
 fn done(ran: &Ran) -> Vec<(String, Value)> {
     let mut calls = BTreeMap::new();
     let mut done = Vec::new();
@@ -147,7 +147,7 @@ fn is_end(pieces: &Pieces) -> bool {
     matches!(pieces.last(), Some(Ok(Delta::End(_))))
 }
 
-/// Cuts one body at each of its bytes in two ways: the connection breaks, or it closes normally but
+/// Cuts off one body at every byte in two ways: the connection breaks, or it closes normally but
 /// too early.
 fn cut_everywhere(name: &str) {
     let body =

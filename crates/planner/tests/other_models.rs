@@ -18,7 +18,8 @@ fn solves() -> Vec<Reply> {
     vec![patch("a + b"), says(FINISH)]
 }
 
-/// Each switch to another model: the name and the role of that model, and whether a new try starts.
+/// Returns, for each switch to another model, the name and role of that model and whether a new try
+/// starts.
 fn changes<'a>(ran: &'a Ran) -> Vec<(&'a str, Option<ModelRole>, bool)> {
     let change = |event: &'a Event| match event {
         Event::ModelChanged { model, new_try, .. } => Some((model.model.as_str(), model.role, *new_try)),
@@ -27,12 +28,12 @@ fn changes<'a>(ran: &'a Ran) -> Vec<(&'a str, Option<ModelRole>, bool)> {
     ran.events().filter_map(change).collect()
 }
 
-/// Name and turns of each model in the report.
+/// Returns the name and the number of turns of each model in the report.
 fn turns(ran: &Ran) -> Vec<(&str, u32)> {
     ran.report.models.iter().map(|model| (model.model.as_str(), model.turns)).collect()
 }
 
-/// The world for resuming a run: `world`, with the files and changes that the run left.
+/// Prepares `world` for resuming a run, with the files and changes that the run left behind.
 fn after(ran: &Ran, world: World) -> World {
     world.files.lock().unwrap().clone_from(&ran.files);
     let original = support::world().files.lock().unwrap().clone();
@@ -85,7 +86,7 @@ async fn if_the_other_model_is_unavailable_the_best_try_is_kept_and_a_resumed_ru
         assert_eq!(ran.report.ending, Ending::Unavailable);
         assert!(ran.report.message.starts_with("cannot escalate: nobody is there; stopped in try 2 of 2; "));
         assert_eq!(ran.files["calc.py"].contains(line), kept, "{}", ran.report.message);
-        // Resumed while the model is still unavailable.
+        // Resume while the model is still unavailable.
         let again = after(&ran, unavailable()).resume("t", Vec::new(), &ran.records).await;
         assert_eq!((&again.report.ending, &again.files), (&Ending::Unavailable, &ran.files));
         let past: Vec<_> = ran.records.iter().chain(&again.records).cloned().collect();

@@ -1,4 +1,5 @@
-//! Tests the tree after a resumed run is refused, or is stopped again before it makes progress.
+//! Tests the state of the tree after a resumed run is refused or is stopped again before it makes
+//! progress.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,7 +11,7 @@ use journal::{Budget, Ending, Event, Record};
 use models::Delta;
 use support::{Changes, Ran, Reply, World, gives_up, says, text, unchanged_and_unsure, world};
 
-/// The replies for two tries: the first try is better than the start, the second is not.
+/// The replies for two tries: the first try is better than the start, but the second is not.
 fn two_tries() -> Vec<Reply> {
     gives_up("half").into_iter().chain(gives_up("a / b")).collect()
 }
@@ -26,7 +27,7 @@ fn branches() -> Vec<Reply> {
     vec![unchanged_and_unsure(&[(" *", -0.8), (" +", -1.0)]), says(" b"), says(" b")]
 }
 
-/// Puts a world into the state that a run left.
+/// Puts a world into the state that a run left behind.
 fn after(world: World, files: &BTreeMap<String, String>, changes: &Changes) -> World {
     world.files.lock().unwrap().clone_from(files);
     let original = support::world().files.lock().unwrap().clone();
@@ -39,8 +40,8 @@ fn answers(past: &[Record]) -> usize {
     past.iter().filter(|record| matches!(record.event, Event::Output { .. })).count()
 }
 
-/// The bug: the refused resume restored the try that had been reverted at the stop, and left it in
-/// the tree.
+/// The bug: the refused resume restored the try that had been reverted when the run stopped, and
+/// left it in the tree.
 #[tokio::test]
 async fn bug_a_refused_resume_leaves_the_tree_as_it_is() {
     let ran = two_tries_within(6).run("t", two_tries()).await;
@@ -58,7 +59,7 @@ async fn bug_a_refused_resume_leaves_the_tree_as_it_is() {
     assert_eq!(resumed.changes.lock().unwrap().len(), ran.changes.lock().unwrap().len());
 }
 
-/// The bug: the tree had the changes of the second try, which were not verified.
+/// The bug: the tree contained the changes of the second try, which had not been verified.
 #[tokio::test]
 async fn bug_a_time_limit_in_a_resumed_verification_keeps_the_best_try() {
     let whole = two_tries_within(40).run("t", two_tries()).await;
@@ -156,7 +157,7 @@ async fn bug_a_candidate_of_a_killed_run_is_reverted_when_the_resumed_run_is_sto
     assert!(interrupted_at_every_cut(two_files, replies, 2).await > 10);
 }
 
-/// The bug: the resumed run assumed that the reverted changes were in the tree.
+/// The bug: the resumed run assumed that the reverted changes were still in the tree.
 #[tokio::test]
 async fn bug_a_resumed_run_finds_a_revert_that_was_not_journaled_because_of_a_kill() {
     let journaled_before_the_revert = |ran: &Ran| {

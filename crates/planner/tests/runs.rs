@@ -1,4 +1,4 @@
-//! Whole runs of the planner with a scripted model: requests, effects and endings.
+//! Tests whole runs of the planner with a scripted model: requests, effects and endings.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -42,7 +42,7 @@ async fn a_run_treats_tools_by_capability_not_by_name() {
     let ran = renamed(Approach::WholeFile).run("t", vec![says(&wrong), says(&fix)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert!(ran.last_messages().iter().all(|told| !told.contains("Tools, with the JSON Schema")));
-    // Between the two attempts the planner reverted the file with the same tool.
+    // Between the two attempts, the planner reverted the file with the same tool.
     let written = |r: &Record| matches!(&r.event, Event::ToolStarted { tool, .. } if tool == "put");
     assert_eq!(ran.records.iter().filter(|r| written(r)).count(), 3);
 }

@@ -16,7 +16,7 @@ const FIXED: &str = "def add(a, b):\n    return a + b\n";
 const START: &str = "def add(a, b):\n    return a - b\n";
 
 /// A world whose verification counts tests: three fail at the start. Two of them pass with `half`,
-/// one with `third`, all with `a + b`.
+/// one with `third`, and all of them with `a + b`.
 fn counted(attempts: u32) -> World {
     let mut world = world();
     (world.settings.attempts, world.commands, world.graded) = (attempts, true, true);
@@ -156,7 +156,7 @@ async fn reaching_a_budget_in_a_later_try_keeps_the_best_try_and_a_resumed_run_c
 
     let whole = counted(2).run("t", replies()).await;
     let (mut past, mut changes, mut files) = (ran.records, ran.changes, ran.files);
-    // The resumed run is stopped once more. Resumed again, it runs to its end.
+    // The resumed run is stopped once more. When it is resumed again, it runs to the end.
     for turns in [7, 40] {
         let world = limited(turns);
         world.files.lock().unwrap().clone_from(&files);

@@ -41,7 +41,7 @@ impl Kind {
         }
     }
 
-    /// The sign in front of the line.
+    /// Returns the sign in front of the line.
     pub(super) fn sign(self) -> char {
         match self {
             Kind::Same => ' ',
@@ -52,7 +52,7 @@ impl Kind {
 }
 
 impl Row {
-    /// Lays out a line. `strong` has the byte ranges to emphasize, in order.
+    /// Lays out a line. `strong` contains the byte ranges to emphasize, in order.
     pub(super) fn new(line: &str, strong: &[Range<usize>]) -> Self {
         let mut row = Self(Vec::with_capacity(line.len()));
         let mut column = 0;
@@ -82,13 +82,13 @@ impl Row {
         row
     }
 
-    /// The width in columns.
+    /// Returns the width in columns.
     pub(super) fn width(&self) -> usize {
         self.0.iter().map(|c| c.width).sum()
     }
 
-    /// Cuts the row to a width. The part around the first emphasized cell stays, and `…` marks the
-    /// omitted parts.
+    /// Shortens the row to a width, keeping the part around the first emphasized cell. `…` marks
+    /// the omitted parts.
     pub(super) fn cut(mut self, columns: usize) -> Self {
         if self.width() <= columns {
             return self;
@@ -108,8 +108,7 @@ impl Row {
         self
     }
 
-    /// Returns how many cells fit into a width. This is at least one, so that wrapping makes
-    /// progress.
+    /// Returns how many cells fit into a width, but at least one, so that wrapping makes progress.
     fn fitting(&self, columns: usize) -> usize {
         let mut used = 0;
         let fits = self.0.iter().take_while(|c| {
@@ -154,8 +153,8 @@ impl Row {
         self.draw(kind, paint, out);
     }
 
-    /// Returns a line of carets to print under the emphasized cells. `None` if colors are on, if no
-    /// cell is emphasized, or if every cell is emphasized or a space.
+    /// Returns a line of carets to print under the emphasized cells. Returns `None` if colors are
+    /// enabled, if no cell is emphasized, or if every cell is emphasized or a space.
     pub(super) fn carets(&self, surface: Surface) -> Option<String> {
         let inside = |c: &Cell| c.strong || c.sign == ' ';
         if surface.paint.0 || !self.0.iter().any(|c| c.strong) || self.0.iter().all(inside) {
@@ -171,7 +170,7 @@ impl Row {
 }
 
 #[cfg(test)]
-#[allow(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
+#[allow(clippy::single_range_in_vec_init, reason = "a list with one range is intended")]
 mod tests {
     use super::*;
 

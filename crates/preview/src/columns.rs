@@ -1,4 +1,4 @@
-//! Draws the old and the new version of a file side by side, with the two versions of a line in one
+//! Draws the old and new versions of a file side by side, with both versions of a line in the same
 //! row.
 
 use similar::DiffTag;
@@ -10,12 +10,12 @@ use super::lines::shown;
 use super::words;
 use crate::style::Style;
 
-/// The maximum number of screen lines for one line of a file; longer lines are cut.
+/// The maximum number of screen lines for one line of a file; longer lines are shortened.
 const ROWS: usize = 6;
 /// The separator between the two columns.
 const BETWEEN: &str = " │ ";
 
-/// One side of a row: line number, kind, text, and whether a newline ends it.
+/// One side of a row: line number, kind, text, and whether it ends with a newline.
 type Side = (usize, Kind, Row, bool);
 
 /// Draws every hunk.
@@ -116,7 +116,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Draws one side of one screen line of a row. Returns its width.
+    /// Draws one side of one of a row's screen lines and returns its width.
     fn half(&self, (number, kind, rows): &(usize, Kind, Vec<Row>), i: usize, out: &mut String) -> usize {
         let Some(row) = rows.get(i) else { return 0 };
         let (number, sign) = if i == 0 { (number.to_string(), kind.sign()) } else { (String::new(), ' ') };

@@ -19,7 +19,7 @@ pub(super) struct Comparison<'a> {
     pub(super) hunks: Vec<Vec<DiffOp>>,
     pub(super) added: usize,
     pub(super) removed: usize,
-    /// Whether a side is binary. If so, nothing is compared.
+    /// Whether either side is binary. If so, nothing is compared.
     pub(super) binary: bool,
     /// Whether every line on both sides ends in CR LF. If so, the CR is not shown.
     pub(super) crlf: bool,
@@ -30,7 +30,7 @@ impl Comparison<'_> {
         !self.hunks.is_empty()
     }
 
-    /// The width of the line numbers: that of the largest one shown, but at least 3.
+    /// Returns the width of the line numbers: at least 3, or that of the largest number shown.
     pub(super) fn digits(&self) -> usize {
         let last = |op: &DiffOp| op.old_range().end.max(op.new_range().end);
         let last = self.hunks.last().and_then(|hunk| hunk.last()).map_or(1, last);
@@ -38,8 +38,8 @@ impl Comparison<'_> {
     }
 }
 
-/// Compares the two sides. If the files are very different, the result is correct but may not be
-/// minimal, which bounds the running time.
+/// Compares the two sides. If the files are very different, the result is still correct but may not
+/// be minimal, which bounds the running time.
 pub(super) fn compare(change: &FileChange) -> Comparison<'_> {
     let (before, after) = (bytes(&change.before), bytes(&change.after));
     let binary = is_binary(before) || is_binary(after);

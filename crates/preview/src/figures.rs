@@ -1,4 +1,5 @@
-//! Formats numbers for people: durations, counts, sizes, and the line counts of a patch.
+//! Formats durations, counts and sizes in human-readable form, and counts the lines that a patch
+//! changes.
 
 /// Formats a duration given in milliseconds.
 pub fn duration(ms: u64) -> String {

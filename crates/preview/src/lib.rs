@@ -1,10 +1,10 @@
-//! Draws file changes for people, before or after the changes are made. Takes the old and the new
-//! image of each file, and returns text: first a summary (for each file, the kind of change, the
-//! numbers of lines added and removed, and a bar), then the changes in one of three formats. The
-//! crate never prints, and reads neither the terminal nor the environment.
+//! Renders file changes in human-readable form, either before or after they are made. Takes the old
+//! and new image of each file and returns text: first a summary (the kind of change, the number of
+//! lines added and removed, and a bar for each file), then the changes in one of three formats. The
+//! crate never prints anything, and it reads neither the terminal nor the environment.
 //!
 //! Text from files cannot control the terminal: [`sanitize`] replaces characters that could do so
-//! with visible ones. Only [`patch`] keeps every byte, because a program reads its result.
+//! with visible ones. Only [`patch`] preserves every byte, because its output is read by a program.
 //!
 //! ```
 //! use preview::{FileChange, Format, Image, Paint, Surface};
@@ -41,20 +41,20 @@ pub use unified::patch;
 /// A file before or after a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Its content; for a link, its target.
+    /// The content of the file, or the target of the link.
     pub bytes: Vec<u8>,
     /// Permission bits.
     pub mode: u32,
-    /// Whether it is a symbolic link.
+    /// Whether the file is a symbolic link.
     pub link: bool,
 }
 
 /// How one file changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileChange {
-    /// Its path after the change; for a deleted file, its path before.
+    /// The path after the change or, for a deleted file, the path before it.
     pub path: String,
-    /// Its path before the change, if it was renamed.
+    /// The path before the change, if the file was renamed.
     pub from: Option<String>,
     /// `None` if the file is created.
     pub before: Option<Image>,
@@ -76,7 +76,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The names of all formats, as [`Format::from_str`] reads them.
+    /// The names of all formats, as accepted by [`Format::from_str`].
     pub const NAMES: [&str; 4] = ["words", "side-by-side", "unified", "none"];
 }
 
@@ -100,7 +100,7 @@ pub struct Surface {
     pub paint: Paint,
 }
 
-/// The minimum width of a surface that shows both versions side by side.
+/// The minimum surface width for showing both versions side by side.
 const NARROWEST_PAIR: usize = 60;
 
 /// Counts the lines added and removed in all files.
@@ -132,7 +132,7 @@ pub fn render(changes: &[FileChange], format: Format, surface: Surface) -> Strin
     out
 }
 
-/// Draws how two texts differ; the result is empty if they are equal.
+/// Draws the differences between two strings. Returns an empty string if there are none.
 pub fn texts(before: &str, after: &str, surface: Surface) -> String {
     let image = |text: &str| Some(Image { bytes: text.into(), mode: 0o644, link: false });
     let change = FileChange { path: String::new(), from: None, before: image(before), after: image(after) };
@@ -141,7 +141,7 @@ pub fn texts(before: &str, after: &str, surface: Surface) -> String {
     out
 }
 
-/// Returns the summary of each file as JSON, for programs.
+/// Returns the summary of each file as JSON for other programs.
 pub fn facts(changes: &[FileChange]) -> Vec<serde_json::Value> {
     changes
         .iter()
@@ -150,7 +150,7 @@ pub fn facts(changes: &[FileChange]) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// Merges a deleted file and a created one with the same content into one renamed file.
+/// Merges a deleted file and a created file with the same content into one renamed file.
 pub fn with_renames(mut changes: Vec<FileChange>) -> Vec<FileChange> {
     let mut at = 0;
     while at < changes.len() {

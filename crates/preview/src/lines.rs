@@ -51,7 +51,7 @@ fn block(old: &[&[u8]], new: &[&[u8]], crlf: bool) -> (Strong, Strong) {
     (left, right)
 }
 
-/// Returns a line as text without its line ending, and whether a newline ended it.
+/// Returns a line as text without its line ending, and whether it ended with a newline.
 pub(super) fn shown(line: &[u8], crlf: bool) -> (String, bool) {
     let (body, newline) = line.strip_suffix(b"\n").map_or((line, false), |body| (body, true));
     let body = body.strip_suffix(b"\r").filter(|_| crlf).unwrap_or(body);

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Sanitizes text; newlines and tabs stay.
+/// Sanitizes text, keeping newlines and tabs.
 pub fn text(raw: &str) -> Cow<'_, str> {
     clean(raw, |c| c == '\n' || c == '\t')
 }
@@ -16,7 +16,7 @@ pub fn line(raw: &str) -> Cow<'_, str> {
     clean(raw, |_| false)
 }
 
-/// Sanitizes text and cuts it to one line of at most `width` characters.
+/// Sanitizes text and shortens it to one line of at most `width` characters.
 pub fn short(raw: &str, width: usize) -> String {
     let head = raw.char_indices().nth(width).map_or(raw, |(end, _)| &raw[..end]);
     let clean = line(head);
@@ -50,7 +50,7 @@ fn clean(raw: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
 fn is_harmful(c: char) -> bool {
     matches!(c,
         '\0'..='\u{1f}' | '\u{7f}'
-        | '\u{80}'..='\u{9f}'                 // C1: a terminal may take U+009B for CSI
+        | '\u{80}'..='\u{9f}'                 // C1: a terminal may read U+009B as CSI
         | '\u{61c}' | '\u{200e}' | '\u{200f}' // marks that reverse the reading order
         | '\u{202a}'..='\u{202e}'             // embeddings and overrides
         | '\u{2066}'..='\u{2069}'             // isolates

@@ -41,13 +41,13 @@ impl Style {
 pub struct Paint(pub bool);
 
 impl Paint {
-    /// Returns the text, styled if color is on. The caller sanitizes the text.
+    /// Returns the text, styled if color is enabled. The caller must sanitize the text.
     pub fn paint(self, style: Style, text: impl std::fmt::Display) -> String {
         if self.0 { format!("{}{text}\x1b[0m", style.start()) } else { text.to_string() }
     }
 
-    /// Returns the sequence that starts a style, for text written in pieces; [`Paint::end`] ends
-    /// it.
+    /// Returns the sequence that starts a style, for text that is written in pieces. [`Paint::end`]
+    /// ends it.
     pub fn begin(self, style: Style) -> &'static str {
         if self.0 { style.start() } else { "" }
     }

@@ -1,4 +1,4 @@
-//! Draws the summary: one line per file, and the totals.
+//! Draws the summary: one line per file, followed by the totals.
 
 use unicode_width::UnicodeWidthStr;
 
@@ -114,7 +114,7 @@ fn mode(change: &FileChange) -> Option<&'static str> {
     }
 }
 
-/// Cuts off the start of a name to fit a width, because paths differ at their ends.
+/// Cuts off the start of a name to fit a width, because paths usually differ at the end.
 fn shortened(name: &str, columns: usize) -> String {
     if name.width() <= columns {
         return name.to_owned();

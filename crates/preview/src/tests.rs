@@ -171,7 +171,7 @@ fn large_files_are_drawn_quickly_and_long_lines_are_cut() {
     assert!(draw(&[minified], Format::Words, 80, false).len() < 10_000);
 }
 
-/// Applies the patch with git to the old files, and returns the result.
+/// Applies the patch to the old files with git and returns the result.
 fn by_git(changes: &[FileChange]) -> Vec<Option<Image>> {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
@@ -235,7 +235,7 @@ fn git_applies_the_patch_with_the_intended_result() {
     assert_eq!(by_git(&changes), wanted);
 }
 
-/// Pseudorandom numbers, the same in every run.
+/// A pseudorandom number generator that produces the same numbers in every run.
 struct Dice(u64);
 
 impl Dice {

@@ -4,7 +4,7 @@ use text_view::View;
 
 use super::{FileChange, Image};
 
-/// Replaces the bytes of the file, before and after the change, with the text to show.
+/// Replaces the bytes of the file, before and after the change, with the text to display.
 pub(super) fn readable(change: &FileChange) -> FileChange {
     let mut change = change.clone();
     let path = change.path.clone();

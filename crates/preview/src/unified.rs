@@ -5,7 +5,8 @@ use similar::DiffTag;
 use super::compare::{self, Comparison};
 use super::{FileChange, Image};
 
-/// Returns the changes as a patch that keeps every byte. Binary files are named, but not included.
+/// Returns the changes as a patch that preserves every byte. Binary files are mentioned but not
+/// included.
 pub fn patch(changes: &[FileChange]) -> Vec<u8> {
     let compared: Vec<_> = changes.iter().map(|change| (change, compare::compare(change))).collect();
     patch_of(&compared)
@@ -15,8 +16,8 @@ pub(super) fn patch_of(compared: &[(&FileChange, Comparison<'_>)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (change, comparison) in compared {
         match (&change.before, &change.after) {
-            // As git does, describe a change from a file to a link, or the reverse, as a deletion
-            // and a creation.
+            // Like git, describe a change from a file to a link, or vice versa, as a deletion and a
+            // creation.
             (Some(before), Some(after)) if before.link != after.link => {
                 let half =
                     |before, after| FileChange { path: change.path.clone(), from: None, before, after };
@@ -48,8 +49,8 @@ fn file(change: &FileChange, comparison: &Comparison<'_>, out: &mut Vec<u8>) {
     }
     let side = |there: bool, name: &str| match there {
         false => "/dev/null".to_owned(),
-        // As git does, add a tab after a name with a space, so that parsers do not end the name at
-        // the space.
+        // Like git, add a tab after a name that contains a space, so that parsers do not end the
+        // name at the space.
         true if name.contains(' ') => format!("{name}\t"),
         true => name.to_owned(),
     };
@@ -102,7 +103,7 @@ fn mode(image: &Image) -> &'static str {
     }
 }
 
-/// Quotes a name as git does if it contains control characters, double quotes or backslashes.
+/// Quotes a name the way git does if it contains control characters, double quotes or backslashes.
 fn quoted(name: &str) -> String {
     if !name.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
         return name.to_owned();

@@ -1,5 +1,5 @@
-//! Finds the words that differ: first pairs the lines of a changed block, then compares the words
-//! of each pair.
+//! Finds the words that differ by first pairing the lines of a changed block and then comparing the
+//! words of each pair.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,16 +9,16 @@ use similar::{Algorithm, DiffTag};
 /// The largest block, in old lines times new lines, for which the best pairing is computed. In
 /// larger blocks, lines are paired in order.
 const WEIGHED: usize = 2_500;
-/// The longest line whose words are compared, in bytes.
+/// The length, in bytes, of the longest line whose words are compared.
 const LONGEST: usize = 20_000;
-/// Two lines with at least this similarity, from 0 to 1, count as versions of one line.
+/// Two lines with at least this similarity, from 0 to 1, are treated as versions of the same line.
 const ALIKE: f32 = 0.5;
 
 /// The byte ranges of the words that differ, in the old line and in the new one.
 pub(super) type Emphasis = (Vec<Range<usize>>, Vec<Range<usize>>);
 
 /// Pairs the old and new lines of a changed block that are versions of the same line. The pairs are
-/// in order.
+/// returned in order.
 pub(super) fn pairs(old: &[String], new: &[String]) -> Vec<(usize, usize)> {
     let a: Vec<_> = old.iter().map(|line| Bag::of(line)).collect();
     let b: Vec<_> = new.iter().map(|line| Bag::of(line)).collect();
@@ -65,8 +65,8 @@ impl<'a> Bag<'a> {
         Self(words, weight)
     }
 
-    /// The share of words that both lines have in common, weighted by length, from 0 to 1. It is 1
-    /// if neither line has words.
+    /// Returns the share of words that both lines have in common, weighted by length, from 0 to 1.
+    /// It is 1 if neither line has any words.
     fn likeness(&self, other: &Self) -> f32 {
         if self.1 + other.1 == 0 {
             return 1.0;
@@ -107,7 +107,7 @@ fn join(places: &mut Vec<Range<usize>>, place: Range<usize>, line: &str) {
     }
 }
 
-/// Splits a line into words, runs of spaces and tabs, and single other characters.
+/// Splits a line into words, runs of spaces and tabs, and individual other characters.
 fn tokens(line: &str) -> impl Iterator<Item = &str> {
     let kind = |c: char| match c {
         c if c.is_alphanumeric() || c == '_' => 1,

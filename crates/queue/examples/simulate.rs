@@ -1,8 +1,8 @@
 //! Runs a batch of tiny tasks through a real queue, with workers whose attempts do nothing, and
 //! prints how fast the batch was: `cargo run --release -p queue --example simulate -- URL [TASKS]
-//! [WORKERS]`. `docs/scaling.md` has the measured figures.
+//! [WORKERS]`. See `docs/scaling.md` for measurements.
 //!
-//! The publisher and all workers share this process, so the figures are for one core.
+//! The publisher and all workers run in this process, so the figures are for a single core.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -18,7 +18,7 @@ use journal::{Ending, Store};
 use queue::{Address, Publisher, Queue, WorkerOptions};
 use tokio::sync::watch;
 
-/// Attempts that end at once, with a patch of the usual size.
+/// Attempts that end immediately with a patch of typical size.
 struct Nothing {
     patch: String,
 }

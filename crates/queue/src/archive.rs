@@ -1,4 +1,4 @@
-//! Packs a session into one file, a compressed tar archive of its folder, and unpacks it.
+//! Packs a session's folder into a compressed tar archive, and unpacks it again.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -28,10 +28,10 @@ pub(crate) fn pack(folder: &Path) -> io::Result<Vec<u8>> {
     archive.into_inner()?.finish()
 }
 
-/// Unpacks an archive into a folder, unless this has already been done. Accepts only regular files
-/// directly in the folder, because another machine made the archive. A folder counts as a session
-/// once it has a journal, so the journal is renamed to its final name last: a call that is killed
-/// leaves no incomplete session.
+/// Unpacks an archive into a folder, unless that has already been done. Accepts only regular files
+/// directly in the folder, because the archive comes from another machine. A folder is considered a
+/// session once it contains a journal, so the journal is renamed to its final name last. A call
+/// that is killed therefore does not leave an incomplete session behind.
 pub(crate) fn unpack(archive: &[u8], folder: &Path) -> io::Result<()> {
     if folder.join(JOURNAL).exists() {
         return Ok(());

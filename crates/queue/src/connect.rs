@@ -1,4 +1,4 @@
-//! The connection to the server, and the streams on it.
+//! The connection to the server and the streams on it.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,15 +22,15 @@ const RESULTS: &str = "AGENT_RESULTS";
 const DEAD: &str = "AGENT_DEAD";
 /// The object that marks a batch as canceled.
 const CANCELED: &str = "canceled";
-/// The number of bytes in a message that are reserved for its headers.
+/// How many bytes of a message are reserved for its headers.
 pub(crate) const HEADERS: usize = 1024;
 /// The usual size of an object's parts, in bytes.
 const CHUNK: usize = 128 << 10;
-/// How long the server keeps tasks, records and objects that nobody collects.
+/// How long the server keeps tasks, records and objects that no one collects.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long the publisher may take to write a record to disk before the server sends it again.
 const RECORDED_WITHIN: Duration = Duration::from_secs(600);
-/// The wait before a failed request is retried.
+/// How long to wait before retrying a failed request.
 pub(crate) const PAUSE: Duration = Duration::from_secs(2);
 /// The longest wait between two attempts to reconnect.
 const RECONNECT: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ pub struct Address {
     pub ca: Option<PathBuf>,
 }
 
-/// A connection to the queue. It reconnects by itself.
+/// A connection to the queue that reconnects automatically.
 #[derive(Clone)]
 pub struct Queue {
     pub(crate) context: Context,
@@ -55,11 +55,11 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Connects, and creates the streams that do not exist yet. `notice` gets a sentence whenever
-    /// the connection is lost or established again.
+    /// Connects and creates any missing streams. `notice` is called with a sentence whenever the
+    /// connection is lost or re-established.
     ///
     /// # Errors
-    /// When the server cannot be reached, rejects the credentials, or has no JetStream.
+    /// If the server cannot be reached, rejects the credentials, or does not support JetStream.
     pub async fn connect(
         address: &Address,
         notice: impl Fn(&str) + Send + Sync + Clone + 'static,
@@ -91,12 +91,12 @@ impl Queue {
         Self::open(jetstream::new(client)).await
     }
 
-    /// Creates the streams that do not exist.
+    /// Creates any missing streams.
     pub(crate) async fn create_streams(&self) -> Result<(), Error> {
         Self::open(self.context.clone()).await.map(drop)
     }
 
-    /// Opens the streams, and creates those that do not exist.
+    /// Opens the streams, creating any that do not exist.
     async fn open(context: Context) -> Result<Self, Error> {
         let stream = |name: &str, subjects: &str, retention| Config {
             name: name.into(),
@@ -118,10 +118,10 @@ impl Queue {
         Ok(Self { context, tasks, results })
     }
 
-    /// Returns the consumer that all workers share, and its lease: the time that the server waits
-    /// for a heartbeat before it gives a task to another worker. The first worker of a queue sets
-    /// the lease. Creates the consumer and the streams if they do not exist, because the server may
-    /// have lost its data.
+    /// Returns the consumer that all workers share, along with its lease, which is how long the
+    /// server waits for a heartbeat before it gives a task to another worker. The first worker of a
+    /// queue sets the lease. Creates the consumer and the streams if they do not exist, because the
+    /// server may have lost its data.
     pub(crate) async fn workers(&self, lease: Duration) -> Result<(PullConsumer, Duration), Error> {
         self.create_streams().await?;
         let config = pull::Config {
@@ -142,7 +142,7 @@ impl Queue {
     /// did not acknowledge are delivered again.
     pub(crate) async fn records(&self, batch: &str) -> Result<PullConsumer, Error> {
         let name = records_consumer(batch);
-        let _ = self.results.delete_consumer(&name).await; // there may be none
+        let _ = self.results.delete_consumer(&name).await; // it may not exist
         let config = pull::Config {
             durable_name: Some(name),
             filter_subject: results_subject(batch),
@@ -155,8 +155,8 @@ impl Queue {
         self.results.create_consumer(config).await.map_err(server("listen for results"))
     }
 
-    /// Removes everything that the server keeps for a batch that is done, except the tasks that it
-    /// keeps for people to examine.
+    /// Removes everything that the server keeps for a finished batch, except the tasks that it
+    /// keeps for someone to inspect.
     pub(crate) async fn forget(&self, batch: &str) {
         let _ = self.tasks.purge().filter(task_subjects(batch)).await;
         let _ = self.results.delete_consumer(&records_consumer(batch)).await;
@@ -165,13 +165,13 @@ impl Queue {
         let _ = self.context.client().flush().await;
     }
 
-    /// Opens the object store of a batch.
+    /// Opens a batch's object store.
     async fn objects(&self, batch: &str) -> Result<ObjectStore, Error> {
         let objects = self.context.get_object_store(bucket(batch)).await;
         objects.map_err(server("open the objects of the batch in the queue"))
     }
 
-    /// Creates the object store of a batch if it does not exist.
+    /// Creates a batch's object store if it does not exist.
     pub(crate) async fn create_objects(&self, batch: &str) -> Result<(), Error> {
         if self.objects(batch).await.is_ok() {
             return Ok(());
@@ -181,7 +181,8 @@ impl Queue {
         created.map(drop).map_err(server("store objects in the queue (may this user create streams?)"))
     }
 
-    /// Whether the server has an object store for a batch. There is none if the batch is done.
+    /// Whether the server has an object store for a batch, which is no longer the case once the
+    /// batch is done.
     pub(crate) async fn has_objects(&self, batch: &str) -> Result<bool, Error> {
         match self.context.get_stream(format!("OBJ_{}", bucket(batch))).await {
             Ok(_) => Ok(true),
@@ -194,7 +195,7 @@ impl Queue {
         }
     }
 
-    /// Stores an object under a name, replacing an older one.
+    /// Stores an object under a name, replacing any existing one.
     pub(crate) async fn put(&self, batch: &str, name: &str, contents: &[u8]) -> Result<(), Error> {
         let described = ObjectMetadata { name: name.into(), ..ObjectMetadata::default() };
         self.put_described(batch, described, contents).await
@@ -234,8 +235,8 @@ impl Queue {
         }
     }
 
-    /// Cancels a batch: removes the tasks that no worker has taken, and marks the batch as
-    /// canceled, which makes the workers interrupt the tasks that they have taken.
+    /// Cancels a batch by removing the tasks that no worker has taken and marking the batch as
+    /// canceled, which makes workers interrupt the tasks that they have already taken.
     pub(crate) async fn cancel(&self, batch: &str) {
         if let Ok(info) = self.tasks.get_info().await {
             let last = info.state.last_sequence.to_string();
@@ -246,7 +247,7 @@ impl Queue {
         let _ = self.tasks.purge().filter(task_subjects(batch)).await;
     }
 
-    /// Whether a batch was canceled after it had sent the task at this position in the stream.
+    /// Whether a batch was canceled after sending the task at this position in the stream.
     pub(crate) async fn is_canceled(&self, batch: &str, sequence: u64) -> bool {
         let Ok(objects) = self.objects(batch).await else { return false };
         let mark = objects.info(CANCELED).await.ok().and_then(|info| info.description);
@@ -254,7 +255,7 @@ impl Queue {
     }
 }
 
-/// The name of the object store of a batch.
+/// Returns the name of a batch's object store.
 fn bucket(batch: &str) -> String {
     format!("AGENT_{batch}")
 }
@@ -265,7 +266,7 @@ fn records_consumer(batch: &str) -> String {
 
 fn options(address: &Address, servers: &[ServerAddr]) -> io::Result<ConnectOptions> {
     let mut options = ConnectOptions::new();
-    // The client itself ignores the user name, password or token in a URL.
+    // The client itself ignores any username, password or token in a URL.
     if let Some(user) = servers.iter().find_map(ServerAddr::username) {
         options = match servers.iter().find_map(ServerAddr::password) {
             Some(password) => options.user_and_password(user.to_owned(), password.to_owned()),
@@ -275,7 +276,7 @@ fn options(address: &Address, servers: &[ServerAddr]) -> io::Result<ConnectOptio
     if let Some(path) = &address.credentials {
         let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
         let text = std::fs::read_to_string(path).map_err(named)?;
-        // The seed of a user's nkey starts with these letters.
+        // The seed of a user nkey starts with these letters.
         options = match text.trim() {
             seed if seed.starts_with("SU") => options.nkey(seed.to_owned()),
             credentials => options.credentials(credentials).map_err(named)?,

@@ -11,7 +11,7 @@ pub enum Error {
     Server {
         /// The action that failed.
         doing: &'static str,
-        /// The reason, as the server or the client gives it.
+        /// The reason given by the server or the client.
         why: String,
     },
     /// Another process is using the worker's folder.
@@ -19,7 +19,7 @@ pub enum Error {
     Locked {
         /// The folder.
         folder: String,
-        /// Who holds it.
+        /// The process that is using it.
         holder: String,
     },
     /// A record cannot be read or written.

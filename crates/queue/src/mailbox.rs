@@ -1,4 +1,4 @@
-//! The mailbox of a batch, which holds records for the attempts that need them.
+//! A batch's mailbox, which holds records for the attempts that need them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, error::SendError, un
 
 use crate::message::Record;
 
-/// A record that was received but not acknowledged.
+/// A record that has been received but not acknowledged.
 pub(crate) struct Arrival {
     pub(crate) record: Record,
     pub(crate) message: Message,
@@ -17,12 +17,12 @@ pub(crate) struct Arrival {
 impl Arrival {
     /// Tells the server that the record is on disk or will never be needed.
     pub(crate) async fn acknowledge(&self) {
-        // If this fails, the server sends the record again, and it is recognized as a duplicate.
+        // If this fails, the server sends the record again, and the duplicate is detected.
         let _ = self.message.ack().await;
     }
 }
 
-/// The mailbox of a batch, shared by the receiver of records and the attempts.
+/// A batch's mailbox, shared by the receiver of records and the attempts.
 #[derive(Clone, Default)]
 pub(crate) struct Mailbox(Arc<Mutex<Contents>>);
 
@@ -30,17 +30,17 @@ pub(crate) struct Mailbox(Arc<Mutex<Contents>>);
 struct Contents {
     /// Attempts that are waiting for records, by task.
     waiting: HashMap<String, UnboundedSender<Arrival>>,
-    /// Records that no attempt is waiting for yet, by task.
+    /// Records that arrived before an attempt was waiting for them, by task.
     early: HashMap<String, Vec<Arrival>>,
-    /// Attempts whose results are already in the folder of the batch.
+    /// Attempts whose results are already in the batch folder.
     recorded: HashSet<(String, u32)>,
     /// Tasks with a result from the agent rather than an infrastructure failure.
     done: HashSet<String>,
 }
 
 impl Mailbox {
-    /// Creates a mailbox. `recorded` has the attempts whose results are already in the folder of
-    /// the batch, and `done` has the tasks for which one of these results is from the agent.
+    /// Creates a mailbox. `recorded` contains the attempts whose results are already in the batch
+    /// folder, and `done` contains the tasks for which one of those results is from the agent.
     pub(crate) fn new(recorded: HashSet<(String, u32)>, done: HashSet<String>) -> Self {
         let contents = Contents { recorded, done, ..Contents::default() };
         Self(Arc::new(Mutex::new(contents)))
@@ -56,7 +56,7 @@ impl Mailbox {
         self.contents().put(arrival)
     }
 
-    /// Opens the mailbox of an attempt. Also returns the records that arrived before.
+    /// Opens the mailbox for an attempt. Also returns the records that have already arrived.
     pub(crate) fn open(&self, id: &str) -> (UnboundedReceiver<Arrival>, Vec<Arrival>) {
         let (sender, arrivals) = unbounded_channel();
         let mut contents = self.contents();
@@ -65,7 +65,7 @@ impl Mailbox {
         (arrivals, contents.early.remove(id).unwrap_or_default())
     }
 
-    /// Closes the mailbox of an attempt. If an attempt got a result, `recorded` is its number and
+    /// Closes the mailbox for an attempt. If an attempt got a result, `recorded` is its number and
     /// whether the result is from the agent. Returns the records that no attempt will need.
     pub(crate) fn close(
         &self,
@@ -112,8 +112,8 @@ impl Contents {
             return Some(arrival);
         }
         let early = self.early.entry(id).or_default();
-        // Replace an earlier copy: the server sends a record again if the acknowledgment takes too
-        // long.
+        // Replace any earlier copy, because the server resends a record if the acknowledgment takes
+        // too long.
         early.retain(|earlier| earlier.record.key() != arrival.record.key());
         early.push(arrival);
         None

@@ -14,9 +14,10 @@ pub(crate) struct Order {
     pub(crate) batch: String,
     pub(crate) task: Task,
     pub(crate) digest: String,
-    /// The number of the attempt if this is the first delivery. Each further delivery adds one.
+    /// The attempt number of the first delivery. Each subsequent delivery adds one.
     pub(crate) attempt: u32,
-    /// The name of the object with the bundle of the repository; `None` if the task names a URL.
+    /// The name of the object that contains the repository bundle; `None` if the task specifies a
+    /// URL.
     pub(crate) bundle: Option<String>,
 }
 
@@ -24,7 +25,7 @@ impl Order {
     /// Checks a received order.
     ///
     /// # Errors
-    /// A sentence that says why the order must not be carried out.
+    /// A sentence that says why the order must not be executed.
     pub(crate) fn check(&self) -> Result<(), String> {
         let is_hex = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
         if !is_hex(&self.batch) {
@@ -47,7 +48,7 @@ pub(crate) enum Record {
     Finished {
         finished: Box<Finished>,
         may_help: bool,
-        /// The name of the object with the session.
+        /// The name of the object that contains the session.
         session: Option<String>,
     },
 }
@@ -74,7 +75,7 @@ impl Record {
         }
     }
 
-    /// The task, the attempt and the kind of the record.
+    /// Returns a key made up of the task, the attempt and the kind of record.
     pub(crate) fn key(&self) -> String {
         let kind = if matches!(self, Record::Started(_)) { "started" } else { "finished" };
         format!("{}/{}/{kind}", self.id(), self.attempt())
@@ -94,36 +95,37 @@ pub(crate) struct Envelope {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Body {
     Record(Record),
-    /// The name of the object with the record, which is too large for a message.
+    /// The name of the object that contains the record, used if it is too large for a message.
     Object(String),
 }
 
-/// The subject of a task. `version` changes whenever the content of the task changes.
+/// Returns the subject of a task. `version` changes whenever the task's content changes.
 pub(crate) fn task_subject(batch: &str, id: &str, version: &str) -> String {
     format!("agent.tasks.{batch}.{}.{version}", token(id))
 }
 
-/// The subjects of all tasks of a batch.
+/// Returns the subjects of all tasks in a batch.
 pub(crate) fn task_subjects(batch: &str) -> String {
     format!("agent.tasks.{batch}.>")
 }
 
-/// The subject of a task that several workers took without returning a result.
+/// Returns the subject of a task that several workers took without returning a result.
 pub(crate) fn dead_subject(batch: &str, id: &str) -> String {
     format!("agent.dead.{batch}.{}", token(id))
 }
 
-/// The subject of the records of a batch.
+/// Returns the subject of a batch's records.
 pub(crate) fn results_subject(batch: &str) -> String {
     format!("agent.results.{batch}")
 }
 
-/// An id as one token of a subject. Ids contain no `%`, so different ids stay different.
+/// Encodes an id as a single token of a subject. Ids do not contain `%`, so different ids stay
+/// different.
 fn token(id: &str) -> String {
     id.replace('.', "%2E")
 }
 
-/// The id and the version of a task, from its subject.
+/// Extracts the id and version of a task from its subject.
 pub(crate) fn task_of(subject: &str) -> Option<(String, &str)> {
     let mut tokens = subject.rsplit('.');
     let (version, id) = (tokens.next()?, tokens.next()?);

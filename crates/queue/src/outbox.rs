@@ -1,5 +1,5 @@
-//! The records that the queue does not have yet, in order. Each record has its own file, so it
-//! survives a kill and a lost connection.
+//! The records that the queue does not have yet, in order. Each record is in its own file, so it
+//! survives a killed process or a lost connection.
 
 use std::cell::Cell;
 use std::fs;
@@ -16,15 +16,15 @@ use crate::message::Record;
 pub(crate) struct Letter {
     pub(crate) batch: String,
     pub(crate) record: Record,
-    /// Identifies the record for the server, which drops a message whose id it has seen in the last
-    /// two minutes.
+    /// Identifies the record to the server, which drops messages whose id it has already seen in
+    /// the last two minutes.
     pub(crate) key: String,
-    /// The subject to which the acknowledgment of the task is sent; `None` if this record does not
-    /// complete the task.
+    /// The subject to send the task's acknowledgment to; `None` if this record does not complete
+    /// the task.
     pub(crate) acknowledge: Option<String>,
 }
 
-/// The folder of the records.
+/// The folder that contains the records.
 pub(crate) struct Outbox {
     folder: PathBuf,
     next: Cell<u64>,
@@ -33,7 +33,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Opens the folder, and creates it if it does not exist.
+    /// Opens the folder, creating it if it does not exist.
     pub(crate) fn open(folder: PathBuf) -> Result<Self, journal::Error> {
         fs::create_dir_all(&folder).map_err(io_error("cannot create", &folder))?;
         batch::remove_unfinished(&folder);
@@ -42,7 +42,7 @@ impl Outbox {
         Ok(outbox)
     }
 
-    /// Writes a record to disk, and returns its number.
+    /// Writes a record to disk and returns its number.
     pub(crate) fn add(&self, letter: &Letter) -> Result<u64, journal::Error> {
         let number = self.next.replace(self.next.get() + 1);
         // Encoding strings and numbers cannot fail.
@@ -51,7 +51,7 @@ impl Outbox {
         Ok(number)
     }
 
-    /// Returns the oldest record, with its number. Waits until there is one.
+    /// Returns the oldest record and its number, waiting until there is one.
     pub(crate) async fn oldest(&self) -> Result<(u64, Letter), journal::Error> {
         loop {
             if let Some(oldest) = self.first()? {
@@ -61,7 +61,7 @@ impl Outbox {
         }
     }
 
-    /// Waits until this record and all earlier ones are delivered.
+    /// Waits until this record and all earlier ones have been delivered.
     pub(crate) async fn delivered(&self, number: u64) {
         loop {
             let removed = self.removed.notified();
@@ -72,14 +72,14 @@ impl Outbox {
         }
     }
 
-    /// Waits until everything is delivered.
+    /// Waits until everything has been delivered.
     pub(crate) async fn emptied(&self) {
         if let Some(last) = self.next.get().checked_sub(1) {
             self.delivered(last).await;
         }
     }
 
-    /// Removes a record that was delivered.
+    /// Removes a record that has been delivered.
     pub(crate) fn remove(&self, number: u64) -> Result<(), journal::Error> {
         let path = self.path(number);
         fs::remove_file(&path).map_err(io_error("cannot remove", &path))?;
@@ -93,8 +93,8 @@ impl Outbox {
             let text = fs::read(&path).map_err(io_error("cannot read", &path))?;
             match serde_json::from_slice(&text) {
                 Ok(letter) => return Ok(Some((number, letter))),
-                // The file is damaged, or another version of the agent wrote it. Rename it, because
-                // it would block all other records.
+                // The file is damaged or was written by another version of the agent. Rename it so
+                // that it does not block all other records.
                 Err(_) => {
                     let aside = path.with_extension("unreadable");
                     fs::rename(&path, &aside).map_err(io_error("cannot rename", &path))?;
@@ -150,7 +150,7 @@ mod tests {
             outbox.add(&letter(n)).unwrap();
         }
         fs::write(folder.path().join("0.json"), "damaged").unwrap();
-        // A process that is killed while adding a record leaves a file like this one.
+        // A process that is killed while adding a record leaves a file like this behind.
         fs::write(folder.path().join(".agent-unfinished-x"), "{").unwrap();
         drop(outbox);
         let outbox = Outbox::open(folder.path().into()).unwrap();

@@ -1,4 +1,4 @@
-//! The publisher: sends the tasks of a batch to the queue, and waits for their results.
+//! The publisher, which sends a batch's tasks to the queue and waits for their results.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -26,33 +26,33 @@ use crate::mailbox::{Arrival, Mailbox};
 use crate::message::{Order, Record, VERSION, task_of, task_subject, task_subjects};
 use crate::receiver::{receive, receive_some};
 
-/// In a batch's folder, the file that contains the batch's name on the server.
+/// The file in the batch folder that contains the batch's name on the server.
 const NAME: &str = "queue.json";
 /// How long a canceled batch waits for the results of running attempts.
 const LAST_RESULTS: Duration = Duration::from_secs(60);
-/// How long an attempt waits for a record before it checks that the server still has the task.
+/// How long an attempt waits for a record before it checks whether the server still has the task.
 const PRESENCE: Duration = Duration::from_secs(20);
-/// The largest plausible number of deliveries of one task. A record whose attempt number would need
-/// more deliveries is not from a worker.
+/// The largest plausible number of deliveries of one task. A record whose attempt number would
+/// require more deliveries cannot be from a worker.
 const PLAUSIBLE: u32 = 1_000_000;
 
-/// Sends the tasks of one batch to the queue.
+/// Sends a batch's tasks to the queue.
 pub struct Publisher<'a> {
     queue: Queue,
-    /// The folder of the batch.
+    /// The batch folder.
     folder: PathBuf,
     sessions: &'a Store,
-    /// Fills in the settings that apply to all tasks of the batch.
+    /// Fills in the settings that apply to all tasks in the batch.
     defaults: &'a dyn Fn(&mut Task),
     ready: OnceCell<Ready>,
     canceled: OnceCell<()>,
     /// The bundle for each repository and commit; `None` if workers clone the repository from a
-    /// URL. The lock is held while a bundle is made and sent, so that each is made and sent only
-    /// once.
+    /// URL. The lock is held while a bundle is created and sent, so that this happens only once per
+    /// bundle.
     bundles: tokio::sync::Mutex<HashMap<Start, Option<Bundle>>>,
 }
 
-/// A repository, and the commit in it if the task names one.
+/// A repository and, if the task specifies one, a commit in it.
 type Start = (PathBuf, Option<String>);
 
 /// A bundle in the queue.
@@ -60,16 +60,16 @@ type Start = (PathBuf, Option<String>);
 struct Bundle {
     /// The name of its object.
     object: String,
-    /// The commit to start from, if the task names none.
+    /// The commit to start from if the task does not specify one.
     commit: Option<String>,
 }
 
-/// The part of the publisher that is set up once the folder of the batch is locked.
+/// The part of the publisher that is set up once the batch folder is locked.
 struct Ready {
     /// The name of the batch on the server.
     batch: String,
     mailbox: Mailbox,
-    /// The versions of each task that an earlier invocation sent and that no worker has finished.
+    /// The versions of each task that an earlier invocation sent and no worker has finished.
     outstanding: RefCell<HashMap<String, Vec<String>>>,
     receiving: JoinHandle<()>,
 }
@@ -82,7 +82,7 @@ impl Drop for Ready {
 
 /// Why a task was not sent.
 enum Failed {
-    /// The request may succeed later.
+    /// The request might succeed later.
     Again(String),
     Final(String),
 }
@@ -103,9 +103,9 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Removes everything that belongs to the batch from the server, and removes the bundles from
-    /// the batch's folder. Does nothing if the server has tasks or results that this invocation did
-    /// not ask for.
+    /// Removes everything about the batch from the server, and removes the bundles from the batch
+    /// folder. Does nothing if the server has tasks or results that this invocation did not ask
+    /// for.
     pub async fn forget(&self) {
         let Some(ready) = self.ready.get() else { return };
         if ready.mailbox.has_early() || !ready.outstanding.borrow().is_empty() {
@@ -125,8 +125,8 @@ impl<'a> Publisher<'a> {
             }
             recorded.extend(state.attempts.into_iter().map(|result| (result.id, result.attempt)));
         }
-        // List the tasks before the results. A task that is finished in between is then in both
-        // lists; in the other order, it would be in neither.
+        // List the tasks before the results. A task that finishes in between then appears in both
+        // lists. With the opposite order, it would appear in neither.
         let failed = "list the tasks of the batch";
         let subjects = self.queue.tasks.info_with_subjects(task_subjects(&batch)).await;
         let mut subjects = subjects.map_err(server(failed))?;
@@ -165,8 +165,8 @@ impl<'a> Publisher<'a> {
         made.map(drop)
     }
 
-    /// Sends the task unless the queue has it, and stores the records that arrive until one of them
-    /// is a result. Returns the attempt number of the result, and whether the result is from the
+    /// Sends the task unless the queue already has it, and stores incoming records until one of
+    /// them is a result. Returns the result's attempt number and whether the result is from the
     /// agent rather than an infrastructure failure. Returns `None` if the batch is canceled first.
     async fn wait(
         &self,
@@ -204,7 +204,7 @@ impl<'a> Publisher<'a> {
                 }
                 () = tokio::time::sleep(PRESENCE), if until.is_none() => {
                     missing = if self.is_gone(&attempt.subject).await { missing + 1 } else { 0 };
-                    // When the task is missing for the first time, its result may be on the way.
+                    // The first time the task is missing, its result may still be on the way.
                     if missing > 1 {
                         missing = 0;
                         let message = "the queue has lost the task; sending it again".into();
@@ -220,8 +220,8 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Stores a record that arrived, unless it is outdated or implausible, and acknowledges it.
-    /// Returns the same as [`wait`](Self::wait) if it stored a result, otherwise `None`.
+    /// Stores an incoming record unless it is outdated or implausible, and acknowledges it. Returns
+    /// the same as [`wait`](Self::wait) if the record was a result, and `None` otherwise.
     async fn record(
         &self,
         attempt: &mut Waiting<'_>,
@@ -229,7 +229,7 @@ impl<'a> Publisher<'a> {
     ) -> Result<Option<(u32, bool)>, batch::Error> {
         let Waiting { job, context, ready, .. } = *attempt;
         let number = arrival.record.attempt();
-        // Ignore records for an older version of the task, and those that no worker can have sent.
+        // Ignore records for an older version of the task and records that no worker can have sent.
         let foreign = arrival.record.digest() != job.digest || number > job.attempt.saturating_add(PLAUSIBLE);
         let canceled_earlier = is_interrupted(&arrival.record) && !*context.stopped.borrow();
         if foreign || canceled_earlier {
@@ -268,9 +268,9 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Sends the task unless the batch is stopping. Without `again`, also sends nothing if an
-    /// earlier invocation sent the same version of the task. If the task can never be sent, stores
-    /// a result that says so, and returns the same as [`wait`](Self::wait).
+    /// Sends the task unless the batch is stopping. Without `again`, also skips the task if an
+    /// earlier invocation already sent the same version of it. If the task can never be sent,
+    /// stores a result that says so and returns the same as [`wait`](Self::wait).
     async fn publish(
         &self,
         attempt: &mut Waiting<'_>,
@@ -292,7 +292,7 @@ impl<'a> Publisher<'a> {
         if sent.contains(&version) && !again {
             return Ok(None);
         }
-        // All requests that this call sends have the same key, so that the server drops duplicates.
+        // All requests from this call use the same key, so that the server drops duplicates.
         let key = format!("{}/{:x}", ready.batch, fastrand::u64(..));
         let mut noted = false;
         loop {
@@ -336,7 +336,7 @@ impl<'a> Publisher<'a> {
         if payload.len() > largest {
             let size = payload.len();
             return Err(Failed::Final(format!(
-                "the task has {size} bytes, but the queue accepts at most {largest}"
+                "the task is {size} bytes long, but the queue accepts at most {largest}"
             )));
         }
         let mut headers = HeaderMap::new();
@@ -358,8 +358,8 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    /// Returns the bundle of the task's repository, and sends it first unless the queue has it.
-    /// Returns `None` if the task names a URL.
+    /// Returns the bundle of the task's repository, sending it first unless the queue already has
+    /// it. Returns `None` if the task specifies a URL.
     async fn bundle(&self, task: &Task, batch: &str) -> Result<Option<Bundle>, Failed> {
         let mut bundles = self.bundles.lock().await;
         let key = (task.repo.clone(), task.base_commit.clone());
@@ -385,7 +385,8 @@ impl<'a> Publisher<'a> {
         Ok(bundle)
     }
 
-    /// Whether the server has no task under this subject, perhaps because it has no streams at all.
+    /// Whether the server no longer has a task under this subject, possibly because it has no
+    /// streams at all.
     async fn is_gone(&self, subject: &str) -> bool {
         let found = self.queue.tasks.get_last_raw_message_by_subject(subject).await;
         found.is_err_and(|e| match e.kind() {
@@ -431,9 +432,9 @@ struct Waiting<'a> {
     job: &'a Job<'a>,
     context: &'a Context<'a>,
     ready: &'a Ready,
-    /// The subject under which the task was sent.
+    /// The subject that the task was sent under.
     subject: String,
-    /// The number that the attempt gets if the task is sent now.
+    /// The number that the attempt would get if the task were sent now.
     next: u32,
     /// Whether a worker has started the attempt.
     began: bool,
@@ -443,7 +444,8 @@ fn is_interrupted(record: &Record) -> bool {
     matches!(record, Record::Finished { finished, .. } if finished.ending == Ending::Interrupted)
 }
 
-/// The name of the batch on the server. The name is generated once, and then kept in the folder.
+/// Returns the name of the batch on the server. It is generated once and then kept in the batch
+/// folder.
 fn name(folder: &Path) -> Result<String, Error> {
     let path = folder.join(NAME);
     match fs::read_to_string(&path) {

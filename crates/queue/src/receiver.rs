@@ -1,4 +1,4 @@
-//! Receives the records of a batch and puts them into its mailbox.
+//! Receives a batch's records and puts them into its mailbox.
 
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::PullConsumer;
@@ -21,7 +21,7 @@ pub(crate) async fn receive(queue: Queue, batch: String, mut consumer: PullConsu
                 receive_one(&queue, &batch, message, &mailbox).await;
             }
         }
-        // The client reconnects on its own and reports that. But the server may have lost its data,
+        // The client reconnects and reports this on its own, but the server may have lost its data,
         // including the consumer.
         tokio::time::sleep(PAUSE).await;
         let known = queue.results.consumer_info(consumer.cached_info().name.clone()).await;
@@ -36,7 +36,7 @@ pub(crate) async fn receive(queue: Queue, batch: String, mut consumer: PullConsu
     }
 }
 
-/// Receives the records that the server has now. Returns how many there were.
+/// Receives the records that the server currently has, and returns how many there were.
 pub(crate) async fn receive_some(
     queue: &Queue,
     batch: &str,
@@ -62,15 +62,15 @@ async fn receive_one(queue: &Queue, batch: &str, message: Message, mailbox: &Mai
         },
         decoded => decoded,
     };
-    // A record that cannot be read stays in the queue, for a version of the agent that can read it.
-    // If the record is the result of a task, the task is sent again.
+    // A record that cannot be read stays in the queue for a version of the agent that can read it.
+    // If it is the result of a task, the task is sent again.
     let Some(Body::Record(record)) = record else { return };
     if let Some(unneeded) = mailbox.put(Arrival { record, message }) {
         unneeded.acknowledge().await;
     }
 }
 
-/// Decodes a message; `None` if it is malformed, or if its format has another version.
+/// Decodes a message. Returns `None` if it is malformed or has a different format version.
 fn decode(payload: &[u8]) -> Option<Body> {
     let envelope: Envelope = serde_json::from_slice(payload).ok()?;
     let current = match &envelope.body {

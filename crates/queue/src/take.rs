@@ -1,4 +1,4 @@
-//! Takes tasks from the queue, never more than the worker has room for.
+//! Takes tasks from the queue, but never more than the worker has room for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::connect::{PAUSE, Queue};
 
-/// How long one request for a task waits at the server.
+/// How long a request for a task waits on the server.
 const REQUEST: Duration = Duration::from_secs(20);
 
 /// A task that this worker has taken. Dropping it makes room for another one.
@@ -20,9 +20,9 @@ pub(crate) struct Taken {
     _place: OwnedSemaphorePermit,
 }
 
-/// Takes tasks until the receiver is closed. Runs separately from the receiver, because the
-/// receiver's futures may be dropped. If a request were dropped after the server had delivered a
-/// task for it, no worker would get that task until the lease ended.
+/// Takes tasks until the receiver is closed. Runs separately from the receiver because the
+/// receiver's futures may be dropped. If a request were dropped after the server had already
+/// delivered a task for it, no worker would get that task until the lease expired.
 pub(crate) async fn take(
     queue: Queue,
     lease: Duration,
@@ -38,7 +38,7 @@ pub(crate) async fn take(
             match next(&consumer).await {
                 Ok(Some(message)) => break message,
                 Ok(None) => {}
-                // The client reconnects on its own and reports that. But the consumer may be gone.
+                // The client reconnects and reports this on its own, but the consumer may be gone.
                 Err(_) => {
                     tokio::time::sleep(PAUSE).await;
                     if let Ok((new, _)) = queue.workers(lease).await {
@@ -59,12 +59,12 @@ async fn next(consumer: &PullConsumer) -> Result<Option<Message>, async_nats::Er
     messages.next().await.transpose()
 }
 
-/// Gives a task back to the queue, for another worker. Sends it again instead of rejecting it,
-/// because a rejection counts as a delivery, and too many deliveries are taken as a sign that the
-/// task kills its workers.
+/// Returns a task to the queue for another worker. Sends it again instead of rejecting it, because
+/// a rejection counts as a delivery, and too many deliveries are taken as a sign that the task
+/// kills its workers.
 pub(crate) async fn hand_back(queue: &Queue, message: &Message, payload: Bytes) {
     let sent = async { queue.context.publish(message.subject.clone(), payload).await?.await };
-    // If one of these requests fails, another worker gets the task when the lease ends.
+    // If one of these requests fails, another worker gets the task when the lease expires.
     let _ = match sent.await {
         Ok(_) => message.double_ack().await,
         Err(_) => message.ack_with(AckKind::Nak(None)).await,

@@ -1,4 +1,4 @@
-//! A worker: takes tasks from the queue, makes the attempts, and delivers their records.
+//! A worker, which takes tasks from the queue, runs the attempts and delivers their records.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -23,32 +23,32 @@ use crate::message::{Body, Envelope, Order, Record, VERSION, dead_subject, resul
 use crate::outbox::{Letter, Outbox};
 use crate::take::{Taken, hand_back, take};
 
-/// If a task arrives again after this many deliveries without a result, the worker assumes that the
-/// task kills its workers.
+/// If a task is delivered again after this many deliveries without a result, the worker assumes
+/// that the task kills its workers.
 const DELIVERIES: u32 = 5;
-/// How long a worker tries to deliver its last records when it stops. Undelivered records stay on
+/// How long a stopping worker tries to deliver its remaining records. Undelivered records stay on
 /// disk.
 const LAST_DELIVERY: Duration = Duration::from_secs(10);
-/// How many times the download of a bundle is retried.
+/// How many times to retry downloading a bundle.
 const DOWNLOADS: u32 = 3;
 
 /// The options of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerOptions {
-    /// The folder of this worker; created if it does not exist.
+    /// This worker's folder; created if it does not exist.
     pub folder: PathBuf,
-    /// How many tasks the worker works on at a time; at least 1.
+    /// How many tasks the worker runs at a time; at least 1.
     pub jobs: usize,
     /// How long the queue waits for a heartbeat before it gives a task to another worker. The first
     /// worker of a queue sets the lease for all workers of that queue.
     pub lease: Duration,
 }
 
-/// Works until `stop` becomes true. Running attempts are then interrupted, and their tasks go to
-/// other workers.
+/// Takes and runs tasks until `stop` becomes true. Running attempts are then interrupted, and their
+/// tasks go to other workers.
 ///
 /// # Errors
-/// When the folder is in use or cannot be written, or when the queue refuses requests.
+/// If the folder is in use or cannot be written to, or if the queue refuses requests.
 pub async fn work(
     queue: &Queue,
     options: &WorkerOptions,
@@ -63,7 +63,7 @@ pub async fn work(
     let _lock = LockFile::acquire(&folder.join("lock"), &holder)?
         .map_err(|holder| Error::Locked { folder: folder.display().to_string(), holder })?;
     let trees = folder.join("work");
-    // A worker that was killed may have left this folder. It can be removed, because all
+    // A worker that was killed may have left this folder behind. It is safe to remove because all
     // repositories in it are clones.
     match batch::remove_folder(&trees) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -73,7 +73,8 @@ pub async fn work(
     }
     let (consumer, lease) = queue.workers(options.lease).await?;
     if lease != options.lease {
-        let message = format!("the queue has a lease of {} s, which an earlier worker set", lease.as_secs());
+        let message =
+            format!("the queue has a lease of {} s, which was set by an earlier worker", lease.as_secs());
         report(Event::Note { id: "", message });
     }
     let jobs = options.jobs.max(1);
@@ -125,13 +126,12 @@ struct Worker<'a> {
     outbox: Outbox,
     taken: Mutex<mpsc::Receiver<Taken>>,
     stop: watch::Receiver<bool>,
-    /// Whether a record could not be written. If so, the worker stops.
+    /// Whether writing a record failed. If so, the worker stops.
     broken: watch::Sender<bool>,
-    /// The number of attempts in a row that failed because of the model, its server or this
-    /// machine.
+    /// How many attempts in a row failed because of the model, its server or this machine.
     failures: Cell<u32>,
-    /// The results that the queue may not have yet. The key is the position of the task in the
-    /// stream, and the value is the number of its result in the outbox.
+    /// Results that the queue may not have yet. Maps the position of a task in the stream to the
+    /// number of its result in the outbox.
     undelivered: RefCell<HashMap<u64, u64>>,
 }
 
@@ -158,7 +158,7 @@ impl Source for Worker<'_> {
 }
 
 impl Worker<'_> {
-    /// Makes one attempt, and waits until the queue has its records.
+    /// Makes one attempt and waits until the queue has its records.
     async fn attempt(&self, taken: Taken) -> Result<(), batch::Error> {
         let message = &taken.message;
         let Ok(info) = message.info() else { return Ok(()) };
@@ -198,7 +198,7 @@ impl Worker<'_> {
             if let Some(number) = here.or(reports.last.get()) {
                 tokio::select! {
                     () = self.outbox.delivered(number) => drop(self.undelivered.borrow_mut().remove(&sequence)),
-                    _ = stop.wait_for(|stop| *stop) => {} // the result is delivered later
+                    _ = stop.wait_for(|stop| *stop) => {} // the result will be delivered later
                 }
             }
             Ok::<_, batch::Error>(())
@@ -214,7 +214,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Gives back a task that has no result, unless its batch was canceled.
+    /// Gives a task without a result back to the queue, unless its batch was canceled.
     async fn leave(&self, order: Order, attempt: u32, message: &Message, sequence: u64) {
         if self.queue.is_canceled(&order.batch, sequence).await {
             let _ = message.ack().await;
@@ -252,7 +252,7 @@ impl Worker<'_> {
         self.place.attempt(job, &context).await
     }
 
-    /// Returns the file of a bundle, after downloading it from the queue if it does not exist yet.
+    /// Returns the path of a bundle, downloading it from the queue first if necessary.
     async fn bundle(&self, batch: &str, name: &str, folder: &Path) -> Result<PathBuf, Error> {
         let path = folder.join(name);
         let mut tries = 0;
@@ -282,7 +282,7 @@ impl Worker<'_> {
                 _ = stop.wait_for(|stop| *stop), if !*interrupt.borrow() => drop(interrupt.send_replace(true)),
                 () = tokio::time::sleep(self.lease / 3) => {}
             }
-            // If this fails, the connection is down, and the client reports that.
+            // If this fails, the connection is down, which the client reports.
             let _ = message.ack_with(AckKind::Progress).await;
             if !*interrupt.borrow() && self.queue.is_canceled(batch, sequence).await {
                 interrupt.send_replace(true);
@@ -290,29 +290,30 @@ impl Worker<'_> {
         }
     }
 
-    /// Removes from the queue a task that several workers took without returning a result, and
-    /// keeps a copy for people to examine.
+    /// Takes a task out of the queue after several workers took it without returning a result, and
+    /// keeps a copy for someone to inspect.
     async fn bury(&self, order: &Order, attempt: u32, reports: &Reports<'_>) -> Result<(), batch::Error> {
         let subject = dead_subject(&order.batch, &order.task.id);
         let payload = reports.message.payload.clone();
         let buried = async { self.queue.context.publish(subject, payload).await?.await };
         if buried.await.is_err() {
-            return Ok(()); // the next worker tries again
+            return Ok(()); // the next worker will try again
         }
-        let why =
-            format!("{DELIVERIES} workers took the task, and none returned a result; it may crash them");
+        let why = format!(
+            "{DELIVERIES} workers took the task, but none returned a result; it may be crashing them"
+        );
         reports.failed(attempt, &why, false)
     }
 
     /// Waits after a failure of the model, its server or this machine, so that a broken worker does
-    /// not take task after task.
+    /// not burn through task after task.
     async fn rest(&self) {
         if let Some(retries) = self.failures.get().checked_sub(1) {
             self.pause(batch::backoff(retries)).await;
         }
     }
 
-    /// Waits for this time, or until the worker is stopped if that is earlier.
+    /// Waits for this long, or until the worker is stopped, whichever comes first.
     async fn pause(&self, wait: Duration) {
         let mut stop = self.stop.clone();
         tokio::select! {
@@ -321,7 +322,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Delivers the records in the outbox until a file cannot be read or removed. Returns that
+    /// Delivers the records in the outbox until a file cannot be read or removed, and returns that
     /// error.
     async fn deliver(&self) -> Error {
         loop {
@@ -391,8 +392,8 @@ struct Reports<'a> {
     worker: &'a Worker<'a>,
     order: &'a Order,
     message: &'a Message,
-    /// The position of the task in its stream, and how many times it was delivered. Together they
-    /// identify the attempt.
+    /// The position of the task in its stream. Together with the number of deliveries, it
+    /// identifies the attempt.
     sequence: u64,
     deliveries: u32,
     /// The number of the result in the outbox, if there is a result.
@@ -401,7 +402,7 @@ struct Reports<'a> {
 
 impl Sink for Reports<'_> {
     fn started(&self, started: Started) -> LocalBoxFuture<'_, Result<(), batch::Error>> {
-        // Paths on this machine mean nothing on other machines.
+        // Paths on this machine are meaningless on other machines.
         let started = Started { worktree: None, git_dir: None, ..started };
         std::future::ready(self.add(Record::Started(started), None).map(drop)).boxed_local()
     }
@@ -415,7 +416,7 @@ impl Reports<'_> {
     fn finish(&self, finished: Finished, may_help: bool) -> Result<(), batch::Error> {
         let Worker { stop, failures, report, undelivered, .. } = self.worker;
         if finished.ending == Ending::Interrupted && *stop.borrow() {
-            return Ok(()); // another worker starts over
+            return Ok(()); // another worker will start over
         }
         let broken = finished.infrastructure && finished.ending != Ending::Interrupted;
         failures.set(if broken { failures.get().saturating_add(1) } else { 0 });

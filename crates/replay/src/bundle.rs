@@ -1,6 +1,6 @@
 //! A session and the files that its replay needs, in one file. `docs/replay.md` describes the
 //! format. Bundles are untrusted: every line is validated here, and reading a bundle does not write
-//! files.
+//! any files.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,14 +20,14 @@ use crate::{Error, Result};
 
 /// The version of the format. It changes when an old reader would misread new files.
 const VERSION: u32 = 1;
-/// The largest bundle to read, in bytes.
+/// Maximum size of a bundle, in bytes.
 const FILE_LIMIT: u64 = 512 << 20;
-/// The maximum total size of the file contents in a bundle, in bytes. The limit is low because a
-/// bundle is meant to be committed with a test.
+/// Maximum total size of the file contents in a bundle, in bytes. The limit is low because bundles
+/// are intended to be committed along with tests.
 pub const CONTENTS_LIMIT: u64 = 64 << 20;
-/// The maximum number of files in a bundle: one more than the tools can list.
+/// Maximum number of files in a bundle, which is one more than the tools can list.
 pub(crate) const FILES_LIMIT: usize = 50_001;
-/// The maximum size, in bytes, of a file whose contents are not in the bundle: 1 TiB.
+/// Maximum size, in bytes, of a file whose contents are not in the bundle: 1 TiB.
 const SIZE_LIMIT: u64 = 1 << 40;
 /// The number of bytes examined to distinguish text from binary files, as the tools do.
 const SNIFF: usize = 8_000;
@@ -35,16 +35,16 @@ const SNIFF: usize = 8_000;
 /// A session and its files.
 #[derive(Debug, Default)]
 pub struct Bundle {
-    /// Whether the bundle contains files of the repository.
+    /// Whether the bundle contains files from the repository.
     pub contents: bool,
-    /// The files at the start of the session. For a file that no tool read, the bundle has only the
-    /// size.
+    /// The files at the start of the session. For a file that no tool read, the bundle contains
+    /// only the size.
     pub files: BTreeMap<CleanPath, Seed>,
     /// The file changes that commands and reverts made.
     pub changes: Changes,
     /// The files that the session changed, as they were at its end.
     pub end: BTreeMap<CleanPath, Option<Seed>>,
-    /// Limitations of the bundle, for people to read.
+    /// Human-readable notes on the limitations of the bundle.
     pub notes: Vec<String>,
     /// The session's journal.
     pub records: Vec<Record>,
@@ -182,7 +182,7 @@ impl Entry {
     }
 }
 
-/// The content of a file if a tool could read it, or else its size.
+/// Returns the content of a file if a tool could read it, or its size otherwise.
 pub(crate) fn seed(image: FileImage) -> Seed {
     let binary = image.bytes.iter().take(SNIFF).any(|b| *b == 0);
     match image.link || (!binary && image.bytes.len() as u64 <= READ_LIMIT) {
@@ -192,12 +192,12 @@ pub(crate) fn seed(image: FileImage) -> Seed {
 }
 
 impl Bundle {
-    /// A bundle without files of the repository.
+    /// Creates a bundle without files from the repository.
     pub fn bare(records: Vec<Record>) -> Self {
         Self { records, ..Self::default() }
     }
 
-    /// The files whose contents the bundle contains, with their sizes in bytes.
+    /// Returns the files whose contents are in the bundle, with their sizes in bytes.
     pub fn contained(&self) -> impl Iterator<Item = (&CleanPath, u64)> {
         let of =
             |seed: &Seed| if let Seed::Image(image) = seed { Some(image.bytes.len() as u64) } else { None };
@@ -206,7 +206,7 @@ impl Bundle {
         at_start.chain(new.filter_map(move |(path, seed)| Some((path, of(seed.as_ref()?)?))))
     }
 
-    /// The size of all contents in bytes.
+    /// Returns the total size of all contents, in bytes.
     pub fn bytes(&self) -> u64 {
         let of = |seed: &Seed| if let Seed::Image(image) = seed { image.bytes.len() as u64 } else { 0 };
         let changed = self.changes.values().flatten().filter_map(|(_, seed)| seed.as_ref());
@@ -232,7 +232,8 @@ impl Bundle {
         masked
     }
 
-    /// The text of the exported file. Equal bundles of a session give equal texts.
+    /// Returns the text of the exported file. Identical bundles of a session produce identical
+    /// text.
     ///
     /// # Errors
     /// If a line cannot be serialized.
@@ -299,7 +300,7 @@ impl Bundle {
                     serde_json::from_value(value).map_err(|e| at(format!("invalid event: {e}")))?;
                 if record.v != journal::VERSION {
                     return Err(at(format!(
-                        "event has version {}, and this agent reads version {}",
+                        "event is version {}, but this agent supports only version {}",
                         record.v,
                         journal::VERSION
                     )));
@@ -309,7 +310,7 @@ impl Bundle {
             }
             if let Some(version) = value["export"]["version"].as_u64().filter(|v| *v != u64::from(VERSION)) {
                 return Err(at(format!(
-                    "file has version {version}, and this agent reads version {VERSION}"
+                    "file is version {version}, but this agent supports only version {VERSION}"
                 )));
             }
             let read: Line = serde_json::from_value(value)

@@ -11,8 +11,8 @@ use serde::Serialize;
 pub enum Kind {
     /// A request differs.
     Asked,
-    /// The replay read a recorded answer differently, or needs something that is not recorded, such
-    /// as another answer.
+    /// The replay interpreted a recorded answer differently, or needs something that was not
+    /// recorded, such as another answer.
     Answered,
     /// A tool's result differs.
     Tool,
@@ -20,12 +20,12 @@ pub enum Kind {
     Command,
     /// A file differs at the end.
     Tree,
-    /// The run ended earlier, later, or in another way.
+    /// The run ended earlier, later, or differently.
     Ended,
 }
 
 impl Kind {
-    /// A short description of the kind.
+    /// Returns a short description of the kind.
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
@@ -44,9 +44,9 @@ impl Kind {
 pub struct Difference {
     /// Its kind.
     pub kind: Kind,
-    /// The turn; 0 before the first request.
+    /// The turn, or 0 before the first request.
     pub turn: u32,
-    /// The number of the recorded event; null at the end of the record.
+    /// The number of the recorded event, or null at the end of the record.
     pub event: Option<u64>,
     /// What differs, in a few words.
     pub what: String,
@@ -57,8 +57,9 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// The difference between a recorded and a replayed step. `before` holds the earlier steps,
-    /// which are equal in both runs. `commands` holds the names of the tools that run commands.
+    /// Returns the difference between a recorded and a replayed step. `before` holds the earlier
+    /// steps, which are identical in both runs. `commands` holds the names of the tools that run
+    /// commands.
     pub(crate) fn between(
         wanted: Option<&Step>,
         now: Option<&Step>,
@@ -71,7 +72,7 @@ impl Difference {
         let (recorded, replayed) = (recorded.unwrap_or_else(nothing), replayed.unwrap_or_else(nothing));
         let turn = wanted.or(now).map_or(0, |s| s.turn);
         let event = wanted.map(|s| s.seq);
-        // The kind is that of the replayed step, unless one of the two runs ended.
+        // Use the kind of the replayed step, unless one of the two runs has ended.
         let kind = if recorded.kind == Kind::Ended { Kind::Ended } else { replayed.kind };
         let what = match recorded.what == replayed.what {
             true => recorded.what,
@@ -80,7 +81,7 @@ impl Difference {
         Self { kind, turn, event, what, recorded: recorded.text, now: replayed.text }
     }
 
-    /// The difference when the replay needs something that is not in the record.
+    /// Returns the difference for a replay that needs something that is not in the record.
     pub(crate) fn beyond(wanted: Option<&Step>, turn: u32, now: &str, commands: &HashSet<String>) -> Self {
         let recorded = wanted.map(|s| Described::of(&s.event, &[], commands));
         let what = match &recorded {
@@ -91,7 +92,7 @@ impl Difference {
         Self { kind: Kind::Answered, turn, event: wanted.map(|s| s.seq), what, recorded, now: String::new() }
     }
 
-    /// A file that differs from its recorded final state.
+    /// Returns the difference for a file that does not match its recorded final state.
     pub fn in_tree(turn: u32, path: &str, recorded: String, now: String) -> Self {
         Self { kind: Kind::Tree, turn, event: None, what: path.to_owned(), recorded, now }
     }

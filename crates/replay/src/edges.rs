@@ -1,4 +1,4 @@
-//! The planner's [`Parts`](planner::Parts) in a replay: they replace the server, the user, the
+//! The planner's [`Parts`](planner::Parts) for a replay, which replace the server, the user, the
 //! sandbox and the repository.
 
 use std::future::pending;
@@ -78,7 +78,7 @@ impl Inbox for RecordedUser {
 /// Where the results of tools and verifications come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// File tools run; the results of commands come from the record.
+    /// File tools run, but the results of commands come from the record.
     Files,
     /// Everything runs.
     Commands,
@@ -86,13 +86,13 @@ pub enum Source {
     Record,
 }
 
-/// The state shared by tools and verification.
+/// The state shared by the tools and the verification.
 pub struct Stage {
     /// The record.
     pub script: Arc<Script>,
     /// Where the results of tools and verifications come from.
     pub source: Source,
-    /// The tree to which recorded changes are applied, if there is one.
+    /// The tree that recorded changes are applied to, if there is one.
     pub workspace: Option<Workspace>,
     /// The file changes that commands and reverts made.
     pub changes: Changes,
@@ -102,8 +102,8 @@ pub struct Stage {
 
 impl Stage {
     /// Repeats the revert that the recorded run made after it was stopped, unless the replay has
-    /// already reached that revert. A replay of a run that was stopped from outside ends in another
-    /// way, without that revert.
+    /// already reached that revert. A replay of a run that was stopped from outside ends
+    /// differently, without that revert.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -139,7 +139,7 @@ impl Stage {
     }
 }
 
-/// Wraps a tool. Returns recorded results, or runs the tool and compares the results.
+/// Wraps a tool, and either returns recorded results or runs the tool and compares the results.
 pub struct ReplayedTool {
     tool: Arc<dyn Tool>,
     stage: Arc<Stage>,
@@ -162,8 +162,8 @@ impl ReplayedTool {
         self.stands_in || self.spec().effect == Effect::Execute
     }
 
-    /// Whether the record decides which calls are refused. The tool itself could not decide without
-    /// a tree.
+    /// Whether the record decides which calls are refused. The tool itself could not decide that
+    /// without a tree.
     fn uses_recorded_refusals(&self) -> bool {
         self.stage.source == Source::Record && !self.runs_commands()
     }
@@ -249,8 +249,8 @@ impl Follow for RecordedRefusal {
     }
 }
 
-/// The verification. Returns recorded results, or runs the real verification and compares the
-/// results.
+/// The verification, which either returns recorded results or runs the real verification and
+/// compares the results.
 pub struct ReplayedChecks {
     /// The state shared with the tools.
     pub stage: Arc<Stage>,

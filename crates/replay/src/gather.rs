@@ -1,9 +1,9 @@
 //! Creates a [`Bundle`] from a session on this machine, with the files that its replay reads, as
 //! they were at the start of the session.
 //!
-//! A bundle has the contents of instruction files, of ignore rules, and of every file that the
-//! first turn reads, that the model named, that a search matched, or that the session changed. For
-//! all other files, it has only their names and sizes, so a search finds nothing in them.
+//! A bundle includes the contents of instruction files, ignore rules, and every file that the first
+//! turn read, the model named, a search matched, or the session changed. For all other files, it
+//! includes only names and sizes, so a search finds nothing in them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ use crate::{Error, Result};
 
 /// Files that define which files are ignored or how files are compared.
 const RULES: [&str; 3] = [".gitignore", ".ignore", ".gitattributes"];
-/// The maximum number of files that the first turn lists.
+/// Maximum number of files that the first turn lists.
 const MAX_LISTED: usize = 2_000;
 
 /// The bundle of a session, and the session's original tree.
@@ -33,9 +33,9 @@ pub struct Gathered {
 }
 
 /// Gathers the files that a replay needs. `state` is the folder with the history of the tree, and
-/// `scratch` is an empty folder. Includes every file whose name equals `instructions`, and every
-/// file in the root whose name satisfies `holds_secrets`, because a run reads all of these before
-/// its first turn.
+/// `scratch` is an empty folder. Includes every file whose name is `instructions`, and every file
+/// in the root whose name satisfies `holds_secrets`, because a run reads all of these before its
+/// first turn.
 ///
 /// # Errors
 /// If the repository no longer exists, or the session's folder cannot be read.
@@ -58,8 +58,8 @@ pub fn gather(
     let searches = Searches::new(&remembered, &scratch.join("then"))?;
     let mut wanted = wanted(&remembered, &recording, &records, &listed, &searches);
     wanted.extend(listed.keys().filter(|path| name(path) == instructions).cloned());
-    // A file with secrets may be ignored. `listed` has no ignored files, so look for such names in
-    // the root itself.
+    // A file with secrets may be ignored. `listed` does not contain ignored files, so look for such
+    // names in the root itself.
     let top = std::fs::read_dir(remembered.now().root()).into_iter().flatten();
     let names = top.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     wanted.extend(names.filter(|n| holds_secrets(n)).filter_map(|n| remembered.now().resolve(&n).ok()));
@@ -96,7 +96,7 @@ pub fn gather(
     Ok(Gathered { bundle: Bundle { contents: true, files, changes, end, notes, records }, remembered })
 }
 
-/// The files at the start of the session, with their sizes.
+/// Returns the files at the start of the session, with their sizes.
 fn listed(remembered: &Remembered) -> BTreeMap<CleanPath, u64> {
     let filter = WalkFilter { limit: FILES_LIMIT, ..WalkFilter::default() };
     let mut files: BTreeMap<CleanPath, u64> =
@@ -110,7 +110,7 @@ fn listed(remembered: &Remembered) -> BTreeMap<CleanPath, u64> {
     files
 }
 
-/// The files whose contents the replay reads.
+/// Returns the files whose contents the replay reads.
 fn wanted(
     remembered: &Remembered,
     recording: &Recording,
@@ -132,8 +132,8 @@ fn wanted(
     let mut mentioned = String::new();
     for record in records {
         match &record.event {
-            // Add the content twice: with JSON escapes resolved, and with backslashes in paths
-            // replaced by slashes.
+            // Add the content twice: once with JSON escapes resolved, and once with backslashes in
+            // paths replaced by slashes.
             Event::Output { content, .. } => {
                 mentioned += &content
                     .replace("\\n", "\n")
@@ -204,7 +204,7 @@ impl Searches {
     }
 }
 
-/// Whether `text` contains `path`, other than as part of a longer name.
+/// Whether `text` contains `path` other than as part of a longer name.
 fn is_named(text: &str, path: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     text.match_indices(path).any(|(at, _)| {
@@ -213,13 +213,13 @@ fn is_named(text: &str, path: &str) -> bool {
     })
 }
 
-/// The result of the verification before the first turn.
+/// Returns the result of the verification that ran before the first turn.
 fn baseline(records: &[Record]) -> Option<&Check> {
     let before = records.iter().take_while(|r| !matches!(r.event, Event::RunStarted { .. }));
     before.filter_map(|r| if let Event::Checked(check) = &r.event { Some(check) } else { None }).last()
 }
 
-/// Maps the history's records of commands and reverts to numbers of journal records. A command's
+/// Maps the history's records of commands and reverts to journal record numbers. A command's
 /// changes are mapped to the record of the command's result, or to `None` if there is none. A
 /// revert is mapped to the first [`Event::Reverted`] that names it.
 fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {

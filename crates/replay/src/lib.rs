@@ -1,5 +1,5 @@
-//! Replays a recorded session: the planner runs in a separate tree and gets the recorded answers,
-//! and its events are compared with the recorded ones up to the first difference.
+//! Replays a recorded session: the planner runs in a separate tree and receives the recorded
+//! answers, and its events are compared with the recorded ones up to the first difference.
 //!
 //! ```text
 //!   session on this machine ─► gather ─┐                            ┌─► model   answers from the record
@@ -29,8 +29,8 @@ pub use gather::{Gathered, gather};
 pub use recording::{Recording, answer};
 pub use script::{Changes, Comparison, Script};
 
-/// The field of a call's facts that says that a gate, such as the user's hooks, vetoed the call. A
-/// replay repeats the veto instead of running the call.
+/// The field in a call's facts that indicates that a gate, such as one of the user's hooks, vetoed
+/// the call. A replay repeats the veto instead of running the call.
 pub const VETOED: &str = "vetoed";
 
 /// Why a session cannot be replayed or exported.

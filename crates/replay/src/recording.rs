@@ -1,4 +1,4 @@
-//! Extracts from a journal what a replay needs: the start of the run, the model's answers, the
+//! Extracts what a replay needs from a journal: the start of the run, the model's answers, the
 //! results of tools and verifications, and the steps that must match.
 
 use std::collections::{HashMap, HashSet};
@@ -23,7 +23,7 @@ use crate::{Error, Result};
 pub struct Recording {
     /// The session's id.
     pub id: String,
-    /// The id from which the session derives its placeholders for secrets ([`journal::origin`]).
+    /// The id that the session derives its placeholders for secrets from ([`journal::origin`]).
     pub origin: String,
     /// The version of the agent that recorded it.
     pub version: String,
@@ -33,7 +33,7 @@ pub struct Recording {
     pub images: Vec<Arc<Image>>,
     /// The root of the repository.
     pub root: PathBuf,
-    /// The JSON Schema that the model's result had to fit.
+    /// The JSON Schema that the model's result had to conform to.
     pub output_schema: Option<Value>,
     /// The recorded model.
     pub identity: Identity,
@@ -43,7 +43,7 @@ pub struct Recording {
     pub(crate) changes: Vec<ModelChange>,
     /// The answer to each request; `None` if it was not recorded.
     pub(crate) answers: Vec<Option<Turn>>,
-    /// The context windows that were detected after turns, by turn. Contains only the turns after
+    /// The context windows that were detected after turns, keyed by turn. Contains only turns after
     /// which the window differed from the assumed one.
     pub(crate) windows: HashMap<u32, u64>,
     pub(crate) results: Vec<CallResult>,
@@ -185,7 +185,7 @@ impl Recording {
         self.changes.iter().any(|change| change.role == Some(ModelRole::Fallback))
     }
 
-    /// The plan of the run, and the plan of each model that started a new try.
+    /// Returns the plan of the run, and the plan of each model that started a new try.
     pub fn plans(&self) -> Vec<Value> {
         let later = self.changes.iter().filter_map(|change| change.plan.clone());
         std::iter::once(self.plan.clone()).chain(later).collect()
@@ -198,8 +198,8 @@ fn model_change(record: &Record) -> Option<ModelChange> {
     Some(ModelChange { role: model.role, identity, plan })
 }
 
-/// The identity of the model that started the run. A resumed run may have continued with another
-/// model.
+/// Returns the identity of the model that started the run. A resumed run may have continued with
+/// another model.
 fn identity(records: &[Record], plan: &Value) -> Identity {
     let model = records.iter().find_map(|r| if let Event::Model(m) = &r.event { Some(m) } else { None });
     model.map_or_else(|| Replay::identity_named("recorded"), |model| identity_of(model, plan))
@@ -223,7 +223,7 @@ fn identity_of(m: &ModelInfo, plan: &Value) -> Identity {
     identity.temperature = plan["settings"]["temperature"].as_f64().unwrap_or_default() as f32;
     (identity.can_constrain, identity.constrained) = (m.constrained, m.constrained);
     identity.branches = plan["branches"] == true;
-    // Sessions of earlier versions use the old name `send_thinking`.
+    // Sessions recorded by earlier versions use the old name `send_thinking`.
     identity.repeats_thinking = plan["repeats_thinking"] == true || plan["send_thinking"] == true;
     identity
 }
@@ -234,7 +234,8 @@ fn windows(records: &[Record]) -> HashMap<u32, u64> {
     records.iter().filter_map(found).collect()
 }
 
-/// For each request, its answer or the failure that came instead; `None` if neither was recorded.
+/// Returns, for each request, its answer or the failure that occurred instead, or `None` if neither
+/// was recorded.
 fn answers(records: &[Record]) -> Vec<Option<Turn>> {
     let mut answers: Vec<Option<Turn>> = Vec::new();
     let (mut cut, mut warning, mut overflow, mut lost) = (false, "", None, Usage::default());
@@ -283,12 +284,12 @@ fn answers(records: &[Record]) -> Vec<Option<Turn>> {
     answers
 }
 
-/// Converts an answer to a turn of a replay. `cut` says whether the agent cut the answer. If the
-/// agent did not, but the answer is recorded as cut, then the stream broke after a call, and
+/// Converts an answer to a turn of a replay. `cut` says whether the agent cut the answer short. If
+/// it did not, but the answer is recorded as cut, then the stream broke off after a call, and
 /// `warning` holds the reason.
 pub fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
     let Event::Output { content, thinking, ended_by, doubts, counts, .. } = output else { return None };
-    // Sessions of earlier versions say "going on" instead of "continuing".
+    // Sessions recorded by earlier versions say "going on" instead of "continuing".
     let error = warning.split("; continuing with").next().unwrap_or_default();
     let error = error.split("; going on with").next().unwrap_or_default();
     Some(Turn {
@@ -345,8 +346,8 @@ fn try_lines(record: &Record) -> Option<u64> {
     if let Event::TryEnded { lines, .. } = record.event { Some(lines) } else { None }
 }
 
-/// The reverts that a replay repeats: those after tries, and the one at the end of a stopped run.
-/// The reverts of earlier stops are left out, because the resumed run undid them.
+/// Returns the reverts that a replay repeats: those after tries, and the one at the end of a
+/// stopped run. Reverts from earlier stops are left out, because the resumed run undid them.
 fn reverts(records: &[Record]) -> Vec<(u64, Option<u64>)> {
     let (mut reverts, mut ended, mut stopped) = (Vec::new(), false, None);
     for Record { seq, event, .. } in records {
@@ -364,7 +365,7 @@ fn reverts(records: &[Record]) -> Vec<(u64, Option<u64>)> {
     reverts
 }
 
-/// The tool that an event starts, if the tool runs a command.
+/// Returns the tool that an event starts, if the tool runs a command.
 pub(crate) fn command_tool(event: &Event) -> Option<String> {
     match event {
         Event::ToolStarted { tool, effect, .. } if effect == "execute" => Some(tool.clone()),
@@ -372,8 +373,8 @@ pub(crate) fn command_tool(event: &Event) -> Option<String> {
     }
 }
 
-/// Whether every verification that started, and every call that started and may change something,
-/// also finished.
+/// Whether every verification that was started has finished, and so has every call that was started
+/// and may change something.
 fn all_finished(records: &[Record]) -> bool {
     let mut running = false;
     for record in records {

@@ -1,5 +1,5 @@
-//! Follows a record during a replay: gives the recorded results to the parts of the planner that
-//! ask for them, and compares every event with the record.
+//! Follows a record during a replay: supplies recorded results to the parts of the planner that ask
+//! for them, and compares every event with the record.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use crate::recording::{CallResult, Checked, ModelChange, Recording, command_tool
 /// command's result or the revert.
 pub type Changes = HashMap<u64, Vec<(CleanPath, Option<Seed>)>>;
 
-/// The record, and the position of the replay in it.
+/// The record, and the replay's position in it.
 pub struct Script {
     state: Mutex<State>,
     stop: watch::Sender<bool>,
@@ -136,7 +136,7 @@ impl Script {
         }
     }
 
-    /// The recorded answer to the current request; `None` if the replay has ended.
+    /// Returns the recorded answer to the current request, or `None` if the replay has ended.
     pub(crate) fn answer(&self) -> Option<(usize, Turn)> {
         let mut state = self.state();
         if state.difference.is_some() || state.done {
@@ -153,8 +153,8 @@ impl Script {
         }
     }
 
-    /// The next change of model, if it is a change to the model with this role. The outer `None`
-    /// means that the replay has ended.
+    /// Returns the next model that the recorded run switched to, if it has this role. The outer
+    /// `None` means that the replay has ended.
     pub(crate) fn change_model(&self, role: ModelRole) -> Option<Option<Identity>> {
         let mut state = self.state();
         let Some(next) = state.changes.front() else {
@@ -169,7 +169,7 @@ impl Script {
         Some(Some(identity))
     }
 
-    /// The user's message at this point of the session.
+    /// Returns the user's message at this point in the session.
     pub(crate) fn user_message(&self) -> Option<String> {
         let mut state = self.state();
         state.settle();
@@ -179,18 +179,19 @@ impl Script {
         }
     }
 
-    /// The model's window, if known.
+    /// Returns the model's window, if known.
     pub(crate) fn window(&self) -> Option<u64> {
         self.state().window
     }
 
-    /// Applies, at the end of a turn, the window that the recorded run detected in this turn.
+    /// Applies the window that the recorded run detected in this turn. Called at the end of the
+    /// turn.
     pub(crate) fn update_window(&self) {
         let mut state = self.state();
         state.window = state.windows.get(&state.turn).copied().or(state.window);
     }
 
-    /// Takes the recorded outcome of this call if the call was vetoed.
+    /// Removes and returns the recorded outcome of this call if the call was vetoed.
     pub(crate) fn vetoed(&self, tool: &str, arguments: &Value) -> Option<Outcome> {
         let mut state = self.state();
         let turn = state.turn;
@@ -202,8 +203,9 @@ impl Script {
         state.results[at].take().map(|result| result.outcome)
     }
 
-    /// Takes what an inspection found after a call in this turn that changed these files, if
-    /// anything. A replay cannot inspect them again, because that takes programs outside the agent.
+    /// Removes and returns what an inspection found, if anything, after a call in this turn that
+    /// changed these files. A replay cannot inspect them again, because that requires programs
+    /// outside the agent.
     #[must_use]
     pub fn inspection(&self, changed: &[String]) -> Option<String> {
         let mut state = self.state();
@@ -215,7 +217,7 @@ impl Script {
         state.results[at].take()?.outcome.inspection().map(str::to_owned)
     }
 
-    /// The result of a call in this turn, and the number of its record.
+    /// Removes and returns the result of a call in this turn, along with its record number.
     pub(crate) fn result(&self, tool: &str, arguments: &Value) -> Option<(u64, Outcome)> {
         let mut state = self.state();
         let turn = state.turn;
@@ -234,7 +236,7 @@ impl Script {
         }
     }
 
-    /// The next verification's result, and the number of its record.
+    /// Removes and returns the result of the next verification, along with its record number.
     pub(crate) fn check(&self) -> Option<(u64, Check)> {
         let mut state = self.state();
         match state.checks.pop_front() {
@@ -251,18 +253,18 @@ impl Script {
         }
     }
 
-    /// The next revert's number in the session's records, and its number in the history of the
-    /// tree.
+    /// Removes and returns the next revert: its number in the session's records, and its number in
+    /// the history of the tree.
     pub(crate) fn reverted(&self) -> Option<(u64, Option<u64>)> {
         self.state().reverts.pop_front()
     }
 
-    /// The number of lines that the current try changed.
+    /// Returns the number of lines that the current try changed.
     pub(crate) fn changed_lines(&self) -> u64 {
         self.state().tries.pop_front().unwrap_or_default()
     }
 
-    /// The command of the next verification.
+    /// Returns the command of the next verification.
     pub(crate) fn command(&self) -> String {
         self.state().command.clone()
     }
@@ -296,7 +298,7 @@ impl Script {
         self.stop.send_replace(true);
     }
 
-    /// The result of the comparison, after the run has ended.
+    /// Returns the result of the comparison once the run has ended.
     pub fn finish(&self) -> Comparison {
         let mut state = self.state();
         if state.difference.is_none() && !state.done {

@@ -1,8 +1,8 @@
 //! Normalizes the parts of a command's output that vary between runs. Only the output of commands
 //! that a replay runs again is compared this leniently. Requests are compared byte for byte.
 
-/// Replaces the volatile parts of a text: durations, times and dates, memory addresses, names of
-/// temporary files.
+/// Replaces the volatile parts of the text: durations, times and dates, memory addresses, and names
+/// of temporary files.
 pub(crate) fn normalize(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let between = |c: char| c.is_whitespace() || "()[],;='\"".contains(c);

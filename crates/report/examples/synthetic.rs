@@ -4,8 +4,8 @@
 //! cargo run -p report --example synthetic -- TASKS > report.html
 //! ```
 //!
-//! The trajectories have the size of real ones: tool results quote this repository's own sources.
-//! Some texts try to break out of the page.
+//! The trajectories are as large as real ones: tool results quote this repository's own sources.
+//! Some of the text tries to break out of the page.
 
 #![allow(clippy::print_stdout, reason = "the page is the output")]
 
@@ -136,7 +136,7 @@ fn not_run(id: String) -> State {
     State { row, digest: String::new(), attempts: Vec::new() }
 }
 
-/// A piece of a source file, of typical length.
+/// Returns a piece of a source file of typical length.
 fn quoted() -> String {
     let source = SOURCES[fastrand::usize(..SOURCES.len())];
     let lines: Vec<&str> = source.lines().collect();

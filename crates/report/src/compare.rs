@@ -1,5 +1,4 @@
-//! The comparison of two batches: which tasks are better or worse, and whether that could be
-//! chance.
+//! Compares two batches: which tasks got better or worse, and whether that could be due to chance.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -11,8 +10,8 @@ use serde::Serialize;
 
 use crate::outcome::seconds;
 
-/// The comparison of two batches, task by task. A task is compared if both batches have a result
-/// for it: an attempt that the agent itself ended. A compared task is better or worse if it is
+/// A task-by-task comparison of two batches. A task is compared if both batches have a result for
+/// it, that is, an attempt that the agent itself ended. A compared task is better or worse if it is
 /// verified in only one of the batches.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
@@ -32,22 +31,22 @@ pub struct Comparison {
     pub neither: usize,
     /// Tasks without a result in A or in B.
     pub no_result: Vec<String>,
-    /// Tasks that A does not have.
+    /// Tasks that are missing from A.
     pub only_b: Vec<String>,
-    /// Tasks that B does not have.
+    /// Tasks that are missing from B.
     pub only_a: Vec<String>,
     /// Compared tasks whose descriptions differ.
     pub changed: Vec<String>,
-    /// The two-sided p value of the sign test: the probability that, if neither batch is better,
-    /// the numbers of better and worse tasks differ by at least this much. Tasks that are neither
-    /// better nor worse are left out.
+    /// The two-sided p-value of the sign test: the probability that, if neither batch is actually
+    /// better, the numbers of better and worse tasks would differ by at least this much. Tasks that
+    /// are neither better nor worse are left out.
     pub p: f64,
 }
 
-/// One of the two batches. The sums cover the compared tasks only.
+/// One of the two batches. The sums cover only the compared tasks.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Side {
-    /// The name of the batch, as the comparison shows it.
+    /// The name of the batch, as shown in the comparison.
     pub name: String,
     /// The number of its tasks.
     pub tasks: usize,
@@ -61,7 +60,7 @@ pub struct Side {
     pub seconds: f64,
     /// Requests answered by the model.
     pub turns: u64,
-    /// Dollars; `None` if a price is missing.
+    /// Cost in dollars, or `None` if a price is missing.
     pub cost: Option<f64>,
 }
 
@@ -139,7 +138,7 @@ impl Comparison {
         }
     }
 
-    /// The comparison as plain text for people to read.
+    /// Returns the comparison as human-readable text.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut out = String::new();
@@ -219,12 +218,12 @@ fn probability(p: f64) -> String {
     if p < 0.001 { "less than 0.001".into() } else { format!("{p:.3}") }
 }
 
-/// The two-sided p value of the sign test: the probability that a fair coin, tossed once for each
-/// task that differs, gives a split at least this uneven.
+/// Returns the two-sided p-value of the sign test: the probability that a fair coin, tossed once
+/// for each task that differs, produces a split at least this uneven.
 fn sign_test(better: usize, worse: usize) -> f64 {
     let n = better + worse;
-    // The logarithm of the quotient of `n choose i` and 2^n, updated for each i. Without the
-    // logarithm, 2^n would overflow for thousands of tasks.
+    // The logarithm of `n choose i` divided by 2^n, updated for each i. Without the logarithm, 2^n
+    // would overflow for thousands of tasks.
     let mut log = -(n as f64) * std::f64::consts::LN_2;
     let mut tail = 0.0;
     for i in 0..=better.min(worse) {

@@ -10,11 +10,12 @@ use crate::outcome::first_line;
 /// The maximum number of characters in a message attribute.
 const MESSAGE: usize = 300;
 
-/// Writes the summary of a batch as JUnit XML, one test case per task. A task that is not verified
-/// is a failure, an infrastructure failure is an error, and a task that has not run is skipped.
+/// Writes the summary of a batch as JUnit XML, with one test case per task. A task that is not
+/// verified is a failure, an infrastructure failure is an error, and a task that has not run is
+/// skipped.
 ///
 /// # Errors
-/// If the XML cannot be written.
+/// Fails if the XML cannot be written.
 pub fn junit(name: &str, summary: &Summary) -> Result<String, SerializeError> {
     let name = preview::sanitize::line(name);
     let mut suite = TestSuite::new(&*name);

@@ -1,5 +1,5 @@
-//! The parts that several views of the report share: the colors of outcomes, sums over attempts,
-//! and one-line messages.
+//! Code shared by several views of the report: the colors of outcomes, sums over attempts, and
+//! one-line messages.
 
 use batch::Finished;
 use journal::{Date, Ending};
@@ -14,7 +14,7 @@ pub(crate) struct Totals {
     pub(crate) seconds: f64,
     /// `None` if no price is known.
     pub(crate) cost: Option<f64>,
-    /// The date of the prices; the oldest date if there are several.
+    /// The date of the prices, or the oldest date if there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prices_of: Option<Date>,
 }
@@ -29,8 +29,8 @@ pub(crate) fn totals<'a>(attempts: impl Iterator<Item = &'a Finished>) -> Totals
     })
 }
 
-/// The name of the color in which the page shows an ending: `good`, `warn`, `bad`, or `none` for a
-/// task that has not run.
+/// Returns the name of the color that the page uses for an ending: `good`, `warn`, `bad`, or `none`
+/// for a task that has not run.
 pub(crate) fn tone(ending: Option<&Ending>) -> &'static str {
     match ending {
         None => "none",
@@ -40,7 +40,7 @@ pub(crate) fn tone(ending: Option<&Ending>) -> &'static str {
     }
 }
 
-/// The first line of a message, cut to at most `width` characters.
+/// Returns the first line of a message, shortened to at most `width` characters.
 pub(crate) fn first_line(message: &str, width: usize) -> String {
     sanitize::short(message.trim().lines().next().unwrap_or_default(), width)
 }

@@ -1,5 +1,5 @@
-//! Trajectories as compact text: JSON, compressed, in base64. The page decompresses a trajectory
-//! when a reader opens it.
+//! Packs trajectories into compact text: JSON that is compressed and encoded in base64. The page
+//! decompresses a trajectory when the reader opens it.
 
 use std::io::Write as _;
 
@@ -10,18 +10,19 @@ use flate2::write::DeflateEncoder;
 
 use crate::trajectory::{Part, Step};
 
-/// The limits to try for the length of each text in a trajectory, in characters. The first limit
-/// that makes the trajectory fit applies.
+/// The limits to try on the length of each piece of text in a trajectory, in characters. The first
+/// one that makes the trajectory fit is used.
 const LIMITS: [usize; 8] = [200_000, 50_000, 20_000, 8_000, 4_000, 2_000, 1_000, 300];
 
 /// Packs a trajectory into at most about `share` characters. If the trajectory does not fit, cuts
-/// out the middle of long texts, and if that is not enough, the middle steps. A note replaces each
-/// part that is cut out.
+/// out the middle of long pieces of text and, if that is not enough, the middle steps. Each part
+/// that is cut out is replaced with a note.
 pub(crate) fn pack(steps: &[Step], share: usize) -> String {
     let texts = steps.iter().flat_map(|step| &step.parts).map(|part| part.text.len());
     let longest = texts.max().unwrap_or(0);
     let mut packed = String::new();
-    // All limits that cut nothing give the same result, so only the first of these is tried.
+    // All limits that do not shorten anything have the same result, so only the first of them is
+    // tried.
     for limit in LIMITS.into_iter().filter(|limit| *limit == LIMITS[0] || *limit < longest) {
         packed = encode(&shortened(steps, limit));
         if packed.len() <= share {
@@ -52,7 +53,7 @@ fn shortened(steps: &[Step], limit: usize) -> Vec<Step> {
     steps
 }
 
-/// Replaces the middle of a text that is longer than `limit` characters with a note.
+/// If the text is longer than `limit` characters, replaces its middle with a note.
 fn shorten(text: &mut String, limit: usize) {
     if text.len() <= limit {
         return;
@@ -92,7 +93,7 @@ mod tests {
         serde_json::from_str(&json).unwrap()
     }
 
-    /// Text that does not compress well.
+    /// Returns text that does not compress well.
     fn noise(seed: u32, length: usize) -> String {
         let mut state = seed;
         let mut letter = || {

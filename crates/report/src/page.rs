@@ -1,4 +1,4 @@
-//! The HTML page: one file without external parts. Its data is JSON in elements that are not
+//! The HTML page, a single file that loads nothing else. Its data is JSON in elements that are not
 //! executed, and a Content-Security-Policy allows only the page's own script and style.
 
 use base64::Engine as _;
@@ -18,11 +18,11 @@ const TEMPLATE: &str = include_str!("viewer.html");
 const STYLE: &str = include_str!("viewer.css");
 const SCRIPT: &str = include_str!("viewer.js");
 
-/// The total number of characters that the trajectories of a page may have. With this limit, a
-/// report of 1,000 tasks stays under 20 MB.
+/// The maximum total length, in characters, of all trajectories on a page. With this limit, a
+/// report on 1,000 tasks stays under 20 MB.
 const TRAJECTORIES: usize = 17_000_000;
-/// The smallest limit for the length of one trajectory, in characters. It keeps the trajectories of
-/// large batches readable, even if their total then exceeds [`TRAJECTORIES`].
+/// The lowest limit on the length of a single trajectory, in characters. It keeps the trajectories
+/// of large batches readable, even if their total length then exceeds [`TRAJECTORIES`].
 const SMALLEST_SHARE: usize = 6_000;
 /// The maximum length of a message in the table, in characters.
 const MESSAGE: usize = 500;
@@ -44,7 +44,7 @@ struct Task {
     attempts: Vec<Attempt>,
 }
 
-/// An attempt that ended.
+/// A finished attempt.
 #[derive(Serialize)]
 struct Attempt {
     number: u32,
@@ -56,7 +56,7 @@ struct Attempt {
     note: String,
 }
 
-/// Returns the page of a batch. `session` returns the steps of a session, or the reason why they
+/// Returns the page for a batch. `session` returns the steps of a session, or the reason why they
 /// cannot be shown.
 pub fn batch_page(
     title: &str,
@@ -92,7 +92,7 @@ pub fn batch_page(
     html(title, &data, &trajectories)
 }
 
-/// Returns the page of one session.
+/// Returns the page for a single session.
 #[must_use]
 pub fn session_page(id: &str, records: &[Record], mask: Mask<'_>) -> String {
     let report = records.iter().rev().find_map(|record| match &record.event {
@@ -179,8 +179,8 @@ fn html(title: &str, data: &serde_json::Value, trajectories: &[String]) -> Strin
     )
 }
 
-/// Replaces each `{{name}}` in a template. Values are not searched for placeholders, so they may
-/// contain anything.
+/// Replaces each `{{name}}` in a template. Values are not themselves searched for placeholders, so
+/// they may contain anything.
 fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut out = String::new();
     let mut rest = template;
@@ -194,13 +194,13 @@ fn fill(template: &str, values: &[(&str, &str)]) -> String {
     out
 }
 
-/// Escapes text for an HTML element.
+/// Escapes text for use in an HTML element.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Escapes the characters in JSON that have a meaning in HTML. In JSON, these characters occur only
-/// in strings, where an escape sequence has the same meaning.
+/// Escapes the characters in JSON that have a special meaning in HTML. In JSON, these characters
+/// occur only in strings, where an escape sequence has the same meaning.
 fn inert(json: &str) -> String {
     json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")
 }

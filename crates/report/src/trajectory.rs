@@ -1,4 +1,4 @@
-//! Divides a session into steps that a person reads one by one: the start, each turn, and the end.
+//! Divides a session into steps for a person to read one by one: the start, each turn, and the end.
 
 use journal::{Check, Ending, Event, Record, Report, Role};
 use preview::{figures, sanitize};
@@ -13,15 +13,15 @@ const TITLE: usize = 120;
 /// One step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Step {
-    /// The turn; `None` at the start and at the end.
+    /// The turn; `None` for the start and the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turn: Option<u32>,
     /// Milliseconds since the start of the session.
     pub at: u64,
-    /// Prompt tokens of the request, if the server reported them.
+    /// Number of prompt tokens in the request, if the server reported it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<u64>,
-    /// Generated tokens of the answer.
+    /// Number of tokens generated for the answer, if the server reported it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generated: Option<u64>,
     /// What happened, in order.
@@ -34,7 +34,7 @@ pub struct Part {
     /// `task`, `prompt`, `thinking`, `text`, `answer`, `call`, `edit`, `result`, `refused`,
     /// `check`, `note`, `warning`, `end` or `diff`. `edit` is a call whose text is a diff.
     pub kind: &'static str,
-    /// One line.
+    /// A one-line title.
     pub title: String,
     /// The details; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -128,8 +128,7 @@ fn add(step: &mut Step, event: &Event, mask: Mask<'_>) {
                 let place = place.unwrap_or(0).min(parts.len());
                 parts.insert(place, Part::new("thinking", "thinking", thinking));
             }
-            // If the calls or the text of the answer are shown already, leave out the answer
-            // itself.
+            // If the answer's calls or text are already shown, leave out the answer itself.
             let said = |part: &Part| match part.kind {
                 "call" | "edit" => true,
                 "text" => part.text.trim() == content.trim(),
@@ -159,7 +158,7 @@ fn add(step: &mut Step, event: &Event, mask: Mask<'_>) {
             parts.push(Part::new("warning", "the request exceeded the context window", ""));
         }
         Event::Rewound { why, .. } => {
-            parts.push(Part::new("note", format!("conversation cut back: {why}"), ""))
+            parts.push(Part::new("note", format!("conversation rewound: {why}"), ""))
         }
         Event::TryEnded { number, of, ending, message, .. } => {
             let title = format!("try {number} of {of}: {}", ending.label());
@@ -213,7 +212,7 @@ fn mask_strings(value: &mut Value, mask: Mask<'_>) {
     }
 }
 
-/// Lists the arguments, one per line. A text with several lines starts on a new line.
+/// Lists the arguments, one per line. Text with several lines starts on a new line.
 fn listed(map: &Map<String, Value>) -> String {
     let line = |(name, value): (&String, &Value)| match value {
         Value::String(text) if text.contains('\n') => format!("{name}:\n{}\n", text.trim_end()),
@@ -244,7 +243,7 @@ fn diff(map: &Map<String, Value>) -> Option<(String, String)> {
     Some((paths.join(", "), text))
 }
 
-/// Appends the lines that differ, and the equal lines around them.
+/// Appends the lines that differ and the unchanged lines around them.
 fn changed_lines(old: &str, new: &str, out: &mut String) {
     let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
     let start = old.iter().zip(&new).take_while(|(a, b)| a == b).count();

@@ -57,7 +57,7 @@
     if (view.sort === null) return shown;
     const { value } = view.sort;
     const sign = view.down ? -1 : 1;
-    // A missing value comes last in both directions.
+    // Missing values come last in both directions.
     return shown.sort((a, b) => {
       const [x, y] = [value(a), value(b)];
       if (x === null || y === null) return (x === null) - (y === null);
@@ -134,7 +134,7 @@
     heights.forEach(([good, other], n) => {
       const from = exact ? n + 1 : (n / bins) * top;
       const to = ((n + 1) / bins) * top;
-      const range = n === bins - 1 && highest > top ? `${show(from)} and more` : exact ? show(from) : `${show(from)} – ${show(to)}`;
+      const range = n === bins - 1 && highest > top ? `${show(from)} or more` : exact ? show(from) : `${show(from)} – ${show(to)}`;
       const bar = drawn('g', {});
       bar.append(drawn('title', {}, `${range}: ${plural(good + other, 'task')}, ${count(good)} verified`));
       let floor = HEIGHT;
@@ -208,13 +208,13 @@
 
   const open = { task: null, attempt: null, current: 0, all: false };
 
-  // The address of a view: #ID, #ID@ATTEMPT, #ID@ATTEMPT/STEP. Ids contain neither `@` nor `/`.
+  // The URL fragment of a view: #ID, #ID@ATTEMPT or #ID@ATTEMPT/STEP. Ids contain no `@` or `/`.
   const lastOf = (t) => t.attempts[t.attempts.length - 1]?.number;
   const address = (t, attempt = lastOf(t), step = 0) =>
     `#${encodeURIComponent(t.id)}${attempt !== lastOf(t) ? `@${attempt}` : ''}${step ? `/${step}` : ''}`;
   const parsed = () => {
     let text = location.hash.slice(1);
-    try { text = decodeURIComponent(text); } catch { /* shown as it is */ }
+    try { text = decodeURIComponent(text); } catch { /* shown as is */ }
     const [, id, attempt, step] = text.match(/^([^@/]*)(?:@(\d+))?(?:\/(\d+))?$/) ?? [null, text];
     return { task: tasks.find((t) => t.id === id), attempt: Number(attempt ?? NaN), step: Number(step ?? 0) };
   };
@@ -255,11 +255,11 @@
     else if (text) body = node('pre', { tabindex: '0' }, text);
     if (text === '') body = null;
     if (FOLDED.has(part.kind) && body) {
-      // If no other part shows what the model answered, the answer is unfolded at first.
+      // If no other part shows what the model answered, the answer is initially unfolded.
       const unfolded = part.kind === 'answer' && !told ? '' : null;
       return node('details', { class: `part ${part.kind}`, open: unfolded }, node('summary', {}, ...title), body);
     }
-    // The head of the last step says how the session ended.
+    // The head of the last step already says how the session ended.
     if (part.kind === 'end') return node('div', { class: 'part end' }, body);
     return node('div', { class: `part ${part.kind}` }, node('div', { class: 'title' }, ...title), body);
   };

@@ -1,4 +1,4 @@
-//! Measures what the sandbox costs per command, compared with a plain spawn of the same program.
+//! Measures the sandbox's overhead per command, compared with spawning the same program directly.
 //! Run with `cargo bench -p sandbox`.
 
 use std::{

@@ -1,7 +1,7 @@
-//! Prints what an overlay of a large repository costs, compared with a copy: `cargo run -p sandbox
-//! --example overlay_cost [FILES]`
+//! Prints how much an overlay of a large repository costs compared with a copy: `cargo run -p
+//! sandbox --example overlay_cost [FILES]`
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for a person at a terminal")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for use at a terminal")]
 
 use std::{env, fs, path::Path, process::Command, process::ExitCode, time::Instant};
 

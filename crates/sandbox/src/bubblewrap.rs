@@ -1,7 +1,7 @@
-//! Creates the namespaces with bubblewrap, on systems that do not allow this program to create
-//! them. On such systems, bubblewrap is set-user-ID or has its own AppArmor profile (Ubuntu 24.04
-//! and later). Bubblewrap gives the launcher the same view as [`crate::confine::arrange`] does.
-//! Landlock, the filter and the limits are applied inside the sandbox, by the launcher itself.
+//! Creates the namespaces with bubblewrap on systems that do not allow this program to create them.
+//! On such systems, bubblewrap is set-user-ID or has its own AppArmor profile (Ubuntu 24.04 and
+//! later). Bubblewrap gives the launcher the same view as [`crate::confine::arrange`]. Landlock,
+//! the filter and the limits are applied inside the sandbox, by the launcher itself.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -12,19 +12,19 @@ use std::{
 
 use crate::{Network, order::Order, view::View};
 
-/// Where systems install bubblewrap. `PATH` is not used, because it may lead into a repository.
+/// Where systems install bubblewrap. `PATH` is not used, because it may point into a repository.
 const PLACES: &[&str] = &["/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap"];
 
 /// The launcher's path inside the sandbox. It is in `/dev`, because bubblewrap always mounts a new
 /// `/dev` for the sandbox.
 const LAUNCHER: &str = "/dev/agent-sandbox";
 
-/// The path of the system's bubblewrap, if only root can write or replace it.
+/// Returns the path of the system's bubblewrap, if only root can modify or replace it.
 pub(crate) fn find() -> Option<PathBuf> {
     PLACES.iter().find_map(|place| owned_by_root(Path::new(place)))
 }
 
-/// The program at `place`, if only root can write or replace it.
+/// Returns the program at `place`, if only root can modify or replace it.
 fn owned_by_root(place: &Path) -> Option<PathBuf> {
     let program = fs::canonicalize(place).ok()?;
     let owned_by_root =
@@ -32,8 +32,8 @@ fn owned_by_root(place: &Path) -> Option<PathBuf> {
     (program.is_file() && program.ancestors().all(owned_by_root)).then_some(program)
 }
 
-/// The arguments for bubblewrap, which come before the launcher's own. Bubblewrap applies them in
-/// order. Every source path is a path outside the sandbox.
+/// Returns the arguments for bubblewrap, which precede the launcher's own. Bubblewrap applies them
+/// in order. Every source path is a path outside the sandbox.
 pub(crate) fn arguments(order: &Order, launcher: &OsStr) -> Vec<OsString> {
     let mut all = Arguments(Vec::new());
     // A user namespace is needed only if bubblewrap is not set-user-ID.
@@ -55,7 +55,7 @@ impl Arguments {
         self.0.extend(words.iter().map(|word| word.as_ref().to_owned()));
     }
 
-    /// Mounts a path at the same place inside the sandbox.
+    /// Mounts a path at the same location inside the sandbox.
     fn add_same(&mut self, how: &str, path: &OsStr) {
         self.add([OsStr::new(how), path, path]);
     }

@@ -1,5 +1,5 @@
-//! The caches of package managers and compilers. Commands can read the caches; their writes go to
-//! an overlay that is removed with the session, so hostile builds leave nothing behind.
+//! The caches of package managers and compilers. Commands can read the caches, but writes go to an
+//! overlay that is removed with the session, so hostile builds leave nothing behind.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,7 +44,7 @@ const HOME: &[&str] = &[
     "go/pkg",
 ];
 
-/// Environment variables that name a directory, and the caches below that directory.
+/// Environment variables that contain a directory, along with the caches below it.
 const VARIABLES: &[(&str, &[&str])] = &[
     ("CARGO_HOME", &["registry", "git"]),
     ("GOPATH", &["pkg"]),
@@ -52,7 +52,7 @@ const VARIABLES: &[(&str, &[&str])] = &[
     ("NUGET_PACKAGES", &[""]),
 ];
 
-/// The canonical paths of the caches that exist.
+/// Returns the canonical paths of the caches that exist.
 pub(crate) fn existing(policy: &Policy) -> BTreeSet<PathBuf> {
     let home = policy.variable("HOME").map(Path::new).into_iter();
     let home = home.flat_map(|home| HOME.iter().map(|part| home.join(part)));
@@ -63,9 +63,9 @@ pub(crate) fn existing(policy: &Policy) -> BTreeSet<PathBuf> {
     home.chain(named).filter_map(|path| fs::canonicalize(path).ok().filter(|p| p.is_dir())).collect()
 }
 
-/// Mounts overlays of the caches in the mount namespace of a command. Returns one mount per cache;
-/// the caller must attach it at the path of the cache. Caches for which this fails stay read-only.
-/// All caches that are in the home directory and on its file system share one overlay, because each
+/// Mounts overlays of the caches in a command's mount namespace. Returns one mount per cache, which
+/// the caller must attach at the path of the cache. Caches for which this fails stay read-only. All
+/// caches that are in the home directory and on its file system share one overlay, because each
 /// overlay costs 0.4 ms.
 pub(crate) fn mount_overlays(order: &Order) -> Vec<Detached<'_>> {
     let View { home, caches, layers, .. } = &order.view;
@@ -96,7 +96,8 @@ fn mount_over(lower: &Path, dir: &Path, trusted: bool) -> io::Result<PathBuf> {
     Ok(merged)
 }
 
-/// The caches that cannot be written to. Runs inside the sandbox, and tries to write to each cache.
+/// Returns the caches that cannot be written to. Runs inside the sandbox and tries to write to each
+/// cache.
 pub(crate) fn read_only(caches: &[OsString]) -> Vec<OsString> {
     let write = |cache: &OsString| -> io::Result<()> {
         let probe = Path::new(cache).join(".agent-sandbox-probe");
@@ -106,8 +107,8 @@ pub(crate) fn read_only(caches: &[OsString]) -> Vec<OsString> {
     caches.iter().filter(|cache| write(cache).is_err()).cloned().collect()
 }
 
-/// Removes what a killed run left in its [`Policy::folder`], even files and directories without
-/// permissions.
+/// Removes whatever a killed run left behind in its [`Policy::folder`], including files and
+/// directories without permissions.
 ///
 /// # Errors
 /// Fails if something cannot be removed.
@@ -151,9 +152,9 @@ impl Drop for SessionDir {
     }
 }
 
-/// Unsuitable file systems: those that cannot hold the upper layer of an overlay (overlayfs itself,
-/// FAT, eCryptfs), and remote ones, where temporary files would be slow. The numbers are those of
-/// statfs(2).
+/// Unsuitable file systems: those that cannot contain the upper layer of an overlay (overlayfs
+/// itself, FAT, eCryptfs), and remote ones, where temporary files would be slow. The magic numbers
+/// are listed in statfs(2).
 const UNSUITABLE: &[u64] = &[
     0x794c_7630, // overlayfs
     0x4d44,      // FAT
@@ -168,7 +169,7 @@ const UNSUITABLE: &[u64] = &[
     0x6573_5546, // FUSE
 ];
 
-/// Whether a directory, which may not exist yet, can hold overlays and is not inside a directory
+/// Whether a directory, which may not exist yet, can contain overlays and is not inside a directory
 /// that commands may write to.
 fn is_suitable(folder: &Path, policy: &Policy) -> bool {
     let Some(existing) = folder.ancestors().find_map(|dir| fs::canonicalize(dir).ok()) else { return false };

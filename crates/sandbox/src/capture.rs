@@ -1,5 +1,5 @@
-//! Captures a command's output: keeps its beginning and its end, limited in bytes and in lines, and
-//! writes the output to a log file of limited size. Errors tend to be at the beginning and
+//! Captures a command's output. Keeps the beginning and the end, up to a number of bytes and lines,
+//! and writes the output to a log file of limited size. Errors tend to be at the beginning and
 //! summaries at the end.
 
 use std::{
@@ -27,7 +27,8 @@ pub struct OutputLimits {
 }
 
 impl Default for OutputLimits {
-    /// 8 KiB or 100 lines at each end, whichever is less, 16 MiB in the log, 256 MiB in total.
+    /// Keeps 8 KiB or 100 lines at each end, whichever is less, and 16 MiB in the log. Allows 256
+    /// MiB in total.
     fn default() -> Self {
         Self {
             head_bytes: 8 << 10,
@@ -61,11 +62,11 @@ pub struct Captured {
     pub head: Vec<u8>,
     /// The end.
     pub tail: Vec<u8>,
-    /// Number of bytes printed.
+    /// The number of bytes printed.
     pub total_bytes: u64,
-    /// Number of lines printed, including a last line without a newline.
+    /// The number of lines printed, including a last line without a newline.
     pub total_lines: u64,
-    /// The size of the output omitted between head and tail.
+    /// How much output was omitted between the head and the tail.
     pub omitted: Option<Omitted>,
     /// The log file, if one was requested and could be written.
     pub log: Option<PathBuf>,
@@ -76,14 +77,14 @@ pub struct Captured {
 /// The size of the omitted output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Omitted {
-    /// Number of bytes.
+    /// The number of bytes.
     pub bytes: u64,
-    /// Number of newlines among these bytes.
+    /// The number of newlines among these bytes.
     pub lines: u64,
 }
 
 impl Captured {
-    /// The output as plain text, with a line in the middle that says how much was left out.
+    /// Returns the output as plain text, with a line in the middle that says how much was left out.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = plain(&self.head);
@@ -96,7 +97,7 @@ impl Captured {
             text.push_str(&plain(&self.tail));
             return text;
         }
-        // A character or an escape sequence may cross the boundary between head and tail.
+        // A character or an escape sequence may straddle the boundary between head and tail.
         plain(&[self.head.as_slice(), &self.tail].concat())
     }
 }
@@ -155,7 +156,7 @@ impl Log {
 }
 
 impl Capture {
-    /// Creates an empty capture, and the log file.
+    /// Creates an empty capture and the log file, if one is given.
     #[must_use]
     pub fn new(limits: OutputLimits, log: Option<&Path>) -> Self {
         let log = log.map(|path| Log::open(path, limits.log_bytes));
@@ -168,7 +169,7 @@ impl Capture {
         Self { echo, ..self }
     }
 
-    /// Adds the next bytes. Returns false once the command has printed more than it may.
+    /// Adds the next bytes. Returns false once the command has printed more than it is allowed to.
     pub fn feed(&mut self, bytes: &[u8]) -> bool {
         if let Some(log) = &mut self.log {
             log.write(bytes);
@@ -181,7 +182,7 @@ impl Capture {
         self.last = bytes.last().copied().or(self.last);
         let taken = self.fill_head(bytes);
         let rest = &bytes[taken..];
-        // Only the end of a large piece can stay in the tail.
+        // Only the end of a large piece can end up in the tail.
         let rest = &rest[rest.len().saturating_sub(self.limits.tail_bytes)..];
         let overflow = (self.tail.len() + rest.len()).saturating_sub(self.limits.tail_bytes);
         self.tail.drain(..overflow.min(self.tail.len()));
@@ -189,7 +190,7 @@ impl Capture {
         self.total_bytes <= self.limits.total_bytes
     }
 
-    /// Adds to the head as many bytes as still fit, and returns their number.
+    /// Adds as many bytes to the head as still fit, and returns how many were added.
     fn fill_head(&mut self, bytes: &[u8]) -> usize {
         if self.head_full {
             return 0;
@@ -236,7 +237,7 @@ fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|b| **b == b'\n').count() as u64
 }
 
-/// The offset at which the last `lines` lines start.
+/// Returns the offset where the last `lines` lines start.
 fn first_of_last_lines(bytes: &[u8], lines: usize) -> usize {
     let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let ends = body.iter().enumerate().rev().filter(|(_, b)| **b == b'\n');

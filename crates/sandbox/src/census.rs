@@ -1,6 +1,6 @@
-//! Measures a command while it runs: the number of its processes and threads, and their memory. The
-//! kernel's own limits are not enough: they apply to single processes, or need control groups,
-//! which few programs have permission to create.
+//! Measures the number of processes and threads of a running command, and their memory. The
+//! kernel's own limits are not enough: they either apply to single processes or require control
+//! groups, which few programs have permission to create.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,25 +10,25 @@ use std::{
 
 use crate::policy::ResourceLimits;
 
-/// The time before the first measurement, and the shortest time between two measurements.
+/// The time before the first measurement, and the minimum time between measurements.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// The pause after a measurement, as a multiple of the measurement's duration. On a machine with
-/// many processes, a measurement takes a long time.
+/// How long to pause after a measurement, as a multiple of its duration. Measuring takes a long
+/// time on a machine with many processes.
 const PAUSE: u32 = 20;
 
-/// The longest pause. Without this bound, a command that creates ever more processes would be
-/// measured ever less often, because each measurement would take longer.
+/// The longest pause. Without this limit, a command that keeps creating processes would be measured
+/// less and less often, because each measurement would take longer.
 const LONGEST: Duration = Duration::from_millis(300);
 
-/// The limit that a command exceeded.
+/// The limit that a command has exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Excess {
     Memory,
     Processes,
 }
 
-/// Measures all descendants of one process.
+/// Measures all descendants of a process.
 pub(crate) struct Census {
     top: u32,
     limits: ResourceLimits,
@@ -43,7 +43,7 @@ impl Census {
         Self { top, limits, page, due: Instant::now() + PERIOD }
     }
 
-    /// The time until the next measurement.
+    /// Returns the time until the next measurement.
     pub(crate) fn wait(&self) -> Duration {
         self.due.saturating_duration_since(Instant::now())
     }
@@ -75,8 +75,8 @@ impl Census {
         if found.iter().map(|p| p.threads).sum::<u64>() > self.limits.processes {
             return Some(Excess::Processes);
         }
-        // Resident memory counts shared pages once per process. Take the slower exact measurement
-        // only if this sum exceeds the limit.
+        // Resident memory counts shared pages once per process. Only take the slower, exact
+        // measurement if this sum exceeds the limit.
         let resident: u64 = found.iter().map(|p| p.resident * self.page).sum();
         let share = || {
             let seen: BTreeSet<u32> = found.iter().map(|p| p.id).collect();
@@ -85,7 +85,8 @@ impl Census {
         (resident > self.limits.memory && share() > self.limits.memory).then_some(Excess::Memory)
     }
 
-    /// The memory of one process, with its share of shared pages if the kernel reports that.
+    /// Returns the memory of one process, including its share of shared pages if the kernel reports
+    /// it.
     fn memory(&self, id: u32) -> u64 {
         let share = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok().and_then(|text| {
             let line = text.lines().find_map(|l| l.strip_prefix("Pss:"))?;
@@ -110,7 +111,7 @@ pub(crate) struct Process {
     resident: u64,
 }
 
-/// All visible processes.
+/// Returns all visible processes.
 pub(crate) fn processes() -> impl Iterator<Item = Process> {
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
         let id = entry.file_name().to_str()?.parse().ok()?;
@@ -118,7 +119,8 @@ pub(crate) fn processes() -> impl Iterator<Item = Process> {
     })
 }
 
-/// Parses "PID (name) state PPID …", proc_pid_stat(5). The name may contain anything.
+/// Parses "PID (name) state PPID …" as described in proc_pid_stat(5). The name may contain
+/// anything.
 fn parse(id: u32, stat: &[u8]) -> Option<Process> {
     let end = stat.iter().rposition(|b| *b == b')')?;
     let fields: Vec<&str> = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().collect();

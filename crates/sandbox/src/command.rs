@@ -1,5 +1,5 @@
-//! The life of one command: start it through the launcher, read its output, stop it, and wait until
-//! it is gone.
+//! The lifecycle of a command: start it through the launcher, read its output, stop it, and wait
+//! until it is gone.
 
 use std::{
     ffi::OsString,
@@ -44,17 +44,17 @@ use crate::{
 /// How long a command may take to terminate after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long background processes of a finished command may still print.
+/// How long a finished command's background processes may keep printing.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// How long to read the output of killed processes.
+/// How long to keep reading the output of killed processes.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long killed processes may take to disappear. On a busy machine this takes seconds; only a
-/// process stuck in the kernel takes longer.
+/// How long killed processes may take to disappear. This takes seconds on a busy machine. Only a
+/// process that is stuck in the kernel takes longer.
 const GONE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes to read at once: the capacity of a pipe.
+/// The number of bytes to read at once, which is the capacity of a pipe.
 const READ_SIZE: usize = 64 << 10;
 
 /// A command to run.
@@ -64,17 +64,17 @@ pub struct Command {
     pub program: OsString,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// The directory to start in; by default the root of the work tree.
+    /// The directory to start in; defaults to the root of the work tree.
     pub cwd: Option<PathBuf>,
-    /// Variables to add to those of the policy, replacing any of the same name.
+    /// Variables to add to the policy's, replacing any with the same name.
     pub env: Vec<(OsString, OsString)>,
-    /// The text on its standard input; empty by default.
+    /// The text for its standard input; empty by default.
     pub input: String,
     /// How long it may run.
     pub timeout: Duration,
     /// How much of its output to keep.
     pub output: OutputLimits,
-    /// A file for all of its output. Parent directories are created.
+    /// A file to write all of its output to. Parent directories are created.
     pub log: Option<PathBuf>,
     /// Called with each piece of output as it arrives.
     pub echo: Option<fn(&[u8])>,
@@ -138,22 +138,23 @@ impl Status {
     }
 }
 
-/// The result of a command that has ended together with all its processes.
+/// The result of a command that has ended, along with all of its processes.
 #[derive(Debug, Clone)]
 pub struct Finished {
     /// How it ended.
     pub status: Status,
-    /// Its output: standard output and standard error in the order they were written.
+    /// Its standard output and standard error, in the order they were written.
     pub output: Captured,
     /// The time from start to end.
     pub duration: Duration,
-    /// The refusals by the sandbox that were detected, one line each: refused connections, if the
-    /// policy has hosts, and refused writes below the home directory.
+    /// What the sandbox is known to have refused, one line each: connections, if the policy has
+    /// hosts, and writes below the home directory.
     pub refused: Vec<String>,
 }
 
 impl Sandbox {
-    /// Runs a command to its end. Dropping the future kills the command and everything it started.
+    /// Runs a command to completion. Dropping the future kills the command and everything it
+    /// started.
     ///
     /// # Errors
     /// Fails if the confinement cannot be set up. In that case, the agent's run must stop. Fails
@@ -183,7 +184,7 @@ impl Sandbox {
             }
             End::Event(Event::Setup(why)) => return Err(SandboxError::Setup(why)),
             End::Event(Event::Tested { .. } | Event::Listening) => {
-                return Err(SandboxError::Setup("the launcher has a different version".into()));
+                return Err(SandboxError::Setup("the launcher is a different version".into()));
             }
             End::Lost => {
                 return Err(SandboxError::Setup(
@@ -208,7 +209,7 @@ impl Sandbox {
         Ok(self.order(*profile, Task::Run { program, args, cwd, env, input }))
     }
 
-    /// Starts a launcher with this order, and waits until the command and its output have ended.
+    /// Starts a launcher with this order and waits until the command and its output have ended.
     pub(crate) async fn launch(
         &self,
         order: &Order,
@@ -218,7 +219,7 @@ impl Sandbox {
         self.launch_with(order, capture, timeout, None).await
     }
 
-    /// Same as [`Sandbox::launch`], with a descriptor for standard input, which the order must
+    /// Same as [`Sandbox::launch`], but with a descriptor for standard input, which the order must
     /// announce.
     async fn launch_with(
         &self,
@@ -237,8 +238,8 @@ impl Sandbox {
         Ok(Launched { end, output: running.capture.finish(), duration: started.elapsed(), network })
     }
 
-    /// The command line that starts the launcher, inside bubblewrap if bubblewrap creates the
-    /// namespaces.
+    /// Returns the command line that starts the launcher. If bubblewrap creates the namespaces, the
+    /// launcher runs inside it.
     fn launcher_command(&self, order: &Order) -> io::Result<tokio::process::Command> {
         let [program, arguments @ ..] = self.launcher() else { return Err(io::ErrorKind::NotFound.into()) };
         if !order.profile.bubblewrap {
@@ -246,7 +247,7 @@ impl Sandbox {
             command.args(arguments);
             return Ok(command);
         }
-        // Inside bubblewrap, `/proc/self/exe` would mean bubblewrap itself.
+        // Inside bubblewrap, `/proc/self/exe` would refer to bubblewrap itself.
         let program = std::fs::canonicalize(program)?;
         let bubblewrap = bubblewrap::find().ok_or_else(|| io::Error::other("bubblewrap is not installed"))?;
         let mut command = tokio::process::Command::new(bubblewrap);
@@ -259,8 +260,8 @@ impl Sandbox {
         self.start_with(order, capture, reader, [writer.try_clone()?, writer], input).await
     }
 
-    /// Starts a launcher. The command writes to `stdout` and `stderr`, and reads from `input`. The
-    /// output to capture comes from `reader`.
+    /// Starts a launcher. The command writes to `stdout` and `stderr` and reads from `input`. The
+    /// output to capture is read from `reader`.
     pub(crate) async fn start_with(
         &self,
         order: &Order,
@@ -295,7 +296,7 @@ impl Sandbox {
                 None => Ok(()),
             }
         };
-        // If the launcher fails immediately, the error that it reports is more useful than "broken
+        // If the launcher fails immediately, the error it reports is more useful than "broken
         // pipe".
         let _ = sent.await;
         let group =
@@ -305,8 +306,8 @@ impl Sandbox {
     }
 }
 
-/// Creates an in-memory file with this text. Unlike a pipe, a file needs no writer while it is
-/// read.
+/// Creates an in-memory file with this text. Unlike a pipe, a file does not need a writer while it
+/// is being read.
 fn in_memory(text: &str) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
     file.write_all(text.as_bytes())?;
@@ -323,13 +324,13 @@ pub(crate) struct Launched {
     network: Vec<String>,
 }
 
-/// Why the wait for a command ended.
+/// Why waiting for a command ended.
 #[derive(Debug)]
 pub(crate) enum End {
     Event(Event),
     TimedOut,
     LimitReached,
-    /// The launcher exited without a report.
+    /// The launcher exited without reporting anything.
     Lost,
 }
 
@@ -347,9 +348,9 @@ pub(crate) struct Running {
     output: pipe::Receiver,
     pub(crate) capture: Capture,
     proxy: Option<Arc<Proxy>>,
-    /// The process group of bubblewrap.
+    /// Bubblewrap's process group.
     group: Option<Pid>,
-    /// The running proxy. Dropping it ends the proxy.
+    /// The running proxy. Dropping this stops it.
     serving: JoinSet<()>,
 }
 
@@ -404,7 +405,7 @@ impl Running {
             received = receive(&self.control, &mut self.messages), if control => received,
             () = timer => return Next::Time,
             _ = self.child.wait(), if control && self.group.is_some() => {
-                // bubblewrap may fail and leave behind a waiting process that holds our socket
+                // Bubblewrap may fail and leave behind a waiting process that keeps our socket
                 // open.
                 if let Some(group) = self.group.take() {
                     let _ = kill_process_group(group, Signal::KILL);
@@ -422,7 +423,7 @@ impl Running {
         }))
     }
 
-    /// The first event about the command among the messages received so far.
+    /// Returns the first event about the command in the messages received so far.
     fn event(&self) -> Option<Event> {
         let lines = self.messages.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n"));
         lines.filter_map(|line| serde_json::from_slice(line).ok()).find(|event| *event != Event::Listening)
@@ -434,7 +435,7 @@ impl Running {
         true
     }
 
-    /// Waits until the launcher, and with it every process of the command, is gone.
+    /// Waits until the launcher is gone, and with it every process of the command.
     async fn wait_until_gone(&mut self) -> Result<(), SandboxError> {
         let _ = self.control.shutdown().await;
         match tokio::time::timeout(GONE_TIMEOUT, self.child.wait()).await {
@@ -461,8 +462,8 @@ async fn send(control: &UnixStream, descriptor: &OwnedFd) -> io::Result<()> {
         .await
 }
 
-/// Appends a message from the launcher to `messages`. Returns its length and the descriptor that
-/// came with it.
+/// Appends a message from the launcher to `messages`. Returns the message's length and the
+/// descriptor that came with it.
 async fn receive(control: &UnixStream, messages: &mut Vec<u8>) -> io::Result<(usize, Option<OwnedFd>)> {
     control
         .async_io(Interest::READABLE, || {

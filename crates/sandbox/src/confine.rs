@@ -1,7 +1,7 @@
-//! Confines a process with namespaces, mounts, limits, capabilities and Landlock, which the
-//! launcher applies in this order.
+//! Confines a process with namespaces, mounts, limits, capabilities and Landlock. The launcher
+//! applies them in this order.
 //!
-//! Landlock decides which files can be opened. Mounts do what Landlock cannot: keep `.git`
+//! Landlock determines which files can be opened. Mounts do what Landlock cannot: they keep `.git`
 //! read-only inside a writable tree, prevent `chmod` and `utime` outside the writable directories,
 //! provide a private `/tmp`, `/proc` and `/dev/shm`, and hide the socket files of other programs.
 
@@ -38,21 +38,21 @@ use crate::{
     view::View,
 };
 
-/// The amount by which the limit on processes is raised if the kernel also counts the user's
-/// processes and threads that do not belong to the command.
+/// How much to raise the process limit by if the kernel also counts the user's processes and
+/// threads that are not part of the command.
 const OTHER_PROCESSES: u64 = 8_192;
 
 /// Devices that any program may use.
 const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
-/// The capabilities that root keeps: those that give access to other users' files.
+/// The capabilities that root keeps, which give access to other users' files.
 const KEPT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID);
 
-/// Runs in the supervisor: enters new namespaces. The supervisor's first child is then in the new
-/// process namespace.
+/// Enters new namespaces. Runs in the supervisor, whose first child is then in the new process
+/// namespace.
 pub(crate) fn enter_namespaces(order: &Order) -> io::Result<()> {
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
     let mut flags = UnshareFlags::NEWPID | UnshareFlags::NEWIPC;
@@ -101,7 +101,7 @@ fn raise_loopback() -> io::Result<()> {
     }
 }
 
-/// A detached copy of the mounts at a path, to be attached again once the directories around it are
+/// A detached copy of the mounts at a path, which is reattached once the directories around it are
 /// hidden.
 pub(crate) struct Detached<'a> {
     tree: OwnedFd,
@@ -114,7 +114,8 @@ fn detach(at: &OsStr) -> io::Result<Option<Detached<'_>>> {
 }
 
 impl<'a> Detached<'a> {
-    /// Copies the mounts at `from`, to be attached at `at`; `None` if `from` does not exist.
+    /// Copies the mounts at `from` so that they can be attached at `at`. Returns `None` if `from`
+    /// does not exist.
     pub(crate) fn of(from: &OsStr, at: &'a OsStr) -> io::Result<Option<Self>> {
         let flags =
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
@@ -131,8 +132,8 @@ impl<'a> Detached<'a> {
     }
 }
 
-/// Runs in init: enters a mount namespace in which shared directories, such as `/home`, show only
-/// the paths of the view.
+/// Enters a mount namespace in which shared directories, such as `/home`, show only the paths in
+/// the view. Runs in init.
 pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     let view = &order.view;
     sys::unshare(UnshareFlags::NEWNS).context("mount namespace")?;
@@ -151,8 +152,8 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     let protected: Vec<_> = view.protect.iter().map(|p| detach(p)).collect::<Result<_, _>>()?;
 
     sys::mount_read_only(CWD, c"/", true).context("making mounts read-only")?;
-    // A container may forbid mounting /proc. Then Landlock keeps secrets in the outer /proc
-    // unreadable.
+    // A container may forbid mounting /proc. In that case, Landlock keeps secrets in the outer
+    // /proc unreadable.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if mount("proc", "/proc", "proc", flags, None).is_ok() {
         limit_processes(order);
@@ -205,7 +206,7 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     view.secrets.iter().try_for_each(|p| mask(p))?;
     own_terminals();
     if !order.profile.landlock {
-        // Nothing may be written to the empty directories that replace hidden ones.
+        // The empty directories that replace hidden ones must not be writable.
         let own = ["/tmp", "/var/tmp", "/dev/shm"];
         let emptied = view.hide.iter().map(OsString::as_os_str).filter(|dir| !own.iter().any(|o| dir == o));
         for dir in emptied.chain([OsStr::new("/dev")]) {
@@ -217,9 +218,9 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
 }
 
 /// Limits the highest process number in the process namespace. Does nothing on kernels before Linux
-/// 6.14, because there the whole machine shares one limit.
+/// 6.14, where the whole machine shares one limit.
 fn limit_processes(order: &Order) {
-    /// The lowest limit that the kernel accepts. It is added to the limit on processes, because the
+    /// The lowest limit that the kernel accepts. It is added to the process limit, because the
     /// kernel does not reuse the lowest 300 or so process numbers (`RESERVED_PIDS`).
     const RESERVED: u64 = 301;
     let release = rustix::system::uname();
@@ -243,7 +244,7 @@ fn mask(path: &OsStr) -> io::Result<()> {
     }
 }
 
-/// Creates the mount point if hiding the directory above it has made it disappear.
+/// Creates the mount point if it disappeared because the directory above it was hidden.
 fn make_mount_point(mount_tree: &Detached<'_>) -> io::Result<()> {
     let place = Path::new(mount_tree.at);
     if place.symlink_metadata().is_ok() {
@@ -274,7 +275,7 @@ fn own_devices() -> io::Result<()> {
     Ok(())
 }
 
-/// Mounts private pseudo-terminals: a program that needs a pseudo-terminal gets one, and cannot
+/// Mounts private pseudo-terminals. A program that needs a pseudo-terminal gets one, but cannot
 /// write to any other terminal.
 fn own_terminals() {
     let options = c"newinstance,ptmxmode=0666,mode=620";
@@ -285,7 +286,7 @@ fn own_terminals() {
     }
 }
 
-/// Runs in the command's process, just before it becomes the program.
+/// Runs in the command's process just before it turns into the program.
 pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     let limits = &order.limits;
     limit(Resource::Core, 0)?;
@@ -296,8 +297,8 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     let hard = getrlimit(Resource::Cpu).maximum;
     let soft = Rlimit { current: Some(hard.unwrap_or(u64::MAX).min(limits.cpu_seconds)), maximum: hard };
     setrlimit(Resource::Cpu, soft).context("setting a resource limit")?;
-    // The kernel counts processes per user namespace. If the command has no user namespace of its
-    // own, the count includes everything else that the user runs.
+    // The kernel counts processes per user namespace. If the command does not have its own user
+    // namespace, the count includes everything else that the user is running.
     let own_users = order.profile.namespaces && !order.profile.bubblewrap && order.user_namespace;
     let others = if own_users { 0 } else { OTHER_PROCESSES };
     limit(Resource::Nproc, limits.processes.saturating_add(others))?;
@@ -317,8 +318,9 @@ pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     Ok(())
 }
 
-/// The mechanisms that the seccomp filter can rely on. Without namespaces, a socket that the filter
-/// allows can reach the machine's network, or any Unix socket that Landlock does not cover.
+/// Returns the mechanisms that the seccomp filter can rely on. Without namespaces, a socket that
+/// the filter allows can reach the machine's network or any Unix socket that Landlock does not
+/// cover.
 fn mechanisms(order: &Order) -> Mechanisms {
     let namespaces = order.profile.namespaces;
     let landlock = order.profile.landlock && sys::landlock_abi() >= Some(UNIX_SOCKETS);
@@ -329,7 +331,7 @@ fn mechanisms(order: &Order) -> Mechanisms {
     }
 }
 
-/// Lowers a limit; never raises one.
+/// Lowers a limit, but never raises it.
 fn limit(resource: Resource, value: u64) -> io::Result<()> {
     let current = getrlimit(resource);
     let lower = |old: Option<u64>| Some(old.map_or(value, |old| old.min(value)));
@@ -360,7 +362,8 @@ fn landlock(order: &Order) -> io::Result<()> {
     } else {
         &[]
     };
-    // No rule can revoke what the rule of a parent directory grants, so grant /etc file by file.
+    // No rule can revoke what a parent directory's rule grants, so grant access to /etc file by
+    // file.
     let leave_out = !order.profile.namespaces && !secrets.is_empty();
     let etc: Vec<OsString> = if leave_out {
         let entries = fs::read_dir("/etc").context("/etc")?.flatten().map(|e| e.path().into_os_string());
@@ -393,7 +396,7 @@ fn landlock(order: &Order) -> io::Result<()> {
         ];
         for (paths, access) in groups {
             for path in paths {
-                // A path that no longer exists needs no rule.
+                // A path that no longer exists does not need a rule.
                 let Ok(fd) = PathFd::new(path) else { continue };
                 let access = if Path::new(path).is_dir() { access } else { access & file_access };
                 ruleset = ruleset.add_rule(PathBeneath::new(fd, access))?;

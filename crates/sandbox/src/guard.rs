@@ -1,16 +1,16 @@
-//! Refuses commands that destroy data that cannot be recovered. This helps the model, and is a last
-//! line of defense after the confinement. It is not a security boundary, because a script can hide
-//! anything. A line is split as a shell would split it, and commands inside `env`, `timeout`,
-//! `xargs`, `sh -c` or `$(…)` are checked too.
+//! Refuses commands that destroy data irrecoverably. This helps the model and is a last line of
+//! defense after the confinement. It is not a security boundary, because a script can hide
+//! anything. Lines are split the way a shell would split them, and commands inside `env`,
+//! `timeout`, `xargs`, `sh -c` or `$(…)` are also checked.
 //!
-//! `fixtures/guarded_commands` lists what is refused and what is not, one command per line.
+//! `fixtures/guarded_commands` lists what is and is not refused, one command per line.
 
 mod line;
 
 /// The maximum nesting depth of commands.
 const DEPTH: usize = 8;
 
-/// Directories that tools create and that may be deleted recursively.
+/// Directories that are created by tools and may be deleted recursively.
 const BUILD_FOLDERS: &[&str] = &[
     "target",
     "build",
@@ -37,8 +37,8 @@ const BUILD_FOLDERS: &[&str] = &[
     ".cache",
 ];
 
-/// Programs that run another program: their names, those of their options that take a value, and
-/// the number of their own arguments before the command.
+/// Programs that run another program: their names, their options that take a value, and how many
+/// arguments of their own come before the command.
 const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (
         &[
@@ -59,7 +59,7 @@ const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (&["watch"], &["-n", "--interval"], 0),
 ];
 
-/// Some models mistake the `apply_patch` tool for a program. A shell would not find the program,
+/// Some models mistake the `apply_patch` tool for a program. A shell would not find that program
 /// and would run the rest of the line without the patch.
 const APPLY_PATCH: &str = "apply_patch is a tool, not a shell program: send the patch as a call to apply_patch, and the \
                            rest as a separate command";
@@ -67,12 +67,12 @@ const APPLY_PATCH: &str = "apply_patch is a tool, not a shell program: send the 
 /// Checks a shell line.
 ///
 /// # Errors
-/// A sentence for the model: what is refused, why, and what to do instead.
+/// A sentence that tells the model what is refused, why, and what to do instead.
 pub fn check_line(line: &str) -> Result<(), String> {
     judge_line(line, DEPTH)
 }
 
-/// Checks a program with its arguments.
+/// Checks a program and its arguments.
 ///
 /// # Errors
 /// Same as [`check_line`].
@@ -102,7 +102,7 @@ fn judge_line(text: &str, depth: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// The name of a program without its directory.
+/// Returns the name of a program without its directory.
 fn name(program: &str) -> &str {
     program.rsplit('/').next().unwrap_or(program)
 }
@@ -131,7 +131,7 @@ fn judge(words: &[String], depth: usize) -> Result<(), String> {
         "trap" => rest.first().map_or(Ok(()), |line| judge_line(line, depth)),
         "su" | "runuser" | "script" => shell(rest, depth),
         "flock" if rest.contains(&"-c") => shell(rest, depth),
-        // These programs read further arguments from their input. `$INPUT` stands for these unknown
+        // These programs read more arguments from their input. `$INPUT` stands in for those unknown
         // arguments.
         "xargs" | "parallel" => inner_command(
             &[rest, &["$INPUT"]].concat(),
@@ -152,8 +152,8 @@ fn is_assignment(word: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Checks the command that a program runs. In the program's arguments, the command comes after the
-/// options and `own` arguments of the program itself.
+/// Checks the command that a program runs. In the program's arguments, the command follows the
+/// program's own options and `own` positional arguments.
 fn inner_command(mut words: &[&str], with_value: &[&str], own: usize, depth: usize) -> Result<(), String> {
     let depth = deeper(depth)?;
     while let Some((first, rest)) = words.split_first() {
@@ -177,8 +177,8 @@ fn shell(words: &[&str], depth: usize) -> Result<(), String> {
     at.and_then(|at| words.get(at + 1)).map_or(Ok(()), |line| judge_line(line, depth))
 }
 
-/// Whether an option is given, by its letter (alone or in a group) or by its long name (in full or
-/// abbreviated).
+/// Whether an option is present, either by its letter (alone or in a group) or by its long name (in
+/// full or abbreviated).
 fn has_flag(words: &[&str], short: char, long: &[&str]) -> bool {
     let is_long = |word: &str| {
         let word = word.split('=').next().unwrap_or(word);
@@ -279,9 +279,9 @@ fn rm(words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a path may be deleted recursively. This holds for a path inside the temporary directory,
-/// for a directory that tools create ([`BUILD_FOLDERS`] and others), and for a relative path inside
-/// such a directory.
+/// Whether a path may be deleted recursively. This is the case for paths inside the temporary
+/// directory, directories that tools create ([`BUILD_FOLDERS`] and others), and relative paths
+/// inside such directories.
 fn is_build_folder(target: &str) -> bool {
     let temporary = ["$TMPDIR/", "${TMPDIR}/"].iter().find_map(|prefix| target.strip_prefix(prefix));
     let target = temporary.map_or_else(|| target.to_owned(), |rest| format!("/tmp/{rest}"));

@@ -1,11 +1,11 @@
-//! Detects, from a command's output, that the command failed because it cannot write below the home
+//! Detects from a command's output that the command failed because it cannot write below the home
 //! directory.
 
 use std::path::{Path, PathBuf};
 
 use crate::Policy;
 
-/// Texts, in lower case, that programs print when access is denied.
+/// What programs print when access is denied, in lowercase.
 const REFUSED: &[&str] = &[
     "permission denied",
     "permissionerror",
@@ -15,8 +15,8 @@ const REFUSED: &[&str] = &[
     "read-only file system",
     "accessdenied",
 ];
-/// Texts, in lower case, that programs print when a directory is missing. Parts of the home
-/// directory that the sandbox hides look missing.
+/// What programs print when a directory is missing, in lowercase. Parts of the home directory that
+/// the sandbox hides appear to be missing.
 const MISSING: &[&str] =
     &["no such file or directory", "directory nonexistent", "enoent", "filenotfounderror", "nosuchfile"];
 

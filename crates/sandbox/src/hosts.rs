@@ -1,5 +1,4 @@
-//! Parses the hosts that commands may reach through the proxy, and matches connections against
-//! them.
+//! Parses the hosts that commands may reach through the proxy and matches connections against them.
 
 use std::{
     fmt,
@@ -7,15 +6,15 @@ use std::{
     str::FromStr,
 };
 
-/// The ports that are allowed if a host is given without a port: HTTPS and HTTP.
+/// The ports that are allowed if a host does not specify one: HTTPS and HTTP.
 const PORTS: [u16; 2] = [443, 80];
 
-/// The longest DNS name (RFC 1035, 2.3.4).
+/// The maximum length of a DNS name (RFC 1035, section 2.3.4).
 const MAX_NAME: usize = 253;
 
 /// A host that commands may reach: `name`, `*.name` (every subdomain of `name`, but not `name`
-/// itself) or an address, with `:port` for a port other than 443 and 80. An IPv6 address with a
-/// port needs brackets.
+/// itself) or an address, followed by `:port` for a port other than 443 and 80. An IPv6 address
+/// with a port must be in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     name: Name,
@@ -29,7 +28,7 @@ enum Name {
     Below(String),
 }
 
-/// The target of a connection: a name in lower case, or an address.
+/// The target of a connection: a lowercase name or an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Target {
     Name(String),
@@ -82,7 +81,7 @@ impl Host {
         here && self.port.map_or(PORTS.contains(&port), |own| own == port)
     }
 
-    /// Whether this is the host `name`, whatever its port.
+    /// Whether this is the host `name`, regardless of its port.
     pub(crate) fn is(&self, name: &str) -> bool {
         matches!(&self.name, Name::Exactly(own) if Some(own) == Target::parse(name).as_ref())
     }
@@ -99,8 +98,8 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// Parses a name, or an address in standard notation. `127.1`, `0x7f.0.0.1` and `2130706433`,
-    /// which the system's resolver would accept as addresses, are refused.
+    /// Parses a name or an address in standard notation. Rejects `127.1`, `0x7f.0.0.1` and
+    /// `2130706433`, which the system's resolver would accept as addresses.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         if let Some(inner) = text.strip_prefix('[') {
             let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
@@ -139,7 +138,7 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     Some((&text[..at], Some(port)))
 }
 
-/// Whether an address is on the Internet: not local, not private, not reserved.
+/// Whether an address is on the Internet, that is, not local, private or reserved.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => is_public_v4(v4),
@@ -160,7 +159,7 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    // The special-purpose blocks in RFC 6890 that are not global, and multicast.
+    // Non-global special-purpose blocks from RFC 6890, and multicast.
     !matches!(
         address.octets(),
         [0 | 10 | 127 | 224..=255, ..]

@@ -1,5 +1,5 @@
-//! The launcher: the agent's own binary, started again with a single thread. It confines a process,
-//! which then becomes the command.
+//! The launcher is the agent's own binary, started again with a single thread. It confines a
+//! process, which then becomes the command.
 //!
 //! There are three processes, so that no process of the command can be left behind:
 //!
@@ -9,8 +9,8 @@
 //!      └─ command   confined, then replaced by the program
 //! ```
 //!
-//! The supervisor exits only when no descendant is left. Once it has exited, everything that the
-//! command started is gone.
+//! The supervisor exits only when it has no descendants left. Once it has exited, everything that
+//! the command started is gone.
 
 use std::{
     fs::{self, File},
@@ -46,8 +46,8 @@ use crate::{
     sys::{self, Fork},
 };
 
-/// The main function of a launcher process. Call it before anything else, while the process has one
-/// thread, and return its code from `main`.
+/// The main function of a launcher process. Call it before anything else, while the process still
+/// has only one thread, and return its exit code from `main`.
 #[must_use]
 pub fn launcher_main() -> ExitCode {
     let Ok(mut control) = take_control() else { return ExitCode::FAILURE };
@@ -74,7 +74,7 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     }
 }
 
-/// Takes the socket to the agent from standard input, and replaces standard input with `/dev/null`.
+/// Takes the agent's socket from standard input and replaces standard input with `/dev/null`.
 fn take_control() -> io::Result<UnixStream> {
     let control = rustix::io::fcntl_dupfd_cloexec(io::stdin().as_fd(), 3)?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
@@ -93,7 +93,7 @@ fn read_order(control: &mut UnixStream) -> io::Result<Order> {
     Ok(serde_json::from_slice(&order)?)
 }
 
-/// Receives the descriptor of the command's standard input, if the order announces one.
+/// Receives the descriptor for the command's standard input, if the order announces one.
 fn receive_input(control: &UnixStream, order: &Order) -> io::Result<Option<OwnedFd>> {
     let Task::Run { input: true, .. } = order.task else { return Ok(None) };
     let mut byte = [0];
@@ -110,7 +110,7 @@ fn receive_input(control: &UnixStream, order: &Order) -> io::Result<Option<Owned
 fn report(mut control: &UnixStream, event: &Event) {
     if let Ok(mut line) = serde_json::to_vec(event) {
         line.push(b'\n');
-        // If the agent is gone, nobody needs the event.
+        // If the agent is gone, no one needs the event.
         let _ = control.write_all(&line);
     }
 }
@@ -172,16 +172,16 @@ fn supervise(control: &mut UnixStream) -> io::Result<()> {
             break;
         }
     }
-    // SIGKILL to process 1 kills its namespace, and process 1 is reaped only when everything in the
-    // namespace is dead.
+    // Sending SIGKILL to process 1 kills its namespace, and process 1 is not reaped until
+    // everything in the namespace is dead.
     let _ = kill_process_group(init, Signal::KILL);
     let _ = kill_process(init, Signal::KILL);
     reap_all(!alone);
     Ok(())
 }
 
-/// Waits for a message from the agent, for the end of `init`, or for the timeout. Returns true if
-/// the supervisor should stop waiting and kill the remaining processes.
+/// Waits for a message from the agent, for `init` to end, or for the timeout. Returns true if the
+/// supervisor should stop waiting and kill the remaining processes.
 fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, timeout: Duration) -> io::Result<bool> {
     let mut fds = [PollFd::new(&*control, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
     let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
@@ -205,13 +205,13 @@ fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, timeout: Duratio
     }
 }
 
-/// Reaps descendants until none is left. With `kill`, also kills the children of this process.
-/// Killing is needed unless the launcher created a process namespace, which ends with its first
-/// process. The children of a killed process become children of this process, which kills them
-/// next.
+/// Reaps descendants until none are left. With `kill`, also kills this process's children, which is
+/// necessary unless the launcher created a process namespace, which ends with its first process.
+/// The children of a killed process become children of this process, which kills them next.
 fn reap_all(kill: bool) {
     loop {
-        // First reap the processes that have ended: searching `/proc` for children takes longer.
+        // Reap processes that have already ended first, because searching `/proc` for children
+        // takes longer.
         match wait(WaitOptions::NOHANG) {
             Ok(Some(_)) => continue,
             Ok(None) if kill => children().for_each(|pid| {
@@ -224,15 +224,15 @@ fn reap_all(kill: bool) {
     }
 }
 
-/// The children of this process, according to `/proc`.
+/// Returns this process's children, according to `/proc`.
 fn children() -> impl Iterator<Item = Pid> {
     let me = std::process::id();
     let mine = processes().filter(move |p| p.parent == me);
     mine.filter_map(|p| Pid::from_raw(i32::try_from(p.id).ok()?))
 }
 
-/// Process 1 of the command's namespace: starts the command, reaps processes, and reports how the
-/// command ended.
+/// Runs as process 1 of the command's namespace. Starts the command, reaps processes, and reports
+/// how the command ended.
 fn init(control: &UnixStream, order: &Order, input: Option<OwnedFd>) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("setting the parent-death signal")?;
     set_child_subreaper(Some(rustix::process::getpid())).context("becoming a subreaper")?;
@@ -245,7 +245,7 @@ fn init(control: &UnixStream, order: &Order, input: Option<OwnedFd>) -> io::Resu
         Fork::Parent(pid) => pid,
     };
     drop(input);
-    // SIGTERM is sent to the command's process group, to which this process belongs.
+    // SIGTERM is sent to the command's process group, which includes this process.
     sys::ignore_sigterm();
     close_output()?;
     loop {
@@ -269,7 +269,7 @@ fn report_end(control: &UnixStream, status: WaitStatus) {
 fn become_command(control: &UnixStream, order: &Order, input: Option<OwnedFd>) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .context("setting the parent-death signal of the command")?;
-    // If memory runs out, the kernel kills commands first.
+    // If memory runs out, the kernel should kill commands first.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     if let Some(input) = input {
         rustix::stdio::dup2_stdin(&input).context("standard input")?;

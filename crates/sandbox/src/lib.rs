@@ -1,4 +1,4 @@
-//! Runs commands in a sandbox, which confines them, limits them and captures their output.
+//! Runs commands in a sandbox that confines them, limits them and captures their output.
 //!
 //! A [`Sandbox`] is created once per work tree from a [`Policy`] and runs any number of
 //! [`Command`]s. Each command is confined: it can read the system and the work tree, can write only
@@ -8,15 +8,15 @@
 //! the command and everything it started are gone.
 //!
 //! The confinement depends on what the system allows. [`Sandbox::probe`] tries the strongest form
-//! first, checks from inside that it holds, and reports the result in plain words. If the kernel
-//! refuses a mechanism, the report says so. If nothing can be enforced, no command runs.
+//! first, checks from inside that it holds, and reports the result in plain language. If the kernel
+//! refuses a mechanism, the report says so. If nothing can be enforced, no commands run.
 //!
-//! The [`overlay`] module creates the file system in which a dry run works. The agent process
-//! enters the overlay before it does anything else.
+//! The [`overlay`] module creates the file system for dry runs. The agent process enters the
+//! overlay before it does anything else.
 //!
-//! `docs/sandbox.md` lists what each mechanism stops, and what none of them stops.
+//! `docs/sandbox.md` lists what each mechanism stops and what none of them stop.
 //!
-//! A launcher confines each command. It is the program's own binary, started again with a first
+//! Each command is confined by a launcher: the program's own binary, started again with a first
 //! argument that makes it call [`launcher_main`] before anything else.
 //!
 //! ```no_run
@@ -71,18 +71,18 @@ use view::View;
 /// Why a command did not run, or did not end.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The system allows no confinement at all.
+    /// The system does not allow any confinement.
     #[error(
         "commands cannot be confined on this system: {0}; to run them unconfined, pass --dangerously-no-sandbox"
     )]
     Unavailable(String),
-    /// The policy names hosts, but the system does not allow commands a network of their own.
+    /// The policy lists hosts, but the system does not let commands have their own network.
     #[error(
-        "commands cannot be limited to specific hosts on this system, which does not allow them a network of their own ({0}); \
+        "commands cannot be limited to specific hosts on this system, because it does not let them have their own network ({0}); \
          without --allow-host they have no network access"
     )]
     Hosts(String),
-    /// A self-test broke out of the confinement.
+    /// The self-test broke out of the confinement.
     #[error(
         "the sandbox failed its self-test: {0}; to run commands unconfined, pass --dangerously-no-sandbox"
     )]
@@ -113,11 +113,11 @@ pub enum SandboxError {
 #[derive(Debug, Clone)]
 pub struct Sandbox(Arc<Inner>);
 
-/// Parts that the tests of this crate replace or switch off. Not part of the public interface.
+/// Parts that this crate's tests replace or turn off. Not part of the public API.
 #[doc(hidden)]
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// Names and their addresses, which the proxy uses instead of looking up these names.
+    /// Names and addresses that the proxy uses instead of looking up the names.
     pub names: BTreeMap<String, Vec<IpAddr>>,
     /// Do not use Landlock.
     pub no_landlock: bool,
@@ -133,13 +133,13 @@ struct Inner {
     view: View,
     user_namespace: bool,
     probed: tokio::sync::OnceCell<(Profile, Report)>,
-    /// The session's directory, which is removed when the last clone is dropped.
+    /// The session's directory. It is removed when the last clone is dropped.
     _dir: SessionDir,
 }
 
 impl Sandbox {
     /// Prepares to run commands under a policy. `launcher` is a command line whose program calls
-    /// [`launcher_main`]. If this program is `/proc/self/exe`, the running binary is used, even if
+    /// [`launcher_main`]. If the program is `/proc/self/exe`, the running binary is used even if
     /// its file has been replaced.
     ///
     /// # Errors
@@ -148,7 +148,7 @@ impl Sandbox {
         Self::with_overrides(policy, launcher, Overrides::default())
     }
 
-    /// Same as [`Sandbox::new`], for tests of this crate.
+    /// Same as [`Sandbox::new`], but for this crate's tests.
     #[doc(hidden)]
     pub fn with_overrides(
         policy: Policy,
@@ -171,14 +171,14 @@ impl Sandbox {
         Ok(Self(Arc::new(Inner { policy, overrides, launcher, view, user_namespace, probed, _dir: dir })))
     }
 
-    /// The policy.
+    /// Returns the policy.
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.0.policy
     }
 
-    /// The absolute path of the work tree, without symbolic links, as programs that start there see
-    /// it.
+    /// Returns the absolute path of the work tree without symbolic links, as seen by programs that
+    /// start there.
     #[must_use]
     pub fn root(&self) -> &Path {
         Path::new(&self.0.view.root)
@@ -206,7 +206,7 @@ impl Sandbox {
         }
     }
 
-    /// The policy's environment plus what the confinement requires, such as `TMPDIR`.
+    /// Returns the policy's environment plus what the confinement requires, such as `TMPDIR`.
     pub(crate) fn environment(&self, profile: Profile, report: &Report) -> Vec<(OsString, OsString)> {
         let mut env = self.0.policy.env.clone();
         let tmp = if profile.namespaces { "/tmp".into() } else { self.0.view.tmp.clone() };
@@ -226,7 +226,7 @@ impl Sandbox {
             set("GOCACHE", go_cache);
         }
         if profile.seccomp {
-            // The leak checker of sanitizers has to trace its own process, but the filter refuses
+            // Sanitizers' leak checkers need to trace their own process, but the filter refuses
             // tracing.
             set("ASAN_OPTIONS", "detect_leaks=0".into());
         }
@@ -240,8 +240,8 @@ impl Sandbox {
         env
     }
 
-    /// Variables that name the proxy, and `NO_PROXY`, which lists the hosts that programs reach
-    /// without the proxy. `NO_PROXY` lists the names of the loopback interface, on which the
+    /// Returns the variables that point to the proxy, and `NO_PROXY`, which lists the hosts that
+    /// programs reach without the proxy. Those are the names of the loopback interface, where the
     /// command's own servers listen, except for names that the policy lists as hosts.
     fn proxy_variables(&self) -> impl Iterator<Item = (OsString, OsString)> {
         let direct = ["localhost", "127.0.0.1", "::1"];
@@ -259,5 +259,5 @@ impl Sandbox {
 
 const NO_PROXY: &str = "NO_PROXY";
 
-/// Variables that configure the use of a proxy; each also exists in lower case.
+/// Variables that configure the use of a proxy; each also exists in lowercase.
 const PROXY_VARIABLES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", NO_PROXY];

@@ -1,5 +1,5 @@
-//! The messages between the sandbox and its launcher, over a Unix socket that is the launcher's
-//! standard input.
+//! The messages that the sandbox and its launcher exchange over a Unix socket, which is the
+//! launcher's standard input.
 //!
 //! The sandbox sends the length of an [`Order`] (4 bytes, little endian), the order as JSON, and
 //! then one-byte messages. [`TERMINATE`] is the only such message. When the sandbox closes the
@@ -12,8 +12,8 @@ use crate::{Network, ResourceLimits, census::Excess, view::View};
 /// Makes the launcher send SIGTERM to the command's process group.
 pub(crate) const TERMINATE: u8 = b'T';
 
-/// The maximum size of an order, in bytes. An environment, which the kernel limits to about 2 MiB,
-/// fits easily.
+/// The maximum size of an order, in bytes. This is plenty for an environment, which the kernel
+/// limits to about 2 MiB.
 pub(crate) const MAX_ORDER: usize = 32 << 20;
 
 /// The mechanisms that confine a command.
@@ -21,7 +21,7 @@ pub(crate) const MAX_ORDER: usize = 32 << 20;
 pub(crate) struct Profile {
     /// Private user, mount, process, network and IPC namespaces.
     pub(crate) namespaces: bool,
-    /// bubblewrap creates the namespaces, and the launcher starts inside them.
+    /// Bubblewrap creates the namespaces, and the launcher starts inside them.
     pub(crate) bubblewrap: bool,
     /// Landlock rules for files, and for TCP if there is no network namespace.
     pub(crate) landlock: bool,
@@ -30,17 +30,17 @@ pub(crate) struct Profile {
     pub(crate) seccomp: bool,
 }
 
-/// The task of a launcher, and everything that it needs to know to perform the task.
+/// A launcher's task, and everything it needs to know to perform it.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Order {
     pub(crate) profile: Profile,
     pub(crate) view: View,
     pub(crate) network: Network,
-    /// Create the proxy's socket and hand it over to the agent.
+    /// Create the proxy's socket and hand it to the agent.
     pub(crate) proxy: bool,
     pub(crate) limits: ResourceLimits,
     /// Create a user namespace. False if root works in another user's work tree, because root would
-    /// lose access to that tree.
+    /// then lose access to it.
     pub(crate) user_namespace: bool,
     pub(crate) task: Task,
 }
@@ -48,8 +48,8 @@ pub(crate) struct Order {
 /// What a launcher does.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Task {
-    /// Run a program. If `input` is true, a message with the descriptor of the program's standard
-    /// input follows the order.
+    /// Run a program. If `input` is true, the order is followed by a message with the descriptor
+    /// for the program's standard input.
     Run { program: OsString, args: Vec<OsString>, cwd: OsString, env: Vec<(OsString, OsString)>, input: bool },
     /// Try the actions that the confinement must prevent.
     SelfTest { forbidden_write: OsString, forbidden_read: OsString, tcp: u16, udp: u16 },
@@ -61,13 +61,14 @@ pub(crate) enum Task {
 /// A report from the launcher.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Event {
-    /// The descriptor of the proxy's socket comes with this line. Another event follows.
+    /// The proxy's socket is ready. Its descriptor comes with this line, and another event follows.
     Listening,
-    /// The confinement could not be set up, and nothing was run.
+    /// The confinement could not be set up, so nothing was run.
     Setup(String),
     /// The confinement is in place, but the program could not be started.
     NotStarted { missing: bool, why: String },
-    /// Which forbidden actions succeeded in the self-test, and which caches could not be written.
+    /// Which forbidden actions succeeded in the self-test, and which caches could not be written
+    /// to.
     Tested { violations: Vec<String>, read_only_caches: Vec<OsString> },
     /// The command exited with this code.
     Exited(i32),

@@ -1,16 +1,16 @@
-//! The file system in which a dry run works: an overlay in a mount namespace that the program
-//! itself enters. From then on, the program and every command that it starts see the repository,
-//! but their changes go to another directory.
+//! The file system for dry runs: an overlay in a mount namespace that the program itself enters.
+//! From then on, the program and every command it starts see the repository, but their changes go
+//! to another directory.
 //!
 //! ```text
 //! merged     what is visible: the repository with the changes on top
-//!  ├─ DIR/upper    the changes: new contents of files, whiteouts for removed ones
-//!  └─ ROOT         the repository, never written
+//!  ├─ DIR/upper    the changes: new file contents, whiteouts for removed files
+//!  └─ ROOT         the repository, never modified
 //! ```
 //!
-//! `merged` may be the repository's own path, which is the best choice: absolute paths that tools
-//! have stored (virtual environments, build caches, editable installs) lead into the overlay, and
-//! the repository itself can no longer be reached by its name.
+//! `merged` may be the repository's own path, which is the best choice: absolute paths stored by
+//! tools (virtual environments, build caches, editable installs) then lead into the overlay, and
+//! the repository itself can no longer be reached by its path.
 
 use std::{
     ffi::CString,
@@ -38,27 +38,27 @@ use crate::{launcher::Context, sys};
 pub use crate::overlay_probe::probe;
 
 /// An overlay that this process has entered. Dropping it removes the changes. The process stays in
-/// the overlay's mount namespace, where a path that the overlay covered never leads to the
-/// repository again.
+/// the overlay's mount namespace, where paths that the overlay covered never lead to the repository
+/// again.
 #[derive(Debug)]
 pub struct Overlay {
     dir: PathBuf,
     merged: PathBuf,
-    /// Whether the mount point is a directory other than the repository. If so, dropping removes
-    /// this directory, too.
+    /// Whether the mount point is a directory other than the repository. If so, dropping the
+    /// overlay also removes that directory.
     apart: bool,
     lower: Option<OwnedFd>,
 }
 
 impl Overlay {
-    /// The absolute path of the overlay, without symbolic links.
+    /// Returns the absolute path of the overlay without symbolic links.
     #[must_use]
     pub fn merged(&self) -> &Path {
         &self.merged
     }
 
     /// Hands over the lower layer (the repository itself) if the overlay had no changes when it was
-    /// entered. The caller must not write to the lower layer. Scanning it costs less than scanning
+    /// entered. The caller must not write to the lower layer. Scanning it is cheaper than scanning
     /// the overlay.
     pub fn take_lower(&mut self) -> Option<OwnedFd> {
         self.lower.take()
@@ -68,7 +68,7 @@ impl Overlay {
 impl Drop for Overlay {
     fn drop(&mut self) {
         if self.apart {
-            // To unmount, restore the capabilities that `enter` dropped from the effective set.
+            // Unmounting requires the capabilities that `enter` dropped from the effective set.
             if let Ok(sets) = capabilities(None) {
                 let _ = set_capabilities(None, CapabilitySets { effective: sets.permitted, ..sets });
             }
@@ -76,7 +76,7 @@ impl Drop for Overlay {
                 let _ = fs::remove_dir(&self.merged);
             }
         }
-        // If something is left, a later call to [`remove`] can remove it.
+        // If anything is left, a later call to [`remove`] can remove it.
         let _ = remove(&self.dir);
     }
 }
@@ -84,17 +84,17 @@ impl Drop for Overlay {
 /// Moves this process, which must be single-threaded, into a mount namespace where `merged` shows
 /// `root` and changes go to `dir`. Creates missing directories, including `upper` and `work` in
 /// `dir`. Keeps the changes in an existing `upper`, so that an interrupted dry run can be resumed.
-/// Only the user and mount namespaces change: terminal, network, process id and signals stay the
-/// same.
+/// Only the user and mount namespaces change; the terminal, network, process id and signals stay
+/// the same.
 ///
 /// If the process may mount (as root), this creates only a mount namespace. Otherwise, it also
-/// creates a user namespace, which contains only this user and group. Call [`probe`] first: it
-/// finds problems that would otherwise show up only later, such as files with other owners.
+/// creates a user namespace that contains only this user and group. Call [`probe`] first to find
+/// problems that would otherwise show up only later, such as files with other owners.
 ///
 /// # Errors
 /// Fails if the system does not allow an overlay, if `dir` is inside `root`, or if something is
 /// mounted below `root`, because an overlay would not show such a mount. After a failure, the
-/// process may already be in new namespaces, in which all files are as before.
+/// process may already be in new namespaces, where all files are the same as before.
 pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     if fs::read_dir("/proc/self/task").context("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("an overlay can only be entered while the process has one thread"));
@@ -121,7 +121,7 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     let lower = open_folder(&root)?;
     mount_overlay(&root, &dir, &merged, can_set_trusted_attributes(&dir.join("upper")))?;
     if own_users && !geteuid().is_root() {
-        // Drop the capabilities that the new user namespace gives: with them, the process would
+        // Drop the capabilities that the new user namespace grants. With them, the process would
         // ignore the permissions of the user's own files.
         let sets = capabilities(None).context("capabilities")?;
         set_capabilities(None, CapabilitySets { effective: CapabilitySet::empty(), ..sets })
@@ -136,8 +136,8 @@ pub fn enter(root: &Path, dir: &Path, merged: &Path) -> io::Result<Overlay> {
     Ok(Overlay { dir, merged, apart, lower: is_new.then_some(lower) })
 }
 
-/// Removes `upper` and `work` in `dir`, whatever their permissions. They hold the changes from an
-/// overlay that is no longer in use.
+/// Removes `upper` and `work` in `dir`, regardless of their permissions. They contain the changes
+/// from an overlay that is no longer in use.
 ///
 /// # Errors
 /// Fails if something cannot be removed.
@@ -164,7 +164,7 @@ pub(crate) fn remove_tree(tree: &Path) -> io::Result<()> {
     fs::remove_dir_all(tree)
 }
 
-/// Checks for obstacles that can be found without creating an overlay.
+/// Checks for obstacles that can be detected without creating an overlay.
 pub(crate) fn check_place(root: &Path, dir: &Path) -> io::Result<()> {
     let existing = dir.ancestors().find_map(|d| d.canonicalize().ok()).unwrap_or_default();
     if existing.starts_with(root) {
@@ -200,8 +200,8 @@ fn unescape(path: &[u8]) -> PathBuf {
     std::ffi::OsString::from_vec(out).into()
 }
 
-/// Copies the attributes of the repository's root directory to the directory of the upper layer,
-/// which becomes the visible root.
+/// Copies the attributes of the repository's root directory to the upper layer's directory, which
+/// becomes the visible root.
 fn copy_attributes(root: &Path, upper: &Path) -> io::Result<()> {
     let (is, has) = (fs::metadata(root)?, fs::metadata(upper)?);
     if (is.uid(), is.gid()) != (has.uid(), has.gid()) {
@@ -230,18 +230,18 @@ fn new_namespaces(own_users: bool) -> io::Result<()> {
         .context("mount propagation")
 }
 
-/// Mounts an overlay of `root` at `merged`. Changes go to the directory `upper` in `dir`, which
-/// must also contain a directory `work`. `trusted` says whether attributes that only root can set
+/// Mounts an overlay of `root` at `merged`. Changes go to the `upper` directory in `dir`, which
+/// must also contain a `work` directory. `trusted` says whether attributes that only root can set
 /// may be used.
 pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path, trusted: bool) -> io::Result<()> {
-    // Name the layers by file descriptors, because kernels differ in how they read escapes in mount
-    // options.
+    // Refer to the layers by file descriptor, because kernels differ in how they parse escapes in
+    // mount options.
     let [lower, upper, work] = [root, &dir.join("upper"), &dir.join("work")].map(open_folder);
     let (lower, upper, work) = (lower?, upper?, work?);
     let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let layers = format!("lowerdir={},upperdir={},workdir={}", path(&lower), path(&upper), path(&work));
-    // With `trusted` attributes, directories of the repository can be renamed. Without them,
-    // `rename` fails with EXDEV and programs copy the directories instead.
+    // With `trusted` attributes, directories in the repository can be renamed. Without them,
+    // `rename` fails with EXDEV, and programs copy the directories instead.
     let attempts = if trusted { &["redirect_dir=on", "redirect_dir=off"][..] } else { &["userxattr"][..] };
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let mut outcome = Ok(());
@@ -268,8 +268,8 @@ fn can_set_trusted_attributes(folder: &Path) -> bool {
         && rustix::fs::removexattr(folder, NAME).is_ok()
 }
 
-/// Finds a file that belongs to another user or group. In a user namespace that contains only this
-/// user and group, overlayfs could not copy it up.
+/// Finds a file that belongs to another user or group. Overlayfs could not copy it up in a user
+/// namespace that contains only this user and group.
 pub(crate) fn first_foreign_file(root: &Path) -> io::Result<Option<PathBuf>> {
     let own = (geteuid().as_raw(), getegid().as_raw());
     let of_others = |m: &fs::Metadata| (m.uid(), m.gid()) != own;
@@ -280,7 +280,7 @@ pub(crate) fn first_foreign_file(root: &Path) -> io::Result<Option<PathBuf>> {
     while let Some(folder) = todo.pop() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
-            // Skip this folder: the run could not read it either.
+            // Skip this folder, since the run could not read it either.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => continue,
             Err(e) => return Err(e),
         };
@@ -289,7 +289,7 @@ pub(crate) fn first_foreign_file(root: &Path) -> io::Result<Option<PathBuf>> {
             if of_others(&entry.metadata()?) {
                 return Ok(Some(entry.path()));
             }
-            // Skip git's objects: there may be many, and git never changes their content.
+            // Skip git's objects, since there may be many and git never changes their contents.
             if entry.file_type()?.is_dir() && !entry.path().ends_with(".git/objects") {
                 todo.push(entry.path());
             }

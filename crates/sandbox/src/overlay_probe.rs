@@ -1,5 +1,5 @@
-//! Checks whether an overlay works here: creates one in a separate process, and uses it as a run
-//! would. The overlay ends with that process.
+//! Checks whether overlays work here by creating one in a separate process and using it the way a
+//! run would. The overlay goes away with that process.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -35,11 +35,11 @@ const TRIAL_FILE: u64 = 1 << 20;
 
 /// Checks, in a separate process, that an overlay of `root` with its changes in `dir` can be
 /// created. `dir` need not exist. Leaves nothing behind. `launcher` is the same as in
-/// [`crate::Sandbox::new`]. If mounting needs a user namespace, this walks the whole tree, because
-/// all files in it must belong to the user.
+/// [`crate::Sandbox::new`]. If mounting requires a user namespace, this walks the entire tree,
+/// because all files in it must belong to the user.
 ///
 /// # Errors
-/// Says why the overlay cannot be created, in a sentence without a period.
+/// Returns a sentence, without a period, that says why the overlay cannot be created.
 pub fn probe(root: &Path, dir: &Path, launcher: &[OsString]) -> Result<(), String> {
     try_overlay(root, dir, launcher).map_err(|e| e.to_string())
 }
@@ -61,8 +61,8 @@ fn try_overlay(root: &Path, dir: &Path, launcher: &[OsString]) -> io::Result<()>
     let trial = tempfile::Builder::new().prefix(".overlay-").tempdir_in(existing);
     let trial = trial.context(&existing.to_string_lossy())?;
     let outcome = run_in_launcher(launcher, &root, trial.path());
-    // Remove the layers before `trial` is dropped, because dropping it cannot remove `work`, which
-    // contains a directory without permissions.
+    // Remove the layers before `trial` is dropped. Dropping it cannot remove `work`, which contains
+    // a directory without permissions.
     overlay::remove(trial.path()).and(outcome)
 }
 
@@ -91,7 +91,7 @@ fn run_in_launcher(launcher: &[OsString], root: &Path, dir: &Path) -> io::Result
         .context("starting the launcher")?;
     let mut line = String::new();
     let length = u32::try_from(order.len()).map_err(io::Error::other)?;
-    // If the launcher fails at once, the error that it reports is more useful than "broken pipe".
+    // If the launcher fails immediately, the error it reports is more useful than "broken pipe".
     let _ = ours.write_all(&length.to_le_bytes()).and_then(|()| ours.write_all(&order));
     let answer = BufReader::new(&ours).read_line(&mut line);
     if answer.is_err() {
@@ -106,7 +106,7 @@ fn run_in_launcher(launcher: &[OsString], root: &Path, dir: &Path) -> io::Result
     }
 }
 
-/// Runs in the launcher: creates the overlay and does what a run does in it.
+/// Creates the overlay and uses it the way a run would. Runs in the launcher.
 pub(crate) fn check(root: &OsStr, dir: &OsStr) -> io::Result<()> {
     let dir = Path::new(dir);
     let overlay = overlay::enter(Path::new(root), dir, &dir.join("merged"))?;

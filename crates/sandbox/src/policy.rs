@@ -11,14 +11,14 @@ use crate::Host;
 /// Whether commands are confined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Level {
-    /// Confined as far as the system allows; if it allows no confinement, no command runs.
+    /// Confined as far as the system allows. If it does not allow any confinement, no commands run.
     #[default]
     On,
     /// Not confined (`--dangerously-no-sandbox`). Limits, cleanup and output capture still apply.
     Off,
 }
 
-/// The network access of commands.
+/// What network access commands have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Network {
     /// None, not even loopback.
@@ -31,17 +31,18 @@ pub enum Network {
     Full,
 }
 
-/// Limits that apply to every command, whatever its caller asks for.
+/// Limits that apply to every command, regardless of what its caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ResourceLimits {
     /// The maximum size of a file that a command writes, in bytes.
     pub file_size: u64,
     /// The maximum number of open files per process.
     pub open_files: u64,
-    /// The maximum number of processes and threads at a time. Counted up to ten times a second;
-    /// enforced exactly on Linux 6.14 and later if the sandbox has its own `/proc`.
+    /// The maximum number of processes and threads at a time. They are counted up to ten times a
+    /// second. The limit is enforced exactly on Linux 6.14 and later if the sandbox has its own
+    /// `/proc`.
     pub processes: u64,
-    /// The maximum memory of all processes together, in bytes. Measured up to ten times a second.
+    /// The maximum combined memory of all processes, in bytes, measured up to ten times a second.
     /// If the machine runs out of memory first, the kernel kills commands before other processes.
     pub memory: u64,
     /// The maximum CPU time of each process, in seconds.
@@ -49,7 +50,7 @@ pub struct ResourceLimits {
 }
 
 impl Default for ResourceLimits {
-    /// Limits far above what builds need. The memory limit is 3/4 of the machine's memory.
+    /// Returns limits far above what builds need. The memory limit is 3/4 of the machine's memory.
     fn default() -> Self {
         let machine = rustix::system::sysinfo();
         let memory = machine.totalram.saturating_mul(u64::from(machine.mem_unit)) / 4 * 3;
@@ -68,20 +69,21 @@ pub struct Policy {
     pub extra_read: Vec<PathBuf>,
     /// Additional files and directories that commands may read and write.
     pub extra_write: Vec<PathBuf>,
-    /// The network access of commands.
+    /// What network access commands have.
     pub network: Network,
     /// Hosts that commands may reach with [`Network::Loopback`], through the agent's proxy. If
-    /// hosts are listed, but the system does not allow commands to have their own network, no
-    /// command runs.
+    /// hosts are listed but the system does not let commands have their own network, no commands
+    /// run.
     pub hosts: Vec<Host>,
-    /// A directory for this session's sandbox. It holds the files that commands see in `/tmp` (in
-    /// `TMPDIR` if mounts are refused), and the changes that commands make to caches. At the start,
-    /// it is created, or emptied if it exists; at the end, it is removed. A new directory in the
-    /// system's temporary directory is used instead if this is `None`, if commands can write to
-    /// this directory, or if its file system is unsuitable (a network file system, an overlay).
+    /// A directory for this session's sandbox. It contains the files that commands see in `/tmp`
+    /// (or in `TMPDIR` if mounts are refused) and the changes that commands make to caches. It is
+    /// created (or emptied, if it exists) at the start and removed at the end. A new directory in
+    /// the system's temporary directory is used instead if this is `None`, if commands can write to
+    /// this directory, or if its file system is unsuitable (such as a network file system or an
+    /// overlay).
     pub folder: Option<PathBuf>,
-    /// The environment of commands; see [`clean_environment`]. Its `HOME`, `PATH` and variables
-    /// such as `RUSTUP_HOME` decide which toolchains commands may read.
+    /// The environment for commands; see [`clean_environment`]. Its `HOME`, `PATH` and variables
+    /// such as `RUSTUP_HOME` determine which toolchains commands may read.
     pub env: Vec<(OsString, OsString)>,
     /// Whether commands are confined.
     pub level: Level,
@@ -90,8 +92,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The default policy for a work tree: commands are confined, reach only loopback, and have an
-    /// empty environment.
+    /// Creates the default policy for a work tree: commands are confined, can reach only loopback,
+    /// and have an empty environment.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
@@ -193,8 +195,8 @@ const SET: &[(&str, &str)] = &[
     ("DOTNET_NOLOGO", "1"),
 ];
 
-/// Builds the environment for commands from `given`, the environment of this program. Keeps the
-/// allowed variables and those named in `also`, and adds settings that keep tools quiet and
+/// Builds the environment for commands from `given`, which is this program's own environment. Keeps
+/// the allowed variables and those listed in `also`, and adds settings that keep tools quiet and
 /// non-interactive.
 #[must_use]
 pub fn clean_environment(

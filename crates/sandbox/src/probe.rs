@@ -1,5 +1,5 @@
-//! Finds out what the sandbox can enforce on this system, checks it from inside the sandbox, and
-//! reports it.
+//! Determines what the sandbox can enforce on this system, verifies it from inside the sandbox, and
+//! reports the result.
 
 use std::{
     ffi::OsString,
@@ -18,10 +18,10 @@ use crate::{
 /// How long a self-test may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The first Landlock version that can refuse connections to Unix sockets by their path.
+/// The first Landlock version that can refuse connections to Unix sockets by path.
 pub(crate) const UNIX_SOCKETS: u32 = 9;
 
-/// Confinements from strongest to weakest. A system call filter alone is not a confinement.
+/// Confinements from strongest to weakest. A system call filter alone does not count as one.
 const PROFILES: [Profile; 7] = {
     const fn own(namespaces: bool, landlock: bool, seccomp: bool) -> Profile {
         Profile { namespaces, bubblewrap: false, landlock, seccomp }
@@ -46,15 +46,15 @@ pub struct Report {
     pub landlock_abi: Option<u32>,
     /// Whether user, process, mount and network namespaces are in use.
     pub user_namespaces: bool,
-    /// Whether system calls that could bypass the other mechanisms are refused.
+    /// Whether system calls that could bypass the other mechanisms are blocked.
     pub seccomp: bool,
     /// Whether packets of all protocols are kept inside the sandbox.
     pub network_isolated: bool,
-    /// Toolchain caches that commands can only read.
+    /// Toolchain caches that are read-only for commands.
     pub read_only_caches: Vec<OsString>,
-    /// Sentences that say what is enforced and what is not.
+    /// Sentences that say what is and is not enforced.
     pub lines: Vec<String>,
-    /// A summary in one line.
+    /// A one-line summary.
     pub summary: String,
 }
 
@@ -160,8 +160,8 @@ impl Sandbox {
         let open = self.policy().network == Network::Full;
         let connected = violations.iter().any(|v| v.contains("TCP"));
         let arrived = udp.recv(&mut [0; 8]).is_ok();
-        // With neither a network namespace nor a filter, not every connection can be stopped. The
-        // report says so; the self-test does not fail.
+        // Without a network namespace or a filter, not every connection can be stopped. This is
+        // reported, but the self-test does not fail.
         if open || !(profile.namespaces || profile.seccomp) {
             violations.retain(|v| !v.contains("TCP"));
         } else if arrived {
@@ -269,8 +269,7 @@ impl Sandbox {
     }
 }
 
-/// The actions that this confinement lets through, although the strongest confinement would stop
-/// them.
+/// Returns the actions that this confinement lets through but the strongest one would stop.
 fn gaps(profile: Profile, isolated: bool, abi: Option<u32>) -> Vec<&'static str> {
     let all = [
         (!isolated, "packets other than TCP"),

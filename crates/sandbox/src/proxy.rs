@@ -1,14 +1,14 @@
-//! Connects commands to the hosts that the policy names. This is an HTTP proxy in the agent, on a
-//! socket that the launcher creates in the command's network namespace.
+//! Connects commands to the hosts that the policy allows. This is an HTTP proxy that runs in the
+//! agent, on a socket that the launcher creates in the command's network namespace.
 //!
-//! A socket belongs to the network namespace in which it was created, whichever process holds it.
+//! A socket belongs to the network namespace it was created in, no matter which process holds it.
 //! Commands can reach only this socket, on their loopback interface. The agent, which is outside
 //! that namespace, accepts the connections and decides which requests to allow. It resolves names
-//! itself. Whatever a name resolves to, the agent connects only to Internet addresses and to
-//! addresses that the policy names. It performs one request per connection. Refusals are recorded
-//! for the command's result.
+//! itself. Regardless of what a name resolves to, the agent connects only to Internet addresses and
+//! to addresses that the policy lists. It performs one request per connection. Refusals are
+//! recorded for the command's result.
 //!
-//! The content of a tunnel is not inspected: it is usually encrypted for the named host.
+//! Traffic through a tunnel is not inspected, since it is usually encrypted for the target host.
 
 mod request;
 
@@ -34,8 +34,8 @@ use request::{Kind, MAX_HEAD, Request};
 /// automatically.
 pub(crate) const PORT: u16 = 61_080;
 
-/// The maximum number of simultaneous connections. With two descriptors each, they take a quarter
-/// of the usual limit of 1,024 descriptors. Further connections wait.
+/// The maximum number of simultaneous connections. At two descriptors each, they take up a quarter
+/// of the usual limit of 1,024 descriptors. Additional connections wait.
 const MAX_CONNECTIONS: usize = 128;
 
 /// How long a client may take to send its request.
@@ -47,7 +47,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum number of addresses to try for one name.
 const MAX_ADDRESSES: usize = 4;
 
-/// The maximum number of lines about refusals in a result.
+/// The maximum number of refusal lines in a result.
 const MAX_LINES: usize = 8;
 
 /// The maximum number of distinct refusals to record.
@@ -57,13 +57,12 @@ const MAX_REFUSALS: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct Proxy {
     hosts: Vec<Host>,
-    /// Known addresses of names. Only other names are looked up.
+    /// Names with known addresses, which are not looked up.
     names: BTreeMap<String, Vec<IpAddr>>,
     refusals: Mutex<BTreeSet<String>>,
 }
 
-/// The answer to a request that is refused or fails: the status of the response, and a line that
-/// says why.
+/// The answer to a request that is refused or fails: the response status, and a line that says why.
 type Refusal = (&'static str, String);
 
 impl Proxy {
@@ -71,7 +70,7 @@ impl Proxy {
         Self { hosts, names, refusals: Mutex::default() }
     }
 
-    /// The refusals, one line each.
+    /// Returns the refusals, one line each.
     pub(crate) fn refusals(&self) -> Vec<String> {
         let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lines: Vec<_> = refusals.iter().take(MAX_LINES).cloned().collect();
@@ -83,7 +82,7 @@ impl Proxy {
 
     fn note(&self, line: &str) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        // Stop at a maximum, because a command may request any number of hosts.
+        // Cap the number of refusals, because a command may request any number of hosts.
         if refusals.len() < MAX_REFUSALS {
             refusals.insert(line.to_owned());
         }
@@ -99,7 +98,7 @@ impl Proxy {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((client, _)) => drop(open.spawn(Arc::clone(&self).serve_client(client))),
-                    // The process is out of descriptors: give other connections time to end.
+                    // The process is out of descriptors, so give other connections time to end.
                     Err(_) => sleep(Duration::from_millis(100)).await,
                 },
                 Some(_) = open.join_next() => {}
@@ -134,8 +133,8 @@ impl Proxy {
         match kind {
             Kind::Tunnel => {
                 let mut server = self.connect(&target, port).await?;
-                // If the tunnel fails, both sides see that their connection ends, so the error
-                // needs no response.
+                // If the tunnel fails, both sides see their connection end, so there is no need to
+                // respond to the error.
                 let _ = tunnel(client, &mut server, rest).await;
             }
             Kind::Plain { body, .. } if body < rest.len() as u64 => {
@@ -164,7 +163,7 @@ impl Proxy {
             Err(_) => return Err(failed("name lookup timed out")),
         };
         // The owner of a name can make it resolve to any address, including an internal one.
-        // Internal addresses are therefore allowed only if the policy itself names them.
+        // Internal addresses are therefore allowed only if the policy itself lists them.
         let own = matches!(target, Target::Address(_)) || is_localhost(target);
         let open = |address: &IpAddr| {
             own || is_public(*address) || allowed(&Target::Address(address.to_canonical()))
@@ -193,7 +192,8 @@ impl Proxy {
     async fn addresses(&self, target: &Target, port: u16) -> io::Result<Vec<IpAddr>> {
         match target {
             Target::Address(address) => Ok(vec![*address]),
-            // `localhost` is this machine, whatever a name server says (RFC 6761, 6.3).
+            // `localhost` is this machine, regardless of what a name server says (RFC 6761, section
+            // 6.3).
             target if is_localhost(target) => {
                 Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
             }
@@ -209,7 +209,7 @@ fn is_localhost(target: &Target) -> bool {
     matches!(target, Target::Name(name) if name == "localhost")
 }
 
-/// Reads a complete HTTP head and returns the offset of its end.
+/// Reads a complete HTTP head and returns the offset where it ends.
 async fn read_head(from: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> io::Result<usize> {
     loop {
         if let Some(end) = request::end_of_head(bytes) {
@@ -242,14 +242,14 @@ async fn exchange(
     let asking = async {
         copy(&mut (&mut from_client).take(body - first.len() as u64), &mut to_server).await?;
         match from_client.read(&mut [0]).await {
-            // The client sends nothing more, but may still read the response.
+            // The client is done sending, but may still read the response.
             Ok(0) => std::future::pending().await,
             _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
         }
     };
     let answering = async {
         let mut bytes = Vec::new();
-        // Informational responses come first (RFC 9110, 15.2).
+        // Informational responses come first (RFC 9110, section 15.2).
         while let Ok(end) = read_head(&mut from_server, &mut bytes).await {
             let announced = bytes.starts_with(b"HTTP/1.1 1");
             let head = if announced { bytes[..end].to_vec() } else { request::closing(&bytes[..end]) };

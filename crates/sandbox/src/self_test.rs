@@ -1,4 +1,4 @@
-//! Tries, from inside the sandbox, the actions that the confinement must prevent.
+//! Tries, from inside the sandbox, actions that the confinement must prevent.
 
 use std::{
     ffi::OsStr,
@@ -16,14 +16,14 @@ use rustix::{
 
 use crate::{proxy, sys};
 
-/// How long the refusal of a forbidden connection may take.
+/// How long refusing a forbidden connection may take.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long the proxy may take to answer on a busy machine.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The netlink protocol for kernel events (`NETLINK_KOBJECT_UEVENT`), which any user may receive
-/// and no command needs.
+/// but no command needs.
 const EVENTS: u32 = 15;
 
 /// Tries forbidden actions and describes those that succeed. Also sends a UDP packet to port `udp`,
@@ -54,8 +54,8 @@ pub(crate) fn attempt(write: &OsStr, read: &OsStr, tcp: u16, udp: u16, filtered:
     violations
 }
 
-/// Asks the proxy to connect to a server on this machine, which the proxy must refuse. Returns any
-/// problem.
+/// Asks the proxy to connect to a server on this machine, which it must refuse. Returns the
+/// problem, if any.
 pub(crate) fn attempt_proxy(tcp: u16) -> Option<String> {
     let ask = || -> std::io::Result<String> {
         let mut proxy = TcpStream::connect((Ipv4Addr::LOCALHOST, proxy::PORT))?;

@@ -1,4 +1,4 @@
-//! A program that runs in the sandbox beside the agent. The two exchange messages over the
+//! A program that runs in the sandbox alongside the agent. The two exchange messages over the
 //! program's standard input and output.
 
 use std::{io, os::fd::OwnedFd, time::Duration};
@@ -11,16 +11,15 @@ use crate::{
     order::Event,
 };
 
-/// How long a service may run: longer than any session.
+/// How long a service may run, which is longer than any session.
 const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// How long a service may take to exit after its input is closed. After that, it gets SIGTERM and
-/// later SIGKILL, like a command at its timeout.
+/// How long a service may take to exit after its input is closed. After that, it is sent SIGTERM
+/// and later SIGKILL, like a command that exceeds its timeout.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running program with pipes to its standard input and output. It is confined like a command.
-/// The program and everything that it started are killed when the service is dropped or the agent
-/// ends.
+/// The program and everything it started are killed when the service is dropped or the agent exits.
 #[derive(Debug)]
 pub struct Service {
     stop: oneshot::Sender<()>,
@@ -28,11 +27,11 @@ pub struct Service {
 }
 
 impl Sandbox {
-    /// Starts a program. Returns its standard input, its standard output, and the service itself,
-    /// which collects standard error within the limits in `command.output`, except for
-    /// `total_bytes`, which does not apply. The command's timeout, log and echo are not used.
+    /// Starts a program. Returns its standard input, its standard output, and the service itself.
+    /// The service collects standard error within the limits in `command.output`, except that
+    /// `total_bytes` does not apply. The command's timeout, log and echo are not used.
     ///
-    /// If the program cannot be started, its output ends; [`Service::stop`] then says why.
+    /// If the program cannot be started, its output ends, and [`Service::stop`] says why.
     ///
     /// # Errors
     /// Fails if the confinement cannot be set up.
@@ -59,9 +58,9 @@ impl Sandbox {
 }
 
 impl Service {
-    /// Waits until the program and everything that it started are gone. The caller must have closed
-    /// the program's input. A program that does not exit is killed. Returns how the program ended,
-    /// in a few words, and its standard error.
+    /// Waits until the program and everything it started are gone. The caller must already have
+    /// closed the program's input. A program that does not exit is killed. Returns a short
+    /// description of how the program ended, along with its standard error.
     pub async fn stop(self) -> (String, Captured) {
         let _ = self.stop.send(());
         let lost = |_| ("its launcher was lost".to_owned(), Captured::default());
@@ -79,7 +78,7 @@ async fn attend(mut running: Running, stopped: oneshot::Receiver<()>, program: S
     let end = match end {
         Ok(end) => end,
         Err(Ok(())) => running.follow(EXIT_TIMEOUT).await,
-        // The service was dropped. Dropping `running` kills the program.
+        // The service was dropped, and dropping `running` kills the program.
         Err(Err(_)) => return Default::default(),
     };
     let how = match end {

@@ -13,7 +13,7 @@ pub(crate) enum Fork {
     Child,
 }
 
-/// `fork(2)`. Only for the launcher, which has a single thread.
+/// Calls `fork(2)`. Only for the launcher, which is single-threaded.
 #[expect(unsafe_code, reason = "fork has no safe form")]
 pub(crate) fn fork() -> io::Result<Fork> {
     // SAFETY: the launcher has one thread, so the child inherits no lock held by another thread.
@@ -24,7 +24,7 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
-/// `unshare(2)`, for namespaces only.
+/// Calls `unshare(2)`, for namespaces only.
 #[expect(
     unsafe_code,
     reason = "unshare is unsafe because of the descriptor table, which is not touched here"
@@ -34,7 +34,7 @@ pub(crate) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(namespaces.difference(UnshareFlags::FILES)) }.map_err(Into::into)
 }
 
-/// Marks every descriptor from 3 up as close-on-exec, whoever opened it.
+/// Marks every descriptor from 3 up as close-on-exec, no matter who opened it.
 #[expect(unsafe_code, reason = "close_range has no safe form")]
 pub(crate) fn close_descriptors_on_exec() -> io::Result<()> {
     // Call it by number, because musl has no function for it.
@@ -53,7 +53,7 @@ pub(crate) fn ignore_sigterm() {
 }
 
 /// Makes the mount at `path` read-only or, if `path` is empty, the mount that `at` refers to. If
-/// `recursive`, also makes all mounts below it read-only.
+/// `recursive` is true, also makes all mounts below it read-only.
 #[expect(unsafe_code, reason = "mount_setattr has no safe form")]
 pub(crate) fn mount_read_only(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> io::Result<()> {
     let attributes =
@@ -76,7 +76,7 @@ pub(crate) fn mount_read_only(at: BorrowedFd<'_>, path: &CStr, recursive: bool) 
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The Landlock version of this kernel, if Landlock is enabled.
+/// Returns this kernel's Landlock version, if Landlock is enabled.
 #[expect(unsafe_code, reason = "the landlock crate does not export this")]
 pub(crate) fn landlock_abi() -> Option<u32> {
     const VERSION: libc::c_uint = 1;

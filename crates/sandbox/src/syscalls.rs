@@ -1,9 +1,9 @@
-//! A seccomp filter that refuses system calls which no build or test needs, or which could bypass
-//! the other mechanisms.
+//! A seccomp filter that refuses system calls that no build or test needs or that could bypass the
+//! other mechanisms.
 //!
-//! It lists the refused calls, not the allowed ones, because a future compiler may use a new call.
-//! The known ways around such a list are closed explicitly: `io_uring`, x32 call numbers, and
-//! another architecture's calls, which kill the process (SIGSYS).
+//! It lists refused calls rather than allowed ones, because a future compiler may use a new call.
+//! The known ways around such a list are closed explicitly: `io_uring`, x32 call numbers, and other
+//! architectures' calls, which kill the process (SIGSYS).
 
 use std::{collections::BTreeMap, io};
 
@@ -13,8 +13,8 @@ use seccompiler::{
     TargetArch, apply_filter, sock_filter,
 };
 
-/// The kinds of calls that the filter need not refuse: the network setting allows them, or another
-/// mechanism already contains them.
+/// The kinds of calls that the filter does not need to refuse, because the network setting allows
+/// them or another mechanism already contains them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mechanisms {
     /// Whether IPv4 and IPv6 sockets are allowed.
@@ -22,12 +22,12 @@ pub(crate) struct Mechanisms {
     /// Whether Unix sockets that can connect to a path are allowed. Connected pairs of sockets,
     /// except datagram sockets, are always allowed.
     pub(crate) unix: bool,
-    /// Whether namespaces hide the processes outside the sandbox, with their System V shared
-    /// memory, their semaphores and their message queues.
+    /// Whether namespaces hide processes outside the sandbox, along with their System V shared
+    /// memory, semaphores and message queues.
     pub(crate) namespaces: bool,
 }
 
-/// Calls that are refused with "Operation not permitted", whatever their arguments.
+/// Calls that are refused with "Operation not permitted", regardless of their arguments.
 const REFUSED: &[c_long] = &[
     // other processes
     libc::SYS_ptrace,
@@ -109,8 +109,8 @@ const NAMESPACES: &[libc::c_int] = &[
     libc::CLONE_NEWCGROUP,
 ];
 
-/// Calls for shared memory, semaphores and message queues, which reach other processes of the same
-/// user. Namespaces prevent that.
+/// Calls for shared memory, semaphores and message queues, which can reach other processes of the
+/// same user. Namespaces prevent this.
 const SHARED: &[c_long] = &[
     libc::SYS_shmget,
     libc::SYS_shmat,
@@ -127,8 +127,8 @@ const SHARED: &[c_long] = &[
     libc::SYS_mq_unlink,
 ];
 
-/// Calls that set a file's mode, each with the index of the mode among its arguments. `openat2`
-/// takes the mode in a structure, which a filter cannot read, so it is in [`ABSENT`].
+/// Calls that set a file's mode, each with the index of the mode argument. `openat2` takes the mode
+/// in a structure, which a filter cannot read, so it is in [`ABSENT`].
 const FILE_MODES: &[(c_long, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_chmod, 1),
@@ -151,16 +151,16 @@ const FCHMODAT2: c_long = 452;
 /// The mode bit that makes a program run as the owner of its file.
 const SET_USER_ID: u64 = 0o4000;
 
-/// `ioctl` requests that type or paste text into a terminal.
+/// The `ioctl` requests that type or paste text into a terminal.
 const TERMINAL_REQUESTS: &[u64] = &[0x5412, 0x541c]; // TIOCSTI, TIOCLINUX
 
-/// Refused calls and the conditions for refusing them.
+/// Refused calls and the conditions under which they are refused.
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
 /// Installs the filter in this process permanently. Also sets `no_new_privs`.
 ///
 /// # Errors
-/// Fails if the kernel has no seccomp filters.
+/// Fails if the kernel does not support seccomp filters.
 pub(crate) fn refuse(mechanisms: Mechanisms) -> io::Result<()> {
     let problem = |e: &dyn std::fmt::Display| io::Error::other(format!("seccomp: {e}"));
     let all = rules(mechanisms).map_err(|e| problem(&e))?;
@@ -176,7 +176,7 @@ pub(crate) fn refuse(mechanisms: Mechanisms) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the rules for each error code. Each code needs a filter of its own, because a filter can
+/// Returns the rules for each error code. Each code needs its own filter, because a filter can
 /// return only one code.
 fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompiler::BackendError> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
@@ -193,8 +193,8 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     let requests = TERMINAL_REQUESTS.iter().map(|request| SeccompRule::new(vec![when(1, Eq, *request)?]));
     not_permitted.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
 
-    // Refuse calls that make a program set-user-ID: any other user could run it with the rights of
-    // the agent's user.
+    // Refuse calls that make a program set-user-ID, because any other user could then run it with
+    // the privileges of the agent's user.
     for (call, mode) in FILE_MODES {
         let rule = SeccompRule::new(vec![when(*mode, MaskedEq(SET_USER_ID), SET_USER_ID)?])?;
         not_permitted.insert(*call, vec![rule]);
@@ -204,8 +204,8 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     // cryptography.
     let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
     let other = known.iter().map(|f| when(0, Ne, family(*f))).collect::<Result<Vec<_>, _>>()?;
-    // Of the netlink protocols, allow only NETLINK_ROUTE (0), which lists addresses. Other
-    // protocols serve firewalls and audit.
+    // Of the netlink protocols, allow only NETLINK_ROUTE (0), which lists addresses. The other
+    // protocols are for firewalls and auditing.
     let netlink = vec![when(0, Eq, family(libc::AF_NETLINK))?, when(2, Ne, 0)?];
     let other = vec![SeccompRule::new(other)?, SeccompRule::new(netlink)?];
     let no_such_family = Rules::from([(libc::SYS_socket, other.clone()), (libc::SYS_socketpair, other)]);
@@ -223,7 +223,7 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     }
     if !mechanisms.namespaces {
         denied.extend(always(SHARED));
-        // Refuse access to the limits of other processes; 0 stands for the calling process.
+        // Refuse access to other processes' limits; 0 means the calling process.
         let of_others = vec![when(0, Ne, 0)?];
         denied.insert(libc::SYS_prlimit64, vec![SeccompRule::new(of_others)?]);
     }
@@ -239,7 +239,7 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     ])
 }
 
-/// Instructions that run before a filter and reject x32 calls, which the filter would not
+/// Returns instructions that run before a filter and reject x32 calls, which the filter would not
 /// recognize.
 fn refuse_x32() -> Vec<sock_filter> {
     const X32: u32 = 0x4000_0000;

@@ -1,5 +1,5 @@
-//! The part of the file system that a command sees: the policy, resolved to lists of existing,
-//! canonical paths. Anything not listed is unreadable.
+//! The part of the file system that a command sees: the policy, resolved to lists of existing
+//! canonical paths. Anything that is not listed is unreadable.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::{Network, Policy, caches};
 
-/// Lists of existing absolute paths. They are `OsString`s, because serde can write these as JSON
+/// Lists of existing absolute paths. They are `OsString`s because serde can write those as JSON
 /// even if they are not UTF-8.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct View {
@@ -20,9 +20,9 @@ pub(crate) struct View {
     pub(crate) tmp: OsString,
     /// Paths that can be read and executed.
     pub(crate) read: Vec<OsString>,
-    /// The home directory, or empty.
+    /// The home directory; empty if there is none.
     pub(crate) home: OsString,
-    /// Caches that get an overlay, and the directory for these overlays.
+    /// Caches that get an overlay, and the directory for those overlays.
     pub(crate) caches: Vec<OsString>,
     pub(crate) layers: OsString,
     /// Paths with full access.
@@ -31,10 +31,9 @@ pub(crate) struct View {
     pub(crate) secrets: Vec<OsString>,
     /// Read-only paths inside writable directories.
     pub(crate) protect: Vec<OsString>,
-    /// Directories to replace with empty ones. The paths in the fields above stay visible inside
-    /// them.
+    /// Directories to replace with empty ones, in which the paths in the fields above stay visible.
     pub(crate) hide: Vec<OsString>,
-    /// Paths that lead through symbolic links to readable paths, each with its target. Only the
+    /// Paths that lead to readable paths through symbolic links, each with its target. Only the
     /// paths in hidden directories are used.
     pub(crate) links: Vec<(OsString, OsString)>,
 }
@@ -85,7 +84,7 @@ const ETC_SECRETS: &[&str] = &[
     "ppp",
 ];
 
-/// Paths in a home directory that hold toolchains, their caches and their settings, but no keys.
+/// Paths in a home directory that contain toolchains, their caches and their settings, but no keys.
 const HOME: &[&str] = &[
     ".cargo/bin",
     ".cargo/registry",
@@ -169,7 +168,7 @@ const HOME: &[&str] = &[
     ".condarc",
 ];
 
-/// Variables that name a toolchain's directory.
+/// Variables that contain a toolchain's directory.
 const TOOLCHAIN_VARIABLES: &[&str] = &[
     "RUSTUP_HOME",
     "GOROOT",
@@ -196,16 +195,16 @@ const TOOLCHAIN_VARIABLES: &[&str] = &[
     "NIX_SSL_CERT_FILE",
 ];
 
-/// Directories that hold other programs' sockets and files.
+/// Directories that contain other programs' sockets and files.
 const SHARED: &[&str] = &["/run", "/tmp", "/var/tmp", "/dev/shm"];
 
-/// The maximum number of entries to check in a `PATH` directory for links that lead elsewhere.
+/// The maximum number of entries in a `PATH` directory to check for links that lead elsewhere.
 const PATH_ENTRIES: usize = 1_000;
 
 impl View {
     /// Resolves a policy. `tmp` is the private temporary directory, and `layers` is the directory
-    /// for the overlays of caches. `root_user` says whether the agent runs as root. If it does,
-    /// file permissions protect nothing from it.
+    /// for the overlays of caches. `root_user` says whether the agent runs as root, in which case
+    /// file permissions do not protect anything from it.
     ///
     /// # Errors
     /// Fails if the work tree or a requested path does not exist.
@@ -283,8 +282,8 @@ impl View {
     }
 }
 
-/// The directories in `/` except `/dev`, `/proc` and `/sys`. Each of them may hold other programs'
-/// sockets.
+/// Returns the directories in `/` except `/dev`, `/proc` and `/sys`. Each of them may contain other
+/// programs' sockets.
 fn top_level_directories() -> io::Result<impl Iterator<Item = PathBuf>> {
     let entries = fs::read_dir("/")?.flatten().map(|entry| entry.path());
     Ok(entries.filter(|dir| !["/dev", "/proc", "/sys"].iter().any(|kept| dir == Path::new(kept))))
@@ -314,8 +313,8 @@ impl Readable {
         self.read.insert(canonical);
     }
 
-    /// Adds a directory from `PATH` and the libraries next to it. If the directory is below home,
-    /// also adds the targets of its links.
+    /// Adds a directory from `PATH` along with the libraries next to it. If the directory is below
+    /// the home directory, also adds the targets of its links.
     fn add_program_directory(&mut self, dir: &Path) {
         self.add(dir);
         if let (Some("bin" | "sbin"), Some(parent)) = (dir.file_name().and_then(|n| n.to_str()), dir.parent())
@@ -337,7 +336,7 @@ impl Readable {
 /// Adds the repository's git data to the readable paths. Returns the git paths to keep read-only.
 fn git_directories(root: &Path, paths: &mut Readable) -> Vec<PathBuf> {
     let git = root.join(".git");
-    // If `.git` is a link, it may lead anywhere, so check that its target is a repository.
+    // If `.git` is a link, it may point anywhere, so check that its target is a repository.
     if git.is_symlink()
         && git.join("HEAD").is_file()
         && git.join("objects").is_dir()
@@ -351,10 +350,10 @@ fn git_directories(root: &Path, paths: &mut Readable) -> Vec<PathBuf> {
     if git.exists() && !git.is_symlink() { vec![git] } else { Vec::new() }
 }
 
-/// The repository of a linked worktree, whose `.git` is a file. The repository must point back to
-/// the worktree: a `.git` file from untrusted content could name any directory.
+/// Returns the repository of a linked worktree, whose `.git` is a file. The repository must point
+/// back to the worktree, because an untrusted `.git` file could refer to any directory.
 fn common_directory(root: &Path, git: &Path) -> Option<PathBuf> {
-    // Read only a regular file: a pipe or a device could block.
+    // Only read regular files, because a pipe or a device could block.
     git.is_file().then_some(())?;
     let text = fs::read_to_string(git).ok()?;
     let dir = fs::canonicalize(root.join(text.strip_prefix("gitdir:")?.trim())).ok()?;

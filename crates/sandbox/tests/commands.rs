@@ -1,5 +1,5 @@
-//! Commands from start to end: which part of their output is kept, how they end, and what they
-//! leave behind.
+//! Tests commands from start to finish: which part of their output is kept, how they end, and what
+//! they leave behind.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use sandbox::{Command, Level, Network, OutputLimits, Policy, SandboxError, Status};
 use support::{Fixture, alive};
 
-/// The timeout of commands that are meant to exceed it.
+/// The timeout for commands that are meant to exceed it.
 const SHORT: Duration = Duration::from_secs(1);
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_command_that_exceeds_its_timeout_is_terminated_and_its_output_is_kept
     let fixture = Fixture::new();
     let line = "trap 'echo goodbye; exit 1' TERM; echo started; while :; do sleep 0.05; done";
     let done = fixture.on().run(Command { timeout: SHORT, ..Command::shell(line) }).await.unwrap();
-    let text = done.output.text(); // the shell may report the end of its `sleep`, too
+    let text = done.output.text(); // the shell may also report the end of its `sleep`
     assert!(
         done.status == Status::TimedOut && text.starts_with("started\n") && text.ends_with("goodbye\n"),
         "{text}"
@@ -123,8 +123,8 @@ async fn everything_that_a_command_started_is_dead_when_run_returns() {
         let fixture = Fixture::new();
         let sandbox = fixture.with(Policy { level, ..fixture.policy() });
         let mark = fixture.unique();
-        // Start three processes: one in the background, one that ignores SIGTERM in a session of
-        // its own, and an orphan.
+        // Start three processes: one in the background, one that ignores SIGTERM in its own
+        // session, and an orphan.
         let line = format!(
             "sleep 1000.{mark} & setsid sh -c 'trap \"\" TERM; sleep 1000.{mark}; :' & (setsid sleep 1000.{mark} &) ; echo done"
         );
@@ -208,7 +208,8 @@ socket.create_connection(server.getsockname())'"#;
 async fn temporary_files_go_to_a_directory_of_the_session() {
     let fixture = Fixture::new();
     let sandbox = fixture.on();
-    // If the launcher is below /tmp, `ls` lists its path too, so count only the files made here.
+    // If the launcher is below /tmp, `ls` also lists its path, so only count the files created
+    // here.
     let write = "echo kept > /tmp/file && echo kept > $TMPDIR/other && mktemp > /dev/null && \
                  ls /tmp | grep -cE '^(file|other|tmp[.].*)$'";
     assert_eq!(sandbox.run(Command::shell(write)).await.unwrap().output.text(), "3\n");

@@ -1,5 +1,5 @@
-//! Attempts to break out. The tests show that each succeeds without the sandbox and fails in it.
-//! They run as the current user and, if that is root, also as an ordinary user.
+//! Tests attempts to break out. Each must succeed without the sandbox and fail inside it. The tests
+//! run as the current user and, if that is root, also as an ordinary user.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -26,10 +26,10 @@ use attempts::{ATTEMPTS, ATTEMPTS_OF_ROOT, SECRETS, THROUGH_WITHOUT_NAMESPACES};
 use sandbox::{Command, Level, Overrides, Policy, Sandbox};
 use support::Fixture;
 
-/// Runs a shell line in a fresh fixture, where it must escape if `escapes` is true and must not
-/// escape otherwise. Returns the output if the line violates this.
+/// Runs a shell line in a fresh fixture. It must escape if `escapes` is true, and must not escape
+/// otherwise. Returns the output if it does not behave as expected.
 async fn attempt(line: &str, level: Level, landlock: bool, escapes: bool) -> Option<String> {
-    // bubblewrap is tested separately.
+    // Bubblewrap is tested separately.
     let overrides = Overrides { no_landlock: !landlock, no_bubblewrap: true, ..Overrides::default() };
     attempt_with(line, escapes, overrides, |policy| Policy { level, ..policy }).await
 }
@@ -59,8 +59,8 @@ async fn attempt_with(
     (text.contains("escaped") != escapes).then_some(text)
 }
 
-/// Without the sandbox, every attempt must succeed; in the sandbox, those in `through` must succeed
-/// and all others must fail. If `landlock` is false, does not repeat the attempts without the
+/// Checks that every attempt succeeds without the sandbox, and that inside the sandbox, those in
+/// `through` succeed and all others fail. If `landlock` is false, skips the attempts without the
 /// sandbox, because Landlock does not affect them.
 async fn attempt_all(
     attempts: impl Iterator<Item = (String, String)>,
@@ -110,7 +110,7 @@ async fn no_attempt_of_root_succeeds() {
     }
 }
 
-/// Runs `no_attempt_succeeds` again as an ordinary user, in a directory that the user can read.
+/// Reruns `no_attempt_succeeds` as an ordinary user, in a directory that the user can read.
 #[test]
 fn no_attempt_of_an_ordinary_user_succeeds() {
     if !is_root() {
@@ -168,7 +168,7 @@ async fn with_a_broken_launcher_no_command_runs_and_the_error_names_the_flag() {
     assert!(!fixture.root().join("ran").exists());
 }
 
-/// The targets of the attempts: servers, and a process that does nothing.
+/// The targets of the attempts: servers and a process that does nothing.
 struct Outside {
     process: std::process::Child,
     segment: String,
@@ -203,7 +203,7 @@ impl Outside {
     }
 }
 
-/// Starts a server that answers every client until this process ends. Returns its port.
+/// Starts a server that answers every client until this process ends, and returns its port.
 fn serve_tcp(address: &str) -> u16 {
     let listener = TcpListener::bind(address).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -265,7 +265,7 @@ async fn if_namespaces_are_refused_landlock_and_seccomp_stop_all_but_the_listed_
     if support::namespaces_are_refused(
         "if_namespaces_are_refused_landlock_and_seccomp_stop_all_but_the_listed_attempts",
     ) {
-        // Skip attempts to create namespaces: here they fail without the sandbox too.
+        // Skip attempts to create namespaces, since they fail here even without the sandbox.
         let attempts = by_any_user().filter(|(name, _)| !name.contains("namespace"));
         attempt_all(attempts, true, THROUGH_WITHOUT_NAMESPACES).await;
     }
@@ -303,7 +303,7 @@ async fn with_namespaces_from_bubblewrap_no_attempt_succeeds() {
         .iter()
         .any(|p| std::path::Path::new(p).exists())
     {
-        // Write to the terminal even if the output of tests is captured.
+        // Write to the terminal even if test output is captured.
         let _ = writeln!(
             std::io::stderr(),
             "NOT RUN: {TEST}, because there is no bwrap; apt-get install bubblewrap"

@@ -1,5 +1,5 @@
-//! Commands that hang, leave processes behind or print without end. Each ends within its limit and
-//! leaves nothing running, and what it printed first is kept.
+//! Tests commands that hang, leave processes behind or print endlessly. Each must end within its
+//! limit and leave nothing running, and what it printed first must be kept.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -11,11 +11,11 @@ use std::time::Duration;
 use sandbox::{Command, Level, Overrides, Policy, Status};
 use support::{Fixture, alive};
 
-/// The timeout of commands that are meant to exceed it.
+/// The timeout for commands that are meant to exceed it.
 const SHORT: Duration = Duration::from_millis(700);
 
-/// Shell lines and how they must end. `MARK` stands for a unique number that identifies the
-/// processes that are left. Each line runs after `echo useful`.
+/// Shell lines and how they must end. `MARK` is replaced with a unique number that identifies
+/// leftover processes. Each line runs after `echo useful`.
 const HANGS: &[(&str, &str, Status)] = &[
     ("reads standard input", "cat; read x; python3 -c 'input()' 2>/dev/null; exit 0", Status::Exited(0)),
     (
@@ -70,7 +70,7 @@ async fn hang_all(level: Level, bubblewrap: bool) {
         let sandbox = fixture.with_overrides(Policy { level, ..fixture.policy() }, overrides);
         let mark = format!("1000.{}", fixture.unique());
         let line = format!("echo useful; {}", line.replace("MARK", &mark));
-        // Starting Python can take longer than the short limit on a busy machine.
+        // Starting Python can exceed the short timeout on a busy machine.
         let timeout = if *end == Status::TimedOut { SHORT } else { Duration::from_secs(60) };
         let done = sandbox.run(Command { timeout, ..Command::shell(line) }).await.unwrap();
         assert_eq!(done.status, *end, "{name}: {}", done.output.text());
@@ -98,7 +98,7 @@ async fn every_hang_ends_without_namespaces() {
     }
 }
 
-/// The floods differ in kind and size. The beginning and the end of the output are always kept.
+/// The floods vary in kind and size, but the beginning and the end of the output are always kept.
 #[tokio::test]
 async fn every_kind_of_flood_is_stopped_at_its_limit_and_little_is_kept() {
     let limit = Command::shell("").output.total_bytes;
@@ -116,7 +116,8 @@ async fn every_kind_of_flood_is_stopped_at_its_limit_and_little_is_kept() {
         let done = fixture.on().run(command).await.unwrap();
         assert_eq!(done.status, Status::LimitReached, "{name}");
         let output = &done.output;
-        // The total may exceed the limit, because a command prints until its last process is dead.
+        // The total may exceed the limit, because a command keeps printing until its last process
+        // is dead.
         assert!(
             output.total_bytes > limit && output.total_bytes < limit + (64 << 20),
             "{name}: {}",

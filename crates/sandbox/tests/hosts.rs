@@ -1,5 +1,5 @@
-//! Through the proxy, commands can reach only the hosts that the policy names, whatever form their
-//! requests take.
+//! Tests that commands can reach only the policy's hosts through the proxy, no matter what form
+//! their requests take.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -16,8 +16,8 @@ use std::{
 use sandbox::{Command, Finished, Network, Overrides, Policy, Sandbox, SandboxError};
 use support::Fixture;
 
-/// `python3 send.py FIRST [SECOND]`: sends FIRST to the proxy and, once the proxy has answered,
-/// SECOND. Prints everything that it receives, until the output contains `pong`.
+/// `python3 send.py FIRST [SECOND]` sends FIRST to the proxy and, once the proxy has answered,
+/// SECOND. It prints everything it receives until the output contains `pong`.
 const SEND: &str = r#"
 import os, socket, sys
 host, port = os.environ["HTTP_PROXY"].removeprefix("http://").split(":")
@@ -35,7 +35,7 @@ while b"pong" not in seen and (piece := proxy.recv(65536)):
     seen += piece
 "#;
 
-/// A server on this machine that answers "pong" on each connection, and records what it receives.
+/// A server on this machine that answers "pong" on every connection and records what it receives.
 struct Server {
     port: u16,
     requests: Arc<Mutex<Vec<String>>>,
@@ -61,7 +61,7 @@ impl Server {
     }
 }
 
-/// Reads a head and a body of the declared length, and answers. Then waits for the client to close
+/// Reads a head and a body of the declared length, answers, and then waits for the client to close
 /// the connection.
 fn serve(mut connection: TcpStream, log: &Mutex<Vec<String>>) {
     log.lock().unwrap().push("connected".to_owned());
@@ -99,8 +99,8 @@ impl World {
         Self { fixture, a: Server::new(), b: Server::new() }
     }
 
-    /// The hosts of the default policy: server `a`, by name and by address, and names that the
-    /// proxy must refuse nevertheless, because they resolve to forbidden addresses.
+    /// Returns the hosts in the default policy: server `a`, by name and by address, and names that
+    /// the proxy must refuse anyway because they resolve to forbidden addresses.
     fn hosts(&self) -> Vec<String> {
         let (a, b) = (self.a.port, self.b.port);
         vec![
@@ -165,7 +165,7 @@ async fn an_allowed_host_is_reached_by_a_tunnel_and_by_a_plain_request() {
     assert!(!requests.iter().any(|t| t.to_lowercase().contains("proxy-")), "{requests:?}");
 }
 
-/// Targets that lead to server `b`. Requests for them succeed only if the policy allows them.
+/// Targets that lead to server `b`. Requests to them succeed only if the policy allows them.
 const PLACES: &[(&str, &str)] = &[
     ("another port", "127.0.0.1:{b}"),
     ("another name", "b.test:{b}"),
@@ -355,7 +355,7 @@ async fn the_allowed_hosts_are_reported_and_without_any_there_is_no_proxy() {
     assert!(report.network_isolated, "{report:?}");
     let messages = "Network: only example.org, *.example.net:8443 can be reached, through the agent's proxy; loopback is private to the command.";
     assert!(report.lines.iter().any(|line| line == messages), "{report:?}");
-    // If the policy names no hosts or opens the whole network, there is no proxy.
+    // There is no proxy if the policy lists no hosts or opens up the whole network.
     for policy in [world.policy(&[]), Policy { network: Network::Full, ..world.policy(&world.hosts()) }] {
         let done = world.with(policy, false).run(Command::shell("env | grep -i proxy")).await.unwrap();
         assert_eq!(done.output.text().replace("GOPROXY=off\n", ""), "");

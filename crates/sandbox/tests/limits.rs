@@ -1,5 +1,5 @@
-//! Limits on the memory, processes, files and time of a command. Each limit holds, and does not
-//! affect commands that stay below it.
+//! Tests the limits on a command's memory, processes, files and time. Each limit must hold without
+//! affecting commands that stay below it.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -67,12 +67,12 @@ async fn a_fork_bomb_is_stopped_with_all_its_processes() {
     for level in BOTH {
         let fixture = Fixture::new();
         let mark = fixture.unique();
-        // Without a kernel limit, create the processes slowly, so that the other programs on this
-        // machine are not disturbed.
+        // Without a kernel limit, create the processes slowly so as not to disturb other programs
+        // on this machine.
         let pause = if level == Level::On { "" } else { "sleep 0.01;" };
         let line = format!("while :; do setsid sleep 1000.{mark} & {pause} done");
         let done = run(&fixture, level, limits, &line).await;
-        // The kernel's limit on processes may stop the command first.
+        // The kernel's process limit may stop the command first.
         let refused = done.output.text().contains("fork");
         assert!(done.status == Status::TooManyProcesses || refused, "{level:?}: {done:?}");
         assert_eq!(alive(&mark), 0);

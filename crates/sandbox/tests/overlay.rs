@@ -1,5 +1,5 @@
-//! Work in an overlay never reaches the repository. The tests work as the user who runs them and,
-//! if that is root, also as an ordinary user. On systems without overlays, the tests check that the
+//! Checks that nothing done in an overlay reaches the repository. The tests run as the current user
+//! and, if that is root, also as an ordinary user. On systems without overlays, they check that the
 //! probe says so and that a copy can be made instead.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
@@ -30,8 +30,8 @@ fn sandbox(root: &Path) -> Sandbox {
     Sandbox::new(Policy { env, ..Policy::new(root) }, vec![support::launcher().into()]).unwrap()
 }
 
-/// Other tests start this test to probe an overlay. On its own, this test checks the probe's
-/// errors. A probe works even if the directory for the changes does not exist.
+/// Other tests start this one to probe an overlay. On its own, it checks the probe's errors. A
+/// probe works even if the directory for the changes does not exist.
 #[test]
 fn probe_says_why_not() {
     let launcher = [support::launcher().into_os_string()];
@@ -87,7 +87,7 @@ fn refused_user_namespaces_are_reported() {
         if setting.refused() {
             continue;
         }
-        // Forbid further user namespaces, drop all capabilities, then probe again.
+        // Forbid more user namespaces, drop all capabilities, then probe again.
         let forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-current-user", "--keep-caps", "sh", "-c", forbid, "sh"]);
@@ -144,7 +144,7 @@ fn the_terminal_and_the_process_id_are_kept() {
         }
         let quoted = |path: PathBuf| format!("'{}'", path.display());
         let paths = [setting.root(), setting.dir(), setting.root()].map(quoted).join(" ");
-        // `exec` keeps the process id, so the launcher has the id of the shell that `script`
+        // `exec` keeps the process id, so the launcher has the same id as the shell that `script`
         // started.
         let line = format!(
             "echo before $$ $(tty); exec ./launcher {paths} /bin/sh -c 'echo inside $PPID $(tty) && : < /dev/tty'"
@@ -181,8 +181,8 @@ fn nothing_done_in_an_overlay_reaches_the_repository() {
     }
 }
 
-/// Does work of every kind. The test above runs this test in overlays. On its own, this test runs
-/// without an overlay and shows that the work succeeds there, too.
+/// Does every kind of work. The test above runs this one in overlays. On its own, it runs without
+/// an overlay and shows that the work also succeeds there.
 #[tokio::test]
 async fn every_kind_of_work() {
     let (_setting, root) = match merged() {
@@ -271,8 +271,8 @@ fn a_confined_command_reaches_the_overlay_but_not_its_layers() {
     }
 }
 
-/// The test above runs this test in overlays. On its own, this test shows that each attempt
-/// succeeds without a sandbox.
+/// The test above runs this one in overlays. On its own, it shows that each attempt succeeds
+/// without a sandbox.
 #[tokio::test]
 async fn a_command_tries_to_access_the_layers() {
     let attempts = |root: &Path, dir: &Path| {
@@ -305,7 +305,7 @@ async fn a_command_tries_to_access_the_layers() {
     assert_eq!(fs::read_to_string(dir.join("upper/written")).unwrap(), "y\n");
     for line in attempts(&root, &dir) {
         if merged == root && line.contains("b.txt") {
-            continue; // this path leads to the file in the overlay, which the command may write
+            continue; // this path leads to the file in the overlay, which the command may write to
         }
         let text = sandbox.run(sandbox::Command::shell(line.as_str())).await.unwrap().output.text();
         assert!(!text.contains("escaped"), "{line}: {text}");
@@ -334,8 +334,8 @@ fn git_in_an_overlay_of_a_worktree_leaves_its_repository_alone() {
     }
 }
 
-/// The test above runs this test in overlays. On its own, this test shows that a repository that is
-/// not a worktree is left alone.
+/// The test above runs this one in overlays. On its own, it shows that a repository that is not a
+/// worktree is left alone.
 #[test]
 fn a_worktree_is_detached() {
     let Some(merged) = merged() else {
@@ -373,7 +373,7 @@ fn an_interrupted_overlay_can_be_resumed_and_removed() {
         assert_eq!(output.status.code(), Some(3));
         assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);
         // This time, `overlay::remove` removes the changes. Above, the resumed overlay removed them
-        // at its end.
+        // when it ended.
         assert_eq!(shell(killed).status().unwrap().code(), None);
         overlay::remove(&setting.dir()).unwrap();
         assert_eq!(fs::read_dir(setting.dir()).unwrap().count(), 0);

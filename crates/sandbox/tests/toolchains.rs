@@ -1,4 +1,4 @@
-//! Builds and tests in the sandbox: toolchains and their caches are available, and changes to the
+//! Tests builds in the sandbox: toolchains and their caches are available, and changes to the
 //! caches last only as long as the session.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]

@@ -1,5 +1,5 @@
-//! Lists the lines in which values would be masked, in all files below some folders, and measures
-//! the speed. Run it with `cargo run --release -p secrets --example find -- FOLDER…`.
+//! Lists the lines in which values would be masked, for all files in the given folders, and
+//! measures the throughput. Run it with `cargo run --release -p secrets --example find -- FOLDER…`.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example prints and may panic")]
 

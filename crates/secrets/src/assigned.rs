@@ -2,7 +2,7 @@
 //! `"api_key": "…"`, `password: …`.
 //!
 //! Masking a harmless value hides code from the model, so this module errs on the side of showing
-//! values. In code, only values that look random are masked. In a line of a `.env` file, less
+//! values. In code, only values that look random are masked. On a line of a `.env` file, less
 //! evidence is enough.
 
 use std::ops::Range;
@@ -17,8 +17,8 @@ pub(crate) const NAMES: &str = "password passwd passphrase secret token _key -ke
 /// Suffixes that may follow such an ending.
 const ENDINGS: &str = "_base _value key _key -key _key_base";
 const LONGEST_NAME: usize = 64;
-/// The maximum length, in bytes, of the text before the name in a `.env` line: a line number, a
-/// diff marker, `export`.
+/// The maximum length, in bytes, of the text before the name in a `.env` line, such as a line
+/// number, a diff marker or `export`.
 const MAX_LEAD: usize = 24;
 const LONGEST: usize = 1024;
 const SHORTEST: usize = 8;
@@ -33,7 +33,7 @@ const WORDS: &str = "password passwd passphrase changeme postgres postgresql req
 const PARTS: &str = "example your placeholder change-me changeme change_me xxxx **** .... todo \
     redacted replace insert dummy sample 1234567890 abcdefgh 0000000 < { }";
 
-/// Whether a value is an example that documentation uses in place of a real secret.
+/// Returns whether a value is an example that documentation uses in place of a real secret.
 pub(crate) fn is_example(value: &[u8]) -> bool {
     let value = String::from_utf8_lossy(value).to_ascii_lowercase();
     let mut letters: Vec<u8> = value.bytes().collect();
@@ -44,8 +44,8 @@ pub(crate) fn is_example(value: &[u8]) -> bool {
         || letters.len() < 4
 }
 
-/// Whether a value looks random: it contains digits, it is not made of words, and either its
-/// letters alternate with digits or it contains symbols.
+/// Returns whether a value looks random: it contains digits, it is not made of words, and either
+/// its letters alternate with digits or it contains symbols.
 pub(crate) fn is_random(value: &[u8]) -> bool {
     let digit = |b: &u8| b.is_ascii_digit();
     let digits = value.iter().filter(|b| digit(b)).count();
@@ -63,8 +63,8 @@ pub(crate) fn is_random(value: &[u8]) -> bool {
     alternations >= 2 || symbols
 }
 
-/// Whether a value consists only of words, numbers, and words that end with a number, with any
-/// separators.
+/// Returns whether a value consists only of words, numbers, and words that end with a number, with
+/// any separators.
 fn is_words(value: &[u8]) -> bool {
     value.split(|b| !b.is_ascii_alphanumeric()).all(|part| {
         let letters = part.iter().take_while(|b| b.is_ascii_alphabetic()).count();
@@ -75,7 +75,7 @@ fn is_words(value: &[u8]) -> bool {
     })
 }
 
-/// The kind of line that assigns a value. The kind decides how much evidence is needed to mask the
+/// The kind of line that assigns a value, which determines how much evidence is needed to mask the
 /// value.
 #[derive(Clone, Copy, PartialEq)]
 enum Context {
@@ -85,8 +85,8 @@ enum Context {
     Code,
 }
 
-/// Finds the value that is assigned to a name. `at` is where one of [`NAMES`] occurs in that name.
-/// Returns the value's span if it looks like a real secret.
+/// Finds the value that is assigned to a name. `at` is the position of one of [`NAMES`] in that
+/// name. Returns the value's span if it looks like a real secret.
 pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     let mut end = at.end;
     if text.get(end).is_some_and(|b| word(*b) || *b == b'-') {
@@ -137,8 +137,8 @@ pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
             let expression =
                 !quoted && shown.contains(&b'.') && shown.iter().all(part) && !shown[0].is_ascii_digit();
             let address = memchr::memmem::find(shown, b"://").is_some();
-            // Names with these endings, such as `sort_key`, may not mean a secret, so mask only
-            // their long values.
+            // Names with these endings, such as `sort_key`, do not necessarily denote secrets, so
+            // mask only long values.
             let long =
                 !matches!(anchor.as_slice(), b"_key" | b"-key" | b"_auth" | b"credential" | b"credentials")
                     || shown.len() >= 16;
@@ -149,7 +149,7 @@ pub(crate) fn judge(text: &[u8], at: Range<usize>) -> Option<Range<usize>> {
     secret.then_some(value)
 }
 
-/// Whether a value from a `.env` file may be a real secret.
+/// Returns whether a value from a `.env` file may be a real secret.
 fn may_be_secret(value: &[u8]) -> bool {
     let template = value.iter().any(|b| b"$()`<>{}".contains(b));
     let address = memchr::memmem::find(value, b"://").is_some() || matches!(value[0], b'/' | b'.' | b'~');
@@ -185,7 +185,7 @@ fn context(text: &[u8], start: usize, end: usize, anchor: &[u8]) -> Context {
     }
 }
 
-/// The span of the value assigned to a name, and whether it is quoted.
+/// Returns the span of the value assigned to a name, and whether it is quoted.
 fn value(text: &[u8], start: usize, end: usize) -> Option<(Range<usize>, bool)> {
     let blank = |b: u8| b == b' ' || b == b'\t';
     let mut at = end + run(text, end, 2, |b| b == b'\\');
@@ -228,21 +228,21 @@ fn value(text: &[u8], start: usize, end: usize) -> Option<(Range<usize>, bool)> 
     }
 }
 
-/// The number of prefix letters before a quote, as in `r"…"`.
+/// Returns the number of prefix letters before a quote, as in `r"…"`.
 fn literal_prefix(text: &[u8], at: usize) -> usize {
     let letters = run(text, at, 2, |b| matches!(b, b'r' | b'b' | b'u' | b'B' | b'@'));
     if matches!(text.get(at + letters), Some(b'"' | b'\'')) { letters } else { 0 }
 }
 
-/// The value in `<password>…</password>`.
+/// Finds the value in `<password>…</password>`.
 fn element(text: &[u8], from: usize) -> Option<Range<usize>> {
     let length = run(text, from, LONGEST, |b| b != b'<' && !b.is_ascii_whitespace());
     (text.get(from + length) == Some(&b'<')).then_some(from..from + length)
 }
 
-/// The span of an unquoted value: everything up to whitespace, a quote, `&` or `;`. `None` if that
-/// character cannot end a value. The characters that can end it depend on where the name is: in a
-/// URL, in a connection string or elsewhere.
+/// Returns the span of an unquoted value, which extends to the next whitespace, quote, `&` or `;`,
+/// or `None` if that character cannot end a value. Which characters can end it depends on where the
+/// name is: in a URL, in a connection string or elsewhere.
 fn unquoted(text: &[u8], start: usize, from: usize, compact: bool) -> Option<Range<usize>> {
     let length = run(text, from, LONGEST, |b| {
         !b.is_ascii_whitespace() && !matches!(b, b'"' | b'\'' | b'`' | b'&' | b';')
@@ -258,7 +258,7 @@ fn unquoted(text: &[u8], start: usize, from: usize, compact: bool) -> Option<Ran
     fits.then_some(from..from + length)
 }
 
-/// Whether a name comes first on its line, as in YAML.
+/// Returns whether a name comes first on its line, as in YAML.
 fn line_begins(text: &[u8], start: usize) -> bool {
     let before = text[..start].iter().rev().take(64).take_while(|b| **b != b'\n').count();
     text[start - before..start]

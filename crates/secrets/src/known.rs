@@ -1,10 +1,11 @@
-//! Finds secrets in environment variables, and the encodings in which their values may reappear.
+//! Finds secrets in environment variables, and lists the encodings in which their values may
+//! reappear.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str};
 
 use crate::scan;
 
-/// The bytes that URLs escape: all but the unreserved characters of RFC 3986.
+/// The bytes that are escaped in URLs: everything except the unreserved characters of RFC 3986.
 const IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The shortest value to search for. A shorter one may occur in unrelated text.
@@ -15,19 +16,19 @@ const MAX_VALUE: usize = 16 << 10;
 /// several lines.
 const MIN_LINE: usize = 16;
 
-/// Words in the name of a variable that mark its value as secret.
+/// Words in a variable's name that mark its value as secret.
 const SECRET_WORDS: &str = "KEY APIKEY TOKEN SECRET SECRETS PASSWORD PASSWD PASS PASSPHRASE PWD \
     CREDENTIAL CREDENTIALS AUTH COOKIE BEARER JWT PAT";
 
-/// Words that, at the end of a name, mark its value as not secret (`TOKEN_URL`, `KEY_FILE`,
-/// `SSH_AUTH_SOCK`).
+/// Words at the end of a variable's name that mark its value as not secret (`TOKEN_URL`,
+/// `KEY_FILE`, `SSH_AUTH_SOCK`).
 const METADATA_WORDS: &str = "FILE PATH DIR URL URI HOST NAME USER SOCK SOCKET TYPE METHOD TTL \
     EXPIRY LENGTH SIZE COUNT LIMIT MODE SCOPE SCOPES PERMISSIONS ENABLED REQUIRED PORT DOMAIN REGION \
     ALGORITHM";
 
-/// The values that must not be shown. If parts of a variable's value have the shape of a secret,
-/// these parts are returned. Otherwise, the whole value is returned, provided the variable's name
-/// marks it as secret and it is neither too common nor a URL.
+/// Returns the values that must not be shown. If parts of a variable's value have the shape of a
+/// secret, only those parts are returned. Otherwise, the whole value is returned, provided that the
+/// variable's name marks it as secret and that it is neither too common nor a URL.
 #[must_use]
 pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
@@ -36,8 +37,8 @@ pub fn secret_values<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>
         if value.len() < MIN_VALUE || value.len() > MAX_VALUE {
             continue;
         }
-        // A part that has the shape of a secret (the password in a URL, a token in JSON) is secret,
-        // whatever the name of the variable.
+        // A part that has the shape of a secret (the password in a URL, a token in JSON) is secret
+        // regardless of the variable's name.
         let shaped = scan::find(value.as_bytes());
         let whole = shaped.is_empty() && is_secret_name(name) && !is_trivial(value) && !value.contains("://");
         out.extend(shaped.into_iter().filter_map(|s| value.get(s).map(str::to_owned)));
@@ -62,8 +63,8 @@ fn header_values(name: &str, list: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// Trims a value that is to be masked whatever the name of its variable is. Returns `None` if the
-/// value is too short, too long or too common.
+/// Trims a value that must be masked regardless of its variable's name. Returns `None` if the value
+/// is too short, too long or too common.
 #[must_use]
 pub fn whole(value: &str) -> Option<String> {
     let value = value.trim();
@@ -81,8 +82,8 @@ fn is_secret_name(name: &str) -> bool {
     secret && !words.last().is_some_and(|w| is_one_of(w, METADATA_WORDS))
 }
 
-/// Whether a value is too common to be a secret: a short word or number, a path, or one repeated
-/// character.
+/// Returns whether a value is too common to be a secret: a short word or number, a path, or a
+/// single repeated character.
 fn is_trivial(value: &str) -> bool {
     let one_case =
         value.bytes().all(|b| b.is_ascii_lowercase()) || value.bytes().all(|b| b.is_ascii_uppercase());
@@ -92,8 +93,8 @@ fn is_trivial(value: &str) -> bool {
         || value.bytes().all(|b| b == value.as_bytes()[0])
 }
 
-/// The forms in which a value may reappear: unchanged, escaped for JSON, percent-encoded, or in
-/// base64 at any offset. Each long line of a multi-line value may also reappear on its own.
+/// Returns the forms in which a value may reappear: unchanged, escaped for JSON, percent-encoded,
+/// or in base64 at any offset. Each long line of a multi-line value may also reappear on its own.
 pub(crate) fn encodings(value: &str) -> Vec<Vec<u8>> {
     if value.len() < MIN_VALUE {
         return Vec::new();
@@ -128,8 +129,8 @@ fn escaped(value: &str) -> Vec<u8> {
     out
 }
 
-/// The base64 characters that depend only on `value`, if `before` other bytes precede it in its
-/// first group of three bytes.
+/// Returns the base64 characters that depend only on `value`, given that `before` other bytes
+/// precede it in its first group of three bytes.
 fn base64(value: &[u8], before: usize, last: [u8; 2]) -> Vec<u8> {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let letter = |six: usize| LETTERS.get(six).copied().unwrap_or_else(|| last[six - 62]);

@@ -10,8 +10,8 @@
 //! A placeholder is derived from the value and the session's id. The same value always gets the
 //! same placeholder, so a resumed run produces the same text. Different values almost always get
 //! different placeholders; if two values get the same placeholder, it cannot be restored. Masking
-//! masked text changes nothing. The number of lines is kept: each line of a private key gets its
-//! own placeholder.
+//! text that is already masked changes nothing. The number of lines stays the same: each line of a
+//! private key gets its own placeholder.
 //!
 //! This crate reads neither files nor environment variables. The running time is linear in the
 //! length of the text.
@@ -45,13 +45,13 @@ use aho_corasick::{AhoCorasick, MatchKind};
 pub use placeholder::{first as first_placeholder, may_contain_placeholder};
 pub use stream::Stream;
 
-/// The maximum number of found values to search for in later texts. A session usually finds a few.
-/// If a file contains thousands of tokens, all of them are still masked by their shape.
+/// The maximum number of found values to search for in later text. A session usually finds only a
+/// few. If a file contains thousands of tokens, all of them are still masked based on their shape.
 const MAX_LEARNED: usize = 2_000;
 /// The maximum number of placeholders that can be restored.
 const MAX_PLACEHOLDERS: usize = 100_000;
-/// The minimum length, in bytes, of a found value that is searched for in later texts. Shorter
-/// values may be parts of words.
+/// The minimum length, in bytes, of a found value to search for in later text. Shorter values could
+/// be parts of words.
 const MIN_LEARNED_LEN: usize = 8;
 
 /// The secrets of a session. Clones share what they learn.
@@ -68,12 +68,12 @@ struct Inner {
     explained: AtomicBool,
 }
 
-/// The values found in texts of this session.
+/// The values found in the text of this session.
 #[derive(Default)]
 struct Found {
-    /// Values by placeholder; `None` if two values have the same placeholder.
+    /// Values by placeholder; `None` if two values share the placeholder.
     values: HashMap<String, Option<Vec<u8>>>,
-    /// The values to search for. `matcher` finds them, and is `None` if it must be rebuilt.
+    /// The values to search for. `matcher` finds them; it is `None` if it must be rebuilt.
     searched: Vec<Vec<u8>>,
     matcher: Option<Option<AhoCorasick>>,
 }
@@ -93,7 +93,7 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// Creates an instance for a session. The id `session` makes the placeholders unique to the
+    /// Creates an instance for a session. The `session` id makes the placeholders unique to the
     /// session. `known` lists values that are secret wherever they occur (see
     /// [`known::secret_values`]).
     #[must_use]
@@ -113,13 +113,13 @@ impl Secrets {
         Self(None)
     }
 
-    /// Whether masking is enabled.
+    /// Returns whether masking is enabled.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Masks every secret in a text.
+    /// Masks every secret in the text.
     #[must_use]
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         match self.mask_bytes(text.as_bytes()) {
@@ -128,7 +128,7 @@ impl Secrets {
         }
     }
 
-    /// Like [`Secrets::mask`], for bytes that may not be UTF-8.
+    /// Like [`Secrets::mask`], but for bytes that may not be UTF-8.
     #[must_use]
     pub fn mask_bytes<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(inner) = &self.0 else { return Cow::Borrowed(text) };
@@ -147,7 +147,7 @@ impl Secrets {
         text
     }
 
-    /// Masks only the known values. This is for text that the model writes and for text that is
+    /// Masks only the known values. Use this for text that the model writes and for text that is
     /// recorded.
     #[must_use]
     pub fn mask_known<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
@@ -159,21 +159,21 @@ impl Secrets {
         inner.masked(text, spans).map_or(Cow::Borrowed(text), Cow::Owned)
     }
 
-    /// Remembers the secrets in a text.
+    /// Remembers the secrets in the text.
     pub fn learn(&self, text: &[u8]) {
         let _ = self.mask_bytes(text);
     }
 
-    /// Like [`Secrets::mask_known`], for a text that arrives in pieces. Returns `None` if there are
-    /// no known values.
+    /// Like [`Secrets::mask_known`], but for text that arrives in pieces. Returns `None` if there
+    /// are no known values.
     #[must_use]
     pub fn mask_stream(&self) -> Option<Stream> {
         let inner = self.0.as_ref()?;
         Some(Stream::new(self.clone(), inner.known.clone()?))
     }
 
-    /// Replaces placeholders with the values they stand for. A placeholder that stands for no value
-    /// is kept if it occurs in one of the `literal` texts.
+    /// Replaces placeholders with the values they stand for. A placeholder that does not stand for
+    /// any value is kept if it occurs in one of the files in `literal`.
     ///
     /// # Errors
     /// Fails with a sentence for the model if a placeholder is unknown or incomplete, or stands for
@@ -221,20 +221,21 @@ impl Secrets {
         Ok(Cow::Owned(into_text(out)))
     }
 
-    /// The number of values masked so far.
+    /// Returns the number of values masked so far.
     #[must_use]
     pub fn masked_count(&self) -> usize {
         self.0.as_ref().map_or(0, |inner| inner.found().values.len())
     }
 
-    /// The number of secrets that are known by value, such as those in environment variables.
+    /// Returns the number of secrets that are known by value, such as those in environment
+    /// variables.
     #[must_use]
     pub fn known_count(&self) -> usize {
         self.0.as_ref().map_or(0, |inner| inner.variables)
     }
 
-    /// Records that the reader has been told what a placeholder is. Returns true on the first call
-    /// only.
+    /// Records that the reader has been told what a placeholder is. Returns true only on the first
+    /// call.
     pub fn mark_explained(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| !inner.explained.swap(true, Ordering::Relaxed))
     }
@@ -245,7 +246,7 @@ impl Inner {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The text with these spans masked; `None` if there is nothing to mask.
+    /// Returns the text with these spans masked, or `None` if there is nothing to mask.
     fn masked(&self, text: &[u8], spans: Vec<Range<usize>>) -> Option<Vec<u8>> {
         let spans = maskable(text, spans);
         if spans.is_empty() {
@@ -301,7 +302,7 @@ impl Found {
     }
 }
 
-/// Builds a matcher that prefers the longest value; `None` if there are no values.
+/// Builds a matcher that prefers the longest value. Returns `None` if there are no values.
 fn matcher(values: &[Vec<u8>]) -> Option<AhoCorasick> {
     if values.is_empty() {
         return None;
@@ -309,7 +310,7 @@ fn matcher(values: &[Vec<u8>]) -> Option<AhoCorasick> {
     AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(values).ok()
 }
 
-/// Sorts and merges spans, splits them at line ends, and drops those that overlap a placeholder.
+/// Sorts and merges spans, splits them at line breaks, and drops those that overlap a placeholder.
 fn maskable(text: &[u8], mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     if spans.is_empty() {
         return spans;
@@ -343,7 +344,7 @@ fn maskable(text: &[u8], mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     merged.into_iter().flat_map(lines).collect()
 }
 
-/// Converts to text. Secrets start and end at character boundaries, so nothing is lost.
+/// Converts bytes to text. Secrets start and end at character boundaries, so nothing is lost.
 fn into_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }

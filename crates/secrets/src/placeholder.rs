@@ -1,17 +1,17 @@
 //! Placeholders for secrets: `[secret-`, six hex digits of a hash, and `]`. A placeholder is not a
-//! valid regular expression, so the search tool takes it literally.
+//! valid regular expression, so the search tool treats it as literal text.
 
 use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
 const HEAD: &[u8] = b"[secret-";
-/// The number of hex digits of the hash. Six digits (24 bits) distinguish the values of a session,
-/// and reveal next to nothing about a value that could be guessed.
+/// The number of hex digits of the hash. Six digits (24 bits) are enough to distinguish the values
+/// in a session, but reveal next to nothing about a value that could be guessed.
 const DIGITS: usize = 6;
 const LENGTH: usize = HEAD.len() + DIGITS + 1;
 
-/// The placeholder for a value.
+/// Returns the placeholder for a value.
 pub(crate) fn name(salt: &str, value: &[u8]) -> String {
     let mut hash = Sha256::new();
     hash.update(salt.as_bytes());
@@ -21,7 +21,7 @@ pub(crate) fn name(salt: &str, value: &[u8]) -> String {
     format!("[secret-{:02x}{:02x}{:02x}]", hash[0], hash[1], hash[2])
 }
 
-/// The spans of all placeholders.
+/// Returns the spans of all placeholders.
 pub(crate) fn all(text: &[u8]) -> Vec<Range<usize>> {
     let is = |at: &usize| {
         text.get(at + HEAD.len()..at + LENGTH).is_some_and(|rest| {
@@ -32,14 +32,14 @@ pub(crate) fn all(text: &[u8]) -> Vec<Range<usize>> {
     memchr::memmem::find_iter(text, HEAD).filter(is).map(|at| at..at + LENGTH).collect()
 }
 
-/// Whether a text contains `[secret-`, with which every placeholder starts.
+/// Returns whether the text contains `[secret-`, which every placeholder starts with.
 #[must_use]
 pub fn may_contain_placeholder(text: &str) -> bool {
     memchr::memmem::find(text.as_bytes(), HEAD).is_some()
 }
 
-/// The first placeholder that the model did not copy exactly: `[secret-` without six hex digits and
-/// `]` after it.
+/// Returns the first placeholder that the model did not copy exactly: `[secret-` that is not
+/// followed by six hex digits and `]`.
 pub(crate) fn broken(text: &str) -> Option<&str> {
     let whole = all(text.as_bytes());
     let starts = memchr::memmem::find_iter(text.as_bytes(), HEAD);
@@ -48,7 +48,7 @@ pub(crate) fn broken(text: &str) -> Option<&str> {
     Some(rest.char_indices().nth(LENGTH).map_or(rest, |(end, _)| &rest[..end]))
 }
 
-/// The first placeholder in a text.
+/// Returns the first placeholder in the text.
 #[must_use]
 pub fn first(text: &str) -> Option<&str> {
     all(text.as_bytes()).into_iter().next().map(|span| &text[span])

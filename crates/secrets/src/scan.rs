@@ -1,5 +1,6 @@
-//! Finds secrets in one pass over a text: searches for anchors, and judges the text around each of
-//! them. An anchor is the beginning of a shape, or the end of a name to which secrets are assigned.
+//! Finds secrets in a single pass over the text: searches for anchors, and examines the text around
+//! each of them. An anchor is either the beginning of a shape or the end of a name that secrets are
+//! assigned to.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -14,7 +15,7 @@ static ANCHORS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
     AhoCorasick::builder().ascii_case_insensitive(true).build(anchors).ok()
 });
 
-/// The spans of all secrets, unordered and possibly overlapping.
+/// Returns the spans of all secrets, unordered and possibly overlapping.
 pub(crate) fn find(text: &[u8]) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
     let Some(anchors) = &*ANCHORS else { return spans };
@@ -29,12 +30,12 @@ pub(crate) fn find(text: &[u8]) -> Vec<Range<usize>> {
     spans
 }
 
-/// The number of consecutive bytes from `from` on that satisfy `of`, at most `limit`.
+/// Returns the number of consecutive bytes, starting at `from`, that satisfy `of`, up to `limit`.
 pub(crate) fn run(text: &[u8], from: usize, limit: usize, of: impl Fn(u8) -> bool) -> usize {
     text[from..].iter().take(limit).take_while(|b| of(**b)).count()
 }
 
-/// Whether a byte can be part of a word. Such a byte cannot directly precede a secret.
+/// Returns whether a byte can be part of a word. Such a byte cannot directly precede a secret.
 pub(crate) fn word(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'_'
 }

@@ -1,5 +1,5 @@
-//! Finds secrets by their shape: API keys that have a vendor's prefix and length, private key
-//! blocks, tokens in a standard format, and passwords in URLs.
+//! Finds secrets by their shape: API keys with a vendor's prefix and length, private key blocks,
+//! tokens in a standard format, and passwords in URLs.
 
 use std::ops::Range;
 
@@ -12,7 +12,8 @@ struct Shape {
     of: fn(u8) -> bool,
     /// Minimum and maximum number of characters after the prefix.
     length: (usize, usize),
-    /// Minimum number of digits among these characters. This excludes words, which have no digits.
+    /// Minimum number of digits among these characters. This excludes ordinary words, which have no
+    /// digits.
     digits: usize,
 }
 
@@ -169,12 +170,12 @@ impl Shape {
     }
 }
 
-/// Whether the letter before `at` belongs to an escape (`\n`, `\t`) and not to a word.
+/// Returns whether the letter before `at` is part of an escape (`\n`, `\t`) rather than a word.
 fn follows_escape(text: &[u8], at: usize) -> bool {
     at >= 2 && text[at - 2] == b'\\' && matches!(text[at - 1], b'n' | b'r' | b't')
 }
 
-/// A JSON web token: three parts, of which the first two are JSON.
+/// Finds a JSON web token, which has three parts, the first two of which are JSON.
 fn web_token(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     if at.start > 0 && dotted(text[at.start - 1]) && !follows_escape(text, at.start)
         || &text[at.clone()] != b"eyJ"
@@ -192,7 +193,7 @@ fn web_token(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// The token of a Telegram bot: digits, a colon, 35 characters.
+/// Finds the token of a Telegram bot, which consists of digits, a colon and 35 characters.
 fn telegram(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     let digits = text[..at.start].iter().rev().take(11).take_while(|b| b.is_ascii_digit()).count();
     let start = at.start - digits;
@@ -203,7 +204,7 @@ fn telegram(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// The token after `Bearer`, as in an `Authorization` header.
+/// Finds the token after `Bearer`, as in an `Authorization` header.
 fn bearer(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     let length = run(text, at.end, 4096, |b| dotted(b) || base64(b) || b == b'~');
     let token = &text[at.end..at.end + length];
@@ -212,7 +213,7 @@ fn bearer(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// The encoded name and password after `Basic`, as in an `Authorization` header.
+/// Finds the encoded name and password after `Basic`, as in an `Authorization` header.
 fn basic(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     let length = run(text, at.end, 1024, base64);
     let token = &text[at.end..at.end + length];
@@ -231,7 +232,7 @@ fn starts_word(text: &[u8], at: &Range<usize>) -> bool {
     at.start == 0 || !word(text[at.start - 1])
 }
 
-/// The password in a URL, `scheme://name:password@host`.
+/// Finds the password in a URL such as `scheme://name:password@host`.
 fn address(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     const MAX_AUTHORITY: usize = 512;
     if at.start == 0 || !word(text[at.start - 1]) {
@@ -251,8 +252,8 @@ fn address(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Finds the lines of a private key. The key may be in a string literal or a patch, and line
-/// numbers may precede its lines.
+/// Finds the lines of a private key. The key may be in a string literal or a patch, and its lines
+/// may be preceded by line numbers.
 fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     /// The maximum length of a label such as `ENCRYPTED PRIVATE KEY`, in bytes.
     const MAX_LABEL: usize = 48;
@@ -260,8 +261,8 @@ fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     const MAX_KEY: usize = 64 << 10;
     /// The minimum length of a line in a key. Only the last line may be shorter.
     const MIN_LINE: usize = 16;
-    /// The maximum number of bytes between the base64 of two lines: line ends, indentation, quotes,
-    /// line numbers, headers.
+    /// The maximum number of bytes between the base64 text of two lines, such as line breaks,
+    /// indentation, quotes, line numbers and headers.
     const MAX_GAP: usize = 120;
     let label = run(text, at.end, MAX_LABEL, |b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ');
     let named = memchr::memmem::find(&text[at.end..at.end + label], b"PRIVATE KEY").is_some();
@@ -274,7 +275,7 @@ fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     let (mut line_end, mut lines, mut short) = (pos, 0, None);
     while pos < max {
         if text[pos..].starts_with(b"-----") {
-            // `short` is the last line of the key. If there are no other lines, this is not a key,
+            // `short` is the last line of the key. If there are no other lines, this is not a key
             // but code that handles key markers.
             spans.extend(short.filter(|_| lines > 0));
             return;

@@ -1,9 +1,9 @@
-//! Masks a text that arrives in pieces. Holds back the end of a piece if it may be the start of a
+//! Masks text that arrives in pieces. Holds back the end of a piece if it might be the start of a
 //! known value.
 
 use crate::{Secrets, Values};
 
-/// A text that is being masked while it arrives.
+/// Text that is masked as it arrives.
 pub struct Stream {
     secrets: Secrets,
     values: Values,
@@ -45,7 +45,7 @@ impl Stream {
         self.mask(ready)
     }
 
-    /// Whether text is being held back.
+    /// Returns whether text is being held back.
     #[must_use]
     pub fn is_holding(&self) -> bool {
         !self.held.is_empty()

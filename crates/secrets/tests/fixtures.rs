@@ -15,7 +15,7 @@ fn cases(name: &str) -> Vec<String> {
     cases
 }
 
-/// Masks a text, and returns it with every masked value marked as `⟦value⟧`.
+/// Masks text and returns it with every masked value marked as `⟦value⟧`.
 fn marked(text: &str) -> String {
     let secrets = Secrets::new("test", Vec::new());
     let masked = secrets.mask(text).into_owned();

@@ -1,4 +1,4 @@
-//! Properties that hold for every text.
+//! Properties that hold for any text.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -11,7 +11,7 @@ fn secrets() -> Secrets {
     Secrets::new("session", KNOWN.map(str::to_owned).to_vec())
 }
 
-/// Generates texts from whole secrets, parts of secrets, and whatever may surround them.
+/// Generates text from whole secrets, parts of secrets, and things that may surround them.
 fn texts() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         4 => prop::sample::select(vec![
@@ -127,7 +127,7 @@ fn a_found_value_is_masked_wherever_it_reappears() {
 #[test]
 fn an_incomplete_placeholder_is_refused_once_a_value_has_been_masked() {
     let secrets = Secrets::new("s", Vec::new());
-    assert!(secrets.restore("about [secret-…]", &[]).is_ok(), "a text about placeholders should be accepted");
+    assert!(secrets.restore("about [secret-…]", &[]).is_ok(), "text about placeholders should be accepted");
     secrets.learn(b"DB_PASSWORD=hunter2-very-secret\n");
     for broken in ["x = '[secret-…]'", "x = '[secret-12", "[secret-ABCDEF]"] {
         assert!(secrets.restore(broken, &[]).unwrap_err().contains("not a complete placeholder"), "{broken}");

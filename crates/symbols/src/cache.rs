@@ -1,9 +1,9 @@
 //! The index on disk.
 //!
-//! The index is divided into parts by a hash of the path, so that an edit to one file rewrites one
-//! small part. Each part is a file of its own that is replaced in one step. It starts with a digest
-//! of the rest. A part that is damaged or has another version is ignored, and its files are parsed
-//! again.
+//! The index is divided into parts by a hash of the path, so that an edit to one file rewrites only
+//! one small part. Each part is a separate file that is replaced atomically. It starts with a
+//! digest of its remaining content. A part that is damaged or has a different version is ignored,
+//! and its files are parsed again.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -21,11 +21,11 @@ use crate::index::File;
 
 /// The number of parts.
 const PARTS: usize = 32;
-/// The version of the format. It changes when parts, grammars or queries change.
+/// The format version. It changes when parts, grammars or queries change.
 const VERSION: u32 = 1;
-/// The size of the largest part that is read, in bytes.
+/// The maximum size of a part to read, in bytes.
 const MAX_PART: u64 = 64 << 20;
-/// The maximum number of repositories whose indexes are kept.
+/// The maximum number of repositories to keep indexes for.
 const MAX_REPOSITORIES: usize = 32;
 /// The length of the digest at the start of a part, in bytes.
 const DIGEST: usize = 32;
@@ -37,7 +37,7 @@ pub struct Cache(PathBuf);
 #[derive(Serialize, Deserialize)]
 struct Part {
     version: u32,
-    /// The names in this part. The numbers in `files` are positions in this list.
+    /// The names in this part. The numbers in `files` are indices into this list.
     names: Vec<String>,
     files: Vec<(String, File)>,
 }
@@ -50,7 +50,7 @@ pub(crate) fn part_of(path: &str) -> usize {
 }
 
 impl Cache {
-    /// The cache of the repository with this root, in a folder that holds the caches of all
+    /// Returns the cache of the repository with this root. `folder` holds the caches of all
     /// repositories.
     #[must_use]
     pub fn new(folder: &Path, root: &Path) -> Self {

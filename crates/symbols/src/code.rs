@@ -7,12 +7,12 @@ use workspace::{CleanPath, WalkFilter, Workspace};
 
 use crate::{Cache, Index, Limits, Listed, Map, Stamp, names_a_file};
 
-/// The maximum number of files to list, in all languages.
+/// The maximum number of files to list, across all languages.
 const MAX_LISTED: usize = 200_000;
-/// The size of the largest file that is read, in bytes. The index parses no larger ones.
+/// The maximum size of a file to read, in bytes. The index does not parse larger ones.
 const MAX_READ: u64 = 1 << 20;
 
-/// The index of a workspace, loaded at its first use and updated before each use.
+/// The index of a workspace, which is loaded on first use and updated before each use.
 #[derive(Debug)]
 pub struct Code {
     workspace: Workspace,
@@ -21,8 +21,8 @@ pub struct Code {
 }
 
 impl Code {
-    /// Creates the index of a workspace. Nothing is read yet. Without a cache, the index is built
-    /// anew in each process.
+    /// Creates the index of a workspace, without reading anything yet. Without a cache, each
+    /// process builds the index from scratch.
     #[must_use]
     pub fn new(workspace: Workspace, cache: Option<Cache>) -> Self {
         Self { workspace, cache, index: Mutex::default() }
@@ -34,7 +34,7 @@ impl Code {
         self.update(&self.list(), stop, work)
     }
 
-    /// Makes a map for a task: see [`Map::new`]. `None` if the task names a file.
+    /// Makes a map for a task (see [`Map::new`]). Returns `None` if the task names a file.
     pub fn map(
         &self,
         task: &str,
@@ -54,7 +54,7 @@ impl Code {
         let index = index.get_or_insert_with(|| self.cache.as_ref().map(Cache::load).unwrap_or_default());
         index.update(files, &|path| self.read(path), &Limits::default(), stop);
         if let Some(cache) = &self.cache {
-            // Without a stored index, the next process parses the files again.
+            // If this fails, the next process just parses the files again.
             let _ = cache.store(index);
         }
         work(index)

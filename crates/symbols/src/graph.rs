@@ -1,6 +1,6 @@
-//! Page rank over files.
+//! PageRank over files.
 
-/// The number of rounds. More rounds rarely change the order of the best files.
+/// The number of rounds. More rounds rarely change the order of the top files.
 const ROUNDS: usize = 12;
 /// The share of a file's rank that it passes to the files whose definitions it uses.
 const DAMPING: f32 = 0.85;
@@ -32,8 +32,8 @@ impl Graph {
         }
     }
 
-    /// Returns the rank of each file. `start` gives the weights by which each round distributes the
-    /// rank that is not passed along edges. The ranks add up to 1.
+    /// Returns the rank of each file. `start` contains the weights used to distribute the rank that
+    /// is not passed along edges in each round. The ranks add up to 1.
     pub(crate) fn rank(&self, start: &[f32]) -> Vec<f32> {
         let total: f32 = start.iter().sum();
         let start: Vec<f32> = match total > 0.0 {

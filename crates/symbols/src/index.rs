@@ -14,20 +14,20 @@ use tree_sitter::Parser;
 use crate::tags::{Kind, tags};
 use crate::{Language, cache};
 
-/// The size of the largest file that is parsed, in bytes. Larger files are usually generated or
-/// contain data.
+/// The maximum size of a file to parse, in bytes. Larger files are usually generated or contain
+/// data.
 const MAX_BYTES: u64 = 512 << 10;
 /// The maximum number of files in an index.
 const MAX_FILES: usize = 100_000;
 /// The maximum number of distinct names in an index.
 const MAX_NAMES: usize = 4_000_000;
-/// The maximum number of threads that parse.
+/// The maximum number of parser threads.
 const MAX_THREADS: usize = 16;
 /// How old a modification time must be to be trusted. File system clocks are coarse, so a file that
-/// was just written may change again without a new time.
+/// was just written may change again without its time changing.
 const SETTLED_NS: i64 = 2_000_000_000;
 
-/// Identifies a version of a file without reading it, as git's index does. All zeros mean that the
+/// Identifies a version of a file without reading it, as git's index does. All zeros means that the
 /// version is unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
@@ -37,7 +37,7 @@ pub struct Stamp {
     pub inode: u64,
 }
 
-/// A file of the repository.
+/// A file in the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// Its path, relative to the root.
@@ -51,9 +51,9 @@ pub struct Listed {
 /// The limits for one update.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The time limit. A later update parses the files that are left over.
+    /// The time limit. Files that are left over are parsed by a later update.
     pub time: Duration,
-    /// The number of threads that parse.
+    /// The number of parser threads.
     pub threads: usize,
 }
 
@@ -71,15 +71,15 @@ pub struct Updated {
     pub parsed: usize,
     /// The number of files that were removed from the index.
     pub removed: usize,
-    /// The number of files that were not updated because of a limit or a stop. Files that were
-    /// indexed before keep their old entries.
+    /// The number of files that were not updated because of a limit, or because the update was
+    /// stopped. Files that were already indexed keep their old entries.
     pub left_over: usize,
 }
 
 /// The definitions and uses of names in the files of a repository.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// All names. A name's number is its position.
+    /// All names. A name's number is its index.
     pub(crate) names: IndexSet<Box<str>>,
     pub(crate) files: BTreeMap<String, File>,
     /// The parts of the cache that differ from the index.
@@ -120,9 +120,9 @@ pub struct Found<'a> {
 pub struct FoundDefinition<'a> {
     /// The file.
     pub path: &'a str,
-    /// The line, counted from 1.
+    /// The 1-based line number.
     pub line: u32,
-    /// What the name stands for.
+    /// What the name refers to.
     pub kind: Kind,
 }
 
@@ -135,8 +135,8 @@ enum Outcome {
 
 impl Index {
     /// Updates the index to match the files in the repository. Reads only files whose size or stamp
-    /// differs, and parses only those whose content differs, on several threads. `read` returns the
-    /// content of a file. When `stop` becomes true or the time is up, the remaining files keep
+    /// differs, and parses only those whose content differs, using several threads. `read` returns
+    /// the content of a file. When `stop` becomes true or the time is up, the remaining files keep
     /// their old entries.
     pub fn update(
         &mut self,
@@ -163,8 +163,8 @@ impl Index {
             })
         };
         let mut work: Vec<&Listed> = listed.iter().filter(is_new).copied().collect();
-        // Parse the smallest files first, so that the time limit leaves as few files over as
-        // possible.
+        // Parse the smallest files first, so that as few files as possible are left over when time
+        // runs out.
         work.sort_by_key(|file| file.size);
         let outcomes = self.examine(&work, read, limits, stop);
         self.take(outcomes, &mut updated);
@@ -240,7 +240,7 @@ impl Index {
         };
         let threads = limits.threads.clamp(1, MAX_THREADS).min(work.len());
         std::thread::scope(|scope| {
-            // This thread is also a worker, so that an update of one file starts no thread.
+            // This thread is also a worker, so that updating one file does not start any threads.
             for _ in 1..threads {
                 scope.spawn(worker);
             }
@@ -249,7 +249,8 @@ impl Index {
         outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the number of a name. Adds the name if it is new; `None` if there are too many.
+    /// Returns the number of a name, adding the name if it is new. Returns `None` if there are too
+    /// many names.
     pub(crate) fn number(&mut self, name: impl Into<Box<str>>) -> Option<u32> {
         if self.names.len() >= MAX_NAMES {
             return self.names.get_index_of(&name.into()).map(|n| n as u32);
@@ -257,7 +258,7 @@ impl Index {
         Some(self.names.insert_full(name.into()).0 as u32)
     }
 
-    /// The number of files.
+    /// Returns the number of files.
     #[must_use]
     pub fn len(&self) -> usize {
         self.files.len()
@@ -288,8 +289,8 @@ impl Index {
         found
     }
 
-    /// Returns at most `limit` defined names that contain `name`, the shortest first. Ignores case,
-    /// `_` and `-`.
+    /// Returns at most `limit` defined names that contain `name`, shortest first. Ignores case, `_`
+    /// and `-`.
     #[must_use]
     pub fn similar(&self, name: &str, limit: usize) -> Vec<&str> {
         let plain = |text: &str| text.replace(['_', '-'], "").to_lowercase();
@@ -357,7 +358,8 @@ fn digest(bytes: &[u8]) -> [u8; 16] {
     short
 }
 
-/// Returns the stamp to store: an unknown one if the file could still change without a new stamp.
+/// Returns the stamp to store, which is unknown if the file could still change without its stamp
+/// changing.
 fn settled(stamp: Stamp) -> Stamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64);
     if now - stamp.modified_ns > SETTLED_NS { stamp } else { Stamp::default() }

@@ -35,7 +35,8 @@ impl Language {
     const ALL: [Self; 6] =
         [Self::Rust, Self::Python, Self::JavaScript, Self::TypeScript, Self::Tsx, Self::Go];
 
-    /// Returns the language of a file by its extension; `None` if there is no grammar for it.
+    /// Returns the language of a file based on its extension, or `None` if there is no grammar for
+    /// it.
     #[must_use]
     pub fn of(path: &str) -> Option<Self> {
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -72,8 +73,8 @@ impl Language {
         }
     }
 
-    /// The compiled query, shared by all threads. `None` if the query does not fit the grammar; a
-    /// test checks that all do.
+    /// Returns the compiled query, which all threads share. Returns `None` if the query does not
+    /// fit the grammar. A test checks that every query does.
     pub(crate) fn tagger(self) -> Option<&'static Tagger> {
         static TAGGERS: [OnceLock<Option<Tagger>>; Language::ALL.len()] =
             [const { OnceLock::new() }; Language::ALL.len()];

@@ -6,13 +6,13 @@ use std::collections::HashSet;
 use crate::Index;
 use crate::tags::Kind;
 
-/// The length to which source lines are truncated, in characters.
+/// The maximum length of source lines, in characters. Longer lines are truncated.
 const WIDTH: usize = 100;
 /// The maximum number of definitions shown per file.
 const PER_FILE: usize = 2;
-/// The share of the map for files with definitions, as a divisor: 3 stands for a third. The other
-/// files are listed by path only, because many paths contain the right file more often than few
-/// files with definitions do (docs/symbols.md).
+/// The share of the map for files with definitions, as a divisor: 3 means a third. The other files
+/// are listed by path only, because a long list of paths includes the right file more often than a
+/// short list of files with definitions (docs/symbols.md).
 const DETAILED_SHARE: usize = 3;
 /// The assumed size of the shortest entry in a map, in bytes. It limits how many files are ranked.
 const SHORTEST: usize = 16;
@@ -27,10 +27,10 @@ pub struct Map {
 }
 
 impl Map {
-    /// Makes a map for a task from the files that rank highest, with at most `max_bytes` bytes.
-    /// `content` returns the content of a file, which is only searched for words. `shown` returns
-    /// the text from which the lines of definitions are taken. Returns `None` if there is nothing
-    /// to show.
+    /// Makes a map for a task from the files that rank highest. The map has at most `max_bytes`
+    /// bytes. `content` returns the content of a file, which is only searched for words. `shown`
+    /// returns the text that the lines of definitions are taken from. Returns `None` if there is
+    /// nothing to show.
     #[must_use]
     pub fn new(
         index: &Index,
@@ -41,7 +41,7 @@ impl Map {
     ) -> Option<Self> {
         let mut map = Self { text: String::new(), files: Vec::new() };
         for ranked in index.rank(task, max_bytes / SHORTEST, PER_FILE, content) {
-            // A line break in a name could fake a line of the map.
+            // A line break in a name could be used to fake a line of the map.
             if ranked.path.contains(char::is_control) {
                 continue;
             }
@@ -61,7 +61,7 @@ impl Map {
     }
 }
 
-/// Returns the lines with these definitions, in the order in which they occur in the file.
+/// Returns the lines with these definitions, in the order they occur in the file.
 fn signatures(text: &str, definitions: &[(u32, Kind, &str)]) -> String {
     let mut lines: Vec<u32> = definitions.iter().map(|(line, ..)| *line).collect();
     lines.sort_unstable();
@@ -70,7 +70,7 @@ fn signatures(text: &str, definitions: &[(u32, Kind, &str)]) -> String {
     shown.collect()
 }
 
-/// Returns a line of a text, counted from 1, without the `{` or `:` that opens a body.
+/// Returns the line with this 1-based number, without the `{` or `:` that opens a body.
 fn signature(text: &str, line: u32) -> Option<String> {
     let line = text.lines().nth(line.checked_sub(1)? as usize)?.trim();
     let line = line.trim_end_matches(['{', ':']).trim_end();

@@ -1,12 +1,12 @@
 //! Orders files by how likely it is that a task is about them.
 //!
-//! First, two things count. One is the words of the task: how many of them are in the path of the
-//! file, in the names that it defines, and in the names that it uses. Rare words count more. The
-//! other is the page rank: how much other code uses what the file defines. A use counts
-//! most if the code around it contains words from the task.
+//! The first ranking is based on two things. One is the words of the task: how many of them occur
+//! in the file's path, in the names it defines, and in the names it uses. Rare words count for
+//! more. The other is PageRank: how much other code uses what the file defines. A use counts most
+//! if the code around it contains words from the task.
 //!
-//! The highest-ranked files are then read and ranked again by the words in their texts, such as
-//! those in comments, strings and local names.
+//! The highest-ranked files are then read and reranked by the words in their text, including
+//! comments, strings and local names.
 
 use std::collections::HashMap;
 
@@ -16,20 +16,20 @@ use crate::graph::Graph;
 use crate::tags::Kind;
 use crate::{Index, words};
 
-/// The maximum number of words in a task that count. One bit stands for each.
+/// The maximum number of a task's words that are used. Each word is represented by one bit.
 const MAX_WORDS: usize = 64;
-/// A name that more files than this define does not say which of them is meant, so it adds no edges
-/// to the graph.
+/// If more files than this define a name, it is unclear which of them a use refers to, so the name
+/// adds no edges to the graph.
 const MAX_DEFINERS: usize = 20;
 /// The weights of a word in a folder's name, in a name that the file uses, and in any name that the
-/// file defines. In comparison, a word in the file's own name has weight 1, and one in its best
-/// definition 0.5 to 1.
+/// file defines. By comparison, a word in the file's own name has a weight of 1, and one in its
+/// best definition has a weight of 0.5 to 1.
 const FOLDER: f32 = 0.4;
 const USED: f32 = 0.35;
 const OTHERS: f32 = 0.4;
-/// The weight of the page rank, compared with the words.
+/// The weight of PageRank relative to the words.
 const RANK: f32 = 0.3;
-/// The weight of a word in the text of a file, and the number of files whose texts are read.
+/// The weight of a word in the text of a file, and the number of files whose text is read.
 const TEXT: f32 = 0.5;
 const MAX_READ: usize = 400;
 
@@ -38,17 +38,17 @@ const MAX_READ: usize = 400;
 pub struct Ranked<'a> {
     /// Its path.
     pub path: &'a str,
-    /// How strongly the task points at it.
+    /// How strongly the task points to it.
     pub score: f32,
-    /// Line, kind and name of its definitions, the most important first.
+    /// The line, kind and name of each of its definitions, most important first.
     pub definitions: Vec<(u32, Kind, &'a str)>,
 }
 
-/// The words of the task in a name.
+/// The words of the task that occur in a name.
 #[derive(Debug, Clone, Copy, Default)]
 struct Hits {
     mask: u64,
-    /// The share of the name's words that are words of the task.
+    /// The share of the name's words that occur in the task.
     share: f32,
 }
 
@@ -68,7 +68,7 @@ impl Query {
 
     fn hits(&self, name: &str) -> Hits {
         let mut hits = Hits::default();
-        // Most names have none of the words, and splitting a name is slow.
+        // Most names contain none of the words, and splitting a name is slow.
         if self.words.is_empty() || self.finder.as_ref().is_some_and(|finder| !finder.is_match(name)) {
             return hits;
         }
@@ -84,7 +84,7 @@ impl Query {
         hits
     }
 
-    /// Returns the words of the task in a text, including parts of longer words.
+    /// Returns which words of the task occur in the text, even as parts of longer words.
     fn inside(&self, text: &[u8]) -> u64 {
         let all = u64::MAX >> (MAX_WORDS - self.words.len()).min(63);
         let mut mask = 0;
@@ -98,7 +98,7 @@ impl Query {
     }
 }
 
-/// The words of the task in each part of a file.
+/// The words of the task that occur in each part of a file.
 struct Words {
     stem: u64,
     folders: u64,
@@ -107,7 +107,7 @@ struct Words {
 }
 
 impl Index {
-    /// Returns at most `limit` files, the likeliest first, each with at most `definitions`
+    /// Returns at most `limit` files, most likely first, each with at most `definitions`
     /// definitions. `read` returns the content of a file.
     #[must_use]
     pub fn rank(
@@ -172,7 +172,7 @@ impl Index {
                 (lexical + RANK * (1.0 + rank * files).ln() / files.max(2.0).ln(), path, file)
             })
             .collect();
-        // A file without definitions is useful only if its path has a word of the task.
+        // A file without definitions is useful only if its path contains a word of the task.
         order.retain(|(_, path, file)| !file.definitions.is_empty() || query.hits(path).mask != 0);
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
         order.truncate(limit.max(MAX_READ));
@@ -251,7 +251,7 @@ fn values(words: &[Words], count: usize) -> Vec<f32> {
     files.into_iter().map(|n| (1.0 + words.len() as f32 / (n as f32 + 0.5)).ln()).collect()
 }
 
-/// The positions of the bits that are set.
+/// Returns the positions of the bits that are set.
 fn ones(mask: u64) -> impl Iterator<Item = usize> {
     (0..u64::BITS as usize).filter(move |n| mask & 1 << n != 0)
 }

@@ -15,18 +15,18 @@ use crate::Language;
 use crate::language::Tagger;
 
 /// The time limit for one file, in milliseconds. Even the largest files usually take less than a
-/// tenth of it.
+/// tenth of that.
 const MAX_MS: u64 = 1_000;
-/// The length of the longest name that is kept, in bytes. Longer names are probably generated.
+/// The maximum length of a name to keep, in bytes. Longer names are probably generated.
 const MAX_NAME: usize = 80;
 /// The maximum number of definitions in one file.
 const MAX_DEFINITIONS: usize = 2_000;
 /// The maximum number of distinct names that one file uses.
 const MAX_USED: usize = 4_000;
-/// The maximum number of matches that the query follows at the same time.
+/// The maximum number of matches that the query tracks at a time.
 const MAX_MATCHES: u32 = 256;
 
-/// What a name stands for.
+/// What a name refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// A function or method.
@@ -42,15 +42,15 @@ pub enum Kind {
 /// The definitions and uses in one file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tags<'a> {
-    /// Name, kind and line (counted from 1) of each definition, in the order in which they occur in
-    /// the file.
+    /// The name, kind and 1-based line number of each definition, in the order they occur in the
+    /// file.
     pub(crate) definitions: Vec<(&'a str, Kind, u32)>,
     /// The names that the file uses, and how often.
     pub(crate) uses: Vec<(&'a str, u32)>,
 }
 
-/// Finds the definitions and uses in a text. The result is incomplete if the text takes too long,
-/// and empty if the text cannot be parsed at all.
+/// Finds the definitions and uses in source text. The result is incomplete if parsing takes too
+/// long, and empty if the text cannot be parsed at all.
 pub(crate) fn tags<'a>(
     parser: &mut Parser,
     language: Language,
@@ -73,8 +73,8 @@ pub(crate) fn tags<'a>(
     Tags { definitions, uses }
 }
 
-/// The lines, counted from 1, in which a text uses a name without defining it. The list is
-/// incomplete if the text takes too long or `stop` becomes true.
+/// Returns the 1-based numbers of the lines that use a name without defining it. The list is
+/// incomplete if parsing takes too long or `stop` becomes true.
 #[must_use]
 pub fn lines_with(path: &str, text: &str, name: &str, stop: &AtomicBool) -> Vec<u32> {
     let Some(language) = Language::of(path) else { return Vec::new() };
@@ -138,7 +138,7 @@ fn parse(
     go_on: &dyn Fn() -> ControlFlow<()>,
 ) -> Option<Tree> {
     parser.set_language(&tagger.language).ok()?;
-    parser.reset(); // forgets a file whose parsing was stopped
+    parser.reset(); // discards a file whose parsing was stopped
     let bytes = text.as_bytes();
     let mut progress = |_: &ParseState| go_on();
     let options = ParseOptions::new().progress_callback(&mut progress);
@@ -149,7 +149,7 @@ fn parse(
 mod tests {
     use super::*;
 
-    /// The definitions as `line name`, and the names that are used.
+    /// Returns the definitions as `line name`, and the names that are used.
     fn found(language: Language, text: &str) -> (String, String) {
         let tags = tags(&mut Parser::new(), language, text, &AtomicBool::new(false));
         let definitions: Vec<_> =

@@ -1,6 +1,6 @@
-//! The words in tasks, names and paths.
+//! Extracts the words from tasks, names and paths.
 
-/// Words that say nothing about code.
+/// Words that carry no information about code.
 const STOP_WORDS: &[&str] = &[
     "a", "all", "also", "an", "and", "any", "are", "as", "at", "be", "by", "can", "do", "does", "each",
     "for", "from", "has", "have", "if", "in", "into", "is", "it", "its", "make", "must", "new", "no", "not",
@@ -9,8 +9,8 @@ const STOP_WORDS: &[&str] = &[
     "we", "when", "where", "which", "will", "with", "you", "fix", "bug", "test", "tests", "pass", "code",
     "file", "function", "given",
 ];
-/// Endings that are removed so that different forms of a word compare equal. Only the first that
-/// fits is removed.
+/// Endings that are removed so that different forms of a word compare equal. Only the first one
+/// that matches is removed.
 const ENDINGS: &[&str] = &[
     "ations", "ation", "ings", "ing", "ions", "ion", "ers", "er", "ors", "or", "ies", "ed", "es", "s", "e",
     "y",
@@ -18,8 +18,8 @@ const ENDINGS: &[&str] = &[
 /// The minimum length of a word after its ending is removed.
 const SHORTEST_STEM: usize = 3;
 
-/// Calls `word` for each word of a text or an identifier, in lowercase and without its ending:
-/// `parseDurations` has the words `pars` and `dur`.
+/// Calls `word` for each word of some text or of an identifier, in lowercase and without its
+/// ending: `parseDurations` has the words `pars` and `dur`.
 pub(crate) fn each(text: &str, mut word: impl FnMut(&str)) {
     let mut lower = String::new();
     for part in text.split(|c: char| !c.is_alphanumeric()).filter(|p| !p.is_empty()) {
@@ -52,7 +52,7 @@ fn stem(word: &str) -> &str {
     stemmed.unwrap_or(word)
 }
 
-/// The distinct words of a task, without words that say nothing about code.
+/// Returns the distinct words of a task, excluding those in [`STOP_WORDS`].
 pub(crate) fn of_task(task: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for part in task.split(|c: char| !c.is_alphanumeric() && c != '_') {

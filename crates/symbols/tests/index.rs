@@ -1,4 +1,4 @@
-//! The index: updates, the cache, ranks and maps.
+//! Tests the index: updates, the cache, ranks and maps.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use symbols::{Cache, Index, Limits, Listed, Map, Stamp, Updated};
 
-/// Files in memory. Remembers which ones are read.
+/// Files in memory, with a record of which ones have been read.
 #[derive(Default)]
 struct Files {
     texts: BTreeMap<String, (String, Stamp)>,
@@ -49,7 +49,7 @@ impl Files {
     }
 }
 
-/// The stamp of a file that was written long ago.
+/// Returns the stamp of a file that was written long ago.
 fn stamp(inode: u64) -> Stamp {
     Stamp { modified_ns: 1_000_000_000, inode: inode + 1 }
 }

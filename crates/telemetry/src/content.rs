@@ -1,13 +1,13 @@
-//! The texts that the model reads and writes, as attributes. They are exported only if the user
-//! asks for them.
+//! Attributes for the text that the model reads and writes. They are exported only if the user asks
+//! for them.
 
 use std::borrow::Cow;
 
 use journal::{Event, Role};
 use serde_json::{Value, json};
 
-/// The maximum length of the texts in one attribute, in bytes. A batch of spans stays below 20 MiB,
-/// which is the maximum that a collector accepts by default.
+/// The maximum length of the text in one attribute, in bytes. This keeps a batch of spans below 20
+/// MiB, the most that a collector accepts by default.
 const MAX_TEXT: usize = 32 << 10;
 
 /// The messages of a session so far.
@@ -66,12 +66,12 @@ fn part(kind: &str, text: &str) -> Value {
     json!({"type": kind, "content": text})
 }
 
-/// Shortens a text so that it fits into an attribute.
+/// Shortens text to fit into an attribute.
 pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
     shortened_to(text, MAX_TEXT)
 }
 
-/// Truncates a text that is longer than `limit` bytes, and appends a note that says so.
+/// Truncates text that is longer than `limit` bytes and appends a note that says so.
 pub(crate) fn shortened_to(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit {
         return Cow::Borrowed(text);
@@ -106,6 +106,6 @@ mod tests {
         assert_eq!((newest.len(), newest[1].as_str()), (2, "new"));
         assert!(newest[0].len() <= MAX_TEXT && newest[0].ends_with("bytes omitted]"));
         conversation.add(&Event::Rewound { keep: 1, why: String::new() });
-        assert!(texts(&conversation).is_empty(), "the system message is an attribute of its own");
+        assert!(texts(&conversation).is_empty(), "the system message should be in its own attribute");
     }
 }

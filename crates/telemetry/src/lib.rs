@@ -1,16 +1,17 @@
 //! OpenTelemetry: turns the events of a session into spans and metrics, and sends them to a
 //! collector with OTLP over HTTP.
 //!
-//! [`Telemetry::observer`] returns an observer of a session's journal. Spans get the times of the
-//! journal's records, so no other part of the program is instrumented, and `tracing` is not used.
-//! Names follow the GenAI semantic conventions, version 0.1.0 (`names.rs`).
+//! [`Telemetry::observer`] returns an observer of a session's journal. Spans take their timestamps
+//! from the journal's records, so no other part of the program needs instrumentation, and `tracing`
+//! is not used. Names follow the GenAI semantic conventions, version 0.1.0 (`names.rs`).
 //!
-//! Each run is a trace of its own. A resumed run may start days later and under another parent, and
-//! collectors group spans by time. The attribute `gen_ai.conversation.id`, which holds the id of
-//! the session, connects its runs.
+//! Each run is a separate trace, because a resumed run may start days later and under another
+//! parent, and collectors group spans by time. The `gen_ai.conversation.id` attribute, which
+//! contains the session id, connects the runs of a session.
 //!
-//! The export runs in the SDK's threads and never delays a session. A queue holds [`MAX_SPANS`]
-//! spans; spans that do not fit are dropped. [`Telemetry::close`] waits at most [`CLOSE`].
+//! Exporting happens on the SDK's threads and never delays a session. The queue holds up to
+//! [`MAX_SPANS`] spans; any that do not fit are dropped. [`Telemetry::close`] waits at most
+//! [`CLOSE`].
 //!
 //! This crate does not read the environment, but the SDK does: the collector's address and headers
 //! (`OTEL_EXPORTER_OTLP_*`), the resource (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`),
@@ -45,15 +46,15 @@ pub use crate::sender::Connect;
 use crate::sender::{Failure, Sender};
 use crate::trace::RunTrace;
 
-/// The maximum number of spans that wait for export.
+/// The maximum number of spans waiting to be exported.
 pub const MAX_SPANS: usize = 2048;
-/// The maximum number of spans in one request. Even with content, such a request is smaller than 20
+/// The maximum number of spans in one request. Even with content, such a request stays below 20
 /// MiB.
 const MAX_BATCH: usize = 128;
 /// How long a process waits for the last export before it exits.
 pub const CLOSE: Duration = Duration::from_secs(2);
 
-/// Why nothing, or not everything, was exported.
+/// Why some or all data was not exported.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration is unusable.
@@ -69,7 +70,7 @@ pub enum Error {
 
 /// What to export, and how.
 pub struct Options {
-    /// Creates the HTTP client when there is something to export.
+    /// Creates the HTTP client once there is something to export.
     pub connect: Connect,
     /// The time limit for each request to the collector.
     pub timeout: Duration,
@@ -81,7 +82,8 @@ pub struct Options {
     pub metrics: bool,
     /// Whether to export messages, arguments and results.
     pub content: bool,
-    /// The parent span of runs: the values of `traceparent` and `tracestate`, as in HTTP headers.
+    /// The parent span of runs, given as the values of the HTTP headers `traceparent` and
+    /// `tracestate`.
     pub parent: HashMap<String, String>,
 }
 
@@ -98,7 +100,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Starts the export. Does not contact the collector until there is something to export.
+    /// Starts the exporters. Does not contact the collector until there is something to export.
     ///
     /// # Errors
     /// If the collector's address is invalid, or if the configuration asks for a feature that is
@@ -142,8 +144,8 @@ impl Telemetry {
         })
     }
 
-    /// Returns an observer that exports the run that a session starts now. `past` holds the records
-    /// of the session's earlier runs. `task` is the task's id in a batch.
+    /// Returns an observer that exports the run that a session is about to start. `past` contains
+    /// the records of the session's earlier runs. In a batch, `task` is the id of the task.
     #[must_use]
     pub fn observer(&self, session: &str, task: Option<&str>, past: &[Record]) -> Observer {
         let mut trace = RunTrace::new(
@@ -157,7 +159,7 @@ impl Telemetry {
         Box::new(move |record| trace.record(record))
     }
 
-    /// Exports what is left. Drop the observers first, because that ends their spans.
+    /// Exports whatever is left. Drop the observers first, since that ends their spans.
     ///
     /// # Errors
     /// If the last export failed or did not finish in time.
@@ -165,8 +167,8 @@ impl Telemetry {
         let until = Instant::now() + CLOSE;
         let (done, finished) = mpsc::channel();
         let (spans, metrics, done_too) = (self.spans, self.metrics, done.clone());
-        // The SDK may wait longer than [`CLOSE`], so it waits in other threads, which end with the
-        // process.
+        // The SDK may wait longer than [`CLOSE`], so it waits on separate threads, which end with
+        // the process.
         let flush_spans = move || drop((spans.shutdown_with_timeout(CLOSE), done.send(())));
         let flush_metrics = move || drop((metrics.shutdown(), done_too.send(())));
         let threads =
@@ -185,7 +187,7 @@ impl Telemetry {
     }
 }
 
-/// Describes this process. The user's variables override the name of the service.
+/// Describes this process. The service name can be overridden by the user's environment variables.
 fn resource(version: &'static str) -> Resource {
     let instance = u128::from_be_bytes(std::array::from_fn(|_| fastrand::u8(..)));
     let attributes =
@@ -198,7 +200,7 @@ fn resource(version: &'static str) -> Resource {
     if named { builder.build() } else { builder.with_service_name("agent").build() }
 }
 
-/// A version 4 UUID.
+/// Formats a version 4 UUID.
 fn uuid(random: u128) -> String {
     let bits = random & !(0xf << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;
     let hex = format!("{bits:032x}");

@@ -20,7 +20,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Adds two counts. If only one of two values is known, their sum is that value.
+    /// Adds two counts. If only one of the values is known, the sum is that value.
     pub(crate) fn plus(self, other: Usage) -> Usage {
         let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
             (Some(a), Some(b)) => Some(a.saturating_add(b)),
@@ -80,7 +80,7 @@ impl Instruments {
         }
     }
 
-    /// Counts the tokens of an answer.
+    /// Adds up the tokens of an answer.
     pub(crate) fn count_tokens(&self, usage: Usage, model: &[KeyValue]) {
         let with_modality: Vec<_> =
             model.iter().cloned().chain([KeyValue::new(names::TOKEN_MODALITY, "text")]).collect();

@@ -1,4 +1,4 @@
-//! Sends requests to the collector. The size and time of every answer are bounded.
+//! Sends requests to the collector, with limits on the size and duration of every answer.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -7,17 +7,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response, ResponseBodyTooLarge};
 
-/// The maximum length of an answer from the collector, in bytes. A collector answers with a few
+/// The maximum length of an answer from the collector, in bytes. A collector's answer is only a few
 /// bytes unless it rejects part of the request.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// Why the last request of a [`Sender`] failed; `None` if it succeeded.
+/// Why a [`Sender`]'s last request failed; `None` if it succeeded.
 pub(crate) type Failure = Arc<Mutex<Option<String>>>;
 
 /// Creates the HTTP client. The error says why it cannot be created.
 pub type Connect = Arc<dyn Fn() -> Result<reqwest::Client, String> + Send + Sync>;
 
-/// Sends the requests of one exporter. The exporter's thread waits for the answer.
+/// Sends the requests of one exporter, whose thread waits for the answer.
 pub(crate) struct Sender {
     connect: Connect,
     /// Created for the first request, because reading the system's certificates takes time.
@@ -102,7 +102,7 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     error.to_string()
 }
 
-/// Returns an address without its user, password and query.
+/// Returns a URL without its username, password and query.
 fn shown(url: &reqwest::Url) -> String {
     let mut url = url.clone();
     let _ = url.set_username("");

@@ -1,4 +1,4 @@
-//! One span, and the values of its attributes.
+//! A span and the values of its attributes.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +24,7 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// Starts a span. `of_metric` holds the attributes of the corresponding metric.
+    /// Starts a span. `of_metric` contains the attributes of the corresponding metric.
     pub(crate) fn start(
         tracer: &SdkTracer,
         parent: &Context,
@@ -74,14 +74,15 @@ pub(crate) fn error_class(ending: &Ending) -> Option<&'static str> {
     }
 }
 
-/// Returns the name of an ending, as in the journal. For a budget, the name includes the budget.
+/// Returns the name of an ending as it appears in the journal. For a budget, the name includes
+/// which budget it was.
 pub(crate) fn ending_name(ending: &Ending) -> String {
     let value = serde_json::to_value(ending).unwrap_or_default();
     let words = ["kind", "budget"].iter().filter_map(|key| value[key].as_str());
     words.collect::<Vec<_>>().join("_")
 }
 
-/// Returns the name of an enum variant, as in the journal.
+/// Returns the name of an enum variant as it appears in the journal.
 pub(crate) fn word(value: &impl Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -19,7 +19,7 @@ const NAME: &str = "agent";
 /// The maximum length of a tool's name, in bytes.
 const MAX_NAME: usize = 128;
 
-/// Observes a session, and turns its events into spans and metrics.
+/// Observes a session and turns its events into spans and metrics.
 pub(crate) struct RunTrace {
     tracer: SdkTracer,
     instruments: Instruments,
@@ -33,7 +33,7 @@ pub(crate) struct RunTrace {
     model_name: String,
     run: Option<Run>,
     request: Option<Request>,
-    /// The arguments of calls that have not started, by turn and call, if content is exported.
+    /// The arguments of calls that have not started yet, by turn and call, if content is exported.
     arguments: HashMap<(u32, u32), String>,
     tools: HashMap<(u32, u32), Open>,
     verification: Option<Open>,
@@ -86,8 +86,8 @@ impl RunTrace {
         }
     }
 
-    /// Restores state from a record of an earlier run of the session. Exports nothing, because the
-    /// earlier run has its own trace.
+    /// Restores state from a record of an earlier run of the session. Does not export anything,
+    /// because the earlier run has its own trace.
     pub(crate) fn recall(&mut self, record: &Record) {
         match &record.event {
             Event::Model(model) | Event::ModelChanged { model, .. } => self.set_model(model),
@@ -136,7 +136,7 @@ impl RunTrace {
                 ]
             }),
             Event::Refused { tool, early, .. } => self.note_in_request("agent.call_refused", at, || {
-                // The model may have written any name.
+                // The model may have made up any name.
                 let tool = tool.iter().map(|tool| content::shortened_to(tool, MAX_NAME).into_owned());
                 let tool = tool.map(|tool| KeyValue::new(names::TOOL, tool));
                 tool.chain([KeyValue::new(names::EARLY, *early)]).collect()
@@ -229,7 +229,7 @@ impl RunTrace {
             KeyValue::new(names::ESTIMATED_TOKENS, integer(*estimated_tokens)),
         ];
         attributes.extend(self.model.iter().cloned());
-        // The conversion via text keeps the journal's short decimal form; `f64::from` would not.
+        // Converting via a string keeps the journal's short decimal form; `f64::from` would not.
         let temperature = temperature.and_then(|value| value.to_string().parse::<f64>().ok());
         attributes.extend(temperature.map(|value| KeyValue::new(names::REQUEST_TEMPERATURE, value)));
         attributes.extend(seed.map(|seed| KeyValue::new(names::REQUEST_SEED, integer(seed))));
@@ -244,7 +244,7 @@ impl RunTrace {
             Some(Request { open, usage: Usage::default(), attempts: 1, first_token_ms: None, cut: None });
     }
 
-    /// Adds the counts of an answer, complete or lost, to its request.
+    /// Adds the token counts of an answer, whether complete or lost, to its request.
     fn count(&mut self, counts: &Counts) {
         let Some(request) = &mut self.request else { return };
         let usage = Usage {
@@ -266,7 +266,7 @@ impl RunTrace {
     fn answer(&mut self, ended_by: EndedBy, thinking: &str, text: &str) {
         let Some(request) = &mut self.request else { return };
         let span = &mut request.open.span;
-        // The conventions use `error` for every answer that did not end normally.
+        // The conventions prescribe `error` for every answer that did not end normally.
         let reason = match (ended_by, request.cut) {
             (EndedBy::Stop, _) => "stop",
             (EndedBy::Length, _) => "length",
@@ -362,7 +362,7 @@ impl RunTrace {
         self.end_all(at_ms, error_class(&report.ending).map(|class| (class, message)));
     }
 
-    /// Ends the span of the run and all spans in it that are still open.
+    /// Ends the run's span and all spans in it that are still open.
     fn end_all(&mut self, at_ms: u64, error: Option<(&'static str, &str)>) {
         let error_of_parts = error.or(Some(("_OTHER", "the run ended")));
         self.end_request(at_ms, error_of_parts);
@@ -399,7 +399,7 @@ impl RunTrace {
         Open::start(&self.tracer, parent, (name, kind), at_ms, attributes, of_metric)
     }
 
-    /// Adds an event to the span of the run.
+    /// Adds an event to the run's span.
     fn note(&mut self, name: &'static str, at_ms: u64, attributes: impl FnOnce(&Self) -> Vec<KeyValue>) {
         let attributes = attributes(self);
         if let Some(run) = &mut self.run {
@@ -407,7 +407,7 @@ impl RunTrace {
         }
     }
 
-    /// Adds an event to the span of the current request.
+    /// Adds an event to the current request's span.
     fn note_in_request(
         &mut self,
         name: &'static str,
@@ -421,7 +421,7 @@ impl RunTrace {
 }
 
 impl Drop for RunTrace {
-    /// Ends a run that stopped without a result.
+    /// Ends the spans of a run that stopped without a result.
     fn drop(&mut self) {
         self.end_all(self.newest_ms, Some(("_OTHER", "the run stopped without a result")));
     }

@@ -10,22 +10,21 @@ use crate::declared::declared;
 use crate::encoding::{Encoding, LATIN_1, LATIN_5};
 use crate::western;
 
-/// The number of bytes to check to tell text from binary, as in git.
+/// The number of bytes to check when telling text from binary, as in git.
 const SNIFF: usize = 8000;
-/// The maximum number of bytes to guess the encoding from.
+/// The maximum number of bytes to base a guess of the encoding on.
 const GUESSED_FROM: usize = 256 << 10;
 
 /// Pairs of a Windows code page and its ISO counterpart. The two agree on most letters of their
-/// languages, and only the other letters distinguish them.
+/// languages, and only the remaining letters distinguish them.
 const SIMILAR: &[(&encoding_rs::Encoding, Encoding)] = &[
     (WINDOWS_1250, Encoding::Other(ISO_8859_2)),
     (WINDOWS_1254, LATIN_5),
     (WINDOWS_1257, Encoding::Other(ISO_8859_13)),
 ];
 
-/// Groups of encodings that are easily confused with each other, each with a maximum number of
-/// non-ASCII bytes. A file in one of these encodings counts as ambiguous if it has no more than
-/// that.
+/// Groups of encodings that are easily confused with each other, each with a limit. A file in one
+/// of these encodings is considered ambiguous if it has no more non-ASCII bytes than that.
 const CONFUSED: &[(usize, &[&encoding_rs::Encoding])] = &[
     (12, &[GBK, BIG5, EUC_KR, EUC_JP, SHIFT_JIS]),
     (4, &[WINDOWS_1251, KOI8_R, KOI8_U, ISO_8859_5, IBM866]),
@@ -40,7 +39,7 @@ pub(crate) struct Coding {
     pub(crate) encoding: Encoding,
     /// The encoding of the invalid lines in a file that is otherwise UTF-8.
     pub(crate) stray: Option<Encoding>,
-    /// Other encodings in which the file reads the same, or that cannot be ruled out.
+    /// Other encodings that decode the file to the same text, or that cannot be ruled out.
     pub(crate) alternatives: Alternatives,
     /// Whether lines end with a lone carriage return, as on classic Mac OS.
     pub(crate) carriage_returns: bool,
@@ -50,17 +49,17 @@ impl Coding {
     const UTF_8: Self =
         Self { encoding: Encoding::Utf8, stray: None, alternatives: [None; 4], carriage_returns: false };
 
-    /// Every encoding that the file may be in, the most likely first.
+    /// Returns every encoding that the file may be in, the most likely one first.
     pub(crate) fn candidates(self) -> impl Iterator<Item = Encoding> + Clone {
         std::iter::once(self.encoding).chain(self.alternatives.into_iter().flatten())
     }
 
-    /// Whether the file's bytes are its text, without any conversion.
+    /// Returns whether the file's bytes are its text, without any conversion.
     pub(crate) fn is_plain(self) -> bool {
         self == Self::UTF_8
     }
 
-    /// Detects the coding of a file; `None` if it is binary.
+    /// Detects the coding of a file. Returns `None` if it is binary.
     pub(crate) fn of(path: &str, bytes: &[u8]) -> Option<Self> {
         let encoding = |encoding| Self { encoding, ..Self::UTF_8 };
         let coding = match bytes {
@@ -106,8 +105,8 @@ impl Coding {
 }
 
 impl Encoding {
-    /// Whether `bytes` can be in this encoding. One invalid character in a hundred non-ASCII
-    /// characters does not contradict a declared encoding.
+    /// Returns whether `bytes` may be in this encoding. Tolerates one invalid character per hundred
+    /// non-ASCII characters.
     fn can_decode(self, mut bytes: &[u8]) -> bool {
         let (mut characters, mut slips) = (0_usize, 0_usize);
         while let Some((text, n)) = self.first(bytes) {
@@ -119,14 +118,14 @@ impl Encoding {
     }
 }
 
-/// The most likely encoding, and other encodings that the bytes do not rule out.
+/// Returns the most likely encoding, and other encodings that the bytes do not rule out.
 fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Alternatives) {
     let (mut detector, mut left) = (EncodingDetector::new(Iso2022JpDetection::Deny), GUESSED_FROM);
     let mut high = Vec::new();
     let mut all = Vec::new();
     for text in texts {
         all.extend_from_slice(text);
-        // Start near the first non-ASCII byte, which may come after a long ASCII head.
+        // Start near the first non-ASCII byte, which may come after a long run of ASCII.
         let from = text.iter().position(|b| *b >= 0x80).unwrap_or(0).saturating_sub(SNIFF);
         let part = &text[from..text.len().min(from + left)];
         left -= part.len();
@@ -135,8 +134,7 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Alternatives
     }
     detector.feed(b"", true);
     let guess = detector.guess(None, Utf8Detection::Deny);
-    // If the text has none of the characters that only Windows-1252 has, Latin-1 is the safe
-    // choice.
+    // If the text has no characters that exist only in Windows-1252, Latin-1 is the safe choice.
     let western = if high.iter().any(|b| *b < 0xa0) { Encoding::Other(WINDOWS_1252) } else { LATIN_1 };
     if guess == WINDOWS_1252 || western::is_likelier(guess, &all, high.len()) {
         return (western, [None; 4]);
@@ -160,8 +158,8 @@ fn guessed<'a>(texts: impl Iterator<Item = &'a [u8]>) -> (Encoding, Alternatives
     (guess, [Some(alternative).filter(same), Some(western).filter(same), None, None])
 }
 
-/// Detects UTF-16 without a byte order mark. To be certain, requires that all of the file is text
-/// and most of it is ASCII.
+/// Detects UTF-16 without a byte order mark. To be certain, requires the whole file to be text and
+/// most of it to be ASCII.
 fn utf16_without_bom(bytes: &[u8]) -> Option<Encoding> {
     if bytes.len() < 4 || !bytes.len().is_multiple_of(2) {
         return None;
@@ -186,7 +184,7 @@ fn has_zeros(encoding: Encoding, bytes: &[u8]) -> bool {
     bytes.chunks_exact(2).take(SNIFF).any(|unit| unit == zero)
 }
 
-/// True if more lines end with a lone carriage return than with a newline.
+/// Returns true if more lines end with a lone carriage return than with a newline.
 fn ends_with_carriage_returns(encoding: Encoding, bytes: &[u8]) -> bool {
     if !bytes.contains(&b'\r') {
         return false;

@@ -2,7 +2,7 @@
 
 use crate::encoding::{Encoding, LATIN_1, LATIN_5, THAI};
 
-/// The number of bytes to search for a declaration, as the HTML standard specifies.
+/// The number of bytes to search for a declaration, as specified by the HTML standard.
 const HEAD: usize = 1024;
 /// The number of bytes to search in LaTeX files, where a title and comments can precede the package
 /// declarations.
@@ -42,8 +42,8 @@ const UNSUPPORTED: &[&str] = &[
     "viscii",
 ];
 
-/// Names that Python, Emacs and LaTeX use but the WHATWG does not list, each with the name that the
-/// WHATWG lists.
+/// Names used by Python, Emacs and LaTeX that the WHATWG does not list, each paired with a name
+/// that it does list.
 const ALIASES: &[(&str, &str)] = &[
     ("cp932", "shift_jis"),
     ("cp936", "gbk"),
@@ -73,7 +73,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("sjis", "shift_jis"),
 ];
 
-/// The encoding that a file declares; `None` if it declares none, an unknown one, UTF-8 or UTF-16.
+/// Returns the encoding that a file declares, or `None` if it does not declare one or if it
+/// declares an unknown one, UTF-8 or UTF-16.
 pub(crate) fn declared(path: &str, bytes: &[u8]) -> Option<Encoding> {
     let text = |limit: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(limit)]).into_owned();
     let head = text(HEAD);
@@ -154,8 +155,8 @@ fn word(text: &str) -> &str {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.:".contains(c))).next().unwrap_or_default()
 }
 
-/// Finds an encoding by its name. With `web`, reads the name as browsers do: they treat Latin-1 and
-/// ASCII as windows-1252.
+/// Finds an encoding by its name. If `web` is set, interprets the name as browsers do, which treat
+/// Latin-1 and ASCII as windows-1252.
 fn named(name: &str, web: bool) -> Option<Encoding> {
     let lower = name.to_ascii_lowercase().replace('_', "-");
     let lower = ["-unix", "-dos", "-mac"].iter().find_map(|end| lower.strip_suffix(end)).unwrap_or(&lower);

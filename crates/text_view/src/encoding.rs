@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use encoding_rs::{DecoderResult, ISO_2022_JP};
 
-/// The length of the longest character in any encoding here, in bytes (GB18030).
+/// The length of the longest character in any supported encoding (GB18030), in bytes.
 const LONGEST: usize = 4;
 
 /// How a file's characters are written as bytes.
@@ -14,7 +14,7 @@ pub(crate) enum Encoding {
     Utf16 {
         big: bool,
     },
-    /// ASCII, as the file declares: no other characters can be written.
+    /// ASCII, because the file declares it. No other characters can be written.
     Ascii,
     /// A part of ISO-8859, read strictly: 0x80 to 0x9f are control characters. The first field is
     /// the corresponding Windows code page, which differs only in that these bytes are printable
@@ -22,7 +22,7 @@ pub(crate) enum Encoding {
     Iso(&'static encoding_rs::Encoding, &'static str),
     /// Any other WHATWG encoding.
     Other(&'static encoding_rs::Encoding),
-    /// Known by name only: bytes beyond ASCII are shown as Latin-1, and only ASCII can be written.
+    /// Known only by name: non-ASCII bytes are shown as Latin-1, and only ASCII can be written.
     Named(&'static str),
 }
 
@@ -42,8 +42,7 @@ impl Encoding {
         }
     }
 
-    /// Whether the encoding is stateful. Each line of a text in such an encoding is encoded
-    /// separately.
+    /// Returns whether the encoding is stateful. If it is, each line is encoded separately.
     fn is_encoded_by_line(self) -> bool {
         self == Self::Other(ISO_2022_JP)
     }
@@ -58,8 +57,8 @@ impl Encoding {
     }
 
     /// Decodes the first character of `bytes`, or several characters that are encoded as one, or a
-    /// line if the encoding is stateful. Returns the text and its length in bytes. An invalid byte
-    /// becomes U+FFFD. Returns `None` if `bytes` is empty.
+    /// line if the encoding is stateful. Returns the text and the number of bytes that encode it.
+    /// An invalid byte becomes U+FFFD. Returns `None` if `bytes` is empty.
     pub(crate) fn first(self, bytes: &[u8]) -> Option<(Cow<'static, str>, usize)> {
         let byte = *bytes.first()?;
         let one = |c: char| Cow::Owned(String::from(c));
@@ -97,7 +96,7 @@ impl Encoding {
     /// Encodes `text`.
     ///
     /// # Errors
-    /// Fails with the first character that the encoding does not have.
+    /// Returns the first character that the encoding cannot represent.
     pub(crate) fn write(self, text: &str) -> Result<Vec<u8>, char> {
         if self.is_encoded_by_line() {
             let mut lines = Vec::new();
@@ -119,7 +118,8 @@ impl Encoding {
         text.chars().find(|c| self.encode(&c.to_string()).is_none()).unwrap_or('\u{fffd}')
     }
 
-    /// Encodes one character, or one line, if the result decodes to the same text.
+    /// Encodes one character or one line. Returns `None` if the result would not decode to the same
+    /// text.
     fn encode(self, text: &str) -> Option<Vec<u8>> {
         let c = text.chars().next().unwrap_or_default();
         match self {

@@ -1,10 +1,10 @@
 //! The text of a file as a model sees it, and the bytes that an edit to that text produces.
 //!
 //! A [`View`] is a file's text in UTF-8: the bytes themselves if the file is UTF-8, the decoded
-//! characters if it is in another encoding, the cells if it is a notebook. [`View::write`] converts
-//! an edited text back. Lines that the edit leaves alone keep their bytes, even invalid ones. New
-//! text is written in the file's own encoding, or refused if the encoding lacks a character. This
-//! crate does no file I/O.
+//! characters if it is in another encoding, or the cells if it is a notebook. [`View::write`]
+//! converts an edited text back. Lines that the edit leaves alone keep their bytes, even invalid
+//! ones. New text is written in the file's own encoding, or refused if the encoding cannot
+//! represent a character. This crate does no file I/O.
 //!
 //! ```
 //! let view = text_view::View::of("menu.txt", b"caf\xe9\n".to_vec()).unwrap();
@@ -22,10 +22,11 @@ mod western;
 
 use crate::{coding::Coding, notebook::Notebook};
 
-/// Why an edited text cannot be written back to its file. `Display` gives a sentence for the model.
+/// Why edited text cannot be written back to its file. The `Display` text is a sentence for the
+/// model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unwritable {
-    /// The encoding does not have the character.
+    /// The encoding cannot represent the character.
     #[error(
         "line {line} of the new text contains {c:?} (U+{:04X}), which the file's encoding {encoding} cannot represent; \
          write it another way, for example as an escape sequence", u32::from(*.c)
@@ -33,7 +34,7 @@ pub enum Unwritable {
     Character {
         /// The character.
         c: char,
-        /// The line of the character in the new text, from 1.
+        /// The 1-based line number of the character in the new text.
         line: usize,
         /// The file's encoding.
         encoding: &'static str,
@@ -44,12 +45,12 @@ pub enum Unwritable {
          leave such characters where they are"
     )]
     Unreadable {
-        /// The line of the character in the new text, from 1.
+        /// The 1-based line number of the character in the new text.
         line: usize,
         /// The file's encoding.
         encoding: &'static str,
     },
-    /// The file may be in either of two encodings, which encode the character differently.
+    /// The file may be in either of two encodings that encode the character differently.
     #[error(
         "line {line} of the new text contains {c:?} (U+{:04X}), and the file may be {encoding} or {alternative}, which encode it \
          differently; write it another way, for example as an escape sequence", u32::from(*.c)
@@ -57,7 +58,7 @@ pub enum Unwritable {
     UncertainEncoding {
         /// The character.
         c: char,
-        /// The line of the character in the new text, from 1.
+        /// The 1-based line number of the character in the new text.
         line: usize,
         /// The more likely encoding.
         encoding: &'static str,
@@ -94,7 +95,7 @@ enum Kind {
 }
 
 impl View {
-    /// Decodes a file. `path` tells whether the file is a notebook, and in which form the file may
+    /// Decodes a file. `path` determines whether the file is a notebook, and how the file may
     /// declare its encoding.
     ///
     /// # Errors
@@ -113,19 +114,19 @@ impl View {
         Ok(Self { bytes, kind })
     }
 
-    /// The bytes of the file.
+    /// Returns the bytes of the file.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The bytes of the file, by value.
+    /// Consumes the view and returns the bytes of the file.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// The text, in UTF-8.
+    /// Returns the text, in UTF-8.
     #[must_use]
     pub fn text(&self) -> &[u8] {
         match &self.kind {
@@ -135,20 +136,20 @@ impl View {
         }
     }
 
-    /// Whether the text consists of the file's own bytes.
+    /// Returns whether the text consists of the file's own bytes.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         matches!(self.kind, Kind::Plain)
     }
 
-    /// Whether the file is shown as the cells of a notebook.
+    /// Returns whether the file is shown as the cells of a notebook.
     #[must_use]
     pub fn is_notebook(&self) -> bool {
         matches!(self.kind, Kind::Notebook(_))
     }
 
-    /// A note for the reader on how the file is encoded or shown, if it is not plain UTF-8. The
-    /// note completes a sentence whose subject is the file.
+    /// Returns a note for the reader on how the file is encoded or shown, if it is not plain UTF-8.
+    /// The note completes a sentence whose subject is the file.
     #[must_use]
     pub fn note(&self) -> Option<String> {
         match &self.kind {
@@ -174,7 +175,7 @@ impl View {
         }
     }
 
-    /// Decodes bytes that are not the file's own, such as a patch of the file. Each line may be
+    /// Decodes bytes that are not the file's own, such as a patch for the file. Each line may be
     /// UTF-8 or in the file's encoding. Returns `None` if a line is neither, or if the file is a
     /// notebook, entirely UTF-8, or UTF-16.
     #[must_use]
@@ -189,10 +190,10 @@ impl View {
         (!text.contains('\u{fffd}')).then_some(text)
     }
 
-    /// The bytes of the file after its text is replaced by `text`.
+    /// Returns the bytes of the file after its text is replaced with `text`.
     ///
     /// # Errors
-    /// Fails if the file cannot hold the text.
+    /// Fails if the text cannot be written to the file.
     pub fn write(&self, text: &[u8]) -> Result<Vec<u8>, Unwritable> {
         if text == self.text() {
             return Ok(self.bytes.clone());
@@ -206,8 +207,8 @@ impl View {
     }
 }
 
-/// The bytes of a new file with this text: the JSON of a notebook if `path` names a notebook and
-/// the text consists of cells, otherwise the text itself.
+/// Returns the bytes of a new file with this text: the JSON of a notebook if `path` names a
+/// notebook and the text consists of cells, or the text itself otherwise.
 ///
 /// # Errors
 /// Fails if the text starts like the cells of a notebook but cannot be parsed as cells.
@@ -220,7 +221,7 @@ pub fn new_file(path: &str, text: &[u8]) -> Result<Vec<u8>, Unwritable> {
     }
 }
 
-/// Whether the bytes are a notebook that can be shown as cells.
+/// Returns whether the bytes are a notebook that can be shown as cells.
 #[must_use]
 pub fn is_valid_notebook(bytes: &[u8]) -> bool {
     Notebook::of(bytes).is_some()

@@ -1,10 +1,10 @@
 //! Shows a Jupyter notebook (nbformat 4) as the text of its cells, and writes edits back: changed
-//! sources, new cells, and removed cells. Everything else in the file, especially the outputs,
-//! keeps its bytes.
+//! sources, new cells, and removed cells. Everything else in the file, especially the outputs, is
+//! preserved byte for byte.
 //!
-//! A cell starts with a line `# %% [code] id=ID`. If the source of a cell contains such a line
-//! itself, the first line of every cell gets more percent signs. If not every cell has a valid and
-//! unique id, the cells are numbered instead.
+//! A cell starts with a line `# %% [code] id=ID`. If the source of any cell contains such a line
+//! itself, the first line of every cell gets additional percent signs. Unless every cell has a
+//! valid, unique id, the cells are numbered instead.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -39,7 +39,7 @@ struct Cell {
     source: String,
     /// Span of the cell in the file.
     span: Range<usize>,
-    /// Span of the value of the cell's `source` in the file.
+    /// Span of the cell's `source` value in the file.
     source_span: Range<usize>,
 }
 
@@ -77,7 +77,7 @@ impl Source {
     }
 }
 
-/// A cell of the edited text.
+/// A cell in the edited text.
 #[derive(Debug, PartialEq, Eq)]
 struct NewCell {
     kind: String,
@@ -86,8 +86,8 @@ struct NewCell {
 }
 
 impl Notebook {
-    /// Parses a notebook. Returns `None` if it is invalid, if its format is not 4, or if a cell is
-    /// of an unknown kind or contains a carriage return.
+    /// Parses a notebook. Returns `None` if it is invalid, if its format version is not 4, or if a
+    /// cell is of an unknown kind or contains a carriage return.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         let file = std::str::from_utf8(bytes).ok()?;
         let raw: RawNotebook<'_> = serde_json::from_str(file).ok()?;
@@ -136,10 +136,10 @@ impl Notebook {
         &self.percents
     }
 
-    /// The bytes of the file after its cells are replaced by those in the text `new`.
+    /// Returns the bytes of the file after its cells are replaced with those in `new`.
     ///
     /// # Errors
-    /// Fails if a cell of the text cannot be matched to a cell of the file.
+    /// Fails if a cell in the text cannot be matched to a cell in the file.
     pub(crate) fn write(&self, bytes: &[u8], new: &str) -> Result<Vec<u8>, String> {
         let wanted = parse(new, &self.percents)?;
         let file = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
@@ -181,8 +181,8 @@ impl Notebook {
         Ok(out.into_bytes())
     }
 
-    /// Returns, for each cell in the edited text, the cell in the file that it replaces; `None` for
-    /// an added cell.
+    /// For each cell in the edited text, returns the cell in the file that it replaces, or `None`
+    /// if the cell is new.
     fn matched(&self, wanted: &[NewCell]) -> Result<Vec<Option<&Cell>>, String> {
         let by_id: HashMap<&str, &Cell> = self.cells.iter().map(|cell| (cell.id.as_str(), cell)).collect();
         let mut taken = HashSet::new();
@@ -246,7 +246,7 @@ impl Cell {
     }
 }
 
-/// Whether a text starts like notebook cells.
+/// Returns whether the text begins with a notebook cell.
 pub(crate) fn begins(text: &str) -> bool {
     let first = text.trim_start_matches('\u{feff}').lines().find(|line| !line.trim().is_empty());
     first.is_some_and(|line| matches!(marker(line, "%%"), Line::Cell { .. }))
@@ -267,7 +267,7 @@ pub(crate) fn new(text: &str) -> Result<Vec<u8>, String> {
     Ok(empty.replacen("[]", &format.array(&cells), 1).into_bytes())
 }
 
-/// The kind of a line of the text.
+/// The kind of a line in the text.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Text,
@@ -351,14 +351,14 @@ fn new_id(ids: &mut HashSet<String>) -> String {
     format!("cell-{number}")
 }
 
-/// The span of a JSON value in the file.
+/// Returns the span of a JSON value in the file.
 fn span(file: &str, raw: &RawValue) -> Option<Range<usize>> {
     let start = (raw.get().as_ptr() as usize).checked_sub(file.as_ptr() as usize)?;
     let span = start..start + raw.get().len();
     (file.get(span.clone()) == Some(raw.get())).then_some(span)
 }
 
-/// The indentation of the line that contains byte `at`.
+/// Returns the indentation of the line that contains byte `at`.
 fn indent(file: &str, at: usize) -> &str {
     let line = &file[file[..at].rfind('\n').map_or(0, |n| n + 1)..];
     &line[..line.len() - line.trim_start_matches([' ', '\t']).len()]

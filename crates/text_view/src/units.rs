@@ -1,8 +1,10 @@
-//! Decodes a file that is not plain UTF-8, and applies an edit of its text to its bytes.
+//! Decodes a file that is not plain UTF-8, and translates edits to its text into edits to its
+//! bytes.
 //!
-//! A unit is a character with its bytes in the file. If the encoding has one code for several
-//! characters, the unit holds all of them. An edit copies the bytes of every unit it keeps and
-//! encodes only new text, so bytes that were decoded wrongly, or are not text at all, stay intact.
+//! A unit is a character together with its bytes in the file. If the encoding represents several
+//! characters with a single code, the unit holds all of them. An edit copies the bytes of every
+//! unit it keeps and encodes only new text, so bytes that were decoded incorrectly, or are not text
+//! at all, stay intact.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -11,10 +13,10 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 use crate::{Unwritable, coding::Coding, encoding::Encoding};
 
 /// The maximum size of a comparison: the old length times the new length. If the product is larger,
-/// everything between the common start and the common end counts as new.
+/// everything between the common prefix and the common suffix is treated as new.
 const COMPARED: usize = 4_000_000;
 
-/// The text in UTF-8.
+/// Decodes a file to UTF-8.
 pub(crate) fn text(coding: Coding, bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() + bytes.len() / 4);
     for_each_unit(coding, bytes, |text, _, _| out.push_str(text));
@@ -43,10 +45,10 @@ fn for_each_unit<'a>(coding: Coding, bytes: &'a [u8], mut emit: impl FnMut(&str,
     }
 }
 
-/// The bytes of a file whose text was replaced by `new`.
+/// Returns the bytes of a file after its text is replaced with `new`.
 ///
 /// # Errors
-/// Fails if the encoding lacks a character.
+/// Fails if the encoding cannot represent a character, or if the result would be ambiguous.
 pub(crate) fn write(coding: Coding, bytes: &[u8], new: &str) -> Result<Vec<u8>, Unwritable> {
     let new = match coding.carriage_returns {
         true => Cow::Owned(new.replace("\r\n", "\n")),
@@ -78,8 +80,8 @@ pub(crate) fn write(coding: Coding, bytes: &[u8], new: &str) -> Result<Vec<u8>, 
     }
 }
 
-/// The changes from `old` to `new`. Compares only the parts between the common start and the common
-/// end.
+/// Returns the changes from `old` to `new`. Compares only the parts between the common prefix and
+/// the common suffix.
 fn compare<T: Eq + std::hash::Hash + Ord>(old: &[T], new: &[T]) -> Vec<DiffOp> {
     let same = |pairs: &mut dyn Iterator<Item = (&T, &T)>| pairs.take_while(|(a, b)| a == b).count();
     let head = same(&mut old.iter().zip(new));
@@ -126,7 +128,7 @@ struct Unit<'a> {
 struct Lines<'a> {
     text: String,
     units: Vec<Unit<'a>>,
-    /// Index of the first unit of each line, then the number of units.
+    /// Index of the first unit of each line, followed by the total number of units.
     starts: Vec<usize>,
 }
 
@@ -161,7 +163,7 @@ struct Writer<'o, 'a> {
     coding: Coding,
     old: &'o Lines<'a>,
     out: Vec<u8>,
-    /// Current line of the new text, from 1.
+    /// The 1-based number of the current line in the new text.
     line: usize,
 }
 

@@ -1,23 +1,24 @@
-//! Checks whether a file with very few non-ASCII characters is Western European. For such a file, a
-//! guess by frequency means little: it may take a pound sign for a Polish letter. The file counts
-//! as Western European if each of these characters is plausible in its place.
+//! Checks whether a file with very few non-ASCII characters is in a Western European encoding. For
+//! such a file, a guess based on frequency means little: it might mistake a pound sign for a Polish
+//! letter. Instead, the file is considered Western European if each of these characters is
+//! plausible where it appears.
 
 use encoding_rs::{
     BIG5, EUC_JP, EUC_KR, GB18030, GBK, ISO_8859_2, ISO_8859_3, ISO_8859_4, ISO_8859_10, ISO_8859_13,
     ISO_8859_14, ISO_8859_16, SHIFT_JIS, WINDOWS_1250, WINDOWS_1252, WINDOWS_1257, WINDOWS_1258,
 };
 
-/// The maximum number of non-ASCII bytes in a text that counts as Western European because all of
-/// its non-ASCII characters are plausible symbols. A text with more symbols would also have letters
-/// of its language.
+/// If all non-ASCII characters in a file are plausible symbols, it is considered Western European
+/// only up to this many non-ASCII bytes. A file with more symbols would also contain letters of its
+/// language.
 const SIGNS: usize = 8;
-/// The maximum number of non-ASCII bytes in a text that counts as Western European because all of
-/// its non-ASCII characters are plausible symbols or letters. So few bytes do not show which
-/// language with Latin letters the text is in, and two of them may look like a two-byte character
-/// by accident.
+/// If all non-ASCII characters in a file are plausible symbols or letters, it is considered Western
+/// European only up to this many non-ASCII bytes. So few bytes do not reveal which Latin-script
+/// language the file is in, and two of them may look like a two-byte character by accident.
 const FEW: usize = 2;
 
-/// Whether a text with `high` non-ASCII bytes is more likely Western European than `guess`.
+/// Returns whether text with `high` non-ASCII bytes is more likely to be Western European than in
+/// the encoding `guess`.
 pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], high: usize) -> bool {
     let rare = [
         ISO_8859_3,
@@ -33,7 +34,7 @@ pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], hi
     let (few, letters) = match guess {
         _ if rare.contains(&guess) => (FEW, true),
         _ if two_bytes.contains(&guess) => (FEW, true),
-        // Central European text would contain non-ASCII letters, so a text with only symbols is
+        // Central European text would contain non-ASCII letters, so text with only symbols is
         // unlikely to be Central European.
         _ if [WINDOWS_1250, ISO_8859_2].contains(&guess) => (SIGNS, false),
         _ => return false,

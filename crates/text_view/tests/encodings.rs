@@ -24,7 +24,7 @@ fn utf16(big: bool, text: &str) -> Vec<u8> {
 }
 
 /// A realistic file in each common encoding, a line to insert, and a line that the encoding cannot
-/// hold.
+/// represent.
 const FILES: &[(&str, &str, &str, &str)] = &[
     ("windows-1252", "// Größe der Fläche\nint größe = 3; // „so“\n", "// señor — 5 €\n", "// 日本\n"),
     ("iso-8859-2", "# Zażółć gęślą jaźń\nx = 1\n", "# Źdźbło święte\n", "# 5 €\n"),
@@ -87,7 +87,8 @@ fn latin_1_does_not_become_windows_1252() {
 
 #[test]
 fn a_letter_shared_by_western_and_eastern_europe_leaves_the_encoding_open() {
-    // Spanish and Czech have the letter `á`. Its byte is the same in Latin-1 and Windows-1250.
+    // Spanish and Czech both have the letter `á`, which is the same byte in Latin-1 and
+    // Windows-1250.
     let view = view("a.java", b"// m\xe1s\n");
     assert_eq!(text(&view), "// más\n");
     assert_eq!(view.write("// más señor\n".as_bytes()).unwrap(), b"// m\xe1s se\xf1or\n");
@@ -185,7 +186,7 @@ fn if_a_file_fits_two_encodings_letters_that_they_encode_differently_are_refused
 
 #[test]
 fn unchanged_lines_keep_their_bytes_even_if_they_are_invalid() {
-    // Shift_JIS with an invalid line, and a character that two different byte pairs encode.
+    // Shift_JIS with an invalid line, and a character written as two different byte pairs.
     let line = "// これはテストです。日本語の表示\n".repeat(20);
     let mut bytes = encoded("shift_jis", &format!("// -*- coding: shift_jis -*-\n{line}int a;\n"));
     bytes.extend(b"// \xfd\xfe broken\n// \x87\x90 \x81\xe0 \xee\xf9\nint b;\n");
@@ -312,7 +313,7 @@ fn a_declared_encoding_applies_even_if_the_file_is_ascii() {
 #[test]
 fn a_declaration_that_the_bytes_contradict_is_ignored() {
     let view = view("a.py", "# -*- coding: latin-1 -*-\n# naïve café, señor\n".as_bytes());
-    assert!(view.is_plain(), "the file is UTF-8, whatever it declares");
+    assert!(view.is_plain(), "the file is UTF-8, regardless of what it declares");
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Notebooks: cells are shown as text, and everything else in the file keeps its bytes.
+//! Notebooks: cells are shown as text, and everything else in the file is preserved byte for byte.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use text_view::View;
 
-/// A notebook as Jupyter writes it, with one space per level.
+/// A notebook as Jupyter writes it, with one space of indentation per level.
 const NOTEBOOK: &str = r##"{
  "cells": [
   {

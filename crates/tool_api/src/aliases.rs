@@ -1,12 +1,12 @@
-//! The names that other agents use for a tool and its arguments. They are data in the definition of
-//! the tool.
+//! The names that other agents use for a tool and its arguments. They are data in the tool's
+//! definition.
 //!
 //! Models are trained on the tools of many agents and fall back on those names. An alias is
-//! accepted only where it has one meaning. If a tool cannot honor an argument (a command in the
+//! accepted only where it is unambiguous. If a tool cannot honor an argument (a command in the
 //! background, text to append), it refuses the call and says why. It never drops such an argument.
 //!
-//! A list of names is one string, with spaces between the names. Comparisons of names ignore case,
-//! `_` and `-`: `filePath`, `file-path` and `FILE_PATH` are `file_path`.
+//! A list of names is a single string, with spaces between the names. Name comparisons ignore case,
+//! `_` and `-`: `filePath`, `file-path` and `FILE_PATH` all match `file_path`.
 
 use serde_json::{Map, Value};
 
@@ -15,14 +15,15 @@ use serde_json::{Map, Value};
 pub struct Aliases {
     /// Names, in snake case, of other agents' tools whose calls this tool may carry out.
     pub tools: &'static str,
-    /// More such names, which are ordinary words. A JSON object that is not a call may contain
-    /// these words, too, so they are accepted only where the model is certainly calling a tool.
+    /// Additional names that are ordinary words. A JSON object that is not a call may also contain
+    /// these words, so they are accepted only where the model is certainly calling a tool.
     pub words: &'static str,
-    /// Other names for arguments, in snake case, and what happens to an argument with such a name.
+    /// Other names for arguments, in snake case, and what to do with an argument that has such a
+    /// name.
     pub arguments: &'static [(&'static str, Take)],
     /// Converts arguments to those of the tool: arguments marked [`Take::Converted`], and the
     /// tool's own arguments if their values have another agent's form. Receives the tool's name as
-    /// the call gives it, and adds a note for each change. The result is validated.
+    /// written in the call, and adds a note for each change. The result is validated.
     pub convert: Option<Convert>,
 }
 
@@ -35,10 +36,11 @@ pub type Convert =
 pub enum Take {
     /// The argument becomes the tool's argument with the given name.
     As(&'static str),
-    /// The argument is dropped, whatever its value, because it does not change what the call does.
+    /// The argument is dropped, regardless of its value, because it does not change what the call
+    /// does.
     LeftOut,
     /// The argument is dropped if its value is empty or one of the words in the first string. The
-    /// value `false` counts as empty, unless `true` is one of these words. Any other value is
+    /// value `false` is treated as empty unless `true` is one of these words. Any other value is
     /// refused with the sentence in the second string.
     Only(&'static str, &'static str),
     /// The argument is kept for [`Aliases::convert`].
@@ -63,7 +65,7 @@ impl Aliases {
         folder_path target_directory relative_path relative_workspace_path absolute_path search_path \
         search_directory root";
 
-    /// What happens to an argument; `None` for an unknown name.
+    /// Returns what to do with an argument, or `None` if its name is unknown.
     pub(crate) fn take(&self, name: &str) -> Option<Take> {
         let found = self.arguments.iter().find(|(names, _)| is_one_of(name, names));
         found.map(|(_, take)| *take).or_else(|| is_aside(name).then_some(Take::LeftOut))
@@ -74,8 +76,8 @@ impl Aliases {
     }
 }
 
-/// Removes and returns the first argument with one of these names, in any spelling. Null counts as
-/// absent.
+/// Removes and returns the first argument with one of these names, in any spelling. Null is treated
+/// as absent.
 pub fn take(arguments: &mut Map<String, Value>, names: &str) -> Option<Value> {
     let name = arguments.keys().find(|name| is_one_of(name, names)).cloned()?;
     arguments.shift_remove(&name).filter(|value| !value.is_null())
@@ -84,7 +86,7 @@ pub fn take(arguments: &mut Map<String, Value>, names: &str) -> Option<Value> {
 /// Sets an argument.
 ///
 /// # Errors
-/// Fails if the argument already has another value.
+/// Fails if the argument already has a different value.
 pub fn set(arguments: &mut Map<String, Value>, name: &str, value: impl Into<Value>) -> Result<(), String> {
     let value = value.into();
     match arguments.get(name) {
@@ -99,8 +101,8 @@ pub fn set(arguments: &mut Map<String, Value>, name: &str, value: impl Into<Valu
 }
 
 /// Renames an argument with any of these names to `own`. If its value is a list with one item, the
-/// item replaces the list. An argument that already has the name `own` stays as it is unless its
-/// value is a list.
+/// item replaces the list. An argument that is already named `own` stays as it is unless its value
+/// is a list.
 ///
 /// # Errors
 /// Fails if the list has several items.
@@ -148,14 +150,14 @@ pub fn truth(arguments: &mut Map<String, Value>, names: &str) -> Result<Option<b
     }
 }
 
-/// A name in lowercase, without separators.
+/// Returns a name in lowercase, without separators.
 #[must_use]
 pub fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
 
-/// A tool's name without the namespace that a chat template puts before it: `functions.bash`,
-/// `default_api.bash`, `mcp__files__read_file`.
+/// Returns a tool's name without the namespace that a chat template puts before it:
+/// `functions.bash`, `default_api.bash`, `mcp__files__read_file`.
 #[must_use]
 pub fn bare(name: &str) -> &str {
     let number = |part: &&str| part.bytes().all(|b| b.is_ascii_digit());
@@ -177,7 +179,7 @@ pub fn is_one_of(name: &str, names: &str) -> bool {
     names.split_whitespace().any(|n| plain(n) == name)
 }
 
-/// The usual spellings of a name. The name is given in snake case.
+/// Returns the usual spellings of a name that is given in snake case.
 pub(crate) fn spellings(name: &str) -> Vec<String> {
     let words: Vec<&str> = name.split('_').filter(|w| !w.is_empty()).collect();
     let pascal: String = words.iter().map(|w| capitalized(w)).collect();
@@ -196,7 +198,7 @@ fn capitalized(word: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// Whether a value, such as null, false or an empty list, means the same as no value.
+/// Whether a value, such as null, false or an empty list, is equivalent to no value.
 #[must_use]
 pub fn is_empty(value: &Value) -> bool {
     match value {

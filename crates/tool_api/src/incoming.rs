@@ -1,5 +1,5 @@
 //! A call that is arriving from the model. It is checked while it is still streaming, and again
-//! when it is complete.
+//! once it is complete.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::aliases::{self, Take};
 use crate::registry::{Entry, Registry};
 use crate::{Follow, Parsed, Spec, schema};
 
-/// Why a call was refused, for counts and reports.
+/// Why a call was refused, for statistics and reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {
     /// No such tool.
@@ -19,15 +19,14 @@ pub enum RefusalKind {
     UnknownArgument,
     /// An argument is missing, or of the wrong type or range.
     Schema,
-    /// The tool itself objects to a value (a path outside the repository, a file that does not
-    /// exist).
+    /// The tool itself rejects a value (a path outside the repository, a file that does not exist).
     Value,
 }
 
 /// A call that will not be carried out, and the sentence that the model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// What kind of mistake it is.
+    /// The kind of mistake.
     pub kind: RefusalKind,
     /// What is wrong and what would have been right.
     pub message: String,
@@ -46,10 +45,10 @@ pub struct Accepted {
     pub spec: Arc<Spec>,
     /// The arguments, as the tool's schema defines them.
     pub arguments: Value,
-    /// The value that the tool parsed while it judged the call, if any.
+    /// The value that the tool parsed while judging the call, if any.
     pub parsed: Parsed,
-    /// Notes on parts of the call that were read differently from how they were written, such as
-    /// `file_path taken as path`.
+    /// Notes on parts of the call that were interpreted differently from how they were written,
+    /// such as `file_path taken as path`.
     pub notes: Vec<String>,
 }
 
@@ -57,8 +56,8 @@ pub struct Accepted {
 pub struct Incoming<'r> {
     tools: &'r Registry,
     name: String,
-    /// The tools that the call may mean. If there are several, checks that depend on the tool wait
-    /// until the call is complete.
+    /// The tools that the call may refer to. If there are several, checks that depend on the tool
+    /// are deferred until the call is complete.
     candidates: Vec<&'r Entry>,
     follow: Option<Box<dyn Follow>>,
     parsed: Parsed,
@@ -69,8 +68,8 @@ impl<'r> Incoming<'r> {
         Self { tools, name: name.to_owned(), candidates, follow: None, parsed }
     }
 
-    /// If the call can mean only one tool, lets that tool receive the texts of the call while they
-    /// are being written.
+    /// If the call can refer to only one tool, lets that tool receive the text of the call while it
+    /// is being written.
     pub(crate) fn followed(self) -> Self {
         let follow = match self.candidates.as_slice() {
             [entry] => entry.tool.follow(),
@@ -79,7 +78,7 @@ impl<'r> Incoming<'r> {
         Self { follow, ..self }
     }
 
-    /// The tool's name as it was written.
+    /// Returns the tool's name as it was written.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -89,7 +88,7 @@ impl<'r> Incoming<'r> {
     /// after an error.
     ///
     /// # Errors
-    /// Fails if the call cannot succeed, whatever text follows.
+    /// Fails if the call cannot succeed, no matter what text follows.
     pub fn text(&mut self, path: &str, text: &str, closed: bool) -> Result<(), Refusal> {
         let (Some(follow), [entry]) = (&mut self.follow, self.candidates.as_slice()) else { return Ok(()) };
         let (name, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
@@ -100,12 +99,12 @@ impl<'r> Incoming<'r> {
         judged.map_err(Refusal::value)
     }
 
-    /// Judges one argument, as soon as its value is complete. [`Incoming::complete`] judges it the
+    /// Judges one argument as soon as its value is complete. [`Incoming::complete`] judges it the
     /// same way, so an argument that is refused early would also have been refused later. Checks
-    /// that depend on other arguments wait until the call is complete.
+    /// that depend on other arguments are deferred until the call is complete.
     ///
     /// # Errors
-    /// Fails if the argument is unknown or of the wrong type, or if the tool objects to its value.
+    /// Fails if the argument is unknown or of the wrong type, or if the tool rejects its value.
     pub fn field(&mut self, name: &str, value: &Value) -> Result<(), Refusal> {
         let [entry] = self.candidates.as_slice() else { return Ok(()) };
         match entry.take(name, value)? {
@@ -124,7 +123,7 @@ impl<'r> Incoming<'r> {
     ///
     /// # Errors
     /// Fails if [`Incoming::field`] refuses an argument, if an argument is missing, or if the call
-    /// uses another agent's name for a tool and its arguments fit several tools or none.
+    /// uses another agent's name for a tool and its arguments match several tools or none.
     pub fn complete(self, arguments: &Value) -> Result<Accepted, Refusal> {
         let Self { tools, name: tool, candidates, mut parsed, .. } = self;
         let fits: Vec<_> = candidates.iter().map(|entry| (*entry, entry.fit(&tool, arguments))).collect();
@@ -166,12 +165,12 @@ impl<'r> Incoming<'r> {
     }
 }
 
-/// What an argument of a call means to the tool.
+/// How the tool interprets an argument of a call.
 enum Taken {
     /// The tool's own argument with this name.
     Own(String),
     LeftOut,
-    /// The meaning is known only when the call is complete.
+    /// The meaning is known only once the call is complete.
     Converted,
 }
 
@@ -180,7 +179,7 @@ impl Entry {
         let refusal = |message| Err(Refusal { kind: RefusalKind::UnknownArgument, message });
         let take = self.spec.aliases.take(name);
         if let Some(validator) = self.fields.get(name) {
-            // The value may be another agent's form of the argument.
+            // The value may have another agent's form.
             let property = &self.spec.schema["properties"][name];
             let odd = matches!(take, Some(Take::Converted))
                 && !validator.is_valid(&schema::coerce(value.clone(), property));
@@ -206,7 +205,7 @@ impl Entry {
     }
 
     /// Returns the arguments under the tool's own names, and notes on what was changed. The values
-    /// are not judged yet.
+    /// have not been judged yet.
     fn fit(&self, tool: &str, arguments: &Value) -> Result<(Map<String, Value>, Vec<String>), Refusal> {
         let refusal = |kind, message| Refusal { kind, message };
         let Some(given) = arguments.as_object() else {
@@ -268,8 +267,8 @@ impl Entry {
         self.tool.patch_instead(given).map_err(|why| Refusal::value(format!("{}: {why}", self.spec.name)))
     }
 
-    /// Judges one of the tool's own arguments, and returns its value as the tool will receive it;
-    /// `None` for a null that means "not given".
+    /// Judges one of the tool's own arguments, and returns its value as the tool will receive it.
+    /// Returns `None` for a null that means "not given".
     fn judge(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<Option<Value>, Refusal> {
         let (Some(validator), Some(property)) =
             (self.fields.get(name), self.spec.schema["properties"].get(name))

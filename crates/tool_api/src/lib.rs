@@ -2,9 +2,9 @@
 //! calls.
 //!
 //! The [`Tool`] trait is object-safe, so tools can be added at run time and wrapped: masking and
-//! replay are tools that wrap other tools. Most tools implement [`TypedTool`]: their arguments are
-//! a Rust type, from which the JSON Schema is derived. A tool holds the workspace or the sandbox
-//! that it works on; a call carries only arguments.
+//! replay are implemented as tools that wrap other tools. Most tools implement [`TypedTool`]: their
+//! arguments are a Rust type, and the JSON Schema is derived from that type. A tool holds the
+//! workspace or the sandbox that it works on; a call carries only arguments.
 //!
 //! Everything that the rest of the program needs to know about a tool is a field of its [`Spec`].
 //! No code compares tool names.
@@ -31,7 +31,7 @@ pub use registry::{RegisterError, Registry};
 pub use spec::{Effect, Spec, WholeFile};
 pub use typed::TypedTool;
 
-/// The field of an outcome's facts that repeats the inspection in its text.
+/// The field in an outcome's facts that repeats the inspection from its text.
 const INSPECTION: &str = "inspection";
 
 /// How a call ended. The model is told this.
@@ -62,7 +62,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// A success with this text.
+    /// Creates a successful outcome with this text.
     pub fn ok(text: impl Into<String>) -> Self {
         Self { status: Status::Ok, text: text.into(), changed: Vec::new(), facts: Value::Null }
     }
@@ -77,13 +77,13 @@ impl Outcome {
         self
     }
 
-    /// What an inspection of the changes found, if anything.
+    /// Returns what an inspection of the changes found, if anything.
     #[must_use]
     pub fn inspection(&self) -> Option<&str> {
         self.facts[INSPECTION].as_str()
     }
 
-    /// A failure with this text: the call ran, but its result is negative.
+    /// Creates a failed outcome with this text: the call ran, but its result is negative.
     pub fn failed(text: impl Into<String>) -> Self {
         Self { status: Status::Failed, ..Self::ok(text) }
     }
@@ -100,8 +100,9 @@ pub enum ToolError {
     Run(String),
 }
 
-/// What is known about a call besides its arguments: a value that the tool parsed while it judged the
-/// call, kept so that the tool need not parse it again, and whether the agent makes the call itself.
+/// What is known about a call besides its arguments: a value that the tool parsed while judging the
+/// call, kept so that the tool does not have to parse it again, and whether the agent itself makes
+/// the call.
 #[derive(Clone, Default)]
 pub struct Parsed {
     value: Option<Arc<dyn Any + Send + Sync>>,
@@ -109,18 +110,18 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// Keeps a value, in place of any earlier one.
+    /// Keeps a value, replacing any earlier one.
     pub fn keep<T: Send + Sync + 'static>(&mut self, value: Arc<T>) {
         self.value = Some(value);
     }
 
-    /// The kept value, if it has this type.
+    /// Returns the kept value, if it has this type.
     #[must_use]
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.value.clone()?.downcast().ok()
     }
 
-    /// Marks a call that the agent makes itself, so that no model reads its result.
+    /// Marks a call as one that the agent makes itself, so that no model reads its result.
     #[must_use]
     pub fn own() -> Self {
         Self { own: true, ..Self::default() }
@@ -139,14 +140,14 @@ impl fmt::Debug for Parsed {
     }
 }
 
-/// Follows one call while the texts in its arguments are being written.
+/// Follows a call while the text in its arguments is being written.
 pub trait Follow: Send {
     /// Receives more of the text at `path` (`patch`, `edits/0/search`). `closed` means that the
-    /// text is complete. Is not called again after an error.
+    /// text is complete. Not called again after an error.
     ///
     /// # Errors
-    /// Fails, with a sentence for the model, if the call cannot succeed, whatever follows. The tool
-    /// must then also refuse the complete call.
+    /// Fails, with a sentence for the model, if the call cannot succeed, no matter what follows.
+    /// The tool must then also refuse the complete call.
     fn text(&mut self, path: &str, text: &str, closed: bool) -> Result<(), String>;
 }
 
@@ -154,7 +155,7 @@ pub trait Follow: Send {
 /// right.
 #[async_trait]
 pub trait Tool: Send + Sync {
-    /// The tool's name, schema and capabilities.
+    /// Returns the tool's name, schema and capabilities.
     fn spec(&self) -> &Spec;
 
     /// Judges one argument as soon as it is complete, while the rest of the call is still being
@@ -175,8 +176,8 @@ pub trait Tool: Send + Sync {
         Ok(())
     }
 
-    /// Returns an object that follows a call while its texts are being written. Called once for
-    /// each call that is opened. Only a tool with [`Spec::follows`] receives texts.
+    /// Returns an object that follows a call while its text is being written. Called once for each
+    /// call that is opened. Only a tool with [`Spec::follows`] receives text.
     fn follow(&self) -> Option<Box<dyn Follow>> {
         None
     }
@@ -191,16 +192,16 @@ pub trait Tool: Send + Sync {
 
     /// Returns the patch if the call does nothing but apply one, for example if it runs
     /// `apply_patch` in a shell. The patch then goes to the tool that has [`Spec::patch`], and this
-    /// tool is not called. The names of the arguments are those in this tool's schema; the values
-    /// are not checked yet.
+    /// tool is not called. The argument names are those in this tool's schema, but the values have
+    /// not been checked yet.
     ///
     /// # Errors
-    /// Fails if the call is meant as a patch but does not contain a usable one.
+    /// Fails if the call tries to apply a patch but does not contain a usable one.
     fn patch_instead(&self, _arguments: &Map<String, Value>) -> Result<Option<String>, String> {
         Ok(None)
     }
 
-    /// Carries out a call. `parsed` holds the value that the tool kept while it judged these
+    /// Carries out a call. `parsed` holds the value that the tool kept while judging these
     /// arguments, if any.
     ///
     /// # Errors

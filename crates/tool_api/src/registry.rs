@@ -1,4 +1,4 @@
-//! Holds the tools of a session by name: shows them to the model, judges calls, and runs them.
+//! Holds a session's tools by name, shows them to the model, judges calls, and runs them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub enum RegisterError {
     },
 }
 
-/// A registered tool with its schema compiled.
+/// A registered tool and its compiled schema.
 pub(crate) struct Entry {
     pub(crate) spec: Arc<Spec>,
     pub(crate) validator: Validator,
@@ -33,7 +33,7 @@ pub(crate) struct Entry {
     pub(crate) tool: Arc<dyn Tool>,
 }
 
-/// The tools of a session, in the order they were added, which is the order in the prompt.
+/// The tools of a session, in the order they were added. The prompt lists them in the same order.
 #[derive(Default)]
 pub struct Registry {
     entries: Vec<Entry>,
@@ -64,8 +64,8 @@ impl Registry {
                 .map_err(|e| RegisterError::Schema { tool: spec.name.clone(), why: e.to_string() })
         };
         let properties = spec.schema["properties"].as_object().into_iter().flatten();
-        // A property with references does not compile without the rest of the schema. It is checked
-        // only as part of the complete call.
+        // A property with references does not compile without the rest of the schema. It is only
+        // checked as part of the complete call.
         let anything = Value::Bool(true);
         let fields = properties
             .map(|(name, schema)| {
@@ -78,8 +78,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Replaces the description of a tool and the part of its schema that the model is shown. The
-    /// tool accepts the same calls as before.
+    /// Replaces a tool's description and the part of its schema that the model is shown. The tool
+    /// accepts the same calls as before.
     pub fn describe(&mut self, tool: &str, description: String, shown: Value) {
         if let Some(entry) = self.entries.iter_mut().find(|e| e.spec.name == tool) {
             let spec = Arc::make_mut(&mut entry.spec);
@@ -87,19 +87,19 @@ impl Registry {
         }
     }
 
-    /// The specs of the tools, in order.
+    /// Returns the specs of the tools, in order.
     pub fn specs(&self) -> impl Iterator<Item = &Arc<Spec>> {
         self.entries.iter().map(|e| &e.spec)
     }
 
-    /// The spec of the tool with this name.
+    /// Returns the spec of the tool with this name.
     #[must_use]
     pub fn spec(&self, tool: &str) -> Option<&Arc<Spec>> {
         self.specs().find(|spec| spec.name == tool)
     }
 
-    /// The names under which calls to these tools may arrive, in the usual spellings: the tools'
-    /// own names, then the names from other agents.
+    /// Returns the names that calls to these tools may use, in the usual spellings: the tools' own
+    /// names, then the names from other agents.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let own = || self.specs().map(|spec| spec.name.as_str());
@@ -111,14 +111,15 @@ impl Registry {
         names
     }
 
-    /// The names of the tools that receive the texts of a call while the model is writing them.
+    /// Returns the names of the tools that receive the text of a call while the model is writing
+    /// it.
     #[must_use]
     pub fn followed(&self) -> Vec<String> {
         self.specs().filter(|spec| spec.follows).map(|spec| spec.name.clone()).collect()
     }
 
-    /// The JSON Schema of one call, as the prompts show it: `{"tool": NAME, "arguments": {...}}`
-    /// with the arguments that the model is shown, and no others.
+    /// Returns the JSON Schema of a call in the form that the prompts show: `{"tool": NAME,
+    /// "arguments": {...}}`, with only the arguments that the model is shown.
     #[must_use]
     pub fn call_schema(&self) -> Value {
         let mut definitions = Map::new();
@@ -139,8 +140,8 @@ impl Registry {
         schema
     }
 
-    /// The tools that a name may stand for: the tool with that name or, if there is none, the tools
-    /// that have that name as an alias.
+    /// Returns the tools that a name may refer to: the tool with that name or, if there is none,
+    /// the tools that have that name as an alias.
     fn candidates(&self, tool: &str) -> Result<Vec<&Entry>, Refusal> {
         if let Some(entry) = self.entries.iter().find(|e| e.spec.name == tool) {
             return Ok(vec![entry]);
@@ -159,8 +160,8 @@ impl Registry {
         Ok(found)
     }
 
-    /// The spec of the tool that a name stands for; `None` if there is no such tool, or if there
-    /// are several and only the arguments decide among them.
+    /// Returns the spec of the tool that a name refers to. Returns `None` if there is no such tool,
+    /// or if there are several and only the arguments can tell them apart.
     #[must_use]
     pub fn named(&self, tool: &str) -> Option<&Arc<Spec>> {
         match self.candidates(tool).ok()?.as_slice() {
@@ -170,8 +171,8 @@ impl Registry {
     }
 
     /// If an answer contains no call, interprets the answer itself as a call (see
-    /// [`Tool::whole_answer`]). Returns the call, which is not judged yet, with its arguments. The
-    /// error is a sentence for the model.
+    /// [`Tool::whole_answer`]). Returns the call, which has not been judged yet, and its arguments.
+    /// The error is a sentence for the model.
     #[must_use]
     pub fn whole_answer(&self, text: &str) -> Option<Result<(Incoming<'_>, Value), String>> {
         self.entries.iter().find_map(|entry| {
@@ -182,7 +183,7 @@ impl Registry {
         })
     }
 
-    /// Begins to judge a call, as soon as the tool's name is known.
+    /// Starts judging a call as soon as the tool's name is known.
     ///
     /// # Errors
     /// Fails if there is no such tool. The message lists the tools that exist.
@@ -195,7 +196,7 @@ impl Registry {
     }
 
     /// Judges a complete call and returns it as it will be run: with the tool's own names, and with
-    /// values coerced where the schema leaves only one reading.
+    /// values coerced where the schema allows only one interpretation.
     ///
     /// # Errors
     /// Same as [`Registry::open`] and [`Incoming::complete`].
@@ -204,15 +205,15 @@ impl Registry {
     }
 
     /// Runs a call whose arguments came from [`Registry::accept`]. The tool does not receive the
-    /// value that it parsed while it judged the call.
+    /// value that it parsed while judging the call.
     ///
     /// # Errors
-    /// The tool's error: a sentence for the model, or a reason to stop the run.
+    /// Returns the tool's error: a sentence for the model, or a reason to stop the run.
     pub async fn call(&self, tool: &str, arguments: Value) -> Result<Outcome, ToolError> {
         self.call_parsed(tool, arguments, Parsed::default()).await
     }
 
-    /// Runs a call. `parsed` is the value that the tool parsed while it judged the call.
+    /// Runs a call. `parsed` is the value that the tool parsed while judging the call.
     ///
     /// # Errors
     /// Same as [`Registry::call`].

@@ -1,12 +1,13 @@
-//! Derives JSON Schemas from argument types, and coerces values to fit them where only one reading
-//! is possible. The schemas are kept small, because each byte costs prompt tokens on every task.
+//! Derives JSON Schemas from argument types, and coerces values to fit them where only one
+//! interpretation is possible. The schemas are kept small, because every byte costs prompt tokens
+//! on every task.
 
 use jsonschema::Validator;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value};
 
 /// Derives the schema of an argument type. It has no references, titles or formats, and no null
-/// variants of optional arguments.
+/// variants for optional arguments.
 pub(crate) fn of<T: JsonSchema>() -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.inline_subschemas = true;
@@ -19,7 +20,8 @@ pub(crate) fn of<T: JsonSchema>() -> Value {
     schema
 }
 
-/// The part of a schema that the model is shown. It leaves out what models get right anyway.
+/// Returns the part of a schema that the model is shown. It leaves out what models get right
+/// anyway.
 pub(crate) fn shown(schema: &Value) -> Value {
     let mut shown = schema.clone();
     fn without(schema: &mut Value) {
@@ -61,7 +63,7 @@ pub(crate) fn closed(shown: &Value, full: &Value) -> Value {
     closed
 }
 
-/// The keys under which a schema keeps the definitions that references point to.
+/// The keys of a schema that contain the definitions that references point to.
 const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 
 /// Whether a schema contains references to other parts of the schema.
@@ -77,11 +79,12 @@ pub(crate) fn has_references(schema: &Value) -> bool {
     }
 }
 
-/// Moves what the references in a schema point to, so that the schema can become part of another
-/// schema: the definitions go to `all`, with `owner` in front of their names. If a reference points
-/// to another part of the schema, all of the schema goes there, under the name `owner`.
+/// Moves the targets of a schema's references, so that the schema can become part of another one.
+/// Definitions are moved to `all`, with `owner` prefixed to their names. If a reference points to
+/// any other part of the schema, the entire schema is moved to `all` under the name `owner`.
 pub(crate) fn move_definitions(schema: &mut Value, owner: &str, all: &mut Map<String, Value>) {
-    /// Updates the references. Returns whether any points to something other than a definition.
+    /// Updates the references. Returns whether any of them points to something other than a
+    /// definition.
     fn adapt(schema: &mut Value, owner: &str) -> bool {
         let mut other = false;
         match schema {
@@ -163,9 +166,9 @@ pub(crate) fn required(schema: &Value, name: &str) -> bool {
     schema["required"].as_array().is_some_and(|names| names.iter().any(|n| n == name))
 }
 
-/// Coerces a value where the schema leaves only one reading: `"5"` for an integer, `"true"` for a
-/// boolean, a JSON array or object written as a string, a single item for an array of such items.
-/// Everything else stays as it is.
+/// Coerces a value where the schema allows only one interpretation: `"5"` for an integer, `"true"`
+/// for a boolean, a JSON array or object written as a string, a single item for an array of such
+/// items. Everything else stays as it is.
 pub(crate) fn coerce(value: Value, schema: &Value) -> Value {
     let Some(wanted) = schema["type"].as_str() else { return value };
     match (wanted, value) {
@@ -207,15 +210,15 @@ pub(crate) fn coerce(value: Value, schema: &Value) -> Value {
     }
 }
 
-/// Validates a value. The error names the place and what was expected, never the value, which may
-/// be huge.
+/// Validates a value. The error says where the problem is and what was expected. It never includes
+/// the value, which may be huge.
 pub(crate) fn check(validator: &Validator, value: &Value, place: &str) -> Result<(), String> {
     let Some(error) = validator.iter_errors(value).next() else { return Ok(()) };
     let path = error.instance_path().to_string();
     Err(format!("{place}{path}: {}", error.masked_with("the value given")))
 }
 
-/// An object with the shape that a schema requires, for an error message.
+/// Returns an object with the shape that a schema requires, for an error message.
 pub(crate) fn example(schema: &Value) -> String {
     let mut fields = Map::new();
     if let Some(properties) = schema["properties"].as_object() {

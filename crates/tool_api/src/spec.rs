@@ -1,5 +1,5 @@
-//! The description of a tool as data. The model is shown part of it; the registry and the planner
-//! act on the rest.
+//! Describes a tool as data. The model is shown part of it; the registry and the planner act on the
+//! rest.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,21 +35,21 @@ pub struct Spec {
     pub shown: Value,
     /// The names that other agents use for the tool and its arguments.
     pub aliases: &'static Aliases,
-    /// Whether [`Tool::follow`](crate::Tool::follow) follows the texts of a call while they are
-    /// being written.
+    /// Whether [`Tool::follow`](crate::Tool::follow) follows the text of a call while it is being
+    /// written.
     pub follows: bool,
-    /// Whether a call says that the task is done.
+    /// Whether a call signals that the task is done.
     pub finishes: bool,
     /// Whether a call that was interrupted can be run again. Otherwise, the model is told that the
     /// call was interrupted.
     pub repeatable: bool,
-    /// For a tool that verifies the work tree: the argument that makes a call run another command
-    /// instead of the verification. Files that a verification leaves behind (caches, reports) do
-    /// not count as changes.
+    /// For a tool that verifies the work tree, the argument that makes a call run another command
+    /// instead of the verification. Files that a verification leaves behind (caches, reports) are
+    /// not counted as changes.
     pub verifies_without: Option<&'static str>,
-    /// The argument whose first line becomes the title in the heading of a call's result.
+    /// The argument whose first line is used as the title in the heading of a call's result.
     pub titled_by: Option<&'static str>,
-    /// The arguments with which a call writes a whole file.
+    /// The arguments that a call uses to write a whole file.
     pub whole_file: Option<WholeFile>,
     /// The argument that takes a patch as text.
     pub patch: Option<&'static str>,
@@ -65,7 +65,7 @@ pub struct WholeFile {
 }
 
 impl Spec {
-    /// The spec of a tool with this schema and no further capabilities.
+    /// Creates the spec of a tool with this schema and no other capabilities.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -90,8 +90,8 @@ impl Spec {
         }
     }
 
-    /// The spec of a tool whose arguments are of this type. The type's schema comes from its fields
-    /// and their doc comments.
+    /// Creates the spec of a tool whose arguments are of this type. The type's schema comes from
+    /// its fields and their doc comments.
     #[must_use]
     pub fn of<A: JsonSchema>(
         name: impl Into<String>,
@@ -101,14 +101,15 @@ impl Spec {
         Self::new(name, description, effect, schema::of::<A>())
     }
 
-    /// The spec of a tool of which only the name is known, for example from a session that another
-    /// version recorded. Calls to the tool may have any effect.
+    /// Creates the spec of a tool when only its name is known, for example from a session recorded
+    /// by another version. Calls to the tool may have any effect.
     #[must_use]
     pub fn unknown(name: &str) -> Self {
         Self::new(name, "", Effect::Execute, json!({}))
     }
 
-    /// The shown schema as text for the prompt. Each byte costs prompt tokens on every task.
+    /// Returns the shown schema as text for the prompt. Every byte costs prompt tokens on every
+    /// task.
     #[must_use]
     pub fn shown_schema(&self) -> String {
         self.shown.to_string()
@@ -120,15 +121,15 @@ impl Spec {
         self.verifies_without.is_some_and(|argument| arguments[argument].is_null())
     }
 
-    /// The arguments of a call that writes this content to a file; `None` if the tool cannot do
-    /// that.
+    /// Returns the arguments of a call that writes this content to a file, or `None` if the tool
+    /// cannot do that.
     #[must_use]
     pub fn write_file(&self, path: &str, content: &str) -> Option<Value> {
         let names = self.whole_file?;
         Some(json!({ names.path: path, names.content: content }))
     }
 
-    /// The path and the content of the whole file that a call with these arguments writes.
+    /// Returns the path and the content of the whole file that a call with these arguments writes.
     #[must_use]
     pub fn written_file<'a>(&self, arguments: &'a Value) -> Option<(&'a str, &'a str)> {
         let names = self.whole_file?;

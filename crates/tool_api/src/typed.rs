@@ -19,7 +19,7 @@ pub trait TypedTool: Send + Sync + 'static {
     /// `#[serde(deny_unknown_fields)]`.
     type Arguments: DeserializeOwned + JsonSchema + Send;
 
-    /// The tool's spec. Start from [`Spec::of`] with [`TypedTool::Arguments`].
+    /// Returns the tool's spec. Start from [`Spec::of`] with [`TypedTool::Arguments`].
     fn spec(&self) -> Spec;
 
     /// See [`Tool::judge_field`].
@@ -44,7 +44,7 @@ pub trait TypedTool: Send + Sync + 'static {
     /// See [`ToolError`].
     async fn call(&self, arguments: Self::Arguments) -> Result<Outcome, ToolError>;
 
-    /// The tool, ready to be registered.
+    /// Converts the tool into one that can be registered.
     fn into_tool(self) -> Arc<dyn Tool>
     where
         Self: Sized,

@@ -1,6 +1,6 @@
-//! Measures the throughput in MB/s, compared with that of `serde_json::from_slice` on the same
-//! bytes. Also measures the time per byte for inputs of growing size that arrive in one-byte
-//! chunks. Run with `cargo bench -p tool_stream`.
+//! Measures throughput in MB/s and compares it with `serde_json::from_slice` on the same bytes.
+//! Also measures the time per byte for inputs of increasing size that are fed one byte at a time.
+//! Run with `cargo bench -p tool_stream`.
 #![allow(clippy::print_stdout)]
 
 use std::hint::black_box;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tool_stream::{End, Event, Options, Parser};
 
-/// A call whose patch is about `size` bytes of source code.
+/// Returns a call whose patch is about `size` bytes of source code.
 fn call(size: usize, lines: bool) -> Vec<u8> {
     let line = "        let value = lookup(&mut table, \"key\", index)?; // the usual way\n";
     let count = size / line.len() + 1;
@@ -21,7 +21,7 @@ fn run(bytes: &[u8], chunk: usize) -> usize {
     run_with(Options::default(), bytes, chunk)
 }
 
-/// Like `run`, but the parser reports the argument texts while they are being written.
+/// Like `run`, but the parser reports text arguments as they are written.
 fn run_followed(bytes: &[u8], chunk: usize) -> usize {
     run_with(Options { followed: vec!["apply_patch".into()], ..Options::default() }, bytes, chunk)
 }
@@ -38,7 +38,7 @@ fn run_with(options: Options, bytes: &[u8], chunk: usize) -> usize {
     calls
 }
 
-/// Returns the best time of several runs, each of which repeats the work long enough to be
+/// Returns the best time out of several runs, each of which repeats the work long enough to be
 /// measurable.
 fn time(mut work: impl FnMut()) -> Duration {
     let mut best = Duration::MAX;
@@ -108,7 +108,7 @@ fn main() {
     ];
     for (name, make, run) in kinds {
         for size in [1 << 10, 1 << 20, 16 << 20] {
-            // Leave room for the JSON around the text: a call may have at most 16 MiB.
+            // Leave room for the JSON around the text: a call may be at most 16 MiB long.
             let bytes = make(size - size / 8);
             let runs = if size > 1 << 20 { 1 } else { 3 };
             let mut best = Duration::MAX;

@@ -86,7 +86,7 @@ impl Parser {
     }
 
     fn close_fence(&mut self, win: Window<'_>, run: usize, out: &mut Vec<Event>) -> Flow {
-        // A closing fence has only whitespace after it.
+        // Only whitespace may follow a closing fence.
         let rest = win.from(self.pos + run);
         let rest = &rest[..rest.len().min(MAX_INFO)];
         match rest.iter().find(|b| !matches!(b, b' ' | b'\t' | b'\r')) {
@@ -133,7 +133,7 @@ impl Parser {
         true
     }
 
-    /// Reads more of a file. `end` is set when no more bytes will come.
+    /// Reads more of a file. `end` is set once no more bytes will arrive.
     pub(crate) fn file(&mut self, win: Window<'_>, end: Option<End>, out: &mut Vec<Event>) -> Flow {
         let Mode::File(file) = &mut self.mode else { return Flow::Go };
         let outcome = file.run(win, end == Some(End::Stop));

@@ -8,18 +8,18 @@ use crate::prose::LeadIn;
 use crate::window::{Blanks, Window};
 use crate::{harmony, prose};
 
-/// The maximum number of objects that are judged by the text before them. Later ones are not taken
-/// as calls. A real answer has far fewer such objects.
+/// The maximum number of objects to judge by the text before them. Later ones are not treated as
+/// calls. A real answer has far fewer such objects.
 const MAX_LEAD_INS: usize = 4096;
-/// The number of bytes that may be rescanned after failed objects, in addition to four times the
-/// number of bytes read.
+/// How many bytes may be rescanned after failed objects, on top of four times the number of bytes
+/// read.
 const RESCAN_BUDGET: usize = 64 << 10;
 
 impl Parser {
     pub(crate) fn brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         self.show(win, self.pos, out);
-        // After a token of an unknown family, the object may be anything, so it is not taken as a
-        // call.
+        // After a token from an unknown family, the object could be anything, so it is not treated
+        // as a call.
         let unknown = self.before().ends_with(b"|>");
         let allowed = match &self.fence {
             Some(fence) => {
@@ -52,7 +52,7 @@ impl Parser {
             }
         };
         if named.is_some() && !saw_react {
-            // The brace may just follow a word: `search {` in a sentence is not a call.
+            // The brace may just happen to follow a word: `search {` in a sentence is not a call.
             let first = match win.skip_blanks(self.pos + 1) {
                 Blanks::Until(at) => win.get(at),
                 Blanks::More => return Flow::More,
@@ -71,9 +71,9 @@ impl Parser {
         Flow::Go
     }
 
-    /// Finds the name of a known tool that stands alone before an object. If the server strips the
-    /// special tokens around a call, only such a name and the object remain. Returns the name, and
-    /// how far before the end of the text it begins.
+    /// Finds the name of a known tool that appears on its own before an object, which is all that
+    /// remains if the server strips the special tokens around a call. Returns the name and the
+    /// distance in bytes from its start to the end of the text.
     pub(crate) fn bare_tool_name(&self, before: &[u8], same: bool) -> Option<(String, usize)> {
         let (word, back) = prose::last_word(before)?;
         let alone = before.trim_ascii().len() == word.len();
@@ -91,7 +91,7 @@ impl Parser {
         (placed && self.options.knows(&self.options.bare_name(&tool))).then_some((tool, back))
     }
 
-    /// Judges from the preceding text whether an object at the current position is a call.
+    /// Decides, based on the preceding text, whether an object at the current position is a call.
     pub(crate) fn lead_in(&self, token: bool) -> LeadIn {
         let same_line = self.line_has_text && self.hold.is_none();
         let before = self.before();
@@ -100,8 +100,8 @@ impl Parser {
         prose::lead_in(before, same_line, token, apart)
     }
 
-    /// Whether a call begins at `start`. If that depends on what follows, returns `false` for now,
-    /// and [`call_in_prose`](Parser::call_in_prose) decides at the end.
+    /// Returns whether a call begins at `start`. If that depends on what follows, returns `false`
+    /// for now, and [`call_in_prose`](Parser::call_in_prose) decides at the end.
     pub(crate) fn is_call(&mut self, start: usize, token: bool) -> bool {
         match self.lead_in(token) {
             LeadIn::Call => true,
@@ -115,8 +115,8 @@ impl Parser {
         }
     }
 
-    /// Called at the end of an answer without calls. If nothing but calls follows the first
-    /// undecided call, emits it and the calls after it.
+    /// Emits the first undecided call and the calls after it, provided that nothing but calls
+    /// follows it. Called at the end of an answer without calls.
     pub(crate) fn call_in_prose(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         let Some(start) = self.deferred.filter(|start| *start >= win.base) else { return };
         let text = win.slice(start, win.end()).trim_ascii_end();
@@ -216,7 +216,7 @@ impl Parser {
         }
     }
 
-    /// Whether `"tool":` follows the current byte; `None` if more bytes are needed.
+    /// Returns whether `"tool":` follows the current byte, or `None` if more bytes are needed.
     pub(crate) fn names_tool(&self, win: Window<'_>) -> Option<bool> {
         let bracket = usize::from(matches!(win.get(self.pos), Some(b'(' | b'[')));
         let at = match win.skip_blanks(self.pos + bracket) {
@@ -241,7 +241,7 @@ impl Parser {
         Some(false)
     }
 
-    /// Refuses `("tool": …)`, `["tool": …]` and `"tool": …`, which are meant as calls but lack
+    /// Refuses `("tool": …)`, `["tool": …]` and `"tool": …`, which are intended as calls but lack
     /// braces.
     pub(crate) fn missing_brace(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         self.show(win, self.pos, out);

@@ -1,10 +1,10 @@
-//! Makes the control tokens of chat templates harmless in text that is data. These tokens end a
+//! Neutralizes the control tokens of chat templates in text that is only data. These tokens end a
 //! turn, name a role or open a call.
 //!
 //! Servers tokenize the whole prompt at once, so `<|im_end|>` in a file would end the message that
 //! shows the file. [`broken`] therefore inserts a space after the token's first character: the
-//! token becomes plain text, and the change stays visible. A model that edits such a file writes
-//! the space too, and [`restored`] removes it.
+//! token becomes plain text, but the change stays visible. A model that edits such a file also
+//! writes the space, and [`restored`] removes it.
 //!
 //! ```
 //! use tool_stream::control_tokens::{broken, restored};
@@ -46,7 +46,7 @@ static TOKENS: LazyLock<Vec<(u8, &'static [u8])>> = LazyLock::new(|| {
     parts.map(|(first, rest)| (*first, rest)).filter(|(first, _)| begins(*first)).collect()
 });
 
-/// Whether the text that `first` and `rest` form together begins with a token.
+/// Returns whether `first` followed by `rest` begins with a token.
 fn is_token(first: u8, rest: &[u8]) -> bool {
     match (first, rest) {
         (b'<', [b'|', rest @ ..]) if bar(rest) => true,
@@ -56,8 +56,8 @@ fn is_token(first: u8, rest: &[u8]) -> bool {
     }
 }
 
-/// Whether `rest` begins with a word and `|>`, as in `im_start|>`. The word must not be empty,
-/// because `<|>` is an operator in some languages.
+/// Returns whether `rest` begins with a word and `|>`, as in `im_start|>`. The word must not be
+/// empty, because `<|>` is an operator in some languages.
 fn bar(rest: &[u8]) -> bool {
     let word =
         |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'/' | b'.' | b':') || !b.is_ascii();
@@ -69,7 +69,7 @@ fn begins(byte: u8) -> bool {
     matches!(byte, b'<' | b'[' | b']')
 }
 
-/// The text with every token broken by a space.
+/// Returns the text with every token broken by a space.
 #[must_use]
 pub fn broken(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
@@ -88,7 +88,7 @@ pub fn broken(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The text with every broken token restored.
+/// Returns the text with every broken token restored.
 #[must_use]
 pub fn restored(text: &[u8]) -> Cow<'_, [u8]> {
     let (mut out, mut from) = (Vec::new(), 0);

@@ -1,10 +1,10 @@
-//! How model families write calls, thinking and turns. The tables are used by `tags.rs`.
+//! How model families write calls, thinking and turns. `tags.rs` uses these tables.
 //!
-//! A call is an opening token, the tool's name, the arguments and a closing token. Families differ
-//! in their tokens and in where the name is. Because models mix the forms, any form may follow any
-//! opening token: JSON that either names the tool or holds only its arguments (`object.rs`),
-//! elements with text values (`markup.rs`), or a Python call (`python.rs`). To add a family, add a
-//! row here and a file in `fixtures/streams/families`.
+//! A call consists of an opening token, the tool's name, the arguments and a closing token.
+//! Families differ in their tokens and in where they put the name. Because models mix the forms,
+//! any form may follow any opening token: JSON that either names the tool or holds only its
+//! arguments (`object.rs`), elements with text values (`markup.rs`), or a Python call
+//! (`python.rs`). To add a family, add a row here and a file in `fixtures/streams/families`.
 //!
 //! Tokens are spelled as [`fold`](crate::tags::fold) normalizes them: lower case, ASCII bars, `_`
 //! between words. Sources: chat templates, and the tool parsers of vLLM, SGLang and llama.cpp.
@@ -24,8 +24,8 @@ pub(crate) struct Dialect {
     pub(crate) list: &'static [&'static str],
     /// Tokens between the parts of a call's head.
     pub(crate) between: &'static [&'static str],
-    /// Tokens that close a call. At the end of an answer that the model itself ended, a call may
-    /// lack its closing element if its last value is complete.
+    /// Tokens that close a call. At the end of an answer that the model ended on its own, a call's
+    /// closing element may be missing if its last value is complete.
     pub(crate) close: &'static [&'static str],
     /// Elements that carry the tool's name, such as `<invoke name="…">` or `<function=…>`.
     pub(crate) calls: &'static [&'static str],
@@ -290,8 +290,8 @@ pub(crate) struct Thought {
     pub(crate) families: &'static str,
     /// Tags that open a block.
     pub(crate) open: &'static [&'static str],
-    /// Tags that close a block. If the answer opened no block, such a tag closes the block that the
-    /// chat template opened, unless the tag is part of the prose.
+    /// Tags that close a block. If the answer did not open a block, such a tag closes the block
+    /// that the chat template opened, unless the tag is part of the prose.
     pub(crate) close: &'static [&'static str],
     /// Whether an opening tag at the start of a line inside a block opens a nested block.
     pub(crate) nests: bool,
@@ -305,10 +305,10 @@ const PLAIN: Thought = Thought { families: "", open: &[], close: &[], nests: fal
 pub(crate) const ANALYSIS: usize = 0;
 /// Tokens that end the analysis channel.
 pub(crate) const ANALYSIS_END: [&str; 4] = ["<|end|>", "<|return|>", "<|call|>", "<|start|>"];
-/// Index in [`THOUGHTS`] of the block that a chat template opens.
+/// Index in [`THOUGHTS`] of the block that chat templates open.
 pub(crate) const IMPLIED: usize = 1;
 
-/// Index in [`THOUGHTS`] for tags that are in no row but whose name says that they mark thinking:
+/// Index in [`THOUGHTS`] for tags that are not in any row but have a name that suggests thinking:
 /// `<|think_start|>`, `<cot>`, `[THINKING]`. `tags.rs` pairs them by that name.
 pub(crate) const UNKNOWN: usize = 2;
 
@@ -458,7 +458,7 @@ pub(crate) const THOUGHTS: &[Thought] = &[
     },
 ];
 
-/// Tokens that begin a turn or a tool result.
+/// Tokens that begin a turn, structure its header, or begin or end a tool result.
 pub(crate) const TURNS: &[(&str, Turn)] = &[
     ("<|user|>", Turn::Foreign),
     ("<|system|>", Turn::Foreign),
@@ -518,7 +518,7 @@ pub(crate) enum Turn {
     Foreign,
     /// Begins the model's own turn.
     Assistant,
-    /// The role follows as a word.
+    /// Precedes the role, which is a plain word.
     Role,
     /// Begins a harmony header.
     Header,
@@ -593,7 +593,7 @@ mod tests {
         }
     }
 
-    /// Every call syntax: the rows above, and those that need no tokens.
+    /// Returns every call syntax: the rows above and those that need no tokens.
     fn syntaxes() -> impl Iterator<Item = &'static str> {
         DIALECTS.iter().map(|dialect| dialect.example).chain([
             r#"{"tool": "read_file", "arguments": {"path": "a.py"}}"#,
@@ -608,7 +608,7 @@ mod tests {
         ])
     }
 
-    /// Every pair of thinking tags; the opening tag includes its label.
+    /// Returns every pair of thinking tags, where the opening tag includes its label.
     fn marks() -> impl Iterator<Item = (String, &'static str)> {
         let tables = THOUGHTS.iter().flat_map(|thought| {
             let pairs = thought.open.iter().zip(thought.close);
@@ -626,7 +626,8 @@ mod tests {
         events
     }
 
-    /// Every call syntax in every kind of thinking block, split into two chunks at every byte.
+    /// Tries every call syntax in every kind of thinking block, split into two chunks at every
+    /// byte.
     #[test]
     fn no_syntax_is_a_call_inside_thinking() {
         for (open, close) in marks() {
@@ -642,7 +643,7 @@ mod tests {
         }
     }
 
-    /// The thinking block contains a call, too, which must not count.
+    /// The thinking block also contains a call, which must be ignored.
     #[test]
     fn only_the_call_after_thinking_counts() {
         for (open, close) in marks() {

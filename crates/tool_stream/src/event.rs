@@ -4,44 +4,46 @@ use std::fmt;
 
 use serde_json::Value;
 
-/// The options of a parser: limits and hints. With the defaults, the parser understands every
-/// dialect and assumes nothing about the tools.
+/// The options for a parser: limits and hints. By default, the parser understands every dialect and
+/// assumes nothing about the tools.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The maximum nesting depth of containers. A call that nests deeper is [`Malformed::TooDeep`].
+    /// The maximum nesting depth of containers. A call that is nested more deeply is
+    /// [`Malformed::TooDeep`].
     pub max_depth: usize,
     /// The maximum size of one call, in bytes. A longer call is [`Malformed::TooLong`].
     pub max_call_bytes: usize,
-    /// The tools that exist. This list decides whether `{"name": "x", …}` or `{"x": {…}}` is a call
-    /// or data. An unknown tool under the explicit key `"tool"` is still a call if it has
-    /// arguments, so that the caller can refuse it and list the right names.
+    /// The tools that exist. This list determines whether `{"name": "x", …}` or `{"x": {…}}` is a
+    /// call or just data. An object that names an unknown tool under the explicit `"tool"` key is
+    /// still a call if it has arguments, so that the caller can refuse it and list the right names.
     pub known_tools: Option<Vec<String>>,
-    /// Whether a fenced block without a call is taken as the full text of a file. See the crate documentation.
+    /// Whether to treat a fenced block without a call as the full text of a file. See the crate
+    /// documentation.
     pub whole_file: bool,
-    /// With `whole_file`: also read a block with a shell label as a file. Set this if the task asks
-    /// for a script. Otherwise, such a block is taken for a command that the reader should run.
+    /// With `whole_file`, whether to treat a block with a shell label as a file, too. Set this if
+    /// the task asks for a script. Otherwise, such a block is assumed to be a command for the
+    /// reader to run.
     pub scripts: bool,
     /// Whether the chat template has already opened a thinking block, so that the stream begins
     /// inside it.
     pub starts_thinking: bool,
-    /// Tools whose argument texts are reported while they are being written, as
-    /// [`Event::FieldText`].
+    /// Tools whose text arguments are reported as they are written, as [`Event::FieldText`].
     pub followed: Vec<String>,
     /// The tool that receives a file or a patch that the model did not write as a JSON call.
     pub text_tool: TextTool,
 }
 
-/// The tool that receives files in fences, and patches that are the body of a message in place of
+/// The tool that receives files written in fences, and patches that a message contains in place of
 /// JSON.
 #[derive(Debug, Clone)]
 pub struct TextTool {
     /// The tool's name.
     pub tool: String,
-    /// The argument with a file's path.
+    /// The argument that holds a file's path.
     pub path: String,
-    /// The argument with a file's content.
+    /// The argument that holds a file's content.
     pub content: String,
-    /// The argument with a patch; empty if the tool takes none.
+    /// The argument that holds a patch; empty if the tool does not take one.
     pub patch: String,
 }
 
@@ -89,39 +91,42 @@ pub enum End {
 /// [`FieldText`](Event::FieldText) may arrive in several pieces.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Prose to show. Calls, the fences around calls, thinking blocks and tool tokens are left out.
+    /// Prose to display. Calls, the fences around calls, thinking blocks and tool tokens are left
+    /// out.
     Text(String),
     /// The content of a thinking block.
     Thinking(String),
-    /// A closing thinking tag without an opening one: everything before byte `at` was thinking.
-    /// Text shown so far was thinking, and calls completed so far do not count. Set
+    /// A closing thinking tag without an opening one: everything before byte `at` was thinking,
+    /// including all text emitted so far. Calls completed so far must be ignored. Set
     /// [`Options::starts_thinking`] to avoid this.
     OrphanThink {
         /// Offset of the closing tag.
         at: usize,
     },
-    /// A tool is being called; the object is still open. Precedes the call's other events.
+    /// A tool is being called, but the object is still open. Precedes the call's other events.
     CallOpened {
-        /// Index of the call in the stream, from 0.
+        /// The 0-based index of the call in the stream.
         call: usize,
         /// The tool's name as the model wrote it.
         tool: String,
     },
-    /// A new piece of a text in the arguments of a [followed](Options::followed) tool. Before the
-    /// text is complete, each piece consists of whole lines. If the call completes but no piece of
-    /// the text was `closed`, the final text differs from the reported pieces: use the complete
-    /// value.
+    /// A new piece of a string in the arguments of a [followed](Options::followed) tool. Until the
+    /// string is complete, each piece consists of whole lines. If the call completes but no piece
+    /// of the string was marked `closed`, the final string differs from the reported pieces, so use
+    /// the complete value instead.
     FieldText {
         /// Index of the call.
         call: usize,
-        /// Path of the text: the argument's name, keys and indices, as in `edits/0/search`.
+        /// Path of the string: the argument's name, followed by keys and indices, as in
+        /// `edits/0/search`.
         path: String,
-        /// The text that was added since the last event for this path.
+        /// The text added since the last event for this path.
         text: String,
-        /// Whether the text is complete.
+        /// Whether the string is complete.
         closed: bool,
     },
-    /// One argument is complete. A duplicate key is reported each time; the last value counts.
+    /// One argument is complete. A duplicate key is reported each time it occurs, and the last
+    /// value wins.
     FieldClosed {
         /// Index of the call.
         call: usize,
@@ -132,7 +137,7 @@ pub enum Event {
     },
     /// The call is complete. Emitted by the call to `feed` that received its last byte.
     CallComplete(Call),
-    /// A call had begun but cannot be read.
+    /// A call began but cannot be read.
     Malformed {
         /// What is wrong, as a sentence for the model.
         why: Malformed,
@@ -144,7 +149,7 @@ pub enum Event {
 /// A complete call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
-    /// Index of the call in the stream, from 0. The index of a call that failed is not reused.
+    /// The 0-based index of the call in the stream. The index of a call that failed is not reused.
     pub call: usize,
     /// The tool's name as the model wrote it.
     pub tool: String,
@@ -162,14 +167,14 @@ pub struct Call {
 }
 
 impl Call {
-    /// True if the bytes of the call were not valid as written.
+    /// Returns true if the bytes of the call were not valid as written.
     #[must_use]
     pub fn repaired(&self) -> bool {
         !self.repairs.is_empty()
     }
 
-    /// True if the call has only one sensible reading. Run a call with several readings only if it
-    /// changes nothing.
+    /// Returns true if the call has only one sensible reading. Run a call with several readings
+    /// only if it changes nothing.
     #[must_use]
     pub fn unambiguous(&self) -> bool {
         self.repairs.iter().all(|r| r.unambiguous())
@@ -231,7 +236,7 @@ pub enum Repair {
 }
 
 impl Repair {
-    /// True if the repaired bytes have only one sensible reading.
+    /// Returns true if the repaired bytes have only one sensible reading.
     #[must_use]
     pub fn unambiguous(self) -> bool {
         use Repair::*;
@@ -245,7 +250,8 @@ impl Repair {
     }
 }
 
-/// Why a call that had begun is malformed. `Display` gives a sentence that the model can act on.
+/// Why a call that had begun is malformed. The `Display` text is a sentence that the model can act
+/// on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Malformed {
@@ -271,7 +277,8 @@ pub enum Malformed {
     NoName,
     /// One object names two different tools.
     TwoNames,
-    /// A result next to the arguments: the object describes a call that was already made.
+    /// A result appears next to the arguments, so the object describes a call that was already
+    /// made.
     Record,
 }
 

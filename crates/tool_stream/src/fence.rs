@@ -21,7 +21,7 @@ pub(crate) struct Fence {
     /// Whether a call in the fence has ended, even a malformed one. If so, the closing line is not
     /// shown.
     pub(crate) hidden: bool,
-    /// In whole-file mode: the file that the fence holds, unless it turns out to hold a call.
+    /// In whole-file mode, the file that the fence holds, unless it turns out to hold a call.
     pub(crate) file: Option<FileInfo>,
 }
 
@@ -33,25 +33,25 @@ pub(crate) struct FileInfo {
     pub(crate) may_be_call: bool,
 }
 
-/// True if a fence with this label may hold calls on any line.
+/// Returns true if a fence with this label may hold calls on any line.
 pub(crate) fn is_data_label(label: &str) -> bool {
     let named = label.contains("tool") || label.contains("call") || label.starts_with("json");
     (label.is_empty() || label == "xml" || named) && !is_output_label(label)
 }
 
-/// True if a fence with this label holds tool output or thinking.
+/// Returns true if a fence with this label holds tool output or thinking.
 pub(crate) fn is_output_label(label: &str) -> bool {
     ["output", "result", "response", "think", "thought", "reasoning"].iter().any(|word| label.contains(word))
 }
 
-/// The label of an info string: its first word, in lower case.
+/// Returns the label of an info string, which is its first word in lower case.
 pub(crate) fn label(info: &str) -> String {
     let word = info.split(|c: char| c.is_whitespace() || c == ':').find(|w| !w.is_empty());
     word.unwrap_or_default().to_ascii_lowercase()
 }
 
-/// True if the label marks commands, output or a patch. A block with such a label is a file only if
-/// it has a path. If `scripts` is set, shell labels do not count.
+/// Returns true if the label marks commands, output or a patch. A block with such a label is a file
+/// only if it has a path. If `scripts` is set, shell labels are excluded.
 fn is_transcript(label: &str, scripts: bool) -> bool {
     let shell = ["bash", "sh", "shell", "zsh"].contains(&label);
     shell && !scripts || ["console", "terminal", "output", "shell-session", "diff", "patch"].contains(&label)
@@ -100,7 +100,7 @@ fn path_in_info(info: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Finds the path on the last line of text before the fence, if that line is nothing but a path,
+/// Finds the path on the last line of text before the fence, if that line contains only a path,
 /// apart from markup and words such as `File:`.
 fn path_on_line_before(before: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(before);
@@ -124,8 +124,8 @@ fn path_on_line_before(before: &[u8]) -> Option<String> {
     if is_path(rest) { Some(rest.to_owned()) } else { None }
 }
 
-/// True for a word that can only be a path: it has no whitespace, and it contains a slash, has an
-/// extension or is a known name such as `Makefile`.
+/// Returns true for a word that can only be a path, that is, one that has no whitespace and that
+/// contains a slash, has an extension or is a known name such as `Makefile`.
 fn is_path(word: &str) -> bool {
     let shape = !word.is_empty()
         && word.len() <= 256

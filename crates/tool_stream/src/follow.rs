@@ -7,23 +7,23 @@ use crate::json::{Node, Reader};
 use crate::text::{Repairs, decode};
 use crate::window::Window;
 
-/// How much of the innermost text has been reported.
+/// Tracks how much of the innermost string has been reported.
 #[derive(Debug, Default)]
 pub(crate) struct Follow {
-    /// Offset of the text's first byte. It identifies the text.
+    /// Offset of the string's first byte, which also identifies the string.
     body: usize,
-    /// Offset up to which the text has been reported.
+    /// Offset up to which the string has been reported.
     reported_to: usize,
-    /// Offset up to which the text was searched for line ends, so that no byte of a long line is
-    /// scanned twice.
+    /// Offset up to which the string has been searched for line breaks, so that no byte of a long
+    /// line is scanned twice.
     searched: usize,
     /// The text reported so far.
     reported: String,
 }
 
 impl Follow {
-    /// Reports the new complete lines of a text that is still being read. `root` is the depth of
-    /// the call's object.
+    /// Reports the newly completed lines of a string that is still being read. `root` is the depth
+    /// of the call's object.
     pub(crate) fn open(
         &mut self,
         reader: &Reader,
@@ -46,7 +46,7 @@ impl Follow {
         out.push(Event::FieldText { call, path, text, closed: false });
     }
 
-    /// Reports the rest of a text that has just ended and was added to the innermost container.
+    /// Reports the rest of a string that has just ended and been added to the innermost container.
     pub(crate) fn added(&mut self, reader: &Reader, call: usize, root: usize, out: &mut Vec<Event>) {
         let mut reported = std::mem::take(&mut self.reported);
         if std::mem::take(&mut self.body) <= reader.last.0 {
@@ -60,8 +60,8 @@ impl Follow {
     }
 }
 
-/// Offset just past the last line break in a string's body. A line break is an escape (`\n`) or a
-/// raw newline. An incomplete escape at the end of the body does not count yet.
+/// Returns the offset just past the last line break in a string's body. A line break is either an
+/// escape (`\n`) or a raw newline. An incomplete escape at the end of the body is ignored for now.
 fn last_line_end(body: &[u8]) -> Option<usize> {
     let (mut at, mut end) = (0, None);
     while let Some(hit) = memchr::memchr2(b'\\', b'\n', &body[at..]) {
@@ -80,7 +80,8 @@ fn last_line_end(body: &[u8]) -> Option<usize> {
     end
 }
 
-/// The path of the innermost value: keys and indices below the arguments, such as `a/0/b`.
+/// Returns the path of the innermost value: the keys and indices below the arguments, such as
+/// `a/0/b`.
 fn path(reader: &Reader, root: usize, added: bool) -> Option<String> {
     let frames = reader.stack.get(root..)?;
     let mut path = String::new();

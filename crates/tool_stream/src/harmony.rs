@@ -30,7 +30,7 @@ pub(crate) struct Header {
     foreign: bool,
 }
 
-/// A message to a tool, whose body is being read.
+/// A message to a tool whose body is being read.
 #[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) start: usize,
@@ -124,7 +124,7 @@ impl Parser {
         }
     }
 
-    /// Reads the body of a message to a tool: JSON, or text if the tool takes text.
+    /// Reads the body of a message to a tool: JSON, or text if the tool accepts text.
     pub(crate) fn raw(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Raw(raw) = &mut self.mode else { return Flow::Go };
         if self.calls == raw.call {
@@ -175,7 +175,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Emits the call whose argument is the text body that ends at `body_end`.
+    /// Emits the call, with the text of the body up to `body_end` as its argument.
     fn close_raw(&mut self, win: Window<'_>, body_end: usize, end: usize, out: &mut Vec<Event>) {
         let Mode::Raw(raw) = &self.mode else { return };
         let mut repairs = Repairs::default();
@@ -190,9 +190,9 @@ impl Parser {
         self.call_ended(end);
     }
 
-    /// Called at the end of an answer that was not cut off, while a body is being read. Returns
-    /// whether the call is complete. Servers strip the token that ends the message, so a patch
-    /// counts as complete only if it ends with its own end marker.
+    /// Emits the call whose body is being read if it is complete, and returns whether it is. Called
+    /// at the end of an answer that was not cut off. Servers strip the token that ends the message,
+    /// so a patch is complete only if it ends with its own end marker.
     pub(crate) fn end_raw(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> bool {
         let Mode::Raw(raw) = &self.mode else { return false };
         if self.calls == raw.call {
@@ -212,8 +212,8 @@ impl Parser {
 }
 
 impl Header {
-    /// Called at the end of the answer. Returns whether the header names a recipient, or begins to
-    /// name one.
+    /// Returns whether the header names a recipient or begins to name one. Called at the end of the
+    /// answer.
     pub(crate) fn announces(&self, win: Window<'_>) -> bool {
         self.recipient.is_some() || memchr::memmem::find(win.from(self.segment), b"to=").is_some()
     }
@@ -239,8 +239,8 @@ impl Header {
 }
 
 /// Finds a header right before an object if the server stripped the header's tokens: `commentary
-/// to=functions.read_file json{…}`. Returns the tool that the header names, and how far before the
-/// end of the text `to=` begins.
+/// to=functions.read_file json{…}`. Returns the tool named in the header and the distance in bytes
+/// from `to=` to the end of the text.
 pub(crate) fn leaked(before: &[u8]) -> Option<(String, usize)> {
     let text = std::str::from_utf8(before).ok()?;
     let line = &text[text.rfind('\n').map_or(0, |at| at + 1)..];

@@ -8,7 +8,7 @@ use crate::python;
 use crate::tags::{Plain, Tag, literal, plain_element};
 use crate::window::Window;
 
-/// An opened call whose arguments have not begun.
+/// An opened call whose arguments have not begun yet.
 #[derive(Debug)]
 pub(crate) struct Head {
     /// Offset of the call's first byte.
@@ -28,17 +28,17 @@ impl Head {
         Head { start, segment, before: String::new(), separated: false, certain }
     }
 
-    /// Creates a head whose name was already read.
+    /// Creates a head whose name has already been read.
     pub(crate) fn named(start: usize, segment: usize, tool: String) -> Head {
         Head { before: tool, separated: true, ..Head::new(start, segment, false) }
     }
 
-    /// True if a single word follows the opening token.
+    /// Returns true if a single word follows the opening token.
     pub(crate) fn one_word(&self, win: Window<'_>) -> bool {
         one_word(&String::from_utf8_lossy(win.from(self.segment)))
     }
 
-    /// True if nothing follows the opening token yet.
+    /// Returns true if nothing follows the opening token yet.
     pub(crate) fn is_empty(&self, win: Window<'_>) -> bool {
         !self.separated && blank(win.from(self.segment))
     }
@@ -105,8 +105,8 @@ impl Parser {
     fn arguments_begin(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let segment = String::from_utf8_lossy(win.slice(head.segment, self.pos)).into_owned();
-        // Several words are not the head of a call, unless they include a code fence: after the
-        // name, DeepSeek R1 opens a fence with the format of the arguments.
+        // Several words cannot be the head of a call, unless they include a code fence: after the
+        // name, DeepSeek R1 opens a fence labeled with the format of the arguments.
         let words = segment.split_whitespace().count();
         if !head.separated && words > 1 && !segment.contains("```") {
             return self.reject_head(out);
@@ -114,7 +114,7 @@ impl Parser {
         let named = tool_name(&segment).filter(|_| !head.separated || tool_name(&head.before).is_none());
         let named = match (named, tool_name(&head.before)) {
             // In `function<sep>read_file`, the name comes after the separator; otherwise, it comes
-            // before the separator.
+            // before.
             (_, Some(before)) if head.separated && (before != "function" || segment.trim().is_empty()) => {
                 Some(before)
             }
@@ -189,9 +189,8 @@ impl Parser {
         (tool.len() < word.len()).then(|| (tool.clone(), start + tool.len()))
     }
 
-    /// Handles an element that is not in the tables of `dialects.rs`. It may hold the tool's name
-    /// or the arguments. It may also be named after a tool and stand inside another family's
-    /// tokens.
+    /// Handles an element that is not in the tables in `dialects.rs`. It may hold the tool's name
+    /// or the arguments, or it may be named after a tool and appear inside another family's tokens.
     fn element_in_head(&mut self, win: Window<'_>, len: usize, segment: &str) -> Flow {
         let Mode::Head(head) = &mut self.mode else { return Flow::Go };
         let element = plain_element(win.slice(self.pos, self.pos + len));
@@ -266,8 +265,8 @@ fn one_word(text: &str) -> bool {
     text.split_whitespace().count() == 1
 }
 
-/// The tool's name in the text before its arguments, without a prefix such as `call:` or a suffix
-/// such as `:0`.
+/// Returns the tool's name from the text before its arguments, without a prefix such as `call:` or
+/// a suffix such as `:0`.
 pub(crate) fn tool_name(text: &str) -> Option<String> {
     let word = text.trim_start_matches(|c: char| c.is_whitespace() || c == ':');
     let word = word.strip_prefix("call:").unwrap_or(word);

@@ -1,10 +1,11 @@
-//! An incremental JSON reader. It builds values while their bytes arrive. Besides strict JSON, it
-//! accepts the usual deviations from JSON, Gemma's quotes, and the arguments of a Python call.
+//! An incremental JSON reader that builds values as their bytes arrive. Besides strict JSON, it
+//! accepts common deviations from it, Gemma's quotes, and the arguments of a Python call.
 //!
-//! Strict JSON is always read as strict JSON. Anything else is a [`Repair`] or ends the object
-//! ([`Step::Bad`]). In [`Syntax::Python`] the outermost container is `(key=value, …)`, read as an
-//! object, and strings follow Python's rules. The state is explicit: nothing recurses, and only the
-//! few bytes that decide whether a quote ends its string are scanned twice (`quote.rs`).
+//! Strict JSON is always read as strict JSON. Anything else is either a [`Repair`] or ends the
+//! object ([`Step::Bad`]). In [`Syntax::Python`], the outermost container is `(key=value, …)`,
+//! which is read as an object, and strings follow Python's rules. The state is explicit: nothing
+//! recurses, and only the few bytes that decide whether a quote ends its string are scanned twice
+//! (`quote.rs`).
 
 use memchr::{memchr, memchr2, memmem};
 use serde_json::{Map, Value};
@@ -18,7 +19,7 @@ use crate::window::Window;
 /// What the reader found.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// All buffered bytes are consumed.
+    /// All buffered bytes have been consumed.
     More,
     /// A key and its colon were read. `depth` is the number of open containers.
     Key,
@@ -98,7 +99,7 @@ pub(crate) struct Reader {
     comma: bool,
     newline: bool,
     max_depth: usize,
-    /// Whether a string had unescaped quotes. After such a string, stricter rules decide which
+    /// Whether any string so far contained unescaped quotes. If so, stricter rules decide which
     /// quote ends a string (`quote.rs`).
     pub(crate) doubtful: bool,
     syntax: Syntax,
@@ -116,7 +117,7 @@ impl Reader {
         self.stack.len()
     }
 
-    /// The current key of the object at `depth` (1 is the outermost).
+    /// Returns the current key of the object at `depth` (1 is the outermost).
     pub(crate) fn key_at(&self, depth: usize) -> Option<&str> {
         match &self.stack.get(depth.checked_sub(1)?)?.node {
             Node::Object { key, .. } => Some(key),
@@ -124,7 +125,7 @@ impl Reader {
         }
     }
 
-    /// The members of the object at `depth` that have been read so far.
+    /// Returns the members of the object at `depth` that have been read so far.
     pub(crate) fn map_at(&self, depth: usize) -> Option<&Map<String, Value>> {
         match &self.stack.get(depth.checked_sub(1)?)?.node {
             Node::Object { map, .. } => Some(map),
@@ -140,12 +141,12 @@ impl Reader {
         }
     }
 
-    /// True if the bytes so far end inside a string value.
+    /// Returns true if the bytes so far end inside a string value.
     pub(crate) fn in_string(&self) -> bool {
         matches!(&self.state, State::Text(text) if !text.is_key)
     }
 
-    /// Offset of the string value that is being read, unless a repair makes its end uncertain.
+    /// Returns the offset of the string value being read, unless a repair makes its end uncertain.
     pub(crate) fn open_text(&self) -> Option<usize> {
         match &self.state {
             State::Text(text)
@@ -160,14 +161,16 @@ impl Reader {
         }
     }
 
-    /// True if all open containers are objects, and a comma or a closing brace is expected next.
+    /// Returns true if all open containers are objects, and a comma or a closing brace is expected
+    /// next.
     pub(crate) fn after_value(&self) -> bool {
         matches!(self.state, State::After)
             && self.stack.iter().all(|f| matches!(f.node, Node::Object { .. }))
             && !self.comma
     }
 
-    /// Closes all containers as if their brackets were there. Requires [`Reader::after_value`].
+    /// Closes all containers as if their closing brackets were present. Requires
+    /// [`Reader::after_value`].
     pub(crate) fn close_all(&mut self) -> Option<Value> {
         let mut value = None;
         while let Some(frame) = self.stack.pop() {
@@ -181,7 +184,7 @@ impl Reader {
         value
     }
 
-    /// The last value added to the innermost container.
+    /// Returns the last value added to the innermost container.
     pub(crate) fn last_value(&self) -> Option<&Value> {
         match &self.stack.last()?.node {
             Node::Object { map, key } => map.get(key),
@@ -189,7 +192,7 @@ impl Reader {
         }
     }
 
-    /// Offset of the key being read in the outermost object, if any.
+    /// Returns the offset of the key being read in the outermost object, if any.
     pub(crate) fn open_key(&self) -> Option<usize> {
         match &self.state {
             State::Text(text) if text.is_key && self.stack.len() == 1 => Some(text.body),
@@ -234,8 +237,8 @@ impl Reader {
                     self.pos += len;
                 }
             },
-            // Directly after a string, a comment sign is more likely part of the string than the
-            // start of a comment: the quote before it should have been escaped.
+            // Directly after a string, a comment marker is more likely to be part of the string
+            // than the start of a comment: the quote before it should have been escaped.
             b'/' | b'#' if self.pos == self.last.1 && matches!(self.state, State::After) => {
                 return Some(Step::Bad(Malformed::NotJson));
             }
@@ -343,7 +346,7 @@ impl Reader {
         }
     }
 
-    /// True if the innermost container is the argument list of a Python call.
+    /// Returns true if the innermost container is the argument list of a Python call.
     fn in_call_arguments(&self) -> bool {
         matches!(self.stack.last(), Some(Frame { node: Node::Object { .. }, brackets: Brackets::Round, .. }))
     }
@@ -477,8 +480,8 @@ impl Reader {
             (Node::Object { map, key }, value) => _ = map.insert(key.clone(), value),
             (Node::Array(items), value) => items.push(value),
         }
-        // No caller needs values inside more than 5 containers, which is the depth of the lines in
-        // an edit's `search` array.
+        // No caller needs values nested in more than 5 containers, which is the depth of the lines
+        // in an edit's `search` array.
         if self.stack.len() <= 5 { Some(Step::Added) } else { None }
     }
 
@@ -529,7 +532,7 @@ impl Reader {
         None
     }
 
-    /// True if only whitespace precedes the current byte on its line.
+    /// Returns true if only whitespace precedes the current byte on its line.
     fn newline_before(&self, win: Window<'_>) -> bool {
         let before = win.slice(win.base.max(self.pos.saturating_sub(64)), self.pos);
         matches!(before.iter().rev().find(|b| !matches!(b, b' ' | b'\t')), Some(b'\n'))
@@ -593,7 +596,7 @@ impl Reader {
             if text.is_key || (text.inner == 0 && text.quote == Quote::Double && plain(body)) {
                 break;
             }
-            // `","` between two array elements is by far the most frequent end of a string.
+            // `","` between two array elements is by far the most common way for a string to end.
             let in_array = matches!(self.stack.last(), Some(Frame { node: Node::Array(_), .. }));
             if in_array && text.inner == 0 && rest[hit..].starts_with(b"\",\"") {
                 break;
@@ -675,16 +678,16 @@ impl Reader {
 /// The maximum length of an unquoted value, in bytes. Numbers and literals are shorter.
 const MAX_BARE: usize = 512;
 
-/// Whether a string looks like a short name, path or number. If so, a quote after it certainly ends
-/// it, and waiting for more bytes would only delay the field.
+/// Returns whether a string looks like a short name, path or number. If so, a quote after it
+/// certainly ends it, and waiting for more bytes would only delay the field.
 fn plain(body: &[u8]) -> bool {
     !body.is_empty()
         && body.len() <= 256
         && body.iter().all(|b| b.is_ascii_alphanumeric() || *b >= 0x80 || b"_-./\\:@~+*%".contains(b))
 }
 
-/// Length of the non-ASCII space at `at`, 0 if there is none; `None` if more bytes are needed. Such
-/// spaces are U+00A0, U+2000–200D, U+2028/9, U+202F, U+3000, U+FEFF.
+/// Returns the length of the non-ASCII space at `at`, which is 0 if there is none, or `None` if
+/// more bytes are needed. These spaces are U+00A0, U+2000–200D, U+2028/9, U+202F, U+3000, U+FEFF.
 fn unicode_space(win: Window<'_>, at: usize) -> Option<usize> {
     match win.from(at) {
         [0xC2, 0xA0, ..] => Some(2),

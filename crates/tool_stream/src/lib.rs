@@ -1,9 +1,9 @@
-//! Finds tool calls in a model's output while the output is still streaming.
+//! Finds tool calls in a model's output as it streams.
 //!
 //! A model answers with JSON objects, one per step: `{"tool": "read_file", "arguments": {"path":
 //! "src/lib.rs"}}`. This crate finds them in the stream and reports each fact as soon as it is
-//! certain: the tool's name while the object is still open, each argument when its value closes,
-//! the call at its closing brace. It does not run tools, access files or read the clock.
+//! certain: the tool's name while the object is still open, each argument when its value ends, and
+//! the call itself at its closing brace. It does not run tools, access files or read the clock.
 //!
 //! ```
 //! use tool_stream::{End, Event, Options, Parser};
@@ -19,22 +19,22 @@
 //!
 //! # The protocol
 //!
-//! `fixtures/streams` has an example of every rule that examples can cover. The other rules are
-//! tested in `tests/properties.rs` and in `dialects.rs`.
+//! `fixtures/streams` contains an example of every rule that an example can illustrate. The
+//! remaining rules are tested in `tests/properties.rs` and in `dialects.rs`.
 //!
-//! **What is a call.** An object with a `"tool"` key, or one of the wrappers that other model
-//! families use: `name` with `arguments` or `parameters`, `function`, `function_call`,
-//! `tool_calls`, `action` with `action_input`, MCP's `tools/call` (the full table is in
-//! `shape.rs`). Several calls may follow each other, with or without an array around them. An
-//! object with an unknown tool under `"tool"` is a call if it has arguments, so that the caller can
-//! refuse the call; without arguments it is data.
+//! **What counts as a call.** An object with a `"tool"` key, or one of the wrappers that other
+//! model families use: `name` with `arguments` or `parameters`, `function`, `function_call`,
+//! `tool_calls`, `action` with `action_input`, and MCP's `tools/call` (the full table is in
+//! `shape.rs`). Several calls may appear in a row, with or without an array around them. An object
+//! whose `"tool"` is unknown is still a call if it has arguments, so that the caller can refuse it;
+//! without arguments, it is data.
 //!
-//! **Dialects.** `dialects.rs` has one row per call syntax: its tokens and an example call. After
-//! an opening token every form of arguments is accepted, because models mix the forms: JSON,
-//! elements with text values, key and value pairs, Python calls. Some forms need no token: ReAct's
-//! `Action:` lines, an element named after a known tool (Cline), a Python call that is the whole
-//! answer or is in a `tool_code` fence, and the name of a known tool right before an object, which
-//! is what remains when the server strips the tokens.
+//! **Dialects.** `dialects.rs` has one row per call syntax, with its tokens and an example call.
+//! After an opening token, arguments are accepted in any form, because models mix the forms: JSON,
+//! elements with text values, key-value pairs, or Python calls. Some forms need no token: ReAct's
+//! `Action:` lines, an element named after a known tool (Cline), a Python call that makes up the
+//! whole answer or is in a `tool_code` fence, and the name of a known tool right before an object,
+//! which is all that remains when the server strips the tokens.
 //!
 //! **What may surround a call.** Prose, Markdown fences, a byte order mark, end tokens.
 //!
@@ -42,37 +42,38 @@
 //!
 //! - Anything in a thinking block (see below), a string, another object, or inline code.
 //! - Anything in code, in a quoted line, or after a quote, a bracket or an equals sign in prose.
-//! - An object that a sentence offers as an example (`prose.rs` decides by the words before the
-//!   object).
-//! - An object in the middle of a sentence that does not introduce the object, if more text
-//!   follows.
+//! - An object that a sentence offers as an example (`prose.rs` decides this by the words before
+//!   it).
+//! - An object in the middle of a sentence that does not introduce it, if more text follows.
 //! - An object in a table row, list item, footnote or log line, or next to a result or a timestamp.
-//! - Anything in an invented turn or tool result. After a call, also everything that follows the
-//!   invented text.
-//! - An object directly after an unknown token, that is, one in no table of `dialects.rs`.
+//! - Anything in an invented turn or tool result, and if a call came first, everything after that,
+//!   too.
+//! - An object directly after an unknown token, that is, one that is not in any table of
+//!   `dialects.rs`.
 //! - An echoed schema or result, and an object that was cut off.
 //!
-//! **Thinking.** `dialects.rs` has the thinking tags of all families. Nothing between them is a
-//! call, with one exception that `thoughts.rs` explains: calls in a family's own tokens at the very
-//! end of the thinking, if nothing follows the thinking. A closing tag without an opening tag turns
+//! **Thinking.** `dialects.rs` lists the thinking tags of all families. Nothing between them is a
+//! call, with one exception, which `thoughts.rs` explains: calls in a family's own tokens at the
+//! very end of the thinking, if nothing follows it. A closing tag without an opening tag turns
 //! everything before it into thinking ([`Event::OrphanThink`]).
 //!
-//! **Repairs.** [`Repair`] lists them. [`Repair::unambiguous`] says whether a repair has only one
-//! sensible reading. Valid JSON is never reinterpreted. A missing backslash before a quote inside a
-//! string is detected from the text after the quote (`quote.rs`); if two readings make sense, the
-//! call is refused.
+//! **Repairs.** [`Repair`] lists every kind of repair, and [`Repair::unambiguous`] says whether a
+//! repair leaves only one sensible reading. Valid JSON is never reinterpreted. A missing backslash
+//! before a quote inside a string is detected from the text after the quote (`quote.rs`); if two
+//! readings make sense, the call is refused.
 //!
-//! **Truncated calls** are [`Event::Malformed`], wherever they were cut and however the stream
-//! ended: nothing is completed by guessing. There is one exception, in dialects that write calls as
-//! tags: the call's closing tag may be missing at the end of an answer that the model ended itself
-//! ([`Repair::MissingCloser`], ambiguous). A tag must still mark the end of each value.
+//! **Truncated calls** are [`Event::Malformed`], regardless of where they were cut off and how the
+//! stream ended: the parser never completes a call by guessing. There is one exception, in dialects
+//! that write calls as tags: the call's closing tag may be missing at the end of an answer that the
+//! model ended on its own ([`Repair::MissingCloser`], ambiguous). A tag must still mark the end of
+//! each value.
 //!
-//! **After a malformed call** the parser cannot know whether it is still inside one of the call's
-//! strings. From there on a call counts only if it begins in the first column, or after the closing
-//! tag or token of the malformed call.
+//! **After a malformed call**, the parser cannot know whether it is still inside one of the call's
+//! strings. From then on, it accepts a call only if the call begins in the first column, or after
+//! the closing tag or token of the malformed call.
 //!
 //! **Spans.** A call starts at its opening brace, or at the tag or token that names its tool, and
-//! ends just past its closing brace, or past the closing tag if it has no brace. In a list each
+//! ends just past its closing brace, or past the closing tag if it has no brace. In a list, each
 //! call has its own span.
 //!
 //! **Early events** are never contradicted by later ones: an opened call either completes, with the
@@ -80,25 +81,25 @@
 //! [`Event::OrphanThink`]. A call to a known tool opens at the first key of its arguments, and a
 //! call to an unknown tool opens at the start of its arguments. A string argument that looks like a
 //! name, a path or a number closes at the first quote that may end it. Any other string argument
-//! closes only when the text after the quote proves that the quote ended the string.
+//! closes only once the text after the quote proves that the quote ended the string.
 //!
 //! # Whole files
 //!
-//! With [`Options::whole_file`], a fence that holds no call becomes a call to
-//! [`Options::text_tool`] with the file's content and, if it is known, its path. The path comes
-//! from the info string (```` ```python src/a.py ````, `title="src/a.py"`) or from the line before
-//! the fence, if that line is nothing but a path. The file ends at a line that is only a fence of
-//! the same kind; a labeled fence inside the file opens a nested one. An empty fence is text, and
-//! so is a shell or diff fence without a path. A file without its closing fence is truncated.
+//! With [`Options::whole_file`], a fence without a call becomes a call to [`Options::text_tool`]
+//! with the file's content and, if known, its path. The path comes from the fence's info string
+//! (```` ```python src/a.py ````, `title="src/a.py"`) or from the line before the fence, if that
+//! line contains nothing but a path. The file ends at a line that contains only a fence of the same
+//! kind; a labeled fence inside the file opens a nested one. An empty fence is text, and so is a
+//! shell or diff fence without a path. A file without a closing fence is treated as truncated.
 //!
 //! # Cost
 //!
-//! Time is linear in the number of bytes, whatever they are and however they are chunked. Only
-//! these bytes are scanned twice: the few bytes after a quote, the first few hundred bytes of a tag
-//! or fence line, and a bounded number of bytes of text that looked like the start of an object.
-//! Memory holds the open call (at most [`Options::max_call_bytes`]), its values, and at most a few
-//! MiB of thinking and text in which a call may still be found. `benches/throughput.rs` measures
-//! the time.
+//! The running time is linear in the number of bytes, regardless of their content and of how they
+//! are chunked. The only bytes scanned twice are the few bytes after a quote, the first few hundred
+//! bytes of a tag or fence line, and a bounded amount of text that looked like the start of an
+//! object. The parser keeps in memory the open call (at most [`Options::max_call_bytes`]), its
+//! values, and at most a few MiB of thinking and text that may still turn out to contain a call.
+//! `benches/throughput.rs` measures the time.
 //!
 //! # Layers
 //!
@@ -110,7 +111,7 @@
 //! Python calls. `object.rs` turns objects into calls: `json.rs`, `literal.rs`, `quote.rs` and
 //! `text.rs` read the objects, and `shape.rs` recognizes which of them are calls. `whole_file.rs`
 //! reads files, and `verdict.rs` parses a whole answer at once. [`control_tokens`] changes text
-//! that is shown to a model, so that nothing in the text acts as a control token.
+//! that is shown to a model so that nothing in it acts as a control token.
 
 mod blocks;
 mod braces;

@@ -1,4 +1,4 @@
-//! Reads unquoted values, and texts that consist of one JSON or Python value.
+//! Reads unquoted values, and text that consists of a single JSON or Python value.
 
 use memchr::memchr2;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::json::{Reader, Step, Syntax};
 use crate::text::Repairs;
 use crate::window::Window;
 
-/// The value of an unquoted word, and the repair that it needs.
+/// Returns the value of an unquoted word, and the repair that it needs, if any.
 pub(crate) fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
     Some(match word {
         b"true" => (Value::Bool(true), None),
@@ -29,7 +29,7 @@ pub(crate) fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
             )
         }
         _ => match serde_json::from_slice::<serde_json::Number>(word) {
-            // serde_json may be off by the last bit of a float; the standard library is exact.
+            // serde_json may get the last bit of a float wrong; the standard library is exact.
             Ok(number) if number.is_f64() => {
                 let exact =
                     std::str::from_utf8(word).ok()?.parse().ok().and_then(serde_json::Number::from_f64);
@@ -51,7 +51,8 @@ pub(crate) fn bare_word(word: &[u8]) -> Option<(Value, Option<Repair>)> {
     })
 }
 
-/// The JSON or Python literal, array or object in `bytes`; `None` if they hold anything else.
+/// Returns the JSON or Python literal, array or object in `bytes`, or `None` if they contain
+/// anything else.
 pub(crate) fn literal(bytes: &[u8], repairs: &mut Repairs) -> Option<Value> {
     match bytes.first()? {
         b'{' | b'[' => {}

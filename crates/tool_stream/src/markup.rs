@@ -6,9 +6,9 @@
 //! call, or the end of the answer. Nested elements of the same kind are counted, so that
 //! their closing tags do not end the value.
 //!
-//! If the answer ends inside a value, [`Invoke::resolve`] looks for the only reading that remains:
-//! the value ended at the last closing tag that could have ended it, or the model left out the
-//! closing tag ([`Repair::MissingCloser`]).
+//! If the answer ends inside a value, [`Invoke::resolve`] looks for the only remaining reading:
+//! either the value ended at the last closing tag that could have ended it, or the model omitted
+//! the closing tag ([`Repair::MissingCloser`]).
 
 use memchr::{memchr, memrchr};
 use serde_json::{Map, Value};
@@ -28,7 +28,7 @@ pub(crate) struct Invoke {
     pub(crate) start: usize,
     /// Offset of the next byte to read.
     pub(crate) pos: usize,
-    /// Index of the call, once it is opened.
+    /// Index of the call, once it has been opened.
     pub(crate) call: Option<usize>,
     pub(crate) arguments: Map<String, Value>,
     pub(crate) repairs: Repairs,
@@ -36,7 +36,7 @@ pub(crate) struct Invoke {
     state: State,
     /// Whether closing tags may be missing from `pos` on.
     lenient: bool,
-    /// Whether the argument texts are reported while they are being written.
+    /// Whether text arguments are reported as they are written.
     followed: bool,
     /// How far the tag at `pos` has been searched for its end.
     searched: usize,
@@ -60,7 +60,7 @@ pub(crate) enum Closer {
 enum State {
     #[default]
     Between,
-    /// Inside an argument's name, which begins at the offset.
+    /// Inside an argument's name, which begins at this offset.
     Key(usize),
     /// After an argument's name.
     KeyEnd(String),
@@ -74,16 +74,16 @@ struct Field {
     kind: Kind,
     body: usize,
     /// Number of nested elements of the value's own kind that are still open. Only elements that
-    /// begin a line count; for [`Kind::Pair`], all count.
+    /// begin a line are counted, except for [`Kind::Pair`], where all of them are.
     depth: usize,
     /// Offset of the last nested element of that kind that is still open and begins in the middle
     /// of a line.
     inline: Option<usize>,
     /// Offset of the last closing tag that could have ended the value.
     closer: Option<usize>,
-    /// Offset of the first tag before which the value's closing tag may be missing.
+    /// Offset of the first tag that may directly follow a missing closing tag.
     split: Option<usize>,
-    /// The offset up to which the text was reported, and the reported text.
+    /// The offset up to which the value has been reported, and the text reported so far.
     reported_to: usize,
     reported: String,
 }
@@ -110,14 +110,15 @@ pub(crate) enum Outcome {
     Failed(Malformed),
 }
 
-/// MiniMax M3 writes this token before each tag that is not part of a text.
+/// MiniMax M3 writes this token before each tag that is not part of a value's text.
 pub(crate) const MINIMAX: &[u8] = b"]<]minimax[>[";
-/// Elements that may surround the arguments and mean nothing.
+/// Elements that may surround the arguments but have no meaning.
 pub(crate) const CONTAINERS: [&str; 7] =
     ["args", "arguments", "parameters", "params", "input", "file", "json"];
 
 impl Invoke {
-    /// `in_key` says that the name of an argument begins at `pos`.
+    /// Creates a call whose elements are read starting at `pos`. `in_key` means that the name of an
+    /// argument begins there.
     pub(crate) fn new(
         tool: String,
         start: usize,
@@ -130,7 +131,7 @@ impl Invoke {
         Invoke { tool, start, pos, closer, state, followed, searched: pos, ..Invoke::default() }
     }
 
-    /// True if only the closing tag of the call is missing.
+    /// Returns true if only the closing tag of the call is missing.
     pub(crate) fn only_closer_missing(&self) -> bool {
         matches!(self.state, State::Between) && !self.arguments.is_empty()
     }
@@ -139,9 +140,9 @@ impl Invoke {
         matches!(self.state, State::Value(_))
     }
 
-    /// Called at the end of an answer that the model ended itself. If a value is still open,
-    /// prepares the only reading that remains. Returns `true` if there is such a reading;
-    /// [`run`](Invoke::run) must then be called again.
+    /// Prepares the only remaining reading of a value that is still open. Called at the end of an
+    /// answer that the model ended on its own. Returns `true` if there is such a reading, in which
+    /// case [`run`](Invoke::run) must be called again.
     pub(crate) fn resolve(&mut self) -> bool {
         let State::Value(field) = &mut self.state else { return false };
         if self.lenient {
@@ -223,7 +224,7 @@ impl Invoke {
                         Some(Tag::Key) if win.slice(*body, self.pos).trim_ascii().is_empty() => {
                             self.state = State::Key(self.pos + len);
                         }
-                        // Solar writes one token between name and value.
+                        // Solar writes a single token between the name and the value.
                         Some(Tag::Value) => {
                             let name = trimmed(win.slice(*body, self.pos));
                             self.pos += len;
@@ -457,8 +458,7 @@ impl Invoke {
         self.arguments.insert(field.name, value);
     }
 
-    /// Reports the lines that are complete before `pos`, if the value is reported while it is being
-    /// written.
+    /// Reports the complete lines before `pos`, if the value is to be reported as it is written.
     fn report_lines(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         let (State::Value(field), Some(call)) = (&mut self.state, self.call) else { return };
         if !field.followed(self.followed) || self.lenient || field.depth > 0 {
@@ -490,7 +490,7 @@ impl Invoke {
 }
 
 impl Field {
-    /// Whether the value is a text to report while it is being written.
+    /// Returns whether the value is text that is to be reported as it is written.
     fn followed(&self, followed: bool) -> bool {
         let text = matches!(self.kind, Kind::Parameter { string: Some(true), .. });
         followed && (text || is_textual(&self.name))
@@ -501,12 +501,13 @@ fn trimmed(name: &[u8]) -> String {
     String::from_utf8_lossy(name).trim().to_owned()
 }
 
-/// True for Kimi K3's tags.
+/// Returns true for Kimi K3's tags.
 fn is_kimi(tag: &[u8]) -> bool {
     tag.starts_with(b"<|open|>") || tag.starts_with(b"<|close|>")
 }
 
-/// Whether the call continues after a closing tag that ends at `after`; `None` if undecided.
+/// Returns whether the call continues after a closing tag that ends at `after`, or `None` if
+/// undecided.
 fn call_continues(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, tool: &str) -> Option<bool> {
     let mut at = match win.skip_blanks(after) {
         Blanks::Until(at) => at,
@@ -547,8 +548,8 @@ fn call_continues(win: Window<'_>, after: usize, kind: &Kind, closer: &Closer, t
     Some(fits)
 }
 
-/// True if only spaces and tabs precede `at` on its line. On the value's first line, only the text
-/// inside the value counts.
+/// Returns true if only spaces and tabs precede `at` on its line. On the value's first line, only
+/// the text inside the value is considered.
 fn begins_line(win: Window<'_>, body: usize, at: usize) -> bool {
     let before = win.slice(body.max(at.saturating_sub(64)), at);
     let last = before.iter().rev().find(|b| !matches!(b, b' ' | b'\t'));
@@ -593,8 +594,8 @@ fn is_textual(name: &str) -> bool {
     TEXTS.contains(&name)
 }
 
-/// Reads a value without a declared type: numbers, literals and data as JSON or Python would read
-/// them, anything else as text. Arguments named in [`TEXTS`] stay text even if they hold JSON.
+/// Reads a value that has no declared type: reads numbers, literals and data as JSON or Python
+/// would, and anything else as text. Arguments named in [`TEXTS`] stay text even if they hold JSON.
 pub(crate) fn untyped(name: &str, bytes: &[u8], repairs: &mut Repairs) -> Value {
     let bare = bytes.trim_ascii();
     if !is_textual(name) {
@@ -606,8 +607,8 @@ pub(crate) fn untyped(name: &str, bytes: &[u8], repairs: &mut Repairs) -> Value 
     Value::String(utf8(bytes.to_vec(), repairs))
 }
 
-/// Removes the line breaks that put the value on lines of its own: the one after the opening tag
-/// and the one before the closing tag. If the first one is missing, removes neither.
+/// Removes the line breaks that put the value on lines of its own: one after the opening tag and
+/// one before the closing tag. If the first one is missing, removes neither.
 pub(crate) fn trim_lines(bytes: &[u8]) -> &[u8] {
     match bytes.strip_prefix(b"\r\n").or_else(|| bytes.strip_prefix(b"\n")) {
         Some(bytes) => trim_end(bytes),

@@ -11,8 +11,9 @@ use crate::text::Repairs;
 /// The maximum nesting depth of elements.
 const MAX_DEPTH: usize = 16;
 
-/// The array or object in `bytes`; `None` if they are text. If the value begins with MiniMax's
-/// token, tags without the token are text. Otherwise, only an array can be distinguished from text.
+/// Returns the array or object in `bytes`, or `None` if they are just text. If the value begins
+/// with MiniMax's token, tags without the token are text. Otherwise, only an array can be
+/// distinguished from text.
 pub(crate) fn value(bytes: &[u8], repairs: &mut Repairs) -> Option<Value> {
     let text = bytes.trim_ascii();
     let prefix = if text.starts_with(MINIMAX) { MINIMAX } else { b"" };
@@ -46,7 +47,7 @@ fn container(mut text: &[u8], prefix: &[u8], depth: usize, repairs: &mut Repairs
     }
 }
 
-/// The element at the start of `text`: its name, its content, and what follows it.
+/// Parses the element at the start of `text`. Returns its name, its content, and what follows it.
 fn element<'a>(text: &'a [u8], prefix: &[u8]) -> Option<(String, &'a [u8], &'a [u8])> {
     let tag = text.strip_prefix(prefix)?.trim_ascii_start();
     let len = memchr::memchr(b'>', tag)? + 1;

@@ -10,8 +10,7 @@ use crate::tags::{Tag, tag_at};
 use crate::text::Repairs;
 use crate::window::Window;
 
-/// The parts of the parser that are needed to report a call: its options, call counter and list of
-/// events.
+/// The parts of the parser needed to report a call: its options, call counter and list of events.
 pub(crate) struct Sink<'a> {
     pub(crate) options: &'a Options,
     pub(crate) calls: &'a mut usize,
@@ -38,7 +37,7 @@ impl Sink<'_> {
         self.out.push(Event::FieldClosed { call, name: name.to_owned(), value: value.clone() });
     }
 
-    /// Reports a complete call that was not reported before.
+    /// Reports a complete call from start to finish.
     pub(crate) fn whole(&mut self, mut call: Call) {
         call.call = self.open(call.tool.clone());
         self.fields(call.call, &call.arguments);
@@ -46,7 +45,7 @@ impl Sink<'_> {
     }
 }
 
-/// A tool named before the object. The object is its arguments.
+/// A tool named before the object, which then holds only the tool's arguments.
 #[derive(Debug, Clone)]
 pub(crate) struct Named {
     pub(crate) tool: String,
@@ -76,8 +75,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Candidate {
     pub(crate) start: usize,
     pub(crate) reader: Reader,
-    /// Whether a call is allowed here. `None` means that this is decided only when the object has a
-    /// key that could belong to a call. Few objects have one.
+    /// Whether a call is allowed here. `None` means that this is not decided until the object has a
+    /// key that could be part of a call. Few objects have one.
     pub(crate) eligible: Option<bool>,
     /// Whether the object is the first thing on its line.
     pub(crate) line_start: bool,
@@ -88,14 +87,14 @@ pub(crate) struct Candidate {
     /// holds only the arguments of the [`Named`] tool.
     root: usize,
     tool: Option<Tool>,
-    /// Whether a key for arguments was seen.
+    /// Whether a key that holds arguments has been seen.
     arguments: bool,
     /// The index of the opened call and the key of its arguments.
     opened: Option<(usize, String)>,
     fields: usize,
-    /// Reports the argument texts while they are being written, if the tool is followed.
+    /// Reports text arguments as they are written, if the tool is followed.
     follow: Option<Follow>,
-    /// Number of calls completed.
+    /// Number of calls completed so far.
     done: usize,
 }
 
@@ -198,7 +197,7 @@ impl Candidate {
         self.arguments |= self.reader.key_at(1).is_some_and(shape::is_arguments);
     }
 
-    /// True if the bytes so far were meant as a call.
+    /// Returns true if the bytes so far are clearly the beginning of a call.
     pub(crate) fn has_begun(&self) -> bool {
         let in_list = self.root == 3 && self.reader.key_at(1).is_some_and(shape::is_unambiguous_list);
         let named = self.tool.as_ref().is_some_and(|tool| tool.explicit() || self.arguments);
@@ -206,8 +205,8 @@ impl Candidate {
             && (self.announced || self.done > 0 || self.opened.is_some() || in_list || named)
     }
 
-    /// Returns the object's value if the call's closing tag comes in place of the closing braces,
-    /// and `Some(None)` if it does not. `None` means that more bytes are needed.
+    /// Returns the object's value if the call's closing tag appears in place of the closing braces,
+    /// or `Some(None)` if it does not. `None` means that more bytes are needed.
     fn closed_by_tag(&mut self, win: Window<'_>) -> Option<Option<Value>> {
         let at = self.reader.pos;
         if win.get(at) != Some(b'<') || !self.announced || self.named.is_some() || !self.reader.after_value()
@@ -240,14 +239,14 @@ impl Candidate {
     }
 
     /// Opens a call to a known tool at the first key of its arguments, unless that key looks like
-    /// part of a schema. Opens a call to an unknown tool earlier, at the key `"arguments"` or an
-    /// equivalent.
+    /// part of a schema. Opens a call to an unknown tool earlier, at the `"arguments"` key or an
+    /// equivalent one.
     fn key(&mut self, sink: &mut Sink<'_>) {
         let options = sink.options;
         let depth = self.reader.depth();
         if depth == self.root && self.reader.key_at(depth).is_some_and(shape::is_arguments) {
             self.arguments = true;
-            // An unknown tool is refused whatever its arguments are.
+            // An unknown tool is refused regardless of its arguments.
             if self.opened.is_none()
                 && self.named.is_none()
                 && let Some(tool) = &self.tool
@@ -286,7 +285,7 @@ impl Candidate {
         self.opened = Some((sink.open(name), holder));
     }
 
-    /// Calls `report` if the text being read belongs to the arguments of a followed call.
+    /// Calls `report` if the string being read is part of the arguments of a followed call.
     fn report_text(
         &mut self,
         out: &mut Vec<Event>,
@@ -340,8 +339,8 @@ impl Candidate {
         let Some(Value::String(name)) = map.and_then(|m| m.get(&key)) else { return Ok(()) };
         let name = name.clone();
         if let Some(old) = &self.tool {
-            // `"tool"` wins over `"name"` in any order. Of two keys of the same kind, the first
-            // counts.
+            // `"tool"` takes precedence over `"name"`, regardless of their order. If there are two
+            // keys of the same kind, the first one wins.
             if old.key != key && (!explicit || old.explicit()) {
                 return Ok(());
             }
@@ -396,8 +395,8 @@ impl Candidate {
             (tool, opened) => {
                 let mut look = Look { announced: self.announced, options, repairs: &mut repairs };
                 look.call(&map).or_else(|| {
-                    // The call was opened because its tool is unknown, so the object is a call,
-                    // whatever it contains.
+                    // The call was opened because its tool is unknown, so the object is a call
+                    // regardless of what it contains.
                     let tool = tool.as_ref().filter(|_| opened.is_some())?;
                     let arguments = Value::Object(Map::new());
                     Some(Shape { tool: options.bare_name(&tool.name), arguments })
@@ -427,7 +426,8 @@ fn follow_if_requested(tool: &str, options: &Options) -> Option<Follow> {
 }
 
 impl Candidate {
-    /// Whether a truncated object was meant as a call: it has only keys that calls have.
+    /// Returns whether a truncated object may be the beginning of a call, that is, whether it has
+    /// only keys that occur in calls.
     pub(crate) fn may_begin(&self, win: Window<'_>) -> bool {
         let Some(map) = self.reader.map_at(1) else { return false };
         let key = match self.reader.open_key() {

@@ -36,13 +36,13 @@ pub struct Parser {
     pub(crate) calls: usize,
     /// Whether the current line has text other than whitespace.
     pub(crate) line_has_text: bool,
-    /// Whether the rest of this line may belong to a malformed call, so that no call can begin
+    /// Whether the rest of this line may be part of a malformed call, so that no call can begin
     /// there.
     pub(crate) skip_line: bool,
-    /// Whether the last call was malformed. Its end is a guess and its strings may hold calls, so a
-    /// call after it counts only in the first column, or after a closing tag or token.
+    /// Whether the last call was malformed. Its end is a guess and its strings may contain calls,
+    /// so another call is accepted only in the first column, or after a closing tag or token.
     pub(crate) after_malformed: bool,
-    /// Whether the first byte of the current line was read.
+    /// Whether the first byte of the current line has been read.
     pub(crate) past_column_zero: bool,
     /// The last bytes of the text emitted so far.
     pub(crate) tail: Vec<u8>,
@@ -67,17 +67,17 @@ pub struct Parser {
     pub(crate) listed: bool,
     /// The tag that opened an example. Everything up to the end of the example is text.
     pub(crate) example: Option<Discriminant<Tag>>,
-    /// Start of the first call that counts only if nothing but calls follows it.
+    /// Start of the first call that is accepted only if nothing but calls follows it.
     pub(crate) deferred: Option<usize>,
-    /// Whether the answer ends inside a tag, where a call was expected.
+    /// Whether the answer ends inside a tag at a point where a call was expected.
     pub(crate) cut_tag: bool,
     /// Whether a ReAct call was read.
     pub(crate) saw_react: bool,
-    /// The text received so far, while the answer may consist of Python calls only. `answer_start`
-    /// is its offset.
+    /// The text received so far, as long as the answer may consist only of Python calls.
+    /// `answer_start` is its offset.
     pub(crate) answer: Vec<u8>,
     answer_start: usize,
-    /// Whether the answer has begun: some text was not whitespace.
+    /// Whether the answer has begun, that is, whether any text so far was not whitespace.
     answer_begun: bool,
     /// Whether this is a nested parser, which looks for calls in part of an answer.
     pub(crate) is_nested: bool,
@@ -115,7 +115,7 @@ pub(crate) enum Flow {
 
 /// The maximum number of bytes to hold back around a possible call.
 const MAX_HOLD: usize = 4096;
-/// The maximum number of bytes to keep from an answer that may consist of Python calls only.
+/// The maximum number of bytes to keep from an answer that may consist only of Python calls.
 const MAX_ANSWER: usize = 1 << 20;
 
 impl Parser {
@@ -157,8 +157,9 @@ impl Parser {
         self.buf = buf;
     }
 
-    /// Ends the stream. Anything incomplete becomes text or [`Event::Malformed`], never a call. An
-    /// exception is a call that lacks only its closing tag; see the crate documentation.
+    /// Ends the stream. Anything incomplete becomes text or [`Event::Malformed`], never a call. The
+    /// only exception is a call that lacks nothing but its closing tag; see the crate
+    /// documentation.
     pub fn finish(&mut self, end: End, out: &mut Vec<Event>) {
         if self.finished {
             return;
@@ -170,7 +171,7 @@ impl Parser {
         self.finished = true;
     }
 
-    /// Parses `text`, which is a part of a complete answer, and returns the events. `certain` means
+    /// Parses `text`, which is part of a complete answer, and returns the events. `certain` means
     /// that an object in `text` can only be a call.
     pub(crate) fn parse_part(text: &[u8], options: &Options, certain: bool) -> Vec<Event> {
         let followed = Vec::new();
@@ -183,7 +184,7 @@ impl Parser {
         events
     }
 
-    /// True if the stream so far ends inside a thinking block.
+    /// Returns true if the stream so far ends inside a thinking block.
     #[must_use]
     pub fn thinking(&self) -> bool {
         matches!(self.mode, Mode::Think)
@@ -196,7 +197,8 @@ impl Parser {
         }
     }
 
-    /// Offset of the first byte to keep: it may be scanned again, or has not been shown yet.
+    /// Returns the offset of the first byte to keep because it may be scanned again or has not been
+    /// shown yet.
     fn needed(&self) -> usize {
         let needed = match &self.mode {
             Mode::Object(candidate) => candidate.start,
@@ -304,7 +306,7 @@ impl Parser {
         }
     }
 
-    /// The text right before the current position, in whole words.
+    /// Returns the text right before the current position, starting at a word boundary.
     pub(crate) fn before(&self) -> &[u8] {
         let Some(cut) = self.tail.len().checked_sub(prose::REACH + 1) else { return &self.tail };
         let reached = &self.tail[cut..];
@@ -332,7 +334,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Drops the bytes up to `to`, because they mean nothing to a reader.
+    /// Drops the bytes up to `to`, which mean nothing to a reader.
     pub(crate) fn skip(&mut self, win: Window<'_>, to: usize, out: &mut Vec<Event>) {
         if self.hold.is_none() {
             self.show(win, self.pos, out);
@@ -341,7 +343,7 @@ impl Parser {
         self.pos = to;
     }
 
-    /// Emits the text before `upto`, except what is held back.
+    /// Emits the text before `upto`, except for what is held back.
     pub(crate) fn show(&mut self, win: Window<'_>, upto: usize, out: &mut Vec<Event>) {
         let upto = self.hold.map_or(upto, |hold| hold.min(upto));
         if upto <= self.shown {
@@ -380,15 +382,15 @@ impl Parser {
         }
     }
 
-    /// Discards the kept answer, because the text emitted so far was thinking.
+    /// Discards the kept answer. Called when the text emitted so far turns out to be thinking.
     pub(crate) fn begin_answer(&mut self) {
         self.answer.clear();
         self.answer_begun = false;
         self.deferred = None;
     }
 
-    /// Keeps the bytes that were just emitted, as long as the answer may consist of Python calls
-    /// only.
+    /// Keeps the bytes that were just emitted, as long as the answer may consist only of Python
+    /// calls.
     fn keep_answer(&mut self, bytes: &[u8]) {
         let start = self.shown - bytes.len();
         if !self.answer_begun {
@@ -520,7 +522,7 @@ impl Parser {
     }
 }
 
-/// The number of bytes at the end of `bytes` that begin an incomplete character.
+/// Returns the number of bytes at the end of `bytes` that form an incomplete character.
 fn incomplete_char_len(bytes: &[u8]) -> usize {
     for back in 1..=bytes.len().min(3) {
         let need = match bytes[bytes.len() - back] {

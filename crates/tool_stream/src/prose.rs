@@ -1,16 +1,16 @@
 //! Decides whether a call in prose is an example.
 //!
-//! A call is executed at its closing brace, so only the text before it can decide. An object is an
-//! example if words before it in the same sentence introduce an example, if it comes directly after
-//! a quotation mark, a bracket or an equals sign, or if it is in a quoted line (`> `, `12|`). It is
-//! a call if the sentence before it announces a call or is complete. If the text implies neither
-//! ([`LeadIn::CallAtEnd`]), the object is a call only if it ends the answer, because then no text
-//! explains it.
+//! A call is executed as soon as its closing brace arrives, so the decision can rest only on the
+//! text before it. An object is an example if words before it in the same sentence introduce an
+//! example, if it comes directly after a quotation mark, a bracket or an equals sign, or if it is
+//! on a quoted line (`> `, `12|`). It is a call if the sentence before it announces a call or is
+//! complete. If the text implies neither ([`LeadIn::CallAtEnd`]), the object is a call only if it
+//! ends the answer, because then there is no text to explain it.
 
 use std::sync::LazyLock;
 
-/// Words after which the rest of the sentence is an example, or is something that the model does
-/// not send.
+/// Words that mark the rest of the sentence as an example, or as something that the model does not
+/// actually send.
 static CUES: LazyLock<Vec<&str>> = LazyLock::new(|| {
     "never do|don't:|do not:|one option|an alternative|alternative is|decided against|could run|\
         would call|such a call|has this shape|shows the form|hypothetical|mistake to|malicious|\
@@ -39,15 +39,16 @@ static CUES: LazyLock<Vec<&str>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Words that have the effect of [`CUES`] only at the start of a sentence, where they begin a
+/// Words that work like [`CUES`], but only at the start of a sentence, where they begin a
 /// condition, a question, an option or an instruction.
 const OPENINGS: [&str; 7] =
     ["return ", "if ", "should i ", "shall i ", "do you want me to ", "would you like me to ", "option "];
 
-/// Those of [`OPENINGS`] that begin a question. Only these count if the object begins its line.
+/// The [`OPENINGS`] that begin a question. If the object is the first thing on its line, only these
+/// are considered.
 const QUESTIONS: &[&str] = &["should i ", "shall i ", "do you want me to ", "would you like me to "];
 
-/// Words with which a sentence announces what the model is about to do.
+/// Words that announce what the model is about to do.
 static INTENT: LazyLock<Vec<&str>> = LazyLock::new(|| {
     "i'll|i’ll|i will|let me|let's|let’s|let us|i'm going to|i am going to|i need|i should|\
         i want to|i'd like to|i have to|i must|i now|now i|i start|i begin|i look|i read|i run|\
@@ -70,11 +71,11 @@ pub(crate) enum LeadIn {
     Example,
 }
 
-/// Judges an object by the text before it.
+/// Decides the role of an object based on the text before it.
 ///
-/// `same_line`: the object is not the first thing on its line. `token`: it begins with a model
-/// family's token, which no sentence contains. `apart`: it is in a fence, or begins a line that is
-/// indented by four or more blanks.
+/// `same_line` means that the object is not the first thing on its line. `token` means that it
+/// begins with a model family's token, which does not occur in ordinary sentences. `apart` means
+/// that it is in a fence, or begins a line that is indented by at least four spaces or tabs.
 pub(crate) fn lead_in(before: &[u8], same_line: bool, token: bool, apart: bool) -> LeadIn {
     let text = String::from_utf8_lossy(&before[before.len().saturating_sub(REACH)..]).to_lowercase();
     let line = if same_line { text.as_str() } else { text.trim_end() };
@@ -97,10 +98,11 @@ pub(crate) fn lead_in(before: &[u8], same_line: bool, token: bool, apart: bool) 
     }
 }
 
-/// How many bytes before an object are considered.
+/// Number of bytes before an object that are taken into account.
 pub(crate) const REACH: usize = 240;
 
-/// True if the text before an object makes it an example. `same_line` is as in [`lead_in`].
+/// Returns true if the text before an object marks it as an example. `same_line` has the same
+/// meaning as in [`lead_in`].
 pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
     let tail = String::from_utf8_lossy(&before[before.len().saturating_sub(REACH)..]).to_lowercase();
     let line_start = tail.rfind('\n').map_or(0, |i| i + 1);
@@ -122,13 +124,14 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
             _ => {}
         }
     }
-    // The last sentence before the object. If the object begins its line, this is the last sentence
-    // of the text above. If that sentence is complete, it does not make the object an example.
+    // The last sentence before the object. If the object is the first thing on its line, this is
+    // the last sentence of the text above it. If that sentence is complete, it does not make the
+    // object an example.
     let line = if same_line {
         &tail[line_start..]
     } else {
         let text = tail.trim_end();
-        // A `Thought:` line of ReAct implies nothing, so the line above it is judged.
+        // A ReAct `Thought:` line implies nothing, so look at the line above it.
         let text = match text.rsplit_once('\n') {
             Some((above, last)) if last.trim_start().starts_with("thought:") => above.trim_end(),
             _ => text,
@@ -150,7 +153,7 @@ pub(crate) fn is_example(before: &[u8], same_line: bool) -> bool {
         || CUES.iter().any(|cue| contains_words(sentence, cue))
 }
 
-/// True if `line` begins like a line of a file listing: `12|`, `src/a.rs:12:`.
+/// Returns true if `line` begins like a line in a file listing: `12|`, `src/a.rs:12:`.
 fn is_file_listing(line: &str) -> bool {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let line = line.trim();
@@ -174,8 +177,8 @@ const LABELS: [&str; 9] = [
     "calling tool",
 ];
 
-/// True if `line` begins a table row, a list item, an HTML comment, a footnote, a JSON member, a
-/// line of a diff, a numbered line, or a log line with a date or a time.
+/// Returns true if `line` begins a table row, a list item, an HTML comment, a footnote, a JSON
+/// member, a line of a diff, a numbered line, or a log line with a date or a time.
 fn is_list_or_log_line(line: &str) -> bool {
     let line = line.trim_start();
     let digits = |text: &str, n: usize| text.len() >= n && text.bytes().take(n).all(|b| b.is_ascii_digit());
@@ -198,9 +201,9 @@ fn is_list_or_log_line(line: &str) -> bool {
         || line.starts_with('|')
 }
 
-/// If the text before an object ends with ReAct's lines `Action: NAME` and `Action Input:`, returns
-/// the tool's name, and how many bytes before the end of the text the first of the two lines
-/// begins.
+/// If the text before an object ends with ReAct's `Action: NAME` and `Action Input:` lines, returns
+/// the tool's name and the distance in bytes from the start of the first of these lines to the end
+/// of the text.
 pub(crate) fn react(before: &[u8]) -> Option<(String, usize)> {
     let plain = |b: &u8| b.is_ascii_whitespace() || *b == b'*';
     let end = before.iter().rposition(|b| !plain(b))?;
@@ -223,7 +226,8 @@ fn contains_words(text: &str, cue: &str) -> bool {
     text.match_indices(cue).any(|(i, _)| !text[..i].ends_with(char::is_alphanumeric))
 }
 
-/// The text after the last complete sentence. A sentence ends with punctuation and a space.
+/// Returns the text after the last complete sentence. A sentence ends with punctuation followed by
+/// a space.
 fn last_sentence(line: &str) -> &str {
     let mut start = 0;
     for (i, c) in line.char_indices() {
@@ -239,8 +243,8 @@ fn last_sentence(line: &str) -> &str {
     &line[start..]
 }
 
-/// If the last line consists of a single word, returns the word, and how many bytes before the end
-/// of the text it begins.
+/// If the last line consists of a single word, returns the word and the distance in bytes from its
+/// start to the end of the text.
 pub(crate) fn last_word(before: &[u8]) -> Option<(String, usize)> {
     let text = std::str::from_utf8(before).ok()?;
     let trimmed = text.trim_end();

@@ -25,8 +25,8 @@ pub(crate) enum Head {
 /// The maximum number of bytes from the start of a call to its opening parenthesis.
 pub(crate) const MAX_HEAD: usize = 160;
 
-/// Whether an answer that begins with the bytes `answer` may be a call. Checks only the first word,
-/// which may be incomplete.
+/// Returns whether an answer that begins with the bytes `answer` may be a call. Checks only the
+/// first word, which may be incomplete.
 pub(crate) fn may_begin(answer: &[u8]) -> bool {
     let word = answer.strip_prefix(b"[").unwrap_or(answer).trim_ascii_start();
     let len = word.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.')).count();
@@ -67,7 +67,8 @@ pub(crate) struct Brackets {
 }
 
 impl Parser {
-    /// Whether the answer begins with a Python call to a known tool; `None` if undecided.
+    /// Returns whether the answer begins with a Python call to a known tool, or `None` if
+    /// undecided.
     pub(crate) fn begins_in_python(&self, win: Window<'_>, byte: u8) -> Option<bool> {
         let may = self.options.known_tools.is_some()
             && !self.is_nested
@@ -85,8 +86,8 @@ impl Parser {
         }
     }
 
-    /// Skips a Python call at the start of an answer, up to the bracket that closes the call. The
-    /// parser therefore never takes a string in it for another call. At the end of the answer,
+    /// Skips a Python call at the start of an answer, up to the bracket that closes the call, so
+    /// that the parser never mistakes a string in it for another call. At the end of the answer,
     /// [`calls`] decides whether the answer itself is a call.
     pub(crate) fn python_answer(&mut self, win: Window<'_>) -> Flow {
         while let Some(byte) = win.get(self.pos) {

@@ -1,16 +1,16 @@
 //! Decides which quote ends a string.
 //!
-//! Models forget the backslash before a quote inside a string. A quote therefore ends its string
-//! only if the text after it may follow a string. In an object, the quote must be followed by a
-//! comma and the next key with its colon, or by a closing brace and text that may follow the
-//! object. In an array, the quote must be followed by a comma and another element, or by the
-//! closing bracket. Every closing quote of valid JSON meets these conditions, so valid JSON is
+//! Models sometimes forget the backslash before a quote inside a string. A quote therefore ends its
+//! string only if it is followed by text that may come after a string. In an object, the quote must
+//! be followed by a comma and the next key with its colon, or by a closing brace and text that may
+//! follow the object. In an array, the quote must be followed by a comma and another element, or by
+//! the closing bracket. Every closing quote in valid JSON meets these conditions, so valid JSON is
 //! never reinterpreted.
 //!
-//! Once a string is known to hold unescaped quotes, the rules are stricter. If the brackets inside
-//! the string do not balance, the quote is one more inner quote. If the inner quotes do not come in
-//! pairs, the call is ambiguous and refused. After the object, its line must end, or a tag, a
-//! fence, a bracket or a comma must follow. In an array, a string with inner quotes must be on a
+//! Once a string is known to contain unescaped quotes, the rules are stricter. If the brackets
+//! inside the string do not balance, the quote is one more inner quote. If the inner quotes do not
+//! come in pairs, the call is ambiguous and refused. After the object, the line must end, or a tag,
+//! a fence, a bracket or a comma must follow. In an array, a string with inner quotes must be on a
 //! line of its own.
 
 use crate::event::Repair;
@@ -45,13 +45,13 @@ impl Quote {
         }
     }
 
-    /// Whether a backslash is an escape in a string with this delimiter.
+    /// Returns whether a backslash is an escape in a string with this delimiter.
     pub(crate) fn escapes(self) -> bool {
         !matches!(self, Quote::Gemma | Quote::Escape)
     }
 
-    /// The quote token at the start of `rest`: `Some(None)` if there is none, `None` if more bytes
-    /// are needed.
+    /// Returns the quote token at the start of `rest`, `Some(None)` if there is none, or `None` if
+    /// more bytes are needed.
     pub(crate) fn token(rest: &[u8], eof: bool) -> Option<Option<Quote>> {
         let quotes = [Quote::Gemma, Quote::Escape];
         if let Some(quote) = quotes.into_iter().find(|q| rest.starts_with(q.spelling())) {
@@ -69,7 +69,7 @@ impl Quote {
         }
     }
 
-    /// Length of the delimiter in bytes.
+    /// Returns the length of the delimiter in bytes.
     pub(crate) fn len(self) -> usize {
         match self {
             Quote::Double | Quote::Single | Quote::Backtick => 1,
@@ -88,7 +88,7 @@ impl Quote {
         }
     }
 
-    /// Whether `rest` starts with the delimiter; `None` if more bytes are needed.
+    /// Returns whether `rest` starts with the delimiter, or `None` if more bytes are needed.
     pub(crate) fn matches(self, rest: &[u8], eof: bool) -> Option<bool> {
         if self.len() == 1 {
             return Some(true);
@@ -144,8 +144,8 @@ impl Text {
         }
     }
 
-    /// Whether only line ends can distinguish inner quotes from the closing one. This is so if the
-    /// string is in an array and has inner quotes.
+    /// Returns whether only line breaks can distinguish inner quotes from the closing one, which is
+    /// the case if the string is in an array and has inner quotes.
     pub(crate) fn needs_lines(&self, stack: &[Frame]) -> bool {
         self.inner > 0 && matches!(stack.last(), Some(Frame { node: Node::Array(_), .. }))
     }
@@ -188,8 +188,7 @@ pub(crate) enum Verdict {
     Unclear,
 }
 
-/// Examines the bytes after a quote one by one. When more bytes arrive, it resumes where it
-/// stopped.
+/// Examines the bytes after a quote one by one. When more bytes arrive, resumes where it left off.
 #[derive(Debug)]
 pub(crate) struct Lookahead {
     pos: usize,
@@ -197,8 +196,8 @@ pub(crate) struct Lookahead {
     newline: bool,
     /// Number of containers closed after the quote.
     closed: usize,
-    /// Whether a plus and another quote follow: an expression that joins two strings, or text of
-    /// this string.
+    /// Whether a plus sign and another quote follow, which may be an expression that joins two
+    /// strings or part of this string.
     joined: bool,
 }
 
@@ -222,12 +221,12 @@ impl Lookahead {
         Lookahead { pos, phase: Phase::AfterQuote, newline: false, closed: 0, joined: false }
     }
 
-    /// Examines the bytes until it can judge the quote. `doubt` means that unescaped quotes were
+    /// Examines bytes until the quote can be judged. `doubt` means that unescaped quotes have been
     /// seen in this object, so the rules are stricter.
     pub(crate) fn run(&mut self, win: Window<'_>, stack: &[Frame], doubt: bool, text: &mut Text) -> Verdict {
         loop {
             let Some(byte) = win.get(self.pos) else {
-                // After a closed object, the end of the stream counts as the end of a line.
+                // After a closed object, the end of the stream is treated as the end of a line.
                 let ends = win.eof && matches!(self.phase, Phase::AfterTop);
                 return if ends { self.closing(win, text, stack) } else { Verdict::More };
             };
@@ -241,7 +240,7 @@ impl Lookahead {
         }
     }
 
-    /// Judges a quote, given that the text after it may follow a string. If the string is in an
+    /// Judges a quote that is followed by text that may come after a string. If the string is in an
     /// object and has inner quotes, its brackets must balance, and the inner quotes must come in
     /// pairs unless the string is in single quotes.
     fn closing(&self, win: Window<'_>, text: &mut Text, stack: &[Frame]) -> Verdict {
@@ -290,8 +289,8 @@ impl Lookahead {
             Phase::Key(quote) => match byte {
                 b'\n' => Some(false),
                 b'\\' => self.to(Phase::KeyEscape(quote)),
-                // A typographic quote has several bytes, so a key in such quotes is taken to end at
-                // the next colon.
+                // A typographic quote has several bytes, so a key in such quotes is assumed to end
+                // at the next colon.
                 _ if byte == quote && quote != 0xE2 => self.to(Phase::KeyEnd),
                 b':' if quote == 0xE2 => Some(true),
                 _ => None,
@@ -323,8 +322,8 @@ impl Lookahead {
         match self.phase {
             Phase::BareKey => self.to(Phase::KeyEnd),
             Phase::AfterTop if byte == b'\n' => Some(true),
-            // Where only line ends can decide, the quote before a comma at the end of a line ends
-            // the string.
+            // If only line breaks can decide, a quote before a comma at the end of a line ends the
+            // string.
             Phase::AfterElement if byte == b'\n' && text.needs_lines(stack) => Some(true),
             Phase::Slash => Some(false),
             _ => {
@@ -348,7 +347,8 @@ impl Lookahead {
         }
     }
 
-    /// A closing bracket after the quote must close the innermost container that is still open.
+    /// Handles a closing bracket after the quote, which must close the innermost container that is
+    /// still open.
     fn closer(&mut self, byte: u8, stack: &[Frame], doubt: bool) -> Option<bool> {
         let open = stack.len().checked_sub(1 + self.closed).and_then(|i| stack.get(i));
         let fits = match open {

@@ -1,15 +1,15 @@
-//! Recognizes the objects that are calls, in the protocol's own form and in those of model
-//! families.
+//! Recognizes objects that are calls, whether in the protocol's own form or in that of a model
+//! family.
 //!
 //! | form | meaning |
 //! |---|---|
-//! | `{"tool": T, "arguments": {…}}`; instead of `tool` also `tool_name`, `toolName`; instead of `arguments` also `args`, `input`, `parameters`, … | a call to T |
+//! | `{"tool": T, "arguments": {…}}`; `tool` may also be `tool_name` or `toolName`; `arguments` may also be `args`, `input`, `parameters`, … | a call to T |
 //! | `{"tool": T, "path": …}` | a call to T with all other members as arguments, unless one of them marks a result, a schema or a record |
-//! | `{"name": T, "arguments": {…}}`; instead of `name` also `function`, `action`, …; instead of `arguments` also `parameters`, `action_input`, … | a call to T; if the tools are known and the arguments are not under `"arguments"`, only if T is one of them |
+//! | `{"name": T, "arguments": {…}}`; `name` may also be `function`, `action`, …; `arguments` may also be `parameters`, `action_input`, … | a call to T; if the tools are known and the arguments are not under `"arguments"`, only if T is one of them |
 //! | `{"name": T, "path": …}`, `{T: {…}}` | a call only if T is a known tool |
 //! | `{"function": {…}}`, `{"tool_call": {…}}`, `{"function_call": {…}}`, `{"tool": {…}}` | the call inside |
 //! | `{"tool_calls": [{…}, …]}` and similar | the calls inside, each as soon as it is complete |
-//! | `{"response": {…}}` and other words for an answer | the call inside, if its tool is known |
+//! | `{"response": {…}}` and other names for an answer | the call inside, if its tool is known |
 //!
 //! Case and word separators in keys make no difference: `"Tool"`, `"toolInput"`, `"Action Input"`.
 //! `"arguments"` may be a string that contains the object. A schema (`"type": "object"` with
@@ -38,7 +38,8 @@ fn is_one_of(key: &str, keys: &[&str]) -> bool {
     key.len() <= 32 && keys.contains(&folded(key).as_str())
 }
 
-/// Finds the first of `keys` that `map` has. Returns the key as `map` spells it, and its value.
+/// Finds the first of `keys` that is present in `map`. Returns the key as spelled in `map`, and its
+/// value.
 fn member<'a>(map: &'a Map<String, Value>, keys: &[&'static str]) -> Option<(&'a str, &'a Value)> {
     keys.iter().find_map(|wanted| {
         let (key, value) = map.iter().find(|(key, _)| key.len() <= 32 && folded(key) == *wanted)?;
@@ -46,14 +47,14 @@ fn member<'a>(map: &'a Map<String, Value>, keys: &[&'static str]) -> Option<(&'a
     })
 }
 
-/// True for keys that can only name a tool.
+/// Returns true for keys that can only name a tool.
 pub(crate) fn is_explicit(key: &str) -> bool {
     is_one_of(key, &EXPLICIT)
 }
 
 const EXPLICIT: [&str; 2] = ["tool", "toolname"];
 
-/// True for keys that name a tool if the rest of the object looks like a call.
+/// Returns true for keys that name a tool if the rest of the object looks like a call.
 pub(crate) fn is_name(key: &str) -> bool {
     is_explicit(key) || is_one_of(key, &NAMES)
 }
@@ -61,7 +62,7 @@ pub(crate) fn is_name(key: &str) -> bool {
 const NAMES: [&str; 8] =
     ["name", "function", "functionname", "action", "recipientname", "tooluse", "commandname", "apiname"];
 
-/// True for keys that hold the arguments.
+/// Returns true for keys that hold the arguments.
 pub(crate) fn is_arguments(key: &str) -> bool {
     is_one_of(key, &ARGUMENTS)
 }
@@ -84,27 +85,27 @@ const ARGUMENTS: [&str; 15] = [
     "argument",
 ];
 
-/// True for `"arguments"`, the only key in [`ARGUMENTS`] that cannot mean anything else.
+/// Returns true for `"arguments"`, the only key in [`ARGUMENTS`] that cannot mean anything else.
 pub(crate) fn is_unambiguous_arguments(key: &str) -> bool {
     is_one_of(key, &ARGUMENTS[..1])
 }
 
-/// True for keys whose value is an array of calls.
+/// Returns true for keys whose value is an array of calls.
 pub(crate) fn is_list(key: &str) -> bool {
     is_one_of(key, &LISTS)
 }
 
-/// True for keys that can only mean a list of calls.
+/// Returns true for keys that can only mean a list of calls.
 pub(crate) fn is_unambiguous_list(key: &str) -> bool {
     is_one_of(key, &LISTS[..3])
 }
 
 const LISTS: [&str; 6] = ["toolcalls", "functioncalls", "tooluses", "calls", "actions", "invocations"];
 
-/// Keys whose value is an object that is a call.
+/// Keys whose value is an object that is itself a call.
 const WRAPPERS: [&str; 7] = ["function", "tool", "toolcall", "functioncall", "call", "tooluse", "action"];
 
-/// Keys under which a model puts its whole answer, so that the value may be the call.
+/// Keys that models put their whole answer under, so that the value may be the call.
 const ANSWERS: [&str; 13] = [
     "response",
     "answer",
@@ -125,7 +126,7 @@ const ANSWERS: [&str; 13] = [
 const EXTRA_KEYS: [&str; 8] =
     ["thought", "thoughts", "reasoning", "rationale", "explanation", "thinking", "id", "type"];
 
-/// Members that results and schemas have and calls do not.
+/// Members of results and schemas that never occur in calls.
 const NOT_A_CALL: [&str; 14] = [
     "result",
     "results",
@@ -143,7 +144,7 @@ const NOT_A_CALL: [&str; 14] = [
     "properties",
 ];
 
-/// Members of records, such as packages and log lines, in which a name or tool is one field among
+/// Members of records, such as packages and log lines, where a name or tool is just one field among
 /// others.
 const RECORD_KEYS: [&str; 18] = [
     "author",
@@ -181,19 +182,19 @@ const RESULT_KEYS: [&str; 11] = [
     "timestamp",
 ];
 
-/// True if `map` describes a past call instead of making one.
+/// Returns true if `map` describes a past call instead of making one.
 pub(crate) fn is_record(map: &Map<String, Value>) -> bool {
     map.keys().any(|key| is_one_of(key, &RESULT_KEYS))
 }
 
-/// True for keys of a schema. `"arguments": {"type": …` may begin a schema, so the call is not
-/// opened yet.
+/// Returns true for keys of a schema. `"arguments": {"type": …` may begin a schema, so the call is
+/// not opened yet.
 pub(crate) fn is_schema_key(key: &str) -> bool {
     matches!(key, "type" | "properties" | "$schema" | "$defs" | "required" | "title")
 }
 
-/// True if `key` is a key that occurs in calls or, if `key` is truncated (not `whole`), the
-/// beginning of such a key.
+/// Returns true if `key` occurs in calls or, if it is truncated (not `whole`), is the beginning of
+/// a key that does.
 pub(crate) fn in_vocabulary(key: &str, whole: bool) -> bool {
     let key = folded(key);
     let known = |name: &str| if whole { name == key } else { name.starts_with(&key) };
@@ -202,7 +203,7 @@ pub(crate) fn in_vocabulary(key: &str, whole: bool) -> bool {
     all.chain(["toolname", "role"]).any(known)
 }
 
-/// True for a possible tool name: an identifier, a path or dotted words.
+/// Returns true for a possible tool name: an identifier, a path or dotted words.
 pub(crate) fn is_tool_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 128
@@ -210,7 +211,8 @@ pub(crate) fn is_tool_name(name: &str) -> bool {
         && name.chars().any(char::is_alphanumeric)
 }
 
-/// Whether a name can be a tool's. Command-R's pseudo tool for plain answers does not count.
+/// Returns whether a name can be the name of a tool. Command-R's pseudo tool for plain answers is
+/// excluded.
 pub(crate) fn names_tool(name: &str) -> bool {
     let bare = unglued(name);
     is_tool_name(bare) && !matches!(bare, "directly-answer" | "directly_answer")
@@ -234,8 +236,8 @@ impl Options {
             Some((_, bare)) if self.knows(bare) => bare,
             _ => tool,
         };
-        // If the tokens of a header were stripped, a word of the header is attached to the name, as
-        // in `read_filejson`.
+        // If the tokens of a header were stripped, a word from the header is attached to the name,
+        // as in `read_filejson`.
         let glued = ["json", "commentary", "code"].iter().find_map(|word| tool.strip_suffix(word));
         match glued.filter(|bare| !self.knows(tool) && self.knows(bare)) {
             Some(bare) => bare.to_owned(),
@@ -244,13 +246,14 @@ impl Options {
     }
 }
 
-/// A name without the control token that a model attached to it: `read_file<|channel|>commentary`.
+/// Returns a name without the control token that a model attached to it, as in
+/// `read_file<|channel|>commentary`.
 pub(crate) fn unglued(name: &str) -> &str {
     name.split("<|").next().unwrap_or(name).trim()
 }
 
-/// True for `{"tool": X, "arguments": …}` where X cannot be a tool's name and is not a placeholder
-/// such as `<name>` or `…`.
+/// Returns true for `{"tool": X, "arguments": …}` where X cannot be a tool's name and is not a
+/// placeholder such as `<name>` or `…`.
 pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
     let Some((_, name)) = member(map, &EXPLICIT) else { return false };
     let bad = match name {
@@ -263,8 +266,8 @@ pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
     bad && map.keys().any(|k| is_arguments(k))
 }
 
-/// True if the arguments are a string with an incomplete object, or if two keys hold different
-/// arguments.
+/// Returns true if the arguments are a string with an incomplete object, or if two keys hold
+/// different arguments.
 pub(crate) fn has_broken_arguments(map: &Map<String, Value>) -> bool {
     let broken = |map: &Map<String, Value>| {
         let objects = map.iter().filter(|(key, value)| is_arguments(key) && value.is_object());
@@ -294,7 +297,7 @@ pub(crate) struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// The call in `map`, if there is one.
+    /// Returns the call in `map`, if there is one.
     pub(crate) fn call(&mut self, map: &Map<String, Value>) -> Option<Shape> {
         if let Some((key, Value::String(tool))) = member(map, &EXPLICIT) {
             return self.explicit(map, key, tool);
@@ -361,7 +364,7 @@ impl Look<'_> {
         Some(Shape { tool, arguments: Value::Object(other_members(map, key)) })
     }
 
-    /// The tool's bare name; `None` if `name` cannot be a tool's name.
+    /// Returns the tool's bare name, or `None` if `name` cannot be the name of a tool.
     fn clean(&mut self, name: &str) -> Option<String> {
         let bare = unglued(name);
         if !names_tool(name) {
@@ -373,8 +376,8 @@ impl Look<'_> {
         Some(self.options.bare_name(bare))
     }
 
-    /// Returns the call in an object that has the tool's name under a key of [`NAMES`]. Data may
-    /// have such keys, too.
+    /// Returns the call in an object that has the tool's name under one of the [`NAMES`] keys. Data
+    /// may also have such keys.
     fn named(&mut self, map: &Map<String, Value>) -> Option<Shape> {
         let strings = NAMES.iter().filter_map(|key| member(map, &[key]));
         let (key, name) = strings.filter_map(|(key, value)| Some((key, value.as_str()?))).next()?;
@@ -390,7 +393,7 @@ impl Look<'_> {
             return call.then_some(Shape { tool, arguments });
         }
         let arguments = other_members(map, key);
-        // An object with only a name and an id is an entry of a list, not a call.
+        // An object with only a name and an id is an entry in a list, not a call.
         let entry = !announced && arguments.is_empty() && map.keys().any(|key| folded(key) == "id");
         let data = map.keys().any(|key| is_data_key(key) || key == "description")
             || map.get("args").is_some_and(Value::is_array);
@@ -403,8 +406,8 @@ fn is_data_key(key: &str) -> bool {
     is_one_of(key, &NOT_A_CALL) || is_one_of(key, &RECORD_KEYS)
 }
 
-/// The arguments of a call that has them next to the tool's name: all members except the name and
-/// [`EXTRA_KEYS`].
+/// Returns the arguments of a call that has them next to the tool's name, that is, all members
+/// except the name and [`EXTRA_KEYS`].
 fn other_members(map: &Map<String, Value>, name_key: &str) -> Map<String, Value> {
     map.iter()
         .filter(|(k, _)| *k != name_key && !is_one_of(k, &EXTRA_KEYS))
@@ -412,7 +415,7 @@ fn other_members(map: &Map<String, Value>, name_key: &str) -> Map<String, Value>
         .collect()
 }
 
-/// Finds the arguments of a call. Returns their key, as `map` spells it, and their value.
+/// Finds the arguments of a call. Returns their key as spelled in `map`, and their value.
 fn arguments_of<'a>(map: &'a Map<String, Value>, repairs: &mut Repairs) -> Option<(&'a str, Value)> {
     ARGUMENTS.into_iter().find_map(|wanted| {
         let (key, value) = member(map, &[wanted])?;
@@ -436,7 +439,7 @@ fn arguments_of<'a>(map: &'a Map<String, Value>, repairs: &mut Repairs) -> Optio
     })
 }
 
-/// The object in a string, or in a string inside that string.
+/// Returns the object contained in a string, or in a string inside that string.
 pub(crate) fn object_in(text: &str, repairs: &mut Repairs) -> Option<Value> {
     let text = text.trim();
     if let Ok(Value::String(inner)) = serde_json::from_str(text)

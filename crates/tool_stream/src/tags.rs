@@ -1,4 +1,4 @@
-//! Finds tags and special tokens in the stream, and looks up their meaning in the tables of
+//! Finds tags and special tokens in the stream, and looks up their meaning in the tables in
 //! `dialects.rs`.
 //!
 //! Tokens arrive in many spellings (docs/model-apis.md lists DeepSeek's), with full-width, double
@@ -48,7 +48,7 @@ pub(crate) enum Tag {
     /// Opens an argument: `<parameter name="p" string="true">`, `<parameter=p>`.
     Parameter {
         name: String,
-        /// Whether the tag declares the value as text; `None` if it declares nothing.
+        /// Whether the tag declares the value to be a string; `None` if it does not declare a type.
         string: Option<bool>,
         /// Whether an equals sign follows the element's name, as in `<parameter=p>`.
         equals: bool,
@@ -64,17 +64,18 @@ pub(crate) enum Tag {
     Turn(Turn),
 }
 
-/// Whether a tag is a token such as `<|…|>` or `[…]`, not an element such as `<think>`.
+/// Returns whether a tag is a token such as `<|…|>` or `[…]` rather than an element such as
+/// `<think>`.
 pub(crate) fn is_token(mark: &[u8]) -> bool {
     !mark.starts_with(b"<") || mark.contains(&b'|') || mark.contains(&0xBD)
 }
 
-/// The meaning of `tag`, which runs from `<` to `>`; `None` if it is ordinary text.
+/// Returns the meaning of `tag`, which extends from `<` to `>`, or `None` if it is ordinary text.
 pub(crate) fn classify(tag: &[u8]) -> Option<Tag> {
     known(tag).or_else(|| thought(tag))
 }
 
-/// The meaning of a thinking tag that is in no row of [`THOUGHTS`].
+/// Returns the meaning of a thinking tag that is not in [`THOUGHTS`].
 fn thought(tag: &[u8]) -> Option<Tag> {
     let (_, closing) = thought_name(tag)?;
     Some(if closing { Tag::ThinkClose(UNKNOWN) } else { Tag::ThinkOpen(UNKNOWN) })
@@ -146,8 +147,8 @@ fn known(tag: &[u8]) -> Option<Tag> {
     element(inner, closing)
 }
 
-/// Replaces every run of bars with one ASCII bar, and every `▁` with `_`. Leaves quoted text as it
-/// is.
+/// Replaces every run of bars with a single ASCII bar, and every `▁` with `_`. Leaves quoted text
+/// unchanged.
 pub(crate) fn fold(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut quoted = false;
@@ -180,7 +181,7 @@ fn kimi(inner: &str) -> Option<(&str, bool)> {
     }
 }
 
-/// The text after DeepSeek's `｜DSML｜`.
+/// Returns the text after DeepSeek's `｜DSML｜`.
 fn after_dsml(inner: &str) -> Option<&str> {
     let word = inner.trim_start_matches('|');
     let rest = word.get(..4).filter(|word| word.eq_ignore_ascii_case("dsml")).map(|_| &word[4..])?;
@@ -188,7 +189,7 @@ fn after_dsml(inner: &str) -> Option<&str> {
     (bare.len() < rest.len() && rest.starts_with(['|', ' ', '_'])).then_some(bare)
 }
 
-/// The meaning of a token that has a bar at one end or at both.
+/// Returns the meaning of a token that has a bar at one end or both.
 fn special(inner: &str, closing: bool) -> Option<Tag> {
     let word = inner.trim_matches(['|', ' ', '_']);
     let (word, closing) = match word.strip_prefix('/') {
@@ -202,8 +203,8 @@ fn special(inner: &str, closing: bool) -> Option<Tag> {
     token(&exact).or_else(|| token(&format!("<|{slash}{word}|>")))
 }
 
-/// The meaning of an element's tag, by the element's name without a namespace and by its
-/// attributes.
+/// Returns the meaning of an element's tag, based on the element's name without its namespace and
+/// on its attributes.
 fn element(text: &str, closing: bool) -> Option<Tag> {
     let text = text.trim();
     let empty = text.ends_with('/');
@@ -261,8 +262,8 @@ fn element(text: &str, closing: bool) -> Option<Tag> {
     }
 }
 
-/// Looks up the meaning of a token in the tables of `dialects.rs`, ignoring ASCII case. Returns
-/// `None` if no table has it.
+/// Looks up the meaning of a token in the tables in `dialects.rs`, ignoring ASCII case. Returns
+/// `None` if it is not in any table.
 pub(crate) fn token(token: &str) -> Option<Tag> {
     TOKENS.get(&token.to_ascii_lowercase()).cloned()
 }
@@ -307,7 +308,8 @@ static LITERALS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     all.chain(NOISE.iter().copied()).filter(|t| !t.starts_with('<')).collect()
 });
 
-/// The name that an element gives: in `=NAME`, or in the attribute `name`, `tool` or `key`.
+/// Returns the name given in an element's tag, either as `=NAME` or in a `name`, `tool` or `key`
+/// attribute.
 fn subject(rest: &str) -> Option<String> {
     let name = match rest.trim_start().strip_prefix('=') {
         Some(name) => name.trim().trim_matches(['"', '\'']).to_owned(),
@@ -317,7 +319,7 @@ fn subject(rest: &str) -> Option<String> {
     if name.is_empty() { None } else { Some(name) }
 }
 
-/// The value of an attribute, quoted or bare.
+/// Returns the value of an attribute, whether quoted or bare.
 fn attribute(rest: &str, wanted: &str) -> Option<String> {
     let mut rest = rest.trim_start();
     while !rest.is_empty() {
@@ -343,7 +345,7 @@ fn attribute(rest: &str, wanted: &str) -> Option<String> {
     None
 }
 
-/// The name of `<name>`, `</name>` or `<name/>`, and which of the three it is.
+/// Returns the name in `<name>`, `</name>` or `<name/>`, and which of the three forms it is.
 pub(crate) fn plain_element(tag: &[u8]) -> Option<(&str, Plain)> {
     let inner = std::str::from_utf8(tag).ok()?.strip_prefix('<')?.strip_suffix('>')?;
     if let Some((rest, closing)) = kimi(inner) {
@@ -369,9 +371,9 @@ pub(crate) enum Plain {
     Empty,
 }
 
-/// Length of the tag at `at` (a `<`), 0 if there is none, `None` if more bytes are needed.
-/// `searched` records how far the search for the tag's end has come, so that no byte is scanned
-/// twice.
+/// Returns the length of the tag at `at` (a `<`), which is 0 if there is no tag, or `None` if more
+/// bytes are needed. `searched` records how far the search for the end of the tag has progressed,
+/// so that no byte is scanned twice.
 pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Option<usize> {
     let first = match win.get(at + 1) {
         Some(b'/') => win.get(at + 2),
@@ -414,8 +416,8 @@ pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Op
 }
 
 /// Returns the meaning and the length of the tag at `at` (a `<`). The meaning is `None` if the tag
-/// is ordinary text. The result is `None` if more bytes are needed. `searched` is as in
-/// [`tag_length`].
+/// is ordinary text. The result is `None` if more bytes are needed. `searched` has the same meaning
+/// as in [`tag_length`].
 pub(crate) fn tag_at(win: Window<'_>, at: usize, searched: &mut usize) -> Option<(Option<Tag>, usize)> {
     let len = tag_length(win, at, searched)?;
     Some((classify(win.slice(at, at + len)), len))
@@ -447,12 +449,12 @@ fn spelled(tag: &[u8]) -> Option<String> {
     Some(format!("<{slash}{name}>"))
 }
 
-/// Whether `tag` is one of `marks`.
+/// Returns whether `tag` is one of `marks`.
 pub(crate) fn is_one_of(tag: &[u8], marks: &[&str]) -> bool {
     spelled(tag).is_some_and(|tag| marks.iter().any(|mark| mark.eq_ignore_ascii_case(&tag)))
 }
 
-/// Like [`tag_length`], for a thinking tag that has a space after its opening bracket.
+/// Like [`tag_length`], but for a thinking tag with a space after its opening bracket.
 fn spaced(win: Window<'_>, at: usize) -> Option<usize> {
     let rest = win.from(at);
     let rest = &rest[..rest.len().min(MAX_SPACED)];
@@ -470,9 +472,9 @@ fn spaced(win: Window<'_>, at: usize) -> Option<usize> {
 /// The maximum length of a thinking tag with spaces in it, in bytes.
 const MAX_SPACED: usize = 24;
 
-/// Returns the token at the start of `rest`, if it begins with a byte other than `<`: a token from
-/// the tables, or a thinking tag in square brackets. The result has the same form as that of
-/// [`tag_at`].
+/// Returns the meaning and the length of the token at the start of `rest`, if it begins with a byte
+/// other than `<`: either a token from the tables or a thinking tag in square brackets. `None` has
+/// the same meaning as in [`tag_at`].
 pub(crate) fn literal(rest: &[u8], eof: bool) -> Option<(Option<Tag>, usize)> {
     let mut undecided = false;
     for word in LITERALS.iter().copied() {

@@ -6,7 +6,7 @@ use memchr::memchr;
 
 use crate::event::Repair;
 
-/// The repairs of one call.
+/// The repairs made to a call.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Repairs(BTreeSet<Repair>);
 
@@ -78,8 +78,8 @@ pub(crate) fn decode(bytes: &[u8], repairs: &mut Repairs) -> String {
     utf8(out, repairs)
 }
 
-/// Decodes the four digits of `\uXXXX`. If they and a second `\uXXXX` are a surrogate pair, decodes
-/// both. Returns the character and the number of bytes used after the first `\u`.
+/// Decodes the four digits of `\uXXXX`. If they form a surrogate pair with a second `\uXXXX`,
+/// decodes both. Returns the character and the number of bytes consumed after the first `\u`.
 fn unicode(bytes: &[u8], repairs: &mut Repairs) -> Option<(char, usize)> {
     let first = hex4(bytes)?;
     if let Some(c) = char::from_u32(first) {

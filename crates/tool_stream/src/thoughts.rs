@@ -1,9 +1,9 @@
-//! Reads thinking blocks. Calls in them do not count, with one exception.
+//! Reads thinking blocks. Calls in them are ignored, with one exception.
 //!
 //! Some models begin a call without closing the thinking block, or close the block after the call,
 //! and say nothing else. In that case, a complete call in the family's own tokens at the very end
-//! of the thinking is the answer ([`calls_at_end`]). A JSON call there does not count, because
-//! models often mention JSON calls while they think.
+//! of the thinking is the answer ([`calls_at_end`]). A JSON call there is ignored, because models
+//! often mention JSON calls while they think.
 
 use memchr::{memchr, memchr2};
 
@@ -13,7 +13,7 @@ use crate::parser::{Flow, Mode, Parser};
 use crate::tags::{Tag, is_one_of, is_token, thought_name};
 use crate::window::Window;
 
-/// The thinking block that is open or, if none is open, the last one.
+/// The current thinking block or, if none is open, the last one.
 #[derive(Debug, Default)]
 pub(crate) struct Thinking {
     /// The index of its kind in [`THOUGHTS`].
@@ -24,13 +24,13 @@ pub(crate) struct Thinking {
     start: usize,
     /// The text of the block. Cleared when text outside the block follows.
     text: Vec<u8>,
-    /// The name in the opening tag, if no row of the table has the tag.
+    /// The name in the opening tag, if the tag is not in the table.
     name: String,
-    /// Whether the label after the opening tag has been looked for.
+    /// Whether the parser has already looked for the label after the opening tag.
     labeled: bool,
 }
 
-/// The minimum number of bytes to keep from the end of a thinking block, where a call may be.
+/// The minimum number of bytes to keep from the end of a thinking block, where there may be a call.
 const MAX_KEPT: usize = 1 << 20;
 
 impl Thinking {
@@ -44,14 +44,14 @@ impl Thinking {
         }
     }
 
-    /// Clears the text, because text other than whitespace follows the block.
+    /// Clears the text. Called when text other than whitespace follows the block.
     pub(crate) fn forget(&mut self) {
         self.text.clear();
     }
 }
 
 impl Parser {
-    /// Begins a block at `pos` whose opening tag is in no row of [`THOUGHTS`].
+    /// Begins a block at `pos` whose opening tag is not in [`THOUGHTS`].
     pub(crate) fn begin_unknown_thought(&mut self, mark: &[u8]) {
         self.begin_thought(UNKNOWN);
         self.thinking.name = thought_name(mark).map(|(name, _)| name).unwrap_or_default();
@@ -66,8 +66,8 @@ impl Parser {
         self.mode = Mode::Think;
     }
 
-    /// Whether an opening tag at this position opens a block. A token always does. An element in
-    /// the middle of a sentence does not, because it is only mentioned.
+    /// Returns whether an opening tag at this position opens a block. A token always does. An
+    /// element in the middle of a sentence does not, because it is only a mention.
     pub(crate) fn may_think(&self, mark: &[u8]) -> bool {
         let token = is_token(mark);
         let before = self.before();
@@ -137,8 +137,8 @@ impl Parser {
         Flow::Go
     }
 
-    /// Whether a closing tag is only mentioned. This is so if it follows a word on its line and a
-    /// lowercase word follows it. `None` if more bytes are needed.
+    /// Returns whether a closing tag is only mentioned, that is, whether it appears on a line
+    /// between a word and a lowercase word. Returns `None` if more bytes are needed.
     fn is_mention(&mut self, win: Window<'_>, len: usize, out: &mut Vec<Event>) -> Option<bool> {
         self.show(win, self.pos, out);
         let before = self.thinking.text.as_slice();
@@ -154,7 +154,7 @@ impl Parser {
         }
     }
 
-    /// Whether a tag closes the current block.
+    /// Returns whether a tag closes the current block.
     fn closes(&self, mark: &[u8], close: &[&str]) -> bool {
         match self.thinking.kind {
             UNKNOWN => {
@@ -164,8 +164,8 @@ impl Parser {
         }
     }
 
-    /// Whether an opening tag inside a block opens a nested one. It does at the start of a line,
-    /// except at the start of the block, where it repeats the tag of the chat template.
+    /// Returns whether an opening tag inside a block opens a nested one. It does so at the start of
+    /// a line, except at the start of the block, where it merely repeats the chat template's tag.
     fn opens_nested(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> bool {
         self.show(win, self.pos, out);
         let before = self.thinking.text.as_slice();
@@ -190,8 +190,7 @@ impl Parser {
         self.emit_calls(calls, self.thinking.start, out);
     }
 
-    /// Emits the events of calls that were found in a part of the answer. `offset` is where the
-    /// part begins.
+    /// Emits the events for calls found in a part of the answer that begins at `offset`.
     pub(crate) fn emit_calls(&mut self, calls: Vec<Call>, offset: usize, out: &mut Vec<Event>) {
         for mut call in calls {
             call.start += offset;
@@ -201,9 +200,9 @@ impl Parser {
     }
 }
 
-/// Returns the complete calls at the very end of a model's thinking, in the tokens or elements of
-/// its family. If a server separates the thinking from the answer, the thinking may contain the
-/// only call.
+/// Returns the complete calls at the very end of a model's thinking that are written in the tokens
+/// or elements of its family. If a server separates the thinking from the answer, the thinking may
+/// contain the only call.
 #[must_use]
 pub fn calls_at_end(thoughts: &[u8], options: &Options) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();

@@ -23,7 +23,8 @@ impl Parser {
         self.mark(win, tag, len, out)
     }
 
-    /// The meaning and length of the tag or token at `pos`; `None` if more bytes are needed.
+    /// Returns the meaning and length of the tag or token at `pos`, or `None` if more bytes are
+    /// needed.
     pub(crate) fn tag_here(&mut self, win: Window<'_>) -> Option<(Option<Tag>, usize)> {
         match win.get(self.pos) {
             Some(b'<') => tag_at(win, self.pos, &mut self.searched),
@@ -67,14 +68,14 @@ impl Parser {
             }
             Tag::ThinkClose(kind) => {
                 let prose = THOUGHTS[kind].close.iter().any(|mark| mark.contains(' '));
-                // If no thinking block was opened yet, a closing tag is text if it consists of
-                // plain words or is in no table.
+                // As long as no thinking block has been opened, a closing tag is text if it
+                // consists of plain words or is not in any table.
                 if (prose || kind == UNKNOWN) && !self.think_seen {
                     return self.plain(len);
                 }
                 self.hold = None;
                 self.skip(win, after, out);
-                // Either no thinking block was opened, or this is the second closing tag, and the
+                // Either no thinking block was opened, or this is the second closing tag and the
                 // first one was only mentioned in the thinking.
                 if !self.think_seen || self.calls > 0 && !self.after_call {
                     self.think_seen = true;
@@ -144,8 +145,8 @@ impl Parser {
         self.before()
     }
 
-    /// Whether an opening tag is part of an example. If so, the rest of the example is read as
-    /// text.
+    /// Returns whether an opening tag is part of an example. If so, the rest of the example is read
+    /// as text.
     fn in_example(&mut self, tag: &Tag, mark: &[u8]) -> bool {
         let kind = std::mem::discriminant(tag);
         let token = is_token(mark);
@@ -197,8 +198,8 @@ impl Parser {
         }
     }
 
-    /// Begins to read arguments written as elements. `pos` is where the first element begins or, if
-    /// `in_key` is set, where the text of its key begins.
+    /// Begins reading arguments that are written as elements. `pos` is where the first element
+    /// begins or, if `in_key` is set, where the text of its key begins.
     pub(crate) fn begin_invoke(
         &mut self,
         tool: &str,
@@ -299,14 +300,14 @@ impl Parser {
         }
     }
 
-    /// Whether the model invented a turn after its call. If so, the assistant's turn that follows
-    /// is invented, too.
+    /// Returns whether the model invented a turn after its call. If so, the assistant turn that
+    /// follows is invented, too.
     pub(crate) fn follows_invented_turn(&self) -> bool {
         self.foreign && self.calls > 0
     }
 
-    /// Handles a tag on a line that is skipped after a malformed call. After a tag or token that
-    /// closes the call or begins a turn, calls may begin on this line again.
+    /// Handles a tag on a line that is skipped after a malformed call. Once a tag or token closes
+    /// the call or begins a turn, calls may begin on this line again.
     pub(crate) fn tag_on_skipped_line(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let Some((tag, _)) = self.tag_here(win) else { return Flow::More };
         if matches!(

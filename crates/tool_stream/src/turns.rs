@@ -5,7 +5,8 @@ use crate::parser::{Flow, Parser};
 use crate::window::Window;
 
 impl Parser {
-    /// Handles `Observation:` after a ReAct call. It begins a tool result that the model invents.
+    /// Handles `Observation:` after a ReAct call, where it begins a tool result that the model
+    /// invents.
     pub(crate) fn observation(&mut self, win: Window<'_>) -> Flow {
         match self.word_here(win, b"Observation:") {
             None => Flow::More,
@@ -16,8 +17,8 @@ impl Parser {
         }
     }
 
-    /// Handles `User:` and `Human:` in the first column, with which a model begins to write the
-    /// user's turn.
+    /// Handles `User:` and `Human:` in the first column, which mean that the model has started to
+    /// write the user's turn.
     pub(crate) fn invented_turn(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         for word in [&b"User:"[..], b"Human:"] {
             match self.word_here(win, word) {
@@ -28,7 +29,8 @@ impl Parser {
         self.literal(win, out)
     }
 
-    /// Handles `### Instruction:` and `### Response:`, with which deepseek-coder v1 begins turns.
+    /// Handles `### Instruction:`, `### Response:` and the like, which begin turns in
+    /// deepseek-coder v1.
     pub(crate) fn instruction(&mut self, win: Window<'_>) -> Flow {
         let turns = [
             (&b"### Instruction:"[..], true),
@@ -50,7 +52,7 @@ impl Parser {
         self.plain(1)
     }
 
-    /// Handles the role after `<|im_start|>`. A turn of any role other than the assistant is
+    /// Handles the role after `<|im_start|>`. A turn with any role other than the assistant's is
     /// invented.
     pub(crate) fn role(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> Flow {
         let rest = win.from(self.pos);
@@ -69,7 +71,7 @@ impl Parser {
         Flow::Go
     }
 
-    /// Whether `word` is at this position; `None` if more bytes are needed.
+    /// Returns whether `word` is at this position, or `None` if more bytes are needed.
     fn word_here(&self, win: Window<'_>, word: &[u8]) -> Option<bool> {
         let rest = win.from(self.pos);
         if rest.len() < word.len() && word.starts_with(rest) && !win.eof {

@@ -9,8 +9,8 @@ use crate::parser::Parser;
 /// The result of parsing a whole answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verdict {
-    /// `calls` if the answer has a call, `malformed` if it has only malformed calls, otherwise
-    /// `none`.
+    /// `calls` if the answer contains a call, `malformed` if it contains only malformed calls, and
+    /// `none` otherwise.
     pub status: Status,
     /// The calls in order.
     pub calls: Vec<VerdictCall>,
@@ -67,7 +67,8 @@ pub fn parse(bytes: &[u8], end: End, options: Options) -> Verdict {
     verdict(events)
 }
 
-/// Judges an answer by its events, ignoring everything before an orphaned `</think>`.
+/// Derives the verdict on an answer from its events, ignoring everything before an orphaned
+/// `</think>`.
 #[must_use]
 pub fn verdict(events: Vec<Event>) -> Verdict {
     let mut calls: Vec<VerdictCall> = Vec::new();

@@ -15,7 +15,7 @@ pub(crate) struct File {
     line: usize,
     /// Offset up to which the current line has been searched for its end.
     searched: usize,
-    /// Number of fences open inside the file.
+    /// Number of fences that are open inside the file.
     nested: usize,
 }
 
@@ -35,7 +35,7 @@ impl File {
         File { fence, call, line, searched: line, nested: 0 }
     }
 
-    /// Offset up to which the file has been read.
+    /// Returns the offset up to which the file has been read.
     pub(crate) fn read_upto(&self) -> usize {
         self.searched
     }

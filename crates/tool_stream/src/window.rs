@@ -5,12 +5,12 @@
 pub(crate) struct Window<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) base: usize,
-    /// Whether no more bytes will come.
+    /// Whether the stream has ended, so that no more bytes will arrive.
     pub(crate) eof: bool,
 }
 
 impl<'a> Window<'a> {
-    /// Offset just past the last buffered byte.
+    /// Returns the offset just past the last buffered byte.
     pub(crate) fn end(&self) -> usize {
         self.base + self.bytes.len()
     }
@@ -18,8 +18,8 @@ impl<'a> Window<'a> {
         debug_assert!(at >= self.base, "byte {at} is no longer buffered");
         self.bytes.get(at.checked_sub(self.base)?).copied()
     }
-    /// The buffered bytes from `at` on. Empty if they were dropped already, which is a bug that
-    /// debug builds catch.
+    /// Returns the buffered bytes starting at `at`. The result is empty if they have already been
+    /// dropped, which is a bug that debug builds catch.
     pub(crate) fn from(&self, at: usize) -> &'a [u8] {
         debug_assert!(at >= self.base && at <= self.end(), "byte {at} is not buffered");
         at.checked_sub(self.base).and_then(|at| self.bytes.get(at..)).unwrap_or_default()
@@ -46,8 +46,7 @@ impl<'a> Window<'a> {
     }
 }
 
-/// The maximum number of whitespace bytes to skip. A longer run would be rescanned with every
-/// chunk.
+/// The maximum number of whitespace bytes to skip. A longer run would be rescanned for every chunk.
 const MAX_BLANKS: usize = 256;
 
 /// The result of [`Window::skip_blanks`].

@@ -1,12 +1,13 @@
 //! Properties that hold for any call. Valid JSON is read as `serde_json` reads it, a damaged call
-//! is either refused or read as the undamaged one, and a truncated call is never completed.
+//! is either refused or read like the undamaged one, and a truncated call is never completed.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use tool_stream::{End, Event, Options, Parser, Status, parse};
 
-/// Texts that occur in arguments: code, prose, paths, quotes, brackets, letters from all scripts.
+/// Generates strings that occur in arguments: code, prose, paths, quotes, brackets, and letters
+/// from all scripts.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z_./]{0,12}",
@@ -93,7 +94,7 @@ fn python(value: &Value, out: &mut String) {
         Value::Bool(b) => out.push_str(if *b { "True" } else { "False" }),
         Value::Number(n) => out.push_str(&n.to_string()),
         Value::String(s) => {
-            // Like Python's `repr`: double quotes only where they save an escape.
+            // Like Python's `repr`, use double quotes only if that avoids an escape.
             let quote = if s.contains('\'') && !s.contains('"') { '"' } else { '\'' };
             out.push(quote);
             for c in s.chars() {
@@ -201,7 +202,7 @@ proptest! {
         }
         let mut bytes = text.into_bytes();
         if twice { bytes.insert(at, bytes[at]) } else { bytes.remove(at); }
-        // If the text is still valid JSON, it may be a different call. No parser can detect that.
+        // If the text is still valid JSON, it may be a different call, which no parser can detect.
         if serde_json::from_slice::<Value>(&bytes).is_err() {
             for call in parse(&bytes, End::Stop, Options::default()).calls {
                 prop_assert!(call.repaired || call.end - call.start < bytes.len(), "{:?}", String::from_utf8_lossy(&bytes));
@@ -259,7 +260,7 @@ proptest! {
 }
 
 proptest! {
-    // Fewer cases, because each is cut at every byte.
+    // Fewer cases, because each one is truncated at every byte.
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -280,7 +281,7 @@ proptest! {
     }
 }
 
-/// Pieces that streams consist of, intact and broken.
+/// Generates pieces that streams consist of, both intact and broken.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let known = prop::sample::select(vec![
         "{\"tool\": \"a\", \"arguments\": {\"x\": \"y z\"}}",
@@ -399,8 +400,8 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Feeds the text in chunks of `n` bytes. Returns the text that the parser reported for each
-/// argument, by path. Fails if the parser did not report the end of one of these texts.
+/// Feeds the text to the parser in chunks of `n` bytes. Returns the strings that the parser
+/// reported, keyed by path. Fails if the parser did not report the end of one of them.
 fn followed(text: &str, n: usize) -> std::collections::BTreeMap<String, String> {
     let mut parser = Parser::new(Options { followed: vec!["edit".into()], ..Options::default() });
     let mut events = Vec::new();

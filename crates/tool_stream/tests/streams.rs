@@ -87,7 +87,7 @@ fn join(joined: &mut Vec<Event>, out: &mut Vec<Event>) {
     }
 }
 
-/// Converts events to the form of the fixture's `expect`.
+/// Converts events to the format of a fixture's `expect`.
 fn observed(events: Vec<Event>, expect: &Value) -> Value {
     let mut text = String::new();
     let mut thinking = String::new();
@@ -100,7 +100,7 @@ fn observed(events: Vec<Event>, expect: &Value) -> Value {
     }
     let verdict = verdict(events);
     let mut seen = json!({"status": verdict.status, "calls": verdict.calls});
-    // Compare spans and repairs only if the fixture gives them.
+    // Compare spans and repairs only if the fixture specifies them.
     for (i, call) in seen["calls"].as_array_mut().into_iter().flatten().enumerate() {
         if let (Some(call), Some(wanted)) = (call.as_object_mut(), expect["calls"][i].as_object()) {
             call.retain(|key, _| wanted.contains_key(key) || key == "tool" || key == "arguments");
@@ -169,7 +169,7 @@ fn chunk_boundaries_do_not_change_events() {
     }
 }
 
-/// Damage makes the parser wait for more bytes at unusual places.
+/// Damage makes the parser wait for more bytes in unusual places.
 #[test]
 fn chunk_boundaries_do_not_change_the_events_of_damaged_streams() {
     let all = fixtures();
@@ -202,7 +202,7 @@ fn chunk_boundaries_do_not_change_the_events_of_damaged_streams() {
     }
 }
 
-/// A truncated answer has no call that the full answer does not have.
+/// A truncated answer never contains a call that the full answer does not.
 #[test]
 fn truncation_never_creates_a_call() {
     let mut wrong = Vec::new();
@@ -213,7 +213,7 @@ fn truncation_never_creates_a_call() {
             calls.into_iter().map(|call| (call.tool, call.arguments)).collect::<Vec<_>>()
         };
         // Text before an orphaned closing tag becomes thinking only when the tag arrives, so do not
-        // cut the answer before the tag.
+        // truncate the answer before the tag.
         let orphan = events(&fixture, std::iter::once(whole.as_slice()))
             .iter()
             .find_map(|event| if let Event::OrphanThink { at } = event { Some(*at) } else { None });
@@ -232,7 +232,7 @@ fn truncation_never_creates_a_call() {
 }
 
 /// A call that was opened either completes under the same name or is reported as malformed. If it
-/// completes, the fields reported before equal its arguments.
+/// completes, its arguments match the fields that were reported earlier.
 #[test]
 fn early_events_are_never_contradicted() {
     for fixture in fixtures() {

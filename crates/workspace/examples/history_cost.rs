@@ -1,5 +1,5 @@
-//! Measures how long commits take, and how long watching a command takes:
-//! `cargo run --release -p workspace --example history_cost [FILES…]`.
+//! Measures how long it takes to make commits and to watch commands: `cargo run --release -p
+//! workspace --example history_cost [FILES…]`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example prints and may panic")]
 

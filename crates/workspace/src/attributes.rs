@@ -4,11 +4,11 @@ use std::{ffi::CStr, fs::File, io, os::fd::AsFd as _};
 
 use rustix::fs::XattrFlags;
 
-/// The kernel's limit in bytes, both for the list of a file's attribute names and for one value.
+/// The kernel's limit, in bytes, on both the list of a file's attribute names and a single value.
 const XATTR_LIMIT: usize = 64 << 10;
 
-/// Copies the owner and the attributes of a file to the file that replaces it, where the system
-/// allows this. Only root may change a file's owner.
+/// Copies the owner and attributes of a file to its replacement, as far as the system allows. Only
+/// root may change a file's owner.
 pub(crate) fn copy_to(from: &File, to: &File) -> io::Result<()> {
     let (old, new) = (rustix::fs::fstat(from)?, rustix::fs::fstat(to)?);
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid) {
@@ -28,8 +28,8 @@ pub(crate) fn copy_to(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the list of attribute names or one attribute's value with `call`. Returns nothing if the
-/// file system does not support attributes.
+/// Uses `call` to read the list of attribute names or the value of one attribute. Returns nothing
+/// if the file system does not support attributes.
 fn read(call: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>) -> Vec<u8> {
     let mut buffer = vec![0; XATTR_LIMIT];
     let size = call(&mut buffer).unwrap_or(0);

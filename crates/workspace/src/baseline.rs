@@ -1,20 +1,20 @@
 //! Takes a snapshot of a tree to diff against later. Uses git's own diff with a private repository,
-//! so that nothing in the user's `.git` changes.
+//! so nothing in the user's `.git` changes.
 //!
 //! The private repository is in the state folder. Its index is the baseline: a copy of the user's
 //! index, updated with the files that differ from it. A file whose metadata matches the index is
-//! neither read nor passed to git, so the cost grows with the changes and not with the repository.
-//! A diff compares two small trees that hold only files that may have changed. While git adds
-//! files, it has no access to the user's objects; otherwise it would update the modification time
-//! of each object that it finds there.
+//! neither read nor passed to git, so the cost depends on the size of the changes, not on the size
+//! of the repository. A diff compares two small trees that contain only the files that may have
+//! changed. While git adds files, it has no access to the user's objects; otherwise it would update
+//! the modification time of each object that it finds there.
 //!
 //! The baseline includes untracked files that are not ignored by `.gitignore`, `.git/info/exclude`
 //! or the user's global ignore list. Without a git repository, or before its first `git add`, every
 //! file is read once.
 //!
-//! Git is given the names of files and never searches for files itself, because a search would hang
-//! on pipes and run the programs that submodules configure. Files in submodules are treated like
-//! all others. Files too large to restore are left out.
+//! Git is given file names and never searches for files itself, because a search would hang on
+//! pipes and run programs configured by submodules. Files in submodules are treated like any
+//! others. Files that are too large to restore are left out.
 
 use std::{
     fs, io,
@@ -44,7 +44,7 @@ use crate::{
 
 /// How many times to retry if the tree changes during a scan.
 const RETRIES: u32 = 3;
-/// The folder of the private repository in the state folder.
+/// The name of the private repository's folder within the state folder.
 const FOLDER: &str = "baseline";
 
 /// A snapshot of a tree. Cheap to clone.
@@ -53,8 +53,7 @@ pub struct Baseline(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// The tree, without the files that this run and earlier runs of the session use for
-    /// themselves.
+    /// The tree, excluding files that belong to this run or to earlier runs of the session.
     workspace: Workspace,
     repository: PrivateRepository,
     diffs: AtomicU64,
@@ -62,7 +61,7 @@ struct Inner {
 
 impl Baseline {
     /// Takes a snapshot of the tree under `root` and stores it in `state_dir/baseline`, replacing
-    /// an older one. Blocks.
+    /// any older one. Blocks.
     ///
     /// # Errors
     /// If git is not installed or fails, or the state folder cannot be written.
@@ -71,8 +70,8 @@ impl Baseline {
         Self::open(root, state_dir)
     }
 
-    /// Opens the baseline that an earlier process stored in `state_dir`, or takes one if there is
-    /// none.
+    /// Opens the baseline that an earlier process stored in `state_dir`, or takes a new one if
+    /// there is none.
     ///
     /// # Errors
     /// Same as [`Baseline::take`].
@@ -80,8 +79,8 @@ impl Baseline {
         Self::of(&Workspace::open(root).map_err(io::Error::other)?, state_dir)
     }
 
-    /// Same as [`Baseline::open`] for the tree of a workspace. The result of the scan also becomes
-    /// the workspace's first snapshot (see [`Workspace::watch`]).
+    /// Same as [`Baseline::open`], but for the tree of a workspace. The result of the scan also
+    /// becomes the workspace's first snapshot (see [`Workspace::watch`]).
     ///
     /// # Errors
     /// Same as [`Baseline::take`].
@@ -103,10 +102,11 @@ impl Baseline {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Returns a file or link from the baseline, as git stores it; `None` if there is none.
+    /// Returns a file or link from the baseline, as git stores it, or `None` if the baseline does
+    /// not contain it.
     ///
     /// # Errors
-    /// If git fails, for example because the user's repository has lost the object.
+    /// If git fails, for example because the object is missing from the user's repository.
     pub fn file(&self, path: &CleanPath) -> io::Result<Option<FileImage>> {
         let repository = &self.0.repository;
         let index = repository.index()?;
@@ -118,7 +118,7 @@ impl Baseline {
     }
 
     /// Returns the paths of changed files. Reads no objects from the user's repository, so it works
-    /// even if some are missing there.
+    /// even if some of them are missing.
     ///
     /// # Errors
     /// If git fails.
@@ -127,8 +127,8 @@ impl Baseline {
         Ok(listed.split(|b| *b == 0).filter(|path| !path.is_empty()).map(escape).collect())
     }
 
-    /// Returns what changed since the baseline, with git's rename detection. Writes only to the
-    /// private repository.
+    /// Returns what has changed since the baseline, using git's rename detection. Writes only to
+    /// the private repository.
     ///
     /// # Errors
     /// If git fails.
@@ -141,7 +141,7 @@ impl Inner {
     /// Updates the private index from the tree.
     fn remember(&self, workspace: &Workspace) -> io::Result<()> {
         let (file, mut index) = (self.repository.index_file(), self.repository.index()?);
-        // Remove submodules and the marks assume-unchanged and skip-worktree from the private
+        // Remove submodules and the assume-unchanged and skip-worktree flags from the private
         // index, because they would hide changes.
         for (how, paths) in [
             (&["--force-remove"][..], &index.modules),
@@ -196,7 +196,7 @@ impl Inner {
             self.add(&small, &Index::default(), &found)?;
             Ok(Some((before, self.repository.tree(&small)?)))
         });
-        // If this temporary file stays, it does no harm: it is deleted with the session.
+        // Leaving this temporary file behind does no harm: it is deleted along with the session.
         let _ = fs::remove_file(&small);
         match compared? {
             Some((before, now)) if before != now => self.repository.diff(&before, &now, options),
@@ -204,7 +204,7 @@ impl Inner {
         }
     }
 
-    /// Adds changed files to an index, and removes from it the files that are gone.
+    /// Adds changed files to an index and removes files that are gone.
     fn add(&self, index: &Path, known: &Index, found: &Found) -> io::Result<()> {
         if found.special_attributes {
             self.repository.ignore_attributes()?;
@@ -214,7 +214,7 @@ impl Inner {
         self.repository.update(index, &["--add", "--replace"], new.map(|(path, _)| path.as_ref()))
     }
 
-    /// Whether to add a file: it must be changed, readable and small enough to restore.
+    /// Whether to add a file, which must have changed, be readable, and be small enough to restore.
     fn is_new(&self, known: &Index, path: &CleanPath, stamp: &Stamp) -> bool {
         let full = self.workspace.root().join(path);
         !known.get(path).is_some_and(|known| known.is(stamp))
@@ -223,8 +223,8 @@ impl Inner {
     }
 }
 
-/// Retries a failed attempt, because a file may have become something else between the scan and
-/// git's access.
+/// Retries a failed attempt, because a file may have been replaced with something else between the
+/// scan and git's access to it.
 fn retrying<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut tried = 0;
     loop {

@@ -1,4 +1,4 @@
-//! Undoes changes, and applies changes that were made in another tree.
+//! Undoes changes, and applies changes made in another tree.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,14 @@ use crate::{
     transaction::{CommitInfo, Step},
 };
 
-/// The largest file that is merged, in bytes. Merging takes quadratic time in the number of
-/// differences.
+/// The maximum size of a file to merge, in bytes. The time that merging takes is quadratic in the
+/// number of differences.
 const MERGE_LIMIT: usize = 4 << 20;
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum BringError {
-    /// All files that conflict.
+    /// Every file that conflicts.
     #[error("{}", .0.iter().map(|c| format!("{}: {}", c.path, c.why)).collect::<Vec<_>>().join("\n"))]
     Conflicts(Vec<Conflict>),
     /// The files could not be written.
@@ -37,9 +37,9 @@ pub struct Conflict {
 pub struct Brought {
     /// The commit. It has no files if there was nothing to do.
     pub commit: Commit,
-    /// Files that had other changes too and were merged.
+    /// Files that also had other changes and were merged.
     pub merged: Vec<CleanPath>,
-    /// Files that had the change already.
+    /// Files that already had the change.
     pub already: Vec<CleanPath>,
 }
 
@@ -69,7 +69,7 @@ fn forward(changes: &[NetChange]) -> impl Iterator<Item = Delta<'_>> {
     })
 }
 
-/// The steps for all files, and the files that are merged or have the change already.
+/// The steps for all files, plus the files that are merged or already have the change.
 #[derive(Default)]
 struct Plan {
     steps: Vec<Step>,
@@ -93,21 +93,22 @@ enum Outcome {
 }
 
 impl Workspace {
-    /// Undoes all of these changes or none. Each file must be in its `after` state and returns to
-    /// its `before` state. Skips files that are in the `before` state already; if all files are,
-    /// the commit has no files and no number. Removes folders that the agent created if they become
-    /// empty. Permissions may differ from the `after` state, unless the changes set them too.
+    /// Undoes all of these changes or none of them. Each file must be in its `after` state and is
+    /// returned to its `before` state. Skips files that are already in the `before` state. If all
+    /// of them are, the commit has no files and no number. Removes folders that the agent created
+    /// if they become empty. Permissions may differ from the `after` state, unless the changes also
+    /// set them.
     ///
     /// # Errors
-    /// If files are in neither of the two states, or someone else changed them between two of the
-    /// agent's changes. The error lists all these files. A file that has become a folder, or the
-    /// reverse, is a conflict too.
+    /// If a file is in neither of the two states, or someone else changed it between two of the
+    /// agent's changes. The error lists all such files. A file that has become a folder, or vice
+    /// versa, is also a conflict.
     pub fn put_back(&self, changes: &[NetChange]) -> Result<Commit, BringError> {
         Ok(self.apply(backward(changes), false, By::Undo)?.commit)
     }
 
-    /// Same as [`Workspace::put_back`], but recorded as the agent's own work ([`By::Revert`]): the
-    /// agent's net changes then no longer contain `changes`.
+    /// Same as [`Workspace::put_back`], but recorded as the agent's own work ([`By::Revert`]), so
+    /// the agent's net changes no longer include `changes`.
     ///
     /// # Errors
     /// Same as [`Workspace::put_back`].
@@ -115,13 +116,13 @@ impl Workspace {
         Ok(self.apply(backward(changes), false, By::Revert)?.commit)
     }
 
-    /// Applies all of these changes or none. Each file must be in its `before` state and gets its
-    /// `after` state. Skips files that are in the `after` state already. With `merge`, does a
-    /// three-way merge of text files that have other changes.
+    /// Applies all of these changes or none of them. Each file must be in its `before` state and is
+    /// brought to its `after` state. Skips files that are already in the `after` state. With
+    /// `merge`, does a three-way merge of text files that have other changes.
     ///
     /// # Errors
-    /// If files have other changes that are not merged: because `merge` is false, or because they
-    /// cannot be merged, such as changes in the same lines. The error lists all these files.
+    /// If files have other changes that are not merged, either because `merge` is false or because
+    /// they cannot be merged, such as changes to the same lines. The error lists all such files.
     pub fn bring(&self, changes: &[NetChange], merge: bool) -> Result<Brought, BringError> {
         self.apply(forward(changes), merge, By::Apply)
     }
@@ -161,7 +162,7 @@ impl Workspace {
         Ok(Brought { commit, merged, already })
     }
 
-    /// Decides what to do with every file.
+    /// Decides what to do with each file.
     fn plan<'a>(&self, deltas: impl Iterator<Item = Delta<'a>>, merge: bool) -> Result<Plan, BringError> {
         let (mut plan, mut conflicts) = (Plan::default(), Vec::new());
         for delta in deltas {
@@ -191,8 +192,8 @@ impl Workspace {
         if conflicts.is_empty() { Ok(plan) } else { Err(BringError::Conflicts(conflicts)) }
     }
 
-    /// Returns the folders that the agent created and from which these steps remove a file,
-    /// outermost first.
+    /// Returns the folders that the agent created and that these steps remove files from, outermost
+    /// first.
     fn shrunk_folders(&self, steps: &[Step]) -> Result<Vec<CleanPath>, BringError> {
         let Some(store) = &self.0.store else { return Ok(Vec::new()) };
         let root = || CleanPath::new(String::new());

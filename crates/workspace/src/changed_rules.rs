@@ -1,5 +1,5 @@
-//! Tells apart two kinds of files that appear after a command: files that the command created, and
-//! older files that were ignored until the command changed the ignore rules.
+//! Distinguishes between two kinds of files that appear after a command: files that the command
+//! created, and older files that were ignored until the command changed the ignore rules.
 
 use std::path::Path;
 
@@ -16,14 +16,14 @@ pub(crate) struct ChangedRules(Vec<Changed>);
 struct Changed(CleanPath, Gitignore, Gitignore);
 
 impl ChangedRules {
-    /// Adds the ignore file of a folder. `None` stands for a file that does not exist.
+    /// Adds the ignore file of a folder. `None` means that the file does not exist.
     pub(crate) fn add(&mut self, folder: CleanPath, old: Option<&[u8]>, new: Option<&[u8]>) {
         if old != new {
             self.0.push(Changed(folder, list(old), list(new)));
         }
     }
 
-    /// Assumes that everything below a folder was ignored before.
+    /// Assumes that everything below a folder used to be ignored.
     pub(crate) fn add_all(&mut self, folder: CleanPath) {
         self.add(folder, Some(b"*"), None);
     }

@@ -1,7 +1,8 @@
-//! Makes the agent's edits. An edit is a commit, which makes all of its changes or none.
+//! Makes the agent's edits. Each edit is a commit, which makes either all of its changes or none of
+//! them.
 //!
-//! Every change is checked here; `transaction.rs` then executes it. Permissions survive, and so do
-//! hard links (`links.rs`).
+//! Every change is checked here, and then executed by `transaction.rs`. Permissions and hard links
+//! (`links.rs`) are preserved.
 
 use std::io;
 
@@ -31,7 +32,7 @@ pub enum Change {
         path: CleanPath,
         /// The new content.
         bytes: Vec<u8>,
-        /// Sets or clears the executable bits; `None` keeps them.
+        /// Sets or clears the executable bits. `None` leaves them unchanged.
         executable: Option<bool>,
         /// The expected state.
         expect: Expect,
@@ -51,7 +52,7 @@ pub enum Change {
         to: CleanPath,
         /// The new content.
         bytes: Option<Vec<u8>>,
-        /// Sets or clears the executable bits; `None` keeps them.
+        /// Sets or clears the executable bits. `None` leaves them unchanged.
         executable: Option<bool>,
         /// The expected state of the old path.
         expect: Expect,
@@ -61,9 +62,9 @@ pub enum Change {
 /// A commit that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
-    /// Its number in the state folder; `None` without a state folder.
+    /// Its number in the state folder, or `None` without a state folder.
     pub id: Option<u64>,
-    /// The files, in the order of the changes. A rename is a removal and a creation.
+    /// The files, in the order of the changes. A rename counts as a removal and a creation.
     pub files: Vec<Committed>,
 }
 
@@ -72,16 +73,16 @@ pub struct Commit {
 pub struct Committed {
     /// The file.
     pub path: CleanPath,
-    /// The old content; `None` if the file was created.
+    /// The old content, or `None` if the file was created.
     pub before: Option<Digest>,
-    /// The new content; `None` if the file was removed.
+    /// The new content, or `None` if the file was removed.
     pub after: Option<Digest>,
 }
 
 /// Why a commit failed. Nothing was changed, except after [`CommitError::Torn`].
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// A path that may not be written.
+    /// The path may not be written.
     #[error(transparent)]
     Path(#[from] PathError),
     /// The file does not have the expected content.
@@ -99,7 +100,7 @@ pub enum CommitError {
     /// The file's permissions forbid writing.
     #[error("{0} is read-only")]
     ReadOnly(CleanPath),
-    /// Two changes in the commit are to the same file.
+    /// Two changes in the commit affect the same file.
     #[error("{0} is changed twice in one call; make it one change")]
     Twice(CleanPath),
     /// A system call failed. Files that were already changed have been rolled back.
@@ -121,7 +122,7 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// Whether the system failed. Otherwise, the change was invalid.
+    /// Whether a system call failed. If not, the change itself was invalid.
     #[must_use]
     pub fn is_system(&self) -> bool {
         matches!(self, Self::System { .. } | Self::Torn { .. })
@@ -129,12 +130,12 @@ impl CommitError {
 }
 
 impl Workspace {
-    /// Makes all these changes, or none. If a changed file has other hard links inside the root,
-    /// they get the new content and are reported, too. Hard links outside the root or in `.git`
-    /// keep the old content.
+    /// Makes all of these changes or none of them. If a changed file has other hard links inside
+    /// the root, they also get the new content and are reported. Hard links outside the root or in
+    /// `.git` keep the old content.
     ///
     /// # Errors
-    /// If one of the changes cannot be made. In that case nothing has changed, except after
+    /// If any of the changes cannot be made. In that case, nothing was changed, except after
     /// [`CommitError::Torn`].
     pub fn commit(&self, changes: Vec<Change>) -> Result<Commit, CommitError> {
         let _writing = lock(&self.0.writing);
@@ -199,8 +200,8 @@ impl Workspace {
         })
     }
 
-    /// Starts a step on a file. Fails if the file is a symbolic link or read-only, because an edit
-    /// must not change such a file.
+    /// Starts a step for a file. Fails if the file is a symbolic link or read-only, because edits
+    /// must not change such files.
     fn editable(&self, path: &CleanPath) -> Result<Step, CommitError> {
         let step = self.step(path)?;
         match &step.before {
@@ -224,6 +225,6 @@ impl Step {
 }
 
 fn executable_mode(mode: u32, executable: bool) -> u32 {
-    // As with git's mode 755, whoever may read an executable file may also execute it.
+    // As with git's mode 755, anyone who may read an executable file may also execute it.
     if executable { mode | (mode & 0o444) >> 2 } else { mode & !0o111 }
 }

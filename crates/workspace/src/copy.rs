@@ -1,4 +1,4 @@
-//! Copies the whole tree for a dry run. Copies ignored files too, so that tests find their
+//! Copies the whole tree for a dry run, including ignored files, so that tests find their
 //! dependencies and build caches.
 
 use std::{
@@ -19,7 +19,7 @@ pub struct CopyReport {
     pub files: u64,
     /// The total size of the files in bytes.
     pub bytes: u64,
-    /// How many files share their blocks with the original.
+    /// The number of files that share their blocks with the original.
     pub reflinked: u64,
     /// Pipes, sockets and devices, which are not copied.
     pub left_out: Vec<PathBuf>,
@@ -41,7 +41,7 @@ impl Workspace {
     /// tree, and tries to share the blocks of one file.
     ///
     /// # Errors
-    /// If something cannot be read, or the file for this test cannot be created.
+    /// If anything cannot be read, or the file for this test cannot be created.
     pub fn copy_cost(&self, dir: &Path) -> io::Result<CopyCost> {
         let mut cost = CopyCost::default();
         let existing = dir.ancestors().find(|d| d.is_dir()).unwrap_or(Path::new("."));
@@ -80,13 +80,13 @@ impl Workspace {
         Ok(cost)
     }
 
-    /// If the `.git` of this workspace only points to a repository elsewhere, as in a worktree or a
-    /// submodule, gives `tree` its own repository, as [`Workspace::copy_to`] does. `tree` must have
-    /// the same files as this workspace. It may be an overlay that is mounted at the workspace's
-    /// own path. Returns whether `tree` got a repository.
+    /// Gives `tree` its own repository, as [`Workspace::copy_to`] does, if the `.git` of this
+    /// workspace only points to a repository elsewhere, as in a worktree or a submodule. `tree`
+    /// must have the same files as this workspace. It may be an overlay that is mounted at the
+    /// workspace's own path. Returns whether `tree` got a repository.
     ///
     /// # Errors
-    /// If something cannot be read or written.
+    /// If anything cannot be read or written.
     pub fn detach_git(&self, tree: &Path) -> io::Result<bool> {
         self.detach(tree, &mut CopyReport::default())
     }
@@ -102,15 +102,16 @@ impl Workspace {
         Ok(true)
     }
 
-    /// Copies everything, ignored files and `.git` included, into a folder that does not exist yet.
-    /// Links stay links. Keeps permissions and times, so that build caches stay valid. Shares
-    /// blocks if the file system can. Skips files of the run itself, and the copy if it lies inside
-    /// the root. If `.git` only points to a repository elsewhere, as in a worktree or a submodule,
-    /// the copy gets its own repository, so that git in the copy changes nothing in the original
-    /// repository.
+    /// Copies everything, including ignored files and `.git`, into a folder that must not exist
+    /// yet. Links are copied as links. Preserves permissions and times, so that build caches stay
+    /// valid. Shares blocks if the file system supports it. Skips the run's own files, as well as
+    /// the copy itself if it is inside the root. If `.git` only points to a repository elsewhere,
+    /// as in a worktree or a submodule, the copy gets its own repository, so that git commands in
+    /// the copy do not change the original repository.
     ///
     /// # Errors
-    /// If the folder exists, or something cannot be read or written. What was copied so far stays.
+    /// If the folder exists, or anything cannot be read or written. Anything copied so far is left
+    /// in place.
     pub fn copy_to(&self, dir: &Path) -> io::Result<CopyReport> {
         let mut report = CopyReport::default();
         copy_tree(self.root(), dir, self.own(), &mut report)?;
@@ -119,13 +120,13 @@ impl Workspace {
     }
 }
 
-/// Copies the contents of a folder, except its `.git`, into another folder. Creates that folder if
-/// it does not exist. Links stay links. Keeps permissions and times, so that build caches stay
-/// valid. Shares blocks if the file system can. Leaves out pipes, sockets and devices.
+/// Copies the contents of a folder, except its `.git`, into another folder, which is created if it
+/// does not exist. Links are copied as links. Preserves permissions and times, so that build caches
+/// stay valid. Shares blocks if the file system supports it. Leaves out pipes, sockets and devices.
 ///
 /// # Errors
-/// If something cannot be read or written, or exists in the other folder. What was copied so far
-/// stays.
+/// If anything cannot be read or written, or already exists in the other folder. Anything copied so
+/// far is left in place.
 pub fn copy_without_git(from: &Path, to: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(to)?;
     let is_git = |entry: &fs::DirEntry| {
@@ -135,7 +136,7 @@ pub fn copy_without_git(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Whether a copy of `folder` would use at most half of the free space on the disk that contains
-/// the folder `disk`.
+/// the `disk` folder.
 ///
 /// # Errors
 /// If a folder cannot be read.
@@ -196,7 +197,8 @@ fn copy_into(
     Ok(())
 }
 
-/// Returns `None` if a file is gone: builds and git's own maintenance remove files at any time.
+/// Returns `None` if a file is gone, because builds and git's own maintenance may remove files at
+/// any time.
 fn if_present<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     match outcome {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -206,12 +208,12 @@ fn if_present<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
 
 /// The state of a copy.
 struct Copying<'a> {
-    /// The device and inode of the folder to copy into, which may lie in the source.
+    /// The device and inode of the folder to copy into, which may be inside the source.
     itself: (u64, u64),
     todo: Vec<(PathBuf, PathBuf)>,
     /// Folders with their times, which are set last because adding files changes them.
     folders: Vec<(PathBuf, Metadata)>,
-    /// Whether the file system can share blocks. Assumed until the first failure.
+    /// Whether the file system can share blocks. Assumed to be true until the first failure.
     share: bool,
     report: &'a mut CopyReport,
 }
@@ -241,9 +243,9 @@ impl Copying<'_> {
     }
 }
 
-/// Replaces a `.git` file with a repository. If git fails or the file points nowhere, only removes
-/// the file, because the copy must not use another tree's repository. Copies the objects instead of
-/// borrowing them, because git updates the times of borrowed objects.
+/// Replaces a `.git` file with a repository. If git fails or the file does not lead to a
+/// repository, just removes the file, because the copy must not use another tree's repository.
+/// Copies the objects instead of borrowing them, because git updates the times of borrowed objects.
 fn replace_git_file(root: &Path, at: &Path, report: &mut CopyReport) -> io::Result<()> {
     let other = git::repository(root);
     fs::remove_file(at)?;
@@ -271,8 +273,8 @@ fn replace_git_file(root: &Path, at: &Path, report: &mut CopyReport) -> io::Resu
     git::copy_index(&other.index, &at.join("index"))
 }
 
-/// Copies a file and returns whether it shares blocks. Sets `share` to false if the file system
-/// cannot share blocks, so that later calls do not try again.
+/// Copies a file and returns whether the copy shares blocks. Sets `share` to false if the file
+/// system cannot share blocks, so that later calls do not try again.
 fn copy_file(source: &Path, target: &Path, found: &Metadata, share: &mut bool) -> io::Result<bool> {
     let mut from = File::open(source)?;
     let mut to = File::create_new(target)?;
@@ -286,7 +288,7 @@ fn copy_file(source: &Path, target: &Path, found: &Metadata, share: &mut bool) -
     Ok(shared)
 }
 
-/// Copies data but not holes: a sparse file may be larger than the disk.
+/// Copies data but not holes, because a sparse file may be larger than the disk.
 fn copy_data(from: &mut File, to: &mut File, size: u64) -> io::Result<()> {
     let mut at = 0;
     while let Ok(start) = rustix::fs::seek(&*from, SeekFrom::Data(at)) {

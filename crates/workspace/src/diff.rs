@@ -7,9 +7,9 @@ use crate::names::escape;
 pub struct DiffFile {
     /// The current path, or the last path of a removed file, relative to the root.
     pub path: String,
-    /// Lines added; 0 for binary files.
+    /// The number of lines added, or 0 for binary files.
     pub added: u64,
-    /// Lines removed; 0 for binary files.
+    /// The number of lines removed, or 0 for binary files.
     pub removed: u64,
 }
 
@@ -18,12 +18,13 @@ pub struct DiffFile {
 pub struct Diff {
     /// The changed files, sorted by path.
     pub files: Vec<DiffFile>,
-    /// A patch for `git apply`, including binary changes. Bytes, because files need not be UTF-8.
+    /// A patch for `git apply`, including binary changes. Stored as bytes, because files need not
+    /// be UTF-8.
     pub patch: Vec<u8>,
 }
 
 impl Diff {
-    /// The options of `git diff-tree` whose output [`Diff::parse`] reads.
+    /// The `git diff-tree` options that produce the output format read by [`Diff::parse`].
     pub(crate) const OPTIONS: [&str; 5] = ["--numstat", "-z", "-p", "--binary", "--full-index"];
 
     /// Parses `added TAB removed TAB path NUL` for each file, or `added TAB removed TAB NUL path

@@ -1,20 +1,19 @@
-//! Records the folders in which something has happened since the start of a run. The kernel reports
-//! these events (inotify(7)).
+//! Records which folders have been touched since the start of a run, as reported by the kernel
+//! (inotify(7)).
 //!
-//! A scan starts to watch each folder before it reads the names in it, so no later change is
-//! missed. The scan for the final diff then visits only folders in which something happened, and
-//! the folders above them.
+//! A scan starts watching each folder before it reads the names in it, so no later change is
+//! missed. The scan for the final diff then visits only touched folders and their parents.
 //!
 //! The kernel does not report a write through a hard link in another folder, and it reports a write
-//! through a memory map only once the file is closed. So the scans before and after a command are
-//! always full ones: a change by another program must never be taken for the command's change,
-//! because an undo would revert it. If the scan after a command finds a changed file, the file's
-//! folder counts as one in which something happened. The diff can therefore miss only changes that
-//! another program made in one of these two ways after the last command.
+//! through a memory map only once the file is closed. That is why the scans before and after a
+//! command are always full: a change made by another program must never be mistaken for one made by
+//! the command, because an undo would revert it. If the scan after a command finds a changed file,
+//! the file's folder counts as touched. The diff can therefore miss only changes that another
+//! program made in one of these two ways after the last command.
 //!
-//! When the reports stop being reliable, watching ends, and all later scans are full ones. That
+//! Once the reports are no longer reliable, watching stops and all later scans are full. This
 //! happens when a folder is renamed, ignore rules change (except those inside the `.git` of a
-//! submodule), reports are lost, or the system allows no more watches.
+//! submodule), reports are lost, or the system does not allow any more watches.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -35,19 +34,19 @@ use rustix::{
 
 use crate::{CleanPath, Workspace, root::lock};
 
-/// File systems on which every change goes through this kernel, by the magic numbers of statfs(2):
+/// The magic numbers (statfs(2)) of file systems on which every change goes through this kernel:
 /// ext2 to ext4, XFS, Btrfs, tmpfs, F2FS, bcachefs, ZFS and overlayfs.
 const LOCAL: [u32; 8] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1, 0x794c_7630];
-/// The file that says how many watches a user may have, for all programs together.
+/// The file with the limit on a user's watches, which applies to all programs combined.
 const SYSTEM_LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
-/// A run uses at most `1 / SHARE` of a user's watches and leaves the rest to other runs of a batch
-/// and to other programs, such as editors.
+/// A run uses at most `1 / SHARE` of a user's watches, leaving the rest for other runs in a batch
+/// and for other programs, such as editors.
 const SHARE: usize = 16;
 /// The size of the buffer for reports, in bytes.
 const BUFFER: usize = 16 << 10;
 
-/// The kinds of events that the kernel reports for a folder.
+/// Returns the kinds of events to watch for in a folder.
 fn flags() -> WatchFlags {
     WatchFlags::CREATE
         | WatchFlags::DELETE
@@ -59,7 +58,7 @@ fn flags() -> WatchFlags {
         | WatchFlags::ONLYDIR
 }
 
-/// Folders in which something happened, relative to the root.
+/// Folders with at least one event, relative to the root.
 pub(crate) type Touched = BTreeSet<PathBuf>;
 
 /// The watched folders of a tree. A scan adds every folder that it visits.
@@ -73,12 +72,12 @@ struct Watching {
     limit: usize,
     folders: HashMap<i32, PathBuf>,
     numbers: HashMap<PathBuf, i32>,
-    /// Watched folders outside the tree, each with the name of an entry: a file with ignore rules
-    /// for the tree, or the first missing component of the path to such a file.
+    /// Watched folders outside the tree, each with the name of the entry to watch: a file with
+    /// ignore rules for the tree, or the first missing component of the path to such a file.
     rules: Vec<(i32, Vec<u8>)>,
     /// The folders touched since [`Events::open`].
     touched: Touched,
-    /// Whether the first scan has ended. A folder that is added later counts as touched.
+    /// Whether the first scan has ended. Folders that are added later count as touched.
     complete: bool,
 }
 
@@ -89,8 +88,8 @@ impl Events {
         Self(Mutex::new(Watching::open(tree).ok().flatten()))
     }
 
-    /// Watches a folder from now on, unless it is watched already. `device` is the device that
-    /// holds the folder.
+    /// Starts watching a folder, unless it is already being watched. `device` is the device that
+    /// contains the folder.
     pub(crate) fn add(&self, folder: BorrowedFd<'_>, path: &Path, device: u64) {
         let mut watching = lock(&self.0);
         watching.take_if(|watching| !watching.add(folder, path, device));
@@ -108,14 +107,14 @@ impl Events {
         lock(&self.0).as_ref().is_some_and(|watching| watching.numbers.contains_key(folder))
     }
 
-    /// The folders touched since the start; `None` if that is not known.
+    /// Returns the folders touched since the start, or `None` if they are not known.
     pub(crate) fn touched(&self) -> Option<Touched> {
         let mut watching = lock(&self.0);
         watching.take_if(|watching| !watching.read());
         watching.as_ref().map(|watching| watching.touched.clone())
     }
 
-    /// Adds the folder of a file that changed, in case the kernel did not report the change.
+    /// Marks the folder of a changed file as touched, in case the kernel did not report the change.
     pub(crate) fn touch_folder_of(&self, path: &CleanPath) {
         let folder = AsRef::<Path>::as_ref(path).parent();
         if let Some((watching, folder)) = lock(&self.0).as_mut().zip(folder) {
@@ -155,8 +154,8 @@ impl Watching {
         if device != self.device || self.folders.len() >= self.limit {
             return false;
         }
-        // Use the open folder, because its path could lead to another folder by now. A folder that
-        // is watched already keeps its number.
+        // Use the open folder, because its path could lead to a different folder by now. A folder
+        // that is already watched keeps its number.
         let opened = format!("/proc/self/fd/{}", folder.as_raw_fd());
         let Ok(number) = add_watch(&self.inotify, opened, flags()) else { return false };
         if self.numbers.get(path) == Some(&number) {
@@ -167,12 +166,12 @@ impl Watching {
         if self.complete {
             self.touched.insert(path.to_owned());
         }
-        // A folder that is found at two paths, because of a bind mount, cannot be watched.
+        // A folder that is reachable by two paths, because of a bind mount, cannot be watched.
         self.folders.insert(number, path.to_owned()).is_none()
     }
 
-    /// Forgets the folder at a path: it is gone, or another folder is there now. The kernel removes
-    /// the watch once the folder is deleted and no process holds it open.
+    /// Forgets the folder at a path, because it is gone or another folder has taken its place. The
+    /// kernel removes the watch once the folder is deleted and no process holds it open.
     fn forget(&mut self, path: &Path) {
         if let Some(number) = self.numbers.remove(path) {
             self.folders.remove(&number);
@@ -223,7 +222,7 @@ impl Watching {
     }
 }
 
-/// Whether something happened in this folder or below it.
+/// Whether this folder, or any folder below it, was touched.
 pub(crate) fn within(touched: &Touched, folder: &Path) -> bool {
     touched.range(folder.to_owned()..).next().is_some_and(|first| first.starts_with(folder))
 }

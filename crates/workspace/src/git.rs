@@ -19,10 +19,10 @@ use rustix::{
     process::{Pid, Signal, kill_process_group},
 };
 
-/// The time limit for work on files: far more than a large repository needs.
+/// The time limit for commands that work on files. It is far more than a large repository needs.
 const WORK_LIMIT: Duration = Duration::from_secs(600);
 /// The time limit for queries that do not depend on the size of the repository. Even these can
-/// hang: a repository may make git open a pipe (`include.path`).
+/// hang, because a repository can make git open a pipe (`include.path`).
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
 /// Variables that an outer git process sets, for example for a hook or an alias. They would
@@ -88,16 +88,16 @@ const READ_BY_GIT: &[&str] = &[
     "shallow",
 ];
 
-/// Returns a git command that never prompts. No setting of the repository makes git fetch, run
-/// another program or use another work tree, with one exception: configured filters run when files
-/// are checked out or added. The git program itself comes from outside the repository.
+/// Returns a git command that never prompts. No repository setting can make git fetch, run another
+/// program or use another work tree, with one exception: configured filters run when files are
+/// checked out or added. The git executable itself always comes from outside the repository.
 #[must_use]
 pub fn git(cwd: &Path) -> Command {
     let found = around(cwd);
     let path = search_path(found.as_ref().map_or(cwd, |(top, _)| top));
     let is_program = |file: &PathBuf| file.is_file() && access(file, Access::EXEC_OK).is_ok();
-    // With a full path, the standard library does not need to fork. The cost of a fork grows with
-    // the memory of this process.
+    // Given a full path, the standard library does not need to fork. The cost of a fork grows with
+    // this process's memory use.
     let program = std::env::split_paths(&path).map(|folder| folder.join("git")).find(is_program);
     let mut command = Command::new(program.unwrap_or("git".into()));
     command.current_dir(cwd).args(SAFE).env("PATH", path);
@@ -107,11 +107,11 @@ pub fn git(cwd: &Path) -> Command {
     if let Some((top, git)) = found
         && (top != git || names_a_work_tree(&git))
     {
-        command.env("GIT_WORK_TREE", top); // stronger than core.worktree
+        command.env("GIT_WORK_TREE", top); // overrides core.worktree
     }
     command
-        // No protocol is named `none`, so this forbids all protocols, whatever the repository
-        // allows.
+        // No protocol is named `none`, so this forbids all protocols, regardless of what the
+        // repository allows.
         .env("GIT_ALLOW_PROTOCOL", "none")
         .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_OPTIONAL_LOCKS", "0")
@@ -124,8 +124,8 @@ pub fn git(cwd: &Path) -> Command {
     command
 }
 
-/// Finds the repository that contains a folder, as git does. Returns the top folder of the
-/// repository and its git folder. For a bare repository, these are the same.
+/// Finds the repository that contains a folder, as git does. Returns the repository's top-level
+/// folder and its git folder, which are the same for a bare repository.
 fn around(cwd: &Path) -> Option<(&Path, PathBuf)> {
     cwd.ancestors().find_map(|folder| {
         let git = folder.join(".git");
@@ -149,8 +149,8 @@ fn names_a_work_tree(git: &Path) -> bool {
 }
 
 /// Returns `PATH` without relative folders and without folders below `outside`, because a
-/// repository could put programs into them. Reads the environment variable, just as starting a
-/// program does.
+/// repository could put programs there. Reads the environment variable, just as starting a program
+/// does.
 #[must_use]
 pub fn search_path(outside: &Path) -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -165,7 +165,7 @@ pub fn search_path(outside: &Path) -> OsString {
 }
 
 /// Returns a git command for a private repository with the user's work tree. The command reads no
-/// configuration except that of the private repository.
+/// configuration other than the private repository's.
 pub(crate) fn private(cwd: &Path, git_dir: &Path, work_tree: &Path, index: &Path) -> Command {
     let mut command = git(cwd);
     command
@@ -188,13 +188,13 @@ pub(crate) fn run(command: Command, input: Option<&[u8]>) -> io::Result<Vec<u8>>
     succeeded(&name, git_output(command, input)?)
 }
 
-/// Same as [`run`], but for a query, with the limit [`QUESTION_LIMIT`].
+/// Same as [`run`], but for a query, with a limit of [`QUESTION_LIMIT`].
 pub(crate) fn query(command: Command) -> io::Result<Vec<u8>> {
     let name = subcommand(&command);
     succeeded(&name, git_answer(command)?)
 }
 
-/// Runs a command made by [`git`] until it exits. After ten minutes, the command is killed with all
+/// Runs a command created by [`git`] to completion. After ten minutes, kills the command and all
 /// its children.
 ///
 /// # Errors
@@ -276,11 +276,11 @@ pub(crate) struct Repository {
     pub(crate) packed_refs: PathBuf,
     /// `sha1` or `sha256`.
     pub(crate) format: String,
-    /// The commit that is checked out; `None` before the first commit.
+    /// The commit that is checked out, or `None` before the first commit.
     pub(crate) head: Option<String>,
 }
 
-/// Finds the repository that contains a folder; `None` outside a repository.
+/// Finds the repository that contains a folder. Returns `None` outside a repository.
 ///
 /// # Errors
 /// If git is not installed, or the repository has a pipe or a device where git expects a file.
@@ -319,7 +319,7 @@ fn repository_within(limit: Duration, folder: &Path) -> io::Result<Option<Reposi
     Ok(Some(Repository { top, index, objects, exclude, packed_refs, format, head }))
 }
 
-/// Checks that git can read the repository around a folder without blocking.
+/// Checks that git would not hang while reading the repository that contains a folder.
 ///
 /// # Errors
 /// If a pipe, socket or device would block git. The error names it.
@@ -328,7 +328,7 @@ pub fn readable(folder: &Path) -> io::Result<()> {
     let no_file = |path: &Path| {
         let kind = fs::metadata(path).ok().map(|m| m.file_type())?;
         (!kind.is_file() && !kind.is_dir()).then(|| {
-            let message = format!("{} is a pipe, socket or device, where git expects a file", path.display());
+            let message = format!("{} is a pipe, socket or device, but git expects a file", path.display());
             Err(io::Error::other(message))
         })
     };
@@ -350,7 +350,7 @@ pub(crate) fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
     File::options().write(true).open(to)?.set_times(FileTimes::new().set_modified(modified))
 }
 
-/// Does a three-way merge with git; `None` if both sides changed the same lines.
+/// Does a three-way merge with git. Returns `None` if both sides changed the same lines.
 ///
 /// # Errors
 /// If git is not installed or fails, or its files cannot be written.

@@ -4,8 +4,8 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use crate::CleanPath;
 
-/// A pattern for paths. Without a `/`, it matches file names in any folder (`*.rs`); with one,
-/// whole paths (`src/**/*.rs`).
+/// A path pattern. A pattern without a `/` matches file names in any folder (`*.rs`). A pattern
+/// with one matches whole paths (`src/**/*.rs`).
 #[derive(Debug, Clone)]
 pub struct Glob {
     matcher: GlobMatcher,
@@ -16,7 +16,7 @@ impl Glob {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// If the pattern is invalid; the message says where.
+    /// If the pattern is invalid. The message says where.
     pub fn new(pattern: &str) -> Result<Self, String> {
         let trimmed = pattern.trim().trim_start_matches("./").trim_start_matches('/');
         let whole = if trimmed.ends_with('/') { format!("{trimmed}**") } else { trimmed.to_owned() };

@@ -2,9 +2,9 @@
 //! before and after.
 //!
 //! One state folder may hold changes to two trees: the tree of a dry run, and the repository, if
-//! the changes of the dry run were applied to it (and perhaps undone). [`History::net`] returns the
-//! agent's changes, whichever tree they were made in. [`History::standing`] returns the changes
-//! that are still in effect in the tree that was changed last.
+//! the dry run's changes were applied to it (and perhaps undone). [`History::net`] returns the
+//! agent's changes, regardless of which tree they were made in. [`History::standing`] returns the
+//! changes that are still in effect in the tree that was changed last.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,7 +18,7 @@ use crate::{
     store::{FileRecord, Images, Record, State, Store},
 };
 
-/// The history of a session. Reads the state folder once; needs no work tree.
+/// The history of a session. The state folder is read once, and no work tree is needed.
 #[derive(Debug)]
 pub struct History {
     images: Vec<Images>,
@@ -29,7 +29,7 @@ pub struct History {
 /// One commit, or one command that changed files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryRecord {
-    /// The record's number. Numbers ascend.
+    /// The record's number. Later records have higher numbers.
     pub id: u64,
     /// The turn in which the change was made.
     pub turn: u32,
@@ -41,14 +41,14 @@ pub struct HistoryRecord {
     pub left_out: Vec<CleanPath>,
 }
 
-/// The net change to one file over some turns.
+/// The net change to one file over a range of turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetChange {
     /// The file.
     pub path: CleanPath,
-    /// The file before the first change; `None` if it did not exist.
+    /// The file before the first change, or `None` if it did not exist.
     pub before: Option<FileImage>,
-    /// The file after the last change; `None` if it no longer exists.
+    /// The file after the last change, or `None` if it no longer exists.
     pub after: Option<FileImage>,
     /// Whether someone else changed the file between two of the agent's changes.
     pub foreign: bool,
@@ -106,9 +106,9 @@ impl History {
     }
 
     /// Returns the changes from these turns that are in effect in the tree that was changed last.
-    /// An undo reverts exactly these. Leaves out changes that were undone, and changes from a dry
-    /// run that were never applied. If an undo or an apply merged a file, the change to this file
-    /// counts as made in the last turn.
+    /// An undo reverts exactly these changes. Leaves out changes that were undone, and changes from
+    /// a dry run that were never applied. If an undo or an apply merged a file, the change to this
+    /// file is attributed to the last turn.
     ///
     /// # Errors
     /// If the stored content of a file cannot be read.
@@ -116,7 +116,7 @@ impl History {
         self.sum(&self.in_effect(), |entry| turns.contains(&entry.turn))
     }
 
-    /// Same as [`History::standing`] for this record and all later ones.
+    /// Same as [`History::standing`], but for this record and all later ones.
     ///
     /// # Errors
     /// If the stored content of a file cannot be read.
@@ -159,7 +159,7 @@ impl History {
         chains
     }
 
-    /// Returns the changes of one record; an empty list if no record has this number.
+    /// Returns the changes in one record, or an empty list if no record has this number.
     ///
     /// # Errors
     /// If the stored content of a file cannot be read.

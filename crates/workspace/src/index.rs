@@ -1,8 +1,8 @@
-//! Reads git's index: the blob of each tracked file, and the file's metadata at the time when git
-//! last read the file.
+//! Reads git's index: the blob of each tracked file, and the file's metadata as of when git last
+//! read it.
 //!
 //! A file that still has this metadata is unchanged. gitformat-index(5) describes the format. Git's
-//! `racy-git.txt` describes the exception: files that change while the index is written.
+//! `racy-git.txt` describes the exception: files that change while the index is being written.
 
 use std::{
     collections::hash_map::Entry::{Occupied, Vacant},
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The hashes of the empty blob in SHA-1 and SHA-256. An entry of size 0 with any other hash marks
-/// a file that git has to read again.
+/// a file that git must reread.
 const EMPTY: [&str; 2] = [
     "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
     "473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813",
@@ -38,7 +38,7 @@ impl Blob {
     }
 }
 
-/// A file's metadata, truncated to the 32-bit numbers of an index.
+/// A file's metadata, truncated to the 32-bit numbers that an index contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IndexStat {
     changed: (u32, u32),
@@ -88,7 +88,8 @@ impl Index {
         Ok([20, 32].into_iter().find_map(|length| Self::parse(&bytes, length, written, &within, root)))
     }
 
-    /// Parses an index with hashes of `length` bytes; `None` if the bytes are not such an index.
+    /// Parses an index that uses hashes of `length` bytes. Returns `None` if the bytes are not such
+    /// an index.
     fn parse(bytes: &[u8], length: usize, written: (u32, u32), within: &Path, root: &Path) -> Option<Self> {
         let mut rest = bytes.get(..bytes.len().checked_sub(length)?)?;
         let (sign, version, count) = (take(&mut rest, 4)?, number(&mut rest)?, number(&mut rest)?);
@@ -197,7 +198,7 @@ fn short(from: &mut &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(take(from, 2)?.try_into().ok()?))
 }
 
-/// Reads a variable-width integer in the encoding of pack offsets.
+/// Reads a variable-width integer, encoded like the offsets in a pack.
 fn variable(from: &mut &[u8]) -> Option<usize> {
     let mut value = 0_usize;
     loop {

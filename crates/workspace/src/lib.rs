@@ -2,15 +2,15 @@
 //!
 //! A [`Workspace`] is a handle to one folder. [`Workspace::resolve`] turns a path that a model
 //! wrote into a [`CleanPath`]: relative, with `/` as the separator, and without `..`. Every access
-//! goes through a directory handle (`openat2`, by way of `cap-std`), so no spelling of a path and
-//! no symbolic link leads out of the folder.
+//! goes through a directory handle (`openat2`, by way of `cap-std`), so neither an unusual spelling
+//! of a path nor a symbolic link can lead out of the folder.
 //!
-//! Every edit goes through [`Workspace::commit`], which makes either all changes of an edit or
-//! none, and keeps the previous contents of the files. [`Workspace::watch`] and
+//! Every edit goes through [`Workspace::commit`], which applies either all of an edit's changes or
+//! none of them, and keeps the previous contents of the files. [`Workspace::watch`] and
 //! [`Workspace::watched`] record what a command changes. [`History`] reports what a session
 //! changed; [`Workspace::put_back`] undoes it, and [`Workspace::bring`] applies it to another tree.
 //! [`Baseline`] takes a snapshot of a tree to diff against, without touching the user's `.git`.
-//! [`Workspace::copy_to`] copies the tree for a dry run, if the system allows no overlay.
+//! [`Workspace::copy_to`] copies the tree for a dry run if the system does not allow overlays.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

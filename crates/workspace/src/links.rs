@@ -1,8 +1,8 @@
-//! Writing a file updates all its hard links in the work tree.
+//! Writing a file updates all of its hard links in the work tree.
 //!
-//! A write replaces the file instead of writing into it, so hard links outside the work tree or in
-//! `.git` keep the old content. All other names of the file in the work tree, including those in
-//! ignored folders, become hard links to the new file in the same commit. If a commit writes
+//! A write replaces the file instead of modifying it in place, so hard links outside the work tree
+//! or in `.git` keep the old content. All other names of the file in the work tree, including those
+//! in ignored folders, become hard links to the new file in the same commit. If a commit writes
 //! different contents through two hard links, they become separate files. Removing one hard link
 //! leaves the others alone.
 

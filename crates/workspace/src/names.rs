@@ -21,7 +21,7 @@ pub(crate) fn escape(path: &[u8]) -> String {
     out
 }
 
-/// Converts text back to a path; `None` if the text contains no escapes.
+/// Converts text back to a path. Returns `None` if the text contains no escapes.
 pub(crate) fn unescape(text: &str) -> Option<PathBuf> {
     if !text.contains("\\x") {
         return None;
@@ -35,8 +35,8 @@ pub(crate) fn unescape(text: &str) -> Option<PathBuf> {
     (out != text.as_bytes()).then(|| OsString::from_vec(out).into())
 }
 
-/// Converts the octal escapes of git's quoted names (`caf\351`) to `\xHH`; `None` if there are
-/// none.
+/// Converts the octal escapes of git's quoted names (`caf\351`) to `\xHH`. Returns `None` if there
+/// are none.
 pub(crate) fn from_octal(text: &str) -> Option<String> {
     let (mut out, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some(first) = rest.first() {
@@ -48,7 +48,7 @@ pub(crate) fn from_octal(text: &str) -> Option<String> {
     (out != text.as_bytes()).then(|| escape(&out))
 }
 
-/// Parses an escape at the start of a text: `\xHH`, for a backslash or a byte that is not ASCII.
+/// Parses a `\xHH` escape at the start of the text. It stands for a backslash or a non-ASCII byte.
 fn parse_escape(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"\\x")?.get(..2).filter(|d| d.iter().all(u8::is_ascii_hexdigit))?;
     let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;

@@ -2,13 +2,13 @@
 
 use crate::{WalkFilter, Workspace};
 
-/// The maximum number of paths to compare. Bounds the work in huge trees.
+/// The maximum number of paths to compare. Limits the work in huge trees.
 const MAX_FILES: usize = 20_000;
 
 impl Workspace {
     /// Returns up to `n` existing paths: first those with the same name in another folder, then
     /// those whose name differs by a few letters, and last those whose name differs only in the
-    /// extension. If names differ equally, the paths most similar to `path` come first.
+    /// extension. Among names that differ equally, the paths most similar to `path` come first.
     #[must_use]
     pub fn nearest(&self, path: &str, n: usize) -> Vec<String> {
         let wanted = path.trim_start_matches('/').to_lowercase();
@@ -34,11 +34,11 @@ impl Workspace {
     }
 }
 
-/// Returns the edit distance; `None` if it exceeds `most`. Swapping two neighboring letters counts
+/// Returns the edit distance, or `None` if it exceeds `most`. Swapping two adjacent letters counts
 /// as one edit.
 fn distance(a: &str, b: &str, most: usize) -> Option<usize> {
-    /// The maximum number of characters that are compared in a path. This is enough to rank paths,
-    /// and it bounds the work.
+    /// The maximum number of characters of a path to compare. This is enough to rank paths, and it
+    /// limits the work.
     const MAX_CHARS: usize = 256;
     let cut = |text: &str| text.char_indices().nth(MAX_CHARS).map_or(text.len(), |(at, _)| at);
     let (a, b) = (&a[..cut(a)], &b[..cut(b)]);

@@ -1,5 +1,5 @@
-//! The run's own files inside the tree, such as its state folder and a file to which its output is
-//! redirected. They are not listed, searched, watched or copied, and cannot be edited.
+//! The run's own files inside the tree, such as its state folder or a file that its output is
+//! redirected to. They are not listed, searched, watched or copied, and cannot be edited.
 
 use std::{
     os::fd::{AsFd, AsRawFd as _},
@@ -11,7 +11,8 @@ use rustix::fs::FileType;
 use crate::{CleanPath, Workspace, root::id};
 
 /// The run's own files and folders, which are excluded from every operation on the tree. Collect
-/// them before entering the overlay of a dry run, because the same file has another inode there.
+/// them before entering the overlay of a dry run, because the same file has a different inode
+/// there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Own {
     /// Device and inode.

@@ -19,8 +19,8 @@ const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
 
 /// A path relative to the root of the workspace, with `/` between components and without `.` and
-/// `..`; the root itself is `"."`. The text alone does not confine file accesses to the workspace;
-/// the directory handle does. In the text, bytes that are not UTF-8 are written `\xHH`.
+/// `..`; the root itself is `"."`. It is the directory handle that confines file accesses to the
+/// workspace, not this text. Bytes that are not UTF-8 are written as `\xHH`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CleanPath {
@@ -86,7 +86,7 @@ impl CleanPath {
         }
     }
 
-    /// Splits off the last component; `None` for the root.
+    /// Splits off the last component. Returns `None` for the root.
     pub(crate) fn split(&self) -> Option<(Self, &str)> {
         match self.text.rsplit_once('/') {
             Some((parent, name)) => Some((Self::new(parent.into()), name)),
@@ -143,7 +143,7 @@ pub enum PathError {
     Protected {
         /// The normalized path.
         path: String,
-        /// Whom the path belongs to: git, the agent or the run.
+        /// Who the path belongs to: git, the agent or the run.
         owner: &'static str,
     },
     /// A system call failed.
@@ -166,7 +166,7 @@ impl Workspace {
     /// the path exists with them.
     ///
     /// # Errors
-    /// If the path is outside the root or does not exist; the error suggests the nearest existing
+    /// If the path is outside the root or does not exist. The error suggests the nearest existing
     /// paths.
     pub fn resolve(&self, given: &str) -> Result<CleanPath, PathError> {
         let mut first = None;
@@ -235,7 +235,7 @@ impl Workspace {
         Some(so_far)
     }
 
-    /// In the path of a missing file, replaces parent folders with existing ones whose names differ
+    /// Replaces parent folders in the path of a missing file with existing ones whose names differ
     /// only in Unicode normalization (see [`Workspace::find_normalized`]).
     fn in_existing_folders(&self, path: CleanPath) -> CleanPath {
         let mut missing = Vec::new();
@@ -270,7 +270,7 @@ impl Workspace {
         }
     }
 
-    /// Returns the paths that the text may mean, the most literal one first.
+    /// Returns the paths that the text could refer to, most literal first.
     fn candidates(&self, given: &str) -> Result<Vec<CleanPath>, PathError> {
         let bare = unquote(given);
         let long = bare.len() > MAX_PATH || bare.split('/').any(|name| name.len() > MAX_NAME);
@@ -331,7 +331,8 @@ fn unquote(text: &str) -> &str {
     text
 }
 
-/// Removes empty components, `.` and `..`; `None` if the path climbs above its start.
+/// Removes empty components, `.` and `..`. Returns `None` if the path leads above its starting
+/// point.
 fn normalize(text: &str) -> Option<CleanPath> {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/') {
@@ -346,10 +347,10 @@ fn normalize(text: &str) -> Option<CleanPath> {
     Some(CleanPath::new(parts.join("/")))
 }
 
-/// Whether some file system might read this name as `.git`. HFS+ ignores case and invisible
+/// Whether some file system might treat this name as `.git`. HFS+ ignores case and invisible
 /// characters. Windows also accepts `git~1`, trailing blanks and dots, and
-/// `.git::$INDEX_ALLOCATION`. All of these names count, because repositories are copied between
-/// systems.
+/// `.git::$INDEX_ALLOCATION`. All of these names are matched, because repositories are copied
+/// between systems.
 pub(crate) fn is_git(name: &str) -> bool {
     if name.is_ascii() && !name.starts_with(['.', 'g', 'G']) {
         return false;

@@ -1,4 +1,4 @@
-//! One file's location: an open handle on its folder, and the file's name in that folder. Replacing
+//! One file's location: an open handle to its folder, and the file's name in that folder. Replacing
 //! the folder with a symbolic link later has no effect.
 
 use std::{
@@ -20,12 +20,12 @@ use crate::{
     CleanPath, Digest, PathError, Workspace, attributes, path::is_git, root::id, store::REPLACE_LIMIT,
 };
 
-/// The state of a file at one moment.
+/// The state of a file at a point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileImage {
-    /// The content; for a symbolic link, its target.
+    /// The content, or the target if this is a symbolic link.
     pub bytes: Vec<u8>,
-    /// The permission bits; meaningless for a link.
+    /// The permission bits. Meaningless for a link.
     pub mode: u32,
     /// Whether it is a symbolic link.
     pub link: bool,
@@ -54,7 +54,7 @@ pub(crate) enum Found {
     Other,
 }
 
-/// Enough of a file's metadata to notice that it was written or replaced.
+/// Enough of a file's metadata to detect that it was written or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) id: (u64, u64),
@@ -68,8 +68,8 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Whether `now` describes the same file, unmodified. The change time does not count for a file
-    /// with several hard links, because renaming one link updates the change time of the file.
+    /// Whether `now` describes the same file, unmodified. The change time is ignored for a file
+    /// with several hard links, because renaming one link updates it.
     pub(crate) fn is_unchanged(&self, now: &Self) -> bool {
         (self.id, self.size, self.modified) == (now.id, now.size, now.modified)
             && (self.shared || self.changed == now.changed)
@@ -90,9 +90,10 @@ impl Stamp {
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Workspace {
-    /// Opens the folder of a path that [`Workspace::target`] returned. Follows no symbolic link, so
-    /// the folder that was checked is the one that is opened. If `made` is given, creates missing
-    /// folders and adds their paths to `made`; otherwise returns `None` if the folder is missing.
+    /// Opens the folder of a path that [`Workspace::target`] returned. Does not follow symbolic
+    /// links, so the folder that is opened is the one that was checked. If `made` is given, creates
+    /// missing folders and adds their paths to `made`; otherwise returns `None` if the folder is
+    /// missing.
     pub(crate) fn place(
         &self,
         path: &CleanPath,
@@ -146,7 +147,7 @@ impl Workspace {
     pub(crate) fn remove_empty_folders(&self, made: &[CleanPath]) {
         for path in made.iter().rev() {
             if let Ok(Some(place)) = self.place(path, None) {
-                // Fails if someone else has put a file there; then the folder stays.
+                // Fails if someone else has put a file there, in which case the folder stays.
                 let _ = rustix::fs::unlinkat(&place.folder, &place.name, AtFlags::REMOVEDIR);
             }
         }
@@ -196,7 +197,8 @@ impl Place {
         Ok(rustix::fs::openat(&self.folder, name, flags, Mode::empty())?.into())
     }
 
-    /// Opens the file, to copy its owner and attributes; `None` if it is not a regular file.
+    /// Opens the file so that its owner and attributes can be copied. Returns `None` if it is not a
+    /// regular file.
     pub(crate) fn file(&self) -> io::Result<Option<File>> {
         let stat = rustix::fs::statat(&self.folder, &*self.name, AtFlags::SYMLINK_NOFOLLOW);
         match stat {
@@ -208,7 +210,7 @@ impl Place {
         }
     }
 
-    /// Returns the current metadata of this place; `None` if nothing exists here.
+    /// Returns the current metadata of this place, or `None` if nothing exists here.
     pub(crate) fn stamp(&self) -> io::Result<Option<Stamp>> {
         match rustix::fs::statat(&self.folder, &*self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Stamp::of(&stat))),
@@ -217,8 +219,8 @@ impl Place {
         }
     }
 
-    /// Writes a new file beside this one, with the owner and the attributes of `like`. If `durable`
-    /// is set, the new file is on disk when this function returns.
+    /// Writes a new file next to this one, with the owner and attributes of `like`. If `durable` is
+    /// set, the new file is on disk when this function returns.
     pub(crate) fn stage(
         &self,
         temp: impl Arg + Copy,
@@ -243,12 +245,12 @@ impl Place {
         Ok(rustix::fs::openat(&self.folder, &self.name, flags, mode)?)
     }
 
-    /// Creates `temp` beside this place, as a hard link to `staged` beside `other`.
+    /// Creates `temp` next to this place, as a hard link to `staged` next to `other`.
     pub(crate) fn stage_link(&self, temp: &str, other: &Self, staged: &str) -> io::Result<()> {
         Ok(rustix::fs::linkat(&other.folder, staged, &self.folder, temp, AtFlags::empty())?)
     }
 
-    /// Swaps the file with the one staged under `temp`. At every moment, a file exists here.
+    /// Swaps the file with the one staged under `temp`. There is a file here at every moment.
     pub(crate) fn swap(&self, temp: &str) -> io::Result<()> {
         match self.rename(temp, &*self.name, RenameFlags::EXCHANGE) {
             Err(e) if is_unsupported(e) => self.swap_in_steps(temp),
@@ -256,14 +258,14 @@ impl Place {
         }
     }
 
-    /// Same as [`Place::swap`] with plain renames. After a crash, the old file may have another
-    /// name, which [`Place::finish_swap`] removes or changes to `temp`.
+    /// Same as [`Place::swap`], but with plain renames. After a crash, the old file may have
+    /// another name, which [`Place::finish_swap`] removes or changes to `temp`.
     fn swap_in_steps(&self, temp: &str) -> io::Result<()> {
         let old = old(temp);
         self.remove(&*old)?;
         let linked = rustix::fs::linkat(&self.folder, &*self.name, &self.folder, &*old, AtFlags::empty());
         if linked.is_err() {
-            // Hard links are not supported either: copy the file.
+            // Hard links are not supported either, so copy the file.
             let Found::File(image, _) = self.find(REPLACE_LIMIT)? else { return Err(Errno::NOENT.into()) };
             self.stage(&*old, &image, self.file()?.as_ref(), true)?;
         }
@@ -281,12 +283,12 @@ impl Place {
         }
     }
 
-    /// Moves the staged file here; fails if a file exists here.
+    /// Moves the staged file here. Fails if a file already exists here.
     pub(crate) fn move_in(&self, temp: &str) -> io::Result<()> {
         Ok(self.rename_new(temp, &*self.name)?)
     }
 
-    /// Moves the file to `temp`; fails if `temp` exists.
+    /// Moves the file to `temp`. Fails if `temp` already exists.
     pub(crate) fn move_out(&self, temp: &str) -> io::Result<()> {
         Ok(self.rename_new(&*self.name, temp)?)
     }
@@ -313,7 +315,7 @@ impl Place {
         rustix::fs::renameat_with(&self.folder, from, &self.folder, to, flags)
     }
 
-    /// Removes the file under this name in the same folder, if it exists.
+    /// Removes the file with this name in the same folder, if it exists.
     pub(crate) fn remove(&self, name: impl Arg) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -342,12 +344,12 @@ impl Place {
 }
 
 /// Whether a rename failed because the file system does not support its flags. NFS and some FUSE
-/// file systems do not support them.
+/// file systems do not.
 fn is_unsupported(e: Errno) -> bool {
     matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
-/// The second name that the old file has during [`Place::swap_in_steps`].
+/// Returns the second name that the old file has during [`Place::swap_in_steps`].
 fn old(temp: &str) -> String {
     format!("{temp}.old")
 }

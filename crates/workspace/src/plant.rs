@@ -36,7 +36,7 @@ impl Workspace {
         }
     }
 
-    /// Puts all of these files into the given states, or changes none of them. The current states
+    /// Puts all of these files into the given states, or changes none of them. Their current states
     /// do not matter. `None` removes a file.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// Reads a file or link; `None` if it does not exist or is anything else.
+    /// Reads a file or link. Returns `None` if it does not exist or is anything else.
     #[must_use]
     pub fn image(&self, path: &CleanPath) -> Option<FileImage> {
         self.step(path).ok()?.before
@@ -64,7 +64,7 @@ impl Workspace {
 }
 
 impl CleanPath {
-    /// Whether a component of the path is `.git`, or may be read as `.git` on another system.
+    /// Whether a component of the path is `.git`, or may be treated as `.git` on another system.
     #[must_use]
     pub fn is_gits(&self) -> bool {
         self.as_str().split('/').any(is_git)

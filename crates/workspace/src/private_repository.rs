@@ -1,5 +1,5 @@
-//! The agent's private git repository, in the state folder. Git stores baselines there, so that
-//! nothing in the user's `.git` changes.
+//! The agent's private git repository, in the state folder. Git stores baselines there, so nothing
+//! in the user's `.git` changes.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -16,8 +16,8 @@ use crate::{
     index::Index,
 };
 
-/// Matches the user's git settings that affect how files become blobs. If the private repository
-/// had different settings, every file might appear changed.
+/// Matches the user's git settings that affect how files are converted to blobs. If the private
+/// repository had different settings, every file might appear changed.
 const KEPT: &str = "^core\\.(autocrlf|eol|filemode|symlinks|ignorecase|precomposeunicode)$";
 
 /// The file in the private repository that marks its index as complete.
@@ -34,8 +34,8 @@ pub(crate) struct PrivateRepository {
     folder: PathBuf,
     /// The object folder of the user's repository, if there is one.
     objects: Option<PathBuf>,
-    /// The hash of an empty tree. If it is set, git takes attributes from this tree instead of from
-    /// files. Set only if a `.gitattributes` is a pipe, on which git would block.
+    /// The hash of an empty tree. If it is set, git reads attributes from this tree instead of from
+    /// files. Set only if a `.gitattributes` is a pipe or a device, which would block git.
     attributes: OnceLock<String>,
 }
 
@@ -63,8 +63,8 @@ impl PrivateRepository {
         fs::write(self.folder.join(COMPLETE), "")
     }
 
-    /// Adds to `own` the excluded paths that earlier processes of the session stored. Then stores
-    /// all paths of `own` for later processes. A process that resumes the session cannot find the
+    /// Adds the excluded paths that earlier processes of the session stored to `own`. Then stores
+    /// all of its paths for later processes. A process that resumes the session cannot find the
     /// earlier paths itself, because it does not have those files open.
     pub(crate) fn keep_own(&self, own: &mut Own) -> io::Result<()> {
         let kept = fs::read(self.folder.join(OWN)).unwrap_or_default();
@@ -77,7 +77,7 @@ impl PrivateRepository {
         }
     }
 
-    /// The index of the baseline.
+    /// Returns the index of the baseline.
     pub(crate) fn index_file(&self) -> PathBuf {
         self.folder.join("index")
     }
@@ -94,13 +94,13 @@ impl PrivateRepository {
         read()?.ok_or_else(|| io::Error::other("git's index cannot be read"))
     }
 
-    /// The path of the workspace's root in the user's work tree. Every path in an index starts with
-    /// it.
+    /// Returns the path of the workspace's root in the user's work tree. Every path in an index
+    /// starts with it.
     pub(crate) fn within(&self) -> &Path {
         self.root.strip_prefix(&self.top).unwrap_or(Path::new(""))
     }
 
-    /// A git command without access to the user's objects.
+    /// Creates a git command without access to the user's objects.
     fn command(&self, index: &Path, arguments: &[&str]) -> Command {
         let mut command = git::private(&self.root, &self.folder, &self.top, index);
         command.envs(self.attributes.get().map(|tree| ("GIT_ATTR_SOURCE", tree))).args(arguments);
@@ -115,7 +115,7 @@ impl PrivateRepository {
         git::run(command, None)
     }
 
-    /// From now on, makes git ignore the attributes that files in the work tree set.
+    /// Makes git ignore attributes set by files in the work tree from now on.
     pub(crate) fn ignore_attributes(&self) -> io::Result<()> {
         let hash = self.command(&self.index_file(), &["hash-object", "-t", "tree", "--stdin"]);
         let nothing = String::from_utf8_lossy(&git::run(hash, Some(b""))?).trim().to_owned();
@@ -123,7 +123,7 @@ impl PrivateRepository {
         Ok(())
     }
 
-    /// Puts entries into an index. Each is `mode hash TAB path NUL`.
+    /// Adds entries to an index. Each has the form `mode hash TAB path NUL`.
     pub(crate) fn fill(&self, index: &Path, entries: &[u8]) -> io::Result<()> {
         git::run(self.command(index, &["update-index", "-z", "--index-info"]), Some(entries)).map(drop)
     }
@@ -148,13 +148,13 @@ impl PrivateRepository {
         git::run(update, Some(&names)).map(drop)
     }
 
-    /// Writes the tree of an index; returns its hash.
+    /// Writes an index as a tree and returns the tree's hash.
     pub(crate) fn tree(&self, index: &Path) -> io::Result<String> {
         let hash = git::run(self.command(index, &["write-tree", "--missing-ok"]), None)?;
         Ok(String::from_utf8_lossy(&hash).trim().to_owned())
     }
 
-    /// Compares two trees with git's rename detection.
+    /// Compares two trees, using git's rename detection.
     pub(crate) fn diff(&self, before: &str, now: &str, what: &[&str]) -> io::Result<Vec<u8>> {
         let how = ["-r", "-M", "--relative", "--no-color", "--no-ext-diff", "--no-textconv"];
         let prefixes = ["--src-prefix=a/", "--dst-prefix=b/"];
@@ -162,7 +162,7 @@ impl PrivateRepository {
     }
 }
 
-/// Quotes a folder for a colon-separated list, as git parses it.
+/// Quotes a folder for use in a colon-separated list, the way git parses it.
 fn in_list(folder: &Path) -> OsString {
     let bytes = folder.as_os_str().as_encoded_bytes();
     if !bytes.contains(&b':') {
@@ -192,8 +192,8 @@ fn settings(root: &Path) -> io::Result<Vec<(String, String)>> {
     Ok(settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
 }
 
-/// Creates a repository without `git init`, which would take longer than all other steps of taking
-/// a baseline.
+/// Creates a repository without `git init`, which would take longer than everything else involved
+/// in taking a baseline.
 fn create(folder: &Path, users: Option<&Repository>, settings: &[(String, String)]) -> io::Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;

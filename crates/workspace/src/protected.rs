@@ -1,4 +1,4 @@
-//! Restores protected files to their original state, whatever has happened to them.
+//! Restores protected files to their original state, no matter what has happened to them.
 //!
 //! Ignore rules do not apply, because an edit to `.gitignore` would lift the protection. Links are
 //! protected as links; they are never followed.
@@ -29,8 +29,8 @@ pub struct Protected {
 }
 
 impl Protected {
-    /// Protects the files whose path from the root matches a pattern. `*` does not match `/`, but
-    /// `**` does. The name of a folder protects everything in it.
+    /// Protects the files whose path, relative to the root, matches a pattern. `*` does not match
+    /// `/`, but `**` does. Naming a folder protects everything in it.
     ///
     /// # Errors
     /// If a pattern is invalid, or cannot match a path in the tree. The message says why.
@@ -45,7 +45,7 @@ impl Protected {
         self.paths.protects(Path::new(path))
     }
 
-    /// Returns the patterns that match no file in the tree.
+    /// Returns the patterns that do not match any file in the tree.
     ///
     /// # Errors
     /// If a folder cannot be read.
@@ -55,7 +55,7 @@ impl Protected {
         Ok(unmatched.into_iter().filter_map(|at| self.patterns.get(at).map(String::as_str)).collect())
     }
 
-    /// Remembers the files as they are now. Later calls do nothing.
+    /// Remembers the current state of the files. Later calls do nothing.
     ///
     /// # Errors
     /// If a file cannot be read, or is too large to keep.
@@ -126,7 +126,7 @@ impl Protected {
         workspace.execute(steps, CommitInfo { by: By::Command, unmade: Vec::new() }).map(drop)
     }
 
-    /// Finds the files, links and other entries at the protected paths, but no folders.
+    /// Finds the files, links and other entries at the protected paths, but not folders.
     fn find(&self, workspace: &Workspace) -> io::Result<BTreeSet<CleanPath>> {
         let (root, mut found) = (workspace.root(), BTreeSet::new());
         let mut todo = vec![root.to_owned()];
@@ -187,7 +187,7 @@ fn clear_the_way(first: &BTreeMap<CleanPath, FileImage>, workspace: &Workspace) 
     Ok(())
 }
 
-/// Removes whatever exists at a path, without keeping it for an undo.
+/// Removes whatever is at a path, without keeping it for an undo.
 fn discard(path: &CleanPath, workspace: &Workspace) -> Result<(), CommitError> {
     let system = |source| CommitError::System { path: path.clone(), source };
     let Some(place) = workspace.place(path, None)? else { return Ok(()) };
@@ -208,7 +208,7 @@ fn discard(path: &CleanPath, workspace: &Workspace) -> Result<(), CommitError> {
     fs::remove_dir_all(&full).map_err(system)
 }
 
-/// Gives the owner access to a folder. A command may have removed the permissions.
+/// Gives the owner access to a folder, because a command may have removed the permissions.
 fn make_accessible(folder: &Path) -> io::Result<()> {
     let mode = folder.symlink_metadata()?.permissions().mode();
     if mode & 0o700 == 0o700 {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-/// The paths that patterns protect.
+/// The paths protected by a list of patterns.
 #[derive(Debug)]
 pub(crate) struct ProtectedPaths {
     /// One set per pattern.
@@ -16,8 +16,9 @@ pub(crate) struct ProtectedPaths {
 }
 
 impl ProtectedPaths {
-    /// Parses patterns for paths relative to the root. `*` does not match `/`, but `**` does. A
-    /// pattern whose last name has no wildcard also matches everything in a folder of that name.
+    /// Parses patterns for paths relative to the root. `*` does not match `/`, but `**` does. If
+    /// the last component of a pattern has no wildcard, the pattern also matches everything in a
+    /// folder with that name.
     ///
     /// # Errors
     /// If a pattern is invalid, or cannot match a path in the tree. The message says why.
@@ -41,7 +42,7 @@ impl ProtectedPaths {
                 set.add(parse(&format!("{pattern}/**")).map_err(invalid)?);
             }
             files.push(set.build().map_err(invalid)?);
-            // A `/` in braces, as in `{a/b,c}`, does not separate the names of a path.
+            // A `/` in braces, as in `{a/b,c}`, does not separate path components.
             let Some((before, deep)) = (!pattern.contains('{')).then(|| spelled_out(pattern)) else {
                 folders.add(parse("**").map_err(invalid)?);
                 continue;
@@ -78,7 +79,7 @@ impl ProtectedPaths {
         self.parents.is_match(link)
     }
 
-    /// Returns the positions of the patterns that match none of these files.
+    /// Returns the indices of the patterns that match none of these files.
     pub(crate) fn unmatched<'a>(&self, files: impl Iterator<Item = &'a Path> + Clone) -> Vec<usize> {
         let unmatched = |set: &GlobSet| !files.clone().any(|file| set.is_match(file));
         self.files.iter().enumerate().filter(|(_, set)| unmatched(set)).map(|(at, _)| at).collect()
@@ -86,7 +87,7 @@ impl ProtectedPaths {
 }
 
 /// Returns the folders in a pattern, down to the first `**`, outermost first, and whether the
-/// pattern has a `**`.
+/// pattern contains a `**`.
 fn spelled_out(pattern: &str) -> (Vec<String>, bool) {
     let parts: Vec<&str> = pattern.split('/').collect();
     let deep = parts.iter().position(|part| *part == "**");

@@ -8,7 +8,7 @@ use text_view::View;
 
 use crate::{CleanPath, PathError, Workspace};
 
-/// The largest file that is read, in bytes.
+/// The maximum size of a file to read, in bytes.
 pub const READ_LIMIT: u64 = 16 << 20;
 
 /// Why a file could not be read. Each message is written for the model.
@@ -49,8 +49,8 @@ pub enum ReadError {
 }
 
 impl Workspace {
-    /// Reads a text file of at most [`READ_LIMIT`] bytes. The view holds the file's bytes, and the
-    /// text to show and edit.
+    /// Reads a text file of at most [`READ_LIMIT`] bytes. The view contains the file's bytes and
+    /// the text to show and edit.
     ///
     /// # Errors
     /// If the path is not a file, or the file is binary or too large.
@@ -58,7 +58,7 @@ impl Workspace {
         self.read_up_to(path, READ_LIMIT)
     }
 
-    /// Same as [`Workspace::read`], with a limit of `limit` bytes.
+    /// Same as [`Workspace::read`], but with a limit of `limit` bytes.
     ///
     /// # Errors
     /// Same as [`Workspace::read`].

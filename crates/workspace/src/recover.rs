@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Workspace {
-    /// Rolls back every unfinished commit in this tree. Files that someone else has written since
-    /// are left alone.
+    /// Rolls back every unfinished commit in this tree. Files that someone else has written to
+    /// since then are left alone.
     pub(crate) fn recover(&self) -> io::Result<()> {
         let _writing = lock(&self.0.writing);
         let Some(store) = &self.0.store else { return Ok(()) };
@@ -43,7 +43,7 @@ impl Workspace {
     fn clear(&self, record: &Record) {
         for file in record.files.iter().filter(|file| !file.temp.is_empty()) {
             if let Ok(Some(place)) = self.place(&file.path, None) {
-                // It does no harm if the file stays.
+                // Leaving the file behind does no harm.
                 let _ = place.remove(&file.temp);
             }
         }
@@ -84,8 +84,7 @@ fn put(place: &Place, temp: &str, replaces: bool) -> io::Result<()> {
     if replaces { place.swap(temp) } else { place.move_in(temp) }
 }
 
-/// Returns the state of a file. The outer `None` means that something other than a file exists
-/// there.
+/// Returns the state of a file. The outer `None` means that something other than a file is there.
 fn state(place: &Place, name: impl rustix::path::Arg + Copy) -> io::Result<Option<Option<State>>> {
     Ok(match place.find_as(name, REPLACE_LIMIT)? {
         Found::File(image, _) => Some(Some(State::of(&image))),

@@ -1,5 +1,5 @@
-//! Reconstructs, from a session's state folder and the current tree, the tree in which the session
-//! started. Changes neither the folder nor the current tree.
+//! Reconstructs the tree that a session started with, based on its state folder and the current
+//! tree. Changes neither of them.
 
 use std::{
     collections::BTreeMap,
@@ -9,19 +9,19 @@ use std::{
 
 use crate::{Baseline, CleanPath, FileImage, History, Workspace};
 
-/// A session's tree at its start.
+/// A session's tree as it was when the session started.
 #[derive(Debug)]
 pub struct Remembered {
     now: Workspace,
     /// The original state of each file that has changed since the start.
     then: BTreeMap<CleanPath, Option<FileImage>>,
-    /// Files that someone else has changed and whose content at the start is unknown.
+    /// Files that someone else has changed and whose original content is unknown.
     lost: Vec<CleanPath>,
 }
 
 impl Remembered {
-    /// Compares the tree under `root` with the state folder. Git writes to the folder `scratch`,
-    /// which must have no other use.
+    /// Compares the tree under `root` with the state folder. Git writes to the `scratch` folder,
+    /// which must not be used for anything else.
     ///
     /// # Errors
     /// If the tree or the state folder cannot be read, or `scratch` cannot be written.
@@ -57,15 +57,15 @@ impl Remembered {
         &self.now
     }
 
-    /// Returns the original state of each file that has changed since the start; `None` if the file
-    /// did not exist.
+    /// Returns the original state of each file that has changed since the start, or `None` if the
+    /// file did not exist.
     #[must_use]
     pub fn then(&self) -> &BTreeMap<CleanPath, Option<FileImage>> {
         &self.then
     }
 
-    /// Returns the files that others have changed since the start, and whose content at the start
-    /// is unknown.
+    /// Returns the files that others have changed since the start and whose original content is
+    /// unknown.
     #[must_use]
     pub fn lost(&self) -> &[CleanPath] {
         &self.lost

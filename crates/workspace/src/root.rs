@@ -37,7 +37,7 @@ pub enum OpenError {
     },
 }
 
-/// The largest `.git` file that is read, in bytes. It holds only a path.
+/// The maximum size of a `.git` file to read, in bytes. Such a file contains only a path.
 const GIT_FILE_LIMIT: u64 = 8 << 10;
 
 /// A handle to a repository, or any folder, that confines reads and writes to it. Clones share
@@ -50,8 +50,8 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) dir: Dir,
     pub(crate) store: Option<Store>,
-    /// Folders in which nothing may be written: the device and inode of each, and its owner (git or
-    /// the agent itself).
+    /// Folders that must not be written to: the device and inode of each, and its owner (git or the
+    /// agent itself).
     pub(crate) guarded: Vec<((u64, u64), &'static str)>,
     seen: Mutex<HashMap<CleanPath, Digest>>,
     pub(crate) writing: Mutex<()>,
@@ -67,7 +67,7 @@ pub(crate) struct Inner {
     pub(crate) lower: Mutex<Option<OwnedFd>>,
     /// The folders that have been watched since the baseline was taken.
     pub(crate) events: OnceLock<Arc<Events>>,
-    /// The folder of which this one is a replica.
+    /// The folder that this one is a replica of.
     pub(crate) original: Option<PathBuf>,
 }
 
@@ -80,9 +80,9 @@ impl Workspace {
         Self::build(root.as_ref(), None, None)
     }
 
-    /// Opens a replica of the folder `original`, which need not exist on this machine. Absolute
-    /// paths below `original` refer to the replica. The user's own ignore rules do not apply, only
-    /// those in the folder. Commits cannot be undone.
+    /// Opens a replica of the `original` folder, which need not exist on this machine. Absolute
+    /// paths below `original` refer to the replica. The user's own ignore rules do not apply; only
+    /// those in the folder do. Commits cannot be undone.
     ///
     /// # Errors
     /// Same as [`Workspace::open`].
@@ -139,28 +139,28 @@ impl Workspace {
         &self.0.root
     }
 
-    /// Declares the root an overlay with this upper layer. Later scans skip folders that are not in
-    /// the upper layer. If the upper layer is still empty, pass the lower one too, so that the
-    /// first baseline scans it directly: every file seen through an overlay takes memory until the
-    /// overlay is unmounted. The upper layer can be set only once.
+    /// Declares that the root is an overlay with this upper layer. Later scans skip folders that
+    /// are not in the upper layer. If the upper layer is still empty, pass the lower one too, so
+    /// that the first baseline scans it directly: every file seen through an overlay takes memory
+    /// until the overlay is unmounted. The upper layer can be set only once.
     pub fn overlays(&self, upper: &Path, lower: Option<OwnedFd>) {
         let _ = self.0.upper.set(upper.to_owned());
         *lock(&self.0.lower) = lower;
     }
 
-    /// Sets the turn of the records that follow. It is 0 before the first turn.
+    /// Sets the turn number for subsequent records. It is 0 before the first turn.
     pub fn set_turn(&self, turn: u32) {
         self.0.turn.store(turn, Ordering::Relaxed);
     }
 
-    /// Remembers which content of a file the model has seen, so that an edit based on any other
+    /// Remembers the content of a file that the model has seen, so that an edit based on different
     /// content can be detected.
     pub fn saw(&self, path: &CleanPath, bytes: &[u8]) {
         lock(&self.0.seen).insert(path.clone(), Digest::of(bytes));
     }
 
-    /// Returns the digest of a file as the model last saw it; `None` if the model has not seen the
-    /// file.
+    /// Returns the digest of a file as the model last saw it, or `None` if the model has not seen
+    /// the file.
     #[must_use]
     pub fn seen(&self, path: &CleanPath) -> Option<Digest> {
         lock(&self.0.seen).get(path).copied()
@@ -168,7 +168,7 @@ impl Workspace {
 }
 
 /// Finds the folders of the repository at this root: `.git`, or the folders that a `.git` file
-/// names.
+/// points to.
 fn git_folders(root: &Path) -> Vec<(u64, u64)> {
     // Skip pipes, which would block, and devices, which may never end.
     let text = |path: &Path| {
@@ -194,7 +194,7 @@ pub(crate) fn id(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
 
-/// Locks a mutex. Ignores poisoning, because no panic leaves this data half changed.
+/// Locks a mutex. Ignores poisoning, because no panic can leave this data half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

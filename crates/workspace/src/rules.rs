@@ -1,10 +1,10 @@
 //! Decides which files and folders are ignored, based on four kinds of lists: `.ignore`,
-//! `.gitignore`, `.git/info/exclude` and the user's global list. A kind named earlier takes
-//! precedence over one named later. Within a kind, the list nearest to the file wins.
+//! `.gitignore`, `.git/info/exclude` and the user's global list. Kinds listed earlier take
+//! precedence over those listed later. Within a kind, the list nearest to the file wins.
 //!
-//! This module reads the lists itself, because the walker of the `ignore` crate would hang on a
-//! list that is a pipe, and would read a device until memory is full. Like git, the module follows
-//! no symbolic links.
+//! This module reads the lists itself, because the `ignore` crate's walker would hang on a list
+//! that is a pipe, and would read from a device until memory runs out. Like git, the module does
+//! not follow symbolic links.
 
 use std::{
     collections::HashMap,
@@ -40,7 +40,8 @@ pub(crate) struct Rules {
 #[derive(Debug)]
 pub(crate) struct Folder {
     above: Option<Arc<Folder>>,
-    /// Whether a repository begins here. Git's lists in the folders above do not apply inside it.
+    /// Whether this folder is the top of a repository. Git's lists in the folders above do not
+    /// apply inside it.
     is_repository: bool,
     dot_ignore: Gitignore,
     gitignore: Gitignore,
@@ -48,14 +49,14 @@ pub(crate) struct Folder {
 }
 
 impl Rules {
-    /// Prepares the rules of the tree under `top`. `users` says whether to use the user's global
+    /// Prepares the rules for the tree under `top`. `users` says whether to use the user's global
     /// list.
     pub(crate) fn new(top: &Path, dot_ignore: bool, users: bool) -> Self {
         let user = if users { GitignoreBuilder::new(top).build_global().0 } else { Gitignore::empty() };
         Self { top: top.to_owned(), dot_ignore, user, folders: Mutex::default() }
     }
 
-    /// Whether a path is ignored, given that its folder is not.
+    /// Whether a path is ignored, assuming that its folder is not.
     pub(crate) fn ignore(&self, path: &Path, is_folder: bool) -> bool {
         path.parent().is_some_and(|folder| self.ignores(&self.folder(folder), path, is_folder))
     }
@@ -97,8 +98,8 @@ impl Rules {
         folder
     }
 
-    /// Reads the lists of a folder. `above` holds the lists of its parent folder. If `above` is not
-    /// given, reads those, too.
+    /// Reads the lists of a folder. `above` holds the lists of its parent folder. If it is `None`,
+    /// those are read as well.
     pub(crate) fn folder_in(&self, path: &Path, above: Option<Arc<Folder>>) -> Arc<Folder> {
         let in_tree = || path.parent().filter(|_| path != self.top && path.starts_with(&self.top));
         let list = |from: &Path| list(path, from);

@@ -1,6 +1,6 @@
 //! Scans the work tree for files that differ from their last known state.
 //!
-//! An unchanged file costs one `stat`. Of ignored files and folders, only the names are read. A
+//! An unchanged file costs one `stat`. For ignored files and folders, only the names are read. A
 //! folder without changes costs nothing if the overlay or the kernel reports which folders changed.
 
 use std::{
@@ -51,7 +51,7 @@ pub(crate) struct Found {
     pub(crate) folders: BTreeSet<CleanPath>,
     /// Unchanged folders that were not scanned.
     pub(crate) skipped: HashSet<PathBuf>,
-    /// Whether a `.gitattributes` is a pipe or a device, on which git would block.
+    /// Whether a `.gitattributes` is a pipe or a device, which would block git.
     pub(crate) special_attributes: bool,
     /// Subfolders to scan next.
     inner: Vec<Inner>,
@@ -75,7 +75,8 @@ type Inner = (PathBuf, Arc<Folder>, bool);
 pub(crate) enum Extent<'a> {
     /// The whole tree.
     Everything,
-    /// The whole tree of an overlay without changes, read from this folder, its lower layer.
+    /// The whole tree of an overlay without changes, read from this folder, which is its lower
+    /// layer.
     Lower(BorrowedFd<'a>),
     /// Only folders with changes. In an overlay, these are the folders in its upper layer.
     /// Otherwise, they are the touched folders or, if those are not known, all folders. The result
@@ -85,8 +86,9 @@ pub(crate) enum Extent<'a> {
 }
 
 impl Workspace {
-    /// Compares the tree with its known state. `is_known` says whether a file is unchanged, and may
-    /// update the known state. Skips files that belong to git, to the agent or to the run itself.
+    /// Compares the tree with its known state. `is_known` returns whether a file is unchanged, and
+    /// may update the known state. Skips files that belong to git, to the agent or to the run
+    /// itself.
     pub(crate) fn scan<T: Send>(
         &self,
         extent: Extent<'_>,
@@ -112,7 +114,7 @@ impl Workspace {
             };
             level = inner.into_iter().map(visit).collect();
         }
-        // The folders in `left` were not visited: they were skipped, or are ignored or gone now.
+        // The folders in `left` were not visited: they were skipped, or are now ignored or gone.
         for (folder, files) in left {
             if source.is_some_and(|source| source.tells_of(folder))
                 && folder.ancestors().any(|above| found.skipped.contains(above))
@@ -149,7 +151,8 @@ impl Workspace {
         let threads = cores.min(THREADS).min(level.len() / FOLDERS_PER_THREAD + 1);
         let todo = Mutex::new(level.into_iter());
         let work = || {
-            // One buffer for all folders, because the system would have to clear each new buffer.
+            // Use one buffer for all folders, because the system would have to clear each new
+            // buffer.
             let (mut found, mut names) = (Found::default(), vec![MaybeUninit::uninit(); NAMES]);
             loop {
                 let next = lock(&todo).next();
@@ -312,8 +315,8 @@ enum Change {
     None,
     /// Something in it or below it changed, and the source reports where.
     Inside,
-    /// Another folder is at this path now. It was moved there, or created after the old folder was
-    /// deleted.
+    /// A different folder is now at this path. It was moved there, or was created after the old
+    /// folder was deleted.
     Replaced,
 }
 
@@ -327,7 +330,7 @@ fn change(folder: &Path) -> Change {
     if marked { Change::Replaced } else { Change::Inside }
 }
 
-/// The attributes by which overlayfs marks folders that hide or replace a folder of the lower
+/// The attributes that overlayfs uses to mark folders that hide or replace a folder in the lower
 /// layer.
 const MARKS: [&str; 3] = ["trusted.overlay.opaque", "trusted.overlay.redirect", "user.overlay.opaque"];
 
@@ -335,8 +338,8 @@ fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Calls `report` with each name in a folder, and with the kind of the entry if the file system
-/// reports it. Stops at a read error.
+/// Calls `report` with the name of each entry in a folder, and with its kind if the file system
+/// reports it. Stops at the first read error.
 fn each_name(folder: impl AsFd, buffer: &mut [MaybeUninit<u8>], mut report: impl FnMut(&OsStr, FileType)) {
     let mut names = RawDir::new(folder, buffer);
     while let Some(Ok(entry)) = names.next() {

@@ -1,8 +1,8 @@
 //! A snapshot of the work tree: the metadata of each file and the location of its content, so that
-//! a command's changes can be recorded together with the previous contents.
+//! a command's changes can be recorded along with the previous contents.
 //!
-//! Contents that git has are not copied. All others are written once into an unnamed file in the
-//! state folder. The system deletes this file when the process ends.
+//! Contents that git already has are not copied. All others are written once, to an unnamed file in
+//! the state folder. The system deletes this file when the process ends.
 
 use std::{
     collections::BTreeSet,
@@ -26,12 +26,12 @@ use crate::{
 /// The maximum total size of the contents that a process keeps, in bytes: those that git does not
 /// have, and those of changed files.
 const KEEP_LIMIT: u64 = 4 << 30;
-/// If a file is written again within this time, its metadata may stay the same: file system clocks
-/// tick every 10 ms at worst.
+/// If a file is written again within this time, its metadata may stay the same, because file system
+/// clocks tick only every 10 ms at worst.
 const TICK: Duration = Duration::from_millis(50);
-/// The [`TICK`] of file systems that store times in whole seconds.
+/// The [`TICK`] for file systems that store times in whole seconds.
 const COARSE_TICK: Duration = Duration::from_secs(2);
-/// The number of blobs to read at once. Bounds the memory.
+/// The number of blobs to read at once. Limits memory use.
 const BATCH: usize = 256;
 
 /// The location of a file's content.
@@ -43,11 +43,11 @@ pub(crate) enum Content {
     },
     /// In the user's repository.
     Blob(Blob),
-    /// Not kept: too large, or the limit was reached.
+    /// Not kept, because the file is too large or unreadable, or because the limit was reached.
     Unknown,
 }
 
-/// A file as last scanned.
+/// A file as of the last scan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) stat: IndexStat,
@@ -160,7 +160,7 @@ impl Snapshot {
         self.files.get(path.parent()?)?.get(path.file_name()?)
     }
 
-    /// Replaces the entry of a file, and returns the previous entry.
+    /// Replaces the entry of a file and returns the previous entry.
     fn put(&mut self, path: &CleanPath, known: Option<Known>) -> Option<Known> {
         let path: &Path = path.as_ref();
         let (folder, name) = (path.parent()?, path.file_name()?);
@@ -229,8 +229,8 @@ impl Snapshot {
         }
     }
 
-    /// Returns the bytes of `content`; `None` if they are not kept. The content of a blob is kept
-    /// only after [`Snapshot::fetch`].
+    /// Returns the bytes of `content`, or `None` if they are not kept. The content of a blob is
+    /// kept only after [`Snapshot::fetch`].
     pub(crate) fn bytes(&self, content: &Content) -> io::Result<Option<Vec<u8>>> {
         let Content::Kept { at, size } = content else { return Ok(None) };
         let mut bytes = vec![0; usize::try_from(*size).map_err(io::Error::other)?];
@@ -272,8 +272,8 @@ pub(crate) fn settled(stamp: &Stamp, now: SystemTime) -> bool {
 }
 
 impl Workspace {
-    /// Compares the tree with an index. A file written just now counts as changed, because the next
-    /// write may leave the same metadata.
+    /// Compares the tree with an index. A file that was just written counts as changed, because
+    /// another write might not change its metadata.
     pub(crate) fn scan_index(&self, extent: Extent<'_>, index: &mut Index) -> Found {
         let now = SystemTime::now();
         self.scan(extent, &mut index.files, |known, stamp| {

@@ -1,9 +1,9 @@
-//! Stores each commit on disk: the files before and after, and a record that shows whether the
-//! commit was finished.
+//! Stores each commit on disk: the files before and after it, a record of its changes, and a marker
+//! that shows that it was finished.
 //!
-//! `STATE/commits/000001/` holds `record.json`, `images` (the concatenated contents of all files
-//! before and after the commit, each distinct content once) and, once every file is in place,
-//! `done`.
+//! `STATE/commits/000001/` contains `record.json`, `images` (the concatenated contents of all files
+//! before and after the commit, with each distinct content stored once) and, once every file is in
+//! place, `done`.
 
 use std::{
     borrow::Cow,
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CleanPath, Digest, FileImage};
 
-/// The maximum size, in bytes, of a file that a commit can replace and keep in its record.
+/// The maximum size, in bytes, of a file that a commit can replace and store.
 pub(crate) const REPLACE_LIMIT: u64 = 64 << 20;
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub(crate) struct Record {
     /// Files that changed but are too large to keep.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) left_out: Vec<CleanPath>,
-    /// The contents in the file `images`, in order.
+    /// The contents in the `images` file, in order.
     #[serde(default)]
     pub(crate) images: Vec<Kept>,
 }
@@ -82,8 +82,8 @@ pub(crate) struct FileRecord {
     pub(crate) path: CleanPath,
     pub(crate) before: Option<State>,
     pub(crate) after: Option<State>,
-    /// The temporary name, in the file's folder, of the version that is not in place: the new
-    /// version until the commit swaps the two, then the old version.
+    /// The temporary name, in the file's folder, of whichever version is not in place: the new
+    /// version until the commit swaps the two, and the old version afterwards.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) temp: String,
 }
@@ -166,7 +166,7 @@ impl Store {
 
     pub(crate) fn finish(&self, id: u64) -> io::Result<()> {
         let done = self.commit_dir(id).join("done");
-        // If this fails, no marker may remain, because the caller then swaps the files back.
+        // If this fails, the marker must not remain, because the caller then swaps the files back.
         write_synced(&done, b"").inspect_err(|_| drop(fs::remove_file(&done)))
     }
 
@@ -179,8 +179,8 @@ impl Store {
         self.commit_dir(id).join("done").exists()
     }
 
-    /// Returns the record of a commit; `None` if a crash happened before the record was complete
-    /// and therefore before any change.
+    /// Returns the record of a commit, or `None` if a crash happened before the record was
+    /// complete, and therefore before anything was changed.
     pub(crate) fn record(&self, id: u64) -> io::Result<Option<Record>> {
         match fs::read(self.commit_dir(id).join("record.json")) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
@@ -238,8 +238,8 @@ impl Images {
     }
 }
 
-/// Writes each distinct content once. Returns the contents in the order in which the file holds
-/// them.
+/// Writes each distinct content once. Returns the contents in the order in which they appear in the
+/// file.
 fn keep<'a>(path: &Path, images: impl Iterator<Item = io::Result<Cow<'a, [u8]>>>) -> io::Result<Vec<Kept>> {
     let mut file = File::create(path)?;
     let (mut kept, mut there) = (Vec::new(), HashSet::new());

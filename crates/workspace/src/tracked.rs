@@ -1,17 +1,17 @@
-//! Recovers the former content of tracked files from git's blobs, so that the files need not be
+//! Recovers the previous content of tracked files from git's blobs, so that the files need not be
 //! copied.
 //!
-//! Git may convert contents on checkout. [`converted`] finds the files in which a conversion may
-//! change more than line endings; [`as_it_was`] handles line endings.
+//! Git may convert contents on checkout. [`converted`] finds the files where a conversion may
+//! change more than line endings, and [`as_it_was`] handles line endings.
 
 use std::{collections::BTreeSet, ffi::OsStr, io, os::unix::ffi::OsStrExt as _, path::Path};
 
 use crate::{CleanPath, git, index::Index, rules::small_file, scan::Found};
 
-/// Attributes that convert contents. If any attributes file names one of them, git is asked about
-/// every file.
+/// Attributes that convert contents. If any attributes file mentions one of them, git is asked
+/// about every file.
 const CONVERTING: [&str; 3] = ["filter", "ident", "working-tree-encoding"];
-/// The largest `.gitattributes` that is read, in bytes. A larger file is assumed to name a
+/// The maximum size of a `.gitattributes` to read, in bytes. A larger file is assumed to contain a
 /// converting attribute.
 const LIST_LIMIT: u64 = 1 << 20;
 
@@ -50,7 +50,7 @@ fn converts(list: &Path) -> bool {
     CONVERTING.iter().any(|attribute| text.contains(attribute))
 }
 
-/// Same as [`converts`] for the user's own attributes file, which matters only if a filter is
+/// Same as [`converts`], but for the user's own attributes file, which matters only if a filter is
 /// configured.
 fn user_list_converts(root: &Path) -> bool {
     let output = |args: &[&str]| {
@@ -96,10 +96,10 @@ pub(crate) fn as_it_was(blob: Vec<u8>, size: u32) -> Option<Vec<u8>> {
     (out.len() as u32 == size).then_some(out)
 }
 
-/// Reads blobs; `None` for those that no longer exist.
+/// Reads blobs. Returns `None` for those that no longer exist.
 pub(crate) fn contents(root: &Path, blobs: &[String]) -> io::Result<Vec<Option<Vec<u8>>>> {
     let mut command = git::git(root);
-    // With replacement objects (`git replace`), git would return other contents.
+    // With replacement objects (`git replace`), git would return different contents.
     command.env("GIT_NO_REPLACE_OBJECTS", "1").args(["cat-file", "--batch"]);
     let output = git::run(command, Some((blobs.join("\n") + "\n").as_bytes()))?;
     let (mut out, mut rest) = (Vec::new(), output.as_slice());

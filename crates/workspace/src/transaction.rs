@@ -1,8 +1,8 @@
-//! Executes verified steps together: all of them or none.
+//! Executes verified steps as a unit: either all of them or none of them.
 //!
-//! A commit first keeps the old contents, then writes each new file in full beside the old one, and
-//! then swaps the two with one rename. A failure swaps them back. After a crash, opening the state
-//! folder again rolls the commit back.
+//! A commit first saves the old contents, then writes each new file in full next to the old one,
+//! and finally swaps the two with a single rename. If anything fails, the files are swapped back.
+//! After a crash, the commit is rolled back the next time the state folder is opened.
 
 use std::{
     borrow::Cow,
@@ -31,12 +31,11 @@ pub(crate) struct Step {
     pub(crate) stamp: Option<Stamp>,
     pub(crate) after: Option<FileImage>,
     /// The device and inode of the old file, if it has other hard links. If there is a new file,
-    /// those links have to point to it.
+    /// those links must point to it.
     pub(crate) links_of: Option<(u64, u64)>,
-    /// The file from which the new file takes its owner and attributes.
+    /// The file whose owner and attributes the new file inherits.
     pub(crate) like: CleanPath,
-    /// If this path is another hard link to a file that another step stages, the index of that
-    /// step.
+    /// The index of the step that stages the new file, if this path is another hard link to it.
     pub(crate) link_to: Option<usize>,
     pub(crate) temp: String,
 }
@@ -86,7 +85,7 @@ impl Workspace {
             if !matches!(outcome, Err(CommitError::Torn { .. })) {
                 for (step, folder) in steps.iter().zip(&folders) {
                     // After success, the temporary files are the old versions; after failure, they
-                    // are the new versions. They do no harm if they stay.
+                    // are the new versions. Leaving them behind does no harm.
                     let _ = self.at(step, *folder).map(|place| place.remove(&step.temp));
                 }
             }
@@ -118,7 +117,7 @@ impl Workspace {
         let place = |step: &Step| {
             let made = step.after.is_some().then_some(&mut *made);
             let place = self.place(&step.path, made).map_err(|e| match e {
-                // The path was checked before, so this is a failure such as a full disk.
+                // The path has already been checked, so this is a failure such as a full disk.
                 PathError::System { why, .. } => step.system(io::Error::other(why)),
                 other => other.into(),
             })?;
@@ -127,7 +126,7 @@ impl Workspace {
         steps.iter().map(place).collect()
     }
 
-    /// Opens the place of a step. Fails if the folder at its path no longer has the id `folder`.
+    /// Opens the place of a step. Fails if the id of the folder at its path is no longer `folder`.
     fn at(&self, step: &Step, folder: FolderId) -> Result<Place, CommitError> {
         let place = self.place(&step.path, None)?.filter(|place| place.folder_id() == folder);
         place.ok_or_else(|| CommitError::Changed(step.path.clone()))
@@ -149,7 +148,7 @@ impl Workspace {
         Ok(missing.into_iter().collect())
     }
 
-    /// Stores the old and the new contents of all files, before any file is changed.
+    /// Stores the old and new contents of all files before any file is changed.
     fn keep(
         &self,
         steps: &[Step],
@@ -177,8 +176,8 @@ impl Workspace {
         Record { version: 2, turn, tree: self.0.root.clone(), ..Record::default() }
     }
 
-    /// Stages every new file, swaps the files one by one, and then marks the commit as done. A
-    /// failure swaps the files back.
+    /// Stages every new file, swaps the files one by one, and then marks the commit as done. Swaps
+    /// the files back if anything fails.
     fn swap_all(
         &self,
         steps: &[Step],
@@ -209,7 +208,7 @@ impl Workspace {
         Err(error)
     }
 
-    /// Writes the new files beside the old ones. They are on disk when this returns.
+    /// Writes the new files next to the old ones. They are on disk when this returns.
     fn stage_all(&self, steps: &[Step], folders: &[FolderId]) -> Result<(), CommitError> {
         let one_by_one = steps.len() <= SYNCED_ONE_BY_ONE;
         for (step, folder) in steps.iter().zip(folders) {

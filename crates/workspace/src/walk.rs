@@ -6,21 +6,21 @@ use ignore::{DirEntry, WalkBuilder};
 
 use crate::{CleanPath, Workspace, rules::Rules};
 
-/// Hidden folders to list, because they hold a project's own files. Other hidden folders hold
-/// caches and tools' state.
+/// Hidden folders to list, because they contain a project's own files. Other hidden folders contain
+/// caches and tool state.
 const SHOWN: &[&str] =
     &[".github", ".gitlab", ".circleci", ".cargo", ".config", ".devcontainer", ".storybook"];
 
 /// Which files to list.
 #[derive(Debug, Clone)]
 pub struct WalkFilter {
-    /// Where to start; `None` means the root.
+    /// Where to start. `None` means the root.
     pub under: Option<CleanPath>,
     /// The maximum number of entries.
     pub limit: usize,
     /// Whether to list folders too.
     pub folders: bool,
-    /// How deep to go; 1 lists only the direct children of the start.
+    /// How deep to go. A depth of 1 lists only the direct children of the start.
     pub depth: Option<usize>,
 }
 
@@ -35,13 +35,13 @@ impl Default for WalkFilter {
 pub struct Entry {
     /// Its path.
     pub path: CleanPath,
-    /// Its size in bytes; 0 for folders.
+    /// Its size in bytes, or 0 for folders and links.
     pub size: u64,
     /// Whether it is a folder.
     pub folder: bool,
-    /// The time when its content was last modified, in nanoseconds since 1970; 0 for folders.
+    /// When its content was last modified, in nanoseconds since 1970, or 0 for folders and links.
     pub modified_ns: i64,
-    /// Its inode; 0 for folders.
+    /// Its inode, or 0 for folders and links.
     pub inode: u64,
 }
 
@@ -50,14 +50,14 @@ pub struct Entry {
 pub struct Listing {
     /// The entries.
     pub entries: Vec<Entry>,
-    /// Whether the limit cut off entries.
+    /// Whether entries were cut off because of the limit.
     pub cut: bool,
 }
 
 impl Workspace {
     /// Lists files. Respects `.gitignore`, even outside git repositories. Skips `.git`, most hidden
-    /// folders, files of the run itself and unreadable folders. Does not follow symbolic links. If
-    /// `filter.under` is an ignored folder, its files are listed all the same.
+    /// folders, the run's own files and unreadable folders. Does not follow symbolic links. If
+    /// `filter.under` is an ignored folder, its files are listed anyway.
     #[must_use]
     pub fn walk(&self, filter: &WalkFilter) -> Listing {
         match &filter.under {
@@ -72,7 +72,7 @@ impl Workspace {
                 if !found.entries.is_empty() {
                     return found;
                 }
-                // The folder is ignored: use only the rules in it.
+                // The folder is ignored, so use only the rules in it.
                 let start = self.0.root.join(under);
                 self.collect(
                     &walker(&start, filter.depth, Rules::new(&start, true, self.0.original.is_none()), shown),
@@ -139,9 +139,9 @@ impl Workspace {
         walker(start, depth, self.rules(dot_ignore), shown)
     }
 
-    /// Returns the ignore rules. Rules of folders above the root apply only if the root is below
-    /// the top of a repository. Elsewhere, such rules are not meant for this tree: they would make
-    /// a copy in an ignored build folder appear empty.
+    /// Returns the ignore rules. Rules in folders above the root apply only if the root is below
+    /// the top of a repository. Otherwise, such rules are not intended for this tree, and would
+    /// make a copy in an ignored build folder appear empty.
     pub(crate) fn rules(&self, dot_ignore: bool) -> Rules {
         let (root, is_replica) = (&self.0.root, self.0.original.is_some());
         let inside = !is_replica && self.is_inside_a_repository();

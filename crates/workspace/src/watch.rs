@@ -17,7 +17,7 @@ use crate::{
     store::{FileRecord, Record, State},
 };
 
-/// The largest `.git/info/exclude` that is read, in bytes.
+/// The maximum size of a `.git/info/exclude` to read, in bytes.
 const EXCLUDE_LIMIT: u64 = 1 << 20;
 
 /// The state of the tree before a command.
@@ -132,8 +132,8 @@ impl Workspace {
         small_file(&self.root().join(".git/info/exclude"), EXCLUDE_LIMIT)
     }
 
-    /// Whether a file was certainly created after `moment`: false if the file system does not
-    /// record creation times, or if its clock has not ticked since `moment`.
+    /// Whether a file was certainly created after `moment`. Returns false if the file system does
+    /// not record creation times, or if its clock has not ticked since `moment`.
     fn born_after(&self, path: &CleanPath, moment: SystemTime) -> bool {
         let born = fs::symlink_metadata(self.root().join(path)).and_then(|m| m.created());
         born.is_ok_and(|born| born > moment)
@@ -142,8 +142,8 @@ impl Workspace {
 
 type States = (Vec<FileRecord>, Vec<Content>, Vec<CleanPath>);
 
-/// Separates the differences that can be undone from those that cannot. Returns the records and the
-/// contents of the first kind, and the paths of the second kind.
+/// Separates the differences that can be undone from those that cannot. Returns the records and
+/// contents of the former, and the paths of the latter.
 fn states(snapshot: &Snapshot, differences: Vec<Difference>) -> io::Result<States> {
     let (mut files, mut contents, mut left_out) = States::default();
     let unknown = |known: &Option<Known>| known.as_ref().is_some_and(|k| k.content == Content::Unknown);

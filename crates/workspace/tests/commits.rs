@@ -1,4 +1,4 @@
-//! A commit changes all of its files or none, and an undo restores every byte.
+//! A commit changes either all of its files or none of them, and an undo restores every byte.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -263,7 +263,7 @@ fn edits_and_undo_work_without_atomic_swaps() {
                 ["a.txt", "new/e.txt", "b.txt", "src/c.txt", "d.txt"].map(read),
                 [Some("A\n".into()), Some("e\n".into()), None, None, Some("c\n".into())]
             );
-            // No temporary files are left.
+            // No temporary files are left behind.
             assert_eq!(tree(ws.root()).len(), 5);
             // A failure in the middle rolls back the first file.
             let (after, watched) = (tree(ws.root()), path(&ws, "a.txt"));
@@ -278,7 +278,7 @@ fn edits_and_undo_work_without_atomic_swaps() {
             ws.put_back(&history.standing(..).unwrap()).unwrap();
             assert_eq!(tree(ws.root()), before);
         };
-        // `act_like` cannot be undone, so each case runs in a thread of its own.
+        // `act_like` cannot be undone, so each case runs in its own thread.
         std::thread::spawn(edit).join().unwrap();
     }
 }

@@ -1,8 +1,9 @@
-//! Kills commits and recoveries at every system call: all of a commit survives or none of it.
+//! Kills commits and recoveries at every system call: either all of a commit survives or none of
+//! it.
 //!
 //! For every n, the test runs this program again under ptrace and kills the new process before its
-//! n-th system call. A kill after a call is covered too, because it is a kill before the next call.
-//! With `CRASHES=few`, only every fifth n is tested.
+//! n-th system call. Kills after a call are covered too, because they are the same as kills before
+//! the next call. With `CRASHES=few`, only every fifth n is tested.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -111,7 +112,7 @@ fn old_and_new() -> (Tree, Tree) {
 }
 
 /// Returns the command that runs one test of this program on a tree. The command works even if the
-/// program was replaced on disk.
+/// program has been replaced on disk.
 fn part(name: &str, place: &Path) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.args(["--exact", name, "--test-threads=1"]).env(PLACE, place);
@@ -119,7 +120,7 @@ fn part(name: &str, place: &Path) -> Command {
 }
 
 /// Opens the workspace, which rolls back an interrupted commit. Checks that the tree is `old` or
-/// `new`, and that the next commits work. Returns whether the tree is `new`; the error says what is
+/// `new`, and that the next commits work. Returns whether the tree is `new`. The error says what is
 /// wrong.
 fn check(place: &Path, old: &Tree, new: &Tree) -> Result<bool, String> {
     let ws = Workspace::open_with(place.join("root"), place.join("state")).map_err(|e| e.to_string())?;
@@ -216,7 +217,7 @@ fn a_killed_recovery_is_finished_without_atomic_swaps_too() {
     assert!(kill_recoveries(&[(libc::SYS_renameat2, 2), (libc::SYS_renameat2, 3)], old) > 100);
 }
 
-/// The distance from one tested call to the next.
+/// Returns the distance from one tested call to the next.
 fn step() -> usize {
     if env::var("CRASHES").is_ok_and(|how| how == "few") { 5 } else { 1 }
 }
@@ -265,7 +266,7 @@ fn recovers() {
 }
 
 /// Returns the tree to work on. If no other test started this process, creates a tree, because the
-/// test must succeed then too.
+/// test must also succeed on its own.
 fn in_place() -> (Option<TempDir>, PathBuf) {
     match env::var_os(PLACE) {
         Some(place) => (None, place.into()),

@@ -1,4 +1,4 @@
-//! Tests that a scan of only the folders that the kernel reports finds the same changes as a full
+//! Tests that scanning only the folders reported by the kernel finds the same changes as a full
 //! scan.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
@@ -11,7 +11,7 @@ use common::Setting;
 use proptest::prelude::*;
 use workspace::Baseline;
 
-/// Shell commands that change a tree of three levels. Any of the commands may fail.
+/// Shell commands that change a three-level tree. Any of the commands may fail.
 const DEEDS: [&str; 14] = [
     "echo 1 > a.txt",
     "echo 2 > src/c.txt",
@@ -132,13 +132,13 @@ fn changes_are_found_even_if_the_kernel_does_not_report_all_of_them() {
     let limit: usize = limit.trim().parse().unwrap();
     let s = Setting::repository();
     let baseline = Baseline::of(&s.ws, &s.outer().join("baseline")).unwrap();
-    // Alternate between two files, because equal events in a row would be merged. All these events
-    // are about the root folder, not about `src`.
+    // Alternate between two files, because identical consecutive events would be merged. All of
+    // these events are for the root folder, not for `src`.
     for n in 0..=limit {
         let file = if n % 2 == 0 { "a.txt" } else { "b.txt" };
         fs::set_permissions(s.ws.root().join(file), fs::Permissions::from_mode(0o644)).unwrap();
     }
-    // The kernel's event queue is full now, so the kernel does not report this change.
+    // The kernel's event queue is now full, so the kernel does not report this change.
     s.put("src/c.txt", "changed\n");
     assert_eq!(baseline.changed().unwrap(), ["src/c.txt"]);
 }

@@ -1,7 +1,8 @@
-//! Tests commits on a disk that is actually full. The tests try file systems of every size, up to
-//! one that is large enough. Each commit succeeds, or fails with an error and changes nothing.
+//! Tests commits on a disk that is actually full. The tests try file systems of increasing size, up
+//! to one that is large enough. Each commit either succeeds, or fails with an error and changes
+//! nothing.
 //!
-//! The test runs itself in a user namespace, in which it can mount and shrink a tmpfs.
+//! The test runs itself in a user namespace, where it can mount and shrink a tmpfs.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -21,7 +22,7 @@ use rustix::{
 };
 use workspace::{Change, CommitError, Expect, Workspace};
 
-/// Environment variables that tell the child process where to work, and with what limit.
+/// Environment variables that tell the child process where to work and what limit to set.
 const PLACE: &str = "FULL_TEST_PLACE";
 const LIMIT: &str = "FULL_TEST_LIMIT";
 
@@ -71,7 +72,7 @@ fn tree(root: &Path) -> Tree {
     seen
 }
 
-/// Commits with little space. Returns whether the space was enough.
+/// Makes a commit with limited space. Returns whether there was enough.
 fn attempt(root: &Path, state: &Path, squeeze: impl FnOnce(), relax: impl FnOnce()) -> bool {
     fill(root);
     let before = tree(root);
@@ -153,7 +154,7 @@ fn a_copy_needs_twice_the_space_that_its_files_take() {
     fs::create_dir(&disk).unwrap();
     mount("tmpfs", &disk, "tmpfs", MountFlags::empty(), c"size=1m").unwrap();
     fs::create_dir_all(disk.join("a/b")).unwrap();
-    // A sparse file takes no space, whatever its size.
+    // A sparse file takes no space, regardless of its size.
     fs::File::create(disk.join("a/sparse")).unwrap().set_len(1 << 40).unwrap();
     fs::write(disk.join("a/b/file"), vec![b'a'; 300 << 10]).unwrap();
     assert!(workspace::has_room(&disk.join("a"), &disk).unwrap());
@@ -162,7 +163,7 @@ fn a_copy_needs_twice_the_space_that_its_files_take() {
     unmount(&disk, UnmountFlags::DETACH).unwrap();
 }
 
-/// Copies this program in another process. A program cannot be started while any process has it
+/// Uses another process to copy this program. A program cannot be started while any process has it
 /// open for writing, and a process forked by another test would inherit the open file.
 fn copy_of_this_program(to: &Path) {
     let this = format!("/proc/{}/exe", std::process::id());

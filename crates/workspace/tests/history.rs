@@ -1,5 +1,5 @@
-//! Tests that the changes of a session can be reported, undone, and applied elsewhere, and that
-//! other people's changes stay.
+//! Tests that a session's changes can be reported, undone, and applied elsewhere, and that other
+//! people's changes are preserved.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -291,7 +291,7 @@ fn a_history_without_changes_is_empty() {
     assert_eq!(s.history().records(), []);
 }
 
-/// Simulates a crash of an undo before it was marked as done.
+/// Simulates a crash during an undo, before it was marked as done.
 #[test]
 fn an_interrupted_undo_is_rolled_back_with_links_and_modes() {
     let s = Setting::repository();

@@ -54,7 +54,7 @@ fn count(folder: &Path) -> usize {
     entries.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
 }
 
-/// A file, and the numbers of lines added and removed.
+/// A file, with the number of lines added and removed.
 type Changed = (String, u64, u64);
 
 fn files(diff: Diff) -> Vec<Changed> {

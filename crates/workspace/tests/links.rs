@@ -18,7 +18,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
     id(a) == id(b)
 }
 
-/// Creates a repository in which `src/other.txt` and `ignored/third` are hard links to `a.txt`.
+/// Creates a repository where `src/other.txt` and `ignored/third` are hard links to `a.txt`.
 fn fixture() -> Setting {
     let s = Setting::repository();
     s.script("ln a.txt src/other.txt; ln a.txt ignored/third");

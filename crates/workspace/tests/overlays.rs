@@ -1,4 +1,4 @@
-//! Changes in an overlay are found by scanning its upper layer only.
+//! Changes in an overlay are found by scanning only its upper layer.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -59,8 +59,7 @@ fn a_folder_that_replaced_another_is_scanned_completely() {
     for mark in ["user.overlay.opaque", "trusted.overlay.redirect"] {
         let (s, upper) = fixture();
         let all = changes(&s, || {
-            // `rm -r a; mv other a`: the content of `a/b` lies in a lower layer, under another
-            // name.
+            // `rm -r a; mv other a`: the content of `a/b` is in a lower layer, under another name.
             s.put("a/b/file", "other\n");
             fs::create_dir(upper.join("a")).unwrap();
             if rustix::fs::setxattr(upper.join("a"), mark, b"y", XattrFlags::empty()).is_err() {

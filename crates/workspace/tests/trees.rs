@@ -203,7 +203,7 @@ fn a_change_right_after_the_index_was_written_is_detected() {
     put(&root, "b.txt", "B\n");
     git(&root, &["add", "-A"]);
     let baseline = Baseline::take(&root, &outer.path().join("state")).unwrap();
-    put(&root, "b.txt", "X\n"); // same size, maybe in the same clock tick
+    put(&root, "b.txt", "X\n"); // same size, possibly in the same clock tick
     assert_eq!(baseline.diff().unwrap().files.len(), 1);
 }
 

@@ -1,5 +1,5 @@
-//! Whatever the agent and someone else do to files, in any order, an undo either restores what the
-//! agent changed, byte for byte, or changes nothing. It never loses what someone else did.
+//! No matter what the agent and others do to files, and in what order, an undo either restores what
+//! the agent changed, byte for byte, or changes nothing. It never loses anyone else's changes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -93,7 +93,7 @@ fn act(s: &Setting, (who, path, deed): Act) {
     }
 }
 
-/// Returns files but no folders, because an empty folder that a command created may stay.
+/// Returns files but no folders, because an empty folder that a command created may be left behind.
 fn files(s: &Setting) -> BTreeMap<String, (u32, Vec<u8>)> {
     tree(s.ws.root()).into_iter().filter(|(_, (mode, _))| mode & 0o170_000 != 0o040_000).collect()
 }
@@ -101,7 +101,7 @@ fn files(s: &Setting) -> BTreeMap<String, (u32, Vec<u8>)> {
 /// The history of one file, as the test observed it.
 #[derive(Debug, Default)]
 struct Model {
-    /// The state in which the agent found the file; the inner `None` means that it did not exist.
+    /// The state that the agent found the file in. The inner `None` means that it did not exist.
     found: Option<Option<(u32, Vec<u8>)>>,
     left: Option<(u32, Vec<u8>)>,
     /// Whether someone else changed the file between two of the agent's changes.
@@ -135,8 +135,8 @@ proptest! {
     fn an_undo_never_loses_the_changes_of_others(
         acts in acts(
             prop_oneof![Just(Who::Edit), Just(Who::Command), Just(Who::SomeoneElse)],
-            // Leave out changes to permissions: permissions that others set always stay, because an
-            // undo merges permission bits.
+            // Leave out changes to permissions: permissions set by others are always preserved,
+            // because an undo merges permission bits.
             deed().prop_filter("content", |deed| !matches!(deed, Deed::Executable(_))),
         ),
     ) {

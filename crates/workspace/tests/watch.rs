@@ -1,5 +1,4 @@
-//! Tests that changes made by commands are recorded byte for byte, even where git converts
-//! contents.
+//! Tests that changes made by commands are recorded byte for byte, even if git converts contents.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -94,7 +93,7 @@ fn contents_that_git_has_are_restored_without_a_copy() {
 }
 
 /// A scan reads a file only if its metadata has changed or is too recent to rely on. These scripts
-/// keep the size and the modification time of each file.
+/// preserve the size and modification time of each file.
 #[test]
 fn a_change_that_keeps_size_and_time_is_detected() {
     let in_place = "touch -r a.txt x.log; printf 'X\\n' > a.txt; touch -r x.log a.txt";

@@ -9,9 +9,9 @@ pub enum Value {
     I32(i32),
     /// A 64-bit number.
     U64(u64),
-    /// The bytes of a text, which are UTF-8 in a valid file.
+    /// The bytes of a string, which are UTF-8 in a valid file.
     Text(Vec<u8>),
-    /// A list of texts.
+    /// A list of strings.
     Texts(Vec<Vec<u8>>),
     /// A list of 32-bit numbers.
     Numbers(Vec<u32>),
@@ -96,7 +96,7 @@ impl Writer {
         self
     }
 
-    /// Adds a tensor of the element type `format`.
+    /// Adds a tensor with the element type `format`.
     #[must_use]
     pub fn tensor(mut self, name: &str, dimensions: &[u64], format: u32) -> Self {
         let (name, dimensions) = (name.to_owned(), dimensions.to_vec());

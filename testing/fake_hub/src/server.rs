@@ -24,7 +24,7 @@ pub enum Act {
     Status(u16),
     /// Send the whole file, even if the request asks for a range.
     Whole,
-    /// Redirect to this address.
+    /// Redirect to this URL.
     Redirect(String),
 }
 

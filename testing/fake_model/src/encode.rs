@@ -70,7 +70,7 @@ impl Encoder {
         }
     }
 
-    /// The events that precede the first piece of the answer.
+    /// Encodes the events that precede the first piece of the answer.
     pub(crate) fn open(&self, counts: &Counts) -> Vec<Vec<u8>> {
         let Dialect::OpenAi(personality) = self.dialect else { return Vec::new() };
         let delta = match personality {
@@ -235,7 +235,8 @@ impl Encoder {
         }
     }
 
-    /// The whole answer as one object. If the reason is `None`, the answer is marked as incomplete.
+    /// Encodes the whole answer as one object. If the reason is `None`, the answer is marked as
+    /// incomplete.
     pub(crate) fn whole(&mut self, answer: &Answer, reason: Option<&str>, counts: &Counts) -> Value {
         match self.dialect {
             Dialect::Lines => Value::Null,
@@ -286,7 +287,7 @@ impl Encoder {
         object
     }
 
-    /// An error inside the stream.
+    /// Encodes an error inside the stream.
     pub(crate) fn error(&self, text: &str) -> Vec<u8> {
         match self.dialect {
             Dialect::OpenAi(_) => event(&error_body(self.dialect, 500, text)),
@@ -305,7 +306,7 @@ impl Encoder {
         }
     }
 
-    /// The start of a chunk, up to its text. Used for a chunk whose text never ends.
+    /// Returns the start of a chunk, up to its text. Used for a chunk whose text never ends.
     pub(crate) fn unfinished_line(&self) -> Vec<u8> {
         let mut whole = self.text("@");
         let at = whole.iter().rposition(|&byte| byte == b'@').unwrap_or(0);
@@ -352,7 +353,7 @@ impl Encoder {
     }
 }
 
-/// The error object of a dialect.
+/// Returns an error object in the dialect's format.
 pub(crate) fn error_body(dialect: Dialect, status: u16, text: &str) -> Value {
     match dialect {
         Dialect::OpenAi(Personality::LlamaServer) => {

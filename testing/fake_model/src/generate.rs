@@ -10,7 +10,7 @@ use crate::respond::After;
 use crate::state::Shared;
 use crate::tokens;
 
-/// The reported load times, in nanoseconds: for a model that has to be loaded, and for one that is
+/// The reported load times, in nanoseconds: for a model that must be loaded, and for one that is
 /// already loaded.
 const LOAD_NS: u64 = 2_000_000_000;
 const WARM_NS: u64 = 20_000_000;
@@ -18,12 +18,12 @@ const WARM_NS: u64 = 20_000_000;
 /// A valid request for a generation.
 pub(crate) struct Generation {
     pub(crate) encoder: Encoder,
-    /// The model's name, under which the cache stores the prompt.
+    /// The model's name, which the cache stores along with the prompt.
     pub(crate) model: String,
     pub(crate) stream: bool,
     /// The rendered prompt.
     pub(crate) prompt: String,
-    /// The number of prompt tokens that remain, if the prompt was silently truncated.
+    /// The number of prompt tokens that are left, if the prompt was silently truncated.
     pub(crate) prompt_tokens: Option<u64>,
     /// The token limit of the request.
     pub(crate) limit: Option<u64>,

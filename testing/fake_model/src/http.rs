@@ -1,18 +1,18 @@
 //! A minimal HTTP/1.1 server connection: reads requests (length or chunked bodies, keep-alive) and
 //! writes bytes exactly as scripted.
 //!
-//! The connection is always being read, so that a disconnect is noticed at once, not at the next
-//! write.
+//! The connection is always being read, so that a disconnect is noticed immediately, not at the
+//! next write.
 
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The longest request head, in bytes. Real servers have lower limits.
+/// The maximum size of a request head, in bytes. Real servers have lower limits.
 const HEAD_LIMIT: usize = 64 * 1024;
-/// The longest request body, in bytes: far above any prompt, but small enough to fit in the memory
-/// of any machine.
+/// The maximum size of a request body, in bytes: far larger than any prompt, but small enough to
+/// fit in any machine's memory.
 const BODY_LIMIT: usize = 256 * 1024 * 1024;
 /// The maximum number of bytes to read from pipelined requests during a reply.
 const PIPELINE_LIMIT: usize = 1024 * 1024;
@@ -34,12 +34,12 @@ pub(crate) struct Incoming {
     pub(crate) keep_alive: bool,
 }
 
-/// Why no request could be read.
+/// Why a request could not be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
     /// The client disconnected, between requests or in the middle of one.
     Closed,
-    /// The bytes are not valid HTTP/1.1. The text says why, and is sent with status 400.
+    /// The bytes are not valid HTTP/1.1. The text says why and is sent with status 400.
     Malformed(String),
 }
 
@@ -62,7 +62,7 @@ impl Connection {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Reads the next request; waits as long as the client stays connected.
+    /// Reads the next request, waiting for as long as the client stays connected.
     pub(crate) async fn read_request(&mut self) -> Result<Incoming, ReadError> {
         let head = loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
@@ -200,7 +200,7 @@ impl Incoming {
     }
 }
 
-/// The first header with this name, ignoring case.
+/// Returns the first header with this name, ignoring case.
 pub(crate) fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
@@ -240,7 +240,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
 
-/// A response head. `length: None` means chunked.
+/// Returns a response head. `length: None` means chunked.
 pub(crate) fn head(
     status: u16,
     content_type: Option<&str>,
@@ -266,7 +266,7 @@ pub(crate) fn head(
     head.into_bytes()
 }
 
-/// One HTTP chunk.
+/// Appends one HTTP chunk to `into`.
 pub(crate) fn frame(bytes: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
     into.extend_from_slice(bytes);

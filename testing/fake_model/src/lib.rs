@@ -3,9 +3,9 @@
 //!
 //! A [`Server`] listens on 127.0.0.1, refuses what the real server refuses
 //! (docs/model-apis.md#ollama and docs/model-apis.md#openai-compatible-servers), and answers each
-//! generation with the next [`Reply`] of its script. It records every request and the progress of
+//! generation with the next [`Reply`] in its script. It records every request and the progress of
 //! every reply, including whether and when the client disconnects. It never sleeps, except in the
-//! steps `pause` and `filler_until`.
+//! `pause` and `filler_until` steps.
 //!
 //! ```
 //! use fake_model::{Reply, Server};
@@ -19,7 +19,7 @@
 //! assert!(server.chats().is_empty());
 //! ```
 //!
-//! Four bytes of a prompt count as one token, in the prefix cache too.
+//! Four bytes of a prompt count as one token, including in the prefix cache.
 //! [`ReplyRecord::cached_tokens`] is the number of prompt tokens that were not evaluated again.
 
 mod encode;

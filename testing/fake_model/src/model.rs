@@ -12,7 +12,8 @@ pub struct ModelSpec {
     /// The capabilities that Ollama reports, a subset of `completion`, `tools`, `thinking`,
     /// `insert` and `vision`.
     pub capabilities: Vec<String>,
-    /// The context length that the model was trained for, in tokens; an upper limit for the window.
+    /// The context length that the model was trained for, in tokens. This is an upper limit on the
+    /// window.
     pub context: u64,
     /// The architecture in the model's metadata (`llama`, `qwen2`, `deepseek2`).
     pub family: String,
@@ -20,7 +21,7 @@ pub struct ModelSpec {
     pub parameter_size: String,
     /// The quantization as Ollama reports it.
     pub quantization: String,
-    /// Bytes on disk.
+    /// The size on disk, in bytes.
     pub size: u64,
 }
 
@@ -31,7 +32,7 @@ impl Default for ModelSpec {
 }
 
 impl ModelSpec {
-    /// A plain completion model, trained for a context of 16,384 tokens.
+    /// Creates a plain completion model that was trained for a context of 16,384 tokens.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -78,7 +79,7 @@ impl ModelSpec {
         self.capabilities.iter().any(|have| have == capability)
     }
 
-    /// The default models of an Ollama server: one of each kind in
+    /// Returns the default models of an Ollama server: one of each kind in
     /// docs/model-apis.md#deepseek-in-ollama.
     pub(crate) fn ollama_defaults() -> Vec<Self> {
         vec![
@@ -89,7 +90,8 @@ impl ModelSpec {
         ]
     }
 
-    /// A digest in Ollama's format, computed from the name so that it is the same in every run.
+    /// Returns a digest in Ollama's format, computed from the name so that it is the same in every
+    /// run.
     pub(crate) fn digest(&self) -> String {
         let mut text = String::new();
         let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
@@ -110,29 +112,29 @@ impl ModelSpec {
     }
 }
 
-/// Adds the tag `latest` to a name without a tag.
+/// Adds the `latest` tag to a name without a tag.
 pub fn with_tag(name: &str) -> String {
     let last = name.rsplit('/').next().unwrap_or(name);
     if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
 }
 
-/// A loaded model, with the options that it was loaded with.
+/// A loaded model and the options it was loaded with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// The model's full name.
     pub model: String,
-    /// The window in force, in tokens.
+    /// The window in effect, in tokens.
     pub num_ctx: u64,
     /// The other options that cause a reload if they change (docs/model-apis.md#ollama-options),
     /// including `shift`.
     pub runner: Map<String, Value>,
-    /// `keep_alive` of the last request; `None` for the server's default.
+    /// The `keep_alive` of the last request, or `None` for the server's default.
     pub keep_alive: Option<Value>,
 }
 
 impl Loaded {
-    /// Whether the model is unloaded as soon as it is idle: `keep_alive` is 0, as a number or a
-    /// duration (`0`, `0s`).
+    /// Whether the model is unloaded as soon as it is idle, because `keep_alive` is 0, as a number
+    /// or a duration (`0`, `0s`).
     pub(crate) fn leaves_at_once(&self) -> bool {
         match &self.keep_alive {
             Some(Value::String(text)) => text.trim_end_matches(|c: char| c.is_alphabetic()) == "0",
@@ -141,7 +143,7 @@ impl Loaded {
         }
     }
 
-    /// Whether the model stays loaded: `keep_alive` is negative.
+    /// Whether the model stays loaded indefinitely, because `keep_alive` is negative.
     pub(crate) fn stays_forever(&self) -> bool {
         match &self.keep_alive {
             Some(Value::String(text)) => text.starts_with('-'),

@@ -18,7 +18,7 @@ pub(crate) enum Answer {
     Generate(Box<Generation>),
 }
 
-/// The result of validating a request; the error is the response that refuses the request.
+/// The result of validating a request. The error is the response that refuses it.
 pub(crate) type Validated<T> = Result<T, Response>;
 
 /// The default window on a machine without a large GPU, in tokens.
@@ -47,7 +47,7 @@ pub(crate) fn error(status: u16, text: impl Into<String>) -> Response {
     Response::json(status, &json!({"error": text.into()}))
 }
 
-/// The body as a JSON object.
+/// Returns the body as a JSON object.
 pub(crate) fn body(request: &Request) -> Validated<&Map<String, Value>> {
     if request.body.is_empty() {
         return Err(error(400, "missing request body"));
@@ -61,7 +61,7 @@ pub(crate) fn body(request: &Request) -> Validated<&Map<String, Value>> {
         .ok_or_else(|| error(400, "json: cannot unmarshal the request body into an object"))
 }
 
-/// The model that a request names, in the field `model` or the older field `name`.
+/// Returns the model that a request names, in the `model` field or the older `name` field.
 pub(crate) fn named_model(body: &Map<String, Value>) -> Validated<String> {
     let name = body.get("model").or_else(|| body.get("name")).and_then(Value::as_str).unwrap_or_default();
     if name.is_empty() { Err(error(400, "model is required")) } else { Ok(name.to_owned()) }
@@ -158,7 +158,7 @@ fn generation(
                  shorten it, or raise the context length",
             ));
         }
-        // Ollama silently cuts the prompt to about half the window
+        // Ollama silently truncates the prompt to about half the window
         // (docs/model-apis.md#ollama-overflow).
         prompt_tokens = Some(window / 2);
     }
@@ -179,8 +179,8 @@ fn generation(
     })))
 }
 
-/// The engine's overflow error. Ollama passes it on as text, so `error` is a string that contains
-/// JSON.
+/// Returns the engine's overflow error. Ollama passes it on as text, so `error` is a string that
+/// contains JSON.
 pub(crate) fn overflow(needed: u64, window: u64) -> Value {
     let message = format!(
         "request ({needed} tokens) exceeds the available context size ({window} tokens), try increasing it"
@@ -211,7 +211,7 @@ fn only_load(shared: &Shared, body: &Map<String, Value>, load: Loaded, field: &s
     )
 }
 
-/// Validates the options, and returns how the model must be loaded to satisfy them.
+/// Validates the options and returns how the model must be loaded to satisfy them.
 fn load(shared: &Shared, body: &Map<String, Value>, model: &ModelSpec) -> Validated<Loaded> {
     let none = Map::new();
     let options = match body.get("options") {
@@ -298,8 +298,8 @@ fn check_keep_alive(body: &Map<String, Value>) -> Validated<()> {
     }
 }
 
-/// Validates a Go duration: a signed sequence of decimal numbers with units; a bare `0` needs no
-/// unit.
+/// Validates a Go duration, which is a signed sequence of decimal numbers with units. A bare `0`
+/// needs no unit.
 fn check_duration(text: &str) -> Validated<()> {
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if rest == "0" {

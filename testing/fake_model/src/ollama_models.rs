@@ -31,7 +31,7 @@ pub(crate) fn show(shared: &Shared, request: &Request) -> Validated<Response> {
     let mut info = Map::new();
     info.insert("general.architecture".into(), json!(model.family));
     info.insert("general.parameter_count".into(), json!(model.size * 2));
-    // Some servers send this number as a float; clients have to accept both forms.
+    // Some servers send this number as a float, so clients must accept both forms.
     info.insert(format!("{}.context_length", model.family), json!(model.context));
     Ok(Response::json(
         200,

@@ -63,7 +63,7 @@ pub(crate) fn models(shared: &Shared) -> Response {
     Response::json(200, &json!({"object": "list", "data": data}))
 }
 
-/// llama-server's `/props`.
+/// Returns the response for llama-server's `/props`.
 pub(crate) fn props(shared: &Shared) -> Response {
     let model = shared.read().models.first().cloned().unwrap_or_default();
     Response::json(
@@ -78,7 +78,7 @@ pub(crate) fn props(shared: &Shared) -> Response {
     )
 }
 
-/// LM Studio's `/api/v1/models`.
+/// Returns the response for LM Studio's `/api/v1/models`.
 pub(crate) fn lm_studio_models(shared: &Shared) -> Response {
     let models: Vec<Value> = shared
         .read()
@@ -179,7 +179,7 @@ fn find_model(shared: &Shared, body: &Value) -> Validated<ModelSpec> {
     }
 }
 
-/// Checks the messages for faults that every server refuses, and returns the first one.
+/// Checks the messages for faults that every server rejects, and returns the first one.
 fn message_problem(body: &Value) -> Option<String> {
     let messages = body["messages"].as_array()?;
     let mut open: Vec<&str> = Vec::new();

@@ -17,7 +17,7 @@ use crate::tokens;
 pub(crate) struct Player<'a> {
     pub(crate) connection: &'a mut Connection,
     pub(crate) shared: &'a Shared,
-    /// Index of the request in the record.
+    /// The index of the request in the record.
     pub(crate) index: usize,
     pub(crate) keep_alive: bool,
     pub(crate) encoder: Encoder,
@@ -26,8 +26,8 @@ pub(crate) struct Player<'a> {
     /// The token limit of the request, including thinking.
     pub(crate) limit: Option<u64>,
     reply: Reply,
-    /// The generation of this reply; `None` for a reply that is scripted for a path or has a status
-    /// other than 200.
+    /// The generation that this reply answers, or `None` if the reply is scripted for a path or has
+    /// a status other than 200.
     pub(crate) turn: Option<Turn>,
     out: Out,
     answer: Answer,
@@ -202,16 +202,16 @@ impl<'a> Player<'a> {
                 self.reply.end == End::Done,
                 self.reply.usage_chunk,
             );
-            // These events are sent in one write with the last HTTP chunk. So a client that
-            // disconnects as soon as it sees the done marker has already been sent the whole
-            // response.
+            // These events are sent in the same write as the last HTTP chunk. A client that
+            // disconnects as soon as it sees the done marker has therefore already been sent the
+            // whole response.
             self.reply.late_burst = true;
             self.emit(events).await?;
         }
         self.end_http().await
     }
 
-    /// Plays the steps for `stream: false`; nothing is sent before the last step.
+    /// Plays the steps for `stream: false`. Nothing is sent before the last step.
     async fn whole(&mut self) -> Result<After, Closed> {
         let mut pending = Vec::new();
         let stopped = self.steps(&mut pending).await;
@@ -432,8 +432,8 @@ impl<'a> Player<'a> {
         Ok(after)
     }
 
-    /// Writes the pending bytes. The record is updated first, so that it is already correct when a
-    /// client has read the bytes. If the write fails, the record is restored.
+    /// Writes the pending bytes. The record is updated first, so that it is already correct by the
+    /// time a client has read the bytes. If the write fails, the record is restored.
     async fn flush(&mut self) -> Result<(), Closed> {
         let out = std::mem::take(&mut self.out);
         let (now, generated) = (Instant::now(), self.counts.generated);

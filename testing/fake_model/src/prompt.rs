@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-/// A tool call as it appears in the prompt and in generated text.
+/// Renders a tool call as it appears in the prompt and in generated text.
 pub(crate) fn rendered_call(name: &str, arguments: &Value) -> String {
-    // In a history, arguments are JSON text (OpenAI) or a JSON value (Ollama). Both render the same
-    // call.
+    // In a history, arguments are JSON text (OpenAI) or a JSON value (Ollama). Both are rendered
+    // the same way.
     let arguments = match arguments {
         Value::String(text) => text.clone(),
         value => value.to_string(),
@@ -13,8 +13,8 @@ pub(crate) fn rendered_call(name: &str, arguments: &Value) -> String {
     format!("<tool_call>{name} {arguments}</tool_call>")
 }
 
-/// The prompt of a chat: tools, then the messages, then the start of the answer. Reasoning in the
-/// history is left out.
+/// Renders the prompt of a chat: the tools, then the messages, then the start of the answer.
+/// Reasoning in the history is left out.
 pub(crate) fn rendered_chat(body: &Value) -> String {
     let mut prompt = String::new();
     if let Some(tools) = body["tools"].as_array().filter(|tools| !tools.is_empty()) {

@@ -10,21 +10,21 @@ use crate::http::{Incoming, find_header};
 /// A request as it was received.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Position among all requests of this server, from 0.
+    /// The 0-based position among all requests to this server.
     pub index: usize,
-    /// The number of its connection, from 0. Requests with the same number shared a connection.
+    /// The 0-based number of its connection. Requests with the same number shared a connection.
     pub connection: usize,
     /// `GET`, `POST`, …
     pub method: String,
-    /// Path without the query.
+    /// The path, without the query.
     pub path: String,
-    /// The query after `?`, or empty.
+    /// The query after `?`, or an empty string.
     pub query: String,
-    /// Headers in order, with names as sent.
+    /// The headers in order, with names as sent.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// The body as JSON; `Null` if it is not JSON.
+    /// The body as JSON, or `Null` if it is not JSON.
     pub json: Value,
     /// When the last byte of the request arrived.
     pub received_at: Instant,
@@ -32,7 +32,7 @@ pub struct Request {
 
 impl Request {
     pub(crate) fn new(incoming: Incoming, index: usize, connection: usize) -> Self {
-        // The target of a request to a proxy is a whole URL.
+        // The target of a request to a proxy is a full URL.
         let target =
             incoming.target.strip_prefix("http://").map(|rest| &rest[rest.find('/').unwrap_or(rest.len())..]);
         let target = target.unwrap_or(&incoming.target);
@@ -50,17 +50,17 @@ impl Request {
         }
     }
 
-    /// The first header with this name, ignoring case.
+    /// Returns the first header with this name, ignoring case.
     pub fn header(&self, name: &str) -> Option<&str> {
         find_header(&self.headers, name)
     }
 
-    /// The messages of a chat request; empty for other requests.
+    /// Returns the messages of a chat request, or an empty slice for other requests.
     pub fn messages(&self) -> &[Value] {
         self.json["messages"].as_array().map_or(&[], Vec::as_slice)
     }
 
-    /// The content of the last message, or the prompt of a generate request.
+    /// Returns the content of the last message, or the prompt of a generate request.
     pub fn last_content(&self) -> &str {
         let last = self.messages().last().map_or(&self.json["prompt"], |message| &message["content"]);
         last.as_str().unwrap_or_default()
@@ -80,8 +80,8 @@ impl Request {
         self.messages().is_empty() && self.json["prompt"].as_str().unwrap_or_default().is_empty()
     }
 
-    /// Method, path, headers and body as a JSON object, in the format of `--record`. Times are
-    /// milliseconds since `start`.
+    /// Returns the method, path, headers and body as a JSON object, in the format of `--record`.
+    /// Times are in milliseconds since `start`.
     pub fn to_json(&self, start: Instant) -> Value {
         json!({
             "index": self.index,
@@ -106,33 +106,35 @@ pub enum Outcome {
     ClientClosed,
 }
 
-/// The record of a reply. The counts are those of the body, without HTTP's framing.
+/// The record of a reply. The counts cover the body, without HTTP's framing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReplyRecord {
-    /// HTTP status; 0 before the headers are written.
+    /// The HTTP status, or 0 before the headers are written.
     pub status: u16,
-    /// Protocol events (lines, SSE events, comments) written so far.
+    /// The number of protocol events (lines, SSE events, comments) written so far.
     pub chunks: usize,
-    /// Body bytes written so far.
+    /// The number of body bytes written so far.
     pub bytes: u64,
-    /// Estimated prompt tokens, including cached ones; 0 for replies that are not generations.
+    /// The estimated number of prompt tokens, including cached ones, or 0 for replies that are not
+    /// generations.
     pub prompt_tokens: u64,
-    /// Prompt tokens from the prefix cache.
+    /// The number of prompt tokens from the prefix cache.
     pub cached_tokens: u64,
-    /// Tokens generated so far.
+    /// The number of tokens generated so far.
     pub generated_tokens: u64,
     /// When the first byte of the response was written.
     pub first_byte_at: Option<Instant>,
-    /// When the last byte so far was written.
+    /// When the most recent byte was written.
     pub last_byte_at: Option<Instant>,
     /// The name of each mark in the scripted reply, and when the reply reached it.
     pub marks: Vec<(String, Instant)>,
-    /// How the reply ended, and when the server noticed; `None` while the reply is in progress.
+    /// How the reply ended, and when the server noticed, or `None` while the reply is in progress.
     pub ended: Option<(Outcome, Instant)>,
 }
 
 impl ReplyRecord {
-    /// Counts, times and outcome as a JSON object. Times are milliseconds since `start`.
+    /// Returns the counts, times and outcome as a JSON object. Times are in milliseconds since
+    /// `start`.
     pub fn to_json(&self, start: Instant) -> Value {
         let marks: Vec<Value> =
             self.marks.iter().map(|(name, at)| json!([name, millis(start, *at)])).collect();

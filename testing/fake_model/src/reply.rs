@@ -34,7 +34,7 @@ pub enum Step {
     Raw(String),
     /// Raw body bytes that need not be UTF-8.
     RawBytes(Vec<u8>),
-    /// An SSE comment line (`: text`). In NDJSON, which has no comments, nothing is sent.
+    /// An SSE comment line (`: text`). Nothing is sent in NDJSON, which has no comments.
     Comment(String),
     /// Wait for `Server::release(name)`.
     Gate(String),
@@ -42,16 +42,16 @@ pub enum Step {
     Mark(String),
     /// Pause. For benchmarks; tests use gates.
     PauseMs(u64),
-    /// Send text chunks at an interval for some time. For benchmarks.
+    /// Send text chunks at regular intervals for some time. For benchmarks.
     Filler {
         /// The total time, in milliseconds.
         ms: u64,
-        /// Milliseconds between two chunks.
+        /// The time between two chunks, in milliseconds.
         every_ms: u64,
     },
-    /// An error in the dialect's form inside the stream. Ends the reply without a done marker.
+    /// An error in the dialect's format inside the stream. Ends the reply without a done marker.
     ErrorLine(String),
-    /// Send without end until the client disconnects.
+    /// Send endlessly until the client disconnects.
     Endless(Endless),
 }
 
@@ -61,7 +61,7 @@ pub enum Step {
 pub enum Endless {
     /// Chunks of this text, such as whitespace or a repeated line.
     Chunks(String),
-    /// One protocol line without end.
+    /// One endless protocol line.
     Line,
 }
 
@@ -86,7 +86,7 @@ pub enum End {
     Done,
     /// With a finish reason, but without `[DONE]` (SSE only).
     NoMarker,
-    /// Normally at the level of HTTP, but without `done: true` or a finish reason.
+    /// Normally at the HTTP level, but without `done: true` or a finish reason.
     Eof,
     /// The connection closes normally in the middle of the body, without the last HTTP chunk.
     Cut,
@@ -94,8 +94,8 @@ pub enum End {
     Reset,
 }
 
-/// One scripted answer, built by a chain of method calls. By default, it is sent as a correct
-/// server sends it.
+/// One scripted answer, built by a chain of method calls. By default, it is sent the way a correct
+/// server would send it.
 ///
 /// ```
 /// use fake_model::Reply;
@@ -115,7 +115,7 @@ pub struct Reply {
     /// JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
-    /// Makes the body an error object in the dialect's form, with this text.
+    /// Makes the body an error object in the dialect's format, with this text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Additional response headers.
@@ -129,7 +129,7 @@ pub struct Reply {
     /// Send the response headers alone, then wait for this gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate_after_headers: Option<String>,
-    /// Split the body into pieces of this many bytes, even within characters; each is an HTTP
+    /// Split the body into pieces of this many bytes, even within characters. Each piece is an HTTP
     /// chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split_bytes: Option<usize>,
@@ -153,53 +153,55 @@ pub struct Reply {
     pub recorded: Option<Vec<u8>>,
     /// How the body ends.
     pub end: End,
-    /// The bytes of a whole response, which replace everything else; then the connection is closed.
+    /// The bytes of a whole response, which replace everything else. The connection is then closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wire: Option<String>,
 }
 
 impl Reply {
-    /// An empty answer with a normal end.
+    /// Creates an empty answer that ends normally.
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// Visible text, in token-sized chunks.
+    /// Creates a reply with visible text, in token-sized chunks.
     pub fn text(text: impl Into<String>) -> Self {
         Self::empty().more(text)
     }
 
-    /// Visible text in exactly these chunks.
+    /// Creates a reply with visible text in exactly these chunks.
     pub fn chunks<S: Into<String>>(chunks: impl IntoIterator<Item = S>) -> Self {
         Self::empty().more_chunks(chunks)
     }
 
-    /// An HTTP status with a body. A string is sent as plain text, and any other value as JSON.
+    /// Creates a reply with an HTTP status and a body. A string is sent as plain text, and any
+    /// other value as JSON.
     pub fn status(status: u16, body: impl Into<Value>) -> Self {
         Self { status: Some(status), body: Some(body.into()), ..Self::default() }
     }
 
-    /// An HTTP status with an error object in the dialect's form.
+    /// Creates a reply with an HTTP status and an error object in the dialect's format.
     pub fn error(status: u16, text: impl Into<String>) -> Self {
         Self { status: Some(status), error: Some(text.into()), ..Self::default() }
     }
 
-    /// A redirect.
+    /// Creates a redirect.
     pub fn redirect(status: u16, location: impl Into<String>) -> Self {
         Self::status(status, "").header("Location", location)
     }
 
-    /// The bytes of a whole response, including the head; then the connection is closed.
+    /// Creates a reply from the bytes of a whole response, including the head. The connection is
+    /// then closed.
     pub fn wire(bytes: impl Into<String>) -> Self {
         Self { wire: Some(bytes.into()), ..Self::default() }
     }
 
-    /// A recorded streamed body, or part of one.
+    /// Creates a reply from a recorded streamed body, or part of one.
     pub fn recorded(body: impl Into<Vec<u8>>) -> Self {
         Self { recorded: Some(body.into()), ..Self::default() }
     }
 
-    /// A reply computed from the request.
+    /// Creates a reply that is computed from the request.
     pub fn from_fn(reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Entry {
         Entry::Computed(Arc::new(reply))
     }
@@ -239,7 +241,7 @@ impl Reply {
         self.step(Step::RawBytes(bytes.into()))
     }
 
-    /// Adds one chunk of `length` bytes of visible text, which makes one very long protocol line.
+    /// Adds one chunk of `length` bytes of visible text, resulting in one very long protocol line.
     pub fn big_line(self, length: usize) -> Self {
         self.step(Step::Chunks(vec!["x".repeat(length)]))
     }
@@ -249,12 +251,12 @@ impl Reply {
         self.step(Step::Gate(name.into()))
     }
 
-    /// Waits at the gate `hold`.
+    /// Waits at the `hold` gate.
     pub fn hold(self) -> Self {
         self.gate("hold")
     }
 
-    /// Records the time at which everything before this step has been written.
+    /// Records when everything before this step has been written.
     pub fn mark(self, name: impl Into<String>) -> Self {
         self.step(Step::Mark(name.into()))
     }
@@ -271,12 +273,12 @@ impl Reply {
         self
     }
 
-    /// Pauses; for benchmarks only.
+    /// Pauses. For benchmarks only.
     pub fn pause(self, time: Duration) -> Self {
         self.step(Step::PauseMs(millis(time)))
     }
 
-    /// Sends chunks of text for the duration `time`, with the pause `every` between them; for
+    /// Sends chunks of text for the duration of `time`, pausing for `every` between them. For
     /// benchmarks only.
     pub fn filler_until(self, time: Duration, every: Duration) -> Self {
         self.step(Step::Filler { ms: millis(time), every_ms: millis(every).max(1) })
@@ -293,7 +295,7 @@ impl Reply {
         self
     }
 
-    /// Sends an error in the dialect's form inside the stream, then ends without a done marker.
+    /// Sends an error in the dialect's format inside the stream, then ends without a done marker.
     pub fn then_error_line(self, text: impl Into<String>) -> Self {
         self.step(Step::ErrorLine(text.into()))
     }
@@ -303,12 +305,12 @@ impl Reply {
         self.endless_repetition("\n")
     }
 
-    /// Repeats a text until the client disconnects.
+    /// Repeats the text until the client disconnects.
     pub fn endless_repetition(self, text: impl Into<String>) -> Self {
         self.step(Step::Endless(Endless::Chunks(text.into())))
     }
 
-    /// Sends one protocol line without end until the client disconnects.
+    /// Sends one endless protocol line until the client disconnects.
     pub fn endless_line(self) -> Self {
         self.step(Step::Endless(Endless::Line))
     }
@@ -343,13 +345,13 @@ impl Reply {
         self
     }
 
-    /// Sets the reason for the end (`length`, `content_filter`, …).
+    /// Sets the reason for ending (`length`, `content_filter`, …).
     pub fn done_reason(mut self, reason: impl Into<String>) -> Self {
         self.done_reason = Some(reason.into());
         self
     }
 
-    /// Ends normally at the level of HTTP, but without `done: true` or a finish reason.
+    /// Ends normally at the HTTP level, but without `done: true` or a finish reason.
     pub fn eof_without_done(mut self) -> Self {
         self.end = End::Eof;
         self

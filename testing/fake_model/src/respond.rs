@@ -67,8 +67,8 @@ pub(crate) async fn respond(
         record.first_byte_at = Some(now);
         record.last_byte_at = Some(now);
     });
-    // Record the end before the write, so that the record is complete when a client has read the
-    // response.
+    // Record the end before the write, so that the record is complete by the time a client has read
+    // the response.
     shared.record_end(index, Outcome::Complete);
     let written = connection.write(&bytes).await;
     if written == Err(Closed) {

@@ -1,5 +1,5 @@
-//! Routes the requests of a connection: control paths, scripted paths, then the paths of the server
-//! that the fake imitates.
+//! Routes the requests on a connection: first control paths, then scripted paths, and then the
+//! paths of the server being imitated.
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -153,7 +153,7 @@ fn openai_route(shared: &Shared, request: &Request) -> Validated<Route> {
     let prefix = ["/v1"].into_iter().chain(beta).find(|prefix| request.path.starts_with(prefix));
     let path = &request.path[prefix.map_or(0, str::len)..];
     // DeepSeek and llama-server serve these paths with and without /v1. The other servers serve
-    // them only below /v1.
+    // them only under /v1.
     let under_v1 = path.len() < request.path.len();
     let completions = path == "/chat/completions"
         && (under_v1 || matches!(personality, Personality::Deepseek | Personality::LlamaServer));
@@ -203,7 +203,7 @@ fn balance() -> Value {
     }]})
 }
 
-/// Whether a host name counts as local. Ollama on a loopback address answers only requests for such
+/// Whether a host name counts as local. Ollama on a loopback address only answers requests for such
 /// names (docs/model-apis.md#ollama-address).
 fn host_is_local(host: Option<&str>) -> bool {
     let Some(host) = host else { return true };

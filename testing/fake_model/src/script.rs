@@ -21,10 +21,10 @@
 //! `filler {ms, every_ms}`, `error_line`, `endless` (`{"chunks": "text"}` or `"line"`). `end` is
 //! `done`, `no_marker`, `eof`, `cut` or `reset`.
 //!
-//! An array is short for an object with only `replies`. Besides `replies`, `for_path`, `fallback`
-//! and `repeat`, the object may have the keys of [`Config`]. The keys of a reply are those of
-//! [`Reply`]; a string is a reply with that text. With `"repeat": true`, the server starts over
-//! when the replies are used up.
+//! An array is shorthand for an object with only `replies`. Besides `replies`, `for_path`,
+//! `fallback` and `repeat`, the object may have the keys of [`Config`]. The keys of a reply are
+//! those of [`Reply`]. A string is a reply with that text. With `"repeat": true`, the server starts
+//! over when the replies are used up.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,8 @@ pub struct Script {
     pub config: Config,
     /// Replies to generations, in order.
     pub replies: Vec<Reply>,
-    /// Replies for a path, which take precedence over everything else the server does there.
+    /// Replies for a path, which take precedence over everything else the server does for that
+    /// path.
     pub for_path: BTreeMap<String, Vec<Reply>>,
     /// The reply to send when the replies are used up.
     pub fallback: Option<Reply>,
@@ -74,7 +75,7 @@ impl Script {
     /// Parses a script.
     ///
     /// # Errors
-    /// When the JSON is invalid; the error names the reply.
+    /// If the JSON is invalid. The error names the reply.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         let mut value: Value = serde_json::from_str(text)?;
         if value.is_array() {

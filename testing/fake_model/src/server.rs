@@ -1,5 +1,5 @@
-//! The server. It has its own thread and runtime, so that every test can use it: a test with a
-//! runtime, a test without one, and a test that runs the real binary.
+//! The server. It has its own thread and runtime, so that any test can use it: one with a runtime,
+//! one without, or one that runs the real binary.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -22,7 +22,7 @@ use crate::state::{
     request_ended,
 };
 
-/// The longest time that a test waits. After that, the test fails and prints the requests so far.
+/// The maximum time that a test waits. After that, the test fails and prints the requests so far.
 /// No test should ever reach this limit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -36,28 +36,28 @@ pub struct Server {
 }
 
 impl Server {
-    /// An Ollama server with one model of each kind: `deepseek-coder:6.7b` (neither tools nor
-    /// thinking), `deepseek-r1:8b` (thinking), `deepseek-v3.1:671b` (both), `qwen2.5-coder:1.5b`
-    /// (tools, insert).
+    /// Starts an Ollama server with one model of each kind: `deepseek-coder:6.7b` (neither tools
+    /// nor thinking), `deepseek-r1:8b` (thinking), `deepseek-v3.1:671b` (both),
+    /// `qwen2.5-coder:1.5b` (tools, insert).
     ///
     /// # Panics
-    /// When no port or thread is available.
+    /// If no port or thread is available.
     pub fn start() -> Self {
         Self::with_config(Config::default())
     }
 
-    /// A server of this kind with its default models.
+    /// Starts a server of this kind with its default models.
     ///
     /// # Panics
-    /// As [`Server::start`].
+    /// Same as [`Server::start`].
     pub fn of(personality: Personality) -> Self {
         Self::with_config(Config { personality, ..Config::default() })
     }
 
-    /// A server with this configuration.
+    /// Starts a server with this configuration.
     ///
     /// # Panics
-    /// As [`Server::start`].
+    /// Same as [`Server::start`].
     pub fn with_config(config: Config) -> Self {
         match Self::with_config_on(config, 0) {
             Ok(server) => server,
@@ -65,10 +65,10 @@ impl Server {
         }
     }
 
-    /// A server with this configuration on this port.
+    /// Starts a server with this configuration on this port.
     ///
     /// # Errors
-    /// When the port is taken, or no thread is available.
+    /// If the port is taken, or no thread is available.
     pub fn with_config_on(config: Config, port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
@@ -89,10 +89,10 @@ impl Server {
         Ok(Self { shared, address, runtime: handle, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// A server that plays a script, on `port` (0 for any free one).
+    /// Starts a server that plays a script, on `port` (0 for any free one).
     ///
     /// # Errors
-    /// When the port is taken.
+    /// If the port is taken.
     pub fn play(script: Script, port: u16) -> io::Result<Self> {
         let server = Self::with_config_on(script.config, port)?;
         for (path, replies) in script.for_path {
@@ -114,17 +114,17 @@ impl Server {
         Ok(server)
     }
 
-    /// `http://127.0.0.1:PORT`: a value for `OLLAMA_HOST`.
+    /// Returns `http://127.0.0.1:PORT`, which can be used as `OLLAMA_HOST`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The base URL of an OpenAI client: `http://127.0.0.1:PORT/v1`.
+    /// Returns the base URL for an OpenAI client: `http://127.0.0.1:PORT/v1`.
     pub fn openai_url(&self) -> String {
         format!("{}/v1", self.url())
     }
 
-    /// The address that the server listens on.
+    /// Returns the address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -150,76 +150,77 @@ impl Server {
         self.shared.change(|inner| inner.fallback = Some(entry));
     }
 
-    /// The number of scripted replies that no request has taken yet.
+    /// Returns the number of scripted replies that no request has taken yet.
     pub fn unused_replies(&self) -> usize {
         self.shared.read().script.len()
     }
 
-    /// Opens a gate, for replies that wait at it now or reach it later.
+    /// Opens a gate, both for replies that are waiting at it now and for those that reach it later.
     pub fn release(&self, gate: &str) {
         self.shared.change(|inner| inner.released.insert(gate.to_owned()));
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.read().requests.clone()
     }
 
-    /// The record of each reply, in the order of the requests.
+    /// Returns the record of each reply, in the order of the requests.
     pub fn replies(&self) -> Vec<ReplyRecord> {
         self.shared.read().replies.clone()
     }
 
-    /// The requests for a generation, including refused requests but not preloads.
+    /// Returns the requests for a generation, including refused requests but not preloads.
     pub fn chats(&self) -> Vec<Request> {
         self.shared.read().requests.iter().filter(|request| request.is_chat()).cloned().collect()
     }
 
-    /// The record of each reply to the requests that [`Server::chats`] returns.
+    /// Returns the record of each reply to the requests that [`Server::chats`] returns.
     pub fn chat_replies(&self) -> Vec<ReplyRecord> {
         let inner = self.shared.read();
         let chats = inner.requests.iter().filter(|request| request.is_chat());
         chats.filter_map(|request| inner.replies.get(request.index).cloned()).collect()
     }
 
-    /// Connections accepted so far.
+    /// Returns the number of connections accepted so far.
     pub fn connections(&self) -> usize {
         self.shared.read().connections
     }
 
-    /// The models on the server now, after pulls and deletions.
+    /// Returns the models on the server now, after pulls and deletions.
     pub fn models(&self) -> Vec<ModelSpec> {
         self.shared.read().models.clone()
     }
 
-    /// The loaded models (Ollama).
+    /// Returns the loaded models (Ollama).
     pub fn loaded(&self) -> Vec<Loaded> {
         self.shared.read().loaded.clone()
     }
 
-    /// Every load so far (Ollama). If a session causes more than one load, a runner option has
-    /// changed.
+    /// Returns every load so far (Ollama). If a session causes more than one load, a runner option
+    /// has changed.
     pub fn loads(&self) -> Vec<Loaded> {
         self.shared.read().loads.clone()
     }
 
-    /// Waits for `n` requests; returns all requests so far.
+    /// Waits for `n` requests and returns all requests so far.
     pub async fn wait_for_requests(&self, n: usize) -> Vec<Request> {
         self.wait(format!("{n} requests"), enough_requests(n)).await
     }
 
-    /// Waits for `n` requests for a generation; returns all of them so far.
+    /// Waits for `n` requests for a generation and returns all of them so far.
     pub async fn wait_for_chats(&self, n: usize) -> Vec<Request> {
         self.wait(format!("{n} chats"), enough_chats(n)).await
     }
 
-    /// Waits until a reply has reached the gate. By then, everything before the gate is written.
+    /// Waits until a reply has reached the gate. By then, everything before the gate has been
+    /// written.
     pub async fn wait_for_gate(&self, gate: &str) {
         self.wait(format!("a reply at gate {gate:?}"), gate_reached(gate)).await;
     }
 
-    /// Waits until the reply to generation `i` (from 0) has ended, on its own or because the client
-    /// disconnected.
+    /// Waits until the reply to generation `i` (0-based) has ended, on its own or because the
+    /// client disconnected.
     pub async fn wait_for_close(&self, i: usize) -> ReplyRecord {
         self.wait(format!("the end of chat {i}"), chat_ended(i)).await
     }
@@ -229,27 +230,27 @@ impl Server {
         self.wait(format!("the end of request {index}"), request_ended(index)).await
     }
 
-    /// [`Server::wait_for_requests`] for a thread without a runtime.
+    /// Same as [`Server::wait_for_requests`], but for a thread without a runtime.
     pub fn block_for_requests(&self, n: usize) -> Vec<Request> {
         self.block(format!("{n} requests"), enough_requests(n))
     }
 
-    /// [`Server::wait_for_chats`] for a thread without a runtime.
+    /// Same as [`Server::wait_for_chats`], but for a thread without a runtime.
     pub fn block_for_chats(&self, n: usize) -> Vec<Request> {
         self.block(format!("{n} chats"), enough_chats(n))
     }
 
-    /// [`Server::wait_for_gate`] for a thread without a runtime.
+    /// Same as [`Server::wait_for_gate`], but for a thread without a runtime.
     pub fn block_for_gate(&self, gate: &str) {
         self.block(format!("a reply at gate {gate:?}"), gate_reached(gate));
     }
 
-    /// [`Server::wait_for_close`] for a thread without a runtime.
+    /// Same as [`Server::wait_for_close`], but for a thread without a runtime.
     pub fn block_for_close(&self, i: usize) -> ReplyRecord {
         self.block(format!("the end of chat {i}"), chat_ended(i))
     }
 
-    /// [`Server::wait_for_end`] for a thread without a runtime.
+    /// Same as [`Server::wait_for_end`], but for a thread without a runtime.
     pub fn block_for_end(&self, index: usize) -> ReplyRecord {
         self.block(format!("the end of request {index}"), request_ended(index))
     }
@@ -312,11 +313,11 @@ impl Server {
             shared.until(|inner| (inner.requests.len() >= n).then_some(())).await;
             let _ = sender.send(());
         });
-        // An error means that the server's thread has ended, so there is nothing to wait for.
+        // An error means that the server's thread has ended, so there is nothing left to wait for.
         let _ = receiver.recv();
     }
 
-    /// The requests from number `first` on, as JSON in the format of `--record`.
+    /// Returns the requests from number `first` on, as JSON in the format of `--record`.
     pub fn requests_json(&self, first: usize) -> Vec<Value> {
         self.shared.requests_json(first)
     }

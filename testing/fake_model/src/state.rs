@@ -12,7 +12,7 @@ use crate::record::{Outcome, ReplyRecord, Request};
 use crate::reply::{Entry, Reply};
 use crate::tokens::PrefixCache;
 
-/// The server to play.
+/// The server to imitate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Personality {
@@ -62,7 +62,7 @@ impl Personality {
         }
     }
 
-    /// How many generations run at a time. Further generations wait.
+    /// Returns how many generations run at a time. Any others wait.
     fn default_parallel(self) -> usize {
         match self {
             Self::Ollama | Self::LlamaServer => 1,
@@ -75,23 +75,24 @@ impl Personality {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The server to play.
+    /// The server to imitate.
     pub personality: Personality,
-    /// The version that it reports; each personality has a default.
+    /// The version that it reports. Each personality has a default.
     pub version: Option<String>,
-    /// Its models; each personality has defaults.
+    /// Its models. Each personality has defaults.
     pub models: Option<Vec<ModelSpec>>,
     /// Models that can be pulled (Ollama).
     pub pullable: Vec<ModelSpec>,
-    /// The window for requests that set none: by default 4096 on Ollama, the trained context
-    /// elsewhere.
+    /// The window for requests that do not set one. Defaults to 4096 on Ollama, and to the trained
+    /// context elsewhere.
     pub num_ctx: Option<u64>,
-    /// How many generations run at a time: by default 1 on Ollama and llama-server, 64 elsewhere.
+    /// How many generations run at a time. Defaults to 1 on Ollama and llama-server, and to 64
+    /// elsewhere.
     pub parallel: Option<usize>,
-    /// The required API key. If it is `None`, DeepSeek accepts any key, and the other servers
-    /// require none.
+    /// The required API key. If it is `None`, DeepSeek accepts any key, and the other servers do
+    /// not require one.
     pub api_key: Option<String>,
-    /// Answer `Loading model` (503) until the gate `loaded` is released (llama-server).
+    /// Answer `Loading model` (503) until the `loaded` gate is released (llama-server).
     pub loading: bool,
     /// Ignore the token limits of requests.
     pub ignore_limits: bool,
@@ -101,7 +102,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) slots: Semaphore,
     pub(crate) parallel: usize,
-    /// The time from which reported milliseconds are counted.
+    /// The time that reported milliseconds are measured from.
     pub(crate) started: Instant,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
@@ -179,7 +180,7 @@ impl Shared {
         self.until(|inner| inner.released.contains(name).then_some(())).await;
     }
 
-    /// The next scripted reply for a generation.
+    /// Returns the next scripted reply for a generation.
     pub(crate) fn next_reply(&self, request: &Request) -> Reply {
         let entry = self.change(|inner| inner.script.pop_front().or_else(|| inner.fallback.clone()));
         match entry {
@@ -191,7 +192,7 @@ impl Shared {
         }
     }
 
-    /// The next reply scripted for this path.
+    /// Returns the next reply scripted for this path.
     pub(crate) fn next_reply_for(&self, request: &Request) -> Option<Reply> {
         let entry = self.change(|inner| inner.by_path.get_mut(&request.path)?.pop_front())?;
         Some(entry.reply(request))
@@ -205,7 +206,7 @@ impl Shared {
         self.record(index, |record| record.ended = Some((outcome, Instant::now())));
     }
 
-    /// A unique id for a tool call.
+    /// Returns a unique id for a tool call.
     pub(crate) fn call_id(&self) -> String {
         self.change(|inner| {
             inner.calls += 1;
@@ -213,7 +214,7 @@ impl Shared {
         })
     }
 
-    /// The requests, from number `first` on, as JSON.
+    /// Returns the requests, from number `first` on, as JSON.
     pub(crate) fn requests_json(&self, first: usize) -> Vec<serde_json::Value> {
         self.read().requests.iter().skip(first).map(|request| request.to_json(self.started)).collect()
     }

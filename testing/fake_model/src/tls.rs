@@ -18,7 +18,7 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 const ANSWER: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// How long to wait for a client; no test should ever reach it.
+/// How long to wait for a client. No test should ever reach this limit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The kind of certificate.
@@ -30,7 +30,7 @@ pub enum Certificate {
     Expired,
     /// For another host.
     OtherHost,
-    /// Valid; clients must present a certificate from the same issuer.
+    /// Valid, but clients must present a certificate from the same issuer.
     Mutual,
 }
 
@@ -45,10 +45,10 @@ pub struct TlsServer {
 }
 
 impl TlsServer {
-    /// A server with this kind of certificate, issued by a generated authority.
+    /// Starts a server with this kind of certificate, issued by a generated authority.
     ///
     /// # Panics
-    /// When no port or thread is available.
+    /// If no port or thread is available.
     pub fn start(certificate: Certificate) -> Self {
         match Self::try_start(certificate) {
             Ok(server) => server,
@@ -109,22 +109,22 @@ impl TlsServer {
         Ok(Self { address, issuer, client, requests, stopped, thread: Some(thread) })
     }
 
-    /// `https://127.0.0.1:PORT`.
+    /// Returns `https://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
 
-    /// The certificate of the authority, as PEM. A client that trusts it trusts the server.
+    /// Returns the authority's certificate, as PEM. A client that trusts it trusts the server.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// A client certificate from the same authority, and the key of that certificate, as PEM.
+    /// Returns a client certificate from the same authority and its key, as PEM.
     pub fn client(&self) -> (&str, &str) {
         (&self.client.0, &self.client.1)
     }
 
-    /// How many requests were answered.
+    /// Returns how many requests were answered.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }

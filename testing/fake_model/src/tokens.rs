@@ -1,10 +1,10 @@
 //! Tokens without a tokenizer: token-sized pieces for streaming, an estimate for counting, and the
 //! prefix cache of a server.
 
-/// The longest piece of a word, in characters.
+/// The maximum length of a piece of a word, in characters.
 const PIECE: usize = 6;
 
-/// Splits text into token-sized pieces, which concatenate to the text.
+/// Splits text into token-sized pieces that concatenate to the original text.
 pub fn split(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut start = 0;
@@ -51,7 +51,7 @@ impl Kind {
     }
 }
 
-/// The number of tokens in a text, at four bytes each.
+/// Estimates the number of tokens in the text, at four bytes each.
 pub fn estimate(text: &str) -> u64 {
     (text.len() as u64).div_ceil(4)
 }
@@ -64,15 +64,15 @@ pub(crate) struct PrefixCache {
 }
 
 impl PrefixCache {
-    /// The number of tokens at the start of `prompt` that a slot holds for this model. It is always
-    /// less than the whole prompt, because the last token is always evaluated.
+    /// Returns the number of tokens at the start of `prompt` that a slot holds for this model. It
+    /// is always less than the whole prompt, because the last token is always evaluated.
     pub(crate) fn cached(&self, model: &str, prompt: &str) -> u64 {
         self.best(model, prompt)
             .map_or(0, |(_, common)| (common as u64 / 4).min(estimate(prompt).saturating_sub(1)))
     }
 
-    /// Stores a prompt and the text generated after it: in the slot with the longest common prefix,
-    /// else in a free slot (of `slots` in total), else in the oldest slot.
+    /// Stores a prompt and the text generated after it in the slot with the longest common prefix,
+    /// or else in a free slot (of `slots` in total), or else in the oldest slot.
     pub(crate) fn remember(&mut self, model: &str, prompt: &str, generated: &str, slots: usize) {
         let replaced = match self.best(model, prompt) {
             Some((at, common)) if common > 0 => Some(at),

@@ -1,4 +1,4 @@
-//! Tests when, and in which pieces, bytes arrive at a raw TCP client: gates, chunk boundaries, ends
+//! Tests when and in what pieces bytes arrive at a raw TCP client: gates, chunk boundaries, ends
 //! and resets.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 

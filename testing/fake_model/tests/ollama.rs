@@ -24,7 +24,7 @@ fn get(server: &Server, path: &str) -> Value {
     client.json()
 }
 
-/// The last line of a streamed answer.
+/// Returns the last line of a streamed answer.
 fn last(server: &Server, body: &Value) -> Value {
     Client::post(server, "/api/chat", body).lines().pop().unwrap()
 }

@@ -8,7 +8,7 @@ use crate::{
     text::{End, Layout, TEXTS, Text, make},
 };
 
-/// An edit to one or more files, and files that it leaves alone.
+/// An edit to one or more files, along with files that it leaves alone.
 #[derive(Debug, Clone)]
 pub(crate) struct Base {
     pub(crate) name: String,
@@ -84,7 +84,7 @@ pub(crate) fn all(seed: u64) -> Vec<Base> {
     out
 }
 
-/// Returns a random edit like those of [`all`].
+/// Returns a random edit like the ones in [`all`].
 pub(crate) fn any(seed: u64) -> Option<Base> {
     let mut random = Random::new(seed, 30_000);
     let count = if random.percent(15) { 2 + random.below(2) } else { 1 };
@@ -110,7 +110,7 @@ pub(crate) fn any(seed: u64) -> Option<Base> {
     Some(base)
 }
 
-/// Edits that create, delete or move a file or change its mode.
+/// Adds edits that create, delete or move a file or change its mode.
 fn whole_files(seed: u64, out: &mut Vec<Base>) {
     for (i, (path, text)) in TEXTS.iter().enumerate() {
         let mut random = Random::new(seed, 10_000 + i);
@@ -170,7 +170,7 @@ fn whole_files(seed: u64, out: &mut Vec<Base>) {
     }
 }
 
-/// Edits that change two to four files each.
+/// Adds edits that change two to four files each.
 fn several_files(seed: u64, out: &mut Vec<Base>) {
     for i in 0..36 {
         let mut random = Random::new(seed, 20_000 + i);
@@ -196,7 +196,7 @@ fn several_files(seed: u64, out: &mut Vec<Base>) {
     }
 }
 
-/// Edits to small, empty, repetitive and oddly named files.
+/// Adds edits to small, empty, repetitive and oddly named files.
 fn odd_files(out: &mut Vec<Base>) {
     let op = |at, remove, add: &[&str]| Op { at, remove, add: add.iter().map(|t| (*t).to_owned()).collect() };
     let mut one = |name: &str, path: &str, text: &str, ops: Vec<Op>| {

@@ -1,4 +1,5 @@
-//! Generates patches with the mistakes that models make: one mistake, or several at once.
+//! Generates patches with the mistakes that models make: either a single mistake or several at
+//! once.
 
 use crate::{
     Case, Class, Expected, Form,
@@ -12,7 +13,7 @@ use crate::{
     write::Draft,
 };
 
-/// How many patches are made for each base edit and form: `ALONE` with a single deformation, and
+/// Number of patches generated for each base edit and form: `ALONE` with a single deformation, and
 /// `AT_ONCE` with several.
 const ALONE: usize = 2;
 const AT_ONCE: usize = 1;
@@ -27,8 +28,8 @@ pub(crate) const FORMS: &[(Form, &str)] = &[
 ];
 
 pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
-    // For each form, the index in `ALL` of the deformation to make next. Each form goes through
-    // `ALL` again and again, so that it uses all deformations equally often.
+    // For each form, the index in `ALL` of the deformation to make next. Each form cycles through
+    // `ALL`, so that it uses all deformations equally often.
     let mut turn = [bases.first().map_or(0, |b| b.seed as usize * 13); 6];
     for (b, base) in bases.iter().enumerate() {
         for (f, (form, label)) in FORMS.iter().enumerate().filter(|(_, (form, _))| base.fits(*form)) {
@@ -109,7 +110,8 @@ fn case(draft: &Draft<'_>, label: &str, made: &[D]) -> Case {
     }
 }
 
-/// Writes the patch as a careful author does: if possible, with enough context to be unambiguous.
+/// Writes the patch the way a careful author would: if possible, with enough context to be
+/// unambiguous.
 pub(crate) fn clean<'a>(base: &'a Base, form: Form, random: &mut Random) -> Draft<'a> {
     let unified = matches!(form, Form::Unified | Form::Git);
     let least = if unified { *random.pick(&[3, 3, 3, 1, 2]) } else { random.between(1, 3) };
@@ -146,8 +148,8 @@ fn deformed<'a>(
 /// Returns the edit with as many of these deformations as possible.
 fn made<'a>(base: &'a Base, form: Form, chosen: &[D], random: &mut Random) -> Option<(Draft<'a>, Vec<D>)> {
     let start = clean(base, form, random);
-    // Try more and more context: some deformations need it, and others make a draft with little
-    // context ambiguous.
+    // Try with more and more context: some deformations need it, and others make a draft with
+    // little context ambiguous.
     let draft = |context| {
         let mut draft = Draft::new(base, form, context, true);
         let made: Vec<D> =
@@ -164,8 +166,7 @@ pub(crate) fn leading_context(hunk: &Hunk) -> usize {
     hunk.lines.iter().take_while(|l| l.mark == Mark::Keep).count()
 }
 
-/// Makes a deformation. If the deformation does not apply, returns `false` and leaves the draft
-/// alone.
+/// Applies a deformation. If that is not possible, returns `false` and leaves the draft alone.
 fn apply(deformation: D, draft: &mut Draft<'_>, random: &mut Random) -> bool {
     let mut changed = draft.clone();
     let applies = change(deformation, &mut changed, random);

@@ -87,7 +87,7 @@ impl FileEdit {
         self.to.as_deref().unwrap_or(&self.path)
     }
 
-    /// Returns the rows of the old and the new file as one list, in order.
+    /// Returns the rows of the old and the new file as a single list, in order.
     pub(crate) fn script(&self) -> Vec<Line> {
         let line = |mark, text: &str, end, old| Line { mark, text: text.into(), end, becomes: end, old };
         if let Some(created) = &self.created {

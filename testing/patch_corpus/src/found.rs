@@ -89,8 +89,8 @@ pub(crate) fn cases(out: &mut Vec<Case>) {
     for (why, form, before, text, after) in TEXTS {
         push(why, *form, tree(&[("f", before)]), Input::Text((*text).into()), tree(&[("f", after)]));
     }
-    // If the counts of a hunk are too large by one, the header of the next file looks like a
-    // removed line and an added line.
+    // If the counts of a hunk are one too large, the header of the next file looks like a removed
+    // line and an added line.
     for (old, new) in [
         ("--- /dev/null", "+++ b/g"),
         ("--- a/g\t2026-03-01 10:15:00.000000000 +0100", "+++ b/g\t2026-03-02 10:15:00.000000000 +0100"),

@@ -4,11 +4,11 @@ use crate::edit::{FileEdit, Line, Mark};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Hunk {
-    /// The index, in the old file, of the hunk's first old line. If the hunk has no old lines, the
-    /// index of the row below the hunk.
+    /// The index in the old file of the hunk's first old line or, if it has none, of the row below
+    /// the hunk.
     pub(crate) start: usize,
     pub(crate) lines: Vec<Line>,
-    /// Whether the context has a mistake: a line that differs from the file, is missing, or is
+    /// Whether the context contains a mistake: a line that differs from the file, is missing, or is
     /// extra.
     pub(crate) wrong: bool,
 }
@@ -42,8 +42,8 @@ impl Hunk {
     }
 }
 
-/// Returns the hunks of an edit with `context` lines around each change. With `bytes`, a line whose
-/// ending changes is removed and added again, as in a diff.
+/// Returns the hunks of an edit with `context` lines around each change. If `bytes` is set, a line
+/// whose ending changes is removed and added again, as in a diff.
 pub(crate) fn hunks(edit: &FileEdit, context: usize, bytes: bool) -> Vec<Hunk> {
     let mut script = Vec::new();
     for line in edit.script() {

@@ -1,5 +1,5 @@
 //! Decides whether a draft is unambiguous, by counting the places where its old lines could match.
-//! Does not use any engine.
+//! No engine is involved.
 
 use crate::{
     Form,
@@ -62,7 +62,7 @@ pub(crate) fn loose_places(rows: &[&str], old: &[&str]) -> Vec<usize> {
     places(&fold(rows), &fold(old))
 }
 
-/// Returns whether a draft can only mean the edit from which it was made.
+/// Returns whether a draft can only mean the edit that it was made from.
 pub(crate) fn decided(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     draft.form == Form::Whole || files.into_iter().all(|(edit, hunks)| file_decided(draft, edit, hunks))
@@ -130,7 +130,7 @@ fn file_decided(draft: &Draft<'_>, edit: &FileEdit, hunks: &[Hunk]) -> bool {
 }
 
 /// Returns whether the removed lines of a hunk are unambiguous without its context: each run of
-/// removed lines matches once and has a line with enough letters or digits.
+/// removed lines matches exactly once and contains a line with enough letters or digits.
 fn anchored(rows: &[&str], hunk: &Hunk) -> bool {
     let runs = hunk.removed();
     let distinctive =
@@ -138,8 +138,8 @@ fn anchored(rows: &[&str], hunk: &Hunk) -> bool {
     !runs.is_empty() && runs.iter().all(|run| distinctive(run) && loose_places(rows, run).len() == 1)
 }
 
-/// Returns the rows where the search text of a hunk occurs. Returns none for forms that do not
-/// search for text.
+/// Returns the rows where the search text of a hunk occurs. Returns an empty list for forms that do
+/// not search for text.
 fn text_places(draft: &Draft<'_>, rows: &[&str], hunk: &Hunk) -> Vec<usize> {
     let mut out = Vec::new();
     if matches!(draft.form, Form::Blocks | Form::Edits) {
@@ -157,8 +157,8 @@ fn text_places(draft: &Draft<'_>, rows: &[&str], hunk: &Hunk) -> Vec<usize> {
     out
 }
 
-/// Returns whether a draft can reasonably be read as another edit. An engine that makes that other
-/// edit is not wrong.
+/// Returns whether a draft can reasonably be read as a different edit. An engine that makes that
+/// edit instead is not wrong.
 pub(crate) fn misleads(draft: &Draft<'_>) -> bool {
     literal(draft)
         || misdirected(draft)
@@ -167,13 +167,13 @@ pub(crate) fn misleads(draft: &Draft<'_>) -> bool {
 }
 
 /// Returns whether the file mixes line endings. If so, the result of swapping two lines depends on
-/// which of them is taken as the moved one.
+/// which of them is considered to have moved.
 fn mixed(edit: &FileEdit) -> bool {
     edit.before.as_ref().is_some_and(Text::mixed)
 }
 
-/// Returns whether the patch has wrong line numbers, or hunks in the wrong order, and one of its
-/// hunks matches in several places. If so, an engine may select the wrong match.
+/// Returns whether the patch has wrong line numbers or misordered hunks while one of its hunks
+/// matches in several places. If so, an engine may select the wrong match.
 fn misdirected(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let several = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {
@@ -187,7 +187,7 @@ fn misdirected(draft: &Draft<'_>) -> bool {
 }
 
 /// Returns whether deformed old lines also match a wrong place whose text differs from that of the
-/// right place. If so, they may be more similar to the wrong place.
+/// right place. If so, they may resemble the wrong place more closely.
 fn closer_elsewhere(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let closer = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {
@@ -199,9 +199,9 @@ fn closer_elsewhere(draft: &Draft<'_>) -> bool {
     !draft.exact && draft.form != Form::Whole && files.into_iter().any(closer)
 }
 
-/// Returns whether the edit moves a line and the form has search and replacement texts. Such texts
-/// do not show which of two swapped lines moved, so a mistake in a context line may look like a
-/// mistake in an added line.
+/// Returns whether the edit moves a line and the form consists of search and replacement text. Such
+/// text does not show which of two swapped lines moved, so a mistake in a context line may look
+/// like a mistake in an added line.
 pub(crate) fn moved(draft: &Draft<'_>, edit: &FileEdit) -> bool {
     let script = edit.script();
     // Compare lines without trailing whitespace, which the patch may have lost.
@@ -212,8 +212,8 @@ pub(crate) fn moved(draft: &Draft<'_>, edit: &FileEdit) -> bool {
     texts_only && texts(Mark::Add).any(|new| texts(Mark::Remove).any(|old| old == new))
 }
 
-/// Returns whether a deformed search text still occurs in the file. If so, the model may mean it
-/// literally.
+/// Returns whether a deformed search text still occurs in the file. If so, the model may have meant
+/// it literally.
 fn literal(draft: &Draft<'_>) -> bool {
     let mut files = draft.base.edits.iter().zip(&draft.hunks);
     draft.form == Form::Edits
@@ -224,8 +224,8 @@ fn literal(draft: &Draft<'_>) -> bool {
         })
 }
 
-/// Returns the first match below the line that the `@@` header of a hunk names; `None` unless that
-/// line occurs once and the match is the right one.
+/// Returns the first match below the line named in a hunk's `@@` header; `None` unless that line
+/// occurs exactly once and the match is the right one.
 fn below_landmark(edit: &FileEdit, hunk: &Hunk, rows: &[&str], exact: &[usize]) -> Option<usize> {
     let text = landmark(edit, hunk)?;
     let mut lines = (0..rows.len()).filter(|i| fold(rows[*i]) == fold(&text));
@@ -233,8 +233,7 @@ fn below_landmark(edit: &FileEdit, hunk: &Hunk, rows: &[&str], exact: &[usize]) 
     exact.iter().copied().find(|at| *at >= line).filter(|at| *at == hunk.start)
 }
 
-/// Returns the number of ways to place the hunks in order and without overlap. Returns 2 if there
-/// are more than two.
+/// Returns the number of ways to place the hunks in order and without overlap, capped at 2.
 fn assignments(places: &[Vec<usize>], lengths: &[usize], hunk: usize, from: usize) -> usize {
     let Some(here) = places.get(hunk) else { return 1 };
     let mut ways = 0;

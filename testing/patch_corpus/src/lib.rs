@@ -3,8 +3,8 @@
 //! Each [`Case`] starts from an edit to a realistic file. The edited file is the expected result,
 //! so no engine is needed to compute it. The edit is written as a patch in every [`Form`], first
 //! clean, then deformed the way models deform patches. If a deformation makes a patch ambiguous,
-//! refusing it also counts as correct ([`Class::Either`]). The generator detects ambiguity by
-//! counting the places where the old lines could match.
+//! refusing it is also correct ([`Class::Either`]). The generator detects ambiguity by counting the
+//! places where the old lines could match.
 //!
 //! ```
 //! let cases = patch_corpus::cases();
@@ -47,7 +47,7 @@ pub enum Class {
     Deformed,
     /// A wrong patch: it must be refused and change nothing.
     MustRefuse,
-    /// An ambiguous patch: it must be refused or give the right result.
+    /// An ambiguous patch: it must be refused or produce the right result.
     Either,
     /// A patch whose path is forbidden or involves a link: it must change nothing, or produce the
     /// expected tree if the case has one.
@@ -57,9 +57,9 @@ pub enum Class {
 /// The format a patch is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Form {
-    /// A unified diff as `diff -u` writes it.
+    /// A unified diff as written by `diff -u`.
     Unified,
-    /// A unified diff as git writes it.
+    /// A unified diff as written by git.
     Git,
     /// A patch that starts with `*** Begin Patch`.
     Envelope,
@@ -115,7 +115,7 @@ pub enum Input {
 /// The expected result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
-    /// The files afterwards. For [`Class::Either`], they may also be unchanged.
+    /// The files after the patch. For [`Class::Either`], they may also be unchanged.
     Tree(Tree),
     /// The patch is refused: with an error of this kind, or with any error if `None`.
     Refused(Option<&'static str>),
@@ -143,7 +143,7 @@ pub enum Fixture {
         /// The path of the directory, relative to the root.
         path: String,
     },
-    /// A file that is outside the root, as `../NAME`, and must not change.
+    /// A file outside the root, at `../NAME`, that must not change.
     Outside {
         /// The path of the file, relative to the root's parent.
         path: String,
@@ -155,7 +155,7 @@ pub enum Fixture {
 /// A patch, the files it is applied to, and the expected result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
-    /// A unique name, made from the base edit, the form and the deformations.
+    /// A unique name, composed of the base edit, the form and the deformations.
     pub name: String,
     /// The required outcome.
     pub class: Class,
@@ -174,8 +174,8 @@ pub struct Case {
 }
 
 impl Input {
-    /// Returns the patch as one text; `None` if it is a list of edits, a whole file or a file to
-    /// delete.
+    /// Returns the patch as a single string; `None` if it is a list of edits, a whole file or a
+    /// file to delete.
     #[must_use]
     pub fn text(&self) -> Option<String> {
         match self {
@@ -202,7 +202,7 @@ impl Input {
     }
 }
 
-/// Joins lines, adding a newline to each that has none.
+/// Joins lines, adding a newline to each one that lacks it.
 #[must_use]
 pub fn joined(lines: &[String]) -> String {
     lines.iter().map(|l| format!("{}\n", l.strip_suffix('\n').unwrap_or(l))).collect()
@@ -214,7 +214,7 @@ pub fn cases() -> Vec<Case> {
     cases_for_seed(0)
 }
 
-/// Generates a single case without generating a corpus. The case may have any class except
+/// Generates a single case without generating a whole corpus. The case may be of any class except
 /// [`Class::Security`]. Returns `None` for some seeds.
 #[must_use]
 pub fn generate_case(seed: u64) -> Option<Case> {

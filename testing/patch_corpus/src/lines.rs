@@ -1,5 +1,5 @@
-//! Makes mistakes in the lines of hunks: wrong context, whitespace and typography, and pasted line
-//! numbers.
+//! Introduces mistakes into the lines of hunks: wrong context, whitespace and typography, and
+//! pasted line numbers.
 
 use crate::{
     Form,
@@ -35,7 +35,8 @@ fn changed_hunks<'d>(draft: &'d mut Draft<'_>) -> impl Iterator<Item = &'d mut H
     files.filter(|(e, _)| e.before.is_some() && !e.deleted).flat_map(|(_, hunks)| hunks)
 }
 
-/// Makes a mistake in the context of one hunk that has at least three context lines with words.
+/// Introduces a mistake into the context of one hunk that has at least three context lines with
+/// words.
 pub(crate) fn context(deformation: D, draft: &mut Draft<'_>, random: &mut Random) -> bool {
     if draft.form == Form::Whole {
         return false;
@@ -143,7 +144,8 @@ pub(crate) fn indentation(deformation: D, draft: &mut Draft<'_>, random: &mut Ra
 }
 
 /// Replaces ASCII characters that occur in the old lines of a hunk with the typographic characters
-/// that editors and models put in their place. The same characters are replaced in the added lines.
+/// that editors and models tend to put in their place. The same characters are replaced in the
+/// added lines.
 pub(crate) fn typographic(draft: &mut Draft<'_>, random: &mut Random) -> bool {
     if draft.form == Form::Whole {
         return false;
@@ -182,7 +184,7 @@ pub(crate) fn typographic(draft: &mut Draft<'_>, random: &mut Random) -> bool {
     any
 }
 
-/// Writes line numbers, as `read_file` shows them, in front of the old lines and, unless `old_only`
+/// Writes line numbers in the style of `read_file` in front of the old lines and, unless `old_only`
 /// is set, also in front of the added lines.
 pub(crate) fn numbers(draft: &mut Draft<'_>, random: &mut Random, old_only: bool) -> bool {
     let texts = matches!(draft.form, Form::Blocks | Form::Edits);
@@ -194,7 +196,7 @@ pub(crate) fn numbers(draft: &mut Draft<'_>, random: &mut Random, old_only: bool
     let has_numbers =
         changed_hunks(draft).flat_map(|h| &h.lines).any(|l| unnumbered(l.text.trim()).is_some());
     // With `old_only`, context lines have no numbers in the replacement, so they count as added
-    // lines. They equal the file's lines only if the draft is exact.
+    // lines. They are identical to the file's lines only if the draft is exact.
     let special = special || !draft.exact;
     if draft.form == Form::Whole
         || has_numbers
@@ -217,7 +219,7 @@ pub(crate) fn numbers(draft: &mut Draft<'_>, random: &mut Random, old_only: bool
             let numbered = Line { text: show(line.old + 1, &line.text), ..line.clone() };
             match line.mark {
                 Mark::Add if old_only => lines.push(line.clone()),
-                // Lines of the search text have numbers, and lines of the replacement have none.
+                // Lines in the search text have numbers, but lines in the replacement do not.
                 Mark::Keep if old_only && texts => {
                     lines.push(Line { mark: Mark::Remove, ..numbered });
                     lines.push(Line { mark: Mark::Add, ..line.clone() });

@@ -13,7 +13,7 @@ const WORDS: &[&str] = &[
     "willow", "zephyr",
 ];
 
-/// Returns a word that is in no base text.
+/// Returns a word that does not occur in any base text.
 fn new_word(random: &mut Random) -> String {
     format!("{}{}", random.pick(WORDS), random.between(10, 99))
 }
@@ -22,7 +22,7 @@ fn rich(text: &str) -> bool {
     text.chars().filter(char::is_ascii_alphanumeric).count() >= 4
 }
 
-/// Returns a variation of a row. The file does not contain the variation yet.
+/// Returns a variation of a row that is not already in the file.
 fn varied(text: &str, taken: &[String], random: &mut Random) -> String {
     for _ in 0..8 {
         let out = variation(text, random);
@@ -217,7 +217,7 @@ impl Maker<'_> {
         })
     }
 
-    /// Returns up to `count` operations, spread over the file.
+    /// Returns up to `count` operations, spread out over the file.
     fn spread(&mut self, count: usize) -> Vec<Op> {
         let step = (self.rows.len() / count).max(3);
         let mut out: Vec<Op> = Vec::new();
@@ -239,7 +239,7 @@ impl Maker<'_> {
     }
 }
 
-/// Generates a change to one file; `None` if this kind of change does not suit the text.
+/// Generates a change to one file; `None` if the text does not allow this kind of change.
 fn change(path: &str, mut text: Text, kind: Kind, random: &mut Random) -> Option<FileEdit> {
     let taken = text.rows.iter().map(|r| fold(&r.text)).collect();
     let ops = Maker { rows: &text.rows, taken, random }.ops(kind)?;
@@ -259,7 +259,7 @@ fn change(path: &str, mut text: Text, kind: Kind, random: &mut Random) -> Option
     edit.after().is_some_and(|t| ends(&t)).then_some(edit)
 }
 
-/// Tries several times to find a change that suits the text.
+/// Tries several times to find a change that the text allows.
 pub(crate) fn some_change(
     path: &str,
     base: &str,

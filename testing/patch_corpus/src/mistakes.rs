@@ -1,5 +1,5 @@
-//! Makes mistakes in a draft. This module makes the mistakes in the notation of a patch; [`lines`]
-//! makes those in the lines of hunks.
+//! Introduces mistakes into a draft. This module handles mistakes in the notation of a patch;
+//! [`lines`] handles mistakes in the lines of hunks.
 
 use crate::{
     Form,
@@ -14,8 +14,8 @@ use crate::{
     write::Draft,
 };
 
-/// Makes one mistake in a draft. Returns `false` if this kind of mistake does not suit the draft,
-/// which is then unusable.
+/// Introduces one mistake into a draft. Returns `false` if the draft does not allow this kind of
+/// mistake; the draft is then unusable.
 pub(crate) fn change(deformation: D, draft: &mut Draft<'_>, random: &mut Random) -> bool {
     let (unified, form) = (draft.unified(), draft.form);
     let text = !matches!(form, Form::Edits | Form::Whole);

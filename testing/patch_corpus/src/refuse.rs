@@ -1,5 +1,5 @@
-//! Generates patches that must be refused, for example because their old lines match nowhere or
-//! twice, or because they are already applied.
+//! Generates patches that must be refused, for example because their old lines match nowhere or in
+//! two places, or because they are already applied.
 
 use crate::{
     Case, Class, Expected, Form, Input, Tree,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// One in `EVERY` combinations of a base edit and a form gets a damaged patch, and one in `EVERY`
-/// gets a patch that is already applied. Most other kinds of patches are half as frequent.
+/// gets a patch that is already applied. Most other kinds of patches are half as common.
 const EVERY: usize = 5;
 
 pub(crate) type Kind = Option<&'static str>;
@@ -56,7 +56,7 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     by_hand::cases(out);
 }
 
-/// Makes a case in which a patch for this edit must be refused.
+/// Generates a case in which a patch for this edit must be refused.
 pub(crate) fn any(base: &Base) -> Option<Case> {
     let mut random = Random::new(base.seed, 32_000);
     let fits: Vec<_> = FORMS.iter().filter(|(form, _)| base.fits(*form)).collect();
@@ -111,7 +111,7 @@ const DAMAGES: &[(&str, Damage)] = &[
     ("a removed line matches nowhere", Damage::OtherLine),
 ];
 
-/// Changes a removed line so that it occurs nowhere in the file. Takes the last hunk with a
+/// Changes a removed line so that it no longer occurs in the file. Uses the last hunk that has a
 /// suitable line.
 fn damaged<'a>(draft: &Draft<'a>, damage: Damage, random: &mut Random) -> Option<Draft<'a>> {
     let mut out = draft.clone();
@@ -174,8 +174,8 @@ fn changed(text: &str, damage: Damage, random: &mut Random) -> Option<String> {
 }
 
 /// Returns the draft for files that already contain its change, and the expected kind of error;
-/// `None` if the patch could legitimately be applied again. With `bare`, the hunks of a unified
-/// diff have no line numbers.
+/// `None` if the patch could legitimately be applied again. If `bare` is set, the hunks of a
+/// unified diff have no line numbers.
 fn applied<'a>(draft: &Draft<'a>, bare: bool) -> Option<(Draft<'a>, Kind)> {
     let mut out = draft.clone();
     if bare && draft.unified() {
@@ -310,7 +310,7 @@ fn only_context<'a>(draft: &Draft<'a>) -> Option<Draft<'a>> {
     (edit.plain() && lines && draft.form != Form::Whole && edit.final_newline.is_none()).then_some(out)
 }
 
-/// Adds cases in which a file that the patch creates exists already, or a file that the patch
+/// Adds cases in which a file that the patch creates already exists, or a file that the patch
 /// changes is missing.
 fn files<'a>(
     base: &Base,
@@ -346,8 +346,8 @@ fn files<'a>(
     }
 }
 
-/// Adds patches whose old lines match in several places. Neither a line number nor a header selects
-/// one of these places.
+/// Adds patches whose old lines match in several places. Neither a line number nor a header singles
+/// out one of these places.
 fn ambiguous(base: &Base, n: usize, out: &mut Vec<Case>) {
     let [edit] = &base.edits[..] else { return };
     let Some(before) =

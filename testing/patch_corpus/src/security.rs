@@ -1,5 +1,5 @@
-//! Generates patches, in every form, to paths that the model may not write. The paths are spelled
-//! in many ways.
+//! Generates patches, in every form, to paths that the model is not allowed to write. The paths are
+//! spelled in many different ways.
 
 use crate::{Case, Class, Edit, Expected, Fixture, Form, Input, Tree};
 

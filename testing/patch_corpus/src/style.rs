@@ -57,8 +57,8 @@ pub(crate) struct Style {
     pub(crate) around: Around,
     /// Whether the file header is repeated before each hunk.
     pub(crate) split: bool,
-    /// What follows `@@` in an envelope: 0 nothing, 1 a line of the file, 2 an inexact copy of that
-    /// line.
+    /// What follows `@@` in an envelope: 0 for nothing, 1 for a line of the file, 2 for an inexact
+    /// copy of that line.
     pub(crate) landmark: usize,
     pub(crate) end_of_file: bool,
     pub(crate) begin_patch: bool,
@@ -67,7 +67,7 @@ pub(crate) struct Style {
     /// first block, 4 above the fence of each block.
     pub(crate) naming: usize,
     pub(crate) long_markers: bool,
-    /// Whether the texts in a list of edits end with a newline.
+    /// Whether the strings in a list of edits end with a newline.
     pub(crate) newline: bool,
     pub(crate) sent: Sent,
     pub(crate) last_newline: bool,

@@ -184,7 +184,7 @@ pub(crate) fn make(base: &str, layout: Layout, random: &mut Random) -> Text {
 }
 
 /// Replaces indentation with tabs: one for every four spaces or, if the width is not a multiple of
-/// four, one for every two. An odd number of spaces stays.
+/// four, one for every two. An odd number of spaces is left alone.
 fn tabbed(line: &str) -> String {
     let rest = line.trim_start_matches(' ');
     let blanks = line.len() - rest.len();

@@ -1,6 +1,6 @@
-//! Generates truncated patches. A patch is cut only where the remaining text has to be refused:
+//! Generates truncated patches. A patch is cut off only where the remaining text must be refused:
 //! within a list of edits or a block, within a removed line whose remaining part matches nowhere,
-//! or after a header. If it were cut elsewhere, the remaining text might be a valid, smaller patch.
+//! or after a header. Anywhere else, the remaining text might be a valid, smaller patch.
 
 use crate::{
     Case, Class, Expected, Form, Input,
@@ -73,8 +73,8 @@ fn floor(text: &str, at: usize) -> Option<usize> {
     (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).filter(|i| *i > 0 && *i < text.len())
 }
 
-/// Adds the places to cut: within each removed line whose remaining part matches nowhere, after the
-/// header of the last file, and after the header of its first hunk.
+/// Adds the positions at which to cut: within each removed line whose remaining part matches
+/// nowhere, after the header of the last file, and after the header of its first hunk.
 fn lines(text: &str, form: Form, rows: &[String], cuts: &mut Vec<(usize, &'static str)>) {
     let mut at = 0;
     let mut in_hunk = false;

@@ -1,5 +1,5 @@
-//! Writes a draft as a patch in the draft's form. The draft's style decides which notation mistakes
-//! the patch has.
+//! Writes a draft as a patch in the draft's form. The draft's style determines which mistakes in
+//! notation the patch contains.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::{
     text::End,
 };
 
-/// The hunks and the style from which a patch is written.
+/// The hunks and the style that a patch is written from.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft<'a> {
     pub(crate) base: &'a Base,
@@ -208,7 +208,7 @@ impl<'a> Draft<'a> {
         match self.style.header {
             Header::Right | Header::WrongCounts => {
                 if self.style.header == Header::WrongCounts {
-                    // Miscount as models do: too high or too low, depending on the hunk.
+                    // Miscount the way models do: too high or too low, depending on the hunk.
                     (old, new) = match hunk.start % 4 {
                         _ if edit.created.is_some() => (0, new + 1),
                         0 => (old + 1, new + 1),
@@ -276,7 +276,7 @@ impl<'a> Draft<'a> {
         out
     }
 
-    /// Returns the old and the new lines of a hunk, each as one text.
+    /// Returns the old and new lines of a hunk, each joined into a single string.
     fn sides(&self, edit: &FileEdit, hunk: &Hunk, newline: bool) -> (String, String) {
         let texts = self.shown(edit, hunk);
         let side = |without: Mark| {
@@ -393,7 +393,7 @@ impl<'a> Draft<'a> {
 }
 
 /// Returns the row that opens the scope of a hunk: the nearest row above it that is less indented
-/// and has some letters.
+/// and contains letters.
 pub(crate) fn landmark(edit: &FileEdit, hunk: &Hunk) -> Option<String> {
     let before = edit.before.as_ref()?;
     let indent = |t: &str| t.len() - t.trim_start().len();
@@ -407,7 +407,7 @@ pub(crate) fn landmark(edit: &FileEdit, hunk: &Hunk) -> Option<String> {
         .filter(|t| t.len() < 80)
 }
 
-/// Shortens a header, like a model that remembers it only roughly.
+/// Shortens a header, like a model that only roughly remembers it.
 fn roughly(text: &str) -> String {
     let cut = text.find(['(', '{', ':']).filter(|i| *i > 3).unwrap_or(text.len());
     let rough = text[..cut].trim_end();

@@ -1,5 +1,5 @@
-//! Tests the corpus itself: it is deterministic, it has many cases of every form and class, and
-//! every patch that must be applied changes something.
+//! Tests the corpus itself: it is deterministic, it contains many cases of every form and class,
+//! and every patch that must apply changes something.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 

@@ -3,7 +3,7 @@
 //! [`write`] makes a GGUF file that llama.cpp loads in milliseconds: one layer of the `llama`
 //! architecture, a byte-level tokenizer with a few merges, and ChatML as its chat template. Other
 //! functions write variants of that file. The weights come from a fixed seed, so the same prompt
-//! always has the same answer at temperature 0: nonsense, mostly in printable characters.
+//! always gets the same answer at temperature 0: nonsense, mostly in printable characters.
 
 use std::io;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::path::Path;
 const EMBEDDING: u64 = 32;
 const HEADS: u32 = 4;
 const FEED_FORWARD: u64 = 64;
-/// The training context length that the file states for its model, in tokens.
+/// The training context length that the file specifies for its model, in tokens.
 pub const WINDOW: u32 = 32_768;
 
 /// The pairs of tokens that the tokenizer joins, in order of priority.
@@ -45,7 +45,7 @@ pub fn write_repeating(path: &Path) -> io::Result<()> {
     write_with(path, &byte_pairs(&[]), true)
 }
 
-/// Writes a model with a SentencePiece tokenizer, which adds a space at the start of each text.
+/// Writes a model with a SentencePiece tokenizer, which adds a space to the start of any text.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -53,7 +53,7 @@ pub fn write_sentence_piece(path: &Path) -> io::Result<()> {
     write_with(path, &sentence_piece(), false)
 }
 
-/// Writes a model with a token of 3000 bytes, which it never generates.
+/// Writes a model with a 3000-byte token, which it never generates.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -125,7 +125,7 @@ fn write_with(path: &Path, vocabulary: &Vocabulary, repeating: bool) -> io::Resu
             let value = match name.as_str() {
                 norm if norm.contains("norm") => 1.0,
                 "blk.0.attn_output.weight" | "blk.0.ffn_down.weight" if repeating => 0.0,
-                // Answers should be text, so every unprintable token gets the logit 0, which is
+                // Answers should be text, so every unprintable token gets a logit of 0, which is
                 // rarely the highest.
                 "output.weight" if !printable(&tokens[index / row]) => 0.0,
                 _ => random.f32() - 0.5,

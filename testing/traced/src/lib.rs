@@ -20,7 +20,7 @@ pub use refused::{Old, act_like};
 /// How the process ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// It was killed; the text names the stop.
+    /// It was killed. The text describes the stop.
     Killed(String),
     /// It ended before the chosen stop.
     Finished,
@@ -81,7 +81,7 @@ pub enum Scope {
 
 /// Starts counting calls in this thread ([`Scope::Marked`]).
 pub fn begin() {
-    // The tracer recognizes this system call as the mark, because no other code makes it.
+    // The tracer recognizes this system call as the marker, because no other code makes it.
     rustix::process::getpriority_user(rustix::process::Uid::ROOT).ok();
 }
 
@@ -90,11 +90,11 @@ pub fn end() {
     begin();
 }
 
-/// A stop of a thread, before or after a system call.
+/// A point where a thread is stopped, before or after a system call.
 #[derive(Debug, Clone, Copy)]
 pub struct Stop {
-    /// The number of the stop, counted from 0. With [`Scope::Marked`], the number is even before a
-    /// call and odd after a call.
+    /// The 0-based number of the stop. With [`Scope::Marked`], the number is even before a call and
+    /// odd after a call.
     pub n: usize,
     /// The number of the system call.
     pub call: i64,
@@ -168,7 +168,7 @@ pub fn kill_when(mut command: Command, scope: Scope, mut when: impl FnMut(Stop) 
     }
 }
 
-/// Returns the call that a thread is about to make; `None` if it stopped after a call.
+/// Returns the call that a thread is about to make, or `None` if it stopped after a call.
 fn entering(thread: i32) -> Option<i64> {
     #[expect(unsafe_code, reason = "a C struct of integers")]
     // SAFETY: all fields are integers, for which zero is valid.

@@ -9,9 +9,9 @@ use seccompiler::{
 /// A kind of file system that lacks some features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Old {
-    /// It does not support renames with flags. NFS is an example.
+    /// Renames with flags are not supported, as on NFS.
     Renames,
-    /// It does not support hard links either. Some FUSE file systems are examples.
+    /// Hard links are not supported either, as on some FUSE file systems.
     RenamesAndLinks,
 }
 

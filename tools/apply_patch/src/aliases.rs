@@ -1,5 +1,5 @@
-//! Accepts the tool names and edit formats with which other agents change files, and converts them
-//! to those of `apply_patch`.
+//! Accepts the tool names and edit formats that other agents use to edit files, and converts them
+//! to their `apply_patch` equivalents.
 
 use serde_json::{Map, Value, json};
 use tool_api::{Aliases, Take, aliases};
@@ -83,7 +83,7 @@ fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<Strin
         notes.push("text to insert taken as content".into());
         return Ok(());
     }
-    // If there is a patch, line numbers are only a hint about its place in the file.
+    // If there is a patch, line numbers are only a hint about where it goes in the file.
     let hints = [aliases::take(arguments, "start_line"), aliases::take(arguments, "end_line")];
     if !arguments.contains_key("patch") && hints.iter().flatten().any(|line| !aliases::is_empty(line)) {
         return Err(NO_LINE_NUMBERS.into());
@@ -129,8 +129,8 @@ fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
     Ok(Some(number).filter(|n| *n != 1))
 }
 
-/// Refuses a command of another agent's editor if it does not change files, such as `view`, or is
-/// unknown. Returns whether the command inserts text; `None` if the call has no command.
+/// Refuses a command of another agent's editor if it is unknown or, like `view`, does not change
+/// files. Returns whether the command inserts text; `None` if the call has no command.
 fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     let Some(command) = aliases::take(arguments, "command") else { return Ok(None) };
     match command.as_str() {
@@ -141,8 +141,8 @@ fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     }
 }
 
-/// Converts a call that inserts text after a line. Returns whether the call is of this kind.
-/// `inserts` is the result of [`command`].
+/// Converts a call that inserts text after a line. Returns whether it is such a call. `inserts` is
+/// the result of [`command`].
 fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Result<bool, String> {
     let line = aliases::take(arguments, "insert_line").filter(|line| !aliases::is_empty(line));
     let Some(line) = line.filter(|_| inserts != Some(false)) else {
@@ -160,7 +160,7 @@ fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Resul
     Ok(true)
 }
 
-/// Returns the edits that are given as a list, each with its path.
+/// Returns the edits that are passed as a list, each with its path.
 fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Vec<Value>, String> {
     let Some(list) = aliases::take(arguments, EDITS) else { return Ok(Vec::new()) };
     let wrong = || "edits is not a list of edits".to_owned();

@@ -41,7 +41,7 @@ const DOUBTS: &[&str] = &[
 
 /// Returns the arguments of a call that applies the patch at the end of an answer. Returns an error
 /// for the model if the patch is incomplete or not at the end, or if the answer does not clearly
-/// say to apply it. Returns `None` if the answer has no patch.
+/// say to apply it. Returns `None` if the answer contains no patch.
 pub(crate) fn read(text: &str, parsed: &mut Parsed) -> Option<Result<Value, String>> {
     if let Some((patch, patches)) = patch::patch_in_answer(text) {
         let before = (patch.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
@@ -61,7 +61,7 @@ pub(crate) fn read(text: &str, parsed: &mut Parsed) -> Option<Result<Value, Stri
     has_patch(text).then_some(Err(why))
 }
 
-/// Whether a text has lines that only patches have.
+/// Returns whether the text contains lines that occur only in patches.
 fn has_patch(text: &str) -> bool {
     let begins = |mark: &str| text.lines().any(|line| line.trim_start().starts_with(mark));
     ["*** Begin Patch", "*** Update File:", "*** Add File:", "<<<<<<< SEARCH"].iter().any(|mark| begins(mark))
@@ -69,8 +69,8 @@ fn has_patch(text: &str) -> bool {
         || (begins("--- ") && begins("+++ "))
 }
 
-/// Whether the text before a patch asks a question, or suggests that the patch should not be
-/// applied.
+/// Returns whether the text before a patch asks a question, or suggests that the patch should not
+/// be applied.
 fn is_doubtful(before: &str) -> bool {
     let layout = |line: &&str| !line.starts_with("```") && !line.starts_with("~~~") && !line.contains("<<");
     let prose: Vec<&str> = before.lines().map(str::trim).filter(layout).collect();
@@ -89,7 +89,7 @@ fn is_doubtful(before: &str) -> bool {
     last.iter().any(asks) || above.last().is_some_and(asks) || last.last().is_some_and(doubts)
 }
 
-/// Splits a paragraph into sentences, with final punctuation but without quotes or emphasis.
+/// Splits a paragraph into sentences, keeping final punctuation but dropping quotes and emphasis.
 fn sentences(lines: &[&str]) -> Vec<String> {
     let text = lines.join(" ");
     let mut out = vec![String::new()];

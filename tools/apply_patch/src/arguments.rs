@@ -1,4 +1,4 @@
-//! Converts the tool's arguments to patches.
+//! Converts the tool's arguments into patches.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ pub struct Arguments {
     pub(crate) parsed: Option<Arc<ParsedPatch>>,
 }
 
-/// The parsed patch of a call. It is kept so that validating and executing the call need only one
-/// parse.
+/// The parsed patch of a call. It is kept so that the patch is parsed only once for both validating
+/// and executing the call.
 #[derive(Debug)]
 pub(crate) struct ParsedPatch {
     text: String,
@@ -36,8 +36,8 @@ pub(crate) struct ParsedPatch {
 }
 
 impl ParsedPatch {
-    /// Returns the parsed patch of a text. Parses the text only if `parsed` does not have its
-    /// patch.
+    /// Returns the parsed patch for some text. Parses the text only if `parsed` does not already
+    /// contain the result.
     pub(crate) fn of(text: String, parsed: &mut Parsed) -> Arc<Self> {
         if let Some(known) = parsed.get::<Self>().filter(|known| known.text == text) {
             return known;
@@ -56,9 +56,9 @@ impl ParsedPatch {
         patch
     }
 
-    /// Returns the result of parsing `text`, or `None` if `self` is the result of parsing another
-    /// text. If `path` is given, also returns `None` instead of an error, because the text may
-    /// parse with that path.
+    /// Returns the result of parsing `text`, or `None` if `self` is the result of parsing some
+    /// other text. If `path` is given, also returns `None` instead of an error, because the text
+    /// may parse with that path.
     fn take(self: Arc<Self>, text: &str, path: Option<&str>) -> Option<Result<Vec<FilePatch>, ParseError>> {
         let fits = self.text == text && (path.is_none() || self.patches.is_ok());
         fits.then(|| Arc::try_unwrap(self).map_or_else(|shared| shared.patches.clone(), |own| own.patches))
@@ -82,7 +82,7 @@ pub struct Edit {
 }
 
 /// Parses the text of a patch. Apart from [`crate::answer::read`], which parses a patch to find it,
-/// no other function of this tool parses a complete patch.
+/// no other function in this tool parses a complete patch.
 fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
     #[cfg(test)]
     tests::PARSES.set(tests::PARSES.get() + 1);
@@ -90,9 +90,10 @@ fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
 }
 
 impl Edit {
-    /// Returns the path, the search text and the replacement. If both texts are arrays of lines,
-    /// neither gets a final newline, because each may end within a line, as a string may. If one
-    /// array is empty, the other one stands for whole lines and gets a final newline.
+    /// Returns the path, the search text and the replacement. If both are given as arrays of lines,
+    /// neither gets a final newline, because each may end in the middle of a line, just like a
+    /// string. If one array is empty, the other one stands for whole lines and gets a final
+    /// newline.
     fn texts(self) -> (String, String, String) {
         let Self { path, search, replace, .. } = self;
         match (search, replace) {
@@ -140,8 +141,8 @@ impl Text {
 }
 
 impl Arguments {
-    /// Returns the line after which the call inserts text, the path and the text; `None` if the
-    /// call does not insert text.
+    /// Returns the line after which the call inserts text, along with the path and the text itself;
+    /// `None` if the call does not insert text.
     pub(crate) fn insertion(&self) -> Option<Result<(u64, String, String), String>> {
         let line = self.insert_line?;
         let text = self.content.clone().map(Text::joined).filter(|text| !text.is_empty());
@@ -166,8 +167,8 @@ impl Arguments {
         let edits = edits.filter(|e| !e.is_empty());
         let patch = patch.map(Text::joined).filter(|p| !p.trim().is_empty());
         let delete = delete.unwrap_or(false);
-        // Small models often fill in every argument and leave unused ones empty. So an empty
-        // `content` counts only if no other change is given.
+        // Small models often fill in every argument and leave unused ones empty. Therefore, an
+        // empty `content` counts only if no other change is given.
         let meant = patch.is_some() || edits.is_some() || delete;
         let content = content.filter(|text| !matches!(text, Text::Lines(lines) if lines.is_empty()));
         let content = content.map(Text::joined).filter(|text| !(meant && text.is_empty()));
@@ -223,10 +224,10 @@ mod tests {
         pub(super) static PARSES: Cell<usize> = const { Cell::new(0) };
     }
 
-    // The key is in two pieces, so that secret scanners ignore this file.
+    // The key is split in two so that secret scanners ignore this file.
     const FILE: &str = concat!("one\nkey = 'ghp_", "4pUqkVZtmD8yHs2bWnR6cXjE0aGfL1oT3iKv'\ntwo\n");
 
-    /// Counts how many times one call parses its patch, while streaming and afterwards.
+    /// Counts how many times one call parses its patch, both while streaming and afterward.
     async fn parses(patch: Value, secrets: Secrets, whole_answer: bool) -> usize {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.txt"), FILE).unwrap();

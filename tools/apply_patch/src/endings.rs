@@ -2,13 +2,13 @@
 
 use workspace::{CleanPath, WalkFilter, Workspace};
 
-/// The maximum number of files that are examined.
+/// Maximum number of files examined.
 const FILES: usize = 50;
-/// The largest file examined, in bytes.
+/// Maximum size of an examined file, in bytes.
 const LARGEST: u64 = 256 << 10;
 
-/// Returns the content with `\r\n` endings if all examined files with the extension of `path` have
-/// such endings, and unchanged otherwise. If no file has this extension, the other files of the
+/// Returns the content with `\r\n` endings if all examined files with the same extension as `path`
+/// use them, and unchanged otherwise. If no file has this extension, the other files of the
 /// repository are examined.
 pub(crate) fn of_repository(workspace: &Workspace, path: &CleanPath, content: Vec<u8>) -> Vec<u8> {
     let extension = |path: &str| {

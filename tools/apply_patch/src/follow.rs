@@ -1,5 +1,5 @@
-//! Checks a call while the model is still writing it: its paths, and whether its lines can match
-//! the files.
+//! Checks a call while the model is still writing it: whether its paths are valid, and whether its
+//! lines can match the files.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ pub(crate) struct Following {
     secrets: Secrets,
     watch: Watch,
     /// Whether the patch is complete. Another patch may still follow: if the model repeats the key,
-    /// its last value counts.
+    /// the last value wins.
     over: bool,
-    /// The current line so far, if the model writes a text as an array of lines.
+    /// The current line so far, if the model writes text as an array of lines.
     line: String,
     edit: Edit,
     whole: WholeFile,
@@ -43,7 +43,7 @@ struct Edit {
     replace: Text,
 }
 
-/// A text that the model is writing.
+/// Text that the model is writing.
 #[derive(Default)]
 struct Text {
     text: String,
@@ -88,7 +88,7 @@ impl Following {
         }
     }
 
-    /// Adds text to a field of an edit. The field is `search`, for example, or `search/0` for the
+    /// Adds text to a field of an edit. The field is, for example, `search`, or `search/0` for the
     /// first element of an array.
     fn edit(&mut self, number: &str, field: &str, text: &str, closed: bool) -> Result<(), EarlyRefusal> {
         if self.edit.number != number {
@@ -97,7 +97,7 @@ impl Following {
         let (name, element) = field.split_once('/').map_or((field, false), |(name, _)| (name, true));
         let Some(known) = self.edit.text(name) else { return Ok(()) };
         // If the model repeats a key, or begins a second array of search lines, the edit starts
-        // again.
+        // over.
         if known.closed || field == "search/0" && !known.text.is_empty() && self.line.is_empty() {
             self.edit = Edit { number: number.to_owned(), ..Edit::default() };
         }
@@ -107,8 +107,8 @@ impl Following {
             // of the call.
             self.line.push_str(text);
             if closed {
-                // Add a newline only before the next element: like a string, an array may end
-                // within a line.
+                // Add a newline only before the next element: like a string, an array may end in
+                // the middle of a line.
                 if !value.is_empty() {
                     value.push('\n');
                 }
@@ -130,8 +130,8 @@ impl Following {
         }
     }
 
-    /// Adds text to the path or the content of a whole file. If a key is repeated, its last value
-    /// counts.
+    /// Adds text to the path or the content of a whole file. If a key is repeated, the last value
+    /// wins.
     fn whole(&mut self, name: &str, text: &str, closed: bool) -> Result<(), EarlyRefusal> {
         let WholeFile { path, content } = &mut self.whole;
         let value = if name == "path" { &mut *path } else { &mut *content };
@@ -190,7 +190,7 @@ fn watch(workspace: &Workspace, secrets: &Secrets) -> Watch {
     Watch::new(None, move |path| look(&tree, &secrets, path))
 }
 
-/// Looks up the path that a patch names.
+/// Looks up a path named in a patch.
 fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> PathState {
     if let Some(message) = paths::refusal(workspace, path) {
         return PathState::Refused(message);

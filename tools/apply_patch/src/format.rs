@@ -1,5 +1,5 @@
-//! Descriptions of the tool for a model that is asked for one edit format. The tool still accepts
-//! every format.
+//! Descriptions of the tool for a model that is asked to use a particular edit format. The tool
+//! still accepts every format.
 //!
 //! Effect on the prompt cache: the description is part of the system prompt, so it must not change
 //! within a session.
@@ -7,7 +7,7 @@
 use patch::Dialect;
 use serde_json::{Value, json};
 
-/// An edit format that a model can be asked for.
+/// An edit format that a model can be asked to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EditFormat(Dialect);
 
@@ -44,7 +44,7 @@ impl EditFormat {
         format!("{says}, like {}", self.example())
     }
 
-    /// Returns the arguments of a small change, as the description shows them.
+    /// Returns the arguments of a small change, as shown in the description.
     #[must_use]
     pub fn example(self) -> Value {
         let [head, old] = SEARCH;
@@ -109,7 +109,7 @@ const PATH: &str = "area.py";
 const SEARCH: [&str; 2] = ["def area(w, h):", "    return w + h"];
 const REPLACE: [&str; 2] = ["def area(w, h):", "    return w * h"];
 
-/// Joins lines into a text.
+/// Joins lines into a single string.
 fn joined(lines: &[&str]) -> Value {
     lines.iter().map(|line| format!("{line}\n")).collect::<String>().into()
 }

@@ -1,4 +1,5 @@
-//! The apply_patch tool: accepts edits in every format, checks all files, then changes all or none.
+//! The apply_patch tool: accepts edits in every format, checks all files, then changes all of them
+//! or none.
 
 mod aliases;
 mod answer;
@@ -30,15 +31,15 @@ pub use format::EditFormat;
 const DESCRIPTION: &str = "Edit files with one of: edits (search: a few lines copied exactly from the file); patch (unified \
      diff, *** Begin Patch, or SEARCH/REPLACE blocks); path + content (whole file); path + delete.";
 
-/// Inspects the files that a call of the model has changed, such as with a language server.
+/// Inspects the files changed by a call from the model, for example with a language server.
 #[async_trait::async_trait]
 pub trait Inspect: fmt::Debug + Send + Sync {
-    /// Returns text for the model; `None` if there is nothing to say. It depends on programs outside
-    /// the agent, so a replay takes it from the record.
+    /// Returns text for the model; `None` if there is nothing to say. The text depends on programs
+    /// outside the agent, so a replay takes it from the record.
     async fn inspect(&self, files: &[Preview<'_>]) -> Option<String>;
 }
 
-/// Changes files of a workspace. Clones share the record of edits that did not match.
+/// The apply_patch tool for a workspace. Clones share the record of edits that did not match.
 #[derive(Debug, Clone)]
 pub struct ApplyPatch {
     workspace: Workspace,
@@ -52,9 +53,9 @@ impl ApplyPatch {
     /// The name of the tool.
     pub const NAME: &'static str = "apply_patch";
 
-    /// Creates the tool for a workspace. The model sees placeholders for these secrets.
-    /// Placeholders in the model's edits are replaced with the values; refusals show placeholders
-    /// again.
+    /// Creates the tool for a workspace. The model sees placeholders in place of `secrets`.
+    /// Placeholders in the model's edits are replaced with the actual values, and refusals show
+    /// placeholders again.
     #[must_use]
     pub fn new(workspace: Workspace, secrets: Secrets) -> Self {
         let spec = Spec {
@@ -153,11 +154,11 @@ impl Tool for ApplyPatch {
     }
 }
 
-/// The changes of a call: checked, but not made yet.
+/// The changes of a call, checked but not yet made.
 #[derive(Debug)]
 pub struct Plan(Vec<Planned>);
 
-/// One file's change: checked, but not made yet.
+/// The change to one file, checked but not yet made.
 #[derive(Debug)]
 struct Planned {
     path: CleanPath,
@@ -170,7 +171,7 @@ struct Planned {
 }
 
 impl Planned {
-    /// The path before the change.
+    /// Returns the path before the change.
     fn source(&self) -> &CleanPath {
         if let Change::Rename { from, .. } = &self.change { from } else { &self.path }
     }
@@ -210,7 +211,7 @@ impl ApplyPatch {
     /// Checks a call against all of its files without changing any of them.
     ///
     /// # Errors
-    /// If the call would be refused.
+    /// Fails if the call would be refused.
     pub fn plan(&self, arguments: Arguments) -> Result<Plan, ToolError> {
         let arguments = match arguments.insertion() {
             None => arguments,
@@ -252,10 +253,10 @@ impl ApplyPatch {
         Ok(Arguments::whole(found.to_string(), content))
     }
 
-    /// Makes all the changes of a plan, or none.
+    /// Makes all of a plan's changes, or none of them.
     ///
     /// # Errors
-    /// If a file has changed since the plan was made, or the system fails.
+    /// Fails if a file has changed since the plan was made, or if a system error occurs.
     pub fn carry_out(&self, plan: &Plan) -> Result<Outcome, ToolError> {
         let changes = plan.0.iter().map(|p| p.change.clone()).collect();
         self.workspace.commit(changes).map_err(|e| match e {
@@ -265,7 +266,8 @@ impl ApplyPatch {
         Ok(self.report(&plan.0))
     }
 
-    /// Plans one file's change. `written` is the patch as the model wrote it, with placeholders.
+    /// Plans the change to one file. `written` is the patch as the model wrote it, with
+    /// placeholders.
     fn plan_file(&self, patch: &FilePatch, written: &FilePatch) -> Result<Planned, Why> {
         let path = self.workspace.target(paths::undecorated(&self.workspace, &patch.path, patch.dialect)?)?;
         let from = match &patch.from {
@@ -361,8 +363,8 @@ impl ApplyPatch {
 }
 
 /// Returns the patch with the real control tokens in place of the altered ones that the model saw.
-/// Returns `None` if the file has no control tokens, or if it also contains altered ones, which
-/// makes the patch ambiguous.
+/// Returns `None` if the file contains no control tokens, or if it also contains altered ones,
+/// which makes the patch ambiguous.
 fn with_tokens(file: &[u8], patch: &FilePatch) -> Option<FilePatch> {
     if !has_tokens(file) || matches!(control_tokens::restored(file), Cow::Owned(_)) {
         return None;
@@ -372,7 +374,7 @@ fn with_tokens(file: &[u8], patch: &FilePatch) -> Option<FilePatch> {
     Some(patch)
 }
 
-/// Whether the file has control tokens, which the model sees in an altered form.
+/// Returns whether the file contains control tokens, which the model sees in an altered form.
 fn has_tokens(file: &[u8]) -> bool {
     matches!(control_tokens::broken(&String::from_utf8_lossy(file)), Cow::Owned(_))
 }

@@ -7,11 +7,11 @@ use workspace::Workspace;
 
 use crate::refusal::Why;
 
-/// Characters that Markdown and comments put before a file's name.
+/// Characters that may precede a file name in Markdown and in comments.
 const DECORATION: [char; 4] = ['#', '*', '>', '-'];
 
 /// Returns the path without decoration. Only search/replace blocks have decorated paths. A file
-/// with exactly the decorated name takes precedence.
+/// whose name is exactly the decorated path takes precedence.
 pub(crate) fn undecorated<'p>(
     workspace: &Workspace,
     path: &'p str,
@@ -23,12 +23,12 @@ pub(crate) fn undecorated<'p>(
     Ok(if decorated && workspace.resolve(path).is_err() { bare } else { path })
 }
 
-/// Whether the path starts with a character that may be decoration.
+/// Returns whether the path starts with a character that may be decoration.
 pub(crate) fn may_be_decorated(path: &str) -> bool {
     path.starts_with(DECORATION)
 }
 
-/// Returns the refusal of a path that names a folder, or that starts with `~` or a variable, since
+/// Returns the refusal for a path that names a folder, or that starts with `~` or a variable, since
 /// these are not expanded. Returns `None` for other paths, and for paths below a real folder with
 /// such a name.
 pub(crate) fn refusal(workspace: &Workspace, path: &str) -> Option<String> {

@@ -9,11 +9,11 @@ use text_view::Unwritable;
 use tool_api::ToolError;
 use workspace::{CleanPath, CommitError, Digest, PathError, ReadError, Workspace};
 
-/// After a second miss, a file of up to this many lines is shown completely.
+/// After a second miss, a file of up to this many lines is shown in full.
 const SMALL: usize = 100;
-/// How many lines of a larger file to show above and below the place of the miss.
+/// Number of lines of a larger file shown above and below the miss.
 const AROUND: usize = 30;
-/// The maximum length of a line shown, in characters.
+/// Maximum length of a displayed line, in characters.
 const WIDTH: usize = 200;
 /// Misses up to this many lines apart count as the same place.
 const SAME: usize = 40;
@@ -89,7 +89,7 @@ pub(crate) fn refuse(message: &str) -> ToolError {
 }
 
 /// Returns the refusal. If the file has changed since the model saw it, adds a note. After a second
-/// miss in one place, adds the file's lines there.
+/// miss in the same place, adds the lines of the file around it.
 pub(crate) fn refused(workspace: &Workspace, misses: &Misses, secrets: &Secrets, why: Why) -> ToolError {
     let Some(path) = why.path else { return refuse(&why.message) };
     let now = workspace.read(&path).ok();

@@ -1,10 +1,10 @@
 //! Restores placeholders in patches, and masks secrets in refusals.
 //!
-//! Values replace placeholders before the patch is applied to the file on disk. A model can
-//! therefore edit a line with a secret even if it has only seen the placeholder. A patch may also
-//! contain the value, for example because the model wrote it to the file. The lines that a refusal
-//! quotes are masked before they are truncated, because masking would not recognize part of a
-//! secret.
+//! Placeholders are replaced with the actual values before the patch is applied to the file on
+//! disk. A model can therefore edit a line with a secret even if it has only seen the placeholder.
+//! A patch may also contain the value itself, for example because the model wrote it to the file.
+//! The lines that a refusal quotes are masked before they are truncated, because part of a secret
+//! would not be recognized.
 
 use std::borrow::Cow;
 
@@ -17,8 +17,8 @@ use crate::{ApplyPatch, Arguments};
 
 impl ApplyPatch {
     /// Returns the patches with values in place of placeholders and, if there are placeholders, the
-    /// patches as written. Values come from the files that the patches name, and from text that was
-    /// masked earlier.
+    /// patches as written. The values come from the files named in the patches and from text that
+    /// was masked earlier.
     pub(crate) fn with_values(
         &self,
         arguments: Arguments,
@@ -62,7 +62,7 @@ impl ApplyPatch {
         refused.map_or(Ok((patches, Some(written))), Err)
     }
 
-    /// Converts a refusal by the engine, and masks the file's secrets in its message.
+    /// Converts a refusal from the engine and masks the file's secrets in its message.
     pub(crate) fn masked_refusal(
         &self,
         path: &CleanPath,
@@ -83,7 +83,7 @@ impl ApplyPatch {
     }
 }
 
-/// Whether a patch may contain a placeholder.
+/// Returns whether a patch may contain a placeholder.
 fn has_placeholder(patch: &mut FilePatch) -> bool {
     let mut found =
         [Some(&patch.path), patch.from.as_ref()].into_iter().flatten().any(|p| may_contain_placeholder(p));

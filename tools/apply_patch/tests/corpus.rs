@@ -17,7 +17,7 @@ use tool_api::{Registry, Status, ToolError};
 use tool_apply_patch::ApplyPatch;
 use workspace::Workspace;
 
-/// One in this many cases is tested, in addition to every security case.
+/// In addition to every security case, one in this many other cases is tested.
 const EVERY: usize = 17;
 
 /// A file or link in a folder.
@@ -66,7 +66,7 @@ fn write(path: &Path, bytes: &[u8], executable: bool) {
     }
 }
 
-/// Creates the folder of a case, with its files and fixtures. Returns the folder and the
+/// Creates the folder for a case, with its files and fixtures. Returns the folder and the
 /// workspace's state folder.
 fn set_up(case: &Case, outer: &Path) -> (PathBuf, PathBuf) {
     let root = outer.join("root");
@@ -86,7 +86,7 @@ fn set_up(case: &Case, outer: &Path) -> (PathBuf, PathBuf) {
     (root, state)
 }
 
-/// Returns whether `all` has exactly the files of `tree` and the fixtures of the case.
+/// Returns whether `all` contains exactly the files of `tree` and the fixtures of the case.
 fn is_tree(
     all: &BTreeMap<PathBuf, Entry>,
     before: &BTreeMap<PathBuf, Entry>,
@@ -141,7 +141,7 @@ async fn judge(case: &Case) -> Result<(), String> {
     }
 }
 
-/// Judges a part of the cases and returns the failures. Each thread calls this once.
+/// Judges some of the cases and returns the failures. Each thread calls this once.
 fn judge_all(cases: &[&Case]) -> Vec<(Class, String)> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let judged = cases.iter().filter_map(|case| {

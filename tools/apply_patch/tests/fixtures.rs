@@ -1,4 +1,4 @@
-//! Runs every scenario in `fixtures/patches` through the tool, in a real folder. Afterwards, the
+//! Runs every scenario in `fixtures/patches` through the tool, in a real folder. Afterward, the
 //! tree must be as expected or, if the patch is refused, unchanged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]

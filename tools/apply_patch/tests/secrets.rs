@@ -117,7 +117,7 @@ async fn edits_of_the_masked_file_apply_to_the_real_one_byte_for_byte() {
         for (way, arguments) in ways.into_iter().enumerate() {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join("f.py"), &before).unwrap();
-            // This object has masked nothing yet, as if it were in another process.
+            // This object has not masked anything yet, as if it were in another process.
             let own = secrets::Secrets::new("session", Vec::new());
             let tool = ApplyPatch::new(Workspace::open(folder.path()).unwrap(), own);
             let registry = Registry::of([tool.into_tool()]).unwrap();

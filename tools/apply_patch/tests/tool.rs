@@ -1,4 +1,4 @@
-//! Valid calls and their results, and the messages that a model gets after invalid calls.
+//! Tests the results of valid calls and the messages that a model gets after invalid calls.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
@@ -32,7 +32,7 @@ async fn call(registry: &Registry, arguments: Value) -> Result<Outcome, String> 
     })
 }
 
-/// Finds the new text of each file.
+/// An inspector that returns the new text of the files.
 #[derive(Debug)]
 struct Texts;
 
@@ -73,7 +73,7 @@ async fn a_patch_may_be_an_array_of_lines() {
 
 #[tokio::test]
 async fn empty_arguments_count_as_missing() {
-    // A model with 1.5 billion parameters really made this call.
+    // This call was actually made by a model with 1.5 billion parameters.
     let (folder, _, registry) = fixture();
     let edit = json!([{"path": "a.txt", "search": "two", "replace": "zwei"}]);
     let all = json!({"patch": [], "edits": edit, "path": "a.txt", "content": [], "delete": false});

@@ -26,8 +26,8 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
     convert: Some(convert),
 };
 
-/// Unwraps a list of one pattern. Treats a `query` without wildcards, slashes or dots as part of a
-/// name.
+/// Unwraps a list that contains a single pattern. Treats a `query` without wildcards, slashes or
+/// dots as part of a name.
 fn convert(tool: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<(), String> {
     aliases::one(arguments, "glob patterns", "glob", notes)?;
     if let Some(Value::String(text)) = aliases::take(arguments, "query") {

@@ -1,4 +1,5 @@
-//! The list_files tool: lists files, or folders with counts if there are too many files.
+//! The list_files tool: lists files or, if there are too many, folders with the number of files in
+//! each.
 
 mod aliases;
 
@@ -10,12 +11,12 @@ use serde_json::{Value, json};
 use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 use workspace::{CleanPath, Glob, WalkFilter, Workspace};
 
-/// The maximum number of lines shown.
+/// Maximum number of lines shown.
 const LINES: usize = 200;
-/// The maximum number of files considered.
+/// Maximum number of files considered.
 const MAX_FILES: usize = 50_000;
 
-/// Lists files of a workspace.
+/// The list_files tool for a workspace.
 #[derive(Debug, Clone)]
 pub struct ListFiles(Workspace);
 
@@ -89,8 +90,8 @@ impl TypedTool for ListFiles {
     }
 }
 
-/// Returns the paths of the files. If there are too many, returns folders with the number of files
-/// in each, as deep as the line limit allows.
+/// Returns the paths of the files. If there are too many, returns folders instead, with the number
+/// of files in each, descending as deep as the line limit allows.
 fn fold(files: &[&str], start: usize) -> Vec<(String, Option<usize>)> {
     if files.len() <= LINES {
         return files.iter().map(|f| ((*f).to_owned(), None)).collect();

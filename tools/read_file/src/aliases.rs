@@ -29,7 +29,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
         ("mode type", Take::Only("line lines file text", "files are read as lines; leave it out")),
         ("include exclude recursive use_default_excludes", Take::Only("true", "read one file per call")),
         ("encoding", Take::Only("utf-8 utf8 auto", "files are read in their own encoding; leave it out")),
-        // Arguments for the editing commands of other agents' editors.
+        // Arguments of the editing commands in other agents' editor tools.
         (
             "file_text old_str new_str insert_line insert_text",
             Take::Only("0", "reading takes path, start_line and end_line only"),
@@ -89,7 +89,7 @@ fn number(name: &str, value: &Value) -> Result<i64, String> {
     value.as_i64().or(text).or_else(float).ok_or_else(|| format!("{name} is not a number of lines"))
 }
 
-/// Parses a range such as `[10, 20]` or `"10-20"`. An end of -1 is the end of the file. Returns
+/// Parses a range such as `[10, 20]` or `"10-20"`. An end of -1 means the end of the file. Returns
 /// `None` for an empty value.
 fn range_of(value: &Value) -> Result<Option<(i64, i64)>, String> {
     let wrong = || Err("a range of lines is [FIRST, LAST]; give start_line and end_line".to_owned());

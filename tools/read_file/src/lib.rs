@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 use workspace::Workspace;
 
-/// The maximum number of lines shown at once.
+/// Maximum number of lines shown at once.
 const LINES: usize = 500;
-/// The maximum number of bytes shown at once: about 6,000 tokens.
+/// Maximum number of bytes shown at once: about 6,000 tokens.
 const BYTES: usize = 24_000;
-/// The maximum length of a line shown, in characters.
+/// Maximum length of a displayed line, in characters.
 const WIDTH: usize = 1000;
 
-/// Reads files of a workspace.
+/// The read_file tool for a workspace.
 #[derive(Debug, Clone)]
 pub struct ReadFile(Workspace, Secrets);
 
@@ -30,7 +30,7 @@ pub struct Arguments {
 }
 
 impl ReadFile {
-    /// Creates the tool for a workspace. The tool masks these secrets before it truncates anything.
+    /// Creates the tool for a workspace. The tool masks `secrets` before it truncates anything.
     #[must_use]
     pub fn new(workspace: Workspace, secrets: Secrets) -> Self {
         Self(workspace, secrets)
@@ -101,7 +101,7 @@ impl TypedTool for ReadFile {
     }
 }
 
-/// Limits the requested range of lines, counted from 1, to the lines of the file.
+/// Clamps the requested range of 1-based lines to the lines of the file.
 fn range(start: Option<i64>, end: Option<i64>, total: usize, notes: &mut String) -> (usize, usize) {
     let inside = |line: i64| usize::try_from(line).unwrap_or(1).clamp(1, total);
     let first = start.map_or(1, inside);

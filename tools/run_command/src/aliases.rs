@@ -53,7 +53,7 @@ pub(crate) const ALIASES: &Aliases = &Aliases {
     convert: Some(convert),
 };
 
-/// Words that have a meaning only in a shell.
+/// Words that are meaningful only in a shell.
 const OPERATORS: [&str; 11] = ["&&", "||", "|", ";", "&", ">", ">>", "<", "2>", "2>&1", "<<"];
 
 /// Shell keywords that can start a command.
@@ -121,7 +121,7 @@ fn quoted_words(words: &[Value]) -> Result<String, String> {
     Ok(words.collect::<Result<Vec<String>, String>>()?.join(" "))
 }
 
-/// Whether the shell leaves a word unchanged.
+/// Returns whether the shell leaves a word unchanged.
 fn is_plain(word: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
     !word.is_empty() && word.chars().all(plain)

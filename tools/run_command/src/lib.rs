@@ -1,7 +1,7 @@
 //! The run_command tool: runs one shell line in the sandbox, in the work tree.
 //!
-//! The model reads how the command ended, then the start and the end of its output. A log file has
-//! the complete output.
+//! The model sees how the command ended, followed by the start and the end of its output. The
+//! complete output is written to a log file.
 
 mod aliases;
 mod patch_command;
@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 
-/// The part of the output that the model reads: 4 KiB or 60 lines at each end, whichever is less,
+/// The part of the output that the model sees: 4 KiB or 60 lines at each end, whichever is less,
 /// which is at most about 2,500 tokens.
 const SHOWN: OutputLimits = OutputLimits {
     head_bytes: 4 << 10,
@@ -45,18 +45,18 @@ pub struct Arguments {
     workdir: Option<String>,
 }
 
-/// The options of a session's commands.
+/// Options for the commands of a session.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where to store the full output of each run, as `command-N.log`.
     pub log_dir: PathBuf,
-    /// The time limit of a command.
+    /// The time limit for each command.
     pub timeout: Duration,
     /// The secrets to mask in the output before it is truncated.
     pub secrets: Secrets,
 }
 
-/// The tool.
+/// The run_command tool.
 #[derive(Debug)]
 pub struct RunCommand {
     sandbox: Sandbox,
@@ -71,7 +71,7 @@ impl RunCommand {
         Self { sandbox, options, runs: AtomicU32::new(0) }
     }
 
-    /// Resolves the folder of the work tree in which a command should run.
+    /// Resolves the folder in the work tree where a command should run.
     fn folder(&self, given: &str) -> Result<PathBuf, String> {
         let root = self.sandbox.root();
         let real = |path: &Path| path.canonicalize().ok();
@@ -84,8 +84,8 @@ impl RunCommand {
         }
     }
 
-    /// Returns the output with secrets masked. Removes the words next to omitted output, because
-    /// half a secret would not be recognized.
+    /// Returns the output with secrets masked. Also removes the words next to omitted output,
+    /// because half a secret would not be recognized.
     fn shown(&self, output: &Captured) -> String {
         /// The longest word to remove, in bytes.
         const WORD: usize = 512;

@@ -1,9 +1,9 @@
-//! Commands that consist only of a patch: `apply_patch 'PATCH'`, `apply_patch <<'EOF'`, and both
-//! within `bash -lc`.
+//! Commands that consist only of a patch: `apply_patch 'PATCH'`, `apply_patch <<'EOF'`, and either
+//! one inside `bash -lc`.
 //!
-//! Models trained on an agent whose shell has such a program send their patches this way. This
-//! module accepts only text that the shell would pass on unchanged. `sandbox::guard` refuses every
-//! other use of the program before anything runs.
+//! Models trained with an agent whose shell provides such a program send their patches this way.
+//! This module accepts only text that the shell would pass on unchanged. `sandbox::guard` refuses
+//! every other use of the program before anything runs.
 
 /// Returns the patch that a command consists of; `None` for any other command.
 pub(crate) fn read(line: &str) -> Option<String> {
@@ -23,8 +23,8 @@ pub(crate) fn read(line: &str) -> Option<String> {
     patch.trim_start().starts_with("*** Begin Patch").then_some(patch)
 }
 
-/// Returns the word that a text consists of; `None` if there are several, or if the shell would
-/// change the word.
+/// Returns the only word in the text; `None` if there are several, or if the shell would change the
+/// word.
 fn only(text: &str) -> Option<String> {
     word(text).filter(|(_, rest)| rest.trim().is_empty()).map(|(word, _)| word)
 }

@@ -1,4 +1,4 @@
-//! Calls to `run_command` in the formats of other agents.
+//! Tests calls to `run_command` in the formats that other agents use.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
@@ -73,7 +73,7 @@ fn unsupported_arguments_are_refused_with_an_explanation() {
     }
 }
 
-/// Accepts patches, like the real `apply_patch`.
+/// A stand-in for `apply_patch` that accepts patches.
 struct Patches;
 
 #[async_trait::async_trait]

@@ -1,4 +1,4 @@
-//! Tests the tool from outside: makes calls and checks their outcomes. Real commands run in the
+//! Tests the tool from the outside: makes calls and checks their outcomes. Real commands run in the
 //! sandbox.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
@@ -112,7 +112,7 @@ async fn a_command_that_hangs_is_stopped_with_advice() {
 #[tokio::test]
 async fn files_are_written_in_the_work_tree_and_nowhere_else() {
     let repository = Repository::new();
-    // Commands have a /tmp of their own, so the second write may succeed there.
+    // Commands have their own /tmp, so the second write may succeed there.
     repository.run("echo a > file && echo b > ../outside").await;
     assert!(repository.root().join("file").exists() && !repository.dir.path().join("outside").exists());
 }

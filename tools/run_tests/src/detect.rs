@@ -1,4 +1,4 @@
-//! Detects, from a repository's files, the command that runs its tests. Nothing is executed.
+//! Detects the command that runs a repository's tests by looking at its files. Nothing is executed.
 //!
 //! Manifests are checked first, in a fixed order, then test files, then the targets of a Makefile.
 //! If there is no manifest, one search through at most [`DIRECTORIES`] folders finds the test
@@ -13,16 +13,16 @@ use std::{
 
 use serde_json::Value;
 
-/// The maximum number of folders searched for test files if there is no manifest.
+/// Maximum number of folders searched for test files if there is no manifest.
 const DIRECTORIES: usize = 48;
 
 /// The depth of that search, which is enough for `packages/NAME/tests`.
 const DEPTH: usize = 3;
 
-/// How many bytes to read from the start of a file.
+/// Number of bytes read from the start of a file.
 const GLANCE: u64 = 64 << 10;
 
-/// How many test files to read to detect the Python test runner.
+/// Number of test files read to detect the Python test runner.
 const SAMPLES: usize = 20;
 
 /// A command that runs tests.
@@ -32,7 +32,7 @@ pub struct TestCommand {
     pub argv: Vec<String>,
     /// The environment variables it needs.
     pub env: Vec<(String, String)>,
-    /// Where the command comes from, such as "Cargo.toml". Shown to people.
+    /// Where the command comes from, such as "Cargo.toml", for display to the user.
     pub why: String,
 }
 
@@ -67,7 +67,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// Finds the test command of the repository at `root`. `search_path` is the `PATH` that commands
-/// will have.
+/// will run with.
 #[must_use]
 pub fn detect(root: &Path, search_path: &OsStr) -> Option<TestCommand> {
     let repository = Repository { root, search_path };
@@ -289,8 +289,8 @@ impl Repository<'_> {
         }
     }
 
-    /// Returns the Python interpreter of a virtual environment in the repository or, without one,
-    /// the interpreter on `PATH`.
+    /// Returns the Python interpreter of a virtual environment in the repository or, if there is
+    /// none, the interpreter on `PATH`.
     fn interpreter(&self) -> String {
         let own = [".venv/bin/python", "venv/bin/python"].into_iter().find(|p| self.has(p));
         own.or_else(|| ["python3", "python"].into_iter().find(|p| self.program(p)))

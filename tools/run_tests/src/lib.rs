@@ -3,7 +3,7 @@
 //!
 //! The model's calls and the planner's verification ([`RunTests::verify`]) use the same code. The
 //! exit code decides whether tests passed; the output only says which failed. There is one
-//! exception: if no test ran, the result counts as a failure, whatever the exit code is.
+//! exception: if no tests ran, the result counts as a failure regardless of the exit code.
 
 mod detect;
 pub mod report;
@@ -26,7 +26,7 @@ use tool_api::{Aliases, Effect, Outcome, Spec, Take, ToolError, TypedTool};
 pub use detect::{TestCommand, detect};
 pub use report::{Failure, TestReport};
 
-/// How many bytes are kept for parsing at each end of the output. Compile errors are at the start,
+/// Number of bytes kept for parsing at each end of the output. Compile errors are at the start,
 /// failures and summaries at the end.
 const KEPT: usize = 512 << 10;
 
@@ -71,20 +71,21 @@ enum CommandLine {
     Words(Vec<String>),
 }
 
-/// The options of a session's test runs.
+/// Options for the test runs of a session.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The configured command (`--verify`), a shell line. Without it, the command is detected.
+    /// The configured command (`--verify`), as a shell line. If there is none, the command is
+    /// detected.
     pub command: Option<String>,
     /// Where to store the full output of each run, as `tests-N.log`.
     pub log_dir: PathBuf,
-    /// The time limit of a run.
+    /// The time limit for each run.
     pub timeout: Duration,
     /// The secrets to mask in the output before it is truncated.
     pub secrets: Secrets,
 }
 
-/// The tool.
+/// The run_tests tool.
 #[derive(Debug)]
 pub struct RunTests {
     sandbox: Sandbox,
@@ -99,8 +100,8 @@ impl RunTests {
         Self { sandbox, options, runs: AtomicU32::new(0) }
     }
 
-    /// Returns the command that verifies the work tree: the configured one, or else the one that is
-    /// detected now.
+    /// Returns the command that verifies the work tree: the configured one if there is one, or else
+    /// the one detected now.
     #[must_use]
     pub fn command(&self) -> Option<TestCommand> {
         let configured =
@@ -117,7 +118,7 @@ impl RunTests {
     /// there is no such command.
     ///
     /// # Errors
-    /// If the sandbox cannot be set up.
+    /// Fails if the sandbox cannot be set up.
     pub async fn verify(&self, limit: Option<Duration>) -> Result<Option<Outcome>, ToolError> {
         match self.command() {
             Some(command) => self.run(&command, limit).await.map(Some),
@@ -152,7 +153,7 @@ impl RunTests {
         self.sandbox.root()
     }
 
-    /// Returns the command that a call asks for.
+    /// Returns the command that a call requests.
     fn command_of(&self, arguments: Arguments) -> Result<TestCommand, ToolError> {
         match &arguments.command {
             Some(CommandLine::Shell(line)) => guard::check_line(line),
@@ -188,7 +189,7 @@ impl TestCommand {
                 self.argv = vec!["sh".into(), "-c".into(), line, "sh".into()];
             }
             [npm, test] if npm == "npm" && test == "test" => self.argv.push("--".into()),
-            // Discovery takes a folder and not the name of a test, so a named test runs without
+            // Discovery takes a folder rather than the name of a test, so a named test runs without
             // discovery.
             [python, m, unittest, discover, ..]
                 if unittest == "unittest" && discover == "discover" && names_a_test(&more) =>

@@ -1,5 +1,5 @@
-//! Checks that every recorded output in `fixtures/test_reports` is parsed as its `expect.json`
-//! says.
+//! Checks that every recorded output in `fixtures/test_reports` is parsed as specified by its
+//! `expect.json`.
 //!
 //! `UPDATE_EXPECT=1` rewrites the `expect.json` files instead. Check the diff before committing it.
 

@@ -1,4 +1,4 @@
-//! Tests the tool from outside: makes calls and checks their outcomes. Real commands run in the
+//! Tests the tool from the outside: makes calls and checks their outcomes. Real commands run in the
 //! sandbox.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]

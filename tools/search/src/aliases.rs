@@ -56,7 +56,8 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
         notes.push("pattern taken as plain text".into());
         *pattern = escaped(pattern);
     }
-    // By default, case matters only if the pattern has upper-case letters. A flag overrides this.
+    // By default, case matters only if the pattern contains uppercase letters. A flag overrides
+    // this.
     if let Some(mind) = mind_case {
         pattern.insert_str(0, if mind { "(?-i)" } else { "(?i)" });
     }

@@ -1,4 +1,4 @@
-//! The search tool: searches the files that git does not ignore, with ripgrep's libraries.
+//! The search tool: searches the files that git does not ignore, using ripgrep's libraries.
 
 mod aliases;
 
@@ -16,18 +16,18 @@ use serde_json::{Value, json};
 use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 use workspace::{CleanPath, Glob, READ_LIMIT, WalkFilter, Workspace};
 
-/// The maximum number of matches shown.
+/// Maximum number of matches shown.
 const MATCHES: usize = 100;
-/// The maximum number of matches shown per file.
+/// Maximum number of matches shown per file.
 const PER_FILE: usize = 20;
-/// The maximum length of a line shown, in characters.
+/// Maximum length of a displayed line, in characters.
 const WIDTH: usize = 200;
-/// The maximum number of files searched.
+/// Maximum number of files searched.
 const FILES: usize = 50_000;
-/// The maximum number of bytes searched.
+/// Maximum number of bytes searched.
 const BYTES: u64 = 1 << 30;
 
-/// Searches files of a workspace.
+/// The search tool for a workspace.
 #[derive(Debug, Clone)]
 pub struct Search(Workspace, Secrets);
 
@@ -45,15 +45,15 @@ impl Search {
     /// The name of the tool.
     pub const NAME: &'static str = "search";
 
-    /// Creates the tool for a workspace. It searches files with these secrets masked, so that a
-    /// pattern cannot probe for a secret.
+    /// Creates the tool for a workspace. It searches files with `secrets` masked, so that a pattern
+    /// cannot be used to probe for a secret.
     #[must_use]
     pub fn new(workspace: Workspace, secrets: Secrets) -> Self {
         Self(workspace, secrets)
     }
 
-    /// Returns the files in which a call with these arguments finds a match, within the limits of a
-    /// search. Returns an empty list if the call would be refused.
+    /// Returns the files in which a call with these arguments would find a match, within the limits
+    /// of a search. Returns an empty list if the call would be refused.
     #[must_use]
     pub fn matching(&self, arguments: &Value) -> Vec<CleanPath> {
         let Ok(arguments) = serde_json::from_value::<Arguments>(arguments.clone()) else { return Vec::new() };
@@ -96,7 +96,7 @@ impl TypedTool for Search {
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let (job, note) = self.job(&arguments).map_err(ToolError::Model)?;
-        // If the call is dropped, because it is interrupted or times out, this stops its search.
+        // If the call is dropped because it is interrupted or times out, this stops its search.
         let _stop = Stop(Arc::clone(&job.stop));
         let found = tokio::task::spawn_blocking(move || job.run()).await;
         let found = found.map_err(|e| ToolError::Run(format!("the search failed: {e}")))?;
@@ -112,7 +112,7 @@ impl Drop for Stop {
     }
 }
 
-/// Compiles a pattern. Case matters if the pattern has upper-case letters. An invalid regex is
+/// Compiles a pattern. Case matters if the pattern contains uppercase letters. An invalid regex is
 /// searched for literally.
 fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
     if pattern.is_empty() {
@@ -137,7 +137,7 @@ fn matcher(pattern: &str) -> Result<(RegexMatcher, &'static str), String> {
 struct Job {
     workspace: Workspace,
     secrets: Secrets,
-    /// Whether the pattern has a placeholder, which can match only in masked text.
+    /// Whether the pattern contains a placeholder, which can match only in masked text.
     masked: bool,
     under: Option<CleanPath>,
     glob: Option<Glob>,
@@ -173,7 +173,7 @@ impl Job {
             }
             left -= entry.size;
             let Ok(file) = self.workspace.read(&entry.path) else { continue };
-            // Masking costs more than searching, so the files without a match are not masked.
+            // Masking costs more than searching, so files without a match are not masked.
             if self.masked || matches(&mut searcher, &self.matcher, file.text()) {
                 let shown = self.secrets.mask_bytes(file.text());
                 found.search(&mut searcher, &self.matcher, &entry.path, &shown);

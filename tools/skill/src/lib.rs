@@ -2,7 +2,8 @@
 //! for one kind of work. Skills belong to a repository or to the user.
 //!
 //! The prompt lists only the names and descriptions of the skills, as part of the tool's
-//! description. The model reads a skill when it needs it. The tool exists only if there are skills.
+//! description. The model reads a skill when it needs it. The tool is available only if there are
+//! skills.
 
 use std::collections::HashSet;
 
@@ -13,21 +14,21 @@ use workspace::Workspace;
 
 /// The file with a skill's instructions.
 const FILE: &str = "SKILL.md";
-/// The maximum number of folders to look into, in each place.
+/// Maximum number of folders examined in each place.
 const MAX_SKILLS: usize = 100;
-/// The maximum size of a file in a skill, in bytes: about 8,000 tokens.
+/// Maximum size of a file in a skill, in bytes: about 8,000 tokens.
 const MAX_BYTES: u64 = 32 << 10;
-/// The maximum length of a description in the prompt, in characters.
+/// Maximum length of a description in the prompt, in characters.
 const MAX_DESCRIPTION: usize = 200;
-/// The maximum length of the list in the prompt, in bytes: about 500 tokens.
+/// Maximum length of the list in the prompt, in bytes: about 500 tokens.
 const MAX_LIST: usize = 2_000;
-/// The maximum number of a skill's other files to list.
+/// Maximum number of additional files listed for a skill.
 const MAX_FILES: usize = 50;
 
 /// A folder with skills.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// The tree that contains the folder. Nothing outside of it is read.
+    /// The tree that contains the folder. Nothing outside it is read.
     pub workspace: Workspace,
     /// The path of the folder in the tree; empty for the root.
     pub folder: String,
@@ -72,7 +73,7 @@ struct Skill {
     folder: String,
 }
 
-/// The tool.
+/// The skill tool.
 #[derive(Debug, Clone)]
 pub struct ReadSkill(Vec<Skill>);
 
@@ -86,8 +87,8 @@ pub struct Arguments {
 }
 
 impl ReadSkill {
-    /// Creates the tool; `None` if there are no skills. If several skills have the same name, the
-    /// first one counts.
+    /// Creates the tool, or returns `None` if there are no skills. If several skills have the same
+    /// name, the first one wins.
     #[must_use]
     pub fn find(places: &[Place]) -> Option<Self> {
         let mut names = HashSet::new();
@@ -111,7 +112,7 @@ impl ReadSkill {
 
 impl Skill {
     fn read(place: &Place, folder: String) -> Option<Self> {
-        // Check first, because for a missing path, `resolve` would search the tree.
+        // Check first, because `resolve` would search the whole tree for a missing path.
         place.workspace.root().join(place.path(&folder)).join(FILE).is_file().then_some(())?;
         let text = place.read(&format!("{folder}/{FILE}")).ok()?;
         let header: Header =
@@ -142,14 +143,14 @@ impl Skill {
     }
 }
 
-/// Splits a text into its front matter, if it has one, and the rest.
+/// Splits the text into its front matter, if it has any, and the rest.
 fn split(text: &str) -> (Option<&str>, &str) {
     let after = text.strip_prefix("---\n").or_else(|| text.strip_prefix("---\r\n"));
     let Some((header, rest)) = after.and_then(|after| after.split_once("\n---")) else { return (None, text) };
     (Some(header), rest.split_once('\n').map_or("", |(_, rest)| rest))
 }
 
-/// Returns the text as one line, without hidden characters and cut to `length` characters.
+/// Returns the text as a single line without hidden characters, truncated to `length` characters.
 fn one_line(text: &str, length: usize) -> String {
     preview::sanitize::short(&text.split_whitespace().collect::<Vec<_>>().join(" "), length)
 }
@@ -172,8 +173,8 @@ impl TypedTool for ReadSkill {
         Spec { repeatable: true, ..Spec::of::<Arguments>("skill", text + "\nArguments", Effect::Read) }
     }
 
-    // There is no `judge_field`, because a replay has no skills and so could not repeat a refusal
-    // in the middle of an answer.
+    // There is no `judge_field`, because a replay has no skills and therefore could not reproduce a
+    // refusal in the middle of an answer.
 
     async fn call(&self, arguments: Arguments) -> Result<Outcome, ToolError> {
         let skill = self.skill(&arguments.name).map_err(ToolError::Model)?;

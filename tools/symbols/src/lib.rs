@@ -16,17 +16,17 @@ use symbols::{Code, Index};
 use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 use workspace::{CleanPath, Workspace};
 
-/// The maximum number of definitions shown.
+/// Maximum number of definitions shown.
 const DEFINITIONS: usize = 20;
-/// The maximum number of uses shown.
+/// Maximum number of uses shown.
 const USES: usize = 60;
-/// The maximum number of files to read for uses.
+/// Maximum number of files read to find uses.
 const FILES: usize = 100;
-/// The maximum number of files with definitions or uses that an export contains.
+/// Maximum number of files with definitions or uses whose paths are recorded for exports.
 const PATHS: usize = 2_000;
-/// The maximum length of a line shown, in characters.
+/// Maximum length of a displayed line, in characters.
 const WIDTH: usize = 160;
-/// The maximum number of similar names shown.
+/// Maximum number of similar names shown.
 const SIMILAR: usize = 8;
 
 /// Finds the definitions and uses of names in a workspace.
@@ -49,8 +49,7 @@ impl Symbols {
     /// The name of the tool.
     pub const NAME: &'static str = "symbols";
 
-    /// Creates the tool for a workspace and its index. It masks `secrets` in the lines that it
-    /// shows.
+    /// Creates the tool for a workspace and its index. It masks `secrets` in the lines it shows.
     #[must_use]
     pub fn new(code: Arc<Code>, workspace: Workspace, secrets: Secrets) -> Self {
         Self { code, workspace, secrets }
@@ -180,7 +179,7 @@ fn plural(n: usize, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Formats a line of a file for the result. `number` counts from 1.
+/// Formats a line of a file for the result. `number` is 1-based.
 fn line(path: &str, number: u32, source: &str) -> String {
     let found = source.lines().nth((number as usize).saturating_sub(1)).unwrap_or_default().trim_end();
     let text: String = found.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WIDTH).collect();

@@ -1,4 +1,5 @@
-//! The flags of `agent batch` that say which tasks run, in which order, and when the batch stops.
+//! The flags of `agent batch` that control which tasks run, in what order, and when the batch
+//! stops.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,12 +11,12 @@ use jiff::{SignedDuration, Timestamp};
 
 #[derive(Debug, Args)]
 pub(crate) struct BatchPlan {
-    /// Run only tasks whose id matches PATTERN, or that have a tag that matches `tag:PATTERN`; may
-    /// be repeated. `*` stands for any text, `?` for one character
+    /// Run only tasks whose id matches PATTERN, or with a tag that matches `tag:PATTERN`; may be
+    /// repeated. `*` matches any text, `?` any single character
     #[arg(long = "filter", value_name = "PATTERN", help_heading = "Selection")]
     filters: Vec<Filter>,
 
-    /// Run the tasks at the positions A to B-1 only, counted from 0
+    /// Run only the tasks at positions A to B-1, starting at 0
     #[arg(long, value_name = "A:B", help_heading = "Selection")]
     slice: Option<Slice>,
 
@@ -23,16 +24,16 @@ pub(crate) struct BatchPlan {
     #[arg(long, help_heading = "Selection")]
     shuffle: bool,
 
-    /// Number that determines the random order [default: 0]
+    /// Seed for the random order [default: 0]
     #[arg(long, value_name = "N", requires = "shuffle", help_heading = "Selection")]
     seed: Option<u64>,
 
-    /// Divide the tasks into N parts and run part I, counted from 1; auto: the part for this job of
-    /// a job array in Slurm, Kubernetes or AWS Batch. Results go to a subfolder `shard-I-of-N`
+    /// Divide the tasks into N parts and run part I (the first part is 1); auto: the part for this
+    /// job in a Slurm, Kubernetes or AWS Batch job array. Results go to a subfolder `shard-I-of-N`
     #[arg(long, value_name = "I/N|auto[/N]", help_heading = "Selection")]
     pub(crate) shard: Option<String>,
 
-    /// Rerun the tasks that the agent finished without success in an earlier invocation
+    /// Rerun the tasks that the agent finished unsuccessfully in an earlier invocation
     #[arg(long, value_name = "WHAT", help_heading = "Selection")]
     pub(crate) retry: Option<Retry>,
 
@@ -54,7 +55,7 @@ pub(crate) struct BatchPlan {
     batch_cost: Option<f64>,
 
     /// Keep trying for this long when the model, its server or this machine fails for every task;
-    /// 0s gives up at once
+    /// 0s gives up immediately
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m", help_heading = "Limits for the whole batch")]
     pub(crate) wait: Duration,
 }
@@ -72,7 +73,7 @@ pub(crate) enum BatchCommand {
     },
 }
 
-/// How many tasks run at a time.
+/// How many tasks to run at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Jobs {
     Auto,
@@ -80,7 +81,7 @@ pub(crate) enum Jobs {
 }
 
 impl Jobs {
-    /// The maximum number of tasks at a time.
+    /// Maximum number of tasks that run at a time.
     pub(crate) const MAX: u16 = 256;
 }
 
@@ -101,7 +102,7 @@ impl FromStr for Jobs {
 /// Which tasks `--retry` runs again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Retry {
-    // Tasks that the agent finished without success.
+    // Tasks that the agent finished unsuccessfully.
     Failed,
 }
 
@@ -121,8 +122,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parsed.ok_or_else(|| format!("{text:?} is not a time with units such as `90s`, `15m` or `2h 30m`"))
 }
 
-/// Parses the lease of a queue. A lease under one second would expire while a worker is merely
-/// busy.
+/// Parses a queue lease. A lease under one second would expire while a worker is merely busy.
 pub(super) fn lease(text: &str) -> Result<Duration, String> {
     let lease = duration(text)?;
     if lease < Duration::from_secs(1) { Err("is shorter than 1s".into()) } else { Ok(lease) }

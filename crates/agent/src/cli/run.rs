@@ -14,7 +14,7 @@ pub(crate) struct Run {
     #[arg(required_unless_present_any = ["task_file", "template", "issue"])]
     pub(crate) task: Option<String>,
 
-    /// The values of a template, each `KEY=VALUE`
+    /// Values for the template, each `KEY=VALUE`
     #[arg(value_name = "KEY=VALUE", requires = "template", hide = true)]
     pub(crate) values: Vec<String>,
 
@@ -22,13 +22,13 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE", conflicts_with = "task")]
     pub(crate) task_file: Option<PathBuf>,
 
-    /// Make the task from the template NAME.md in .agents/templates or in your settings folder; the
-    /// arguments are its values: KEY=VALUE …
+    /// Create the task from the template NAME.md in .agents/templates or in your settings folder;
+    /// the arguments provide its values: KEY=VALUE …
     #[arg(long, value_name = "NAME", conflicts_with_all = ["task_file", "issue"])]
     pub(crate) template: Option<String>,
 
-    /// Resolve the issue in this file (JSON as `gh issue view --json` prints it; `-` is stdin) or
-    /// at this URL, which `gh` or `glab` reads; TASK is added to it
+    /// Resolve the issue in this file (JSON as printed by `gh issue view --json`; `-` is stdin) or
+    /// at this URL (fetched with `gh` or `glab`); TASK is appended to it
     #[arg(long, value_name = "FILE|URL", conflicts_with = "task_file")]
     pub(crate) issue: Option<String>,
 
@@ -41,7 +41,8 @@ pub(crate) struct Run {
     /// Commit the changes if the run ends as verified
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) commit: bool,
-    /// Show this image to the model with the task, if the model sees images; may be repeated
+    /// Show this image to the model along with the task (needs a model that accepts images); may be
+    /// repeated
     #[arg(long = "image", value_name = "FILE")]
     pub(crate) images: Vec<PathBuf>,
 
@@ -55,8 +56,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FORMAT", value_parser = preview_format(), requires = "dry_run")]
     pub(crate) preview: Option<Format>,
 
-    /// Make the model give a result that fits the JSON Schema in this file, and print the result to
-    /// stdout instead of the patch
+    /// Make the model return a result that matches the JSON Schema in this file, and print the
+    /// result to stdout instead of the patch
     #[arg(long, value_name = "FILE")]
     pub(crate) output_schema: Option<PathBuf>,
 
@@ -81,7 +82,7 @@ pub(crate) struct Ask {
     /// The question; `-` reads it from stdin
     pub(crate) question: String,
 
-    /// Make the model give an answer that fits the JSON Schema in this file
+    /// Make the model return an answer that matches the JSON Schema in this file
     #[arg(long, value_name = "FILE")]
     pub(crate) output_schema: Option<PathBuf>,
 
@@ -107,8 +108,8 @@ pub(crate) struct Resume {
     #[arg(default_value = "last")]
     pub(crate) session: String,
 
-    /// Continue the session, even one that has ended, with a new message. Budgets start anew with
-    /// the message
+    /// Continue the session with a new message, even if the session has ended. The message resets
+    /// the budgets
     pub(crate) message: Option<String>,
 
     /// Copy the session to a new id first, and leave the original unchanged

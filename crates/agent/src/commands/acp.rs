@@ -1,10 +1,10 @@
-//! `agent acp`: lets an editor drive the agent over standard input and output, with the Agent
+//! `agent acp`: lets an editor drive the agent over standard input and output, using the Agent
 //! Client Protocol. Standard output carries only protocol messages; warnings go to standard error.
-//! `docs/editors.md` describes it.
+//! See `docs/editors.md`.
 //!
 //! [`host`] holds the sessions, [`requests`] and [`prompts`] answer the editor, [`turn`] runs one
-//! prompt, [`permission`] asks the user before calls, and [`details`] reads from the tree's history
-//! what a call changed. The crate `acp` translates the journal.
+//! prompt, [`permission`] asks the user before calls, and [`details`] looks up what a call changed
+//! in the tree's history. The `acp` crate translates the journal.
 
 mod details;
 mod host;
@@ -64,7 +64,7 @@ pub(crate) fn run(command: Acp, context: &Context) -> Result<Exit> {
 
 /// Answers messages until the connection ends.
 async fn serve(host: &Arc<Host>, backlog: Backlog) {
-    /// A handler that calls a method of the host.
+    /// Creates a handler that calls a method on the host.
     macro_rules! handler {
         ($request:ty, $method:ident) => {{
             let host = Arc::clone(host);

@@ -37,8 +37,8 @@ use crate::settings::Settings;
 use crate::telemetry::Export;
 use crate::waiting::Waits;
 
-/// The maximum number of times that a task is retried after infrastructure failures. Retries during
-/// a server outage do not count.
+/// Maximum number of times to retry a task after infrastructure failures. Retries during a server
+/// outage do not count.
 const RETRIES: u32 = 3;
 
 /// Runs the batch.
@@ -90,8 +90,8 @@ struct Ready {
     name: String,
 }
 
-/// Reads the task file and returns the tasks that this invocation runs, with the shard that they
-/// form.
+/// Reads the task file. Returns the tasks for this invocation, and the shard that they make up, if
+/// any.
 fn select(command: &Batch, file: &Path, context: &Context) -> Result<(Vec<Task>, Option<Shard>)> {
     let tasks = batch::tasks::read(file, command.repos.as_deref())
         .map_err(|problems| Failure::misuse(problems.to_string().trim_end()))?;
@@ -127,7 +127,7 @@ fn here(mut batch: Ready, jobs: Jobs, keep_worktrees: bool) -> Result<Exit> {
     })
 }
 
-/// Runs the batch to its end. Returns `None` if a second signal stops it immediately.
+/// Runs the batch to completion. Returns `None` if a second signal stops it immediately.
 async fn complete(batch: &Ready, place: &dyn Place, signals: &Signals) -> Result<Option<Summary>> {
     let Ready { agent, tasks, options, .. } = batch;
     let show = |event: Event<'_>| agent.display.show(&event);
@@ -154,20 +154,20 @@ impl Ready {
     }
 }
 
-/// Shows the summary, and writes it for CI systems.
+/// Shows the summary, and writes the files for CI systems.
 fn finish(summary: &Summary, out: &Path, name: &str, display: &Display) -> Result<Exit> {
     display.summary(summary, out)?;
     report::for_ci(out, name, summary)?;
     Ok(Exit::Code(summary.exit_code()))
 }
 
-/// The default folder for results: for `tasks.jsonl`, this is `tasks.results`.
+/// Returns the default folder for results, which is `tasks.results` for `tasks.jsonl`.
 fn beside(tasks: &Path) -> PathBuf {
     let absolute = std::path::absolute(tasks).unwrap_or_else(|_| tasks.to_owned());
     absolute.with_extension("results")
 }
 
-/// Works on each task in its own thread, because file reads, tree walks and syncs block the thread
+/// Works on each task on its own thread, because file reads, tree walks and syncs block the thread
 /// and would stall the streams of other tasks.
 impl Runner for Agent {
     async fn run(
@@ -200,10 +200,10 @@ pub(super) struct Agent {
     /// The secrets of the batch. Each session masks its own secrets.
     secrets: Secrets,
     display: Display,
-    /// The number of requests that servers refused because they had too many.
+    /// The number of requests that servers refused because they were receiving too many.
     refusals: Arc<AtomicU64>,
-    /// The content of the repository's settings file before the setup, by worktree; `None` if there
-    /// was no such file.
+    /// The content of the repository's settings file before the setup, keyed by worktree. `None` if
+    /// the file did not exist.
     before_setup: Arc<Mutex<HashMap<PathBuf, Option<Vec<u8>>>>>,
     export: Arc<Export>,
 }
@@ -235,13 +235,13 @@ impl Agent {
         })
     }
 
-    /// The store of the sessions that this agent starts.
+    /// Returns the store for the sessions that this agent starts.
     pub(super) fn sessions(&self) -> &Store {
         &self.store
     }
 
-    /// The settings of one task: those of the batch and of the task's repository, overridden by the
-    /// task's own.
+    /// Returns the settings for one task: those of the batch and the task's repository, overridden
+    /// by the task's own.
     fn settings(&self, task: &Task, worktree: &Path) -> Result<Settings> {
         let resolved = layers::resolve(&self.flags, &self.context.environment, Some(worktree))?;
         let mut settings = resolved.settings()?;
@@ -256,9 +256,9 @@ impl Agent {
         Ok(settings)
     }
 
-    /// Returns the settings of one task, without changes that a setup command made. The setup
+    /// Returns the settings for one task, ignoring any changes made by a setup command. The setup
     /// command may change the repository's settings file in the worktree, and a prepared worktree
-    /// contains such changes. A task in a prepared worktree therefore gets the repository's
+    /// includes such changes. A task in a prepared worktree therefore gets the repository's
     /// settings as they were before the setup ran.
     fn settings_before_setup(&self, task: &Task, worktree: &Path, is_prepared: bool) -> Result<Settings> {
         let mut known = self.before_setup.lock().unwrap_or_else(PoisonError::into_inner);
@@ -333,7 +333,7 @@ impl Agent {
             gate: None,
         };
         let id = journal.id().to_owned();
-        // Other tasks use the same path. If a session of one of them were resumed, it would work in
+        // Other tasks use the same path. If one of their sessions were resumed, it would run in
         // this worktree.
         let _tree = match task.setup.as_ref().map(|_| self.store.take_tree(worktree, &id)).transpose() {
             Ok(tree) => tree,
@@ -341,7 +341,7 @@ impl Agent {
         };
         match Box::pin(session::run(order, &mut journal)).await {
             Ok(mut done) => {
-                // Other programs apply the patch of a result, so it is not masked.
+                // Other programs apply the patch in a result, so it is not masked.
                 done.report.diff.patch = String::from_utf8_lossy(&done.patch).into_owned();
                 Attempt { report: done.report, session: Some(id) }
             }

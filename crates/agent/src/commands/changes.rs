@@ -1,6 +1,6 @@
-//! `agent diff|undo|apply`: shows the changes of a session, undoes them, or applies those of a dry
-//! run to the repository. The changes come from the session's folder, so the tree of a dry run may
-//! already be gone.
+//! `agent diff|undo|apply`: shows the changes made in a session, undoes them, or applies those from
+//! a dry run to the repository. The changes are read from the session's folder, so it does not
+//! matter if a dry run's tree is already gone.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ use crate::sanitize;
 use crate::session;
 use preview::{FileChange, Format, Image};
 
-/// Shows the changes of a session.
+/// Shows the changes made in a session.
 pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
     let past = PastSession::find(&context.store()?, &command.session.id)?;
     let history = History::open(&past.recorded())?;
@@ -33,7 +33,7 @@ pub(crate) fn diff(command: &DiffSession, context: &Context) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Undoes the changes of a session.
+/// Undoes the changes made in a session.
 pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     let (check_only, format) = command.trial.resolve(&mut command.session).map_err(Failure::misuse)?;
     let (past, _lock) =
@@ -45,8 +45,8 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     }
     let history = History::open(&past.applied())?;
     let changes = match command.to {
-        // Changes are applied all at once, so only the record of the dry run says in which turn
-        // each was made.
+        // Changes are applied all at once, so only the dry run's record tells which turn made each
+        // one.
         Some(turn) if past.mode == Mode::DryRun => {
             changes_back_to(turn, history.standing(..)?, &History::open(&past.recorded())?)?
         }
@@ -93,7 +93,7 @@ pub(crate) fn undo(mut command: Undo, context: &Context) -> Result<Exit> {
     }
 }
 
-/// Whether a file contains the events of this session, as it does after `agent run --json | tee
+/// Returns whether a file contains this session's events, as it does after `agent run --json | tee
 /// FILE`. Looks only at the file's first line.
 fn is_own_events(change: &NetChange, session: &str) -> bool {
     let Some(after) = change.after.as_ref().filter(|image| !image.link) else { return false };
@@ -102,8 +102,8 @@ fn is_own_events(change: &NetChange, session: &str) -> bool {
     record.is_ok_and(|record| matches!(record.event, Event::Session { id, .. } if id == session))
 }
 
-/// Returns the changes that roll an applied dry run back to a turn. A merged file matches no turn,
-/// so it gets back the contents that it had before it was merged.
+/// Returns the changes that roll an applied dry run back to a turn. A merged file does not match
+/// any turn, so it is restored to its contents before the merge.
 fn changes_back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Result<Vec<NetChange>> {
     let mut turns: Vec<u32> = made.records().iter().map(|r| r.turn).filter(|t| *t > turn).collect();
     turns.dedup();
@@ -122,7 +122,7 @@ fn changes_back_to(turn: u32, standing: Vec<NetChange>, made: &History) -> Resul
     Ok(back.collect())
 }
 
-/// Applies the changes of a dry run to the repository.
+/// Applies the changes from a dry run to the repository.
 pub(crate) fn apply(mut command: Apply, context: &Context) -> Result<Exit> {
     let (check_only, format) = command.trial.resolve(&mut command.session).map_err(Failure::misuse)?;
     let (past, _lock) =
@@ -205,15 +205,15 @@ impl PastSession {
         Ok((Self::find(store, &id)?, journal))
     }
 
-    /// The folder with the changes that the session recorded: changes to the repository or, in a
-    /// dry run, to the tree of the dry run.
+    /// Returns the folder with the changes that the session recorded: changes to the repository or,
+    /// in a dry run, to the dry run's tree.
     fn recorded(&self) -> PathBuf {
         self.folder.join(session::STATE)
     }
 
-    /// The folder with the recorded changes to the repository itself. A dry run keeps them apart
-    /// from its own changes: a record names its tree by path, and an overlay has the same path as
-    /// the repository.
+    /// Returns the folder with the recorded changes to the repository itself. A dry run keeps them
+    /// separate from its own changes, because a record identifies its tree by path, and an overlay
+    /// has the same path as the repository.
     fn applied(&self) -> PathBuf {
         self.folder.join(if self.mode == Mode::DryRun { "applied" } else { session::STATE })
     }

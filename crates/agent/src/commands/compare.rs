@@ -1,4 +1,4 @@
-//! `agent compare`: shows which tasks only one of two batches solves.
+//! `agent compare`: shows which tasks were solved by only one of two batches.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `agent config show`: shows each setting with its value and its origin. For a secret, shows only
+//! `agent config show`: shows each setting with its value and origin. For a secret, only shows
 //! whether it is set.
 
 use serde_json::{Value, json};

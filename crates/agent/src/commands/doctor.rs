@@ -1,5 +1,5 @@
-//! `agent doctor`: checks whether a run could start here, and says how to fix what is wrong. Each
-//! line is one finding.
+//! `agent doctor`: checks whether a run could start here, and explains how to fix any problems.
+//! Each line is one finding.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -131,8 +131,8 @@ async fn server(settings: &Settings, resolved: &Resolved, profiles: &Profiles, f
     for warning in chosen.warnings {
         findings.warn("model", warning, "");
     }
-    // This check does not make a server load a model. An embedded model was already loaded, and
-    // thus checked, above.
+    // This check does not cause a server to load a model. An embedded model has already been
+    // loaded, and thus checked, above.
     let outlook = match chosen.model.outlook().await {
         Ok(outlook) => outlook,
         Err(error) => return findings.failure("model", &error.into()),
@@ -172,8 +172,8 @@ fn describe(price: &Price) -> String {
         "${prompt} per million prompt tokens (${cached} if cached), ${generated} per million generated tokens"
     );
     if let Some(factor) = price.peak_factor() {
-        let now = if price.is_peak(SystemTime::now()) { ", as now" } else { "" };
-        text.push_str(&format!("\n{factor} times that at peak times{now}"));
+        let now = if price.is_peak(SystemTime::now()) { ", including now" } else { "" };
+        text.push_str(&format!("\n{factor}x that price during peak hours{now}"));
     }
     let of = price.as_of.map(|date| format!("as of {date}"));
     let source = Some(price.source.clone()).filter(|source| !source.is_empty());
@@ -309,7 +309,7 @@ async fn language_servers(settings: &Settings, context: &Context, findings: &mut
     }
 }
 
-/// Checks which kind of tree a dry run would work in.
+/// Checks which kind of tree a dry run would use.
 fn dry_run(root: &Path, folder: &Path, findings: &mut Findings) {
     let Err(why) = sandbox::overlay::probe(root, &dry_tree::layers(folder), &confinement::launcher()) else {
         return findings.ok("dry run", dry_tree::describe(TreeWay::Overlay, 0, 0, ""));

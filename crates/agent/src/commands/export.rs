@@ -15,7 +15,7 @@ use crate::masking;
 use crate::replay::gather;
 use crate::sanitize;
 
-/// The maximum number of files to list by name.
+/// Maximum number of files to list by name.
 const MAX_LISTED: usize = 40;
 
 /// Exports a session. With `contents`, includes the files that a replay needs.
@@ -35,7 +35,7 @@ pub(crate) fn run(context: &Context, id: &str, output: Option<&Path>, contents: 
     if bundle.bytes() > limit {
         let size = bundle.bytes() >> 20;
         return Err(Failure::misuse(format!(
-            "cannot export the session: its replay needs {size} MB of files, and the limit is {} MB",
+            "cannot export the session: its replay needs {size} MB of files, but the limit is {} MB",
             limit >> 20
         ))
         .hint("export it without files: --no-contents"));
@@ -86,7 +86,7 @@ fn manifest(bundle: &Bundle, id: &str, output: Option<&Path>, size: u64) {
             lines.push(format!("  and {} more", contained.len() - MAX_LISTED));
         }
     } else {
-        lines.push("it contains no files of the repository, only the parts that the session quotes; a replay uses the recorded tool results".into());
+        lines.push("it contains no files from the repository, only the parts quoted in the session; a replay uses the recorded tool results".into());
     }
     lines.extend(bundle.notes.iter().map(|note| format!("note: {note}")));
     for line in lines {

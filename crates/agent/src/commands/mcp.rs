@@ -40,7 +40,7 @@ pub(crate) fn run(command: Mcp, context: &Context) -> Result<Exit> {
     }
 }
 
-/// The inputs that the commands need to start servers as a run would.
+/// What the commands need to start servers the way a run would.
 struct World {
     settings: Settings,
     variables: Vec<(OsString, OsString)>,
@@ -52,7 +52,7 @@ struct World {
 impl World {
     fn new(context: &Context, flags: &[(&'static str, String)]) -> Result<Self> {
         let settings = context.resolve(flags)?.settings()?;
-        // Mask the secrets of all servers, not only of those that a run would use.
+        // Mask the secrets of all servers, not just those that a run would use.
         let settings = Settings { mcp_tools: Some("*".into()), ..settings };
         let (root, state) = (commands::run::root(context)?, context.state_dir()?);
         let configured = configured(&context.environment, &root, &state);
@@ -90,7 +90,7 @@ impl World {
     }
 }
 
-/// Runs a future until it ends or a signal arrives.
+/// Runs a future until it completes or a signal arrives.
 fn until_signal(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
     interrupt::block_on(async {
         let signals = Signals::take()?;
@@ -209,7 +209,7 @@ fn call(world: &World, server: &str, tool: &str, arguments: &str, json: bool) ->
     })
 }
 
-/// Calls a tool as a run would.
+/// Calls a tool the way a run would.
 async fn call_of(world: &World, one: &Inspected, tool: &str, arguments: &Value) -> Result<tool_api::Outcome> {
     let Ok((server, tools)) = &one.found else { return Err(Failure::misuse("the server is not running")) };
     let found = tools.iter().find(|known| known.tool == tool || known.name() == tool);

@@ -48,7 +48,7 @@ pub(crate) fn run(command: Models, context: &Context) -> Result<Exit> {
     })
 }
 
-/// Whether an Ollama server answers.
+/// Returns whether an Ollama server responds.
 async fn answers(server: &Server) -> bool {
     server.version().await.is_ok()
 }

@@ -1,8 +1,8 @@
 //! `agent parse`: shows which tool calls a run in this repository would find in a model's output.
-//! It is useful for debugging a model, and for testing the parser from outside: `--chunks` reads
-//! JSON lines and answers each one immediately.
+//! This is useful for debugging a model, and for testing the parser from the outside: `--chunks`
+//! reads JSON lines and responds to each one immediately.
 //!
-//! The tools, the parser's options and the validation are those of a run ([`planner::judge`]).
+//! It uses the same tools, parser options and validation as a run ([`planner::judge`]).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -25,8 +25,8 @@ use crate::masking;
 use crate::sanitize;
 use crate::session::{self, Additions};
 
-/// The maximum size, in bytes, of the input or, with `--chunks`, of each line. It is several times
-/// the size of the longest valid call.
+/// Maximum size, in bytes, of the input or, with `--chunks`, of each line. It is several times the
+/// size of the longest valid call.
 const LIMIT: u64 = 128 << 20;
 
 /// Parses a file, standard input, or lines of chunks.
@@ -53,7 +53,8 @@ pub(crate) fn run(command: &Parse, context: &Context) -> Result<Exit> {
     Ok(if judged.calls.iter().any(|call| call.judged.is_ok()) { Exit::Success } else { Exit::Negative })
 }
 
-/// The tools of a run in this repository. They are never called, so they need no state folder.
+/// Returns the tools of a run in this repository. They are never called, so they do not need a
+/// state folder.
 fn tools(context: &Context) -> Result<Registry> {
     let settings = context.resolve(&[])?.settings()?;
     let root = context.repository.as_ref().unwrap_or(&context.directory);
@@ -138,8 +139,8 @@ fn describe(judged: &Judged) -> String {
     text
 }
 
-/// A line of the input with `--chunks`. Other keys are ignored, so that a file of cases can contain
-/// expected results.
+/// A line of `--chunks` input. Unknown keys are ignored, so that a file of cases can also contain
+/// the expected results.
 #[derive(Deserialize)]
 struct Case {
     #[serde(default)]

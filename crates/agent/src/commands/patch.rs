@@ -1,5 +1,5 @@
-//! `agent patch`: applies a patch in any format to the work tree, with the code that applies a
-//! model's edits. The command needs no settings, no model and no session.
+//! `agent patch`: applies a patch in any format to the work tree, using the same code that applies
+//! a model's edits. The command does not need settings, a model or a session.
 
 use std::borrow::Cow;
 use std::fs;
@@ -22,8 +22,7 @@ use preview::{FileChange, Image};
 
 mod decoded;
 
-/// The maximum size of a patch, in bytes. Even a patch to every file in a large project is far
-/// smaller.
+/// Maximum size of a patch, in bytes. Even a patch to every file in a large project is far smaller.
 const LIMIT: u64 = 256 << 20;
 
 /// Applies a patch, or checks whether it applies.
@@ -71,7 +70,7 @@ pub(crate) fn run(mut command: Patch, context: &Context) -> Result<Exit> {
     }
 }
 
-/// Sanitizes text for a terminal; a program gets every byte.
+/// Sanitizes text for a terminal. A program gets the text unchanged.
 fn harmless(text: &str, on_terminal: bool) -> Cow<'_, str> {
     if on_terminal { sanitize::text(text) } else { text.into() }
 }
@@ -92,15 +91,15 @@ fn read(file: Option<&str>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns the arguments for the tool: `call` or, without a call, the text as a patch.
+/// Returns the arguments for the tool: `call`, or the text as a patch if there is no call.
 fn arguments(text: &str, call: Option<Value>, path: Option<&str>) -> Result<Arguments> {
     let mut call = call.unwrap_or_else(|| json!({"patch": text}));
     if let (Some(path), Some(map)) = (path, call.as_object_mut().filter(|map| !map.contains_key("edits"))) {
         map.insert("path".into(), path.into());
     }
     serde_json::from_value(call).or_else(|e| {
-        // The text may be arguments for another agent's tool. The patch parser reads such
-        // arguments.
+        // The text may be the arguments of another agent's tool, which the patch parser
+        // understands.
         if patch::parse_for(text, path).is_err() {
             return Err(Failure::misuse(format!("invalid arguments for apply_patch: {e}")));
         }
@@ -110,9 +109,9 @@ fn arguments(text: &str, call: Option<Value>, path: Option<&str>) -> Result<Argu
     })
 }
 
-/// Returns the arguments of apply_patch if the text is a call, the arguments of a call, or an array
-/// with the lines of a patch. Returns `None` for all other text, such as a list of edits, which the
-/// patch parser reads.
+/// Returns the arguments for apply_patch if the text is a call, the arguments of a call, or an
+/// array with the lines of a patch. Returns `None` for anything else, such as a list of edits,
+/// which is left to the patch parser.
 fn call(text: &str) -> Result<Option<Value>> {
     match serde_json::from_str(text) {
         Ok(Value::Object(mut call)) if call.contains_key("tool") => Ok(call.remove("arguments")),
@@ -130,7 +129,7 @@ fn call(text: &str) -> Result<Option<Value>> {
     }
 }
 
-/// Finds the call in a model's answer. Refuses a call that needs an ambiguous repair.
+/// Finds the call in a model's answer. Refuses a call whose repair would be ambiguous.
 fn call_within(text: &str) -> Result<Option<Value>> {
     let answer = tool_stream::parse(text.as_bytes(), tool_stream::End::Stop, tool_stream::Options::default());
     let mut calls = answer.calls.into_iter().filter(|call| call.tool == ApplyPatch::NAME);
@@ -145,7 +144,7 @@ fn call_within(text: &str) -> Result<Option<Value>> {
     }
 }
 
-/// Converts the plan for a preview.
+/// Converts the plan to changes for a preview.
 fn changes(plan: &Plan, context: &Context) -> Vec<FileChange> {
     let root = context.repository.as_ref().unwrap_or(&context.directory);
     let changes = plan.files().map(|file| {

@@ -19,9 +19,9 @@ use crate::sanitize;
 use crate::settings::{Group, Settings, definition, recorded};
 use preview::Surface;
 
-/// The maximum number of lines shown for a difference.
+/// Maximum number of lines to show for a difference.
 const MAX_LINES: usize = 60;
-/// The maximum number of characters of each text that are compared line by line.
+/// How much of each side to compare line by line, in characters.
 const MAX_CHARS: usize = 1 << 20;
 
 /// Replays the session.
@@ -46,7 +46,7 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
     let source = match (command.recorded, command.run_commands) {
         (true, _) => Source::Record,
         (false, _) if !bundle.contents => {
-            notes.push("the file contains no files of the repository, so recorded tool results are used, as with --recorded".into());
+            notes.push("the file contains no files from the repository, so the recorded tool results are used, as with --recorded".into());
             Source::Record
         }
         (false, true) => Source::Commands,
@@ -90,9 +90,8 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
     Ok(if outcome.comparison.difference.is_none() { Exit::Success } else { Exit::Negative })
 }
 
-/// Returns the settings of the session, overridden by the command line. With `--current-settings`,
-/// or if the record does not start with the session's settings, returns the current settings
-/// instead.
+/// Returns the session's settings, overridden by the command line. With `--current-settings`, or if
+/// the record does not start with the session's settings, returns the current settings instead.
 fn settings(
     command: &Replay,
     context: &Context,
@@ -174,8 +173,8 @@ fn report(outcome: &Outcome, notes: &[String], json: bool, context: &Context) ->
     Ok(console::print(text)?)
 }
 
-/// Formats a difference: its place and kind on the first line, what differs on the second line, and
-/// then the differing lines.
+/// Formats a difference. The first line states its location and kind, the second one says what
+/// differs, and the rest are the differing lines.
 fn show(difference: &Difference, surface: Surface) -> String {
     let place = match (difference.turn, difference.event) {
         _ if difference.kind == Kind::Tree => "at the end".to_owned(),

@@ -1,5 +1,5 @@
 //! `agent report`: writes the results and trajectories of a batch to one HTML file. Also creates
-//! the page of one session, for `agent sessions show --html`.
+//! the single-session page for `agent sessions show --html`.
 
 use std::path::Path;
 
@@ -12,14 +12,14 @@ use crate::exit::{Exit, Failure, Result};
 use crate::figures;
 use crate::masking;
 
-/// Writes the report of a batch.
+/// Writes the report for a batch.
 pub(crate) fn run(command: &Report, context: &Context) -> Result<Exit> {
     let folder = Folder::read(&command.folder).map_err(Failure::refused)?;
     let store = context.store()?;
     let secrets_of = masking::of_sessions(context);
     // The journals were masked with the secrets that were known at the time. Masking them again
-    // also finds secrets that the model itself wrote and that can be recognized only by their form.
-    // The patches of the results are not masked, so the report leaves them out.
+    // also catches secrets that the model itself wrote and that can only be recognized by their
+    // form. The patches in the results are not masked, so the report leaves them out.
     let mut steps = |id: &str| {
         let why = |e: journal::Error| format!("session {id} cannot be shown: {e}");
         let records = store.load(id).map_err(why)?;
@@ -36,7 +36,7 @@ pub(crate) fn run(command: &Report, context: &Context) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// The page of one session.
+/// Returns the page for one session.
 pub(super) fn session(context: &Context, id: &str) -> Result<String> {
     let store = context.store()?;
     let id = store.find(id)?;
@@ -45,7 +45,7 @@ pub(super) fn session(context: &Context, id: &str) -> Result<String> {
     Ok(report::session_page(&id, &records, &|text| secrets.mask(text)))
 }
 
-/// The display name of a task file or of a folder with results.
+/// Returns the display name of a task file or results folder.
 pub(super) fn name(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let name = absolute.file_name().map_or_else(|| "batch".into(), |name| name.to_string_lossy());
@@ -53,7 +53,7 @@ pub(super) fn name(path: &Path) -> String {
     endings.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name).to_owned()
 }
 
-/// Writes the files for CI systems to the folder of a batch.
+/// Writes the files for CI systems to a batch's folder.
 pub(super) fn for_ci(out: &Path, name: &str, summary: &Summary) -> Result<()> {
     let junit = report::junit(name, summary).map_err(Failure::refused)?;
     batch::replace(&out.join("junit.xml"), &junit)?;

@@ -107,7 +107,8 @@ pub(crate) fn with_recorded(
                 continue;
             }
         };
-        // Environment variables override recorded settings: a server's address may have changed.
+        // Environment variables override recorded settings, because a server's address may have
+        // changed.
         let overridden = known.variables.iter().any(|name| environment.get(name).is_some());
         match given.iter_mut().find(|(key, _)| *key == known.key) {
             Some((_, new)) if known.kind == Kind::Variables => *new = format!("{text}\n{new}"),
@@ -128,8 +129,8 @@ pub(crate) struct Start {
 }
 
 /// Checks that the session can be resumed. Dry runs and sessions with protected files cannot. A run
-/// that was cut short, for example by a limit, needs no message; a run that ended by itself can
-/// only be continued with one.
+/// that was cut short, for example by a limit, does not need a message; a run that ended on its own
+/// can only be continued with one.
 pub(crate) fn check(past: &[Record], has_message: bool, fork: bool) -> Result<Start> {
     let Some(Event::Session { task, root, mode, settings, protected, output_schema, images, .. }) =
         past.first().map(|r| &r.event)

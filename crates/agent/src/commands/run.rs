@@ -55,8 +55,8 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
     let pictures = images::read(&command.images)?;
     let resolved = context.resolve(&command.settings.given)?;
     let settings = resolved.settings()?;
-    // Check these before the session is created: an invalid name or profile must not leave an empty
-    // session behind.
+    // Check these before creating the session, so that an invalid name or profile does not leave an
+    // empty session behind.
     other_model::check(&settings)?;
     profiles::check(&context.environment)?;
     let mut root = root(context)?;
@@ -89,7 +89,7 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
         command.dry_run.is_some() || output.schema.is_some(),
     ));
     let own = context.own();
-    // A dry run has its own tree, and a question changes nothing, so they need no lock.
+    // A dry run has its own tree, and a question changes nothing, so neither needs a lock.
     let lock = match command.dry_run.is_some() || question {
         false => store.take_tree(&root, journal.id()).map(Some).map_err(Failure::from),
         true => Ok(None),
@@ -171,8 +171,8 @@ fn abandon(failure: Failure, journal: Journal, store: &Store) -> Failure {
     store.remove(&id).map_or_else(Failure::from, |()| failure)
 }
 
-/// Prints or writes the result that the model gave. With `json`, the events contain the result, so
-/// it is only written to a file.
+/// Prints the result that the model returned, or writes it to a file. With `json`, the events
+/// already contain the result, so it is not printed.
 pub(crate) fn deliver(done: &Done, output: &Output, json: bool) -> Result<()> {
     match &done.report.result {
         Some(result) if !json || output.has_file() => output.write(result),
@@ -180,8 +180,8 @@ pub(crate) fn deliver(done: &Done, output: &Output, json: bool) -> Result<()> {
     }
 }
 
-/// Shows the changes that the session of a dry run recorded. These are the changes that `agent
-/// apply` would apply.
+/// Shows the changes that a dry run's session recorded, which are the ones that `agent apply` would
+/// apply.
 fn preview(done: &Done, folder: &Path, form: Option<Format>, context: &Context) -> Result<()> {
     let changes = History::open(&folder.join(session::STATE))?.net(..)?;
     if changes.is_empty() {
@@ -191,14 +191,14 @@ fn preview(done: &Done, folder: &Path, form: Option<Format>, context: &Context) 
     console::changes(&masking::shown(changes::shown(changes), &done.secrets), form, context)
 }
 
-/// The tree to work in: the repository, or the current folder if it is not in a repository. Refuses
-/// a home folder and the root of the file system.
+/// Returns the tree to work in: the repository, or the current folder if it is not in a repository.
+/// Refuses the home folder and the root of the file system.
 pub(crate) fn root(context: &Context) -> Result<PathBuf> {
     let root = context.tree()?;
     let home = context.environment.variables.get("HOME").and_then(|home| Path::new(home).canonicalize().ok());
     if root.parent().is_none() || (context.repository.is_none() && Some(root) == home.as_deref()) {
         return Err(Failure::misuse(format!("{} is not a project folder", root.display()))
-            .hint("start in the folder of a project, or set it with -C DIR"));
+            .hint("run the agent in a project folder, or specify one with -C DIR"));
     }
     Ok(root.to_owned())
 }
@@ -242,8 +242,8 @@ fn print_record(record: &Record) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Ends a run after the second signal: journals a final event with the totals so far and the files
-/// changed so far.
+/// Ends a run after the second signal: journals a final event with the totals and the changed files
+/// so far.
 pub(crate) fn end_now(journal: &mut Journal, store: &Store) -> Result<Done> {
     let records = store.load(journal.id())?;
     let report = match records.last().map(|r| &r.event) {
@@ -271,8 +271,8 @@ pub(crate) fn end_now(journal: &mut Journal, store: &Store) -> Result<Done> {
     Ok(Done { report, ..Done::nothing() })
 }
 
-/// Whether a run that ended like this should be resumed. A run that got no answer can simply be
-/// started again.
+/// Returns whether it is worth resuming a run that ended like this. A run that never got an answer
+/// can simply be started again.
 fn worth_resuming(report: &Report) -> bool {
     report.ending.can_resume() && (report.totals.turns > 0 || report.ending == Ending::Interrupted)
 }

@@ -1,4 +1,4 @@
-//! `agent sandbox -- CMD`: runs a command in the same sandbox as the commands of a run.
+//! `agent sandbox -- CMD`: runs a command in the same sandbox that a run uses.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
             cwd: Some(context.directory.clone()),
             timeout: Duration::from_secs(seconds),
             output: OutputLimits { total_bytes: u64::MAX, ..OutputLimits::bytes(0) },
-            // If nobody reads standard output anymore, the command must still continue.
+            // The command must continue even if nothing reads standard output anymore.
             echo: Some(|bytes| drop(console::print(bytes))),
             ..Command::new(program, arguments.iter().cloned())
         };

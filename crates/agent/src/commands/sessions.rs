@@ -92,8 +92,8 @@ fn show(store: &Store, id: &str, json: bool) -> Result<Exit> {
 }
 
 fn remove(store: &Store, wanted: &[String]) -> Result<Exit> {
-    // Look up all sessions before removing one, so that `last` given twice means one session, and a
-    // typo removes nothing.
+    // Look up all sessions before removing any, so that giving `last` twice refers to a single
+    // session, and a typo does not remove anything.
     let mut ids = Vec::new();
     for id in wanted {
         let id = store.find(id)?;
@@ -105,9 +105,9 @@ fn remove(store: &Store, wanted: &[String]) -> Result<Exit> {
         let folder = store.folder(&id);
         let (layers, kept) = (dry_tree::layers(&folder), folder.join(leftovers::SANDBOX));
         if layers.exists() || kept.exists() {
-            // A killed run can leave folders that even their owner may not open. Only the functions
-            // called here can remove them. If the session is still running, it holds the lock, and
-            // `hold` fails.
+            // A killed run can leave behind folders that even their owner cannot open. Only the
+            // functions called here can remove them. If the session is still running, it holds the
+            // lock, and `hold` fails.
             let _held = store.hold(&id)?;
             sandbox::overlay::remove(&layers)?;
             sandbox::remove_left(&kept)?;

@@ -42,7 +42,7 @@ pub(crate) fn run(command: Tools, context: &Context) -> Result<Exit> {
     }
 }
 
-/// The tools of a run in this repository, including the planner's own.
+/// Returns the tools of a run in this repository, including the planner's own.
 fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbox> {
     let settings = context.resolve(flags)?.settings()?;
     let root = context.tree()?;
@@ -104,14 +104,14 @@ fn call(toolbox: &Toolbox, name: &str, arguments: &str, json: bool) -> Result<Ex
     })
 }
 
-/// Prints the outcome of a call. The exit code says whether the call did what was asked.
+/// Prints the outcome of a call. The exit code indicates whether the call did what was asked.
 pub(super) fn print_outcome(outcome: &Outcome, json: bool) -> Result<Exit> {
     if json {
         let value = serde_json::to_value(outcome).map_err(Failure::refused)?;
         console::print(format!("{value:#}\n"))?;
     } else {
         let text = outcome.text.trim_end();
-        // Only a terminal needs sanitized text; a program gets every byte.
+        // Only a terminal needs sanitized text. A program gets the text unchanged.
         let text = if console::stdout_is_terminal() { sanitize::text(text) } else { text.into() };
         console::print(format!("{text}\n"))?;
     }

@@ -14,7 +14,7 @@ use crate::layers::{self, Environment};
 pub(crate) const REPOSITORY_FILE: &str = ".mcp.json";
 /// The user's file, beside `config.toml`.
 const USER_FILE: &str = "mcp.json";
-/// The folder, inside the state folder, with one file for each approval.
+/// The subfolder of the state folder that holds one file per approval.
 const APPROVED: &str = "mcp-approved";
 
 /// The servers that may be started.
@@ -39,7 +39,7 @@ pub(crate) struct RepositoryFile {
 }
 
 impl RepositoryFile {
-    /// Reads the file; `None` if there is none.
+    /// Reads the file. Returns `None` if it does not exist.
     ///
     /// # Errors
     /// If it cannot be read or parsed.
@@ -80,7 +80,7 @@ impl RepositoryFile {
         Ok(())
     }
 
-    /// Returns a warning that says that the servers are not used, and what to do.
+    /// Returns a warning that the servers are not used, including what to do about it.
     pub(crate) fn warning(&self) -> String {
         format!(
             "the MCP servers in {REPOSITORY_FILE} are not used ({}): read the file, then approve it with `agent mcp approve`",
@@ -89,7 +89,7 @@ impl RepositoryFile {
     }
 }
 
-/// The servers that a session in this repository may start.
+/// Returns the servers that a session in this repository may start.
 pub(crate) fn configured(environment: &Environment, root: &Path, state: &Path) -> Configured {
     let (Config { servers: entries, warnings }, _) = of_user(environment);
     let mut configured = Configured { entries, warnings, unapproved: None };
@@ -115,7 +115,8 @@ pub(crate) fn configured(environment: &Environment, root: &Path, state: &Path) -
     configured
 }
 
-/// The servers in the user's own file, and its path. A file that cannot be used becomes a warning.
+/// Returns the servers in the user's own file, and the file's path. A file that cannot be used
+/// results in a warning.
 pub(crate) fn of_user(environment: &Environment) -> (Config, Option<PathBuf>) {
     let Some(path) = environment.user_file().map(|path| path.with_file_name(USER_FILE)) else {
         return Default::default();

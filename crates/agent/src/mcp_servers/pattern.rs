@@ -7,8 +7,7 @@ use globset::{Glob, GlobMatcher};
 /// The separator between a server's name and a tool's name.
 const SEPARATOR: &str = "__";
 
-/// A list of patterns, separated by commas. A pattern without `__` stands for all tools of a
-/// server.
+/// A comma-separated list of patterns. A pattern without `__` matches all tools of a server.
 pub(crate) struct Patterns {
     text: String,
     /// The server part and the tool part of each pattern.
@@ -40,12 +39,12 @@ impl Patterns {
         )
     }
 
-    /// Whether a tool of this server could match.
+    /// Returns whether any tool of this server could match.
     pub(crate) fn may_match(&self, server: &str) -> bool {
         self.parts.iter().any(|(own, _)| own.is_match(server))
     }
 
-    /// Whether this tool matches.
+    /// Returns whether this tool matches.
     pub(crate) fn matches(&self, server: &str, tool: &str) -> bool {
         self.parts.iter().any(|(own, tools)| own.is_match(server) && tools.is_match(tool))
     }

@@ -8,7 +8,7 @@ use crate::language_servers::Configured;
 /// The values of a setting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
-    /// Any text except an empty one.
+    /// Any non-empty text.
     Text,
     /// Text that is never shown.
     Secret,
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     /// Environment variables, one `NAME` or `NAME=VALUE` each; the values are never shown. Files
     /// may also use a table.
     Variables,
-    /// A list of tables. Only files can set it.
+    /// A list of tables, which can only be set in a file.
     Tables(Tables),
     /// An integer in this range.
     Whole(u64, u64),
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     Choice(&'static [&'static str]),
 }
 
-/// What the tables of a list define.
+/// What the tables in a list define.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tables {
     Hooks,
@@ -38,7 +38,7 @@ pub(crate) enum Tables {
 }
 
 impl Tables {
-    /// The keys that each table must have.
+    /// Returns the keys that each table must have.
     fn required(self) -> &'static str {
         match self {
             Self::Hooks => "`on` and `command`",
@@ -46,7 +46,7 @@ impl Tables {
         }
     }
 
-    /// The file in `docs` that describes the tables.
+    /// Returns the file in `docs` that describes the tables.
     #[cfg(test)]
     pub(crate) fn document(self) -> &'static str {
         match self {
@@ -96,15 +96,15 @@ pub(crate) enum Flag {
     None,
     /// `--the-key VALUE`.
     Value(&'static str),
-    /// `--the-key[=VALUE]`; the second text is the value of the bare flag.
+    /// `--the-key[=VALUE]`; the second string is the value of the bare flag.
     Optional(&'static str, &'static str),
     /// `--name VALUE`, which may be repeated.
     Each(&'static str, &'static str),
-    /// `--name`; the second text is the value that the flag sets.
+    /// `--name`; the second string is the value that the flag sets.
     Sets(&'static str, &'static str),
 }
 
-/// The subject of a setting. It decides which commands take the setting's flag.
+/// The subject of a setting, which determines which commands accept its flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Group {
@@ -125,7 +125,7 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    /// The heading of these settings in `--help`.
+    /// Returns the heading of these settings in `--help`.
     pub(crate) fn heading(self) -> &'static str {
         match self {
             Group::Server | Group::Model => "Model",
@@ -175,7 +175,7 @@ impl Definition {
         Self { variables, ..self }
     }
 
-    /// The environment variables that set it; the first one present wins.
+    /// Returns the environment variables that set it. The first one that is present wins.
     pub(crate) fn environment(&self) -> impl Iterator<Item = String> + '_ {
         // API keys are read only from the variables that other programs use for them. `AGENT_ENV`
         // is too common a name to mean "pass these variables on".
@@ -184,7 +184,7 @@ impl Definition {
         own.into_iter().chain(self.variables.iter().map(|v| (*v).to_owned()))
     }
 
-    /// The flag as typed, for messages.
+    /// Returns the flag as the user types it, for use in messages.
     pub(crate) fn flag_name(&self) -> Option<String> {
         match self.flag {
             Flag::None => None,
@@ -193,13 +193,13 @@ impl Definition {
         }
     }
 
-    /// Whether messages may show its values.
+    /// Returns whether messages may show its values.
     pub(crate) fn may_be_shown(&self) -> bool {
         !matches!(self.kind, Kind::Secret | Kind::Headers | Kind::Variables | Kind::Tables(_))
             && self.key != "proxy"
     }
 
-    /// The separator that joins the values of a repeated flag.
+    /// Returns the separator that joins the values of a repeated flag.
     pub(crate) fn separator(&self) -> &'static str {
         if matches!(self.kind, Kind::Headers | Kind::Variables) { "\n" } else { "," }
     }
@@ -251,10 +251,11 @@ impl Definition {
         if fits { Ok(value) } else { Err(self.expected()) }
     }
 
-    /// Says what a valid value is. The text ends a sentence that starts with the setting's name.
+    /// Describes what a valid value is. The text ends a sentence that starts with the setting's
+    /// name.
     fn expected(&self) -> String {
         match self.kind {
-            Kind::Text | Kind::Secret => "must be text and not empty".into(),
+            Kind::Text | Kind::Secret => "must be non-empty text".into(),
             Kind::Tables(tables) => format!("must be a list of tables, each with {}", tables.required()),
             Kind::Headers => "must be \"Name: value\", or a list or a table of such headers".into(),
             Kind::Variables => "must be NAME or NAME=VALUE, or a list or a table of such variables".into(),
@@ -269,8 +270,8 @@ impl Definition {
     }
 }
 
-/// Reads a string, a list of strings, or a table; `separator` joins each of the table's names to
-/// its value. Returns `None` if `read` refuses an entry.
+/// Reads a string, a list of strings, or a table. `separator` joins each name in the table to its
+/// value. Returns `None` if `read` refuses an entry.
 fn each(value: &Value, separator: &str, read: fn(&str) -> Option<String>) -> Option<Vec<String>> {
     match value {
         Value::String(text) => Some(vec![read(text)?]),
@@ -318,7 +319,7 @@ mod tests {
         assert_eq!(say("temperature", "NaN"), "must be a number from 0 to 2");
         assert_eq!(say("think", "hard"), "must be one of auto, on, off, low, medium, high, max");
         assert_eq!(say("pull", "maybe"), "must be true or false");
-        assert_eq!(say("verify", " "), "must be text and not empty");
+        assert_eq!(say("verify", " "), "must be non-empty text");
         assert_eq!(
             say("env", "A-B=secret"),
             "must be NAME or NAME=VALUE, or a list or a table of such variables"

@@ -1,4 +1,4 @@
-//! Generates `docs/configuration.md`, so that it cannot be out of date. After a change to the
+//! Generates `docs/configuration.md`, so that it cannot become outdated. After changing the
 //! settings, regenerate it with `WRITE_DOCS=1 cargo test -p agent --bin agent configuration`.
 
 use std::path::Path;
@@ -11,7 +11,7 @@ const INTRODUCTION: &str = "\
 <!-- Generated from crates/agent/src/settings/table.rs:
      WRITE_DOCS=1 cargo test -p agent --bin agent configuration -->
 
-A setting can come from several places. The first one that has it wins:
+A setting can come from several places. The first one that specifies it wins:
 
 1. a flag, such as `--max-turns 10`;
 2. an environment variable, such as `AGENT_MAX_TURNS=10`;
@@ -20,18 +20,20 @@ A setting can come from several places. The first one that has it wins:
 5. the default. For the settings that depend on the model (`approach`, `edit_format`, `temperature`,
    `think`, `num_ctx`, `constrain`), the default is the model's [profile](models.md#model-profiles).
 
-`agent config show` lists every setting with its value and its origin.
+`agent config show` lists every setting with its value and where it comes from.
 
-A repository's `.agent.toml` comes from whoever wrote the repository. It may say how the work is
-done, and it may lower budgets. It cannot decide where code and keys go, what is downloaded, how
-much is spent, or what commands may do. If `.agent.toml` has a key that a repository may not set, a
-run refuses to start. If it raises a budget, the run ignores the new value with a warning.
+A repository's `.agent.toml` comes from whoever wrote the repository. It may control how the work is
+done, and it may lower budgets. It cannot decide where code and keys are sent, what is downloaded,
+how much is spent, or what commands may do. If `.agent.toml` contains a key that a repository may
+not set, the run does not start. If it raises a budget, the run prints a warning and ignores the new
+value.
 
 Environment variables for commands and tests come from `--env` and from your own file. Variables
-from `--env` are added to those from the file; if both set the same name, `--env` wins. `NAME` alone
-passes on the value from your environment. The model, the journal and the screen see placeholders in
-place of the values. A session records only the names. If you typed a value (`NAME=VALUE`), give it
-to `agent resume` again. `agent resume --env` adds to the recorded names.
+from `--env` are added to those from the file; if both set the same variable, `--env` wins. `NAME`
+alone passes on the value from your environment. The model, the journal and the screen show
+placeholders instead of the values. A session records only the names. If you specified a value on
+the command line (`NAME=VALUE`), pass it to `agent resume` again. `agent resume --env` adds to the
+recorded names.
 
     agent run --env DATABASE_URL --env MODE=ci \"Fix the failing migration\"
 
@@ -82,7 +84,7 @@ fn entry(d: &Definition) -> String {
         Trust::Repository => "may set it",
         Trust::RepositoryMayLower => "may lower it",
         Trust::User => "may not set it",
-        Trust::Environment => "may not set it, and no file may",
+        Trust::Environment => "may not set it, nor may any file",
     };
     let or_none = |list: Vec<String>| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
     let subject = match d.flag {

@@ -14,7 +14,7 @@ const NETWORKS: &[&str] = &["loopback", "none", "full"];
 const SYMBOLS: &[&str] = &["off", "map", "tool", "all"];
 const CUTS: &[&str] = &["auto", "first", "read-on"];
 
-/// Every setting, in the order of `agent config show`.
+/// Every setting, in the order that `agent config show` lists them.
 pub(crate) const DEFINITIONS: &[Definition] = &[
     Definition::new("model", Kind::Text, Trust::User, Group::Server).flag(Flag::Value("MODEL")).help(
         "Use this model: ollama:NAME, deepseek:NAME, openai:NAME, replay:FILE or NAME [default: \
@@ -69,8 +69,8 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("false")
         .flag(Flag::Sets("pull", "true"))
         .help("Pull a missing model without asking"),
-    // A large window can exhaust the memory of the user's machine, and a repository does not know
-    // the machine.
+    // A large window can exhaust the memory of the user's machine, which a repository knows nothing
+    // about.
     Definition::new("num_ctx", Kind::Whole(256, 16_777_216), Trust::User, Group::Model)
         .flag(Flag::Value("TOKENS"))
         .help(
@@ -87,12 +87,11 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
             "Set the sampling temperature of the first attempt; retries vary it if the model repeats \
              itself [default: from the model's profile, usually 0]",
         ),
-    // A repository may not raise this limit, because answers and thinking are paid for by the
-    // token.
+    // A repository may not raise this limit, because answers and thinking are billed by the token.
     Definition::new("max_answer_tokens", Kind::Whole(64, 1_000_000), Trust::RepositoryMayLower, Group::Model)
         .default("4096")
         .flag(Flag::Value("TOKENS"))
-        .help("Limit each answer to this many tokens, thinking included"),
+        .help("Limit each answer to this many tokens, including thinking"),
     Definition::new("think", Kind::Choice(THINK), Trust::User, Group::Model)
         .default("auto")
         .flag(Flag::Optional("LEVEL", "on"))
@@ -101,14 +100,14 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("auto")
         .flag(Flag::Optional("WHEN", "on"))
         .help(
-            "Let the model write nothing but valid tool calls, if the server can enforce it; auto: as the \
-             model's profile says",
+            "Restrict the model to valid tool calls, if the server can enforce it; auto: use the model's \
+             profile",
         ),
     Definition::new("assume_vision", Kind::Switch, Trust::User, Group::Model)
         .default("false")
         .help("Send images (`agent run --image`) to a model even if its server does not report that the model can see them"),
-    // The next settings say how the work is done. The sandbox, the budgets and the limit on answers
-    // apply regardless of them.
+    // The settings below determine how the work is done. The sandbox, the budgets and the limit on
+    // answers apply regardless of them.
     Definition::new("verify", Kind::Text, Trust::Repository, Group::Work)
         .flag(Flag::Value("CMD"))
         .help("Run this command to decide whether the task is done [default: the detected test command]"),
@@ -116,13 +115,13 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("auto")
         .flag(Flag::Value("HOW"))
         .help(
-            "Let the model call tools, or show it files and ask it to return them whole; auto: as \
-             the model's profile says",
+            "Let the model call tools, or show it files and ask it to return them whole; auto: use \
+             the model's profile",
         ),
     Definition::new("edit_format", Kind::Choice(EDIT_FORMATS), Trust::Repository, Group::Work)
         .default("auto")
         .flag(Flag::Value("FORMAT"))
-        .help("Tell the model to write edits in this format; every format is understood. auto: as the model's profile says"),
+        .help("Tell the model to write edits in this format (the agent understands every format); auto: use the model's profile"),
     Definition::new("cut", Kind::Choice(CUTS), Trust::Repository, Group::Work)
         .default("auto")
         .flag(Flag::Value("WHEN"))
@@ -133,7 +132,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
     Definition::new("symbols", Kind::Choice(SYMBOLS), Trust::Repository, Group::Work)
         .default("off")
         .flag(Flag::Value("WHAT"))
-        .help("Show a map of the code if the task names no file (map), offer a tool that looks up names (tool), or both (all)"),
+        .help("Show a map of the code if the task does not name a file (map), offer a tool that looks up names (tool), or both (all)"),
     // A repository may not raise this number. All tries share the same budgets, but more tries can
     // use up more of them, which costs the user money.
     Definition::new("attempts", Kind::Whole(1, 20), Trust::RepositoryMayLower, Group::Work)
@@ -142,14 +141,14 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .help("Try the task up to this many times, until the tests pass; if they never pass, keep the best try"),
     Definition::new("escalate", Kind::Text, Trust::User, Group::Work)
         .flag(Flag::Value("MODEL"))
-        .help("If no try passes the tests, try once more with this model and with budgets of its own"),
+        .help("If no try passes the tests, try once more with this model, which gets its own budgets"),
     Definition::new("fallback", Kind::Text, Trust::User, Group::Work)
         .flag(Flag::Value("MODEL"))
-        .help("Continue with this model if the server of the current one is unavailable"),
+        .help("Continue with this model if the current model's server is unavailable"),
     Definition::new("mcp_tools", Kind::Text, Trust::User, Group::Tools)
         .flag(Flag::Each("mcp-tools", "PATTERN"))
         .help(
-            "Let the model use the tools of MCP servers that match this pattern, SERVER__TOOL with *; may be \
+            "Let the model use the MCP tools that match this pattern (SERVER__TOOL, with * as a wildcard); may be \
              repeated [default: no MCP server is started]",
         ),
     Definition::new("max_turns", Kind::Whole(1, u32::MAX as u64), Trust::RepositoryMayLower, Group::Budgets)
@@ -165,11 +164,11 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .help("Stop after this much time"),
     Definition::new("max_cost", Kind::Decimal(0.0, 1e9), Trust::RepositoryMayLower, Group::Budgets)
         .flag(Flag::Value("DOLLARS"))
-        .help("Stop at this cost, if the server's prices are known"),
+        .help("Stop when the cost reaches this amount, if the server's prices are known"),
     Definition::new("sandbox", Kind::Switch, Trust::User, Group::Safety)
         .default("true")
         .flag(Flag::Sets("dangerously-no-sandbox", "false"))
-        .help("Run commands with all your permissions and the network; use it only inside another sandbox"),
+        .help("Run commands with all your permissions and full network access; use only inside another sandbox"),
     Definition::new("mask_secrets", Kind::Switch, Trust::User, Group::Safety)
         .default("true")
         .flag(Flag::Sets("no-mask-secrets", "false"))
@@ -186,7 +185,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         ),
     Definition::new("allow_read", Kind::Text, Trust::User, Group::Safety)
         .flag(Flag::Value("PATHS"))
-        .help("Let commands read these paths too (separated by colons; each absolute or starting with ~/)"),
+        .help("Let commands read these paths too (colon-separated; each must be absolute or start with ~/)"),
     Definition::new("allow_write", Kind::Text, Trust::User, Group::Safety)
         .flag(Flag::Value("PATHS"))
         .help("Let commands write these paths too"),
@@ -219,19 +218,19 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .flag(Flag::Value("MIB"))
         .help("Limit the size of each file that a command writes"),
     Definition::new("commit_author", Kind::Text, Trust::User, Group::Work)
-        .help("Author of the commits that --commit makes, as NAME <MAIL> [default: git's]"),
+        .help("Author of the commits created by --commit, as NAME <MAIL> [default: git's]"),
     Definition::new("commit_trailer", Kind::Text, Trust::User, Group::Work)
-        .help("Last line of the message that --commit writes, such as `Assisted-by: agent`"),
+        .help("Last line of the commit message written by --commit, such as `Assisted-by: agent`"),
     Definition::new("hooks", Kind::Tables(Tables::Hooks), Trust::User, Group::Safety)
         .help("Commands to run at the start of a run, before and after each call, and at the end"),
     Definition::new("language_servers", Kind::Tables(Tables::LanguageServers), Trust::User, Group::Tools)
-        .help("Language servers that check the files of each edit"),
+        .help("Language servers that check files after each edit"),
     Definition::new("state_dir", Kind::Text, Trust::Environment, Group::Files)
         .help("Folder for sessions and other state [default: ~/.local/state/agent]"),
 ];
 
-/// The text at the end of `agent config show --help`, which names the settings that a repository
-/// may set.
+/// Returns the text at the end of `agent config show --help`, which names the settings that a
+/// repository may set.
 pub(crate) fn trust_help() -> String {
     let keys = |trust| {
         let keys = DEFINITIONS.iter().filter(|d| d.trust == trust).map(|d| d.key);

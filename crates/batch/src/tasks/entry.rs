@@ -1,5 +1,5 @@
 //! Parses the text of a task file into objects with line numbers. Other modules interpret the keys
-//! of these objects.
+//! of those objects.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::Problem;
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) file: PathBuf,
-    /// Counted from 1.
+    /// 1-based.
     pub(super) line: usize,
     pub(super) fields: Vec<Field>,
     /// The text below the front matter of a Markdown file.
@@ -30,7 +30,7 @@ pub(super) struct Field {
 }
 
 impl Entry {
-    /// The field with this key; `null` counts as absent.
+    /// Returns the field with this key. Treats `null` as absent.
     pub(super) fn field(&self, key: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.key == key && !field.value.is_null())
     }
@@ -162,8 +162,8 @@ fn yaml_problem(file: &Path, lines_above: usize, e: &serde_saphyr::Error, expect
     Problem { file: file.into(), line, message: format!("is not {expected} in YAML: {said}") }
 }
 
-/// Removes the position from a parser's message. It is relative to the text that the parser was
-/// given, not to the file.
+/// Removes the position from a parser's message, because it is relative to the text that the parser
+/// was given rather than to the file.
 fn without_place(said: &str) -> &str {
     said.split(" at line ").next().unwrap_or(said)
 }

@@ -23,7 +23,7 @@ pub(super) const KEYS: &[&str] = &[
     "model",
     "tags",
 ];
-/// The highest value of `attempts`, the same as for the `--attempts` flag.
+/// The highest value allowed for `attempts`, the same as for the `--attempts` flag.
 const MAX_ATTEMPTS: u32 = 20;
 pub(super) const LIMITS: &[&str] = &["max_turns", "max_tokens", "max_seconds", "max_cost"];
 
@@ -58,7 +58,7 @@ impl Reader<'_> {
         Some(Task { id: id?, repo, named_repo, text: text?, ..task })
     }
 
-    /// Returns a task with only the keys that all formats share.
+    /// Returns a task with just the keys that all formats share.
     pub(super) fn optional(&mut self, entry: &Entry) -> Task {
         Task {
             base_commit: self.commit(entry),
@@ -110,14 +110,14 @@ impl Reader<'_> {
     }
 
     fn missing(&mut self, entry: &Entry, key: &str) -> Option<String> {
-        // An invalid value has been reported already.
+        // An invalid value has already been reported.
         if entry.field(key).is_none() {
             self.problem(&entry.file, entry.line, format!("{key:?} is missing"));
         }
         None
     }
 
-    /// The value of a key that must be a non-blank string.
+    /// Returns the value of a key that must be a non-blank string.
     pub(super) fn string(&mut self, entry: &Entry, key: &str) -> Option<String> {
         let field = entry.field(key)?;
         let message = match &field.value {
@@ -130,7 +130,7 @@ impl Reader<'_> {
         None
     }
 
-    /// The value of a key that must be a list of non-blank strings.
+    /// Returns the value of a key that must be a list of non-blank strings.
     pub(super) fn strings(&mut self, entry: &Entry, key: &str) -> Vec<String> {
         let Some(field) = entry.field(key) else { return Vec::new() };
         let text = |value: &Value| value.as_str().filter(|text| !text.trim().is_empty()).map(str::to_owned);
@@ -142,7 +142,7 @@ impl Reader<'_> {
         })
     }
 
-    /// The base commit: a revision that git cannot mistake for an option.
+    /// Returns the base commit, a revision that git cannot mistake for an option.
     pub(super) fn commit(&mut self, entry: &Entry) -> Option<String> {
         let commit = self.string(entry, "base_commit")?;
         if !commit.starts_with('-') && !commit.contains(|c: char| c.is_whitespace() || c.is_control()) {

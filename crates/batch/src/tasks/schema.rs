@@ -46,7 +46,7 @@ struct TaskObject {
     /// Words to select tasks by.
     tags: Option<Vec<String>>,
     /// Repeats the task for each item of this list. An item is a set of variables. `{{name}}` in
-    /// the task's texts is replaced with the value of the variable `name`.
+    /// any of the task's strings is replaced with the value of the `name` variable.
     #[schemars(length(min = 1))]
     r#for: Option<Vec<BTreeMap<String, Variable>>>,
 }
@@ -58,7 +58,7 @@ struct Limits {
     max_turns: Option<NonZeroU32>,
     /// Prompt and generated tokens.
     max_tokens: Option<NonZeroU64>,
-    /// Seconds by the wall clock.
+    /// Wall-clock seconds.
     max_seconds: Option<NonZeroU64>,
     /// Dollars.
     #[schemars(extend("exclusiveMinimum" = 0))]

@@ -1,6 +1,6 @@
-//! Parses instances of SWE-agent (`--instances.type file`): `instance_id`, `problem_statement`,
-//! `repo_name`, `base_commit`. Our own optional keys are read too. Containers (`image_name`) and
-//! all other keys are ignored.
+//! Parses SWE-agent instances (`--instances.type file`): `instance_id`, `problem_statement`,
+//! `repo_name`, `base_commit`. Also reads our own optional keys. Ignores containers (`image_name`)
+//! and all other keys.
 
 use std::path::{Path, PathBuf};
 

@@ -9,7 +9,7 @@ use super::fields::nearest;
 use crate::task::Task;
 
 /// Our own keys that an instance may have. An unknown key that is one edit away from one of these
-/// is treated as a misspelling, any other as metadata.
+/// is treated as a misspelling. All others are treated as metadata.
 const ADDED: &[&str] =
     &["base_commit", "setup", "verify", "protected", "limits", "attempts", "model", "tags"];
 
@@ -80,7 +80,7 @@ impl Reader<'_> {
         found
     }
 
-    /// Reports each repository without a clone once, however many instances need it.
+    /// Reports each repository without a clone once, no matter how many instances need it.
     pub(super) fn report_missing(&mut self) {
         for Missing { repo, first: (file, line), instances } in std::mem::take(&mut self.missing) {
             let needed = match instances {

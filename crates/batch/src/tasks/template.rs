@@ -1,11 +1,11 @@
 //! Templates: a task's `for` key is a list of items, each with variables. The task is repeated for
-//! each item, and each `{{name}}` in the task's texts is replaced with the value of that variable.
-//! Pure.
+//! each item, and each `{{name}}` in the task's strings is replaced with the value of that
+//! variable. Pure.
 //!
 //! ```text
 //! - id: drop-python-2-{{name}}
 //!   repo: ../{{name}}
-//!   task: Remove the support for Python 2.
+//!   task: Drop support for Python 2.
 //!   for: [{name: shop}, {name: blog}]
 //! ```
 
@@ -56,11 +56,11 @@ fn value_with(value: &Value, variables: &Map<String, Value>) -> Result<Value, St
     })
 }
 
-/// Replaces every `{{name}}` with the value of the variable `name`, a string or a number. Blanks
-/// inside the braces are ignored.
+/// Replaces every `{{name}}` with the value of the `name` variable, which must be a string or a
+/// number. Ignores blanks inside the braces.
 ///
 /// # Errors
-/// If a variable is unknown or of another type, or braces are not closed.
+/// If a variable is unknown or of another type, or if braces are not closed.
 pub fn fill_template(text: &str, variables: &Map<String, Value>) -> Result<String, String> {
     let mut replaced = String::new();
     let mut rest = text;
@@ -75,7 +75,7 @@ pub fn fill_template(text: &str, variables: &Map<String, Value>) -> Result<Strin
             Some(_) => return Err(format!("the variable {name:?} must be a string or a number")),
             None => {
                 let known: Vec<_> = variables.keys().map(String::as_str).collect();
-                return Err(format!("unknown variable {name:?}; these are given: {}", known.join(", ")));
+                return Err(format!("unknown variable {name:?}; available variables: {}", known.join(", ")));
             }
         }
         rest = behind;
@@ -99,7 +99,7 @@ mod tests {
         let variables = json!({"name": "shop", "n": 2});
         let of = |text| fill_template(text, variables.as_object().unwrap());
         assert_eq!(of("{{name}}-{{ n }} {name} }}").as_deref(), Ok("shop-2 {name} }}"));
-        assert_eq!(of("{{nmae}}"), Err("unknown variable \"nmae\"; these are given: name, n".to_owned()));
+        assert_eq!(of("{{nmae}}"), Err("unknown variable \"nmae\"; available variables: name, n".to_owned()));
         assert_eq!(of("a {{name"), Err("\"{{name\" is not closed by }}".to_owned()));
     }
 }

@@ -1,4 +1,4 @@
-//! Tests the limits of the whole batch, infrastructure failures, and other reasons to stop early.
+//! Tests the limits on the whole batch, infrastructure failures, and other reasons to stop early.
 //! Tests that wait use a simulated clock, which jumps to the end of each wait.
 
 use std::cell::{Cell, RefCell};
@@ -200,7 +200,7 @@ async fn an_outage_that_does_not_end_stops_the_batch_without_trying_every_task()
 
     let impatient = BatchOptions { wait: Duration::ZERO, ..place.options() };
     run_with(&tasks, &impatient, &runner).await.unwrap();
-    assert_eq!(runner.take().len(), 3, "without a wait there are no probes");
+    assert_eq!(runner.take().len(), 3, "no probes should run if the batch does not wait");
 
     up.set(true);
     let summary = place.run(&tasks, &runner).await;

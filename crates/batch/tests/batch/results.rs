@@ -152,7 +152,7 @@ async fn merged_shards_equal_one_batch() {
     let written: Value = serde_json::from_str(&read("summary.json")).unwrap();
     assert_eq!(written["rows"].as_array().unwrap().len(), 3);
 
-    // The merged folder works like the folder of a batch, and no task is left to run in it.
+    // The merged folder works like a batch folder, and there are no tasks left to run in it.
     runner.take();
     run_with(&all, &BatchOptions { out: out.clone(), ..place.options() }, &runner).await.unwrap();
     assert_eq!(runner.take(), [""; 0]);

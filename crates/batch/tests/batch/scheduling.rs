@@ -1,5 +1,5 @@
-//! Tests scheduling: which tasks run, how many times, how many at a time, and what an interrupt or
-//! a kill leaves behind.
+//! Tests scheduling: which tasks run, how many times, how many at a time, and what is left behind
+//! after an interrupt or a kill.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -247,7 +247,7 @@ async fn torn_records_are_dropped_and_their_tasks_repeated() {
         assert_eq!(runner.take(), ["b"], "cut at {cut}");
         assert_eq!(place.results().len(), 2, "cut at {cut}");
     }
-    // A power loss may leave zeroes.
+    // A power loss may leave zeros behind.
     fs::write(&results, &whole[..second]).unwrap();
     fs::OpenOptions::new().append(true).open(&results).unwrap().write_all(&[0, 0, 0, b'\n']).unwrap();
     place.run(&tasks, &runner).await;

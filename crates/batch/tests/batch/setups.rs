@@ -10,12 +10,12 @@ use journal::Ending;
 
 use crate::support::{Place, Script, git, run_with};
 
-/// The modification time that a setup gives to a file. It is far in the past.
+/// The modification time that a setup gives a file, far in the past.
 fn old() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }
 
-/// Changes a worktree as a setup command could.
+/// Changes a worktree the way a setup command might.
 fn prepare(worktree: &Path) {
     fs::create_dir_all(worktree.join("venv/bin")).unwrap();
     fs::write(worktree.join("venv/bin/tool"), worktree.to_str().unwrap()).unwrap();
@@ -46,7 +46,7 @@ fn look(worktree: &Path) -> String {
 type Seen = RefCell<Vec<(String, bool, String)>>;
 
 /// A runner that runs each setup it is given, notes which tasks had one and what their worktrees
-/// looked like, and then writes to the worktree, as a task does.
+/// looked like, and then writes to the worktree, as a task would.
 fn script(seen: &Rc<Seen>) -> Script {
     let seen = Rc::clone(seen);
     Script::preparing(move |task: &Task, setup: Option<&Setup>, worktree: &Path| {
@@ -245,5 +245,5 @@ async fn bug_a_folder_at_the_path_of_a_lane_cost_a_task() {
     let summary = place.run(&tasks(&place, &["a", "b"]), &script(&seen)).await;
     assert_eq!(summary.exit_code(), 0, "{}", summary.to_text());
     assert_eq!(with_setup(&seen), ["a"]);
-    assert!(place.out().join("setups").exists(), "a folder that the batch did not make should stay");
+    assert!(place.out().join("setups").exists(), "a folder that the batch did not create should stay");
 }

@@ -102,7 +102,7 @@ pub(crate) fn attempt(ending: Ending, what: &str) -> Attempt {
     }
 }
 
-/// A folder with `repo`, a repository with one commit. The results of a batch go to `out`.
+/// A folder that contains `repo`, a repository with one commit. Batch results go to `out`.
 pub(crate) struct Place {
     folder: TempDir,
 }

@@ -1,5 +1,5 @@
 //! Tests which tasks are read from valid task files and which problems are reported for invalid
-//! files, mostly with `fixtures/tasks`.
+//! ones, mostly using `fixtures/tasks`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tasks").join(name)
 }
 
-/// Makes tasks from different files comparable: each file names the repository relative to itself.
+/// Makes tasks from different files comparable, since each file specifies the repository relative
+/// to itself.
 fn without_place(mut tasks: Vec<Task>) -> Vec<Task> {
     for task in &mut tasks {
         task.repo = fs::canonicalize(&task.repo).unwrap();

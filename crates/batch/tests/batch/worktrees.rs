@@ -149,7 +149,7 @@ async fn a_folder_that_the_batch_did_not_make_is_neither_used_nor_removed() {
         fs::remove_file(place.out().join("attempts.jsonl")).ok();
         fs::remove_file(place.out().join("results.jsonl")).ok();
         place.run(&place.tasks(&["a"]), &runner).await;
-        assert!(place.results()[0].message.contains("did not make"), "{:?}", place.results());
+        assert!(place.results()[0].message.contains("not created by this batch"), "{:?}", place.results());
         assert!(foreign.join("precious").is_file());
     }
     assert_eq!(runner.take(), [""; 0]);
@@ -233,8 +233,8 @@ async fn bug_a_failed_clone_was_reported_with_a_hint_from_git() {
     assert!(message.starts_with("cannot clone") && !message.contains("hint:"), "{message}");
 }
 
-/// Returns a server that accepts connections but never answers, and tasks whose repository is on
-/// it.
+/// Returns a server that accepts connections but never answers, and tasks with a repository on that
+/// server.
 async fn hanging(place: &Place, ids: &[&str]) -> (TcpListener, Vec<Task>) {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("git://{}/repo", server.local_addr().unwrap());

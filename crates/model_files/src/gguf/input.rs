@@ -1,11 +1,11 @@
-//! Reads numbers and text from a file of known length, and never past its end.
+//! Reads numbers and text from a file of known length, without ever reading past its end.
 
 use std::io::{BufReader, Read, Seek};
 
 use super::Fault;
 
 /// The maximum length of a header, in bytes. The vocabulary of Gemma 3, one of the largest, takes
-/// 15 MB.
+/// up 15 MB.
 const MAX_HEADER: u64 = 256 << 20;
 
 /// A reader that tracks its offset.
@@ -20,12 +20,12 @@ impl<R: Read + Seek> Input<R> {
         Self { reader, at: 0, length }
     }
 
-    /// The offset of the next byte.
+    /// Returns the offset of the next byte.
     pub(super) fn at(&self) -> u64 {
         self.at
     }
 
-    /// The length of the file.
+    /// Returns the length of the file.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
@@ -66,7 +66,7 @@ impl<R: Read + Seek> Input<R> {
     /// Skips items of a fixed size.
     pub(super) fn skip(&mut self, count: u64, size: u64, what: &str) -> Result<(), Fault> {
         self.has(count, size, what)?;
-        // This cannot saturate: `has` checked the product against MAX_HEADER.
+        // This cannot saturate, because `has` checked the product against MAX_HEADER.
         let bytes = count.saturating_mul(size);
         self.reader.seek_relative(bytes.cast_signed())?;
         self.at += bytes;

@@ -1,5 +1,5 @@
-//! Reads the keys and values, which come before the tensors. Keeps those that a [`super::Header`]
-//! needs and skips the rest.
+//! Reads the keys and values, which precede the tensors. Keeps those that a [`super::Header`] needs
+//! and skips the rest.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek};
@@ -8,8 +8,8 @@ use super::Fault;
 use super::input::Input;
 use super::types::{self, I8, I16, I32, I64, LIST, TEXT, U8, U16, U32, U64};
 
-/// The architectures that the engine accepts: those of DeepSeek, Qwen and other makers of open
-/// models for code and chat. llama.cpp supports about a hundred more.
+/// The architectures that the engine accepts: those of DeepSeek, Qwen and other open models for
+/// code and chat. llama.cpp supports about a hundred more.
 pub const ARCHITECTURES: &[&str] = &[
     "apertus",
     "bailingmoe2",
@@ -73,21 +73,21 @@ pub const ARCHITECTURES: &[&str] = &[
 
 /// The maximum number of keys. Real files have about 40.
 const MAX_KEYS: u64 = 4_096;
-/// The maximum length of a key, in bytes. Real keys have fewer than 100.
+/// The maximum length of a key, in bytes. Real keys are shorter than 100.
 const MAX_KEY: u64 = 1_024;
 /// The maximum length of an architecture, model or tokenizer name, in bytes.
 const MAX_NAME: u64 = 1_024;
-/// The maximum length of the chat template, in bytes. Long templates take 30 kB.
+/// The maximum length of the chat template, in bytes. Long templates are about 30 kB.
 const MAX_TEMPLATE: u64 = 1 << 20;
 /// The maximum number of layers (`LLAMA_MAX_LAYERS`).
 const MAX_LAYERS: u64 = 512;
-/// The maximum alignment, in bytes. The usual alignment is 32; with a huge one, a file would be
-/// mostly padding.
+/// The maximum alignment, in bytes. The usual alignment is 32. A file with a huge alignment would
+/// be mostly padding.
 const MAX_ALIGNMENT: u64 = 1 << 20;
-/// The alignment of files that state none, in bytes.
+/// The default alignment, in bytes, for files that do not specify one.
 const ALIGNMENT: u64 = 32;
-/// The maximum value of a context window, a head count or a similar number. Real values are below
-/// 20 million.
+/// The maximum value of a context window, head count or similar number. Real values are below 20
+/// million.
 const MAX_NUMBER: u64 = 1 << 32;
 
 /// A value that a header may need.
@@ -97,13 +97,13 @@ enum Value {
     /// One number per layer.
     Numbers(Vec<u64>),
     Text(String),
-    /// The length of a list that was skipped.
+    /// The length of a skipped list.
     Length(u64),
-    /// A value that was skipped, or that no header field can have.
+    /// A value that was skipped or that is not valid for any header field.
     Other,
 }
 
-/// One number for all layers, or one per layer.
+/// A single number for all layers, or one per layer.
 pub(super) enum PerLayer {
     All(u64),
     Each(Vec<u64>),
@@ -221,8 +221,8 @@ impl Keys {
         Ok(self.per_layer("attention.head_count")?.unwrap_or(PerLayer::All(0)))
     }
 
-    /// The number of key/value heads. If the file states no such number, it is the number of
-    /// attention heads.
+    /// Returns the number of key/value heads. Defaults to the number of attention heads if the file
+    /// does not specify it.
     pub(super) fn kv_heads(&self) -> Result<PerLayer, Fault> {
         match self.per_layer("attention.head_count_kv")? {
             Some(heads) => Ok(heads),
@@ -239,7 +239,7 @@ impl Keys {
         }
     }
 
-    /// The full name of a key of this architecture.
+    /// Returns the full name of an architecture-specific key.
     fn own(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }
@@ -320,7 +320,7 @@ fn value<R: Read + Seek>(input: &mut Input<R>, key: &str, number: u32) -> Result
                 Some(size) if is_whole(of) && length <= MAX_LAYERS => {
                     input.has(length, size, key)?;
                     let numbers = (0..length).map(|_| whole(input, key, of));
-                    // No header field has a list with negative numbers.
+                    // No header field is a list with negative numbers.
                     let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
                     let numbers: Option<Vec<u64>> = numbers.into_iter().collect();
                     Ok(numbers.map_or(Value::Length(length), Value::Numbers))
@@ -348,7 +348,7 @@ fn is_whole(number: u32) -> bool {
     matches!(number, U8 | I8 | U16 | I16 | U32 | I32 | U64 | I64)
 }
 
-/// Reads a whole number; `None` if it is negative.
+/// Reads an integer. Returns `None` if it is negative.
 fn whole<R: Read + Seek>(input: &mut Input<R>, key: &str, number: u32) -> Result<Option<u64>, Fault> {
     let signed = match number {
         U8 => return Ok(Some(input.bytes::<1>(key)?[0].into())),

@@ -1,11 +1,11 @@
-//! Reads the header of a GGUF file, checks it against the file's length, and summarizes it, before
-//! an engine maps the file.
+//! Reads the header of a GGUF file, checks it against the length of the file and summarizes it
+//! before an engine maps the file.
 //!
 //! llama.cpp trusts its input more than a downloaded file deserves. [`read`] accepts only files
 //! that llama.cpp can load: version 2 or 3, little-endian, one file per model, no gaps between
 //! tensors, and no tensor past the end of the file. It reads only the header, which takes
-//! milliseconds for a file of any size. Before it allocates memory for a count, it checks the count
-//! against the length of the file.
+//! milliseconds regardless of the file size. Before allocating memory for a count, it checks the
+//! count against the length of the file.
 //!
 //! ```no_run
 //! let header = model_files::gguf::read("qwen2.5-coder-1.5b.gguf".as_ref())?;
@@ -13,7 +13,7 @@
 //! # Ok::<(), model_files::gguf::Error>(())
 //! ```
 //!
-//! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+//! The format is described at <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
 mod input;
 mod keys;
@@ -30,10 +30,11 @@ use serde::Serialize;
 
 pub use keys::ARCHITECTURES;
 
-/// Bytes per number in the KV cache, which llama.cpp stores as 16-bit floats.
+/// Bytes per value in the KV cache, which llama.cpp stores as 16-bit floats.
 const KV_BYTES: u64 = 2;
 
-/// The read buffer, in bytes. A header is about 6 MB, nearly all of it the vocabulary.
+/// The size of the read buffer, in bytes. A header is about 6 MB, nearly all of which is the
+/// vocabulary.
 const BUFFER: usize = 256 << 10;
 
 /// The contents of a valid header.
@@ -43,14 +44,14 @@ pub struct Header {
     pub version: u32,
     /// The model's architecture, such as `qwen2` or `deepseek2`.
     pub architecture: String,
-    /// Whether [`ARCHITECTURES`] contains the architecture. The engine refuses all others.
+    /// Whether [`ARCHITECTURES`] contains the architecture. The engine rejects all others.
     pub known: bool,
     /// The model's name, if the file has one.
     pub name: Option<String>,
-    /// The number of parameters: the elements of all tensors.
+    /// The number of parameters, which is the number of elements in all tensors.
     pub parameters: u64,
-    /// The quantization, such as `Q4_K_M`. If the file states none, the element type that takes the
-    /// most bytes.
+    /// The quantization, such as `Q4_K_M`. If the file does not specify one, this is the element
+    /// type that takes up the most bytes.
     pub quantization: String,
     /// The context window that the model was trained with, in tokens.
     pub trained_window: u64,
@@ -66,14 +67,15 @@ pub struct Header {
     pub key_length: u64,
     /// The length of one head's value.
     pub value_length: u64,
-    /// Bytes that one token of context takes in a KV cache of 16-bit floats. An upper bound:
-    /// architectures with a sliding window or recurrent layers take less.
+    /// Bytes that one token of context takes up in a KV cache of 16-bit floats. This is an upper
+    /// bound: architectures with a sliding window or recurrent layers need less.
     pub kv_bytes_per_token: u64,
     /// The number of tokens in the vocabulary.
     pub vocabulary: u64,
     /// The Jinja template that turns a conversation into a prompt.
     pub chat_template: Option<String>,
-    /// The size of all tensors, in bytes: the memory that the model takes without the KV cache.
+    /// The size of all tensors, in bytes. This is the memory that the model takes up without the KV
+    /// cache.
     pub tensor_bytes: u64,
     /// The size of the file, in bytes.
     pub file_bytes: u64,
@@ -107,12 +109,12 @@ pub enum Fault {
     #[error("it is not a regular file")]
     NotAFile,
     /// The first four bytes are not `GGUF`.
-    #[error("it is not a GGUF file: it starts with {0}, not with `GGUF`")]
+    #[error("it is not a GGUF file: it starts with {0}, not `GGUF`")]
     Magic(String),
-    /// A version that cannot be loaded.
-    #[error("its GGUF version is {0}, and only versions 2 and 3 are supported; convert the model again")]
+    /// The version is not supported.
+    #[error("its GGUF version is {0}, but only versions 2 and 3 are supported; convert the model again")]
     Version(u32),
-    /// The numbers are big-endian.
+    /// The file is big-endian.
     #[error("it is a big-endian GGUF file; get the little-endian one")]
     BigEndian,
     /// The header needs more bytes than the file has.
@@ -124,15 +126,15 @@ pub enum Fault {
         what: String,
         /// The size of the file, in bytes.
         have: u64,
-        /// Bytes that the file would need.
+        /// How many bytes the file would need.
         needs: u64,
     },
-    /// Tensors lie outside the file.
-    #[error("it is truncated: it has {have} bytes, and its tensors need {needs}; download it again")]
+    /// Tensors extend past the end of the file.
+    #[error("it is truncated: it has {have} bytes, but its tensors need {needs}; download it again")]
     Truncated {
         /// The size of the file, in bytes.
         have: u64,
-        /// Bytes that the file would need.
+        /// How many bytes the file would need.
         needs: u64,
     },
     /// A count or length is larger than in any real model.
@@ -140,12 +142,12 @@ pub enum Fault {
     TooLarge {
         /// What is too large.
         what: String,
-        /// The value that the file states.
+        /// The value in the file.
         value: u64,
         /// The limit.
         limit: u64,
     },
-    /// A key, a name or a value that must be text is not UTF-8.
+    /// A key, a name or a text value is not UTF-8.
     #[error("{0} is not UTF-8")]
     NotText(String),
     /// A key or a tensor appears twice.
@@ -162,7 +164,7 @@ pub enum Fault {
         /// What is wrong with the value.
         why: String,
     },
-    /// A tensor contradicts the format.
+    /// A tensor violates the format.
     #[error("its tensor `{name}` {why}")]
     Tensor {
         /// The tensor.
@@ -170,13 +172,13 @@ pub enum Fault {
         /// What is wrong with it.
         why: String,
     },
-    /// There are no tensors. The file holds only keys, for example a vocabulary.
+    /// There are no tensors. The file contains only keys, such as a vocabulary.
     #[error("it has no tensors")]
     NoTensors,
-    /// The file is one of several files of a split model.
+    /// The file is one of several that make up a split model.
     #[error("it is one of {0} files of a split model; merge them with `llama-gguf-split --merge`")]
     Split(u64),
-    /// Reading failed.
+    /// The file cannot be read.
     #[error("reading it failed: {0}")]
     Io(String),
 }
@@ -194,7 +196,7 @@ impl From<io::Error> for Fault {
 pub fn read(path: &Path) -> Result<Header, Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let invalid = |fault| Error::Invalid { path: path.to_owned(), fault };
-    // Opening a pipe would wait for its writer.
+    // Opening a pipe would block until it has a writer.
     if !path.metadata().map_err(io)?.is_file() {
         return Err(invalid(Fault::NotAFile));
     }
@@ -203,7 +205,7 @@ pub fn read(path: &Path) -> Result<Header, Error> {
     parse(BufReader::with_capacity(BUFFER, file), length).map_err(invalid)
 }
 
-/// Reads and checks a header. `reader` is at the start of a file of `length` bytes.
+/// Reads and checks a header. `reader` must be at the start of a file of `length` bytes.
 ///
 /// # Errors
 /// If it is not the header of a model that can be loaded.

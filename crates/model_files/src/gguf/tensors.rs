@@ -12,21 +12,21 @@ const MAX_TENSORS: u64 = 65_536;
 const MAX_NAME: u64 = 63;
 /// The maximum number of dimensions of a tensor (`GGML_MAX_DIMS`).
 const MAX_DIMENSIONS: u32 = 4;
-/// The size of the smallest entry, in bytes. It has an empty name and no dimensions, so it consists
-/// of the length of the name, the number of dimensions, the type and the offset.
+/// The size of the smallest entry, in bytes. With an empty name and no dimensions, only the length
+/// of the name, the number of dimensions, the type and the offset are left.
 const MIN_ENTRY: u64 = 24;
 
 /// Totals over all tensors.
 pub(super) struct Tensors {
-    /// Elements.
+    /// The number of elements.
     pub(super) parameters: u64,
-    /// Bytes, with padding.
+    /// The number of bytes, including padding.
     pub(super) bytes: u64,
-    /// The element type that takes the most bytes.
+    /// The element type that takes up the most bytes.
     pub(super) most: &'static str,
 }
 
-/// Reads the list and checks that the tensors follow each other without gaps, inside the file.
+/// Reads the list and checks that the tensors are contiguous and inside the file.
 pub(super) fn read<R: Read + Seek>(
     input: &mut Input<R>,
     count: u64,
@@ -100,7 +100,7 @@ fn shape<R: Read + Seek>(input: &mut Input<R>, bad: &impl Fn(String) -> Fault) -
         if n == 0 {
             row = length;
         }
-        // llama.cpp counts in signed integers.
+        // llama.cpp counts elements with signed integers.
         elements = elements
             .checked_mul(length)
             .filter(|elements| i64::try_from(*elements).is_ok())

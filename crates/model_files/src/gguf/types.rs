@@ -1,9 +1,9 @@
-//! The numbers that stand for types in a GGUF file, as defined in llama.cpp (`ggml.h`,
+//! The numbers that identify types in a GGUF file, as defined in llama.cpp (`ggml.h`,
 //! `ggml-common.h` and `llama.h`).
 
 /// The type of a tensor's elements.
 pub(super) struct Format {
-    /// The name, as llama.cpp spells it.
+    /// The name, spelled as in llama.cpp.
     pub(super) name: &'static str,
     /// The number of elements in a block.
     pub(super) elements: u64,
@@ -11,7 +11,7 @@ pub(super) struct Format {
     pub(super) bytes: u64,
 }
 
-/// Returns the element type with this number; `None` for unknown and removed types.
+/// Returns the element type with this number, or `None` if the type is unknown or was removed.
 pub(super) fn format(number: u32) -> Option<Format> {
     let (name, elements, bytes) = match number {
         0 => ("F32", 1, 4),
@@ -54,7 +54,7 @@ pub(super) fn format(number: u32) -> Option<Format> {
     Some(Format { name, elements, bytes })
 }
 
-/// Returns the name of a file type, given its number in the key `general.file_type`.
+/// Returns the name of a file type, given its number in the `general.file_type` key.
 pub(super) fn file_type(number: u64) -> Option<&'static str> {
     Some(match number {
         0 => "F32",
@@ -97,8 +97,8 @@ pub(super) fn file_type(number: u64) -> Option<&'static str> {
     })
 }
 
-/// Returns the size of a metadata value of this type, in bytes; `None` for text, lists and unknown
-/// types.
+/// Returns the size of a metadata value of this type in bytes, or `None` for text, lists and
+/// unknown types.
 pub(super) fn value_bytes(number: u32) -> Option<u64> {
     Some(match number {
         U8 | I8 | BOOL => 1,

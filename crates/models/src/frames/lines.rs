@@ -1,9 +1,9 @@
 //! Splits bytes into lines, for the NDJSON and SSE decoders.
 //!
 //! Lines end with LF, CRLF or a lone CR. Bytes may arrive in chunks of any size; the output depends
-//! only on their concatenation. Each byte is scanned once, so a line of many megabytes in tiny
-//! chunks costs no more than one that arrives whole. Only whole lines come out, so decoding never
-//! sees half a character.
+//! only on their concatenation. Each byte is scanned once, so a line of many megabytes that arrives
+//! in tiny chunks costs no more than one that arrives whole. Only whole lines are returned, so
+//! decoders never see half a character.
 
 /// The longest line accepted by default, in bytes: twice what Ollama allows
 /// (docs/model-apis.md#ollama-streaming).
@@ -31,9 +31,9 @@ pub struct LineTooLong {
 #[derive(Debug)]
 pub struct Lines {
     buffer: Vec<u8>,
-    /// Where the current line starts.
+    /// The offset at which the current line starts.
     start: usize,
-    /// The offset up to which the current line has been scanned for its end; at least `start`.
+    /// How far the current line has been scanned for its end; at least `start`.
     scanned: usize,
     /// Whether the last line ended with CR; an LF that follows belongs to the same line ending.
     after_cr: bool,
@@ -49,7 +49,7 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// A splitter that refuses lines longer than `limit` bytes.
+    /// Creates a splitter that rejects lines longer than `limit` bytes.
     #[must_use]
     pub fn with_limit(limit: usize) -> Self {
         Self {
@@ -68,8 +68,8 @@ impl Lines {
         if self.failed || self.finished {
             return;
         }
-        // The unread bytes are moved only when they are fewer than the bytes before them. This
-        // keeps the cost of all moves linear in the input.
+        // The unread bytes are moved only when there are fewer of them than bytes before them. This
+        // keeps the total cost of the moves linear in the input.
         if self.start > self.buffer.len() / 2 {
             self.buffer.drain(..self.start);
             self.scanned -= self.start;
@@ -78,13 +78,13 @@ impl Lines {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Marks the end of the input; an unfinished last line counts as a line.
+    /// Marks the end of the input; an unfinished last line is returned like any other.
     pub fn finish(&mut self) {
         self.finished = true;
     }
 
     /// Returns the next whole line without its line ending, or `None` until more bytes arrive.
-    /// After an error, nothing follows.
+    /// Returns nothing more after an error.
     pub fn next_line(&mut self) -> Option<Result<&[u8], LineTooLong>> {
         if self.failed {
             return None;

@@ -1,9 +1,9 @@
-//! Decodes the bytes of a response into JSON frames, for every kind of server.
+//! Decodes the bytes of a response from any kind of server into JSON frames.
 //!
 //! [`Lines`] splits bytes into lines, [`Ndjson`] and [`Sse`] decode lines, and `Frames` detects
 //! which decoder a response needs. Servers and proxies answer a streaming request with NDJSON, SSE
-//! or one plain JSON object, and their content type is unreliable. So the first byte that is not
-//! white space decides.
+//! or one plain JSON object, and their content type is unreliable, so the first non-whitespace byte
+//! decides.
 
 use std::collections::VecDeque;
 
@@ -35,8 +35,8 @@ pub(crate) enum Frame {
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     mode: Mode,
-    /// All bytes so far, while the framing is undecided or the body may be one JSON text over
-    /// several lines.
+    /// All bytes so far, while the framing is undecided or the body may be a single JSON document
+    /// that spans several lines.
     whole: Vec<u8>,
     /// How far `whole` has been searched for the end of its first line.
     searched: usize,
@@ -51,7 +51,7 @@ enum Mode {
     Undecided,
     Ndjson(Box<Ndjson>),
     Sse(Box<Sse>),
-    /// One JSON text over several lines.
+    /// A single JSON document that spans several lines.
     Whole,
     Ended,
 }
@@ -78,7 +78,7 @@ impl Frames {
         }
     }
 
-    /// The next frame, or `None` until more bytes arrive.
+    /// Returns the next frame, or `None` until more bytes arrive.
     pub(crate) fn next_frame(&mut self) -> Option<Result<Frame, Error>> {
         match &mut self.mode {
             Mode::Ndjson(decoder) => Some(decoder.next_value()?.map(Frame::Json)),
@@ -117,7 +117,7 @@ impl Frames {
             return;
         }
         if matches!(first, b'{' | b'[') {
-            // The first line distinguishes NDJSON from one object on several lines.
+            // The first line distinguishes NDJSON from an object that spans several lines.
             let Some(end) = memchr::memchr2(b'\n', b'\r', text) else {
                 self.searched = self.whole.len();
                 return;
@@ -132,8 +132,8 @@ impl Frames {
             decoder.push(&self.whole);
             self.mode = Mode::Ndjson(Box::new(decoder));
         } else if !b":deir".contains(first) {
-            // No SSE line starts this way. The body may be a web page: read all of it, to quote it
-            // in the error.
+            // No SSE line starts this way. The body may be a web page, so read all of it in order
+            // to quote it in the error.
             self.mode = Mode::Whole;
             return;
         } else {
@@ -155,8 +155,8 @@ fn read_event(event: Event, joined: &mut VecDeque<Frame>) -> Result<Frame, Error
     let first = match read(&event.data) {
         Ok(frame) => frame,
         Err(error) => {
-            // Some servers leave out the blank line between events; each data line is then an
-            // event.
+            // Some servers leave out the blank line between events. In that case, each data line is
+            // an event.
             let lines: Result<VecDeque<Frame>, Error> = event.data.lines().map(read).collect();
             *joined = lines.map_err(|_| error.clone())?;
             joined.pop_front().ok_or(error)?

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::lines::{Lines, MAX_LINE};
 use crate::Error;
 
-/// The maximum length of unreadable input that an error quotes, in bytes.
+/// Maximum number of bytes of unreadable input to quote in an error.
 const QUOTED: usize = 200;
 
 /// An incremental decoder: bytes in, one JSON value per line out. Blank lines and a byte order mark
@@ -32,7 +32,7 @@ impl Default for Ndjson {
 }
 
 impl Ndjson {
-    /// A decoder that refuses lines longer than `limit` bytes.
+    /// Creates a decoder that rejects lines longer than `limit` bytes.
     #[must_use]
     pub fn with_limit(limit: usize) -> Self {
         Self { lines: Lines::with_limit(limit), first: true }
@@ -72,8 +72,8 @@ pub(crate) fn strip_bom<'a>(line: &'a [u8], first: &mut bool) -> &'a [u8] {
     if std::mem::replace(first, false) { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line }
 }
 
-/// Parses one JSON text. Invalid UTF-8 becomes U+FFFD, so that a server that splits characters does
-/// not spoil the whole turn.
+/// Parses a JSON document. Invalid UTF-8 becomes U+FFFD, so that a server that splits characters
+/// does not ruin the whole turn.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, Error> {
     let parsed = match std::str::from_utf8(text) {
         Ok(text) => serde_json::from_str(text),

@@ -12,8 +12,8 @@ use crate::Error;
 /// One event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Event {
-    /// The type that the server gave the event, or empty if it gave none. An event with `error:`
-    /// instead of `data:` has the type `error`.
+    /// The event's type, or empty if the server did not specify one. An event with `error:` instead
+    /// of `data:` has the type `error`.
     pub name: String,
     /// The data lines, joined with LF.
     pub data: String,
@@ -45,7 +45,7 @@ impl Default for Sse {
 }
 
 impl Sse {
-    /// A decoder that refuses lines and events longer than `limit` bytes.
+    /// Creates a decoder that rejects lines and events longer than `limit` bytes.
     #[must_use]
     pub fn with_limit(limit: usize) -> Self {
         Self {
@@ -73,7 +73,7 @@ impl Sse {
     /// Returns the next event, or `None` until more bytes arrive.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for a line or an event that is too long. No event follows this error.
+    /// [`Error::Protocol`] for a line or an event that is too long. No events follow this error.
     pub fn next_event(&mut self) -> Option<Result<Event, Error>> {
         while !self.failed {
             let line = match self.lines.next_line() {

@@ -1,4 +1,4 @@
-//! Learns from an Ollama server's answers and refusals what a model supports, and applies this for
+//! Learns what a model supports from an Ollama server's answers and refusals, and applies it for
 //! the rest of the session.
 
 use serde_json::Value;
@@ -18,7 +18,7 @@ pub(super) struct Learned {
     /// Whether the user asked for thinking.
     pub(super) asked_to_think: bool,
     pub(super) roles: Roles,
-    /// Warnings for the next `verify`.
+    /// Warnings for the next `verify` to return.
     pub(super) news: Vec<String>,
     pub(super) identity: Identity,
     /// The digest of the loaded model at the last check.
@@ -63,12 +63,12 @@ impl Learned {
         warnings
     }
 
-    /// The schema to send with a request, unless the server cannot constrain answers.
+    /// Returns the schema to send with a request, unless the server cannot constrain answers.
     pub(super) fn format<'r>(&self, request: &'r Request) -> Option<&'r Value> {
         request.constraint.as_deref().filter(|_| self.identity.can_constrain)
     }
 
-    /// Adapts all later requests of the session to a failure: drops the feature that the server
+    /// Adapts the rest of the session's requests to a failure: drops the feature that the server
     /// refused, or halves the window if the server is short of memory. Returns whether anything
     /// changed.
     pub(super) fn adapt(&mut self, failure: &Failure, request: &Request) -> bool {
@@ -109,7 +109,7 @@ impl Learned {
     }
 }
 
-/// The digest, truncated to as many digits as Ollama shows.
+/// Truncates the digest to as many digits as Ollama shows.
 fn short(digest: &str) -> String {
     digest.trim_start_matches("sha256:").chars().take(12).collect()
 }

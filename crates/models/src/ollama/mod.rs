@@ -1,5 +1,5 @@
-//! Ollama through its native API (docs/model-apis.md#ollama): [`Server`] manages models, [`Ollama`]
-//! is one opened model.
+//! Ollama through its native API (docs/model-apis.md#ollama): [`Server`] manages models, and
+//! [`Ollama`] is an opened model.
 
 mod learned;
 mod open;

@@ -28,10 +28,10 @@ const MIN_WINDOW: u64 = 256;
 /// (docs/model-apis.md#ollama-keep-alive).
 const KEEP_ALIVE: &str = "30m";
 
-/// The time limit for listing the loaded models, which happens between two turns.
+/// The time limit for listing the loaded models, which happens between turns.
 const LOADED_LIMIT: Duration = Duration::from_secs(2);
 
-/// How to open a model. All these options are frozen for the session.
+/// How to open a model. All of these options are frozen for the session.
 #[derive(Debug, Clone, Default)]
 pub struct OllamaOptions {
     /// The server; see [`crate::host::ollama_base`].
@@ -40,7 +40,7 @@ pub struct OllamaOptions {
     pub model: String,
     /// A key for ollama.com, or for a proxy that requires one.
     pub key: Option<Secret>,
-    /// The requested window, in tokens; limited to the window that the model was trained for.
+    /// The requested window, in tokens; capped at the window that the model was trained for.
     pub num_ctx: Option<u64>,
     /// Whether and how much the model should think.
     pub think: Think,
@@ -54,7 +54,7 @@ pub struct OllamaOptions {
 }
 
 impl OllamaOptions {
-    /// The default options for a model on a server.
+    /// Returns the default options for a model on a server.
     #[must_use]
     pub fn new(base: &str, model: &str) -> Self {
         Self { base: base.to_owned(), model: model.to_owned(), preload: true, ..Self::default() }
@@ -65,8 +65,8 @@ impl OllamaOptions {
 pub struct Ollama {
     server: Server,
     options: OllamaOptions,
-    /// Whether the server has a chat template for the model. If not, `/api/generate` gets the
-    /// conversation as a plain transcript.
+    /// Whether the server has a chat template for the model. If not, the conversation is sent to
+    /// `/api/generate` as a plain transcript.
     chat: bool,
     /// The `shift` field; `None` for versions 0.30.0 to 0.30.7, which lose the prefix cache when
     /// the field is sent (docs/model-apis.md#ollama-overflow).
@@ -77,7 +77,7 @@ pub struct Ollama {
     cloud: bool,
     learned: Shared<Learned>,
     preload: Option<JoinHandle<()>>,
-    /// Sentences about settings that the model does not support.
+    /// Warnings about settings that the model does not support.
     unsupported: Vec<String>,
 }
 
@@ -94,7 +94,7 @@ impl Ollama {
     /// background.
     ///
     /// # Errors
-    /// No connection, a missing model, or a model that cannot generate text.
+    /// If there is no connection, or if the model is missing or cannot generate text.
     pub async fn open(mut options: OllamaOptions) -> Result<Self, Error> {
         let mut server = Server::new(&options.base, options.key.as_ref(), &options.access)?;
         if server.is_cloud() {
@@ -129,7 +129,7 @@ impl Ollama {
                 options.model
             )));
         }
-        // A model whose file is on the server is not running in the cloud, whatever its name.
+        // A model whose file is on the server is not running in the cloud, regardless of its name.
         let here = show
             .is_some_and(|show| !show.remote && show.raw["model_info"]["general.architecture"].is_string());
         let cloud = server.is_cloud() || show.is_some_and(|show| show.remote) || (named_cloud && !here);
@@ -210,16 +210,16 @@ impl Ollama {
         Ok(model)
     }
 
-    /// Sentences that name the settings that the model does not support, and say what happens
+    /// Returns warnings about settings that the model does not support. Each one says what happens
     /// instead.
     #[must_use]
     pub fn unsupported(&self) -> &[String] {
         &self.unsupported
     }
 
-    /// Starts loading the model on a separate connection, with the exact options of later requests.
-    /// This process does not wait for the load. If the first request arrives during the load, the
-    /// server queues it.
+    /// Starts loading the model on a separate connection, with exactly the options that later
+    /// requests will use. This process does not wait for the load to finish. If the first request
+    /// arrives in the meantime, the server queues it.
     fn spawn_preload(&self) -> JoinHandle<()> {
         let http = self.server.http.clone();
         let learned = self.learned.get();
@@ -275,7 +275,7 @@ impl Ollama {
         Options {
             num_predict: Some(request.max_tokens),
             temperature: request.temperature,
-            // The engine's seeds have 32 bits, and the server decodes them as signed.
+            // The engine's seeds are 32 bits wide, and the server decodes them as signed.
             seed: request.seed.map(|seed| (seed & 0x7fff_ffff) as u32),
             ..self.session_options(learned)
         }
@@ -317,7 +317,7 @@ impl Ollama {
     }
 
     /// Sends a request. `body` builds the request's body from what is known about the server. After
-    /// a refusal that reveals something new, the body is built again and the request is retried.
+    /// a refusal that reveals something new, the body is rebuilt and the request is retried.
     async fn send(
         &self,
         path: &str,
@@ -352,7 +352,7 @@ impl Ollama {
         self.learned.change(|learned| learned.adapt(failure, request))
     }
 
-    /// The model's entry in the list of loaded models, if it is loaded.
+    /// Returns the model's entry in the list of loaded models, if it is loaded.
     async fn loaded_model(&self) -> Result<Option<LoadedModel>, Error> {
         let name = full_name(&self.options.model);
         let loaded = self.server.loaded(LOADED_LIMIT).await?;
@@ -390,7 +390,7 @@ impl Model for Ollama {
     async fn outlook(&self) -> Result<Option<String>, Error> {
         if self.cloud {
             // If the server is Ollama's cloud itself, it checks the key in each request. A local
-            // daemon has to be signed in instead.
+            // daemon must be signed in instead.
             let account = if self.server.is_cloud() { None } else { self.server.account().await? };
             let account = account.map(|name| format!(", signed in as {name}")).unwrap_or_default();
             let window = self.identity().window.map_or_else(|| String::from("its full window"), tokens);
@@ -409,8 +409,8 @@ impl Model for Ollama {
     }
 }
 
-/// The `think` field of a session. It is absent if the model cannot think, and with [`Think::Auto`]
-/// also if this is unknown.
+/// Returns a session's `think` field. It is omitted if the model cannot think or, with
+/// [`Think::Auto`], if that is unknown.
 fn think_field(options: &OllamaOptions, capable: Option<bool>) -> Option<Value> {
     match (options.think, capable) {
         (_, Some(false)) | (Think::Auto, None) => None,
@@ -423,14 +423,14 @@ fn tokens(count: u64) -> String {
     format!("{} tokens", thousands(count))
 }
 
-/// `12,345`.
+/// Formats a count as `12,345`.
 fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
     groups.collect::<Vec<_>>().join(",")
 }
 
-/// The three numbers of a version; missing or invalid ones count as 0.
+/// Parses the three numbers of a version. Missing or invalid ones become 0.
 fn version_number(version: &str) -> (u32, u32, u32) {
     let mut parts =
         version.trim_start_matches('v').split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));

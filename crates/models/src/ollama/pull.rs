@@ -1,4 +1,4 @@
-//! Downloads a model. Passes on the progress as the server reports it. Reports success only if the
+//! Downloads a model. Passes on progress as the server reports it, and reports success only if the
 //! server's last line does (docs/model-apis.md#ollama-pull).
 
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use crate::http::{ByteStream, Waits};
 pub struct Layer {
     /// The digest, such as `sha256:…`.
     pub digest: String,
-    /// Bytes downloaded. May decrease when a failed part is fetched again.
+    /// Bytes downloaded. May decrease if a failed part is fetched again.
     pub completed: u64,
     /// Bytes in total.
     pub total: u64,
@@ -27,23 +27,23 @@ pub struct Layer {
 /// The progress of a download.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PullProgress {
-    /// What the server is doing, in its words.
+    /// What the server is doing, in its own words.
     pub status: String,
-    /// The layers named so far, in order. The server names them one by one, so the sum of their
-    /// totals grows.
+    /// The layers announced so far, in order. The server announces them one by one, so the sum of
+    /// their totals grows.
     pub layers: Vec<Layer>,
     /// Whether the model is complete. True only in the last item of a successful pull.
     pub done: bool,
 }
 
 impl PullProgress {
-    /// Downloaded bytes of all layers named so far.
+    /// Returns the number of bytes downloaded for all layers announced so far.
     #[must_use]
     pub fn completed(&self) -> u64 {
         self.layers.iter().map(|layer| layer.completed).fold(0, u64::saturating_add)
     }
 
-    /// Total bytes of all layers named so far.
+    /// Returns the total number of bytes in all layers announced so far.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.layers.iter().map(|layer| layer.total).fold(0, u64::saturating_add)
@@ -83,7 +83,7 @@ impl Protocol for Pull {
                 None => self.state.layers.push(Layer { digest: digest.to_owned(), completed, total }),
             }
         }
-        // Only the newest status counts, so every line sets this again.
+        // Only the latest status counts, so this is set again on every line.
         self.state.done = self.state.status == "success";
         out.push_back(self.state.clone());
         Ok(())

@@ -27,7 +27,7 @@ pub struct Server {
 pub struct LocalModel {
     /// The name, always with a tag.
     pub name: String,
-    /// Bytes on disk.
+    /// Size on disk, in bytes.
     pub size: u64,
     /// The model family, such as `qwen2`.
     pub family: Option<String>,
@@ -46,11 +46,12 @@ pub struct LocalModel {
 pub struct LoadedModel {
     /// The name, always with a tag.
     pub name: String,
-    /// Bytes of memory in total.
+    /// Total memory used, in bytes.
     pub size: u64,
-    /// Bytes of GPU memory.
+    /// GPU memory used, in bytes.
     pub size_vram: u64,
-    /// The context window with which it was loaded, in tokens; `None` from servers before 0.10.0.
+    /// The context window that it was loaded with, in tokens; `None` from servers older than
+    /// 0.10.0.
     pub context_length: Option<u64>,
     /// The digest of its contents. A different digest means a different model under the same name.
     pub digest: Option<String>,
@@ -63,13 +64,13 @@ pub struct LoadedModel {
 pub struct Show {
     /// `general.architecture` or, if that is missing, the family in `details`.
     pub family: Option<String>,
-    /// Billions of parameters.
+    /// Number of parameters, in billions.
     pub parameters_b: Option<f32>,
     /// The window that it was trained for, in tokens.
     pub trained_window: Option<u64>,
     /// `num_ctx` in the model's own parameters.
     pub own_window: Option<u64>,
-    /// Its capabilities; `None` from servers before 0.6.4.
+    /// Its capabilities; `None` from servers older than 0.6.4.
     pub capabilities: Option<Vec<String>>,
     /// Whether it has a chat template.
     pub chat_template: bool,
@@ -103,26 +104,27 @@ impl Show {
         }
     }
 
-    /// Whether the model has a capability; `None` if the server does not report capabilities.
+    /// Returns whether the model has a capability, or `None` if the server does not report
+    /// capabilities.
     #[must_use]
     pub fn can(&self, capability: &str) -> Option<bool> {
         Some(self.capabilities.as_ref()?.iter().any(|has| has == capability))
     }
 }
 
-/// The string in a JSON value; `None` if it is empty or not a string.
+/// Returns the string in a JSON value, or `None` if it is empty or not a string.
 fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Whether a template distinguishes roles. `{{ .Prompt }}` does not: it is the template of models
-/// that were imported without a chat template.
+/// Returns whether a template distinguishes roles. `{{ .Prompt }}` does not: it is the template of
+/// models that were imported without a chat template.
 fn is_chat_template(template: &str) -> bool {
     let bare: String = template.split_whitespace().collect();
     !bare.is_empty() && bare != "{{.Prompt}}"
 }
 
-/// A whole number, which may be encoded as a float.
+/// Reads a whole number, which may be encoded as a float.
 fn whole(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_f64().filter(|number| *number >= 1.0).map(|number| number as u64))
 }
@@ -134,32 +136,32 @@ fn own_window(parameters: &str) -> Option<u64> {
     })
 }
 
-/// A model's name with its tag, as `/api/tags` and `/api/ps` write it.
+/// Returns a model's name with its tag, in the form that `/api/tags` and `/api/ps` use.
 #[must_use]
 pub fn full_name(name: &str) -> String {
     let last = name.rsplit('/').next().unwrap_or(name);
     if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
 }
 
-/// Whether a base URL points to Ollama's cloud.
+/// Returns whether a base URL points to Ollama's cloud.
 pub(crate) fn is_cloud_host(base: &str) -> bool {
     let host = host::host_of(base);
     host == "ollama.com" || host.ends_with(".ollama.com")
 }
 
-/// Whether a name belongs to a model in Ollama's cloud, as `m:cloud`, `m:671b-cloud` and `m-cloud`
-/// do (docs/model-apis.md#ollama-cloud).
+/// Returns whether a name, such as `m:cloud`, `m:671b-cloud` or `m-cloud`, refers to a model in
+/// Ollama's cloud (docs/model-apis.md#ollama-cloud).
 pub(crate) fn is_cloud_name(name: &str) -> bool {
     name.ends_with(":cloud") || name.ends_with("-cloud")
 }
 
-/// The name that a cloud model has within the cloud, such as `m:671b` for `m:671b-cloud`.
+/// Returns the name of a cloud model within the cloud, such as `m:671b` for `m:671b-cloud`.
 pub(crate) fn without_cloud(name: &str) -> &str {
     name.strip_suffix(":cloud").or_else(|| name.strip_suffix("-cloud")).unwrap_or(name)
 }
 
 impl Server {
-    /// A client for the server at `base` (see [`host::ollama_base`]). Does not connect yet.
+    /// Creates a client for the server at `base` (see [`host::ollama_base`]). Does not connect yet.
     ///
     /// # Errors
     /// [`Error::Settings`] for an invalid base or key.
@@ -169,7 +171,7 @@ impl Server {
         Ok(Self { http: Http::new(base, key, access)? })
     }
 
-    /// Whether the server is Ollama's cloud itself.
+    /// Returns whether the server is Ollama's cloud itself.
     #[must_use]
     pub fn is_cloud(&self) -> bool {
         is_cloud_host(self.base())
@@ -182,10 +184,11 @@ impl Server {
         self.http.patient = false;
     }
 
-    /// The account that the daemon is signed in to; `None` if the server does not report one.
+    /// Returns the account that the daemon is signed in to, or `None` if the server does not report
+    /// one.
     ///
     /// # Errors
-    /// [`Error::Settings`], with the address for signing in, if the daemon is not signed in.
+    /// [`Error::Settings`], with the sign-in URL, if the daemon is not signed in.
     pub async fn account(&self) -> Result<Option<String>, Error> {
         match self.http.json(Method::POST, &self.http.url("/api/me"), Some(b"{}".to_vec()), METADATA).await {
             Ok(me) => Ok(["name", "email"].iter().find_map(|key| me[*key].as_str()).map(str::to_owned)),
@@ -194,7 +197,7 @@ impl Server {
         }
     }
 
-    /// The server's base URL without credentials, safe to show.
+    /// Returns the server's base URL without credentials, which is safe to show.
     #[must_use]
     pub fn base(&self) -> &str {
         self.http.base()
@@ -204,21 +207,21 @@ impl Server {
         self.http.json(Method::GET, &self.http.url(path), None, METADATA).await
     }
 
-    /// The version as the server reports it, such as `0.12.3` or `0.33.0-rc2`. `0.0.0` is a
+    /// Returns the version as the server reports it, such as `0.12.3` or `0.33.0-rc2`. `0.0.0` is a
     /// development build.
     ///
     /// # Errors
-    /// No connection, or not an Ollama server.
+    /// If there is no connection, or if the server is not an Ollama server.
     pub async fn version(&self) -> Result<String, Error> {
         let value = self.get("/api/version").await?;
         let version = value["version"].as_str().map(str::to_owned);
         version.ok_or_else(|| Error::Protocol(format!("{} is not an Ollama server", self.base())))
     }
 
-    /// The models on the server's disk.
+    /// Returns the models on the server's disk.
     ///
     /// # Errors
-    /// No connection, or a failing server.
+    /// If there is no connection, or if the server fails.
     pub async fn tags(&self) -> Result<Vec<LocalModel>, Error> {
         let value = self.get("/api/tags").await?;
         let model = |value: &Value| {
@@ -235,10 +238,10 @@ impl Server {
         Ok(value["models"].as_array().into_iter().flatten().filter_map(model).collect())
     }
 
-    /// The models in the server's memory.
+    /// Returns the models in the server's memory.
     ///
     /// # Errors
-    /// No connection, or a failing server.
+    /// If there is no connection, or if the server fails.
     pub async fn ps(&self) -> Result<Vec<LoadedModel>, Error> {
         self.loaded(METADATA).await
     }
@@ -258,7 +261,7 @@ impl Server {
         Ok(value["models"].as_array().into_iter().flatten().filter_map(model).collect())
     }
 
-    /// A model's metadata.
+    /// Fetches a model's metadata.
     ///
     /// # Errors
     /// [`Error::MissingModel`], with the available models, if the server does not have it.
@@ -275,7 +278,7 @@ impl Server {
         }
     }
 
-    /// The error for a missing model. It lists the available models.
+    /// Returns the error for a missing model, which lists the available ones.
     pub(super) async fn missing(&self, model: &str) -> Error {
         let available: Vec<String> =
             self.tags().await.unwrap_or_default().into_iter().map(|model| model.name).collect();
@@ -298,11 +301,11 @@ impl Server {
     }
 
     /// Downloads a model. Dropping the stream stops the download; the server keeps finished parts
-    /// and continues from them next time.
+    /// and resumes from them next time.
     ///
     /// # Errors
-    /// No connection, or a refusal before the download started. Most failures arrive in the stream
-    /// (docs/model-apis.md#ollama-pull).
+    /// If there is no connection, or if the server refuses before the download starts. Most
+    /// failures arrive in the stream (docs/model-apis.md#ollama-pull).
     pub async fn pull(&self, model: &str) -> Result<PullStream, Error> {
         let request = json!({ "model": model, "stream": true }).to_string().into_bytes();
         let (body, waits) = self.http.post("/api/pull", request).await?;

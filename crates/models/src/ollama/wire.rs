@@ -1,7 +1,7 @@
-//! The request bodies of `/api/chat` and `/api/generate`, and the decoding of their answers.
+//! The request bodies for `/api/chat` and `/api/generate`, and the decoder for their answers.
 //!
-//! Only fields that stay the same throughout a session come before the conversation, so that a
-//! request repeats the bytes of the previous one up to the new messages.
+//! Only fields that stay the same throughout a session come before the conversation, so that each
+//! request repeats the previous one byte for byte, up to the new messages.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(super) struct Frozen<'a> {
 pub(super) struct WireMessage<'a> {
     role: Role,
     content: &'a str,
-    /// Each image in base64.
+    /// The images, encoded as base64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     images: Vec<&'a str>,
 }
@@ -73,7 +73,7 @@ pub(super) struct Chat<'a> {
     pub(super) frozen: Frozen<'a>,
     pub(super) messages: Vec<WireMessage<'a>>,
     pub(super) options: Options<'a>,
-    /// The JSON Schema of the answer.
+    /// The JSON Schema for the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) format: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,7 +91,7 @@ pub(super) struct Generate<'a> {
     pub(super) raw: bool,
     pub(super) prompt: &'a str,
     pub(super) options: Options<'a>,
-    /// The JSON Schema of the answer.
+    /// The JSON Schema for the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) format: Option<&'a Value>,
 }
@@ -100,7 +100,8 @@ pub(super) struct Generate<'a> {
 /// version, which many base models have seen (docs/model-apis.md#deepseek-in-ollama).
 pub(super) const STOPS: [&str; 2] = ["### Instruction:", "<|EOT|>"];
 
-/// Renders a conversation as one raw prompt, which is append-only like the conversation.
+/// Renders a conversation as a single raw prompt, which is append-only like the conversation
+/// itself.
 pub(super) fn transcript(messages: &[Arc<Message>]) -> String {
     let mut prompt = String::new();
     for message in messages {
@@ -121,7 +122,7 @@ pub(super) fn transcript(messages: &[Arc<Message>]) -> String {
     prompt
 }
 
-/// The decoder of one answer.
+/// The decoder for one answer.
 #[derive(Debug)]
 pub(super) struct OllamaAnswer {
     /// Whether to report the server's count of prompt tokens. Ollama 0.30.0 counts only uncached
@@ -135,7 +136,7 @@ impl Protocol for OllamaAnswer {
     fn frame(&mut self, frame: Frame, out: &mut VecDeque<Delta>) -> Result<(), Error> {
         let Frame::Json(line) = frame else { return Ok(()) };
         let mut line = object(line)?;
-        // `/api/generate` has these fields at the top level, `/api/chat` in `message`.
+        // `/api/generate` has these fields at the top level, but `/api/chat` has them in `message`.
         let in_message = line["message"].is_object();
         let message = if in_message { &mut line["message"] } else { &mut line };
         let calls = message["tool_calls"].take();
@@ -172,7 +173,7 @@ impl Protocol for OllamaAnswer {
 impl OllamaAnswer {
     fn end(&self, line: &Value) -> Result<End, Error> {
         let reason = match line["done_reason"].as_str() {
-            // Old servers do not send the field.
+            // Older servers do not send this field.
             None | Some("stop") => EndReason::Stop,
             Some("length") => EndReason::Length,
             Some(other) => {

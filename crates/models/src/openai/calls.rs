@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::frames::MAX_LINE;
 use crate::{Delta, EndReason, Error};
 
-/// The maximum number of unfinished tool calls at a time. Servers normally send one call after
+/// Maximum number of unfinished tool calls at a time. Servers normally send calls one after
 /// another.
 const MAX_CALLS: usize = 128;
 
@@ -27,7 +27,7 @@ struct Call {
 }
 
 impl Calls {
-    /// Adds the fragments of a chunk, and emits the calls that they complete.
+    /// Adds a chunk's fragments and emits the calls that they complete.
     pub(super) fn add(&mut self, fragments: &[Value], out: &mut VecDeque<Delta>) -> Result<(), Error> {
         fragments.iter().enumerate().try_for_each(|(at, fragment)| self.add_one(fragment, at == 0, out))
     }
@@ -43,7 +43,7 @@ impl Calls {
             call.id.push_str(fragment["id"].as_str().unwrap_or_default());
         }
         if let Some(part) = fragment["function"]["name"].as_str() {
-            // Some servers send the name in pieces, others repeat the whole name.
+            // Some servers send the name in pieces; others repeat the whole name.
             if call.name != part {
                 call.name.push_str(part);
             }
@@ -62,13 +62,13 @@ impl Calls {
         Ok(())
     }
 
-    /// The call that a fragment continues; `None` if the fragment starts a new call. The index is
-    /// not enough to decide, because some servers give every call the index 0, or send no index. An
-    /// id alone proves nothing, because some servers make up an id for every fragment. A fragment
-    /// with a name and a new id starts a call. A fragment with a name, but with neither an index
-    /// nor the open call's id, also starts a call in two cases: it is not the first fragment of its
-    /// chunk, or the open call's arguments are complete and the fragment does not merely repeat the
-    /// name.
+    /// Returns the call that a fragment continues, or `None` if the fragment starts a new call. The
+    /// index is not enough to decide, because some servers give every call the index 0 and others
+    /// send no index at all. An id alone proves nothing either, because some servers make up an id
+    /// for every fragment. A fragment with a name and a new id starts a call. A fragment that has a
+    /// name, but neither an index nor the open call's id, also starts a call in two cases: if it is
+    /// not the first fragment in its chunk, or if the open call's arguments are complete and the
+    /// fragment does not merely repeat the name.
     fn continued(&self, index: Option<u64>, fragment: &Value, first: bool) -> Option<usize> {
         let at =
             self.0.iter().rposition(|call| index.is_none() || call.index.is_none() || index == call.index)?;
@@ -95,8 +95,8 @@ impl Calls {
         0
     }
 
-    /// Emits the remaining calls at the end of the answer. A call that the token limit truncated is
-    /// dropped.
+    /// Emits the remaining calls at the end of the answer. Calls that were truncated by the token
+    /// limit are dropped.
     pub(super) fn finish(&mut self, reason: EndReason, out: &mut VecDeque<Delta>) {
         let calls = self.0.drain(..).filter(|call| reason == EndReason::Stop || is_complete(&call.arguments));
         out.extend(calls.map(Call::complete));
@@ -108,8 +108,8 @@ fn is_complete(arguments: &str) -> bool {
 }
 
 impl Call {
-    /// The complete call. Arguments that are not JSON stay a string, so that the error can be
-    /// reported to the model.
+    /// Returns the completed call. Arguments that are not JSON remain a string, so that the error
+    /// can be reported to the model.
     fn complete(self) -> Delta {
         let arguments = match self.arguments.trim() {
             "" => json!({}),
@@ -175,7 +175,7 @@ mod tests {
         both.add(&bare, &mut out).unwrap();
         both.finish(EndReason::Stop, &mut out);
         assert_eq!(out.len(), 2, "two fragments of one chunk should be two calls");
-        // A fragment that merely repeats the name starts no other call, even after complete
+        // A fragment that merely repeats the name does not start another call, even after complete
         // arguments.
         let pieces = [part(None, "", "f", "{\"x\": 1}"), part(None, "", "f", "")];
         assert_eq!(run(&pieces), calls(1, 2)[..1]);

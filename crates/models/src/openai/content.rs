@@ -1,5 +1,5 @@
-//! Reads content and reasoning in the shapes that servers send: a string, a part, or a list of
-//! parts.
+//! Reads content and reasoning in the various shapes that servers send: a string, a part, or a list
+//! of parts.
 
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ pub(super) fn content(value: Value) -> (String, String) {
     (text, inside)
 }
 
-/// The text of a reasoning field, whatever its shape.
+/// Returns the text of a reasoning field, regardless of its shape.
 pub(super) fn thoughts(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

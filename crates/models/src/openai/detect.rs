@@ -1,8 +1,8 @@
 //! Detects the kind of server behind a base URL in one round trip, and remembers it
 //! (docs/model-apis.md#server-detection).
 //!
-//! The shape of the answers determines the kind. Some gateways answer any path with status 200, so
-//! a status proves nothing, and neither does the same answer to every path.
+//! The kind is determined by the shape of the answers. Some gateways answer any path with status
+//! 200, so a status proves nothing, and neither do identical answers to every path.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::{Error, host};
 /// DeepSeek's documented window, in tokens (docs/model-apis.md#deepseek-models).
 const DEEPSEEK_WINDOW: u64 = 1_000_000;
 
-/// How long a probe of a local server may take. A probe without an answer counts as negative.
+/// How long a probe of a local server may take. A probe that gets no answer is treated as negative.
 const LOCAL_PROBE: Duration = Duration::from_millis(1500);
 
 /// How long a probe of a remote server may take.
 const REMOTE_PROBE: Duration = Duration::from_secs(5);
 
-/// The kinds of OpenAI-compatible servers that are treated differently.
+/// The kinds of OpenAI-compatible servers that this crate distinguishes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Kind {
     /// DeepSeek's platform.
@@ -35,13 +35,13 @@ pub enum Kind {
     Vllm,
     /// LM Studio.
     LmStudio,
-    /// Any other server; it gets only portable fields.
+    /// Any other server, which is sent only portable fields.
     #[default]
     Generic,
 }
 
 impl Kind {
-    /// Its name in [`crate::Identity::server`].
+    /// Returns its name in [`crate::Identity::server`].
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl Kind {
         }
     }
 
-    /// Whether such a server constrains answers to a JSON Schema
+    /// Returns whether servers of this kind can constrain answers to a JSON Schema
     /// (docs/model-apis.md#openai-structured-outputs).
     pub(super) fn constrains(self) -> bool {
         match self {
@@ -63,17 +63,17 @@ impl Kind {
     }
 }
 
-/// One model in a server's list.
+/// A model in a server's list.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Listed {
     pub(super) id: String,
-    /// The window in force, where the server reports it.
+    /// The window in effect, if the server reports it.
     pub(super) window: Option<u64>,
-    /// Billions of parameters.
+    /// Number of parameters, in billions.
     pub(super) parameters_b: Option<f32>,
     /// Whether the server reports the model as loaded.
     pub(super) loaded: bool,
-    /// Whether the model sees images, where the server reports it.
+    /// Whether the model accepts images, if the server reports that.
     pub(super) sees_images: Option<bool>,
 }
 
@@ -96,19 +96,19 @@ pub(super) struct Server {
     pub(super) thinks: bool,
     /// Whether it reports its chat template.
     pub(super) templated: bool,
-    /// How many requests it answers at a time (llama-server).
+    /// How many requests it handles concurrently (llama-server).
     pub(super) slots: Option<u16>,
-    /// The file of its model (llama-server).
+    /// The path of its model file (llama-server).
     pub(super) file: Option<String>,
-    /// Whether the server's model sees images (llama-server).
+    /// Whether the server's model accepts images (llama-server).
     pub(super) sees_images: Option<bool>,
-    /// The error, if the server refused to list its models. If the user names a model, this error
-    /// is ignored: the key may be valid for chat only.
+    /// The error, if the server refused to list its models. It is ignored if the user names a
+    /// model, because the key may be valid only for chat.
     pub(super) unlisted: Option<Error>,
 }
 
-/// The base URL for the paths of the OpenAI API. A base without a path gets the server's usual
-/// path, mostly `/v1`.
+/// Returns the base URL for the paths of the OpenAI API. If the base has no path, appends the
+/// server's usual one, which is mostly `/v1`.
 pub(super) fn api_base(base: &str) -> String {
     let (base, query) = host::split_query(base);
     let base = base.trim_end_matches('/');
@@ -128,7 +128,7 @@ pub(super) fn is_deepseek(base: &str) -> bool {
 /// The kind that [`Memory`] remembers for an Ollama server.
 const OLLAMA: &str = "ollama";
 
-/// Requests the paths whose answers tell the kinds of servers apart.
+/// Requests the paths whose answers distinguish the kinds of servers.
 struct Probes<'a> {
     http: &'a Http,
     root: String,
@@ -150,8 +150,8 @@ impl Probes<'_> {
         self.get(format!("{}{path}", self.root)).await
     }
 
-    /// Like `at`, but only for local servers. Hosted services do not get these probes: outside the
-    /// user's own network, LM Studio and vLLM usually run behind a gateway.
+    /// Like `at`, but only for local servers. Hosted services are not probed this way, because LM
+    /// Studio and vLLM usually run behind a gateway when they are outside the user's own network.
     async fn at_local(&self, path: &str) -> Value {
         if self.local { self.at(path).await.unwrap_or(Value::Null) } else { Value::Null }
     }
@@ -159,7 +159,7 @@ impl Probes<'_> {
 
 /// Detects the kind of server at `http`'s base URL, or checks that it is still the remembered kind.
 /// A failed probe proves nothing: the result is an error only if the server cannot be reached at
-/// all, is still loading, or needs other settings.
+/// all, is still loading, or needs different settings.
 pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) -> Result<Found, Error> {
     let base = http.base();
     if known == Some(Kind::DeepSeek) || is_deepseek(base) {
@@ -180,8 +180,8 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) ->
     let found = probe(&probes).await?;
     let (name, version, sure) = match &found {
         Found::Ollama { version } => (OLLAMA, Some(version.clone()), true),
-        // Do not remember a server that lists no models, for example because it needs another key:
-        // it may reveal more next time.
+        // Do not remember a server that lists no models, for example because it needs a different
+        // key: it may reveal more next time.
         Found::Server(server) => (server.kind.name(), server.version.clone(), !server.models.is_empty()),
     };
     if sure {
@@ -196,7 +196,7 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) ->
 }
 
 /// Sends only the probes for a server of the remembered kind. Returns `None` if the server does not
-/// answer like that kind.
+/// answer like one of that kind.
 async fn recheck(
     probes: &Probes<'_>,
     remembered: &str,
@@ -234,7 +234,7 @@ async fn recheck(
 }
 
 /// Returns the model list, or `None` if the server has none or refuses to send it. Fails if the
-/// server cannot be reached, is loading, or needs other settings.
+/// server cannot be reached, is loading, or needs different settings.
 fn listed_or_error(
     answers: &[&Result<Value, Failure>],
     models: Result<Value, Failure>,

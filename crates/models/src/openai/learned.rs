@@ -1,4 +1,4 @@
-//! Learns what an endpoint supports from its answers and refusals, and applies this for the rest of
+//! Learns what an endpoint supports from its answers and refusals, and applies it for the rest of
 //! the session.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use crate::{Identity, Message};
 /// The field that constrains an answer to a schema.
 pub(super) const RESPONSE_FORMAT: &str = "response_format";
 
-/// Fields that may be dropped, and the words by which refusals name them
+/// Fields that may be dropped, and the words that refusals use for them
 /// (docs/model-apis.md#openai-request-fields).
 pub(super) const OPTIONAL: [(&str, &[&str]); 11] = [
     ("stream_options", &["stream_options", "stream options", "include_usage", "continuous_usage"]),
@@ -37,14 +37,14 @@ pub(super) struct Learned {
     pub(super) completion_tokens: bool,
     pub(super) reasoning: Reasoning,
     pub(super) roles: Roles,
-    /// Whether message content has to be a list of parts.
+    /// Whether message content must be a list of parts.
     pub(super) content_parts: bool,
     /// Whether the server cannot stream.
     pub(super) whole: bool,
-    /// The maximum number of tokens that the server allows for an answer.
+    /// The most tokens that the server allows for an answer.
     pub(super) cap: Option<u32>,
     pub(super) identity: Identity,
-    /// The model's name at the last check, as the answers state it.
+    /// The model's name at the last check, as given in the answers.
     pub(super) answered: Option<String>,
     /// The model's file at the last check (llama-server).
     pub(super) file: Option<String>,
@@ -53,7 +53,7 @@ pub(super) struct Learned {
     pub(super) reported: Reported,
 }
 
-/// What the server reports between two turns.
+/// What the server reports between turns.
 #[derive(Default)]
 pub(super) struct Current {
     pub(super) window: Option<u64>,
@@ -101,9 +101,9 @@ impl Learned {
         self.dropped = known.filter(|field| kept.dropped.iter().any(|name| name == field)).collect();
     }
 
-    /// What to remember for later runs. A refused schema is not remembered, because the server may
-    /// accept another schema, or may have accepted this one and failed only while it generated the
-    /// answer.
+    /// Returns what to remember for later runs. A refused schema is not remembered, because the
+    /// server may accept a different schema, or may have accepted this one and failed only while
+    /// generating the answer.
     pub(super) fn kept(&self) -> Kept {
         let dropped = self.dropped.iter().filter(|field| **field != RESPONSE_FORMAT);
         Kept {
@@ -114,7 +114,7 @@ impl Learned {
         }
     }
 
-    /// Adapts the later requests of the session to a refusal. Returns whether anything changed.
+    /// Adapts the rest of the session's requests to a refusal. Returns whether anything changed.
     pub(super) fn adapt(
         &mut self,
         failure: &Failure,
@@ -161,7 +161,7 @@ impl Learned {
     }
 }
 
-/// Whether a refusal requires message content to be a list.
+/// Returns whether a refusal requires message content to be a list.
 fn wants_parts(failure: &Failure) -> bool {
     let Some(text) = failure.refusing() else { return false };
     let list = ["a list", "valid list", "an array", "list of parts", "array of"]

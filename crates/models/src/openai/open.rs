@@ -22,27 +22,27 @@ use crate::{Access, DeltaStream, Error, Identity, Message, Model, Request, Think
 /// DeepSeek's default model (docs/model-apis.md#deepseek-models).
 const DEEPSEEK_MODEL: &str = "deepseek-flash";
 
-/// Tokens that a server may count in addition to those of the prompt.
+/// Tokens that a server may count on top of those in the prompt.
 const ROOM_MARGIN: u64 = 16;
 
-/// The smallest useful answer, in tokens. With less room, the conversation has to be compacted.
+/// The smallest useful answer, in tokens. With less room, the conversation must be compacted.
 const LEAST_ROOM: u32 = 256;
 
-/// How to open a model. All these options are frozen for the session.
+/// How to open a model. All of these options are frozen for the session.
 #[derive(Debug, Clone, Default)]
 pub struct OpenAiOptions {
     /// The endpoint; see [`host::openai_base`].
     pub base: String,
-    /// The model's name; `None` for a loaded model or, if none is loaded, the first that the server
-    /// lists.
+    /// The model's name. If `None`, a loaded model is used or, if none is loaded, the first one
+    /// that the server lists.
     pub model: Option<String>,
     /// The API key.
     pub key: Option<Secret>,
-    /// The kind of server, if it is known in advance, as for a proxy in front of DeepSeek's
+    /// The kind of server, if it is known in advance, such as for a proxy in front of DeepSeek's
     /// platform.
     pub kind: Option<Kind>,
-    /// The context window, in tokens. It is assumed if the server does not report a window, and is
-    /// an upper limit if the server does.
+    /// The context window, in tokens. It is used as is if the server does not report a window, and
+    /// as an upper limit if it does.
     pub window: Option<u64>,
     /// Whether and how much the model should think.
     pub think: Think,
@@ -56,7 +56,7 @@ pub struct OpenAiOptions {
 }
 
 impl OpenAiOptions {
-    /// The default options for an endpoint.
+    /// Returns the default options for an endpoint.
     #[must_use]
     pub fn new(base: &str) -> Self {
         Self { base: base.to_owned(), ..Self::default() }
@@ -86,18 +86,20 @@ pub struct OpenAi {
     /// (docs/model-apis.md#deepseek-requests).
     ignores_temperature: bool,
     learned: Shared<Learned>,
-    /// The model's name, as the last answer stated it.
+    /// The model's name, as given in the last answer.
     answers: Arc<Shared<Option<String>>>,
     /// Warnings about settings that the model does not support, and about prices that may be wrong.
     unsupported: Vec<String>,
 }
 
 impl OpenAi {
-    /// Detects the server and opens a model on it, in one round trip. DeepSeek's platform is opened
-    /// without a request. A server known from an earlier run gets only the probes for its kind.
+    /// Detects the server and opens a model on it, in one round trip. Opening a model on DeepSeek's
+    /// platform takes no request at all. A server known from an earlier run is sent only the probes
+    /// for its kind.
     ///
     /// # Errors
-    /// No connection, a refused key, a server that is still loading, or a missing model.
+    /// If there is no connection, the key is refused, the server is still loading, or the model is
+    /// missing.
     pub async fn open(mut options: OpenAiOptions) -> Result<Opened, Error> {
         options.base = detect::api_base(&options.base);
         let http = Http::new(&options.base, options.key.as_ref(), &options.access)?;
@@ -201,24 +203,24 @@ impl OpenAi {
         })))
     }
 
-    /// Sentences that name the settings that the model does not support, and say what happens
-    /// instead.
+    /// Returns warnings about settings that the model does not support, each of which says what
+    /// happens instead, and about prices that may be wrong.
     #[must_use]
     pub fn unsupported(&self) -> &[String] {
         &self.unsupported
     }
 
-    /// The models that the server lists.
+    /// Returns the names of the models that the server lists.
     ///
     /// # Errors
-    /// No connection, or a server without a list.
+    /// If there is no connection, or if the server does not list its models.
     pub async fn list(&self) -> Result<Vec<String>, Error> {
         let url = self.http.url("/models");
         let list = self.http.json(Method::GET, &url, None, std::time::Duration::from_secs(30)).await?;
         Ok(shape::listing(&list).into_iter().map(|model| model.id).collect())
     }
 
-    /// Sends a request. If a refusal teaches something new about the server, changes the request
+    /// Sends a request. If a refusal reveals something new about the server, changes the request
     /// and retries.
     async fn send(&self, request: &Request) -> Result<DeltaStream, Error> {
         // The tokens left for the answer, if the server reports how many the prompt takes.
@@ -289,7 +291,7 @@ impl OpenAi {
         self.learned.change(|learned| learned.adapt(failure, &sent, &request.messages, request.max_tokens))
     }
 
-    /// Records for later runs what the server refuses. Called when a request has succeeded.
+    /// Records what the server refuses, for later runs. Called after a request has succeeded.
     fn remember(&self, learned: &Learned) {
         let kept = learned.kept();
         let changed = self.learned.change(|learned| {
@@ -325,8 +327,8 @@ impl OpenAi {
             model: self.model(),
             stream,
             stream_options: (stream && keep("stream_options")).then(|| match self.kind {
-                // `continuous_usage_stats` makes the counts of a turn known even if the turn is
-                // cut.
+                // With `continuous_usage_stats`, a turn's counts are known even if the turn is cut
+                // short.
                 Kind::Vllm => json!({ "include_usage": true, "continuous_usage_stats": true }),
                 _ => json!({ "include_usage": true }),
             }),
@@ -343,7 +345,7 @@ impl OpenAi {
             max_tokens: cap,
             max_completion_tokens: completion_cap,
             temperature: request.temperature.filter(|_| keep("temperature") && !self.ignores_temperature),
-            // Seeds have 32 bits in every engine, and are signed in some.
+            // Seeds are 32 bits wide in every engine, and signed in some.
             seed: request.seed.filter(|_| keep("seed")).map(|seed| (seed & 0x7fff_ffff) as u32),
             response_format: request
                 .constraint
@@ -355,7 +357,8 @@ impl OpenAi {
         }
     }
 
-    /// DeepSeek's thinking switch. It is on by default, so only an explicit setting is sent.
+    /// Returns DeepSeek's thinking switch. Thinking is on by default, so only an explicit setting
+    /// is sent.
     fn thinking(&self) -> Option<Value> {
         let kind = match self.options.think {
             _ if self.kind != Kind::DeepSeek => return None,
@@ -366,8 +369,8 @@ impl OpenAi {
         Some(json!({ "type": kind }))
     }
 
-    /// The thinking switch of chat templates. Two names are in use (docs/model-apis.md#vllm); a
-    /// template ignores the name that it does not use.
+    /// Returns the thinking switch for chat templates. Two names for it are in use
+    /// (docs/model-apis.md#vllm); a template ignores the one that it does not know.
     fn template_switch(&self) -> Option<Value> {
         let switched =
             matches!(self.kind, Kind::LlamaServer | Kind::Vllm) && self.options.think != Think::Auto;
@@ -375,15 +378,15 @@ impl OpenAi {
         switched.then(|| json!({ "enable_thinking": on, "thinking": on }))
     }
 
-    /// The names of the optional fields in a request.
+    /// Returns the names of the optional fields in a request.
     fn sent(&self, learned: &Learned, request: &Request, stream: bool) -> Vec<&'static str> {
         let body = serde_json::to_value(self.body(learned, request, &[], stream)).unwrap_or_default();
         OPTIONAL.iter().map(|(field, _)| *field).filter(|field| body.get(field).is_some()).collect()
     }
 }
 
-/// The name under which the memory stores a model. llama-server accepts any name for its model, so
-/// there the name is the model's file.
+/// Returns the name that the memory stores a model under. llama-server accepts any name for its
+/// model, so the model's file is used there instead.
 fn remembered_as(learned: &Learned, model: &str) -> String {
     learned.file.clone().unwrap_or_else(|| model.to_owned())
 }
@@ -393,7 +396,8 @@ fn missing(base: &str, model: &str, available: Vec<String>) -> Error {
     Error::MissingModel { message, available }
 }
 
-/// Whether a model's name suggests that the model can think, for servers that do not report this.
+/// Returns whether a model's name suggests that the model can think, for servers that do not report
+/// it.
 fn is_reasoner(model: &str) -> bool {
     let model = model.to_lowercase();
     ["deepseek-r1", "reasoner", "thinking", "qwq"].iter().any(|word| model.contains(word))
@@ -414,8 +418,7 @@ impl Model for OpenAi {
     async fn verify(&self) -> Vec<String> {
         let known = self.learned.get().identity.window;
         let current = match self.kind {
-            // LM Studio loads a model on the first request, and has no window to report before
-            // that.
+            // LM Studio loads a model on the first request and has no window to report before that.
             Kind::LmStudio if known.is_none() => {
                 match detect::detect(&self.http, None, &self.options.access.memory).await {
                     Ok(Found::Server(server)) => Current {
@@ -429,7 +432,7 @@ impl Model for OpenAi {
                     _ => Current::default(),
                 }
             }
-            // llama-server may have been restarted with another model or window under the same
+            // llama-server may have been restarted with a different model or window under the same
             // name.
             Kind::LlamaServer => match detect::props(&self.http).await {
                 Some((window, file)) => Current { window, file },

@@ -1,14 +1,14 @@
 //! Identifies servers by the shapes of their answers, and reads what they report about their
 //! models.
 //!
-//! All functions are pure. They take the bodies of the servers' answers.
+//! All functions are pure. They take the bodies of the answers as input.
 
 use serde_json::Value;
 
 use super::detect::{Kind, Listed, Server};
 
-/// Ollama's version, if an answer looks like Ollama's: an object with the single key `version`,
-/// whose value starts with three numbers.
+/// Returns Ollama's version if an answer looks like Ollama's: an object whose only key is
+/// `version`, with a value that starts with three numbers.
 pub(super) fn ollama_version(answer: &Value) -> Option<String> {
     let object = answer.as_object().filter(|object| object.len() == 1)?;
     let version = object.get("version")?.as_str()?;
@@ -16,8 +16,8 @@ pub(super) fn ollama_version(answer: &Value) -> Option<String> {
     (numbers.filter(|part| part.parse::<u32>().is_ok()).count() == 3).then(|| version.to_owned())
 }
 
-/// Whether an answer is Ollama's list of local models. KoboldCpp imitates it with one model, named
-/// `koboldcpp`.
+/// Returns whether an answer is Ollama's list of local models. KoboldCpp imitates it with a single
+/// model named `koboldcpp`.
 pub(super) fn is_ollama_tags(tags: &Value) -> bool {
     let whole = |model: &Value| {
         model["name"].as_str().is_some_and(|name| name != "koboldcpp")
@@ -33,8 +33,8 @@ pub(super) fn is_ollama_tags(tags: &Value) -> bool {
     }
 }
 
-/// Whether a model list is Ollama's: the `owned_by` of each model is the account in the model's
-/// name, or `library` if the name has no account.
+/// Returns whether a model list is Ollama's: the `owned_by` of each model is the account in the
+/// model's name, or `library` if the name has no account.
 pub(super) fn has_ollama_models(list: &Value) -> bool {
     list["data"].as_array().is_some_and(|models| {
         let own = |model: &Value| {
@@ -51,8 +51,8 @@ pub(super) fn owner(models: &Value) -> &str {
     list[0]["owned_by"].as_str().unwrap_or_default()
 }
 
-/// The models in a model list. The list is `{"data": […]}` or, from some servers, a bare list or
-/// `{"models": […]}`.
+/// Returns the models in a model list. The list is `{"data": […]}` or, with some servers, a bare
+/// list or `{"models": […]}`.
 pub(super) fn listing(models: &Value) -> Vec<Listed> {
     let lists = [&models["data"], models, &models["models"]];
     lists.into_iter().filter_map(Value::as_array).flatten().filter_map(listed).collect()
@@ -92,7 +92,7 @@ pub(super) fn read(models: &Value, props: &Value, studio: &[Value], vllm: &Value
     server
 }
 
-/// The window and the model's file from llama-server's `/props`.
+/// Returns the window and the model's file from llama-server's `/props`.
 pub(super) fn read_props(props: &Value) -> (Option<u64>, Option<String>) {
     // A llama-server that routes between several models reports a window of 0.
     let window = props["default_generation_settings"]["n_ctx"].as_u64().filter(|window| *window > 0);
@@ -110,7 +110,7 @@ pub(super) fn listed(model: &Value) -> Option<Listed> {
     })
 }
 
-/// Whether a model sees images; `None` if its entry in the server's list does not say
+/// Returns whether a model accepts images, or `None` if its entry in the server's list does not say
 /// (docs/model-apis.md#images).
 fn sees_images(model: &Value) -> Option<bool> {
     let lists = |list: &Value, word: &str| Some(list.as_array()?.iter().any(|item| item == word));
@@ -125,7 +125,7 @@ fn sees_images(model: &Value) -> Option<bool> {
         })
 }
 
-/// The models in LM Studio's own list, `/api/v1/models` or the older `/api/v0/models`
+/// Returns the models in LM Studio's own list, `/api/v1/models` or the older `/api/v0/models`
 /// (docs/model-apis.md#lm-studio). A model that is not loaded has no window.
 pub(super) fn studio_models(list: &Value) -> Vec<Listed> {
     let model = |model: &Value| {
@@ -138,12 +138,12 @@ pub(super) fn studio_models(list: &Value) -> Vec<Listed> {
             sees_images: sees_images(model),
         })
     };
-    // Gateways have lists named `models` too; only LM Studio's list states the loaded instances of
-    // each model.
+    // Gateways also have lists named `models`, but only LM Studio's list includes the loaded
+    // instances of each model.
     let current = list["models"].as_array().filter(|list| {
         list.iter().any(|model| model["key"].is_string() && model["loaded_instances"].is_array())
     });
-    // Other servers answer `/api/v0/models` with their plain model list; only LM Studio's older
+    // Other servers answer `/api/v0/models` with their plain model list, but only LM Studio's older
     // list has `max_context_length`.
     let before =
         list["data"].as_array().filter(|list| list.iter().any(|model| model["max_context_length"].is_u64()));

@@ -1,4 +1,4 @@
-//! The request body of `/chat/completions`, and the decoding of its answer.
+//! The request body for `/chat/completions`, and the decoder for its answer.
 //!
 //! As with Ollama, only fields that stay the same throughout a session come before the
 //! conversation. The others come after it.
@@ -16,7 +16,7 @@ use crate::frames::Frame;
 use crate::shared::Shared;
 use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
 
-/// A request body. A field that is `None` is not sent.
+/// A request body. Fields that are `None` are omitted.
 #[derive(Debug, Serialize)]
 pub(super) struct Chat<'a> {
     pub(super) model: &'a str,
@@ -145,7 +145,7 @@ impl<'a> WireMessage<'a> {
 /// The state of one answer.
 #[derive(Debug, Default)]
 pub(super) struct OpenAiAnswer {
-    /// Whether counts come with every chunk. If so, only the counts in a chunk without choices are
+    /// Whether every chunk includes counts. If so, only the counts in a chunk without choices are
     /// final.
     continuous: bool,
     /// Whether any text, reasoning or call has arrived.
@@ -154,7 +154,7 @@ pub(super) struct OpenAiAnswer {
     usage: Usage,
     /// Tool calls being assembled.
     calls: Calls,
-    /// Where to store the name of the answering model. `None` once the name is stored.
+    /// Where to store the name of the answering model. `None` once it has been stored.
     name: Option<Arc<Shared<Option<String>>>>,
 }
 
@@ -193,7 +193,7 @@ impl Protocol for OpenAiAnswer {
             out.extend(crate::doubt::read(&choice["logprobs"]["content"], &choice[part]["content"]));
             let before = out.len();
             self.content(choice[part].take(), out)?;
-            // Completion-style servers and their proxies send the text next to an empty delta, or
+            // Completion-style servers and their proxies send the text alongside an empty delta, or
             // instead of one.
             if out.len() == before
                 && let Value::String(text) = choice["text"].take()
@@ -219,12 +219,12 @@ impl Protocol for OpenAiAnswer {
 }
 
 impl OpenAiAnswer {
-    /// The state at the start of an answer. `name` will receive the name of the answering model.
+    /// Creates the state for a new answer. `name` will receive the name of the answering model.
     pub(super) fn new(continuous: bool, name: Arc<Shared<Option<String>>>) -> Self {
         Self { continuous, name: Some(name), ..Self::default() }
     }
 
-    /// Reads llama-server's `prompt_progress`, in which cached tokens count as processed.
+    /// Reads llama-server's `prompt_progress`, which counts cached tokens as processed.
     fn progress(&mut self, progress: &Value, out: &mut VecDeque<Delta>) {
         if let (Some(processed), Some(total)) = (progress["processed"].as_u64(), progress["total"].as_u64()) {
             self.usage.prompt_tokens = Some(total);
@@ -234,17 +234,17 @@ impl OpenAiAnswer {
         }
     }
 
-    /// Reads counts and emits them before the text of the same chunk, so that they are known if the
-    /// answer is cut after that text. Returns whether the chunk has a `usage`.
+    /// Reads counts and emits them before the text of the same chunk, so that they are known even
+    /// if the answer is cut off after that text. Returns whether the chunk has a `usage` field.
     fn count(&mut self, chunk: &Value, out: &mut VecDeque<Delta>) -> bool {
         let before = self.usage;
         let timings = &chunk["timings"];
-        // During prompt evaluation, the timings count only the part of the prompt evaluated so far.
+        // During prompt evaluation, the timings cover only the part of the prompt evaluated so far.
         if timings.is_object() && chunk["prompt_progress"].is_null() {
             let cached = timings["cache_n"].as_u64();
             let evaluated = timings["prompt_n"].as_u64();
             self.usage.cached_tokens = cached.or(self.usage.cached_tokens);
-            // Older servers do not report the cached part; the sum is then unknown.
+            // Older servers do not report the cached part, so the sum is unknown.
             self.usage.prompt_tokens = cached.zip(evaluated).map(|(c, e)| c + e).or(self.usage.prompt_tokens);
             self.usage.generated_tokens = timings["predicted_n"].as_u64().or(self.usage.generated_tokens);
             self.usage.prompt_ms = timings["prompt_ms"].as_f64().or(self.usage.prompt_ms);
@@ -312,7 +312,7 @@ impl OpenAiAnswer {
     }
 }
 
-/// A whole number, which may be encoded as a float.
+/// Reads a whole number, which may be encoded as a float.
 fn whole(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_f64().filter(|n| *n >= 0.0 && n.fract() == 0.0).map(|n| n as u64))
 }
@@ -434,7 +434,8 @@ mod tests {
 
     #[test]
     fn counts_during_prompt_evaluation_are_those_of_the_whole_prompt() {
-        // A real llama-server sends such chunks: `prompt_n` grows while the prompt is evaluated.
+        // A real llama-server sends chunks like this one: `prompt_n` grows while the prompt is
+        // evaluated.
         let under_way = json!({"choices": [{"delta": {"content": null}}], "prompt_progress": {"total": 3521, "cache": 10, "processed": 2048, "time_ms": 9},
             "timings": {"cache_n": 10, "prompt_n": 2038, "prompt_ms": 9.0, "predicted_n": 0, "predicted_ms": 0.0}});
         let known = Usage { prompt_tokens: Some(3521), cached_tokens: Some(10), ..Usage::default() };

@@ -2,14 +2,14 @@
 
 use super::File;
 
-/// Includes files from the folder `profiles/`.
+/// Includes files from the `profiles/` folder.
 macro_rules! profiles {
     ($($name:literal),* $(,)?) => {
         [$((concat!("profiles/", $name), include_str!(concat!("../../../../profiles/", $name)))),*]
     };
 }
 
-/// The name and the text of each file. A test checks that the folder has the same files.
+/// The name and contents of each file. A test checks that the folder contains the same files.
 pub(super) const TEXTS: [(&str, &str); 7] = profiles![
     "deepseek-coder-v2.toml",
     "deepseek-r1.toml",
@@ -20,7 +20,7 @@ pub(super) const TEXTS: [(&str, &str); 7] = profiles![
     "qwen3-coder.toml",
 ];
 
-/// The files, parsed. A test ensures that every file is valid.
+/// Returns the parsed files. A test ensures that every file is valid.
 pub(super) fn files() -> Vec<File> {
     TEXTS.iter().filter_map(|(name, text)| File::parse(&format!("built-in {name}"), text).ok()).collect()
 }

@@ -18,14 +18,14 @@ pub(crate) const SERVERS: [&str; 7] =
 /// A profile file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct File {
-    /// The file's name in messages.
+    /// The file's name, as shown in messages.
     pub(super) source: Arc<str>,
-    /// The words of each name; none for the name `*`.
+    /// The words in each name; empty for the name `*`.
     names: Vec<Vec<String>>,
     pub(super) values: Values,
 }
 
-/// The values of a file. If several entries for a setting apply, the last one counts.
+/// The values in a file. If several entries for a setting apply, the last one wins.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Values {
     /// Whether to ask for whole files.
@@ -50,8 +50,8 @@ pub(super) struct Entry<T> {
 }
 
 impl<T> Entry<T> {
-    /// Whether the entry applies to a model, given whether the model thinks. An entry that depends
-    /// on the size never applies to a model of unknown size.
+    /// Returns whether the entry applies to a model, given whether the model thinks. An entry that
+    /// depends on the size never applies to a model of unknown size.
     pub(super) fn applies(&self, about: About<'_>, thinking: bool) -> bool {
         let size = about.parameters_b;
         self.above_b.is_none_or(|least| size.is_some_and(|size| size > least))
@@ -61,7 +61,7 @@ impl<T> Entry<T> {
     }
 }
 
-/// The contents of a file before they are checked.
+/// The contents of a file, before they are checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
@@ -93,10 +93,10 @@ struct RawEntry {
 }
 
 impl File {
-    /// Parses a file. `source` is its name in messages.
+    /// Parses a file. `source` is what messages call it.
     ///
     /// # Errors
-    /// A message that names the source, the line, the key and the valid values.
+    /// Returns a message that names the source, the line, the key and the valid values.
     pub fn parse(source: &str, text: &str) -> Result<Self, String> {
         let reader = Reader { source, text };
         let raw: RawFile = toml::from_str(text)
@@ -131,15 +131,15 @@ impl File {
         Ok(Self { source: source.into(), names, values })
     }
 
-    /// The length of the longest name in this file that the model's name contains; `None` if the
-    /// model's name contains none of them.
+    /// Returns the length of the longest name in this file that the model's name contains, or
+    /// `None` if it contains none of them.
     pub(super) fn matches(&self, model: &[String]) -> Option<usize> {
         let length = |name: &Vec<String>| name.iter().map(String::len).sum::<usize>() + name.len();
         self.names.iter().filter(|name| names::contains(model, name)).map(length).max()
     }
 }
 
-/// Checks and converts raw values. Its errors state the line.
+/// Checks and converts raw values. Its errors include the line number.
 struct Reader<'a> {
     source: &'a str,
     text: &'a str,
@@ -148,7 +148,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn at(&self, offset: usize, message: impl AsRef<str>) -> String {
         let line = 1 + self.text.bytes().take(offset).filter(|b| *b == b'\n').count();
-        // The parser's messages may have several lines.
+        // The parser's messages may span several lines.
         format!("{}:{line}: {}", self.source, message.as_ref().trim_end().replace('\n', "; "))
     }
 
@@ -156,7 +156,7 @@ impl Reader<'_> {
         let words = names::words(name);
         if words.is_empty() || (name != "*" && name.contains('*')) {
             let message = format!(
-                "names has {name:?}, which names no model; write a family such as \"qwen3-coder\", or \"*\" for every model"
+                "names has {name:?}, which does not name a model; write a family such as \"qwen3-coder\", or \"*\" for every model"
             );
             return Err(self.at(at, message));
         }
@@ -261,7 +261,7 @@ fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|n| n as f64)).filter(|n| n.is_finite())
 }
 
-/// The text on one line, without a final period.
+/// Joins the text into one line, without a final period.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
 }

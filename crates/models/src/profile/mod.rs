@@ -1,9 +1,9 @@
-//! Model profiles: the settings for each family of models, in one TOML file per family.
+//! Model profiles: the settings for each model family, in one TOML file per family.
 //!
-//! The built-in files are in the folder `profiles/` of the repository; the program may add the
-//! user's files ([`Profiles::with`]). [`Profiles::resolve`] looks for each value in the files that
-//! name the model: the user's files before the built-in ones and, within each group, the file with
-//! the longest matching name first. Every built-in value states how it was measured, or that it is
+//! The built-in files are in the repository's `profiles/` folder; the program may add the user's
+//! files ([`Profiles::with`]). [`Profiles::resolve`] looks up each value in the files that name the
+//! model: the user's files come before the built-in ones and, within each group, the file with the
+//! longest matching name comes first. Every built-in value says how it was measured, or that it is
 //! a guess. `docs/models.md` describes the format.
 
 mod built_in;
@@ -29,7 +29,7 @@ pub struct Profiles {
 pub struct About<'a> {
     /// The model's name, in any spelling.
     pub name: &'a str,
-    /// Billions of parameters; if `None`, the number in the model's name is used.
+    /// Number of parameters, in billions. If `None`, the number in the model's name is used.
     pub parameters_b: Option<f32>,
     /// The kind of server, as in [`Identity::server`].
     pub server: &'a str,
@@ -40,15 +40,16 @@ pub struct About<'a> {
 pub struct Given<T> {
     /// The value.
     pub value: T,
-    /// The name of the file that gives the value, as messages show it.
+    /// The name of the file that the value comes from, as shown in messages.
     pub source: Arc<str>,
-    /// The reason for the value: `measured: …` or `a guess: …`; empty if the file states none.
+    /// The reason for the value: `measured: …` or `a guess: …`; empty if the file does not give
+    /// one.
     pub reason: String,
     /// Whether the value comes from one of the user's files, not from a built-in one.
     pub by_user: bool,
 }
 
-/// The settings for one model. `None` where no file has a value.
+/// The settings for one model. A setting is `None` if no file has a value for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
     /// Whether to ask for whole files.
@@ -119,7 +120,7 @@ fn pick<T: Clone>(
 
 impl Profile {
     /// Sets the fields of an identity that come from the profile. [`Identity::thinking`] and
-    /// [`Identity::can_constrain`] have to be set already.
+    /// [`Identity::can_constrain`] must already be set.
     pub fn describe(&self, identity: &mut Identity) {
         identity.prefers_whole_files = self.prefers_whole_files.as_ref().is_some_and(|given| given.value);
         // A built-in profile constrains only models that can be constrained. A user's profile
@@ -130,13 +131,14 @@ impl Profile {
         identity.temperature = self.temperature_if(identity.thinking).map_or(0.0, |given| given.value);
     }
 
-    /// The sampling temperature for a model that thinks, or for one that does not.
+    /// Returns the sampling temperature for when the model thinks, or for when it does not.
     #[must_use]
     pub fn temperature_if(&self, thinking: bool) -> Option<&Given<f32>> {
         if thinking { self.thinking_temperature.as_ref() } else { self.temperature.as_ref() }
     }
 
-    /// The thinking setting: the user's choice or, if that is [`Think::Auto`], the profile's.
+    /// Returns the thinking setting: the user's choice or, if that is [`Think::Auto`], the
+    /// profile's.
     #[must_use]
     pub fn think(&self, asked: Think) -> Think {
         match (asked, &self.think) {
@@ -145,7 +147,7 @@ impl Profile {
         }
     }
 
-    /// The window to request, in tokens.
+    /// Returns the window to request, in tokens.
     #[must_use]
     pub fn window(&self) -> Option<u64> {
         self.window.as_ref().map(|given| given.value)

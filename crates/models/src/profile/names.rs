@@ -1,11 +1,11 @@
-//! Compares model names, since a model has different names in Ollama, on Hugging Face and as a
-//! file.
+//! Compares model names, since the same model has different names in Ollama, on Hugging Face and as
+//! a file.
 
 /// Words that say nothing about the model.
 const NOISE: [&str; 3] = ["gguf", "instruct", "latest"];
 
-/// The words of a name before its quantization, in lower case. Leaves out the organization, the
-/// file extension and the words in `NOISE`.
+/// Returns the words in a name up to its quantization, in lowercase. Leaves out the organization,
+/// the file extension and the words in `NOISE`.
 pub(super) fn words(name: &str) -> Vec<String> {
     let name = name.to_lowercase();
     let name = name.rsplit('/').next().unwrap_or_default();
@@ -17,7 +17,7 @@ pub(super) fn words(name: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether a word starts a quantization, such as `q4`, `iq3` or `bf16`.
+/// Returns whether a word is the beginning of a quantization name, such as `q4`, `iq3` or `bf16`.
 fn is_quantization(word: &str) -> bool {
     let digit = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
     let starts = |prefix: &str| word.strip_prefix(prefix).is_some_and(digit);
@@ -25,7 +25,7 @@ fn is_quantization(word: &str) -> bool {
         || ["awq", "gptq"].contains(&word)
 }
 
-/// Whether the model's name contains these words, one after another.
+/// Returns whether the model's name contains these words consecutively.
 pub(super) fn contains(model: &[String], words: &[String]) -> bool {
     words.is_empty() || model.windows(words.len()).any(|part| part == words)
 }
@@ -47,7 +47,7 @@ mod tests {
         ] {
             assert_eq!(words(name), ["qwen2.5", "coder", "1.5b"], "{name}");
         }
-        assert_eq!(words("qwq:latest"), ["qwq"], "a q without a digit is no quantization");
+        assert_eq!(words("qwq:latest"), ["qwq"], "a q without a digit is not a quantization");
     }
 
     #[test]

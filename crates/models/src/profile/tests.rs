@@ -122,7 +122,7 @@ fn thinking_is_off_only_where_it_is_known_to_break_a_model() {
     assert_eq!(think("deepseek-v3.1", "vllm"), Think::Auto);
     assert_eq!(think("deepseek-r1:8b", "ollama"), Think::Auto);
     let asked = built_in("deepseek-v3.1:671b", None, "ollama").think(Think::High);
-    assert_eq!(asked, Think::High, "the user's choice counts");
+    assert_eq!(asked, Think::High, "the user's choice wins");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn the_error_for_a_bad_file_names_the_line_the_key_and_the_valid_values() {
         ),
         (
             "names = ['instruct']",
-            "f.toml:1: names has \"instruct\", which names no model; write a family such as \"qwen3-coder\", or \"*\" for every model",
+            "f.toml:1: names has \"instruct\", which does not name a model; write a family such as \"qwen3-coder\", or \"*\" for every model",
         ),
         (
             "names = ['x']\n[[approach]]\nvalue = 'tool'",

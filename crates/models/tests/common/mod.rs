@@ -1,4 +1,4 @@
-//! Helpers for the tests. They build a request, open models and read an answer.
+//! Test helpers that build a request, open models and read an answer.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses only some helpers")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests")]
 
@@ -25,7 +25,8 @@ pub fn request(content: &str) -> Request {
     }
 }
 
-/// Options without preloading. A preload would add a request to what the server records.
+/// Returns options without preloading. A preload would add a request to those that the server
+/// records.
 pub fn quiet(server: &fake_model::Server, model: &str) -> OllamaOptions {
     OllamaOptions { preload: false, ..OllamaOptions::new(&server.url(), model) }
 }

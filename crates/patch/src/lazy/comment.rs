@@ -43,10 +43,10 @@ const COMMENTS: [(&str, &str); 25] = [
 
 const WORDS: [&str; 3] = ["rem ", "@rem ", "dnl "];
 
-/// Code after which a comment may stand for a body.
+/// Code that may be followed by a comment that stands for a body.
 const EMPTY: [&str; 8] = ["pass", "...", "{}", "return", "return;", ";", "}", "]"];
 
-/// A cheap check that rules out most lines of code.
+/// Cheaply rules out most lines of code.
 pub(super) fn may_be_comment(text: &str) -> bool {
     let comment = text.starts_with([
         '/', '#', '<', '{', '-', ';', '%', '\'', '*', '(', '[', '.', '…', '"', ':', '@', '!', 'r', 'R', 'd',
@@ -59,7 +59,8 @@ pub(super) fn may_be_comment(text: &str) -> bool {
         || text.contains('…')
 }
 
-/// Strips the comment markers from a line. In prose only `<!-- -->` and `{/* */}` count.
+/// Strips the comment markers from a line. In prose, only `<!-- -->` and `{/* */}` count as
+/// comments.
 pub(super) fn of(text: &str, prose: bool) -> Option<Text<'_>> {
     let list: &[(&str, &str)] = if prose { &COMMENTS[..2] } else { &COMMENTS };
     for (open, close) in list {

@@ -7,8 +7,8 @@ const CODE: &str = "code codes implementation implementations method methods fun
     import imports logic module modules component components body bodies file script program source snippet \
     subroutine subroutines procedure procedures boilerplate codebase constructor constructors template templates markup html jsx css styles";
 
-/// Words for parts that both code and data can have. They count only with an ellipsis, `here` or a
-/// word from [`STATE`].
+/// Words for parts that both code and data can have. They count only in combination with an
+/// ellipsis, `here` or a word from [`STATE`].
 const PARTS: &str = "content contents test tests case cases field fields property properties prop props attribute attributes \
     variable variables constant constants declaration declarations definition definitions statement statements line lines \
     section sections style rule rules route routes endpoint endpoints handler handlers helper \
@@ -26,20 +26,20 @@ const REST: &str = "rest remainder remaining else others other everything";
 /// Words that refer to the existing code.
 const OLD: &str = "existing previous prior original old current earlier already";
 
-/// Words that say that code is unchanged.
+/// Words that mean that code is unchanged.
 const STATE: &str = "unchanged unmodified untouched intact identical unaltered";
 
-/// Words that say that code is omitted.
+/// Words that mean that code is omitted.
 const OMITTED: &str =
     "omitted elided truncated abbreviated snip snipped skipped trimmed collapsed hidden brevity shortened";
 
-/// Words that say that code must stay.
+/// Words that mean that code must stay.
 const KEEP: &str = "keep keeps kept leave leaves left retain retained preserve preserved maintain maintained stay stays remain remains \
     continue continues";
 
 const HERE: &str = "here goes go above below follow follows following";
 
-/// Words without a meaning of their own.
+/// Words with no meaning of their own.
 const FILLER: &str = "the a an of for in and or as is are be to this that these those it its all any your my our with from same before \
     after now no not need needed needs change changes changed change modification modifications modified more some etc so on just \
     only and/or should would will exactly was were been has have where does do s at up end start beginning top bottom between \
@@ -89,8 +89,8 @@ pub(super) fn has_dots(text: &str) -> bool {
     text.contains("...") || text.contains('…') || text.contains(". . .")
 }
 
-/// Returns whether text outside a comment reads like a placeholder. Such text must be clearer than
-/// a comment, since it has no comment marker.
+/// Returns whether text outside a comment reads like a placeholder. Such text must be more explicit
+/// than a comment, since it has no comment marker.
 pub(super) fn is_plain(text: &str) -> bool {
     let words: Vec<String> = words(text);
     let tag = text.strip_prefix(['<', '[']).and_then(|text| text.strip_suffix(['>', ']'])).map(str::trim);
@@ -127,8 +127,8 @@ pub(super) fn classify(text: &str) -> Option<Claim> {
     foreign(text, &words).or_else(|| english(text, &words, dots))
 }
 
-/// Like [`classify`], for comments that are placeholders only where code is removed. `lost` returns
-/// whether a word occurs only in the removed code.
+/// Like [`classify`], but for comments that are placeholders only if code is removed. `lost`
+/// returns whether a word occurs only in the removed code.
 pub(super) fn classify_if_removed(text: &str, lost: impl Fn(&str) -> bool) -> Option<Claim> {
     let words = words(text);
     if words.is_empty() || words.len() > 20 || text.contains('?') || text.contains("TODO") {
@@ -155,7 +155,7 @@ fn foreign(text: &str, words: &[String]) -> Option<Claim> {
     (sign || length <= MAX_FOREIGN_WORDS && phrase()).then_some(Claim::Existing)
 }
 
-/// Phrases that say that nothing changes.
+/// Phrases that mean that nothing changes.
 const NO_CHANGE: &str = "no change|no other changes|no other change|no further changes|no changes|not changed|\
     no modifications|not modified|no changes needed|not need to change|doesn't change|don't change";
 
@@ -184,7 +184,7 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Claim> {
     let keep = any("keep keeps kept leave leaves retain preserve maintain");
     let here = any(HERE);
     let tables = [CODE, PARTS, REST, OLD, STATE, OMITTED, KEEP, HERE, FILLER];
-    // In a comment with dots, a number tells how many lines are omitted.
+    // In a comment with dots, a number says how many lines are omitted.
     let number = |word: &str| dots && word.chars().all(|c| c.is_ascii_digit());
     let known = |word: &str| number(word) || tables.iter().any(|table| is(word, table));
     let unknown: Vec<&String> = words.iter().filter(|word| !known(word)).collect();

@@ -153,8 +153,8 @@ impl Reader {
 }
 
 impl Open {
-    /// Counts a line. Returns `false` if the counts are used up, because the hunk may then end
-    /// before the line.
+    /// Counts a line. Returns `false` if the counts are already used up, in which case the hunk may
+    /// end before the line.
     fn take(&mut self, line: &str) -> bool {
         if self.guessed {
             return true;

@@ -1,6 +1,6 @@
 //! Runs one case from `patch_corpus` through the engine and judges the result.
 
-#![allow(dead_code, reason = "each test program uses only a part of this module")]
+#![allow(dead_code, reason = "each test program uses only part of this module")]
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use patch::{Action, Dialect, FilePatch, apply};
@@ -86,8 +86,8 @@ pub(crate) fn judge(case: &Case) -> (Verdict, String) {
 }
 
 /// Returns whether a wrong result differs from the right one only in line endings and in the
-/// whitespace before them. Such a result may be legitimate: if equal lines of a file have different
-/// endings, the patch does not say which ending a new line gets.
+/// whitespace before them. Such a result may be legitimate: if identical lines of a file have
+/// different endings, the patch does not say which ending a new line gets.
 pub(crate) fn is_right_but_for_line_ends(case: &Case) -> bool {
     let (Expected::Tree(wanted), Ok(after)) = (&case.expected, run(case)) else { return false };
     let plain = |tree: &Tree| -> Vec<(String, Vec<Vec<u8>>, bool)> {

@@ -1,5 +1,5 @@
-//! The machine's conversation. It grows at its end, and is rewound when the model repeats itself or
-//! the window is full.
+//! The machine's conversation. Messages are appended to it, and it is rewound when the model
+//! repeats itself or the window is full.
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ impl Machine {
         let from = self.messages.iter().rposition(by_user).unwrap_or(0);
         let recent = self.messages[from..].rchunks(2);
         let pairs = recent.take_while(|pair| pair.last().is_some_and(|last| same(last))).count();
-        // The messages to remove: the repeated answers, and the replies to all of them but the
-        // last.
+        // The messages to remove: the repeated answers, and the replies to all but the last of
+        // them.
         let first = self.messages.len().checked_sub((2 * pairs).checked_sub(1)?)?;
         let asked = self.messages.get(first.checked_sub(1)?)?.content.clone();
         let text = self.prompts.again(&asked, text);
@@ -48,7 +48,8 @@ impl Machine {
         Step::Ask(self.ask())
     }
 
-    /// The token limit of the conversation: the window minus the share reserved for the answer.
+    /// Returns the token limit of the conversation: the window minus the share reserved for the
+    /// answer.
     pub(super) fn usable(&self) -> Option<u64> {
         let window = self.plan.window?;
         Some(window - u64::from(self.plan.settings.max_answer_tokens).min(window / 4))
@@ -91,7 +92,7 @@ impl Machine {
     }
 }
 
-/// The event that adds a message to the conversation.
+/// Returns the event that records the addition of a message to the conversation.
 fn journaled(message: &Message) -> Event {
     let role = match message.role {
         Role::System => journal::Role::System,

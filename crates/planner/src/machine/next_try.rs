@@ -1,4 +1,4 @@
-//! The machine's part of [`crate::tries`]: ends a try, and opens the conversation of the next one.
+//! The machine's part of [`crate::tries`]: ends a try, and opens the conversation for the next one.
 
 use journal::{Check, Ending};
 use models::Role;
@@ -23,7 +23,7 @@ impl Machine {
         }
     }
 
-    /// Decides what happens to the changes of the try that ended.
+    /// Decides what to do with the changes of the try that has ended.
     pub(super) fn try_ended(&mut self, lines: u64) -> Step {
         match self.tries.rate(self.counts(), lines) {
             After::Revert(from) => Step::Revert(from),
@@ -31,7 +31,8 @@ impl Machine {
         }
     }
 
-    /// Continues after the changes of a try were reverted: starts the next try, or ends the run.
+    /// Continues after the changes of a try have been reverted: starts the next try, or ends the
+    /// run.
     pub(super) fn reverted(&mut self, record: Option<u64>) -> Step {
         self.tries.reverted(record);
         match self.tries.next() {
@@ -46,7 +47,7 @@ impl Machine {
         Step::Finish(ending, message)
     }
 
-    /// The test counts of the current files, if known.
+    /// Returns the test counts for the current files, if known.
     pub(crate) fn counts(&self) -> Option<Counts> {
         let check = match &self.attempts {
             Some(attempts) => attempts.check_in_tree(),
@@ -73,8 +74,8 @@ impl Machine {
         self.open_conversation(earlier)
     }
 
-    /// The next file in the ranking that can be requested in full, if this try shows it instead of
-    /// the first.
+    /// Returns the next file in the ranking that can be requested in full, if this try shows it
+    /// instead of the first.
     fn other_file(&self) -> Option<Focus> {
         let [shown] = self.plan.focus.as_slice() else { return None };
         let mut files = self.plan.opening.files.iter().filter(|(path, _)| *path != shown.path);
@@ -83,11 +84,11 @@ impl Machine {
         Some(Focus { path: path.clone(), content: content.clone() })
     }
 
-    /// A line about the try that ended, for the tools approach. The whole-file approach has none,
-    /// because any additional text lowers the number of solved tasks.
+    /// Returns a line about the try that has ended, for the tools approach. The whole-file approach
+    /// does not get one, because any additional text lowers the number of solved tasks.
     fn earlier_try(&self) -> Option<String> {
         let check: &Check = self.last_check.as_ref().filter(|check| !check.passed)?;
-        // A line break in a name could fake a line of the prompt.
+        // A line break in a file name could pass for a new line of the prompt.
         let names = self.progress.changed_files.iter().filter(|path| !path.contains(char::is_control));
         let changed: Vec<&str> = names.map(String::as_str).collect();
         (!changed.is_empty()).then(|| self.prompts.earlier_try(&changed.join(", "), check))

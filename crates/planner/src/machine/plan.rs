@@ -1,4 +1,4 @@
-//! The plan from which a machine is built, in the planner's own format.
+//! The plan that a machine is built from, in the planner's own format.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -6,9 +6,9 @@ use crate::blocks::Focus;
 use crate::prompts::Opening;
 use crate::settings::{Approach, Settings};
 
-/// The starting point of a run, or of its continuation with another model. The journal keeps it
-/// ([`journal::Event::RunStarted`], [`journal::Event::ModelChanged`]), so that a resumed run builds
-/// the same machine.
+/// The starting point of a run, or of its continuation with another model. It is stored in the
+/// journal ([`journal::Event::RunStarted`], [`journal::Event::ModelChanged`]), so that a resumed
+/// run builds the same machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) settings: Settings,
@@ -23,7 +23,7 @@ pub(crate) struct Plan {
     /// Whether the server reports alternative tokens and can continue an incomplete answer
     /// ([`models::Identity::branches`]).
     pub(crate) branches: bool,
-    /// Whether a question is asked without describing the tools, as is best for small models.
+    /// Whether a question is asked without describing the tools, which works best for small models.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) plain: bool,
     /// The files that the model is asked to return in full. Empty for the tools approach.
@@ -32,7 +32,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The approach with which the model starts.
+    /// Returns the approach that the model starts with.
     pub(crate) fn approach(&self) -> Approach {
         if self.focus.is_empty() { Approach::Tools } else { Approach::WholeFile }
     }

@@ -11,8 +11,8 @@ use crate::blocks::{self, Focus};
 use crate::branches;
 use crate::calls::CallResult;
 
-/// Alternatives requested per token. More would not help: the right token is among the first few
-/// alternatives or not offered at all.
+/// Alternatives requested per token. More would not help: the right token is either among the first
+/// few alternatives or not offered at all.
 const ALTERNATIVES: u8 = 6;
 
 impl Machine {
@@ -55,8 +55,8 @@ impl Machine {
                     self.push_message(Role::User, body);
                 }
                 let alternatives = if self.plan.branches { ALTERNATIVES } else { 0 };
-                // The answer contains the files and a little more, so its limit follows from their
-                // length.
+                // The answer contains the files and a little more, so its limit is derived from
+                // their length.
                 let content: String = files.iter().map(|file| file.content.as_str()).collect();
                 let file = Message::new(Role::User, content);
                 let limit = self.estimator.messages(&[file]) * 3 / 2 + 512;
@@ -100,7 +100,7 @@ impl Machine {
         self.after_write.pop_front().unwrap_or_else(|| Step::Ask(self.ask()))
     }
 
-    /// Continues after a file was written.
+    /// Continues after a file has been written.
     pub(super) fn written(&mut self, file: &Focus, check: Option<&Check>) -> Step {
         let Some(attempts) = &mut self.attempts else { return Step::Ask(self.ask()) };
         attempts.wrote_file(file);
@@ -118,12 +118,12 @@ impl Machine {
         self.whole_file(next)
     }
 
-    /// The number of messages before the first answer, including the request for the files.
+    /// Returns the number of messages before the first answer, including the request for the files.
     fn request_head(&self) -> usize {
         self.messages.iter().take_while(|m| m.role != Role::Assistant).count()
     }
 
-    /// Handles a turn of the whole-file approach. `None` if the run uses tools.
+    /// Handles a turn of the whole-file approach. Returns `None` if the run uses tools.
     pub(super) fn whole_file_answered(
         &mut self,
         results: &[CallResult],
@@ -145,7 +145,7 @@ impl Machine {
             self.push_message(Role::User, format!("{text}\n\n{introduction}"));
             return Some(Step::Ask(self.ask()));
         }
-        // An answer in prose, for example to a question, counts as a summary.
+        // A prose answer, for example to a question, is treated as a summary.
         let finish = results.iter().find(|r| r.spec.finishes).map(|r| r.outcome.text.clone());
         let words = || blocks.is_empty() && results.is_empty() && !self.last_answer.trim().is_empty();
         if let Some(answer) = finish.or_else(|| words().then(|| self.last_answer.trim().to_owned())) {

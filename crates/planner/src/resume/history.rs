@@ -1,5 +1,5 @@
-//! Reads the journal of a run from its beginning, and returns each recorded outcome as input for
-//! the machine.
+//! Reads a run's journal from the beginning, and returns each recorded outcome as input for the
+//! machine.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -17,14 +17,14 @@ pub(crate) struct History<'a> {
     at: usize,
     /// The plan that the run started from.
     pub(crate) plan: Plan,
-    /// The result of the verification before anything was changed.
+    /// The result of the verification that ran before anything was changed.
     pub(crate) baseline: Option<journal::Check>,
     /// The number of the last record in the tree's history before the first turn; 0 if there is
     /// none.
     pub(crate) start: u64,
     /// Whether something may have changed since the last check.
     pub(crate) dirty: bool,
-    /// The model's window as known at the end of the journal.
+    /// The model's context window, according to the last value recorded in the journal.
     pub(crate) window: Option<u64>,
 }
 
@@ -41,10 +41,10 @@ pub(crate) struct RecordedAnswer {
     pub(crate) counts: Counts,
     /// Calls without a result, in order, and whether each was started.
     pub(crate) unfinished: Vec<(bool, ReadyCall)>,
-    /// The name of the tool and the length in bytes of each call.
+    /// The tool name and the length in bytes of each call.
     pub(crate) calls: Vec<(String, usize)>,
-    /// Whether the journal ends with this answer. If so, the work after its calls may not have been
-    /// done.
+    /// Whether the journal ends with this answer. If so, the work that follows its calls may not
+    /// have been done.
     pub(crate) last: bool,
 }
 
@@ -61,7 +61,8 @@ pub(crate) enum OwnWrite {
 /// The call number that the journal uses for file writes by the machine.
 pub(crate) const OWN_CALL: u32 = u32::MAX;
 
-/// The user's messages that were passed to a resumed run and have not joined the conversation yet.
+/// Returns the user messages that were passed to a resumed run but have not been added to the
+/// conversation yet.
 pub(crate) fn pending_messages(records: &[Record]) -> VecDeque<String> {
     let mut pending = VecDeque::new();
     for record in records {
@@ -87,7 +88,7 @@ fn read_plan(plan: Value) -> Result<Plan, String> {
 }
 
 impl<'a> History<'a> {
-    /// Starts reading at the start of the run. `None` if the run never started.
+    /// Starts reading at the beginning of the run. Returns `None` if the run never started.
     pub(crate) fn new(records: &'a [Record]) -> Result<Option<Self>, String> {
         let started = records.iter().enumerate().find_map(|(i, r)| match &r.event {
             Event::RunStarted { plan } => Some((i, plan.clone())),
@@ -116,7 +117,7 @@ impl<'a> History<'a> {
         Ok(Some(Self { events, at: 0, plan, baseline, start, dirty, window }))
     }
 
-    /// The user's next message, if it comes before the next answer.
+    /// Returns the user's next message, if it comes before the next answer.
     pub(crate) fn user_message(&mut self) -> Option<String> {
         for (i, event) in self.events.iter().enumerate().skip(self.at) {
             match event {
@@ -135,20 +136,19 @@ impl<'a> History<'a> {
         None
     }
 
-    /// The number of lines that the current try changed. `None` if the end of the try is not
-    /// recorded.
+    /// Returns the number of lines that the current try changed, or `None` if the end of the try is
+    /// not recorded.
     pub(crate) fn try_ended(&mut self) -> Option<u64> {
         self.find(|event| if let Event::TryEnded { lines, .. } = event { Some(*lines) } else { None })
     }
 
-    /// The record that reverted a try. Returns `None` if no revert is recorded, and `Some(None)` if
-    /// the revert had nothing to change.
+    /// Returns the record that reverted a try. Returns `None` if no revert is recorded, and
+    /// `Some(None)` if there was nothing to revert.
     pub(crate) fn reverted(&mut self) -> Option<Option<u64>> {
         self.find(|event| if let Event::Reverted { record, .. } = event { Some(*record) } else { None })
     }
 
-    /// The next switch to another model, if it comes before the next request. `None` if none is
-    /// recorded.
+    /// Returns the next switch to another model if one is recorded before the next request.
     pub(crate) fn model_changed(&mut self) -> Result<Option<Input>, String> {
         let changed = self.find(|event| match event {
             Event::ModelChanged { plan, new_try, .. } => Some((plan.clone(), *new_try)),
@@ -158,7 +158,7 @@ impl<'a> History<'a> {
         Ok(Some(Input::ModelChanged { plan: Box::new(read_plan(plan)?), new_try }))
     }
 
-    /// The next event of this kind, if it comes before the next request.
+    /// Returns the next event of this kind, if it comes before the next request.
     fn find<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> Option<T> {
         let rest = self.events.get(self.at..).unwrap_or_default().iter();
         let before = rest.take_while(|event| !matches!(event, Event::Request { .. }));
@@ -168,8 +168,8 @@ impl<'a> History<'a> {
     }
 
     /// If a candidate or a try was reverted because the run was stopped, returns the record of that
-    /// revert. Before the run continues, this record must be reverted, which restores the candidate
-    /// or the try.
+    /// revert. That record must be reverted before the run continues, to restore the candidate or
+    /// the try.
     pub(crate) fn left(&self) -> Option<u64> {
         let (mut ended, mut stopped, mut last) = (false, None, None);
         for event in &self.events {
@@ -191,22 +191,22 @@ impl<'a> History<'a> {
         stopped
     }
 
-    /// The recorded messages and rewinds.
+    /// Returns the recorded messages and rewinds.
     pub(crate) fn messages(&self) -> impl Iterator<Item = &'a Event> + '_ {
         self.events.iter().copied().filter(|e| matches!(e, Event::Message { .. } | Event::Rewound { .. }))
     }
 
-    /// Whether there was a verification.
+    /// Whether a verification has run.
     pub(crate) fn checked(&self) -> bool {
         self.baseline.is_some() || self.events.iter().any(|e| matches!(e, Event::Checked(_)))
     }
 
-    /// The number of a turn's edits that have a recorded result.
+    /// Returns the number of edits in a turn that have a recorded result.
     pub(crate) fn edits(&self, wanted: u32) -> usize {
         edits(&self.events, wanted)
     }
 
-    /// Like [`History::edits`], but counts only the events before the one that is read next.
+    /// Like [`History::edits`], but counts only events that have already been read.
     pub(crate) fn edits_so_far(&self, wanted: u32) -> usize {
         edits(self.events.get(..self.at).unwrap_or_default(), wanted)
     }
@@ -216,7 +216,8 @@ impl<'a> History<'a> {
         self.events.iter().any(|e| matches!(e, Event::Reverted { record, .. } if *record == Some(wanted)))
     }
 
-    /// The outcome of the machine's next file write. `checked` says whether a verification follows.
+    /// Returns the outcome of the machine's next file write. `checked` says whether a verification
+    /// follows.
     pub(crate) fn own_write(&mut self, checked: bool) -> OwnWrite {
         let mut own = OwnWrite::Missing;
         while let Some(event) = self.events.get(self.at) {
@@ -243,7 +244,7 @@ impl<'a> History<'a> {
         own
     }
 
-    /// The outcome of a turn's request. `None` if it is not recorded.
+    /// Returns the outcome of a turn's request, or `None` if it is not recorded.
     pub(crate) fn answer(&mut self, wanted: u32, tools: &Registry) -> Option<Recorded> {
         let mut answer: Option<Counts> = None;
         let mut calls: Vec<ReadyCall> = Vec::new();
@@ -256,7 +257,7 @@ impl<'a> History<'a> {
             match event {
                 Event::Request { turn: n, .. } if *n == wanted => {
                     // A retry or a resumed run repeats the request, so earlier events of the turn
-                    // do not count.
+                    // are discarded.
                     (answer, turn, overflow) = (None, Turn::default(), None);
                     calls.clear();
                     started.clear();

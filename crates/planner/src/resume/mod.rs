@@ -3,10 +3,10 @@
 //!
 //! The machine is pure, so it is rebuilt by feeding it the recorded answers, results, checks and
 //! user messages. Completed requests and calls are not repeated. The rebuilt conversation must
-//! equal the recorded one word for word. If it does not, another version of the agent wrote the
-//! journal, and the agent refuses to resume the run. After the rebuild, the driver completes the
-//! work that was in progress when the journal ended: it runs the unfinished calls of a recorded
-//! answer, or sends an unanswered request again.
+//! match the recorded one word for word. If it does not, the journal was written by another version
+//! of the agent, and the agent refuses to resume the run. After the rebuild, the driver completes
+//! the work that was in progress when the journal ended: it runs the unfinished calls of a recorded
+//! answer, or resends an unanswered request.
 
 mod history;
 
@@ -30,9 +30,10 @@ pub(crate) struct Unfinished {
     /// The record that reverted changes because the run was stopped. Reverting it restores those
     /// changes.
     left: Option<u64>,
-    /// The number of recorded edits of the current turn.
+    /// The number of recorded edits in the current turn.
     edits: usize,
-    /// If a candidate is not verified yet, the number of these edits that came before it.
+    /// If a candidate has not been verified yet, the number of these edits that were made before
+    /// it.
     before_candidate: Option<usize>,
 }
 
@@ -41,7 +42,7 @@ enum Work {
     Step(Step),
     /// A file write by the machine. It may have happened without being recorded.
     Write { focus: Focus, why: WriteReason },
-    /// The verification of a candidate. The field is the last file of the candidate.
+    /// The verification of a candidate. The field is the candidate's last file.
     Check(Focus),
     /// The unfinished calls of a recorded answer, and the verification after them.
     Calls(Box<RecordedAnswer>),
@@ -96,7 +97,7 @@ impl Driver<'_> {
     }
 
     /// Feeds the journal to the machine. Returns the work whose outcome is not in the journal. If
-    /// the work belongs to a candidate, also returns the number of edits that the turn made before
+    /// the work is part of a candidate, also returns the number of edits made in the turn before
     /// that candidate.
     fn rebuild(
         &mut self,
@@ -184,7 +185,7 @@ impl Driver<'_> {
         if left.is_some() {
             let dirty = self.dirty;
             self.revert_from(left).await?;
-            self.dirty = dirty; // the tree is again as it was before the stop
+            self.dirty = dirty; // the tree is back to how it was before the stop
         }
         Ok(match work {
             Work::Step(step) => step,
@@ -221,8 +222,8 @@ impl Driver<'_> {
     async fn complete_calls(&mut self, recorded: RecordedAnswer, edits: usize) -> Result<Turn, Stop> {
         let mut turn = recorded.turn;
         if recorded.unfinished.iter().any(|(started, call)| *started && call.spec.effect == Effect::Write) {
-            // The edit may have happened without being recorded. Roll it back, so that it happens
-            // only once.
+            // The edit may have happened without being recorded. Roll it back so that it is not
+            // applied twice.
             self.roll_back(edits).await?;
         }
         let mut calls = CallQueue::new(Arc::clone(&self.tools));
@@ -252,8 +253,8 @@ impl Driver<'_> {
     }
 }
 
-/// Drops from the machine's log the events that the journal already has. The recorded messages and
-/// rewinds must equal the machine's.
+/// Removes events that the journal already has from the machine's log. The recorded messages and
+/// rewinds must match the machine's.
 fn drop_recorded(machine: &mut Machine, history: &History<'_>) -> Result<(), Stop> {
     let is_message = |event: &Event| matches!(event, Event::Message { .. } | Event::Rewound { .. });
     let mut log = std::mem::take(&mut machine.log).into_iter();

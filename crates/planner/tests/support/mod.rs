@@ -4,7 +4,7 @@
     clippy::unwrap_used,
     unreachable_pub,
     dead_code,
-    reason = "a test fails by panicking; this module is shared by tests, each of which uses its part"
+    reason = "a test fails by panicking; each of the tests that share this module uses a part of it"
 )]
 #![allow(missing_docs, reason = "test code")]
 
@@ -28,7 +28,7 @@ pub type Files = Arc<Mutex<BTreeMap<String, String>>>;
 pub enum Reply {
     /// These pieces, then a normal end.
     Says(Vec<Delta>),
-    /// These pieces, then the stream breaks.
+    /// These pieces, then the stream breaks off.
     Breaks(Vec<Delta>),
     /// The request fails.
     Fails(Error),
@@ -38,7 +38,7 @@ pub enum Reply {
     RunsOut(Vec<Delta>),
 }
 
-/// An answer in small pieces, as a server sends it.
+/// Splits an answer into small pieces, as a server would send it.
 pub fn text(answer: &str) -> Vec<Delta> {
     let chars: Vec<char> = answer.chars().collect();
     chars.chunks(7).map(|c| Delta::Text(c.iter().collect())).collect()
@@ -48,7 +48,7 @@ pub fn says(answer: &str) -> Reply {
     Reply::Says(text(answer))
 }
 
-/// A model. All models of a world take their replies from the same script.
+/// A model. All models in a world take their replies from the same script.
 #[derive(Clone)]
 pub struct Script {
     replies: Arc<Mutex<VecDeque<Reply>>>,
@@ -56,7 +56,7 @@ pub struct Script {
     identity: Identity,
 }
 
-/// A model that is opened later. `None` stands for a model that cannot be opened.
+/// A model that is opened later. `None` means that the model cannot be opened.
 struct Later(Option<Script>);
 
 #[async_trait]
@@ -111,8 +111,8 @@ pub enum By {
     Revert,
 }
 
-/// The files before each change, and who made the change. The records of this history are numbered
-/// from 1.
+/// The files before each change, and who made the change. The record numbers of this history start
+/// at 1.
 pub type Changes = Arc<Mutex<Vec<(BTreeMap<String, String>, By)>>>;
 
 pub struct Tree {
@@ -211,7 +211,7 @@ pub struct Passes(pub Files);
 
 /// Like [`Passes`], but with five tests. Three of them fail, but only two if `calc.py` contains
 /// `third`, one if it contains `half`, and none if it contains `a + b`. If it contains `hang`, the
-/// tests do not end.
+/// tests hang.
 struct Grades(Passes);
 
 #[async_trait]
@@ -405,12 +405,11 @@ pub struct World {
     pub graded: bool,
     /// If `calc.py` contains this text, the user interrupts the verification.
     pub interrupted_at: Option<&'static str>,
-    /// If `calc.py` contains this text, the verification does not end.
+    /// If `calc.py` contains this text, the verification never ends.
     pub hangs_at: Option<&'static str>,
     pub settings: Settings,
     pub identity: Identity,
-    /// The model that makes the final try. The inner `None` stands for a model that cannot be
-    /// opened.
+    /// The model that makes the final try. The inner `None` means that the model cannot be opened.
     pub escalation: Option<Option<Identity>>,
     /// The model that replaces an unavailable one.
     pub fallback: Option<Option<Identity>>,
@@ -475,7 +474,7 @@ impl World {
         self.resume(task, replies, &[]).await
     }
 
-    /// Resumes a run whose journal is `past`, with the model that the journal names last.
+    /// Resumes a run whose journal is `past`, with the last model named in the journal.
     pub async fn resume(self, task: &str, replies: Vec<Reply>, past: &[Record]) -> Ran {
         let role = past.iter().rev().find_map(|record| match &record.event {
             Event::Model(model) | Event::ModelChanged { model, .. } => Some(model.role),
@@ -590,7 +589,7 @@ impl World {
 }
 
 impl Ran {
-    /// The whole conversation of the last request, as text.
+    /// Returns the whole conversation of the last request as text.
     pub fn conversation(&self) -> String {
         let mut text = String::new();
         for message in &self.requests.last().unwrap().messages {
@@ -614,7 +613,7 @@ impl Ran {
     }
 }
 
-/// An answer with the unchanged file, and with alternatives to the minus sign.
+/// Returns an answer that contains the unchanged file and offers alternatives to the minus sign.
 pub fn unchanged_and_unsure(others: &[(&str, f32)]) -> Reply {
     let others = others.iter().map(|(other, logprob)| ((*other).to_owned(), *logprob)).collect();
     let mut deltas = text("```python\ndef add(a, b):\n    return a");
@@ -641,7 +640,7 @@ pub fn named(name: &str, window: u64) -> Identity {
     }
 }
 
-/// A world in which the model `large` makes the final try.
+/// A world in which a model named `large` makes the final try.
 pub fn escalating() -> World {
     let mut world = world();
     world.settings.escalates = true;

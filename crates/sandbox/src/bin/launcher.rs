@@ -1,5 +1,5 @@
-//! The launcher alone, for the tests and benchmarks of this crate. With `ROOT DIR MERGED PROGRAM
-//! [ARGUMENT]…` it runs a program in an overlay.
+//! Just the launcher, for this crate's tests and benchmarks. With `ROOT DIR MERGED PROGRAM
+//! [ARGUMENT]…`, it runs a program in an overlay.
 
 use std::process::{Command, ExitCode};
 

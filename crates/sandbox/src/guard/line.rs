@@ -1,10 +1,10 @@
-//! Splits a shell line into its simple commands, and collects the nested lines that a shell would
-//! also run.
+//! Splits a shell line into simple commands, and collects the nested lines that a shell would also
+//! run.
 
-/// A shell line after splitting.
+/// A shell line that has been split.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    /// The simple commands in order, each as a list of words. Inside a word, `$` stands for the
+    /// The simple commands in order, each as a list of words. Inside a word, `$` stands in for the
     /// output of a command substitution.
     pub(super) commands: Vec<Vec<String>>,
     /// Nested lines that a shell would also run: command and process substitutions, and text that a
@@ -42,8 +42,8 @@ impl Line {
         self.commands.push(Vec::new());
     }
 
-    /// Takes text that the current command reads from stdin. If the command is a shell, it would
-    /// execute the text, so the text is added to the nested lines.
+    /// Handles text that the current command reads from stdin. A shell would execute the text, so
+    /// if the command is a shell, adds the text to the nested lines.
     fn feed(&mut self, text: String) {
         let program = self.commands.iter().rev().find_map(|words| words.first());
         if program.is_some_and(|p| super::is_shell(p)) {
@@ -52,7 +52,7 @@ impl Line {
     }
 }
 
-/// Expands `{rm,-rf,src}` to three words.
+/// Expands `{rm,-rf,src}` into three words.
 fn expand_braces(word: String) -> Vec<String> {
     match word.strip_prefix('{').and_then(|w| w.strip_suffix('}')).filter(|w| w.contains(',')) {
         Some(inside) => inside.split(',').map(str::to_owned).collect(),
@@ -60,7 +60,7 @@ fn expand_braces(word: String) -> Vec<String> {
     }
 }
 
-/// Splits a line. Never fails: invalid syntax is read as far as possible.
+/// Splits a line. Never fails: invalid syntax is parsed as far as possible.
 pub(super) fn split(text: &str) -> Line {
     let mut line = Line::default();
     let mut word: Option<String> = None;

@@ -1,5 +1,5 @@
 //! Parses the head of a request to the proxy. The parser is strict, because a request that two
-//! parsers read differently can bypass the checks of one of them.
+//! parsers interpret differently can bypass one parser's checks.
 
 use std::fmt::Write;
 
@@ -21,13 +21,13 @@ pub(crate) struct Request {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The proxy passes on bytes in both directions.
+    /// The proxy relays bytes in both directions.
     Tunnel,
-    /// The proxy forwards one request: this head, and a body of this number of bytes.
+    /// The proxy forwards one request, with this head and a body of this many bytes.
     Plain { head: String, body: u64 },
 }
 
-/// The offset at which the head ends, after its empty line.
+/// Returns the offset where the head ends, after its empty line.
 pub(crate) fn end_of_head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4)
 }
@@ -35,7 +35,7 @@ pub(crate) fn end_of_head(bytes: &[u8]) -> Option<usize> {
 /// Parses a head.
 ///
 /// # Errors
-/// Says what is wrong with the head, for the author of the client.
+/// Describes what is wrong with the head, for the client's author.
 pub(crate) fn parse(head: &[u8]) -> Result<Request, &'static str> {
     let head = std::str::from_utf8(head).map_err(|_| "the request is not valid UTF-8")?;
     let head = head.strip_suffix("\r\n\r\n").ok_or("the request is incomplete")?;
@@ -100,8 +100,8 @@ pub(crate) fn parse(head: &[u8]) -> Result<Request, &'static str> {
     Ok(Request { target: name, port, kind })
 }
 
-/// The head to send to the server: with a path instead of a URL, and without the fields meant for
-/// this proxy.
+/// Returns the head to send to the server, with a path instead of a URL and without the fields
+/// meant for this proxy.
 fn forwarded_head(
     method: &str,
     host: &str,
@@ -129,7 +129,7 @@ fn forwarded_head(
     Ok(head)
 }
 
-/// A field's name and value. Obsolete continuation lines, which start with a space, are refused.
+/// Returns a field's name and value. Rejects obsolete continuation lines, which start with a space.
 fn field(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.split_once(':')?;
     let value = value.trim_matches([' ', '\t']);
@@ -141,7 +141,7 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-/// The head of a response, changed to say that the connection closes after it.
+/// Changes the head of a response to say that the connection closes after it.
 pub(crate) fn closing(head: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + 32);
     let lines = head.strip_suffix(b"\r\n\r\n").unwrap_or(head).split(|b| *b == b'\n');

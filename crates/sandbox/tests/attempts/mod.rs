@@ -1,9 +1,9 @@
-//! The attempts to break out: named shell lines. `$HOME` is the fixture's home directory, which
-//! contains the work tree. The other variables, listed in `calls.py`, name targets outside the
+//! Attempts to break out, as named shell lines. `$HOME` is the fixture's home directory, which
+//! contains the work tree. The other variables, listed in `calls.py`, refer to targets outside the
 //! sandbox. A line prints `escaped` if it succeeds.
 
-/// Files in the home directory. No command needs to read them, so reading one counts as an attempt,
-/// too.
+/// Files in the home directory. No command needs to read them, so reading one also counts as an
+/// attempt.
 pub(crate) const SECRETS: &[&str] = &[
     ".aws/credentials",
     ".bash_history",
@@ -186,8 +186,8 @@ pub(crate) const ATTEMPTS_OF_ROOT: &[(&str, &str)] = &[
     ("become another user", "setpriv --reuid 12345 --clear-groups true && echo escaped"),
 ];
 
-/// Attempts that Landlock and seccomp alone, without namespaces, do not stop on Linux 6.18
-/// (Landlock 7).
+/// Attempts that Landlock and seccomp do not stop on Linux 6.18 (Landlock 7) if there are no
+/// namespaces.
 pub(crate) const THROUGH_WITHOUT_NAMESPACES: &[&str] = &[
     "change permissions outside",
     "change times outside",

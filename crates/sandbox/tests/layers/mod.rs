@@ -1,4 +1,4 @@
-//! Sets up a repository and overlays of it, which may belong to any user.
+//! Sets up a repository and overlays of it for any user.
 
 use std::{
     collections::BTreeMap,
@@ -19,15 +19,15 @@ use crate::support;
 pub(crate) const ASK: &str = "OVERLAY_TEST_ROOT";
 pub(crate) const ASK_DIR: &str = "OVERLAY_TEST_DIR";
 
-/// A user id that no user has.
+/// A user id that does not belong to any user.
 pub(crate) const ORDINARY: u32 = 54_321;
 
-/// The environment variable that tells a test that it is running in an overlay, and where the
+/// The environment variable that tells a test that it is running in an overlay and where the
 /// overlay is mounted.
 pub(crate) const MERGED: &str = "OVERLAY_TEST_MERGED";
 
-/// The users that the tests run as: the current one (`None`) and, if that is root, also an ordinary
-/// one.
+/// Returns the users that the tests run as: the current one (`None`) and, if that is root, also an
+/// ordinary one.
 pub(crate) fn users() -> Vec<Option<u32>> {
     match rustix::process::geteuid().is_root() {
         true => vec![None, Some(ORDINARY)],
@@ -58,8 +58,8 @@ pub(crate) fn put(root: &Path, path: &str, text: &str) {
     fs::write(path, text).unwrap();
 }
 
-/// A repository, everything that an overlay of it needs, and copies of this test program and of the
-/// launcher, which any user can start.
+/// A repository, everything that an overlay of it needs, and copies of this test program and the
+/// launcher that any user can run.
 pub(crate) struct Setting {
     pub(crate) place: tempfile::TempDir,
     user: Option<u32>,
@@ -113,7 +113,7 @@ impl Setting {
         self.place.path().join("session/overlay")
     }
 
-    /// Where overlays are mounted: over the repository, and elsewhere.
+    /// Returns where overlays are mounted: over the repository, and elsewhere.
     pub(crate) fn places(&self) -> [PathBuf; 2] {
         [self.root(), self.place.path().join("session/tree")]
     }
@@ -140,14 +140,14 @@ impl Setting {
         self.as_user(command)
     }
 
-    /// Returns a command that runs one of these tests again in the overlay.
+    /// Returns a command that reruns one of these tests in the overlay.
     pub(crate) fn inside(&self, merged: &Path, test: &str) -> Command {
         let mut command = self.in_overlay(merged, self.place.path().join("test"));
         command.args(["--exact", test, "--nocapture"]).env(MERGED, merged);
         command
     }
 
-    /// Why no overlay can be created here; `None` if one can.
+    /// Returns why an overlay cannot be created here, or `None` if it can.
     pub(crate) fn probe(&self) -> Option<String> {
         let mut command = Command::new(self.place.path().join("test"));
         command.args(["--exact", "probe_says_why_not", "--nocapture"]);
@@ -184,14 +184,14 @@ pub(crate) fn ran_one(command: Command) {
     assert!(output.contains("1 passed"), "{output}");
 }
 
-/// Copies a program in a separate process. If this process wrote the copy, a process that another
-/// test starts at that moment would inherit the open file, and a program cannot be started while
-/// any process has its file open for writing.
+/// Copies a program in a separate process. If this process wrote the copy itself, a process started
+/// by another test at that moment would inherit the open file, and a program cannot be started
+/// while any process has its file open for writing.
 fn copy(program: &Path, to: &Path) {
     assert!(Command::new("cp").args([program, to]).status().unwrap().success());
 }
 
-/// A directory and everything below it.
+/// Returns a directory and everything below it.
 pub(crate) fn walk(top: &Path) -> Vec<PathBuf> {
     let mut found = vec![top.to_owned()];
     let mut at = 0;
@@ -204,8 +204,8 @@ pub(crate) fn walk(top: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Everything that is visible in a tree, including git's status and all file times except access
-/// times.
+/// Returns everything that is visible in a tree, including git's status and all file times except
+/// access times.
 pub(crate) fn observe(root: &Path) -> BTreeMap<PathBuf, String> {
     let of = |path: &Path| {
         let m = path.symlink_metadata().unwrap();

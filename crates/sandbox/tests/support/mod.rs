@@ -1,4 +1,4 @@
-//! A work tree inside a home directory, and sandboxes for the work tree.
+//! A work tree inside a home directory, and sandboxes for it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -58,17 +58,17 @@ impl Fixture {
     }
 }
 
-/// The variable that holds the path of a copy of the launcher, for tests that run as a user who
+/// The variable that contains the path of a copy of the launcher, for tests that run as a user who
 /// cannot read the original.
 pub(crate) const LAUNCHER: &str = "SANDBOX_TEST_LAUNCHER";
 
-/// The variable that holds the path of another directory for work trees, for tests that run as a
+/// The variable that contains the path of another directory for work trees, for tests that run as a
 /// user who cannot access the usual one.
 pub(crate) const PLACE: &str = "SANDBOX_TEST_PLACE";
 
-/// The directory for work trees: the build directory, if it is suitable. It is not suitable if it
-/// is inside `/tmp` or another directory that the sandbox replaces with a private or empty one. If
-/// the user is root, an ordinary user must also have access to it.
+/// Returns the directory for work trees, which is the build directory if it is suitable. It is not
+/// suitable if it is inside `/tmp` or another directory that the sandbox replaces with a private or
+/// empty one. If the user is root, an ordinary user must also have access to it.
 pub(crate) fn place() -> PathBuf {
     if let Some(place) = std::env::var_os(PLACE) {
         return place.into();
@@ -89,21 +89,21 @@ pub(crate) fn launcher() -> PathBuf {
 }
 
 impl Fixture {
-    /// Digits that are not in the command lines of any other test.
+    /// Returns digits that do not appear in any other test's command lines.
     pub(crate) fn unique(&self) -> String {
         use std::hash::{BuildHasher, RandomState};
         format!("{:020}", RandomState::new().hash_one(self.dir.path()))
     }
 }
 
-/// The number of processes on this machine with `mark` in their command lines.
+/// Returns the number of processes on this machine with `mark` in their command lines.
 pub(crate) fn alive(mark: &str) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = processes.filter_map(|p| std::fs::read(p.path().join("cmdline")).ok());
     lines.filter(|line| String::from_utf8_lossy(line).contains(mark)).count()
 }
 
-/// Polls until a condition holds, because no event announces it.
+/// Polls until a condition holds, because there is no event to wait for.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
     while !condition() {
         tokio::task::yield_now().await;
@@ -113,8 +113,8 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
 /// The variable that is set in a process that runs a test without namespaces.
 const REFUSED: &str = "SANDBOX_TEST_NAMESPACES_REFUSED";
 
-/// Returns true if this process runs in an environment that refuses namespaces. Otherwise, runs the
-/// test again in such an environment and returns false.
+/// Returns true if this process is running in an environment that refuses namespaces. Otherwise,
+/// reruns the test in such an environment and returns false.
 pub(crate) fn namespaces_are_refused(test: &str) -> bool {
     if std::env::var_os(REFUSED).is_some() {
         return true;

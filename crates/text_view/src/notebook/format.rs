@@ -1,4 +1,5 @@
-//! The layout of a notebook's JSON, so that new cells and sources look like the existing ones.
+//! Detects the layout of a notebook's JSON so that new cells and sources look like the existing
+//! ones.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -16,7 +17,7 @@ pub(super) struct Format {
     outer: String,
     /// Indentation of the cells.
     inner: String,
-    /// Additional indentation of each level.
+    /// Additional indentation per level.
     step: String,
     /// Whether non-ASCII characters are escaped.
     ascii: bool,
@@ -55,7 +56,7 @@ impl Format {
         Self { newline, blank, outer, inner, step, ascii, ids, separators }
     }
 
-    /// The JSON array of these cells.
+    /// Returns the JSON array of these cells.
     pub(super) fn array(&self, cells: &[String]) -> String {
         let Self { newline, outer, inner, .. } = self;
         if cells.is_empty() {
@@ -71,7 +72,7 @@ impl Format {
         }
     }
 
-    /// The JSON of a new cell, with its keys in Jupyter's order.
+    /// Returns the JSON of a new cell, with its keys in Jupyter's order.
     pub(super) fn cell(&self, kind: &str, source: &str, id: &str) -> String {
         let Self { newline, blank, inner, step, .. } = self;
         let field = format!("{inner}{step}");
@@ -91,8 +92,8 @@ impl Format {
         format!("{{{newline}{field}{}{newline}{inner}}}", fields.join(&format!(",{newline}{field}")))
     }
 
-    /// The JSON of a source, in the style of the old source. A line that is also in the old source
-    /// keeps its JSON literal, with the same escapes.
+    /// Returns the JSON of a source, in the style of the old one. A line that also occurs in the
+    /// old source keeps its JSON literal, including its escapes.
     pub(super) fn source(&self, old: &str, source: &str, indent: &str) -> String {
         match serde_json::from_str::<Source>(old) {
             Ok(Source::Whole(_)) => return self.literal(source),
@@ -118,7 +119,7 @@ impl Format {
         }
     }
 
-    /// A JSON array with one literal per line.
+    /// Returns a JSON array with one literal per line.
     fn lines(&self, literals: &[String], indent: &str) -> String {
         let Self { newline, blank, step, .. } = self;
         if literals.is_empty() {
@@ -150,7 +151,7 @@ impl Format {
     }
 }
 
-/// The JSON string literals of the lines of a source. Each line includes its newline.
+/// Returns the lines of a source as JSON string literals. Each line includes its newline.
 fn literals(format: &Format, source: &str, known: &HashMap<String, &str>) -> Vec<String> {
     let literal = |line: &str| known.get(line).map_or_else(|| format.literal(line), |raw| (*raw).to_owned());
     source.split_inclusive('\n').map(literal).collect()

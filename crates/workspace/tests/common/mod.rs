@@ -1,6 +1,6 @@
-//! A repository in a temporary folder, with a state folder beside it.
+//! A repository in a temporary folder, with a state folder next to it.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, reason = "each test program uses only part of it")]
 
 use std::{
     collections::BTreeMap,

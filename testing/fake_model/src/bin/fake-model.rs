@@ -1,7 +1,7 @@
 //! `fake-model [--port N] [--script FILE.json] [--personality NAME] [--record FILE]`: the scripted
 //! model server as a program.
 //!
-//! It prints its URL as the first line and runs until it is killed. `src/script.rs` describes the
+//! Prints its URL as the first line and runs until it is killed. `src/script.rs` describes the
 //! format of a script:
 //!
 //! ```json
@@ -12,7 +12,7 @@
 //! `POST /__fake/replies` (a JSON array of more replies), `GET /__fake/requests`, and `GET
 //! /__fake/replies` (the record of each reply). Two more control paths wait before they answer:
 //! `GET /__fake/reached/GATE` answers once a reply has reached the gate, and `GET
-//! /__fake/ended/INDEX` once the reply to request number INDEX has ended. All times are
+//! /__fake/ended/INDEX` once the reply to request number INDEX has ended. All times are in
 //! milliseconds since the server started.
 
 use std::error::Error;

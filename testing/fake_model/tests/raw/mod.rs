@@ -82,7 +82,7 @@ impl Client {
         self.buffer.drain(..count).collect()
     }
 
-    /// Reads the next HTTP chunk; `None` if it is the empty chunk at the end.
+    /// Reads the next HTTP chunk. Returns `None` if it is the empty chunk at the end.
     pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
         let end = loop {
             if let Some(end) = self.buffer.windows(2).position(|w| w == b"\r\n") {
@@ -97,7 +97,7 @@ impl Client {
         (size > 0).then_some(chunk)
     }
 
-    /// Bytes that were received but not consumed.
+    /// Returns the bytes that were received but not consumed.
     pub(crate) fn buffered(&self) -> &[u8] {
         &self.buffer
     }
@@ -121,12 +121,12 @@ impl Client {
         serde_json::from_str(&self.body()).unwrap()
     }
 
-    /// The lines of an NDJSON body.
+    /// Returns the lines of an NDJSON body.
     pub(crate) fn lines(&mut self) -> Vec<Value> {
         self.body().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The `data:` events of an SSE body, with `[DONE]` as a string.
+    /// Returns the `data:` events of an SSE body, with `[DONE]` as a string.
     pub(crate) fn events(&mut self) -> Vec<Value> {
         let body = self.body();
         let data = body.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
@@ -134,7 +134,7 @@ impl Client {
             .collect()
     }
 
-    /// Whether no byte has arrived since the last read. The result is reliable only while the
+    /// Whether no bytes have arrived since the last read. The result is reliable only while the
     /// server is waiting at a gate.
     pub(crate) fn nothing_to_read(&mut self) -> bool {
         if !self.buffer.is_empty() {
@@ -147,8 +147,7 @@ impl Client {
         nothing
     }
 
-    /// Reads until the connection ends. Returns the rest of the input, and how the connection
-    /// ended.
+    /// Reads until the connection ends. Returns the rest of the input and how the connection ended.
     pub(crate) fn rest(&mut self) -> (Vec<u8>, Ended) {
         let mut bytes = [0; 65536];
         loop {
@@ -168,12 +167,12 @@ impl Client {
     }
 }
 
-/// A chat request to Ollama.
+/// Returns a chat request to Ollama.
 pub(crate) fn chat(model: &str, content: &str) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": content}]})
 }
 
-/// A chat request with more fields.
+/// Returns a chat request with additional fields.
 pub(crate) fn chat_with(model: &str, fields: Value) -> Value {
     let mut body = chat(model, "hello");
     for (name, value) in fields.as_object().unwrap() {

@@ -1,5 +1,5 @@
 //! `run_command DIRECTORY COMMAND`, an aid for developing this tool: runs a command in a directory
-//! and prints the result as a model would read it.
+//! and prints the result the way a model would see it.
 
 use std::{ffi::OsString, io::Write, process::ExitCode, time::Duration};
 

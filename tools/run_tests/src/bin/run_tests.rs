@@ -1,5 +1,5 @@
 //! `run_tests DIRECTORY [COMMAND]`: runs the tests in a folder and prints the text that a model
-//! would read. This program is for developing the tool.
+//! would see. Used when developing the tool.
 
 use std::{io::Write, process::ExitCode, time::Duration};
 

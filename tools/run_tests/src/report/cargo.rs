@@ -1,5 +1,5 @@
-//! Parses the output of `cargo test`: that of the test harness in Rust's standard library, and
-//! that of the compiler, which runs before it.
+//! Parses the output of `cargo test`, which is the output of the compiler followed by that of
+//! Rust's standard test harness.
 
 use super::{
     Failure, TestReport,
@@ -86,8 +86,8 @@ fn failure(name: &str, body: &[&str], places: &Places) -> Failure {
     found.failure(name)
 }
 
-/// Parses errors such as `error[E0308]: mismatched types`, with their places and marked source
-/// lines.
+/// Parses errors such as `error[E0308]: mismatched types`, along with their locations and marked
+/// source lines.
 pub(crate) fn compile_errors(lines: &[&str], places: &Places) -> Vec<Failure> {
     let mut errors: Vec<Failure> = Vec::new();
     for (at, line) in lines.iter().enumerate() {

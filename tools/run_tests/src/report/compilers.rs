@@ -5,7 +5,7 @@ use super::{
     text::{Found, Frame, Places},
 };
 
-/// The maximum number of errors kept.
+/// Maximum number of errors kept.
 const ERRORS: usize = 20;
 
 pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
@@ -25,7 +25,7 @@ pub(crate) fn parse(output: &str, places: &Places) -> Option<TestReport> {
     })
 }
 
-/// Parses errors that name a place, in the formats of gcc, clang, javac, rustc, go and tsc.
+/// Parses errors that include a location, in the formats of gcc, clang, javac, rustc, go and tsc.
 pub(crate) fn errors(output: &str, places: &Places) -> Vec<Failure> {
     let lines: Vec<&str> = output.lines().collect();
     let mut errors = super::cargo::compile_errors(&lines, places);
@@ -52,7 +52,7 @@ pub(crate) fn errors(output: &str, places: &Places) -> Vec<Failure> {
     errors
 }
 
-/// Parses the place of a failed assertion: `prog: prog.c:2: main: Assertion …` (glibc) or
+/// Parses the location of a failed assertion: `prog: prog.c:2: main: Assertion …` (glibc) or
 /// `Assertion failed: (…), function f, file a.c, line 3.` (BSD).
 pub(crate) fn assertion(line: &str, places: &Places) -> Option<Frame> {
     if let Some((_, rest)) = line.split_once("Assertion failed: ").and_then(|(_, r)| r.split_once(", file "))

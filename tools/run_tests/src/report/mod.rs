@@ -1,8 +1,9 @@
 //! Parses the output of a test runner: what failed, where, and why.
 //!
-//! A runner is recognized by its output, not by the command: `make test` may run any runner. Each
-//! parser is a pure function from text to a [`TestReport`], or to `None` for the output of another
-//! runner. `fixtures/test_reports` has recorded outputs of every runner and the expected reports.
+//! A runner is recognized by its output rather than by the command, because `make test` may run any
+//! of them. Each parser is a pure function from text to a [`TestReport`], or to `None` for the
+//! output of another runner. `fixtures/test_reports` contains recorded output from every runner,
+//! along with the expected reports.
 
 mod cargo;
 mod compilers;
@@ -22,7 +23,7 @@ use text::Places;
 /// The result of a test run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TestReport {
-    /// Tests that passed, or packages if the runner names only those (`go test` without `-v`).
+    /// Tests that passed, or packages if the runner reports only those (`go test` without `-v`).
     pub passed: u32,
     /// Tests that failed.
     pub failed: u32,
@@ -33,7 +34,7 @@ pub struct TestReport {
     /// fail.
     #[serde(default)]
     pub errors: u32,
-    /// The failures, in the order of the output.
+    /// The failures, in the order in which they appear in the output.
     #[serde(default)]
     pub failures: Vec<Failure>,
     /// Why no test could run at all (a build error, a missing module).
@@ -52,12 +53,12 @@ impl TestReport {
 /// One failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The test, as the runner names it, or the kind of error.
+    /// The test's name as given by the runner, or the kind of error.
     pub name: String,
-    /// The file in which it failed, relative to the work tree.
+    /// The file where it failed, relative to the work tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// The number of the line in `file`, from 1.
+    /// The 1-based line number in `file`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
     /// What was expected and what happened.
@@ -70,7 +71,7 @@ pub struct Failure {
 
 type Parser = fn(&str, &Places) -> Option<TestReport>;
 
-/// The parsers in the order in which they are tried: the more specific ones come first.
+/// The parsers, in the order in which they are tried: more specific ones come first.
 const PARSERS: [Parser; 14] = [
     cargo::parse,
     python::pytest,

@@ -19,7 +19,7 @@ fn is_frame(line: &str) -> bool {
     line.starts_with("at ") && (line.contains(':') || line.contains("<anonymous>"))
 }
 
-/// Parses an error as node prints it: the message, then frames, innermost first.
+/// Parses an error as node prints it: the message, followed by the stack frames, innermost first.
 fn error<'a>(lines: &[&'a str], places: &Places) -> Found<'a> {
     let message = until(lines, is_frame);
     Found::new(message, lines[message.len()..].iter().rev().filter_map(|l| frame(l, places)))
@@ -97,8 +97,8 @@ fn yaml_failure<'a>(body: &[&'a str], places: &Places) -> Found<'a> {
     found
 }
 
-/// Parses a failure in TAP output that is not from node's runner. The message precedes the `not ok`
-/// line, without a prefix.
+/// Parses a failure in TAP output that does not come from node's runner. The message precedes the
+/// `not ok` line, without a prefix.
 fn plain_failure<'a>(before: &[&'a str], places: &Places) -> Found<'a> {
     let is_tap = |line: &&&str| {
         ["ok ", "not ok ", "#", "1..", "TAP version"].iter().any(|start| line.trim_start().starts_with(start))
@@ -123,7 +123,7 @@ fn file_failure(before: &[&str], name: &str, places: &Places) -> Failure {
         return error(&comments, places).failure(&file);
     };
     let mut found = error(&comments[at..], places);
-    // The place of a syntax error is on a separate line.
+    // The location of a syntax error is on a separate line.
     found.frames.extend(comments[..at].iter().find_map(|l| places.place(l)));
     let name = if comments[at].contains("AssertionError") { file.clone() } else { unloadable(&file) };
     let mut failure = found.failure(&name);
@@ -241,14 +241,14 @@ pub(crate) fn jest(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-/// Whether a line belongs to a code frame: `  > 4 |   it(…`, `    |  ^`.
+/// Returns whether a line is part of a code frame: `  > 4 |   it(…`, `    |  ^`.
 fn is_code(line: &str) -> bool {
     let line = line.trim_start().trim_start_matches('>').trim_start();
     let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());
     rest.len() < line.len() && rest.starts_with(" |") || line.starts_with("| ")
 }
 
-/// Returns the number of the line that a code frame marks.
+/// Returns the number of the line marked in a code frame.
 fn marked_line(body: &[&str]) -> Option<u32> {
     body.iter().find_map(|l| l.trim_start().strip_prefix("> ")?.split('|').next()?.trim().parse().ok())
 }

@@ -60,7 +60,7 @@ pub(crate) fn go(output: &str, places: &Places) -> Option<TestReport> {
         }
     }
     if !verbose {
-        report.passed = ok_packages; // without -v only packages are named
+        report.passed = ok_packages; // without -v, only packages are reported
     }
     if report.passed + report.failed == 0 && report.errors > 0 {
         report.build_failed(report.errors as usize);

@@ -5,8 +5,8 @@ use super::{
     text::{Found, Places, counts, indentation, several, unloadable, until, value},
 };
 
-/// Parses the last traceback in these lines. Returns its frames in files of the work tree, and the
-/// message after the frames.
+/// Parses the last traceback in these lines. Returns the frames that are in files of the work tree,
+/// and the message that follows the frames.
 fn traceback<'a>(lines: &[&'a str], places: &Places) -> Found<'a> {
     let mut found = Found::default();
     let mut at = 0;
@@ -30,7 +30,7 @@ fn traceback<'a>(lines: &[&'a str], places: &Places) -> Found<'a> {
     found
 }
 
-/// Parses the path and line number of `  File "path", line 12, in name`.
+/// Parses the path and line number in `  File "path", line 12, in name`.
 fn file_line(line: &str) -> Option<(&str, u32)> {
     let rest = line.trim_start().strip_prefix("File \"")?;
     let (path, rest) = rest.split_once("\", line ")?;
@@ -48,7 +48,7 @@ pub(crate) fn uncaught(output: &str, places: &Places) -> Option<Failure> {
 }
 
 /// Converts `test_a (module.Class.test_a) (n=2)`, or `test_a (module.Class) (n=2)` before Python
-/// 3.11, to the name that runs only this test: `module.Class.test_a (n=2)`.
+/// 3.11, to the name that selects only this test: `module.Class.test_a (n=2)`.
 fn dotted(name: &str) -> String {
     let parts = name.split_once(" (").and_then(|(test, rest)| Some((test, rest.split_once(')')?)));
     match parts {
@@ -156,8 +156,8 @@ pub(crate) fn pytest(output: &str, places: &Places) -> Option<TestReport> {
     Some(report)
 }
 
-/// Whether a line is a summary such as `=== 1 failed, 2 passed in 0.01s ===`, with or without the
-/// `=`.
+/// Returns whether a line is a summary such as `=== 1 failed, 2 passed in 0.01s ===`, with or
+/// without the `=`.
 fn is_summary(line: &str) -> bool {
     let line = line.trim_matches(['=', ' ']);
     let Some((what, time)) = line.rsplit_once(" in ") else { return false };

@@ -10,23 +10,23 @@ use tool_api::Outcome;
 use super::{Failure, TestReport, parse};
 use crate::TestCommand;
 
-/// The maximum length of the text, in characters: about 500 tokens. The text always includes the
-/// counts, and as many failures as fit.
+/// Maximum length of the text, in characters: about 500 tokens. The text always includes the
+/// counts, plus as many failures as fit.
 const TEXT: usize = 2_000;
 
-/// The maximum length of one failure, in characters.
+/// Maximum length of one failure, in characters.
 const ONE_FAILURE: usize = 700;
 
-/// How many lines to show from the end of output that no parser recognizes.
+/// Number of lines shown from the end of output that no parser recognizes.
 const LAST_LINES: usize = 20;
 
-/// The maximum number of failures for which source lines are looked up.
+/// Maximum number of failures for which source lines are looked up.
 const SHOWN_SOURCES: usize = 10;
 
-/// The largest file to take a source line from, in bytes.
+/// Maximum size of a file from which a source line is taken, in bytes.
 const SOURCE_FILE: u64 = 1 << 20;
 
-/// The maximum number of failures in the facts that programs read.
+/// Maximum number of failures in the facts, which are read by programs.
 const FACTS: usize = 50;
 
 /// Returns the outcome of a call.
@@ -160,7 +160,7 @@ fn add_failures(text: &mut String, report: &TestReport) {
     }
 }
 
-/// Formats one failure: name and place, message, trace.
+/// Formats one failure: name and location, message, trace.
 fn one(failure: &Failure) -> String {
     let mut text = failure.name.clone();
     let place = failure.file.as_ref().map(|file| format!("{file}:{}", failure.line.unwrap_or(0)));
@@ -195,7 +195,7 @@ fn add_last_lines(text: &mut String, output: &str) {
     text.extend(last.chars().skip(excess));
 }
 
-/// Truncates text to a number of characters, with an ellipsis.
+/// Truncates text to `limit` characters, with an ellipsis.
 fn shorten(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         text.to_owned()
@@ -204,7 +204,7 @@ fn shorten(text: &str, limit: usize) -> String {
     }
 }
 
-/// Returns the facts about a test run that programs read.
+/// Returns the facts about a test run, which are read by programs.
 pub(crate) fn facts(
     test: &TestCommand,
     exit_code: Option<i32>,

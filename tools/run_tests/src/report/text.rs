@@ -1,15 +1,15 @@
-//! Helpers that the parsers share: places in files, counts, indentation.
+//! Helpers shared by the parsers: locations in files, counts, indentation.
 
 use super::{Failure, TestReport};
 
-/// The maximum number of lines in a message.
+/// Maximum number of lines in a message.
 const MESSAGE_LINES: usize = 14;
 
-/// The maximum number of stack frames shown, all in the work tree: enough to see where the test is
-/// and where it failed.
+/// Maximum number of stack frames shown, all of them in the work tree. This is enough to see where
+/// the test is and where it failed.
 const FRAMES: usize = 3;
 
-/// Knows which paths belong to the work tree.
+/// Knows which paths are inside the work tree.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     root: String,
@@ -34,7 +34,8 @@ impl Places {
         (!foreign && !path.contains(['\n', '\0'])).then(|| path.to_owned())
     }
 
-    /// Parses a place `path:line` or `path:line:column`, inside the work tree or not.
+    /// Parses a location such as `path:line` or `path:line:column`, whether or not it is inside the
+    /// work tree.
     pub(crate) fn split(text: &str) -> Option<(&str, u32)> {
         let text = text.trim();
         let (rest, last) = text.rsplit_once(':')?;
@@ -53,7 +54,7 @@ impl Places {
     }
 
     /// Parses `/repo/a.ts(3,5): error TS2322: …`, the format of TypeScript and .NET. Returns the
-    /// place and the message.
+    /// location and the message.
     pub(crate) fn position<'a>(&self, line: &'a str) -> Option<(Frame, &'a str)> {
         let (place, message) = line.split_once("): error ")?;
         let (path, position) = place.rsplit_once('(')?;
@@ -99,8 +100,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Joins the lines of a message, without the empty lines around them and without their common
-/// indentation.
+/// Joins the lines of a message, stripping surrounding empty lines and common indentation.
 fn message(lines: &[&str]) -> String {
     let lines: Vec<&str> = lines.iter().map(|l| l.trim_end()).collect();
     let first = lines.iter().position(|l| !l.is_empty()).unwrap_or(lines.len());
@@ -155,7 +155,8 @@ pub(crate) fn indentation(line: &str) -> usize {
     line.len() - line.trim_start_matches(' ').len()
 }
 
-/// Finds each number with the word after it, in a summary such as `3 failed, 1 passed`.
+/// Finds each number along with the word that follows it, in a summary such as
+/// `3 failed, 1 passed`.
 pub(crate) fn counts(text: &str) -> impl Iterator<Item = (u32, &str)> {
     let words: Vec<&str> =
         text.split([' ', ',', '|', '(', ')', '=', ';']).filter(|w| !w.is_empty()).collect();

@@ -1,5 +1,5 @@
-//! What the journal does not say about calls: their kinds, titles and locations, and their changes,
-//! which come from the tree's history.
+//! Supplies details about calls that the journal does not spell out: their kinds, titles, locations
+//! and changes. The changes come from the tree's history.
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,12 @@ use crate::commands::changes;
 use crate::masking;
 use crate::render;
 
-/// The history of one session's tree, and the tools of a run.
+/// Details about the calls of one session. Changes are read from the history of the session's tree.
 pub(super) struct TreeDetails {
-    /// The folder with the history.
+    /// The folder that holds the history.
     state: PathBuf,
     secrets: Secrets,
-    /// The last record whose changes were shown.
+    /// The id of the last record whose changes were shown.
     seen: u64,
 }
 
@@ -32,7 +32,7 @@ impl TreeDetails {
     }
 }
 
-/// Returns the id of the last record in a history; 0 if there is none.
+/// Returns the id of the last record in a history, or 0 if there is none.
 pub(super) fn last_record(state: &Path) -> u64 {
     let history = History::open(state).ok();
     history.and_then(|history| history.records().last().map(|record| record.id)).unwrap_or(0)
@@ -51,7 +51,7 @@ impl Details for TreeDetails {
     fn kind(&self, tool: &str) -> Option<ToolKind> {
         let finish: Spec = planner::Finish.spec();
         match tool {
-            // The summary at the end says the same as `finish`.
+            // The final summary already says what `finish` says.
             name if name == finish.name => None,
             tool_apply_patch::ApplyPatch::NAME => Some(ToolKind::Edit),
             tool_search::Search::NAME => Some(ToolKind::Search),

@@ -1,4 +1,4 @@
-//! The sessions that the editor has open, and what the editor may do with them.
+//! The sessions that the editor has open, and what the editor can do with them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use crate::masking;
 use crate::sanitize;
 use crate::session::STATE;
 
-/// The maximum number of open sessions.
+/// Maximum number of open sessions.
 const MAX_SESSIONS: usize = 64;
 
 /// One open session.
@@ -52,7 +52,7 @@ pub(super) struct Host {
     pub(super) flags: Vec<(&'static str, String)>,
     backlog: Backlog,
     sessions: Mutex<HashMap<SessionId, Session>>,
-    /// The number of prompts that are running.
+    /// The number of running prompts.
     pub(super) runs: watch::Sender<usize>,
 }
 
@@ -116,13 +116,13 @@ impl Host {
                 if let Some(Event::Session { root: recorded, .. }) = past.first().map(|r| &r.event)
                     && Path::new(recorded) != root
                 {
-                    let (root, message) = (root.display(), "is a session of another folder");
+                    let (root, message) = (root.display(), "is a session in a different folder");
                     return Err(invalid(format!("{} {message}: {recorded}, not {root}", &*id.0)));
                 }
                 id.clone()
             }
         };
-        let notice = (servers > 0).then(|| "MCP servers of the editor are not used yet.".to_owned());
+        let notice = (servers > 0).then(|| "The editor's MCP servers are not used yet.".to_owned());
         let session = Session {
             context,
             root,
@@ -136,13 +136,13 @@ impl Host {
         let choices = session.choices.clone();
         let mut sessions = self.sessions();
         if sessions.get(&id).is_some_and(|open| open.running.is_some()) {
-            return Err(invalid("a prompt of this session is running"));
+            return Err(invalid("a prompt is already running in this session"));
         }
         sessions.insert(id.clone(), session);
         Ok((id, choices))
     }
 
-    /// Sends the history of a session.
+    /// Sends a session's history to the editor.
     pub(super) fn replay(&self, id: &SessionId, client: &ConnectionTo<Client>) {
         let Ok(past) = self.store.load(&id.0) else { return };
         let Ok((context, root)) = self.with(id, |s| Ok((s.context.clone(), s.root.clone()))) else { return };
@@ -168,14 +168,14 @@ impl Host {
         Editor { client: client.clone(), session: id.clone(), backlog: self.backlog.clone(), interrupt }
     }
 
-    /// Returns an editor whose updates never wait, because the connection itself runs in this
+    /// Returns an editor whose updates never wait, because the connection itself runs on this
     /// thread.
     pub(super) fn editor_now(&self, id: &SessionId, client: &ConnectionTo<Client>) -> Editor {
         self.editor(id, client, watch::channel(true).1)
     }
 
-    /// Finds the models that the user can choose, and then sends the list to the editor. The answer
-    /// to the editor's request does not wait for model servers.
+    /// Finds the models that the user can choose from, and then sends the list to the editor. The
+    /// response to the editor's request does not wait for model servers.
     pub(super) fn list_models(self: &Arc<Self>, id: &SessionId, client: ConnectionTo<Client>) {
         let (host, id) = (Arc::clone(self), id.clone());
         let Ok((context, root)) = self.with(&id, |s| Ok((s.context.clone(), s.root.clone()))) else { return };
@@ -197,7 +197,7 @@ impl Host {
         });
     }
 
-    /// Leaves a session that is being closed: stops its prompt if one is running, and otherwise
+    /// Cleans up a session that is being closed. If a prompt is running, stops it. Otherwise,
     /// removes the session if it never had a prompt.
     pub(super) fn leave(&self, id: &SessionId, session: &Session) {
         if let Some(running) = &session.running {
@@ -220,7 +220,7 @@ impl Host {
         })
     }
 
-    /// Stops the current prompt of a session. The session stays open.
+    /// Stops a session's current prompt. The session stays open.
     pub(super) fn cancel(&self, cancel: &CancelNotification) {
         let _ = self.with(&cancel.session_id, |session| {
             session.running.iter().for_each(|running| {

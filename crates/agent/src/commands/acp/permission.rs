@@ -26,7 +26,7 @@ use crate::gate::Gate;
 use crate::masking;
 use crate::render;
 
-/// The "always" answers in a session, by tool: whether calls to the tool may run.
+/// The "always" answers in a session: for each tool, whether calls to it may run.
 pub(super) type Standing = Arc<Mutex<HashMap<String, bool>>>;
 
 const ALLOW_ONCE: &str = "allow_once";
@@ -34,14 +34,14 @@ const ALLOW_ALWAYS: &str = "allow_always";
 const REJECT_ONCE: &str = "reject_once";
 const REJECT_ALWAYS: &str = "reject_always";
 
-/// The gate of one run.
+/// The gate for one run.
 pub(super) struct Ask {
     pub(super) editor: Editor,
     pub(super) updates: Arc<Mutex<Updates<TreeDetails>>>,
     /// The session's mode, which may change during a run.
     pub(super) mode: watch::Receiver<Mode>,
-    /// Whether to ask before calls. If the user changes to a dry-run mode during a run, this value
-    /// stays the same, because that mode is meant for the next prompt.
+    /// Whether to ask before calls. If the user switches to a dry-run mode during a run, this value
+    /// stays the same, because that mode applies to the next prompt.
     pub(super) asks: AtomicBool,
     pub(super) standing: Standing,
     /// The tree that the run works in.
@@ -77,7 +77,7 @@ impl Gate for Ask {
 }
 
 impl Ask {
-    /// Asks whether one call may run. Remembers an "always" answer.
+    /// Asks the user whether a call may run. Remembers an "always" answer.
     async fn ask(&self, spec: &Spec, arguments: &Value) -> Result<bool, ToolError> {
         let id = self.updates.lock().unwrap_or_else(PoisonError::into_inner).id_of(&spec.name, arguments);
         let id = id.unwrap_or_else(|| ToolCallId::new(spec.name.clone()));

@@ -1,4 +1,4 @@
-//! Handles prompts: checks each one, runs it in its own thread, and answers with its stop reason.
+//! Handles prompts: checks each one, runs it on its own thread, and responds with its stop reason.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use crate::interrupt;
 use crate::sanitize;
 use crate::task;
 
-/// The maximum number of prompts that run at a time. Each has a thread and may run commands.
+/// Maximum number of prompts that run at a time. Each one has a thread and may run commands.
 const MAX_RUNS: usize = 8;
-/// The maximum total size of the earlier prompts that a prompt repeats, in bytes.
+/// Maximum total size, in bytes, of the earlier prompts that are repeated in a prompt.
 const MAX_EARLIER: usize = 16 << 10;
 
 impl Host {
@@ -61,7 +61,7 @@ impl Host {
         let running = *self.runs.borrow();
         self.with(id, |session| {
             if session.running.is_some() {
-                return Err(invalid("a prompt of this session is running; cancel it first"));
+                return Err(invalid("a prompt is already running in this session; cancel it first"));
             }
             if running >= MAX_RUNS {
                 return Err(invalid(format!("{MAX_RUNS} prompts are running; wait for one to end")));
@@ -126,8 +126,8 @@ impl Drop for Busy {
     }
 }
 
-/// Remembers the prompt of a dry run. Forgets the oldest prompts if the remembered prompts are too
-/// long in total.
+/// Remembers the prompt of a dry run. Drops the oldest ones if the remembered prompts get too long
+/// in total.
 fn remember(earlier: &mut Vec<String>, mut text: String) {
     let end = (0..=MAX_EARLIER.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.truncate(end.unwrap_or_default());
@@ -146,7 +146,7 @@ fn with_earlier(earlier: &[String], text: &str) -> String {
     format!("{text}\n\nEarlier messages (their changes were only proposed, not made):\n\n{earlier}")
 }
 
-/// The answer to a prompt.
+/// Converts the outcome of a run to a response to its prompt.
 fn outcome(done: Result<Report>) -> Answer<PromptResponse> {
     let report = match done {
         Ok(report) => report,
@@ -157,7 +157,7 @@ fn outcome(done: Result<Report>) -> Answer<PromptResponse> {
     };
     match ending::stop_reason(&report.ending) {
         Some(reason) => Ok(PromptResponse::new(reason)),
-        // If there was no answer at all, probably no model is set up.
+        // If there was no answer at all, there is probably no model set up.
         None if report.totals.turns == 0 => Err(Error::new(ErrorCode::AUTH_REQUIRED, shown(&report.message))),
         None => Err(Error::new(ErrorCode::INTERNAL_ERROR, shown(&report.message))),
     }

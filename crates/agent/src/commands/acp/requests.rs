@@ -1,4 +1,4 @@
-//! Answers the editor's requests other than prompts. Each method answers one kind of request.
+//! Answers all of the editor's requests except prompts. Each method answers one kind of request.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl Host {
             .session_capabilities(sessions);
         let own_model = AuthMethodAgent::new(OWN_MODEL, "Your own model").description(
             "Checks that there is a model: on this machine, at the address in the settings, or with \
-             an API key such as DEEPSEEK_API_KEY. There is no account."
+             an API key such as DEEPSEEK_API_KEY. No account is needed."
                 .to_owned(),
         );
         let response = InitializeResponse::new(ProtocolVersion::V1)

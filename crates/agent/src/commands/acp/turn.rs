@@ -1,4 +1,4 @@
-//! One prompt: starts the session's run, or continues it with the prompt as a message.
+//! Handles one prompt: starts the session's run, or continues it with the prompt as a message.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -29,7 +29,7 @@ use crate::recovery;
 use crate::session::{self, Goal, Order, STATE};
 use crate::waiting::Waits;
 
-/// The editor's view of one session.
+/// A handle for sending one session's updates to the editor.
 #[derive(Clone)]
 pub(super) struct Editor {
     pub(super) client: ConnectionTo<Client>,
@@ -55,7 +55,7 @@ impl Editor {
     }
 }
 
-/// The input of one prompt.
+/// The input for one prompt.
 pub(super) struct Turn {
     pub(super) editor: Editor,
     /// The context of the session's folder.
@@ -63,16 +63,16 @@ pub(super) struct Turn {
     pub(super) store: Store,
     pub(super) root: PathBuf,
     pub(super) prompt: String,
-    /// The mode in which the prompt started.
+    /// The mode that was set when the prompt started.
     pub(super) started_in: Mode,
     pub(super) mode: watch::Receiver<Mode>,
     pub(super) standing: Standing,
-    /// The settings given by flags and by the user's choice of a model.
+    /// The settings from flags and from the user's choice of model.
     pub(super) given: Vec<(&'static str, String)>,
 }
 
 impl Turn {
-    /// Works on the prompt.
+    /// Runs the prompt.
     ///
     /// # Errors
     /// If the run cannot start.
@@ -99,7 +99,7 @@ impl Turn {
         let (mut goal, mut images) = (Goal::default(), Vec::new());
         if !past.is_empty() {
             let mut start = resume::check(past, true, false)?;
-            // The editor's choice counts, even if it is the default.
+            // The model chosen in the editor takes precedence, even if it is the default.
             start.settings.retain(|(key, _)| key != "model");
             given = resume::with_recorded(given, start.settings, &self.context.environment);
             (task, message) = (start.task, Some(self.prompt.clone()));

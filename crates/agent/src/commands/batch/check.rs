@@ -1,5 +1,5 @@
-//! `agent batch --check`: shows the tasks that would run, and the problems that would prevent a
-//! start.
+//! `agent batch --check`: shows the tasks that would run, and any problems that would keep them
+//! from starting.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,10 +12,10 @@ use crate::exit::{Exit, Failure, Result};
 use crate::figures::plural;
 use crate::sanitize;
 
-/// Prints the tasks, in the order in which they would run.
+/// Prints the tasks in the order they would run.
 ///
 /// # Errors
-/// If a task could not start. The message lists all of these tasks.
+/// If any task cannot start. The message lists all such tasks.
 pub(super) async fn run(tasks: &[Task]) -> Result<Exit> {
     console::print(&*sanitize::text(&table(tasks)))?;
     let found = batch::check(tasks).await;

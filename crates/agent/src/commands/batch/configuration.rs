@@ -1,23 +1,25 @@
-//! The settings that a batch records, so that a later invocation can say what changed. Pure.
+//! The settings that a batch records so that a later invocation can tell what changed. This module
+//! does no I/O.
 
 use serde_json::Value;
 
 use crate::layers::{Resolved, names};
 use crate::settings::{Definition, Group, Kind};
 
-/// Settings outside the server group that cannot change a result: whether a model is downloaded,
+/// Settings outside the server group that cannot affect a result: whether a model is downloaded,
 /// where it runs, and where sessions are kept.
 const WITHOUT_EFFECT: &[&str] = &["pull", "gpu_layers", "state_dir"];
 
-/// The settings that can change a result, with secrets masked. Environment variables appear by name
-/// only.
+/// Returns the settings that can affect a result, with secrets masked. Environment variables are
+/// listed by name only.
 pub(super) fn of(resolved: &Resolved, mask: &dyn Fn(&str) -> String) -> batch::Settings {
     let counts = resolved.values.iter().filter(|(definition, ..)| can_change_a_result(definition));
     counts.map(|(definition, value, _)| (definition.key.to_owned(), shown(definition, value, mask))).collect()
 }
 
-/// In the server group, only the model can change a result. The other settings say how to reach the
-/// server, and job schedulers start the server at a different address each time.
+/// Returns whether a setting can affect a result. In the server group, only the model can. The
+/// other settings specify how to reach the server, whose address may be different each time a job
+/// scheduler starts it.
 fn can_change_a_result(definition: &Definition) -> bool {
     (definition.group != Group::Server || definition.key == "model")
         && !WITHOUT_EFFECT.contains(&definition.key)

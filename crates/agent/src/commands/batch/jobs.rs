@@ -10,15 +10,15 @@ use crate::sanitize;
 use crate::settings::Settings;
 
 /// The number of tasks to run at a time on a remote server that does not report how many requests
-/// it answers in parallel. Hosted APIs answer more, but the limits of new accounts are often low.
+/// it handles in parallel. Hosted APIs can handle more, but new accounts often have low limits.
 const REMOTE: u16 = 4;
 
-/// Returns how many tasks run at a time. With `auto`, asks the server and reports the decision.
+/// Returns how many tasks to run at a time. With `auto`, asks the server and reports the decision.
 pub(in crate::commands) async fn count(jobs: Jobs, settings: &Settings, display: &Display) -> usize {
     if let Jobs::Number(jobs) = jobs {
         return jobs.into();
     }
-    // Neither downloads a model nor asks the user.
+    // This neither downloads a model nor asks the user.
     let settings = Settings { pull: false, ..settings.clone() };
     let (jobs, why) = match model::open(&settings, false, Notices::default()).await {
         Ok(chosen) => decide(&chosen.model.identity()),

@@ -1,5 +1,5 @@
-//! Shows what a batch or a worker is doing: as a table on a terminal, as lines in a log, or as JSON
-//! lines for programs.
+//! Shows what a batch or a worker is doing: as a table on a terminal, as lines in a log, or as
+//! machine-readable JSON lines.
 
 mod json;
 mod lines;
@@ -18,10 +18,10 @@ use self::table::Table;
 use crate::console;
 use crate::sanitize;
 
-/// The time between two redraws of the table.
+/// How often to redraw the table.
 const REFRESH: Duration = Duration::from_millis(200);
 
-/// Shows the events of a batch. Clones share one table, because tasks run in their own threads.
+/// Shows the events of a batch. Clones share one table, because tasks run on their own threads.
 #[derive(Clone)]
 pub(in crate::commands) struct Display(Arc<Mutex<View>>);
 
@@ -44,7 +44,7 @@ struct Live {
 }
 
 impl Display {
-    /// Creates a display that prints JSON for programs, or lines for people.
+    /// Creates a display that prints either JSON or human-readable lines.
     pub(in crate::commands) fn new(json: bool) -> Self {
         Self(Arc::new(Mutex::new(if json { View::Json } else { View::Lines })))
     }
@@ -78,8 +78,8 @@ impl Display {
         }
     }
 
-    /// Prints the summary of the batch to standard output: as JSON for programs, or as a table for
-    /// people.
+    /// Prints the summary of the batch to standard output, either as JSON or as a human-readable
+    /// table.
     ///
     /// # Errors
     /// If the table cannot be written.
@@ -93,7 +93,7 @@ impl Display {
         Ok(())
     }
 
-    /// Returns an observer of a task's session, if the display shows what tasks are doing.
+    /// Returns an observer for a task's session if the display shows what tasks are doing.
     pub(super) fn observer(&self, id: &str) -> Option<Observer> {
         matches!(*self.view(), View::Live(_)).then(|| {
             let (display, id) = (self.clone(), id.to_owned());
@@ -105,7 +105,7 @@ impl Display {
         })
     }
 
-    /// On a terminal, shows a table during `work`, and then removes it.
+    /// On a terminal, shows a table while `work` runs, and then removes it.
     pub(in crate::commands) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         self.open();
         let mut work = std::pin::pin!(work);
@@ -158,8 +158,8 @@ impl Live {
         rewind();
     }
 
-    /// Writes a line above the table. Draws the table first, because a line that has no table below
-    /// it is overwritten by the next line.
+    /// Writes a line above the table. Draws the table first, because a line without a table below
+    /// it would be overwritten by the next line.
     fn say(&self, line: &str) {
         self.draw();
         self.bar.println(line);

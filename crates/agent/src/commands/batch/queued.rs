@@ -1,5 +1,5 @@
 //! `--queue`: runs the batch on the workers of a queue. A few settings travel with the tasks; the
-//! workers decide the others.
+//! workers decide the rest.
 
 use batch::Task;
 use journal::Ending;
@@ -11,7 +11,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::interrupt::{self, Signals};
 use crate::settings::{Settings, definition};
 
-/// The default number of tasks in the queue at a time.
+/// The default number of tasks to keep in the queue at a time.
 const IN_QUEUE: usize = 1000;
 
 /// The settings that travel with a task.
@@ -26,7 +26,7 @@ pub(super) fn run(mut batch: Ready, command: &Batch, url: &str) -> Result<Exit> 
         Some(Jobs::Number(jobs)) => jobs.into(),
         Some(Jobs::Auto) | None => IN_QUEUE,
     };
-    // The workers decide the settings that were not given here.
+    // The workers decide any settings that were not given here.
     for (key, value) in &mut batch.options.settings {
         if !given.iter().any(|(given, _)| given == key) {
             *value = None;
@@ -59,7 +59,7 @@ fn check(given: &[(&'static str, String)]) -> Result<()> {
     Err(Failure::misuse(format!("{flag} does not apply to a batch with --queue; give it to `agent worker`")))
 }
 
-/// Fills in the settings that were given for the whole batch and that the task does not set.
+/// Fills in the settings that were given for the whole batch, unless the task sets them itself.
 fn fill(task: &mut Task, given: &[(&'static str, String)], settings: &Settings) {
     let is_given = |key: &str| given.iter().any(|(given, _)| *given == key);
     let limits = &mut task.limits;

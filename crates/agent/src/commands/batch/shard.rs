@@ -1,12 +1,12 @@
-//! `--shard`: decides which part of the tasks this job runs. Pure.
+//! `--shard`: decides which part of the tasks this job runs. This module does no I/O.
 
 use batch::Shard;
 
 /// Resolves the value of `--shard`: `I/N`, `auto` or `auto/N`. `variable` reads an environment
-/// variable. Job schedulers set such variables to tell a job its number in the array.
+/// variable. Job schedulers set such variables to tell a job its index in the array.
 ///
 /// # Errors
-/// If the value is invalid, or a variable is missing. The message is for people.
+/// If the value is invalid or a variable is missing. The error is a message for the user.
 pub(super) fn resolve(value: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Shard, String> {
     let count = match value.strip_prefix("auto") {
         None => return value.parse(),
@@ -19,8 +19,8 @@ pub(super) fn resolve(value: &str, variable: impl Fn(&str) -> Option<String>) ->
     let number = |name: &str| variable(name).and_then(|value| value.trim().parse::<usize>().ok());
     let unknown = |name: &str| format!("{name} does not say how many jobs there are; write auto/N");
     if let Some(id) = number("SLURM_ARRAY_TASK_ID") {
-        // With `auto/N`, the ids of the array must be 0 to N-1. This form also works when a single
-        // job is submitted again: Slurm then reports an array of one job.
+        // With `auto/N`, the array's ids must be 0 to N-1. This form also works when a single job
+        // is resubmitted, in which case Slurm reports an array of one job.
         if let Some(count) = count {
             return Shard::new(id, count);
         }

@@ -1,8 +1,8 @@
 //! `agent mcp serve`: offers this agent to other agents as an MCP server over stdin and stdout.
 //!
-//! Each call runs this binary as a child process, reports the child's events as progress, and ends
-//! the child if the call is canceled or the client disconnects. Only protocol messages are written
-//! to stdout.
+//! Each call runs this binary as a child process, reports the child's events as progress, and
+//! terminates the child if the call is canceled or the client disconnects. Only protocol messages
+//! are written to stdout.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -26,17 +26,17 @@ use crate::context::Context;
 use crate::exit::{Exit, Result};
 use crate::interrupt::{self, Signals};
 
-/// The variable that tells a child the process id of its server, so that the child ends with the
-/// server.
+/// The environment variable that tells a child the process id of its server, so that the child
+/// exits when the server does.
 pub(crate) const SERVED_BY: &str = "AGENT_SERVED_BY";
-/// The maximum number of calls that run at a time.
+/// Maximum number of calls that run at a time.
 const MAX_CALLS: usize = 8;
-/// The maximum length of a line of a child's output, in bytes. The limit is large because the last
+/// Maximum length, in bytes, of a line of a child's output. The limit is large because the last
 /// event of a run contains the patch.
 const MAX_LINE: u64 = 64 << 20;
-/// How long a child may take to end after SIGTERM.
+/// How long a child may take to exit after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
-/// How much of a long text is included in a result.
+/// How much of a long patch or output to include in a result.
 const SHOWN: OutputLimits = OutputLimits {
     head_bytes: 16 << 10,
     head_lines: 400,
@@ -45,7 +45,7 @@ const SHOWN: OutputLimits = OutputLimits {
     log_bytes: 0,
     total_bytes: u64::MAX,
 };
-/// The maximum length of a progress message, in characters.
+/// Maximum length of a progress message, in characters.
 const MAX_MESSAGE: usize = 200;
 
 /// Serves until the client closes stdin, or a signal arrives.
@@ -76,7 +76,7 @@ pub(super) fn run(context: &Context) -> Result<Exit> {
 
 /// The server that other agents see.
 struct Served {
-    /// The folder in which calls work. They may also work in folders below it.
+    /// The folder that calls work in. They may also work in its subfolders.
     root: PathBuf,
     calls: std::sync::Arc<Semaphore>,
     /// Becomes true when the server shuts down.
@@ -125,7 +125,7 @@ impl ServerHandler for Served {
     }
 }
 
-/// A call, translated to a command line of this binary.
+/// A call, translated to a command line for this binary.
 struct Order {
     arguments: Vec<String>,
     folder: PathBuf,
@@ -203,7 +203,7 @@ fn order(tool: &str, arguments: &Map<String, Value>, root: &Path) -> std::result
                 Some(_) => return Err("\"dry_run\" must be true or false".into()),
             }
             line.extend(text("verify")?.map(|command| format!("--verify={command}")));
-            line.push("-".into()); // the task is sent on standard input
+            line.push("-".into()); // the task is passed via standard input
             order(line, needed("task")?, true)
         }
         "batch" => {
@@ -228,7 +228,7 @@ fn inside(root: &Path, folder: &Path, path: &str) -> std::result::Result<PathBuf
     }
 }
 
-/// Runs the child of a call.
+/// Runs the child process for a call.
 async fn carry_out(
     order: Order,
     context: &RequestContext<RoleServer>,
@@ -275,7 +275,7 @@ async fn carry_out(
     };
     let Some((seen, errors)) = printed else {
         ask_to_end(&child);
-        // Keep reading, or the child would block while it writes its last events.
+        // Keep reading, or the child would block when writing its last events.
         let end = async { tokio::join!(&mut work, child.wait()) };
         if tokio::time::timeout(GRACE, end).await.is_err() {
             let _ = child.kill().await;
@@ -293,7 +293,7 @@ fn ask_to_end(child: &Child) {
     }
 }
 
-/// What a child has printed.
+/// The output of a child so far.
 struct Seen {
     has_events: bool,
     text: Capture,
@@ -308,7 +308,7 @@ impl Seen {
         Self { has_events, text: Capture::new(SHOWN, None), session: None, last: Value::Null, steps: 0.0 }
     }
 
-    /// Reads the child's output to its end, and reports progress.
+    /// Reads the child's output to the end, and reports progress along the way.
     async fn read(
         &mut self,
         mut lines: impl AsyncBufRead + Unpin,
@@ -373,7 +373,7 @@ impl Seen {
     }
 }
 
-/// Returns the progress message for an event; `None` if the event is not reported.
+/// Returns the progress message for an event, or `None` if the event is not reported.
 fn progress(event: &Value) -> Option<String> {
     let text = |key: &str| event[key].as_str().unwrap_or_default();
     let message = match text("event") {
@@ -393,10 +393,9 @@ fn progress(event: &Value) -> Option<String> {
     Some(preview::sanitize::short(&message, MAX_MESSAGE))
 }
 
-/// If a server started this process, asks the kernel to send SIGTERM to this process when the
-/// server ends, even if the server is killed. `served_by` is the value of [`SERVED_BY`]. Processes
-/// that this process starts inherit the variable, but it has no effect on them: the server is not
-/// their parent.
+/// If this process was started by a server, asks the kernel to send it SIGTERM when the server
+/// exits, even if the server is killed. `served_by` is the value of [`SERVED_BY`]. Child processes
+/// inherit the variable, but it has no effect on them, because the server is not their parent.
 pub(crate) fn end_with_server(served_by: &str) {
     use rustix::process::{getppid, set_parent_process_death_signal};
     let server = served_by.parse().ok().and_then(Pid::from_raw);

@@ -18,12 +18,13 @@ use crate::model_store;
 use crate::sanitize;
 use crate::settings::Settings;
 
-/// The window that memory estimates assume, in tokens. The catalog assumes the same window.
+/// The context window, in tokens, that memory estimates are based on. The catalog uses the same
+/// one.
 const WINDOW: u64 = 16_384;
-/// The memory that an engine needs besides the model and its cache, in bytes.
+/// The memory, in bytes, that an engine needs in addition to the model and its cache.
 const ENGINE: u64 = 400_000_000;
 
-/// A line of the list.
+/// A line in the list.
 struct Row {
     name: String,
     parameters: Option<String>,
@@ -87,10 +88,10 @@ pub(super) async fn run(settings: &Settings, environment: &Environment, json: bo
     Ok(Exit::Success)
 }
 
-/// Returns the models that need no download, in the form that `--model` accepts.
+/// Returns the models that do not need to be downloaded, in the form that `--model` accepts.
 ///
 /// # Errors
-/// If an OpenAI-compatible server does not answer, or the settings are invalid.
+/// If an OpenAI-compatible server does not respond, or the settings are invalid.
 pub(crate) async fn names(settings: &Settings, environment: &Environment) -> Result<Vec<String>> {
     if let Some(names) = of_openai_server(settings).await? {
         return Ok(names.into_iter().map(|name| Choice::OpenAi(Some(name)).to_string()).collect());
@@ -103,7 +104,7 @@ pub(crate) async fn names(settings: &Settings, environment: &Environment) -> Res
     Ok(deepseek.chain(in_ollama).chain(files).map(|choice| choice.to_string()).collect())
 }
 
-/// The models of an OpenAI-compatible server, if `base_url` names one.
+/// Returns the models of the OpenAI-compatible server at `base_url`, if there is one.
 async fn of_openai_server(settings: &Settings) -> Result<Option<Vec<String>>> {
     let Some(base) = &settings.base_url else { return Ok(None) };
     let around = model::surroundings(settings).await?;
@@ -142,7 +143,7 @@ fn of_ollama(model: &LocalModel, loaded: &[LoadedModel]) -> Row {
     }
 }
 
-/// Describes a file on this machine, with figures from its header.
+/// Describes a file on this machine, with numbers from its header.
 fn of_file(file: &Cached, place: &str) -> Row {
     let known = catalog::find(&file.name);
     let good_for = known.map(|model| model.good_for);

@@ -1,6 +1,6 @@
 //! `agent models pull`: downloads a model from the catalog into the agent's store. The name must be
-//! the model's own name or, if Ollama is not running, may also be the model's Ollama tag. Ollama
-//! pulls all other models.
+//! the model's own name or, if Ollama is not running, its Ollama tag. All other models are pulled
+//! by Ollama.
 
 use model_files::{Store, catalog};
 use models::ollama::Server;

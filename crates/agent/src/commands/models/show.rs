@@ -1,5 +1,5 @@
 //! `agent models show`: shows the header of a model file, or what an Ollama server reports about a
-//! model. Also shows how a run uses the model.
+//! model. Also shows how a run would use the model.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ fn is_file_name(name: &str) -> bool {
 
 type Rows = Vec<(&'static str, String)>;
 
-/// Returns the rows that say how a run uses the model.
+/// Returns the rows that describe how a run would use the model.
 fn asked_rows(asked: &Asked<'_>) -> Rows {
     let mut rows = vec![
         ("approach", asked.approach(None)),
@@ -140,7 +140,7 @@ fn print_rows(rows: impl IntoIterator<Item = (&'static str, String)>, asked: Row
     Ok(Exit::Success)
 }
 
-/// Formats a number of parameters, such as `1.5 B`.
+/// Formats a parameter count in billions, such as `1.5 B`.
 fn billions(parameters: u64) -> String {
     format!("{:.1} B", parameters as f64 / 1e9)
 }

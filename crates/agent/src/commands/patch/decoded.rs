@@ -5,11 +5,11 @@ use workspace::Workspace;
 
 use crate::exit::{Failure, Result};
 
-/// Decodes a patch. If the patch is not UTF-8, uses the encoding of one of the files that it names:
-/// the first one that is not UTF-8 either and whose encoding can decode the patch.
+/// Decodes a patch. If the patch is not UTF-8, uses the encoding of the first file named in it that
+/// is not UTF-8 either and whose encoding can decode the patch.
 ///
 /// # Errors
-/// If the patch names no such file.
+/// If the patch does not name such a file.
 pub(crate) fn text(bytes: Vec<u8>, workspace: &Workspace) -> Result<String> {
     let bytes = match String::from_utf8(bytes) {
         Ok(text) => return Ok(text),

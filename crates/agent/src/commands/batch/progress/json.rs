@@ -1,4 +1,4 @@
-//! Events of a batch as JSON lines for programs, documented in `docs/batch.md`.
+//! Batch events as machine-readable JSON lines. `docs/batch.md` documents the format.
 
 use std::path::Path;
 
@@ -15,8 +15,8 @@ pub(super) fn print(objects: impl IntoIterator<Item = Value>) {
     }
 }
 
-/// The objects for an event. An event about several tasks that keep their results becomes one
-/// object per task.
+/// Returns the objects for an event. An event about several tasks that keep their results becomes
+/// one object per task.
 pub(super) fn events(event: &Event<'_>) -> Vec<Value> {
     let rerun = |id: &str, why: &str| vec![json!({"event": "rerun", "id": id, "why": why})];
     match event {
@@ -46,19 +46,19 @@ pub(super) fn events(event: &Event<'_>) -> Vec<Value> {
     }
 }
 
-/// The object for a message about the whole batch.
+/// Returns the object for a message about the whole batch.
 pub(super) fn note(message: &str) -> Value {
     json!({"event": "note", "id": null, "message": message})
 }
 
-/// The last object of a batch.
+/// Returns the last object of a batch.
 pub(super) fn summary(summary: &Summary, out: &Path) -> Value {
     let code = summary.exit_code();
     json!({"event": "summary", "out": out, "exit_code": code, "summary": summary})
 }
 
 /// Escapes characters that could harm a terminal but that JSON does not escape, such as U+009B.
-/// Outside strings, JSON has only harmless characters.
+/// Outside of strings, JSON contains only harmless characters.
 fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {

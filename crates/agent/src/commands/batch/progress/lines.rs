@@ -1,4 +1,4 @@
-//! Formats an event of a batch as a line for people. Pure.
+//! Formats a batch event as a human-readable line. This module does no I/O.
 
 use batch::{Change, Event};
 use journal::Ending;
@@ -7,10 +7,10 @@ use preview::{Paint, Style};
 use crate::figures::plural;
 use crate::sanitize;
 
-/// The maximum number of characters to show from a setting's value.
+/// Maximum number of characters of a setting's value to show.
 const VALUE: usize = 60;
 
-/// The line for an event.
+/// Returns the line for an event.
 pub(super) fn line(event: &Event<'_>, paint: Paint) -> String {
     match event {
         Event::Plan { tasks, done: 0, .. } => plural(*tasks as u64, "task"),

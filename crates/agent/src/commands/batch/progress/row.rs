@@ -1,4 +1,5 @@
-//! Tracks what a running task is doing, from the events of its session. Pure.
+//! Tracks what a running task is doing, based on the events of its session. This module does no
+//! I/O.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +10,16 @@ use super::table::span;
 use crate::render::summarize;
 use crate::sanitize;
 
-/// If a task has been doing the same thing for this long, its row says for how long.
+/// Once a task has been doing the same thing for this long, its row also shows for how long.
 const LONG: Duration = Duration::from_secs(5);
-/// The maximum length of the text that says what a task is doing, in characters.
+/// Maximum length, in characters, of the text that describes what a task is doing.
 const WIDTH: usize = 200;
 
 /// A running task.
 pub(super) struct Row {
     pub(super) id: String,
     attempt: u32,
-    /// The turn; 0 before the first one.
+    /// The current turn, or 0 before the first one.
     turn: u32,
     /// Tokens generated so far.
     pub(super) tokens: u64,
@@ -45,7 +46,7 @@ impl Row {
         Self { id: id.to_owned(), attempt, turn: 0, tokens: 0, doing: Doing::Unknown, since: now }
     }
 
-    /// Records an event of the task's session.
+    /// Records an event from the task's session.
     pub(super) fn record(&mut self, event: &Event, now: Instant) {
         let doing = match event {
             Event::Session { .. } => Doing::Other("starting".into()),
@@ -78,12 +79,12 @@ impl Row {
         }
     }
 
-    /// Returns the task's id, with the number of the attempt as in [`name`].
+    /// Returns the task's display name; see [`name`].
     pub(super) fn name(&self) -> String {
         name(&self.id, self.attempt)
     }
 
-    /// The turn, and what the task is doing.
+    /// Returns the turn and what the task is doing.
     pub(super) fn doing(&self, now: Instant) -> (String, String) {
         let turn = if self.turn == 0 { String::new() } else { format!("turn {}", self.turn) };
         let doing = match &self.doing {

@@ -1,4 +1,4 @@
-//! The table of a running batch: one line for each running task, and one for the whole batch.
+//! The table of a running batch: one line per running task, and one for the whole batch.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use super::row::Row;
 use crate::figures::thousands;
 
-/// The width of the column for the turn, in characters.
+/// The width of the turn column, in characters.
 const TURN: usize = 8;
 
 /// The running tasks, and the counts of the tasks that have ended.
 pub(super) struct Table {
     began: Instant,
-    /// The number of tasks in the batch; `None` for a worker, which does not know how many will
-    /// come.
+    /// The number of tasks in the batch, or `None` for a worker, which does not know how many tasks
+    /// it will get.
     tasks: Option<usize>,
     /// The number of tasks that earlier invocations finished.
     earlier: usize,
@@ -65,8 +65,8 @@ impl Table {
         }
     }
 
-    /// The lines of the table, for a terminal with this many columns and lines. Leaves one line of
-    /// the terminal for the messages above the table.
+    /// Returns the lines of the table for a terminal with this many columns and lines. Leaves one
+    /// line free for the messages above the table.
     pub(super) fn lines(&self, (columns, lines): (usize, usize), paint: Paint, now: Instant) -> Vec<String> {
         let most = lines.saturating_sub(2);
         let shown = if self.running.len() <= most { most } else { most.saturating_sub(1) };
@@ -81,7 +81,7 @@ impl Table {
         text
     }
 
-    /// The line about the whole batch: the parts that fit, the most important ones first.
+    /// Returns the line for the whole batch, with as many parts as fit, most important first.
     fn state(&self, columns: usize, now: Instant) -> String {
         let done = self.earlier + self.done;
         let of = self.tasks.map_or_else(String::new, |tasks| format!("/{}", thousands(tasks as u64)));
@@ -98,7 +98,7 @@ impl Table {
         line
     }
 
-    /// Returns the time left, the task rate and the token rate, as far as they are known.
+    /// Returns the time left, the task rate and the token rate, leaving out any that are unknown.
     fn rates(&self, now: Instant) -> Vec<String> {
         let seconds = now.saturating_duration_since(self.began).as_secs_f64();
         let mut parts = Vec::new();
@@ -119,7 +119,7 @@ impl Table {
     }
 }
 
-/// The line of a task. The columns after the name start at the same place in all lines.
+/// Returns the line for a task. The columns after the name are aligned across all lines.
 fn draw(row: &Row, name: usize, columns: usize, paint: Paint, now: Instant) -> String {
     let (turn, doing) = row.doing(now);
     let head = fit(&format!("→ {}", pad(&fit(&row.name(), name), name)), columns);
@@ -128,7 +128,7 @@ fn draw(row: &Row, name: usize, columns: usize, paint: Paint, now: Instant) -> S
     line.trim_end().to_owned()
 }
 
-/// Cuts a text to a number of columns. An ellipsis marks the cut.
+/// Truncates text to a number of columns. An ellipsis replaces what was cut off.
 fn fit(text: &str, columns: usize) -> String {
     if text.width() <= columns {
         return text.to_owned();
@@ -145,7 +145,7 @@ fn fit(text: &str, columns: usize) -> String {
     out
 }
 
-/// Pads a text to a number of columns.
+/// Pads text to a number of columns.
 fn pad(text: &str, columns: usize) -> String {
     format!("{text}{}", " ".repeat(columns.saturating_sub(text.width())))
 }
@@ -218,8 +218,8 @@ mod tests {
         }
     }
 
-    /// A batch of 40 tasks after 30 seconds: earlier invocations finished 2 tasks, and this one has
-    /// verified 1 task, had 2 attempts without a result, and is running 2 tasks.
+    /// Returns a batch of 40 tasks after 30 seconds: earlier invocations finished 2 tasks, and this
+    /// one has verified 1 task, had 2 attempts without a result, and is running 2 tasks.
     fn batch() -> (Table, Instant) {
         let start = Instant::now();
         let mut table = Table::new(start);
