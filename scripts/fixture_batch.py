@@ -26,7 +26,7 @@ class FixtureSolver(Server):
         super().__init__([FINISH])
 
     def answer(self, connection, path, body, arrived):
-        with self.lock:  # until the answer is sent, no other request may replace it
+        with self.lock:  # no other request may replace the answer until it has been sent
             self.answers = [self.choose(json.loads(body or b"{}").get("messages", []))]
             super().answer(connection, path, body, arrived)
 
@@ -53,7 +53,7 @@ def write_bundles(folder):
 
 
 def write_tasks(path, count):
-    """Write a task file with `count` tasks, and the bundles beside it. Return the ids of the tasks."""
+    """Write a task file with `count` tasks, with the bundles next to it. Return the ids of the tasks."""
     write_bundles(path.parent / "bundles")
     known, tasks = fixtures(), []
     for n in range(count):
@@ -64,6 +64,6 @@ def write_tasks(path, count):
 
 
 def lines(path):
-    """Return the complete lines of a file of JSON lines."""
+    """Return the complete lines of a JSON Lines file."""
     text = pathlib.Path(path).read_text() if pathlib.Path(path).exists() else ""
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

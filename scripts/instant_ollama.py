@@ -1,4 +1,4 @@
-"""A server with Ollama's native API, for benchmarks. It answers at once from memory and records when each request arrives."""
+"""A server with Ollama's native API, for benchmarks. It answers immediately from memory and records when each request arrives."""
 
 import json
 import os
@@ -17,7 +17,7 @@ SHOW = {
 
 
 class Server:
-    """The server. `answers` are the answers to successive chat requests; the last answer is repeated."""
+    """The server. `answers` contains the answers to successive chat requests; the last answer is repeated."""
 
     def __init__(self, answers, hold=0.0):
         self.answers, self.hold = answers, hold
@@ -115,13 +115,13 @@ class Solver(Server):
             self.asks(" ".join(message["content"] for message in messages))
         if messages:
             time.sleep(self.seconds)
-        with self.lock:  # until the answer is sent, no other request may replace it
+        with self.lock:  # no other request may replace the answer until it has been sent
             self.answers = [self.FINISH if edited else self.EDIT]
             super().answer(connection, path, body, arrived)
 
 
 def greeting_repository(folder, files=0):
-    """Makes a repository with a file `greeting` and `files` other files. The task is to change hello to good day."""
+    """Creates a repository with a file called `greeting` and `files` other files. The task is to change hello to good day."""
     folder.mkdir()
     (folder / "greeting").write_text("hello\n")
     for n in range(files):
@@ -132,7 +132,7 @@ def greeting_repository(folder, files=0):
 
 
 def run_agent(agent, server, folder, state, task, *flags):
-    """Runs one task; returns when it began, its peak memory in MiB, its exit code and what it printed."""
+    """Runs one task. Returns its start time, its peak memory in MiB, its exit code and its output."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(state), "AGENT_STATE_DIR": str(state), "OLLAMA_HOST": server.url}
     begun = time.monotonic()
     process = subprocess.Popen([os.path.abspath(agent), "run", "--model", f"ollama:{MODEL}", *flags, task], cwd=folder, env=environment,

@@ -1,4 +1,4 @@
-"""The baseline: what a model repairs with a single chat request, without an agent.
+"""The baseline: what a model can fix with a single chat request, without an agent.
 
 The prompt contains the task and the file and asks for the whole corrected file in a fenced block.
 The temperature is 0. The answer replaces the file. Do not tune this request, either to help the

@@ -1,5 +1,5 @@
 """The programs that the test scripts run. All scripts build them with the same command, because cargo
-compiles a dependency again if another command selects other features of it."""
+recompiles a dependency if another command selects different features for it."""
 
 import os
 import pathlib

@@ -2,7 +2,7 @@
 
 A fixture is a directory. `repo/` is the repository that the model may see; only this part is copied
 to where a model or an agent works. `task.md` is the task. `verify` is a command that fails before
-the repair and passes after it. `solution.patch` is a correct repair of the one faulty file.
+the repair and passes after it. `solution.patch` is a correct fix for the one faulty file.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ def read(folder):
 
 
 def restore_tests(fixture, path):
-    """Restore all files except the faulty one, since only the original tests count."""
+    """Restore all files except the faulty one, because only the original tests count."""
     for source in (fixture.folder / "repo").rglob("*"):
         relative = source.relative_to(fixture.folder / "repo")
         if source.is_file() and str(relative) != fixture.file:

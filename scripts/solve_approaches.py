@@ -1,4 +1,4 @@
-"""One attempt of each approach that `scripts/bench-solve` compares, on a fresh copy of a task.
+"""Makes one attempt with each approach that `scripts/bench-solve` compares, on a fresh copy of a task.
 
 Every attempt returns a record with `solved`, `seconds`, `evaluated`, `generated` and `note`. Only
 the task's own verification, with the original tests restored, decides whether the task is solved.
@@ -36,8 +36,8 @@ def sources(task):
 def shown(task):
     """Return the files that a plain request shows.
 
-    If there is only one file to fix and the task names it, only that file is shown. Otherwise all
-    sources are shown.
+    If there is only one file to fix and the task mentions it, only that file is shown. Otherwise,
+    all source files are shown.
     """
     files = sources(task)
     if len(files) > 1 and len(task.files) == 1 and task.files[0] in files and pathlib.Path(task.files[0]).name in task.text:
@@ -58,7 +58,7 @@ def prompt(task, files, path):
 
 
 def named(line, files):
-    """Return the last path that a line names, or None. Paths of shown files take precedence."""
+    """Return the last path in a line, or None. Paths of shown files take precedence."""
     paths = [name for name in PATH.findall(line) if pathlib.Path(name).suffix in SOURCES]
     for name in reversed(paths):
         for file in files:
@@ -73,11 +73,11 @@ def most_similar(code, files, path):
 
 
 def answered_files(answer, files, path):
-    """Return {path: content} of the fenced blocks in an answer.
+    """Return {path: content} for the fenced blocks in an answer.
 
     A block's file is named by the line above it, its info string or its first line. A block without
-    a name replaces the shown file that it resembles, so that a small slip does not fail the
-    request. If a file has several blocks, the longest one counts, as in `scripts/floor`.
+    a name replaces the shown file that it resembles, so that a small slip does not make the request
+    fail. If there are several blocks for a file, the longest one is used, as in `scripts/floor`.
     """
     if len(files) == 1:
         code = one_request.block(answer)
@@ -96,7 +96,7 @@ def answered_files(answer, files, path):
 
 
 def write(task, contents, path):
-    """Write an answer's files to the checkout, and return whether that changed anything."""
+    """Write the files in an answer to the checkout and return whether that changed anything."""
     changed = False
     for name, code in contents.items():
         target = (path / name).resolve()
@@ -117,7 +117,7 @@ def verified(task, path):
 def sample(base_url, model, task, number, seconds):
     """Send a plain request.
 
-    Request 0 has temperature 0; all others have a higher temperature, and their number as the seed.
+    Request 0 has temperature 0; all others have a higher temperature and use their number as the seed.
     """
     before = time.monotonic()
     record = {"evaluated": 0, "generated": 0, "note": "", "answer": ""}
@@ -137,7 +137,7 @@ def sample(base_url, model, task, number, seconds):
                 record["note"] = "no fenced block"
             elif not write(task, contents, path):
                 record["note"] = "files unchanged"
-        except (TimeoutError, ValueError, KeyError) as error:  # other errors end the script: without a server there is no result
+        except (TimeoutError, ValueError, KeyError) as error:  # all other errors end the script, because there is no result without a server
             record["note"] = f"{type(error).__name__}: {error}"
         record["solved"] = verified(task, path)
     return record | {"seconds": round(time.monotonic() - before, 1)}
@@ -174,7 +174,7 @@ def events(output):
 
 
 def agent_counts(recorded):
-    """Return the counts of a run from its events: its totals, or the sums over its answers if it was killed."""
+    """Return the counts of a run from its events: its totals, or the sum over its answers if it was killed."""
     totals = next((event["totals"] for event in reversed(recorded) if event.get("event") == "finished"), None)
     answers = [event["counts"] for event in recorded if event.get("event") in ("output", "answer_lost")]
     if totals is None:
@@ -206,7 +206,7 @@ def run_agent(agent, model, task, seconds, flags=()):
 
 
 def server_counts(base_url):
-    """Return (prompt tokens evaluated, tokens generated) by a llama-server since its start."""
+    """Return (prompt tokens evaluated, tokens generated) by a llama-server since it was started."""
     with urllib.request.urlopen(f"{base_url}/metrics", timeout=30) as answer:
         values = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#"))
     return tuple(int(float(values[f"llamacpp:{name}_total"])) for name in ("prompt_tokens", "tokens_predicted"))
@@ -230,7 +230,7 @@ def mini_text_command(url, model, task):
 
 
 PEERS = {"aider": aider_command, "mini-swe-agent": mini_command, "mini-text": mini_text_command}
-CONFINED = {"aider"}  # runs none of the model's commands, only the verification
+CONFINED = {"aider"}  # does not run any of the model's commands, only the verification
 
 
 def installed(peer):

@@ -44,7 +44,7 @@ class Task:
         self.copy_files("fix", self.files, path)
 
     def restore_protected(self, path):
-        """Restore the tests, since a solution counts only with the original ones."""
+        """Restore the tests, because a solution must pass the original ones."""
         self.copy_files("repo", self.protected, path)
 
 

@@ -236,7 +236,7 @@ for function in CHECKS:
     try:
         function()
         print("ok", name, flush=True)
-    except Exception:  # run the other checks whatever happens
+    except Exception:  # always run the remaining checks
         failed += 1
         print("FAILED", name, flush=True)
         traceback.print_exc()

@@ -30,10 +30,10 @@ value.
 
 Environment variables for commands and tests come from `--env` and from your own file. Variables
 from `--env` are added to those from the file; if both set the same variable, `--env` wins. `NAME`
-alone passes on the value from your environment. The model, the journal and the screen show
-placeholders instead of the values. A session records only the names. If you specified a value on
-the command line (`NAME=VALUE`), pass it to `agent resume` again. `agent resume --env` adds to the
-recorded names.
+alone passes on the value from your environment. The values are replaced with placeholders for the
+model, in the journal and on the screen. A session records only the names. If you specified a value
+on the command line (`NAME=VALUE`), pass it to `agent resume` again. `agent resume --env` adds to
+the recorded names.
 
     agent run --env DATABASE_URL --env MODE=ci \"Fix the failing migration\"
 
