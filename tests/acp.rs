@@ -235,6 +235,7 @@ async fn the_second_prompt_continues_the_session_and_another_process_can_load_it
         assert_eq!(edits.len(), 1);
         assert!(edits[0].as_str().unwrap().contains(RIGHT));
         prompt(&agent, &first, "And now?").await?;
+        assert!(!seen.of("usage_update").is_empty());
         Ok(())
     })
     .await;
@@ -407,6 +408,25 @@ async fn a_session_that_never_had_a_prompt_leaves_nothing_behind() {
     assert!(status.success());
     let sessions = world.home().join(".local/state/agent/sessions");
     assert_eq!(std::fs::read_dir(sessions).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn bug_an_open_session_could_not_be_loaded_again_once_64_were_open() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    edit(&world, &server, &[], async |agent, _| {
+        let first = new_session(&agent, &world).await?;
+        for _ in 1..64 {
+            new_session(&agent, &world).await?;
+        }
+        let error = new_session(&agent, &world).await.unwrap_err();
+        assert!(error.message.contains("64 sessions are open"), "{error:?}");
+        let load = LoadSessionRequest::new(first.clone(), world.repo());
+        agent.send_request(load).block_task().await?;
+        agent.send_request(CloseSessionRequest::new(first)).block_task().await?;
+        new_session(&agent, &world).await?;
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,10 +1,15 @@
 //! `agent batch`: many tasks, each in its own worktree.
 
 use std::io::BufRead as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::support::{World, call, json_lines, snapshot};
-use fake_model::{Reply, Server};
+use fake_model::{Config, Reply, Server};
 use serde_json::{Value, json};
+
+/// How long a model needs to write the rest of a short answer.
+const WRITING: Duration = Duration::from_millis(200);
 
 pub(crate) fn tasks(world: &World, ids: &[&str]) -> String {
     let lines = ids.iter().map(|id| {
@@ -166,14 +171,60 @@ fn the_help_of_batch_lists_the_exit_codes_of_batch() {
     );
 }
 
+/// Starts an Ollama server that answers `parallel` requests at a time and lets the others wait. The
+/// first `parallel` test requests of `--jobs auto` overlap: each waits at a gate of its own, and
+/// then takes some time to end, like a model that is still writing.
+fn server_with_slots(parallel: usize) -> Server {
+    let server = Server::with_config(Config { parallel: Some(parallel), ..Config::default() });
+    let probes = AtomicUsize::new(0);
+    server.fallback(Reply::from_fn(move |request| {
+        let said = request.last_content();
+        if said.starts_with("Count from 1") {
+            return match probes.fetch_add(1, Ordering::Relaxed) {
+                n if n < parallel => Reply::text("1").gate(format!("test {n}")).pause(WRITING).more("2"),
+                _ => Reply::text("1").delay_until_released("never"),
+            };
+        }
+        if said.contains("Make the tests pass.") {
+            let edits = json!([{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]);
+            return Reply::text(call("apply_patch", json!({"edits": edits})));
+        }
+        Reply::text(call("finish", json!({})))
+    }));
+    server
+}
+
 #[test]
-fn jobs_auto_runs_one_task_at_a_time_if_the_server_does_not_report_its_slots() {
+fn jobs_auto_measures_how_many_requests_a_local_server_answers_in_parallel() {
+    for parallel in [1, 3] {
+        let (world, server) = (World::with_a_bug(), server_with_slots(parallel));
+        let tasks = tasks(&world, &["one", "two"]);
+        let seen = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let gates = || (0..parallel).map(|n| format!("test {n}"));
+                gates().for_each(|gate| server.block_for_gate(&gate));
+                gates().for_each(|gate| server.release(&gate));
+            });
+            world.tell(&run_with(&world, &server, &[&tasks, "--jobs", "auto"]))
+        });
+        assert!(seen.starts_with("exit 0\n"), "{seen}");
+        let tasks = if parallel == 1 { "1 task" } else { "3 tasks" };
+        let note = format!("running {tasks} at a time: ollama answered that many of 8 test requests");
+        assert!(seen.contains(&note), "{seen}");
+    }
+}
+
+#[test]
+fn jobs_auto_runs_one_task_at_a_time_if_the_test_requests_fail() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["one"]);
-    fix(&server);
+    server.enqueue(Reply::error(400, "no"));
+    server.fallback(Reply::from_fn(|request| match request.last_content().contains("Count from 1") {
+        true => Reply::error(400, "no"),
+        false => Reply::text(call("finish", json!({}))),
+    }));
     let seen = world.tell(&run_with(&world, &server, &[&tasks, "--jobs", "auto"]));
-    assert!(seen.starts_with("exit 0\n"), "{seen}");
-    assert!(seen.contains("running 1 task at a time: ollama does not report how many"), "{seen}");
+    assert!(seen.contains("running 1 task at a time: a test request to ollama failed: "), "{seen}");
     let seen = world.observe(&["batch", &tasks, "--jobs", "many"]);
     assert!(seen.contains("neither `auto` nor a number from 1 to 256"), "{seen}");
 }

@@ -87,6 +87,17 @@ impl<D: Details> Updates<D> {
         }
     }
 
+    /// Continues the session of earlier records, which are not shown.
+    #[must_use]
+    pub fn after(mut self, past: &[Record]) -> Self {
+        let window = |record: &Record| match &record.event {
+            Event::Model(model) | Event::ModelChanged { model, .. } => Some(model.window),
+            _ => None,
+        };
+        self.window = past.iter().rev().find_map(window).flatten();
+        self
+    }
+
     /// Returns the id of the newest open call with this tool and these arguments, or else of the
     /// newest open call.
     #[must_use]
@@ -506,5 +517,22 @@ mod tests {
         assert!(shown(&mut updates(), message()).is_empty());
         let mut replay = Updates::new("S", Path::new("/r"), true, Known);
         assert_eq!(shown(&mut replay, message())[0]["sessionUpdate"], "user_message_chunk");
+    }
+
+    #[test]
+    fn bug_only_the_first_prompt_of_a_session_reported_the_tokens_in_use() {
+        let record = |event: Value| -> Record {
+            let meta = json!({"v": 1, "seq": 0, "time_ms": 0});
+            let fields = [meta, event].map(|part| part.as_object().unwrap().clone());
+            serde_json::from_value(fields.into_iter().flatten().collect::<Value>()).unwrap()
+        };
+        let model = json!({"event": "model", "server": "ollama", "server_version": null, "model": "m",
+            "window": 4096, "thinking": false, "approach": "tools", "why": ""});
+        let output = json!({"event": "output", "turn": 2, "content": "", "ended_by": "stop", "counts": {
+            "prompt_tokens": 100, "evaluated_tokens": null, "generated_tokens": 20, "first_token_ms": null, "total_ms": 1}});
+        let mut later = updates().after(&[record(model)]);
+        let seen = later.show(&record(output));
+        let seen: Vec<_> = seen.iter().map(|update| serde_json::to_value(update).unwrap()).collect();
+        assert_eq!((&seen[0]["used"], &seen[0]["size"]), (&json!(120), &json!(4096)), "{seen:?}");
     }
 }

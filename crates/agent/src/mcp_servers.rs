@@ -159,7 +159,7 @@ pub(crate) async fn start(
     for (entry, opened) in opened {
         match opened {
             Ok((server, listing)) => {
-                offered.extend(offers(&entry, &listing, &patterns, &mut external.warnings));
+                offered.extend(offers(&entry, &listing, &patterns, secrets, &mut external.warnings));
                 external.servers.push(Arc::clone(&server));
                 running.insert(entry.name, Ok(server));
             }
@@ -193,6 +193,7 @@ fn offers(
     entry: &Entry,
     listing: &Listing,
     patterns: &Patterns,
+    secrets: &Secrets,
     warnings: &mut Vec<String>,
 ) -> Vec<Described> {
     let reads = Patterns::of_tools(&entry.name, &entry.read_only_tools);
@@ -200,7 +201,7 @@ fn offers(
     for definition in listing.tools.iter().filter(|tool| patterns.matches(&entry.name, &tool.name)) {
         let read_only = reads.as_ref().is_ok_and(|reads| reads.matches(&entry.name, &definition.name));
         let effect = if read_only { Effect::Read } else { Effect::Execute };
-        let described = Described::of(&entry.name, definition, effect);
+        let described = Described::of(&entry.name, definition, effect, secrets);
         let shown = preview::sanitize::short(&definition.name, 64);
         match described {
             Ok(tool) if tools.iter().any(|other| other.name() == tool.name()) => {
@@ -302,7 +303,7 @@ pub(crate) async fn inspect(
         let opened = open(&entry, settings, variables.to_vec(), &secrets, place).await;
         let found = opened.and_then(|(server, listing)| {
             let all = Patterns::new("*")?;
-            Ok((server, offers(&entry, &listing, &all, &mut warnings)))
+            Ok((server, offers(&entry, &listing, &all, &secrets, &mut warnings)))
         });
         Inspected { entry, found, warnings }
     };

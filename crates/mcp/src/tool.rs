@@ -34,8 +34,14 @@ impl Described {
     ///
     /// # Errors
     /// Fails if its name or its schema cannot be used. The error says why.
-    pub fn of(server: &str, definition: &Definition, effect: Effect) -> Result<Self, String> {
-        let (description, schema) = describe(&definition.name, &definition.description, &definition.schema)?;
+    pub fn of(
+        server: &str,
+        definition: &Definition,
+        effect: Effect,
+        secrets: &Secrets,
+    ) -> Result<Self, String> {
+        let (description, schema) =
+            describe(&definition.name, &definition.description, &definition.schema, secrets)?;
         let described = Self {
             server: server.to_owned(),
             tool: definition.name.clone(),

@@ -94,7 +94,8 @@ impl Host {
         servers: usize,
         id: Option<&SessionId>,
     ) -> Answer<(SessionId, Choices)> {
-        if self.sessions().len() >= MAX_SESSIONS {
+        let is_open = id.is_some_and(|id| self.sessions().contains_key(id));
+        if self.sessions().len() >= MAX_SESSIONS && !is_open {
             return Err(invalid(format!("{MAX_SESSIONS} sessions are open; close one")));
         }
         if !cwd.is_absolute() {

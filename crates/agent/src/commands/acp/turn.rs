@@ -116,7 +116,8 @@ impl Turn {
             masking::learn(&secrets, &workspace, &state);
         }
         let details = TreeDetails::new(state.clone(), secrets.clone(), last_record(&state));
-        let updates = Arc::new(Mutex::new(Updates::new(journal.id(), &self.root, false, details)));
+        let updates = Updates::new(journal.id(), &self.root, false, details).after(past);
+        let updates = Arc::new(Mutex::new(updates));
         journal.observe(Box::new({
             let (updates, editor) = (Arc::clone(&updates), self.editor.clone());
             move |record| {
