@@ -1,4 +1,4 @@
-"""A batch of tasks from `fixtures/repair` with a scripted model that solves them, for the scripts next to this file."""
+"""A batch of tasks from `fixtures/repair` with a scripted model that solves them, for the other scripts in this directory."""
 
 import json
 import os

@@ -155,7 +155,7 @@ def run_limited(command, path, env, seconds):
         late = True
     finally:
         try:
-            os.killpg(started.pid, signal.SIGKILL)  # also kills what a finished command has left running
+            os.killpg(started.pid, signal.SIGKILL)  # also kills anything that a finished command left running
         except ProcessLookupError:
             pass
     if late:

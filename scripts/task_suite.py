@@ -1,4 +1,4 @@
-"""Loads the task suite in `fixtures/tasks` and splits it, for the scripts next to this file.
+"""Loads the task suite in `fixtures/tasks` and splits it, for the other scripts in this directory.
 
 `fixtures/tasks/README.md` describes the layout and the split.
 """

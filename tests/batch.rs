@@ -172,8 +172,8 @@ fn the_help_of_batch_lists_the_exit_codes_of_batch() {
 }
 
 /// Starts an Ollama server that answers `parallel` requests at a time and lets the others wait. The
-/// first `parallel` test requests of `--jobs auto` overlap: each waits at a gate of its own, and
-/// then takes some time to end, like a model that is still writing.
+/// first `parallel` test requests of `--jobs auto` overlap: each waits at its own gate and then
+/// takes a while to finish, like a model that is still writing.
 fn server_with_slots(parallel: usize) -> Server {
     let server = Server::with_config(Config { parallel: Some(parallel), ..Config::default() });
     let probes = AtomicUsize::new(0);
@@ -436,8 +436,7 @@ fn changed_settings_are_reported_with_the_number_of_tasks_that_keep_their_result
         assert!(!seen.contains("other settings"), "{seen}");
     }
     let seen = world.tell(&run_with(&world, &server, &[&tasks, "--max-turns", "9"]));
-    let told =
-        "1 task keeps the result that it got with other settings (max_turns: 40 → 9); `--retry failed`";
+    let told = "1 task keeps its result from a run with other settings (max_turns: 40 → 9); `--retry failed`";
     assert!(seen.starts_with("exit 0\n") && seen.contains(told), "{seen}");
 }
 

@@ -16,7 +16,7 @@ fn help_names_the_commands() {
     Commands:
       run          Work on a task in this repository until it is done and verified
       ask          Answer a question about this repository without changing anything
-      resume       Resume a run that was killed or interrupted, or lost its server
+      resume       Resume a run that was killed or interrupted, or that lost its server
       replay       Replay a session offline with the model's recorded answers, and show the first
                    difference
       acp          Serve an editor over stdin and stdout, using the Agent Client Protocol
@@ -24,7 +24,7 @@ fn help_names_the_commands() {
       worker       Take tasks from a queue and run them
       report       Write a batch's results and trajectories to one HTML file
       compare      Compare the results of two batches
-      patch        Apply a patch in any format that models write, either all of it or none of it
+      patch        Apply a patch atomically, in any format that models write
       diff         Show the changes made in a session
       apply        Apply the changes from a dry run
       undo         Undo the changes made in a session
@@ -112,24 +112,25 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --think[=<LEVEL>]               Turn thinking on or off, or set its effort [default: auto]
                                           [possible values: auto, on, off, low, medium, high, max]
           --constrain[=<WHEN>]            Restrict the model to valid tool calls, if the server can
-                                          enforce it; auto: use the model's profile [default: auto]
+                                          enforce it; `auto` uses the model's profile [default: auto]
                                           [possible values: auto, on, off]
 
     Work:
           --verify <CMD>          Run this command to decide whether the task is done [default: the
                                   detected test command]
           --approach <HOW>        Let the model call tools, or show it files and ask it to return them
-                                  whole; auto: use the model's profile [default: auto] [possible values:
-                                  auto, tools, whole-file]
+                                  whole; `auto` uses the model's profile [default: auto] [possible
+                                  values: auto, tools, whole-file]
           --edit-format <FORMAT>  Tell the model to write edits in this format (the agent understands
-                                  every format); auto: use the model's profile [default: auto] [possible
-                                  values: auto, edits, unified, envelope, search-replace, whole-file]
-          --cut <WHEN>            Stop reading an answer after its first call (first) or at its end
-                                  (read-on); auto: first for local models [default: auto] [possible
-                                  values: auto, first, read-on]
-          --symbols <WHAT>        Show a map of the code if the task does not name a file (map), offer a
-                                  tool that looks up names (tool), or both (all) [default: off]
-                                  [possible values: off, map, tool, all]
+                                  every format); `auto` uses the model's profile [default: auto]
+                                  [possible values: auto, edits, unified, envelope, search-replace,
+                                  whole-file]
+          --cut <WHEN>            Stop reading an answer after its first call (`first`) or at its end
+                                  (`read-on`); `auto` means `first` for local models [default: auto]
+                                  [possible values: auto, first, read-on]
+          --symbols <WHAT>        Show a code map if the task does not name a file (`map`), offer a tool
+                                  that looks up names (`tool`), or both (`all`) [default: off] [possible
+                                  values: off, map, tool, all]
           --attempts <N>          Try the task up to this many times, until the tests pass; if they
                                   never pass, keep the best try [default: 1]
           --escalate <MODEL>      If no try passes the tests, try once more with this model, which gets
@@ -156,7 +157,7 @@ fn help_of_run_lists_every_flag_and_exit_code() {
           --command-read-only          Make the work tree read-only for commands; they can still write
                                        to their temporary folder
           --env <NAME[=VALUE]>         Set an environment variable for commands and tests; NAME alone
-                                       passes your value on; may be repeated
+                                       passes on your value; may be repeated
           --allow-read <PATHS>         Let commands read these paths too (colon-separated; each must be
                                        absolute or start with ~/)
           --allow-write <PATHS>        Let commands write these paths too

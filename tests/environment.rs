@@ -146,7 +146,7 @@ fn bug_9_the_sandbox_command_takes_variables_too() {
 fn a_variable_that_is_not_set_causes_a_warning_and_the_value_of_an_invalid_name_is_not_shown() {
     let world = World::new();
     let seen = world.observe(&["config", "show", "--env", "DATABASE_URL"]);
-    assert!(seen.contains("warning: commands do not get DATABASE_URL: it is not set"), "{seen}");
+    assert!(seen.contains("warning: DATABASE_URL is not passed to commands: it is not set"), "{seen}");
     assert!(seen.contains("env                 DATABASE_URL: (passed on)"), "{seen}");
     let seen = world.observe(&["run", "--env", "DATABASE-URL=secret-value", "x"]);
     assert!(seen.contains("--env must be NAME or NAME=VALUE"), "{seen}");

@@ -194,7 +194,7 @@ fn bug_a_worktree_stayed_if_the_run_could_not_start() {
         command.env_remove(format!("GIT_{name}"));
     }
     let seen = world.tell(&command.output().unwrap());
-    assert!(seen.starts_with("exit 2\n") && seen.contains("--commit cannot work here"), "{seen}");
+    assert!(seen.starts_with("exit 2\n") && seen.contains("cannot use --commit here"), "{seen}");
     assert_eq!(world.git(&["branch", "--list", "agent/*"]), "");
     assert!(!world.repo().with_file_name("repo.worktrees").exists());
 }

@@ -129,7 +129,7 @@ fn invalid_lines_of_chunks_are_reported_and_the_other_lines_are_read() {
     {"id":null,"error":"line 7: invalid case: expected value at line 1 column 1"}
     {"id":5,"status":"none","calls":[],"why":null}
     --- stderr
-    error: some lines are invalid; their answers say why
+    error: some lines are invalid; see their answers for details
     "#);
 }
 

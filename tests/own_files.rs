@@ -37,7 +37,7 @@ fn session(world: &World, args: &[&str], out: File, err: File, state: Option<&st
 }
 
 /// Checks that the run reports exactly the two changed files, and that neither its diff nor the
-/// results of its tools contain a name in `never`.
+/// results of its tools contain any of the names in `never`.
 fn check(events: &str, never: &[&str]) {
     // The file may also contain lines from stderr.
     let events: Vec<&str> = events.lines().filter(|line| line.starts_with('{')).collect();

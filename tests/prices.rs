@@ -54,7 +54,7 @@ fn cost(totals: &Value, prompt: f64, generated: f64) -> f64 {
 fn the_cost_is_shown_with_the_date_of_the_prices() {
     let (world, server) = (World::with_a_bug(), fixing());
     let seen = world.tell(&run(&world, &server, &[]));
-    assert!(seen.starts_with("exit 0\n") && seen.contains(" (prices of 2026-11-15), "), "{seen}");
+    assert!(seen.starts_with("exit 0\n") && seen.contains(" (prices as of 2026-11-15), "), "{seen}");
     for request in server.chats() {
         for field in ["tool_choice", "tools", "suffix", "prompt"] {
             assert!(request.json[field].is_null(), "DeepSeek's platform should not get {field}");
@@ -102,7 +102,7 @@ fn the_summary_of_a_batch_says_the_date_of_its_prices() {
     let args = ["batch", tasks.to_str().unwrap(), "--model", "deepseek", "--base-url", &url];
     let output = world.agent(&args).env("DEEPSEEK_API_KEY", "sk-0123456789abcdef").output().unwrap();
     let seen = world.tell(&output);
-    assert!(seen.starts_with("exit 0\n") && seen.contains(" (prices of 2026-11-15)"), "{seen}");
+    assert!(seen.starts_with("exit 0\n") && seen.contains(" (prices as of 2026-11-15)"), "{seen}");
     let summary = std::fs::read_to_string(world.home().join("tasks.results/summary.json")).unwrap();
     let summary: Value = serde_json::from_str(&summary).unwrap();
     assert_eq!(summary["prices_of"], "2026-11-15");

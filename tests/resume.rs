@@ -120,7 +120,7 @@ fn settings_recorded_by_an_earlier_version_keep_their_meaning_or_cause_a_warning
     let output = command(&world, &server, &["resume", "--max-turns", "2"]).output().unwrap();
     let seen = world.tell(&output);
     let warning =
-        r#"warning: the session's setting edit_form = "all" is ignored: this version does not know it"#;
+        r#"warning: the session's setting edit_form = "all" is ignored: this version does not recognize it"#;
     assert!(seen.contains(warning) && !seen.contains("dialect"), "{seen}");
 }
 

@@ -43,7 +43,7 @@ fn custom_headers_are_sent_and_their_values_are_never_shown() {
     snapshot!(&wrong, @r#"
     exit 2
     --- stderr
-    error: --header must be "Name: value", or a list or a table of such headers
+    error: --header must be "Name: value", or a list or table of headers
     "#);
     let journal = json!(world.journal()).to_string();
     for text in [seen, shown, listed, wrong, journal] {
@@ -192,7 +192,7 @@ fn each_missing_model_capability_causes_one_warning_and_the_run_continues() {
         warnings,
         [
             "  warning: deepseek-coder:6.7b was trained for a window of 16384 tokens; the agent requests that instead of 65536",
-            "  warning: deepseek-coder:6.7b cannot think; the run continues without thinking",
+            "  warning: deepseek-coder:6.7b does not support thinking; the run continues without it",
         ],
     );
 }

@@ -436,7 +436,7 @@ fn a_collector_that_fails_changes_neither_the_result_nor_the_exit_code() {
         (format!("http://{closed}"), "Connection refused"),
         (Collector::start(Answer::Refuse).url, "answered 401 Unauthorized"),
         (Collector::start(Answer::Nothing).url, "not everything was exported within 2s"),
-        (Collector::start(Answer::Endless).url, "the answer is longer than 64 KiB"),
+        (Collector::start(Answer::Endless).url, "the response is longer than 64 KiB"),
         ("http://not a host".to_owned(), "telemetry is off: "),
     ] {
         let (world, server) = (World::with_a_bug(), repairing());

@@ -1,8 +1,9 @@
 //! Parses arbitrary bytes as a GGUF header. The parser must not panic, and the sizes in a header
 //! that it accepts must fit the file.
 //!
-//! The first byte of the input is not part of the header, but a number N. The parser is told that
-//! the file is N KiB longer than the remaining bytes, so that tensors can be larger than any input.
+//! The first byte of the input is a number N, which is not part of the header. The parser is told
+//! that the file is N KiB longer than the remaining bytes, so that tensors can be larger than any
+//! input.
 #![no_main]
 
 use std::io::{BufReader, Cursor};

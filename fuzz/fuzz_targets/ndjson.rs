@@ -1,5 +1,5 @@
-//! Decodes arbitrary bytes as NDJSON. The decoder must not panic, and the chunk size, which is the
-//! first byte, must not change the result.
+//! Decodes arbitrary bytes as NDJSON. The decoder must not panic, and its result must not depend on
+//! the chunk size. The first byte of the input is the chunk size.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

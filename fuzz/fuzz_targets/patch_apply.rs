@@ -4,8 +4,8 @@
 //! target then damages the same patch and applies it again, and the engine must not panic on the
 //! damaged patch.
 //!
-//! The first eight bytes select the case. Each group of three bytes after them is a position in the
-//! patch and a kind of damage.
+//! The first eight bytes select the case. Each group of three bytes after that encodes a position
+//! in the patch and a kind of damage.
 #![no_main]
 
 #[path = "../../crates/patch/tests/judge/mod.rs"]

@@ -164,7 +164,7 @@ fn a_huge_deep_or_malformed_mcp_json_is_a_warning() {
     for (text, why) in [
         (huge.as_str(), "larger than 65536 bytes"),
         (&deep, "not valid JSON: recursion limit exceeded"),
-        ("{\"mcpServers\": 3}", "expected an object with the key"),
+        ("{\"mcpServers\": 3}", "expected an object with an \"mcpServers\" key"),
         ("\u{0}\u{1b}[2J", "not valid JSON"),
     ] {
         let (_, warning) = with_file(text);
@@ -183,11 +183,11 @@ fn entries_of_the_wrong_type_and_with_unusable_names_are_left_out() {
         "\"a__b\" is left out: its name must be",
         "\"../up\" is left out: its name must be",
         "\"␛[2J\" is left out",
-        "\"number\" is left out: \"command\" must be text",
+        "\"number\" is left out: \"command\" must be a nonempty string",
         "\"args\" is left out: \"args\" must be a list",
         "\"nul\" is left out",
         "\"env\" is left out",
-        "\"steals\" is left out: it uses variables of your environment",
+        "\"steals\" is left out: it uses your environment variables",
         "allowRead of the MCP server \"grants\" is ignored",
         "allowHosts of the MCP server \"grants\" is ignored",
         "the MCP server grants is left out",

@@ -150,7 +150,7 @@ def answer(message):
 
 
 def starts():
-    """Returns how often the server has been started according to the log, including this time."""
+    """Returns how many times the server has been started according to the log, including this time."""
     if not LOG or not os.path.exists(LOG):
         return 1
     with open(LOG, encoding="utf-8") as file:

@@ -11,8 +11,8 @@ use crate::updates::text_of;
 /// The maximum number of files whose diffs are shown.
 const MAX_DIFFS: usize = 50;
 
-/// Returns the diffs for changes in `root`, and the location of the first change in each file. A
-/// large or non-text file gets a line of text instead of a diff.
+/// Returns the diffs for changes in `root`, and the location of the first change in each file. For
+/// a large or non-text file, returns a line of text instead of a diff.
 #[must_use]
 pub fn diffs(changes: &[FileChange], root: &Path) -> (Vec<ToolCallContent>, Vec<ToolCallLocation>) {
     let (mut contents, mut locations) = (Vec::new(), Vec::new());

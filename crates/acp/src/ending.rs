@@ -57,8 +57,8 @@ pub fn summary(report: &Report) -> String {
     text
 }
 
-/// Returns Markdown that shows the changes of a dry run and how to apply them, or an empty string
-/// if nothing changed.
+/// Returns Markdown that shows the changes made by a dry run and how to apply them, or an empty
+/// string if nothing changed.
 #[must_use]
 pub fn proposal(report: &Report, session: &str) -> String {
     if report.diff.files.is_empty() {

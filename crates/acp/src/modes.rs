@@ -111,7 +111,7 @@ impl Choices {
     /// Sets one option.
     ///
     /// # Errors
-    /// If the option or the value does not exist. The error is a sentence for the user.
+    /// If the option or the value does not exist. The error is a message for the user.
     pub fn set(&mut self, option: &str, value: &str) -> Result<(), String> {
         match option {
             MODE => {

@@ -17,8 +17,8 @@ pub const MAX_BLOCKS: usize = 256;
 /// to it.
 ///
 /// # Errors
-/// If the prompt is empty, has too many blocks, or has a block of a kind that the agent does not
-/// accept. The error is a sentence for the user.
+/// If the prompt is empty, has too many blocks, or contains a kind of block that the agent does not
+/// accept. The error is a message for the user.
 pub fn text(blocks: &[ContentBlock], root: &Path) -> Result<String, String> {
     if blocks.len() > MAX_BLOCKS {
         return Err(format!("the prompt has more than {MAX_BLOCKS} blocks"));

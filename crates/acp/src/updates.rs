@@ -25,7 +25,7 @@ pub trait Details {
     fn kind(&self, tool: &str) -> Option<ToolKind>;
     /// Returns the arguments of a call on one line.
     fn title(&self, arguments: &Value) -> String;
-    /// Returns the file and line that a call's arguments name, if any.
+    /// Returns the file and line that a call's arguments refer to, if any.
     fn place(&self, arguments: &Value) -> Option<(String, Option<u32>)>;
     /// Returns the changes in a record of the tree's history, with secrets masked. If `record` is
     /// `None`, returns the changes made by the next edit in this turn.
@@ -55,15 +55,15 @@ enum Piece {
 pub struct Updates<D> {
     details: D,
     root: PathBuf,
-    /// The prefix of the ids of this session's calls.
+    /// The prefix for the ids of this session's calls.
     prefix: String,
     /// Whether a recorded session is being shown. If so, the user's messages are also sent;
     /// otherwise, the editor already shows them.
     is_replay: bool,
     calls: Vec<OpenCall>,
     check: Option<ToolCallId>,
-    /// The turn of the current command, and the record in the tree's history that says what the
-    /// command changed.
+    /// The turn of the current command, and the record in the tree's history that lists the
+    /// command's changes.
     changed: Option<(u32, u64)>,
     turn: u32,
     piece: Piece,
@@ -71,7 +71,7 @@ pub struct Updates<D> {
 }
 
 impl<D: Details> Updates<D> {
-    /// Creates a translator for the records of the session `id`, which works in `root`.
+    /// Creates a translator for the records of session `id`, which works in `root`.
     pub fn new(id: &str, root: &Path, is_replay: bool, details: D) -> Self {
         Self {
             details,
@@ -87,7 +87,7 @@ impl<D: Details> Updates<D> {
         }
     }
 
-    /// Continues the session of earlier records, which are not shown.
+    /// Continues a session from its earlier records, which are not shown.
     #[must_use]
     pub fn after(mut self, past: &[Record]) -> Self {
         let window = |record: &Record| match &record.event {
@@ -128,7 +128,7 @@ impl<D: Details> Updates<D> {
             }
             Event::Resumed { changed, .. } if !changed.is_empty() => {
                 let files = changed.iter().take(20).map(String::as_str).collect::<Vec<_>>().join(", ");
-                self.note(&format!("others have changed these files since: {files}"), out);
+                self.note(&format!("others have changed these files: {files}"), out);
             }
             Event::Retry { error, .. } => self.note(&format!("{error}; retrying"), out),
             Event::Guard { message } => self.note(message, out),

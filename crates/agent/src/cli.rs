@@ -47,7 +47,7 @@ pub(crate) enum Command {
     /// Answer a question about this repository without changing anything
     #[command(after_help = exit::ask_table())]
     Ask(Ask),
-    /// Resume a run that was killed or interrupted, or lost its server
+    /// Resume a run that was killed or interrupted, or that lost its server
     #[command(after_help = exit::table())]
     Resume(Resume),
     /// Replay a session offline with the model's recorded answers, and show the first difference
@@ -65,7 +65,7 @@ pub(crate) enum Command {
     Report(Report),
     /// Compare the results of two batches
     Compare(Compare),
-    /// Apply a patch in any format that models write, either all of it or none of it
+    /// Apply a patch atomically, in any format that models write
     #[command(after_help = exit::patch_table())]
     Patch(Patch),
     /// Show the changes made in a session
@@ -133,12 +133,12 @@ pub(crate) struct Batch {
     #[arg(long, conflicts_with = "check")]
     pub(crate) json: bool,
 
-    /// Run this many tasks at a time; auto: one per request that the server can answer in parallel
-    /// [default: 1; with --queue: 1000 in the queue at a time]
+    /// Run this many tasks at a time; `auto` runs one per request that the server can answer in
+    /// parallel [default: 1; with --queue, 1000 in the queue at a time]
     #[arg(short, long, value_name = "N|auto")]
     pub(crate) jobs: Option<Jobs>,
 
-    /// Send the tasks to the workers of this NATS server instead of running them here
+    /// Send the tasks to workers through this NATS server instead of running them here
     #[arg(long, value_name = "URL", help_heading = "Queue")]
     pub(crate) queue: Option<String>,
 
@@ -195,12 +195,13 @@ pub(crate) struct Worker {
     #[command(flatten)]
     pub(crate) login: QueueLogin,
 
-    /// Give a task to another worker if its current worker has not reported for this long. A
-    /// queue's first worker sets the time for all of its workers
+    /// Give a task to another worker if its current worker has not reported for this long. The
+    /// first worker to join a queue sets this time for all of the queue's workers
     #[arg(long, value_name = "TIME", value_parser = batch::lease, default_value = "60s", help_heading = "Queue")]
     pub(crate) lease: Duration,
 
-    /// Run this many tasks at a time; auto: one per request that the server can answer in parallel
+    /// Run this many tasks at a time; `auto` runs one per request that the server can answer in
+    /// parallel
     #[arg(short, long, value_name = "N|auto", default_value = "1")]
     pub(crate) jobs: Jobs,
 
@@ -263,7 +264,7 @@ pub(crate) struct DiffSession {
     #[command(flatten)]
     pub(crate) session: SessionId,
 
-    /// Show only the changes of this turn
+    /// Show only the changes made in this turn
     #[arg(long, value_name = "N")]
     pub(crate) turn: Option<u32>,
 
@@ -311,7 +312,7 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Returns whether to leave the files unchanged, and the format of the preview, where `None` is
+    /// Returns whether to leave the files unchanged, and the format of the preview, or `None` for
     /// the default. If clap parsed the positional argument as the format, moves it to `positional`.
     ///
     /// # Errors
@@ -358,7 +359,7 @@ pub(crate) enum Sessions {
     Export {
         #[command(flatten)]
         session: SessionId,
-        /// The file to write, which must not exist [default: stdout]
+        /// The file to write, which must not already exist [default: stdout]
         file: Option<PathBuf>,
         /// Same as FILE
         #[arg(short, long, value_name = "FILE", conflicts_with = "file")]

@@ -32,7 +32,7 @@ impl Commit {
     /// # Errors
     /// If the tree is not a git repository, or there is no author.
     pub(crate) fn prepare(root: &Path, title: &str, settings: &Settings) -> Result<Self> {
-        let failed = |why| Failure::misuse(format!("--commit cannot work here: {why}"));
+        let failed = |why| Failure::misuse(format!("cannot use --commit here: {why}"));
         let status = git(root, &[&STATUS[..], &["--no-renames"]].concat());
         let dirty =
             status.map_err(failed)?.split('\0').filter_map(|line| line.get(3..)).map(str::to_owned).collect();
@@ -52,7 +52,7 @@ impl Commit {
             return format!("not committed, because the run ended as {:?}", report.ending.label());
         }
         if files.is_empty() {
-            return "not committed, because the result lists no changed file".to_owned();
+            return "not committed, because the result lists no changed files".to_owned();
         }
         if let Some(file) = files.iter().find(|file| self.dirty.contains(*file)) {
             return format!("not committed: {file} had uncommitted changes before the run");

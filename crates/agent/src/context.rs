@@ -8,7 +8,7 @@ use workspace::Own;
 use crate::exit::{Failure, Result};
 use crate::layers::{self, Environment, Resolved};
 
-/// The context that every command gets.
+/// The context passed to every command.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     /// The environment variables of the process.
@@ -54,7 +54,7 @@ impl Context {
         self.resolve_in(self.repository.as_deref(), flags)
     }
 
-    /// Like [`Context::resolve`], but for the given repository, or for none.
+    /// Like [`Context::resolve`], but for the given repository, or without a repository.
     pub(crate) fn resolve_in(
         &self,
         repository: Option<&Path>,

@@ -108,7 +108,7 @@ impl From<model_files::Error> for Failure {
     fn from(error: model_files::Error) -> Self {
         match error {
             model_files::Error::Unreachable { .. } => Self::unavailable(error)
-                .hint("check the network; HF_ENDPOINT and PIP_INDEX_URL set other addresses"),
+                .hint("check the network; to use other addresses, set HF_ENDPOINT and PIP_INDEX_URL"),
             _ => Self::refused(error),
         }
     }
@@ -184,8 +184,8 @@ pub(crate) fn patch_table() -> &'static str {
 
 /// Returns the exit codes of `agent parse`.
 pub(crate) fn parse_table() -> &'static str {
-    "Exit codes:\n    0  a run in this repository would run at least one call\n    1  it would run none: there is no call, or each \
-     is refused\n    2  misuse, or a system error\n\nWith --chunks, 0 means that every line was valid input.\n"
+    "Exit codes:\n    0  a run in this repository would run at least one call\n    1  it would run none: there is no call, or every \
+     call is refused\n    2  misuse, or a system error\n\nWith --chunks, 0 means that every line was valid input.\n"
 }
 
 /// Returns the exit codes of `agent apply` and `agent undo`.

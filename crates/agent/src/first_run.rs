@@ -1,4 +1,4 @@
-//! Handles the case that a machine has no model: lists the ways to get one, and downloads one.
+//! Handles the case where a machine has no model: lists the ways to get one, and downloads one.
 
 use model_files::catalog::{self, Model};
 use models::Error;

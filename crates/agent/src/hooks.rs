@@ -32,7 +32,7 @@ const VETO: i32 = 2;
 const KEPT: usize = 2048;
 /// Maximum size of a string in an event, in bytes. Longer strings are truncated.
 const MAX_TEXT: usize = 256 << 10;
-/// The longest time limit that a hook may have, in seconds.
+/// Maximum time limit for a hook, in seconds.
 const MAX_SECONDS: u64 = 3_600;
 /// Maximum number of warnings to keep for the end of the run.
 const MAX_WARNINGS: usize = 10;

@@ -11,7 +11,7 @@ use models::image::{Image, MAX_BYTES, MAX_IMAGES};
 
 use crate::exit::{Failure, Result};
 
-/// The name of the subfolder of a session's folder that holds the images.
+/// The subfolder of a session's folder that holds the images.
 const FOLDER: &str = "images";
 
 /// An image that was read from one of the user's files.

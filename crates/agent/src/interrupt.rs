@@ -52,8 +52,8 @@ impl Signals {
     }
 }
 
-/// Returns a bit mask of the signals that were already ignored when this process started. It is
-/// empty if they are unknown.
+/// Returns a bit mask of the signals that were already ignored when this process started. If the
+/// kernel does not report them, the mask is empty.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -25,7 +25,7 @@ use crate::leftovers::SANDBOX;
 use crate::session::STATE;
 use crate::settings::Settings;
 
-/// The longest time limit that a start or a check may have, in seconds.
+/// Maximum time limit for starting a server or checking an edit, in seconds.
 const MAX_SECONDS: u64 = 600;
 /// The number of bytes to keep from each end of a server's standard error.
 const KEPT: usize = 2048;
@@ -93,7 +93,7 @@ pub(crate) struct LanguageServers {
     warnings: Mutex<Vec<String>>,
 }
 
-/// What is remembered between edits.
+/// State that is kept between edits.
 #[derive(Default)]
 struct Tracked {
     /// All files that the session has changed so far, even if it reverted them.
@@ -150,7 +150,7 @@ impl LanguageServers {
         Ok(Some(Self { servers, history, tracked: Mutex::default(), warnings: Mutex::default() }))
     }
 
-    /// Starts all servers. For each one, returns its command and, if it does not start, the reason.
+    /// Starts all servers. Returns the command of each one and, if it did not start, the reason.
     pub(crate) async fn try_all(&self) -> Vec<(&str, Option<String>)> {
         let started = join_all(self.servers.iter().map(|one| one.server.check(&[], &[]))).await;
         let commands = self.servers.iter().map(|one| one.command.as_str());

@@ -126,9 +126,10 @@ impl Resolved {
         serde_json::from_value(Value::Object(map)).map_err(Failure::refused)
     }
 
-    /// Returns the settings that are set by a flag, a variable or a file, each written like the
-    /// value of its flag. Leaves out secrets, headers, tables, the state folder, and addresses that
-    /// contain credentials. For variables given with `--env`, keeps only the names.
+    /// Returns the settings that are set by a flag, a variable or a file, with each value written
+    /// as it would be on the command line. Leaves out secrets, headers, tables, the state folder,
+    /// and addresses that contain credentials. For variables given with `--env`, keeps only the
+    /// names.
     pub(crate) fn chosen(&self) -> Vec<(String, String)> {
         let chosen = self.values.iter().filter(|(d, v, o)| {
             !matches!(o, Origin::Default)
@@ -208,8 +209,8 @@ pub(crate) fn resolve(
             });
             notes.extend(unset.map(|name| {
                 format!(
-                    "commands do not get {name}: it is not set in your environment ({origin}); \
-                         give a value with --env {name}=VALUE"
+                    "{name} is not passed to commands: it is not set in your environment ({origin}); \
+                         set a value with --env {name}=VALUE"
                 )
             }));
         }
@@ -310,8 +311,7 @@ fn parse_file(path: &Path, text: &str, is_repository: bool) -> Result<BTreeMap<S
     Ok(values)
 }
 
-/// Returns the known name that a misspelled name most likely stands for, or `None` if no name is
-/// close.
+/// Returns the known name that is closest to a misspelled one, or `None` if none of them is close.
 pub(crate) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = 1 + wanted.chars().count() / 5;
     let far = |name: &str| strsim::osa_distance(wanted, name);
@@ -451,7 +451,7 @@ mod tests {
         let env = r.settings().unwrap().env.unwrap();
         assert_eq!(env, ["DATABASE_URL=postgres://u:p@h/db", "MODE=local", "TOKEN", "ABSENT"]);
         assert_eq!(r.notes.len(), 1, "{:?}", r.notes);
-        assert!(r.notes[0].starts_with("commands do not get ABSENT"), "{:?}", r.notes);
+        assert!(r.notes[0].starts_with("ABSENT is not passed to commands"), "{:?}", r.notes);
         assert_eq!(r.chosen(), [("env".to_owned(), "MODE\nTOKEN\nABSENT".to_owned())], "no values");
     }
 

@@ -94,7 +94,7 @@ pub(crate) fn known_masked<'a>(secrets: &Secrets, text: &'a str) -> Cow<'a, str>
     }
 }
 
-/// Returns whether a file in the root with this name contains secrets.
+/// Returns whether a file with this name in the root is assumed to contain secrets.
 pub(crate) fn is_secret_file(name: &str) -> bool {
     let (prefixes, suffixes) = SECRET_FILES;
     prefixes.iter().any(|start| name.starts_with(start)) || suffixes.iter().any(|end| name.ends_with(end))
@@ -269,7 +269,7 @@ impl Model for MaskedModel {
     }
 }
 
-/// Masks the values of known variables in a message. A message without any such value stays shared.
+/// Masks the values of known variables in a message. A message that contains none stays shared.
 fn mask_message(secrets: &Secrets, message: &mut Arc<Message>) {
     let masked = |text: &str| match known_masked(secrets, text) {
         Cow::Owned(masked) => Some(masked),

@@ -136,7 +136,7 @@ pub(crate) async fn start(
 ) -> External {
     let Some(patterns) = &settings.mcp_tools else { return External::default() };
     if recorded.as_ref().is_some_and(Vec::is_empty) {
-        return External::default(); // the prompt lists no tools, and cannot change anymore
+        return External::default(); // the prompt lists no tools, and can no longer change
     }
     let patterns = match Patterns::new(patterns) {
         Ok(patterns) => patterns,
@@ -170,7 +170,7 @@ pub(crate) async fn start(
         }
     }
     if offered.is_empty() && recorded.is_none() && external.warnings.is_empty() {
-        external.warnings.push(format!("no tool of an MCP server matches {patterns}"));
+        external.warnings.push(format!("no MCP tool matches {patterns}"));
     }
     if offered.len() > MAX_TOOLS {
         let count = offered.len();
@@ -187,8 +187,8 @@ pub(crate) async fn start(
     external
 }
 
-/// Returns the tools of a server that match the patterns and can be used. Each kind of problem
-/// results in a single warning.
+/// Returns a server's tools that match the patterns and can be used. Each kind of problem results
+/// in a single warning.
 fn offers(
     entry: &Entry,
     listing: &Listing,

@@ -30,7 +30,7 @@ use crate::settings::Settings;
 /// The time limit for the command that prints a key. The command may wait for a password manager.
 const KEY_COMMAND: Duration = Duration::from_secs(60);
 
-/// The name of the subfolder of the state folder where facts about servers are stored.
+/// The subfolder of the state folder that holds facts about servers.
 const SERVERS: &str = "servers";
 
 /// Returns the configuration for the `models` crate.
@@ -174,7 +174,7 @@ async fn printed_key(command: &str) -> Result<String> {
     let failed = |why: String| Failure::misuse(format!("cannot get a key from api_key_command: {why}"));
     let output = tokio::time::timeout(KEY_COMMAND, child)
         .await
-        .map_err(|_| failed(format!("it did not end within {} s", KEY_COMMAND.as_secs())))?
+        .map_err(|_| failed(format!("it did not finish within {} s", KEY_COMMAND.as_secs())))?
         .map_err(|e| failed(e.to_string()))?;
     if !output.status.success() {
         return Err(failed(output.status.to_string()));

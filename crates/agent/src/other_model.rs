@@ -182,7 +182,7 @@ pub(crate) async fn open(all: &Settings, past: &[Record], secrets: &Secrets, wai
         None => first(all)?,
         Some(role) => settings(all, role)?.ok_or_else(|| {
             let name = name(role);
-            Failure::misuse(format!("the session continues with the model of --{name}: repeat the flag"))
+            Failure::misuse(format!("the session was using the model from --{name}: repeat the flag"))
         })?,
     };
     let failure = match model::open(&current, true, waits.notices()).await {
@@ -210,8 +210,8 @@ pub(crate) async fn open(all: &Settings, past: &[Record], secrets: &Secrets, wai
     Ok(Models { chosen, role, escalation, fallback })
 }
 
-/// Returns the setting that names the model used from this record on. An inner `None` stands for
-/// the first model. Returns `None` if the record does not change the model.
+/// Returns the setting that names the model used from this record on. An inner `None` means the
+/// first model. Returns `None` if the record does not change the model.
 fn role(record: &Record) -> Option<Option<ModelRole>> {
     match &record.event {
         Event::Model(model) | Event::ModelChanged { model, .. } => Some(model.role),

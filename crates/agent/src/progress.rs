@@ -1,5 +1,4 @@
-//! Downloads models and shows the progress: as a bar on a terminal, or as occasional lines in a
-//! log.
+//! Downloads models and shows progress: as a bar on a terminal, or as occasional lines in a log.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use crate::console;
 use crate::figures::bytes;
 use crate::sanitize;
 
-/// Pulls a model and shows the progress on standard error.
+/// Pulls a model and shows progress on standard error.
 ///
 /// # Errors
 /// If the server reports an error, or its stream ends before the model is complete.
@@ -45,7 +44,7 @@ pub(crate) async fn pull(server: &Server, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Pulls a model file into the store and shows the progress on standard error.
+/// Pulls a model file into the store and shows progress on standard error.
 ///
 /// # Errors
 /// Same as [`model_files::pull`].

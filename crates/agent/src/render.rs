@@ -254,7 +254,7 @@ impl<W: Write> View<W> {
         self.outcome(check.passed, &what, check.ms, check.text.lines().filter(|l| !l.trim().is_empty()))
     }
 
-    /// Writes an outcome on one line. On failure, the first few `lines` follow.
+    /// Writes an outcome on one line and, if it is a failure, the first few of `lines` below it.
     fn outcome<'a>(
         &mut self,
         ok: bool,
@@ -335,7 +335,7 @@ fn sums(t: &Totals) -> String {
     ];
     if t.saved_tokens > 0 {
         let (tokens, size) = (thousands(t.saved_tokens), bytes(t.saved_bytes));
-        parts.push(format!("about {tokens} ({size}) saved by cutting answers"));
+        parts.push(format!("about {tokens} ({size}) saved by cutting answers short"));
     }
     if let Some(cost) = t.cost {
         parts.push(journal::dollars(cost, t.prices_of));
@@ -541,7 +541,7 @@ mod tests {
             src/lib.rs:3 wrong
         unverified: done, but cargo test does not pass
         changed src/lib.rs (+2 -1)
-        1 turn, 1,320 prompt tokens (212 evaluated), 87 generated, about 1,000 (3 kB) saved by cutting answers, 1 min 5 s
+        1 turn, 1,320 prompt tokens (212 evaluated), 87 generated, about 1,000 (3 kB) saved by cutting answers short, 1 min 5 s
         ");
     }
 
@@ -558,7 +558,7 @@ mod tests {
             src/lib.rs:3 wrong
         unverified: done, but cargo test does not pass
         changed src/lib.rs (+2 -1)
-        1 turn, 1,320 prompt tokens (212 evaluated), 87 generated, about 1,000 (3 kB) saved by cutting answers, 1 min 5 s
+        1 turn, 1,320 prompt tokens (212 evaluated), 87 generated, about 1,000 (3 kB) saved by cutting answers short, 1 min 5 s
         ");
     }
 
@@ -568,7 +568,7 @@ mod tests {
         session 20261122-134405-ab12 (dry run)
         unverified: done, but cargo test does not pass
         changed src/lib.rs (+2 -1)
-        1 turn, 1,320 prompt tokens (212 evaluated), 87 generated, about 1,000 (3 kB) saved by cutting answers, 1 min 5 s
+        1 turn, 1,320 prompt tokens (212 evaluated), 87 generated, about 1,000 (3 kB) saved by cutting answers short, 1 min 5 s
         ");
     }
 

@@ -50,7 +50,7 @@ pub(crate) struct Outcome {
     pub(crate) tree: std::result::Result<usize, &'static str>,
 }
 
-/// Repeats the findings of the inspections in the recorded session.
+/// An inspector that repeats the findings recorded in the session.
 struct Recorded(Arc<Script>);
 
 impl fmt::Debug for Recorded {

@@ -68,7 +68,7 @@ impl Tree {
         }
     }
 
-    /// Protects these files: they keep the contents that they have before the first turn.
+    /// Protects these files by restoring the contents that they had before the first turn.
     pub(crate) fn protect(self, protected: Protected) -> Self {
         Self { protected: Some(protected), ..self }
     }

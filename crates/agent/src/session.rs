@@ -44,9 +44,9 @@ use crate::setup;
 use crate::skills;
 use crate::waiting::Waits;
 
-/// The name of the subfolder of a session's folder that holds the tree's history.
+/// The subfolder of a session's folder that holds the tree's history.
 pub(crate) const STATE: &str = "state";
-/// The name of the subfolder of the cache folder that holds the indexes of repositories.
+/// The subfolder of the cache folder that holds repository indexes.
 const INDEXES: &str = "symbols";
 
 /// What a run must deliver in addition to, or instead of, changes to the tree.
@@ -388,7 +388,7 @@ async fn begin(
 /// Converts the settings to the planner's settings.
 ///
 /// # Errors
-/// If the planner does not know the value of a setting. A test rules this out.
+/// If the planner does not recognize the value of a setting. A test rules this out.
 pub(crate) fn plan(settings: &Settings, goal: &Goal) -> Result<planner::Settings> {
     let word = |text: &str| serde_json::Value::from(text);
     Ok(planner::Settings {

@@ -11,8 +11,7 @@ use crate::exit::{Failure, Result};
 use crate::leftovers::SANDBOX;
 use crate::settings::Settings;
 
-/// The number of bytes of output to keep in memory from the start, and also from the end. The log
-/// contains all of the output.
+/// The number of bytes to keep in memory from each end of the output. The log contains all of it.
 const KEPT: usize = 4096;
 
 /// Runs the command in the same sandbox that the run will use for its commands, and keeps the

@@ -15,8 +15,8 @@ use crate::layers::read_file;
 pub(crate) const LIMIT: u64 = 256 * 1024;
 /// Maximum size of an issue as JSON, in bytes.
 const ISSUE_LIMIT: u64 = 4 << 20;
-/// Maximum number of an issue's comments to show to the model. If there are more, only the last
-/// ones are shown.
+/// Maximum number of comments per issue to show to the model. If there are more, only the last ones
+/// are shown.
 const COMMENTS: usize = 20;
 /// The folder for a repository's templates, relative to the root.
 const TEMPLATES: &str = ".agents/templates";
@@ -24,10 +24,11 @@ const TEMPLATES: &str = ".agents/templates";
 /// The source of the task, as specified by the user.
 #[derive(Debug, Default)]
 pub(crate) struct Source {
-    /// The text on the command line; `-` stands for standard input.
+    /// The text on the command line; `-` means standard input.
     pub(crate) text: Option<String>,
     pub(crate) file: Option<PathBuf>,
-    /// The name of a template. Its values are `text` and `values`, each `KEY=VALUE`.
+    /// The name of a template. It is filled in from `text` and `values`, which are then `KEY=VALUE`
+    /// pairs.
     pub(crate) template: Option<String>,
     pub(crate) values: Vec<String>,
     /// A file with an issue as JSON, `-` for standard input, or the URL of an issue.
@@ -99,12 +100,12 @@ fn from_template(name: &str, values: impl Iterator<Item = String>, context: &Con
     let mut variables = Map::new();
     for value in values {
         let (key, value) = value.split_once('=').ok_or_else(|| {
-            Failure::misuse(format!("{value:?} is not a value of the template {name}: write KEY=VALUE"))
+            Failure::misuse(format!("{value:?} is not a value for the template {name}: write KEY=VALUE"))
         })?;
         variables.insert(key.to_owned(), value.into());
     }
     batch::tasks::fill_template(&text, &variables)
-        .map_err(|why| Failure::misuse(format!("cannot fill the template {file}: {why}")))
+        .map_err(|why| Failure::misuse(format!("cannot fill in the template {file}: {why}")))
 }
 
 /// Reads a template from the repository. Someone else may have written the template, so it must be

@@ -1,5 +1,5 @@
-//! Shows what a run is waiting for, and for how long, until the model server starts its answer. A
-//! terminal shows a single line that is updated; a log gets lines at increasing intervals.
+//! Shows what a run is waiting for, and for how long, until the model server starts to answer. On a
+//! terminal, updates a single line; in a log, writes lines at increasing intervals.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,8 +15,8 @@ use crate::console;
 use crate::figures::{duration, thousands};
 use crate::sanitize;
 
-/// The waiting times, in seconds, after which a log gets a line. After the last one, it gets a line
-/// every ten minutes.
+/// The waiting times, in seconds, after which a line is written to a log. After the last one, a
+/// line is written every ten minutes.
 const LINES: [u64; 6] = [10, 30, 60, 120, 300, 600];
 /// The waiting time, in seconds, after which a terminal shows a line.
 const FIRST: u64 = 2;
@@ -28,7 +28,7 @@ const BYTES_PER_TOKEN: usize = 4;
 /// Writes text to the output, unchanged.
 pub(crate) type Out = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// How waits for a server are shown.
+/// How to show that a run is waiting for a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waits {
     /// Not at all.
@@ -50,7 +50,7 @@ impl Waits {
         }
     }
 
-    /// Returns a callback that shows each wait while a model is opened.
+    /// Returns a callback that tells the user about each wait while a model is being opened.
     pub(crate) fn notices(self) -> Notices {
         match self {
             Waits::Unseen => Notices::default(),

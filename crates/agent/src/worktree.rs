@@ -48,7 +48,7 @@ impl Worktree {
         folder.push(".worktrees");
         let root = repository.with_file_name(folder).join(name);
         if root.exists() {
-            return Err(Failure::misuse(format!("the worktree {} exists", root.display()))
+            return Err(Failure::misuse(format!("the worktree {} already exists", root.display()))
                 .hint(format!("choose another name, or remove it: git worktree remove {}", root.display())));
         }
         let branch = format!("{BRANCHES}{name}");
@@ -92,10 +92,10 @@ impl Drop for Worktree {
     }
 }
 
-/// Runs git without the repository's hooks. Returns its output without the last newline.
+/// Runs git without the repository's hooks. Returns its output without the trailing newline.
 ///
 /// # Errors
-/// Git's message.
+/// If git fails. The error is git's message.
 pub(crate) fn git<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> std::result::Result<String, String> {
     git_with(folder, arguments, None)
 }
@@ -103,7 +103,7 @@ pub(crate) fn git<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> std::resul
 /// Same as [`git`], but with this standard input.
 ///
 /// # Errors
-/// Git's message.
+/// If git fails. The error is git's message.
 pub(crate) fn git_with<S: AsRef<OsStr>>(
     folder: &Path,
     arguments: &[S],

@@ -24,11 +24,11 @@ pub(crate) struct Due<'t> {
 #[derive(Default)]
 pub(crate) struct Plan<'t> {
     pub(crate) queue: VecDeque<Due<'t>>,
-    /// Tasks that have changed since they got their result.
+    /// Tasks that have changed since their result was produced.
     pub(crate) changed: Vec<&'t str>,
     /// Tasks whose last attempt was killed or crashed, with the number of that attempt.
     pub(crate) cut_off: Vec<(&'t str, u32)>,
-    /// Tasks that the agent finished unsuccessfully, if such tasks should run again.
+    /// Tasks that run again because the agent finished them unsuccessfully.
     pub(crate) failed: Vec<&'t str>,
     /// Tasks that keep their result, with the number of the attempt that produced it.
     pub(crate) kept: Vec<(&'t Task, u32)>,
@@ -36,8 +36,8 @@ pub(crate) struct Plan<'t> {
     pub(crate) verified: usize,
 }
 
-/// Plans the tasks that the agent has not finished in their current version, in the order they
-/// appear in `tasks`. With `retry_failed`, also plans the tasks that it finished unsuccessfully.
+/// Plans the tasks whose current version the agent has not finished yet, in the order they appear
+/// in `tasks`. With `retry_failed`, also plans the tasks that the agent finished unsuccessfully.
 pub(crate) fn plan<'t>(
     tasks: &'t [Task],
     started: &[Started],

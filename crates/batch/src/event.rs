@@ -17,20 +17,19 @@ pub enum Event<'a> {
         /// How many of the kept results are verified.
         verified: usize,
     },
-    /// Settings have changed since these tasks got their results, but the tasks keep them.
+    /// Settings have changed since these tasks' results were produced, but the results are kept.
     Kept {
         /// The changes.
         changes: &'a [Change],
         /// The tasks.
         tasks: &'a [&'a str],
     },
-    /// The task has changed since it got its result, so it runs again.
+    /// The task has changed since its result was produced, so it runs again.
     Changed {
         /// The task.
         id: &'a str,
     },
-    /// The agent finished the task unsuccessfully in an earlier invocation, and the task runs
-    /// again.
+    /// The agent finished the task unsuccessfully in an earlier invocation, so the task runs again.
     Failed {
         /// The task.
         id: &'a str,

@@ -94,7 +94,7 @@ impl Folder {
         Self { tasks: ids.into_iter().map(state).collect() }
     }
 
-    /// The number of tasks for each [`Row::label`], most frequent first.
+    /// Returns the number of tasks for each [`Row::label`], most frequent first.
     #[must_use]
     pub fn endings(&self) -> Vec<(String, usize)> {
         count(&self.tasks.iter().map(|task| task.row.clone()).collect::<Vec<_>>())

@@ -102,7 +102,7 @@ fn users_filters(listed: &str) -> Vec<String> {
 pub(crate) struct Repository {
     /// The folder with its objects, refs and worktree entries.
     pub(crate) git_dir: PathBuf,
-    /// Whether it has no work tree, as with a mirror.
+    /// Whether it has no work tree, like a mirror.
     pub(crate) bare: bool,
     /// The folder's path in the tree, with a trailing `/`; empty for the root.
     pub(crate) prefix: String,

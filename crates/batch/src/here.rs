@@ -27,7 +27,7 @@ use crate::worktree::{self, Source};
 pub struct Attempt {
     /// How the attempt ended, and what it changed, even if it failed.
     pub report: Report,
-    /// The session with the details, if one was started.
+    /// The id of the attempt's session, if one was started.
     pub session: Option<String>,
 }
 
@@ -111,8 +111,8 @@ impl<'r, R: Runner> Here<'r, R> {
     }
 
     /// Runs attempts with `runner` and leaves their trees in place. The setup command then runs for
-    /// every attempt: its result can be reused only at the same path, and the earlier tree is still
-    /// there.
+    /// every attempt, because its result can be reused only at the same path, which the earlier
+    /// tree still occupies.
     #[must_use]
     pub fn keeping_trees(runner: &'r R) -> Self {
         Self { keeps_trees: true, ..Self::new(runner) }
@@ -207,8 +207,8 @@ impl<'r, R: Runner> Here<'r, R> {
         Ok(folder)
     }
 
-    /// Creates a work tree and runs the task in it. An error says why the tree could not be
-    /// created.
+    /// Creates a work tree and runs the task in it. If the tree cannot be created, returns an error
+    /// that explains why.
     async fn work(
         &self,
         task: &Task,

@@ -1,8 +1,8 @@
 //! Runs many tasks: reads task files, schedules attempts and records results.
 //!
 //! [`tasks::read`] parses a task file or folder into [`Task`]s, or reports all of its problems at
-//! once. [`Selection`] selects and orders them. [`run`] makes attempts at the tasks, several at a
-//! time. A [`Place`] is where attempts run. [`Here`] runs them on this machine: each attempt uses a
+//! once. [`Selection`] selects and orders them. [`run`] attempts the tasks, several at a time. A
+//! [`Place`] is where attempts run. [`Here`] runs them on this machine: each attempt uses a
 //! [`Runner`] in its own worktree, so the user's tree, index and HEAD never change. Each attempt
 //! that ends produces one result. At the end, [`run`] returns a [`Summary`]. [`Folder::read`] reads
 //! a batch folder, even while the batch is running.
@@ -20,19 +20,19 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `attempts.jsonl` | a [`Started`] for each attempt, on disk before the attempt has any effect |
+//! | `attempts.jsonl` | a [`Started`] for each attempt, written to disk before the attempt has any effect |
 //! | `results.jsonl` | a [`Finished`] for each attempt that ended, regardless of how it ended |
-//! | `settings.jsonl` | the [`Settings`] of each invocation whose settings differ from the previous invocation's |
+//! | `settings.jsonl` | the [`Settings`] of each invocation, left out if they are the same as the previous invocation's |
 //! | `predictions.jsonl` | the last patch of each task, in SWE-bench's format, rebuilt from the results |
 //! | `summary.json` | the [`Summary`], rebuilt from the results |
 //! | `summary.md`, `junit.xml`, `report.html` | views of the results, written by the binary with the `report` crate |
 //! | `worktrees/` | the trees of running attempts |
-//! | `.agent-setups/` | copies of trees after their setup command has run; exists only while a batch is running |
+//! | `.agent-setups/` | copies of trees, made after the setup command has run; exists only while a batch is running |
 //! | `repositories/` | bare clones of repositories that tasks specify as a URL or a bundle |
 //! | `lock` | the process that is using the folder |
 //!
 //! A task is done once the agent itself has finished one attempt, successfully or not. Attempts
-//! that were killed or that ended because of the infrastructure
+//! that were killed or that failed because of the infrastructure
 //! ([`journal::Ending::is_infrastructure`]) never count.
 
 mod check;

@@ -1,4 +1,4 @@
-//! Merges the results of shards, or of other batches that have no task in common.
+//! Merges the results of shards, or of other batches that have no tasks in common.
 
 use std::collections::HashMap;
 use std::fs;

@@ -25,8 +25,8 @@ pub enum Packed {
 /// error is a human-readable sentence.
 ///
 /// # Errors
-/// If the repository or the commit does not exist, if the task names a folder inside a repository,
-/// or if the bundle cannot be written.
+/// If the repository or the commit does not exist, if the task specifies a folder inside a
+/// repository, or if the bundle cannot be written.
 pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     if is_url(&task.repo.to_string_lossy()) {
         return Ok(Packed::Url);
@@ -41,12 +41,12 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     };
     if !found.prefix.is_empty() {
         return Err(format!(
-            "{repo} is a folder inside a repository; a task for workers must name the repository's root"
+            "{repo} is a folder inside a repository; a task for workers must specify the repository's root"
         ));
     }
     if git(&task.repo, &["rev-parse", "--is-shallow-repository"]).await.is_ok_and(|said| said == "true") {
         return Err(format!(
-            "{repo} is a shallow clone, which cannot be sent to workers; run `git fetch --unshallow` there, or name its URL"
+            "{repo} is a shallow clone, which cannot be sent to workers; run `git fetch --unshallow` there, or specify its URL"
         ));
     }
     let digest = short_digest(&[found.git_dir.as_os_str().as_encoded_bytes(), commit.as_bytes()]);
@@ -78,12 +78,12 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     Ok(Packed::Bundle(bundle, Some(commit.clone())))
 }
 
-/// Checks a task from another machine before it runs on this one. `bundled` says whether the
+/// Checks a task from another machine before it runs on this one. `bundled` is true if the
 /// repository came with the task.
 ///
 /// # Errors
-/// A sentence that says why the task must not run: its id is not safe as a file name, or its
-/// repository is a path on this machine.
+/// A sentence that explains why the task must not run: its id is not safe to use as a file name, or
+/// its repository is a path on this machine.
 pub fn check_foreign(task: &Task, bundled: bool) -> Result<(), String> {
     if let Some(why) = unsafe_id(&task.id) {
         return Err(why);

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::record::Finished;
 
-/// Returns the positions of the results whose patches are predictions: for each task, the last
+/// Returns the positions of the results whose patches become predictions: for each task, the last
 /// result from the agent. Leaves out results of tasks that have changed since the run, and
 /// infrastructure failures, which the evaluation would count as wrong answers. `digests` contains
 /// the current digest of each task.

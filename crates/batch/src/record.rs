@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 /// The format version of both kinds of record.
 pub(crate) const VERSION: u32 = 1;
 
-/// An attempt that started. The record is on disk before the worktree is created, so that a killed
-/// batch leaves a trace.
+/// An attempt that started. The record is written to disk before the worktree is created, so that
+/// even a batch that is killed leaves a trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Started {
     /// Version of the format: 1.
@@ -21,13 +21,13 @@ pub struct Started {
     pub attempt: u32,
     /// [`Task::digest`](crate::Task::digest).
     pub digest: String,
-    /// The time of the record, in milliseconds since the Unix epoch.
+    /// When the record was created, in milliseconds since the Unix epoch.
     pub time_ms: u64,
     /// The name of the worktree's folder in `worktrees/`; `None` if the worktree cannot be created,
-    /// or if the attempt runs on a worker of a queue.
+    /// or if the attempt runs on a queue worker.
     pub worktree: Option<String>,
     /// The repository's git folder; `None` if the folder is not a repository, or if the attempt
-    /// runs on a worker of a queue.
+    /// runs on a queue worker.
     pub git_dir: Option<PathBuf>,
     /// The commit that the attempt starts from.
     pub commit: Option<String>,
@@ -47,7 +47,7 @@ pub struct Finished {
     pub attempt: u32,
     /// [`Task::digest`](crate::Task::digest).
     pub digest: String,
-    /// The time of the record, in milliseconds since the Unix epoch.
+    /// When the record was created, in milliseconds since the Unix epoch.
     pub time_ms: u64,
     /// How it ended.
     pub ending: Ending,
@@ -56,21 +56,21 @@ pub struct Finished {
     pub infrastructure: bool,
     /// A human-readable sentence.
     pub message: String,
-    /// The changes, even if the attempt failed.
+    /// The changes that the attempt made, even if it failed.
     pub diff: Diff,
     /// Tokens, turns, cost.
     pub totals: Totals,
-    /// The totals of each model, if several were used.
+    /// The totals for each model, if more than one was used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelTotals>,
     /// Wall-clock time in seconds, including the time to create the worktree.
     pub seconds: f64,
-    /// The session with the details, if one was started.
+    /// The id of the attempt's session, if one was started.
     pub session: Option<String>,
 }
 
 impl Finished {
-    /// Creates the result of an attempt that could not be made.
+    /// Creates the result for an attempt that could not be made.
     #[must_use]
     pub fn refused(id: &str, digest: &str, attempt: u32, why: &str) -> Self {
         let Report { ending, message, diff, totals, models, .. } = Report::new(Ending::Refused, why);

@@ -33,8 +33,8 @@ pub struct BatchOptions {
     /// a server outage do not count. A task whose repository or commit is missing is not retried,
     /// because the retry would fail too.
     pub retries: u32,
-    /// The maximum time that this invocation waits during one outage, that is, while every attempt
-    /// fails because of the infrastructure. If zero, nothing is retried.
+    /// The longest that this invocation waits during one outage, that is, while every attempt fails
+    /// because of the infrastructure. If zero, nothing is retried.
     pub wait: Duration,
     /// Limits on the whole batch.
     pub limits: BatchLimits,
@@ -48,7 +48,7 @@ pub struct BatchOptions {
     pub settings: Settings,
 }
 
-/// Limits on a whole batch, as opposed to those on each task.
+/// Limits on a whole batch, as opposed to limits on a single task.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct BatchLimits {
     /// The time limit for this invocation. When it is reached, running attempts are interrupted.
@@ -145,7 +145,7 @@ struct Batch<'a, 't> {
     interrupt: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
     report: &'a dyn Fn(Event<'_>),
-    /// Whether a note about an attempt of unknown cost has been reported.
+    /// Whether the user has been told that the cost of an attempt is unknown.
     noted_cost: Cell<bool>,
 }
 

@@ -37,7 +37,7 @@ pub(crate) enum Next<'t> {
 pub(crate) struct Verdict {
     /// Whether the task is retried.
     pub(crate) again: bool,
-    /// How long to wait before the next attempt, because the infrastructure is failing.
+    /// How long to wait before the next attempt if the infrastructure is failing.
     pub(crate) pause: Option<Duration>,
 }
 
@@ -68,8 +68,8 @@ pub(crate) struct Schedule<'t> {
 }
 
 /// Limits how many attempts run at a time. If the server refuses requests because it is getting too
-/// many, the limit drops, and the next attempt that ends is not replaced. The limit grows by one,
-/// up to `jobs`, each time more attempts than the limit have ended without a refusal.
+/// many, the limit drops, and the next attempt that ends is not replaced. Once more attempts than
+/// the limit have ended without another refusal, the limit grows by one, up to `jobs`.
 struct Load {
     most: usize,
     /// The lowest value of `most` so far.
@@ -137,7 +137,7 @@ impl<'t> Schedule<'t> {
         })
     }
 
-    /// Why the batch is stopping, if it is.
+    /// Returns why the batch is stopping, if it is.
     pub(crate) fn stopped(&self) -> Option<Stop> {
         self.stopped
     }
@@ -190,7 +190,7 @@ impl<'t> Schedule<'t> {
         }
     }
 
-    /// Records a result. `may_help` says whether a retry could end differently.
+    /// Records a result. `may_help` is true if a retry could end differently.
     pub(crate) fn ended(&mut self, now: Instant, result: &Finished, may_help: bool) -> Verdict {
         let started = self.running.remove(result.id.as_str());
         self.tokens = self.tokens.saturating_add(tokens(result));

@@ -36,8 +36,8 @@ pub trait Source {
     /// The description of an attempt.
     type Job;
 
-    /// Returns the next attempt to start, or `None` if no more will start. Waits until an attempt
-    /// may start. `running` is the number of running attempts. Dropping the future does not lose an
+    /// Waits until the next attempt may start, and returns it. Returns `None` if no more will
+    /// start. `running` is the number of running attempts. Dropping the future does not lose an
     /// attempt.
     fn next(&self, running: usize) -> LocalBoxFuture<'_, Option<Self::Job>>;
 
@@ -50,8 +50,8 @@ pub trait Sink {
     /// Records the start of an attempt; the record is on disk when this returns.
     fn started(&self, started: Started) -> LocalBoxFuture<'_, Result<(), Error>>;
 
-    /// Records how an attempt ended; the record is on disk when this returns. `may_help` says
-    /// whether a retry could end differently.
+    /// Records how an attempt ended; the record is on disk when this returns. `may_help` is true if
+    /// a retry could end differently.
     fn finished(&self, finished: Finished, may_help: bool) -> LocalBoxFuture<'_, Result<(), Error>>;
 }
 

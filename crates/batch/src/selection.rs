@@ -45,8 +45,8 @@ impl Selection {
     }
 }
 
-/// The sort key of a task for a shuffle with this seed. The key does not depend on the other tasks,
-/// so adding a task to the file does not change the order of the others.
+/// Returns the sort key of a task for a shuffle with this seed. The key does not depend on the
+/// other tasks, so adding a task to the file does not change the order of the others.
 fn rank(seed: u64, id: &str) -> [u8; 32] {
     Sha256::new().chain_update(seed.to_le_bytes()).chain_update(id).finalize().into()
 }

@@ -61,9 +61,9 @@ pub(crate) fn record(folder: &Path, attempts: usize, settings: &Settings) -> Res
     Ok(records)
 }
 
-/// Returns the tasks whose kept result was produced with settings that have since changed, grouped
-/// by those changes. `kept` lists each task with a kept result and the number of the attempt that
-/// produced it. Ignores settings that the task itself overrides.
+/// Returns the tasks whose result was produced with settings that have since changed, grouped by
+/// those changes. `kept` lists the tasks that keep their result, each with the number of the
+/// attempt that produced it. Ignores settings that the task itself overrides.
 pub(crate) fn outdated<'t>(
     kept: &[(&'t Task, u32)],
     started: &[Started],

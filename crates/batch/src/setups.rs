@@ -3,9 +3,9 @@
 //!
 //! Virtual environments, editable packages and build caches contain absolute paths, so a copy is
 //! valid only at the path of the original. Each tree that needs a setup is therefore created in a
-//! numbered lane. A lane has a fixed path, which holds one task's tree at a time, and a copy of the
-//! last tree that was set up at that path. A lane is added only if no other is free, which keeps
-//! disk usage bounded.
+//! numbered lane. A lane has a fixed path, which holds one task's tree at a time. It also keeps a
+//! copy of the last tree that was set up at that path. A lane is added only if no other is free,
+//! which keeps disk usage bounded.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -29,12 +29,12 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// The setup of a task whose prepared tree is not copied.
+    /// Returns the setup for a task whose prepared tree is not copied.
     pub(crate) fn once(task: &Task) -> Option<Self> {
         Some(Self { command: task.setup.clone()?, keep: None })
     }
 
-    /// Keeps a copy of the tree for later tasks. Call it after the command has succeeded, and
+    /// Keeps a copy of the tree for later tasks. Call this after the command has succeeded, and
     /// before anything else changes the tree. Blocks.
     ///
     /// # Errors
@@ -137,8 +137,8 @@ impl Lanes {
 }
 
 impl Lane<'_> {
-    /// The name of the tree. No tree outside a lane can have this name, because ids are never
-    /// empty.
+    /// Returns the name of the tree. No tree outside a lane can have this name, because ids are
+    /// never empty.
     pub(crate) fn name(&self) -> String {
         name(self.number)
     }
@@ -157,13 +157,14 @@ impl Lane<'_> {
         Ok(self.ready.get().then_some(self.copy.as_path()))
     }
 
-    /// Discards the copy, because it cannot be restored. The task then needs its own setup.
+    /// Discards a copy that cannot be restored. The task then needs its own setup.
     pub(crate) fn discard(&self) {
         self.ready.set(false);
         self.stale.set(true);
     }
 
-    /// The setup that the runner must perform; `None` if the lane has a copy of its result.
+    /// Returns the setup that the runner must perform, or `None` if the lane has a copy of its
+    /// result.
     pub(crate) fn setup(&self, task: &Task) -> Option<Setup> {
         let command = task.setup.clone().filter(|_| !self.ready.get())?;
         let keep = (!self.stale.get()).then(|| (self.tree.clone(), self.copy.clone()));

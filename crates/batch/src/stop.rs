@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
-    /// A person or the system interrupted it.
+    /// The user or the system interrupted the batch.
     Interrupted,
     /// The deadline has passed.
     Deadline,
@@ -17,7 +17,7 @@ pub enum Stop {
     Cost,
     /// The server or this machine kept failing.
     Infrastructure,
-    /// A task was not verified, and the batch had been told to stop in that case.
+    /// A task was not verified, and the batch was configured to stop in that case.
     FailFast,
 }
 
@@ -27,8 +27,8 @@ impl Stop {
         matches!(self, Stop::Interrupted | Stop::Deadline)
     }
 
-    /// The exit code of a batch that stopped for this reason; `None` if the results determine the
-    /// exit code.
+    /// Returns the exit code of a batch that stopped for this reason, or `None` if the exit code
+    /// depends on the results.
     pub(crate) fn exit_code(self) -> Option<u8> {
         match self {
             Stop::Interrupted => Some(Ending::Interrupted.exit_code()),

@@ -67,7 +67,7 @@ impl Store {
         Ok(())
     }
 
-    /// The attempts that have a result.
+    /// Returns the attempts that have a result.
     pub(crate) fn ended(&self) -> HashSet<(&str, u32)> {
         self.finished.iter().map(|result| (result.id.as_str(), result.attempt)).collect()
     }

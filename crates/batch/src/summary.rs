@@ -11,7 +11,7 @@ use crate::record::{Finished, Started};
 use crate::stop::Stop;
 use crate::task::Task;
 
-/// The exit code if a task is not verified but nothing worse happened.
+/// The exit code if a task was not verified but nothing worse happened.
 const NOT_VERIFIED: u8 = 1;
 
 /// All tasks of a batch, with their state.
@@ -217,7 +217,7 @@ impl Row {
         self.ending.is_some() && !self.infrastructure
     }
 
-    /// [`Ending::label`], or `not run`.
+    /// Returns [`Ending::label`], or `not run`.
     #[must_use]
     pub fn label(&self) -> &'static str {
         self.ending.as_ref().map_or("not run", Ending::label)

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-/// The maximum length of an id in bytes. With an attempt number appended, it must fit in a 255-byte
-/// file name.
+/// The maximum length of an id in bytes. An id with an attempt number appended must fit in a
+/// 255-byte file name.
 pub(crate) const MAX_ID_BYTES: usize = 128;
 
 /// One task.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Task {
-    /// Unique within its file, and safe as a file name.
+    /// Unique within its file, and safe to use as a file name.
     pub id: String,
     /// The repository: the absolute path of a folder or bundle file, or a URL to clone.
     pub repo: PathBuf,
@@ -26,11 +26,11 @@ pub struct Task {
     pub text: String,
     /// The command that verifies the result.
     pub verify: Option<String>,
-    /// Limits that override those of the batch.
+    /// Limits that override the batch's.
     pub limits: TaskLimits,
-    /// The model, if it overrides that of the batch.
+    /// The model to use instead of the batch's.
     pub model: Option<String>,
-    /// The maximum number of tries in one session, if it overrides that of the batch.
+    /// The maximum number of tries in one session; overrides the batch's.
     pub attempts: Option<u32>,
     /// The command that prepares a worktree before the agent starts.
     pub setup: Option<String>,
@@ -41,7 +41,7 @@ pub struct Task {
     pub tags: Vec<String>,
 }
 
-/// The limits on one task. `None` means that the batch's limit for every task applies.
+/// The limits on one task. For a limit that is `None`, the batch's per-task limit applies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct TaskLimits {
     /// Requests answered by the model.
@@ -83,7 +83,7 @@ impl Task {
             "id": self.id, "repo": self.named_repo, "base_commit": self.base_commit, "task": self.text,
             "verify": self.verify, "limits": self.limits, "model": self.model,
         });
-        // These keys were added later. A task that lacks one has the same digest as before the key
+        // These keys were added later. A task without them has the same digest as before they
         // existed, so its older results stay valid.
         let added = [
             ("attempts", self.attempts.map(Value::from)),
@@ -99,7 +99,7 @@ impl Task {
     }
 }
 
-/// Returns why an id is not safe as a file name, or `None` if it is.
+/// Returns why an id is not safe to use as a file name, or `None` if it is.
 pub(crate) fn unsafe_id(id: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let why = if id.is_empty() {

@@ -23,11 +23,11 @@
 //! `for` turns one task into several: see [`template`]. [`schema`] returns the JSON Schema of a
 //! task, for editors.
 //!
-//! A SWE-bench instance has `instance_id`, `repo`, `base_commit` and `problem_statement`, and
-//! optionally our own keys, listed in the table from `setup` on. Keys that reveal the solution
-//! (`patch`, `test_patch`, `hints_text`, the lists of tests) are never read. A SWE-agent instance
-//! has `instance_id`, `problem_statement` and `repo_name`, and optionally `base_commit` and our own
-//! keys.
+//! A SWE-bench instance has `instance_id`, `repo`, `base_commit` and `problem_statement`. It may
+//! also have our own keys, which are those from `setup` to the end of the table. Keys that reveal
+//! the solution (`patch`, `test_patch`, `hints_text`, the lists of tests) are never read. A
+//! SWE-agent instance has `instance_id`, `problem_statement` and `repo_name`. It may also have
+//! `base_commit` and our own keys.
 
 mod entry;
 mod fields;

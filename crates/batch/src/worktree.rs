@@ -77,8 +77,8 @@ impl Source {
     }
 
     /// Creates the tree and returns the folder in it that corresponds to the task's folder. If
-    /// `prepared` is given, a worktree gets its files instead of the commit's. After an error, part
-    /// of the tree may exist.
+    /// `prepared` is given, the files in a worktree come from that folder instead of the commit.
+    /// After an error, part of the tree may be left behind.
     pub(crate) async fn make(&self, tree: &Path, prepared: Option<&Path>) -> Result<PathBuf, String> {
         let Some((found, commit)) = &self.git else {
             return self.copy(tree).await;
@@ -106,7 +106,7 @@ impl Source {
         if tree.starts_with(&canonical) {
             let repo = self.repo.display();
             return Err(format!(
-                "{repo} contains the folder of this batch and would be copied into itself; choose a folder outside"
+                "{repo} contains the batch folder and would be copied into itself; choose a batch folder outside it"
             ));
         }
         let (repo, target) = (canonical, tree.to_owned());
@@ -119,8 +119,8 @@ impl Source {
     }
 }
 
-/// Copies the files of a prepared tree into a worktree that has none, and resets the worktree's
-/// index to its commit.
+/// Copies the files of a prepared tree into a worktree that does not have any files yet, and resets
+/// the worktree's index to its commit.
 async fn fill(tree: &Path, prepared: &Path) -> Result<(), String> {
     let (from, to) = (prepared.to_owned(), tree.to_owned());
     let copied = tokio::task::spawn_blocking(move || workspace::copy_without_git(&from, &to));
@@ -144,8 +144,8 @@ pub(crate) fn name(id: &str, attempt: u32) -> String {
     if attempt == 1 { id.to_owned() } else { format!("{id}@{attempt}") }
 }
 
-/// Whether a name in a record has the form of a tree's name: an attempt's [`name`], or `@` and a
-/// number for the tree of a lane. A folder with any other name must not be removed.
+/// Whether a name in a record looks like the name of a tree: an attempt's [`name`], or `@` and a
+/// number for a lane's tree. A folder with any other name must not be removed.
 pub(crate) fn is_name(name: &str) -> bool {
     if let Some(lane) = name.strip_prefix('@') {
         return !lane.is_empty() && lane.bytes().all(|b| b.is_ascii_digit());
@@ -154,8 +154,8 @@ pub(crate) fn is_name(name: &str) -> bool {
     unsafe_id(id).is_none() && attempt.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Removes a tree's entry in the repository and then its folder, so once the folder is gone, the
-/// removal is complete.
+/// Removes a tree's entry in the repository, and then its folder. In this order, the removal is
+/// complete once the folder is gone.
 pub(crate) async fn remove(tree: &Path, git_dir: Option<&Path>) -> Result<(), String> {
     let (tree, git_dir) = (tree.to_owned(), git_dir.map(Path::to_owned));
     let shown = tree.display().to_string();

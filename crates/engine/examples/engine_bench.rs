@@ -1,4 +1,6 @@
-//! Measures the engine: `cargo run --release -p engine --example engine_bench FILE.gguf [TOKENS]`.
+//! Measures the engine:
+//! `cargo run --release -p engine --example engine_bench FILE.gguf [TOKENS [CACHE_FOLDER]]`.
+//!
 //! Prints a JSON object that includes the seconds it takes to load the model, the prompt and
 //! generation rates in tokens per second, the number of tokens that a second turn evaluates, the
 //! generation rates for tool calls with and without a constraint, and the peak memory usage.
@@ -42,8 +44,8 @@ async fn ask(model: &Embedded, request: &Request) -> Result<(String, Usage, f64,
     Ok((text, usage, first, from.elapsed().as_secs_f64()))
 }
 
-/// The number of pairs of answers that the rates for tool calls are computed from. Each pair is one
-/// answer with a constraint and one without. An additional pair runs first and is left out of the
+/// The number of answer pairs used to compute the rates for tool calls. Each pair is one answer
+/// with a constraint and one without. An additional pair runs first and is not included in the
 /// rates.
 const PAIRS: usize = 4;
 const CALL_RULES: &str = "You act by calling tools. Answer with exactly one JSON object and nothing else:\n\

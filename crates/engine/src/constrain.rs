@@ -4,8 +4,8 @@
 //! answer that conforms to the schema anyway is therefore unchanged, and the check costs next to
 //! nothing. If the schema does not allow the token, another token replaces it. If there is only one
 //! possible continuation, the replacement is its first token. Otherwise, the sampler chooses the
-//! replacement from all allowed tokens. Text that must follow is also guessed ([`crate::draft`]
-//! explains guesses), so that it is evaluated in one batch.
+//! replacement from all allowed tokens. Text that the schema forces is guessed as well (see
+//! [`crate::draft`]), so that it is evaluated in one batch.
 //!
 //! As in the prompts, the JSON has one space after each colon and comma, and no other whitespace
 //! outside its strings.
@@ -34,8 +34,8 @@ const TEXT: usize = 20_000;
 /// Compiles schemas for the vocabulary of one model.
 #[derive(Default)]
 pub(crate) struct Grammars {
-    /// Created only when a constrained answer is first requested, because that takes a good part of
-    /// a second.
+    /// Created when a constrained answer is first requested, because creating it takes a good part
+    /// of a second.
     factory: Option<ParserFactory>,
     /// The last schema and its matcher. All requests in a run have the same schema.
     last: Option<(Arc<Value>, Matcher)>,
@@ -150,7 +150,7 @@ fn check_size(schema: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// The state of one constrained answer, which determines the tokens that may follow.
+/// The state of one constrained answer, which determines which tokens may follow.
 pub(crate) struct Constraint {
     matcher: Matcher,
 }

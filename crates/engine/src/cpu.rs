@@ -27,7 +27,7 @@ static SLEEP: extern "C" fn() = {
 /// Checks that this CPU has the instruction sets that llama.cpp was compiled for.
 ///
 /// # Errors
-/// Returns a sentence that names the missing instruction sets.
+/// Returns a message that lists the missing instruction sets.
 pub(crate) fn check() -> Result<(), String> {
     let missing = missing();
     if missing.is_empty() {
@@ -43,7 +43,7 @@ pub(crate) fn check() -> Result<(), String> {
 fn missing() -> Vec<&'static str> {
     use llama_cpp_sys_2 as llama;
 
-    // SAFETY: these functions take no arguments and return a constant of the build.
+    // SAFETY: these functions take no arguments and return build-time constants.
     let compiled = unsafe {
         [
             ("AVX", llama::ggml_cpu_has_avx(), is_x86_feature_detected!("avx")),

@@ -59,7 +59,7 @@ pub const VERSION: &str = "llama-cpp-2 0.1.160";
 pub struct Embedded {
     loaded: Arc<Loaded>,
     /// Whether the engine failed to enforce a constraint in this run. If so, the rest of the run
-    /// goes without constraints, as with a server that refuses them.
+    /// does without constraints, as with a server that refuses them.
     unconstrained: Arc<AtomicBool>,
 }
 

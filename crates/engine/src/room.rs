@@ -53,8 +53,8 @@ pub(crate) struct Wanted {
 /// Returns the window, in tokens, and a warning if it is smaller than usual or than requested.
 ///
 /// # Errors
-/// Returns a sentence if the model does not fit in memory with the requested window or, if no
-/// window was requested, with the smallest useful one.
+/// Returns a message if the model does not fit in memory with the requested window or, if no window
+/// was requested, with the smallest useful one.
 pub(crate) fn window(wanted: Wanted) -> Result<(u64, Option<String>), String> {
     let Wanted { asked, usual, trained, per_token, model, free } = wanted;
     let trained = if trained == 0 { usual } else { trained };

@@ -1,5 +1,5 @@
-//! The chat template of a model file, written in Jinja and interpreted the way transformers and
-//! llama.cpp do.
+//! The chat template of a model file, written in Jinja and interpreted as in transformers and
+//! llama.cpp.
 
 use std::sync::Arc;
 

@@ -19,7 +19,7 @@ use crate::Options;
 use crate::open;
 use crate::saved::file_key;
 
-/// The subfolder of the cache folder that holds an empty file for each model file that passed the
+/// A subfolder of the cache folder. It holds an empty file for each model file that passed the
 /// trial.
 const TRIED: &str = "tried";
 /// How often to check whether the model is still wanted.

@@ -3,14 +3,13 @@
 //!
 //! Each answer uses one sequence of the KV cache. A new conversation starts from the sequence with
 //! the longest common prefix: that sequence is rolled back to the prefix, and only the new text is
-//! evaluated. If that sequence is in use, or if too many of its tokens would be rolled back,
-//! another sequence gets the prefix and shares its cells without copying them. All answers advance
-//! in one batch.
+//! evaluated. If that sequence is in use, or if too many of its tokens would be rolled back, a
+//! different sequence is used, which shares the cells of the prefix without copying them. All
+//! answers advance in one batch.
 //!
-//! Tokens are generated only when the reader of the answer is waiting for more text. So when a
-//! reader stops, only guessed tokens have gone to waste. Guessed tokens ([`crate::draft`]) are
-//! evaluated together with the last token, and correct guesses are kept until the reader asks for
-//! more.
+//! Tokens are generated only when the reader of the answer is waiting for more text. When a reader
+//! stops, only guessed tokens are wasted. Guessed tokens ([`crate::draft`]) are evaluated together
+//! with the last token, and correct guesses are kept until the reader asks for more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -39,12 +38,12 @@ pub(crate) const BATCH: usize = 128;
 /// The shortest stable prefix worth saving, in bytes. A shorter one is faster to evaluate than to
 /// load.
 const LEAST_SAVED: usize = 1024;
-/// How long a batch waits for a reader to ask for more text. After that, the other answers advance
-/// without that reader's answer.
+/// How long a batch waits for a reader to ask for more text. After that, the batch runs without
+/// that reader's answer.
 const PATIENCE: Duration = Duration::from_millis(2);
-/// A conversation takes over an idle sequence if at most this many tokens would have to be rolled
-/// back. Otherwise the sequence is kept for its own conversation, and both conversations share the
-/// common part.
+/// A conversation reuses an idle sequence if at most this many tokens would have to be rolled back.
+/// Otherwise the sequence is kept for its own conversation, and both conversations share the common
+/// part.
 const ROLLED_BACK: usize = 16;
 
 /// A message to the thread.
@@ -66,7 +65,7 @@ pub(crate) struct Job {
     pub(crate) request: Request,
     /// Set to true if the request's constraint cannot be enforced.
     pub(crate) unconstrained: Arc<AtomicBool>,
-    /// Receives whether the answer can start.
+    /// Reports whether the answer could be started.
     pub(crate) started: oneshot::Sender<Result<(), Error>>,
     pub(crate) deltas: mpsc::UnboundedSender<Result<Delta, Error>>,
 }
@@ -152,7 +151,7 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Evaluates one token, to check that this works.
+    /// Evaluates one token, to check that the model works.
     pub(crate) fn evaluate_one(&mut self) -> Result<(), Error> {
         let failed = |why: String| Error::Refused(format!("the engine cannot evaluate a token: {why}"));
         self.batch.add(LlamaToken(0), 0, &[0], true).map_err(|why| failed(why.to_string()))?;
@@ -229,7 +228,7 @@ impl<'m> Worker<'m> {
         }
     }
 
-    /// Starts an answer. The sequence `free` must not be in use.
+    /// Starts an answer. `free` is a sequence that is not in use.
     fn start(&mut self, job: Job, free: usize) {
         let Job { id, prompt, request, unconstrained, started, deltas } = job;
         let constraint = request.constraint.as_ref().and_then(|schema| {
@@ -563,7 +562,7 @@ impl Answer {
         !self.todo.is_empty() && (self.wanted || self.first.is_none())
     }
 
-    /// Returns whether the answer has a constraint that the last sampled token completes.
+    /// Returns whether the answer is constrained and its value is complete.
     fn is_complete(&self) -> bool {
         self.constraint.as_ref().is_some_and(Constraint::is_complete)
     }

@@ -1,5 +1,5 @@
 //! Tests constrained decoding with a tiny model that has random weights: the answer conforms to the
-//! schema regardless of what the model would write.
+//! schema regardless of what the model would otherwise write.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

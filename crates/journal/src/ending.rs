@@ -29,7 +29,7 @@ pub enum Ending {
     /// The model says it is done, but the verification fails or there is none.
     Unverified,
     /// The model says it is done but changed nothing. The verification may pass, but it also passed
-    /// before.
+    /// before the run.
     NoChange,
     /// The agent stopped because it made no progress.
     GaveUp,

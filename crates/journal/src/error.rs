@@ -9,7 +9,7 @@ pub enum Error {
     /// A file operation failed.
     #[error("{what} {}: {source}", path.display())]
     Io {
-        /// The failed operation, as in "cannot open".
+        /// The operation that failed, such as "cannot open".
         what: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -20,7 +20,7 @@ pub enum Error {
     #[error("there is no session {0:?}; `agent sessions list` lists all sessions")]
     NotFound(String),
     /// Several sessions match a prefix.
-    #[error("{prefix:?} matches {count} sessions ({}{}); give more of the id", ids.join(", "), if *count > ids.len() { ", …" } else { "" })]
+    #[error("{prefix:?} matches {count} sessions ({}{}); use a longer prefix", ids.join(", "), if *count > ids.len() { ", …" } else { "" })]
     Ambiguous {
         /// The prefix.
         prefix: String,
@@ -57,8 +57,8 @@ pub enum Error {
     },
 }
 
-/// Turns the error from a file operation into [`Error::Io`]. `what` names the failed operation, as
-/// in "cannot open".
+/// Converts an error from a file operation into [`Error::Io`]. `what` describes the operation that
+/// failed, such as "cannot open".
 pub fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io { what, path, source }

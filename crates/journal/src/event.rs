@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::Ending;
 
-/// The version of the format. It changes when an old reader would misread new lines.
+/// The version of the format. Incremented whenever an old reader would misread new lines.
 pub const VERSION: u32 = 1;
 
 /// One line of a journal.
@@ -36,7 +36,7 @@ pub enum Mode {
     Ask,
 }
 
-/// How a dry run gets the tree that it works in.
+/// How a dry run creates the tree that it works in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TreeWay {
@@ -48,7 +48,7 @@ pub enum TreeWay {
     Copy,
 }
 
-/// Returns the tools from other programs, as the session's prompt lists them.
+/// Returns the tools from other programs, as listed in the session's prompt.
 #[must_use]
 pub fn external_tools(records: &[Record]) -> &[ExternalTool] {
     let tools = records.iter().rev().find_map(|record| match &record.event {
@@ -64,13 +64,13 @@ pub fn external_tools(records: &[Record]) -> &[ExternalTool] {
 pub enum Role {
     /// The fixed instructions.
     System,
-    /// The task, tool results and later messages of the user.
+    /// The task, tool results and later messages from the user.
     User,
     /// The model.
     Assistant,
 }
 
-/// A tool provided by another program, as the session's prompt shows it.
+/// A tool provided by another program, as shown in the session's prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExternalTool {
     /// The name of the server.
@@ -83,7 +83,7 @@ pub struct ExternalTool {
     pub description: String,
     /// The JSON Schema of its arguments.
     pub schema: Value,
-    /// Whether the user says that the tool only reads. Otherwise, a call may have any effect.
+    /// Whether the user declared the tool read-only. Otherwise, a call may have any effect.
     pub reads: bool,
 }
 
@@ -103,8 +103,8 @@ pub struct ModelInfo {
     /// Whether tool calls are constrained to the tools' schemas.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub constrained: bool,
-    /// How the model works on the task: `tools` or `whole-file`. Old sessions call this field
-    /// `dialect` and say `json` for `tools`.
+    /// How the model works on the task: `tools` or `whole-file`. In old sessions, this field is
+    /// called `dialect`, and `json` means `tools`.
     #[serde(alias = "dialect")]
     pub approach: String,
     /// Why this model was chosen, in one line.
@@ -121,23 +121,22 @@ pub struct ModelInfo {
     /// Dollars per million tokens (prompt, cached prompt, generated), if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<(f64, f64, f64)>,
-    /// The factor by which the price is multiplied at peak times ([`Event::Request`]), if there are
-    /// any.
+    /// The price multiplier at peak times (see [`Event::Request`]), if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_factor: Option<f64>,
     /// The date of the price (`YYYY-MM-DD`), if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub prices_of: Option<Date>,
-    /// The edit format that suits the model, if its profile has one. A setting overrides it.
+    /// The edit format that suits the model, if its profile specifies one. A setting overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edit_format: Option<String>,
-    /// The setting that names the model; absent if the model is the session's first choice.
+    /// The setting that specifies the model; absent if the model is the session's first choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<ModelRole>,
 }
 
-/// The setting that names a model other than the session's first choice.
+/// A setting that specifies a model other than the session's first choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelRole {
@@ -192,9 +191,9 @@ pub enum EndedBy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CutReason {
-    /// A call is complete.
+    /// A call was complete.
     Call,
-    /// A call was refused while it streamed.
+    /// A call was refused while it was being streamed.
     Refused,
     /// The model repeated the same text.
     Repetition,
@@ -244,8 +243,8 @@ pub struct Diff {
 pub struct Totals {
     /// Answered requests.
     pub turns: u32,
-    /// Prompt tokens, counted by the server or estimated. Requests whose answer broke off are
-    /// included.
+    /// Prompt tokens, as counted by the server or estimated. Includes requests whose answer was cut
+    /// off.
     pub prompt_tokens: u64,
     /// Prompt tokens that did not come from the server's cache. Absent unless the server reported
     /// the number for every request.
@@ -272,7 +271,7 @@ pub struct Totals {
 /// Formats an amount in dollars, with the date of the prices used to compute it.
 #[must_use]
 pub fn dollars(amount: f64, prices_of: Option<Date>) -> String {
-    let of = prices_of.map_or_else(String::new, |date| format!(" (prices of {date})"));
+    let of = prices_of.map_or_else(String::new, |date| format!(" (prices as of {date})"));
     format!("${amount:.4}{of}")
 }
 
@@ -283,7 +282,7 @@ pub struct ModelTotals {
     pub server: String,
     /// The model's name.
     pub model: String,
-    /// The setting that names the model; absent if the model is the session's first choice.
+    /// The setting that specifies the model; absent if the model is the session's first choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<ModelRole>,
     /// Answered requests.
@@ -301,7 +300,7 @@ pub struct ModelTotals {
 pub struct Report {
     /// How the run ended.
     pub ending: Ending,
-    /// A human-readable message of one sentence.
+    /// A one-sentence, human-readable message.
     pub message: String,
     /// What the run changed, computed from the tree.
     pub diff: Diff,
@@ -310,14 +309,14 @@ pub struct Report {
     /// The usage of each model, in the order of first use. Absent if only one model was used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelTotals>,
-    /// What the model passed to `finish`: the answer to a question as text, or an object that fits
-    /// the schema of `--output-schema`. Absent if neither was asked for or given.
+    /// What the model passed to `finish`: the answer to a question as text, or an object that
+    /// conforms to the `--output-schema` schema. Absent if neither was requested or provided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
 }
 
 impl Report {
-    /// Creates the report of a run that changed nothing and sent no requests.
+    /// Creates a report for a run that changed nothing and sent no requests.
     pub fn new(ending: Ending, message: impl Into<String>) -> Self {
         let (diff, totals) = (Diff::default(), Totals::default());
         Self { ending, message: message.into(), diff, totals, models: Vec::new(), result: None }
@@ -332,7 +331,7 @@ pub enum Event {
     Session {
         /// The session's id.
         id: String,
-        /// The first session of a chain of forks. The conversation uses that session's placeholders
+        /// The first session in a chain of forks. The conversation uses that session's placeholders
         /// for secrets.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         forked_from: Option<String>,
@@ -347,7 +346,8 @@ pub enum Event {
         /// Settings that differ from the defaults, without secrets. A resumed run uses them.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         settings: Vec<(String, String)>,
-        /// Patterns of the files that are restored to their original state before every command.
+        /// Patterns that match the files to be restored to their original state before every
+        /// command.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         protected: Vec<String>,
         /// The JSON Schema of the result that the model must return.
@@ -365,8 +365,8 @@ pub enum Event {
         /// Number of files to copy.
         #[serde(default, skip_serializing_if = "is_zero")]
         files: u64,
-        /// Bytes in these files. The copies use disk space only if they do not share blocks with
-        /// the originals.
+        /// Total size of these files, in bytes. The copies use disk space only if they do not share
+        /// blocks with the originals.
         #[serde(default, skip_serializing_if = "is_zero")]
         bytes: u64,
         /// Why the tree is not an overlay.
@@ -382,8 +382,8 @@ pub enum Event {
         /// The same information in full sentences.
         lines: Vec<String>,
     },
-    /// The tools from other programs that the prompt lists. They stay the same for the whole
-    /// session, even if it is resumed or replayed.
+    /// The tools from other programs that are listed in the prompt. They stay the same for the
+    /// whole session, even if it is resumed or replayed.
     ExternalTools {
         /// The tools, in the order they appear in the prompt.
         tools: Vec<ExternalTool>,
@@ -403,8 +403,8 @@ pub enum Event {
         turn: u32,
         /// Why.
         why: String,
-        /// Whether the model starts a new try, which restarts the limits. Otherwise, it continues
-        /// the conversation.
+        /// Whether the model starts a new try, which resets the limits. Otherwise, it continues the
+        /// conversation.
         new_try: bool,
         /// The model's properties when it was opened.
         model: ModelInfo,
@@ -429,7 +429,7 @@ pub enum Event {
     Resumed {
         /// The agent's version.
         version: String,
-        /// Files that the session changed and that somebody else has changed since.
+        /// Files that the session changed and that somebody else has modified since.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         changed: Vec<String>,
         /// The user's message to the resumed session. [`Event::UserMessage`] follows when the
@@ -437,8 +437,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
-    /// A message from the user, sent during or after the run. The conversation continues with it, and
-    /// the limits restart.
+    /// A message from the user, sent during or after the run. The conversation continues with it,
+    /// and the limits are reset.
     UserMessage {
         /// The message.
         text: String,
@@ -480,9 +480,9 @@ pub enum Event {
         lines: u64,
     },
     /// Changes were reverted. Between tries, the changes of the previous try are reverted. At the
-    /// end, the best try is restored: the record that reverted it, and all later records, are
-    /// reverted. When a run is stopped, a candidate that has not been verified yet is reverted, and
-    /// so is a try that is worse than an earlier one. A resumed run reverts this revert.
+    /// end, the best try is restored by reverting the record that reverted it, along with all later
+    /// records. When a run is stopped, a candidate that has not been verified yet is reverted, and
+    /// so is a try that is worse than an earlier one. A resumed run undoes this revert.
     Reverted {
         /// The turn.
         turn: u32,
@@ -508,7 +508,7 @@ pub enum Event {
         seed: Option<u64>,
         /// Maximum number of tokens to generate.
         max_tokens: u32,
-        /// Whether the request is sent at a time with peak prices.
+        /// Whether the request is sent while peak prices apply.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         peak: bool,
     },
@@ -520,7 +520,7 @@ pub enum Event {
         error: String,
         /// The delay before the next attempt, in milliseconds.
         wait_ms: u64,
-        /// Whether the server had too many requests.
+        /// Whether the server reported too many requests.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         busy: bool,
     },
@@ -547,7 +547,7 @@ pub enum Event {
         /// The tool.
         tool: String,
     },
-    /// A call is complete and valid, and runs next.
+    /// A call is complete and valid, and will run next.
     Call {
         /// The turn.
         turn: u32,
@@ -589,7 +589,7 @@ pub enum Event {
     Output {
         /// The turn.
         turn: u32,
-        /// Exactly the bytes generated, up to the cut.
+        /// The exact bytes generated, up to the cut.
         content: String,
         /// Its reasoning.
         #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -603,8 +603,8 @@ pub enum Event {
         /// Counts.
         counts: Counts,
     },
-    /// An answer broke off or was stopped. It is not part of the conversation, but its tokens were
-    /// used.
+    /// An answer was interrupted or stopped. It is not part of the conversation, but its tokens
+    /// were still used.
     AnswerLost {
         /// The turn.
         turn: u32,
@@ -639,13 +639,13 @@ pub enum Event {
         /// Files changed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         changed: Vec<String>,
-        /// Facts for programs.
+        /// Machine-readable facts.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         facts: Value,
         /// The duration in milliseconds.
         ms: u64,
     },
-    /// The command of the current tool or verification has changed files.
+    /// The command run by the current tool or verification has changed files.
     CommandChanged {
         /// The record in the tree's history that lists these files.
         record: u64,
@@ -657,7 +657,7 @@ pub enum Event {
     },
     /// The verification finished.
     Checked(Check),
-    /// A guard reports a problem (identical calls, no progress, an answer without a call).
+    /// A guard reported a problem (identical calls, no progress, an answer without a call).
     Guard {
         /// Its message.
         message: String,

@@ -27,7 +27,7 @@ impl Store {
     /// Copies a session to a new id and opens the copy for appending. The original is not changed.
     ///
     /// # Errors
-    /// If the session does not exist, is in use or damaged, or if the copy cannot be written.
+    /// If the session does not exist, is in use, or is damaged, or if the copy cannot be written.
     pub fn fork(&self, id: &str) -> Result<(Journal, Vec<Record>), Error> {
         let id = self.find(id)?;
         let _lock = self.hold(&id)?;

@@ -15,10 +15,10 @@ pub struct LockFile {
     left: String,
 }
 
-/// The time between two attempts to lock.
+/// The delay between attempts to lock the file.
 const POLL: Duration = Duration::from_millis(5);
-/// Maximum number of times to wait for a lock whose holder has exited, 2 s in total. Such a lock is
-/// still held if the holder was killed while it was starting a child: the child shares the file
+/// Maximum number of times to wait for a lock whose holder has exited (2 s in total). Such a lock
+/// is still held if the holder was killed while it was starting a child: the child shares the file
 /// descriptor, and therefore the lock, until it calls exec.
 const POLLS: u32 = 400;
 

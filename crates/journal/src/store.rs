@@ -225,7 +225,7 @@ impl Versioned for Record {
 /// A view that receives each record after it has been written.
 pub type Observer = Box<dyn FnMut(&Record) + Send>;
 
-/// Replaces parts of the text that must not be written, such as secrets.
+/// A function that replaces text that must not be written, such as secrets.
 pub type Filter = Box<dyn for<'a> Fn(&'a str) -> Cow<'a, str> + Send>;
 
 /// A session that this process writes.
@@ -248,13 +248,13 @@ impl Journal {
         Ok((journal, records))
     }
 
-    /// The session's id.
+    /// Returns the session's id.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The session's folder, which also contains logs, pre-images and the patch.
+    /// Returns the session's folder, which also contains logs, pre-images and the patch.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -4,16 +4,16 @@
 //! effects of the calls, excluding anything that depends on time, the network or chance. Only this
 //! module defines what counts as a decision:
 //!
-//! - Omitted: pieces as they arrive (`thinking`, `text`, `call_opened`), announcements
-//!   (`tool_started`, `check_started`), changes by commands (`command_changed`), human-readable
-//!   notes (`guard`, `warning`), what the server did (`retry`, `overflow`, `window`,
-//!   `answer_lost`), the tries (`try_ended`, `reverted`: the messages and the ending contain the
-//!   same information), and the setup of the run (`session`, `tree`, `sandbox`, `external_tools`,
-//!   `model`, `begun`, `resumed`).
+//! - Omitted: streamed pieces (`thinking`, `text`, `call_opened`), announcements (`tool_started`,
+//!   `check_started`), changes made by commands (`command_changed`), human-readable notes (`guard`,
+//!   `warning`), what the server did (`retry`, `overflow`, `window`, `answer_lost`), the tries
+//!   (`try_ended`, `reverted`: the messages and the ending contain the same information), and the
+//!   setup of the run (`session`, `tree`, `sandbox`, `external_tools`, `model`, `begun`,
+//!   `resumed`).
 //! - Omitted from other events: durations, token counts and estimates, whether peak prices apply,
-//!   alternative tokens, positions of cuts, whether a refusal was early, facts for programs (such
-//!   as exit codes), the reasons and the plan of a model change, and the final patch (the trees
-//!   themselves are compared).
+//!   alternative tokens, positions of cuts, whether a refusal was early, machine-readable facts
+//!   (such as exit codes), the reasons and the plan of a model change, and the final patch (the
+//!   trees themselves are compared).
 //! - Order: the calls of an answer come before their results. Results are sorted by call number,
 //!   because reads run in parallel.
 //! - A failed attempt is counted only as a request. A turn that a resumed session repeats is
@@ -27,7 +27,7 @@ const OWN_CALL: u32 = u32::MAX;
 /// One decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// The number of the session record that holds the decision.
+    /// The number of the session record that contains the decision.
     pub seq: u64,
     /// Its turn, or 0 before the first turn.
     pub turn: u32,
@@ -53,7 +53,7 @@ impl Trace {
         &self.steps
     }
 
-    /// Returns all steps. Call this when no more records follow.
+    /// Returns all steps. Call this when there are no more records.
     #[must_use]
     pub fn finish(mut self) -> Vec<Step> {
         self.settle();

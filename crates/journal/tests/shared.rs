@@ -29,7 +29,7 @@ fn a_lock_names_its_holder_and_a_killed_previous_holder() {
     assert_eq!(LockFile::acquire(&path, "process 2").unwrap().unwrap_err(), "process 1");
     drop(first);
     assert_eq!(LockFile::acquire(&path, "process 2").unwrap().unwrap().left(), "");
-    fs::write(&path, "process 7").unwrap(); // a kill releases the lock and leaves the text
+    fs::write(&path, "process 7").unwrap(); // a kill releases the lock but leaves the text
     assert_eq!(LockFile::acquire(&path, "process 2").unwrap().unwrap().left(), "process 7");
 }
 

@@ -35,10 +35,10 @@ const METHOD_NOT_FOUND: i32 = -32601;
 /// How long to wait for the server to stop before killing it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a server has said so far.
+/// What a server has sent so far.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
-    /// Answers that have not been taken yet, by request number.
+    /// Answers that have not been consumed yet, by request number.
     answers: BTreeMap<i32, Result<Value, Failed>>,
     /// The numbers of the requests that are awaiting an answer.
     expected: BTreeSet<i32>,
@@ -46,8 +46,7 @@ pub(crate) struct Heard {
     published: BTreeMap<String, Published>,
     /// The tokens of unfinished tasks that the server has reported.
     busy: BTreeSet<String>,
-    /// Whether the server says that it is still loading the project. Only rust-analyzer reports
-    /// this.
+    /// Whether the server reports that it is still loading the project. Only rust-analyzer does so.
     loading: bool,
     /// Why there will be no more messages.
     ended: Option<String>,
@@ -68,7 +67,7 @@ impl Heard {
 /// Diagnostics that a server has published for a document.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
-    /// The version of the document that they are for, if the server specifies it.
+    /// The version of the document that the diagnostics apply to, if the server specifies it.
     pub(crate) version: Option<i32>,
     /// How many times the server has published diagnostics since the document was opened.
     pub(crate) count: usize,
@@ -178,7 +177,7 @@ impl Connection {
         }
     }
 
-    /// Reads what the server has said.
+    /// Reads what the server has sent so far.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Heard) -> T) -> T {
         read(&self.heard.borrow())
     }
@@ -214,7 +213,7 @@ impl Connection {
     }
 }
 
-/// Sends queued messages until the queue is dropped or the server no longer reads.
+/// Sends queued messages until the queue is closed or the server stops reading.
 async fn send(mut stdin: pipe::Sender, mut queue: mpsc::Receiver<Value>) {
     while let Some(message) = queue.recv().await {
         if wire::write(&mut stdin, &message).await.is_err() {

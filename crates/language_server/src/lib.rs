@@ -1,7 +1,7 @@
 //! Asks language servers which errors an edit has caused.
 //!
 //! A [`LanguageServer`] starts when a file that it handles is first edited, and runs until the
-//! session ends. For each edit, it is told which files have changed, gets the new text of the
+//! session ends. For each edit, it is told which files have changed, receives the new text of the
 //! edited files, and reports their errors. Errors that were already in a file's original text are
 //! left out.
 //!
@@ -44,11 +44,12 @@ pub use problem::{Problem, describe};
 /// How long a server must be idle before it is considered ready. Servers do not announce that they
 /// are loading the project until after they have started, and some load it in several steps.
 const SETTLED: Duration = Duration::from_millis(1_000);
-/// How long to wait for more diagnostics after some have been published for a version of a document.
+/// How long to wait for more diagnostics after some have been published for a document version.
 /// Servers publish syntax errors before type errors.
 const MORE: Duration = Duration::from_millis(300);
-/// Same as [`MORE`], but for a server that does not say which version the diagnostics are for.
-/// typescript-language-server has been observed to take 1 s between the first and the second.
+/// Same as [`MORE`], but for a server that does not specify which version the diagnostics are for.
+/// typescript-language-server has been observed to take 1 s between publishing the first
+/// diagnostics and the second.
 const MORE_UNVERSIONED: Duration = Duration::from_millis(2_000);
 /// How many times to request a document's diagnostics if the server keeps canceling the request, as
 /// servers do while they load the project.
@@ -75,7 +76,7 @@ pub struct Edited<'a> {
     pub text: &'a str,
 }
 
-/// A file that the session has changed, with an edit, a command or a revert.
+/// A file that the session has changed through an edit, a command or a revert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// Its path, relative to the root.
@@ -96,8 +97,8 @@ pub struct Launch {
     pub options: Value,
     /// How long the server may take to start and to load the project.
     pub start_timeout: Duration,
-    /// How long the server may take to check an edit. The first check may take as long as the start,
-    /// because some servers load the project only when a file is opened.
+    /// How long the server may take to check an edit. The first check may take as long as startup
+    /// does, because some servers load the project only when a file is opened.
     pub timeout: Duration,
     /// The secrets to mask in everything that the server sends.
     pub secrets: Secrets,
@@ -326,7 +327,7 @@ impl Running {
     ) -> Result<Vec<Problem>, String> {
         let found = self.problems(root, file.path, file.text, secrets).await?;
         if !known.contains_key(file.path) {
-            // If the first check finds no errors, those in the original text have already been
+            // If the first check finds no errors, any errors in the original text have already been
             // fixed.
             let old = match file.original {
                 Some(original) if !found.is_empty() => {

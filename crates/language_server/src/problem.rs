@@ -3,9 +3,9 @@
 use lsp_types::{Diagnostic, DiagnosticSeverity, NumberOrString};
 use secrets::Secrets;
 
-/// The maximum number of errors to compare in one file.
+/// The maximum number of errors to compare per file.
 const MAX_KEPT: usize = 10_000;
-/// The maximum length of a message before secrets in it are masked, in characters.
+/// Messages are truncated to this many characters before their secrets are masked.
 const MAX_RAW: usize = 64 << 10;
 /// The maximum number of errors to show after an edit.
 const MAX_SHOWN: usize = 10;
@@ -27,7 +27,7 @@ pub struct Problem {
 
 impl Problem {
     /// Returns the errors among these diagnostics, sorted by line. A diagnostic without a severity
-    /// counts as an error.
+    /// is treated as an error.
     pub(crate) fn of_file(path: &str, diagnostics: &[Diagnostic], secrets: &Secrets) -> Vec<Self> {
         let errors = diagnostics.iter().filter(|d| d.severity.is_none_or(|s| s == DiagnosticSeverity::ERROR));
         let mut problems: Vec<_> =
@@ -64,7 +64,7 @@ pub(crate) fn short(text: &str, width: usize, secrets: &Secrets) -> String {
 }
 
 /// Returns the errors that are not among the old ones of the same file. If an error occurs more
-/// often than before, the last occurrences count as new.
+/// often than before, the last occurrences are treated as new.
 pub(crate) fn without(found: Vec<Problem>, old: &[Problem]) -> Vec<Problem> {
     let mut old: Vec<_> = old.iter().collect();
     let is_new = |problem: &Problem| match old.iter().position(|old| old.is_like(problem)) {

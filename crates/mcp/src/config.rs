@@ -62,9 +62,9 @@ pub struct Entry {
     pub allow_hosts: Vec<String>,
     /// Additional paths that it may read.
     pub allow_read: Vec<String>,
-    /// Additional paths that it may write.
+    /// Additional paths that it may write to.
     pub allow_write: Vec<String>,
-    /// Patterns for tools that only read. The user vouches for this.
+    /// Patterns that match the tools the user has declared read-only.
     pub read_only_tools: Vec<String>,
     /// How long it may take to start and to list its tools.
     pub start: Duration,
@@ -106,7 +106,7 @@ pub fn parse(
     }
     let file: Value = serde_json::from_str(text).map_err(|e| format!("not valid JSON: {e}"))?;
     let servers = file.get("mcpServers").and_then(Value::as_object);
-    let servers = servers.ok_or("expected an object with the key \"mcpServers\", which is an object")?;
+    let servers = servers.ok_or("expected an object with an \"mcpServers\" key whose value is an object")?;
     let mut config = Config::default();
     for (name, value) in servers.iter().take(MAX_SERVERS) {
         let shown = preview::sanitize::short(name, MAX_NAME);
@@ -116,7 +116,7 @@ pub fn parse(
         }
         let ignored = OF_USER.iter().filter(|key| author == Author::Repository && value.get(key).is_some());
         for key in ignored {
-            let note = "only your own mcp.json grants permissions";
+            let note = "only your own mcp.json can grant permissions";
             config.warnings.push(format!("{key} of the MCP server {shown:?} is ignored: {note}"));
         }
     }
@@ -138,7 +138,7 @@ fn entry(
         Author::User => expanded(text, variable),
         // The values of the user's variables must not reach a server chosen by the repository.
         Author::Repository if text.contains("${") => {
-            Err("it uses variables of your environment; copy it to your own mcp.json".to_owned())
+            Err("it uses your environment variables; copy it to your own mcp.json".to_owned())
         }
         Author::Repository => Ok(text.to_owned()),
     };
@@ -157,7 +157,7 @@ fn entry(
             }
             How::Http { url, headers: table(fields, "headers", &expand)? }
         }
-        (Some("sse"), ..) => return Err("the transport \"sse\" is outdated; use \"http\"".into()),
+        (Some("sse"), ..) => return Err("the \"sse\" transport is deprecated; use \"http\"".into()),
         _ => return Err("it needs either \"command\", or \"type\": \"http\" and \"url\"".into()),
     };
     let own = |key| if author == Author::User { list(fields, key) } else { Ok(Vec::new()) };
@@ -196,7 +196,7 @@ fn text_of<'a>(fields: &'a Map<String, Value>, key: &str) -> Result<Option<&'a s
     match fields.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if !text.is_empty() && !text.contains('\0') => Ok(Some(text)),
-        Some(_) => Err(format!("{key:?} must be text and not empty")),
+        Some(_) => Err(format!("{key:?} must be a nonempty string")),
     }
 }
 

@@ -32,7 +32,7 @@ use crate::outcome::message;
 const MAX_PAGES: usize = 50;
 /// The maximum number of tools per server. Any others are ignored.
 const MAX_TOOLS: usize = 2_000;
-/// How many times to restart a server that has ended, per session.
+/// How many times per session to restart a server that has ended.
 const MAX_RESTARTS: u32 = 1;
 /// The time limit for a call that reports progress, as a multiple of the usual time limit.
 const PROGRESS_FACTOR: u32 = 4;
@@ -62,9 +62,9 @@ pub enum Connection {
 /// How long to wait for a server.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// To start and to list its tools.
+    /// How long to wait for it to start and list its tools.
     pub start: Duration,
-    /// To answer a call, or to report progress.
+    /// How long to wait for an answer to a call, or for a progress report.
     pub call: Duration,
 }
 
@@ -93,7 +93,7 @@ impl Definition {
 pub struct Listing {
     /// The tools, in the server's order.
     pub tools: Vec<Definition>,
-    /// Whether there were more than the limits allow.
+    /// Whether there were more tools than the limits allow.
     pub truncated: bool,
 }
 
@@ -154,7 +154,7 @@ impl Server {
     ///
     /// # Errors
     /// If the server cannot be started or reached, or cannot list its tools. The error says why.
-    /// Any text from the server in it is sanitized and limited in length.
+    /// Any server text that it contains is sanitized and limited in length.
     pub async fn start(
         name: &str,
         connection: Connection,
@@ -228,7 +228,7 @@ impl Server {
     }
 
     /// Calls a tool if its definition still has this digest. If the server has ended, restarts it
-    /// first, once per session.
+    /// first, but only once per session.
     pub(crate) async fn call(
         &self,
         tool: &str,
@@ -406,8 +406,8 @@ async fn close(live: Live) -> String {
     }
 }
 
-/// Stops a program. Returns how it ended, and the last line of its standard error as the end of a
-/// sentence.
+/// Stops a program. Returns how it ended, and the last line of its standard error, phrased as the
+/// end of a sentence.
 async fn end_of(program: Service, secrets: &Secrets) -> (String, String) {
     let (how, errors) = program.stop().await;
     let errors = sandbox::plain(&[errors.head, errors.tail].concat());
@@ -416,8 +416,8 @@ async fn end_of(program: Service, secrets: &Secrets) -> (String, String) {
     (how, last.map(|last| format!("; its last message is: {last}")).unwrap_or_default())
 }
 
-/// Stops a program that could not be used as a server. Returns why: it exceeded a limit, this error
-/// occurred, or it ended.
+/// Stops a program that could not be used as a server. Returns the reason: the program exceeded a
+/// limit, `error` occurred, or the program ended.
 async fn told(meter: &Meter, program: Service, error: Option<String>, secrets: &Secrets) -> String {
     let (how, last) = end_of(program, secrets).await;
     meter.excess().unwrap_or_else(|| error.map_or(how, |error| message(&error, secrets)) + &last)
@@ -439,7 +439,7 @@ fn http(url: &str, headers: &[(String, String)]) -> Result<StreamableHttpClientT
         .max_json_response_size(MAX_MESSAGE))
 }
 
-/// Tells the server that a call has been canceled if this is dropped before the call is answered.
+/// When dropped before the call is answered, tells the server that the call has been canceled.
 struct CancelOnDrop {
     peer: Peer<RoleClient>,
     id: Option<RequestId>,

@@ -25,7 +25,7 @@ pub struct Described {
     pub description: String,
     /// The schema of the arguments.
     pub schema: Value,
-    /// What calls may do.
+    /// What calls to the tool may do.
     pub effect: Effect,
 }
 
@@ -74,7 +74,7 @@ impl Described {
     }
 }
 
-/// A tool of a server.
+/// A tool provided by a server.
 pub struct McpTool {
     spec: Spec,
     described: Described,
@@ -84,7 +84,7 @@ pub struct McpTool {
 }
 
 impl McpTool {
-    /// Creates the tool. It masks secrets in results before it truncates them.
+    /// Creates the tool, which masks secrets in results before truncating them.
     #[must_use]
     pub fn new(described: Described, server: Result<Arc<Server>, String>, secrets: Secrets) -> Self {
         Self { spec: described.spec(), described, server, secrets }

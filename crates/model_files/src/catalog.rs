@@ -21,7 +21,7 @@ pub struct Model {
     pub bytes: u64,
     /// The context window that the model was trained with, in tokens.
     pub window: u64,
-    /// The estimated memory that the model takes with a window of 16,384 tokens, in bytes.
+    /// The estimated memory usage with a window of 16,384 tokens, in bytes.
     pub memory: u64,
     /// What the model is good for according to measurements, or "not measured here".
     pub good_for: String,

@@ -32,9 +32,9 @@ const MODEL: &str = "application/vnd.ollama.image.model";
 /// Layers that change or extend the weights. Without them, the weights would be a different model.
 const CHANGES: [&str; 2] = ["application/vnd.ollama.image.adapter", "application/vnd.ollama.image.tensor"];
 
-/// The engines whose builds can be used if a manifest lists several builds of a model. In order of
-/// preference, they are llama.cpp and Ollama's own engine. For most architectures, llama.cpp can
-/// also open builds for Ollama's engine.
+/// The engines whose builds can be used, in order of preference: llama.cpp and Ollama's own engine.
+/// This matters only if a manifest lists several builds of a model. For most architectures,
+/// llama.cpp can also open builds for Ollama's engine.
 const ENGINES: [&str; 2] = ["llamacpp", "ggml"];
 
 /// Ollama's model folder.
@@ -168,7 +168,7 @@ fn read(manifest: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(manifest).ok()?).ok()
 }
 
-/// Returns, for each entry in a folder, its path and `names` with its own name appended.
+/// Returns the path of each entry in a folder, along with `names` extended by the entry's name.
 fn entries(folder: &Path, names: &[String]) -> Vec<(PathBuf, Vec<String>)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_ENTRIES);
     entries
@@ -192,7 +192,7 @@ fn short(names: &[String]) -> String {
     }
 }
 
-/// Whether a name is a host, possibly with a port.
+/// Returns whether a name is a host, possibly with a port.
 fn is_host(name: &str) -> bool {
     match name.split_once(':') {
         Some((host, port)) => is_name(host) && port.bytes().all(|b| b.is_ascii_digit()),

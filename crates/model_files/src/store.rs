@@ -103,7 +103,7 @@ pub(crate) fn new_state(path: &Path) -> PathBuf {
     path.with_extension("part.json.new")
 }
 
-/// Whether a name is safe to use as a single path component.
+/// Returns whether a name is safe to use as a single path component.
 pub(crate) fn is_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
     !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('.') && name.bytes().all(allowed)

@@ -153,7 +153,8 @@ impl Access {
         Ok(builder.proxy(made.no_proxy(exceptions)))
     }
 
-    /// Returns the secrets that no message may contain: header values and the proxy's password.
+    /// Returns the secrets that must not appear in messages: header values and the proxy's
+    /// password.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
         let proxy = self.proxy.iter().map(|proxy| host::user_of(proxy.url.text()));
         let password =

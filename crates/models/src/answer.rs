@@ -52,7 +52,7 @@ impl Item for Delta {
     }
 }
 
-/// Returns the object in a frame of an answer or, if the server sent an error instead, that error.
+/// Returns the JSON object in a frame, or the error if the server sent one instead.
 pub(crate) fn object(value: Value) -> Result<Value, Error> {
     if value.get("error").is_some_and(|error| !error.is_null()) || value["object"] == "error" {
         return Err(Body::from_json(&value).mid_stream());
@@ -169,7 +169,7 @@ where
                 // the next read finds no body and fails.
             }
             Ok(Some(Err(why))) => {
-                self.fail(Error::Transport(format!("the connection broke during the answer: {why}")));
+                self.fail(Error::Transport(format!("the connection failed during the answer: {why}")));
             }
             Err(_) if !self.content && self.protocol.settled().is_none() => {
                 let seconds = self.waits.first_byte.as_secs_f64();
@@ -202,13 +202,11 @@ where
     }
 }
 
-/// How many pieces of text a server may send for each token that the limit allows. With every known
-/// server, a piece is at least one token. Proxies may split tokens, but into pieces of at least one
-/// letter.
+/// Maximum number of text pieces per token of `max_tokens`. Every known server sends at least one
+/// token per piece. A proxy may split tokens, but each piece still contains at least one letter.
 const PIECES_PER_TOKEN: u64 = 8;
 
-/// Ends an answer that runs far past the limit that the server was given, as if it had stopped at
-/// that limit.
+/// Ends an answer that runs far past its token limit, as if the server had stopped at the limit.
 pub(crate) fn bounded(
     deltas: impl Stream<Item = Result<Delta, Error>> + Send + 'static,
     max_tokens: u32,
@@ -248,9 +246,9 @@ pub struct Answer {
 }
 
 /// Waits for the first item of an answer, because some servers send a refusal with status 200.
-/// Returns the error that came instead of the first item, if any; the refusal in that error, if
-/// any; and the whole answer, including the first item. This lets the caller change the request and
-/// send it again before passing on any item.
+/// Returns the error that arrived in place of the first item, if any; the refusal that the error
+/// contains, if any; and the whole answer, including the first item. This lets the caller change
+/// the request and send it again before passing on any item.
 pub(crate) async fn start(
     (body, waits): (ByteStream, Waits),
     protocol: impl Protocol<Item = Delta>,

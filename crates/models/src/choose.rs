@@ -22,21 +22,23 @@ const OLLAMA_CLOUD: &str = "https://ollama.com";
 
 const DEEPSEEK: &str = "https://api.deepseek.com";
 
-/// A value of `--model`.
+/// A parsed `--model` value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
     /// `ollama:NAME`
     Ollama(String),
     /// `deepseek:NAME`, or `deepseek` for the platform's default model.
     DeepSeek(Option<String>),
-    /// `openai:NAME`, or `openai` for a model that the endpoint has loaded or, failing that, lists.
+    /// `openai:NAME`, or `openai` for a model that the endpoint has loaded or, failing that, one
+    /// that it lists.
     OpenAi(Option<String>),
     /// `embedded:NAME`, `embedded:FILE.gguf` or a bare `FILE.gguf`: a model in this process.
     Embedded(String),
     /// `replay:FILE`
     Replay(PathBuf),
-    /// A bare name. It refers to a model at the base URL if one is given; otherwise to one in
-    /// Ollama, in a model file on this machine or on DeepSeek's platform, in that order.
+    /// A bare name. If a base URL is given, it refers to a model on that server. Otherwise, it is
+    /// looked up in Ollama, then among the model files on this machine, then on DeepSeek's
+    /// platform.
     Bare(String),
 }
 
@@ -133,7 +135,7 @@ pub struct Surroundings {
     pub in_process: Option<Arc<dyn InProcess>>,
 }
 
-/// An opened model, with a line that says which model was chosen and why.
+/// An opened model, and a line that says which model was chosen and why.
 pub struct Chosen {
     /// The model.
     pub model: Box<dyn Model>,
@@ -151,8 +153,8 @@ pub struct Chosen {
 /// Returns the error that occurred when the model was opened. If no model was found, returns
 /// [`Error::NoModel`], which says what to do.
 pub async fn open(choice: Option<&Choice>, around: &Surroundings) -> Result<Chosen, Error> {
-    // Each process has its own seed, so that agents refused at the same time do not all retry at
-    // the same time.
+    // Each process has its own seed, so that agents that were refused at the same moment do not all
+    // retry at the same moment.
     let policy = Policy { seed: u64::from(std::process::id()), ..Policy::default() };
     let mut attempt = 0;
     loop {
@@ -205,9 +207,9 @@ async fn open_now(choice: Option<&Choice>, around: &Surroundings) -> Result<Chos
     }
 }
 
-/// Opens the model that a bare name refers to: in Ollama if it has the model, else from a model
-/// file with that name, else on DeepSeek's platform if the name looks like one of its models and
-/// there is a key.
+/// Opens the model that a bare name refers to. Tries Ollama first, then a model file with that
+/// name. Tries DeepSeek's platform last, and only if there is a key for it and the name looks like
+/// that of a DeepSeek model.
 async fn bare(name: &str, around: &Surroundings) -> Result<Chosen, Error> {
     let error = match ollama(name, around, "Ollama has it").await {
         Ok(chosen) => return Ok(chosen),

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::{Access, Error, host, http};
 
-/// How long a server may stay silent, unless [`Access::idle`] says otherwise.
+/// How long a server may stay silent, unless [`Access::idle`] overrides it.
 const IDLE: Duration = Duration::from_secs(60);
 /// Maximum number of redirects per request. Hubs need two.
 const MAX_REDIRECTS: usize = 10;
@@ -98,7 +98,7 @@ fn redirects() -> redirect::Policy {
         if downgraded {
             attempt.error("it redirects from https to http")
         } else if attempt.previous().len() > MAX_REDIRECTS {
-            attempt.error("it redirects too often")
+            attempt.error("there are too many redirects")
         } else {
             attempt.follow()
         }
@@ -140,9 +140,10 @@ fn body(response: Response, url: String, idle: Duration) -> ByteStream {
         let error = match timeout(idle, response.chunk()).await {
             Ok(Ok(Some(bytes))) => return Some((Ok(bytes), Some((response, url)))),
             Ok(Ok(None)) => return None,
-            Ok(Err(why)) => {
-                Error::Transport(format!("the connection to {url} broke: {}", http::root(&why.without_url())))
-            }
+            Ok(Err(why)) => Error::Transport(format!(
+                "the connection to {url} failed: {}",
+                http::root(&why.without_url())
+            )),
             Err(_) => Error::Timeout(format!("{url} sent nothing for {} s", idle.as_secs_f64())),
         };
         Some((Err(error), None))

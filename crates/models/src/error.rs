@@ -1,4 +1,4 @@
-//! Errors from requests to model servers, and whether to retry a request after each of them.
+//! Errors from requests to model servers, and whether each of them is worth a retry.
 
 /// Whether to send the same request again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -112,8 +112,8 @@ impl Body {
                     _ => self.message = shorten(&value.to_string()),
                 }
             }
-            // Google's compatibility layer wraps the object in a list. A list from FastAPI may hold
-            // several complaints and is kept as is.
+            // Google's compatibility layer wraps the object in a list. A list from FastAPI may
+            // contain several errors and is kept as is.
             Value::Array(list) if list.first().is_some_and(|first| first.get("error").is_some()) => {
                 if let Some(first) = list.first() {
                     self.fill(first, depth + 1);

@@ -117,7 +117,7 @@ pub fn openai_base(value: &str) -> String {
     format!("{scheme}://{value}{query}")
 }
 
-/// Returns a base URL without a trailing `/v1`, which is the root of the server's own, non-OpenAI
+/// Strips a trailing `/v1` from a base URL. The result is the root of the server's own, non-OpenAI
 /// paths.
 #[must_use]
 pub fn root(base: &str) -> Cow<'_, str> {

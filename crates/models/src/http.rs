@@ -9,7 +9,7 @@
 //! Loopback addresses are reached directly. Other addresses are reached through the proxy in
 //! [`Access`]; if it has none, reqwest honors `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and
 //! `NO_PROXY`. A certificate is trusted if the system trusts it, if its issuer is in the file that
-//! `SSL_CERT_FILE` names, or if [`Access::authorities`] contains its issuer.
+//! `SSL_CERT_FILE` points to, or if [`Access::authorities`] contains its issuer.
 
 use std::fmt;
 use std::pin::Pin;
@@ -125,7 +125,7 @@ pub(crate) struct Http {
     /// Whether the server is local. If so, a long silence means that the server is busy, not that
     /// it has failed.
     pub(crate) patient: bool,
-    /// Secrets that no message may contain.
+    /// Secrets that must not appear in messages.
     secrets: Arc<[String]>,
     pub(crate) timeouts: Timeouts,
 }
@@ -204,7 +204,7 @@ impl Http {
         format!("{scheme}{}{rest}{}", self.user, self.query)
     }
 
-    /// Sends a request with a streamed answer.
+    /// Sends a request whose answer is streamed.
     pub(crate) async fn post(&self, path: &str, body: Vec<u8>) -> Result<(ByteStream, Waits), Failure> {
         let Timeouts { first_byte, idle, .. } = self.timeouts;
         let sent = self.send(Method::POST, &self.url(path), Some(body), first_byte).await;
@@ -365,7 +365,7 @@ pub(crate) fn no_answer(base: &str, why: reqwest::Error) -> Error {
     if why.is_connect() {
         return Error::Transport(format!("no connection to {base}: {}", root(&why)));
     }
-    Error::Transport(format!("the connection to {base} broke: {}", root(&why)))
+    Error::Transport(format!("the connection to {base} failed: {}", root(&why)))
 }
 
 pub(crate) fn no_answer_within(url: &str, limit: Duration) -> Error {

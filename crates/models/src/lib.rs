@@ -4,8 +4,8 @@
 //! A [`Model`] is opened once per session with frozen options (model, window, thinking), so that
 //! the server neither reloads the model nor loses its prefix cache. Each turn sends one [`Request`]
 //! and reads a stream of [`Delta`]s. Dropping the stream closes the connection, which stops the
-//! generation. (A runtime task owns the connection, so on a single-threaded runtime it closes at
-//! the next `await`.)
+//! generation. (A runtime task owns the connection, so on a single-threaded runtime, the connection
+//! closes at the next `await`.)
 //!
 //! ```
 //! use models::{Message, Model, Request, Role, collect, replay::Replay};
@@ -91,8 +91,8 @@ pub struct Message {
     pub role: Role,
     /// Its text. Never empty for user and system messages.
     pub content: String,
-    /// The reasoning that came with an assistant message, for models whose later requests must
-    /// include it ([`Identity::repeats_thinking`]).
+    /// The reasoning that came with an assistant message, for models that need it repeated in later
+    /// requests ([`Identity::repeats_thinking`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<String>,
     /// Images that accompany the text, for models that accept images ([`Identity::sees_images`]).
@@ -157,7 +157,7 @@ pub enum Delta {
     Progress {
         /// Number of prompt tokens evaluated or read from the cache so far.
         processed: u64,
-        /// Prompt tokens in total.
+        /// Total number of prompt tokens.
         total: u64,
     },
     /// Token counts so far, from servers that report them with every chunk. If the answer is cut
@@ -190,7 +190,7 @@ pub struct End {
 /// report it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Prompt tokens in total.
+    /// Total number of prompt tokens.
     pub prompt_tokens: Option<u64>,
     /// Prompt tokens read from the prefix cache.
     pub cached_tokens: Option<u64>,
@@ -225,8 +225,7 @@ pub struct Identity {
     /// Whether the server runs on this machine or on the local network. If so, tokens cost time,
     /// not money.
     pub local: bool,
-    /// Whether the model does better when asked for a whole file than when it has to call tools
-    /// ([`profile`]).
+    /// Whether the model is better at writing whole files than at calling tools ([`profile`]).
     pub prefers_whole_files: bool,
     /// The edit format that works best with the model ([`profile`]).
     pub edit_format: Option<String>,
@@ -267,7 +266,7 @@ pub trait Model: Send + Sync {
     async fn verify(&self) -> Vec<String> {
         Vec::new()
     }
-    /// Describes the window that the model will have, before the first request is sent. Returns
+    /// Returns a description of the window, to show before the first request is sent. Returns
     /// `None` if there is nothing to add to [`Identity::window`]. Does not load the model.
     ///
     /// # Errors

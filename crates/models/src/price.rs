@@ -2,7 +2,7 @@
 //! user's.
 //!
 //! A request is priced according to when it is sent, even if its answer continues into another
-//! price period. This is an assumption: the servers do not document which time counts.
+//! price period. This is an assumption: the servers do not document which time applies.
 
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
@@ -40,7 +40,7 @@ impl From<Rates> for Price {
 }
 
 impl Price {
-    /// Returns whether a request sent at this time costs the peak price.
+    /// Returns whether a request sent at this time is charged at the peak price.
     #[must_use]
     pub fn is_peak(&self, at: SystemTime) -> bool {
         self.peak.as_ref().is_some_and(|peak| peak.covers(at))
@@ -53,8 +53,8 @@ impl Price {
         self.peak.as_ref().map(|peak| peak.factor)
     }
 
-    /// Returns a warning if that year's holidays are not listed, in which case costs may be
-    /// overstated.
+    /// Returns a warning if holidays are listed for some years, but not for the year of `at`, in
+    /// which case costs may be overstated.
     #[must_use]
     pub fn unknown_holidays(&self, at: SystemTime) -> Option<String> {
         let year = utc(at).year();
@@ -74,7 +74,7 @@ impl Price {
 pub struct Peak {
     /// The factor by which prices are multiplied.
     pub factor: f64,
-    /// Days of the week, from 1 for Monday to 7 for Sunday.
+    /// Days of the week, from 1 (Monday) to 7 (Sunday).
     #[serde(default)]
     pub weekdays: Vec<i8>,
     /// Ranges of hours, in UTC. The end of each range is exclusive.
@@ -115,7 +115,7 @@ pub struct Prices {
 pub struct Listing {
     /// Its price.
     pub price: Price,
-    /// Whether it accepts images, if the file says so.
+    /// Whether it accepts images; `None` if the file does not specify that.
     pub sees_images: Option<bool>,
 }
 
@@ -171,10 +171,10 @@ struct Entry {
 }
 
 impl File {
-    /// Parses a file. `source` is what messages call it.
+    /// Parses a file. `source` is the file's name, as shown in messages.
     ///
     /// # Errors
-    /// Returns a message that names the source and the invalid value.
+    /// Returns a message that includes the source and the invalid value.
     pub fn parse(source: &str, text: &str) -> Result<Self, String> {
         let file: Self = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
@@ -206,7 +206,7 @@ impl File {
             return Err("peak.factor must be a number from 0 to 1000000".into());
         }
         if !peak.weekdays.iter().all(|day| (1..=7).contains(day)) {
-            return Err("peak.weekdays must be numbers from 1 for Monday to 7 for Sunday".into());
+            return Err("peak.weekdays must be numbers from 1 (Monday) to 7 (Sunday)".into());
         }
         if !peak.hours.iter().all(|(from, until)| 0 <= *from && from < until && *until <= 24) {
             return Err("peak.hours must be pairs such as [1, 4], from 0 to 24".into());

@@ -52,8 +52,8 @@ impl Failure {
         (prompt < window).then_some((window, prompt))
     }
 
-    /// Returns the limit on answers given in the refusal, if the server refused `asked` tokens as
-    /// too many.
+    /// If the server refused `asked` tokens as too many, returns the limit on answers that the
+    /// refusal mentions.
     pub(crate) fn cap(&self, asked: u32) -> Option<u32> {
         let text = self.refusing()?;
         let names = [

@@ -22,7 +22,7 @@ pub enum TurnEnd {
     Stop,
     /// The answer reached its length limit.
     Length,
-    /// The reader cut the answer short. The reader of the replay must cut it at the same point.
+    /// The reader cut the answer short. The reader of the replay must do so at the same point.
     Cut,
     /// The request failed with this message and may be retried.
     Failed(String),
@@ -51,7 +51,7 @@ pub struct Turn {
     /// How it ended.
     #[serde(default)]
     pub end: TurnEnd,
-    /// The places where the model could have written a different token. Each entry has the byte
+    /// The points at which the model could have written a different token. Each entry has the byte
     /// offset in `content`, the token at that offset, the alternative, and the alternative's log
     /// probability.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -72,8 +72,8 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Creates a model that answers with these turns, in order. It reports `identity`, because how
-    /// answers are handled may depend on it.
+    /// Creates a model that answers with these turns, in order. It reports `identity` as its own,
+    /// because the handling of answers may depend on it.
     #[must_use]
     pub fn new(turns: Vec<Turn>, identity: Identity) -> Self {
         Self { identity, total: turns.len(), left: Shared::new(turns.into()) }
@@ -99,7 +99,7 @@ impl Replay {
             server: String::from("replay"),
             model: name.to_owned(),
             local: true,
-            // A recording answers every request.
+            // A recording answers any request, with or without images.
             sees_images: Some(true),
             ..Identity::default()
         }
@@ -137,8 +137,8 @@ impl Model for Replay {
 }
 
 impl Turn {
-    /// Returns the answer as a server would send it. `number` is the turn's number, which is
-    /// included in the error if the reader does not repeat the cut.
+    /// Returns the answer as a server would send it. `number` is the turn's number, for the error
+    /// that is returned if the reader reads past the recorded cut.
     #[must_use]
     pub fn play(self, number: usize) -> DeltaStream {
         Box::pin(stream::iter(deltas(self, number)))
@@ -166,7 +166,7 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
         turn.content.get(from..).filter(|text| !text.is_empty()).map(|text| Ok(Delta::Text(text.to_owned()))),
     );
     if turn.end == TurnEnd::Cut {
-        // A closing fence is recognized only by the text after it. The cut left that text out, so
+        // A closing fence is recognized only once more text follows. The cut dropped that text, so
         // send a line break in its place.
         deltas.push(Ok(Delta::Text(String::from("\n"))));
     }
@@ -176,7 +176,7 @@ fn deltas(turn: Turn, number: usize) -> Vec<Result<Delta, Error>> {
         // A reader that continues past the cut behaves differently than the recorded one, and the
         // recording has no more text for it.
         TurnEnd::Cut => Err(Error::Refused(format!(
-            "turn {number} of the recording was cut here, but the reader continues"
+            "turn {number} of the recording was cut short here, but the reader continues"
         ))),
         TurnEnd::Failed(why) => Err(Error::Transport(why)),
         TurnEnd::Refused(why) => Err(Error::Refused(why)),

@@ -1,4 +1,4 @@
-//! A value that several requests share. It is copied when read and changed under a lock.
+//! A value that several requests share. Reading it makes a copy, and changes are made under a lock.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};

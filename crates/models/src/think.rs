@@ -28,7 +28,7 @@ pub enum Think {
 }
 
 impl Think {
-    /// Returns its name in settings and profiles.
+    /// Returns the name used in settings and profiles.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

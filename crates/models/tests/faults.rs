@@ -51,12 +51,12 @@ async fn each_fault_causes_the_same_error_in_both_protocols_and_a_retry_sends_th
     let ahead = "Sun, 06 Nov 2033 08:49:50 GMT";
     let busy = || Reply::error(429, "slow down");
     let faults: Vec<(&str, Reply, &str, Retry, &str)> = vec![
-        ("reset", Reply::text("half").reset(), "transport", again, "broke"),
-        ("reset before a byte", Reply::empty().reset(), "transport", again, "broke"),
-        ("no answer at all", Reply::wire(""), "transport", again, "broke"),
-        ("half a head", Reply::wire("HTTP/1.1 200 OK\r\nContent-"), "transport", again, "broke"),
-        ("not HTTP", Reply::wire("SSH-2.0-OpenSSH_9.6\r\n"), "transport", again, "broke"),
-        ("closed early", Reply::text("half").cut(), "transport", again, "broke"),
+        ("reset", Reply::text("half").reset(), "transport", again, "failed"),
+        ("reset before a byte", Reply::empty().reset(), "transport", again, "failed"),
+        ("no answer at all", Reply::wire(""), "transport", again, "failed"),
+        ("half a head", Reply::wire("HTTP/1.1 200 OK\r\nContent-"), "transport", again, "failed"),
+        ("not HTTP", Reply::wire("SSH-2.0-OpenSSH_9.6\r\n"), "transport", again, "failed"),
+        ("closed early", Reply::text("half").cut(), "transport", again, "failed"),
         ("ended early", Reply::text("half").eof_without_done(), "transport", again, "before the answer"),
         ("nothing in it", Reply::recorded(""), "transport", again, "before the answer was complete"),
         ("error line", Reply::text("half").then_error_line("boom"), "unavailable", again, "boom"),

@@ -450,7 +450,7 @@ async fn unsupported_settings_are_reported_with_what_happens_instead() {
         said.contains("trained for a window of 16384 tokens; the agent requests that instead of 1048576"),
         "{said}"
     );
-    assert!(said.contains("cannot think; the run continues without thinking"), "{said}");
+    assert!(said.contains("does not support thinking; the run continues without it"), "{said}");
     assert_eq!(model.unsupported().len(), 2);
     server.enqueue("ok");
     ask(&model, "x").await.unwrap();

@@ -1,9 +1,9 @@
 //! Compares this engine with `git apply`, `git apply --recount --ignore-whitespace` and GNU `patch`
 //! on the corpus. Run it with `scripts/bench-patch-corpus [--every N]`.
 //!
-//! With `--every N`, each program gets one in N cases. The other programs run in a fresh directory
-//! for each case, with the strip level that the patch needs. A patch that a program cannot read
-//! counts as refused.
+//! With `--every N`, each program runs on only one in N cases. The other programs run in a fresh
+//! directory for each case, with the strip level that the patch needs. A patch that a program
+//! cannot read counts as refused.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a developer tool")]
 
@@ -32,7 +32,7 @@ const PROGRAMS: [(&str, &[&str]); 4] = [
     ),
 ];
 
-/// The number of right, refused and wrong results.
+/// The numbers of right, refused and wrong results, in this order.
 type Count = [usize; 3];
 
 fn main() -> io::Result<()> {

@@ -12,9 +12,9 @@ use crate::{
     splice, units,
 };
 
-/// Returns whether added lines that replace nothing are already present where their hunk matches.
-/// If some of the context differs, only the added lines are compared; otherwise the whole hunk is
-/// compared.
+/// Returns whether the lines that a hunk adds without replacing any are already present where it
+/// matches. If some of the context differs from the file, compares only the added lines; otherwise,
+/// compares the whole hunk.
 pub(crate) fn at_fit(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     if fit.rung == Rung::Context {
         splice::already_added(index, body, fit)
@@ -39,8 +39,8 @@ pub(crate) fn at_line(index: &Index<'_>, body: &Body<'_>, at: usize) -> bool {
     below || above
 }
 
-/// Finds where the file already has the new lines of a hunk whose old lines match nowhere. Blank
-/// lines, or context on only one side of a removal, are not enough evidence.
+/// Finds where the file already contains the new lines of a hunk. Used if the hunk's old lines
+/// match nowhere. Blank lines, or context on only one side of a removal, are not enough evidence.
 pub(crate) fn elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     let has_text =
         |lines: &[(Mark, &[u8])]| lines.iter().any(|(m, t)| *m != Mark::Remove && !t.trim_ascii().is_empty());
@@ -53,8 +53,8 @@ pub(crate) fn elsewhere(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     index.runs(&new(body)).into_iter().find(|at| new_lines_at(index, body, *at))
 }
 
-/// Finds where the inverse of the change matches, which means that the change has already been made
-/// there.
+/// Finds where the inverse of the change matches. A match means that the change has already been
+/// made there.
 pub(crate) fn by_inverse(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     if !body.iter().any(|(mark, text)| *mark == Mark::Add && units::is_distinctive(text)) {
         return None;
@@ -64,7 +64,8 @@ pub(crate) fn by_inverse(index: &Index<'_>, body: &Body<'_>) -> Option<usize> {
     close.into_iter().chain(loose_fits(index, &inverse)).next().map(|fit| fit.at)
 }
 
-/// Returns whether a replacement that contains its search text is already in place.
+/// Returns whether a replacement has already been made. Detects this only if the replacement
+/// contains its search text.
 pub(crate) fn replaced(index: &Index<'_>, hunk: &Hunk, range: &Range<usize>) -> bool {
     let Some((search, replace)) = &hunk.text else { return false };
     let (search, replace) = (index.lines.with_endings(search), index.lines.with_endings(replace));

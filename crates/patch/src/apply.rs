@@ -29,7 +29,7 @@ pub struct Applied {
 /// How a patch matched, and how many lines it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplySummary {
-    /// The rung of the hunk that matched most loosely.
+    /// The loosest rung on which any of the hunks matched.
     pub rung: Rung,
     /// Number of lines added.
     pub added: usize,
@@ -49,7 +49,7 @@ impl Applied {
 ///
 /// # Errors
 /// Refuses a patch that matches nowhere or in several places, that changes nothing, or that is
-/// already applied. A patch is never applied in part.
+/// already applied. A patch is never partially applied.
 pub fn apply(original: Option<&[u8]>, patch: &FilePatch) -> Result<Applied, Refusal> {
     let patch = &*wrapped::bare(original, patch)?;
     let refuse = |kind, message: &str| Err(Refusal::new(kind, message.into()).hunk(0, patch.hunks.len()));
@@ -123,9 +123,9 @@ fn replacement(index: &Index<'_>, range: &Range<usize>, hunk: &Hunk) -> Vec<u8> 
     }
 }
 
-/// Gives each line of a replacement the ending of the line in the file that it keeps or replaces.
-/// If there is no such line, it gets the ending of the line above it. `from` is the byte where the
-/// match starts.
+/// Gives each line of a replacement the same ending as the line of the file that it keeps or
+/// replaces. A line that does neither gets the same ending as the line above it. `from` is the byte
+/// offset where the match starts.
 fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec<u8> {
     let line = index.lines.line_at(from);
     // Whether the search text starts with a newline that matched the second half of `\r\n`. If so,
@@ -166,9 +166,9 @@ fn endings_from(index: &Index<'_>, from: usize, hunk: &Hunk, text: &[u8]) -> Vec
     out
 }
 
-/// Gives new content a byte order mark and a final newline if the old content has them. If all
-/// lines of the old content end with CRLF and the new content has no carriage return, also gives it
-/// CRLF line endings.
+/// Adds a byte order mark and a final newline to new content if the old content has them. If every
+/// line of the old content ends with CRLF and the new content has no carriage returns, also
+/// converts the new content to CRLF.
 fn in_style(original: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
     let Some(original) = original.filter(|t| !t.is_empty()) else { return content.to_vec() };
     let index = Index::of(original);
@@ -182,7 +182,7 @@ fn in_style(original: Option<&[u8]>, content: &[u8]) -> Vec<u8> {
     }
     if !index.lines.unfinished() && !out.is_empty() && !out.ends_with(b"\n") {
         // If the new last line also occurs in the old content, copy its ending from there,
-        // preferably from a place where the line above is the same too. Otherwise copy the ending
+        // preferably from an occurrence where the line above matches too. Otherwise copy the ending
         // of the old last line.
         let mut lines = out.rsplit(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let (last, above) = (lines.next().unwrap_or_default(), lines.next());

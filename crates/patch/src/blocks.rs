@@ -4,9 +4,9 @@ use similar::{Algorithm, ChangeTag, capture_diff_slices};
 
 use crate::{Action, Dialect, FilePatch, Hunk, Line, Mark, ParseError, fence::Fence};
 
-/// Minimum number of marker characters when followed by a word or by nothing.
+/// Minimum number of characters in a marker that is followed by a word or by nothing.
 const MIN_MARKER: usize = 3;
-/// Minimum number of marker characters when followed by a path.
+/// Minimum number of characters in a marker that is followed by a path.
 const MIN_MARKER_WITH_PATH: usize = 5;
 
 /// Maximum size of the diff table (search lines × replacement lines). If the table would be larger,
@@ -84,8 +84,8 @@ pub(crate) fn parse(text: &str, default: Option<&str>) -> Result<Vec<FilePatch>,
         let Some(close) = close(&lines[i..]).map(|close| i + close) else {
             return Err(ParseError::at(i, lines[i], "no >>>>>>> REPLACE line follows"));
         };
-        // An opening marker with a path does not count: it may be the start of a git conflict in
-        // the text, whose label can look like a path.
+        // Ignore opening markers with a path: such a line may start a git conflict in the text,
+        // because the label of a conflict can look like a path.
         let inner = |j: &usize| is_search(lines[*j]) && path_within(lines[*j]).is_none();
         if let Some(inner) = (i + 1..close).find(inner) {
             return Err(ParseError::at(inner, lines[inner], "the block above has no >>>>>>> REPLACE line"));
@@ -137,9 +137,9 @@ pub(crate) fn head(lines: &[&str], mut i: usize) -> (Option<usize>, usize) {
     (start.filter(|start| *start > 0), i)
 }
 
-/// Splits a block at each `=======` line that may be the divider. The split with the longest search
-/// text comes first. The text itself may contain such lines (git conflicts, heading underlines), so
-/// the divider can only be determined by looking at the file.
+/// Returns each way to split a block at an `=======` line that may be the divider. The split with
+/// the longest search text comes first. The text itself may contain such lines (git conflicts,
+/// heading underlines), so the divider can only be determined by looking at the file.
 fn readings(lines: &[&str]) -> Vec<(String, String)> {
     let dividers: Vec<usize> =
         (0..lines.len()).filter(|j| marker(lines[*j]) == Some(Marker::Divider)).collect();
@@ -162,9 +162,9 @@ pub(crate) fn unescaped(line: &str) -> &str {
     line.strip_prefix('\\').filter(|rest| marker(rest)).unwrap_or(line)
 }
 
-/// Returns the path on the last line of text above a block; `None` if there is no such text, for
-/// example between two blocks for one file. If there is a default path, a word must contain a dot
-/// or slash to count as a path.
+/// Returns the path on the last line of text above a block, or `None` if there is no text, for
+/// example between two blocks for the same file. If there is a default path, a word must contain a
+/// dot or slash to count as a path.
 pub(crate) fn path_before(lines: &[&str], default: Option<&str>) -> Option<String> {
     let layout = |line: &str| line.is_empty() || Fence::opens(line).is_some() || is_tag(line);
     let mut above = lines.iter().rev().map(|line| line.trim());
@@ -235,8 +235,8 @@ fn path_in(line: &str) -> Option<String> {
     }
 }
 
-/// Strips the marks of headings, lists, quotations and bold text. A mark without a space after it,
-/// or bold without its closing mark, may be part of the file name, so it stays.
+/// Strips the marks of headings, lists, quotations and bold text. Keeps marks without a space after
+/// them and bold marks without a closing mark, because they may be part of the file name.
 fn without_decoration(line: &str) -> &str {
     let line = line.trim_end_matches([':', ' ']);
     let mut rest = line;

@@ -66,8 +66,8 @@ impl<'b> Old<'b> {
                 adjacent[line] = line + 1 < at + removed;
             }
             if removed == 0 {
-                // Purely added lines go next to one old line or between two adjacent old lines. If
-                // there are two, one of them may be wrong.
+                // Purely added lines go next to one old line or between two adjacent old lines. In
+                // the latter case, one of the two lines may be wrong.
                 let between = at > 0 && at < texts.len();
                 if at > 0 {
                     (required[at - 1], flexible[at - 1], adjacent[at - 1]) = (true, between, between);
@@ -131,7 +131,7 @@ pub(crate) fn alignments(index: &Index<'_>, body: &Body<'_>) -> Vec<Alignment> {
 }
 
 /// Returns whether a context line next to a change is missing from the file. Such a line may be an
-/// added line that lost its plus. Directly above removed lines, a missing line is allowed if the
+/// added line that lost its `+`. Directly above removed lines, a missing line is allowed if the
 /// line above it matches. `lines` is [`Alignment::lines`].
 pub(crate) fn misses_line_next_to_change(body: &Body<'_>, lines: &[Option<usize>]) -> bool {
     let mut old = lines.iter();
@@ -166,7 +166,7 @@ pub(crate) fn may_align(index: &Index<'_>, body: &Body<'_>) -> bool {
     wrong <= MAX_WRONG
 }
 
-/// Returns whether enough lines match to be sure of the place.
+/// Returns whether enough lines match to be sure that the hunk belongs here.
 fn is_proof(index: &Index<'_>, old: &Old<'_>, lines: &[Option<usize>]) -> bool {
     let matches = |i: usize| lines[i].is_some_and(|at| index.has_key(at, old.keys[i]));
     let supported = |i: usize| !old.flexible[i] || matches(i) || old.neighbor(i).is_some_and(matches);
@@ -199,7 +199,7 @@ struct Aligner<'i, 'o> {
     index: &'i Index<'i>,
     old: &'o Old<'o>,
     max_wrong: usize,
-    /// Among alignments of equal cost, prefer the one whose matches are farther from the anchor.
+    /// Whether to break ties in favor of alignments whose matches are farther from the anchor.
     prefer_late: bool,
 }
 

@@ -64,8 +64,9 @@ pub fn parse_for(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, Parse
     Ok(patches)
 }
 
-/// Removes the common indentation of a patch, for example of one inside a Markdown list. Returns
-/// `None` unless every non-blank line has this indentation.
+/// Removes the indentation of a patch that is indented as a whole, for example inside a Markdown
+/// list. Returns `None` unless every non-blank line starts with the same indentation as the patch's
+/// first line.
 fn dedented(text: &str) -> Option<String> {
     let starts = ["*** Begin Patch", "diff --git ", "--- ", "<<<<<<< ", "```"];
     let lines: Vec<&str> = text.split_inclusive('\n').collect();

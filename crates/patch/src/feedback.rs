@@ -44,7 +44,8 @@ pub enum RefusalKind {
     Wrapped,
 }
 
-/// A refused patch, with the actual lines of the file. Its `Display` text is what the model reads.
+/// The reason a patch was refused, quoting the actual lines of the file. The model reads its
+/// `Display` text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The reason.
@@ -53,9 +54,9 @@ pub struct Refusal {
     pub hunk: usize,
     /// The total number of hunks; 0 if it is not known yet.
     pub of: usize,
-    /// The 1-based line in the file that the refusal points to: where the lines closest to the old
-    /// lines differ from them, where the file already has the change, or where one of several
-    /// matches begins.
+    /// The 1-based line number in the file that the refusal points to: where the closest match
+    /// first differs from the old lines, where the file already has the change, or where one of
+    /// several matches begins.
     pub line: Option<usize>,
     /// What is wrong, quoting lines of the file.
     pub message: String,
@@ -173,9 +174,9 @@ fn not_found_message(index: &Index<'_>, old: &[&[u8]], nearest: Option<(usize, O
     message + &numbered(index, from, (at + old.len() + 1).max(from + 3))
 }
 
-/// Returns the best alignment of the old lines (on a tie, the one closest to line `start`) and the
-/// first old line that differs there. If none of the lines match, aligns the longest old line with
-/// the most similar line of the file.
+/// Returns the best alignment of the old lines and the first old line that differs there. If there
+/// is a tie, the alignment closest to line `start` wins. If none of the lines match, aligns the
+/// longest old line with the most similar line of the file.
 fn nearest(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> Option<(usize, Option<usize>)> {
     /// A line that occurs more often than this is no use for finding the place.
     const MAX_OCCURRENCES: usize = 1000;

@@ -85,12 +85,12 @@ impl Fit {
     }
 }
 
-/// Minimum similarity, in percent, at which an added line takes the indentation of the line it
-/// replaces.
+/// Minimum similarity, in percent, between an added line and the line it replaces. Below this, the
+/// added line does not inherit the indentation of that line.
 const MIN_SIMILARITY: usize = 60;
 
-/// Maximum number of lines compared for one hunk: enough for a hunk of a thousand lines in ten
-/// thousand places.
+/// Maximum number of lines compared for one hunk. This is enough to compare a thousand-line hunk in
+/// ten thousand places.
 const MAX_COMPARED: usize = 10_000_000;
 
 /// The error for a hunk that may match in too many places to compare, such as blank lines in a file
@@ -215,7 +215,7 @@ fn shift<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>, body: &Body<'_>)
 }
 
 /// Like [`fit`], but considers only the changed lines, because context lines are not rewritten.
-/// Succeeds if the removed lines have the file's indentation, or if each added line can take the
+/// Succeeds if the removed lines have the file's indentation, or if each added line can inherit the
 /// indentation of the similar line it replaces.
 fn fit_of_changes<'a>(
     pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -238,9 +238,9 @@ fn fit_of_changes<'a>(
     all.then_some((Rung::Context, Shift::AsReplaced))
 }
 
-/// Strips line numbers pasted from `read_file`. Returns the hunk without them and the first number,
-/// or `None` unless the numbers are consecutive and every old line has one. Blank context lines do
-/// not need one.
+/// Strips line numbers pasted from `read_file`. Returns the hunk without the line numbers, along
+/// with the first number. Returns `None` unless the numbers are consecutive and every old line has
+/// one, except that blank context lines may lack one.
 pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
     let (mut first, mut next) = (None, None);
     let mut out = Vec::with_capacity(body.len());

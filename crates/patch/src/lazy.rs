@@ -1,11 +1,11 @@
 //! Detects placeholder lines: comments or ellipses that a model writes in place of code.
 //!
-//! In a replacement, `# ... rest of the code remains the same ...` deletes the code it stands for.
-//! [`find`] looks for such lines among the added lines; a line that the file already has is not a
-//! placeholder. A comment is a placeholder only if all of it is about omitted code. Typically,
-//! every word is in the tables of [`words`], or the comment has an ellipsis at both ends and only a
-//! few words that are not in the tables. Thus `# keep the rest of the buffer` is an ordinary
-//! comment. Python's `...` bodies and JavaScript's `...rest` are code.
+//! In a replacement, `# ... rest of the code remains the same ...` deletes the code it stands in
+//! for. [`find`] looks for such lines among the added lines; a line that the file already has is
+//! not a placeholder. A comment is a placeholder only if all of it is about omitted code.
+//! Typically, every word is in the tables of [`words`], or the comment has an ellipsis at both ends
+//! and only a few words that are not in the tables. Thus `# keep the rest of the buffer` is an
+//! ordinary comment. Python's `...` bodies and JavaScript's `...rest` are code.
 
 mod comment;
 mod words;
@@ -18,7 +18,7 @@ use crate::{
 };
 use comment::Text;
 
-/// What a placeholder claims.
+/// What a placeholder claims about the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claim {
     /// Something is omitted here.
@@ -60,8 +60,8 @@ pub(crate) fn is_prose(path: &str) -> bool {
     Syntax::of(path) == Syntax::Prose
 }
 
-/// Refuses a patch that adds a placeholder, and names the first such line. `file` is the content of
-/// the file that the patch changes; `complete` is false while the patch is still streaming.
+/// Refuses a patch that adds a placeholder, and quotes the first one. `file` is the content of the
+/// file that the patch changes; `complete` is false while the patch is still streaming.
 pub(crate) fn refusal(file: Option<&[u8]>, patch: &FilePatch, complete: bool) -> Option<Refusal> {
     match &patch.action {
         Action::Create(content) | Action::Replace(content) => {
@@ -83,7 +83,7 @@ pub(crate) fn refusal_of_hunks(
     hunks: &[Hunk],
     complete: bool,
 ) -> Option<Refusal> {
-    // What dots in a search stand for is not known until the replacement is complete.
+    // Until the replacement is complete, it is unclear what dots in the search stand for.
     let judged = |hunk: &Hunk| hunk.readings.is_empty() && (complete || !searches_with_dots(hunk));
     hunks.iter().enumerate().filter(|(_, hunk)| judged(hunk)).find_map(|(i, hunk)| {
         let lines: Vec<_> = hunk.lines.iter().map(|line| (line.mark, bare(&line.text))).collect();
@@ -133,9 +133,9 @@ fn find<'a>(file: Option<&[u8]>, path: &str, lines: &[(Mark, &'a [u8])], complet
     None
 }
 
-/// Returns what a comment claims, if it stands for removed code. It does if more of `lines` are
-/// removed than added, and if the things that the comment names occur in the removed code but
-/// nowhere in the remaining or added lines.
+/// If a comment stands in for removed code, returns what it claims about that code. A comment
+/// stands in for removed code if more of `lines` are removed than added, and if the things it
+/// mentions occur in the removed code but nowhere in the remaining or added lines.
 fn classify_if_removed(syntax: Syntax, lines: &[(Mark, &[u8])], line: &[u8]) -> Option<Claim> {
     let text = std::str::from_utf8(line).ok()?.trim();
     let comment = comment::may_be_comment(text).then(|| comment::of(text, syntax == Syntax::Prose)).flatten();
@@ -171,13 +171,14 @@ fn is_comment(syntax: Syntax, line: &[u8]) -> bool {
     matches!(comment::of(text, syntax == Syntax::Prose), Some(Text::Comment(_)))
 }
 
-/// Returns whether a line that appears in both a search and its replacement can stand for other
+/// Returns whether a line that appears in both a search and its replacement can stand in for other
 /// lines, that is, whether it consists of dots or is a placeholder.
 pub(crate) fn is_elision(line: &str) -> bool {
     matches!(line.trim(), "..." | "…") || classify(Syntax::Other, &[], line.as_bytes()).is_some()
 }
 
-/// Returns what a line claims, if it is a placeholder. `above` contains the lines above it.
+/// If a line is a placeholder, returns what it claims about the code. `above` contains the lines
+/// above it.
 fn classify(syntax: Syntax, above: &[&[u8]], line: &[u8]) -> Option<Claim> {
     let quoted = |claim: &Claim| *claim == Claim::Omitted && syntax == Syntax::Python && in_string(above);
     classify_line(syntax, above, line).filter(|claim| !quoted(claim))

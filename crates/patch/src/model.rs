@@ -78,8 +78,8 @@ pub struct Hunk {
     pub expected: Option<usize>,
     /// Insert the added lines below this line of the file; 0 is the start of the file.
     pub below: Option<usize>,
-    /// The possible readings, most likely first, of a hunk whose meaning depends on the file's
-    /// content.
+    /// The hunk's possible readings, most likely first. Empty unless its meaning depends on the
+    /// content of the file.
     pub readings: Vec<Hunk>,
 }
 

@@ -159,7 +159,7 @@ pub(crate) fn candidates<'a>(
     }
     let bodies =
         std::iter::once((body.clone(), None)).chain(unnumbered.map(|(body, first)| (body, Some(first))));
-    // An unmarked line that is not in the file may be an added line that lost its plus, so it must
+    // An unmarked line that is not in the file may be an added line that lost its `+`, so it must
     // not be skipped.
     let unmarked = |l: &&crate::Line| !l.marked && index.count_of(bare(&l.text)) == 0;
     let unknown = hunk.lines.iter().find(unmarked).is_some();
@@ -174,7 +174,7 @@ pub(crate) fn candidates<'a>(
             fits.retain(Fit::is_gapless);
         }
         // In a diff, a context line that is next to a change and is missing from the file may be an
-        // added line that lost its plus. A search has no marks to lose.
+        // added line that lost its `+`. A search has no marks to lose.
         if hunk.text.is_none() {
             fits.retain(|fit| !context::misses_line_next_to_change(&body, &fit.lines));
         }
@@ -329,8 +329,8 @@ fn by_named_line(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize
     }
 }
 
-/// Assigns matches one to one and in order to hunks with identical old lines, if there are as many
-/// of these hunks as matches.
+/// If several hunks have identical old lines, and these lines match as many times as there are
+/// hunks, assigns the matches to the hunks in order.
 fn by_count(found: &[Found<'_>], hunks: &[Hunk], chosen: &mut [Option<usize>]) {
     for i in 0..found.len() {
         let Found::Lines(fits, body, _) = &found[i] else { continue };

@@ -30,7 +30,7 @@ pub(crate) fn resolve<'h>(
     Ok(out)
 }
 
-/// Returns the hunk that was meant, if it differs from the hunk as written.
+/// Returns the hunk that the model meant, if that differs from the hunk as written.
 pub(crate) fn resolve_one(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Option<Hunk>, Refusal> {
     match dialect {
         _ if hunk.everywhere => replace_everywhere(index, hunk),
@@ -238,9 +238,9 @@ fn only_places(index: &Index<'_>, parts: &[Vec<&str>]) -> Option<Vec<usize>> {
     (earliest == latest).then_some(earliest)
 }
 
-/// Restores the leading space of context lines without a mark, where the space was read as the mark
-/// but is actually part of the text. Only context lines are changed, because added and removed
-/// lines have real marks and must stay as they are.
+/// Restores the leading space of context lines that were written without a mark. The parser read
+/// that space as the mark, but it is part of the text. Only context lines are changed, because
+/// added and removed lines have real marks and must stay as they are.
 fn restore_first_column(index: &Index<'_>, hunk: &Hunk) -> Option<Hunk> {
     let may_lack_column =
         |line: &Line| line.mark == Mark::Keep && line.marked && !line.text.trim_ascii().is_empty();

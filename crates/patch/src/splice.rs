@@ -151,8 +151,8 @@ fn keeps_final_newline(hunk: &Hunk) -> bool {
     hunk.text.is_some() && hunk.lines.iter().any(|l| l.mark != Mark::Remove)
 }
 
-/// Returns whether the new last line has no newline. If the patch does not say, the new last line
-/// follows the old one.
+/// Returns whether the new last line has no newline. If the patch does not specify this, the new
+/// last line ends like the old one.
 fn ends_without_newline(file: &Lines<'_>, lines: &[crate::Line]) -> bool {
     let newline = |mark| lines.iter().rev().find(|l| l.mark == mark).map(|l| l.newline);
     match (newline(Mark::Add), newline(Mark::Remove).or(newline(Mark::Keep))) {

@@ -2,12 +2,12 @@
 //!
 //! diffy ends a hunk when the counts in its header are reached and ignores what follows, so the
 //! headers are regenerated from the actual lines. It also moves hunks to the nearest match, so it
-//! is used only if every hunk matches at its stated line.
+//! is used only if every hunk matches at the line number in its header.
 
 use crate::{Hunk, Line, Mark, applied, body::body, index::Index};
 
-/// Returns the patched file if every hunk matches exactly at its stated line. Otherwise returns
-/// `None`, which leaves the decision to the ladder.
+/// Returns the patched file if every hunk matches exactly at the line number in its header.
+/// Otherwise returns `None`, which leaves the decision to the ladder.
 pub(crate) fn apply(index: &Index<'_>, hunks: &[Hunk]) -> Option<Vec<u8>> {
     let original = index.lines.bytes;
     let starts = line_starts(original);

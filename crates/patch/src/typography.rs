@@ -25,7 +25,7 @@ pub(crate) struct Typography<'a> {
 }
 
 impl<'a> Typography<'a> {
-    /// Records one line as the file writes it and as the patch writes it.
+    /// Records how the file and the patch each write the same line.
     pub(crate) fn add(&mut self, file: &'a [u8], patch: &'a [u8]) {
         let (file, patch) = (units(file), units(patch));
         let typographic = |units: &[Unit<'_>]| units.iter().any(|u| plain(u.raw).is_some());

@@ -197,7 +197,7 @@ fn read_hunk(
             continue;
         }
         // A line without a mark is a context line that lost its space, or an added line that lost
-        // its plus.
+        // its `+`.
         let bare = || Line { marked: line.is_empty(), ..Line::new(Mark::Keep, line) };
         hunk.lines.push(Line::read(line).unwrap_or_else(bare));
     }
@@ -235,8 +235,8 @@ fn insertion(header: &str, hunk: &Hunk, above: &[Hunk]) -> Option<usize> {
     right.then_some(start)
 }
 
-/// Returns how many old and new lines are left in a hunk after `line`; `None` if the line does not
-/// fit.
+/// Returns how many old and new lines are left in a hunk after `line`, or `None` if the line does
+/// not fit the counts.
 pub(crate) fn count_down((old, new): (usize, usize), line: &str) -> Option<(usize, usize)> {
     match line.as_bytes().first() {
         Some(b' ') | None => old.checked_sub(1).zip(new.checked_sub(1)),

@@ -31,7 +31,7 @@ pub(crate) enum AnswerEvent {
     /// A call is complete and valid.
     Ready(ReadyCall),
     Refused(Refused),
-    /// The rest of the answer is ignored: close the stream.
+    /// The rest of the answer is ignored, so the stream can be closed.
     Cut(CutReason),
     /// The server ended the answer.
     Ended(EndedBy),
@@ -162,13 +162,13 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Whether the answer has a complete call. If so, the answer up to that call can be used even
-    /// if the stream breaks.
+    /// Whether the answer has a complete call. If so, the answer can be used up to the end of that
+    /// call, even if the stream is cut off.
     pub(crate) fn has_call(&self) -> bool {
         self.last_call_end.is_some()
     }
 
-    /// Drops everything after the last complete call, because the stream broke off.
+    /// Drops everything after the last complete call. Used when the stream was cut off.
     pub(crate) fn truncate_after_last_call(&mut self) {
         if let Some(end) = self.last_call_end {
             self.content.truncate(end);
@@ -383,7 +383,7 @@ impl<'a> Answer<'a> {
     /// Accepts or refuses a complete call.
     fn judge(&mut self, draft: CallDraft<'a>, in_text: bool, out: &mut Vec<AnswerEvent>) {
         let CallDraft { incoming, tool, mut arguments, span, repairs, certain } = draft;
-        // Only a fenced block can be a requested file. A JSON call names its own file.
+        // Only a fenced block can be a requested file. A JSON call specifies its own path.
         let start = span.0 as usize;
         let fenced = in_text && matches!(self.content.as_bytes().get(start), Some(b'`' | b'~'));
         let files = self.options.wanted.files();

@@ -102,7 +102,7 @@ impl Attempts {
         &self.base
     }
 
-    /// Returns the best version of each file whose content in the tree is not the best version.
+    /// Returns the best version of each file that has a different version in the tree.
     pub(crate) fn to_restore(&self) -> Vec<Focus> {
         let files = self.base.iter().zip(&self.in_tree);
         files.filter(|(base, in_tree)| base.content != **in_tree).map(|(base, _)| base.clone()).collect()

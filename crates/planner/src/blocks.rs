@@ -27,7 +27,7 @@ pub(crate) enum Block {
     Other,
 }
 
-/// A fenced block, in an answer, that contains a requested file.
+/// A fenced block that contains a requested file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     /// The index of the file.

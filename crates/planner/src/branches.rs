@@ -40,7 +40,7 @@ const TELLING: usize = 6;
 pub(crate) struct Branch {
     /// The contents of all requested files, without the change that the branch makes.
     files: Arc<Vec<String>>,
-    /// The index of the file that gets the other token.
+    /// The index of the file that the branch changes.
     index: usize,
     /// The byte offset of the other token in that file.
     at: usize,
@@ -215,8 +215,8 @@ impl Echo {
     }
 }
 
-/// Adapts a branch to a change of its files from `old` to `new`. Returns `None` if the change is at
-/// the branch, or if the branch is not based on `old`.
+/// Adapts a branch after its files have changed from `old` to `new`. Returns `None` if the change
+/// is at the branch, or if the branch is not based on `old`.
 pub(crate) fn moved(branch: &Branch, old: &[String], new: &Arc<Vec<String>>) -> Option<Branch> {
     if *branch.files != old {
         return None;

@@ -71,7 +71,7 @@ fn bytes(message: &impl Borrow<Message>) -> usize {
 pub(crate) struct Price {
     /// Dollars per million tokens: (prompt, cached prompt, generated).
     rates: (f64, f64, f64),
-    /// The factor by which the rates are multiplied at peak times.
+    /// The multiplier for the rates at peak times.
     peak_factor: f64,
     of: Option<Date>,
 }
@@ -102,7 +102,7 @@ pub(crate) struct Accountant {
     /// The prompt and generated tokens that count toward the limit: all except those known to have
     /// come from a cache.
     spent: u64,
-    /// The turns, tokens and dollars that had been used when the limits last restarted: at the
+    /// The turns, tokens and dollars that had been used when the limits were last reset: at the
     /// start, at the user's last message, or at the start of a try with another model.
     since: (u32, u64, f64),
 }
@@ -179,14 +179,14 @@ impl Accountant {
         }
     }
 
-    /// Returns the totals for each model, or nothing if only one model was used.
+    /// Returns the totals for each model, or an empty list if only one model was used.
     pub(crate) fn models(&self) -> Vec<ModelTotals> {
         let used = |model: &&ModelTotals| model.prompt_tokens + model.generated_tokens > 0;
         let used: Vec<_> = self.models.iter().filter(used).cloned().collect();
         if used.len() > 1 { used } else { Vec::new() }
     }
 
-    /// Restarts the limits, so that they apply only to subsequent usage.
+    /// Resets the limits, so that they apply only to subsequent usage.
     pub(crate) fn renew(&mut self) {
         self.since = (self.totals.turns, self.spent, self.totals.cost.unwrap_or_default());
     }
@@ -242,7 +242,7 @@ impl Accountant {
     }
 
     /// Returns the limit that has been reached, if any. `elapsed_ms` is the time since the limits
-    /// last restarted.
+    /// were last reset.
     pub(crate) fn reached(&self, elapsed_ms: u64) -> Option<Budget> {
         let (limits, totals) = (&self.limits, &self.totals);
         let (turns, spent, dollars) = self.since;
@@ -277,8 +277,8 @@ pub fn totals(records: &[Record]) -> (Totals, Vec<ModelTotals>) {
     (accountant.totals(worked_ms(records)), accountant.models())
 }
 
-/// Returns the time spent working on a run, in milliseconds. The time between an interruption and
-/// the resumption of the run does not count.
+/// Returns the time spent working on a run, in milliseconds. Does not include the time between an
+/// interruption and the resumption of the run.
 pub(crate) fn worked_ms(records: &[Record]) -> u64 {
     let segments = records.split(|r| matches!(r.event, Event::Resumed { .. }));
     let span = |s: &[Record]| Some(s.last()?.time_ms.saturating_sub(s.first()?.time_ms));

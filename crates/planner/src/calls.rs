@@ -40,7 +40,7 @@ impl CallResult {
 }
 
 /// Records, in a command's outcome, that the command changed files. The machine bases decisions on
-/// this fact, so the journal must have it.
+/// this fact, so the journal must contain it.
 pub(crate) fn note_change(outcome: &mut Outcome) {
     if outcome.facts.is_null() || outcome.facts.is_object() {
         outcome.facts[CHANGED] = true.into();

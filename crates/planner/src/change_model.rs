@@ -102,12 +102,12 @@ impl Driver<'_> {
         }
     }
 
-    /// The settings, adapted to the current model.
+    /// Returns the settings, adapted to the current model.
     fn settings_of_model(&self) -> Settings {
         let mut settings = self.settings.clone();
         if self.identity.thinking {
-            // Reasoning counts toward an answer's token limit, and if it is cut off, the answer is
-            // lost (docs/model-apis.md#deepseek-requests).
+            // Reasoning counts toward an answer's token limit, and if the reasoning is cut off, the
+            // answer is lost (docs/model-apis.md#deepseek-requests).
             let least = if self.identity.local { 8 << 10 } else { 32 << 10 };
             settings.max_answer_tokens = settings.max_answer_tokens.max(least);
         }
@@ -115,12 +115,12 @@ impl Driver<'_> {
         settings
     }
 
-    /// Starts the final try with the model named by `--escalate`, or with the fallback if that
+    /// Starts the final try with the model specified by `--escalate`, or with the fallback if that
     /// model is unavailable.
     pub(crate) async fn escalate(&mut self, machine: &Machine) -> Result<Input, Stop> {
         self.renew_limits();
         let Some(opener) = self.escalation.take() else {
-            return Err(refused("the session escalates to another model; name it with --escalate"));
+            return Err(refused("the session escalates to another model; specify it with --escalate"));
         };
         let failed = match self.open_model(&*opener).await? {
             Ok(opened) => {

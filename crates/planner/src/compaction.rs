@@ -37,9 +37,9 @@ pub(crate) struct Dropped {
 }
 
 /// Returns a shorter version of the conversation, or `None` if it cannot be made short enough.
-/// `tokens` measures the length of a conversation. `note` renders the note about dropped results
-/// from one line per result. If `by_user` is true for a message, its text is kept: when such a
-/// message is dropped, its text is moved to the task's message.
+/// `tokens` measures the length of a conversation. `note` renders the note about dropped results,
+/// given one line per result. `by_user` selects the messages whose text is kept: when one of them
+/// is dropped, its text is moved to the task's message.
 pub(crate) fn compact(
     messages: &[Arc<Message>],
     dropped: &mut Dropped,
@@ -48,7 +48,7 @@ pub(crate) fn compact(
     note: impl Fn(&[String]) -> String,
     by_user: impl Fn(&Message) -> bool,
 ) -> Option<Vec<Arc<Message>>> {
-    // The head always stays: the system prompt, if there is one, and the task.
+    // The head is always kept: the system prompt, if there is one, and the task.
     let head = messages.iter().take_while(|m| m.role != Role::Assistant).count();
     if messages.len() <= head + TAIL {
         return None;

@@ -71,8 +71,8 @@ pub async fn replay(
     driver.drive(started.map(|(machine, step)| (machine, step.into()))).await
 }
 
-/// The end of the message about a stopped run. A question changes nothing, so this part is removed
-/// from its message.
+/// The end of the message for a stopped run. It is removed if the task is a question, because a
+/// question changes nothing.
 const KEPT: &str = "; the changes so far are kept";
 
 /// Why the work stops.
@@ -120,9 +120,9 @@ pub(crate) struct Driver<'a> {
     inbox: Box<dyn Inbox>,
     /// User messages that have not been added to the conversation yet.
     pending_messages: VecDeque<String>,
-    /// The run's working time, in milliseconds, when the limits last restarted.
+    /// The run's working time, in milliseconds, when the limits were last reset.
     limits_from_ms: u64,
-    /// The time limit.
+    /// The time limit, in seconds.
     seconds: Option<u64>,
     /// The background task that records the original tree. It must complete before the first
     /// effect.
@@ -280,8 +280,9 @@ impl<'a> Driver<'a> {
         self.finish(ending, message, result).await
     }
 
-    /// Journals the user's next message. The limits restart, and `finish` must verify again because
-    /// somebody may have changed the tree since the last verification.
+    /// Journals and returns the user's next message, if there is one. Resets the limits, and makes
+    /// `finish` verify again because somebody may have changed the tree since the last
+    /// verification.
     fn user_message(&mut self) -> Result<Option<String>, Stop> {
         let next = self.pending_messages.pop_front().or_else(|| self.inbox.take());
         let Some(text) = next.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
@@ -292,7 +293,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Queues the user's messages while a session is being resumed, until they can be added to the
-    /// conversation. If there are any, the limits restart immediately.
+    /// conversation. If there are any, the limits are reset immediately.
     pub(crate) fn queue_messages(&mut self, messages: VecDeque<String>) {
         self.pending_messages = messages;
         while let Some(text) = self.inbox.take() {

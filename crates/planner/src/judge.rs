@@ -1,4 +1,4 @@
-//! Judges a recorded answer for `agent parse`, using the same code as a run.
+//! Validates a recorded answer for `agent parse`, using the same code as a run.
 
 use serde_json::Value;
 use tool_api::{Accepted, Incoming, Registry};
@@ -6,7 +6,7 @@ use tool_stream::{End, Event, Parser, Status, Verdict, VerdictCall};
 
 use crate::answer::{WHOLE_ANSWER, judge, parser_options, repair_name};
 
-/// The judgment of an answer.
+/// The verdict on an answer.
 #[derive(Debug)]
 pub struct Judged {
     /// Whether calls were found.
@@ -22,13 +22,13 @@ pub struct Judged {
 pub struct JudgedCall {
     /// The call as written.
     pub found: VerdictCall,
-    /// The names of the repairs that the call's text needed.
+    /// The names of the repairs that were needed to parse the call.
     pub repairs: Vec<String>,
     /// The call as it would be run, or the message that tells the model why it is refused.
     pub judged: Result<Accepted, String>,
 }
 
-/// Judges an answer. `pieces` are its consecutive parts.
+/// Validates an answer. `pieces` are its consecutive parts.
 pub fn answer<'a>(tools: &Registry, pieces: impl IntoIterator<Item = &'a [u8]>, end: End) -> Judged {
     let mut parser = Parser::new(parser_options(tools, &[]));
     let mut events = Vec::new();

@@ -73,7 +73,7 @@ pub struct Job {
     pub settings: Settings,
     /// A one-line explanation, for the journal, of why the run starts with this model.
     pub why_model: String,
-    /// The setting that names the model; `None` if the model is the session's first choice.
+    /// The setting that specifies the model; `None` if the model is the session's first choice.
     pub role: Option<ModelRole>,
 }
 
@@ -100,8 +100,8 @@ pub struct Parts {
 /// A model that is opened only if the run switches to it.
 #[async_trait]
 pub trait OpenModel: Send + Sync {
-    /// Opens the model. The previous model has already been closed, because memory may not hold
-    /// both.
+    /// Opens the model. The previous model has already been closed, because memory might not have
+    /// room for both.
     ///
     /// # Errors
     /// If the model cannot be opened. The error contains the reason, along with the ending for a
@@ -120,7 +120,7 @@ pub struct OpenedModel {
 }
 
 /// The source of user messages during a run. The planner checks it before each request and before
-/// the run ends. A message is added to the conversation as a new task and restarts the limits.
+/// the run ends. Each message is added to the conversation as a new task and resets the limits.
 ///
 /// ```
 /// use planner::Inbox;
@@ -218,8 +218,8 @@ pub trait Repository: Send + Sync {
     fn last_revert(&self) -> Result<Option<u64>, String> {
         Ok(None)
     }
-    /// Returns the number of the record that holds an edit of a turn. The first edit of the turn
-    /// has index 0, and edits that were rolled back are skipped. Returns `None` if there is no such
+    /// Returns the record number of one of the edits in a turn. The first edit of the turn has
+    /// index 0, and edits that were rolled back are skipped. Returns `None` if there is no such
     /// edit.
     ///
     /// # Errors
@@ -235,9 +235,9 @@ pub trait Repository: Send + Sync {
     fn roll_back(&self, _turn: u32, _done: usize) -> Result<(), String> {
         Ok(())
     }
-    /// Reverts this record of the history and all later ones, including changes made by commands.
-    /// If the revert changed anything, returns the number of the record that it created. Repeating
-    /// the call changes nothing and returns the same number.
+    /// Reverts this record and all later records in the history, including changes made by
+    /// commands. If the revert changed anything, returns the number of the record that it created.
+    /// Repeating the call changes nothing and returns the same number.
     ///
     /// # Errors
     /// If somebody else has changed one of the files. In that case, nothing is changed.

@@ -169,8 +169,8 @@ struct Progress {
     looked: bool,
     /// Whether an edit was refused.
     refused_edit: bool,
-    /// The summary from the first call to `finish` without any change. The model gets a reminder
-    /// after that call. A whole-file run also keeps a prose answer here.
+    /// The summary from the first call to `finish` that was made without any changes. The model
+    /// gets a reminder after that call. A whole-file run also keeps a prose answer here.
     unchanged_summary: Option<String>,
     equal_calls: EqualCalls,
     corrections: u32,
@@ -351,8 +351,8 @@ impl Machine {
 
     /// Returns the last answer, which has no call, if its text answers the user's question. A model
     /// that has not called a tool yet is probably only announcing what it will do. Its text is
-    /// accepted anyway if it was shown files and has already been corrected, or if it was not told
-    /// about the tools.
+    /// accepted anyway if the model was shown files and has already been corrected, or if it was
+    /// not told about the tools.
     fn answer_in_prose(&self) -> Option<String> {
         let settings = &self.plan.settings;
         let insists = self.progress.corrections > 0 && !self.plan.opening.files.is_empty();

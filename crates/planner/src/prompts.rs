@@ -1,8 +1,8 @@
 //! Renders the messages for the model from the templates in `prompts/`.
 //!
 //! Effect on the prompt cache: the system prompt depends only on the tools and on whether the task
-//! is a question, so sessions share it if they agree on these and use the same version of the
-//! program. No prompt contains a time, a changing counter or a path on this machine.
+//! is a question, so all sessions in which these are the same share it, provided they use the same
+//! version of the program. No prompt contains a time, a changing counter or a path on this machine.
 
 use journal::Check;
 use minijinja::syntax::SyntaxConfig;
@@ -55,7 +55,7 @@ pub(crate) struct Opening {
     pub(crate) tools: Vec<(String, String, String)>,
 }
 
-/// The templates, compiled.
+/// The compiled templates.
 pub(crate) struct Prompts {
     environment: Environment<'static>,
 }
@@ -110,10 +110,10 @@ impl Prompts {
         )
     }
 
-    /// The request for whole files, which is the first message of the whole-file approach. There is
-    /// no system prompt, so the chat template uses its default one: measurements showed that any
-    /// additional text lowers the number of solved tasks. With `reworded`, the request is worded
-    /// differently from the first try.
+    /// Renders the request for whole files, which is the first message of the whole-file approach.
+    /// There is no system prompt, so the chat template uses its default one: measurements showed
+    /// that any additional text lowers the number of solved tasks. With `reworded`, the request is
+    /// worded differently from the first try.
     pub(crate) fn whole_file(&self, opening: &Opening, shown: &[Focus], reworded: bool) -> String {
         let files: Vec<_> = shown.iter().map(|file| file_value(&file.path, &file.content)).collect();
         self.render(
@@ -150,7 +150,8 @@ impl Prompts {
     }
 
     /// Renders the reply for a model that says it is done but has not changed anything. `refused`
-    /// says whether a change was refused, and `whole` says whether a whole file was requested.
+    /// indicates whether a change was refused, and `whole` indicates whether a whole file was
+    /// requested.
     pub(crate) fn no_change(&self, refused: bool, whole: bool) -> String {
         self.render("no_change.md", json!({ "refused": refused, "whole": whole }))
     }

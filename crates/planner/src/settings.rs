@@ -53,7 +53,7 @@ impl Approach {
         }
     }
 
-    /// The name used in settings and in the journal.
+    /// Returns the name used in settings and in the journal.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -94,9 +94,9 @@ impl Constrain {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// Maximum number of requests that the model answers.
+    /// Maximum number of answered requests.
     pub turns: u32,
-    /// Maximum number of prompt tokens and generated tokens. Prompt tokens that come from the
+    /// Maximum total number of prompt and generated tokens. Prompt tokens that come from the
     /// server's cache are not counted if the server reports them.
     pub tokens: Option<u64>,
     /// Maximum wall-clock time, in seconds.
@@ -131,7 +131,7 @@ pub struct Settings {
     /// suits the model ([`models::Identity::temperature`]).
     pub temperature: Option<f32>,
     /// Maximum number of tries. Each try starts with the original files, and the run ends as soon
-    /// as one passes the verification. The limits apply to all tries combined.
+    /// as a try passes the verification. The limits apply to all tries combined.
     #[serde(skip_serializing_if = "is_one")]
     pub attempts: u32,
     /// Whether another model ([`crate::Parts::escalation`]) makes one more try, with its own

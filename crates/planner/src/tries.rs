@@ -143,7 +143,7 @@ impl Tries {
         true
     }
 
-    /// How the current try ended.
+    /// Returns how the current try ended, if it has ended.
     pub(crate) fn ended(&self) -> Option<&(Ending, String)> {
         self.ended.as_ref()
     }
@@ -173,7 +173,7 @@ impl Tries {
             Some(best) if best.number == self.number => best.reverted = record,
             _ => {}
         }
-        // A try without changes is no better than the start, regardless of what its tests say.
+        // A try without changes is no better than the start, regardless of its test results.
         self.best.take_if(|best| best.reverted.is_none());
     }
 

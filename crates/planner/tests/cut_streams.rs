@@ -1,5 +1,5 @@
 //! Cuts off an answer at every byte, over HTTP, with the real client and the planner. The run must
-//! end as it does with the whole answer: it makes the same calls, each exactly once, and no
+//! end in the same way as with the whole answer: it makes the same calls, each exactly once, and no
 //! incomplete calls.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -83,8 +83,8 @@ fn described(pieces: &Pieces) -> String {
     })
 }
 
-/// A model that answers the first request with the cut stream, and a retry of that request with the
-/// whole stream. It answers later requests with a call that fixes the file or finishes.
+/// A model that answers the first request with the truncated stream, and a retry of that request
+/// with the whole stream. It answers later requests with a call that fixes the file or finishes.
 struct CutOnce {
     cut: Pieces,
     whole: Pieces,

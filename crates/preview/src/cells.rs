@@ -108,7 +108,8 @@ impl Row {
         self
     }
 
-    /// Returns how many cells fit into a width, but at least one, so that wrapping makes progress.
+    /// Returns the number of cells that fit into a width, or 1 if none fits, so that wrapping
+    /// always makes progress.
     fn fitting(&self, columns: usize) -> usize {
         let mut used = 0;
         let fits = self.0.iter().take_while(|c| {

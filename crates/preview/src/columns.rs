@@ -116,7 +116,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Draws one side of one of a row's screen lines and returns its width.
+    /// Draws one side of the `i`th screen line of a row, and returns the width of that side.
     fn half(&self, (number, kind, rows): &(usize, Kind, Vec<Row>), i: usize, out: &mut String) -> usize {
         let Some(row) = rows.get(i) else { return 0 };
         let (number, sign) = if i == 0 { (number.to_string(), kind.sign()) } else { (String::new(), ' ') };

@@ -30,7 +30,8 @@ impl Comparison<'_> {
         !self.hunks.is_empty()
     }
 
-    /// Returns the width of the line numbers: at least 3, or that of the largest number shown.
+    /// Returns the width of the line number column: the number of digits in the largest number
+    /// shown, but at least 3.
     pub(super) fn digits(&self) -> usize {
         let last = |op: &DiffOp| op.old_range().end.max(op.new_range().end);
         let last = self.hunks.last().and_then(|hunk| hunk.last()).map_or(1, last);
@@ -38,8 +39,8 @@ impl Comparison<'_> {
     }
 }
 
-/// Compares the two sides. If the files are very different, the result is still correct but may not
-/// be minimal, which bounds the running time.
+/// Compares the two sides. To bound the running time, the result may not be minimal if the files
+/// are very different, but it is always correct.
 pub(super) fn compare(change: &FileChange) -> Comparison<'_> {
     let (before, after) = (bytes(&change.before), bytes(&change.after));
     let binary = is_binary(before) || is_binary(after);

@@ -50,7 +50,7 @@ fn clean(raw: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
 fn is_harmful(c: char) -> bool {
     matches!(c,
         '\0'..='\u{1f}' | '\u{7f}'
-        | '\u{80}'..='\u{9f}'                 // C1: a terminal may read U+009B as CSI
+        | '\u{80}'..='\u{9f}'                 // C1: a terminal may interpret U+009B as CSI
         | '\u{61c}' | '\u{200e}' | '\u{200f}' // marks that reverse the reading order
         | '\u{202a}'..='\u{202e}'             // embeddings and overrides
         | '\u{2066}'..='\u{2069}'             // isolates

@@ -1,5 +1,5 @@
-//! Finds the words that differ by first pairing the lines of a changed block and then comparing the
-//! words of each pair.
+//! Finds the words that differ in a changed block: first pairs old lines with new ones, then
+//! compares the words of each pair.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use similar::{Algorithm, DiffTag};
 /// The largest block, in old lines times new lines, for which the best pairing is computed. In
 /// larger blocks, lines are paired in order.
 const WEIGHED: usize = 2_500;
-/// The length, in bytes, of the longest line whose words are compared.
+/// Maximum length of a line in bytes. The words of longer lines are not compared.
 const LONGEST: usize = 20_000;
 /// Two lines with at least this similarity, from 0 to 1, are treated as versions of the same line.
 const ALIKE: f32 = 0.5;

@@ -155,8 +155,8 @@ impl Queue {
         self.results.create_consumer(config).await.map_err(server("listen for results"))
     }
 
-    /// Removes everything that the server keeps for a finished batch, except the tasks that it
-    /// keeps for someone to inspect.
+    /// Removes everything that the server keeps for a finished batch, except the tasks that were
+    /// set aside for someone to inspect.
     pub(crate) async fn forget(&self, batch: &str) {
         let _ = self.tasks.purge().filter(task_subjects(batch)).await;
         let _ = self.results.delete_consumer(&records_consumer(batch)).await;
@@ -247,7 +247,7 @@ impl Queue {
         let _ = self.tasks.purge().filter(task_subjects(batch)).await;
     }
 
-    /// Whether a batch was canceled after sending the task at this position in the stream.
+    /// Whether a batch was canceled after the task at this position in the stream was sent.
     pub(crate) async fn is_canceled(&self, batch: &str, sequence: u64) -> bool {
         let Ok(objects) = self.objects(batch).await else { return false };
         let mark = objects.info(CANCELED).await.ok().and_then(|info| info.description);

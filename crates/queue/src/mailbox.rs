@@ -65,8 +65,9 @@ impl Mailbox {
         (arrivals, contents.early.remove(id).unwrap_or_default())
     }
 
-    /// Closes the mailbox for an attempt. If an attempt got a result, `recorded` is its number and
-    /// whether the result is from the agent. Returns the records that no attempt will need.
+    /// Closes the mailbox for an attempt. If a result was recorded, `recorded` contains the number
+    /// of the attempt that produced it and whether it is from the agent. Returns the records that
+    /// no attempt will need.
     pub(crate) fn close(
         &self,
         id: &str,

@@ -1,5 +1,5 @@
-//! The records that the queue does not have yet, in order. Each record is in its own file, so it
-//! survives a killed process or a lost connection.
+//! The records that the queue does not have yet, in order. Each record is in its own file, so that
+//! it survives if the process is killed or the connection is lost.
 
 use std::cell::Cell;
 use std::fs;

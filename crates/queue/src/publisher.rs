@@ -103,9 +103,9 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Removes everything about the batch from the server, and removes the bundles from the batch
-    /// folder. Does nothing if the server has tasks or results that this invocation did not ask
-    /// for.
+    /// Removes everything that the server stores for the batch, and removes the bundles from the
+    /// batch folder. Does nothing if the server has tasks or results that this invocation did not
+    /// ask for.
     pub async fn forget(&self) {
         let Some(ready) = self.ready.get() else { return };
         if ready.mailbox.has_early() || !ready.outstanding.borrow().is_empty() {
@@ -220,8 +220,9 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Stores an incoming record unless it is outdated or implausible, and acknowledges it. Returns
-    /// the same as [`wait`](Self::wait) if the record was a result, and `None` otherwise.
+    /// Acknowledges an incoming record. Stores it first, unless it is outdated, implausible, or the
+    /// result of an attempt that an earlier invocation interrupted. Returns the same as
+    /// [`wait`](Self::wait) if a result was stored, and `None` otherwise.
     async fn record(
         &self,
         attempt: &mut Waiting<'_>,

@@ -167,7 +167,7 @@ impl Worker<'_> {
         let order = serde_json::from_slice::<Order>(&message.payload).ok().filter(|order| order.v == VERSION);
         let Some(order) = order else {
             let id = task_of(&message.subject).map(|(id, _)| id).unwrap_or_default();
-            let note = "cannot read this task, which another version of the agent sent; another worker may be able to read it";
+            let note = "cannot read this task, which was sent by a different version of the agent; another worker may be able to read it";
             (self.report)(Event::Note { id: &id, message: note.into() });
             self.pause(self.lease / 2).await;
             hand_back(self.queue, message, message.payload.clone()).await;

@@ -18,7 +18,7 @@ use workspace::{CleanPath, FileImage, READ_LIMIT, Seed};
 use crate::script::Changes;
 use crate::{Error, Result};
 
-/// The version of the format. It changes when an old reader would misread new files.
+/// The version of the format. Incremented whenever an old reader would misread new files.
 const VERSION: u32 = 1;
 /// Maximum size of a bundle, in bytes.
 const FILE_LIMIT: u64 = 512 << 20;
@@ -40,7 +40,7 @@ pub struct Bundle {
     /// The files at the start of the session. For a file that no tool read, the bundle contains
     /// only the size.
     pub files: BTreeMap<CleanPath, Seed>,
-    /// The file changes that commands and reverts made.
+    /// File changes made by commands and reverts.
     pub changes: Changes,
     /// The files that the session changed, as they were at its end.
     pub end: BTreeMap<CleanPath, Option<Seed>>,
@@ -108,7 +108,7 @@ struct Entry {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Change {
-    /// The number of the record with the command's result, or with the revert.
+    /// The number of the record that contains the command's result or the revert.
     by: u64,
     file: Entry,
 }

@@ -45,7 +45,7 @@ impl Model for RecordedModel {
 
 /// A model that the recorded run switched to.
 pub struct RecordedLater {
-    /// The setting that names the model.
+    /// The setting that specifies the model.
     pub role: ModelRole,
     /// The record.
     pub script: Arc<Script>,
@@ -94,7 +94,7 @@ pub struct Stage {
     pub source: Source,
     /// The tree that recorded changes are applied to, if there is one.
     pub workspace: Option<Workspace>,
-    /// The file changes that commands and reverts made.
+    /// File changes made by commands and reverts.
     pub changes: Changes,
     /// The root of this replay and the recorded root, as they appear in text.
     pub roots: (String, String),

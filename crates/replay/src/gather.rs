@@ -2,8 +2,8 @@
 //! they were at the start of the session.
 //!
 //! A bundle includes the contents of instruction files, ignore rules, and every file that the first
-//! turn read, the model named, a search matched, or the session changed. For all other files, it
-//! includes only names and sizes, so a search finds nothing in them.
+//! turn read, the model mentioned, a search matched, or the session changed. For all other files,
+//! it includes only names and sizes, so a search finds nothing in them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ const MAX_LISTED: usize = 2_000;
 
 /// The bundle of a session, and the session's original tree.
 pub struct Gathered {
-    /// The content of an export.
+    /// The bundle, as it would be exported.
     pub bundle: Bundle,
     /// The tree at the start of the session.
     pub remembered: Remembered,
@@ -221,7 +221,7 @@ fn baseline(records: &[Record]) -> Option<&Check> {
 
 /// Maps the history's records of commands and reverts to journal record numbers. A command's
 /// changes are mapped to the record of the command's result, or to `None` if there is none. A
-/// revert is mapped to the first [`Event::Reverted`] that names it.
+/// revert is mapped to the first [`Event::Reverted`] that refers to it.
 fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     let (mut known, mut open) = (BTreeMap::new(), Vec::new());
     for record in records {

@@ -36,7 +36,7 @@ pub const VETOED: &str = "vetoed";
 /// Why a session cannot be replayed or exported.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The session or the file cannot be replayed. The text says why.
+    /// The session or the file cannot be replayed. The text explains why.
     #[error("{0}")]
     Unusable(String),
     /// The repository of the session no longer exists.

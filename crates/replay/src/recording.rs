@@ -212,8 +212,8 @@ fn identity_of(m: &ModelInfo, plan: &Value) -> Identity {
     (identity.server, identity.server_version) = (m.server.clone(), m.server_version.clone());
     (identity.model, identity.window, identity.thinking) = (m.model.clone(), m.window, m.thinking);
     (identity.family, identity.parameters_b) = (m.family.clone(), m.parameters_b);
-    // The peak hours are not recorded, so no request in a replay gets the peak price. The cost does
-    // not matter, because a replay has no cost limit.
+    // The peak hours are not recorded, so no request in a replay is charged the peak price. The
+    // cost does not matter, because a replay has no cost limit.
     identity.price = m.price.map(|rates| Price {
         peak: m.peak_factor.map(|factor| Peak { factor, ..Peak::default() }),
         as_of: m.prices_of,
@@ -234,7 +234,7 @@ fn windows(records: &[Record]) -> HashMap<u32, u64> {
     records.iter().filter_map(found).collect()
 }
 
-/// Returns, for each request, its answer or the failure that occurred instead, or `None` if neither
+/// For each request, returns its answer or the failure that occurred instead, or `None` if neither
 /// was recorded.
 fn answers(records: &[Record]) -> Vec<Option<Turn>> {
     let mut answers: Vec<Option<Turn>> = Vec::new();
@@ -284,9 +284,9 @@ fn answers(records: &[Record]) -> Vec<Option<Turn>> {
     answers
 }
 
-/// Converts an answer to a turn of a replay. `cut` says whether the agent cut the answer short. If
-/// it did not, but the answer is recorded as cut, then the stream broke off after a call, and
-/// `warning` holds the reason.
+/// Converts an answer to a turn of a replay. `cut` indicates whether the agent cut the answer
+/// short. If it did not, but the answer is recorded as cut, the stream was interrupted after a
+/// call, and `warning` contains the reason.
 pub fn answer(output: &Event, cut: bool, warning: &str) -> Option<Turn> {
     let Event::Output { content, thinking, ended_by, doubts, counts, .. } = output else { return None };
     // Sessions recorded by earlier versions say "going on" instead of "continuing".
@@ -355,8 +355,8 @@ fn reverts(records: &[Record]) -> Vec<(u64, Option<u64>)> {
             Event::TryEnded { .. } => (ended, stopped) = (true, None),
             Event::Reverted { record, .. } if std::mem::take(&mut ended) => reverts.push((*seq, *record)),
             Event::Reverted { record, .. } => stopped = Some((*seq, *record)),
-            // The run continued after the revert, so it was not the one at the end of a stopped
-            // run.
+            // The run continued after this revert, so the revert is not the one at the end of a
+            // stopped run.
             Event::Request { .. } | Event::ToolStarted { .. } | Event::CheckStarted { .. } => stopped = None,
             _ => {}
         }
@@ -373,8 +373,8 @@ pub(crate) fn command_tool(event: &Event) -> Option<String> {
     }
 }
 
-/// Whether every verification that was started has finished, and so has every call that was started
-/// and may change something.
+/// Whether all verifications and calls that were started have finished, ignoring calls that only
+/// read.
 fn all_finished(records: &[Record]) -> bool {
     let mut running = false;
     for record in records {

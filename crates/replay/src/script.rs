@@ -203,9 +203,9 @@ impl Script {
         state.results[at].take().map(|result| result.outcome)
     }
 
-    /// Removes and returns what an inspection found, if anything, after a call in this turn that
-    /// changed these files. A replay cannot inspect them again, because that requires programs
-    /// outside the agent.
+    /// Removes and returns what was found, if anything, when these changed files were inspected in
+    /// this turn. A replay cannot inspect them again, because that requires programs outside the
+    /// agent.
     #[must_use]
     pub fn inspection(&self, changed: &[String]) -> Option<String> {
         let mut state = self.state();

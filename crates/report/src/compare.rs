@@ -11,8 +11,8 @@ use serde::Serialize;
 use crate::outcome::seconds;
 
 /// A task-by-task comparison of two batches. A task is compared if both batches have a result for
-/// it, that is, an attempt that the agent itself ended. A compared task is better or worse if it is
-/// verified in only one of the batches.
+/// it, that is, an attempt that the agent itself ended. A compared task got better or worse if it
+/// is verified in only one of the batches.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// Version of the format: 1.
@@ -48,9 +48,9 @@ pub struct Comparison {
 pub struct Side {
     /// The name of the batch, as shown in the comparison.
     pub name: String,
-    /// The number of its tasks.
+    /// The number of tasks in the batch.
     pub tasks: usize,
-    /// The number of its verified tasks.
+    /// The number of verified tasks in the batch.
     pub verified: usize,
     /// Tasks with both verified and unverified attempts.
     pub flaky: Vec<String>,

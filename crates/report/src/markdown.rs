@@ -72,7 +72,7 @@ fn code(text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);
     let space = if longest > 0 { " " } else { "" };
-    // In a table, a bar ends the cell even in code.
+    // In a table, a vertical bar ends the cell, even inside code.
     format!("{fence}{space}{}{space}{fence}", text.replace('|', "\\|"))
 }
 

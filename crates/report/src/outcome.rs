@@ -1,4 +1,4 @@
-//! Code shared by several views of the report: the colors of outcomes, sums over attempts, and
+//! Code shared by several views of the report: the colors of outcomes, totals over attempts, and
 //! one-line messages.
 
 use batch::Finished;
@@ -6,7 +6,7 @@ use journal::{Date, Ending};
 use preview::{figures, sanitize};
 use serde::Serialize;
 
-/// Sums over attempts.
+/// Totals over all attempts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(crate) struct Totals {
     pub(crate) attempts: u64,
@@ -45,7 +45,7 @@ pub(crate) fn first_line(message: &str, width: usize) -> String {
     sanitize::short(message.trim().lines().next().unwrap_or_default(), width)
 }
 
-/// Formats a duration in a readable form, such as `12.3 s` or `4 min 5 s`.
+/// Formats a duration in human-readable form, such as `12.3 s` or `4 min 5 s`.
 pub(crate) fn seconds(seconds: f64) -> String {
     figures::duration((seconds * 1_000.0) as u64)
 }

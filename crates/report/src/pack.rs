@@ -10,8 +10,8 @@ use flate2::write::DeflateEncoder;
 
 use crate::trajectory::{Part, Step};
 
-/// The limits to try on the length of each piece of text in a trajectory, in characters. The first
-/// one that makes the trajectory fit is used.
+/// Maximum lengths to try for each piece of text in a trajectory, in characters. The first one that
+/// makes the trajectory fit is used.
 const LIMITS: [usize; 8] = [200_000, 50_000, 20_000, 8_000, 4_000, 2_000, 1_000, 300];
 
 /// Packs a trajectory into at most about `share` characters. If the trajectory does not fit, cuts
@@ -21,8 +21,8 @@ pub(crate) fn pack(steps: &[Step], share: usize) -> String {
     let texts = steps.iter().flat_map(|step| &step.parts).map(|part| part.text.len());
     let longest = texts.max().unwrap_or(0);
     let mut packed = String::new();
-    // All limits that do not shorten anything have the same result, so only the first of them is
-    // tried.
+    // All limits that do not shorten anything produce the same result, so try only the first of
+    // them.
     for limit in LIMITS.into_iter().filter(|limit| *limit == LIMITS[0] || *limit < longest) {
         packed = encode(&shortened(steps, limit));
         if packed.len() <= share {

@@ -1,4 +1,4 @@
-//! The HTML page, a single file that loads nothing else. Its data is JSON in elements that are not
+//! The HTML page: a single file that loads nothing else. The data is JSON in elements that are not
 //! executed, and a Content-Security-Policy allows only the page's own script and style.
 
 use base64::Engine as _;
@@ -21,8 +21,8 @@ const SCRIPT: &str = include_str!("viewer.js");
 /// The maximum total length, in characters, of all trajectories on a page. With this limit, a
 /// report on 1,000 tasks stays under 20 MB.
 const TRAJECTORIES: usize = 17_000_000;
-/// The lowest limit on the length of a single trajectory, in characters. It keeps the trajectories
-/// of large batches readable, even if their total length then exceeds [`TRAJECTORIES`].
+/// Each trajectory may have at least this many characters, so that the trajectories of large
+/// batches stay readable. Their total length may then exceed [`TRAJECTORIES`].
 const SMALLEST_SHARE: usize = 6_000;
 /// The maximum length of a message in the table, in characters.
 const MESSAGE: usize = 500;
@@ -50,7 +50,7 @@ struct Attempt {
     number: u32,
     ending: &'static str,
     tone: &'static str,
-    /// The index of the trajectory in the page.
+    /// The index of the trajectory on the page.
     trajectory: Option<usize>,
     /// Why the attempt has no trajectory; empty if it has one.
     note: String,

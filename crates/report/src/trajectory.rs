@@ -1,4 +1,4 @@
-//! Divides a session into steps for a person to read one by one: the start, each turn, and the end.
+//! Divides a session into steps that can be read one at a time: the start, each turn, and the end.
 
 use journal::{Check, Ending, Event, Record, Report, Role};
 use preview::{figures, sanitize};
@@ -39,7 +39,7 @@ pub struct Part {
     /// The details; may be empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub text: String,
-    /// Whether it succeeded, if it could fail.
+    /// Whether the part succeeded; `None` if it has no outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
     /// How long it took.
@@ -149,7 +149,7 @@ fn add(step: &mut Step, event: &Event, mask: Mask<'_>) {
             let title = format!("check {}: {command}", if *passed { "passed" } else { "failed" });
             parts.push(Part::new("check", title, text).outcome(*passed, *ms));
         }
-        Event::AnswerLost { .. } => parts.push(Part::new("warning", "the answer broke off", "")),
+        Event::AnswerLost { .. } => parts.push(Part::new("warning", "the answer was cut off", "")),
         Event::Retry { error, wait_ms, .. } => {
             let title = format!("request failed; retrying in {}", figures::duration(*wait_ms));
             parts.push(Part::new("warning", title, error));
@@ -212,7 +212,7 @@ fn mask_strings(value: &mut Value, mask: Mask<'_>) {
     }
 }
 
-/// Lists the arguments, one per line. Text with several lines starts on a new line.
+/// Lists the arguments, one per line. Multi-line text starts on a new line.
 fn listed(map: &Map<String, Value>) -> String {
     let line = |(name, value): (&String, &Value)| match value {
         Value::String(text) if text.contains('\n') => format!("{name}:\n{}\n", text.trim_end()),

@@ -166,7 +166,7 @@
     find('list').querySelector('h1').textContent = data.title;
     const sums = data.totals;
     const parts = [plural(sums.attempts, 'attempt'), plural(sums.tokens, 'token'), `${time(sums.seconds)} of work`];
-    const of = sums.prices_of ? ` (prices of ${sums.prices_of})` : '';
+    const of = sums.prices_of ? ` (prices as of ${sums.prices_of})` : '';
     if (sums.cost !== null) parts.push(dollars(sums.cost) + of);
     find('totals').textContent = parts.join(' · ');
 

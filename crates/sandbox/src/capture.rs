@@ -1,6 +1,6 @@
-//! Captures a command's output. Keeps the beginning and the end, up to a number of bytes and lines,
-//! and writes the output to a log file of limited size. Errors tend to be at the beginning and
-//! summaries at the end.
+//! Captures a command's output. Keeps a limited number of bytes and lines from the beginning and
+//! the end, and writes the output to a log file of limited size. Errors tend to be at the beginning
+//! and summaries at the end.
 
 use std::{
     collections::VecDeque,
@@ -145,7 +145,7 @@ impl Log {
         let mut done = file.write_all(part);
         if part.len() < bytes.len() && done.is_ok() {
             done = file.write_all(b"\n[log truncated: size limit reached]\n");
-            self.problem = Some("the log reached its size limit and lacks the end".into());
+            self.problem = Some("the log reached its size limit, so its end is missing".into());
             self.file = None;
         }
         if let Err(e) = done {

@@ -1,4 +1,4 @@
-//! Measures the number of processes and threads of a running command, and their memory. The
+//! Measures how many processes and threads a running command has, and how much memory they use. The
 //! kernel's own limits are not enough: they either apply to single processes or require control
 //! groups, which few programs have permission to create.
 

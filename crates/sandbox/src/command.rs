@@ -138,7 +138,7 @@ impl Status {
     }
 }
 
-/// The result of a command that has ended, along with all of its processes.
+/// The result of a command. The command and all of its processes have ended.
 #[derive(Debug, Clone)]
 pub struct Finished {
     /// How it ended.
@@ -147,8 +147,8 @@ pub struct Finished {
     pub output: Captured,
     /// The time from start to end.
     pub duration: Duration,
-    /// What the sandbox is known to have refused, one line each: connections, if the policy has
-    /// hosts, and writes below the home directory.
+    /// What the sandbox is known to have refused, one line each: writes below the home directory
+    /// and, if the policy lists hosts, connections.
     pub refused: Vec<String>,
 }
 
@@ -324,7 +324,7 @@ pub(crate) struct Launched {
     network: Vec<String>,
 }
 
-/// Why waiting for a command ended.
+/// Why the wait for a command ended.
 #[derive(Debug)]
 pub(crate) enum End {
     Event(Event),

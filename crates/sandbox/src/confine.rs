@@ -38,8 +38,8 @@ use crate::{
     view::View,
 };
 
-/// How much to raise the process limit by if the kernel also counts the user's processes and
-/// threads that are not part of the command.
+/// How much to add to the process limit if the kernel also counts processes and threads of the user
+/// that are not part of the command.
 const OTHER_PROCESSES: u64 = 8_192;
 
 /// Devices that any program may use.
@@ -286,7 +286,7 @@ fn own_terminals() {
     }
 }
 
-/// Runs in the command's process just before it turns into the program.
+/// Restricts the command's process. Runs in that process just before it executes the program.
 pub(crate) fn restrict(order: &Order) -> io::Result<()> {
     let limits = &order.limits;
     limit(Resource::Core, 0)?;

@@ -37,8 +37,8 @@ const BUILD_FOLDERS: &[&str] = &[
     ".cache",
 ];
 
-/// Programs that run another program: their names, their options that take a value, and how many
-/// arguments of their own come before the command.
+/// Programs that run another program. Each entry consists of the names of the programs, their
+/// options that take a value, and the number of positional arguments before the command.
 const WRAPPERS: &[(&[&str], &[&str], usize)] = &[
     (
         &[

@@ -205,9 +205,10 @@ fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, timeout: Duratio
     }
 }
 
-/// Reaps descendants until none are left. With `kill`, also kills this process's children, which is
-/// necessary unless the launcher created a process namespace, which ends with its first process.
-/// The children of a killed process become children of this process, which kills them next.
+/// Reaps descendants until none are left. With `kill`, also kills this process's children. This is
+/// unnecessary if the launcher created a process namespace, because all processes in a namespace
+/// end with its first one. The children of a killed process become children of this process, which
+/// kills them next.
 fn reap_all(kill: bool) {
     loop {
         // Reap processes that have already ended first, because searching `/proc` for children

@@ -2,8 +2,8 @@
 //! launcher's standard input.
 //!
 //! The sandbox sends the length of an [`Order`] (4 bytes, little endian), the order as JSON, and
-//! then one-byte messages. [`TERMINATE`] is the only such message. When the sandbox closes the
-//! socket, the launcher kills everything. The launcher sends one JSON [`Event`] per line.
+//! then one-byte messages, currently only [`TERMINATE`]. When the sandbox closes the socket, the
+//! launcher kills everything. The launcher sends one JSON [`Event`] per line.
 
 use std::ffi::OsString;
 

@@ -231,8 +231,8 @@ fn new_namespaces(own_users: bool) -> io::Result<()> {
 }
 
 /// Mounts an overlay of `root` at `merged`. Changes go to the `upper` directory in `dir`, which
-/// must also contain a `work` directory. `trusted` says whether attributes that only root can set
-/// may be used.
+/// must also contain a `work` directory. `trusted` is true if attributes that only root can set may
+/// be used.
 pub(crate) fn mount_overlay(root: &Path, dir: &Path, merged: &Path, trusted: bool) -> io::Result<()> {
     // Refer to the layers by file descriptor, because kernels differ in how they parse escapes in
     // mount options.

@@ -39,7 +39,7 @@ const TRIAL_FILE: u64 = 1 << 20;
 /// because all files in it must belong to the user.
 ///
 /// # Errors
-/// Returns a sentence, without a period, that says why the overlay cannot be created.
+/// Returns a sentence, without a period, that explains why the overlay cannot be created.
 pub fn probe(root: &Path, dir: &Path, launcher: &[OsString]) -> Result<(), String> {
     try_overlay(root, dir, launcher).map_err(|e| e.to_string())
 }
@@ -139,7 +139,7 @@ fn exchange(folder: &File, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::renameat_with(folder, FIRST, folder, name, RenameFlags::EXCHANGE)?)
 }
 
-/// Finds a writable file of at most [`TRIAL_FILE`] bytes in the repository's top directory.
+/// Finds a writable file of at most [`TRIAL_FILE`] bytes in the repository's top-level directory.
 fn file_to_copy_up(merged: &Path) -> io::Result<Option<OsString>> {
     for entry in fs::read_dir(merged)? {
         let entry = entry?;

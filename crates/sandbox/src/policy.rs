@@ -38,7 +38,7 @@ pub struct ResourceLimits {
     pub file_size: u64,
     /// The maximum number of open files per process.
     pub open_files: u64,
-    /// The maximum number of processes and threads at a time. They are counted up to ten times a
+    /// The maximum number of simultaneous processes and threads. They are counted up to ten times a
     /// second. The limit is enforced exactly on Linux 6.14 and later if the sandbox has its own
     /// `/proc`.
     pub processes: u64,

@@ -5,8 +5,8 @@
 //! Commands can reach only this socket, on their loopback interface. The agent, which is outside
 //! that namespace, accepts the connections and decides which requests to allow. It resolves names
 //! itself. Regardless of what a name resolves to, the agent connects only to Internet addresses and
-//! to addresses that the policy lists. It performs one request per connection. Refusals are
-//! recorded for the command's result.
+//! to addresses that the policy lists. It serves one request per connection. Refusals are recorded
+//! and reported in the command's result.
 //!
 //! Traffic through a tunnel is not inspected, since it is usually encrypted for the target host.
 
@@ -62,7 +62,7 @@ pub(crate) struct Proxy {
     refusals: Mutex<BTreeSet<String>>,
 }
 
-/// The answer to a request that is refused or fails: the response status, and a line that says why.
+/// The response to a request that is refused or fails: the status, and a line that explains why.
 type Refusal = (&'static str, String);
 
 impl Proxy {

@@ -16,7 +16,7 @@ use rustix::{
 
 use crate::{proxy, sys};
 
-/// How long refusing a forbidden connection may take.
+/// How long a forbidden connection may take to fail.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long the proxy may take to answer on a busy machine.

@@ -31,7 +31,8 @@ impl Sandbox {
     /// The service collects standard error within the limits in `command.output`, except that
     /// `total_bytes` does not apply. The command's timeout, log and echo are not used.
     ///
-    /// If the program cannot be started, its output ends, and [`Service::stop`] says why.
+    /// If the program cannot be started, the output stream ends immediately and [`Service::stop`]
+    /// returns the reason.
     ///
     /// # Errors
     /// Fails if the confinement cannot be set up.

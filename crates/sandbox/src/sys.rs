@@ -38,8 +38,8 @@ pub(crate) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
 #[expect(unsafe_code, reason = "close_range has no safe form")]
 pub(crate) fn close_descriptors_on_exec() -> io::Result<()> {
     // Call it by number, because musl has no function for it.
-    // SAFETY: with this flag nothing is closed now; descriptors owned by Rust values stay valid
-    // until exec replaces the program.
+    // SAFETY: with this flag, nothing is closed immediately; descriptors owned by Rust values stay
+    // valid until exec replaces the program.
     let done =
         unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -80,7 +80,8 @@ pub(crate) fn mount_read_only(at: BorrowedFd<'_>, path: &CStr, recursive: bool) 
 #[expect(unsafe_code, reason = "the landlock crate does not export this")]
 pub(crate) fn landlock_abi() -> Option<u32> {
     const VERSION: libc::c_uint = 1;
-    // SAFETY: with this flag the kernel accepts a null pointer of size 0 and only returns a number.
+    // SAFETY: with this flag, the kernel expects a null pointer and size 0, and only returns a
+    // number.
     let abi =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, VERSION) };
     u32::try_from(abi).ok().filter(|abi| *abi > 0)

@@ -1,9 +1,9 @@
-//! A seccomp filter that refuses system calls that no build or test needs or that could bypass the
-//! other mechanisms.
+//! A seccomp filter that refuses system calls if no build or test needs them, or if they could
+//! bypass the other mechanisms.
 //!
 //! It lists refused calls rather than allowed ones, because a future compiler may use a new call.
-//! The known ways around such a list are closed explicitly: `io_uring`, x32 call numbers, and other
-//! architectures' calls, which kill the process (SIGSYS).
+//! The known ways around a list like this are closed explicitly: `io_uring`, x32 call numbers, and
+//! other architectures' calls, which kill the process (SIGSYS).
 
 use std::{collections::BTreeMap, io};
 

@@ -31,7 +31,8 @@ pub(crate) struct View {
     pub(crate) secrets: Vec<OsString>,
     /// Read-only paths inside writable directories.
     pub(crate) protect: Vec<OsString>,
-    /// Directories to replace with empty ones, in which the paths in the fields above stay visible.
+    /// Directories to replace with empty ones. Paths in them that are listed in the fields above
+    /// stay visible.
     pub(crate) hide: Vec<OsString>,
     /// Paths that lead to readable paths through symbolic links, each with its target. Only the
     /// paths in hidden directories are used.
@@ -203,7 +204,7 @@ const PATH_ENTRIES: usize = 1_000;
 
 impl View {
     /// Resolves a policy. `tmp` is the private temporary directory, and `layers` is the directory
-    /// for the overlays of caches. `root_user` says whether the agent runs as root, in which case
+    /// for the overlays of caches. `root_user` is true if the agent runs as root, in which case
     /// file permissions do not protect anything from it.
     ///
     /// # Errors
@@ -262,7 +263,7 @@ impl View {
         hide.extend(top_level_directories()?.filter(|dir| !paths.read.contains(dir)));
         hide.extend(home.clone().map(|h| if h.starts_with("/home") { PathBuf::from("/home") } else { h }));
         hide.retain(|dir| dir.is_dir() && !dir.is_symlink() && dir.parent().is_some());
-        // Do not hide a writable path, a path in `extra_read`, or a directory inside such a path.
+        // Do not hide writable paths, paths in `extra_read`, or directories inside them.
         hide.retain(|dir| !write.iter().chain(&policy.extra_read).any(|shown| dir.starts_with(shown)));
 
         let strings = |paths: BTreeSet<PathBuf>| outermost(paths).into_iter().map(Into::into).collect();

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::scan::{run, word};
 
-/// Endings of the names that secrets are assigned to, in lower case.
+/// Endings of the names that secrets are assigned to, in lowercase.
 pub(crate) const NAMES: &str = "password passwd passphrase secret token _key -key apikey accesskey \
     privatekey accountkey signingkey encryptionkey secretkey masterkey credential credentials _auth \
     _pass pwd";
@@ -79,7 +79,7 @@ fn is_words(value: &[u8]) -> bool {
 /// value.
 #[derive(Clone, Copy, PartialEq)]
 enum Context {
-    /// A line `NAME=…` in a `.env` file, with a name that can only mean a secret.
+    /// A `NAME=…` line in a `.env` file, where the name can only mean a secret.
     EnvFile,
     /// Anything else.
     Code,
@@ -159,8 +159,8 @@ fn may_be_secret(value: &[u8]) -> bool {
     !template && !address && !number && !name && !constant && !is_example(value)
 }
 
-/// Determines the kind of line. A line in a `.env` file starts with `NAME=`: the name is in
-/// capitals, and no space follows it.
+/// Determines the kind of line. A line in a `.env` file starts with `NAME=`, where the name is in
+/// capitals and is not followed by a space.
 fn context(text: &[u8], start: usize, end: usize, anchor: &[u8]) -> Context {
     let name = &text[start..end];
     let certain = matches!(

@@ -2,7 +2,7 @@
 //!
 //! The index is divided into parts by a hash of the path, so that an edit to one file rewrites only
 //! one small part. Each part is a separate file that is replaced atomically. It starts with a
-//! digest of its remaining content. A part that is damaged or has a different version is ignored,
+//! digest of the rest of the file. A part that is damaged or has a different version is ignored,
 //! and its files are parsed again.
 
 use std::fs;
@@ -121,7 +121,7 @@ impl Cache {
         folders.sort();
         let surplus = folders.len().saturating_sub(MAX_REPOSITORIES);
         for (_, folder) in folders.into_iter().filter(|(_, folder)| *folder != self.0).take(surplus) {
-            // Another process may remove it at the same time.
+            // Another process may be removing the folder at the same time.
             let _ = fs::remove_dir_all(folder);
         }
     }

@@ -9,7 +9,7 @@ use crate::{Cache, Index, Limits, Listed, Map, Stamp, names_a_file};
 
 /// The maximum number of files to list, across all languages.
 const MAX_LISTED: usize = 200_000;
-/// The maximum size of a file to read, in bytes. The index does not parse larger ones.
+/// The maximum size of a file to read, in bytes. The index does not parse files this large.
 const MAX_READ: u64 = 1 << 20;
 
 /// The index of a workspace, which is loaded on first use and updated before each use.
@@ -34,7 +34,7 @@ impl Code {
         self.update(&self.list(), stop, work)
     }
 
-    /// Makes a map for a task (see [`Map::new`]). Returns `None` if the task names a file.
+    /// Makes a map for a task (see [`Map::new`]). Returns `None` if the task mentions a file.
     pub fn map(
         &self,
         task: &str,

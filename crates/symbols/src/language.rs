@@ -73,8 +73,8 @@ impl Language {
         }
     }
 
-    /// Returns the compiled query, which all threads share. Returns `None` if the query does not
-    /// fit the grammar. A test checks that every query does.
+    /// Returns the compiled query, which all threads share. Returns `None` if the query is not
+    /// valid for the grammar. A test checks that every query is.
     pub(crate) fn tagger(self) -> Option<&'static Tagger> {
         static TAGGERS: [OnceLock<Option<Tagger>>; Language::ALL.len()] =
             [const { OnceLock::new() }; Language::ALL.len()];

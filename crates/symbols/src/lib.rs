@@ -2,9 +2,9 @@
 //!
 //! [`Index::update`] parses changed files with tree-sitter and records which names each file
 //! defines and uses. [`Cache`] stores the index, so that the next process parses only what has
-//! changed since. [`Index::rank`] orders the files by the words of a task and by how much other
-//! code uses their definitions, and [`Map`] turns the top files into text that fits within a
-//! budget.
+//! changed since. [`Index::rank`] orders the files by how well they match the words of a task and
+//! by how much other code uses their definitions, and [`Map`] turns the top files into text that
+//! fits within a budget.
 //!
 //! The index holds names, line numbers and counts, but no source text. To show a line, read it from
 //! the file. [`Code`] holds the index of a workspace and updates it before each use.

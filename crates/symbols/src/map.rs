@@ -10,9 +10,9 @@ use crate::tags::Kind;
 const WIDTH: usize = 100;
 /// The maximum number of definitions shown per file.
 const PER_FILE: usize = 2;
-/// The share of the map for files with definitions, as a divisor: 3 means a third. The other files
-/// are listed by path only, because a long list of paths includes the right file more often than a
-/// short list of files with definitions (docs/symbols.md).
+/// The share of the map that shows files with their definitions, as a divisor: 3 means a third. The
+/// other files are listed by path only, because a long list of paths includes the right file more
+/// often than a short list of files with definitions (docs/symbols.md).
 const DETAILED_SHARE: usize = 3;
 /// The assumed size of the shortest entry in a map, in bytes. It limits how many files are ranked.
 const SHORTEST: usize = 16;
@@ -79,7 +79,7 @@ fn signature(text: &str, line: u32) -> Option<String> {
     (!shown.is_empty()).then(|| shown + more)
 }
 
-/// Whether a task names one of these files, by its path or by its file name.
+/// Whether a task mentions one of these files, by path or by file name.
 #[must_use]
 pub fn names_a_file<'a>(task: &str, paths: impl IntoIterator<Item = &'a str>) -> bool {
     let apart = |c: char| !(c.is_alphanumeric() || matches!(c, '.' | '/' | '_' | '-'));

@@ -38,7 +38,7 @@ const MAX_READ: usize = 400;
 pub struct Ranked<'a> {
     /// Its path.
     pub path: &'a str,
-    /// How strongly the task points to it.
+    /// How strongly the task points to this file.
     pub score: f32,
     /// The line, kind and name of each of its definitions, most important first.
     pub definitions: Vec<(u32, Kind, &'a str)>,

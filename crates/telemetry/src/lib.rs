@@ -5,7 +5,7 @@
 //! from the journal's records, so no other part of the program needs instrumentation, and `tracing`
 //! is not used. Names follow the GenAI semantic conventions, version 0.1.0 (`names.rs`).
 //!
-//! Each run is a separate trace, because a resumed run may start days later and under another
+//! Each run is a separate trace, because a resumed run may start days later and under a different
 //! parent, and collectors group spans by time. The `gen_ai.conversation.id` attribute, which
 //! contains the session id, connects the runs of a session.
 //!
@@ -48,8 +48,8 @@ use crate::trace::RunTrace;
 
 /// The maximum number of spans waiting to be exported.
 pub const MAX_SPANS: usize = 2048;
-/// The maximum number of spans in one request. Even with content, such a request stays below 20
-/// MiB.
+/// The maximum number of spans in one request. Even with content, a request of this size stays
+/// below 20 MiB.
 const MAX_BATCH: usize = 128;
 /// How long a process waits for the last export before it exits.
 pub const CLOSE: Duration = Duration::from_secs(2);
@@ -144,8 +144,8 @@ impl Telemetry {
         })
     }
 
-    /// Returns an observer that exports the run that a session is about to start. `past` contains
-    /// the records of the session's earlier runs. In a batch, `task` is the id of the task.
+    /// Returns an observer that exports the next run of a session. `past` contains the records of
+    /// the session's earlier runs. In a batch, `task` is the id of the task.
     #[must_use]
     pub fn observer(&self, session: &str, task: Option<&str>, past: &[Record]) -> Observer {
         let mut trace = RunTrace::new(
@@ -167,8 +167,8 @@ impl Telemetry {
         let until = Instant::now() + CLOSE;
         let (done, finished) = mpsc::channel();
         let (spans, metrics, done_too) = (self.spans, self.metrics, done.clone());
-        // The SDK may wait longer than [`CLOSE`], so it waits on separate threads, which end with
-        // the process.
+        // The SDK may wait longer than [`CLOSE`], so let it wait on separate threads, which end
+        // with the process.
         let flush_spans = move || drop((spans.shutdown_with_timeout(CLOSE), done.send(())));
         let flush_metrics = move || drop((metrics.shutdown(), done_too.send(())));
         let threads =

@@ -80,7 +80,7 @@ impl Instruments {
         }
     }
 
-    /// Adds up the tokens of an answer.
+    /// Adds the tokens of an answer to the counters.
     pub(crate) fn count_tokens(&self, usage: Usage, model: &[KeyValue]) {
         let with_modality: Vec<_> =
             model.iter().cloned().chain([KeyValue::new(names::TOKEN_MODALITY, "text")]).collect();

@@ -1,5 +1,5 @@
-//! The names of attributes and metrics, both from the GenAI semantic conventions, version 0.1.0,
-//! and our own, which start with `agent.`.
+//! The names of attributes and metrics. They come from the GenAI semantic conventions, version
+//! 0.1.0, except for our own, which start with `agent.`.
 
 pub(crate) const OPERATION: &str = "gen_ai.operation.name";
 pub(crate) const AGENT: &str = "gen_ai.agent.name";

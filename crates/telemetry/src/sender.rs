@@ -1,4 +1,4 @@
-//! Sends requests to the collector, with limits on the size and duration of every answer.
+//! Sends requests to the collector, and limits the size and duration of every response.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -7,17 +7,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response, ResponseBodyTooLarge};
 
-/// The maximum length of an answer from the collector, in bytes. A collector's answer is only a few
-/// bytes unless it rejects part of the request.
+/// The maximum length of a response from the collector, in bytes. A response is only a few bytes
+/// unless the collector rejects part of the request.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// Why a [`Sender`]'s last request failed; `None` if it succeeded.
 pub(crate) type Failure = Arc<Mutex<Option<String>>>;
 
-/// Creates the HTTP client. The error says why it cannot be created.
+/// Creates the HTTP client. If that fails, returns the reason.
 pub type Connect = Arc<dyn Fn() -> Result<reqwest::Client, String> + Send + Sync>;
 
-/// Sends the requests of one exporter, whose thread waits for the answer.
+/// Sends the requests of one exporter. The exporter's thread waits for the response.
 pub(crate) struct Sender {
     connect: Connect,
     /// Created for the first request, because reading the system's certificates takes time.
@@ -70,7 +70,7 @@ impl Sender {
             runtime.block_on(async { tokio::time::timeout(self.timeout, self.exchange(request)).await });
         // A DNS lookup may still be running.
         runtime.shutdown_background();
-        exchanged.unwrap_or_else(|_| Err(format!("no complete answer within {:?}", self.timeout).into()))
+        exchanged.unwrap_or_else(|_| Err(format!("no complete response within {:?}", self.timeout).into()))
     }
 }
 
@@ -93,7 +93,7 @@ impl HttpClient for Sender {
 /// Returns the innermost cause, which is the informative part of reqwest's error chain.
 fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     if error.is::<ResponseBodyTooLarge>() {
-        return format!("the answer is longer than {} KiB", MAX_ANSWER >> 10);
+        return format!("the response is longer than {} KiB", MAX_ANSWER >> 10);
     }
     let mut error = error;
     while let Some(source) = error.source() {

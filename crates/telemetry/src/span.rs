@@ -19,7 +19,7 @@ pub(crate) const MAX_MESSAGE: usize = 1 << 10;
 pub(crate) struct Open {
     pub(crate) span: Span,
     start_ms: u64,
-    /// The attributes of the metric that counts the span.
+    /// The attributes of the corresponding metric.
     pub(crate) attributes: Vec<KeyValue>,
 }
 
@@ -74,8 +74,8 @@ pub(crate) fn error_class(ending: &Ending) -> Option<&'static str> {
     }
 }
 
-/// Returns the name of an ending as it appears in the journal. For a budget, the name includes
-/// which budget it was.
+/// Returns the name of an ending as it appears in the journal. If a budget was exhausted, the name
+/// includes which one.
 pub(crate) fn ending_name(ending: &Ending) -> String {
     let value = serde_json::to_value(ending).unwrap_or_default();
     let words = ["kind", "budget"].iter().filter_map(|key| value[key].as_str());

@@ -136,7 +136,7 @@ impl RunTrace {
                 ]
             }),
             Event::Refused { tool, early, .. } => self.note_in_request("agent.call_refused", at, || {
-                // The model may have made up any name.
+                // The model may have made up the name.
                 let tool = tool.iter().map(|tool| content::shortened_to(tool, MAX_NAME).into_owned());
                 let tool = tool.map(|tool| KeyValue::new(names::TOOL, tool));
                 tool.chain([KeyValue::new(names::EARLY, *early)]).collect()

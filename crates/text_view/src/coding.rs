@@ -12,7 +12,7 @@ use crate::western;
 
 /// The number of bytes to check when telling text from binary, as in git.
 const SNIFF: usize = 8000;
-/// The maximum number of bytes to base a guess of the encoding on.
+/// The maximum number of bytes to use for guessing the encoding.
 const GUESSED_FROM: usize = 256 << 10;
 
 /// Pairs of a Windows code page and its ISO counterpart. The two agree on most letters of their
@@ -23,8 +23,8 @@ const SIMILAR: &[(&encoding_rs::Encoding, Encoding)] = &[
     (WINDOWS_1257, Encoding::Other(ISO_8859_13)),
 ];
 
-/// Groups of encodings that are easily confused with each other, each with a limit. A file in one
-/// of these encodings is considered ambiguous if it has no more non-ASCII bytes than that.
+/// Groups of encodings that are easily confused with each other. A file in one of these encodings
+/// is considered ambiguous if its number of non-ASCII bytes does not exceed the group's limit.
 const CONFUSED: &[(usize, &[&encoding_rs::Encoding])] = &[
     (12, &[GBK, BIG5, EUC_KR, EUC_JP, SHIFT_JIS]),
     (4, &[WINDOWS_1251, KOI8_R, KOI8_U, ISO_8859_5, IBM866]),
@@ -91,8 +91,8 @@ impl Coding {
         if let Some(encoding) = as_declared() {
             return Self { encoding, ..Self::UTF_8 };
         }
-        // If most non-ASCII lines are valid UTF-8, that is no accident: the file is UTF-8 with
-        // stray lines in another encoding.
+        // If most non-ASCII lines are valid UTF-8, that cannot be a coincidence: the file is UTF-8
+        // with stray lines in another encoding.
         let lines = || bytes.split_inclusive(|b| *b == b'\n').filter(|line| !line.is_ascii());
         let strays: Vec<&[u8]> = lines().filter(|line| std::str::from_utf8(line).is_err()).collect();
         if 2 * strays.len() < lines().count() || bytes.starts_with(b"\xef\xbb\xbf") {

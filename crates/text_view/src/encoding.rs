@@ -14,11 +14,11 @@ pub(crate) enum Encoding {
     Utf16 {
         big: bool,
     },
-    /// ASCII, because the file declares it. No other characters can be written.
+    /// ASCII, because the file declares it. Only ASCII characters can be written.
     Ascii,
     /// A part of ISO-8859, read strictly: 0x80 to 0x9f are control characters. The first field is
-    /// the corresponding Windows code page, which differs only in that these bytes are printable
-    /// characters.
+    /// the corresponding Windows code page, which differs only in that it assigns printable
+    /// characters to these bytes.
     Iso(&'static encoding_rs::Encoding, &'static str),
     /// Any other WHATWG encoding.
     Other(&'static encoding_rs::Encoding),

@@ -2,7 +2,7 @@
 //!
 //! A [`View`] is a file's text in UTF-8: the bytes themselves if the file is UTF-8, the decoded
 //! characters if it is in another encoding, or the cells if it is a notebook. [`View::write`]
-//! converts an edited text back. Lines that the edit leaves alone keep their bytes, even invalid
+//! converts the edited text back. Lines that the edit leaves alone keep their bytes, even invalid
 //! ones. New text is written in the file's own encoding, or refused if the encoding cannot
 //! represent a character. This crate does no file I/O.
 //!
@@ -39,7 +39,7 @@ pub enum Unwritable {
         /// The file's encoding.
         encoding: &'static str,
     },
-    /// The character stands for bytes that could not be decoded.
+    /// The character is U+FFFD, which replaces bytes that could not be decoded.
     #[error(
         "line {line} of the new text contains U+FFFD, which stands for bytes that are not valid {encoding}; \
          leave such characters where they are"

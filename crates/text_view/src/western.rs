@@ -17,8 +17,8 @@ const SIGNS: usize = 8;
 /// language the file is in, and two of them may look like a two-byte character by accident.
 const FEW: usize = 2;
 
-/// Returns whether text with `high` non-ASCII bytes is more likely to be Western European than in
-/// the encoding `guess`.
+/// Returns whether text with `high` non-ASCII bytes is more likely to be Western European than to
+/// be in the `guess` encoding.
 pub(crate) fn is_likelier(guess: &'static encoding_rs::Encoding, text: &[u8], high: usize) -> bool {
     let rare = [
         ISO_8859_3,

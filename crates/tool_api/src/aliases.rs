@@ -2,8 +2,9 @@
 //! definition.
 //!
 //! Models are trained on the tools of many agents and fall back on those names. An alias is
-//! accepted only where it is unambiguous. If a tool cannot honor an argument (a command in the
-//! background, text to append), it refuses the call and says why. It never drops such an argument.
+//! accepted only where it is unambiguous. If a tool cannot honor an argument (such as one that runs
+//! a command in the background or appends text), it refuses the call and explains why. It never
+//! drops such an argument.
 //!
 //! A list of names is a single string, with spaces between the names. Name comparisons ignore case,
 //! `_` and `-`: `filePath`, `file-path` and `FILE_PATH` all match `file_path`.
@@ -18,12 +19,12 @@ pub struct Aliases {
     /// Additional names that are ordinary words. A JSON object that is not a call may also contain
     /// these words, so they are accepted only where the model is certainly calling a tool.
     pub words: &'static str,
-    /// Other names for arguments, in snake case, and what to do with an argument that has such a
-    /// name.
+    /// Other names for arguments, in snake case, and what to do with arguments that have those
+    /// names.
     pub arguments: &'static [(&'static str, Take)],
     /// Converts arguments to those of the tool: arguments marked [`Take::Converted`], and the
-    /// tool's own arguments if their values have another agent's form. Receives the tool's name as
-    /// written in the call, and adds a note for each change. The result is validated.
+    /// tool's own arguments if their values are in another agent's format. Receives the tool's name
+    /// as written in the call, and adds a note for each change. The result is validated.
     pub convert: Option<Convert>,
 }
 
@@ -156,8 +157,8 @@ pub fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
 
-/// Returns a tool's name without the namespace that a chat template puts before it:
-/// `functions.bash`, `default_api.bash`, `mcp__files__read_file`.
+/// Returns a tool's name without the namespace prefix that a chat template adds: `functions.bash`,
+/// `default_api.bash`, `mcp__files__read_file`.
 #[must_use]
 pub fn bare(name: &str) -> &str {
     let number = |part: &&str| part.bytes().all(|b| b.is_ascii_digit());

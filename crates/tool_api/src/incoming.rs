@@ -17,7 +17,7 @@ pub enum RefusalKind {
     UnknownTool,
     /// An argument that the tool does not have.
     UnknownArgument,
-    /// An argument is missing, or of the wrong type or range.
+    /// An argument is missing, has the wrong type, or is out of range.
     Schema,
     /// The tool itself rejects a value (a path outside the repository, a file that does not exist).
     Value,
@@ -28,7 +28,7 @@ pub enum RefusalKind {
 pub struct Refusal {
     /// The kind of mistake.
     pub kind: RefusalKind,
-    /// What is wrong and what would have been right.
+    /// What is wrong and how to correct it.
     pub message: String,
 }
 
@@ -45,7 +45,7 @@ pub struct Accepted {
     pub spec: Arc<Spec>,
     /// The arguments, as the tool's schema defines them.
     pub arguments: Value,
-    /// The value that the tool parsed while judging the call, if any.
+    /// The value that the tool parsed while validating the call, if any.
     pub parsed: Parsed,
     /// Notes on parts of the call that were interpreted differently from how they were written,
     /// such as `file_path taken as path`.
@@ -84,8 +84,8 @@ impl<'r> Incoming<'r> {
         &self.name
     }
 
-    /// Judges the next piece of one argument's text; see [`Follow::text`]. Must not be called again
-    /// after an error.
+    /// Validates the next piece of one argument's text; see [`Follow::text`]. Must not be called
+    /// again after an error.
     ///
     /// # Errors
     /// Fails if the call cannot succeed, no matter what text follows.
@@ -99,9 +99,9 @@ impl<'r> Incoming<'r> {
         judged.map_err(Refusal::value)
     }
 
-    /// Judges one argument as soon as its value is complete. [`Incoming::complete`] judges it the
-    /// same way, so an argument that is refused early would also have been refused later. Checks
-    /// that depend on other arguments are deferred until the call is complete.
+    /// Validates one argument as soon as its value is complete. [`Incoming::complete`] validates it
+    /// the same way, so an argument that is refused early would also have been refused later.
+    /// Checks that depend on other arguments are deferred until the call is complete.
     ///
     /// # Errors
     /// Fails if the argument is unknown or of the wrong type, or if the tool rejects its value.
@@ -111,7 +111,7 @@ impl<'r> Incoming<'r> {
             Taken::Own(own) => {
                 let alone = Map::from_iter([(own.clone(), value.clone())]);
                 match entry.patch_instead(&alone)? {
-                    Some(_) => Ok(()), // judged in `complete`, by the tool for patches
+                    Some(_) => Ok(()), // validated in `complete`, by the tool for patches
                     None => entry.judge(&own, value, &mut self.parsed).map(|_| ()),
                 }
             }
@@ -119,7 +119,7 @@ impl<'r> Incoming<'r> {
         }
     }
 
-    /// Judges the complete call and returns it as it will be run.
+    /// Validates the complete call and returns it as it will be run.
     ///
     /// # Errors
     /// Fails if [`Incoming::field`] refuses an argument, if an argument is missing, or if the call
@@ -179,7 +179,7 @@ impl Entry {
         let refusal = |message| Err(Refusal { kind: RefusalKind::UnknownArgument, message });
         let take = self.spec.aliases.take(name);
         if let Some(validator) = self.fields.get(name) {
-            // The value may have another agent's form.
+            // The value may be in another agent's format.
             let property = &self.spec.schema["properties"][name];
             let odd = matches!(take, Some(Take::Converted))
                 && !validator.is_valid(&schema::coerce(value.clone(), property));
@@ -205,7 +205,7 @@ impl Entry {
     }
 
     /// Returns the arguments under the tool's own names, and notes on what was changed. The values
-    /// have not been judged yet.
+    /// have not been validated yet.
     fn fit(&self, tool: &str, arguments: &Value) -> Result<(Map<String, Value>, Vec<String>), Refusal> {
         let refusal = |kind, message| Refusal { kind, message };
         let Some(given) = arguments.as_object() else {
@@ -267,8 +267,8 @@ impl Entry {
         self.tool.patch_instead(given).map_err(|why| Refusal::value(format!("{}: {why}", self.spec.name)))
     }
 
-    /// Judges one of the tool's own arguments, and returns its value as the tool will receive it.
-    /// Returns `None` for a null that means "not given".
+    /// Validates one of the tool's own arguments, and returns its value as the tool will receive
+    /// it. Returns `None` for a null that means "not given".
     fn judge(&self, name: &str, value: &Value, parsed: &mut Parsed) -> Result<Option<Value>, Refusal> {
         let (Some(validator), Some(property)) =
             (self.fields.get(name), self.spec.schema["properties"].get(name))

@@ -1,5 +1,5 @@
-//! Defines tools (their schemas, effects and outcomes) and the registry that judges and dispatches
-//! calls.
+//! Defines tools (their schemas, effects and outcomes) and the registry that validates and
+//! dispatches calls.
 //!
 //! The [`Tool`] trait is object-safe, so tools can be added at run time and wrapped: masking and
 //! replay are implemented as tools that wrap other tools. Most tools implement [`TypedTool`]: their
@@ -31,7 +31,7 @@ pub use registry::{RegisterError, Registry};
 pub use spec::{Effect, Spec, WholeFile};
 pub use typed::TypedTool;
 
-/// The field in an outcome's facts that repeats the inspection from its text.
+/// The field in an outcome's facts that repeats the inspection findings from its text.
 const INSPECTION: &str = "inspection";
 
 /// How a call ended. The model is told this.
@@ -67,9 +67,9 @@ impl Outcome {
         Self { status: Status::Ok, text: text.into(), changed: Vec::new(), facts: Value::Null }
     }
 
-    /// Appends what an inspection of the changes found, such as the errors that a language server
-    /// reports. A replay takes the text from the record ([`Self::inspection`]), because it depends on
-    /// programs outside the agent.
+    /// Appends the findings of an inspection of the changes, such as errors reported by a language
+    /// server. A replay takes the findings from the record (see [`Self::inspection`]), because they
+    /// depend on programs outside the agent.
     #[must_use]
     pub fn with_inspection(mut self, text: &str) -> Self {
         self.text = format!("{}\n{text}", self.text);
@@ -77,7 +77,7 @@ impl Outcome {
         self
     }
 
-    /// Returns what an inspection of the changes found, if anything.
+    /// Returns the findings of an inspection of the changes, if there are any.
     #[must_use]
     pub fn inspection(&self) -> Option<&str> {
         self.facts[INSPECTION].as_str()
@@ -95,14 +95,15 @@ pub enum ToolError {
     /// The model asked for something that cannot be done. It reads this sentence and tries again.
     #[error("{0}")]
     Model(String),
-    /// The agent itself failed (a sandbox that does not start, a full disk). The run stops.
+    /// The agent itself failed (for example, the sandbox does not start or the disk is full). The
+    /// run stops.
     #[error("{0}")]
     Run(String),
 }
 
-/// What is known about a call besides its arguments: a value that the tool parsed while judging the
-/// call, kept so that the tool does not have to parse it again, and whether the agent itself makes
-/// the call.
+/// Information about a call besides its arguments: whether the agent itself makes the call, and a
+/// value that the tool parsed while validating the call, kept so that the tool does not have to
+/// parse it again.
 #[derive(Clone, Default)]
 pub struct Parsed {
     value: Option<Arc<dyn Any + Send + Sync>>,
@@ -151,16 +152,15 @@ pub trait Follow: Send {
     fn text(&mut self, path: &str, text: &str, closed: bool) -> Result<(), String>;
 }
 
-/// A tool. Every error of type `String` is a sentence that tells the model what would have been
-/// right.
+/// A tool. Every error of type `String` is a sentence that tells the model how to correct the call.
 #[async_trait]
 pub trait Tool: Send + Sync {
     /// Returns the tool's name, schema and capabilities.
     fn spec(&self) -> &Spec;
 
-    /// Judges one argument as soon as it is complete, while the rest of the call is still being
-    /// written, and again when the call is complete. Receives only values that fit the schema. Must
-    /// be quick and must not change anything.
+    /// Validates one argument as soon as it is complete, while the rest of the call is still being
+    /// written, and again when the call is complete. Receives only values that conform to the
+    /// schema. Must be quick and must not change anything.
     ///
     /// # Errors
     /// Fails if the call cannot be carried out with this value.
@@ -168,7 +168,7 @@ pub trait Tool: Send + Sync {
         Ok(())
     }
 
-    /// Judges a complete call whose arguments fit the schema.
+    /// Validates a complete call whose arguments conform to the schema.
     ///
     /// # Errors
     /// Fails if the call cannot be carried out.
@@ -201,7 +201,7 @@ pub trait Tool: Send + Sync {
         Ok(None)
     }
 
-    /// Carries out a call. `parsed` holds the value that the tool kept while judging these
+    /// Carries out a call. `parsed` holds the value that the tool kept while validating these
     /// arguments, if any.
     ///
     /// # Errors

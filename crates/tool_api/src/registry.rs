@@ -1,4 +1,4 @@
-//! Holds a session's tools by name, shows them to the model, judges calls, and runs them.
+//! Holds a session's tools by name, shows them to the model, and validates and runs calls.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -171,8 +171,8 @@ impl Registry {
     }
 
     /// If an answer contains no call, interprets the answer itself as a call (see
-    /// [`Tool::whole_answer`]). Returns the call, which has not been judged yet, and its arguments.
-    /// The error is a sentence for the model.
+    /// [`Tool::whole_answer`]). Returns the call, which has not been validated yet, and its
+    /// arguments. The error is a sentence for the model.
     #[must_use]
     pub fn whole_answer(&self, text: &str) -> Option<Result<(Incoming<'_>, Value), String>> {
         self.entries.iter().find_map(|entry| {
@@ -183,7 +183,7 @@ impl Registry {
         })
     }
 
-    /// Starts judging a call as soon as the tool's name is known.
+    /// Starts validating a call as soon as the tool's name is known.
     ///
     /// # Errors
     /// Fails if there is no such tool. The message lists the tools that exist.
@@ -195,8 +195,8 @@ impl Registry {
         Ok(Incoming::new(self, tool, self.candidates(tool)?, Parsed::default()))
     }
 
-    /// Judges a complete call and returns it as it will be run: with the tool's own names, and with
-    /// values coerced where the schema allows only one interpretation.
+    /// Validates a complete call and returns it as it will be run: with the tool's own names, and
+    /// with values coerced where the schema allows only one interpretation.
     ///
     /// # Errors
     /// Same as [`Registry::open`] and [`Incoming::complete`].
@@ -204,8 +204,8 @@ impl Registry {
         self.incoming(tool)?.complete(arguments)
     }
 
-    /// Runs a call whose arguments came from [`Registry::accept`]. The tool does not receive the
-    /// value that it parsed while judging the call.
+    /// Runs a call whose arguments came from [`Registry::accept`]. The value that the tool parsed
+    /// while validating the call is not passed back to it.
     ///
     /// # Errors
     /// Returns the tool's error: a sentence for the model, or a reason to stop the run.
@@ -213,7 +213,7 @@ impl Registry {
         self.call_parsed(tool, arguments, Parsed::default()).await
     }
 
-    /// Runs a call. `parsed` is the value that the tool parsed while judging the call.
+    /// Runs a call. `parsed` is the value that the tool parsed while validating the call.
     ///
     /// # Errors
     /// Same as [`Registry::call`].

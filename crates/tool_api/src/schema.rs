@@ -42,9 +42,9 @@ pub(crate) fn shown(schema: &Value) -> Value {
     shown
 }
 
-/// Restricts `shown`, the part of a schema that the model is shown: an object allows only its
-/// listed properties, and a map allows only the values that `full` allows for it. `full` is the
-/// schema that arguments are validated against.
+/// Returns a stricter version of `shown`, the part of a schema that the model is shown: an object
+/// allows only its listed properties, and a map allows only the values that `full` allows. `full`
+/// is the schema that arguments are validated against.
 pub(crate) fn closed(shown: &Value, full: &Value) -> Value {
     let mut closed = shown.clone();
     if let Some(object) = closed.as_object_mut() {
@@ -63,7 +63,7 @@ pub(crate) fn closed(shown: &Value, full: &Value) -> Value {
     closed
 }
 
-/// The keys of a schema that contain the definitions that references point to.
+/// The schema keys that hold shared definitions.
 const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 
 /// Whether a schema contains references to other parts of the schema.

@@ -1,5 +1,5 @@
-//! Describes a tool as data. The model is shown part of it; the registry and the planner act on the
-//! rest.
+//! Describes a tool as data. The model is shown part of the description; the registry and the
+//! planner use the rest.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,10 +40,10 @@ pub struct Spec {
     pub follows: bool,
     /// Whether a call signals that the task is done.
     pub finishes: bool,
-    /// Whether a call that was interrupted can be run again. Otherwise, the model is told that the
-    /// call was interrupted.
+    /// Whether an interrupted call can be run again. If not, the model is told that the call was
+    /// interrupted.
     pub repeatable: bool,
-    /// For a tool that verifies the work tree, the argument that makes a call run another command
+    /// For a tool that verifies the work tree, the argument that specifies another command to run
     /// instead of the verification. Files that a verification leaves behind (caches, reports) are
     /// not counted as changes.
     pub verifies_without: Option<&'static str>,
@@ -65,7 +65,7 @@ pub struct WholeFile {
 }
 
 impl Spec {
-    /// Creates the spec of a tool with this schema and no other capabilities.
+    /// Creates the spec of a tool with this schema and no optional capabilities.
     #[must_use]
     pub fn new(
         name: impl Into<String>,

@@ -1,4 +1,4 @@
-//! Tests how calls are judged: which sentences the model reads, and which values are coerced.
+//! Tests how calls are validated: which messages the model gets, and which values are coerced.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

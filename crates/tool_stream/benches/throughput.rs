@@ -21,7 +21,7 @@ fn run(bytes: &[u8], chunk: usize) -> usize {
     run_with(Options::default(), bytes, chunk)
 }
 
-/// Like `run`, but the parser reports text arguments as they are written.
+/// Like `run`, but the parser reports text arguments line by line.
 fn run_followed(bytes: &[u8], chunk: usize) -> usize {
     run_with(Options { followed: vec!["apply_patch".into()], ..Options::default() }, bytes, chunk)
 }

@@ -105,8 +105,8 @@ impl Parser {
         self.plain(run)
     }
 
-    /// Turns the open fence into a file if the current byte, the first of the fence's content,
-    /// shows that the fence holds a file. Returns whether it did so.
+    /// Turns the open fence into a file if the current byte, which is the first byte of the fence's
+    /// content, shows that the fence holds a file. Returns whether it did.
     pub(crate) fn file_begins(&mut self, byte: u8, out: &mut Vec<Event>) -> bool {
         let Some(Fence { fresh: true, file: Some(info), byte: tick, .. }) = &self.fence else { return false };
         let may_be_call = info.may_be_call && matches!(byte, b'{' | b'[' | b'<');

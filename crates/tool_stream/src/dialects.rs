@@ -6,7 +6,7 @@
 //! arguments (`object.rs`), elements with text values (`markup.rs`), or a Python call
 //! (`python.rs`). To add a family, add a row here and a file in `fixtures/streams/families`.
 //!
-//! Tokens are spelled as [`fold`](crate::tags::fold) normalizes them: lower case, ASCII bars, `_`
+//! Tokens are spelled as [`fold`](crate::tags::fold) normalizes them: lowercase, ASCII bars, `_`
 //! between words. Sources: chat templates, and the tool parsers of vLLM, SGLang and llama.cpp.
 
 /// The call syntax of one or more model families.
@@ -363,7 +363,7 @@ pub(crate) const THOUGHTS: &[Thought] = &[
         nests: true,
         ..PLAIN
     },
-    Thought { families: "tags that are in no row, paired by their names", ..PLAIN },
+    Thought { families: "tags that are not in any row, paired by their names", ..PLAIN },
     Thought {
         families: "text whose markup was escaped",
         open: &["&lt;think&gt;", "&lt;thinking&gt;"],

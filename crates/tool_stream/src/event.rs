@@ -8,10 +8,10 @@ use serde_json::Value;
 /// assumes nothing about the tools.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The maximum nesting depth of containers. A call that is nested more deeply is
+    /// The maximum nesting depth of containers. A call that is nested more deeply is reported as
     /// [`Malformed::TooDeep`].
     pub max_depth: usize,
-    /// The maximum size of one call, in bytes. A longer call is [`Malformed::TooLong`].
+    /// The maximum size of one call, in bytes. A longer call is reported as [`Malformed::TooLong`].
     pub max_call_bytes: usize,
     /// The tools that exist. This list determines whether `{"name": "x", …}` or `{"x": {…}}` is a
     /// call or just data. An object that names an unknown tool under the explicit `"tool"` key is
@@ -27,7 +27,8 @@ pub struct Options {
     /// Whether the chat template has already opened a thinking block, so that the stream begins
     /// inside it.
     pub starts_thinking: bool,
-    /// Tools whose text arguments are reported as they are written, as [`Event::FieldText`].
+    /// Tools whose text arguments are reported, as [`Event::FieldText`], while the model is still
+    /// writing them.
     pub followed: Vec<String>,
     /// The tool that receives a file or a patch that the model did not write as a JSON call.
     pub text_tool: TextTool,
@@ -82,7 +83,7 @@ pub enum End {
     Stop,
     /// The token limit cut the answer off.
     Length,
-    /// The caller closed the stream, or the connection broke.
+    /// The caller closed the stream, or the connection was lost.
     Cut,
 }
 
@@ -161,8 +162,7 @@ pub struct Call {
     pub end: usize,
     /// The repairs that were necessary. Empty if the call itself was valid JSON.
     pub repairs: Vec<Repair>,
-    /// Whether the call was written in the tokens or tags of a model family, or was announced by
-    /// them.
+    /// Whether the call used the tokens or tags of a model family, or was announced by them.
     pub native: bool,
 }
 
@@ -173,8 +173,8 @@ impl Call {
         !self.repairs.is_empty()
     }
 
-    /// Returns true if the call has only one sensible reading. Run a call with several readings
-    /// only if it changes nothing.
+    /// Returns true if the call has only one sensible interpretation. Run an ambiguous call only if
+    /// it does not change anything.
     #[must_use]
     pub fn unambiguous(&self) -> bool {
         self.repairs.iter().all(|r| r.unambiguous())
@@ -236,7 +236,7 @@ pub enum Repair {
 }
 
 impl Repair {
-    /// Returns true if the repaired bytes have only one sensible reading.
+    /// Returns true if the repaired bytes have only one sensible interpretation.
     #[must_use]
     pub fn unambiguous(self) -> bool {
         use Repair::*;
@@ -250,8 +250,7 @@ impl Repair {
     }
 }
 
-/// Why a call that had begun is malformed. The `Display` text is a sentence that the model can act
-/// on.
+/// Why a call is malformed. The `Display` text is a sentence that the model can act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Malformed {
@@ -273,7 +272,7 @@ pub enum Malformed {
     TooLong,
     /// The value of `"tool"` cannot be a tool name.
     BadName,
-    /// A token or tag announced a call, but the object names no tool.
+    /// A token or tag announced a call, but the object does not name a tool.
     NoName,
     /// One object names two different tools.
     TwoNames,

@@ -44,7 +44,7 @@ pub(crate) fn is_output_label(label: &str) -> bool {
     ["output", "result", "response", "think", "thought", "reasoning"].iter().any(|word| label.contains(word))
 }
 
-/// Returns the label of an info string, which is its first word in lower case.
+/// Returns the label of an info string, which is its first word in lowercase.
 pub(crate) fn label(info: &str) -> String {
     let word = info.split(|c: char| c.is_whitespace() || c == ':').find(|w| !w.is_empty());
     word.unwrap_or_default().to_ascii_lowercase()

@@ -1,8 +1,8 @@
 //! The parser's handling of gpt-oss messages: headers and raw bodies.
 //!
-//! A header runs from `<|start|>` or `<|channel|>` to `<|message|>` and names, in any order, the
-//! role, the channel and the recipient. A message with a recipient is a call. The analysis channel
-//! without a recipient is thinking.
+//! A header runs from `<|start|>` or `<|channel|>` to `<|message|>` and contains the role, the
+//! channel and the recipient, in any order. A message with a recipient is a call. The analysis
+//! channel without a recipient is thinking.
 
 use serde_json::{Map, Value};
 
@@ -190,9 +190,9 @@ impl Parser {
         self.call_ended(end);
     }
 
-    /// Emits the call whose body is being read if it is complete, and returns whether it is. Called
-    /// at the end of an answer that was not cut off. Servers strip the token that ends the message,
-    /// so a patch is complete only if it ends with its own end marker.
+    /// If the body being read is complete, emits the call and returns `true`. Called at the end of
+    /// an answer that was not cut off. Servers strip the token that ends the message, so a patch is
+    /// complete only if it ends with its own end marker.
     pub(crate) fn end_raw(&mut self, win: Window<'_>, out: &mut Vec<Event>) -> bool {
         let Mode::Raw(raw) = &self.mode else { return false };
         if self.calls == raw.call {
@@ -212,8 +212,8 @@ impl Parser {
 }
 
 impl Header {
-    /// Returns whether the header names a recipient or begins to name one. Called at the end of the
-    /// answer.
+    /// Returns whether the header contains a recipient or the beginning of one. Called at the end
+    /// of the answer.
     pub(crate) fn announces(&self, win: Window<'_>) -> bool {
         self.recipient.is_some() || memchr::memmem::find(win.from(self.segment), b"to=").is_some()
     }

@@ -3,8 +3,8 @@
 //!
 //! Strict JSON is always read as strict JSON. Anything else is either a [`Repair`] or ends the
 //! object ([`Step::Bad`]). In [`Syntax::Python`], the outermost container is `(key=value, …)`,
-//! which is read as an object, and strings follow Python's rules. The state is explicit: nothing
-//! recurses, and only the few bytes that decide whether a quote ends its string are scanned twice
+//! which is read as an object, and strings follow Python's rules. The state is explicit, so nothing
+//! recurses. Only the few bytes that decide whether a quote ends its string are scanned twice
 //! (`quote.rs`).
 
 use memchr::{memchr, memchr2, memmem};
@@ -103,8 +103,8 @@ pub(crate) struct Reader {
     /// quote ends a string (`quote.rs`).
     pub(crate) doubtful: bool,
     syntax: Syntax,
-    /// Whether the string being read continues the previous one, because Python joins adjacent
-    /// literals.
+    /// Whether the string being read will be appended to the previous one, because Python joins
+    /// adjacent literals.
     joined: bool,
 }
 
@@ -678,16 +678,16 @@ impl Reader {
 /// The maximum length of an unquoted value, in bytes. Numbers and literals are shorter.
 const MAX_BARE: usize = 512;
 
-/// Returns whether a string looks like a short name, path or number. If so, a quote after it
-/// certainly ends it, and waiting for more bytes would only delay the field.
+/// Returns whether a string looks like a short name, path or number. If so, the quote after it must
+/// be the closing one, and waiting for more bytes would only delay the field.
 fn plain(body: &[u8]) -> bool {
     !body.is_empty()
         && body.len() <= 256
         && body.iter().all(|b| b.is_ascii_alphanumeric() || *b >= 0x80 || b"_-./\\:@~+*%".contains(b))
 }
 
-/// Returns the length of the non-ASCII space at `at`, which is 0 if there is none, or `None` if
-/// more bytes are needed. These spaces are U+00A0, U+2000–200D, U+2028/9, U+202F, U+3000, U+FEFF.
+/// Returns the length of the non-ASCII space at `at`, or 0 if there is none. Returns `None` if more
+/// bytes are needed. These spaces are U+00A0, U+2000–200D, U+2028/9, U+202F, U+3000, U+FEFF.
 fn unicode_space(win: Window<'_>, at: usize) -> Option<usize> {
     match win.from(at) {
         [0xC2, 0xA0, ..] => Some(2),

@@ -42,12 +42,12 @@
 //!
 //! - Anything in a thinking block (see below), a string, another object, or inline code.
 //! - Anything in code, in a quoted line, or after a quote, a bracket or an equals sign in prose.
-//! - An object that a sentence offers as an example (`prose.rs` decides this by the words before
-//!   it).
-//! - An object in the middle of a sentence that does not introduce it, if more text follows.
+//! - An object that a sentence introduces as an example (`prose.rs` decides this from the words
+//!   before the object).
+//! - An object in the middle of a sentence that does not announce a call, if more text follows.
 //! - An object in a table row, list item, footnote or log line, or next to a result or a timestamp.
-//! - Anything in an invented turn or tool result, and if a call came first, everything after that,
-//!   too.
+//! - Anything in a turn or tool result that the model invented. If the answer already contains a
+//!   call, nothing after the invented part is a call, either.
 //! - An object directly after an unknown token, that is, one that is not in any table of
 //!   `dialects.rs`.
 //! - An echoed schema or result, and an object that was cut off.
@@ -57,16 +57,16 @@
 //! very end of the thinking, if nothing follows it. A closing tag without an opening tag turns
 //! everything before it into thinking ([`Event::OrphanThink`]).
 //!
-//! **Repairs.** [`Repair`] lists every kind of repair, and [`Repair::unambiguous`] says whether a
-//! repair leaves only one sensible reading. Valid JSON is never reinterpreted. A missing backslash
-//! before a quote inside a string is detected from the text after the quote (`quote.rs`); if two
-//! readings make sense, the call is refused.
+//! **Repairs.** [`Repair`] lists every kind of repair, and [`Repair::unambiguous`] returns whether
+//! a repair leaves only one sensible interpretation. Valid JSON is never reinterpreted. A missing
+//! backslash before a quote inside a string is detected from the text after the quote (`quote.rs`).
+//! If two interpretations make sense, the call is refused.
 //!
-//! **Truncated calls** are [`Event::Malformed`], regardless of where they were cut off and how the
-//! stream ended: the parser never completes a call by guessing. There is one exception, in dialects
-//! that write calls as tags: the call's closing tag may be missing at the end of an answer that the
-//! model ended on its own ([`Repair::MissingCloser`], ambiguous). A tag must still mark the end of
-//! each value.
+//! **Truncated calls** are reported as [`Event::Malformed`], regardless of where they were cut off
+//! and how the stream ended: the parser never completes a call by guessing. There is one exception,
+//! in dialects that write calls as tags: the call's closing tag may be missing at the end of an
+//! answer that the model ended on its own ([`Repair::MissingCloser`], ambiguous). A tag must still
+//! mark the end of each value.
 //!
 //! **After a malformed call**, the parser cannot know whether it is still inside one of the call's
 //! strings. From then on, it accepts a call only if the call begins in the first column, or after
@@ -104,9 +104,9 @@
 //! # Layers
 //!
 //! `parser.rs` splits the stream into regions, with `tokens.rs` for tags, `braces.rs` for objects,
-//! `turns.rs` for turns and `blocks.rs` for Markdown. `dialects.rs` says what a token means, and
-//! `tags.rs` recognizes it in every spelling. `thoughts.rs` reads thinking blocks. `head.rs` reads
-//! the text between an opening token and the arguments, and `harmony.rs` reads the headers of
+//! `turns.rs` for turns and `blocks.rs` for Markdown. `dialects.rs` defines the tokens, and
+//! `tags.rs` recognizes them in every spelling. `thoughts.rs` reads thinking blocks. `head.rs`
+//! reads the text between an opening token and the arguments, and `harmony.rs` reads the headers of
 //! gpt-oss. `markup.rs` and `nested.rs` read arguments written as elements, and `python.rs` reads
 //! Python calls. `object.rs` turns objects into calls: `json.rs`, `literal.rs`, `quote.rs` and
 //! `text.rs` read the objects, and `shape.rs` recognizes which of them are calls. `whole_file.rs`

@@ -3,12 +3,12 @@
 //!
 //! Values are not escaped, so code in a value may contain the very tags that end it. A closing tag
 //! ends the value only if what follows it continues the call: another argument, the end of the
-//! call, or the end of the answer. Nested elements of the same kind are counted, so that
-//! their closing tags do not end the value.
+//! call, or the end of the answer. Nested elements of the same kind are counted, so that their
+//! closing tags do not end the value.
 //!
-//! If the answer ends inside a value, [`Invoke::resolve`] looks for the only remaining reading:
-//! either the value ended at the last closing tag that could have ended it, or the model omitted
-//! the closing tag ([`Repair::MissingCloser`]).
+//! If the answer ends inside a value, [`Invoke::resolve`] checks whether exactly one interpretation
+//! remains: that the value ended at the last closing tag that could have ended it, or that the
+//! model omitted the closing tag ([`Repair::MissingCloser`]).
 
 use memchr::{memchr, memrchr};
 use serde_json::{Map, Value};
@@ -36,7 +36,7 @@ pub(crate) struct Invoke {
     state: State,
     /// Whether closing tags may be missing from `pos` on.
     lenient: bool,
-    /// Whether text arguments are reported as they are written.
+    /// Whether text arguments are reported while the model is still writing them.
     followed: bool,
     /// How far the tag at `pos` has been searched for its end.
     searched: usize,
@@ -140,9 +140,9 @@ impl Invoke {
         matches!(self.state, State::Value(_))
     }
 
-    /// Prepares the only remaining reading of a value that is still open. Called at the end of an
-    /// answer that the model ended on its own. Returns `true` if there is such a reading, in which
-    /// case [`run`](Invoke::run) must be called again.
+    /// Checks whether exactly one interpretation of a value that is still open remains. If so,
+    /// prepares to read the value that way and returns `true`, and [`run`](Invoke::run) must be
+    /// called again. Used at the end of an answer that the model ended on its own.
     pub(crate) fn resolve(&mut self) -> bool {
         let State::Value(field) = &mut self.state else { return false };
         if self.lenient {
@@ -440,7 +440,7 @@ impl Invoke {
             (_, text) => untyped(&field.name, trim_lines(text), &mut self.repairs),
         };
         // `&amp;` is either an escaped `&` or meant literally. The repair marks the call as
-        // ambiguous, so that the shell does not get the wrong reading.
+        // ambiguous so that the shell is not handed the wrong interpretation.
         if matches!(field.name.as_str(), "command" | "cmd")
             && value.as_str().is_some_and(|text| text.contains("&amp;") || text.contains("&lt;"))
         {
@@ -458,7 +458,8 @@ impl Invoke {
         self.arguments.insert(field.name, value);
     }
 
-    /// Reports the complete lines before `pos`, if the value is to be reported as it is written.
+    /// Reports the complete lines before `pos`, if the value must be reported while the model is
+    /// still writing it.
     fn report_lines(&mut self, win: Window<'_>, out: &mut Vec<Event>) {
         let (State::Value(field), Some(call)) = (&mut self.state, self.call) else { return };
         if !field.followed(self.followed) || self.lenient || field.depth > 0 {
@@ -490,7 +491,7 @@ impl Invoke {
 }
 
 impl Field {
-    /// Returns whether the value is text that is to be reported as it is written.
+    /// Returns whether the value is text that must be reported while the model is still writing it.
     fn followed(&self, followed: bool) -> bool {
         let text = matches!(self.kind, Kind::Parameter { string: Some(true), .. });
         followed && (text || is_textual(&self.name))

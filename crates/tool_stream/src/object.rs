@@ -75,8 +75,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Candidate {
     pub(crate) start: usize,
     pub(crate) reader: Reader,
-    /// Whether a call is allowed here. `None` means that this is not decided until the object has a
-    /// key that could be part of a call. Few objects have one.
+    /// Whether a call is allowed here. `None` means undecided: the decision waits for a key that
+    /// could be part of a call, because few objects have such a key.
     pub(crate) eligible: Option<bool>,
     /// Whether the object is the first thing on its line.
     pub(crate) line_start: bool,
@@ -92,7 +92,7 @@ pub(crate) struct Candidate {
     /// The index of the opened call and the key of its arguments.
     opened: Option<(usize, String)>,
     fields: usize,
-    /// Reports text arguments as they are written, if the tool is followed.
+    /// Reports text arguments while the model is still writing them, if the tool is followed.
     follow: Option<Follow>,
     /// Number of calls completed so far.
     done: usize,

@@ -53,7 +53,7 @@ pub struct Parser {
     pub(crate) announced: bool,
     /// Whether the parser is directly after a call, where it drops stray closing brackets.
     pub(crate) after_call: bool,
-    /// Whether the closing fence around a call's arguments is still to come.
+    /// Whether a call's arguments are in a fence whose closing line has not been skipped yet.
     pub(crate) skip_closing_fence: bool,
     /// Whether the parser is inside a turn that the model invented for someone else.
     pub(crate) foreign: bool,
@@ -197,8 +197,8 @@ impl Parser {
         }
     }
 
-    /// Returns the offset of the first byte to keep because it may be scanned again or has not been
-    /// shown yet.
+    /// Returns the offset of the first byte that must be kept, either because it may be scanned
+    /// again or because it has not been shown yet.
     fn needed(&self) -> usize {
         let needed = match &self.mode {
             Mode::Object(candidate) => candidate.start,

@@ -1,7 +1,7 @@
 //! Decides whether a call in prose is an example.
 //!
-//! A call is executed as soon as its closing brace arrives, so the decision can rest only on the
-//! text before it. An object is an example if words before it in the same sentence introduce an
+//! A call is executed as soon as its closing brace arrives, so the decision can be based only on
+//! the text before it. An object is an example if words before it in the same sentence introduce an
 //! example, if it comes directly after a quotation mark, a bracket or an equals sign, or if it is
 //! on a quoted line (`> `, `12|`). It is a call if the sentence before it announces a call or is
 //! complete. If the text implies neither ([`LeadIn::CallAtEnd`]), the object is a call only if it
@@ -98,7 +98,7 @@ pub(crate) fn lead_in(before: &[u8], same_line: bool, token: bool, apart: bool) 
     }
 }
 
-/// Number of bytes before an object that are taken into account.
+/// How many bytes of the text before an object are taken into account.
 pub(crate) const REACH: usize = 240;
 
 /// Returns true if the text before an object marks it as an example. `same_line` has the same
@@ -202,8 +202,8 @@ fn is_list_or_log_line(line: &str) -> bool {
 }
 
 /// If the text before an object ends with ReAct's `Action: NAME` and `Action Input:` lines, returns
-/// the tool's name and the distance in bytes from the start of the first of these lines to the end
-/// of the text.
+/// the tool's name and the number of bytes from the start of the `Action:` line to the end of the
+/// text.
 pub(crate) fn react(before: &[u8]) -> Option<(String, usize)> {
     let plain = |b: &u8| b.is_ascii_whitespace() || *b == b'*';
     let end = before.iter().rposition(|b| !plain(b))?;

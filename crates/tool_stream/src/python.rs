@@ -157,8 +157,9 @@ impl Parser {
     }
 }
 
-/// Returns the calls in an answer that consists only of calls to known tools. Returns none if the
-/// answer contains anything else, and an error if it looks like such an answer but cannot be read.
+/// Returns the calls in an answer that consists only of calls to known tools. Returns an empty list
+/// if the answer contains anything else, and an error if it seems to consist of calls but one of
+/// them cannot be read.
 pub(crate) fn calls(answer: &[u8], options: &Options) -> Result<Vec<Call>, Malformed> {
     let text = answer.trim_ascii();
     let list = usize::from(text.starts_with(b"["));

@@ -184,7 +184,7 @@ pub(crate) enum Verdict {
     More,
     Closes,
     Inner,
-    /// Both readings make sense.
+    /// Both interpretations make sense.
     Unclear,
 }
 

@@ -376,8 +376,8 @@ impl Look<'_> {
         Some(self.options.bare_name(bare))
     }
 
-    /// Returns the call in an object that has the tool's name under one of the [`NAMES`] keys. Data
-    /// may also have such keys.
+    /// Returns the call in an object that has the tool's name under one of the [`NAMES`] keys.
+    /// Plain data may also have these keys.
     fn named(&mut self, map: &Map<String, Value>) -> Option<Shape> {
         let strings = NAMES.iter().filter_map(|key| member(map, &[key]));
         let (key, name) = strings.filter_map(|(key, value)| Some((key, value.as_str()?))).next()?;

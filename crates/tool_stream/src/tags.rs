@@ -2,8 +2,8 @@
 //! `dialects.rs`.
 //!
 //! Tokens arrive in many spellings (docs/model-apis.md lists DeepSeek's), with full-width, double
-//! or ASCII bars, and with `▁`, `_` or a space between words. [`classify`] normalizes all of them
-//! before it compares.
+//! or ASCII bars, and with `▁`, `_` or a space between words. [`classify`] normalizes them before
+//! looking them up.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -268,7 +268,7 @@ pub(crate) fn token(token: &str) -> Option<Tag> {
     TOKENS.get(&token.to_ascii_lowercase()).cloned()
 }
 
-/// Every token in the tables, in lower case. If two rows share a token, the first wins.
+/// Every token in the tables, in lowercase. If two rows share a token, the first wins.
 static TOKENS: LazyLock<HashMap<String, Tag>> = LazyLock::new(|| {
     let mut all = HashMap::new();
     let mut add = |token: &str, tag: Tag| {
@@ -371,7 +371,7 @@ pub(crate) enum Plain {
     Empty,
 }
 
-/// Returns the length of the tag at `at` (a `<`), which is 0 if there is no tag, or `None` if more
+/// Returns the length of the tag at `at` (a `<`), or 0 if there is no tag. Returns `None` if more
 /// bytes are needed. `searched` records how far the search for the end of the tag has progressed,
 /// so that no byte is scanned twice.
 pub(crate) fn tag_length(win: Window<'_>, at: usize, searched: &mut usize) -> Option<usize> {

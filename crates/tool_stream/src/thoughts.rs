@@ -200,9 +200,9 @@ impl Parser {
     }
 }
 
-/// Returns the complete calls at the very end of a model's thinking that are written in the tokens
-/// or elements of its family. If a server separates the thinking from the answer, the thinking may
-/// contain the only call.
+/// Returns the complete calls at the very end of a model's thinking, provided that they use the
+/// tokens or elements of the model's family. If a server separates the thinking from the answer,
+/// the thinking may contain the only call.
 #[must_use]
 pub fn calls_at_end(thoughts: &[u8], options: &Options) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();

@@ -22,7 +22,7 @@ pub(crate) struct File {
 /// The result of reading more bytes.
 pub(crate) enum Outcome {
     More,
-    /// The content ends at `content_end`, the closing fence at `end`.
+    /// The content ends at `content_end`, and the closing fence ends at `end`.
     Closed {
         content_end: usize,
         end: usize,

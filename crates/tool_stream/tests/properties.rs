@@ -281,7 +281,7 @@ proptest! {
     }
 }
 
-/// Generates pieces that streams consist of, both intact and broken.
+/// Generates pieces of a stream, both intact and broken.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let known = prop::sample::select(vec![
         "{\"tool\": \"a\", \"arguments\": {\"x\": \"y z\"}}",

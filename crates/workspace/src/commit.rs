@@ -1,5 +1,5 @@
-//! Makes the agent's edits. Each edit is a commit, which makes either all of its changes or none of
-//! them.
+//! Makes the agent's edits. Each edit is a commit, which applies either all of its changes or none
+//! of them.
 //!
 //! Every change is checked here, and then executed by `transaction.rs`. Permissions and hard links
 //! (`links.rs`) are preserved.
@@ -64,7 +64,7 @@ pub enum Change {
 pub struct Commit {
     /// Its number in the state folder, or `None` without a state folder.
     pub id: Option<u64>,
-    /// The files, in the order of the changes. A rename counts as a removal and a creation.
+    /// The files, in the order of the changes. A rename is listed as a removal and a creation.
     pub files: Vec<Committed>,
 }
 
@@ -82,7 +82,7 @@ pub struct Committed {
 /// Why a commit failed. Nothing was changed, except after [`CommitError::Torn`].
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The path may not be written.
+    /// The path must not be written to.
     #[error(transparent)]
     Path(#[from] PathError),
     /// The file does not have the expected content.

@@ -83,7 +83,7 @@ impl Workspace {
     /// Gives `tree` its own repository, as [`Workspace::copy_to`] does, if the `.git` of this
     /// workspace only points to a repository elsewhere, as in a worktree or a submodule. `tree`
     /// must have the same files as this workspace. It may be an overlay that is mounted at the
-    /// workspace's own path. Returns whether `tree` got a repository.
+    /// workspace's own path. Returns whether a repository was created.
     ///
     /// # Errors
     /// If anything cannot be read or written.

@@ -1,14 +1,14 @@
 //! Records which folders have been touched since the start of a run, as reported by the kernel
 //! (inotify(7)).
 //!
-//! A scan starts watching each folder before it reads the names in it, so no later change is
-//! missed. The scan for the final diff then visits only touched folders and their parents.
+//! A scan starts watching each folder before reading the names in it, so no later change is missed.
+//! The scan for the final diff then visits only touched folders and their parents.
 //!
 //! The kernel does not report a write through a hard link in another folder, and it reports a write
 //! through a memory map only once the file is closed. That is why the scans before and after a
 //! command are always full: a change made by another program must never be mistaken for one made by
 //! the command, because an undo would revert it. If the scan after a command finds a changed file,
-//! the file's folder counts as touched. The diff can therefore miss only changes that another
+//! the file's folder is marked as touched. The diff can therefore miss only changes that another
 //! program made in one of these two ways after the last command.
 //!
 //! Once the reports are no longer reliable, watching stops and all later scans are full. This
@@ -38,7 +38,8 @@ use crate::{CleanPath, Workspace, root::lock};
 /// ext2 to ext4, XFS, Btrfs, tmpfs, F2FS, bcachefs, ZFS and overlayfs.
 const LOCAL: [u32; 8] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1, 0x794c_7630];
-/// The file with the limit on a user's watches, which applies to all programs combined.
+/// The file that contains the limit on a user's watches. The limit applies to all programs
+/// combined.
 const SYSTEM_LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
 /// A run uses at most `1 / SHARE` of a user's watches, leaving the rest for other runs in a batch
 /// and for other programs, such as editors.
@@ -77,7 +78,7 @@ struct Watching {
     rules: Vec<(i32, Vec<u8>)>,
     /// The folders touched since [`Events::open`].
     touched: Touched,
-    /// Whether the first scan has ended. Folders that are added later count as touched.
+    /// Whether the first scan has ended. Folders that are added later are marked as touched.
     complete: bool,
 }
 
@@ -95,7 +96,7 @@ impl Events {
         watching.take_if(|watching| !watching.add(folder, path, device));
     }
 
-    /// Ends the first scan: folders that are added from now on count as touched.
+    /// Ends the first scan: folders that are added from now on are marked as touched.
     pub(crate) fn complete(&self) {
         if let Some(watching) = lock(&self.0).as_mut() {
             watching.complete = true;
@@ -202,8 +203,8 @@ impl Watching {
             }
             let Some(path) = folders.get(&number).cloned() else { continue };
             // The folder itself is gone, or a folder in it is gone or new. Both events are needed:
-            // the kernel does not report that a folder itself is gone while a process holds it
-            // open.
+            // while a process holds a folder open, the kernel does not report that the folder
+            // itself is gone.
             let entries = ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
             let replaced = match event.events() {
                 flags if flags.contains(ReadFlags::IGNORED) => Some(path.clone()),

@@ -19,7 +19,8 @@ use rustix::{
     process::{Pid, Signal, kill_process_group},
 };
 
-/// The time limit for commands that work on files. It is far more than a large repository needs.
+/// The time limit for commands that work on files. This is far more than even a large repository
+/// needs.
 const WORK_LIMIT: Duration = Duration::from_secs(600);
 /// The time limit for queries that do not depend on the size of the repository. Even these can
 /// hang, because a repository can make git open a pipe (`include.path`).
@@ -336,8 +337,8 @@ pub fn readable(folder: &Path) -> io::Result<()> {
     std::iter::once(git.clone()).chain(in_folder).find_map(|path| no_file(&path)).unwrap_or(Ok(()))
 }
 
-/// Copies an index with its modification time. Git distrusts entries that are as new as the index;
-/// if the copy looked newer, git would trust these entries and miss a change.
+/// Copies an index, preserving its modification time. Git distrusts entries that are as new as the
+/// index; if the copy looked newer, git would trust these entries and miss a change.
 pub(crate) fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
     let modified = match fs::metadata(from) {
         // Opening a pipe would block.

@@ -4,7 +4,7 @@
 //! One state folder may hold changes to two trees: the tree of a dry run, and the repository, if
 //! the dry run's changes were applied to it (and perhaps undone). [`History::net`] returns the
 //! agent's changes, regardless of which tree they were made in. [`History::standing`] returns the
-//! changes that are still in effect in the tree that was changed last.
+//! changes that are still in effect in the most recently changed tree.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -105,10 +105,10 @@ impl History {
         self.sum(&self.made(), |entry| turns.contains(&entry.turn))
     }
 
-    /// Returns the changes from these turns that are in effect in the tree that was changed last.
-    /// An undo reverts exactly these changes. Leaves out changes that were undone, and changes from
-    /// a dry run that were never applied. If an undo or an apply merged a file, the change to this
-    /// file is attributed to the last turn.
+    /// Returns the changes from these turns that are still in effect in the most recently changed
+    /// tree. An undo reverts exactly these changes. Leaves out changes that were undone, and
+    /// changes from a dry run that were never applied. If an undo or an apply merged a file, the
+    /// change to this file is attributed to the last turn.
     ///
     /// # Errors
     /// If the stored content of a file cannot be read.
@@ -210,7 +210,7 @@ impl History {
     }
 }
 
-/// Returns the files of a record, except those that were written with the content they already had.
+/// Returns the files in a record, except those whose state did not change.
 fn changed(record: &Record) -> impl Iterator<Item = &FileRecord> {
     record.files.iter().filter(|file| file.before != file.after)
 }

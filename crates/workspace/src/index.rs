@@ -84,12 +84,12 @@ impl Index {
         opened.read_to_end(&mut bytes)?;
         let written = (found.mtime() as u32, found.mtime_nsec() as u32);
         let within = root.strip_prefix(top).unwrap_or(Path::new("")).join("");
-        // An index does not name its hash function, but it parses with only one hash length.
+        // An index does not record its hash function, but it parses with only one hash length.
         Ok([20, 32].into_iter().find_map(|length| Self::parse(&bytes, length, written, &within, root)))
     }
 
-    /// Parses an index that uses hashes of `length` bytes. Returns `None` if the bytes are not such
-    /// an index.
+    /// Parses an index that uses hashes of `length` bytes. Returns `None` if the bytes do not parse
+    /// as one.
     fn parse(bytes: &[u8], length: usize, written: (u32, u32), within: &Path, root: &Path) -> Option<Self> {
         let mut rest = bytes.get(..bytes.len().checked_sub(length)?)?;
         let (sign, version, count) = (take(&mut rest, 4)?, number(&mut rest)?, number(&mut rest)?);

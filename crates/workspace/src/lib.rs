@@ -7,8 +7,8 @@
 //!
 //! Every edit goes through [`Workspace::commit`], which applies either all of an edit's changes or
 //! none of them, and keeps the previous contents of the files. [`Workspace::watch`] and
-//! [`Workspace::watched`] record what a command changes. [`History`] reports what a session
-//! changed; [`Workspace::put_back`] undoes it, and [`Workspace::bring`] applies it to another tree.
+//! [`Workspace::watched`] record what a command changes. [`History`] reports a session's changes;
+//! [`Workspace::put_back`] undoes them, and [`Workspace::bring`] applies them to another tree.
 //! [`Baseline`] takes a snapshot of a tree to diff against, without touching the user's `.git`.
 //! [`Workspace::copy_to`] copies the tree for a dry run if the system does not allow overlays.
 //!

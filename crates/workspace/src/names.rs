@@ -48,7 +48,8 @@ pub(crate) fn from_octal(text: &str) -> Option<String> {
     (out != text.as_bytes()).then(|| escape(&out))
 }
 
-/// Parses a `\xHH` escape at the start of the text. It stands for a backslash or a non-ASCII byte.
+/// Parses a `\xHH` escape at the start of the text. The escape represents a backslash or a
+/// non-ASCII byte.
 fn parse_escape(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"\\x")?.get(..2).filter(|d| d.iter().all(u8::is_ascii_hexdigit))?;
     let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;

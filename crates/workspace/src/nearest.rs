@@ -37,7 +37,7 @@ impl Workspace {
 /// Returns the edit distance, or `None` if it exceeds `most`. Swapping two adjacent letters counts
 /// as one edit.
 fn distance(a: &str, b: &str, most: usize) -> Option<usize> {
-    /// The maximum number of characters of a path to compare. This is enough to rank paths, and it
+    /// The maximum number of characters to compare per path. This is enough to rank paths, and it
     /// limits the work.
     const MAX_CHARS: usize = 256;
     let cut = |text: &str| text.char_indices().nth(MAX_CHARS).map_or(text.len(), |(at, _)| at);

@@ -19,13 +19,13 @@ const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
 
 /// A path relative to the root of the workspace, with `/` between components and without `.` and
-/// `..`; the root itself is `"."`. It is the directory handle that confines file accesses to the
-/// workspace, not this text. Bytes that are not UTF-8 are written as `\xHH`.
+/// `..`; the root itself is `"."`. File accesses are confined to the workspace by the directory
+/// handle, not by this text. Bytes that are not UTF-8 are written as `\xHH`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CleanPath {
     text: String,
-    /// The path without escapes, if the text has any.
+    /// The path with its escapes decoded, if the text contains any.
     raw: Option<PathBuf>,
 }
 
@@ -122,7 +122,7 @@ pub enum PathError {
     /// The text is empty, or no file can have this name.
     #[error("{0:?} is not a file path; give one relative to the repository root, like \"src/main.rs\"")]
     NotAPath(String),
-    /// The path leads out of the workspace, by itself or through a symbolic link.
+    /// The path leads out of the workspace, either directly or through a symbolic link.
     #[error("{path} is outside the repository; use a path relative to its root{}", suggest(.nearest))]
     Outside {
         /// The path as the model wrote it.
@@ -138,7 +138,7 @@ pub enum PathError {
         /// Existing paths that the model may have meant, best first.
         nearest: Vec<String>,
     },
-    /// The path may not be written.
+    /// The path must not be written to.
     #[error("{path} may not be changed: it belongs to {owner}")]
     Protected {
         /// The normalized path.
@@ -162,8 +162,8 @@ fn suggest(nearest: &[String]) -> String {
 
 impl Workspace {
     /// Finds the existing file or folder that the model meant. Accepts `./x`, absolute paths inside
-    /// the root, backslashes, surrounding quotes, and the `a/` and `b/` prefixes of diffs unless
-    /// the path exists with them.
+    /// the root, backslashes and surrounding quotes. Strips the `a/` and `b/` prefixes that diffs
+    /// use, unless the path exists with the prefix.
     ///
     /// # Errors
     /// If the path is outside the root or does not exist. The error suggests the nearest existing

@@ -90,10 +90,10 @@ impl Stamp {
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Workspace {
-    /// Opens the folder of a path that [`Workspace::target`] returned. Does not follow symbolic
-    /// links, so the folder that is opened is the one that was checked. If `made` is given, creates
-    /// missing folders and adds their paths to `made`; otherwise returns `None` if the folder is
-    /// missing.
+    /// Opens the folder that contains a path returned by [`Workspace::target`]. Does not follow
+    /// symbolic links, so the folder that is opened is the one that was checked. If `made` is
+    /// given, creates missing folders and adds their paths to `made`; otherwise returns `None` if
+    /// the folder is missing.
     pub(crate) fn place(
         &self,
         path: &CleanPath,
@@ -250,7 +250,8 @@ impl Place {
         Ok(rustix::fs::linkat(&other.folder, staged, &self.folder, temp, AtFlags::empty())?)
     }
 
-    /// Swaps the file with the one staged under `temp`. There is a file here at every moment.
+    /// Swaps the file with the one staged under `temp`. There is always a file here, even during
+    /// the swap.
     pub(crate) fn swap(&self, temp: &str) -> io::Result<()> {
         match self.rename(temp, &*self.name, RenameFlags::EXCHANGE) {
             Err(e) if is_unsupported(e) => self.swap_in_steps(temp),
@@ -273,8 +274,8 @@ impl Place {
         Ok(self.rename(&*old, temp, RenameFlags::empty())?)
     }
 
-    /// Finishes an interrupted [`Place::swap`]. Afterwards, the old file is either under `temp` or
-    /// still in its place.
+    /// Finishes an interrupted [`Place::swap`]. Afterwards, the old file is either at `temp` or
+    /// still in place.
     pub(crate) fn finish_swap(&self, temp: &str) -> io::Result<()> {
         match self.rename_new(&*old(temp), temp) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -349,14 +350,14 @@ fn is_unsupported(e: Errno) -> bool {
     matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }
 
-/// Returns the second name that the old file has during [`Place::swap_in_steps`].
+/// Returns the additional name that the old file has during [`Place::swap_in_steps`].
 fn old(temp: &str) -> String {
     format!("{temp}.old")
 }
 
 impl Workspace {
     /// Whether the file system can swap two files atomically. If not, edits take more steps, which
-    /// are just as safe but slower. To find out, creates and removes two files in the root.
+    /// are just as safe but slower. Finds out by creating and removing two files in the root.
     ///
     /// # Errors
     /// If the two files cannot be written.

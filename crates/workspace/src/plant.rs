@@ -56,7 +56,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// Reads a file or link. Returns `None` if it does not exist or is anything else.
+    /// Reads a file or link. Returns `None` if the path does not exist or is something else.
     #[must_use]
     pub fn image(&self, path: &CleanPath) -> Option<FileImage> {
         self.step(path).ok()?.before

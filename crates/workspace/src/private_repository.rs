@@ -40,7 +40,7 @@ pub(crate) struct PrivateRepository {
 }
 
 impl PrivateRepository {
-    /// Opens a repository, or creates it if there is no complete one.
+    /// Opens the repository, or creates a new one if it is missing or incomplete.
     pub(crate) fn open(root: &Path, folder: PathBuf) -> io::Result<Self> {
         let users = git::repository(root)?;
         if !folder.join(COMPLETE).exists() {
@@ -63,8 +63,8 @@ impl PrivateRepository {
         fs::write(self.folder.join(COMPLETE), "")
     }
 
-    /// Adds the excluded paths that earlier processes of the session stored to `own`. Then stores
-    /// all of its paths for later processes. A process that resumes the session cannot find the
+    /// Loads the excluded paths stored by earlier processes of the session into `own`. Then stores
+    /// all paths in `own` for later processes. A process that resumes the session cannot find the
     /// earlier paths itself, because it does not have those files open.
     pub(crate) fn keep_own(&self, own: &mut Own) -> io::Result<()> {
         let kept = fs::read(self.folder.join(OWN)).unwrap_or_default();
@@ -115,7 +115,7 @@ impl PrivateRepository {
         git::run(command, None)
     }
 
-    /// Makes git ignore attributes set by files in the work tree from now on.
+    /// From now on, makes git ignore attributes set by files in the work tree.
     pub(crate) fn ignore_attributes(&self) -> io::Result<()> {
         let hash = self.command(&self.index_file(), &["hash-object", "-t", "tree", "--stdin"]);
         let nothing = String::from_utf8_lossy(&git::run(hash, Some(b""))?).trim().to_owned();
@@ -128,7 +128,7 @@ impl PrivateRepository {
         git::run(self.command(index, &["update-index", "-z", "--index-info"]), Some(entries)).map(drop)
     }
 
-    /// Runs `git update-index` with the options `how` on these paths.
+    /// Runs `git update-index` on these paths with the options in `how`.
     pub(crate) fn update<'a>(
         &self,
         index: &Path,
@@ -162,7 +162,7 @@ impl PrivateRepository {
     }
 }
 
-/// Quotes a folder for use in a colon-separated list, the way git parses it.
+/// Quotes a folder for use in a colon-separated list that git parses.
 fn in_list(folder: &Path) -> OsString {
     let bytes = folder.as_os_str().as_encoded_bytes();
     if !bytes.contains(&b':') {

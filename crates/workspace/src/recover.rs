@@ -1,4 +1,4 @@
-//! Rolls back commits that a crash interrupted.
+//! Rolls back commits that were interrupted by a crash.
 
 use std::io;
 

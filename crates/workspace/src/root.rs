@@ -37,7 +37,7 @@ pub enum OpenError {
     },
 }
 
-/// The maximum size of a `.git` file to read, in bytes. Such a file contains only a path.
+/// The maximum size of a `.git` file to read, in bytes. The file contains only a path.
 const GIT_FILE_LIMIT: u64 = 8 << 10;
 
 /// A handle to a repository, or any folder, that confines reads and writes to it. Clones share
@@ -50,8 +50,8 @@ pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) dir: Dir,
     pub(crate) store: Option<Store>,
-    /// Folders that must not be written to: the device and inode of each, and its owner (git or the
-    /// agent itself).
+    /// Folders that must not be written to. Each entry is a folder's device and inode, and its
+    /// owner (git or the agent itself).
     pub(crate) guarded: Vec<((u64, u64), &'static str)>,
     seen: Mutex<HashMap<CleanPath, Digest>>,
     pub(crate) writing: Mutex<()>,
@@ -59,7 +59,7 @@ pub(crate) struct Inner {
     /// Files to watch during commands even if they are ignored.
     pub(crate) edited_files: Mutex<BTreeSet<CleanPath>>,
     pub(crate) snapshot: Mutex<Option<Snapshot>>,
-    /// Files of the run itself.
+    /// The run's own files.
     pub(crate) own: OnceLock<Own>,
     /// The upper layer, if the root is an overlay.
     pub(crate) upper: OnceLock<PathBuf>,
@@ -91,7 +91,7 @@ impl Workspace {
     }
 
     /// Opens a folder. Each commit keeps the previous contents under `state_dir`, which is created
-    /// if it does not exist. Rolls back a commit that a crash interrupted.
+    /// if it does not exist. Rolls back a commit that was interrupted by a crash.
     ///
     /// # Errors
     /// If a folder is unusable, or the interrupted commit cannot be rolled back.
@@ -170,7 +170,7 @@ impl Workspace {
 /// Finds the folders of the repository at this root: `.git`, or the folders that a `.git` file
 /// points to.
 fn git_folders(root: &Path) -> Vec<(u64, u64)> {
-    // Skip pipes, which would block, and devices, which may never end.
+    // Skip pipes and devices: reading a pipe would block, and reading a device may never end.
     let text = |path: &Path| {
         let small = std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= GIT_FILE_LIMIT);
         small.then(|| std::fs::read_to_string(path).ok()).flatten()

@@ -36,7 +36,7 @@ pub(crate) struct Rules {
     folders: Mutex<HashMap<PathBuf, Arc<Folder>>>,
 }
 
-/// The lists of a folder and of its parents.
+/// The lists of a folder and its parents.
 #[derive(Debug)]
 pub(crate) struct Folder {
     above: Option<Arc<Folder>>,
@@ -49,8 +49,8 @@ pub(crate) struct Folder {
 }
 
 impl Rules {
-    /// Prepares the rules for the tree under `top`. `users` says whether to use the user's global
-    /// list.
+    /// Prepares the rules for the tree under `top`. `users` specifies whether to use the user's
+    /// global list.
     pub(crate) fn new(top: &Path, dot_ignore: bool, users: bool) -> Self {
         let user = if users { GitignoreBuilder::new(top).build_global().0 } else { Gitignore::empty() };
         Self { top: top.to_owned(), dot_ignore, user, folders: Mutex::default() }
@@ -61,7 +61,7 @@ impl Rules {
         path.parent().is_some_and(|folder| self.ignores(&self.folder(folder), path, is_folder))
     }
 
-    /// Same as [`Rules::ignore`], for a caller that already has the lists of the path's folder.
+    /// Same as [`Rules::ignore`], but for a caller that already has the lists of the path's folder.
     pub(crate) fn ignores(&self, folder: &Arc<Folder>, path: &Path, is_folder: bool) -> bool {
         let judge = |list: &Gitignore| match list.matched(path, is_folder) {
             Match::None => None,

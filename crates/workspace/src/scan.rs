@@ -75,8 +75,7 @@ type Inner = (PathBuf, Arc<Folder>, bool);
 pub(crate) enum Extent<'a> {
     /// The whole tree.
     Everything,
-    /// The whole tree of an overlay without changes, read from this folder, which is its lower
-    /// layer.
+    /// The whole tree of an unchanged overlay, read directly from its lower layer (this folder).
     Lower(BorrowedFd<'a>),
     /// Only folders with changes. In an overlay, these are the folders in its upper layer.
     /// Otherwise, they are the touched folders or, if those are not known, all folders. The result

@@ -23,11 +23,11 @@ use crate::{
     tracked,
 };
 
-/// The maximum total size of the contents that a process keeps, in bytes: those that git does not
+/// The maximum total size, in bytes, of the contents that a process keeps: those that git does not
 /// have, and those of changed files.
 const KEEP_LIMIT: u64 = 4 << 30;
-/// If a file is written again within this time, its metadata may stay the same, because file system
-/// clocks tick only every 10 ms at worst.
+/// If a file is written again within this time, its metadata may stay the same, because some file
+/// system clocks tick only every 10 ms.
 const TICK: Duration = Duration::from_millis(50);
 /// The [`TICK`] for file systems that store times in whole seconds.
 const COARSE_TICK: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ pub(crate) enum Content {
     Unknown,
 }
 
-/// A file as of the last scan.
+/// The state of a file as of the last scan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) stat: IndexStat,
@@ -272,7 +272,7 @@ pub(crate) fn settled(stamp: &Stamp, now: SystemTime) -> bool {
 }
 
 impl Workspace {
-    /// Compares the tree with an index. A file that was just written counts as changed, because
+    /// Compares the tree with an index. Treats a file that was just written as changed, because
     /// another write might not change its metadata.
     pub(crate) fn scan_index(&self, extent: Extent<'_>, index: &mut Index) -> Found {
         let now = SystemTime::now();

@@ -1,9 +1,8 @@
 //! Stores each commit on disk: the files before and after it, a record of its changes, and a marker
-//! that shows that it was finished.
+//! showing that it was finished.
 //!
 //! `STATE/commits/000001/` contains `record.json`, `images` (the concatenated contents of all files
-//! before and after the commit, with each distinct content stored once) and, once every file is in
-//! place, `done`.
+//! before and after the commit, without duplicates) and, once every file is in place, `done`.
 
 use std::{
     borrow::Cow,
@@ -218,7 +217,7 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct Images {
     path: PathBuf,
-    /// The offset and size of each content.
+    /// The offset and size of the content with each digest.
     places: HashMap<Digest, (u64, u64)>,
 }
 
@@ -238,8 +237,8 @@ impl Images {
     }
 }
 
-/// Writes each distinct content once. Returns the contents in the order in which they appear in the
-/// file.
+/// Writes the contents, skipping duplicates. Returns what was written, in the order it appears in
+/// the file.
 fn keep<'a>(path: &Path, images: impl Iterator<Item = io::Result<Cow<'a, [u8]>>>) -> io::Result<Vec<Kept>> {
     let mut file = File::create(path)?;
     let (mut kept, mut there) = (Vec::new(), HashSet::new());

@@ -11,8 +11,8 @@ use crate::{CleanPath, git, index::Index, rules::small_file, scan::Found};
 /// Attributes that convert contents. If any attributes file mentions one of them, git is asked
 /// about every file.
 const CONVERTING: [&str; 3] = ["filter", "ident", "working-tree-encoding"];
-/// The maximum size of a `.gitattributes` to read, in bytes. A larger file is assumed to contain a
-/// converting attribute.
+/// The maximum size of a `.gitattributes` file to read, in bytes. A larger file is assumed to
+/// contain a converting attribute.
 const LIST_LIMIT: u64 = 1 << 20;
 
 /// Returns the files in which git may convert more than line endings, or all files if that cannot

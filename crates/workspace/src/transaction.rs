@@ -126,7 +126,7 @@ impl Workspace {
         steps.iter().map(place).collect()
     }
 
-    /// Opens the place of a step. Fails if the id of the folder at its path is no longer `folder`.
+    /// Opens the place that a step changes. Fails if its folder no longer has the id `folder`.
     fn at(&self, step: &Step, folder: FolderId) -> Result<Place, CommitError> {
         let place = self.place(&step.path, None)?.filter(|place| place.folder_id() == folder);
         place.ok_or_else(|| CommitError::Changed(step.path.clone()))

@@ -17,7 +17,7 @@ use crate::{
     store::{FileRecord, Record, State},
 };
 
-/// The maximum size of a `.git/info/exclude` to read, in bytes.
+/// The maximum size of a `.git/info/exclude` file to read, in bytes.
 const EXCLUDE_LIMIT: u64 = 1 << 20;
 
 /// The state of the tree before a command.

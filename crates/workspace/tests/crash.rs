@@ -120,8 +120,8 @@ fn part(name: &str, place: &Path) -> Command {
 }
 
 /// Opens the workspace, which rolls back an interrupted commit. Checks that the tree is `old` or
-/// `new`, and that the next commits work. Returns whether the tree is `new`. The error says what is
-/// wrong.
+/// `new`, and that the next commits work. Returns whether the tree is `new`. The error describes
+/// what is wrong.
 fn check(place: &Path, old: &Tree, new: &Tree) -> Result<bool, String> {
     let ws = Workspace::open_with(place.join("root"), place.join("state")).map_err(|e| e.to_string())?;
     let now = tree(place);

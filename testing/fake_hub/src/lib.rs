@@ -4,7 +4,7 @@
 //! let server = fake_hub::Server::start();
 //! let file = fake_hub::gguf::valid().bytes();
 //! let path = server.put_on_hub("maker/tiny-GGUF", "tiny.gguf", &file);
-//! // The first download breaks off after 100 bytes. The second is served normally.
+//! // The first download is cut off after 100 bytes. The second is served normally.
 //! server.once(&path, fake_hub::Act::Cut(100));
 //! assert_eq!(server.requests(), Vec::<String>::new());
 //! ```

@@ -1,6 +1,7 @@
 //! A scripted file server on 127.0.0.1 that imitates a model hub and a package index.
 //!
-//! Requests for a path get its scripted faults first. After that, the file is served normally.
+//! Each request for a path gets the next fault scripted for that path. Once there are none left,
+//! the file is served normally.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
@@ -18,7 +19,8 @@ use crate::wheel;
 pub enum Act {
     /// Close the connection after this many bytes of the body.
     Cut(usize),
-    /// Send nothing more after this many bytes of the body, until the client disconnects.
+    /// Stop sending after this many bytes of the body, but keep the connection open until the
+    /// client disconnects.
     Hang(usize),
     /// Refuse with this status.
     Status(u16),
@@ -64,13 +66,13 @@ impl Server {
         self.state.lock().unwrap().files.insert(path.to_owned(), bytes.into());
     }
 
-    /// Adds a fault to the script of a path.
+    /// Adds a fault to the script for a path.
     pub fn once(&self, path: &str, act: Act) {
         self.state.lock().unwrap().acts.entry(path.to_owned()).or_default().push_back(act);
     }
 
-    /// Returns the paths requested since the last call, each with the offset of the first requested
-    /// byte if that is not 0.
+    /// Returns the paths requested since the last call. If a request did not start at byte 0, its
+    /// path is followed by the offset of the first requested byte.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }

@@ -176,8 +176,8 @@ impl Encoder {
             .collect()
     }
 
-    /// Encodes the normal end of a stream. `late` holds the calls to send with the final chunk;
-    /// `marker` says whether `[DONE]` follows.
+    /// Encodes the normal end of a stream. `late` holds the calls to send with the final chunk, and
+    /// `marker` determines whether `[DONE]` follows.
     pub(crate) fn finish(
         &mut self,
         reason: &str,

@@ -23,7 +23,7 @@ pub(crate) struct Generation {
     pub(crate) stream: bool,
     /// The rendered prompt.
     pub(crate) prompt: String,
-    /// The number of prompt tokens that are left, if the prompt was silently truncated.
+    /// If the prompt was silently truncated, the number of tokens left in it.
     pub(crate) prompt_tokens: Option<u64>,
     /// The token limit of the request.
     pub(crate) limit: Option<u64>,

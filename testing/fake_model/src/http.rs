@@ -1,8 +1,8 @@
 //! A minimal HTTP/1.1 server connection: reads requests (length or chunked bodies, keep-alive) and
 //! writes bytes exactly as scripted.
 //!
-//! The connection is always being read, so that a disconnect is noticed immediately, not at the
-//! next write.
+//! The connection is read at all times, so that a disconnect is noticed immediately rather than at
+//! the next write.
 
 use std::io;
 
@@ -39,7 +39,7 @@ pub(crate) struct Incoming {
 pub(crate) enum ReadError {
     /// The client disconnected, between requests or in the middle of one.
     Closed,
-    /// The bytes are not valid HTTP/1.1. The text says why and is sent with status 400.
+    /// The bytes are not valid HTTP/1.1. The text explains why and is sent with status 400.
     Malformed(String),
 }
 

@@ -74,7 +74,7 @@ impl ModelSpec {
         self
     }
 
-    /// Whether the model has this capability.
+    /// Returns whether the model has this capability.
     pub fn can(&self, capability: &str) -> bool {
         self.capabilities.iter().any(|have| have == capability)
     }
@@ -133,8 +133,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Whether the model is unloaded as soon as it is idle, because `keep_alive` is 0, as a number
-    /// or a duration (`0`, `0s`).
+    /// Returns whether the model is unloaded as soon as it is idle, that is, whether `keep_alive`
+    /// is a number or duration of zero (`0`, `0s`).
     pub(crate) fn leaves_at_once(&self) -> bool {
         match &self.keep_alive {
             Some(Value::String(text)) => text.trim_end_matches(|c: char| c.is_alphabetic()) == "0",
@@ -143,7 +143,8 @@ impl Loaded {
         }
     }
 
-    /// Whether the model stays loaded indefinitely, because `keep_alive` is negative.
+    /// Returns whether the model stays loaded indefinitely, that is, whether `keep_alive` is
+    /// negative.
     pub(crate) fn stays_forever(&self) -> bool {
         match &self.keep_alive {
             Some(Value::String(text)) => text.starts_with('-'),

@@ -12,7 +12,7 @@ use crate::http::{Incoming, find_header};
 pub struct Request {
     /// The 0-based position among all requests to this server.
     pub index: usize,
-    /// The 0-based number of its connection. Requests with the same number shared a connection.
+    /// The 0-based number of the connection. Requests with the same number shared a connection.
     pub connection: usize,
     /// `GET`, `POST`, …
     pub method: String,
@@ -66,8 +66,8 @@ impl Request {
         last.as_str().unwrap_or_default()
     }
 
-    /// Whether the request asks for a generation. A request that only loads or unloads a model does
-    /// not.
+    /// Returns whether the request asks for a generation rather than only for loading or unloading
+    /// a model.
     pub fn is_chat(&self) -> bool {
         self.method == "POST"
             && (self.path.ends_with("/chat")
@@ -148,7 +148,7 @@ impl ReplyRecord {
         })
     }
 
-    /// Whether the client disconnected before the end of the reply.
+    /// Returns whether the client disconnected before the end of the reply.
     pub fn client_closed(&self) -> bool {
         matches!(self.ended, Some((Outcome::ClientClosed, _)))
     }

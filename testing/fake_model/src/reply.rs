@@ -261,7 +261,7 @@ impl Reply {
         self.step(Step::Mark(name.into()))
     }
 
-    /// Sends nothing, not even headers, before the gate is released.
+    /// Sends nothing, not even headers, until the gate is released.
     pub fn delay_until_released(mut self, gate: impl Into<String>) -> Self {
         self.gate_before_headers = Some(gate.into());
         self

@@ -203,8 +203,8 @@ fn balance() -> Value {
     }]})
 }
 
-/// Whether a host name counts as local. Ollama on a loopback address only answers requests for such
-/// names (docs/model-apis.md#ollama-address).
+/// Returns whether a host name is considered local. When listening on a loopback address, Ollama
+/// answers only requests for local names (docs/model-apis.md#ollama-address).
 fn host_is_local(host: Option<&str>) -> bool {
     let Some(host) = host else { return true };
     let name = match host.strip_prefix('[') {

@@ -4,7 +4,7 @@
 //! {
 //!   "models": [{"name": "deepseek-r1:8b", "capabilities": ["completion", "thinking"], "context": 131072}],
 //!   "replies": [
-//!     "just a text",
+//!     "just text",
 //!     {"steps": [{"thinking": "hm"}, {"text": "Let me look."}, {"gate": "go"}, {"text": "Done."}]},
 //!     {"steps": [{"tool_call": {"name": "read_file", "arguments": {"path": "a.rs"}}}], "split_bytes": 3},
 //!     {"status": 503, "error": "server busy", "headers": {"Retry-After": "1"}},
@@ -75,7 +75,7 @@ impl Script {
     /// Parses a script.
     ///
     /// # Errors
-    /// If the JSON is invalid. The error names the reply.
+    /// Fails if the JSON is invalid. An error in a list of replies includes the index of the reply.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         let mut value: Value = serde_json::from_str(text)?;
         if value.is_array() {

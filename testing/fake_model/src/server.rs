@@ -41,7 +41,7 @@ impl Server {
     /// `qwen2.5-coder:1.5b` (tools, insert).
     ///
     /// # Panics
-    /// If no port or thread is available.
+    /// Panics if no port or thread is available.
     pub fn start() -> Self {
         Self::with_config(Config::default())
     }
@@ -68,7 +68,7 @@ impl Server {
     /// Starts a server with this configuration on this port.
     ///
     /// # Errors
-    /// If the port is taken, or no thread is available.
+    /// Fails if the port is taken or no thread is available.
     pub fn with_config_on(config: Config, port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
@@ -92,7 +92,7 @@ impl Server {
     /// Starts a server that plays a script, on `port` (0 for any free one).
     ///
     /// # Errors
-    /// If the port is taken.
+    /// Fails if the port is taken.
     pub fn play(script: Script, port: u16) -> io::Result<Self> {
         let server = Self::with_config_on(script.config, port)?;
         for (path, replies) in script.for_path {
@@ -317,7 +317,7 @@ impl Server {
         let _ = receiver.recv();
     }
 
-    /// Returns the requests from number `first` on, as JSON in the format of `--record`.
+    /// Returns the requests starting with number `first`, as JSON in the format of `--record`.
     pub fn requests_json(&self, first: usize) -> Vec<Value> {
         self.shared.requests_json(first)
     }

@@ -214,7 +214,7 @@ impl Shared {
         })
     }
 
-    /// Returns the requests, from number `first` on, as JSON.
+    /// Returns the requests starting with number `first`, as JSON.
     pub(crate) fn requests_json(&self, first: usize) -> Vec<serde_json::Value> {
         self.read().requests.iter().skip(first).map(|request| request.to_json(self.started)).collect()
     }

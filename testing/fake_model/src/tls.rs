@@ -48,7 +48,7 @@ impl TlsServer {
     /// Starts a server with this kind of certificate, issued by a generated authority.
     ///
     /// # Panics
-    /// If no port or thread is available.
+    /// Panics if no port or thread is available.
     pub fn start(certificate: Certificate) -> Self {
         match Self::try_start(certificate) {
             Ok(server) => server,

@@ -64,15 +64,16 @@ pub(crate) struct PrefixCache {
 }
 
 impl PrefixCache {
-    /// Returns the number of tokens at the start of `prompt` that a slot holds for this model. It
-    /// is always less than the whole prompt, because the last token is always evaluated.
+    /// Returns the number of tokens at the start of `prompt` that a slot holds for this model. This
+    /// is never the whole prompt, because the last token is always evaluated.
     pub(crate) fn cached(&self, model: &str, prompt: &str) -> u64 {
         self.best(model, prompt)
             .map_or(0, |(_, common)| (common as u64 / 4).min(estimate(prompt).saturating_sub(1)))
     }
 
-    /// Stores a prompt and the text generated after it in the slot with the longest common prefix,
-    /// or else in a free slot (of `slots` in total), or else in the oldest slot.
+    /// Stores a prompt and the text generated after it in the slot with the longest common prefix.
+    /// If no slot has a common prefix, uses a free slot (there are `slots` in total) or, if there
+    /// is none, the oldest slot.
     pub(crate) fn remember(&mut self, model: &str, prompt: &str, generated: &str, slots: usize) {
         let replaced = match self.best(model, prompt) {
             Some((at, common)) if common > 0 => Some(at),

@@ -52,7 +52,7 @@ fn edit_fits(edit: &FileEdit, form: Form) -> bool {
     let moved = edit.to.is_some();
     let empty = edit.created.as_ref().is_some_and(|t| t.rows.is_empty());
     let special = edit.created.as_ref().is_some_and(|t| t.unfinished() || t.bom || t.has(End::CrLf));
-    // `ends` says whether the edit adds or removes the final newline, which few forms can express.
+    // `ends` is true if the edit adds or removes the final newline, which few forms can express.
     let before = edit.before.as_ref().is_some_and(Text::unfinished);
     let ends = edit.final_newline.is_some()
         || before && !edit.deleted && !edit.after().is_some_and(|t| t.unfinished());

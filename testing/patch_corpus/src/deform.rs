@@ -57,8 +57,8 @@ pub(crate) fn cases(bases: &[Base], out: &mut Vec<Case>) {
     }
 }
 
-/// Deformations that few edits allow. They are made wherever possible, except that the first two in
-/// this list are made for only one edit in five.
+/// Deformations that are possible for only a few edits. They are made wherever possible, except
+/// that the first two in this list are made for only one edit in five.
 const RARE: &[D] = &[
     D::ContextMissing,
     D::ContextExtra,
@@ -126,7 +126,7 @@ fn deformed<'a>(
     turn: &mut usize,
     random: &mut Random,
 ) -> Option<(Draft<'a>, Vec<D>)> {
-    // Test on a draft with four context lines whether a deformation is possible, because some
+    // Use a draft with four context lines to test whether a deformation is possible, because some
     // deformations need context.
     let probe = Draft::new(base, form, 4, true);
     let mut chosen: Vec<(D, u32)> = Vec::new();

@@ -8,8 +8,7 @@ pub(crate) struct Hunk {
     /// the hunk.
     pub(crate) start: usize,
     pub(crate) lines: Vec<Line>,
-    /// Whether the context contains a mistake: a line that differs from the file, is missing, or is
-    /// extra.
+    /// Whether the context contains a mistake: a wrong, missing or extra line.
     pub(crate) wrong: bool,
 }
 

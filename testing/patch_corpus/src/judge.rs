@@ -10,8 +10,8 @@ use crate::{
     write::{Draft, landmark},
 };
 
-/// Normalizes a line so that a deformed line equals the original: removes whitespace and a pasted
-/// line number, and replaces typographic characters with ASCII.
+/// Normalizes a line so that a mangled copy compares equal to the original: strips whitespace and
+/// any pasted-in line number, and replaces typographic characters with ASCII.
 pub(crate) fn fold(text: &str) -> String {
     let text = unnumbered(text.trim()).unwrap_or(text);
     text.chars()
@@ -186,8 +186,8 @@ fn misdirected(draft: &Draft<'_>) -> bool {
     (draft.unified() && draft.style.offset != 0 || wrong_order) && files.into_iter().any(several)
 }
 
-/// Returns whether deformed old lines also match a wrong place whose text differs from that of the
-/// right place. If so, they may resemble the wrong place more closely.
+/// Returns whether deformed old lines also match in a wrong place with different text. If so, they
+/// may resemble that text more closely than the text in the right place.
 fn closer_elsewhere(draft: &Draft<'_>) -> bool {
     let files = draft.base.edits.iter().zip(&draft.hunks);
     let closer = |(edit, hunks): (&FileEdit, &Vec<Hunk>)| {

@@ -1,4 +1,4 @@
-//! Generates changes of every kind in [`KINDS`], each to a single file.
+//! Generates changes of every kind in [`KINDS`]. Each change affects a single file.
 
 use crate::{
     edit::{FileEdit, Op, endings_agree},

@@ -6,7 +6,7 @@ use crate::{Case, Class, Edit, Expected, Fixture, Form, Input, Tree};
 const OLD: &str = "alpha = 1\nbravo = 2\ncharlie = 3\n";
 const NEW: &str = "alpha = 1\nbravo = 22\ncharlie = 3\n";
 
-/// Returns pairs of a reason and a path that must not be written.
+/// Returns paths that must not be written, each with the reason.
 fn forbidden() -> Vec<(&'static str, String)> {
     let long = "x".repeat(5000);
     let name = "y".repeat(300);

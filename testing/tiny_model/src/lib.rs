@@ -31,7 +31,7 @@ const ARRAY: u32 = 9;
 /// Writes the model file.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// Fails if the file cannot be written.
 pub fn write(path: &Path) -> io::Result<()> {
     write_with(path, &byte_pairs(&[]), false)
 }
@@ -40,7 +40,7 @@ pub fn write(path: &Path) -> io::Result<()> {
 /// the token before it, and answers soon repeat themselves.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// Fails if the file cannot be written.
 pub fn write_repeating(path: &Path) -> io::Result<()> {
     write_with(path, &byte_pairs(&[]), true)
 }
@@ -48,7 +48,7 @@ pub fn write_repeating(path: &Path) -> io::Result<()> {
 /// Writes a model with a SentencePiece tokenizer, which adds a space to the start of any text.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// Fails if the file cannot be written.
 pub fn write_sentence_piece(path: &Path) -> io::Result<()> {
     write_with(path, &sentence_piece(), false)
 }
@@ -56,7 +56,7 @@ pub fn write_sentence_piece(path: &Path) -> io::Result<()> {
 /// Writes a model with a 3000-byte token, which it never generates.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// Fails if the file cannot be written.
 pub fn write_with_long_token(path: &Path) -> io::Result<()> {
     write_with(path, &byte_pairs(&["x".repeat(3000)]), false)
 }

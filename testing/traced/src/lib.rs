@@ -1,4 +1,4 @@
-//! Kills a process at a chosen system call, to test what such a crash leaves behind.
+//! Kills a process at a chosen system call, to test what a crash at that point leaves behind.
 //!
 //! Linux only, since it uses ptrace. Child processes of the program are not traced. They outlive
 //! the program unless they exit on their own.

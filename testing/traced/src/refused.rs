@@ -19,7 +19,7 @@ pub enum Old {
 /// for the threads and processes that it starts. This cannot be undone.
 ///
 /// # Panics
-/// If the system does not allow seccomp filters.
+/// Panics if the system does not allow seccomp filters.
 pub fn act_like(old: Old) {
     let flags = SeccompCondition::new(4, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0).unwrap();
     refuse(libc::SYS_renameat2, vec![SeccompRule::new(vec![flags]).unwrap()], libc::EINVAL);

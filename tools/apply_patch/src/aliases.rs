@@ -141,8 +141,8 @@ fn command(arguments: &mut Map<String, Value>) -> Result<Option<bool>, String> {
     }
 }
 
-/// Converts a call that inserts text after a line. Returns whether it is such a call. `inserts` is
-/// the result of [`command`].
+/// If a call inserts text after a line, converts it. Returns whether the call inserts text.
+/// `inserts` is the result of [`command`].
 fn insertion(arguments: &mut Map<String, Value>, inserts: Option<bool>) -> Result<bool, String> {
     let line = aliases::take(arguments, "insert_line").filter(|line| !aliases::is_empty(line));
     let Some(line) = line.filter(|_| inserts != Some(false)) else {
@@ -199,8 +199,8 @@ fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
     Ok(list)
 }
 
-/// Returns the edit whose search and replacement are top-level arguments of the call; `None` if
-/// there is none.
+/// Returns the edit whose search and replacement are top-level arguments of the call, or `None` if
+/// there is no such edit.
 fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Option<Value>, String> {
     let (search, replace) = (aliases::take(arguments, SEARCH), aliases::take(arguments, REPLACE));
     let nothing = |part: &Option<Value>| part.as_ref().is_none_or(aliases::is_empty);

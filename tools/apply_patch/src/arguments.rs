@@ -27,8 +27,8 @@ pub struct Arguments {
     pub(crate) parsed: Option<Arc<ParsedPatch>>,
 }
 
-/// The parsed patch of a call. It is kept so that the patch is parsed only once for both validating
-/// and executing the call.
+/// The parsed patch of a call. It is kept so that the patch is not parsed again when the call is
+/// executed after being validated.
 #[derive(Debug)]
 pub(crate) struct ParsedPatch {
     text: String,
@@ -92,8 +92,7 @@ fn parse(text: &str, path: Option<&str>) -> Result<Vec<FilePatch>, ParseError> {
 impl Edit {
     /// Returns the path, the search text and the replacement. If both are given as arrays of lines,
     /// neither gets a final newline, because each may end in the middle of a line, just like a
-    /// string. If one array is empty, the other one stands for whole lines and gets a final
-    /// newline.
+    /// string. If one array is empty, the other one contains whole lines and gets a final newline.
     fn texts(self) -> (String, String, String) {
         let Self { path, search, replace, .. } = self;
         match (search, replace) {
@@ -167,8 +166,8 @@ impl Arguments {
         let edits = edits.filter(|e| !e.is_empty());
         let patch = patch.map(Text::joined).filter(|p| !p.trim().is_empty());
         let delete = delete.unwrap_or(false);
-        // Small models often fill in every argument and leave unused ones empty. Therefore, an
-        // empty `content` counts only if no other change is given.
+        // Small models often fill in every argument and leave unused ones empty. Therefore, ignore
+        // an empty `content` if the call contains another change.
         let meant = patch.is_some() || edits.is_some() || delete;
         let content = content.filter(|text| !matches!(text, Text::Lines(lines) if lines.is_empty()));
         let content = content.map(Text::joined).filter(|text| !(meant && text.is_empty()));

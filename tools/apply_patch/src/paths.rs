@@ -29,8 +29,8 @@ pub(crate) fn may_be_decorated(path: &str) -> bool {
 }
 
 /// Returns the refusal for a path that names a folder, or that starts with `~` or a variable, since
-/// these are not expanded. Returns `None` for other paths, and for paths below a real folder with
-/// such a name.
+/// these are not expanded. Returns `None` for other paths, and for paths below a real folder whose
+/// name starts that way.
 pub(crate) fn refusal(workspace: &Workspace, path: &str) -> Option<String> {
     let shown: Cow<'_, str> = path.chars().take(100).collect();
     if path.ends_with('/') {

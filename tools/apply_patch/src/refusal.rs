@@ -15,15 +15,15 @@ const SMALL: usize = 100;
 const AROUND: usize = 30;
 /// Maximum length of a displayed line, in characters.
 const WIDTH: usize = 200;
-/// Misses up to this many lines apart count as the same place.
+/// Two misses up to this many lines apart are considered to be in the same place.
 const SAME: usize = 40;
 
 /// Why a patch is refused, and for which file, if any.
 pub(crate) struct Why {
     pub(crate) path: Option<CleanPath>,
     pub(crate) message: String,
-    /// The line of the file that the refusal points to, if any, and the format of the patch. `None`
-    /// unless the patch is refused because its lines match nowhere or in several places.
+    /// The line of the file that the refusal points to, if any, and the format of the patch. This
+    /// is `None` unless the lines of the patch match nowhere or in several places.
     missed: Option<(Option<usize>, Dialect)>,
 }
 
@@ -32,12 +32,12 @@ impl Why {
         Self { path: None, message, missed: None }
     }
 
-    /// Creates the reason for text that the file's encoding cannot represent.
+    /// Creates the reason for refusing text that the file's encoding cannot represent.
     pub(crate) fn unwritable(path: CleanPath, why: &Unwritable) -> Self {
         Self { path: Some(path), message: why.to_string(), missed: None }
     }
 
-    /// Creates the reason from the engine's refusal of a patch to this file.
+    /// Creates the reason from the patch engine's refusal to change this file.
     pub(crate) fn of(path: CleanPath, refused: &Refusal, dialect: Dialect) -> Self {
         let missed = matches!(refused.kind, RefusalKind::NotFound | RefusalKind::Ambiguous)
             .then_some((refused.line, dialect));
@@ -66,7 +66,7 @@ impl From<CommitError> for Why {
     }
 }
 
-/// The place of the last miss in each file, until an edit to that file succeeds.
+/// Where the last failed match in each file was, kept until an edit to that file succeeds.
 #[derive(Debug, Default)]
 pub(crate) struct Misses(Mutex<HashMap<CleanPath, Option<usize>>>);
 

@@ -22,8 +22,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tool_api::{Effect, Outcome, Spec, ToolError, TypedTool};
 
-/// The part of the output that the model sees: 4 KiB or 60 lines at each end, whichever is less,
-/// which is at most about 2,500 tokens.
+/// The part of the output that the model sees: 4 KiB or 60 lines at each end, whichever is less.
+/// That is at most about 2,500 tokens.
 const SHOWN: OutputLimits = OutputLimits {
     head_bytes: 4 << 10,
     head_lines: 60,

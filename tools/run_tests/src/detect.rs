@@ -16,7 +16,7 @@ use serde_json::Value;
 /// Maximum number of folders searched for test files if there is no manifest.
 const DIRECTORIES: usize = 48;
 
-/// The depth of that search, which is enough for `packages/NAME/tests`.
+/// Maximum depth of that search. This is enough to find `packages/NAME/tests`.
 const DEPTH: usize = 3;
 
 /// Number of bytes read from the start of a file.
@@ -32,7 +32,7 @@ pub struct TestCommand {
     pub argv: Vec<String>,
     /// The environment variables it needs.
     pub env: Vec<(String, String)>,
-    /// Where the command comes from, such as "Cargo.toml", for display to the user.
+    /// Where the command comes from, such as "Cargo.toml". Shown to the user.
     pub why: String,
 }
 

@@ -2,8 +2,8 @@
 //! failures first.
 //!
 //! The model's calls and the planner's verification ([`RunTests::verify`]) use the same code. The
-//! exit code decides whether tests passed; the output only says which failed. There is one
-//! exception: if no tests ran, the result counts as a failure regardless of the exit code.
+//! exit code decides whether the tests passed; the output only shows which of them failed. There is
+//! one exception: if no tests ran, the result counts as a failure regardless of the exit code.
 
 mod detect;
 pub mod report;
@@ -100,8 +100,8 @@ impl RunTests {
         Self { sandbox, options, runs: AtomicU32::new(0) }
     }
 
-    /// Returns the command that verifies the work tree: the configured one if there is one, or else
-    /// the one detected now.
+    /// Returns the command that verifies the work tree: the configured command, if any, or else the
+    /// command that is detected now.
     #[must_use]
     pub fn command(&self) -> Option<TestCommand> {
         let configured =

@@ -52,8 +52,8 @@ impl Search {
         Self(workspace, secrets)
     }
 
-    /// Returns the files in which a call with these arguments would find a match, within the limits
-    /// of a search. Returns an empty list if the call would be refused.
+    /// Returns the files where a call with these arguments would find a match, within the limits of
+    /// a search. Returns an empty list if the call would be refused.
     #[must_use]
     pub fn matching(&self, arguments: &Value) -> Vec<CleanPath> {
         let Ok(arguments) = serde_json::from_value::<Arguments>(arguments.clone()) else { return Vec::new() };

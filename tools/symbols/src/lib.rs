@@ -22,7 +22,7 @@ const DEFINITIONS: usize = 20;
 const USES: usize = 60;
 /// Maximum number of files read to find uses.
 const FILES: usize = 100;
-/// Maximum number of files with definitions or uses whose paths are recorded for exports.
+/// Maximum number of file paths recorded for exports. These are the files with definitions or uses.
 const PATHS: usize = 2_000;
 /// Maximum length of a displayed line, in characters.
 const WIDTH: usize = 160;

@@ -11,8 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 
 #[derive(Debug, Args)]
 pub(crate) struct BatchPlan {
-    /// Run only tasks whose id matches PATTERN, or with a tag that matches `tag:PATTERN`; may be
-    /// repeated. `*` matches any text, `?` any single character
+    /// Run only tasks whose id matches PATTERN; `tag:PATTERN` selects tasks with a matching tag. May
+    /// be repeated. `*` matches any text, `?` any single character
     #[arg(long = "filter", value_name = "PATTERN", help_heading = "Selection")]
     filters: Vec<Filter>,
 
@@ -28,8 +28,9 @@ pub(crate) struct BatchPlan {
     #[arg(long, value_name = "N", requires = "shuffle", help_heading = "Selection")]
     seed: Option<u64>,
 
-    /// Divide the tasks into N parts and run part I (the first part is 1); auto: the part for this
-    /// job in a Slurm, Kubernetes or AWS Batch job array. Results go to a subfolder `shard-I-of-N`
+    /// Divide the tasks into N parts and run part I (the first part is 1); `auto` runs the part for
+    /// this job in a Slurm, Kubernetes or AWS Batch job array. Results go to a subfolder
+    /// `shard-I-of-N`
     #[arg(long, value_name = "I/N|auto[/N]", help_heading = "Selection")]
     pub(crate) shard: Option<String>,
 

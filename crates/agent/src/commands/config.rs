@@ -1,5 +1,5 @@
-//! `agent config show`: shows each setting with its value and origin. For a secret, only shows
-//! whether it is set.
+//! `agent config show`: shows each setting with its value and origin. For secrets, shows only
+//! whether they are set.
 
 use serde_json::{Value, json};
 

@@ -273,8 +273,10 @@ async fn mcp(settings: &Settings, context: &Context, findings: &mut Findings) {
         match &one.found {
             Ok((_, tools)) => {
                 let (count, tokens) = (plural(tools.len() as u64, "tool"), thousands(one.prompt_tokens()));
-                findings
-                    .ok("mcp", format!("{name}: {count}, about {tokens} prompt tokens if a run uses all"));
+                findings.ok(
+                    "mcp",
+                    format!("{name}: {count}, about {tokens} prompt tokens if a run uses all of them"),
+                );
             }
             Err(why) => {
                 let fix = format!("try it with `agent mcp test {name}`");

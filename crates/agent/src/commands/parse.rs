@@ -193,7 +193,7 @@ fn lines(tools: &Registry, mut input: impl BufRead) -> Result<Exit> {
         out.flush()?;
     }
     if bad {
-        return Err(Failure::misuse("some lines are invalid; their answers say why"));
+        return Err(Failure::misuse("some lines are invalid; see their answers for details"));
     }
     Ok(Exit::Success)
 }

@@ -173,8 +173,8 @@ fn report(outcome: &Outcome, notes: &[String], json: bool, context: &Context) ->
     Ok(console::print(text)?)
 }
 
-/// Formats a difference. The first line states its location and kind, the second one says what
-/// differs, and the rest are the differing lines.
+/// Formats a difference. The first line contains its location and kind, the second one describes
+/// what differs, and the rest are the differing lines.
 fn show(difference: &Difference, surface: Surface) -> String {
     let place = match (difference.turn, difference.event) {
         _ if difference.kind == Kind::Tree => "at the end".to_owned(),

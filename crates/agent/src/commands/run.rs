@@ -1,4 +1,4 @@
-//! `agent run` and `agent ask`: run one task, or answer one question, and show the progress.
+//! `agent run` and `agent ask`: run one task, or answer one question, and show progress.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -32,7 +32,7 @@ pub(crate) fn run(command: &RunInSandbox, context: &Context) -> Result<Exit> {
             cwd: Some(context.directory.clone()),
             timeout: Duration::from_secs(seconds),
             output: OutputLimits { total_bytes: u64::MAX, ..OutputLimits::bytes(0) },
-            // The command must continue even if nothing reads standard output anymore.
+            // The command must continue even if the reader of standard output is gone.
             echo: Some(|bytes| drop(console::print(bytes))),
             ..Command::new(program, arguments.iter().cloned())
         };

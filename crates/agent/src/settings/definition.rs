@@ -120,7 +120,7 @@ pub(crate) enum Group {
     Safety = 16,
     /// Where files are kept.
     Files = 32,
-    /// Which tools from other programs the model gets.
+    /// Which tools from other programs the model can use.
     Tools = 64,
 }
 
@@ -257,8 +257,8 @@ impl Definition {
         match self.kind {
             Kind::Text | Kind::Secret => "must be non-empty text".into(),
             Kind::Tables(tables) => format!("must be a list of tables, each with {}", tables.required()),
-            Kind::Headers => "must be \"Name: value\", or a list or a table of such headers".into(),
-            Kind::Variables => "must be NAME or NAME=VALUE, or a list or a table of such variables".into(),
+            Kind::Headers => "must be \"Name: value\", or a list or table of headers".into(),
+            Kind::Variables => "must be NAME or NAME=VALUE, or a list or table of variables".into(),
             Kind::Whole(min, max) if max >= u64::from(u32::MAX) => {
                 format!("must be an integer of at least {min}")
             }
@@ -320,10 +320,7 @@ mod tests {
         assert_eq!(say("think", "hard"), "must be one of auto, on, off, low, medium, high, max");
         assert_eq!(say("pull", "maybe"), "must be true or false");
         assert_eq!(say("verify", " "), "must be non-empty text");
-        assert_eq!(
-            say("env", "A-B=secret"),
-            "must be NAME or NAME=VALUE, or a list or a table of such variables"
-        );
+        assert_eq!(say("env", "A-B=secret"), "must be NAME or NAME=VALUE, or a list or table of variables");
     }
 
     #[test]

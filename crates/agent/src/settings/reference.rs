@@ -75,8 +75,8 @@ fn entry(d: &Definition) -> String {
         Kind::Whole(min, max) => format!("an integer from {min} to {max}"),
         Kind::Decimal(min, max) if max > 1e6 => format!("a number of at least {min}"),
         Kind::Decimal(min, max) => format!("a number from {min} to {max}"),
-        Kind::Headers => "one `Name: value`, or a list or a table of such headers".into(),
-        Kind::Variables => "`NAME` or `NAME=VALUE`, or a list or a table of such variables".into(),
+        Kind::Headers => "a single `Name: value`, or a list or table of headers".into(),
+        Kind::Variables => "`NAME` or `NAME=VALUE`, or a list or table of variables".into(),
         Kind::Tables(tables) => format!("a list of tables; see [{0}]({0})", tables.document()),
         Kind::Text | Kind::Secret => "text".into(),
     };
@@ -84,7 +84,7 @@ fn entry(d: &Definition) -> String {
         Trust::Repository => "may set it",
         Trust::RepositoryMayLower => "may lower it",
         Trust::User => "may not set it",
-        Trust::Environment => "may not set it, nor may any file",
+        Trust::Environment => "may not set it, and neither may your own file",
     };
     let or_none = |list: Vec<String>| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
     let subject = match d.flag {

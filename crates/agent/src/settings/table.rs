@@ -1,7 +1,7 @@
 //! Every setting.
 //!
-//! A repository's `.agent.toml` comes from whoever wrote the repository. It may say how the work is
-//! done, and it may lower budgets. It cannot decide where code and keys are sent, what is
+//! A repository's `.agent.toml` comes from whoever wrote the repository. It may control how the
+//! work is done, and it may lower budgets. It cannot decide where code and keys are sent, what is
 //! downloaded, how much is spent, or what commands may do: see [`Trust`].
 
 use super::{Definition, Flag, Group, Kind, Tables, Trust};
@@ -64,7 +64,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
              ones]",
         ),
     Definition::new("idle_seconds", Kind::Whole(1, 86_400), Trust::User, Group::Server)
-        .help("Time limit for a pause within an answer [default: 300]"),
+        .help("Longest pause to allow within an answer [default: 300]"),
     Definition::new("pull", Kind::Switch, Trust::User, Group::Model)
         .default("false")
         .flag(Flag::Sets("pull", "true"))
@@ -100,12 +100,12 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("auto")
         .flag(Flag::Optional("WHEN", "on"))
         .help(
-            "Restrict the model to valid tool calls, if the server can enforce it; auto: use the model's \
+            "Restrict the model to valid tool calls, if the server can enforce it; `auto` uses the model's \
              profile",
         ),
     Definition::new("assume_vision", Kind::Switch, Trust::User, Group::Model)
         .default("false")
-        .help("Send images (`agent run --image`) to a model even if its server does not report that the model can see them"),
+        .help("Send images (`agent run --image`) to the model even if the server does not report that the model accepts them"),
     // The settings below determine how the work is done. The sandbox, the budgets and the limit on
     // answers apply regardless of them.
     Definition::new("verify", Kind::Text, Trust::Repository, Group::Work)
@@ -115,24 +115,24 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .default("auto")
         .flag(Flag::Value("HOW"))
         .help(
-            "Let the model call tools, or show it files and ask it to return them whole; auto: use \
+            "Let the model call tools, or show it files and ask it to return them whole; `auto` uses \
              the model's profile",
         ),
     Definition::new("edit_format", Kind::Choice(EDIT_FORMATS), Trust::Repository, Group::Work)
         .default("auto")
         .flag(Flag::Value("FORMAT"))
-        .help("Tell the model to write edits in this format (the agent understands every format); auto: use the model's profile"),
+        .help("Tell the model to write edits in this format (the agent understands every format); `auto` uses the model's profile"),
     Definition::new("cut", Kind::Choice(CUTS), Trust::Repository, Group::Work)
         .default("auto")
         .flag(Flag::Value("WHEN"))
         .help(
-            "Stop reading an answer after its first call (first) or at its end (read-on); auto: first \
-             for local models",
+            "Stop reading an answer after its first call (`first`) or at its end (`read-on`); `auto` \
+             means `first` for local models",
         ),
     Definition::new("symbols", Kind::Choice(SYMBOLS), Trust::Repository, Group::Work)
         .default("off")
         .flag(Flag::Value("WHAT"))
-        .help("Show a map of the code if the task does not name a file (map), offer a tool that looks up names (tool), or both (all)"),
+        .help("Show a code map if the task does not name a file (`map`), offer a tool that looks up names (`tool`), or both (`all`)"),
     // A repository may not raise this number. All tries share the same budgets, but more tries can
     // use up more of them, which costs the user money.
     Definition::new("attempts", Kind::Whole(1, 20), Trust::RepositoryMayLower, Group::Work)
@@ -180,7 +180,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
     Definition::new("env", Kind::Variables, Trust::User, Group::Safety)
         .flag(Flag::Each("env", "NAME[=VALUE]"))
         .help(
-            "Set an environment variable for commands and tests; NAME alone passes your value on; may \
+            "Set an environment variable for commands and tests; NAME alone passes on your value; may \
              be repeated",
         ),
     Definition::new("allow_read", Kind::Text, Trust::User, Group::Safety)
@@ -253,7 +253,7 @@ pub(crate) fn definition(key: &str) -> Option<&'static Definition> {
 /// earlier version.
 ///
 /// # Errors
-/// If this version does not know the setting or its value.
+/// If this version does not recognize the setting or its value.
 pub(crate) fn recorded(key: &str, text: String) -> Result<(&'static Definition, String), String> {
     let known = definition(match key {
         "dialect" => "approach",
@@ -263,9 +263,9 @@ pub(crate) fn recorded(key: &str, text: String) -> Result<(&'static Definition, 
     let text = if key == "dialect" && text == "json" { "tools".to_owned() } else { text };
     match known.filter(|known| known.parse(&text).is_ok()) {
         Some(known) => Ok((known, text)),
-        None => {
-            Err(format!("the session's setting {key} = {text:?} is ignored: this version does not know it"))
-        }
+        None => Err(format!(
+            "the session's setting {key} = {text:?} is ignored: this version does not recognize it"
+        )),
     }
 }
 

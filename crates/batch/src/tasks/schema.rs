@@ -8,13 +8,13 @@ use std::num::{NonZeroU32, NonZeroU64};
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 
-/// The JSON Schema of one task, as committed in `tasks.schema.json`.
+/// Returns the JSON Schema of one task, as committed in `tasks.schema.json`.
 #[must_use]
 pub fn schema() -> Value {
     schema_for!(TaskObject).to_value()
 }
 
-/// A task of `agent batch`: a line of a JSON Lines file, an item of a YAML list, a `[[tasks]]`
+/// A task for `agent batch`: a line of a JSON Lines file, an item of a YAML list, a `[[tasks]]`
 /// table of a TOML file, or the front matter of a Markdown file. In Markdown, the text below the
 /// front matter is the task.
 #[derive(JsonSchema)]
@@ -36,12 +36,12 @@ struct TaskObject {
     verify: Option<String>,
     /// Patterns of files that the agent must not change.
     protected: Option<Vec<String>>,
-    /// Limits of this task.
+    /// Limits for this task.
     limits: Option<Limits>,
     /// The maximum number of tries in one session.
     #[schemars(range(min = 1, max = 20))]
     attempts: Option<u32>,
-    /// The model of this task.
+    /// The model for this task.
     model: Option<String>,
     /// Words to select tasks by.
     tags: Option<Vec<String>>,

@@ -20,7 +20,7 @@ impl Reader<'_> {
             self.string(entry, key)
         };
         let id = required("instance_id", "");
-        let named_repo = required("repo_name", ", because a task works in a repository");
+        let named_repo = required("repo_name", ", because every task needs a repository");
         let text = required("problem_statement", "");
         let task = self.optional(entry);
         let repo = named_repo.as_deref().and_then(|name| self.repository_of(entry, name));
@@ -45,7 +45,7 @@ impl Reader<'_> {
         if found.is_none() {
             let message = match repos {
                 None => format!(
-                    "the repository {name} is in SWE-agent's container; use --repos to name a folder with clones"
+                    "the repository {name} is in SWE-agent's container; use --repos to specify a folder with clones"
                 ),
                 Some(repos) => format!("no clone of {name}; clone it to {}", repos.join(name).display()),
             };

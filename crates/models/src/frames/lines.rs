@@ -68,8 +68,8 @@ impl Lines {
         if self.failed || self.finished {
             return;
         }
-        // The unread bytes are moved only when there are fewer of them than bytes before them. This
-        // keeps the total cost of the moves linear in the input.
+        // Move the unread bytes to the front only when there are fewer of them than of the bytes
+        // already read. This keeps the total cost of the moves linear in the input.
         if self.start > self.buffer.len() / 2 {
             self.buffer.drain(..self.start);
             self.scanned -= self.start;
@@ -84,7 +84,7 @@ impl Lines {
     }
 
     /// Returns the next whole line without its line ending, or `None` until more bytes arrive.
-    /// Returns nothing more after an error.
+    /// Always returns `None` after an error.
     pub fn next_line(&mut self) -> Option<Result<&[u8], LineTooLong>> {
         if self.failed {
             return None;

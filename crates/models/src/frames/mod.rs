@@ -2,8 +2,8 @@
 //!
 //! [`Lines`] splits bytes into lines, [`Ndjson`] and [`Sse`] decode lines, and `Frames` detects
 //! which decoder a response needs. Servers and proxies answer a streaming request with NDJSON, SSE
-//! or one plain JSON object, and their content type is unreliable, so the first non-whitespace byte
-//! decides.
+//! or a single JSON object. Their `Content-Type` headers are unreliable, so the framing is detected
+//! from the body.
 
 use std::collections::VecDeque;
 

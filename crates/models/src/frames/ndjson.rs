@@ -43,7 +43,7 @@ impl Ndjson {
         self.lines.push(bytes);
     }
 
-    /// Marks the end of the input; a last line without a newline still counts.
+    /// Marks the end of the input; a last line without a newline is still decoded.
     pub fn finish(&mut self) {
         self.lines.finish();
     }

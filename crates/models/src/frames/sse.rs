@@ -2,8 +2,8 @@
 //! (docs/model-apis.md#openai-streams).
 //!
 //! Follows the event stream format of the HTML standard, with one deliberate difference: the last
-//! event counts even if no blank line ends it, because some servers close the connection right
-//! after `data: [DONE]`.
+//! event is returned even if no blank line follows it, because some servers close the connection
+//! right after `data: [DONE]`.
 
 use super::lines::{Lines, MAX_LINE};
 use super::ndjson::strip_bom;
@@ -64,7 +64,7 @@ impl Sse {
         self.lines.push(bytes);
     }
 
-    /// Marks the end of the input; an unfinished last event still counts.
+    /// Marks the end of the input; an unfinished last event is still returned.
     pub fn finish(&mut self) {
         self.lines.finish();
         self.finished = true;

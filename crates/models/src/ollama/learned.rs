@@ -21,14 +21,14 @@ pub(super) struct Learned {
     /// Warnings for the next `verify` to return.
     pub(super) news: Vec<String>,
     pub(super) identity: Identity,
-    /// The digest of the loaded model at the last check.
+    /// The digest of the loaded model, as of the last check.
     pub(super) digest: Option<String>,
     pub(super) reported: Reported,
 }
 
 impl Learned {
-    /// Compares the loaded model with the one at the last check, and its window with the requested
-    /// one. Returns warnings.
+    /// Checks whether the loaded model has changed since the last check, and whether its window is
+    /// the requested one. Returns warnings.
     pub(super) fn check(&mut self, loaded: &LoadedModel) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(digest) = &loaded.digest {
@@ -79,7 +79,7 @@ impl Learned {
             self.identity.thinking = false;
             if self.asked_to_think {
                 self.news.push(format!(
-                    "{} cannot think; the run continues without thinking",
+                    "{} does not support thinking; the run continues without it",
                     self.identity.model
                 ));
             }

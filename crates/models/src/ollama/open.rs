@@ -163,7 +163,7 @@ impl Ollama {
         }
         let can_think = show.and_then(|show| show.can("thinking"));
         if can_think == Some(false) && !matches!(options.think, Think::Auto | Think::Off) {
-            unsupported.push(format!("{name} cannot think; the run continues without thinking"));
+            unsupported.push(format!("{name} does not support thinking; the run continues without it"));
         }
         let think = think_field(&options, can_think);
         let thinking = think.as_ref().is_some_and(|think| *think != Value::Bool(false));
@@ -409,8 +409,8 @@ impl Model for Ollama {
     }
 }
 
-/// Returns a session's `think` field. It is omitted if the model cannot think or, with
-/// [`Think::Auto`], if that is unknown.
+/// Returns the `think` field for a session, or `None` to omit it. It is omitted if the model cannot
+/// think or, with [`Think::Auto`], if the server does not report whether it can.
 fn think_field(options: &OllamaOptions, capable: Option<bool>) -> Option<Value> {
     match (options.think, capable) {
         (_, Some(false)) | (Think::Auto, None) => None,
@@ -430,7 +430,7 @@ fn thousands(count: u64) -> String {
     groups.collect::<Vec<_>>().join(",")
 }
 
-/// Parses the three numbers of a version. Missing or invalid ones become 0.
+/// Parses the three numbers in a version. Missing or invalid ones become 0.
 fn version_number(version: &str) -> (u32, u32, u32) {
     let mut parts =
         version.trim_start_matches('v').split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));

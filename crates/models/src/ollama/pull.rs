@@ -1,4 +1,4 @@
-//! Downloads a model. Passes on progress as the server reports it, and reports success only if the
+//! Downloads a model. Passes on the server's progress reports, and reports success only if the
 //! server's last line does (docs/model-apis.md#ollama-pull).
 
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ pub struct Layer {
     pub digest: String,
     /// Bytes downloaded. May decrease if a failed part is fetched again.
     pub completed: u64,
-    /// Bytes in total.
+    /// Total number of bytes.
     pub total: u64,
 }
 

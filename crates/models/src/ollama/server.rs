@@ -155,7 +155,8 @@ pub(crate) fn is_cloud_name(name: &str) -> bool {
     name.ends_with(":cloud") || name.ends_with("-cloud")
 }
 
-/// Returns the name of a cloud model within the cloud, such as `m:671b` for `m:671b-cloud`.
+/// Returns the name that Ollama's cloud itself uses for a cloud model, such as `m:671b` for
+/// `m:671b-cloud`.
 pub(crate) fn without_cloud(name: &str) -> &str {
     name.strip_suffix(":cloud").or_else(|| name.strip_suffix("-cloud")).unwrap_or(name)
 }
@@ -177,7 +178,7 @@ impl Server {
         is_cloud_host(self.base())
     }
 
-    /// Treats the server as a hosted service from now on, even if the address is that of a local
+    /// Treats the server as a hosted service from now on, even if its address points to a local
     /// daemon.
     pub(super) fn hosted(&mut self, access: &Access) {
         self.http.timeouts = access.over(Timeouts::remote());
@@ -278,7 +279,7 @@ impl Server {
         }
     }
 
-    /// Returns the error for a missing model, which lists the available ones.
+    /// Creates the error for a missing model, including a list of the available ones.
     pub(super) async fn missing(&self, model: &str) -> Error {
         let available: Vec<String> =
             self.tags().await.unwrap_or_default().into_iter().map(|model| model.name).collect();

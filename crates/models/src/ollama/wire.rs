@@ -13,8 +13,8 @@ use crate::answer::{Protocol, object};
 use crate::frames::Frame;
 use crate::{Delta, End, EndReason, Error, Message, Role, Usage};
 
-/// The options in every request (docs/model-apis.md#ollama-options). Only the last three fields may
-/// change within a session.
+/// The options sent with every request (docs/model-apis.md#ollama-options). Only the last three
+/// fields may change within a session.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Options<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,7 +97,7 @@ pub(super) struct Generate<'a> {
 }
 
 /// Stop strings for a model without a chat template: the turn markers of DeepSeek Coder's first
-/// version, which many base models have seen (docs/model-apis.md#deepseek-in-ollama).
+/// version, which many base models have seen in training (docs/model-apis.md#deepseek-in-ollama).
 pub(super) const STOPS: [&str; 2] = ["### Instruction:", "<|EOT|>"];
 
 /// Renders a conversation as a single raw prompt, which is append-only like the conversation

@@ -64,7 +64,7 @@ impl Calls {
 
     /// Returns the call that a fragment continues, or `None` if the fragment starts a new call. The
     /// index is not enough to decide, because some servers give every call the index 0 and others
-    /// send no index at all. An id alone proves nothing either, because some servers make up an id
+    /// send no index at all. An id alone is not enough either, because some servers make up an id
     /// for every fragment. A fragment with a name and a new id starts a call. A fragment that has a
     /// name, but neither an index nor the open call's id, also starts a call in two cases: if it is
     /// not the first fragment in its chunk, or if the open call's arguments are complete and the
@@ -162,7 +162,7 @@ mod tests {
         // If a fragment has neither an index nor an id, its name starts another call.
         let whole = [part(None, "", "f", "{\"x\": 1}"), part(None, "", "f", "{\"x\": 2}")];
         assert_eq!(run(&whole), calls(1, 2));
-        // Some servers make up an id for every fragment; without a name, a fragment continues the
+        // Some servers make up an id for every fragment, so a fragment without a name continues the
         // call.
         let pieces = [
             part(Some(0), "a", "f", "{\"x\""),
@@ -175,8 +175,8 @@ mod tests {
         both.add(&bare, &mut out).unwrap();
         both.finish(EndReason::Stop, &mut out);
         assert_eq!(out.len(), 2, "two fragments of one chunk should be two calls");
-        // A fragment that merely repeats the name does not start another call, even after complete
-        // arguments.
+        // A fragment that merely repeats the name does not start another call, even if the
+        // arguments are already complete.
         let pieces = [part(None, "", "f", "{\"x\": 1}"), part(None, "", "f", "")];
         assert_eq!(run(&pieces), calls(1, 2)[..1]);
     }

@@ -2,7 +2,7 @@
 //! (docs/model-apis.md#server-detection).
 //!
 //! The kind is determined by the shape of the answers. Some gateways answer any path with status
-//! 200, so a status proves nothing, and neither do identical answers to every path.
+//! 200, so neither a status nor identical answers to every path prove anything.
 
 use std::time::Duration;
 
@@ -35,13 +35,13 @@ pub enum Kind {
     Vllm,
     /// LM Studio.
     LmStudio,
-    /// Any other server, which is sent only portable fields.
+    /// Any other server. Only portable fields are sent to it.
     #[default]
     Generic,
 }
 
 impl Kind {
-    /// Returns its name in [`crate::Identity::server`].
+    /// Returns the name used in [`crate::Identity::server`].
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -108,7 +108,7 @@ pub(super) struct Server {
 }
 
 /// Returns the base URL for the paths of the OpenAI API. If the base has no path, appends the
-/// server's usual one, which is mostly `/v1`.
+/// server's usual path, in most cases `/v1`.
 pub(super) fn api_base(base: &str) -> String {
     let (base, query) = host::split_query(base);
     let base = base.trim_end_matches('/');
@@ -196,7 +196,7 @@ pub(super) async fn detect(http: &Http, known: Option<Kind>, memory: &Memory) ->
 }
 
 /// Sends only the probes for a server of the remembered kind. Returns `None` if the server does not
-/// answer like one of that kind.
+/// answer the way that kind of server does.
 async fn recheck(
     probes: &Probes<'_>,
     remembered: &str,

@@ -44,9 +44,9 @@ pub(super) struct Learned {
     /// The most tokens that the server allows for an answer.
     pub(super) cap: Option<u32>,
     pub(super) identity: Identity,
-    /// The model's name at the last check, as given in the answers.
+    /// The model's name in the answers, as of the last check.
     pub(super) answered: Option<String>,
-    /// The model's file at the last check (llama-server).
+    /// The model's file, as of the last check (llama-server).
     pub(super) file: Option<String>,
     /// What earlier runs have stored about this model.
     pub(super) kept_before: Kept,
@@ -61,7 +61,7 @@ pub(super) struct Current {
 }
 
 impl Learned {
-    /// Compares the current model with the one at the last check. Returns warnings.
+    /// Checks whether the model or its window has changed since the last check. Returns warnings.
     pub(super) fn check(
         &mut self,
         current: Current,
@@ -153,7 +153,7 @@ impl Learned {
             return true;
         }
         if drop.is_empty() && failure.status() == Some(422) {
-            drop = sent.to_vec(); // the refusal names no field: send only the portable fields
+            drop = sent.to_vec(); // the refusal does not name a field, so send only the portable ones
         }
         let before = self.dropped.len();
         self.dropped.extend(drop);
@@ -161,7 +161,7 @@ impl Learned {
     }
 }
 
-/// Returns whether a refusal requires message content to be a list.
+/// Returns whether a refusal says that message content must be a list.
 fn wants_parts(failure: &Failure) -> bool {
     let Some(text) = failure.refusing() else { return false };
     let list = ["a list", "valid list", "an array", "list of parts", "array of"]

@@ -38,7 +38,7 @@ pub struct OpenAiOptions {
     pub model: Option<String>,
     /// The API key.
     pub key: Option<Secret>,
-    /// The kind of server, if it is known in advance, such as for a proxy in front of DeepSeek's
+    /// The kind of server, if it is known in advance, as it is for a proxy in front of DeepSeek's
     /// platform.
     pub kind: Option<Kind>,
     /// The context window, in tokens. It is used as is if the server does not report a window, and
@@ -82,7 +82,7 @@ pub struct OpenAi {
     http: Http,
     kind: Kind,
     options: OpenAiOptions,
-    /// Whether the server ignores the temperature because thinking is on
+    /// Whether the server ignores the temperature because thinking is enabled
     /// (docs/model-apis.md#deepseek-requests).
     ignores_temperature: bool,
     learned: Shared<Learned>,
@@ -150,7 +150,7 @@ impl OpenAi {
         let mut unsupported = Vec::new();
         if wants_thinking && cannot_think {
             options.think = Think::Auto;
-            unsupported.push(format!("{model} cannot think; the run continues without thinking"));
+            unsupported.push(format!("{model} does not support thinking; the run continues without it"));
         }
         if let (Some(reported), Some(requested)) = (reported, options.window)
             && requested > reported
@@ -203,8 +203,8 @@ impl OpenAi {
         })))
     }
 
-    /// Returns warnings about settings that the model does not support, each of which says what
-    /// happens instead, and about prices that may be wrong.
+    /// Returns warnings about prices that may be wrong, and about settings that the model does not
+    /// support. A warning about a setting says what happens instead.
     #[must_use]
     pub fn unsupported(&self) -> &[String] {
         &self.unsupported

@@ -52,7 +52,7 @@ pub(super) struct Chat<'a> {
     pub(super) top_logprobs: Option<u8>,
 }
 
-/// The schema of an answer (docs/model-apis.md#openai-structured-outputs).
+/// The JSON Schema that an answer must conform to (docs/model-apis.md#openai-structured-outputs).
 #[derive(Debug, Serialize)]
 pub(super) struct ResponseFormat<'a> {
     r#type: &'static str,
@@ -154,7 +154,7 @@ pub(super) struct OpenAiAnswer {
     usage: Usage,
     /// Tool calls being assembled.
     calls: Calls,
-    /// Where to store the name of the answering model. `None` once it has been stored.
+    /// Where to store the name of the model that answers. `None` once it has been stored.
     name: Option<Arc<Shared<Option<String>>>>,
 }
 
@@ -219,7 +219,7 @@ impl Protocol for OpenAiAnswer {
 }
 
 impl OpenAiAnswer {
-    /// Creates the state for a new answer. `name` will receive the name of the answering model.
+    /// Creates the state for a new answer. `name` receives the name of the model that answers.
     pub(super) fn new(continuous: bool, name: Arc<Shared<Option<String>>>) -> Self {
         Self { continuous, name: Some(name), ..Self::default() }
     }

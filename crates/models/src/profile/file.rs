@@ -93,10 +93,10 @@ struct RawEntry {
 }
 
 impl File {
-    /// Parses a file. `source` is what messages call it.
+    /// Parses a file. `source` is the file's name, as shown in messages.
     ///
     /// # Errors
-    /// Returns a message that names the source, the line, the key and the valid values.
+    /// Returns a message that includes the source, the line, the key and the valid values.
     pub fn parse(source: &str, text: &str) -> Result<Self, String> {
         let reader = Reader { source, text };
         let raw: RawFile = toml::from_str(text)
@@ -156,7 +156,7 @@ impl Reader<'_> {
         let words = names::words(name);
         if words.is_empty() || (name != "*" && name.contains('*')) {
             let message = format!(
-                "names has {name:?}, which does not name a model; write a family such as \"qwen3-coder\", or \"*\" for every model"
+                "names contains {name:?}, which is not the name of a model; write a family such as \"qwen3-coder\", or \"*\" for every model"
             );
             return Err(self.at(at, message));
         }

@@ -1,10 +1,10 @@
 //! Model profiles: the settings for each model family, in one TOML file per family.
 //!
 //! The built-in files are in the repository's `profiles/` folder; the program may add the user's
-//! files ([`Profiles::with`]). [`Profiles::resolve`] looks up each value in the files that name the
-//! model: the user's files come before the built-in ones and, within each group, the file with the
-//! longest matching name comes first. Every built-in value says how it was measured, or that it is
-//! a guess. `docs/models.md` describes the format.
+//! files ([`Profiles::with`]). [`Profiles::resolve`] looks up each value in the files that match
+//! the model: the user's files come before the built-in ones and, within each group, the file with
+//! the longest matching name comes first. Every built-in value says how it was measured, or that it
+//! is a guess. `docs/models.md` describes the format.
 
 mod built_in;
 mod file;
@@ -100,7 +100,7 @@ impl Profiles {
     }
 }
 
-/// Returns the last entry that applies, from the first file that has such an entry.
+/// Returns the last applicable entry of the first file that has one.
 fn pick<T: Clone>(
     files: &[(&File, bool)],
     about: About<'_>,
@@ -124,14 +124,14 @@ impl Profile {
     pub fn describe(&self, identity: &mut Identity) {
         identity.prefers_whole_files = self.prefers_whole_files.as_ref().is_some_and(|given| given.value);
         // A built-in profile constrains only models that can be constrained. A user's profile
-        // constrains any model, so that the run warns about one that cannot be constrained.
+        // constrains any model, so that the run warns about a model that cannot be constrained.
         let constrain = self.constrain.as_ref().filter(|given| given.value);
         identity.constrained = constrain.is_some_and(|given| given.by_user || identity.can_constrain);
         identity.edit_format = self.edit_format.as_ref().map(|given| given.value.clone());
         identity.temperature = self.temperature_if(identity.thinking).map_or(0.0, |given| given.value);
     }
 
-    /// Returns the sampling temperature for when the model thinks, or for when it does not.
+    /// Returns the sampling temperature to use with or without thinking.
     #[must_use]
     pub fn temperature_if(&self, thinking: bool) -> Option<&Given<f32>> {
         if thinking { self.thinking_temperature.as_ref() } else { self.temperature.as_ref() }

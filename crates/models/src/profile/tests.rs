@@ -168,7 +168,7 @@ fn the_error_for_a_bad_file_names_the_line_the_key_and_the_valid_values() {
         ),
         (
             "names = ['instruct']",
-            "f.toml:1: names has \"instruct\", which does not name a model; write a family such as \"qwen3-coder\", or \"*\" for every model",
+            "f.toml:1: names contains \"instruct\", which is not the name of a model; write a family such as \"qwen3-coder\", or \"*\" for every model",
         ),
         (
             "names = ['x']\n[[approach]]\nvalue = 'tool'",

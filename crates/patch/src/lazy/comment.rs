@@ -6,7 +6,8 @@ pub(super) enum Text<'a> {
     Comment(&'a str),
     /// Text in brackets or after dots, outside a comment: `[... rest of the code ...]`.
     Aside(&'a str),
-    /// A comment after code that does nothing, such as `pass` or an opening brace.
+    /// A comment that follows code on the same line. Either the code does nothing by itself, such
+    /// as `pass` or an opening brace, or the comment begins with dots.
     Trailing(&'a str),
     /// Dots as the body of a block: `{ ... }`.
     Dots,
@@ -43,7 +44,7 @@ const COMMENTS: [(&str, &str); 25] = [
 
 const WORDS: [&str; 3] = ["rem ", "@rem ", "dnl "];
 
-/// Code that may be followed by a comment that stands for a body.
+/// Code that does nothing. A comment after it may stand in for a body.
 const EMPTY: [&str; 8] = ["pass", "...", "{}", "return", "return;", ";", "}", "]"];
 
 /// Cheaply rules out most lines of code.

@@ -82,7 +82,7 @@ const PHRASES: &str = "\
 /// characters count as a word.
 const MAX_FOREIGN_WORDS: usize = 9;
 
-/// Maximum number of unknown words in a comment framed by dots.
+/// Maximum number of unknown words in a comment that begins and ends with dots.
 const MAX_UNKNOWN_WORDS: usize = 4;
 
 pub(super) fn has_dots(text: &str) -> bool {
@@ -112,7 +112,7 @@ fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns what a comment claims, if it is a placeholder.
+/// If a comment is a placeholder, returns what it claims about the code.
 pub(super) fn classify(text: &str) -> Option<Claim> {
     let dots = has_dots(text);
     let words = words(text);
@@ -184,7 +184,7 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Claim> {
     let keep = any("keep keeps kept leave leaves retain preserve maintain");
     let here = any(HERE);
     let tables = [CODE, PARTS, REST, OLD, STATE, OMITTED, KEEP, HERE, FILLER];
-    // In a comment with dots, a number says how many lines are omitted.
+    // In a comment with dots, a number tells how many lines are omitted.
     let number = |word: &str| dots && word.chars().all(|c| c.is_ascii_digit());
     let known = |word: &str| number(word) || tables.iter().any(|table| is(word, table));
     let unknown: Vec<&String> = words.iter().filter(|word| !known(word)).collect();

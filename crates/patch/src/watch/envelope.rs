@@ -86,7 +86,7 @@ impl Reader {
         patches.iter().try_for_each(|patch| watch.judge(patch))
     }
 
-    /// Parses the file's header and the lines of the open hunk before line `end`, without earlier
+    /// Parses the file's header and the lines of the open hunk before line `end`, skipping earlier
     /// hunks. If the hunk is malformed, the parser reports it once the patch is complete.
     fn read(&self, watch: &Watch, end: usize) -> Vec<crate::FilePatch> {
         let (Some((from, to)), Some(hunk), true) = (self.header, self.hunk, self.lines) else {

@@ -83,8 +83,9 @@ fn edits(events: &[&Event], wanted: u32) -> usize {
 }
 
 fn read_plan(plan: Value) -> Result<Plan, String> {
-    serde_json::from_value(plan)
-        .map_err(|e| format!("cannot read the plan, which another version of the agent wrote: {e}"))
+    serde_json::from_value(plan).map_err(|e| {
+        format!("cannot read the plan, which was written by a different version of the agent: {e}")
+    })
 }
 
 impl<'a> History<'a> {
@@ -177,8 +178,8 @@ impl<'a> History<'a> {
                 Event::TryEnded { .. } => ended = true,
                 Event::Reverted { from, record, .. } => {
                     let after_try = std::mem::take(&mut ended);
-                    // If two reverts in a row name the same record, the second one had nothing left
-                    // to revert.
+                    // If two reverts in a row refer to the same record, the second one had nothing
+                    // left to revert.
                     if record.is_some() && std::mem::replace(&mut last, *record) == *record {
                         continue;
                     }
@@ -211,13 +212,13 @@ impl<'a> History<'a> {
         edits(self.events.get(..self.at).unwrap_or_default(), wanted)
     }
 
-    /// Whether an event names this record as a revert.
+    /// Whether an event refers to this record as a revert.
     pub(crate) fn names_revert(&self, wanted: u64) -> bool {
         self.events.iter().any(|e| matches!(e, Event::Reverted { record, .. } if *record == Some(wanted)))
     }
 
-    /// Returns the outcome of the machine's next file write. `checked` says whether a verification
-    /// follows.
+    /// Returns the outcome of the machine's next file write. `checked` indicates whether a
+    /// verification follows.
     pub(crate) fn own_write(&mut self, checked: bool) -> OwnWrite {
         let mut own = OwnWrite::Missing;
         while let Some(event) = self.events.get(self.at) {

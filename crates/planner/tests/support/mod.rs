@@ -28,7 +28,7 @@ pub type Files = Arc<Mutex<BTreeMap<String, String>>>;
 pub enum Reply {
     /// These pieces, then a normal end.
     Says(Vec<Delta>),
-    /// These pieces, then the stream breaks off.
+    /// These pieces, and then the stream is cut off.
     Breaks(Vec<Delta>),
     /// The request fails.
     Fails(Error),

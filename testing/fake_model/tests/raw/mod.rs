@@ -134,8 +134,8 @@ impl Client {
             .collect()
     }
 
-    /// Whether no bytes have arrived since the last read. The result is reliable only while the
-    /// server is waiting at a gate.
+    /// Returns whether no bytes have arrived since the last read. The result is reliable only while
+    /// the server is waiting at a gate.
     pub(crate) fn nothing_to_read(&mut self) -> bool {
         if !self.buffer.is_empty() {
             return false;

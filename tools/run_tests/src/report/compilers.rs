@@ -1,4 +1,5 @@
-//! Parses messages from compilers and crashed programs, if no test runner has reported anything.
+//! Parses messages from compilers and crashed programs. Used if no test runner has reported
+//! anything.
 
 use super::{
     Failure, TestReport,

@@ -23,7 +23,7 @@ const LAST_LINES: usize = 20;
 /// Maximum number of failures for which source lines are looked up.
 const SHOWN_SOURCES: usize = 10;
 
-/// Maximum size of a file from which a source line is taken, in bytes.
+/// Maximum size of a file that source lines are read from, in bytes.
 const SOURCE_FILE: u64 = 1 << 20;
 
 /// Maximum number of failures in the facts, which are read by programs.

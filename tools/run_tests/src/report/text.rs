@@ -63,7 +63,7 @@ impl Places {
     }
 }
 
-/// A stack frame: file, line and source line.
+/// A stack frame: the file, the line number and the source line.
 pub(crate) type Frame = (String, u32, String);
 
 /// The parts of a failure found so far.

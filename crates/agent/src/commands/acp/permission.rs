@@ -130,7 +130,7 @@ impl Ask {
         Ok(allowed)
     }
 
-    /// Returns the diffs of a proposed edit. Empty for other calls, and for edits that cannot be
+    /// Returns the diffs of a proposed edit, or none for other calls and for edits that cannot be
     /// applied.
     fn preview(&self, arguments: &Value) -> Vec<ToolCallContent> {
         let Ok(arguments) = serde_json::from_value::<Arguments>(arguments.clone()) else { return Vec::new() };

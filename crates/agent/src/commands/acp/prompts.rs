@@ -126,8 +126,8 @@ impl Drop for Busy {
     }
 }
 
-/// Remembers the prompt of a dry run. Drops the oldest ones if the remembered prompts get too long
-/// in total.
+/// Remembers the prompt of a dry run. Drops the oldest prompts if their total size exceeds
+/// [`MAX_EARLIER`].
 fn remember(earlier: &mut Vec<String>, mut text: String) {
     let end = (0..=MAX_EARLIER.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.truncate(end.unwrap_or_default());

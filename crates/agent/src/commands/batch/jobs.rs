@@ -21,10 +21,10 @@ use crate::settings::Settings;
 const REMOTE: u16 = 4;
 /// How many requests [`measure`] sends.
 const PROBES: usize = 8;
-/// The request that [`measure`] sends, whose answer uses up [`PROBE_TOKENS`].
+/// The request that [`measure`] sends. A full answer would be longer than [`PROBE_TOKENS`].
 const PROBE: &str = "Count from 1 to 100.";
-/// The length of each answer, in tokens. Answers that the server generates in parallel must overlap
-/// even if they do not begin at exactly the same time.
+/// The length of each answer, in tokens. It must be long enough that answers generated in parallel
+/// overlap even if they do not begin at exactly the same time.
 const PROBE_TOKENS: u32 = 32;
 /// The time limit for the first answer, which may have to wait until the model is loaded.
 const PROBE_TIME: Duration = Duration::from_secs(180);

@@ -3,7 +3,7 @@
 use batch::Shard;
 
 /// Resolves the value of `--shard`: `I/N`, `auto` or `auto/N`. `variable` reads an environment
-/// variable. Job schedulers set such variables to tell a job its index in the array.
+/// variable. Job schedulers set these variables to tell a job its index in the array.
 ///
 /// # Errors
 /// If the value is invalid or a variable is missing. The error is a message for the user.

@@ -5,11 +5,11 @@ use workspace::Workspace;
 
 use crate::exit::{Failure, Result};
 
-/// Decodes a patch. If the patch is not UTF-8, uses the encoding of the first file named in it that
-/// is not UTF-8 either and whose encoding can decode the patch.
+/// Decodes a patch. If the patch is not UTF-8, tries the encodings of the files named in it,
+/// skipping files that are UTF-8, and uses the first encoding that can decode the patch.
 ///
 /// # Errors
-/// If the patch does not name such a file.
+/// If none of these encodings can decode the patch.
 pub(crate) fn text(bytes: Vec<u8>, workspace: &Workspace) -> Result<String> {
     let bytes = match String::from_utf8(bytes) {
         Ok(text) => return Ok(text),

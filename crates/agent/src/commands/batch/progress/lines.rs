@@ -54,7 +54,7 @@ fn kept(changes: &[Change], tasks: usize) -> String {
         .iter()
         .map(|change| format!("{}: {} → {}", change.key, value(&change.old), value(&change.new)));
     let keep =
-        if tasks == 1 { "keeps the result that it got with" } else { "keep the results that they got with" };
+        if tasks == 1 { "keeps its result from a run with" } else { "keep their results from runs with" };
     format!(
         "{} {keep} other settings ({}); `--retry failed` reruns those that are not verified, and another \
          folder (`--out DIR`) reruns all tasks",
@@ -76,8 +76,8 @@ mod tests {
         };
         let changes = [change("model", Some("a"), Some("b\u{9b}31m")), change("verify", None, Some("make"))];
         let line = |tasks| line(&Event::Kept { changes: &changes, tasks }, Paint(false));
-        insta::assert_snapshot!(line(&["one"]), @"1 task keeps the result that it got with other settings (model: a → b<U+009B>31m, verify: not set → make); `--retry failed` reruns those that are not verified, and another folder (`--out DIR`) reruns all tasks");
-        assert!(line(&["one", "two"]).starts_with("2 tasks keep the results that they got with"));
+        insta::assert_snapshot!(line(&["one"]), @"1 task keeps its result from a run with other settings (model: a → b<U+009B>31m, verify: not set → make); `--retry failed` reruns those that are not verified, and another folder (`--out DIR`) reruns all tasks");
+        assert!(line(&["one", "two"]).starts_with("2 tasks keep their results from runs with"));
     }
 
     #[test]
