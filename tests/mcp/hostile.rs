@@ -127,7 +127,7 @@ fn a_server_that_crashes_is_started_again_once() {
 fn a_tool_that_changed_after_the_session_began_is_not_called() {
     let (world, told, prompt) = attacked("changes", &[], 2);
     assert_eq!(told[0], ("ok".into(), "text 0".into()));
-    let refusal = "the server changed the tool s__echo after the session began, so it is not called anymore";
+    let refusal = "the server changed the tool s__echo after the session began, so it will no longer be called";
     assert_eq!(told[1], ("refused".into(), refusal.into()));
     assert!(prompt.contains("Repeat a text") && !prompt.contains("attacker"));
     assert_eq!(world.noted().iter().filter(|line| line.starts_with("call")).count(), 1);

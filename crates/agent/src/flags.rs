@@ -6,8 +6,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::settings::{DEFINITIONS, Definition, Flag, Kind};
 
-/// The values of flags for settings. Only settings whose group is in the bit mask `GROUPS` have
-/// flags here.
+/// The values of the flags that override settings. Only settings whose group is in the bit mask
+/// `GROUPS` have flags here.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Flags<const GROUPS: u8> {
     /// The keys of the settings, and the values as the user typed them.

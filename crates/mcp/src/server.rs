@@ -314,11 +314,11 @@ impl Server {
         match state.digests.get(tool) {
             Some(now) if now == digest => Ok(live),
             Some(_) => Err(NoResult::Refused(format!(
-                "the server changed the tool {} after the session began, so it is not called anymore",
+                "the server changed the tool {} after the session began, so it will no longer be called",
                 crate::tool_name(&self.name, tool)
             ))),
             None => Err(NoResult::Refused(format!(
-                "the server does not offer the tool {} anymore",
+                "the server no longer offers the tool {}",
                 crate::tool_name(&self.name, tool)
             ))),
         }

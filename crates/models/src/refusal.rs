@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::Error;
 use crate::failure::{Body, Failure};
 
-/// The smallest number, in tokens, to interpret as a limit on the length of answers. Smaller
-/// numbers in a refusal mean something else.
+/// The smallest number that is treated as a limit on the answer length, in tokens. Smaller numbers
+/// in a refusal mean something else.
 const LEAST_ANSWER: u32 = 256;
 
 impl Failure {

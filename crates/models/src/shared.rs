@@ -22,7 +22,7 @@ impl<T: Clone> Shared<T> {
     }
 }
 
-/// The warnings that have already been reported and are not reported again.
+/// Warnings that have already been reported, so that they are not repeated.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reported(BTreeSet<String>);
 

@@ -73,7 +73,8 @@ pub(crate) struct Attempts {
     branches: VecDeque<Branch>,
     current: Option<Branch>,
     candidates: VecDeque<Vec<String>>,
-    /// Time spent verifying candidates since the last answer with whole files, in milliseconds.
+    /// Time spent verifying candidates since the last answer that contained whole files, in
+    /// milliseconds.
     branch_ms: u64,
     /// Whether anything has been written.
     wrote: bool,

@@ -1,5 +1,5 @@
-//! Creates a [`Bundle`] from a session on this machine, with the files that its replay reads, as
-//! they were at the start of the session.
+//! Creates a [`Bundle`] from a session on this machine. It includes the files that a replay reads,
+//! as they were at the start of the session.
 //!
 //! A bundle includes the contents of instruction files, ignore rules, and every file that the first
 //! turn read, the model mentioned, a search matched, or the session changed. For all other files,
@@ -227,7 +227,7 @@ fn by_commands(records: &[Record]) -> BTreeMap<u64, Option<u64>> {
     for record in records {
         match &record.event {
             Event::CommandChanged { record } => open.push(*record),
-            // A revert that found nothing to revert repeats the number of the previous revert.
+            // If there was nothing to revert, the number of the previous revert is reported again.
             Event::Reverted { record: Some(revert), .. } => {
                 known.entry(*revert).or_insert(Some(record.seq));
             }

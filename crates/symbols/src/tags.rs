@@ -21,7 +21,7 @@ const MAX_MS: u64 = 1_000;
 const MAX_NAME: usize = 80;
 /// The maximum number of definitions in one file.
 const MAX_DEFINITIONS: usize = 2_000;
-/// The maximum number of distinct names that one file uses.
+/// The maximum number of distinct names to record as used by one file.
 const MAX_USED: usize = 4_000;
 /// The maximum number of matches that the query tracks at a time.
 const MAX_MATCHES: u32 = 256;

@@ -93,7 +93,7 @@ impl Parser {
             None if !win.eof && rest.len() < MAX_INFO => return Flow::More,
             None | Some(b'\n' | b'<') => {}
             Some(_) if self.after_call => {}
-            // The open fence is a file that begins with a labeled fence.
+            // The open fence holds a file whose contents begin with a labeled fence.
             Some(_) if self.fence_is_file(out) => return Flow::Go,
             Some(_) => return self.plain(run),
         }

@@ -140,9 +140,9 @@ impl Invoke {
         matches!(self.state, State::Value(_))
     }
 
-    /// Checks whether exactly one interpretation of a value that is still open remains. If so,
-    /// prepares to read the value that way and returns `true`, and [`run`](Invoke::run) must be
-    /// called again. Used at the end of an answer that the model ended on its own.
+    /// Checks whether only one interpretation remains for a value that is still open. If so, prepares
+    /// to read the value that way and returns `true`, and [`run`](Invoke::run) must be called again.
+    /// Used at the end of an answer that the model ended on its own.
     pub(crate) fn resolve(&mut self) -> bool {
         let State::Value(field) = &mut self.state else { return false };
         if self.lenient {

@@ -1,5 +1,5 @@
-//! Learns what an endpoint supports from its answers and refusals, and applies it for the rest of
-//! the session.
+//! Learns from an endpoint's answers and refusals what the endpoint supports, and takes that into
+//! account for the rest of the session.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -76,7 +76,8 @@ impl<'a> ResponseFormat<'a> {
 /// (docs/model-apis.md#deepseek-reasoning).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Reasoning {
-    /// None: templates drop the field, and DeepSeek's first reasoning API refused it.
+    /// None: templates drop the field, and DeepSeek's first reasoning API rejected
+    /// requests that included it.
     #[default]
     Dropped,
     /// The messages that have reasoning.
