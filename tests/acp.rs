@@ -9,10 +9,10 @@ use acp::lines::{self, Backlog};
 use agent_client_protocol::schema::ProtocolVersion;
 use agent_client_protocol::v1::ConnectionTo;
 use agent_client_protocol::v1::schema::{
-    CancelNotification, CloseSessionRequest, ContentBlock, InitializeRequest, LoadSessionRequest,
-    NewSessionRequest, PromptRequest, RequestPermissionOutcome, RequestPermissionRequest,
-    RequestPermissionResponse, SelectedPermissionOutcome, SessionId, SessionNotification,
-    SetSessionConfigOptionRequest, SetSessionModeRequest, StopReason, TextContent,
+    CancelNotification, CloseSessionRequest, ContentBlock, InitializeRequest, LoadSessionRequest, McpServer,
+    McpServerSse, McpServerStdio, NewSessionRequest, PromptRequest, RequestPermissionOutcome,
+    RequestPermissionRequest, RequestPermissionResponse, SelectedPermissionOutcome, SessionId,
+    SessionNotification, SetSessionConfigOptionRequest, SetSessionModeRequest, StopReason, TextContent,
 };
 use agent_client_protocol::{Agent, Client, Error, Lines, on_receive_notification, on_receive_request};
 use fake_model::{Reply, Server};
@@ -427,6 +427,55 @@ async fn bug_an_open_session_could_not_be_loaded_again_once_64_were_open() {
         Ok(())
     })
     .await;
+}
+
+/// Prompts in a session for which the editor offers two MCP servers: one that works, and one with an
+/// outdated transport. Returns what the editor saw.
+async fn prompt_with_servers(world: &World, server: &Server) -> Seen {
+    let script = world.repo().join("server.py");
+    std::fs::write(&script, include_str!("mcp/server.py")).unwrap();
+    let mut all = None;
+    edit(world, server, &[], async |agent, seen| {
+        let args = vec![script.display().to_string(), "good".to_owned()];
+        let servers = vec![
+            McpServer::Stdio(McpServerStdio::new("my server", "python3").args(args)),
+            McpServer::Sse(McpServerSse::new("old", "http://127.0.0.1:9/sse")),
+        ];
+        let request = NewSessionRequest::new(world.repo()).mcp_servers(servers);
+        let session = agent.send_request(request).block_task().await?.session_id;
+        prompt(&agent, &session, "Make the tests pass.").await?;
+        all = Some(seen);
+        Ok(())
+    })
+    .await;
+    all.unwrap()
+}
+
+#[tokio::test]
+async fn mcp_servers_of_the_editor_are_used_if_the_settings_choose_their_tools() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    world.write_user_settings("mcp_tools = \"my-server__echo\"\n");
+    server.enqueue(reply("my-server__echo", json!({"text": "a voice from afar"})));
+    server.enqueue(fix());
+    server.enqueue(finish());
+    let seen = prompt_with_servers(&world, &server).await;
+    let chats = server.chats();
+    assert!(chats[0].json["messages"][0].to_string().contains("my-server__echo: "), "{}", chats[0].json);
+    let result = chats[1].last_content();
+    assert!(result.contains("my-server__echo") && result.contains("a voice from afar"), "{result}");
+    let said = seen.text("agent_message_chunk");
+    assert!(said.contains("\"old\" is left out: the \"sse\" transport is deprecated"), "{said}");
+    assert!(!said.contains("are not used"), "{said}");
+}
+
+#[tokio::test]
+async fn without_a_choice_of_tools_mcp_servers_of_the_editor_do_not_start() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    server.enqueue(fix());
+    server.enqueue(finish());
+    let said = prompt_with_servers(&world, &server).await.text("agent_message_chunk");
+    assert!(said.contains("The editor's MCP servers (my-server) are not used: set `mcp_tools`"), "{said}");
+    assert!(!server.chats()[0].json.to_string().contains("my-server"));
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use journal::Filter;
+use mcp::Entry;
 use models::{Delta, DeltaStream, Error, Identity, Message, Model, Request};
 use secrets::{Secrets, known};
 use serde_json::{Map, Value};
@@ -22,7 +23,6 @@ use workspace::{History, Workspace};
 use crate::confinement;
 use crate::context::Context;
 use crate::layers::Environment;
-use crate::mcp_servers;
 use crate::settings::Settings;
 use preview::FileChange;
 
@@ -37,6 +37,17 @@ const MAX_SECRET_FILE: u64 = 64 << 10;
 
 /// Returns the secrets of a session: those in its settings and in the environment of this process.
 pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], session: &str) -> Secrets {
+    secrets_with(settings, variables, &[], session)
+}
+
+/// Like [`secrets`], but also includes the secrets in the entries of MCP servers that are not
+/// configured in a file.
+pub(crate) fn secrets_with(
+    settings: &Settings,
+    variables: &[(OsString, OsString)],
+    mcp_servers: &[Entry],
+    session: &str,
+) -> Secrets {
     if !settings.mask_secrets {
         return Secrets::disabled();
     }
@@ -49,7 +60,7 @@ pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], s
     let addresses = addresses.into_iter().flatten().map(|address| ("URL", address.as_str()));
     let mut values = known::secret_values(named.chain(own).chain(own_headers).chain(addresses));
     if settings.mcp_tools.is_some() {
-        values.extend(mcp_servers::secret_values(variables));
+        values.extend(crate::mcp_servers::secret_values(variables, mcp_servers));
     }
     // Variables given with --env are masked regardless of their names.
     let given = confinement::given(settings, variables);

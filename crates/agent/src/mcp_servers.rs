@@ -125,11 +125,13 @@ fn described(tool: &ExternalTool) -> Described {
     }
 }
 
-/// Starts the servers whose tools the settings select, all at the same time. A resumed session
-/// keeps its `recorded` tools. A server that does not start results in a warning.
+/// Starts the servers whose tools the settings select, all at the same time: configured servers,
+/// and `additional` ones. If several have the same name, the configured one is used. A resumed
+/// session keeps its `recorded` tools. A server that does not start results in a warning.
 pub(crate) async fn start(
     settings: &Settings,
     variables: &[(OsString, OsString)],
+    additional: &[Entry],
     secrets: &Secrets,
     place: &Place<'_>,
     recorded: Option<Vec<Described>>,
@@ -143,8 +145,13 @@ pub(crate) async fn start(
         Err(why) => return External { warnings: vec![why], ..External::default() },
     };
     let environment = Environment::new(variables.iter().cloned());
-    let Configured { entries, mut warnings, unapproved } =
+    let Configured { mut entries, mut warnings, unapproved } =
         configured::configured(&environment, place.repository, place.state);
+    for entry in additional {
+        if !entries.iter().any(|configured| configured.name == entry.name) {
+            entries.push(entry.clone());
+        }
+    }
     warnings.extend(
         unapproved.filter(|file| file.names.iter().any(|name| patterns.may_match(name))).map(|f| f.warning()),
     );
@@ -315,13 +322,13 @@ pub(crate) async fn stop(inspected: &[Inspected]) {
     join_all(inspected.iter().flat_map(|one| one.found.iter().map(|(server, _)| server.stop()))).await;
 }
 
-/// Returns the secrets in the user's own entries: all header values, plus any variable values and
-/// addresses that look like secrets.
-pub(crate) fn secret_values(variables: &[(OsString, OsString)]) -> Vec<String> {
+/// Returns the secrets in the user's own entries and in `additional` ones: all header values, plus
+/// any variable values and addresses that look like secrets.
+pub(crate) fn secret_values(variables: &[(OsString, OsString)], additional: &[Entry]) -> Vec<String> {
     let environment = Environment::new(variables.iter().cloned());
     let (config, _) = configured::of_user(&environment);
     let mut values = Vec::new();
-    for entry in &config.servers {
+    for entry in config.servers.iter().chain(additional) {
         match &entry.how {
             How::Stdio { env, .. } => {
                 values.extend(known::secret_values(env.iter().map(|(n, v)| (n.as_str(), v.as_str()))));

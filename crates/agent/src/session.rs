@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journal::{Ending, Event, Journal, Mode, Record, Report};
+use mcp::Entry;
 use models::Image;
 use planner::{Job, Limits, Parts};
 use sandbox::Sandbox;
@@ -86,6 +87,8 @@ pub(crate) struct Order {
     pub(crate) own: Own,
     /// The environment of this process. Commands get only part of it.
     pub(crate) variables: Vec<(OsString, OsString)>,
+    /// MCP servers in addition to the configured ones.
+    pub(crate) mcp_servers: Vec<Entry>,
     /// Becomes true when the run must stop.
     pub(crate) interrupt: watch::Receiver<bool>,
     /// How the user is told that the run is waiting for the server.
@@ -170,7 +173,7 @@ pub(crate) async fn resume(mut order: Order, journal: &mut Journal, past: &[Reco
 /// Masks secrets in the order's task and message, and in everything that is journaled from now on.
 /// Placeholders are derived from `id`.
 fn mask(order: &mut Order, journal: &mut Journal, id: &str) -> Secrets {
-    let secrets = masking::secrets(&order.settings, &order.variables, id);
+    let secrets = masking::secrets_with(&order.settings, &order.variables, &order.mcp_servers, id);
     journal.filter(masking::filter(&secrets));
     order.task = masking::task(&secrets, &order.task);
     order.message = order.message.as_deref().map(|message| masking::task(&secrets, message));
@@ -289,7 +292,9 @@ async fn begin(
             let state = folder.ancestors().nth(2).unwrap_or(folder);
             let place =
                 mcp_servers::Place { repository: &order.root, tree: root, session: Some(folder), state };
-            Box::pin(mcp_servers::start(settings, &order.variables, secrets, &place, recorded)).await
+            let variables = &order.variables;
+            Box::pin(mcp_servers::start(settings, variables, &order.mcp_servers, secrets, &place, recorded))
+                .await
         }
     };
     let external = async |root: &Path| {

@@ -38,6 +38,8 @@ pub enum Author {
     User,
     /// Whoever wrote the repository.
     Repository,
+    /// An editor, which has already replaced variables.
+    Editor,
 }
 
 /// The servers of one file.
@@ -140,7 +142,7 @@ fn entry(
         Author::Repository if text.contains("${") => {
             Err("it uses your environment variables; copy it to your own mcp.json".to_owned())
         }
-        Author::Repository => Ok(text.to_owned()),
+        Author::Repository | Author::Editor => Ok(text.to_owned()),
     };
     let (command, url) = (text_of(fields, "command")?, text_of(fields, "url")?);
     let kind = text_of(fields, "type")?;

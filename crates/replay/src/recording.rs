@@ -66,7 +66,8 @@ pub struct Recording {
     pub resumed: bool,
     /// Whether the session changed anything.
     pub changed: bool,
-    /// Whether the session ended with no tool running, which means that the tree matches the record.
+    /// Whether the session ended with no tool running, which means that the tree matches the
+    /// record.
     pub whole: bool,
 }
 

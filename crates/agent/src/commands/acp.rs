@@ -3,14 +3,16 @@
 //! See `docs/editors.md`.
 //!
 //! [`host`] holds the sessions, [`requests`] and [`prompts`] answer the editor, [`turn`] runs one
-//! prompt, [`permission`] asks the user before calls, and [`details`] looks up what a call changed
-//! in the tree's history. The `acp` crate translates the journal.
+//! prompt, [`permission`] asks the user before calls, [`servers`] reads which MCP servers the editor
+//! offers, and [`details`] looks up what a call changed in the tree's history. The `acp` crate
+//! translates the journal.
 
 mod details;
 mod host;
 mod permission;
 mod prompts;
 mod requests;
+mod servers;
 mod turn;
 
 use std::sync::Arc;

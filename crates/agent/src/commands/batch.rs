@@ -330,6 +330,7 @@ impl Agent {
             variables: std::env::vars_os().collect(),
             interrupt,
             waits: Waits::Unseen,
+            mcp_servers: Vec::new(),
             gate: None,
         };
         let id = journal.id().to_owned();

@@ -152,6 +152,7 @@ fn source(author: Author) -> &'static str {
     match author {
         Author::User => "mcp.json",
         Author::Repository => REPOSITORY_FILE,
+        Author::Editor => "editor",
     }
 }
 

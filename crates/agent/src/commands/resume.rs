@@ -74,6 +74,7 @@ pub(crate) fn run(command: Resume, context: &Context) -> Result<Exit> {
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
             waits: Waits::for_people(command.quiet),
+            mcp_servers: Vec::new(),
             gate: None,
         };
         tokio::select! {

@@ -126,6 +126,7 @@ fn start(command: Run, question: bool, context: &Context) -> Result<Exit> {
             variables: std::env::vars_os().collect(),
             interrupt: signals.asked(),
             waits: Waits::for_people(command.quiet),
+            mcp_servers: Vec::new(),
             gate: None,
         };
         tokio::select! {

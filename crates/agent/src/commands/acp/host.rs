@@ -8,14 +8,16 @@ use ::acp::lines::Backlog;
 use ::acp::{Choices, Mode, Updates};
 use agent_client_protocol::v1::ConnectionTo;
 use agent_client_protocol::v1::schema::{
-    CancelNotification, ConfigOptionUpdate, SessionConfigOption, SessionId, SessionUpdate,
+    CancelNotification, ConfigOptionUpdate, McpServer, SessionConfigOption, SessionId, SessionUpdate,
 };
 use agent_client_protocol::{Client, Error, ErrorCode};
 use journal::{Event, Store};
+use mcp::{Config, Entry};
 use tokio::sync::watch;
 
 use super::details::TreeDetails;
 use super::permission::Standing;
+use super::servers;
 use super::turn::Editor;
 use crate::commands::models::list;
 use crate::commands::run;
@@ -41,7 +43,9 @@ pub(super) struct Session {
     pub(super) running: Option<watch::Sender<bool>>,
     /// The prompts of dry runs since the last real run. They are not part of the recorded session.
     pub(super) earlier: Vec<String>,
-    /// A sentence to show before the first answer.
+    /// The MCP servers that the editor offers.
+    pub(super) servers: Vec<Entry>,
+    /// What to tell the user before the first answer.
     pub(super) notice: Option<String>,
 }
 
@@ -91,7 +95,7 @@ impl Host {
     pub(super) fn open(
         &self,
         cwd: &Path,
-        servers: usize,
+        servers: &[McpServer],
         id: Option<&SessionId>,
     ) -> Answer<(SessionId, Choices)> {
         let is_open = id.is_some_and(|id| self.sessions().contains_key(id));
@@ -123,7 +127,8 @@ impl Host {
                 id.clone()
             }
         };
-        let notice = (servers > 0).then(|| "The editor's MCP servers are not used yet.".to_owned());
+        let Config { servers, warnings } = servers::offered(servers);
+        let notice = self.notice(&context, &root, &servers, warnings);
         let session = Session {
             context,
             root,
@@ -132,6 +137,7 @@ impl Host {
             standing: Standing::default(),
             running: None,
             earlier: Vec::new(),
+            servers,
             notice,
         };
         let choices = session.choices.clone();
@@ -141,6 +147,25 @@ impl Host {
         }
         sessions.insert(id.clone(), session);
         Ok((id, choices))
+    }
+
+    /// Returns what to tell the user about the MCP servers that the editor offers.
+    fn notice(
+        &self,
+        context: &Context,
+        root: &Path,
+        servers: &[Entry],
+        mut warnings: Vec<String>,
+    ) -> Option<String> {
+        let settings = context.resolve_in(Some(root), &self.flags).and_then(|resolved| resolved.settings());
+        if !servers.is_empty() && settings.is_ok_and(|settings| settings.mcp_tools.is_none()) {
+            let names: Vec<_> = servers.iter().map(|entry| entry.name.as_str()).collect();
+            warnings.push(format!(
+                "The editor's MCP servers ({}) are not used: set `mcp_tools` to choose their tools.",
+                names.join(", ")
+            ));
+        }
+        (!warnings.is_empty()).then(|| warnings.join("\n"))
     }
 
     /// Sends a session's history to the editor.

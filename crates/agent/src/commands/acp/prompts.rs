@@ -97,6 +97,7 @@ impl Host {
                 started_in: session.choices.mode,
                 mode: session.mode.subscribe(),
                 standing: Arc::clone(&session.standing),
+                servers: session.servers.clone(),
                 given,
             };
             session.running = Some(stop.clone());

@@ -7,10 +7,11 @@ use agent_client_protocol::schema::ProtocolVersion;
 use agent_client_protocol::v1::schema::{
     AgentCapabilities, AuthMethod, AuthMethodAgent, AuthenticateRequest, AuthenticateResponse,
     CloseSessionRequest, CloseSessionResponse, ConfigOptionUpdate, CurrentModeUpdate, Implementation,
-    InitializeRequest, InitializeResponse, LoadSessionRequest, LoadSessionResponse, NewSessionRequest,
-    NewSessionResponse, PromptCapabilities, ResumeSessionRequest, ResumeSessionResponse, SessionCapabilities,
-    SessionCloseCapabilities, SessionResumeCapabilities, SessionUpdate, SetSessionConfigOptionRequest,
-    SetSessionConfigOptionResponse, SetSessionModeRequest, SetSessionModeResponse,
+    InitializeRequest, InitializeResponse, LoadSessionRequest, LoadSessionResponse, McpCapabilities,
+    NewSessionRequest, NewSessionResponse, PromptCapabilities, ResumeSessionRequest, ResumeSessionResponse,
+    SessionCapabilities, SessionCloseCapabilities, SessionResumeCapabilities, SessionUpdate,
+    SetSessionConfigOptionRequest, SetSessionConfigOptionResponse, SetSessionModeRequest,
+    SetSessionModeResponse,
 };
 use agent_client_protocol::v1::{ConnectionTo, Responder};
 use agent_client_protocol::{Client, Error, ErrorCode};
@@ -36,6 +37,7 @@ impl Host {
             .close(SessionCloseCapabilities::new());
         let capabilities = AgentCapabilities::new()
             .load_session(true)
+            .mcp_capabilities(McpCapabilities::new().http(true))
             .prompt_capabilities(PromptCapabilities::new().embedded_context(true))
             .session_capabilities(sessions);
         let own_model = AuthMethodAgent::new(OWN_MODEL, "Your own model").description(
@@ -78,7 +80,7 @@ impl Host {
         responder: Responder<NewSessionResponse>,
         client: ConnectionTo<Client>,
     ) {
-        let opened = self.open(&request.cwd, request.mcp_servers.len(), None);
+        let opened = self.open(&request.cwd, &request.mcp_servers, None);
         let response = opened.map(|(id, choices)| {
             self.list_models(&id, client);
             NewSessionResponse::new(id).modes(choices.modes()).config_options(choices.options())
@@ -95,8 +97,8 @@ impl Host {
         let host = Arc::clone(self);
         // The editor must get the session's history before the answer.
         tokio::task::spawn_blocking(move || {
-            let (id, servers) = (request.session_id, request.mcp_servers.len());
-            let opened = host.open(&request.cwd, servers, Some(&id));
+            let (id, servers) = (request.session_id, request.mcp_servers);
+            let opened = host.open(&request.cwd, &servers, Some(&id));
             let response = opened.map(|(_, choices)| {
                 host.replay(&id, &client);
                 host.list_models(&id, client);
@@ -112,7 +114,7 @@ impl Host {
         responder: Responder<ResumeSessionResponse>,
         client: ConnectionTo<Client>,
     ) {
-        let opened = self.open(&request.cwd, request.mcp_servers.len(), Some(&request.session_id));
+        let opened = self.open(&request.cwd, &request.mcp_servers, Some(&request.session_id));
         let response = opened.map(|(id, choices)| {
             self.list_models(&id, client);
             ResumeSessionResponse::new().modes(choices.modes()).config_options(choices.options())

@@ -12,6 +12,7 @@ use agent_client_protocol::v1::schema::{
     ContentBlock, ContentChunk, SessionId, SessionNotification, SessionUpdate, TextContent,
 };
 use journal::{Journal, Record, Report, Store};
+use mcp::Entry;
 use tokio::sync::watch;
 use workspace::Workspace;
 
@@ -67,6 +68,8 @@ pub(super) struct Turn {
     pub(super) started_in: Mode,
     pub(super) mode: watch::Receiver<Mode>,
     pub(super) standing: Standing,
+    /// The MCP servers that the editor offers.
+    pub(super) servers: Vec<Entry>,
     /// The settings from flags and from the user's choice of model.
     pub(super) given: Vec<(&'static str, String)>,
 }
@@ -111,7 +114,7 @@ impl Turn {
         let variables: Vec<_> = std::env::vars_os().collect();
         let id = journal::origin(past).unwrap_or_else(|| journal.id()).to_owned();
         let state = journal.folder().join(STATE);
-        let secrets = masking::secrets(&settings, &variables, &id);
+        let secrets = masking::secrets_with(&settings, &variables, &self.servers, &id);
         if let Ok(workspace) = Workspace::open(&self.root) {
             masking::learn(&secrets, &workspace, &state);
         }
@@ -151,6 +154,7 @@ impl Turn {
             chosen: resolved.chosen(),
             own: self.context.own(),
             variables,
+            mcp_servers: self.servers.clone(),
             interrupt: self.editor.interrupt.clone(),
             waits: Waits::Unseen,
             gate: Some(Arc::new(gate)),
