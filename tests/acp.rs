@@ -235,7 +235,6 @@ async fn the_second_prompt_continues_the_session_and_another_process_can_load_it
         assert_eq!(edits.len(), 1);
         assert!(edits[0].as_str().unwrap().contains(RIGHT));
         prompt(&agent, &first, "And now?").await?;
-        assert!(!seen.of("usage_update").is_empty());
         Ok(())
     })
     .await;
@@ -377,7 +376,7 @@ async fn two_sessions_cannot_change_one_repository_at_the_same_time() {
             let error = prompt(&agent, &second, "Me too.").await.unwrap_err();
             assert!(error.message.contains(&*first.0), "the message names the session: {error:?}");
             let error = prompt(&agent, &first, "Again.").await.unwrap_err();
-            assert!(error.message.contains("is running"), "{error:?}");
+            assert!(error.message.contains("already running"), "{error:?}");
             // Closing a session stops its prompt.
             agent.send_request(CloseSessionRequest::new(first.clone())).block_task().await.unwrap();
         };

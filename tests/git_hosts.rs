@@ -167,7 +167,7 @@ fn a_worktree_is_left_with_the_changes_and_the_repository_is_untouched() {
     assert!(world.git(&["branch", "--list", "agent/sum"]).contains("agent/sum"));
     let (output, _) = run(&world, &["--worktree=sum", "fix it"], &[], "");
     let seen = world.tell(&output);
-    assert!(seen.starts_with("exit 2\n") && seen.contains("repo.worktrees/sum exists"), "{seen}");
+    assert!(seen.starts_with("exit 2\n") && seen.contains("repo.worktrees/sum already exists"), "{seen}");
     assert!(world.observe(&["undo", "last"]).starts_with("exit 0\n"));
     assert!(std::fs::read_to_string(tree.join("add.sh")).unwrap().contains("$1 - $2"));
 }
