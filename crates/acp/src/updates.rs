@@ -38,6 +38,7 @@ struct OpenCall {
     turn: u32,
     call: u32,
     tool: String,
+    kind: ToolKind,
     arguments: Value,
     /// Whether the model has written the whole call.
     is_complete: bool,
@@ -156,9 +157,9 @@ impl<D: Details> Updates<D> {
                 }
             }
             Event::AnswerLost { .. } => self.drop_incomplete(out),
-            Event::ToolStarted { turn, call, tool, .. } => {
+            Event::ToolStarted { turn, call, tool, effect } => {
                 self.turn = *turn;
-                self.started(seq, (*turn, *call), tool, out);
+                self.started(seq, (*turn, *call), tool, effect, out);
             }
             Event::CommandChanged { record } => self.changed = Some((self.turn, *record)),
             Event::ToolFinished { turn, call, status, text, changed, .. } => {
@@ -232,7 +233,7 @@ impl<D: Details> Updates<D> {
         out.push(SessionUpdate::ToolCall(update));
         let (tool, is_complete) = (tool.to_owned(), arguments.is_some());
         let arguments = arguments.cloned().unwrap_or_default();
-        self.calls.push(OpenCall { id, turn, call, tool, arguments, is_complete });
+        self.calls.push(OpenCall { id, turn, call, tool, kind, arguments, is_complete });
     }
 
     fn call(
@@ -253,13 +254,20 @@ impl<D: Details> Updates<D> {
         out.push(SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(open.id.clone(), fields)));
     }
 
-    fn started(&mut self, seq: u64, at: (u32, u32), tool: &str, out: &mut Vec<SessionUpdate>) {
+    fn started(&mut self, seq: u64, at: (u32, u32), tool: &str, effect: &str, out: &mut Vec<SessionUpdate>) {
         let Some(open) = self.calls.iter_mut().find(|open| (open.turn, open.call) == at) else {
             // A whole-file write by the agent itself has no `Call` event.
             return self.open(seq, at, tool, Some(&Value::Null), ToolCallStatus::InProgress, out);
         };
         open.is_complete = true;
-        let fields = ToolCallUpdateFields::new().status(ToolCallStatus::InProgress);
+        let mut fields = ToolCallUpdateFields::new().status(ToolCallStatus::InProgress);
+        if open.kind == ToolKind::Other {
+            fields = fields.kind(match effect {
+                "read" => ToolKind::Read,
+                "write" => ToolKind::Edit,
+                _ => ToolKind::Execute,
+            });
+        }
         out.push(SessionUpdate::ToolCallUpdate(ToolCallUpdate::new(open.id.clone(), fields)));
     }
 
@@ -365,7 +373,12 @@ mod tests {
 
     impl Details for Known {
         fn kind(&self, tool: &str) -> Option<ToolKind> {
-            (tool != "finish").then_some(if tool == "edit" { ToolKind::Edit } else { ToolKind::Execute })
+            match tool {
+                "finish" => None,
+                "edit" => Some(ToolKind::Edit),
+                "lookup" => Some(ToolKind::Other),
+                _ => Some(ToolKind::Execute),
+            }
         }
 
         fn title(&self, arguments: &Value) -> String {
@@ -488,6 +501,13 @@ mod tests {
         let texts: Vec<_> = seen.iter().map(|update| &update["content"]["text"]).collect();
         assert_eq!(texts, ["hm", "a␛[2J", "\nb"]);
         assert_eq!(seen[0]["sessionUpdate"], "agent_thought_chunk");
+    }
+
+    #[test]
+    fn a_tool_of_unknown_kind_gets_the_kind_of_its_effect_when_it_starts() {
+        let start = Event::ToolStarted { turn: 1, call: 0, tool: "lookup".into(), effect: "read".into() };
+        let seen = shown(&mut updates(), vec![call("lookup", json!({})), start]);
+        assert_eq!((&seen[0]["kind"], &seen[1]["kind"]), (&Value::Null, &json!("read")), "{seen:?}");
     }
 
     #[test]
