@@ -125,7 +125,7 @@ fn a_hook_that_fails_after_a_call_is_a_warning() {
     assert!(seen.starts_with("exit 0\n"), "{seen}");
     assert!(seen.contains("the hook `exit 3` failed: exit code 3\n"), "{seen}");
     assert!(seen.contains("the hook `exit 4` failed: exit code 4\n"), "{seen}");
-    let late = "the hook `echo too bad; exit 2` vetoed too late: too bad\n";
+    let late = "the veto of the hook `echo too bad; exit 2` came too late: too bad\n";
     assert!(seen.contains(late), "{seen}");
 }
 

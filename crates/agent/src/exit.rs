@@ -55,7 +55,7 @@ impl Failure {
         Self::refused(anyhow::anyhow!("{message}"))
     }
 
-    /// Creates a failure of the model or its server.
+    /// Creates the error for a failure of the model or its server.
     pub(crate) fn unavailable(error: impl Into<anyhow::Error>) -> Self {
         Self { ending: Ending::Unavailable, error: error.into(), hints: Vec::new() }
     }

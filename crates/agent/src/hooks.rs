@@ -201,7 +201,7 @@ impl Hooks {
         let message = match result {
             Ok(Verdict::Allowed) => return,
             Ok(Verdict::Vetoed(why)) => {
-                format!("the hook `{}` vetoed too late: {why}", hook.command)
+                format!("the veto of the hook `{}` came too late: {why}", hook.command)
             }
             Err(why) => why,
         };

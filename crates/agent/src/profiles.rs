@@ -88,7 +88,7 @@ impl Asked<'_> {
         self.explain("temperature", None, self.profile.temperature_if(thinking), f32::to_string)
     }
 
-    /// Describes whether the model thinks.
+    /// Describes the setting for thinking.
     pub(crate) fn thinking(&self) -> String {
         self.explain("think", None, self.profile.think.as_ref(), |think: &Think| think.name().to_owned())
     }

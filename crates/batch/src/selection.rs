@@ -21,7 +21,7 @@ pub struct Selection {
     pub shuffle: Option<u64>,
     /// Keeps a range of the remaining tasks.
     pub slice: Option<Slice>,
-    /// Keeps one of several parts of the remaining tasks.
+    /// Selects one shard of the remaining tasks.
     pub shard: Option<Shard>,
 }
 

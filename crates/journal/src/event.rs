@@ -520,7 +520,7 @@ pub enum Event {
         error: String,
         /// The delay before the next attempt, in milliseconds.
         wait_ms: u64,
-        /// Whether the server reported too many requests.
+        /// Whether the server responded that there were too many requests.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         busy: bool,
     },
@@ -563,7 +563,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         repairs: Vec<String>,
     },
-    /// A call, or an answer without one, was refused.
+    /// A call was refused, or an answer that contained no call was.
     Refused {
         /// The turn.
         turn: u32,

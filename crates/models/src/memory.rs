@@ -1,7 +1,7 @@
 //! Remembers, in one small file per address, what earlier runs learned about a server: its kind,
 //! and the message roles and request fields that it refuses.
 //!
-//! The only purpose of this memory is to save requests. A server that no longer behaves as
+//! This memory exists only to avoid repeating requests. A server that no longer behaves as
 //! remembered is detected again, and entries expire after a week.
 
 use std::collections::BTreeMap;

@@ -176,7 +176,8 @@ pub(crate) fn squeezed_key(text: &[u8]) -> u64 {
     key(&text)
 }
 
-/// Returns a line in plain characters; `None` if all of its characters are already plain.
+/// Rewrites a line with plain characters only. Returns `None` if the line already consists of plain
+/// characters.
 pub(crate) fn plain(text: &[u8]) -> Option<Vec<u8>> {
     if text.is_ascii() {
         return None;

@@ -181,7 +181,7 @@ fn numbered(text: &str) -> Option<String> {
     (count > 1).then_some(out)
 }
 
-/// Counts the `\n` escapes outside the quotes of a line.
+/// Counts the `\n` escapes in a line that are not inside quotes.
 fn outside_quotes(line: &str) -> usize {
     let mut quote = None;
     let mut count = 0;

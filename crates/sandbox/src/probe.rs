@@ -21,7 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The first Landlock version that can refuse connections to Unix sockets by path.
 pub(crate) const UNIX_SOCKETS: u32 = 9;
 
-/// Confinements from strongest to weakest. A system call filter alone does not count as one.
+/// Confinement profiles, from strongest to weakest. A system call filter alone is not enough for a
+/// profile.
 const PROFILES: [Profile; 7] = {
     const fn own(namespaces: bool, landlock: bool, seccomp: bool) -> Profile {
         Profile { namespaces, bubblewrap: false, landlock, seccomp }

@@ -73,8 +73,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("sjis", "shift_jis"),
 ];
 
-/// Returns the encoding that a file declares, or `None` if it does not declare one or if it
-/// declares an unknown one, UTF-8 or UTF-16.
+/// Returns the encoding that a file declares. Returns `None` if it declares no encoding, an unknown
+/// encoding, or UTF-8 or UTF-16.
 pub(crate) fn declared(path: &str, bytes: &[u8]) -> Option<Encoding> {
     let text = |limit: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(limit)]).into_owned();
     let head = text(HEAD);

@@ -237,7 +237,7 @@ impl Cell {
         if trim_newlines(source) == trim_newlines(&self.source) {
             return file[self.span.clone()].to_owned();
         }
-        // Trailing blank lines only separate the cell from a new one below it.
+        // Trailing blank lines serve only to separate the cell from a new one below it.
         let source = if self.source.ends_with('\n') { source } else { trim_newlines(source) };
         let value =
             format.source(&file[self.source_span.clone()], source, indent(file, self.source_span.start));

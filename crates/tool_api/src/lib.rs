@@ -95,7 +95,7 @@ pub enum ToolError {
     /// The model asked for something that cannot be done. It reads this sentence and tries again.
     #[error("{0}")]
     Model(String),
-    /// The agent itself failed (for example, the sandbox does not start or the disk is full). The
+    /// The agent itself failed (for example, the sandbox did not start or the disk was full). The
     /// run stops.
     #[error("{0}")]
     Run(String),

@@ -30,7 +30,7 @@ pub(crate) struct Header {
     foreign: bool,
 }
 
-/// A message to a tool whose body is being read.
+/// A message addressed to a tool. The body of the message is still being read.
 #[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) start: usize,

@@ -193,8 +193,8 @@ pub(crate) fn is_schema_key(key: &str) -> bool {
     matches!(key, "type" | "properties" | "$schema" | "$defs" | "required" | "title")
 }
 
-/// Returns true if `key` occurs in calls or, if it is truncated (not `whole`), is the beginning of
-/// a key that does.
+/// Returns whether `key` is a key that occurs in calls or, if `key` is truncated (not `whole`), the
+/// beginning of one.
 pub(crate) fn in_vocabulary(key: &str, whole: bool) -> bool {
     let key = folded(key);
     let known = |name: &str| if whole { name == key } else { name.starts_with(&key) };
@@ -211,7 +211,7 @@ pub(crate) fn is_tool_name(name: &str) -> bool {
         && name.chars().any(char::is_alphanumeric)
 }
 
-/// Returns whether a name can be the name of a tool. Command-R's pseudo tool for plain answers is
+/// Returns whether `name` is a possible tool name. Command-R's pseudo tool for plain answers is
 /// excluded.
 pub(crate) fn names_tool(name: &str) -> bool {
     let bare = unglued(name);

@@ -12,7 +12,7 @@ use crate::{CleanPath, git, index::Index, rules::small_file, scan::Found};
 /// about every file.
 const CONVERTING: [&str; 3] = ["filter", "ident", "working-tree-encoding"];
 /// The maximum size of a `.gitattributes` file to read, in bytes. A larger file is assumed to
-/// contain a converting attribute.
+/// contain an attribute that makes git convert files.
 const LIST_LIMIT: u64 = 1 << 20;
 
 /// Returns the files in which git may convert more than line endings, or all files if that cannot

@@ -4,8 +4,8 @@ use crate::edit::{FileEdit, Line, Mark};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Hunk {
-    /// The index in the old file of the hunk's first old line or, if it has none, of the row below
-    /// the hunk.
+    /// The index in the old file of the first old line in the hunk. If the hunk has no old lines,
+    /// the index of the line below it.
     pub(crate) start: usize,
     pub(crate) lines: Vec<Line>,
     /// Whether the context contains a mistake: a wrong, missing or extra line.
