@@ -2,6 +2,7 @@
 //! client library plays the editor, and the model server is scripted.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -428,17 +429,20 @@ async fn bug_an_open_session_could_not_be_loaded_again_once_64_were_open() {
     .await;
 }
 
-/// Prompts in a session for which the editor offers two MCP servers: one that works, and one with an
-/// outdated transport. Returns what the editor saw.
+/// Prompts in a session for which the editor offers three MCP servers: one that works, one with an
+/// outdated transport, and one whose name is too similar to that of the first. Returns what the
+/// editor saw.
 async fn prompt_with_servers(world: &World, server: &Server) -> Seen {
     let script = world.repo().join("server.py");
     std::fs::write(&script, include_str!("mcp/server.py")).unwrap();
     let mut all = None;
     edit(world, server, &[], async |agent, seen| {
-        let args = vec![script.display().to_string(), "good".to_owned()];
+        let args = [&script, Path::new("good"), &world.repo().join("server.log")];
+        let args = args.map(|arg| arg.display().to_string()).to_vec();
         let servers = vec![
             McpServer::Stdio(McpServerStdio::new("my server", "python3").args(args)),
             McpServer::Sse(McpServerSse::new("old", "http://127.0.0.1:9/sse")),
+            McpServer::Stdio(McpServerStdio::new("my:server", "true")),
         ];
         let request = NewSessionRequest::new(world.repo()).mcp_servers(servers);
         let session = agent.send_request(request).block_task().await?.session_id;
@@ -464,6 +468,8 @@ async fn mcp_servers_of_the_editor_are_used_if_the_settings_choose_their_tools()
     assert!(result.contains("my-server__echo") && result.contains("a voice from afar"), "{result}");
     let said = seen.text("agent_message_chunk");
     assert!(said.contains("\"old\" is left out: the \"sse\" transport is deprecated"), "{said}");
+    assert!(said.contains("\"my-server\" is left out: another server has that name"), "{said}");
+    assert!(world.repo().join("server.log").exists());
     assert!(!said.contains("are not used"), "{said}");
 }
 
@@ -473,8 +479,9 @@ async fn without_a_choice_of_tools_mcp_servers_of_the_editor_do_not_start() {
     server.enqueue(fix());
     server.enqueue(finish());
     let said = prompt_with_servers(&world, &server).await.text("agent_message_chunk");
-    assert!(said.contains("The editor's MCP servers (my-server) are not used: set `mcp_tools`"), "{said}");
+    assert!(said.contains("The editor's MCP servers (my-server) are not used. To use them,"), "{said}");
     assert!(!server.chats()[0].json.to_string().contains("my-server"));
+    assert!(!world.repo().join("server.log").exists());
 }
 
 #[tokio::test]

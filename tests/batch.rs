@@ -171,9 +171,9 @@ fn the_help_of_batch_lists_the_exit_codes_of_batch() {
     );
 }
 
-/// Starts an Ollama server that answers `parallel` requests at a time and lets the others wait. The
-/// first `parallel` test requests of `--jobs auto` overlap: each waits at its own gate and then
-/// takes a while to finish, like a model that is still writing.
+/// Starts an Ollama server that answers `parallel` requests at a time and lets the others wait.
+/// After the first test request of `--jobs auto`, the next `parallel` ones overlap: each waits at its
+/// own gate and then takes a while to finish, like a model that is still writing.
 fn server_with_slots(parallel: usize) -> Server {
     let server = Server::with_config(Config { parallel: Some(parallel), ..Config::default() });
     let probes = AtomicUsize::new(0);
@@ -181,7 +181,8 @@ fn server_with_slots(parallel: usize) -> Server {
         let said = request.last_content();
         if said.starts_with("Count from 1") {
             return match probes.fetch_add(1, Ordering::Relaxed) {
-                n if n < parallel => Reply::text("1").gate(format!("test {n}")).pause(WRITING).more("2"),
+                0 => Reply::text("1"),
+                n if n <= parallel => Reply::text("1").gate(format!("test {n}")).pause(WRITING).more("2"),
                 _ => Reply::text("1").delay_until_released("never"),
             };
         }
@@ -201,7 +202,7 @@ fn jobs_auto_measures_how_many_requests_a_local_server_answers_in_parallel() {
         let tasks = tasks(&world, &["one", "two"]);
         let seen = std::thread::scope(|scope| {
             scope.spawn(|| {
-                let gates = || (0..parallel).map(|n| format!("test {n}"));
+                let gates = || (1..=parallel).map(|n| format!("test {n}"));
                 gates().for_each(|gate| server.block_for_gate(&gate));
                 gates().for_each(|gate| server.release(&gate));
             });
@@ -217,8 +218,7 @@ fn jobs_auto_measures_how_many_requests_a_local_server_answers_in_parallel() {
 #[test]
 fn jobs_auto_runs_one_task_at_a_time_if_the_test_requests_fail() {
     let (world, server) = (World::with_a_bug(), Server::start());
-    let tasks = tasks(&world, &["one"]);
-    server.enqueue(Reply::error(400, "no"));
+    let tasks = tasks(&world, &["one", "two"]);
     server.fallback(Reply::from_fn(|request| match request.last_content().contains("Count from 1") {
         true => Reply::error(400, "no"),
         false => Reply::text(call("finish", json!({}))),

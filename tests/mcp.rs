@@ -375,6 +375,15 @@ impl Drop for AtAddress {
 }
 
 #[test]
+fn bug_an_error_showed_the_url_of_a_server_which_may_contain_a_token() {
+    let world = World::with_a_bug();
+    world.write_servers(json!({"s": {"type": "http", "url": "http://127.0.0.1:9/in/QmFzZTY0/mcp"}}));
+    let seen = world.observe(&["mcp", "test", "s"]);
+    assert!(seen.contains("the MCP server s does not start"), "{seen}");
+    assert!(!seen.contains("QmFzZTY0"), "{seen}");
+}
+
+#[test]
 fn a_server_at_an_address_gets_its_headers_and_no_redirect_leads_elsewhere() {
     let world = World::with_a_bug();
     let at = AtAddress::start(&world, "good");

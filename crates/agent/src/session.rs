@@ -319,6 +319,13 @@ async fn begin(
         let toolbox = toolbox(settings, secrets, root, folder, sandbox.clone(), &order.own, additions)?;
         Ok((toolbox, hooks, servers))
     };
+    if settings.mcp_tools.is_some()
+        && let Ok(workspace) = Workspace::open(&order.root)
+    {
+        // The user's secrets come first: the descriptions of tools may contain any number of
+        // strings that look like secrets, and the number of known secrets is limited.
+        masking::learn(secrets, &workspace, &folder.join(STATE));
+    }
     let (models, (mut toolbox, hooks, language_servers), mut dry_tree, report, external) = match order.dry {
         dry @ (None | Some(DryTree::Overlay(_))) => {
             // An overlay is mounted at the repository's own path.

@@ -17,7 +17,9 @@ const MAX_NOTE: usize = 300;
 const MAX_SCHEMA: usize = 16 << 10;
 /// The maximum depth of a schema.
 const MAX_DEPTH: usize = 24;
-/// The maximum length of a tool's name.
+/// Maximum length of a secret that is masked as a whole where text is truncated, in characters.
+const LONGEST_SECRET: usize = 16 << 10;
+/// Maximum length of a tool's name.
 const MAX_NAME: usize = 64;
 
 /// Keywords whose value is one schema or a list of schemas.
@@ -90,19 +92,21 @@ pub fn describe(
     if schema.to_string().len() > MAX_SCHEMA {
         return Err(too_large());
     }
-    Ok((one_line(&secrets.mask(description), MAX_DESCRIPTION), schema))
+    Ok((one_line(description, MAX_DESCRIPTION, secrets), schema))
 }
 
 fn too_large() -> String {
     format!("its schema is larger than {} KiB", MAX_SCHEMA >> 10)
 }
 
-/// Returns the text as one line without hidden characters. Removes the final period, because the
-/// prompt adds one.
-fn one_line(text: &str, width: usize) -> String {
-    // Only the start of the text is split, so that even enormous text is cheap to handle.
-    let head: String = text.chars().take(4 * width).collect();
-    let words: Vec<_> = head.split_whitespace().collect();
+/// Returns the text as one line without hidden characters, with secrets masked. Removes the final
+/// period, because the prompt adds one.
+fn one_line(text: &str, width: usize, secrets: &Secrets) -> String {
+    // Only the start of the text is masked and split, so that even enormous text is cheap to handle.
+    let shown = 4 * width;
+    let head: String = text.chars().take(shown + LONGEST_SECRET).collect();
+    let masked: String = secrets.mask(&head).chars().take(shown).collect();
+    let words: Vec<_> = masked.split_whitespace().collect();
     let line = sanitize::short(&words.join(" "), width);
     tool_stream::control_tokens::broken(line.trim_end_matches('.')).into_owned()
 }
@@ -141,7 +145,9 @@ impl SchemaCopy<'_> {
         for (key, value) in fields {
             let copy = match key.as_str() {
                 "description" => {
-                    Value::from(one_line(&self.secrets.mask(value.as_str().unwrap_or_default()), MAX_NOTE))
+                    let note = one_line(value.as_str().unwrap_or_default(), MAX_NOTE, self.secrets);
+                    self.spend(note.len())?;
+                    note.into()
                 }
                 key if SCHEMAS.contains(&key) => self.cleaned(value, depth + 1)?,
                 key if TABLES.contains(&key) => {
@@ -224,6 +230,17 @@ mod tests {
         let schema = json!({"properties": {"a": {"description": description(MAX_NOTE)}}});
         let (text, schema) = describe("a", &description(MAX_DESCRIPTION), &schema, &secrets).unwrap();
         assert!(!text.contains("hunter") && !schema.to_string().contains("hunter"), "{text}\n{schema}");
+    }
+
+    #[test]
+    fn bug_references_to_one_long_description_masked_all_of_it_each_time() {
+        let secrets = Secrets::new("session", vec!["hunter2-correct-horse-battery".to_owned()]);
+        let references = vec![json!({ "$ref": "#/$defs/b" }); 1_000];
+        let schema = json!({
+            "$defs": { "b": { "description": "-key".repeat(1_000_000) } },
+            "properties": { "a": { "anyOf": references } },
+        });
+        assert!(describe("t", "", &schema, &secrets).unwrap_err().contains("larger than"));
     }
 
     #[test]

@@ -212,7 +212,7 @@ impl Server {
                 let transport = StreamableHttpClientTransport::with_client(client.clone(), config);
                 let opened = timeout(self.timeouts.start, Box::pin(serve_client(handler, transport))).await;
                 let service = opened.map_err(|_| format!("no answer within {seconds} s"))?;
-                (service.map_err(|e| message(&e.to_string(), &self.secrets))?, None)
+                (service.map_err(|e| self.without_url(&e.to_string()))?, None)
             }
         };
         let live = Live { service, program, meter, secrets: self.secrets.clone() };
@@ -324,6 +324,15 @@ impl Server {
         }
     }
 
+    /// Returns an error as part of a message, without the server's URL, because any part of the URL
+    /// may be a token.
+    fn without_url(&self, text: &str) -> String {
+        match &self.connection {
+            Connection::Http { url, .. } => message(&text.replace(url.as_str(), "its URL"), &self.secrets),
+            Connection::Stdio { .. } => message(text, &self.secrets),
+        }
+    }
+
     /// Describes why a connection ended during a call, and removes it.
     async fn ended(&self, live: Arc<Live>, error: &ServiceError) -> String {
         let excess = live.meter.excess();
@@ -341,8 +350,8 @@ impl Server {
         if let Some(live) = Arc::into_inner(live) {
             how = close(live).await;
         }
-        let why = excess
-            .unwrap_or_else(|| if how.is_empty() { message(&error.to_string(), &self.secrets) } else { how });
+        let why =
+            excess.unwrap_or_else(|| if how.is_empty() { self.without_url(&error.to_string()) } else { how });
         format!(
             "the MCP server {} ended during the call: {why}; the call may have had effects; {more}",
             self.name

@@ -112,6 +112,7 @@ fn select(command: &Batch, file: &Path, context: &Context) -> Result<(Vec<Task>,
 fn here(mut batch: Ready, jobs: Jobs, keep_worktrees: bool) -> Result<Exit> {
     interrupt::block_on(async {
         let signals = Signals::take()?;
+        let jobs = if batch.tasks.len() > 1 { jobs } else { Jobs::Number(1) };
         batch.options.jobs = tokio::select! {
             jobs = Box::pin(jobs::count(jobs, &batch.settings, &batch.agent.display)) => jobs,
             () = signals.wait() => return Ok(Exit::Run(Ending::Interrupted)),

@@ -55,7 +55,7 @@ impl Details for TreeDetails {
             name if name == finish.name => None,
             tool_apply_patch::ApplyPatch::NAME => Some(ToolKind::Edit),
             tool_search::Search::NAME => Some(ToolKind::Search),
-            "list_files" | "symbols" => Some(ToolKind::Search),
+            "list_files" | tool_symbols::Symbols::NAME => Some(ToolKind::Search),
             "read_file" => Some(ToolKind::Read),
             "run_command" | "run_tests" => Some(ToolKind::Execute),
             _ => Some(ToolKind::Other), // replaced when the call starts

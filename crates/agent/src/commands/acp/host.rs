@@ -112,6 +112,7 @@ impl Host {
             .ok_or_else(|| invalid(format!("there is no folder {}", cwd.display())))?;
         let context = Context::of(self.context.environment.clone(), cwd);
         let root = run::root(&context).map_err(|failure| invalid(sentence(&failure)))?;
+        let is_new = id.is_none();
         let id = match id {
             None => SessionId::new(self.store.create().map_err(|e| internal(&e.into()))?.id()),
             Some(id) => {
@@ -128,7 +129,7 @@ impl Host {
             }
         };
         let Config { servers, warnings } = servers::offered(servers);
-        let notice = self.notice(&context, &root, &servers, warnings);
+        let notice = self.notice(&context, &root, &servers, warnings, is_new);
         let session = Session {
             context,
             root,
@@ -156,12 +157,14 @@ impl Host {
         root: &Path,
         servers: &[Entry],
         mut warnings: Vec<String>,
+        is_new: bool,
     ) -> Option<String> {
-        let settings = context.resolve_in(Some(root), &self.flags).and_then(|resolved| resolved.settings());
-        if !servers.is_empty() && settings.is_ok_and(|settings| settings.mcp_tools.is_none()) {
+        let settings = || context.resolve_in(Some(root), &self.flags).and_then(|found| found.settings());
+        // The tools of a recorded session cannot change.
+        if is_new && !servers.is_empty() && settings().is_ok_and(|settings| settings.mcp_tools.is_none()) {
             let names: Vec<_> = servers.iter().map(|entry| entry.name.as_str()).collect();
             warnings.push(format!(
-                "The editor's MCP servers ({}) are not used: set `mcp_tools` to choose their tools.",
+                "The editor's MCP servers ({}) are not used. To use them, choose their tools with `mcp_tools` and start a new session.",
                 names.join(", ")
             ));
         }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 /// Returns the servers as entries. A server that cannot be used results in a warning.
 pub(super) fn offered(servers: &[McpServer]) -> Config {
-    let mut entries = Map::new();
+    let (mut entries, mut unusable) = (Map::new(), Vec::new());
     for server in servers {
         let (name, entry) = match server {
             McpServer::Stdio(server) => {
@@ -20,15 +20,25 @@ pub(super) fn offered(servers: &[McpServer]) -> Config {
                 (&server.name, json!({"type": "http", "url": server.url, "headers": headers}))
             }
             McpServer::Sse(server) => (&server.name, json!({"type": "sse"})),
-            _ => continue,
+            _ => {
+                unusable.push("an MCP server is left out: its transport is unknown".to_owned());
+                continue;
+            }
         };
-        entries.insert(usable(name), entry);
+        let name = usable(name);
+        if entries.contains_key(&name) {
+            unusable.push(format!("the MCP server {name:?} is left out: another server has that name"));
+        } else {
+            entries.insert(name, entry);
+        }
     }
     let file = json!({ "mcpServers": entries }).to_string();
-    config::parse(&file, Author::Editor, &|_| None).unwrap_or_else(|why| Config {
+    let mut config = config::parse(&file, Author::Editor, &|_| None).unwrap_or_else(|why| Config {
         servers: Vec::new(),
         warnings: vec![format!("cannot use the editor's MCP servers: {why}")],
-    })
+    });
+    config.warnings.extend(unusable);
+    config
 }
 
 fn pair(name: &str, value: &str) -> (String, Value) {

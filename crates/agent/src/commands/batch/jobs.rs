@@ -19,15 +19,15 @@ use crate::settings::Settings;
 /// The number of tasks to run at a time on a remote server that does not report how many requests
 /// it handles in parallel. Hosted APIs can handle more, but new accounts often have low limits.
 const REMOTE: u16 = 4;
-/// How many requests [`measure`] sends.
+/// How many requests [`measure`] sends at once.
 const PROBES: usize = 8;
-/// The request that [`measure`] sends. A full answer would be longer than [`PROBE_TOKENS`].
+/// The message in each test request. The answer to it is longer than [`PROBE_TOKENS`].
 const PROBE: &str = "Count from 1 to 100.";
-/// The length of each answer, in tokens. It must be long enough that answers generated in parallel
-/// overlap even if they do not begin at exactly the same time.
+/// The length of each answer, in tokens. Long enough that answers that the server generates in
+/// parallel overlap, even if they do not begin at exactly the same time.
 const PROBE_TOKENS: u32 = 32;
-/// The time limit for the first answer, which may have to wait until the model is loaded.
-const PROBE_TIME: Duration = Duration::from_secs(180);
+/// The time limit for the first of several answers from a model that is already loaded.
+const PROBE_TIME: Duration = Duration::from_secs(60);
 
 /// Returns how many tasks to run at a time. With `auto`, asks the server and reports the decision.
 pub(in crate::commands) async fn count(jobs: Jobs, settings: &Settings, display: &Display) -> usize {
@@ -37,7 +37,7 @@ pub(in crate::commands) async fn count(jobs: Jobs, settings: &Settings, display:
     // This neither downloads a model nor asks the user.
     let settings = Settings { pull: false, ..settings.clone() };
     let (jobs, why) = match model::open(&settings, false, Notices::default()).await {
-        Ok(chosen) => ask(&*chosen.model).await,
+        Ok(chosen) => ask(&*chosen.model, display).await,
         Err(failure) => (1, format!("cannot ask the server: {:#}", failure.error)),
     };
     let tasks = plural(jobs.into(), "task");
@@ -46,26 +46,25 @@ pub(in crate::commands) async fn count(jobs: Jobs, settings: &Settings, display:
 }
 
 /// Returns how many tasks to run at a time on a model's server, and the reason.
-async fn ask(model: &dyn Model) -> (u16, String) {
+async fn ask(model: &dyn Model, display: &Display) -> (u16, String) {
     let server = model.identity();
     if let Some(known) = decide(&server) {
         return known;
     }
     let name = &server.server;
-    match timeout(PROBE_TIME, measure(model)).await {
-        Ok(Ok(jobs)) => (jobs, format!("{name} answered that many of {PROBES} test requests in parallel")),
-        Ok(Err(error)) => (1, format!("a test request to {name} failed: {error}")),
-        Err(_) => (1, format!("{name} did not answer a test request within {} s", PROBE_TIME.as_secs())),
+    display.note(&format!("measuring how many requests {name} answers in parallel"));
+    match measure(model).await {
+        Ok(jobs) => (jobs, format!("{name} answered that many of {PROBES} test requests in parallel")),
+        Err(error) => (1, format!("a test request to {name} failed: {error}")),
     }
 }
 
-/// Decides without a measurement, if possible. Requests to a remote server may cost money, so only
-/// local servers are measured.
+/// Decides without a measurement, if possible. Test requests must not cost money.
 fn decide(server: &Identity) -> Option<(u16, String)> {
     let name = &server.server;
     match server.slots {
         Some(slots) => Some((slots.min(Jobs::MAX), format!("{name} answers that many requests at a time"))),
-        None if server.local => None,
+        None if server.local && server.price.is_none() => None,
         None => Some((REMOTE, format!("the default for hosted models; {name} does not report a number"))),
     }
 }
@@ -89,15 +88,24 @@ async fn measure(model: &dyn Model) -> Result<u16, Error> {
         }
         Ok(())
     };
-    let mut answers: FuturesUnordered<_> = (0..PROBES).map(|_| answer()).collect();
-    while let Some(answered) = answers.next().await {
-        match answered {
-            Ok(()) => return Ok(begun.get().max(1)),
-            Err(Error::Busy { .. }) => {}
-            Err(error) => return Err(error),
+    // The first answer may take as long as the settings allow, because the model may have to be
+    // loaded. It also reveals what the server does not support, which later requests then avoid.
+    answer().await?;
+    begun.set(0);
+    let first = async {
+        let mut answers: FuturesUnordered<_> = (0..PROBES).map(|_| answer()).collect();
+        while let Some(answered) = answers.next().await {
+            match answered {
+                Err(Error::Busy { .. }) => {}
+                other => return other,
+            }
         }
+        Ok(())
+    };
+    match timeout(PROBE_TIME, first).await {
+        Ok(answered) => answered.map(|()| begun.get().max(1)),
+        Err(_) => Ok(1), // too slow for more than one task at a time
     }
-    Ok(1) // the server was too busy for any of the requests
 }
 
 #[cfg(test)]
