@@ -172,8 +172,8 @@ fn the_help_of_batch_lists_the_exit_codes_of_batch() {
 }
 
 /// Starts an Ollama server that answers `parallel` requests at a time and lets the others wait.
-/// After the first test request of `--jobs auto`, the next `parallel` ones overlap: each waits at its
-/// own gate and then takes a while to finish, like a model that is still writing.
+/// After the first test request of `--jobs auto`, the next `parallel` ones overlap: each waits at
+/// its own gate and then takes a while to finish, like a model that is still writing.
 fn server_with_slots(parallel: usize) -> Server {
     let server = Server::with_config(Config { parallel: Some(parallel), ..Config::default() });
     let probes = AtomicUsize::new(0);

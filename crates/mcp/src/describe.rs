@@ -102,7 +102,7 @@ fn too_large() -> String {
 /// Returns the text as one line without hidden characters, with secrets masked. Removes the final
 /// period, because the prompt adds one.
 fn one_line(text: &str, width: usize, secrets: &Secrets) -> String {
-    // Only the start of the text is masked and split, so that even enormous text is cheap to handle.
+    // Only the start of the text is masked and split, so that even enormous text is cheap.
     let shown = 4 * width;
     let head: String = text.chars().take(shown + LONGEST_SECRET).collect();
     let masked: String = secrets.mask(&head).chars().take(shown).collect();
