@@ -10,10 +10,11 @@ use acp::lines::{self, Backlog};
 use agent_client_protocol::schema::ProtocolVersion;
 use agent_client_protocol::v1::ConnectionTo;
 use agent_client_protocol::v1::schema::{
-    CancelNotification, CloseSessionRequest, ContentBlock, InitializeRequest, LoadSessionRequest, McpServer,
-    McpServerSse, McpServerStdio, NewSessionRequest, PromptRequest, RequestPermissionOutcome,
-    RequestPermissionRequest, RequestPermissionResponse, SelectedPermissionOutcome, SessionId,
-    SessionNotification, SetSessionConfigOptionRequest, SetSessionModeRequest, StopReason, TextContent,
+    CancelNotification, CloseSessionRequest, ContentBlock, EnvVariable, InitializeRequest,
+    LoadSessionRequest, McpServer, McpServerSse, McpServerStdio, NewSessionRequest, PromptRequest,
+    RequestPermissionOutcome, RequestPermissionRequest, RequestPermissionResponse, SelectedPermissionOutcome,
+    SessionId, SessionNotification, SetSessionConfigOptionRequest, SetSessionModeRequest, StopReason,
+    TextContent,
 };
 use agent_client_protocol::{Agent, Client, Error, Lines, on_receive_notification, on_receive_request};
 use fake_model::{Reply, Server};
@@ -471,6 +472,38 @@ async fn mcp_servers_of_the_editor_are_used_if_the_settings_choose_their_tools()
     assert!(said.contains("\"my-server\" is left out: another server has that name"), "{said}");
     assert!(world.repo().join("server.log").exists());
     assert!(!said.contains("are not used"), "{said}");
+}
+
+#[tokio::test]
+async fn bug_a_secret_of_an_mcp_server_of_the_editor_was_shown_when_the_session_was_loaded() {
+    const TOKEN: &str = "tok-7f3a9b2c4d5e6f70";
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let edit_with_token =
+        json!({"path": "add.sh", "search": WRONG, "replace": format!("{RIGHT}# {TOKEN}\n")});
+    server.enqueue(reply("apply_patch", json!({"edits": [edit_with_token]})));
+    server.enqueue(finish());
+    let offered = || {
+        let env = vec![EnvVariable::new("API_TOKEN", TOKEN)];
+        vec![McpServer::Stdio(McpServerStdio::new("s", "true").env(env))]
+    };
+    let mut id = SessionId::new("");
+    edit(&world, &server, &[], async |agent, seen| {
+        let request = NewSessionRequest::new(world.repo()).mcp_servers(offered());
+        id = agent.send_request(request).block_task().await?.session_id;
+        prompt(&agent, &id, "Make the tests pass.").await?;
+        assert!(!json!(seen.all()).to_string().contains(TOKEN), "{:?}", seen.all());
+        Ok(())
+    })
+    .await;
+    assert!(world.read("add.sh").contains(TOKEN));
+    edit(&world, &server, &[], async |agent, seen| {
+        let load = LoadSessionRequest::new(id.clone(), world.repo()).mcp_servers(offered());
+        agent.send_request(load).block_task().await?;
+        let all = json!(seen.all()).to_string();
+        assert!(all.contains("add.sh") && !all.contains(TOKEN), "{all}");
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]

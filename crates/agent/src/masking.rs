@@ -59,7 +59,7 @@ pub(crate) fn secrets_with(
     let addresses = [&settings.base_url, &settings.ollama_host, &settings.openai_base_url, &settings.proxy];
     let addresses = addresses.into_iter().flatten().map(|address| ("URL", address.as_str()));
     let mut values = known::secret_values(named.chain(own).chain(own_headers).chain(addresses));
-    if settings.mcp_tools.is_some() {
+    if settings.mcp_tools.is_some() || !mcp_servers.is_empty() {
         values.extend(crate::mcp_servers::secret_values(variables, mcp_servers));
     }
     // Variables given with --env are masked regardless of their names.
@@ -76,18 +76,18 @@ pub(crate) fn of_variables(environment: &Environment) -> Secrets {
 
 /// Returns the secrets to mask when a finished session is displayed.
 pub(crate) fn for_display(context: &Context, session: &str) -> Secrets {
-    of_sessions(context)(session)
+    of_sessions(context, Vec::new())(session)
 }
 
 /// Returns a function that returns the secrets to mask when a finished session is displayed.
-/// Resolves the settings only once.
-pub(crate) fn of_sessions(context: &Context) -> impl Fn(&str) -> Secrets {
+/// Resolves the settings only once. `mcp_servers` are the servers that are not configured in a file.
+pub(crate) fn of_sessions(context: &Context, mcp_servers: Vec<Entry>) -> impl Fn(&str) -> Secrets {
     // If the settings are invalid, masking is on, as it is by default.
     let settings = context.resolve(&[]).and_then(|resolved| resolved.settings()).ok();
     let environment = context.environment.clone();
     let variables: Vec<_> = environment.variables.iter().map(|(k, v)| (k.into(), v.into())).collect();
     move |session| match &settings {
-        Some(settings) => secrets(settings, &variables, session),
+        Some(settings) => secrets_with(settings, &variables, &mcp_servers, session),
         None => of_variables(&environment),
     }
 }

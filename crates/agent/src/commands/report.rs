@@ -16,7 +16,7 @@ use crate::masking;
 pub(crate) fn run(command: &Report, context: &Context) -> Result<Exit> {
     let folder = Folder::read(&command.folder).map_err(Failure::refused)?;
     let store = context.store()?;
-    let secrets_of = masking::of_sessions(context);
+    let secrets_of = masking::of_sessions(context, Vec::new());
     // The journals were masked with the secrets that were known at the time. Masking them again
     // also catches secrets that the model itself wrote and that can only be recognized by their
     // form. The patches in the results are not masked, so the report leaves them out.

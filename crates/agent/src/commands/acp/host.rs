@@ -174,11 +174,12 @@ impl Host {
     /// Sends a session's history to the editor.
     pub(super) fn replay(&self, id: &SessionId, client: &ConnectionTo<Client>) {
         let Ok(past) = self.store.load(&id.0) else { return };
-        let Ok((context, root)) = self.with(id, |s| Ok((s.context.clone(), s.root.clone()))) else { return };
+        let session = |s: &mut Session| Ok((s.context.clone(), s.root.clone(), s.servers.clone()));
+        let Ok((context, root, servers)) = self.with(id, session) else { return };
         let origin = journal::origin(&past).unwrap_or(&id.0).to_owned();
         let details = TreeDetails::new(
             self.store.folder(&id.0).join(STATE),
-            masking::for_display(&context, &origin),
+            masking::of_sessions(&context, servers)(&origin),
             0,
         );
         let mut updates = Updates::new(&id.0, &root, true, details);
