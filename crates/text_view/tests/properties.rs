@@ -14,6 +14,8 @@ proptest! {
         new in "[a-zñ]{0,8}",
     ) {
         let bytes: Vec<u8> = lines.join(&b'\n');
+        // In UTF-16, a single byte is not a line break.
+        prop_assume!(![[0xfe, 0xff], [0xff, 0xfe]].iter().any(|mark| bytes.starts_with(mark)));
         let Ok(view) = View::of("a.txt", bytes.clone()) else { return Ok(()) };
         let shown = String::from_utf8_lossy(view.text()).into_owned();
         let mut texts: Vec<&str> = shown.split('\n').collect();
