@@ -110,7 +110,7 @@ fn a_repository_cannot_allow_paths_or_hosts() {
     }
 }
 
-/// Starts a server that answers every connection with a page. Returns its address.
+/// Starts a server that sends the same page over every connection, and returns its address.
 fn page() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

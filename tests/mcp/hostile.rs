@@ -108,11 +108,11 @@ fn a_server_that_crashes_is_started_again_once() {
         told[0].1.contains("ended during the call: it exited with code 3; its last message is: out of luck"),
         "{told:?}"
     );
-    assert!(told[0].1.ends_with("the next call starts it again"), "{told:?}");
+    assert!(told[0].1.ends_with("the next call restarts it"), "{told:?}");
     assert_eq!(told[1], ("ok".into(), "text 1".into()));
     assert_eq!(world.noted().iter().filter(|line| line.starts_with("start")).count(), 2);
     let (world, told, _) = attacked("crashes-always", &[], 3);
-    assert!(told[1].1.ends_with("it stays off in this session"), "{told:?}");
+    assert!(told[1].1.ends_with("it will not be restarted in this session"), "{told:?}");
     assert_eq!(told[2].0, "refused", "{told:?}");
     assert_eq!(world.noted().iter().filter(|line| line.starts_with("start")).count(), 2);
     let (world, _, _) = attacked("exits", &[], 0);

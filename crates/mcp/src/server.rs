@@ -292,8 +292,10 @@ impl Server {
             }
             None => {
                 if state.restarts >= MAX_RESTARTS {
-                    let message =
-                        format!("the MCP server {} ended again and stays off in this session", self.name);
+                    let message = format!(
+                        "the MCP server {} exited again and will not be restarted in this session",
+                        self.name
+                    );
                     return Err(NoResult::Refused(message));
                 }
                 state.restarts += 1;
@@ -301,9 +303,8 @@ impl Server {
                 if let Some(live) = ended.and_then(Arc::into_inner) {
                     close(live).await;
                 }
-                let failed = |why| {
-                    NoResult::Refused(format!("the MCP server {} did not start again: {why}", self.name))
-                };
+                let failed =
+                    |why| NoResult::Refused(format!("could not restart the MCP server {}: {why}", self.name));
                 let (live, listing) = self.open().await.map_err(failed)?;
                 state.digests = digests(&listing);
                 let live = Arc::new(live);
@@ -340,8 +341,11 @@ impl Server {
         let is_current = state.live.as_ref().is_some_and(|current| Arc::ptr_eq(current, &live));
         // Another call may have noticed this first, or may already have restarted the server.
         let starts_again = state.restarts < MAX_RESTARTS || (!is_current && state.live.is_some());
-        let more =
-            if starts_again { "the next call starts it again" } else { "it stays off in this session" };
+        let more = if starts_again {
+            "the next call restarts it"
+        } else {
+            "it will not be restarted in this session"
+        };
         if is_current {
             state.live = None;
         }

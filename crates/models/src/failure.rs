@@ -66,7 +66,8 @@ pub(crate) struct Body {
     prompt_tokens: Option<u64>,
     window: Option<u64>,
     signin_url: Option<String>,
-    /// The status code in the body, for errors inside a response with status 200.
+    /// The status code in the body, if there is one. Some servers report errors in a response with
+    /// status 200.
     code: Option<u16>,
 }
 

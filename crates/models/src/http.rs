@@ -1,7 +1,7 @@
 //! A single HTTP connection policy for all servers: timeouts, proxies, TLS, keys, redirects, and
 //! what failures mean.
 //!
-//! There is no overall timeout, because a local model may take minutes to produce a good answer.
+//! There is no overall timeout, because even a good answer from a local model may take minutes.
 //! Instead, there are separate limits for connecting, for the first byte and for the silence
 //! between bytes (docs/model-apis.md#client-policy). Redirects are never followed, so that a key
 //! cannot leak to another host.

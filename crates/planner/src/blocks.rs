@@ -32,7 +32,7 @@ pub(crate) enum Block {
 pub(crate) struct Found {
     /// The index of the file.
     pub(crate) index: usize,
-    /// The byte offset in the answer at which the content starts.
+    /// The byte offset of the content in the answer.
     pub(crate) content: usize,
 }
 

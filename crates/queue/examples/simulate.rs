@@ -18,7 +18,7 @@ use journal::{Ending, Store};
 use queue::{Address, Publisher, Queue, WorkerOptions};
 use tokio::sync::watch;
 
-/// Attempts that end immediately with a patch of typical size.
+/// Runs no tasks: each attempt ends immediately, with a patch of typical size.
 struct Nothing {
     patch: String,
 }

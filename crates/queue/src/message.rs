@@ -109,7 +109,7 @@ pub(crate) fn task_subjects(batch: &str) -> String {
     format!("agent.tasks.{batch}.>")
 }
 
-/// Returns the subject of a task that several workers took without returning a result.
+/// Returns the subject for a task that several workers have taken without returning a result.
 pub(crate) fn dead_subject(batch: &str, id: &str) -> String {
     format!("agent.dead.{batch}.{}", token(id))
 }

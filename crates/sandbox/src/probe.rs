@@ -47,7 +47,7 @@ pub struct Report {
     pub landlock_abi: Option<u32>,
     /// Whether user, process, mount and network namespaces are in use.
     pub user_namespaces: bool,
-    /// Whether system calls that could bypass the other mechanisms are blocked.
+    /// Whether seccomp blocks the system calls that could bypass the other mechanisms.
     pub seccomp: bool,
     /// Whether packets of all protocols are kept inside the sandbox.
     pub network_isolated: bool,

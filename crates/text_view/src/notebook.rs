@@ -222,7 +222,7 @@ impl Notebook {
                 && trim_newlines(&known.source) != trim_newlines(&cell.source)
             {
                 return Err(format!(
-                    "the source of the cell with id={} is now under id={}; every cell keeps its id, even when others are removed",
+                    "the source of cell id={} now appears under id={}; cells keep their ids, even when other cells are removed",
                     gone.id, known.id
                 ));
             }

@@ -178,7 +178,7 @@ fn cells_without_ids_are_numbered_and_must_not_be_renumbered() {
     let renumbered =
         shown.replace("# %% [code] id=2\nimport math\nprint(math.pi)\n", "").replace("id=3", "id=2");
     let error = write(&old, &renumbered).unwrap_err();
-    assert!(error.contains("id=3 is now under id=2"), "{error}");
+    assert!(error.contains("id=3 now appears under id=2"), "{error}");
 }
 
 #[test]

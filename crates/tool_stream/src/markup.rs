@@ -112,7 +112,7 @@ pub(crate) enum Outcome {
 
 /// MiniMax M3 writes this token before each tag that is not part of a value's text.
 pub(crate) const MINIMAX: &[u8] = b"]<]minimax[>[";
-/// Elements that may surround the arguments but have no meaning.
+/// Elements that models may wrap around the arguments. They have no meaning.
 pub(crate) const CONTAINERS: [&str; 7] =
     ["args", "arguments", "parameters", "params", "input", "file", "json"];
 

@@ -1,4 +1,4 @@
-//! Reads numbers and text from a file of known length, without ever reading past its end.
+//! Reads numbers and text from a file of known length, and never reads past its end.
 
 use std::io::{BufReader, Read, Seek};
 

@@ -1,4 +1,4 @@
-//! The MCP servers that the editor offers with a session.
+//! The MCP servers that the editor offers when it opens a session.
 
 use agent_client_protocol::v1::schema::McpServer;
 use mcp::Config;
@@ -45,7 +45,8 @@ fn pair(name: &str, value: &str) -> (String, Value) {
     (name.to_owned(), value.into())
 }
 
-/// Editors allow any characters in names, but the names of tools begin with the name of the server.
+/// Returns a name that tool names can begin with. Editors allow any characters in the names of
+/// servers.
 fn usable(name: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     name.chars().map(|c| if allowed(c) { c } else { '-' }).collect()
