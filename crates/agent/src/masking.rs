@@ -23,6 +23,7 @@ use workspace::{History, Workspace};
 use crate::confinement;
 use crate::context::Context;
 use crate::layers::Environment;
+use crate::mcp_servers;
 use crate::settings::Settings;
 use preview::FileChange;
 
@@ -45,7 +46,7 @@ pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], s
 pub(crate) fn secrets_with(
     settings: &Settings,
     variables: &[(OsString, OsString)],
-    mcp_servers: &[Entry],
+    additional: &[Entry],
     session: &str,
 ) -> Secrets {
     if !settings.mask_secrets {
@@ -59,8 +60,8 @@ pub(crate) fn secrets_with(
     let addresses = [&settings.base_url, &settings.ollama_host, &settings.openai_base_url, &settings.proxy];
     let addresses = addresses.into_iter().flatten().map(|address| ("URL", address.as_str()));
     let mut values = known::secret_values(named.chain(own).chain(own_headers).chain(addresses));
-    if settings.mcp_tools.is_some() || !mcp_servers.is_empty() {
-        values.extend(crate::mcp_servers::secret_values(variables, mcp_servers));
+    if settings.mcp_tools.is_some() || !additional.is_empty() {
+        values.extend(mcp_servers::secret_values(variables, additional));
     }
     // Variables given with --env are masked regardless of their names.
     let given = confinement::given(settings, variables);
@@ -80,14 +81,14 @@ pub(crate) fn for_display(context: &Context, session: &str) -> Secrets {
 }
 
 /// Returns a function that returns the secrets to mask when a finished session is displayed.
-/// Resolves the settings only once. `mcp_servers` are the servers that are not configured in a file.
-pub(crate) fn of_sessions(context: &Context, mcp_servers: Vec<Entry>) -> impl Fn(&str) -> Secrets {
+/// Resolves the settings only once. `additional` are the MCP servers that are not configured in a file.
+pub(crate) fn of_sessions(context: &Context, additional: Vec<Entry>) -> impl Fn(&str) -> Secrets {
     // If the settings are invalid, masking is on, as it is by default.
     let settings = context.resolve(&[]).and_then(|resolved| resolved.settings()).ok();
     let environment = context.environment.clone();
     let variables: Vec<_> = environment.variables.iter().map(|(k, v)| (k.into(), v.into())).collect();
     move |session| match &settings {
-        Some(settings) => secrets_with(settings, &variables, &mcp_servers, session),
+        Some(settings) => secrets_with(settings, &variables, &additional, session),
         None => of_variables(&environment),
     }
 }
