@@ -168,7 +168,7 @@ impl Host {
                 names.join(", ")
             ));
         }
-        (!warnings.is_empty()).then(|| warnings.join("\n"))
+        (!warnings.is_empty()).then(|| warnings.join("\n\n"))
     }
 
     /// Sends a session's history to the editor.
