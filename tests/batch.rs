@@ -171,11 +171,13 @@ fn the_help_of_batch_lists_the_exit_codes_of_batch() {
     );
 }
 
-/// Starts an Ollama server that answers `parallel` requests at a time and lets the others wait.
+/// Starts an Ollama server that answers `parallel` requests at a time and refuses the others or lets
+/// them wait.
 /// After the first test request of `--jobs auto`, the next `parallel` ones overlap: each waits at
 /// its own gate and then takes a while to finish, like a model that is still writing.
-fn server_with_slots(parallel: usize) -> Server {
-    let server = Server::with_config(Config { parallel: Some(parallel), ..Config::default() });
+fn server_with_slots(parallel: usize, refuses: bool) -> Server {
+    let slots = if refuses { 64 } else { parallel };
+    let server = Server::with_config(Config { parallel: Some(slots), ..Config::default() });
     let probes = AtomicUsize::new(0);
     server.fallback(Reply::from_fn(move |request| {
         let said = request.last_content();
@@ -183,6 +185,7 @@ fn server_with_slots(parallel: usize) -> Server {
             return match probes.fetch_add(1, Ordering::Relaxed) {
                 0 => Reply::text("1"),
                 n if n <= parallel => Reply::text("1").gate(format!("test {n}")).pause(WRITING).more("2"),
+                _ if refuses => Reply::error(503, "server busy"),
                 _ => Reply::text("1").delay_until_released("never"),
             };
         }
@@ -197,8 +200,8 @@ fn server_with_slots(parallel: usize) -> Server {
 
 #[test]
 fn jobs_auto_measures_how_many_requests_a_local_server_answers_in_parallel() {
-    for parallel in [1, 3] {
-        let (world, server) = (World::with_a_bug(), server_with_slots(parallel));
+    for (parallel, refuses) in [(1, false), (3, false), (3, true)] {
+        let (world, server) = (World::with_a_bug(), server_with_slots(parallel, refuses));
         let tasks = tasks(&world, &["one", "two"]);
         let seen = std::thread::scope(|scope| {
             scope.spawn(|| {

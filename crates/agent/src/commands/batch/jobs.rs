@@ -26,7 +26,7 @@ const PROBE: &str = "Count from 1 to 100.";
 /// The length of each answer, in tokens. Long enough that answers that the server generates in
 /// parallel overlap, even if they do not begin at exactly the same time.
 const PROBE_TOKENS: u32 = 32;
-/// The time limit for the first of several answers from a model that is already loaded.
+/// How long to wait for the first of several answers from a model that is already loaded.
 const PROBE_TIME: Duration = Duration::from_secs(60);
 
 /// Returns how many tasks to run at a time. With `auto`, asks the server and reports the decision.
@@ -70,8 +70,8 @@ fn decide(server: &Identity) -> Option<(u16, String)> {
 }
 
 /// Measures how many requests a server answers in parallel: sends several at once, and counts the
-/// answers that have begun when the first one ends. A server that is out of slots either refuses
-/// the other requests or lets them wait.
+/// answers that have begun when the first one ends, or when time runs out. A server that is out of
+/// slots either refuses the other requests or lets them wait.
 async fn measure(model: &dyn Model) -> Result<u16, Error> {
     let message = Arc::new(Message::new(Role::User, PROBE));
     let request = Request { messages: vec![message], max_tokens: PROBE_TOKENS, ..Request::default() };
@@ -102,10 +102,8 @@ async fn measure(model: &dyn Model) -> Result<u16, Error> {
         }
         Ok(())
     };
-    match timeout(PROBE_TIME, first).await {
-        Ok(answered) => answered.map(|()| begun.get().max(1)),
-        Err(_) => Ok(1), // too slow for more than one task at a time
-    }
+    timeout(PROBE_TIME, first).await.unwrap_or(Ok(()))?;
+    Ok(begun.get().max(1))
 }
 
 #[cfg(test)]
