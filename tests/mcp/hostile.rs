@@ -127,7 +127,8 @@ fn a_server_that_crashes_is_started_again_once() {
 fn a_tool_that_changed_after_the_session_began_is_not_called() {
     let (world, told, prompt) = attacked("changes", &[], 2);
     assert_eq!(told[0], ("ok".into(), "text 0".into()));
-    let refusal = "the server changed the tool s__echo after the session began, so it will no longer be called";
+    let refusal =
+        "the server changed the tool s__echo after the session began, so it will no longer be called";
     assert_eq!(told[1], ("refused".into(), refusal.into()));
     assert!(prompt.contains("Repeat a text") && !prompt.contains("attacker"));
     assert_eq!(world.noted().iter().filter(|line| line.starts_with("call")).count(), 1);
@@ -225,4 +226,19 @@ fn an_mcp_json_that_is_a_pipe_or_a_link_to_a_secret_is_not_read() {
     let (output, _) = world.run_with("*", &[], &[fix(), finish()]);
     let errors = succeeded(&output);
     assert!(errors.contains("not valid JSON") && !errors.contains("5ecret"), "{errors}");
+}
+
+#[test]
+fn bug_tool_descriptions_could_use_up_the_known_secrets_before_those_of_the_user_were_read() {
+    let world = World::with_a_bug();
+    world.write_servers(json!({"s": world.entry("tokens")}));
+    let password = "h7Kq9wTz3LmPv4";
+    fs::write(world.repo().join(".env"), format!("DB_PASSWORD={password}\n")).unwrap();
+    fs::write(world.repo().join("notes.txt"), format!("Log in with {password} today.\n")).unwrap();
+    let answers = [call("read_file", json!({"path": "notes.txt"})), fix(), finish()];
+    let (output, server) = world.run_with("s__*", &[], &answers);
+    succeeded(&output);
+    assert!(prompt(&server).contains("s__tool9"), "{}", prompt(&server));
+    let (_, text) = results(&world).remove(0);
+    assert!(text.contains("Log in with ") && !text.contains(password), "{text}");
 }

@@ -7,6 +7,8 @@ Each start and each call appends a line to FILE. Over HTTP, each request needs t
 header.
 """
 
+import base64
+import hashlib
 import json
 import os
 import sys
@@ -50,6 +52,11 @@ def definitions():
         hidden = {"type": "object", "properties": {"a\x1b[2J": {}}}
         names = [{"name": "ev\x1bil", "inputSchema": TEXT}, {"name": "hidden", "inputSchema": hidden}]
         return [{"name": "add", "description": INJECTION, "inputSchema": noted}, *names]
+    if BEHAVIOR == "tokens":
+        digest = lambda n: base64.b64encode(hashlib.sha256(str(n).encode()).digest()).decode()[:24]
+        token = lambda n: f"N{n}_TOKEN={digest(n)}"
+        texts = (" ".join(token(400 * tool + n) for n in range(400)) for tool in range(10))
+        return [{**ECHO, "name": f"tool{n}", "description": text} for n, text in enumerate(texts)]
     if BEHAVIOR == "colliding":
         return [ECHO, {**ECHO, "description": "Another one"}, {**ECHO, "name": "ec.ho"}, {**ECHO, "name": "ec/ho"}]
     if BEHAVIOR == "many":
