@@ -81,7 +81,8 @@ pub(crate) fn for_display(context: &Context, session: &str) -> Secrets {
 }
 
 /// Returns a function that returns the secrets to mask when a finished session is displayed.
-/// Resolves the settings only once. `additional` are the MCP servers that are not configured in a file.
+/// Resolves the settings only once. `additional` are the MCP servers that are not configured in a
+/// file.
 pub(crate) fn of_sessions(context: &Context, additional: Vec<Entry>) -> impl Fn(&str) -> Secrets {
     // If the settings are invalid, masking is on, as it is by default.
     let settings = context.resolve(&[]).and_then(|resolved| resolved.settings()).ok();
