@@ -35,7 +35,7 @@ pub(crate) fn sandbox(
 /// the user's permissions and this process's entire environment.
 ///
 /// # Errors
-/// Same as [`sandbox`].
+/// Same as [`sandbox()`].
 pub(crate) fn hook_sandbox(
     settings: &Settings,
     root: &Path,

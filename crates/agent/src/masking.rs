@@ -41,7 +41,7 @@ pub(crate) fn secrets(settings: &Settings, variables: &[(OsString, OsString)], s
     secrets_with(settings, variables, &[], session)
 }
 
-/// Like [`secrets`], but also includes the secrets in the entries of MCP servers that are not
+/// Like [`secrets()`], but also includes the secrets in the entries of MCP servers that are not
 /// configured in a file.
 pub(crate) fn secrets_with(
     settings: &Settings,
