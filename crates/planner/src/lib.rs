@@ -1,4 +1,4 @@
-//! Works on a task until the run reaches an [`Ending`](journal::Ending). This crate contains the
+//! Works on a task until the run reaches an [`Ending`]. This crate contains the
 //! prompts, turns, budgets, guards and verification.
 //!
 //! The planner is a pure turn machine ([`machine`]) and a thin driver ([`driver`]). The machine
