@@ -114,6 +114,15 @@ impl From<model_files::Error> for Failure {
     }
 }
 
+impl From<queue::Error> for Failure {
+    fn from(error: queue::Error) -> Self {
+        match error.is_temporary() {
+            true => Self::unavailable(error),
+            false => Self::refused(error),
+        }
+    }
+}
+
 impl From<models::Error> for Failure {
     fn from(error: models::Error) -> Self {
         match error {

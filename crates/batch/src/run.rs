@@ -105,7 +105,12 @@ pub async fn run(
         batch.stop();
     }
     let context = Context { folder: &folder, sink: &batch, stopped, report: &report };
-    place.prepare(&context).await?;
+    let deadline = options.limits.time.map(|time| Instant::now() + time);
+    tokio::select! {
+        prepared = place.prepare(&context) => prepared?,
+        () = raised(batch.interrupt.clone()) => batch.stop(),
+        () = reached(deadline) => {} // the schedule starts nothing
+    }
     drive(&batch, async |due: Due<'_>| {
         place.attempt(Job { task: due.task, digest: &due.digest, attempt: due.attempt }, &context).await
     })

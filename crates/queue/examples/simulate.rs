@@ -97,7 +97,7 @@ async fn main() {
         let folder = folder.path().join(format!("worker{n}"));
         let (address, store, nothing, stopped) = (&address, &store, &nothing, stopped.clone());
         async move {
-            let queue = Queue::connect(address, |_| {}).await.unwrap();
+            let queue = Queue::connect(address, None, |_| {}).await.unwrap();
             let options = WorkerOptions { folder, jobs: 16, lease: Duration::from_secs(60) };
             queue::work(&queue, &options, store, nothing, stopped, &|_| {}).await.unwrap();
         }
@@ -105,7 +105,7 @@ async fn main() {
     let begun = Instant::now();
     let done = Cell::new(0_usize);
     let run = async {
-        let queue = Queue::connect(&address, |_| {}).await.unwrap();
+        let queue = Queue::connect(&address, None, |_| {}).await.unwrap();
         let publisher = Publisher::new(queue, options.out.clone(), &store, &|_| {});
         let interrupt = watch::channel(false).1;
         let summary = batch::run(&tasks, &options, &publisher, interrupt, |event| {

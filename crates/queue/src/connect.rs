@@ -1,17 +1,22 @@
 //! The connection to the server and the streams on it.
 
+use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
+use async_nats::connection::State;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::object_store::{self, ObjectMetadata, ObjectStore};
 use async_nats::jetstream::stream::{Config, RetentionPolicy, Stream};
 use async_nats::jetstream::{self, Context, ErrorCode};
-use async_nats::{ConnectError, ConnectOptions, Event, ServerAddr};
+use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::Notify;
 
 use crate::error::{Error, server};
 use crate::message::{results_subject, task_subjects};
@@ -32,7 +37,7 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 const RECORDED_WITHIN: Duration = Duration::from_secs(600);
 /// How long to wait before retrying a failed request.
 pub(crate) const PAUSE: Duration = Duration::from_secs(2);
-/// The longest wait between two attempts to reconnect.
+/// The longest wait between two attempts to connect.
 const RECONNECT: Duration = Duration::from_secs(5);
 
 /// The address of the queue, and the credentials for it.
@@ -50,72 +55,85 @@ pub struct Address {
 #[derive(Clone)]
 pub struct Queue {
     pub(crate) context: Context,
+    /// Notified when the connection is established or re-established.
+    connected: Arc<Notify>,
     pub(crate) tasks: Stream,
     pub(crate) results: Stream,
 }
 
 impl Queue {
-    /// Connects and creates any missing streams. `notice` is called with a sentence whenever the
-    /// connection is lost or re-established.
+    /// Connects and creates any missing streams. If the server cannot be reached, retries for up to
+    /// `wait`, or forever if `wait` is `None`. `notice` is called with a sentence when a retry
+    /// becomes necessary, and whenever the connection is lost or re-established.
     ///
     /// # Errors
-    /// If the server cannot be reached, rejects the credentials, or does not support JetStream.
+    /// If the server cannot be reached in time, rejects the credentials, or does not support
+    /// JetStream.
     pub async fn connect(
         address: &Address,
+        wait: Option<Duration>,
         notice: impl Fn(&str) + Send + Sync + Clone + 'static,
     ) -> Result<Self, Error> {
         let servers: Result<Vec<ServerAddr>, _> = address.url.split(',').map(str::parse).collect();
         let servers = servers.map_err(|e| Error::Connect(e.to_string()))?;
         let options = options(address, &servers).map_err(|e| Error::Connect(e.to_string()))?;
+        let connected = Arc::new(Notify::new());
+        let (noticed, notified) = (notice.clone(), Arc::clone(&connected));
         let options = options
             .name("agent")
             .max_reconnects(None)
-            .reconnect_delay_callback(|tries| RECONNECT.min(Duration::from_millis(50 << tries.min(10))))
+            .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
-                let notice = notice.clone();
+                let (notice, connected) = (noticed.clone(), Arc::clone(&notified));
                 async move {
                     match event {
                         Event::Disconnected => notice("lost the connection to the queue; reconnecting"),
-                        Event::Connected => notice("connected to the queue"),
+                        Event::Connected => {
+                            notice("connected to the queue");
+                            connected.notify_waiters();
+                        }
                         Event::ClientError(e) => notice(&format!("the connection to the queue failed: {e}")),
                         Event::ServerError(e) => notice(&format!("the queue reports an error: {e}")),
                         _ => {}
                     }
                 }
             });
-        let failed = |e: ConnectError| {
-            let hosts: Vec<_> = servers.iter().map(|s| format!("{}:{}", s.host(), s.port())).collect();
-            Error::Connect(format!("{}: {e}", hosts.join(", ")))
+        let hosts: Vec<_> = servers.iter().map(|s| format!("{}:{}", s.host(), s.port())).collect();
+        let first = connected.notified();
+        let (begun, mut tries) = (Instant::now(), 0);
+        let client = loop {
+            let e = match options.clone().connect(&servers[..]).await {
+                Ok(client) => break client,
+                Err(e) => e,
+            };
+            let message = format!("{}: {e}", hosts.join(", "));
+            if !is_temporary(&e) {
+                return Err(Error::Connect(message));
+            }
+            let delay = reconnect_delay(tries);
+            if wait.is_some_and(|wait| begun.elapsed() + delay > wait) {
+                return Err(Error::Unreachable(message));
+            }
+            if tries == 0 {
+                notice(&format!("{}; retrying", Error::Unreachable(message)));
+            }
+            tries += 1;
+            tokio::time::sleep(delay).await;
         };
-        let client = options.connect(&servers[..]).await.map_err(failed)?;
-        Self::open(jetstream::new(client)).await
+        first.await;
+        let context = jetstream::new(client);
+        let (tasks, results) = retrying(&context, &connected, async || open(&context).await).await?;
+        Ok(Self { context, connected, tasks, results })
+    }
+
+    /// Makes a request, and makes it again if the connection is lost in the meantime.
+    pub(crate) async fn retrying<T>(&self, request: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
+        retrying(&self.context, &self.connected, request).await
     }
 
     /// Creates any missing streams.
     pub(crate) async fn create_streams(&self) -> Result<(), Error> {
-        Self::open(self.context.clone()).await.map(drop)
-    }
-
-    /// Opens the streams, creating any that do not exist.
-    async fn open(context: Context) -> Result<Self, Error> {
-        let stream = |name: &str, subjects: &str, retention| Config {
-            name: name.into(),
-            subjects: vec![subjects.into()],
-            retention,
-            max_age: KEPT,
-            ..Config::default()
-        };
-        let created = server("create the streams of the queue (is JetStream enabled on the server?)");
-        let create = async {
-            let work = RetentionPolicy::WorkQueue;
-            let tasks = context.get_or_create_stream(stream(TASKS, "agent.tasks.>", work)).await?;
-            let results = context.get_or_create_stream(stream(RESULTS, "agent.results.>", work)).await?;
-            let dead = stream(DEAD, "agent.dead.>", RetentionPolicy::Limits);
-            context.get_or_create_stream(dead).await?;
-            Ok::<_, jetstream::context::CreateStreamError>((tasks, results))
-        };
-        let (tasks, results) = create.await.map_err(created)?;
-        Ok(Self { context, tasks, results })
+        open(&self.context).await.map(drop)
     }
 
     /// Returns the consumer that all workers share, along with its lease, which is how long the
@@ -258,6 +276,75 @@ impl Queue {
 /// Returns the name of a batch's object store.
 fn bucket(batch: &str) -> String {
     format!("AGENT_{batch}")
+}
+
+/// Opens the streams of tasks and results, creating any stream that does not exist.
+async fn open(context: &Context) -> Result<(Stream, Stream), Error> {
+    let stream = |name: &str, subjects: &str, retention| Config {
+        name: name.into(),
+        subjects: vec![subjects.into()],
+        retention,
+        max_age: KEPT,
+        ..Config::default()
+    };
+    let created = server("create the streams of the queue (is JetStream enabled on the server?)");
+    let create = async {
+        let work = RetentionPolicy::WorkQueue;
+        let tasks = context.get_or_create_stream(stream(TASKS, "agent.tasks.>", work)).await?;
+        let results = context.get_or_create_stream(stream(RESULTS, "agent.results.>", work)).await?;
+        let dead = stream(DEAD, "agent.dead.>", RetentionPolicy::Limits);
+        context.get_or_create_stream(dead).await?;
+        Ok::<_, jetstream::context::CreateStreamError>((tasks, results))
+    };
+    create.await.map_err(created)
+}
+
+async fn retrying<T>(
+    context: &Context,
+    connected: &Notify,
+    request: impl AsyncFn() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let client = context.client();
+    let connects = || client.statistics().connects.load(Ordering::Relaxed);
+    loop {
+        let (before, reconnected) = (connects(), connected.notified());
+        tokio::select! {
+            done = request() => match done {
+                Err(_) if connects() != before || client.connection_state() != State::Connected => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                done => return done,
+            },
+            () = reconnected => {} // the answer would not arrive
+        }
+    }
+}
+
+/// Returns how long to wait after this many failed attempts to connect.
+fn reconnect_delay(tries: usize) -> Duration {
+    RECONNECT.min(Duration::from_millis(50 << tries.min(10)))
+}
+
+/// Whether connecting may succeed later without any change to the address or the credentials.
+fn is_temporary(error: &ConnectError) -> bool {
+    use ConnectErrorKind::{
+        Authentication, AuthorizationViolation, Dns, Io, MaxReconnects, ServerParse, TimedOut, Tls,
+    };
+    match error.kind() {
+        Dns | TimedOut | Io => true,
+        // The server may have been killed during the handshake.
+        Tls => is_closed(error.source()),
+        ServerParse | Authentication | AuthorizationViolation | MaxReconnects => false,
+    }
+}
+
+/// Whether an error or one of its sources means that the other side closed the connection.
+fn is_closed(error: Option<&(dyn std::error::Error + 'static)>) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    error.is_some_and(|e| {
+        let kind = e.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(kind, Some(BrokenPipe | ConnectionReset | UnexpectedEof)) || is_closed(e.source())
+    })
 }
 
 fn records_consumer(batch: &str) -> String {

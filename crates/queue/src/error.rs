@@ -6,6 +6,9 @@ pub enum Error {
     /// The address or the credentials cannot be used.
     #[error("cannot connect to the queue: {0}")]
     Connect(String),
+    /// The server cannot be reached at the moment.
+    #[error("cannot connect to the queue: {0}")]
+    Unreachable(String),
     /// The server refused a request.
     #[error("cannot {doing}: {why}")]
     Server {
@@ -28,6 +31,18 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error(transparent)]
     Journal(#[from] journal::Error),
+}
+
+impl Error {
+    /// Whether the same command may succeed later, because the server may be back by then.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Error::Unreachable(_) => true,
+            Error::Batch(e) => e.is_temporary(),
+            Error::Connect(_) | Error::Server { .. } | Error::Locked { .. } | Error::Journal(_) => false,
+        }
+    }
 }
 
 /// Turns an error from the client into [`Error::Server`].

@@ -412,8 +412,8 @@ impl<'a> Publisher<'a> {
 impl Place for Publisher<'_> {
     fn prepare<'a>(&'a self, _batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), batch::Error>> {
         async {
-            let ready = self.get_ready().await.map_err(|e| batch::Error::Place(e.to_string()))?;
-            let _ = self.ready.set(ready);
+            let ready = self.queue.retrying(async || self.get_ready().await).await;
+            let _ = self.ready.set(ready.map_err(|e| batch::Error::Place(e.to_string()))?);
             Ok(())
         }
         .boxed_local()

@@ -71,7 +71,7 @@ pub async fn work(
         }
         _ => {}
     }
-    let (consumer, lease) = queue.workers(options.lease).await?;
+    let (consumer, lease) = queue.retrying(async || queue.workers(options.lease).await).await?;
     if lease != options.lease {
         let message =
             format!("the queue has a lease of {} s, which was set by an earlier worker", lease.as_secs());

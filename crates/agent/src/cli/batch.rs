@@ -55,8 +55,8 @@ pub(crate) struct BatchPlan {
     #[arg(long, value_name = "DOLLARS", value_parser = dollars, help_heading = "Limits for the whole batch")]
     batch_cost: Option<f64>,
 
-    /// Keep trying for this long when the model, its server or this machine fails for every task;
-    /// 0s gives up immediately
+    /// Keep trying for this long when the model, its server or this machine fails for every task,
+    /// or when the queue cannot be reached at the start; 0s gives up immediately
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m", help_heading = "Limits for the whole batch")]
     pub(crate) wait: Duration,
 }

@@ -7,7 +7,7 @@ use super::batch::progress::Display;
 use super::batch::{Agent, jobs};
 use crate::cli::Worker;
 use crate::context::Context;
-use crate::exit::{Exit, Failure, Result};
+use crate::exit::{Exit, Result};
 use crate::interrupt::{self, Signals};
 use crate::other_model;
 use crate::profiles;
@@ -33,7 +33,7 @@ pub(crate) fn run(command: &Worker, context: &Context) -> Result<Exit> {
         let options = WorkerOptions { folder, jobs, lease: command.lease };
         let (address, shown) = (command.login.at(&command.queue), display.clone());
         let queue = tokio::select! {
-            queue = Queue::connect(&address, move |notice| shown.note(notice)) => queue.map_err(Failure::refused)?,
+            queue = Queue::connect(&address, None, move |notice| shown.note(notice)) => queue?,
             () = signals.wait() => return Ok(Exit::Success),
         };
         let here = Here::new(&agent);
@@ -44,7 +44,7 @@ pub(crate) fn run(command: &Worker, context: &Context) -> Result<Exit> {
                 () = signals.insisted() => None,
             }
         });
-        match Box::pin(ended).await.transpose().map_err(Failure::refused)? {
+        match Box::pin(ended).await.transpose()? {
             Some(()) => display.note("stopped; unfinished tasks went back to the queue"),
             None => display.note("stopped immediately"),
         }

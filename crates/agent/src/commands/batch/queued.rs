@@ -36,7 +36,7 @@ pub(super) fn run(mut batch: Ready, command: &Batch, url: &str) -> Result<Exit> 
     interrupt::block_on(async {
         let signals = Signals::take()?;
         let queue = tokio::select! {
-            queue = Queue::connect(&address, move |notice| display.note(notice)) => queue.map_err(Failure::refused)?,
+            queue = Queue::connect(&address, Some(batch.options.wait), move |notice| display.note(notice)) => queue?,
             () = signals.wait() => return Ok(Exit::Run(Ending::Interrupted)),
         };
         let defaults = |task: &mut Task| fill(task, given, &batch.settings);
