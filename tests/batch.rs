@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::{World, call, json_lines, snapshot};
-use fake_model::{Config, Reply, Server};
+use fake_model::{Config, Personality, Reply, Server};
 use serde_json::{Value, json};
 
 /// How long a model needs to write the rest of a short answer.
@@ -230,6 +230,36 @@ fn jobs_auto_runs_one_task_at_a_time_if_the_test_requests_fail() {
     assert!(seen.contains("running 1 task at a time: a test request to ollama failed: "), "{seen}");
     let seen = world.observe(&["batch", &tasks, "--jobs", "many"]);
     assert!(seen.contains("neither `auto` nor a number from 1 to 256"), "{seen}");
+}
+
+#[test]
+fn tasks_take_turns_on_a_server_that_reports_fewer_slots_than_jobs() {
+    let slots = 2;
+    let config = Config { personality: Personality::LlamaServer, parallel: Some(slots), ..Config::default() };
+    let (world, server) = (World::with_a_bug(), Server::with_config(config));
+    let tasks = tasks(&world, &["one", "two", "three", "four"]);
+    server.fallback(Reply::from_fn(|request| {
+        let edits = json!([{"path": "add.sh", "search": "$1 - $2", "replace": "$1 + $2"}]);
+        let call = match request.last_content().contains("Make the tests pass.") {
+            true => call("apply_patch", json!({"edits": edits})),
+            false => call("finish", json!({})),
+        };
+        Reply::text("Wait. ").pause(WRITING).more(call)
+    }));
+    let base = format!("{}/v1", server.url());
+    let args = ["batch", &tasks, "--jobs", "4", "--base-url", &base, "--approach", "tools"];
+    let seen = world.tell(&world.agent(&args).output().unwrap());
+    assert!(seen.starts_with("exit 0\n"), "{seen}");
+    let replies = server.replies();
+    let chats: Vec<_> = server.requests().into_iter().filter(|request| request.is_chat()).collect();
+    assert_eq!(chats.len(), 8);
+    for chat in &chats {
+        let running = chats.iter().filter(|other| {
+            let ended = replies[other.index].last_byte_at.unwrap();
+            other.received_at < chat.received_at && ended > chat.received_at
+        });
+        assert!(running.count() < slots, "{chat:?}");
+    }
 }
 
 #[test]

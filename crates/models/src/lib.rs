@@ -51,6 +51,7 @@ mod refusal;
 mod roles;
 mod shared;
 mod size;
+mod slots;
 mod think;
 mod tls;
 pub use absent::Absent;
