@@ -184,7 +184,7 @@ fn entries_of_the_wrong_type_and_with_unusable_names_are_left_out() {
         "\"a__b\" is left out: its name must be",
         "\"../up\" is left out: its name must be",
         "\"␛[2J\" is left out",
-        "\"number\" is left out: \"command\" must be a nonempty string",
+        "\"number\" is left out: \"command\" must be a non-empty string",
         "\"args\" is left out: \"args\" must be a list",
         "\"nul\" is left out",
         "\"env\" is left out",

@@ -198,7 +198,7 @@ fn text_of<'a>(fields: &'a Map<String, Value>, key: &str) -> Result<Option<&'a s
     match fields.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if !text.is_empty() && !text.contains('\0') => Ok(Some(text)),
-        Some(_) => Err(format!("{key:?} must be a nonempty string")),
+        Some(_) => Err(format!("{key:?} must be a non-empty string")),
     }
 }
 

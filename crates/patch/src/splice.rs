@@ -145,7 +145,7 @@ fn splice(
     (range, bytes)
 }
 
-/// Returns whether the hunk is a search with a nonempty replacement. Such a hunk says nothing about
+/// Returns whether the hunk is a search with a non-empty replacement. Such a hunk says nothing about
 /// the final newline.
 fn keeps_final_newline(hunk: &Hunk) -> bool {
     hunk.text.is_some() && hunk.lines.iter().any(|l| l.mark != Mark::Remove)

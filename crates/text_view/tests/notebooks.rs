@@ -87,7 +87,7 @@ fn an_edit_changes_only_the_edited_lines_of_a_source() {
 }
 
 #[test]
-fn an_empty_source_can_be_filled_and_a_nonempty_one_emptied() {
+fn an_empty_source_can_be_filled_and_a_non_empty_one_emptied() {
     let new = TEXT.replace("id=c3\n\n", "id=c3\nx = 1\ny = 2\n");
     let filled = NOTEBOOK.replace("\"source\": []", "\"source\": [\n    \"x = 1\\n\",\n    \"y = 2\"\n   ]");
     assert_eq!(write(NOTEBOOK, &new).unwrap(), filled);

@@ -8,7 +8,7 @@ use crate::language_servers::Configured;
 /// The values of a setting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
-    /// Any non-empty text.
+    /// Any non-empty string.
     Text,
     /// Text that is never shown.
     Secret,
@@ -255,7 +255,7 @@ impl Definition {
     /// name.
     fn expected(&self) -> String {
         match self.kind {
-            Kind::Text | Kind::Secret => "must be non-empty text".into(),
+            Kind::Text | Kind::Secret => "must be a non-empty string".into(),
             Kind::Tables(tables) => format!("must be a list of tables, each with {}", tables.required()),
             Kind::Headers => "must be \"Name: value\", or a list or table of headers".into(),
             Kind::Variables => "must be NAME or NAME=VALUE, or a list or table of variables".into(),
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(say("temperature", "NaN"), "must be a number from 0 to 2");
         assert_eq!(say("think", "hard"), "must be one of auto, on, off, low, medium, high, max");
         assert_eq!(say("pull", "maybe"), "must be true or false");
-        assert_eq!(say("verify", " "), "must be non-empty text");
+        assert_eq!(say("verify", " "), "must be a non-empty string");
         assert_eq!(say("env", "A-B=secret"), "must be NAME or NAME=VALUE, or a list or table of variables");
     }
 

@@ -183,7 +183,7 @@ fn order(tool: &str, arguments: &Map<String, Value>, root: &Path) -> std::result
     let text = |key: &str| match arguments.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if !text.trim().is_empty() => Ok(Some(text.clone())),
-        Some(_) => Err(format!("{key:?} must be text and not empty")),
+        Some(_) => Err(format!("{key:?} must be a non-empty string")),
     };
     let needed = |key: &str| text(key)?.ok_or_else(|| format!("{tool} needs the argument {key:?}"));
     let folder = inside(root, root, &text("directory")?.unwrap_or_else(|| ".".into()))?;
