@@ -92,7 +92,7 @@ fn other_agents_apply_and_preview_patches() {
     for (arguments, why) in [
         (json!({"patch": PATCH, "directory": ".."}), "outside the folder of this server"),
         (json!({"patch": PATCH, "directory": "nowhere"}), "cannot open"),
-        (json!({"patch": 3}), "must be text"),
+        (json!({"patch": 3}), "must be a non-empty string"),
         (json!({"patch": PATCH, "force": true}), "has no argument"),
         (json!({}), "needs the argument"),
     ] {
