@@ -233,7 +233,7 @@ fn jobs_auto_runs_one_task_at_a_time_if_the_test_requests_fail() {
 }
 
 #[test]
-fn tasks_take_turns_on_a_server_that_reports_fewer_slots_than_jobs() {
+fn a_server_that_reports_fewer_slots_than_jobs_gets_no_more_requests_at_a_time() {
     let slots = 2;
     let config = Config { personality: Personality::LlamaServer, parallel: Some(slots), ..Config::default() };
     let (world, server) = (World::with_a_bug(), Server::with_config(config));
@@ -250,6 +250,7 @@ fn tasks_take_turns_on_a_server_that_reports_fewer_slots_than_jobs() {
     let args = ["batch", &tasks, "--jobs", "4", "--base-url", &base, "--approach", "tools"];
     let seen = world.tell(&world.agent(&args).output().unwrap());
     assert!(seen.starts_with("exit 0\n"), "{seen}");
+    assert!(seen.contains("running 2 tasks at a time: llama-server answers that many requests"), "{seen}");
     let replies = server.replies();
     let chats: Vec<_> = server.requests().into_iter().filter(|request| request.is_chat()).collect();
     assert_eq!(chats.len(), 8);

@@ -9,17 +9,20 @@ set -uo pipefail
 # an agent that keeps running would keep the results locked.
 trap 'kill "$agent"; wait "$agent"; exit 130' TERM
 
-# HyperQueue does not repeat a task that fails. So run the agent again here if its server failed
-# (exit code 5), if it was interrupted (130) or killed (137), or if the agent of a lost worker has
-# yet to end (2).
+# HyperQueue does not repeat a task that fails. So run the agent again here if its server failed or
+# the agent of a lost worker has yet to end (exit code 5), or if it was interrupted (130) or killed
+# (137).
 for _ in 1 2 3 4 5; do
   agent batch tasks.jsonl --shard "$HQ_TASK_ID/8" &
   agent=$!
   wait "$agent"
   code=$?
-  # Exit code 1 means that the batch has finished but some of its tasks are not verified.
-  [ "$code" -gt 1 ] || exit 0
-  sleep 10
+  case "$code" in
+    # Exit code 1 means that the batch has finished but some of its tasks are not verified.
+    0 | 1) exit 0 ;;
+    5 | 130 | 137) sleep 10 ;;
+    *) exit "$code" ;;
+  esac
 done
 exit "$code"
 

@@ -177,7 +177,7 @@ pub(crate) fn batch_table() -> String {
 /// Returns the exit codes of `agent worker`.
 pub(crate) fn worker_table() -> &'static str {
     "Exit codes:\n    0  stopped by a signal; unfinished tasks went back to the queue\n    2  misuse, or the queue or the folder \
-     cannot be used\n"
+     cannot be used\n    5  the folder is in use by another process, or its disk is full: start the worker again\n"
 }
 
 fn listed(heading: &str, rows: &[(Ending, &str)]) -> String {

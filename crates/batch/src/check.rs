@@ -18,7 +18,9 @@ pub async fn check(tasks: &[Task]) -> Vec<(&str, String)> {
         let source = (task.repo.as_path(), task.base_commit.as_deref());
         let problem = match known.entry(source) {
             Occupied(found) => found.into_mut(),
-            Vacant(new) => new.insert(Source::find(task, &task.repo).await.err()),
+            Vacant(new) => {
+                new.insert(Source::find(task, &task.repo).await.err().map(|unusable| unusable.why))
+            }
         };
         if let Some(problem) = problem {
             problems.push((task.id.as_str(), problem.clone()));

@@ -1,6 +1,5 @@
 //! Batch errors. A failed task is a result, never an error.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use crate::store::RESULTS;
@@ -26,38 +25,46 @@ pub enum Error {
     #[error("{0}")]
     Merge(String),
     /// The [`Place`](crate::Place) where the attempts run cannot be used.
-    #[error("{0}")]
-    Place(String),
+    #[error("{why}")]
+    Place {
+        /// The reason.
+        why: String,
+        /// Whether it may be usable later.
+        temporary: bool,
+    },
     /// A task that [`tasks::read`](crate::tasks::read) rejects.
     #[error("{0}")]
     Task(String),
 }
 
 impl Error {
-    /// Whether the same command may succeed later, which is the case if another process is using
-    /// the folder or the disk is full.
+    /// Whether the same command may succeed later, for example because another process is using the
+    /// folder or the disk is full.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
             Error::Locked { .. } => true,
-            Error::Journal(journal::Error::Io { source, .. }) => {
-                matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-            }
-            Error::NoBatch(_) | Error::Journal(_) | Error::Merge(_) | Error::Place(_) | Error::Task(_) => {
-                false
-            }
+            Error::Journal(e) => e.is_temporary(),
+            Error::Place { temporary, .. } => *temporary,
+            Error::NoBatch(_) | Error::Merge(_) | Error::Task(_) => false,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, ErrorKind};
+
     use super::*;
 
     #[test]
-    fn a_full_disk_and_a_lock_are_temporary() {
+    fn a_full_disk_a_lack_of_file_descriptors_and_a_lock_are_temporary() {
         let io = |kind: ErrorKind| journal::io_error("cannot write", "x".as_ref())(kind.into());
         assert!(Error::from(io(ErrorKind::StorageFull)).is_temporary());
+        let too_many_open_files = io::Error::from_raw_os_error(24);
+        assert!(
+            Error::from(journal::io_error("cannot open", "x".as_ref())(too_many_open_files)).is_temporary()
+        );
         assert!(Error::Locked { out: "x".into(), holder: "process 1".into() }.is_temporary());
         assert!(!Error::from(io(ErrorKind::PermissionDenied)).is_temporary());
         assert!(!Error::NoBatch("x".into()).is_temporary());

@@ -13,8 +13,12 @@ const SETTINGS: &[&str] = &["worktree.useRelativePaths=false", "advice.detachedH
 
 /// Protocols that clones may use. `ext` is left out because it runs a program.
 const PROTOCOLS: &str = "file:git:http:https:ssh";
+/// How `ssh` is run unless the user has configured it. Nobody can answer its questions, and it fails
+/// if the other side does not answer for a minute.
+const SSH: &str =
+    "ssh -o BatchMode=yes -o ConnectTimeout=60 -o ServerAliveInterval=15 -o ServerAliveCountMax=4";
 /// Settings for cloning. A clone over HTTP fails if it stays below 1 kB/s for a minute. Git has no
-/// such limit for other protocols. `init.defaultBranch` keeps git from printing advice about branch
+/// such limit for the `git` protocol. `init.defaultBranch` keeps git from printing advice about branch
 /// names before an error.
 const CLONE: [&str; 3] = ["http.lowSpeedLimit=1000", "http.lowSpeedTime=60", "init.defaultBranch=main"];
 
@@ -43,6 +47,11 @@ pub(crate) async fn clone(from: &OsStr, to: &Path, cwd: &Path) -> io::Result<()>
     let mut git = workspace::git(cwd);
     git.args(CLONE.iter().flat_map(|setting| ["-c", setting])).args(["clone", "--quiet", "--bare", "--"]);
     git.arg(from).arg(to).env("GIT_ALLOW_PROTOCOL", PROTOCOLS);
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    let configured = is_set("GIT_SSH") || is_set("GIT_SSH_COMMAND");
+    if !configured && self::git(cwd, &["config", "--get", "core.sshCommand"]).await.is_err() {
+        git.env("GIT_SSH_COMMAND", SSH);
+    }
     let mut shell = tokio::process::Command::new("/bin/sh");
     shell.args(["-c", WITH_US, "sh"]).arg(git.get_program()).args(git.get_args()).current_dir(cwd);
     for (name, value) in git.get_envs() {

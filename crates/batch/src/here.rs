@@ -124,13 +124,13 @@ impl<'r, R: Runner> Here<'r, R> {
         let repository = self.repository(task, batch).await;
         let source = match &repository {
             Ok(repo) => Source::find(task, repo).await,
-            Err(why) => Err(why.clone()),
+            Err(why) => Err(why.clone().into()),
         };
         let reuses = source.as_ref().ok().filter(|_| !self.keeps_trees);
         let lane = reuses.and_then(|source| self.lanes.take(task, source, batch.folder));
         let name = lane.as_ref().map_or_else(|| worktree::name(&task.id, attempt), Lane::name);
         let tree = batch.folder.join("worktrees").join(&name);
-        let source = source.and_then(|source| worktree::ensure_absent(&tree).map(|()| source));
+        let source = source.and_then(|source| Ok(worktree::ensure_absent(&tree).map(|()| source)?));
         if *batch.stopped.borrow() {
             return Ok(()); // not started
         }
@@ -149,11 +149,12 @@ impl<'r, R: Runner> Here<'r, R> {
         batch.sink.started(started).await?;
 
         let worked = match &source {
-            Err(why) => Err(why.clone()),
+            Err(unusable) => Err(unusable.why.clone()),
             Ok(source) => self.work(task, attempt, source, &tree, lane.as_ref(), batch).await,
         };
         let Attempt { report, session } = worked.unwrap_or_else(|why| Attempt::failed(Ending::Refused, why));
-        let may_help = (source.is_ok() || repository.is_err()) && report.ending != Ending::Interrupted;
+        let is_final = repository.is_ok() && source.as_ref().is_err_and(|unusable| !unusable.temporary);
+        let may_help = !is_final && report.ending != Ending::Interrupted;
         let finished = Finished {
             v: VERSION,
             id: task.id.clone(),

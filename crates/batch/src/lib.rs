@@ -80,4 +80,4 @@ pub use stop::Stop;
 pub use store::{remove_unfinished, replace};
 pub use summary::{Row, Summary};
 pub use task::{Task, TaskLimits};
-pub use worktree::remove_folder;
+pub use worktree::{Unusable, remove_folder};

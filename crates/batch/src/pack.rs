@@ -3,13 +3,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::clones::is_url;
 use crate::digest::short_digest;
 use crate::git::git;
 use crate::task::{Task, unsafe_id};
-use crate::worktree::Source;
+use crate::worktree::{Source, Unusable};
 
 /// A task's repository in a form that another machine can create a worktree from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,13 +22,12 @@ pub enum Packed {
 }
 
 /// Packs a task's repository. Writes one bundle per repository and commit to `folder`, or reuses
-/// the bundle if it already exists. Two calls must not use the same folder at the same time. The
-/// error is a human-readable sentence.
+/// the bundle if it already exists. Two calls must not use the same folder at the same time.
 ///
 /// # Errors
 /// If the repository or the commit does not exist, if the task specifies a folder inside a
 /// repository, or if the bundle cannot be written.
-pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
+pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, Unusable> {
     if is_url(&task.repo.to_string_lossy()) {
         return Ok(Packed::Url);
     }
@@ -37,22 +37,24 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, String> {
     let repo = task.repo.display();
     let source = Source::find(task, &task.repo).await?;
     let Some((found, commit)) = &source.git else {
-        return Err(format!("{repo} is not a git repository, so it cannot be sent to workers"));
+        return Err(format!("{repo} is not a git repository, so it cannot be sent to workers").into());
     };
     if !found.prefix.is_empty() {
         return Err(format!(
             "{repo} is a folder inside a repository; a task for workers must specify the repository's root"
-        ));
+        )
+        .into());
     }
     if git(&task.repo, &["rev-parse", "--is-shallow-repository"]).await.is_ok_and(|said| said == "true") {
         return Err(format!(
             "{repo} is a shallow clone, which cannot be sent to workers; run `git fetch --unshallow` there, or specify its URL"
-        ));
+        )
+        .into());
     }
     let digest = short_digest(&[found.git_dir.as_os_str().as_encoded_bytes(), commit.as_bytes()]);
     let bundle = folder.join(format!("{digest}.bundle"));
     if !bundle.exists() {
-        let failed = |e: std::io::Error| format!("cannot bundle {repo}: {e}");
+        let failed = |e: io::Error| Unusable::from_io(&e, |e| format!("cannot bundle {repo}: {e}"));
         // A bundle needs a branch. Create it in a temporary repository that shares the objects, so
         // that the task's repository does not change.
         let clone = folder.join(format!("{digest}.git"));

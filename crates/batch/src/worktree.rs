@@ -21,29 +21,54 @@ pub(crate) struct Source {
     pub(crate) git: Option<(Repository, String)>,
 }
 
+/// Why a repository cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// A human-readable sentence.
+    pub why: String,
+    /// Whether it may be usable later, because git failed for lack of resources or did not end in
+    /// time.
+    pub temporary: bool,
+}
+
+impl Unusable {
+    /// Explains an error that git or a file operation returned.
+    pub(crate) fn from_io(e: &io::Error, explain: impl FnOnce(&io::Error) -> String) -> Self {
+        Self { why: explain(e), temporary: journal::is_temporary(e) }
+    }
+}
+
+impl From<String> for Unusable {
+    fn from(why: String) -> Self {
+        Self { why, temporary: false }
+    }
+}
+
 impl Source {
     /// Finds the source of a task in `repo`, which is the task's repository or its clone. Does not
-    /// change anything. The error is a human-readable sentence.
-    pub(crate) async fn find(task: &Task, repo: &Path) -> Result<Self, String> {
+    /// change anything.
+    pub(crate) async fn find(task: &Task, repo: &Path) -> Result<Self, Unusable> {
         let repo = repo.to_owned();
         if !repo.is_dir() {
-            return Err(format!("folder {} does not exist", repo.display()));
+            return Err(format!("folder {} does not exist", repo.display()).into());
         }
-        let failed = |e: io::Error| format!("{}: {e}", repo.display());
+        let failed = |e: io::Error| Unusable::from_io(&e, |e| format!("{}: {e}", repo.display()));
         let Some(found) = git::repository(&repo).await.map_err(failed)? else {
             return match &task.base_commit {
                 None => Ok(Self { repo, git: None }),
                 Some(_) => {
-                    Err(format!("{} is not a git repository, so it has no base commit", repo.display()))
+                    Err(format!("{} is not a git repository, so it has no base commit", repo.display())
+                        .into())
                 }
             };
         };
         let wanted = task.base_commit.as_deref().unwrap_or("HEAD");
         let spec = format!("{wanted}^{{commit}}");
         let args = ["rev-parse", "--verify", "--quiet", "--end-of-options", &spec];
-        let Ok(commit) = git(&repo, &args).await else {
-            return Err(format!("{} has no commit {wanted}", repo.display()));
-        };
+        let commit = git(&repo, &args).await.map_err(|e| match journal::is_temporary(&e) {
+            true => failed(e),
+            false => format!("{} has no commit {wanted}", repo.display()).into(),
+        })?;
         Ok(Self { repo, git: Some((found, commit)) })
     }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 /// An error about a session on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -55,6 +57,39 @@ pub enum Error {
         /// The error.
         why: String,
     },
+}
+
+/// Whether the same operation may succeed later, because it failed for lack of disk space, memory,
+/// processes or open files, or because a file system did not answer.
+#[must_use]
+pub fn is_temporary(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        Interrupted, NetworkDown, NetworkUnreachable, OutOfMemory, QuotaExceeded, ResourceBusy,
+        StaleNetworkFileHandle, StorageFull, TimedOut, WouldBlock,
+    };
+    let kinds = [
+        Interrupted,
+        NetworkDown,
+        NetworkUnreachable,
+        OutOfMemory,
+        QuotaExceeded,
+        ResourceBusy,
+        StaleNetworkFileHandle,
+        StorageFull,
+        TimedOut,
+        WouldBlock,
+    ];
+    // The standard library has no kinds for these.
+    let codes = [Errno::MFILE, Errno::NFILE, Errno::NOLCK].map(Errno::raw_os_error);
+    kinds.contains(&error.kind()) || error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
+impl Error {
+    /// Whether the same operation may succeed later; see [`is_temporary`].
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if is_temporary(source))
+    }
 }
 
 /// Converts an error from a file operation into [`Error::Io`]. `what` describes the operation that

@@ -30,7 +30,7 @@ mod store;
 mod trace;
 
 pub use ending::{Budget, Ending};
-pub use error::{Error, io_error};
+pub use error::{Error, io_error, is_temporary};
 pub use event::{
     Check, Counts, CutReason, Diff, Doubt, EndedBy, Event, ExternalTool, Mode, ModelInfo, ModelRole,
     ModelTotals, Record, Report, Role, Totals, TreeWay, VERSION, dollars, external_tools, schema,

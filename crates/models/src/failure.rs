@@ -30,8 +30,10 @@ const OVERFLOW: [&str; 8] = [
     "too many tokens",
 ];
 
+/// The longest delay, in seconds, that a server may ask for without its quota counting as used up.
+const LONGEST_QUOTA: u64 = 300;
 /// Phrases in a 429 response that mean the account's quota is used up, in which case waiting does
-/// not help.
+/// not help, unless the server asks for a short delay.
 const USED_UP: [&str; 8] = [
     "insufficient_quota",
     "exceeded your current quota",
@@ -241,7 +243,10 @@ impl From<Failure> for Error {
                 }
                 None => settings("; check the API key"),
             },
-            429 if used_up => exhausted("; the account's quota is used up: check its plan and billing"),
+            // Some servers call a limit per minute a quota.
+            429 if used_up && retry_after.is_none_or(|seconds| seconds > LONGEST_QUOTA) => {
+                exhausted("; the account's quota is used up: check its plan and billing")
+            }
             402 => exhausted("; the account has no balance left"),
             403 if said == NO_REASON => settings(
                 "; a server bound to loopback refuses other host names: use 127.0.0.1, or set OLLAMA_HOST on both sides",
@@ -306,11 +311,15 @@ mod tests {
     use super::*;
 
     fn error(status: u16, body: &str) -> Error {
+        error_with_delay(status, body, Some(7))
+    }
+
+    fn error_with_delay(status: u16, body: &str, retry_after: Option<u64>) -> Error {
         Failure::Status {
             status,
             url: String::from("URL"),
             body: Box::new(Body::from_bytes(body.as_bytes())),
-            retry_after: Some(7),
+            retry_after,
             keyed: true,
         }
         .into()
@@ -373,7 +382,13 @@ mod tests {
             assert_eq!(asked_in(text), seconds, "{text}");
         }
         let quota = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
-        assert!(matches!(error(429, quota), Error::Exhausted(why) if why.contains("billing")));
+        for delay in [None, Some(86_400)] {
+            let error = error_with_delay(429, quota, delay);
+            assert!(matches!(error, Error::Exhausted(why) if why.contains("billing")), "{delay:?}");
+        }
+        let per_minute = "You exceeded your current quota. Please retry in 34.07s.";
+        let error = error_with_delay(429, per_minute, None);
+        assert!(matches!(error, Error::Busy { retry_after: Some(35), .. }), "{error}");
     }
 
     #[test]

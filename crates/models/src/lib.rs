@@ -51,7 +51,6 @@ mod refusal;
 mod roles;
 mod shared;
 mod size;
-mod slots;
 mod think;
 mod tls;
 pub use absent::Absent;

@@ -544,7 +544,7 @@ impl<'a> Driver<'a> {
 
     async fn finish(
         mut self,
-        ending: Ending,
+        mut ending: Ending,
         mut message: String,
         result: Option<Value>,
     ) -> Result<Report, Error> {
@@ -561,7 +561,13 @@ impl<'a> Driver<'a> {
         if !self.settings.question && self.await_snapshot().await.is_ok() {
             match self.on_tree(|tree| tree.diff()).await {
                 Ok(found) => diff = found,
-                Err(why) => message = format!("{message}; could not compute the diff: {why}"),
+                Err(why) => {
+                    message = format!("{message}; could not compute the diff: {why}");
+                    // Without the diff, a batch would lose the changes. It runs the task again.
+                    if !ending.can_resume() {
+                        ending = Ending::Refused;
+                    }
+                }
             }
         }
         let totals = self.accountant.totals(self.elapsed_ms());

@@ -3,8 +3,8 @@
 use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
@@ -17,6 +17,7 @@ use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::error::{Error, server};
 use crate::message::{results_subject, task_subjects};
@@ -37,6 +38,8 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 const RECORDED_WITHIN: Duration = Duration::from_secs(600);
 /// How long to wait before retrying a failed request.
 pub(crate) const PAUSE: Duration = Duration::from_secs(2);
+/// How long reading an object may take.
+const READ_WITHIN: Duration = Duration::from_secs(300);
 /// The longest wait between two attempts to connect.
 const RECONNECT: Duration = Duration::from_secs(5);
 
@@ -55,16 +58,27 @@ pub struct Address {
 #[derive(Clone)]
 pub struct Queue {
     pub(crate) context: Context,
-    /// Notified when the connection is established or re-established.
-    connected: Arc<Notify>,
+    link: Arc<Link>,
     pub(crate) tasks: Stream,
     pub(crate) results: Stream,
 }
 
+/// The state of the connection.
+struct Link {
+    /// Notified when the connection is established or re-established.
+    connected: Notify,
+    /// How long to retry while connecting and during set-up; forever if `None`.
+    wait: Option<Duration>,
+    /// Tells the user something.
+    notice: Box<dyn Fn(&str) + Send + Sync>,
+    /// The last failed request that the user was told about, so that it is not repeated.
+    failed: Mutex<String>,
+}
+
 impl Queue {
-    /// Connects and creates any missing streams. If the server cannot be reached, retries for up to
-    /// `wait`, or forever if `wait` is `None`. `notice` is called with a sentence when a retry
-    /// becomes necessary, and whenever the connection is lost or re-established.
+    /// Connects and creates any missing streams. If the server cannot be reached or does not answer,
+    /// retries for up to `wait`, or forever if `wait` is `None`. `notice` is called with a sentence
+    /// when a retry becomes necessary, and whenever the connection is lost or re-established.
     ///
     /// # Errors
     /// If the server cannot be reached in time, rejects the credentials, or does not support
@@ -72,25 +86,31 @@ impl Queue {
     pub async fn connect(
         address: &Address,
         wait: Option<Duration>,
-        notice: impl Fn(&str) + Send + Sync + Clone + 'static,
+        notice: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
         let servers: Result<Vec<ServerAddr>, _> = address.url.split(',').map(str::parse).collect();
         let servers = servers.map_err(|e| Error::Connect(e.to_string()))?;
         let options = options(address, &servers).map_err(|e| Error::Connect(e.to_string()))?;
-        let connected = Arc::new(Notify::new());
-        let (noticed, notified) = (notice.clone(), Arc::clone(&connected));
+        let link = Arc::new(Link {
+            connected: Notify::new(),
+            wait,
+            notice: Box::new(notice),
+            failed: Mutex::default(),
+        });
+        let events = Arc::clone(&link);
         let options = options
             .name("agent")
             .max_reconnects(None)
             .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
-                let (notice, connected) = (noticed.clone(), Arc::clone(&notified));
+                let link = Arc::clone(&events);
                 async move {
+                    let notice = &link.notice;
                     match event {
                         Event::Disconnected => notice("lost the connection to the queue; reconnecting"),
                         Event::Connected => {
                             notice("connected to the queue");
-                            connected.notify_waiters();
+                            link.connected.notify_waiters();
                         }
                         Event::ClientError(e) => notice(&format!("the connection to the queue failed: {e}")),
                         Event::ServerError(e) => notice(&format!("the queue reports an error: {e}")),
@@ -99,7 +119,7 @@ impl Queue {
                 }
             });
         let hosts: Vec<_> = servers.iter().map(|s| format!("{}:{}", s.host(), s.port())).collect();
-        let first = connected.notified();
+        let first = link.connected.notified();
         let (begun, mut tries) = (Instant::now(), 0);
         let client = loop {
             let e = match options.clone().connect(&servers[..]).await {
@@ -115,20 +135,32 @@ impl Queue {
                 return Err(Error::Unreachable(message));
             }
             if tries == 0 {
-                notice(&format!("{}; retrying", Error::Unreachable(message)));
+                (link.notice)(&format!("{}; retrying", Error::Unreachable(message)));
             }
             tries += 1;
             tokio::time::sleep(delay).await;
         };
         first.await;
         let context = jetstream::new(client);
-        let (tasks, results) = retrying(&context, &connected, async || open(&context).await).await?;
-        Ok(Self { context, connected, tasks, results })
+        let (tasks, results) = retrying(&context, &link, || open(&context)).await?;
+        Ok(Self { context, link: Arc::clone(&link), tasks, results })
     }
 
-    /// Makes a request, and makes it again if the connection is lost in the meantime.
-    pub(crate) async fn retrying<T>(&self, request: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
-        retrying(&self.context, &self.connected, request).await
+    /// Makes a request. Retries it if the connection is lost in the meantime or the server does not
+    /// answer in time.
+    pub(crate) async fn retrying<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        request: impl Fn() -> F,
+    ) -> Result<T, Error> {
+        retrying(&self.context, &self.link, request).await
+    }
+
+    /// Tells the user about a failed request that will be repeated. While there is no connection,
+    /// every request fails, and the user knows why.
+    pub(crate) fn note_failure(&self, error: &Error) {
+        if self.context.client().connection_state() == State::Connected {
+            self.link.note_failure(error);
+        }
     }
 
     /// Creates any missing streams.
@@ -233,11 +265,18 @@ impl Queue {
 
     /// Reads an object.
     pub(crate) async fn get(&self, batch: &str, name: &str) -> Result<Vec<u8>, Error> {
+        self.retrying(|| self.get_once(batch, name)).await
+    }
+
+    async fn get_once(&self, batch: &str, name: &str) -> Result<Vec<u8>, Error> {
         let failed = "read an object from the queue";
         let mut object = self.objects(batch).await?.get(name).await.map_err(server(failed))?;
         let mut contents = Vec::new();
-        object.read_to_end(&mut contents).await.map_err(server(failed))?;
-        Ok(contents)
+        // The client waits forever for parts that the server has lost.
+        match timeout(READ_WITHIN, object.read_to_end(&mut contents)).await {
+            Ok(read) => read.map(|_| contents).map_err(server(failed)),
+            Err(_) => Err(server(failed)("parts of it are missing")),
+        }
     }
 
     /// Whether an object exists.
@@ -299,24 +338,43 @@ async fn open(context: &Context) -> Result<(Stream, Stream), Error> {
     create.await.map_err(created)
 }
 
-async fn retrying<T>(
+impl Link {
+    fn note_failure(&self, error: &Error) {
+        let text = error.to_string();
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *failed != text {
+            (self.notice)(&format!("{text}; retrying"));
+            *failed = text;
+        }
+    }
+}
+
+async fn retrying<T, F: Future<Output = Result<T, Error>>>(
     context: &Context,
-    connected: &Notify,
-    request: impl AsyncFn() -> Result<T, Error>,
+    link: &Link,
+    request: impl Fn() -> F,
 ) -> Result<T, Error> {
     let client = context.client();
     let connects = || client.statistics().connects.load(Ordering::Relaxed);
+    let begun = Instant::now();
     loop {
-        let (before, reconnected) = (connects(), connected.notified());
-        tokio::select! {
+        let (before, reconnected) = (connects(), link.connected.notified());
+        let error = tokio::select! {
             done = request() => match done {
-                Err(_) if connects() != before || client.connection_state() != State::Connected => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                done => return done,
+                Ok(done) => return Ok(done),
+                Err(error) => error,
             },
-            () = reconnected => {} // the answer would not arrive
+            () = reconnected => continue, // the answer to the first request was lost
+        };
+        let is_lost = connects() != before || client.connection_state() != State::Connected;
+        let in_time = link.wait.is_none_or(|wait| begun.elapsed() < wait);
+        if !is_lost && !(error.is_temporary() && in_time) {
+            return Err(error);
         }
+        if !is_lost {
+            link.note_failure(&error);
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -144,7 +144,10 @@ impl<'a> Publisher<'a> {
     }
 
     async fn make(&self, job: Job<'_>, context: &Context<'_>) -> Result<(), batch::Error> {
-        let ready = self.ready.get().ok_or_else(|| batch::Error::Place("the queue is not ready".into()))?;
+        let ready = self
+            .ready
+            .get()
+            .ok_or_else(|| batch::Error::Place { why: "the queue is not ready".into(), temporary: false })?;
         let id = &job.task.id;
         let (mut arrivals, early) = ready.mailbox.open(id);
         let mut attempt =
@@ -367,12 +370,18 @@ impl<'a> Publisher<'a> {
         if let Some(known) = bundles.get(&key) {
             return Ok(known.clone());
         }
-        let packed = batch::pack(task, &self.folder.join("bundles")).await.map_err(Failed::Final)?;
+        let failed = |temporary: bool, why: String| match temporary {
+            true => Failed::Again(why),
+            false => Failed::Final(why),
+        };
+        let packed = batch::pack(task, &self.folder.join("bundles")).await;
+        let packed = packed.map_err(|unusable| failed(unusable.temporary, unusable.why))?;
         let bundle = match packed {
             Packed::Url => None,
             Packed::Bundle(file, commit) => {
                 let read = fs::read(&file);
-                let contents = read.map_err(|e| Failed::Final(format!("{}: {e}", file.display())))?;
+                let contents =
+                    read.map_err(|e| failed(journal::is_temporary(&e), format!("{}: {e}", file.display())))?;
                 let object = format!("{}.bundle", batch::short_digest(&[&contents]));
                 if !self.queue.has(batch, &object).await {
                     let again = |e: Error| Failed::Again(e.to_string());
@@ -412,8 +421,9 @@ impl<'a> Publisher<'a> {
 impl Place for Publisher<'_> {
     fn prepare<'a>(&'a self, _batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), batch::Error>> {
         async {
-            let ready = self.queue.retrying(async || self.get_ready().await).await;
-            let _ = self.ready.set(ready.map_err(|e| batch::Error::Place(e.to_string()))?);
+            let ready = self.queue.retrying(|| self.get_ready()).await;
+            let failed = |e: Error| batch::Error::Place { why: e.to_string(), temporary: e.is_temporary() };
+            let _ = self.ready.set(ready.map_err(failed)?);
             Ok(())
         }
         .boxed_local()
@@ -453,6 +463,7 @@ fn name(folder: &Path) -> Result<String, Error> {
         Ok(text) => serde_json::from_str(&text).map_err(|e| Error::Server {
             doing: "read the name of the batch",
             why: format!("{}: {e}", path.display()),
+            timed_out: false,
         }),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let name = format!("{:016x}", fastrand::u64(..));

@@ -1,8 +1,10 @@
 //! Receives a batch's records and puts them into its mailbox.
 
-use async_nats::jetstream::Message;
+use std::time::Duration;
+
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
+use async_nats::jetstream::{AckKind, Message};
 use futures_util::StreamExt as _;
 
 use crate::connect::{PAUSE, Queue};
@@ -10,6 +12,8 @@ use crate::error::{Error, server};
 use crate::mailbox::{Arrival, Mailbox};
 use crate::message::{Body, Envelope, Record, VERSION};
 
+/// When the server should send a record again that could not be fetched.
+const AGAIN: Duration = Duration::from_secs(30);
 /// How many records are requested at a time.
 const RECORDS: usize = 200;
 
@@ -25,13 +29,18 @@ pub(crate) async fn receive(queue: Queue, batch: String, mut consumer: PullConsu
         // including the consumer.
         tokio::time::sleep(PAUSE).await;
         let known = queue.results.consumer_info(consumer.cached_info().name.clone()).await;
-        let gone =
-            |kind| matches!(kind, ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound);
-        if known.is_err_and(|e| gone(e.kind()))
-            && queue.create_streams().await.is_ok()
-            && let Ok(new) = queue.records(&batch).await
-        {
-            consumer = new;
+        let new = match known {
+            Ok(_) => continue,
+            Err(e) => match e.kind() {
+                ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound => {
+                    queue.create_streams().await.and(queue.records(&batch).await)
+                }
+                _ => Err(server("receive results")(e)),
+            },
+        };
+        match new {
+            Ok(new) => consumer = new,
+            Err(e) => queue.note_failure(&e),
         }
     }
 }
@@ -58,7 +67,11 @@ async fn receive_one(queue: &Queue, batch: &str, message: Message, mailbox: &Mai
     let record = match decode(&message.payload) {
         Some(Body::Object(name)) => match queue.get(batch, &name).await {
             Ok(contents) => decode(&contents),
-            Err(_) => None,
+            Err(e) => {
+                queue.note_failure(&e);
+                let _ = message.ack_with(AckKind::Nak(Some(AGAIN))).await;
+                return;
+            }
         },
         decoded => decoded,
     };

@@ -38,11 +38,12 @@ pub(crate) async fn take(
             match next(&consumer).await {
                 Ok(Some(message)) => break message,
                 Ok(None) => {}
-                // The client reconnects and reports this on its own, but the consumer may be gone.
+                // The client reconnects on its own, but the consumer may be gone.
                 Err(_) => {
                     tokio::time::sleep(PAUSE).await;
-                    if let Ok((new, _)) = queue.workers(lease).await {
-                        consumer = new;
+                    match queue.workers(lease).await {
+                        Ok((new, _)) => consumer = new,
+                        Err(e) => queue.note_failure(&e),
                     }
                 }
             }

@@ -71,7 +71,7 @@ pub async fn work(
         }
         _ => {}
     }
-    let (consumer, lease) = queue.retrying(async || queue.workers(options.lease).await).await?;
+    let (consumer, lease) = queue.retrying(|| queue.workers(options.lease)).await?;
     if lease != options.lease {
         let message =
             format!("the queue has a lease of {} s, which was set by an earlier worker", lease.as_secs());
@@ -245,7 +245,7 @@ impl Worker<'_> {
             };
             match bundle {
                 Ok(bundle) => task.repo = bundle,
-                Err(e) => return reports.failed(attempt, &e.to_string(), true),
+                Err(e) => return reports.failed(attempt, &e.to_string(), true).await,
             }
         }
         let job = Job { task: &task, digest: &order.digest, attempt };
@@ -302,7 +302,7 @@ impl Worker<'_> {
         let why = format!(
             "{DELIVERIES} workers took the task, but none returned a result; it may be crashing them"
         );
-        reports.failed(attempt, &why, false)
+        reports.failed(attempt, &why, false).await
     }
 
     /// Waits after a failure of the model, its server or this machine, so that a broken worker does
@@ -404,16 +404,16 @@ impl Sink for Reports<'_> {
     fn started(&self, started: Started) -> LocalBoxFuture<'_, Result<(), batch::Error>> {
         // Paths on this machine are meaningless on other machines.
         let started = Started { worktree: None, git_dir: None, ..started };
-        std::future::ready(self.add(Record::Started(started), None).map(drop)).boxed_local()
+        async { self.add(Record::Started(started), None).await.map(drop) }.boxed_local()
     }
 
     fn finished(&self, finished: Finished, may_help: bool) -> LocalBoxFuture<'_, Result<(), batch::Error>> {
-        std::future::ready(self.finish(finished, may_help)).boxed_local()
+        self.finish(finished, may_help).boxed_local()
     }
 }
 
 impl Reports<'_> {
-    fn finish(&self, finished: Finished, may_help: bool) -> Result<(), batch::Error> {
+    async fn finish(&self, finished: Finished, may_help: bool) -> Result<(), batch::Error> {
         let Worker { stop, failures, report, undelivered, .. } = self.worker;
         if finished.ending == Ending::Interrupted && *stop.borrow() {
             return Ok(()); // another worker will start over
@@ -423,21 +423,35 @@ impl Reports<'_> {
         report(Event::Finished { result: &finished, again: false });
         let session = finished.session.as_ref().map(|id| format!("session/{id}"));
         let record = Record::Finished { finished: Box::new(finished), may_help, session };
-        let number = self.add(record, self.message.reply.as_ref().map(ToString::to_string))?;
+        let number = self.add(record, self.message.reply.as_ref().map(ToString::to_string)).await?;
         undelivered.borrow_mut().insert(self.sequence, number);
         self.last.set(Some(number));
         Ok(())
     }
 
-    fn failed(&self, attempt: u32, why: &str, may_help: bool) -> Result<(), batch::Error> {
+    async fn failed(&self, attempt: u32, why: &str, may_help: bool) -> Result<(), batch::Error> {
         let Order { task, digest, .. } = self.order;
-        self.finish(Finished::refused(&task.id, digest, attempt, why), may_help)
+        self.finish(Finished::refused(&task.id, digest, attempt, why), may_help).await
     }
 
-    fn add(&self, record: Record, acknowledge: Option<String>) -> Result<u64, batch::Error> {
+    /// Puts a record into the outbox. While the disk is full, retries until the worker is stopped.
+    async fn add(&self, record: Record, acknowledge: Option<String>) -> Result<u64, batch::Error> {
         let Self { order, sequence, deliveries, .. } = self;
         let key = format!("{}/{sequence}/{deliveries}/{}", order.batch, record.key());
         let letter = Letter { batch: order.batch.clone(), record, key, acknowledge };
-        Ok(self.worker.outbox.add(&letter)?)
+        let mut retries = 0;
+        loop {
+            match self.worker.outbox.add(&letter) {
+                Err(e) if e.is_temporary() && !*self.worker.stop.borrow() => {
+                    if retries == 0 {
+                        let message = format!("cannot keep the record, retrying: {e}");
+                        (self.worker.report)(Event::Note { id: letter.record.id(), message });
+                    }
+                    self.worker.pause(batch::backoff(retries)).await;
+                    retries = retries.saturating_add(1);
+                }
+                added => return Ok(added?),
+            }
+        }
     }
 }

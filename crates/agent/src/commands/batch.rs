@@ -46,7 +46,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     let display = Display::new(command.json);
     if let Some(BatchCommand::Merge { from, out }) = &command.command {
         context.resolve_in(None, &command.settings.given)?.settings()?;
-        let summary = batch::merge(from, out).map_err(Failure::refused)?;
+        let summary = batch::merge(from, out).map_err(failure)?;
         return finish(&summary, out, &report::name(out), &display);
     }
     let file = command.tasks.as_deref().ok_or_else(|| Failure::misuse("no task file given"))?;
@@ -113,9 +113,14 @@ fn here(mut batch: Ready, jobs: Jobs, keep_worktrees: bool) -> Result<Exit> {
     interrupt::block_on(async {
         let signals = Signals::take()?;
         let jobs = if batch.tasks.len() > 1 { jobs } else { Jobs::Number(1) };
-        batch.options.jobs = tokio::select! {
-            jobs = Box::pin(jobs::count(jobs, &batch.settings, &batch.agent.display)) => jobs,
-            () = signals.wait() => return Ok(Exit::Run(Ending::Interrupted)),
+        let count = jobs::count(jobs, &batch.settings, Some(batch.options.wait), &batch.agent.display);
+        batch.options.jobs = match jobs {
+            // None of the tasks uses the batch's model.
+            Jobs::Number(jobs) if batch.tasks.iter().all(|task| task.model.is_some()) => jobs.into(),
+            _ => tokio::select! {
+                jobs = Box::pin(count) => jobs,
+                () = signals.wait() => return Ok(Exit::Run(Ending::Interrupted)),
+            },
         };
         let here = match keep_worktrees {
             true => Here::keeping_trees(&batch.agent),
@@ -142,11 +147,15 @@ async fn complete(batch: &Ready, place: &dyn Place, signals: &Signals) -> Result
         agent.display.note("stopped immediately; run the same command to resume");
         return Ok(None);
     };
-    let failed = |error: batch::Error| match error.is_temporary() {
+    Ok(Some(summary.map_err(failure)?))
+}
+
+/// Chooses the exit code for an error of a batch.
+pub(super) fn failure(error: batch::Error) -> Failure {
+    match error.is_temporary() {
         true => Failure::unavailable(error),
         false => Failure::refused(error),
-    };
-    Ok(Some(summary.map_err(failed)?))
+    }
 }
 
 impl Ready {
@@ -155,11 +164,21 @@ impl Ready {
     }
 }
 
-/// Shows the summary, and writes the files for CI systems.
+/// Writes the files for CI systems and shows the summary. The exit code is the summary's, because the
+/// results are complete, unless all went well except for these files.
 fn finish(summary: &Summary, out: &Path, name: &str, display: &Display) -> Result<Exit> {
-    display.summary(summary, out)?;
-    report::for_ci(out, name, summary)?;
-    Ok(Exit::Code(summary.exit_code()))
+    let written = report::for_ci(out, name, summary);
+    // The output may be closed, or on a full disk.
+    let _ = display.summary(summary, out);
+    match (summary.exit_code(), written) {
+        (0 | 1, Err(failure)) => Err(failure),
+        (code, written) => {
+            if let Err(failure) = written {
+                display.note(&format!("{:#}", failure.error));
+            }
+            Ok(Exit::Code(code))
+        }
+    }
 }
 
 /// Returns the default folder for results, which is `tasks.results` for `tasks.jsonl`.

@@ -56,7 +56,8 @@ pub(super) fn name(path: &Path) -> String {
 /// Writes the files for CI systems to a batch's folder.
 pub(super) fn for_ci(out: &Path, name: &str, summary: &Summary) -> Result<()> {
     let junit = report::junit(name, summary).map_err(Failure::refused)?;
-    batch::replace(&out.join("junit.xml"), &junit)?;
-    batch::replace(&out.join("summary.md"), &report::markdown(name, summary))?;
-    Ok(())
+    let markdown = report::markdown(name, summary);
+    let written = batch::replace(&out.join("junit.xml"), &junit)
+        .and_then(|()| batch::replace(&out.join("summary.md"), &markdown));
+    written.map_err(|e| super::batch::failure(e.into()))
 }

@@ -27,7 +27,7 @@ pub(crate) fn run(command: &Worker, context: &Context) -> Result<Exit> {
     interrupt::block_on(async {
         let signals = Signals::take()?;
         let jobs = tokio::select! {
-            jobs = Box::pin(jobs::count(command.jobs, &settings, &display)) => jobs,
+            jobs = Box::pin(jobs::count(command.jobs, &settings, None, &display)) => jobs,
             () = signals.wait() => return Ok(Exit::Success),
         };
         let options = WorkerOptions { folder, jobs, lease: command.lease };

@@ -3,7 +3,7 @@
 //! part.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 
 use futures_util::StreamExt;
 use models::{download, host};
@@ -96,6 +96,11 @@ async fn fetch(
         let before = done;
         let received = async {
             let mut download = download::get(&listed.url, None, done, &pull.sources.access).await?;
+            if download.from == 0 && done > 0 {
+                // The server cannot resume, so start over.
+                file.rewind().and_then(|()| file.set_len(0)).map_err(|why| pull.io(why))?;
+                (hash, done) = (Sha256::new(), 0);
+            }
             if download.from != done {
                 return Err(models::Error::Transport(String::from("the server cannot resume")).into());
             }

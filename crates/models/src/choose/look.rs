@@ -53,7 +53,7 @@ pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
     if around.deepseek_key.is_some() {
         return deepseek(None, &unnamed(around), "DEEPSEEK_API_KEY is set").await;
     }
-    let locked = match local_servers(around).await {
+    let locked = match local_servers(around).await? {
         Ok(chosen) => return Ok(chosen),
         Err(locked) => locked,
     };
@@ -76,7 +76,10 @@ pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
 
 /// Opens a model on a local server that listens on a default port; earlier ports take precedence.
 /// If no model can be opened, returns the addresses of the servers that need a key.
-async fn local_servers(around: &Surroundings) -> Result<Chosen, Vec<String>> {
+///
+/// # Errors
+/// If no model can be opened yet because a server is loading its model.
+async fn local_servers(around: &Surroundings) -> Result<Result<Chosen, Vec<String>>, Error> {
     // An unknown server must not see a key meant for another server.
     let unnamed = Surroundings { openai_key: None, ..super::unnamed(around) };
     let tried = DEFAULT_PORTS.map(|(port, path)| {
@@ -88,13 +91,14 @@ async fn local_servers(around: &Surroundings) -> Result<Chosen, Vec<String>> {
             Some((openai(&base, None, unnamed, &why).await, base))
         }
     });
-    let mut locked = Vec::new();
+    let (mut locked, mut loading) = (Vec::new(), None);
     for (opened, base) in join_all(tried).await.into_iter().flatten() {
         match opened {
-            Ok(chosen) => return Ok(chosen),
+            Ok(chosen) => return Ok(Ok(chosen)),
+            Err(error @ Error::Loading(_)) => loading = loading.or(Some(error)),
             Err(Error::Settings(why)) if why.contains("API key") => locked.push(base),
             Err(_) => {}
         }
     }
-    Err(locked)
+    loading.map_or(Ok(Err(locked)), Err)
 }

@@ -17,7 +17,6 @@ use crate::price::Prices;
 use crate::profile::{About, Profiles};
 use crate::shared::Shared;
 use crate::size::parameters_in;
-use crate::slots;
 use crate::{Access, DeltaStream, Error, Identity, Message, Model, Request, Think, host};
 
 /// DeepSeek's default model (docs/model-apis.md#deepseek-models).
@@ -413,9 +412,7 @@ impl Model for OpenAi {
     }
 
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error> {
-        let Some(slots) = self.learned.get().identity.slots else { return self.send(request).await };
-        let slot = slots::take(self.http.base(), slots).await;
-        Ok(slot.hold(self.send(request).await?))
+        self.send(request).await
     }
 
     async fn verify(&self) -> Vec<String> {

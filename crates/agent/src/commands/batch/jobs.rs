@@ -1,11 +1,12 @@
-//! `--jobs auto`: runs one task for each request that the server can answer in parallel.
+//! `--jobs`: how many tasks run at a time, given how many requests the server answers in parallel.
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use journal::Ending;
 use models::{Delta, Error, Identity, Message, Model, Notices, Request, Role};
 use tokio::time::timeout;
 
@@ -29,20 +30,56 @@ const PROBE_TOKENS: u32 = 32;
 /// How long to wait for the first of several answers from a model that is already loaded.
 const PROBE_TIME: Duration = Duration::from_secs(60);
 
-/// Returns how many tasks to run at a time. With `auto`, asks the server and reports the decision.
-pub(in crate::commands) async fn count(jobs: Jobs, settings: &Settings, display: &Display) -> usize {
-    if let Jobs::Number(jobs) = jobs {
-        return jobs.into();
+/// Returns how many tasks to run at a time, which is never more than the number of slots that the
+/// server reports. Tells the user if that is not the given number. With `auto`, waits up to `wait`
+/// for a server that is unavailable, or forever if `wait` is `None`.
+pub(in crate::commands) async fn count(
+    jobs: Jobs,
+    settings: &Settings,
+    wait: Option<Duration>,
+    display: &Display,
+) -> usize {
+    if jobs == Jobs::Number(1) {
+        return 1;
     }
     // This neither downloads a model nor asks the user.
     let settings = Settings { pull: false, ..settings.clone() };
-    let (jobs, why) = match model::open(&settings, false, Notices::default()).await {
-        Ok(chosen) => ask(&*chosen.model, display).await,
-        Err(failure) => (1, format!("cannot ask the server: {:#}", failure.error)),
+    let (begun, mut tries) = (Instant::now(), 0);
+    let opened = loop {
+        let failure = match model::open(&settings, false, Notices::default()).await {
+            Err(failure) if jobs == Jobs::Auto && failure.ending == Ending::Unavailable => failure,
+            opened => break opened,
+        };
+        let pause = ::batch::backoff(tries);
+        if wait.is_some_and(|wait| begun.elapsed() + pause > wait) {
+            break Err(failure);
+        }
+        if tries == 0 {
+            let why = format!("{:#}", failure.error);
+            display.note(&format!("cannot ask the server, retrying: {}", sanitize::short(&why, 200)));
+        }
+        tokio::time::sleep(pause).await;
+        tries += 1;
     };
-    let tasks = plural(jobs.into(), "task");
+    let (count, why) = match (jobs, opened) {
+        (Jobs::Auto, Ok(chosen)) => ask(&*chosen.model, display).await,
+        (Jobs::Auto, Err(failure)) => (1, format!("cannot ask the server: {:#}", failure.error)),
+        (Jobs::Number(jobs), Ok(chosen)) => match reported(&chosen.model.identity()) {
+            Some((slots, why)) if slots < jobs => (slots, why),
+            _ => return jobs.into(),
+        },
+        // The tasks will report the failure.
+        (Jobs::Number(jobs), Err(_)) => return jobs.into(),
+    };
+    let tasks = plural(count.into(), "task");
     display.note(&format!("running {tasks} at a time: {}", sanitize::short(&why, 200)));
-    jobs.into()
+    count.into()
+}
+
+/// Returns the number of slots that a server reports.
+fn reported(server: &Identity) -> Option<(u16, String)> {
+    let slots = server.slots?.min(Jobs::MAX);
+    Some((slots, format!("{} answers that many requests at a time", server.server)))
 }
 
 /// Returns how many tasks to run at a time on a model's server, and the reason.
@@ -62,11 +99,10 @@ async fn ask(model: &dyn Model, display: &Display) -> (u16, String) {
 /// Decides without a measurement, if possible. Test requests must not cost money.
 fn decide(server: &Identity) -> Option<(u16, String)> {
     let name = &server.server;
-    match server.slots {
-        Some(slots) => Some((slots.min(Jobs::MAX), format!("{name} answers that many requests at a time"))),
-        None if server.local && server.price.is_none() => None,
-        None => Some((REMOTE, format!("the default for hosted models; {name} does not report a number"))),
-    }
+    reported(server).or_else(|| match server.local && server.price.is_none() {
+        true => None,
+        false => Some((REMOTE, format!("the default for hosted models; {name} does not report a number"))),
+    })
 }
 
 /// Measures how many requests a server answers in parallel: sends several at once, and counts the
