@@ -1,6 +1,8 @@
 //! `agent batch`: many tasks, each in its own worktree.
 
 use std::io::BufRead as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -261,6 +263,43 @@ fn a_server_that_reports_fewer_slots_than_jobs_gets_no_more_requests_at_a_time()
         });
         assert!(running.count() < slots, "{chat:?}");
     }
+}
+
+#[test]
+fn bug_a_closed_stdout_replaced_the_exit_code_of_a_batch() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["idle"]);
+    server.fallback(Reply::text(call("finish", json!({}))));
+    let args = ["batch", "--model", "deepseek-coder:6.7b", "--approach", "tools", &tasks];
+    let mut command = world.agent(&args);
+    command.env("OLLAMA_HOST", server.url()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(world.home().join("tasks.results/junit.xml").exists());
+}
+
+#[test]
+fn bug_a_clone_over_ssh_could_wait_forever_for_an_answer() {
+    let (world, server) = (World::with_a_bug(), Server::start());
+    let tasks = tasks(&world, &["one"]);
+    let text = std::fs::read_to_string(&tasks).unwrap();
+    let text = text.replace(&world.repo().display().to_string(), "ssh://git.invalid/repository");
+    std::fs::write(&tasks, text).unwrap();
+    let programs = world.home().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    let ssh = programs.join("ssh");
+    std::fs::write(&ssh, "#!/bin/sh\necho \"$@\" >> \"$HOME/ssh-arguments\"; exit 255\n").unwrap();
+    std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let args = ["batch", &tasks, "--wait", "0s", "--model", "deepseek-coder:6.7b"];
+    let output = world.agent(&args).env("OLLAMA_HOST", server.url()).env("PATH", path).output().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", world.tell(&output));
+    let arguments = std::fs::read_to_string(world.home().join("ssh-arguments")).unwrap();
+    assert!(
+        arguments.contains("BatchMode=yes") && arguments.contains("ServerAliveInterval=15"),
+        "{arguments}"
+    );
 }
 
 #[test]

