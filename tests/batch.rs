@@ -266,6 +266,24 @@ fn a_server_that_reports_fewer_slots_than_jobs_gets_no_more_requests_at_a_time()
 }
 
 #[test]
+fn bug_jobs_auto_ran_one_task_at_a_time_if_the_server_started_after_the_batch() {
+    let world = World::with_a_bug();
+    let tasks = tasks(&world, &["one", "two"]);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let base = format!("http://127.0.0.1:{port}/v1");
+    let args = ["batch", &tasks, "--jobs", "auto", "--base-url", &base, "--approach", "tools"];
+    let mut child = world.agent(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("cannot ask the server, retrying: ")));
+    let config = Config { personality: Personality::LlamaServer, parallel: Some(2), ..Config::default() };
+    let server = Server::with_config_on(config, port).unwrap();
+    server.fallback(Reply::text(call("finish", json!({}))));
+    let rest: Vec<String> = lines.collect();
+    assert!(rest.iter().any(|line| line.starts_with("running 2 tasks at a time: ")), "{rest:?}");
+    assert_eq!(child.wait().unwrap().code(), Some(1), "the tasks are not solved");
+}
+
+#[test]
 fn bug_a_closed_stdout_replaced_the_exit_code_of_a_batch() {
     let (world, server) = (World::with_a_bug(), Server::start());
     let tasks = tasks(&world, &["idle"]);
