@@ -34,8 +34,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same command may succeed later, which is the case if another process is using
-    /// the folder or the disk is full.
+    /// Whether the same command may succeed later. True if another process is using the folder or
+    /// the disk is full.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {

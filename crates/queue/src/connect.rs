@@ -29,7 +29,7 @@ const DEAD: &str = "AGENT_DEAD";
 const CANCELED: &str = "canceled";
 /// How many bytes of a message are reserved for its headers.
 pub(crate) const HEADERS: usize = 1024;
-/// The usual size of an object's parts, in bytes.
+/// The usual size of an object's chunks, in bytes.
 const CHUNK: usize = 128 << 10;
 /// How long the server keeps tasks, records and objects that no one collects.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -126,7 +126,7 @@ impl Queue {
         Ok(Self { context, connected, tasks, results })
     }
 
-    /// Makes a request, and makes it again if the connection is lost in the meantime.
+    /// Makes a request, and retries it if the connection is lost in the meantime.
     pub(crate) async fn retrying<T>(&self, request: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
         retrying(&self.context, &self.connected, request).await
     }
@@ -199,8 +199,8 @@ impl Queue {
         created.map(drop).map_err(server("store objects in the queue (may this user create streams?)"))
     }
 
-    /// Whether the server has an object store for a batch, which is no longer the case once the
-    /// batch is done.
+    /// Whether the server has an object store for a batch. The store is removed once the batch is
+    /// done.
     pub(crate) async fn has_objects(&self, batch: &str) -> Result<bool, Error> {
         match self.context.get_stream(format!("OBJ_{}", bucket(batch))).await {
             Ok(_) => Ok(true),
@@ -315,7 +315,7 @@ async fn retrying<T>(
                 }
                 done => return done,
             },
-            () = reconnected => {} // the answer would not arrive
+            () = reconnected => {} // an answer sent over the old connection never arrives
         }
     }
 }
