@@ -17,7 +17,10 @@ SHOW = {
 
 
 class Server:
-    """The server. `answers` contains the answers to successive chat requests; the last answer is repeated."""
+    """Answers successive chat requests with `answers`, repeating the last one.
+
+    Each answer's stream stays open for `hold` seconds after the text.
+    """
 
     def __init__(self, answers, hold=0.0):
         self.answers, self.hold = answers, hold

@@ -1,8 +1,9 @@
 """Loads and checks the fixtures in `fixtures/repair`, for the other scripts in this directory.
 
 A fixture is a directory. `repo/` is the repository that the model may see; only this part is copied
-to where a model or an agent works. `task.md` is the task. `verify` is a command that fails before
-the repair and passes after it. `solution.patch` is a correct fix for the one faulty file.
+to the folder where a model or an agent works. `task.md` is the task. `verify` is a command that
+fails before the repair and passes after it. `solution.patch` is a correct fix for the one faulty
+file.
 """
 
 import dataclasses

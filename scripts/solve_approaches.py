@@ -1,7 +1,8 @@
-"""Makes one attempt with each approach that `scripts/bench-solve` compares, on a fresh copy of a task.
+"""The approaches that `scripts/bench-solve` compares, each as a function that makes one attempt.
 
-Every attempt returns a record with `solved`, `seconds`, `evaluated`, `generated` and `note`. Only
-the task's own verification, with the original tests restored, decides whether the task is solved.
+Every attempt works on a fresh copy of a task and returns a record with `solved`, `seconds`,
+`evaluated`, `generated` and `note`. Only the task's own verification, with the original tests
+restored, decides whether the task is solved.
 """
 
 import difflib
@@ -75,9 +76,10 @@ def most_similar(code, files, path):
 def answered_files(answer, files, path):
     """Return {path: content} for the fenced blocks in an answer.
 
-    A block's file is named by the line above it, its info string or its first line. A block without
-    a name replaces the shown file that it resembles, so that a small slip does not make the request
-    fail. If there are several blocks for a file, the longest one is used, as in `scripts/floor`.
+    A block's path comes from the line above it, its info string or its first line. A block without
+    a path replaces the shown file that it resembles most, so that a missing path alone does not
+    make the request fail. If there are several blocks for a file, the longest one is used, as in
+    `scripts/floor`.
     """
     if len(files) == 1:
         code = one_request.block(answer)

@@ -42,7 +42,7 @@ fn finish() -> Reply {
     reply("finish", json!({"summary": "add adds"}))
 }
 
-/// What the editor has received: updates and permission requests.
+/// The updates and permission requests that the editor has received.
 #[derive(Clone)]
 struct Seen(watch::Receiver<Vec<Value>>);
 

@@ -173,8 +173,9 @@ fn the_help_of_batch_lists_the_exit_codes_of_batch() {
     );
 }
 
-/// Starts an Ollama server that answers `parallel` requests at a time and refuses the others or lets
-/// them wait.
+/// Starts an Ollama server that answers `parallel` requests at a time. It refuses any others if
+/// `refuses` is set, and otherwise lets them wait.
+///
 /// After the first test request of `--jobs auto`, the next `parallel` ones overlap: each waits at
 /// its own gate and then takes a while to finish, like a model that is still writing.
 fn server_with_slots(parallel: usize, refuses: bool) -> Server {
@@ -524,10 +525,11 @@ fn changed_settings_are_reported_with_the_number_of_tasks_that_keep_their_result
     let connection = ["--first-byte-seconds", "77"];
     let again = world.tell(&run_with(&world, &server, &[&[&*tasks][..], &connection].concat()));
     for seen in [first, again] {
-        assert!(!seen.contains("other settings"), "{seen}");
+        assert!(!seen.contains("different settings"), "{seen}");
     }
     let seen = world.tell(&run_with(&world, &server, &[&tasks, "--max-turns", "9"]));
-    let told = "1 task keeps its result from a run with other settings (max_turns: 40 → 9); `--retry failed`";
+    let told =
+        "1 task keeps its result from a run with different settings (max_turns: 40 → 9); `--retry failed`";
     assert!(seen.starts_with("exit 0\n") && seen.contains(told), "{seen}");
 }
 

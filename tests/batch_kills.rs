@@ -1,4 +1,4 @@
-//! Kills a batch over and over, each time continuing it with the same command.
+//! Kills a batch repeatedly, and resumes it each time with the same command.
 
 use std::collections::BTreeMap;
 use std::fs;

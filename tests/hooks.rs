@@ -23,7 +23,7 @@ fn run(world: &World, answers: &[String]) -> String {
     world.tell(&recorded(world, &JSON, &texts(answers)))
 }
 
-/// Returns what unconfined hooks wrote to `events.jsonl` in the user's home.
+/// Returns the events that unconfined hooks wrote to `events.jsonl` in the user's home folder.
 fn events(world: &World) -> Vec<Value> {
     json_lines(&std::fs::read_to_string(world.home().join("events.jsonl")).unwrap())
 }

@@ -137,7 +137,7 @@ fn a_model_that_does_not_see_images_is_refused() {
     {
         let (world, server) = (World::with_a_bug(), fixes(server(personality, vision)));
         let png = file(&world, "a.png", PNG);
-        // What the server reports takes precedence over the setting.
+        // The server's report takes precedence over the setting.
         let args = ["run", "--approach", "tools", "x", "--image", &png];
         let output =
             command(&world, &server, personality, &args).env("AGENT_ASSUME_VISION", "true").output().unwrap();

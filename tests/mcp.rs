@@ -40,7 +40,7 @@ impl World {
         })
     }
 
-    /// Writes the user's own file of MCP servers.
+    /// Writes the user's `mcp.json` with these servers.
     fn write_servers(&self, servers: Value) {
         let folder = self.home().join(".config/agent");
         fs::create_dir_all(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! What a run costs, and the date of the prices used to compute the cost.
+//! The cost of a run, and the date of the prices used to compute it.
 
 use std::process::Output;
 

@@ -39,7 +39,7 @@ fn replay_reports_the_first_difference() {
     let world = world();
     with_every_tool(&world, &[]);
     let file = exported(&world, &[]);
-    // The model names a different file.
+    // The model reads a different file.
     let altered_file = altered(&world, &file, |line| {
         if line["event"] == "output" && line["turn"] == 1 {
             replace(&mut line["content"], "add.sh", "old.txt");
@@ -48,7 +48,7 @@ fn replay_reports_the_first_difference() {
     snapshot!(replayed(&world, &altered_file, &[]), @r#"
     exit 1
     --- stdout
-    different in turn 1, event 10: the answer was read differently
+    different in turn 1, event 10: the answer was interpreted differently
     call 0
       1   read_file {
       2 -   "path": "add.sh"

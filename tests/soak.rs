@@ -1,5 +1,5 @@
-//! Checks that a run of two thousand turns in a single process does not leak memory or descriptors,
-//! and leaves no processes behind.
+//! Checks that a run of two thousand turns in a single process does not leak memory or file
+//! descriptors, and leaves no processes behind.
 
 use std::fs;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! The map of the code in the first turn, and the `symbols` tool.
+//! The code map in the first turn, and the `symbols` tool.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::support::{World, call};
 use fake_model::{Reply, Server};
 use serde_json::{Value, json};
 
-/// Creates a repository in which the task is about `durations.py`.
+/// Creates a repository for [`TASK`], which is about `durations.py`.
 fn world() -> World {
     World::with(&[
         ("lib/durations.py", "import re\n\n\ndef parse_duration(text):\n    return int(text)\n"),
@@ -50,13 +50,13 @@ fn first_request(world: &World, flags: &[&str], task: &str) -> String {
     requests(&server).swap_remove(0)
 }
 
-/// Runs `agent tools call symbols` and returns what it prints.
+/// Runs `agent tools call symbols` and returns its output.
 fn symbols(world: &World, arguments: &Value) -> String {
     let text = arguments.to_string();
     world.observe(&["tools", "call", "symbols", &text, "--symbols", "tool"])
 }
 
-/// Returns the paths of the parts of the only index in the cache folder.
+/// Returns the paths of the files that make up the only index in the cache folder.
 fn cached(world: &World) -> Vec<PathBuf> {
     let folders = std::fs::read_dir(world.home().join(".cache/agent/symbols")).unwrap();
     let mut folders: Vec<_> = folders.map(|e| e.unwrap().path()).collect();

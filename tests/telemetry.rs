@@ -73,7 +73,7 @@ impl Collector {
             let all = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
             spans.extend(all.map(|span| (about.clone(), span)));
         }
-        // A parent may start at the same time as its children, so it sorts before them.
+        // If a parent starts at the same time as its children, it sorts before them.
         spans.sort_by_key(|(_, span)| (span.start_time_unix_nano, !span.parent_span_id.is_empty()));
         spans
     }

@@ -9,9 +9,9 @@ set -uo pipefail
 # an agent that keeps running would keep the results locked.
 trap 'kill "$agent"; wait "$agent"; exit 130' TERM
 
-# HyperQueue does not repeat a task that fails. So run the agent again here if its server failed or
-# the agent of a lost worker has yet to end (exit code 5), or if it was interrupted (130) or killed
-# (137).
+# HyperQueue does not retry failed tasks. So run the agent again here if its server failed or the
+# agent of a lost worker still holds the lock on the results (exit code 5), or if the agent was
+# interrupted (130) or killed (137).
 for _ in 1 2 3 4 5; do
   agent batch tasks.jsonl --shard "$HQ_TASK_ID/8" &
   agent=$!

@@ -12,8 +12,8 @@ agent batch tasks.jsonl --shard auto/8 --deadline 3h45m
 code=$?
 
 # Requeue the job if the batch paused at the deadline (4), if its server failed (5), or if it was
-# interrupted (130) or killed (137), for example for lack of memory. The job then continues the
-# batch. --requeue alone covers only preemption and the failure of a node.
+# interrupted (130) or killed (137), for example because it ran out of memory. The job then
+# continues the batch. --requeue alone covers only preemption and node failures.
 case $code in
   4 | 5 | 130 | 137)
     if [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then

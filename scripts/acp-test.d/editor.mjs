@@ -17,8 +17,9 @@ function check(name, passed, seen) {
   console.log(passed ? `ok ${name}` : `FAILED ${name}: ${JSON.stringify(seen)}`);
 }
 
-/// Starts the agent and runs `work` with a context for requests, the updates so far, and a function
-/// that waits for an update. Returns the agent's exit code.
+/// Starts the agent and runs `work` with a context for requests, the updates and permission
+/// requests so far, and a function that waits for an update. Answers each permission request with
+/// the next kind of option in `permissions`. Returns the agent's exit code.
 async function edit(permissions, work) {
   const args = ["acp", "--model", "deepseek-coder:6.7b", "--approach", "tools"];
   const child = spawn(agent, args, { stdio: ["pipe", "pipe", "inherit"] });

@@ -62,7 +62,7 @@ check('a chat without streaming', async () => {
 })
 
 check('a streamed chat split inside its lines', async () => {
-  // Splits only between characters: this client decodes each read separately.
+  // The text is ASCII, so that no character is split: this client decodes each chunk separately.
   await script({ steps: [{ text: 'Hello, world!' }], split_bytes: 1 })
   const parts = await collect(await client.chat({ model: 'plain:7b', messages: user, stream: true }))
   assert.equal(parts.map((part) => part.message.content).join(''), 'Hello, world!')

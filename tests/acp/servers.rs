@@ -12,8 +12,8 @@ use super::{RIGHT, Seen, WRONG, edit, finish, fix, prompt, reply};
 use crate::support::World;
 
 /// Prompts in a session for which the editor offers three MCP servers: one that works, one with an
-/// outdated transport, and one whose name is too similar to that of the first. Returns what the
-/// editor saw.
+/// outdated transport, and one whose name is too similar to that of the first. Returns the updates
+/// that the editor received.
 async fn prompt_with_servers(world: &World, server: &Server) -> Seen {
     let script = world.repo().join("server.py");
     std::fs::write(&script, include_str!("../mcp/server.py")).unwrap();

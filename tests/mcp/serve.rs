@@ -195,6 +195,6 @@ fn a_run_ends_with_its_client_even_if_the_server_is_killed() {
     client.child.kill().unwrap();
     client.child.wait().unwrap();
     while ending(&world)["event"] != "finished" {
-        std::thread::yield_now(); // the kernel has sent the run a signal to end
+        std::thread::yield_now(); // the kernel has sent SIGTERM to the run
     }
 }

@@ -1,4 +1,4 @@
-//! The end of a prompt: the protocol's stop reason, and a human-readable summary.
+//! How a prompt ended: the protocol's stop reason, and a human-readable summary.
 
 use agent_client_protocol::v1::schema::StopReason;
 use journal::{Budget, Ending, Report};
@@ -11,7 +11,7 @@ use crate::fence::fenced;
 /// The maximum number of files that a summary lists.
 const MAX_FILES: usize = 20;
 
-/// Returns the stop reason of a prompt, or `None` if the prompt failed because the model or its
+/// Returns the stop reason for a prompt, or `None` if the prompt failed because the model or its
 /// server is unavailable.
 #[must_use]
 pub fn stop_reason(ending: &Ending) -> Option<StopReason> {

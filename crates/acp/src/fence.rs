@@ -1,6 +1,6 @@
-//! Puts text in a Markdown fence that the text cannot close.
+//! Wraps text in a Markdown code fence that the text cannot close.
 
-/// Puts `text` in a fence with the info string `info`.
+/// Wraps `text` in a code fence with the info string `info`.
 pub(crate) fn fenced(info: &str, text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);

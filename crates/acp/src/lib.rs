@@ -1,4 +1,4 @@
-//! The editor's view of a session, expressed in the types of the Agent Client Protocol
+//! The editor's view of a session, expressed in the types that the Agent Client Protocol defines
 //! (<https://agentclientprotocol.com>, version 1). The crate translates in both directions: journal
 //! records become updates to that view ([`Updates`]), and the blocks of a prompt become the text of
 //! a task ([`prompt::text`]). It also defines the modes and models that a session offers ([`Mode`],

@@ -1,6 +1,6 @@
 //! The transport: one JSON message per line, over two byte streams. Both directions are bounded. An
-//! incoming line that is too long is replaced with one that the connection rejects. A run waits if
-//! the editor does not read its updates ([`Backlog`]).
+//! incoming line that is too long is replaced with one that the connection rejects. If the editor
+//! does not read a run's updates, the run waits ([`Backlog`]).
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -85,7 +85,7 @@ pub fn outgoing(
 pub struct Backlog(Arc<(Mutex<usize>, Condvar)>);
 
 impl Backlog {
-    /// Whether a line is an update.
+    /// Returns whether a line is an update.
     fn counts(line: &str) -> bool {
         line.get(..64.min(line.len())).is_some_and(|head| head.contains("\"session/update\""))
     }

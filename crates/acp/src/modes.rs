@@ -19,7 +19,8 @@ pub enum Mode {
     /// Edits files and runs commands in the sandbox.
     #[default]
     Run,
-    /// Like [`Mode::Run`], but asks the user before each edit and command.
+    /// Like [`Mode::Run`], but asks the user before each edit, each command, and each MCP call that
+    /// is not read-only.
     Ask,
     /// Works on a copy of the repository.
     DryRun,
@@ -48,7 +49,7 @@ impl Mode {
         Self::ALL.into_iter().find(|mode| mode.id() == id)
     }
 
-    /// Whether the repository stays unchanged.
+    /// Returns whether the repository stays unchanged.
     #[must_use]
     pub fn is_dry(self) -> bool {
         matches!(self, Mode::DryRun | Mode::Plan)

@@ -1,5 +1,5 @@
 //! Builds the text of a prompt. A link becomes its path. An embedded file becomes its path, and its
-//! content is appended to the prompt in a fence.
+//! content is appended to the prompt in a code fence.
 
 use std::path::Path;
 

@@ -187,7 +187,8 @@ impl<D: Details> Updates<D> {
         ToolCallId::new(format!("{}/{seq}", self.prefix))
     }
 
-    /// Sends a piece of streamed text. Skips blank lines before its first word.
+    /// Sends a piece of streamed text. Trims leading whitespace unless the piece continues the
+    /// previous one.
     fn piece(&mut self, kind: Piece, text: &str, out: &mut Vec<SessionUpdate>) {
         let text = if self.piece == kind { text } else { text.trim_start() };
         if text.is_empty() {
@@ -344,7 +345,7 @@ pub(crate) fn text_of(text: &str) -> ToolCallContent {
     ContentBlock::Text(TextContent::new(bounded(&sanitize::text(text)))).into()
 }
 
-/// Puts the output of a tool in a fence, because it is not Markdown.
+/// Wraps the output of a tool in a code fence, because the output is not Markdown.
 fn output(text: &str) -> ToolCallContent {
     ContentBlock::Text(TextContent::new(fenced("", &bounded(&sanitize::text(text))))).into()
 }
@@ -368,7 +369,7 @@ mod tests {
 
     use super::*;
 
-    /// Knows the tools of the tests, and reports that each edit changed one line.
+    /// Knows the tools that these tests use, and reports that each edit changed one line.
     struct Known;
 
     impl Details for Known {

@@ -179,7 +179,7 @@ pub(crate) struct QueueLogin {
 }
 
 impl QueueLogin {
-    /// Returns the address of the queue at `url`.
+    /// Returns the address of the queue at `url`, along with the credentials for it.
     pub(crate) fn at(&self, url: &str) -> queue::Address {
         let (credentials, ca) = (self.queue_credentials.clone(), self.queue_ca.clone());
         queue::Address { url: url.to_owned(), credentials, ca }

@@ -45,7 +45,7 @@ impl Commit {
         Ok(Self { root, title, author, trailer, dirty })
     }
 
-    /// Commits the changes if the run is verified. Returns what to tell the user.
+    /// Commits the changes if the run is verified. Returns a message for the user.
     pub(crate) fn make(&self, report: &Report, secrets: &Secrets) -> String {
         let files = &report.diff.files;
         if report.ending != Ending::Verified {

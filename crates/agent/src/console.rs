@@ -41,7 +41,7 @@ pub(crate) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     out.flush()
 }
 
-/// Reads `file`, or standard input if `file` is `None`. `what` names the content in messages.
+/// Reads `file`, or standard input if `file` is `None`. Messages refer to the content as `what`.
 ///
 /// # Errors
 /// If the content cannot be read, or is larger than `limit` bytes.

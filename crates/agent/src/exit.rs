@@ -55,7 +55,7 @@ impl Failure {
         Self::refused(anyhow::anyhow!("{message}"))
     }
 
-    /// Creates the error for a failure of the model or its server.
+    /// Creates a failure that was caused by the model or its server.
     pub(crate) fn unavailable(error: impl Into<anyhow::Error>) -> Self {
         Self { ending: Ending::Unavailable, error: error.into(), hints: Vec::new() }
     }
@@ -66,8 +66,7 @@ impl Failure {
         self
     }
 
-    /// Returns whether this only means that the reader of our output closed the pipe, which is not
-    /// an error.
+    /// Returns whether the failure was caused by a closed output pipe, which is not an error.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         self.error
             .chain()

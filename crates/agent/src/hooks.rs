@@ -131,7 +131,7 @@ enum Verdict {
 }
 
 impl Hooks {
-    /// Prepares the hooks in the settings for a run with this sandbox. Returns `None` if there are
+    /// Prepares the configured hooks for a run with this sandbox. Returns `None` if there are
     /// none. `session` is the session's folder.
     ///
     /// # Errors

@@ -115,7 +115,7 @@ impl fmt::Debug for LanguageServers {
 }
 
 impl LanguageServers {
-    /// Prepares the servers in the settings for a work tree. Returns `None` if there are none. The
+    /// Prepares the configured servers for a work tree. Returns `None` if there are none. The
     /// servers' private files go to `session`, or to the system's temporary folder.
     ///
     /// # Errors
@@ -218,7 +218,7 @@ impl Inspect for LanguageServers {
             .zip(&before)
             .filter_map(|(file, before)| {
                 let text = String::from_utf8_lossy(file.after?).into_owned();
-                // A file that is not listed is the same as before the session.
+                // A file that is not listed has the same text as before the session.
                 let original = originals.get(before).map_or(Some(text.as_str()), Option::as_deref);
                 Some((file.path.to_string(), original.map(str::to_owned), text))
             })

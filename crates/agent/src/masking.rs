@@ -1,5 +1,5 @@
-//! Masks secrets at the edges of a run: the planner, the journal and the screen see placeholders,
-//! while files keep the real values.
+//! Masks secrets at the boundaries of a run: the planner, the journal and the screen see
+//! placeholders, while files keep the real values.
 //!
 //! Tools and the model are wrapped here; [`crate::repository`] masks the tree and the verification.
 //! A filter on the journal is the last line of defense. The `secrets` crate decides what counts as
@@ -81,8 +81,8 @@ pub(crate) fn for_display(context: &Context, session: &str) -> Secrets {
 }
 
 /// Returns a function that returns the secrets to mask when a finished session is displayed.
-/// Resolves the settings only once. `additional` are the MCP servers that are not configured in a
-/// file.
+/// Resolves the settings only once. `additional` contains the MCP servers that are not configured
+/// in a file.
 pub(crate) fn of_sessions(context: &Context, additional: Vec<Entry>) -> impl Fn(&str) -> Secrets {
     // If the settings are invalid, masking is on, as it is by default.
     let settings = context.resolve(&[]).and_then(|resolved| resolved.settings()).ok();
@@ -282,7 +282,7 @@ impl Model for MaskedModel {
     }
 }
 
-/// Masks the values of known variables in a message. A message that contains none stays shared.
+/// Masks the values of known variables in a message. A message that contains none is not copied.
 fn mask_message(secrets: &Secrets, message: &mut Arc<Message>) {
     let masked = |text: &str| match known_masked(secrets, text) {
         Cow::Owned(masked) => Some(masked),

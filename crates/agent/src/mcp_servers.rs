@@ -125,9 +125,9 @@ fn described(tool: &ExternalTool) -> Described {
     }
 }
 
-/// Starts the servers whose tools the settings select, all at the same time: configured servers,
-/// and `additional` ones. If several have the same name, the configured one is used. A resumed
-/// session keeps its `recorded` tools. A server that does not start results in a warning.
+/// Concurrently starts the servers whose tools the settings select: the configured ones and the
+/// `additional` ones. If several have the same name, the configured one is used. A resumed session
+/// keeps its `recorded` tools. A server that does not start results in a warning.
 pub(crate) async fn start(
     settings: &Settings,
     variables: &[(OsString, OsString)],
@@ -261,7 +261,7 @@ fn connection(
     match &entry.how {
         How::Stdio { command, args, env } => {
             let joined = |list: &[String], by: &str| Some(list.join(by)).filter(|text| !text.is_empty());
-            // The extra permissions of commands do not apply to servers.
+            // The extra permissions granted to commands do not apply to servers.
             let own = Settings {
                 env: Some(env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
                 allow_read: joined(&entry.allow_read, ":"),

@@ -124,7 +124,7 @@ pub(crate) fn first(settings: &Settings) -> Result<Settings> {
     Ok(first)
 }
 
-/// Checks the settings that name models.
+/// Checks the settings that specify models.
 ///
 /// # Errors
 /// Same as [`settings`] and [`model::choice`].
@@ -156,7 +156,7 @@ fn name(role: ModelRole) -> &'static str {
 pub(crate) struct Models {
     /// The model to start with, which may be [`Absent`] in a resumed run.
     pub(crate) chosen: Chosen,
-    /// The setting that names this model, or `None` for the first model.
+    /// The setting that specifies this model, or `None` for the first model.
     pub(crate) role: Option<ModelRole>,
     pub(crate) escalation: Option<Box<dyn OpenModel>>,
     pub(crate) fallback: Option<Box<dyn OpenModel>>,
@@ -210,7 +210,7 @@ pub(crate) async fn open(all: &Settings, past: &[Record], secrets: &Secrets, wai
     Ok(Models { chosen, role, escalation, fallback })
 }
 
-/// Returns the setting that names the model used from this record on. An inner `None` means the
+/// Returns the setting that specifies the model used from this record on. An inner `None` means the
 /// first model. Returns `None` if the record does not change the model.
 fn role(record: &Record) -> Option<Option<ModelRole>> {
     match &record.event {

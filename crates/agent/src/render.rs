@@ -1,4 +1,4 @@
-//! Displays the journal's records in human-readable form, for both running and past runs.
+//! Displays the journal's records in human-readable form, both during a run and afterwards.
 //! Everything that comes from a model, a file or a server is sanitized.
 
 use std::io::Write;
@@ -201,7 +201,7 @@ impl<W: Write> View<W> {
         if self.detail < Detail::Live {
             return Ok(());
         }
-        // Skip blank lines before the first word of an answer.
+        // Trim leading whitespace unless the piece continues the previous one.
         let text = if self.open == kind { text } else { text.trim_start() };
         if text.is_empty() {
             return Ok(());
@@ -233,7 +233,7 @@ impl<W: Write> View<W> {
         writeln!(self.out, "{text}")
     }
 
-    /// Writes a sign and a message. All lines of the message after the first are indented.
+    /// Writes a symbol and a message. All lines of the message after the first are indented.
     fn note(&mut self, from: Detail, style: Style, sign: &str, message: &str) -> std::io::Result<()> {
         let text = sanitize::text(message.trim_end()).replace('\n', "\n    ");
         let sign = self.paint.paint(style, sign);

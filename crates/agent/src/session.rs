@@ -424,7 +424,7 @@ pub(crate) fn plan(settings: &Settings, goal: &Goal) -> Result<planner::Settings
     })
 }
 
-/// The tools for a work tree, and what they use.
+/// The tools for a work tree, and the workspace, sandbox and index that they use.
 pub(crate) struct Toolbox {
     pub(crate) registry: Registry,
     pub(crate) workspace: Workspace,
@@ -511,8 +511,8 @@ pub(crate) fn toolbox_on(
     Ok(Toolbox { registry, workspace, tests: tests("logs/checks"), sandbox, code })
 }
 
-/// Returns where the index of a work tree is kept. This is in the cache folder, because an index
-/// can be recreated.
+/// Returns the location of a work tree's index. It is in the cache folder, because an index can be
+/// rebuilt.
 fn cache(workspace: &Workspace) -> Option<Cache> {
     let folder = Environment::new(std::env::vars_os()).cache_dir()?.join(INDEXES);
     Some(Cache::new(&folder, workspace.root()))

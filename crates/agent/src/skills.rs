@@ -1,5 +1,5 @@
-//! Finds skills, which are folders that contain a `SKILL.md`. It looks in the repository's
-//! `.agents/skills`, and in the `skills` folder next to the user's settings file.
+//! Finds skills, which are folders that contain a `SKILL.md`. Searches the repository's
+//! `.agents/skills`, and the `skills` folder next to the user's settings file.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Determines which tasks are due, given the records of earlier invocations. Pure.
+//! Determines which tasks are due, given the records of earlier invocations. Performs no I/O.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

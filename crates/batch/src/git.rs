@@ -1,5 +1,5 @@
-//! Runs git without the repository's hooks, monitors and filters, without a terminal, and without
-//! fetching.
+//! Runs git without the repository's hooks, file system monitors and filters, without a terminal,
+//! and without fetching.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;

@@ -53,7 +53,8 @@ pub trait Runner {
         interrupt: watch::Receiver<bool>,
     ) -> impl Future<Output = Attempt>;
 
-    /// How many requests the server has refused so far because it was getting too many.
+    /// Returns the number of requests that the server has refused so far because it was receiving
+    /// too many.
     fn refusals(&self) -> u64 {
         0
     }
@@ -69,8 +70,8 @@ pub struct Here<'r, R> {
     runner: &'r R,
     /// Whether an attempt's tree stays in place after the attempt ends.
     keeps_trees: bool,
-    /// One lock per repository for its worktree entries. Without it, git might read an entry that
-    /// another git process has only partly written.
+    /// One lock per repository for its worktree entries. Git must not read an entry while another
+    /// git process is still writing it.
     trees: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
     lanes: Lanes,
     /// Repositories for which [`Source::note`] has already been called, so that notes are not
@@ -98,7 +99,7 @@ impl<R: Runner> Place for Here<'_, R> {
 }
 
 impl<'r, R: Runner> Here<'r, R> {
-    /// Runs attempts with `runner`.
+    /// Creates a place that runs attempts with `runner`.
     #[must_use]
     pub fn new(runner: &'r R) -> Self {
         Self {
@@ -110,9 +111,9 @@ impl<'r, R: Runner> Here<'r, R> {
         }
     }
 
-    /// Runs attempts with `runner` and leaves their trees in place. The setup command then runs for
-    /// every attempt, because its result can be reused only at the same path, which the earlier
-    /// tree still occupies.
+    /// Same as [`Here::new`], but does not remove the trees of attempts. The setup command then
+    /// runs for every attempt, because its result can be reused only at the same path, which the
+    /// earlier tree still occupies.
     #[must_use]
     pub fn keeping_trees(runner: &'r R) -> Self {
         Self { keeps_trees: true, ..Self::new(runner) }

@@ -84,8 +84,8 @@ pub async fn pack(task: &Task, folder: &Path) -> Result<Packed, Unusable> {
 /// repository came with the task.
 ///
 /// # Errors
-/// A sentence that explains why the task must not run: its id is not safe to use as a file name, or
-/// its repository is a path on this machine.
+/// Returns a sentence that explains why the task must not run: its id is not safe to use as a file
+/// name, or its repository is a path on this machine.
 pub fn check_foreign(task: &Task, bundled: bool) -> Result<(), String> {
     if let Some(why) = unsafe_id(&task.id) {
         return Err(why);

@@ -33,8 +33,8 @@ pub struct BatchOptions {
     /// a server outage do not count. A task whose repository or commit is missing is not retried,
     /// because the retry would fail too.
     pub retries: u32,
-    /// The longest that this invocation waits during one outage, that is, while every attempt fails
-    /// because of the infrastructure. If zero, nothing is retried.
+    /// The maximum time that this invocation waits during one outage, that is, while every attempt
+    /// fails because of the infrastructure. If zero, nothing is retried.
     pub wait: Duration,
     /// Limits on the whole batch.
     pub limits: BatchLimits,

@@ -68,8 +68,9 @@ pub(crate) struct Schedule<'t> {
 }
 
 /// Limits how many attempts run at a time. If the server refuses requests because it is getting too
-/// many, the limit drops, and the next attempt that ends is not replaced. Once more attempts than
-/// the limit have ended without another refusal, the limit grows by one, up to `jobs`.
+/// many, the limit drops, and the next attempt that ends is not replaced. When the number of
+/// attempts that have ended without another refusal exceeds the limit, the limit grows by one, up
+/// to `jobs`.
 struct Load {
     most: usize,
     /// The lowest value of `most` so far.

@@ -62,11 +62,12 @@ pub trait Place {
         std::future::ready(Ok(())).boxed_local()
     }
 
-    /// Makes one attempt, from its first record to its last. If the batch stops before the attempt
+    /// Makes one attempt and records its start and its end. If the batch stops before the attempt
     /// starts, nothing is recorded. An error means that a record could not be written.
     fn attempt<'a>(&'a self, job: Job<'a>, batch: &'a Context<'a>) -> LocalBoxFuture<'a, Result<(), Error>>;
 
-    /// How many requests the model's server has refused so far because it was getting too many.
+    /// Returns the number of requests that the model's server has refused so far because it was
+    /// receiving too many.
     fn refusals(&self) -> u64 {
         0
     }

@@ -2,8 +2,8 @@
 //! is not a repository.
 //!
 //! The only change to the user's repository is that its git folder has an entry for the worktree
-//! while the worktree exists. Only what this batch created is removed, and `git worktree prune` is
-//! never run.
+//! while the worktree exists. A batch removes only trees and entries that it created, and never
+//! runs `git worktree prune`.
 
 use std::ffi::OsStr;
 use std::fs;

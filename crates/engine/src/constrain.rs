@@ -4,8 +4,8 @@
 //! answer that conforms to the schema anyway is therefore unchanged, and the check costs next to
 //! nothing. If the schema does not allow the token, another token replaces it. If there is only one
 //! possible continuation, the replacement is its first token. Otherwise, the sampler chooses the
-//! replacement from all allowed tokens. Text that the schema forces is guessed as well (see
-//! [`crate::draft`]), so that it is evaluated in one batch.
+//! replacement from all allowed tokens. Text that the schema forces is treated like guessed text
+//! (see [`crate::draft`]), so that it is evaluated in one batch.
 //!
 //! As in the prompts, the JSON has one space after each colon and comma, and no other whitespace
 //! outside its strings.

@@ -12,9 +12,10 @@ const MOST: usize = 16;
 const FIRST: usize = 4;
 /// Minimum number of tokens to guess at once.
 const LEAST: usize = 2;
-/// The shortest match to base a guess on. A shorter one says too little about what follows.
+/// The shortest match to base a guess on, in tokens. A shorter one says too little about what
+/// follows.
 const LEAST_COMMON: usize = 3;
-/// The longest match to look for. A longer one says no more about what follows.
+/// The longest match to look for, in tokens. A longer one says no more about what follows.
 const MOST_COMMON: usize = 32;
 
 /// The length of the next guess for an answer. It adapts to how many guessed tokens turn out to be

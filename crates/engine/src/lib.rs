@@ -10,11 +10,12 @@
 //!   difference.
 //! - **The system prompt is evaluated once per model.** The prompt's KV cache is saved to disk and
 //!   loaded the next time.
-//! - **Copied text is guessed.** Where an answer repeats the prompt, several tokens are evaluated
-//!   at once.
+//! - **Copying is fast.** Where an answer repeats the prompt, its next tokens are guessed, and
+//!   several are evaluated at once.
 //! - **An answer can be constrained** to a JSON Schema ([`Request::constraint`]). Text that the
 //!   schema fully determines is evaluated in one batch.
-//! - **Alternative tokens cost nothing extra**, and concurrent answers share a prefix and a batch.
+//! - **Alternative tokens cost nothing extra.**
+//! - **Concurrent answers** are generated in one batch and share the cache of a common prefix.
 //!
 //! Internally, data flows in one direction: messages → `template` → text → `worker` (with `cache`,
 //! `saved`, `sample` and `constrain`) → tokens → `output` → [`Delta`]s.

@@ -104,7 +104,7 @@ fn likeliest(logits: &[f32], count: usize) -> Vec<(i32, f32)> {
     best
 }
 
-/// Returns the logarithm of the sum of the exponentials of the logits. `top` is the largest logit.
+/// Returns the log-sum-exp of the logits. `top` is the largest logit.
 fn log_sum(logits: &[f32], top: f32) -> f32 {
     top + logits.iter().map(|logit| (logit - top).exp()).sum::<f32>().ln()
 }

@@ -39,7 +39,8 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// Returns the prefixes that were saved in the cache folder for this model file.
+    /// Opens the prefixes saved in the cache folder for this model file. Returns `None` if the
+    /// file's metadata cannot be read.
     pub(crate) fn new(cache: &Path, model: &Path) -> Option<Self> {
         Some(Self { folder: cache.join(PREFIXES), basis: file_key(model)? })
     }

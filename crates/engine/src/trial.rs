@@ -2,7 +2,7 @@
 //! valid header, yet make llama.cpp abort the process that loads them.
 //!
 //! The child is the program itself ([`crate::Options::trial`]), which calls [`load`]. A file that
-//! passes is remembered by its path, size and modification time.
+//! passes is remembered by its path, size and modification time, and by the engine's version.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options, stop: &AtomicBool) -> Result<(), Error> {
         return Err(Error::Refused(format!("{file}: the engine cannot load this file: {said}")));
     }
     if let Some(file) = passed {
-        // If the note cannot be written, the next run repeats the trial.
+        // If this file cannot be written, the next run repeats the trial.
         let noted = file.parent().map(std::fs::create_dir_all).transpose();
         let _ = noted.and_then(|_| std::fs::write(&file, ""));
     }

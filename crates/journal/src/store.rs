@@ -337,7 +337,8 @@ fn now() -> Timestamp {
     Timestamp::try_from(SystemTime::now()).unwrap_or_default()
 }
 
-/// `YYYYMMDD-HHMMSS-xxxx` in UTC: sorts by time, is easy to type, and rarely collides.
+/// Returns an id of the form `YYYYMMDD-HHMMSS-xxxx`, in UTC. Such ids sort by time, are easy to
+/// type, and rarely collide.
 fn new_id(now: Timestamp) -> String {
     // `strftime` would add 290 kB to the binary.
     let at = Offset::UTC.to_datetime(now);

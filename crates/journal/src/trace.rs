@@ -1,8 +1,8 @@
 //! Reduces a session to its decisions, so that a recorded run can be compared with its replay.
 //!
 //! Decisions are the requests, the answers along with the calls and refusals found in them, and the
-//! effects of the calls, excluding anything that depends on time, the network or chance. Only this
-//! module defines what counts as a decision:
+//! effects of the calls. Anything that depends on time, the network or chance is excluded. Only
+//! this module defines what counts as a decision:
 //!
 //! - Omitted: streamed pieces (`thinking`, `text`, `call_opened`), announcements (`tool_started`,
 //!   `check_started`), changes made by commands (`command_changed`), human-readable notes (`guard`,
@@ -123,8 +123,8 @@ fn reduce(event: &Event) -> Option<Event> {
     Some(event)
 }
 
-/// Returns the records of a session as if it had never been interrupted, without the incomplete
-/// work before each [`Event::Resumed`].
+/// Returns the records of a session as if it had never been interrupted: without the
+/// [`Event::Resumed`] records and the incomplete work before each of them.
 #[must_use]
 pub fn uninterrupted(records: Vec<Record>) -> Vec<Record> {
     let mut out: Vec<Record> = Vec::with_capacity(records.len());

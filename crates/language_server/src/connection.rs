@@ -1,5 +1,5 @@
-//! The connection to a running server: sends requests and notifications, answers the server's own
-//! requests, and keeps what the server has reported.
+//! The connection to a running server: sends requests and notifications, answers the server's
+//! requests, and stores the diagnostics and the progress that the server reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub(crate) struct Heard {
 }
 
 impl Heard {
-    /// Whether the server has no unfinished tasks.
+    /// Returns whether the server has no unfinished tasks.
     pub(crate) fn is_idle(&self) -> bool {
         self.busy.is_empty() && !self.loading
     }
@@ -113,7 +113,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Starts a server for a folder, which is passed in the protocol's format.
+    /// Starts a server for a folder, which is given as the JSON of a `WorkspaceFolder`.
     ///
     /// # Errors
     /// If the sandbox cannot be set up. A program that does not start is detected on the first
@@ -133,7 +133,7 @@ impl Connection {
         Ok(Self { outgoing, heard, received, next: AtomicI32::new(1), reader, service })
     }
 
-    /// Starts a new check: what the server has sent so far no longer counts toward its limit.
+    /// Starts a new check. Bytes received before it no longer count toward the server's limit.
     pub(crate) fn begin(&self) {
         self.received.store(0, Ordering::Relaxed);
     }
@@ -177,7 +177,7 @@ impl Connection {
         }
     }
 
-    /// Reads what the server has sent so far.
+    /// Passes everything that the server has sent so far to `read`, and returns the result.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Heard) -> T) -> T {
         read(&self.heard.borrow())
     }

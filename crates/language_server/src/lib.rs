@@ -56,7 +56,7 @@ const MORE_UNVERSIONED: Duration = Duration::from_millis(2_000);
 const MAX_REPEATS: usize = 20;
 /// The pause before a canceled request is repeated.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The error codes for a request that the server canceled because the project is changing.
+/// The error codes for a request that the server canceled: `ContentModified` and `ServerCancelled`.
 const CANCELED: [i32; 2] = [-32801, -32802];
 /// The maximum size of a file to check, in bytes.
 const MAX_FILE: usize = 1 << 20;
@@ -249,7 +249,7 @@ fn stamp(path: &Path) -> Stamp {
     Some((found.modified().ok()?, found.len()))
 }
 
-/// Returns what the client tells the server about itself.
+/// Returns the parameters of the `initialize` request.
 #[expect(deprecated, reason = "some servers still read the root from here")]
 fn hello(folder: WorkspaceFolder, options: &Value) -> InitializeParams {
     InitializeParams {

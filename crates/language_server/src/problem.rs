@@ -50,7 +50,7 @@ impl Problem {
         }
     }
 
-    /// Whether this is the same error, possibly on a different line.
+    /// Returns whether this is the same error, possibly on a different line.
     fn is_like(&self, other: &Self) -> bool {
         (&self.message, &self.code) == (&other.message, &other.code)
     }

@@ -38,7 +38,7 @@ pub enum Author {
     User,
     /// Whoever wrote the repository.
     Repository,
-    /// An editor, which has already replaced variables.
+    /// An editor, which has already expanded variables.
     Editor,
 }
 
@@ -235,7 +235,7 @@ fn table(
     }
 }
 
-/// Replaces `${NAME}` and `${NAME:-DEFAULT}`.
+/// Expands `${NAME}` and `${NAME:-DEFAULT}`.
 fn expanded(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = text;

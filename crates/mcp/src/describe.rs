@@ -1,8 +1,8 @@
 //! Turns a server's definition of a tool into one that can go into the prompt.
 //!
 //! Descriptions become one line of visible text. Schemas keep only descriptions and the keywords
-//! that restrict arguments. References are replaced with what they refer to, because each argument
-//! is also checked on its own while the model is writing it.
+//! that restrict arguments. References are replaced with their targets, because each argument is
+//! also checked on its own while the model is writing it.
 
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,8 @@ const MAX_NOTE: usize = 300;
 const MAX_SCHEMA: usize = 16 << 10;
 /// The maximum depth of a schema.
 const MAX_DEPTH: usize = 24;
-/// Maximum length of a secret that is masked as a whole where text is truncated, in characters.
+/// The maximum length, in characters, of a secret that is masked as a whole even if the text is
+/// truncated in the middle of it.
 const LONGEST_SECRET: usize = 16 << 10;
 /// Maximum length of a tool's name.
 const MAX_NAME: usize = 64;

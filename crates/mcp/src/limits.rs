@@ -13,7 +13,8 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 /// The maximum number of bytes that a program may write to standard output between two requests.
 const MAX_UNASKED: u64 = 64 << 20;
 
-/// Counts what a server has sent since the last request, and records which limit it exceeded.
+/// Counts the bytes that a server has sent since the last request, and records which limit it
+/// exceeded.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Meter(Arc<(AtomicU64, Mutex<Option<String>>)>);
 
@@ -71,7 +72,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Limited<R> {
         let before = buf.filled().len();
         std::task::ready!(Pin::new(&mut this.reader).poll_read(cx, buf))?;
         if let Some(why) = this.excess_with(&buf.filled()[before..]) {
-            buf.set_filled(before); // a reader that fails has read nothing
+            buf.set_filled(before); // a read that fails must not return any bytes
             return Poll::Ready(Err(this.meter.exceed(why)));
         }
         Poll::Ready(Ok(()))

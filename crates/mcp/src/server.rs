@@ -175,7 +175,7 @@ impl Server {
     }
 
     /// Ends the connection as soon as no call is using it. If none is using it now, the program and
-    /// everything that it started are gone when this returns.
+    /// everything that it started have ended when this returns.
     pub async fn stop(&self) {
         let live = self.state.lock().await.live.take();
         if let Some(live) = live.and_then(Arc::into_inner) {
@@ -325,7 +325,7 @@ impl Server {
         }
     }
 
-    /// Returns an error as part of a message, without the server's URL, because any part of the URL
+    /// Formats an error for use within a sentence. Removes the server's URL, because any part of it
     /// may be a token.
     fn without_url(&self, text: &str) -> String {
         match &self.connection {

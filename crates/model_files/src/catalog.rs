@@ -8,7 +8,7 @@ const CATALOG: &str = include_str!("catalog.toml");
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// The name to type, which is also the file name in the store.
+    /// The name that users type, which is also the file name in the store.
     pub name: String,
     /// The family, such as `qwen2.5-coder`.
     pub family: String,

@@ -27,9 +27,10 @@ const LIBRARY: &str = "library";
 const MAX_MANIFEST: u64 = 1 << 20;
 /// The maximum number of entries to read from a folder.
 const MAX_ENTRIES: usize = 10_000;
-/// The layer that contains the weights.
+/// The media type of the layer that contains the weights.
 const MODEL: &str = "application/vnd.ollama.image.model";
-/// Layers that change or extend the weights. Without them, the weights would be a different model.
+/// The media types of layers that change or extend the weights. Without such layers, the weights
+/// would be a different model.
 const CHANGES: [&str; 2] = ["application/vnd.ollama.image.adapter", "application/vnd.ollama.image.tensor"];
 
 /// The engines whose builds can be used, in order of preference: llama.cpp and Ollama's own engine.
@@ -168,7 +169,7 @@ fn read(manifest: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(manifest).ok()?).ok()
 }
 
-/// Returns the path of each entry in a folder, along with `names` extended by the entry's name.
+/// Returns the path of each entry in a folder, along with `names` plus the entry's name.
 fn entries(folder: &Path, names: &[String]) -> Vec<(PathBuf, Vec<String>)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_ENTRIES);
     entries

@@ -25,7 +25,7 @@ pub struct Access {
     pub idle: Option<Duration>,
     /// Extra headers: names and values.
     pub headers: Vec<(String, Secret)>,
-    /// Certificates of authorities to trust in addition to the system's, in PEM format.
+    /// CA certificates to trust in addition to the system's, in PEM format.
     pub authorities: Option<Vec<u8>>,
     /// The client certificate and its key, in PEM format.
     pub certificate: Option<Secret>,
@@ -33,7 +33,7 @@ pub struct Access {
     pub proxy: Option<Proxy>,
     /// What earlier runs learned about servers.
     pub memory: Memory,
-    /// Receives a notice about each wait while a model is being opened.
+    /// Is notified of each wait while a model is being opened.
     pub notices: Notices,
 }
 
@@ -46,7 +46,7 @@ pub struct Proxy {
     pub exceptions: Option<String>,
 }
 
-/// A callback that receives a sentence about each wait while a model is being opened.
+/// A callback that receives one sentence for each wait while a model is being opened.
 #[derive(Clone, Default)]
 pub struct Notices(Option<Tell>);
 
@@ -116,7 +116,7 @@ impl Access {
         if base.starts_with("https:") {
             if let Some(pem) = &self.authorities {
                 let authorities = reqwest::Certificate::from_pem_bundle(pem)
-                    .map_err(|why| unreadable("the certificates of `ca_file`", crate::http::chain(&why)))?;
+                    .map_err(|why| unreadable("the certificates in `ca_file`", crate::http::chain(&why)))?;
                 if authorities.is_empty() {
                     return Err(Error::Settings(String::from(
                         "cannot use `ca_file`: it contains no certificate in PEM form",

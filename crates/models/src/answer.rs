@@ -203,7 +203,7 @@ where
 }
 
 /// Maximum number of text pieces per token of `max_tokens`. Every known server sends at least one
-/// token per piece. A proxy may split tokens, but each piece still contains at least one letter.
+/// token per piece. A proxy may split tokens, but each piece still contains at least one character.
 const PIECES_PER_TOKEN: u64 = 8;
 
 /// Ends an answer that runs far past its token limit, as if the server had stopped at the limit.

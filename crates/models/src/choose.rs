@@ -1,4 +1,4 @@
-//! Chooses and opens a model: the one that `--model` names or, without that flag, one that is
+//! Chooses and opens a model: the one that `--model` specifies or, without that flag, one that is
 //! available.
 //!
 //! This module does not read the environment: the program passes the values in [`Surroundings`].
@@ -141,13 +141,13 @@ pub struct Chosen {
     pub model: Box<dyn Model>,
     /// The line, such as `ollama:qwen2.5-coder:7b at http://gpu:11434 (as asked)`.
     pub why: String,
-    /// Warnings for the user, such as which settings the model does not support and what happens
-    /// instead.
+    /// Warnings for the user, for example about a setting that the model does not support and what
+    /// happens instead.
     pub warnings: Vec<String>,
 }
 
-/// Opens the model that `choice` names, or an available one. While the server is busy or loading
-/// its model, retries according to [`Policy`].
+/// Opens the chosen model, or an available one if `choice` is `None`. While the server is busy or
+/// loading its model, retries according to [`Policy`].
 ///
 /// # Errors
 /// Returns the error that occurred when the model was opened. If no model was found, returns

@@ -145,7 +145,7 @@ pub fn is_loopback(base: &str) -> bool {
     }
 }
 
-/// Returns whether a URL points to this machine or its network, where tokens cost no money and a
+/// Returns whether a URL points to this machine or the local network, where tokens are free and a
 /// model may have to be loaded first.
 #[must_use]
 pub fn is_local(base: &str) -> bool {

@@ -74,18 +74,18 @@ pub struct Timeouts {
     /// For connecting.
     pub connect: Duration,
     /// For the first byte of the body, measured from when the request is sent. It is also the
-    /// longest silence allowed between that byte and the first content. The server loads the model
-    /// and evaluates the prompt during this time.
+    /// longest silence allowed between that byte and the first piece of content. The server loads
+    /// the model and evaluates the prompt during this time.
     pub first_byte: Duration,
-    /// Between two reads of the body after the first content. Comments in the stream also reset
-    /// this timeout.
+    /// Between two reads of the body after the first piece of content. Comments in the stream also
+    /// reset this timeout.
     pub idle: Duration,
 }
 
 impl Timeouts {
-    /// Returns the timeouts for a server on this machine or its network: 10 s to connect, 1800 s
-    /// until the first byte, and 300 s of silence after that. Loading a 70B model from disk and
-    /// evaluating a prompt on a CPU can take more than ten minutes.
+    /// Returns the timeouts for a server on this machine or the local network: 10 s to connect,
+    /// 1800 s until the first byte, and 300 s of silence after that. Loading a 70B model from disk
+    /// and evaluating a prompt on a CPU can take more than ten minutes.
     #[must_use]
     pub const fn local() -> Self {
         Self {
@@ -332,9 +332,9 @@ fn builder(
 pub(crate) struct Waits {
     /// The deadline for the first byte.
     pub(crate) deadline: Instant,
-    /// The longest silence before the first content.
+    /// The longest silence before the first piece of content.
     pub(crate) first_byte: Duration,
-    /// The longest silence after the first content.
+    /// The longest silence after the first piece of content.
     pub(crate) idle: Duration,
     /// Whether the server is local.
     pub(crate) patient: bool,

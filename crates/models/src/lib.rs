@@ -23,9 +23,9 @@
 //!
 //! Decoding is a chain of pure steps: bytes → [`frames`] → `answer::Protocol` → [`Delta`]. Each
 //! kind of server has its own implementation of `answer::Protocol`. [`choose`] opens the model that
-//! `--model` names, and [`retry`] decides what to do after a failure. `docs/model-apis.md` in the
-//! repository lists the facts about each server that this crate relies on, along with their public
-//! sources.
+//! `--model` specifies, and [`retry`] decides what to do after a failure. `docs/model-apis.md` in
+//! the repository lists the facts about each server that this crate relies on, along with their
+//! public sources.
 
 pub mod choose;
 pub mod download;
@@ -153,7 +153,7 @@ pub enum Delta {
         /// The alternatives, likeliest first.
         others: Vec<(String, f32)>,
     },
-    /// Progress of prompt evaluation (llama-server only).
+    /// Progress of prompt evaluation (llama-server and the embedded engine only).
     Progress {
         /// Number of prompt tokens evaluated or read from the cache so far.
         processed: u64,
@@ -261,13 +261,13 @@ pub trait Model: Send + Sync {
     /// Sends one request. Returns once the response headers have arrived; the deltas follow.
     async fn stream(&self, request: &Request) -> Result<DeltaStream, Error>;
     /// Checks, after an answer, that the server is still running the same model with the requested
-    /// window, and updates [`Model::identity`]. Sends a few quick requests at most. Returns each
+    /// window, and updates [`Model::identity`]. Sends at most a few quick requests. Returns each
     /// warning only once.
     async fn verify(&self) -> Vec<String> {
         Vec::new()
     }
-    /// Returns a description of the window, to show before the first request is sent. Returns
-    /// `None` if there is nothing to add to [`Identity::window`]. Does not load the model.
+    /// Describes the window, for display before the first request is sent. Returns `None` if there
+    /// is nothing to add to [`Identity::window`]. Does not load the model.
     ///
     /// # Errors
     /// If the first request would fail for a reason that is already known.

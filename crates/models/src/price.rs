@@ -174,7 +174,7 @@ impl File {
     /// Parses a file. `source` is the file's name, as shown in messages.
     ///
     /// # Errors
-    /// Returns a message that includes the source and the invalid value.
+    /// Returns a message that includes the source and says what is wrong.
     pub fn parse(source: &str, text: &str) -> Result<Self, String> {
         let file: Self = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());

@@ -52,8 +52,8 @@ impl Failure {
         (prompt < window).then_some((window, prompt))
     }
 
-    /// If the server refused `asked` tokens as too many, returns the limit on answers that the
-    /// refusal mentions.
+    /// Returns the limit on the answer's length that the refusal mentions, if the server refused
+    /// `asked` tokens as too many.
     pub(crate) fn cap(&self, asked: u32) -> Option<u32> {
         let text = self.refusing()?;
         let names = [

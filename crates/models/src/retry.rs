@@ -48,7 +48,7 @@ pub enum Decision {
     Wait(Duration),
     /// Compact the conversation, then send the result.
     Compact,
-    /// Stop; the sentence says why.
+    /// Give up, for this reason.
     GiveUp(String),
 }
 

@@ -32,7 +32,7 @@ const PROGRAMS: [(&str, &[&str]); 4] = [
     ),
 ];
 
-/// The numbers of right, refused and wrong results, in this order.
+/// The numbers of right, refused and wrong results, in that order.
 type Count = [usize; 3];
 
 fn main() -> io::Result<()> {

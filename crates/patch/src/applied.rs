@@ -12,9 +12,8 @@ use crate::{
     splice, units,
 };
 
-/// Returns whether the lines that a hunk adds without replacing any are already present where it
-/// matches. If some of the context differs from the file, compares only the added lines; otherwise,
-/// compares the whole hunk.
+/// Returns whether the file already contains a hunk's purely added lines where the hunk matches.
+/// Compares the whole hunk, or only the added lines if some of the context differs from the file.
 pub(crate) fn at_fit(index: &Index<'_>, body: &Body<'_>, fit: &Fit) -> bool {
     if fit.rung == Rung::Context {
         splice::already_added(index, body, fit)

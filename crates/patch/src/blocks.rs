@@ -235,8 +235,8 @@ fn path_in(line: &str) -> Option<String> {
     }
 }
 
-/// Strips the marks of headings, lists, quotations and bold text. Keeps marks without a space after
-/// them and bold marks without a closing mark, because they may be part of the file name.
+/// Strips the Markdown syntax of headings, lists, block quotes and bold text. Keeps symbols without
+/// a space after them and unclosed bold markers, because they may be part of the file name.
 fn without_decoration(line: &str) -> &str {
     let line = line.trim_end_matches([':', ' ']);
     let mut rest = line;

@@ -5,9 +5,9 @@
 //! to [`MAX_WRONG`] context lines may differ slightly, be missing from the patch, or be missing
 //! from the file. Added lines that do not replace an old line are called purely added. The required
 //! lines, which must match, are the removed lines and the lines next to purely added lines. If
-//! purely added lines go between two old lines, one of the two may differ slightly. A place is
-//! rejected if a context line is missing there but occurs elsewhere in the file, because the hunk
-//! probably belongs at that other place.
+//! purely added lines go between two old lines, one of the two may differ slightly. A match is
+//! rejected if a context line is missing from it but occurs elsewhere in the file, because the hunk
+//! probably belongs there.
 
 use std::collections::BTreeSet;
 
@@ -100,7 +100,7 @@ pub(crate) struct Alignment {
     /// line is missing from the file.
     pub(crate) lines: Vec<Option<usize>>,
     /// Same as `lines`, but for required lines only. Alignments that agree on the required lines
-    /// denote the same place.
+    /// count as the same match.
     pub(crate) required: Vec<Option<usize>>,
 }
 

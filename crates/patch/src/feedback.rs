@@ -178,7 +178,8 @@ fn not_found_message(index: &Index<'_>, old: &[&[u8]], nearest: Option<(usize, O
 /// is a tie, the alignment closest to line `start` wins. If none of the lines match, aligns the
 /// longest old line with the most similar line of the file.
 fn nearest(index: &Index<'_>, old: &[&[u8]], start: Option<usize>) -> Option<(usize, Option<usize>)> {
-    /// A line that occurs more often than this is no use for finding the place.
+    /// Maximum number of occurrences to consider per line. A line that is more frequent does not
+    /// help to locate the hunk.
     const MAX_OCCURRENCES: usize = 1000;
     let mut votes: std::collections::HashMap<usize, usize> = std::collections::HashMap::new();
     for (i, text) in old.iter().enumerate().filter(|(_, t)| t.trim_ascii().len() > 1) {

@@ -177,8 +177,7 @@ pub(crate) fn is_elision(line: &str) -> bool {
     matches!(line.trim(), "..." | "…") || classify(Syntax::Other, &[], line.as_bytes()).is_some()
 }
 
-/// If a line is a placeholder, returns what it claims about the code. `above` contains the lines
-/// above it.
+/// If a line is a placeholder, returns what it claims about the code.
 fn classify(syntax: Syntax, above: &[&[u8]], line: &[u8]) -> Option<Claim> {
     let quoted = |claim: &Claim| *claim == Claim::Omitted && syntax == Syntax::Python && in_string(above);
     classify_line(syntax, above, line).filter(|claim| !quoted(claim))
@@ -260,7 +259,7 @@ fn in_string(above: &[&[u8]]) -> bool {
     above.iter().map(|line| quotes(line)).sum::<usize>() % 2 == 1
 }
 
-/// Returns whether a comment continues the sentence of the comment above it.
+/// Returns whether a comment continues a sentence that begins in the comment above it.
 fn continues(above: &[&[u8]], text: &str) -> bool {
     if words::has_dots(text) || !text.starts_with(char::is_lowercase) {
         return false;

@@ -1,8 +1,8 @@
 //! Parses, matches, applies and previews patches: pure functions from bytes to bytes.
 //!
-//! [`parse`] turns what a model wrote, in any [`Dialect`], into [`FilePatch`]es. [`apply`] turns
-//! the bytes of one file into its new bytes, or into a [`Refusal`] that quotes the file. This crate
-//! does not touch the file system.
+//! [`parse`] turns a patch in any [`Dialect`] into [`FilePatch`]es. [`apply`] turns the bytes of
+//! one file into its new bytes, or into a [`Refusal`] that quotes the file. This crate does not
+//! touch the file system.
 //!
 //! A hunk is a list of context, removed and added lines. Context and removed lines are its old
 //! lines. A single ladder, shared by all dialects, decides where the old lines match: the first
@@ -45,7 +45,7 @@
 //! - `unified`, `envelope`, `blocks`, `tags` and `json` read the dialects, `detect` picks one of
 //!   them, and `shell` and `fence` unwrap shell commands and Markdown; `answer` finds the patch in
 //!   a model's answer.
-//! - `wrapped` strips what models write around a file's text, `lazy` detects placeholders, and
+//! - `wrapped` strips text that models add to a file's content, `lazy` detects placeholders, and
 //!   `readings` resolves ambiguous hunks.
 //! - `apply` applies a patch to one file. `strict` handles diffs that match byte for byte.
 //! - `lines`, `body` and `units` define what a line is and which lines are equal; `index` finds

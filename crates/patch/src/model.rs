@@ -148,7 +148,7 @@ pub enum ParseError {
         line: usize,
         /// The line, truncated to 100 characters.
         text: String,
-        /// What is wrong and what would be right.
+        /// What is wrong, or what was expected.
         why: &'static str,
     },
     /// The patch uses a feature that is not supported.

@@ -1,5 +1,5 @@
-//! Selects a match for every hunk of a file. All hunks are matched against the original, no two of
-//! them overlap, and none is placed by guessing.
+//! Selects a match for every hunk of a file. All hunks are matched against the original. If none of
+//! several equally good matches can be singled out, the patch is refused.
 
 use std::{collections::HashSet, ops::Range};
 

@@ -59,7 +59,7 @@ fn matches(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<(Vec<usiz
 }
 
 /// Selects the reading with the longest search text that matches. The shorter search texts are
-/// prefixes of it, so their matches there prove nothing.
+/// prefixes of it. They match there too, so their matches are no evidence.
 fn resolve_divider(index: &Index<'_>, hunk: &Hunk, dialect: Dialect) -> Result<Hunk, Refusal> {
     let mut first = None;
     for reading in &hunk.readings {

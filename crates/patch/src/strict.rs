@@ -1,6 +1,6 @@
 //! Uses `diffy` to apply a unified diff that matches byte for byte.
 //!
-//! diffy ends a hunk when the counts in its header are reached and ignores what follows, so the
+//! diffy ends a hunk when the counts in its header are reached and ignores further lines, so the
 //! headers are regenerated from the actual lines. It also moves hunks to the nearest match, so it
 //! is used only if every hunk matches at the line number in its header.
 

@@ -29,7 +29,7 @@ fn opening<'a>(text: &'a str, name: &str) -> Option<(Option<usize>, &'a str)> {
 }
 
 /// Reads an element. Returns its line number, its text without a newline directly after the opening
-/// tag, and what follows the element.
+/// tag, and the text after the element.
 fn inner<'a>(text: &'a str, name: &str) -> Option<(Option<usize>, &'a str, &'a str)> {
     let (line, rest) = opening(text.trim_start(), name)?;
     let close = format!("</{name}>");

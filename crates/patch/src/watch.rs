@@ -384,7 +384,7 @@ fn up_to_placeholder(text: &str) -> Option<&str> {
 }
 
 /// Returns whether some rung may match a hunk that begins with these lines. If they come from a
-/// search text that is still incomplete, `text` is what has arrived so far; it may also match
+/// search text that is still incomplete, `text` is the part received so far, which may also match
 /// within lines.
 fn may_match(index: &Index<'_>, body: &Body<'_>, text: Option<&[u8]>) -> bool {
     let stands = |body: &Body<'_>| {

@@ -533,7 +533,7 @@ pub(crate) fn repair_name(repair: tool_stream::Repair) -> String {
 }
 
 struct CallDraft<'a> {
-    /// The validation so far, if the start of the call was reported.
+    /// The validation so far, if the parser reported the start of the call.
     incoming: Option<Incoming<'a>>,
     tool: String,
     arguments: Value,

@@ -315,8 +315,8 @@ mod tests {
     const COPY: &str = "```\na = 1\nb = 2\n```";
     const BLOCK: [Found; 1] = [Found { index: 0, content: 4 }];
 
-    /// An answer that returns the file unchanged. `doubts` are the places where the model was
-    /// unsure.
+    /// Returns an answer that contains the unchanged file. `doubts` are the places where the model
+    /// was unsure.
     fn unchanged(doubts: &[Doubt]) -> Attempt<'_> {
         Attempt { answer: COPY, blocks: &BLOCK, doubts, wrote: Vec::new(), check: None }
     }
@@ -326,7 +326,7 @@ mod tests {
         Doubt { at, chosen: String::new(), other: other.into(), logprob }
     }
 
-    /// The text that the model continues.
+    /// Returns the text that the model continues.
     fn prefix(next: &Move) -> &str {
         let Move::Line { prefix, .. } = next else { panic!("{next:?}") };
         prefix.strip_prefix("```\n").unwrap()

@@ -251,7 +251,7 @@ mod tests {
         format!("Here it is:\n```python\n{FILE}```\n")
     }
 
-    /// The branches of an answer that starts from [`FILE`] and leads to `written`.
+    /// Returns the branches of an answer that changes [`FILE`] into `written`.
     fn branches_of(answer: &str, written: &str, doubts: &[Doubt]) -> Vec<Branch> {
         let content = answer.find("python\n").unwrap() + 7;
         let [base, written] = [FILE, written].map(|content| Arc::new(vec![content.to_owned()]));

@@ -97,7 +97,7 @@ pub(crate) struct Accountant {
     totals: Totals,
     /// The totals for each model, in order of use. The last entry is for the current model.
     models: Vec<ModelTotals>,
-    /// Whether any request has been added.
+    /// Whether the usage of any request has been added.
     counted: bool,
     /// The prompt and generated tokens that count toward the limit: all except those known to have
     /// come from a cache.

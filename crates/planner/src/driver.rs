@@ -1,6 +1,6 @@
-//! The driver carries out the machine's steps: sends and retries requests, verifies, journals each
-//! event before its effect, enforces the limits, and computes the final diff. [`crate::turn`]
-//! handles an answer while it is streaming.
+//! The driver carries out the machine's steps: it sends and retries requests, verifies changes,
+//! journals each event before its effect, enforces the limits, and computes the final diff.
+//! [`crate::turn`] handles an answer while it is streaming.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -75,7 +75,7 @@ pub async fn replay(
 /// question changes nothing.
 const KEPT: &str = "; the changes so far are kept";
 
-/// Why the work stops.
+/// Why a run stops.
 pub(crate) enum Stop {
     Ended(Ending, String),
     Journal(Error),
@@ -101,7 +101,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) identity: Identity,
     pub(crate) escalation: Option<Box<dyn OpenModel>>,
     pub(crate) fallback: Option<Box<dyn OpenModel>>,
-    /// The recorded plans that a replay takes the first turns from.
+    /// The recorded plans that supply the first turns of a replay.
     pub(crate) shown: VecDeque<Plan>,
     pub(crate) tools: Arc<Registry>,
     pub(crate) repository: Arc<dyn Repository>,
@@ -402,7 +402,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Sends a request, retries it if that might help, and carries out the answer.
+    /// Sends a request, retries it if that might help, and runs the calls in the answer.
     async fn ask(&mut self, machine: &mut Machine, ask: &Ask) -> Result<Input, Stop> {
         self.next_turn();
         let constrains = ask.wanted == Wanted::Calls && !machine.plan().plain;

@@ -112,8 +112,8 @@ impl Driver<'_> {
     }
 
     /// Reverts changes that must not stay in the tree when the run is stopped: those of a candidate
-    /// that has not been verified yet, or those of a try that is worse than an earlier one. A
-    /// resumed run restores the reverted changes and continues.
+    /// that has not been verified yet, or those of a try that is not known to be better than the
+    /// best result so far. A resumed run restores the reverted changes and continues.
     pub(crate) async fn leave(
         &mut self,
         machine: Option<&Machine>,

@@ -183,7 +183,7 @@ fn is_test_of(test: &str, stem_of_code: &str) -> bool {
     .contains(&name)
 }
 
-/// Whether the text mentions a name other than as part of a longer one.
+/// Whether the text contains a name as a whole, not just as part of a longer name.
 pub(crate) fn mentions(text: &str, what: &str) -> bool {
     text.match_indices(what).any(|(at, _)| {
         let before = text[..at].chars().next_back();

@@ -8,7 +8,7 @@
 //! about. It also switches to tools as soon as the model makes a call that neither writes these
 //! files nor finishes.
 //!
-//! Effect on the prompt cache: messages are only added at the end. Exceptions, such as a fresh
+//! Effect on the prompt cache: messages are normally only appended. Exceptions, such as a fresh
 //! start or a compaction, are journaled as [`Event::Rewound`] and keep as many messages as
 //! possible.
 
@@ -47,7 +47,7 @@ const MAX_FINISH_REFUSALS: u32 = 2;
 /// What to do next.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Send the conversation and carry out the answer.
+    /// Send the conversation and run the calls in the answer.
     Ask(Ask),
     /// Write a file.
     Write { focus: Focus, why: WriteReason },
@@ -87,7 +87,7 @@ pub(crate) struct Ask {
 /// What happened since the last step.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// An answer has been carried out.
+    /// An answer has arrived, and its calls have been run.
     Answered(Turn),
     /// A file was written. The last file of a candidate was also verified.
     Written { file: Focus, check: Option<Check> },
@@ -169,7 +169,7 @@ struct Progress {
     looked: bool,
     /// Whether an edit was refused.
     refused_edit: bool,
-    /// The summary from the first call to `finish` that was made without any changes. The model
+    /// The summary from the first call to `finish`, if nothing had been changed by then. The model
     /// gets a reminder after that call. A whole-file run also keeps a prose answer here.
     unchanged_summary: Option<String>,
     equal_calls: EqualCalls,
@@ -469,8 +469,8 @@ impl Machine {
         self.ask_with(text)
     }
 
-    /// Returns the next request. If the model repeats itself, the temperature is raised, because
-    /// temperature 0 would produce the same answer.
+    /// Returns the parameters of the next request. If the model repeats itself, the temperature is
+    /// raised, because temperature 0 would produce the same answer.
     fn ask(&self) -> Ask {
         let stuck = self.progress.same_answers.max(self.progress.corrections.saturating_sub(1));
         let base = self.tries.temperature(self.plan.settings.temperature.unwrap_or_default());

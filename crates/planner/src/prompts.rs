@@ -1,8 +1,9 @@
 //! Renders the messages for the model from the templates in `prompts/`.
 //!
 //! Effect on the prompt cache: the system prompt depends only on the tools and on whether the task
-//! is a question, so all sessions in which these are the same share it, provided they use the same
-//! version of the program. No prompt contains a time, a changing counter or a path on this machine.
+//! is a question. Sessions in which both are the same share the cached prompt, as long as they use
+//! the same version of the program. No template adds a time, a turn number or a path on this
+//! machine.
 
 use journal::Check;
 use minijinja::syntax::SyntaxConfig;
@@ -112,8 +113,8 @@ impl Prompts {
 
     /// Renders the request for whole files, which is the first message of the whole-file approach.
     /// There is no system prompt, so the chat template uses its default one: measurements showed
-    /// that any additional text lowers the number of solved tasks. With `reworded`, the request is
-    /// worded differently from the first try.
+    /// that any additional text lowers the number of solved tasks. If `reworded` is true, the
+    /// wording differs from that of the first try.
     pub(crate) fn whole_file(&self, opening: &Opening, shown: &[Focus], reworded: bool) -> String {
         let files: Vec<_> = shown.iter().map(|file| file_value(&file.path, &file.content)).collect();
         self.render(

@@ -17,14 +17,14 @@ const DOCS: &str =
 const FINISH: &str = r#"{"tool": "finish", "arguments": {"summary": "done"}}"#;
 const MESSAGE: &str = "also update the docs";
 
-/// A finished run.
+/// Runs a task to the end.
 async fn finished() -> Ran {
     let ran = world().run("t", vec![says(FIX), says(FINISH)]).await;
     assert_eq!(ran.report.ending, Ending::Verified);
     ran
 }
 
-/// A world with the files that a run left behind.
+/// Returns a world with the files that a run left behind.
 fn after(ran: &Ran) -> World {
     let mut world = world();
     world.original = std::mem::replace(&mut *world.files.lock().unwrap(), ran.files.clone());

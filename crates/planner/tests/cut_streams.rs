@@ -1,6 +1,6 @@
 //! Cuts off an answer at every byte, over HTTP, with the real client and the planner. The run must
-//! end in the same way as with the whole answer: it makes the same calls, each exactly once, and no
-//! incomplete calls.
+//! end in the same way as with the whole answer: it runs the same calls, each exactly once, and
+//! never runs an incomplete call.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -153,8 +153,8 @@ fn cut_everywhere(name: &str) {
     let body =
         std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/model_answers").join(name))
             .unwrap();
-    // Sockets need a running clock. The pauses before retries need a paused clock, which skips
-    // them.
+    // Sockets need a running clock. Runs with retries use a paused clock, which skips the delays
+    // before the retries.
     let sockets = Builder::new_current_thread().enable_all().build().unwrap();
     let paused = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (server, model) = sockets.block_on(open(name));

@@ -51,7 +51,8 @@ async fn a_server_that_stays_down_ends_the_run_as_unavailable() {
     assert_eq!((ran.report.ending, ran.requests.len()), (Ending::Unavailable, 6));
 }
 
-/// An answer that is cut off in the middle of a call. The server may have reported token counts.
+/// Returns an answer that is cut off in the middle of a call. The server may have reported token
+/// counts.
 fn breaks(usage: Option<Usage>) -> Reply {
     let counts = usage.map(Delta::Usage).into_iter();
     Reply::Breaks(text("{\"tool\": \"apply_pa").into_iter().chain(counts).collect())

@@ -16,7 +16,7 @@ const READ: &str = r#"{"tool": "read_file", "arguments": {"path": "calc.py"}}"#;
 const FIX: &str = r#"{"tool": "apply_patch", "arguments": {"path": "calc.py", "content": "def add(a, b):\n    return a + b\n"}}"#;
 const FINISH: &str = r#"{"tool": "finish", "arguments": {"summary": "added instead of subtracting"}}"#;
 
-/// The outcome of a run: its requests, files and ending.
+/// Returns the outcome of a run: its requests, files and ending.
 fn outcome(
     ran: &support::Ran,
 ) -> (Vec<Vec<Arc<models::Message>>>, std::collections::BTreeMap<String, String>, Ending) {
@@ -133,7 +133,7 @@ async fn a_run_with_several_whole_files_resumed_after_any_event_ends_the_same() 
         world
     };
     let more = |y: &str| format!("more.py:\n```python\nx = 1\ny = {y}\n```\n");
-    // An answer that returns calc.py unchanged, with doubt about one token, and changes more.py.
+    // An answer that changes more.py, and returns calc.py unchanged but with doubt about one token.
     let unsure = |other: &str| {
         let mut deltas = text("calc.py:\n```python\ndef add(a, b):\n    return a");
         deltas.push(Delta::Doubt { chosen: " -".into(), others: vec![(other.into(), -0.8)] });

@@ -11,7 +11,8 @@ use journal::{Budget, Ending, Event, Record};
 use models::Delta;
 use support::{Changes, Ran, Reply, World, gives_up, says, text, unchanged_and_unsure, world};
 
-/// The replies for two tries: the first try is better than the start, but the second is not.
+/// Returns the replies for two tries. The first try is better than the start, but the second is
+/// not.
 fn two_tries() -> Vec<Reply> {
     gives_up("half").into_iter().chain(gives_up("a / b")).collect()
 }
@@ -22,7 +23,7 @@ fn two_tries_within(turns: u32) -> World {
     world
 }
 
-/// The branch `a * b` is wrong, and `a + b` is right.
+/// Returns the replies for two branches, of which `a * b` is wrong and `a + b` is right.
 fn branches() -> Vec<Reply> {
     vec![unchanged_and_unsure(&[(" *", -0.8), (" +", -1.0)]), says(" b"), says(" b")]
 }

@@ -15,8 +15,8 @@ const COMMAND: &str = r#"{"tool": "run_command", "arguments": {"creates": "made.
 const FIXED: &str = "def add(a, b):\n    return a + b\n";
 const START: &str = "def add(a, b):\n    return a - b\n";
 
-/// A world whose verification counts tests: three fail at the start. Two of them pass with `half`,
-/// one with `third`, and all of them with `a + b`.
+/// Returns a world whose verification counts tests. Three of them fail at the start: two of these
+/// pass with `half`, one with `third`, and all with `a + b`.
 fn counted(attempts: u32) -> World {
     let mut world = world();
     (world.settings.attempts, world.commands, world.graded) = (attempts, true, true);

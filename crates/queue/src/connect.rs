@@ -30,7 +30,7 @@ const DEAD: &str = "AGENT_DEAD";
 const CANCELED: &str = "canceled";
 /// How many bytes of a message are reserved for its headers.
 pub(crate) const HEADERS: usize = 1024;
-/// The usual size of an object's parts, in bytes.
+/// The usual size of an object's chunks, in bytes.
 const CHUNK: usize = 128 << 10;
 /// How long the server keeps tasks, records and objects that no one collects.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -231,8 +231,8 @@ impl Queue {
         created.map(drop).map_err(server("store objects in the queue (may this user create streams?)"))
     }
 
-    /// Whether the server has an object store for a batch, which is no longer the case once the
-    /// batch is done.
+    /// Whether the server has an object store for a batch. The store is removed once the batch is
+    /// done.
     pub(crate) async fn has_objects(&self, batch: &str) -> Result<bool, Error> {
         match self.context.get_stream(format!("OBJ_{}", bucket(batch))).await {
             Ok(_) => Ok(true),
@@ -364,7 +364,7 @@ async fn retrying<T, F: Future<Output = Result<T, Error>>>(
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             },
-            () = reconnected => continue, // the answer to the first request was lost
+            () = reconnected => continue, // an answer over the old connection never arrives
         };
         let is_lost = connects() != before || client.connection_state() != State::Connected;
         let in_time = link.wait.is_none_or(|wait| begun.elapsed() < wait);

@@ -316,7 +316,7 @@ impl<'a> Publisher<'a> {
             }
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
-                () = context.interrupted() => return Ok(None), // the caller notices
+                () = context.interrupted() => return Ok(None), // the caller also checks for this
             }
         }
     }

@@ -25,8 +25,8 @@ pub(crate) async fn receive(queue: Queue, batch: String, mut consumer: PullConsu
                 receive_one(&queue, &batch, message, &mailbox).await;
             }
         }
-        // The client reconnects and reports this on its own, but the server may have lost its data,
-        // including the consumer.
+        // The client itself reports a lost connection and reconnects, but the server may have lost
+        // its data, including the consumer.
         tokio::time::sleep(PAUSE).await;
         let known = queue.results.consumer_info(consumer.cached_info().name.clone()).await;
         let new = match known {

@@ -61,7 +61,7 @@ async fn next(consumer: &PullConsumer) -> Result<Option<Message>, async_nats::Er
 }
 
 /// Returns a task to the queue for another worker. Sends it again instead of rejecting it, because
-/// a rejection counts as a delivery, and too many deliveries are taken as a sign that the task
+/// a rejection counts as a delivery, and too many deliveries are treated as a sign that the task
 /// kills its workers.
 pub(crate) async fn hand_back(queue: &Queue, message: &Message, payload: Bytes) {
     let sent = async { queue.context.publish(message.subject.clone(), payload).await?.await };

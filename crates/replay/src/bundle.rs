@@ -85,7 +85,7 @@ enum Line {
 #[serde(deny_unknown_fields)]
 struct Entry {
     path: CleanPath,
-    /// Whether the file does not exist.
+    /// Whether the file is absent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     gone: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use journal::{Event, Role, Step};
 use serde::Serialize;
 
-/// The kind of a difference.
+/// A kind of difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -30,7 +30,7 @@ impl Kind {
     pub fn describe(self) -> &'static str {
         match self {
             Kind::Asked => "the request differs",
-            Kind::Answered => "the answer was read differently",
+            Kind::Answered => "the answer was interpreted differently",
             Kind::Tool => "a tool's result differs",
             Kind::Command => "a command's result differs",
             Kind::Tree => "the tree differs",
@@ -155,7 +155,7 @@ impl Described {
             }
             Event::Output { content, thinking, ended_by, .. } => {
                 let text = format!("{thinking}{content}\nended by {ended_by:?}\n");
-                (Kind::Answered, "the answer as read".into(), text)
+                (Kind::Answered, "the answer as interpreted".into(), text)
             }
             Event::ToolFinished { tool, status, text, changed, .. } => {
                 let kind = if commands.contains(tool) { Kind::Command } else { Kind::Tool };
@@ -172,7 +172,7 @@ impl Described {
             }
             Event::ModelChanged { new_try, model, .. } => {
                 let how = if *new_try { "in a new try" } else { "in the same conversation" };
-                (Kind::Asked, "a change of the model".into(), format!("to {}, {how}\n", model.model))
+                (Kind::Asked, "a model change".into(), format!("to {}, {how}\n", model.model))
             }
             Event::Finished(report) => {
                 (Kind::Ended, "the end".into(), format!("{}: {}\n", report.ending.label(), report.message))

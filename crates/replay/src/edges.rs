@@ -102,8 +102,8 @@ pub struct Stage {
 
 impl Stage {
     /// Repeats the revert that the recorded run made after it was stopped, unless the replay has
-    /// already reached that revert. A replay of a run that was stopped from outside ends
-    /// differently, without that revert.
+    /// already made that revert. If the run was stopped from outside, its replay ends differently
+    /// and does not reach the revert.
     ///
     /// # Errors
     /// If a file cannot be written.

@@ -204,7 +204,7 @@ impl Searches {
     }
 }
 
-/// Whether `text` contains `path` other than as part of a longer name.
+/// Whether `text` contains `path` as a whole, not just as part of a longer name.
 fn is_named(text: &str, path: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     text.match_indices(path).any(|(at, _)| {

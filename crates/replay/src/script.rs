@@ -69,7 +69,7 @@ pub struct Comparison {
 }
 
 impl Script {
-    /// Moves the steps and results out of a recording.
+    /// Creates a script from a recording, and moves the steps and results out of the recording.
     pub fn new(recording: &mut Recording) -> Self {
         let recorded = std::mem::take(&mut recording.steps);
         let mut refused = HashMap::new();
@@ -203,9 +203,9 @@ impl Script {
         state.results[at].take().map(|result| result.outcome)
     }
 
-    /// Removes and returns what was found, if anything, when these changed files were inspected in
-    /// this turn. A replay cannot inspect them again, because that requires programs outside the
-    /// agent.
+    /// Removes and returns the findings that were recorded when these changed files were inspected
+    /// in this turn, if there are any. A replay cannot inspect the files again, because that
+    /// requires programs outside the agent.
     #[must_use]
     pub fn inspection(&self, changed: &[String]) -> Option<String> {
         let mut state = self.state();

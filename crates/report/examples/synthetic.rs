@@ -1,4 +1,4 @@
-//! Writes the report of a made-up batch to standard output, for `scripts/report-test`:
+//! Writes a report on a made-up batch to standard output, for `scripts/report-test`:
 //!
 //! ```text
 //! cargo run -p report --example synthetic -- TASKS > report.html
@@ -136,7 +136,7 @@ fn not_run(id: String) -> State {
     State { row, digest: String::new(), attempts: Vec::new() }
 }
 
-/// Returns a piece of a source file of typical length.
+/// Returns an excerpt from a source file, about as long as a typical tool result.
 fn quoted() -> String {
     let source = SOURCES[fastrand::usize(..SOURCES.len())];
     let lines: Vec<&str> = source.lines().collect();

@@ -11,8 +11,8 @@ use serde::Serialize;
 use crate::outcome::seconds;
 
 /// A task-by-task comparison of two batches. A task is compared if both batches have a result for
-/// it, that is, an attempt that the agent itself ended. A compared task got better or worse if it
-/// is verified in only one of the batches.
+/// it, that is, an attempt that did not end in an infrastructure failure. A compared task got
+/// better or worse if it is verified in only one of the batches.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// Version of the format: 1.
@@ -222,8 +222,8 @@ fn probability(p: f64) -> String {
 /// for each task that differs, produces a split at least this uneven.
 fn sign_test(better: usize, worse: usize) -> f64 {
     let n = better + worse;
-    // The logarithm of `n choose i` divided by 2^n, updated for each i. Without the logarithm, 2^n
-    // would overflow for thousands of tasks.
+    // The logarithm of `(n choose i) / 2^n`, updated for each i. Computing 2^n directly would
+    // overflow for thousands of tasks.
     let mut log = -(n as f64) * std::f64::consts::LN_2;
     let mut tail = 0.0;
     for i in 0..=better.min(worse) {

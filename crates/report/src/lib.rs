@@ -1,5 +1,5 @@
 //! Views of finished batches and sessions, as text: an HTML page ([`batch_page`],
-//! [`session_page`]), JUnit XML ([`junit`]), Markdown ([`markdown`]) and the comparison of two
+//! [`session_page`]), JUnit XML ([`junit`]), Markdown ([`markdown`]) and a comparison of two
 //! batches ([`Comparison`]). Everything here is pure: records go in, text comes out. The caller
 //! reads and writes the files.
 //!

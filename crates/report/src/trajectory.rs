@@ -10,7 +10,7 @@ use crate::Mask;
 /// The maximum number of characters in a title.
 const TITLE: usize = 120;
 
-/// One step.
+/// The start of a session, one of its turns, or its end.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Step {
     /// The turn; `None` for the start and the end.

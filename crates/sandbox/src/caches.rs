@@ -44,7 +44,7 @@ const HOME: &[&str] = &[
     "go/pkg",
 ];
 
-/// Environment variables that contain a directory, along with the caches below it.
+/// Environment variables that point to a directory, each with the caches below that directory.
 const VARIABLES: &[(&str, &[&str])] = &[
     ("CARGO_HOME", &["registry", "git"]),
     ("GOPATH", &["pkg"]),

@@ -84,7 +84,7 @@ pub struct Omitted {
 }
 
 impl Captured {
-    /// Returns the output as plain text, with a line in the middle that says how much was left out.
+    /// Returns the output as plain text. If output was omitted, a line in its place says how much.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = plain(&self.head);

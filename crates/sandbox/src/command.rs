@@ -50,8 +50,8 @@ const LINGER: Duration = Duration::from_millis(200);
 /// How long to keep reading the output of killed processes.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long killed processes may take to disappear. This takes seconds on a busy machine. Only a
-/// process that is stuck in the kernel takes longer.
+/// How long killed processes may take to disappear. On a busy machine, this can take seconds. Only
+/// a process that is stuck in the kernel exceeds this limit.
 const GONE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The number of bytes to read at once, which is the capacity of a pipe.
@@ -126,8 +126,8 @@ impl Status {
         self == Self::Exited(0)
     }
 
-    /// The exit code as a shell reports it: 128 plus the signal's number if a signal terminated the
-    /// command.
+    /// Returns the exit code as a shell reports it: 128 plus the signal's number if a signal
+    /// terminated the command.
     #[must_use]
     pub fn code(self) -> Option<i32> {
         match self {

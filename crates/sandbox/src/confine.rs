@@ -38,8 +38,8 @@ use crate::{
     view::View,
 };
 
-/// How much to add to the process limit if the kernel also counts processes and threads of the user
-/// that are not part of the command.
+/// How much to add to the process limit if the kernel's count also includes the user's other
+/// processes and threads.
 const OTHER_PROCESSES: u64 = 8_192;
 
 /// Devices that any program may use.
@@ -51,7 +51,7 @@ const KEPT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID);
 
-/// Enters new namespaces. Runs in the supervisor, whose first child is then in the new process
+/// Enters new namespaces. Runs in the supervisor, whose first child is then in the new PID
 /// namespace.
 pub(crate) fn enter_namespaces(order: &Order) -> io::Result<()> {
     let (user, group) = (getuid().as_raw(), getgid().as_raw());
@@ -217,11 +217,11 @@ pub(crate) fn arrange(order: &Order) -> io::Result<()> {
     Ok(())
 }
 
-/// Limits the highest process number in the process namespace. Does nothing on kernels before Linux
-/// 6.14, where the whole machine shares one limit.
+/// Limits the highest process ID in the PID namespace. Does nothing on kernels before Linux 6.14,
+/// where the whole machine shares one limit.
 fn limit_processes(order: &Order) {
     /// The lowest limit that the kernel accepts. It is added to the process limit, because the
-    /// kernel does not reuse the lowest 300 or so process numbers (`RESERVED_PIDS`).
+    /// kernel does not reuse the lowest 300 or so process IDs (`RESERVED_PIDS`).
     const RESERVED: u64 = 301;
     let release = rustix::system::uname();
     let mut numbers = release.release().to_str().unwrap_or_default().split(['.', '-']).map(str::parse::<u32>);

@@ -67,7 +67,7 @@ const APPLY_PATCH: &str = "apply_patch is a tool, not a shell program: send the 
 /// Checks a shell line.
 ///
 /// # Errors
-/// A sentence that tells the model what is refused, why, and what to do instead.
+/// Returns a sentence that tells the model what is refused, why, and what to do instead.
 pub fn check_line(line: &str) -> Result<(), String> {
     judge_line(line, DEPTH)
 }
@@ -279,9 +279,9 @@ fn rm(words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a path may be deleted recursively. This is the case for paths inside the temporary
-/// directory, directories that tools create ([`BUILD_FOLDERS`] and others), and relative paths
-/// inside such directories.
+/// Whether a path may be deleted recursively. True for paths inside the temporary directory, for
+/// directories that tools create ([`BUILD_FOLDERS`] and others), and for relative paths inside
+/// those directories.
 fn is_build_folder(target: &str) -> bool {
     let temporary = ["$TMPDIR/", "${TMPDIR}/"].iter().find_map(|prefix| target.strip_prefix(prefix));
     let target = temporary.map_or_else(|| target.to_owned(), |rest| format!("/tmp/{rest}"));

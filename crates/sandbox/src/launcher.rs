@@ -46,8 +46,8 @@ use crate::{
     sys::{self, Fork},
 };
 
-/// The main function of a launcher process. Call it before anything else, while the process still
-/// has only one thread, and return its exit code from `main`.
+/// Runs a launcher process. Call this function before anything else, while the process still has
+/// only one thread, and return its exit code from `main`.
 #[must_use]
 pub fn launcher_main() -> ExitCode {
     let Ok(mut control) = take_control() else { return ExitCode::FAILURE };
@@ -60,7 +60,7 @@ pub fn launcher_main() -> ExitCode {
     }
 }
 
-/// Adds the action that failed to an error's message.
+/// Prefixes an error's message with the action that failed.
 pub(crate) trait Context<T> {
     fn context(self, what: &str) -> io::Result<T>;
 }
@@ -206,8 +206,8 @@ fn listen(control: &mut UnixStream, ended: &OwnedFd, init: Pid, timeout: Duratio
 }
 
 /// Reaps descendants until none are left. With `kill`, also kills this process's children. This is
-/// unnecessary if the launcher created a process namespace, because all processes in a namespace
-/// end with its first one. The children of a killed process become children of this process, which
+/// unnecessary if the launcher created a PID namespace, because all processes in a namespace end
+/// with its first one. The children of a killed process become children of this process, which
 /// kills them next.
 fn reap_all(kill: bool) {
     loop {

@@ -76,7 +76,7 @@ pub enum SandboxError {
         "commands cannot be confined on this system: {0}; to run them unconfined, pass --dangerously-no-sandbox"
     )]
     Unavailable(String),
-    /// The policy lists hosts, but the system does not let commands have their own network.
+    /// The policy lists hosts, but the system does not allow a private network for commands.
     #[error(
         "commands cannot be limited to specific hosts on this system, because it does not let them have their own network ({0}); \
          without --allow-host they have no network access"
@@ -99,7 +99,7 @@ pub enum SandboxError {
     Start {
         /// The program.
         program: String,
-        /// Whether the program, or the directory to start in, does not exist.
+        /// Whether the program or its working directory does not exist.
         missing: bool,
         /// The system's reason.
         why: String,
@@ -117,7 +117,7 @@ pub struct Sandbox(Arc<Inner>);
 #[doc(hidden)]
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// Names and addresses that the proxy uses instead of looking up the names.
+    /// Addresses that the proxy uses for these names instead of looking them up.
     pub names: BTreeMap<String, Vec<IpAddr>>,
     /// Do not use Landlock.
     pub no_landlock: bool,
@@ -177,8 +177,8 @@ impl Sandbox {
         &self.0.policy
     }
 
-    /// Returns the absolute path of the work tree without symbolic links, as seen by programs that
-    /// start there.
+    /// Returns the absolute path of the work tree with all symbolic links resolved. This is the
+    /// path that programs see when they start there.
     #[must_use]
     pub fn root(&self) -> &Path {
         Path::new(&self.0.view.root)

@@ -19,7 +19,7 @@ pub(crate) const MAX_ORDER: usize = 32 << 20;
 /// The mechanisms that confine a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Profile {
-    /// Private user, mount, process, network and IPC namespaces.
+    /// Private user, mount, PID, network and IPC namespaces.
     pub(crate) namespaces: bool,
     /// Bubblewrap creates the namespaces, and the launcher starts inside them.
     pub(crate) bubblewrap: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Profile {
     pub(crate) seccomp: bool,
 }
 
-/// A launcher's task, and everything it needs to know to perform it.
+/// A task for the launcher, and everything that the launcher needs to know to perform it.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Order {
     pub(crate) profile: Profile,

@@ -51,7 +51,7 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// Returns the absolute path of the overlay without symbolic links.
+    /// Returns the absolute path of the overlay with all symbolic links resolved.
     #[must_use]
     pub fn merged(&self) -> &Path {
         &self.merged

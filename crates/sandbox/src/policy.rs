@@ -72,7 +72,7 @@ pub struct Policy {
     /// What network access commands have.
     pub network: Network,
     /// Hosts that commands may reach with [`Network::Loopback`], through the agent's proxy. If
-    /// hosts are listed but the system does not let commands have their own network, no commands
+    /// hosts are listed but the system does not allow a private network for commands, no commands
     /// run.
     pub hosts: Vec<Host>,
     /// A directory for this session's sandbox. It contains the files that commands see in `/tmp`
@@ -195,8 +195,8 @@ const SET: &[(&str, &str)] = &[
     ("DOTNET_NOLOGO", "1"),
 ];
 
-/// Builds the environment for commands from `given`, which is this program's own environment. Keeps
-/// the allowed variables and those listed in `also`, and adds settings that keep tools quiet and
+/// Builds the environment for commands from `given`, which is this program's environment. Keeps the
+/// allowed variables and those listed in `also`, and adds settings that keep tools quiet and
 /// non-interactive.
 #[must_use]
 pub fn clean_environment(

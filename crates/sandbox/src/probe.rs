@@ -21,8 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The first Landlock version that can refuse connections to Unix sockets by path.
 pub(crate) const UNIX_SOCKETS: u32 = 9;
 
-/// Confinement profiles, from strongest to weakest. A system call filter alone is not enough for a
-/// profile.
+/// Confinement profiles, from strongest to weakest. A system call filter alone does not count as
+/// confinement.
 const PROFILES: [Profile; 7] = {
     const fn own(namespaces: bool, landlock: bool, seccomp: bool) -> Profile {
         Profile { namespaces, bubblewrap: false, landlock, seccomp }
@@ -45,7 +45,7 @@ pub struct Report {
     pub enforced: bool,
     /// The kernel's Landlock version, if it has Landlock.
     pub landlock_abi: Option<u32>,
-    /// Whether user, process, mount and network namespaces are in use.
+    /// Whether user, PID, mount and network namespaces are in use.
     pub user_namespaces: bool,
     /// Whether seccomp blocks the system calls that could bypass the other mechanisms.
     pub seccomp: bool,

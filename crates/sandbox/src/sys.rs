@@ -14,7 +14,7 @@ pub(crate) enum Fork {
 }
 
 /// Calls `fork(2)`. Only for the launcher, which is single-threaded.
-#[expect(unsafe_code, reason = "fork has no safe form")]
+#[expect(unsafe_code, reason = "fork has no safe wrapper")]
 pub(crate) fn fork() -> io::Result<Fork> {
     // SAFETY: the launcher has one thread, so the child inherits no lock held by another thread.
     match unsafe { libc::fork() } {
@@ -35,7 +35,7 @@ pub(crate) fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
 }
 
 /// Marks every descriptor from 3 up as close-on-exec, no matter who opened it.
-#[expect(unsafe_code, reason = "close_range has no safe form")]
+#[expect(unsafe_code, reason = "close_range has no safe wrapper")]
 pub(crate) fn close_descriptors_on_exec() -> io::Result<()> {
     // Call it by number, because musl has no function for it.
     // SAFETY: with this flag, nothing is closed immediately; descriptors owned by Rust values stay
@@ -46,7 +46,7 @@ pub(crate) fn close_descriptors_on_exec() -> io::Result<()> {
 }
 
 /// Ignores SIGTERM in this process.
-#[expect(unsafe_code, reason = "signal has no safe form")]
+#[expect(unsafe_code, reason = "signal has no safe wrapper")]
 pub(crate) fn ignore_sigterm() {
     // SAFETY: SIG_IGN installs no handler, so none of our code ever runs in signal context.
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
@@ -54,7 +54,7 @@ pub(crate) fn ignore_sigterm() {
 
 /// Makes the mount at `path` read-only or, if `path` is empty, the mount that `at` refers to. If
 /// `recursive` is true, also makes all mounts below it read-only.
-#[expect(unsafe_code, reason = "mount_setattr has no safe form")]
+#[expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
 pub(crate) fn mount_read_only(at: BorrowedFd<'_>, path: &CStr, recursive: bool) -> io::Result<()> {
     let attributes =
         libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };

@@ -145,7 +145,8 @@ const FILE_MODES: &[(c_long, u8)] = &[
     (libc::SYS_mknodat, 2),
 ];
 
-/// The number of `fchmodat2` on all architectures. The `libc` crate does not define it yet.
+/// The number of `fchmodat2` on all architectures. The `libc` crate does not define it for arm64
+/// and riscv64 yet.
 const FCHMODAT2: c_long = 452;
 
 /// The mode bit that makes a program run as the owner of its file.

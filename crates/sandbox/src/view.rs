@@ -169,7 +169,7 @@ const HOME: &[&str] = &[
     ".condarc",
 ];
 
-/// Variables that contain a toolchain's directory.
+/// Variables that point to a toolchain's directory.
 const TOOLCHAIN_VARIABLES: &[&str] = &[
     "RUSTUP_HOME",
     "GOROOT",

@@ -26,8 +26,8 @@ use attempts::{ATTEMPTS, ATTEMPTS_OF_ROOT, SECRETS, THROUGH_WITHOUT_NAMESPACES};
 use sandbox::{Command, Level, Overrides, Policy, Sandbox};
 use support::Fixture;
 
-/// Runs a shell line in a fresh fixture. It must escape if `escapes` is true, and must not escape
-/// otherwise. Returns the output if it does not behave as expected.
+/// Runs a shell line in a fresh fixture. The line must escape if `escapes` is true, and must not
+/// escape otherwise. Returns the output if the line does not behave as expected.
 async fn attempt(line: &str, level: Level, landlock: bool, escapes: bool) -> Option<String> {
     // Bubblewrap is tested separately.
     let overrides = Overrides { no_landlock: !landlock, no_bubblewrap: true, ..Overrides::default() };

@@ -220,12 +220,12 @@ async fn names_that_resolve_to_forbidden_addresses_are_refused() {
         ("[::]:{b}", "not an allowed host"),
         ("a.test.evil.test:{a}", "not an allowed host"),
         ("star.test:{b}", "not an allowed host"),
-        ("127.1:{b}", "names no host"),
-        ("0x7f000001:{b}", "names no host"),
-        ("2130706433:{b}", "names no host"),
-        ("a.test@127.0.0.1:{b}", "names no host"),
-        ("127.0.0.1:{b}:{a}", "names no host"),
-        ("127.0.0.1%00.a.test:{a}", "names no host"),
+        ("127.1:{b}", "has no valid host"),
+        ("0x7f000001:{b}", "has no valid host"),
+        ("2130706433:{b}", "has no valid host"),
+        ("a.test@127.0.0.1:{b}", "has no valid host"),
+        ("127.0.0.1:{b}:{a}", "has no valid host"),
+        ("127.0.0.1%00.a.test:{a}", "has no valid host"),
     ] {
         let done = world.send(&sandbox, &[&format!("CONNECT {place} HTTP/1.1\r\n\r\n")]).await;
         assert!(done.output.text().starts_with("HTTP/1.1 40"), "{place}: {}", done.output.text());

@@ -181,8 +181,9 @@ fn nothing_done_in_an_overlay_reaches_the_repository() {
     }
 }
 
-/// Does every kind of work. The test above runs this one in overlays. On its own, it runs without
-/// an overlay and shows that the work also succeeds there.
+/// Changes a repository in every way that a run can: with commits, a confined command, git and
+/// direct writes. The test above runs this one in overlays. On its own, it runs without an overlay
+/// and shows that the same changes succeed there.
 #[tokio::test]
 async fn every_kind_of_work() {
     let (_setting, root) = match merged() {

@@ -22,7 +22,7 @@ impl Stream {
         Self { secrets, values, held: String::new() }
     }
 
-    /// Adds more of the text and returns what can be shown now.
+    /// Adds more of the text and returns the part that can be shown now.
     pub fn feed(&mut self, text: &str) -> String {
         self.held.push_str(text);
         let bytes = self.held.as_bytes();
@@ -51,7 +51,7 @@ impl Stream {
         !self.held.is_empty()
     }
 
-    /// Ends the text and returns what was held back.
+    /// Ends the text and returns the part that was held back.
     pub fn end(&mut self) -> String {
         let held = std::mem::take(&mut self.held);
         self.mask(held)

@@ -21,7 +21,7 @@ impl Graph {
         Self { files, edges: Vec::new() }
     }
 
-    /// Whether more edges would take too much memory.
+    /// Returns whether more edges would take too much memory.
     pub(crate) fn is_full(&self) -> bool {
         self.edges.len() >= MAX_EDGES
     }

@@ -264,7 +264,7 @@ impl Index {
         self.files.len()
     }
 
-    /// Whether there are no files.
+    /// Returns whether there are no files.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()

@@ -21,7 +21,7 @@ pub enum Language {
     Go,
 }
 
-/// A query with its captures resolved.
+/// A grammar and the query compiled for it.
 pub(crate) struct Tagger {
     pub(crate) language: tree_sitter::Language,
     pub(crate) query: Query,

@@ -79,7 +79,7 @@ fn signature(text: &str, line: u32) -> Option<String> {
     (!shown.is_empty()).then(|| shown + more)
 }
 
-/// Whether a task mentions one of these files, by path or by file name.
+/// Returns whether a task mentions one of these files, by path or by file name.
 #[must_use]
 pub fn names_a_file<'a>(task: &str, paths: impl IntoIterator<Item = &'a str>) -> bool {
     let apart = |c: char| !(c.is_alphanumeric() || matches!(c, '.' | '/' | '_' | '-'));
@@ -92,7 +92,7 @@ pub fn names_a_file<'a>(task: &str, paths: impl IntoIterator<Item = &'a str>) ->
         })
 }
 
-/// Whether a path ends with the components of another path.
+/// Returns whether a path ends with the components of another path.
 fn ends(path: &str, end: &str) -> bool {
     end.contains('/') && path.strip_suffix(end).is_some_and(|start| start.ends_with('/'))
 }

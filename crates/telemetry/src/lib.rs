@@ -1,5 +1,5 @@
 //! OpenTelemetry: turns the events of a session into spans and metrics, and sends them to a
-//! collector with OTLP over HTTP.
+//! collector using OTLP over HTTP.
 //!
 //! [`Telemetry::observer`] returns an observer of a session's journal. Spans take their timestamps
 //! from the journal's records, so no other part of the program needs instrumentation, and `tracing`

@@ -5,10 +5,12 @@ use opentelemetry::metrics::{Counter, Histogram, Meter};
 
 use crate::names;
 
-/// The histogram boundaries that the conventions specify for requests and tools, in seconds.
+/// The bucket boundaries that the conventions specify for the durations of requests and tool calls,
+/// in seconds.
 const SECONDS: [f64; 14] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
-/// The histogram boundaries that the conventions specify for agent invocations, in seconds.
+/// The bucket boundaries that the conventions specify for the durations of agent invocations, in
+/// seconds.
 const AGENT_SECONDS: [f64; 13] = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6];
 
 /// The token counts of a request. A value is `None` if the server did not report it.
@@ -34,7 +36,6 @@ impl Usage {
     }
 }
 
-/// The instruments.
 #[derive(Debug, Clone)]
 pub(crate) struct Instruments {
     requests: Histogram<f64>,

@@ -20,7 +20,7 @@ pub type Connect = Arc<dyn Fn() -> Result<reqwest::Client, String> + Send + Sync
 /// Sends the requests of one exporter. The exporter's thread waits for the response.
 pub(crate) struct Sender {
     connect: Connect,
-    /// Created for the first request, because reading the system's certificates takes time.
+    /// Created on the first request, because reading the system's certificates takes time.
     client: OnceLock<reqwest::Client>,
     timeout: Duration,
     failure: Failure,

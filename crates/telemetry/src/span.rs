@@ -75,7 +75,7 @@ pub(crate) fn error_class(ending: &Ending) -> Option<&'static str> {
 }
 
 /// Returns the name of an ending as it appears in the journal. If a budget was exhausted, the name
-/// includes which one.
+/// also identifies the budget.
 pub(crate) fn ending_name(ending: &Ending) -> String {
     let value = serde_json::to_value(ending).unwrap_or_default();
     let words = ["kind", "budget"].iter().filter_map(|key| value[key].as_str());

@@ -33,7 +33,8 @@ pub(crate) struct RunTrace {
     model_name: String,
     run: Option<Run>,
     request: Option<Request>,
-    /// The arguments of calls that have not started yet, by turn and call, if content is exported.
+    /// The arguments of calls that have not started yet, keyed by turn and call, if content is
+    /// exported.
     arguments: HashMap<(u32, u32), String>,
     tools: HashMap<(u32, u32), Open>,
     verification: Option<Open>,
@@ -86,8 +87,8 @@ impl RunTrace {
         }
     }
 
-    /// Restores state from a record of an earlier run of the session. Does not export anything,
-    /// because the earlier run has its own trace.
+    /// Restores state from a record of an earlier run in the same session. Does not export
+    /// anything, because the earlier run has its own trace.
     pub(crate) fn recall(&mut self, record: &Record) {
         match &record.event {
             Event::Model(model) | Event::ModelChanged { model, .. } => self.set_model(model),
@@ -95,7 +96,7 @@ impl RunTrace {
         }
     }
 
-    /// Turns an event into the start or end of a span.
+    /// Starts, updates or ends spans to reflect a record.
     pub(crate) fn record(&mut self, record: &Record) {
         let at = record.time_ms;
         self.newest_ms = at;

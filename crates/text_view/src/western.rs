@@ -8,13 +8,14 @@ use encoding_rs::{
     ISO_8859_14, ISO_8859_16, SHIFT_JIS, WINDOWS_1250, WINDOWS_1252, WINDOWS_1257, WINDOWS_1258,
 };
 
-/// If all non-ASCII characters in a file are plausible symbols, it is considered Western European
-/// only up to this many non-ASCII bytes. A file with more symbols would also contain letters of its
-/// language.
+/// A file whose non-ASCII characters are all plausible symbols is considered Western European if it
+/// has at most this many non-ASCII bytes. A file with more symbols would also contain letters of
+/// its language.
 const SIGNS: usize = 8;
-/// If all non-ASCII characters in a file are plausible symbols or letters, it is considered Western
-/// European only up to this many non-ASCII bytes. So few bytes do not reveal which Latin-script
-/// language the file is in, and two of them may look like a two-byte character by accident.
+/// A file whose non-ASCII characters are all plausible symbols or letters is considered Western
+/// European if it has at most this many non-ASCII bytes. So few bytes do not reveal which
+/// Latin-script language the file is in, and two of them may look like a two-byte character by
+/// accident.
 const FEW: usize = 2;
 
 /// Returns whether text with `high` non-ASCII bytes is more likely to be Western European than to

@@ -6,8 +6,8 @@
 //! arguments are a Rust type, and the JSON Schema is derived from that type. A tool holds the
 //! workspace or the sandbox that it works on; a call carries only arguments.
 //!
-//! Everything that the rest of the program needs to know about a tool is a field of its [`Spec`].
-//! No code compares tool names.
+//! Everything that the planner needs to know about a tool is a field of its [`Spec`]. The planner
+//! never compares tool names.
 
 pub mod aliases;
 mod incoming;
@@ -102,8 +102,8 @@ pub enum ToolError {
 }
 
 /// Information about a call besides its arguments: whether the agent itself makes the call, and a
-/// value that the tool parsed while validating the call, kept so that the tool does not have to
-/// parse it again.
+/// value that the tool parsed while validating the call. The value is kept so that the tool does
+/// not have to parse it again.
 #[derive(Clone, Default)]
 pub struct Parsed {
     value: Option<Arc<dyn Any + Send + Sync>>,

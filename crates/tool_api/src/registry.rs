@@ -64,8 +64,8 @@ impl Registry {
                 .map_err(|e| RegisterError::Schema { tool: spec.name.clone(), why: e.to_string() })
         };
         let properties = spec.schema["properties"].as_object().into_iter().flatten();
-        // A property with references does not compile without the rest of the schema. It is only
-        // checked as part of the complete call.
+        // A property with references does not compile without the rest of the schema. It is checked
+        // only as part of the complete call.
         let anything = Value::Bool(true);
         let fields = properties
             .map(|(name, schema)| {

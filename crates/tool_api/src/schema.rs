@@ -20,8 +20,8 @@ pub(crate) fn of<T: JsonSchema>() -> Value {
     schema
 }
 
-/// Returns the part of a schema that the model is shown. It leaves out what models get right
-/// anyway.
+/// Returns the part of a schema that the model is shown. It omits hidden arguments, and
+/// `additionalProperties`, which models respect anyway.
 pub(crate) fn shown(schema: &Value) -> Value {
     let mut shown = schema.clone();
     fn without(schema: &mut Value) {

@@ -15,7 +15,7 @@ use tool_api::{
 
 struct Look;
 
-/// Documentation of the type; the model is not shown it.
+/// Documentation of the type, which the model does not see.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Arguments {

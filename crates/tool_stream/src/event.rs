@@ -34,8 +34,8 @@ pub struct Options {
     pub text_tool: TextTool,
 }
 
-/// The tool that receives files written in fences, and patches that a message contains in place of
-/// JSON.
+/// The tool that receives files written in fences, and patches written as the body of a message
+/// instead of JSON.
 #[derive(Debug, Clone)]
 pub struct TextTool {
     /// The tool's name.
@@ -217,7 +217,7 @@ pub enum Repair {
     LoneSurrogate,
     /// Bytes that are not UTF-8, read as U+FFFD.
     InvalidUtf8,
-    /// An unescaped quote inside a string, detected from what follows it.
+    /// An unescaped quote inside a string, detected from the text after it.
     InnerQuote,
     /// A NUL, a byte order mark or a non-ASCII space between tokens.
     StrayByte,

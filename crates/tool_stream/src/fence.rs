@@ -1,5 +1,5 @@
-//! Markdown fences: their labels, and what the labels and the context say about the file in a
-//! fence.
+//! Markdown fences: reads their labels, and decides from the label and the text before a fence
+//! whether it may hold a file.
 
 /// An open fence.
 #[derive(Debug, Clone)]

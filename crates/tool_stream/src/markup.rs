@@ -2,9 +2,9 @@
 //! `<arg_key>path</arg_key><arg_value>`, `<path>`.
 //!
 //! Values are not escaped, so code in a value may contain the very tags that end it. A closing tag
-//! ends the value only if what follows it continues the call: another argument, the end of the
-//! call, or the end of the answer. Nested elements of the same kind are counted, so that their
-//! closing tags do not end the value.
+//! ends the value only if it is followed by another argument, the end of the call, or the end of
+//! the answer. Nested elements of the same kind are counted, so that their closing tags do not end
+//! the value.
 //!
 //! If the answer ends inside a value, [`Invoke::resolve`] checks whether exactly one interpretation
 //! remains: that the value ended at the last closing tag that could have ended it, or that the
@@ -140,9 +140,9 @@ impl Invoke {
         matches!(self.state, State::Value(_))
     }
 
-    /// Checks whether only one interpretation remains for a value that is still open. If so, prepares
-    /// to read the value that way and returns `true`, and [`run`](Invoke::run) must be called again.
-    /// Used at the end of an answer that the model ended on its own.
+    /// Checks whether only one interpretation remains for a value that is still open. If so,
+    /// prepares to read the value that way and returns `true`, and [`run`](Invoke::run) must be
+    /// called again. Used at the end of an answer that the model ended on its own.
     pub(crate) fn resolve(&mut self) -> bool {
         let State::Value(field) = &mut self.state else { return false };
         if self.lenient {

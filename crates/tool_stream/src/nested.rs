@@ -47,7 +47,7 @@ fn container(mut text: &[u8], prefix: &[u8], depth: usize, repairs: &mut Repairs
     }
 }
 
-/// Parses the element at the start of `text`. Returns its name, its content, and what follows it.
+/// Parses the element at the start of `text`. Returns its name, its content, and the text after it.
 fn element<'a>(text: &'a [u8], prefix: &[u8]) -> Option<(String, &'a [u8], &'a [u8])> {
     let tag = text.strip_prefix(prefix)?.trim_ascii_start();
     let len = memchr::memchr(b'>', tag)? + 1;

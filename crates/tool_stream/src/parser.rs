@@ -19,7 +19,7 @@ use crate::whole_file::File;
 use crate::window::Window;
 use crate::{prose, python};
 
-/// The streaming parser. The crate documentation describes what it understands.
+/// The streaming parser. The crate documentation describes the input that it accepts.
 #[derive(Debug, Default)]
 pub struct Parser {
     pub(crate) options: Options,
@@ -343,7 +343,7 @@ impl Parser {
         self.pos = to;
     }
 
-    /// Emits the text before `upto`, except for what is held back.
+    /// Emits the text before `upto`, except for text that is held back.
     pub(crate) fn show(&mut self, win: Window<'_>, upto: usize, out: &mut Vec<Event>) {
         let upto = self.hold.map_or(upto, |hold| hold.min(upto));
         if upto <= self.shown {

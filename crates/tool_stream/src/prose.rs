@@ -5,7 +5,7 @@
 //! example, if it comes directly after a quotation mark, a bracket or an equals sign, or if it is
 //! on a quoted line (`> `, `12|`). It is a call if the sentence before it announces a call or is
 //! complete. If the text implies neither ([`LeadIn::CallAtEnd`]), the object is a call only if it
-//! ends the answer, because then there is no text to explain it.
+//! ends the answer, because then no later text presents it as an example.
 
 use std::sync::LazyLock;
 

@@ -144,8 +144,8 @@ const NOT_A_CALL: [&str; 14] = [
     "properties",
 ];
 
-/// Members of records, such as packages and log lines, where a name or tool is just one field among
-/// others.
+/// Members of records, such as package manifests and log lines, where a name or tool is just one
+/// field among others.
 const RECORD_KEYS: [&str; 18] = [
     "author",
     "count",

@@ -61,7 +61,7 @@ pub(crate) fn decode(bytes: &[u8], repairs: &mut Repairs) -> String {
                     out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
                     &tail[1 + used..]
                 }
-                // Continue past the kept backslash, so that it does not escape what follows it.
+                // Continue past the kept backslash, so that it does not escape the next character.
                 None => {
                     unknown = true;
                     out.push(b'\\');

@@ -182,8 +182,8 @@ impl Parser {
         self.line_has_text = false;
     }
 
-    /// Emits the calls at the end of the model's thinking. Called at the end of an answer that has no
-    /// other call.
+    /// Emits the calls at the end of the model's thinking. Called at the end of an answer that has
+    /// no other call.
     pub(crate) fn call_in_thought(&mut self, out: &mut Vec<Event>) {
         let text = std::mem::take(&mut self.thinking.text);
         let calls = calls_at_end(&text, &self.options);

@@ -28,7 +28,7 @@ pub(crate) fn copy_to(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Uses `call` to read the list of attribute names or the value of one attribute. Returns nothing
+/// Uses `call` to read the list of attribute names or the value of one attribute. Returns no bytes
 /// if the file system does not support attributes.
 fn read(call: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>) -> Vec<u8> {
     let mut buffer = vec![0; XATTR_LIMIT];

@@ -156,7 +156,7 @@ impl Watching {
             return false;
         }
         // Use the open folder, because its path could lead to a different folder by now. A folder
-        // that is already watched keeps its number.
+        // that is already watched keeps its watch descriptor.
         let opened = format!("/proc/self/fd/{}", folder.as_raw_fd());
         let Ok(number) = add_watch(&self.inotify, opened, flags()) else { return false };
         if self.numbers.get(path) == Some(&number) {
@@ -202,9 +202,9 @@ impl Watching {
                 return false;
             }
             let Some(path) = folders.get(&number).cloned() else { continue };
-            // The folder itself is gone, or a folder in it is gone or new. Both events are needed:
-            // while a process holds a folder open, the kernel does not report that the folder
-            // itself is gone.
+            // The folder itself is gone, or a folder in it is gone or new. Handle both kinds of
+            // event: while a process holds a folder open, only the parent folder's event reports
+            // that it is gone.
             let entries = ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
             let replaced = match event.events() {
                 flags if flags.contains(ReadFlags::IGNORED) => Some(path.clone()),

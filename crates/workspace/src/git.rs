@@ -253,7 +253,7 @@ fn output_within(limit: Duration, mut command: Command, input: Option<&[u8]>) ->
             }
         });
         if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
-            // If git exits without reading everything, its status says why.
+            // If git exits without reading everything, its exit status reports the failure.
             scope.spawn(move || pipe.write_all(input));
         }
         child.wait_with_output()

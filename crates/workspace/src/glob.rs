@@ -16,7 +16,7 @@ impl Glob {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// If the pattern is invalid. The message says where.
+    /// If the pattern is invalid. The message says why.
     pub fn new(pattern: &str) -> Result<Self, String> {
         let trimmed = pattern.trim().trim_start_matches("./").trim_start_matches('/');
         let whole = if trimmed.ends_with('/') { format!("{trimmed}**") } else { trimmed.to_owned() };

@@ -1,5 +1,5 @@
-//! Reads git's index: the blob of each tracked file, and the file's metadata as of when git last
-//! read it.
+//! Reads git's index: the blob of each tracked file, and the metadata that the file had when git
+//! last read it.
 //!
 //! A file that still has this metadata is unchanged. gitformat-index(5) describes the format. Git's
 //! `racy-git.txt` describes the exception: files that change while the index is being written.

@@ -17,7 +17,7 @@ use crate::{CleanPath, Workspace, root::id};
 pub struct Own {
     /// Device and inode.
     ids: Vec<(u64, u64)>,
-    /// Absolute, without symbolic links.
+    /// Absolute paths, with all symbolic links resolved.
     paths: Vec<PathBuf>,
 }
 

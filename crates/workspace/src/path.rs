@@ -348,7 +348,7 @@ fn normalize(text: &str) -> Option<CleanPath> {
 }
 
 /// Whether some file system might treat this name as `.git`. HFS+ ignores case and invisible
-/// characters. Windows also accepts `git~1`, trailing blanks and dots, and
+/// characters. Windows also accepts `git~1`, trailing spaces and dots, and
 /// `.git::$INDEX_ALLOCATION`. All of these names are matched, because repositories are copied
 /// between systems.
 pub(crate) fn is_git(name: &str) -> bool {

@@ -44,7 +44,7 @@ pub(crate) struct Place {
     name: OsString,
 }
 
-/// What exists at a place.
+/// What exists at a [`Place`].
 #[derive(Debug)]
 pub(crate) enum Found {
     Nothing,
@@ -274,7 +274,7 @@ impl Place {
         Ok(self.rename(&*old, temp, RenameFlags::empty())?)
     }
 
-    /// Finishes an interrupted [`Place::swap`]. Afterwards, the old file is either at `temp` or
+    /// Finishes an interrupted [`Place::swap`]. Afterward, the old file is either at `temp` or
     /// still in place.
     pub(crate) fn finish_swap(&self, temp: &str) -> io::Result<()> {
         match self.rename_new(&*old(temp), temp) {
@@ -357,7 +357,7 @@ fn old(temp: &str) -> String {
 
 impl Workspace {
     /// Whether the file system can swap two files atomically. If not, edits take more steps, which
-    /// are just as safe but slower. Finds out by creating and removing two files in the root.
+    /// are just as safe but slower. Tests this by creating and removing two files in the root.
     ///
     /// # Errors
     /// If the two files cannot be written.

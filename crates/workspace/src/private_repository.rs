@@ -115,7 +115,7 @@ impl PrivateRepository {
         git::run(command, None)
     }
 
-    /// From now on, makes git ignore attributes set by files in the work tree.
+    /// Makes later git commands ignore the attributes files in the work tree.
     pub(crate) fn ignore_attributes(&self) -> io::Result<()> {
         let hash = self.command(&self.index_file(), &["hash-object", "-t", "tree", "--stdin"]);
         let nothing = String::from_utf8_lossy(&git::run(hash, Some(b""))?).trim().to_owned();

@@ -80,9 +80,9 @@ impl Workspace {
             None if size > limit => Err(ReadError::TooLarge { path: path.clone(), size, limit }),
             None => Ok(()),
         };
-        // The kind is checked before opening, because opening a device can have side effects, and
-        // again afterwards, because the file may have been replaced. `O_NONBLOCK` is set because
-        // opening a pipe would wait for a writer.
+        // Check the kind before opening, because opening a device can have side effects, and again
+        // afterward, because the file may have been replaced. Set `O_NONBLOCK`, because opening a
+        // pipe would otherwise wait for a writer.
         let found = self.0.dir.metadata(path).map_err(system)?;
         judge(found.file_type(), found.len())?;
         let mut options = OpenOptions::new();

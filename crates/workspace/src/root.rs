@@ -133,7 +133,7 @@ impl Workspace {
         })))
     }
 
-    /// Returns the absolute path of the folder, without symbolic links.
+    /// Returns the absolute path of the folder, with all symbolic links resolved.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.0.root
@@ -194,7 +194,7 @@ pub(crate) fn id(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
 
-/// Locks a mutex. Ignores poisoning, because no panic can leave this data half changed.
+/// Locks a mutex. Ignores poisoning, because a panic cannot leave this data inconsistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -98,8 +98,8 @@ impl Rules {
         folder
     }
 
-    /// Reads the lists of a folder. `above` holds the lists of its parent folder. If it is `None`,
-    /// those are read as well.
+    /// Reads the lists of a folder. `above` holds the lists of its parent folder. If `above` is
+    /// `None`, reads those lists too.
     pub(crate) fn folder_in(&self, path: &Path, above: Option<Arc<Folder>>) -> Arc<Folder> {
         let in_tree = || path.parent().filter(|_| path != self.top && path.starts_with(&self.top));
         let list = |from: &Path| list(path, from);

@@ -82,7 +82,7 @@ pub(crate) struct FileRecord {
     pub(crate) before: Option<State>,
     pub(crate) after: Option<State>,
     /// The temporary name, in the file's folder, of whichever version is not in place: the new
-    /// version until the commit swaps the two, and the old version afterwards.
+    /// version until the commit swaps the two, and the old version afterward.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) temp: String,
 }

@@ -18,7 +18,8 @@ use crate::{
     store::{FileRecord, REPLACE_LIMIT, Record, State},
 };
 
-/// Up to this many files are synced one by one. For more, one sync of the file system is cheaper.
+/// A commit of at most this many files syncs each file separately. For more files, one sync of the
+/// whole file system is cheaper.
 const SYNCED_ONE_BY_ONE: usize = 32;
 
 /// Device and inode.

@@ -20,7 +20,7 @@ pub struct WalkFilter {
     pub limit: usize,
     /// Whether to list folders too.
     pub folders: bool,
-    /// How deep to go. A depth of 1 lists only the direct children of the start.
+    /// How deep to go below `under`. A depth of 1 lists only its direct children.
     pub depth: Option<usize>,
 }
 
@@ -50,7 +50,7 @@ pub struct Entry {
 pub struct Listing {
     /// The entries.
     pub entries: Vec<Entry>,
-    /// Whether entries were cut off because of the limit.
+    /// Whether entries are missing because the limit was reached.
     pub cut: bool,
 }
 

@@ -72,7 +72,7 @@ fn tree(root: &Path) -> Tree {
     seen
 }
 
-/// Makes a commit with limited space. Returns whether there was enough.
+/// Makes a commit with limited space. Returns whether the space was sufficient.
 fn attempt(root: &Path, state: &Path, squeeze: impl FnOnce(), relax: impl FnOnce()) -> bool {
     fill(root);
     let before = tree(root);

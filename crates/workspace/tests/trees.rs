@@ -86,7 +86,8 @@ fn observe(root: &Path) -> BTreeMap<String, String> {
 #[test]
 fn a_repository_path_may_contain_a_colon() {
     let (outer, root) = repository();
-    // The diff reads the old content from the repository's own objects, whose path is odd here.
+    // The diff reads the old content from the repository's objects, whose path contains special
+    // characters here.
     let odd = outer.path().join("with: \"odd\" \\ name");
     fs::rename(&root, &odd).unwrap();
     git(&odd, &["status", "--short"]);

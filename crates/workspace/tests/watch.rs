@@ -178,8 +178,8 @@ fn files_created_together_with_ignore_rules_belong_to_the_command() {
         "mkdir app; echo '*.log' > app/.gitignore; echo x > app/main.rs; echo '*.tmp' >> .gitignore",
     );
     run_and_undo(&s, "echo '# nothing' >> .git/info/exclude; echo x > new.txt");
-    // The command stops git from ignoring a file that someone else created. The file is not the
-    // command's change.
+    // The command stops git from ignoring a file that someone else created. That file is not one of
+    // the command's changes.
     s.put("keep.log", "log\n");
     s.run("echo '!keep.log' >> .gitignore");
     let standing = s.history().standing(..).unwrap();

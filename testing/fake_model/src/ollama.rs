@@ -61,7 +61,7 @@ pub(crate) fn body(request: &Request) -> Validated<&Map<String, Value>> {
         .ok_or_else(|| error(400, "json: cannot unmarshal the request body into an object"))
 }
 
-/// Returns the model that a request names, in the `model` field or the older `name` field.
+/// Returns the model name from the `model` field of a request, or from the older `name` field.
 pub(crate) fn named_model(body: &Map<String, Value>) -> Validated<String> {
     let name = body.get("model").or_else(|| body.get("name")).and_then(Value::as_str).unwrap_or_default();
     if name.is_empty() { Err(error(400, "model is required")) } else { Ok(name.to_owned()) }

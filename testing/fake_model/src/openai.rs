@@ -248,7 +248,7 @@ fn deepseek_problem(body: &Value) -> Option<String> {
     None
 }
 
-/// Returns an error if a `json_schema` format has no schema. Every server refuses such a request.
+/// Returns an error if a `json_schema` format has no schema, which every server refuses.
 fn schema_problem(body: &Value) -> Option<String> {
     let format = &body["response_format"];
     let good = format["type"] != json!("json_schema") || format["json_schema"]["schema"].is_object();

@@ -203,8 +203,8 @@ impl<'a> Player<'a> {
                 self.reply.usage_chunk,
             );
             // These events are sent in the same write as the last HTTP chunk. A client that
-            // disconnects as soon as it sees the done marker has therefore already been sent the
-            // whole response.
+            // disconnects as soon as it sees the done marker has therefore received the whole
+            // response.
             self.reply.late_burst = true;
             self.emit(events).await?;
         }

@@ -102,7 +102,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) slots: Semaphore,
     pub(crate) parallel: usize,
-    /// The time that reported milliseconds are measured from.
+    /// The start time. Reported times are in milliseconds since then.
     pub(crate) started: Instant,
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,

@@ -8,7 +8,6 @@ use crate::{
 const FILE: &str =
     "alpha = 1\nbravo = 2\n\ndef charlie():\n    return alpha\n\ndef delta():\n    return alpha\n";
 
-/// Adds handwritten patches that are invalid or that no engine can apply.
 pub(crate) fn cases(out: &mut Vec<Case>) {
     let before: Tree = [("x.py", FILE), ("y.py", "other = 1\n")]
         .into_iter()

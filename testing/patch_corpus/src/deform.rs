@@ -148,8 +148,8 @@ fn deformed<'a>(
 /// Returns the edit with as many of these deformations as possible.
 fn made<'a>(base: &'a Base, form: Form, chosen: &[D], random: &mut Random) -> Option<(Draft<'a>, Vec<D>)> {
     let start = clean(base, form, random);
-    // Try with more and more context: some deformations need it, and others make a draft with
-    // little context ambiguous.
+    // Try increasing amounts of context: some deformations need context, and others make a draft
+    // with little context ambiguous.
     let draft = |context| {
         let mut draft = Draft::new(base, form, context, true);
         let made: Vec<D> =

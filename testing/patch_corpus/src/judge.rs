@@ -224,7 +224,7 @@ fn literal(draft: &Draft<'_>) -> bool {
         })
 }
 
-/// Returns the first match below the line named in a hunk's `@@` header; `None` unless that line
+/// Returns the first match below the line that a hunk's `@@` header quotes; `None` unless that line
 /// occurs exactly once and the match is the right one.
 fn below_landmark(edit: &FileEdit, hunk: &Hunk, rows: &[&str], exact: &[usize]) -> Option<usize> {
     let text = landmark(edit, hunk)?;

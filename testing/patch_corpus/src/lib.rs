@@ -82,7 +82,7 @@ pub struct Edit {
     pub replace: String,
 }
 
-/// What a model sends.
+/// The input that a model sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// A patch.
@@ -165,7 +165,8 @@ pub struct Case {
     pub deformations: Vec<&'static str>,
     /// The files before the patch.
     pub before: Tree,
-    /// What else exists before the patch. Empty except for [`Class::Security`].
+    /// Links, directories and outside files that also exist before the patch. Empty except for
+    /// [`Class::Security`].
     pub fixtures: Vec<Fixture>,
     /// The patch.
     pub input: Input,

@@ -22,7 +22,7 @@ fn rich(text: &str) -> bool {
     text.chars().filter(char::is_ascii_alphanumeric).count() >= 4
 }
 
-/// Returns a variation of a row that is not already in the file.
+/// Returns a variation of a row. The variation does not already occur in the file.
 fn varied(text: &str, taken: &[String], random: &mut Random) -> String {
     for _ in 0..8 {
         let out = variation(text, random);

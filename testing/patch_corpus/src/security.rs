@@ -1,5 +1,5 @@
-//! Generates patches, in every form, to paths that the model is not allowed to write. The paths are
-//! spelled in many different ways.
+//! Generates patches, in every form, for paths that the model must not write. The paths are spelled
+//! in many different ways.
 
 use crate::{Case, Class, Edit, Expected, Fixture, Form, Input, Tree};
 

@@ -57,7 +57,7 @@ pub(crate) struct Style {
     pub(crate) around: Around,
     /// Whether the file header is repeated before each hunk.
     pub(crate) split: bool,
-    /// What follows `@@` in an envelope: 0 for nothing, 1 for a line of the file, 2 for an inexact
+    /// The text after `@@` in an envelope: 0 for none, 1 for a line of the file, 2 for an inexact
     /// copy of that line.
     pub(crate) landmark: usize,
     pub(crate) end_of_file: bool,

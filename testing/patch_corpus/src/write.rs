@@ -407,7 +407,7 @@ pub(crate) fn landmark(edit: &FileEdit, hunk: &Hunk) -> Option<String> {
         .filter(|t| t.len() < 80)
 }
 
-/// Shortens a header the way a model does if it only roughly remembers it.
+/// Shortens a header, as a model does when it remembers the header only roughly.
 fn roughly(text: &str) -> String {
     let cut = text.find(['(', '{', ':']).filter(|i| *i > 3).unwrap_or(text.len());
     let rough = text[..cut].trim_end();

@@ -14,7 +14,7 @@ const FEED_FORWARD: u64 = 64;
 /// The training context length that the file specifies for its model, in tokens.
 pub const WINDOW: u32 = 32_768;
 
-/// The pairs of tokens that the tokenizer joins, in order of priority.
+/// The pairs of tokens that the tokenizer merges, in order of priority.
 const MERGES: [(&str, &str); 8] =
     [("t", "h"), ("th", "e"), ("i", "n"), ("e", "r"), ("a", "n"), ("r", "e"), ("o", "n"), ("Ġ", "the")];
 const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];

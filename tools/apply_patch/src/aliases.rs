@@ -119,7 +119,7 @@ fn remove_empty_content(arguments: &mut Map<String, Value>) {
     }
 }
 
-/// Returns how many places are expected to change; `None` means one place.
+/// Returns the expected number of replacements; `None` means one.
 fn expected(arguments: &mut Map<String, Value>) -> Result<Option<u64>, String> {
     let Some(count) = aliases::take(arguments, EXPECTED).filter(|count| !aliases::is_empty(count)) else {
         return Ok(None);
@@ -200,7 +200,7 @@ fn listed(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result
 }
 
 /// Returns the edit whose search and replacement are top-level arguments of the call, or `None` if
-/// there is no such edit.
+/// there is none.
 fn single(arguments: &mut Map<String, Value>, notes: &mut Vec<String>) -> Result<Option<Value>, String> {
     let (search, replace) = (aliases::take(arguments, SEARCH), aliases::take(arguments, REPLACE));
     let nothing = |part: &Option<Value>| part.as_ref().is_none_or(aliases::is_empty);

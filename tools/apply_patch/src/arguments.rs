@@ -27,8 +27,8 @@ pub struct Arguments {
     pub(crate) parsed: Option<Arc<ParsedPatch>>,
 }
 
-/// The parsed patch of a call. It is kept so that the patch is not parsed again when the call is
-/// executed after being validated.
+/// The parsed patch of a call. Validation keeps it so that execution does not parse the patch
+/// again.
 #[derive(Debug)]
 pub(crate) struct ParsedPatch {
     text: String,

@@ -65,7 +65,7 @@ impl Following {
         }
     }
 
-    /// Adds text to the patch. `first` says whether the text is the first element of an array.
+    /// Adds text to the patch. `first` is true if the text is the first element of an array.
     fn patch(&mut self, text: &str, first: bool, closed: bool) -> Result<(), EarlyRefusal> {
         if std::mem::replace(&mut self.over, closed) || first {
             self.watch = watch(&self.workspace, &self.secrets);
@@ -190,7 +190,7 @@ fn watch(workspace: &Workspace, secrets: &Secrets) -> Watch {
     Watch::new(None, move |path| look(&tree, &secrets, path))
 }
 
-/// Looks up a path named in a patch.
+/// Looks up a path from a patch.
 fn look(workspace: &Workspace, secrets: &Secrets, path: &str) -> PathState {
     if let Some(message) = paths::refusal(workspace, path) {
         return PathState::Refused(message);

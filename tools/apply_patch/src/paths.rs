@@ -28,9 +28,9 @@ pub(crate) fn may_be_decorated(path: &str) -> bool {
     path.starts_with(DECORATION)
 }
 
-/// Returns the refusal for a path that names a folder, or that starts with `~` or a variable, since
-/// these are not expanded. Returns `None` for other paths, and for paths below a real folder whose
-/// name starts that way.
+/// Returns the refusal for a path that ends with a slash, or that starts with `~` or a variable,
+/// which would not be expanded. Returns `None` for other paths, and for paths below a folder that
+/// is literally called `~` or `$NAME`.
 pub(crate) fn refusal(workspace: &Workspace, path: &str) -> Option<String> {
     let shown: Cow<'_, str> = path.chars().take(100).collect();
     if path.ends_with('/') {

@@ -66,7 +66,7 @@ impl From<CommitError> for Why {
     }
 }
 
-/// Where the last failed match in each file was, kept until an edit to that file succeeds.
+/// The line of the last failed match in each file, kept until an edit to that file succeeds.
 #[derive(Debug, Default)]
 pub(crate) struct Misses(Mutex<HashMap<CleanPath, Option<usize>>>);
 
@@ -110,7 +110,7 @@ pub(crate) fn refused(workspace: &Workspace, misses: &Misses, secrets: &Secrets,
     refuse(&message)
 }
 
-/// Shows the lines around a place, or the whole file if it is small, and suggests the edit format
+/// Formats the lines around a miss, or the whole file if it is small, and suggests the edit format
 /// that is most likely to match.
 fn region(file: &[u8], line: Option<usize>, dialect: Dialect) -> String {
     let text = String::from_utf8_lossy(file);

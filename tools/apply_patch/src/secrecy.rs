@@ -17,8 +17,8 @@ use crate::{ApplyPatch, Arguments};
 
 impl ApplyPatch {
     /// Returns the patches with values in place of placeholders and, if there are placeholders, the
-    /// patches as written. The values come from the files named in the patches and from text that
-    /// was masked earlier.
+    /// patches as written. The values come from the files that the patches refer to, and from text
+    /// that was masked earlier.
     pub(crate) fn with_values(
         &self,
         arguments: Arguments,

@@ -17,7 +17,7 @@ use tool_api::{Registry, Status, ToolError};
 use tool_apply_patch::ApplyPatch;
 use workspace::Workspace;
 
-/// In addition to every security case, one in this many other cases is tested.
+/// The test runs every security case, and one in `EVERY` of the other cases.
 const EVERY: usize = 17;
 
 /// A file or link in a folder.

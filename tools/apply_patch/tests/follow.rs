@@ -13,7 +13,7 @@ use tool_apply_patch::{ApplyPatch, Arguments};
 use tool_stream::{Event, Options, Parser};
 use workspace::Workspace;
 
-/// One in this many cases of the corpus is tested.
+/// The test runs one in `EVERY` cases of the corpus.
 const EVERY: usize = 11;
 
 /// Feeds a call in pieces of `n` bytes. Returns where it was refused and why.

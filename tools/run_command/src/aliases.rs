@@ -90,7 +90,7 @@ fn convert(_: &str, arguments: &mut Map<String, Value>, notes: &mut Vec<String>)
     Ok(())
 }
 
-/// Removes a `workdir` that names the root, because commands run there anyway.
+/// Removes a `workdir` that is the root, because commands run there anyway.
 fn here(arguments: &mut Map<String, Value>) {
     if matches!(arguments.get("workdir"), Some(Value::String(dir)) if matches!(dir.trim(), "" | "." | "./")) {
         arguments.shift_remove("workdir");

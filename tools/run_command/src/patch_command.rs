@@ -1,9 +1,9 @@
 //! Commands that consist only of a patch: `apply_patch 'PATCH'`, `apply_patch <<'EOF'`, and either
 //! one inside `bash -lc`.
 //!
-//! Models trained with an agent whose shell provides such a program send their patches this way.
-//! This module accepts only text that the shell would pass on unchanged. `sandbox::guard` refuses
-//! every other use of the program before anything runs.
+//! Models that were trained with an agent whose shell has an `apply_patch` program send their
+//! patches this way. This module accepts only text that the shell would pass on unchanged.
+//! `sandbox::guard` refuses every other use of the program before anything runs.
 
 /// Returns the patch that a command consists of; `None` for any other command.
 pub(crate) fn read(line: &str) -> Option<String> {

@@ -22,7 +22,8 @@ const DEFINITIONS: usize = 20;
 const USES: usize = 60;
 /// Maximum number of files read to find uses.
 const FILES: usize = 100;
-/// Maximum number of file paths recorded for exports. These are the files with definitions or uses.
+/// Maximum number of files with definitions or uses that are recorded, so that an export includes
+/// them.
 const PATHS: usize = 2_000;
 /// Maximum length of a displayed line, in characters.
 const WIDTH: usize = 160;

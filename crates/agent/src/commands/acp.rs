@@ -3,8 +3,8 @@
 //! See `docs/editors.md`.
 //!
 //! [`host`] holds the sessions, [`requests`] and [`prompts`] answer the editor, [`turn`] runs one
-//! prompt, [`permission`] asks the user before calls, [`servers`] reads which MCP servers the editor
-//! offers, and [`details`] looks up what a call changed in the tree's history. The `acp` crate
+//! prompt, [`permission`] asks the user before calls, [`servers`] converts the MCP servers that the
+//! editor offers, and [`details`] looks up a call's changes in the tree's history. The `acp` crate
 //! translates the journal.
 
 mod details;

@@ -91,7 +91,7 @@ pub(crate) fn run(command: Replay, context: &Context) -> Result<Exit> {
 }
 
 /// Returns the session's settings, overridden by the command line. With `--current-settings`, or if
-/// the record does not start with the session's settings, returns the current settings instead.
+/// the records do not start with the session's settings, returns the current settings instead.
 fn settings(
     command: &Replay,
     context: &Context,

@@ -104,7 +104,7 @@ fn call(toolbox: &Toolbox, name: &str, arguments: &str, json: bool) -> Result<Ex
     })
 }
 
-/// Prints the outcome of a call. The exit code indicates whether the call did what was asked.
+/// Prints the outcome of a call. The exit code indicates whether the call succeeded.
 pub(super) fn print_outcome(outcome: &Outcome, json: bool) -> Result<Exit> {
     if json {
         let value = serde_json::to_value(outcome).map_err(Failure::refused)?;

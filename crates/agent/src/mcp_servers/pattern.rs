@@ -15,6 +15,8 @@ pub(crate) struct Patterns {
 }
 
 impl Patterns {
+    /// Parses a comma-separated list of patterns.
+    ///
     /// # Errors
     /// If a pattern is not valid.
     pub(crate) fn new(text: &str) -> Result<Self, String> {

@@ -229,7 +229,7 @@ pub(crate) const DEFINITIONS: &[Definition] = &[
         .help("Folder for sessions and other state [default: ~/.local/state/agent]"),
 ];
 
-/// Returns the text at the end of `agent config show --help`, which names the settings that a
+/// Returns the text at the end of `agent config show --help`, which lists the settings that a
 /// repository may set.
 pub(crate) fn trust_help() -> String {
     let keys = |trust| {

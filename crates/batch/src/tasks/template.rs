@@ -1,6 +1,6 @@
 //! Templates: a task's `for` key is a list of items, each with variables. The task is repeated for
 //! each item, and each `{{name}}` in the task's strings is replaced with the value of that
-//! variable. Pure.
+//! variable. Performs no I/O.
 //!
 //! ```text
 //! - id: drop-python-2-{{name}}

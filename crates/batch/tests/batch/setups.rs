@@ -10,7 +10,7 @@ use journal::Ending;
 
 use crate::support::{Place, Script, git, run_with};
 
-/// The modification time that a setup gives a file, far in the past.
+/// Returns the modification time that a setup gives a file, which is far in the past.
 fn old() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }
@@ -45,8 +45,8 @@ fn look(worktree: &Path) -> String {
 /// The id of each task, whether it had a setup to run, and what its worktree looked like.
 type Seen = RefCell<Vec<(String, bool, String)>>;
 
-/// A runner that runs each setup it is given, notes which tasks had one and what their worktrees
-/// looked like, and then writes to the worktree, as a task would.
+/// Returns a runner that runs each setup it is given, records which tasks had one and what their
+/// worktrees looked like, and then writes to the worktree, as a task would.
 fn script(seen: &Rc<Seen>) -> Script {
     let seen = Rc::clone(seen);
     Script::preparing(move |task: &Task, setup: Option<&Setup>, worktree: &Path| {

@@ -165,7 +165,7 @@ impl Place {
         run_with(tasks, &self.options(), runner).await.unwrap().0
     }
 
-    /// The records in `results.jsonl`.
+    /// Returns the records in `results.jsonl`.
     pub(crate) fn results(&self) -> Vec<Finished> {
         self.lines("results.jsonl").iter().map(|l| serde_json::from_str(l).unwrap()).collect()
     }
@@ -175,13 +175,13 @@ impl Place {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The names of the folders in `worktrees/`.
+    /// Returns the names of the folders in `worktrees/`.
     pub(crate) fn worktrees(&self) -> Vec<String> {
         let listed = std::fs::read_dir(self.out().join("worktrees")).unwrap();
         listed.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// Everything in the repository that a user could notice.
+    /// Returns everything in the repository that a user could notice.
     pub(crate) fn state(&self) -> String {
         let repo = self.path("repo");
         let commands: &[&[&str]] = &[

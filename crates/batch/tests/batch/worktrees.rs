@@ -11,7 +11,7 @@ use journal::Ending;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
-/// A runner that calls a closure with each worktree.
+/// Returns a runner that calls a closure with each worktree.
 fn looking(look: impl Fn(&std::path::Path) + 'static) -> Script {
     let look = Rc::new(look);
     Script::new(move |task, worktree, _| {

@@ -61,7 +61,7 @@ pub struct Header {
     pub embedding: u64,
     /// The largest number of attention heads in a layer; 0 for models without attention.
     pub heads: u64,
-    /// The largest number of key and value heads in a layer.
+    /// The largest number of key/value heads in a layer.
     pub kv_heads: u64,
     /// The length of one head's key.
     pub key_length: u64,
@@ -172,7 +172,7 @@ pub enum Fault {
         /// What is wrong with it.
         why: String,
     },
-    /// There are no tensors. The file contains only keys, such as a vocabulary.
+    /// There are no tensors. The file contains only metadata, such as a vocabulary.
     #[error("it has no tensors")]
     NoTensors,
     /// The file is one of several that make up a split model.

@@ -8,7 +8,7 @@ use super::{Fault, types};
 
 /// The maximum number of tensors. DeepSeek-R1, one of the largest models, has 1,025.
 const MAX_TENSORS: u64 = 65_536;
-/// The maximum length of a tensor's name, in bytes (`GGML_MAX_NAME` without the final zero).
+/// The maximum length of a tensor's name, in bytes (`GGML_MAX_NAME` without the trailing NUL).
 const MAX_NAME: u64 = 63;
 /// The maximum number of dimensions of a tensor (`GGML_MAX_DIMS`).
 const MAX_DIMENSIONS: u32 = 4;

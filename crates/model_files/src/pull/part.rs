@@ -146,7 +146,7 @@ fn save(path: &Path, state: &State) -> io::Result<()> {
     fs::rename(store::new_state(path), store::state(path))
 }
 
-/// Removes the state, along with any new state whose write was interrupted.
+/// Removes the state file and, if a write was interrupted, its temporary file.
 fn forget(path: &Path) -> io::Result<()> {
     fs::remove_file(store::state(path))?;
     match fs::remove_file(store::new_state(path)) {

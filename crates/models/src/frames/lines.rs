@@ -68,8 +68,8 @@ impl Lines {
         if self.failed || self.finished {
             return;
         }
-        // Move the unread bytes to the front only when there are fewer of them than of the bytes
-        // already read. This keeps the total cost of the moves linear in the input.
+        // Move the unread bytes to the front only once more than half of the buffer has been read.
+        // This keeps the total cost of the moves linear in the input.
         if self.start > self.buffer.len() / 2 {
             self.buffer.drain(..self.start);
             self.scanned -= self.start;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::lines::{Lines, MAX_LINE};
 use crate::Error;
 
-/// Maximum number of bytes of unreadable input to quote in an error.
+/// Maximum number of bytes of invalid input to quote in an error.
 const QUOTED: usize = 200;
 
 /// An incremental decoder: bytes in, one JSON value per line out. Blank lines and a byte order mark

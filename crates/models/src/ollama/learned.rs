@@ -1,5 +1,5 @@
-//! Learns what a model supports from an Ollama server's answers and refusals, and applies it for
-//! the rest of the session.
+//! Learns what a model supports from an Ollama server's answers and refusals, and adapts the rest
+//! of the session's requests accordingly.
 
 use serde_json::Value;
 

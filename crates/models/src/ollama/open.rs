@@ -129,7 +129,7 @@ impl Ollama {
                 options.model
             )));
         }
-        // A model whose file is on the server is not running in the cloud, regardless of its name.
+        // A model whose file is on the server does not run in the cloud, regardless of its name.
         let here = show
             .is_some_and(|show| !show.remote && show.raw["model_info"]["general.architecture"].is_string());
         let cloud = server.is_cloud() || show.is_some_and(|show| show.remote) || (named_cloud && !here);

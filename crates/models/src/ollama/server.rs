@@ -208,8 +208,8 @@ impl Server {
         self.http.json(Method::GET, &self.http.url(path), None, METADATA).await
     }
 
-    /// Returns the version as the server reports it, such as `0.12.3` or `0.33.0-rc2`. `0.0.0` is a
-    /// development build.
+    /// Returns the version as the server reports it, such as `0.12.3` or `0.33.0-rc2`. Development
+    /// builds report `0.0.0`.
     ///
     /// # Errors
     /// If there is no connection, or if the server is not an Ollama server.

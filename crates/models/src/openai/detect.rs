@@ -102,7 +102,7 @@ pub(super) struct Server {
     pub(super) file: Option<String>,
     /// Whether the server's model accepts images (llama-server).
     pub(super) sees_images: Option<bool>,
-    /// The error, if the server refused to list its models. It is ignored if the user names a
+    /// The error, if the server refused to list its models. It is ignored if the user chose a
     /// model, because the key may be valid only for chat.
     pub(super) unlisted: Option<Error>,
 }
@@ -283,7 +283,8 @@ async fn probe(probes: &Probes<'_>) -> Result<Found, Error> {
     };
     let listed = listed_or_error(&[&models, &ollama, &props], models.clone())?.unwrap_or_default();
     let mut answers = [ollama.unwrap_or_default(), props.unwrap_or_default(), studio, studio_before, vllm];
-    // Three or more identical answers prove nothing.
+    // If three or more answers are identical, the server probably answers every path the same way,
+    // so ignore them all.
     let alike =
         |answer: &Value| !answer.is_null() && answers.iter().filter(|other| *other == answer).count() > 2;
     if answers.iter().any(alike) {

@@ -1,5 +1,5 @@
-//! Learns from an endpoint's answers and refusals what the endpoint supports, and takes that into
-//! account for the rest of the session.
+//! Learns what an endpoint supports from its answers and refusals, and adapts the rest of the
+//! session's requests accordingly.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub(super) struct Learned {
     pub(super) content_parts: bool,
     /// Whether the server cannot stream.
     pub(super) whole: bool,
-    /// The most tokens that the server allows for an answer.
+    /// The maximum number of tokens that the server allows in an answer.
     pub(super) cap: Option<u32>,
     pub(super) identity: Identity,
     /// The model's name in the answers, as of the last check.
@@ -85,7 +85,7 @@ impl Learned {
         }
         if self.identity.window.is_none() {
             warnings.push(String::from(
-                "the server does not report its context window; set it with --num-ctx if answers forget the task",
+                "the server does not report its context window; set it with --num-ctx if the model forgets the task",
             ));
         }
         self.reported.new_ones(warnings)
@@ -153,7 +153,7 @@ impl Learned {
             return true;
         }
         if drop.is_empty() && failure.status() == Some(422) {
-            drop = sent.to_vec(); // the refusal does not name a field, so send only the portable ones
+            drop = sent.to_vec(); // the refusal mentions no field, so send only the portable ones
         }
         let before = self.dropped.len();
         self.dropped.extend(drop);

@@ -22,7 +22,7 @@ use crate::{Access, DeltaStream, Error, Identity, Message, Model, Request, Think
 /// DeepSeek's default model (docs/model-apis.md#deepseek-models).
 const DEEPSEEK_MODEL: &str = "deepseek-flash";
 
-/// Tokens that a server may count on top of those in the prompt.
+/// Safety margin, in tokens, because the prompt count in a refusal may be slightly too low.
 const ROOM_MARGIN: u64 = 16;
 
 /// The smallest useful answer, in tokens. With less room, the conversation must be compacted.
@@ -94,8 +94,8 @@ pub struct OpenAi {
 
 impl OpenAi {
     /// Detects the server and opens a model on it, in one round trip. Opening a model on DeepSeek's
-    /// platform takes no request at all. A server known from an earlier run is sent only the probes
-    /// for its kind.
+    /// platform requires no requests at all. A server known from an earlier run is sent only the
+    /// probes for its kind.
     ///
     /// # Errors
     /// If there is no connection, the key is refused, the server is still loading, or the model is
@@ -255,7 +255,7 @@ impl OpenAi {
             }
             if let Some((window, prompt)) = failure.room().filter(|_| room.is_none()) {
                 self.learned.change(|learned| learned.identity.window = Some(window));
-                // Templates add a few tokens that the count leaves out.
+                // The count leaves out the few tokens that the chat template adds.
                 let left = window.saturating_sub(prompt + ROOM_MARGIN);
                 room = u32::try_from(left).ok().filter(|left| *left >= LEAST_ROOM);
                 if room.is_some() {

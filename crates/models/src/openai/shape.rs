@@ -114,7 +114,7 @@ pub(super) fn listed(model: &Value) -> Option<Listed> {
 /// (docs/model-apis.md#images).
 fn sees_images(model: &Value) -> Option<bool> {
     let lists = |list: &Value, word: &str| Some(list.as_array()?.iter().any(|item| item == word));
-    // LM Studio and Mistral, then OpenRouter, then LM Studio's older list.
+    // The fields of LM Studio and Mistral, then OpenRouter's, then those of LM Studio's older list.
     model["capabilities"]["vision"]
         .as_bool()
         .or_else(|| lists(&model["architecture"]["input_modalities"], "image"))

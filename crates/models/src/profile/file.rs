@@ -28,7 +28,7 @@ pub struct File {
 /// The values in a file. If several entries for a setting apply, the last one wins.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Values {
-    /// Whether to ask for whole files.
+    /// Whether to ask the model for whole files instead of tool calls.
     pub(super) approach: Vec<Entry<bool>>,
     pub(super) edit_format: Vec<Entry<String>>,
     pub(super) temperature: Vec<Entry<f32>>,

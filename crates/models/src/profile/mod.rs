@@ -52,7 +52,7 @@ pub struct Given<T> {
 /// The settings for one model. A setting is `None` if no file has a value for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
-    /// Whether to ask for whole files.
+    /// Whether to ask the model for whole files instead of tool calls.
     pub prefers_whole_files: Option<Given<bool>>,
     /// The edit format that the model is told to use, one of [`EDIT_FORMATS`].
     pub edit_format: Option<Given<String>>,

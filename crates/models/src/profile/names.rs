@@ -1,5 +1,5 @@
-//! Compares model names, since the same model has different names in Ollama, on Hugging Face and as
-//! a file.
+//! Compares model names, since the same model has different names in Ollama, on Hugging Face and on
+//! disk.
 
 /// Words that say nothing about the model.
 const NOISE: [&str; 3] = ["gguf", "instruct", "latest"];

@@ -184,7 +184,7 @@ fn english(text: &str, words: &[String], dots: bool) -> Option<Claim> {
     let keep = any("keep keeps kept leave leaves retain preserve maintain");
     let here = any(HERE);
     let tables = [CODE, PARTS, REST, OLD, STATE, OMITTED, KEEP, HERE, FILLER];
-    // In a comment with dots, a number tells how many lines are omitted.
+    // In a comment with dots, a number is a count of omitted lines.
     let number = |word: &str| dots && word.chars().all(|c| c.is_ascii_digit());
     let known = |word: &str| number(word) || tables.iter().any(|table| is(word, table));
     let unknown: Vec<&String> = words.iter().filter(|word| !known(word)).collect();

@@ -31,8 +31,8 @@ struct Open {
 }
 
 impl Reader {
-    /// `at` is the line at which the dialect was detected: an `@@` line, a `diff --git` line or the
-    /// second line of a header.
+    /// Creates a reader. `at` is the line at which the dialect was detected: an `@@` line, a
+    /// `diff --git` line or the second line of a header.
     pub(super) fn new(at: usize) -> Self {
         Self { header: None, hunk: None, first: at }
     }

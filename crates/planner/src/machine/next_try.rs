@@ -74,8 +74,8 @@ impl Machine {
         self.open_conversation(earlier)
     }
 
-    /// Returns the next file in the ranking that can be requested in full, if this try shows it
-    /// instead of the first.
+    /// Returns the next file in the ranking that can be requested in full, if this try shows that
+    /// file instead of the first one.
     fn other_file(&self) -> Option<Focus> {
         let [shown] = self.plan.focus.as_slice() else { return None };
         let mut files = self.plan.opening.files.iter().filter(|(path, _)| *path != shown.path);

@@ -1,4 +1,4 @@
-//! The plan that a machine is built from, in the planner's own format.
+//! The plan that a machine is built from. The planner defines its format.
 
 use serde::{Deserialize, Deserializer, Serialize};
 

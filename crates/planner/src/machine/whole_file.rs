@@ -16,7 +16,7 @@ use crate::calls::CallResult;
 const ALTERNATIVES: u8 = 6;
 
 impl Machine {
-    /// Carries out a move of the whole-file approach.
+    /// Turns a move of the whole-file approach into the next step.
     pub(super) fn whole_file(&mut self, next: Move) -> Step {
         let Some(attempts) = &self.attempts else { return Step::Ask(self.ask()) };
         let step = match next {

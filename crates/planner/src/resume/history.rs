@@ -43,8 +43,8 @@ pub(crate) struct RecordedAnswer {
     pub(crate) unfinished: Vec<(bool, ReadyCall)>,
     /// The tool name and the length in bytes of each call.
     pub(crate) calls: Vec<(String, usize)>,
-    /// Whether the journal ends with this answer. If so, the work that follows its calls may not
-    /// have been done.
+    /// Whether the journal ends with this answer. If so, its calls and the verification after them
+    /// may be unfinished.
     pub(crate) last: bool,
 }
 
@@ -159,7 +159,8 @@ impl<'a> History<'a> {
         Ok(Some(Input::ModelChanged { plan: Box::new(read_plan(plan)?), new_try }))
     }
 
-    /// Returns the next event of this kind, if it comes before the next request.
+    /// Returns what `wanted` extracts from the next matching event. Returns `None` if no event
+    /// before the next request matches.
     fn find<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> Option<T> {
         let rest = self.events.get(self.at..).unwrap_or_default().iter();
         let before = rest.take_while(|event| !matches!(event, Event::Request { .. }));
@@ -212,7 +213,7 @@ impl<'a> History<'a> {
         edits(self.events.get(..self.at).unwrap_or_default(), wanted)
     }
 
-    /// Whether an event refers to this record as a revert.
+    /// Whether the journal contains an event for the revert with this record number.
     pub(crate) fn names_revert(&self, wanted: u64) -> bool {
         self.events.iter().any(|e| matches!(e, Event::Reverted { record, .. } if *record == Some(wanted)))
     }

@@ -32,8 +32,8 @@ pub(crate) struct Unfinished {
     left: Option<u64>,
     /// The number of recorded edits in the current turn.
     edits: usize,
-    /// If a candidate has not been verified yet, the number of these edits that were made before
-    /// it.
+    /// If a candidate has not been verified yet, the number of edits in the current turn that were
+    /// made before it.
     before_candidate: Option<usize>,
 }
 
@@ -253,8 +253,8 @@ impl Driver<'_> {
     }
 }
 
-/// Removes events that the journal already has from the machine's log. The recorded messages and
-/// rewinds must match the machine's.
+/// Removes from the machine's log the events that are already in the journal. The recorded messages
+/// and rewinds must match the machine's.
 fn drop_recorded(machine: &mut Machine, history: &History<'_>) -> Result<(), Stop> {
     let is_message = |event: &Event| matches!(event, Event::Message { .. } | Event::Rewound { .. });
     let mut log = std::mem::take(&mut machine.log).into_iter();

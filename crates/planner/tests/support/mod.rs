@@ -4,7 +4,7 @@
     clippy::unwrap_used,
     unreachable_pub,
     dead_code,
-    reason = "a test fails by panicking; each of the tests that share this module uses a part of it"
+    reason = "a test fails by panicking; each test file that shares this module uses only part of it"
 )]
 #![allow(missing_docs, reason = "test code")]
 
@@ -259,8 +259,8 @@ impl Verifier for Passes {
     }
 }
 
-/// If `calc.py` contains `text`, the verification never ends, and also interrupts the run if
-/// `interrupt` is given.
+/// A verification that never ends if `calc.py` contains `text`. In that case, it also interrupts
+/// the run if `interrupt` is given.
 struct Hangs {
     text: &'static str,
     passes: Passes,
@@ -604,7 +604,7 @@ impl Ran {
         text
     }
 
-    /// The last message of each request.
+    /// Returns the last message of each request.
     pub fn last_messages(&self) -> Vec<String> {
         self.requests.iter().map(|r| r.messages.last().unwrap().content.clone()).collect()
     }
@@ -635,7 +635,7 @@ pub fn world_with_branches() -> World {
     world
 }
 
-/// A model with this name and window.
+/// Returns a model with this name and window.
 pub fn named(name: &str, window: u64) -> Identity {
     Identity {
         server: "script".into(),
@@ -646,7 +646,7 @@ pub fn named(name: &str, window: u64) -> Identity {
     }
 }
 
-/// A world in which a model named `large` makes the final try.
+/// Returns a world in which a model named `large` makes the final try.
 pub fn escalating() -> World {
     let mut world = world();
     world.settings.escalates = true;
@@ -654,7 +654,7 @@ pub fn escalating() -> World {
     world
 }
 
-/// The edit to `calc.py` that makes `add` return `line`.
+/// Returns the edit to `calc.py` that makes `add` return `line`.
 pub fn patch(line: &str) -> Reply {
     let content = format!("def add(a, b):\\n    return {line}\\n");
     says(&format!(r#"{{"tool": "apply_patch", "arguments": {{"path": "calc.py", "content": "{content}"}}}}"#))
@@ -662,7 +662,7 @@ pub fn patch(line: &str) -> Reply {
 
 pub const FINISH: &str = r#"{"tool": "finish", "arguments": {"summary": "done"}}"#;
 
-/// A try in which the model makes an edit and insists that it is done.
+/// Returns the replies for a try in which the model makes an edit and insists that it is done.
 pub fn gives_up(line: &str) -> Vec<Reply> {
     vec![patch(line), says(FINISH), says(FINISH), says(FINISH)]
 }

@@ -83,11 +83,11 @@ pub(crate) fn parse(head: &[u8]) -> Result<Request, &'static str> {
         let path = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         (&rest[..path], Some(&rest[path..]))
     };
-    let (name, port) = Target::with_port(place).ok_or("the request names no host")?;
+    let (name, port) = Target::with_port(place).ok_or("the request has no valid host")?;
     let default = path.map(|_| 80);
-    let port = port.or(default).ok_or("the request names no port")?;
+    let port = port.or(default).ok_or("the request has no port")?;
     if let Some(host) = host {
-        let (name_in_host, port_in_host) = Target::with_port(host).ok_or("the Host field names no host")?;
+        let (name_in_host, port_in_host) = Target::with_port(host).ok_or("the Host field is invalid")?;
         if name_in_host != name || port_in_host.or(default).is_some_and(|its| its != port) {
             return Err("the request line and the Host field disagree about the host or port");
         }
@@ -117,7 +117,7 @@ fn forwarded_head(
     let own = |name: &str| {
         let lower = name.to_ascii_lowercase();
         OWN.contains(&lower.as_str()) || lower.starts_with("proxy-")
-            // Content-Length must stay, even if `Connection` names it.
+            // Content-Length must stay, even if `Connection` lists it.
             || (lower != "content-length" && named.iter().any(|n| n.eq_ignore_ascii_case(name)))
     };
     let slash = if path.starts_with('/') { "" } else { "/" };

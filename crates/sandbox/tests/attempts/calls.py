@@ -1,7 +1,9 @@
-"""Attempts to escape that a shell cannot make: "python3 calls.py NAME" prints "escaped" if the attempt succeeds.
+"""Attempts to escape that a shell cannot make: "python3 calls.py NAME" prints "escaped" if the
+attempt succeeds.
 
-Variables that name targets outside the sandbox: OUTSIDE, a process that does nothing; AGENT, the process that runs the sandbox; TCP,
-TCP6, UDP and UDP6, ports on loopback whose servers answer; UNIX, UNIX_DATAGRAM and ABSTRACT, sockets; SHARED, a System V memory segment.
+These variables identify targets outside the sandbox: OUTSIDE, a process that does nothing; AGENT,
+the process that runs the sandbox; TCP, TCP6, UDP and UDP6, ports on loopback whose servers answer;
+UNIX, UNIX_DATAGRAM and ABSTRACT, sockets; SHARED, a System V shared memory segment.
 """
 
 import ctypes

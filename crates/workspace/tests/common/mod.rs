@@ -20,7 +20,8 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// Tracks `a.txt`, `b.txt`, `src/c.txt` and `link`, and ignores `ignored/`.
+    /// Creates a repository that tracks `a.txt`, `b.txt`, `src/c.txt` and `link`, and ignores
+    /// `ignored/` and `*.log`.
     pub(crate) fn repository() -> Self {
         let outer = tempfile::tempdir().unwrap();
         let root = outer.path().join("root");

@@ -1,5 +1,5 @@
 //! A raw HTTP client that sees every byte, chunk, end and reset.
-#![allow(dead_code)] // each test file uses its own part
+#![allow(dead_code)] // each test file uses only some of these functions
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

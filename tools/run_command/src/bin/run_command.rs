@@ -1,5 +1,5 @@
-//! `run_command DIRECTORY COMMAND`, an aid for developing this tool: runs a command in a directory
-//! and prints the result the way a model would see it.
+//! `run_command DIRECTORY COMMAND`: runs a command in a directory and prints the text that a model
+//! would see. Used when developing the tool.
 
 use std::{ffi::OsString, io::Write, process::ExitCode, time::Duration};
 

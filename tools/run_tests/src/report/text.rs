@@ -9,7 +9,7 @@ const MESSAGE_LINES: usize = 14;
 /// the test is and where it failed.
 const FRAMES: usize = 3;
 
-/// Knows which paths are inside the work tree.
+/// Recognizes paths inside the work tree.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     root: String,

@@ -45,7 +45,7 @@ pub(super) struct Session {
     pub(super) earlier: Vec<String>,
     /// The MCP servers that the editor offers.
     pub(super) servers: Vec<Entry>,
-    /// What to tell the user before the first answer.
+    /// A message for the user, shown before the first answer.
     pub(super) notice: Option<String>,
 }
 
@@ -150,7 +150,7 @@ impl Host {
         Ok((id, choices))
     }
 
-    /// Returns what to tell the user about the MCP servers that the editor offers.
+    /// Returns warnings for the user about the MCP servers that the editor offers, if there are any.
     fn notice(
         &self,
         context: &Context,
@@ -198,7 +198,7 @@ impl Host {
         Editor { client: client.clone(), session: id.clone(), backlog: self.backlog.clone(), interrupt }
     }
 
-    /// Returns an editor whose updates never wait, because the connection itself runs on this
+    /// Returns a handle whose updates never block, because the connection itself runs on this
     /// thread.
     pub(super) fn editor_now(&self, id: &SessionId, client: &ConnectionTo<Client>) -> Editor {
         self.editor(id, client, watch::channel(true).1)

@@ -45,8 +45,8 @@ fn pair(name: &str, value: &str) -> (String, Value) {
     (name.to_owned(), value.into())
 }
 
-/// Returns a name that tool names can begin with. Editors allow any characters in the names of
-/// servers.
+/// Replaces the characters that tool names cannot contain, because a tool's name begins with its
+/// server's name. Editors allow any characters in the names of servers.
 fn usable(name: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     name.chars().map(|c| if allowed(c) { c } else { '-' }).collect()

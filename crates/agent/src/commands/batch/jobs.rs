@@ -24,8 +24,8 @@ const REMOTE: u16 = 4;
 const PROBES: usize = 8;
 /// The message in each test request. The answer to it is longer than [`PROBE_TOKENS`].
 const PROBE: &str = "Count from 1 to 100.";
-/// The length of each answer, in tokens. Long enough that answers that the server generates in
-/// parallel overlap, even if they do not begin at exactly the same time.
+/// The length of each answer, in tokens. It is long enough that parallel answers overlap even if
+/// they do not begin at exactly the same time.
 const PROBE_TOKENS: u32 = 32;
 /// How long to wait for the first of several answers from a model that is already loaded.
 const PROBE_TIME: Duration = Duration::from_secs(60);
@@ -107,7 +107,7 @@ fn decide(server: &Identity) -> Option<(u16, String)> {
 
 /// Measures how many requests a server answers in parallel: sends several at once, and counts the
 /// answers that have begun when the first one ends, or when time runs out. A server that is out of
-/// slots either refuses the other requests or lets them wait.
+/// slots either refuses the other requests or makes them wait.
 async fn measure(model: &dyn Model) -> Result<u16, Error> {
     let message = Arc::new(Message::new(Role::User, PROBE));
     let request = Request { messages: vec![message], max_tokens: PROBE_TOKENS, ..Request::default() };
@@ -125,7 +125,7 @@ async fn measure(model: &dyn Model) -> Result<u16, Error> {
         Ok(())
     };
     // The first answer may take as long as the settings allow, because the model may have to be
-    // loaded. It also reveals what the server does not support, which later requests then avoid.
+    // loaded. It also reveals which features the server lacks, so that later requests avoid them.
     answer().await?;
     begun.set(0);
     let first = async {

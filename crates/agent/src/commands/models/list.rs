@@ -19,7 +19,7 @@ use crate::sanitize;
 use crate::settings::Settings;
 
 /// The context window, in tokens, that memory estimates are based on. The catalog uses the same
-/// one.
+/// value.
 const WINDOW: u64 = 16_384;
 /// The memory, in bytes, that an engine needs in addition to the model and its cache.
 const ENGINE: u64 = 400_000_000;

@@ -56,7 +56,7 @@ fn kept(changes: &[Change], tasks: usize) -> String {
     let keep =
         if tasks == 1 { "keeps its result from a run with" } else { "keep their results from runs with" };
     format!(
-        "{} {keep} other settings ({}); `--retry failed` reruns those that are not verified, and another \
+        "{} {keep} different settings ({}); `--retry failed` reruns those that are not verified, and another \
          folder (`--out DIR`) reruns all tasks",
         plural(tasks as u64, "task"),
         changes.collect::<Vec<_>>().join(", ")
@@ -76,7 +76,7 @@ mod tests {
         };
         let changes = [change("model", Some("a"), Some("b\u{9b}31m")), change("verify", None, Some("make"))];
         let line = |tasks| line(&Event::Kept { changes: &changes, tasks }, Paint(false));
-        insta::assert_snapshot!(line(&["one"]), @"1 task keeps its result from a run with other settings (model: a → b<U+009B>31m, verify: not set → make); `--retry failed` reruns those that are not verified, and another folder (`--out DIR`) reruns all tasks");
+        insta::assert_snapshot!(line(&["one"]), @"1 task keeps its result from a run with different settings (model: a → b<U+009B>31m, verify: not set → make); `--retry failed` reruns those that are not verified, and another folder (`--out DIR`) reruns all tasks");
         assert!(line(&["one", "two"]).starts_with("2 tasks keep their results from runs with"));
     }
 

@@ -10,7 +10,7 @@ use super::table::span;
 use crate::render::summarize;
 use crate::sanitize;
 
-/// Once a task has been doing the same thing for this long, its row also shows for how long.
+/// How long a task must be doing the same thing before its row also shows the elapsed time.
 const LONG: Duration = Duration::from_secs(5);
 /// Maximum length, in characters, of the text that describes what a task is doing.
 const WIDTH: usize = 200;
