@@ -384,7 +384,6 @@ fn turn_line(
         (EndedBy::Cut, Some(CutReason::Refused)) => ", cut: the call cannot succeed",
         (EndedBy::Cut, Some(CutReason::Repetition)) => ", cut: repetition",
         (EndedBy::Cut, Some(CutReason::Whitespace)) => ", cut: only white space",
-        (EndedBy::Cut, Some(CutReason::Thinking)) => ", cut: endless thinking",
         (EndedBy::Cut, Some(CutReason::Unchanged)) => ", cut: returned the file unchanged",
         (EndedBy::Cut, Some(CutReason::Line)) => ", cut after the requested line",
         (EndedBy::Cut, Some(CutReason::Stopped) | None) => ", cut",

@@ -86,8 +86,8 @@ impl Ending {
         matches!(self, Ending::Unavailable | Ending::Refused | Ending::Interrupted | Ending::Budget { .. })
     }
 
-    /// Whether the infrastructure failed rather than the agent. If so, a batch may try the task
-    /// again.
+    /// Whether the run ended for a reason other than the agent's work: the infrastructure failed, or
+    /// somebody stopped it. If so, a batch may try the task again.
     #[must_use]
     pub fn is_infrastructure(&self) -> bool {
         matches!(self, Ending::Unavailable | Ending::Refused | Ending::Interrupted)

@@ -199,8 +199,6 @@ pub enum CutReason {
     Repetition,
     /// The model wrote endless whitespace.
     Whitespace,
-    /// The model's thinking did not end.
-    Thinking,
     /// The model was writing an unchanged file.
     Unchanged,
     /// The requested line was complete.
@@ -482,7 +480,8 @@ pub enum Event {
     /// Changes were reverted. Between tries, the changes of the previous try are reverted. At the
     /// end, the best try is restored by reverting the record that reverted it, along with all later
     /// records. When a run is stopped, a candidate that has not been verified yet is reverted, and
-    /// so is a try that is worse than an earlier one. A resumed run undoes this revert.
+    /// so is a try that is not known to be better than the best earlier one. A resumed run undoes
+    /// this revert.
     Reverted {
         /// The turn.
         turn: u32,
@@ -657,7 +656,7 @@ pub enum Event {
     },
     /// The verification finished.
     Checked(Check),
-    /// A guard reported a problem (identical calls, no progress, an answer without a call).
+    /// The agent intervened: the model repeated a call, or the agent itself wrote to a file.
     Guard {
         /// Its message.
         message: String,

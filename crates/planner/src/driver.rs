@@ -564,7 +564,7 @@ impl<'a> Driver<'a> {
                 Err(why) => {
                     message = format!("{message}; could not compute the diff: {why}");
                     // Without the diff, a batch would lose the changes. It runs the task again.
-                    if !ending.can_resume() {
+                    if !ending.is_infrastructure() {
                         ending = Ending::Refused;
                     }
                 }

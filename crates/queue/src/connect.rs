@@ -367,11 +367,11 @@ async fn retrying<T, F: Future<Output = Result<T, Error>>>(
             () = reconnected => continue, // an answer over the old connection never arrives
         };
         let is_lost = connects() != before || client.connection_state() != State::Connected;
-        let in_time = link.wait.is_none_or(|wait| begun.elapsed() < wait);
-        if !is_lost && !(error.is_temporary() && in_time) {
-            return Err(error);
-        }
         if !is_lost {
+            let is_late = link.wait.is_some_and(|wait| begun.elapsed() >= wait);
+            if is_late || !error.is_temporary() {
+                return Err(error);
+            }
             link.note_failure(&error);
         }
         tokio::time::sleep(PAUSE).await;

@@ -142,16 +142,13 @@ impl Described {
                 );
                 (Kind::Answered, format!("call {call}"), text)
             }
-            Event::Refused { message, early, .. } => {
-                let when = if *early { "while it was being written" } else { "when it was complete" };
-                (Kind::Answered, "a refusal".into(), format!("{when}:\n{message}\n"))
-            }
-            Event::Cut { why, at, .. } => {
+            Event::Refused { message, .. } => (Kind::Answered, "a refusal".into(), format!("{message}\n")),
+            Event::Cut { why, .. } => {
                 let why = serde_json::to_value(why)
                     .ok()
                     .and_then(|v| v.as_str().map(str::to_owned))
                     .unwrap_or_default();
-                (Kind::Answered, "a cut".into(), format!("at byte {at}: {why}\n"))
+                (Kind::Answered, "a cut".into(), format!("{why}\n"))
             }
             Event::Output { content, thinking, ended_by, .. } => {
                 let text = format!("{thinking}{content}\nended by {ended_by:?}\n");
