@@ -1,6 +1,6 @@
 //! Applies generated cases from `patch_corpus`: clean patches must apply, and all others must apply
-//! correctly or be refused. Wrong line endings in a result are permitted here, because about ten
-//! patches per million do not determine the right ones. The corpus tests check line endings. The
+//! correctly or be refused. Wrong line endings in a result are permitted here, because in about
+//! ten cases per million, the patch does not say which line endings are right. The corpus tests check line endings. The
 //! target then damages the same patch and applies it again, and the engine must not panic on the
 //! damaged patch.
 //!

@@ -496,8 +496,8 @@ pub(crate) fn toolbox_on(
         RunCommand::new(sandbox.clone(), commands).into_tool(),
     ];
     let used = settings.symbols.has_map() || settings.symbols.has_tool();
-    // If a dry run works in a copy, that copy is inside the session's folder and is used only once,
-    // so its index is not kept.
+    // A dry run may work in a copy inside the session's folder. Nothing uses that copy again, so
+    // its index is not kept.
     let cache = cache(&workspace).filter(|_| !workspace.root().starts_with(folder));
     let code = used.then(|| Arc::new(Code::new(workspace.clone(), cache)));
     let offered = code.clone().filter(|_| settings.symbols.has_tool());

@@ -14,7 +14,7 @@ pub(crate) struct Index<'a> {
     chains: HashMap<u64, Chain, BuildHasherDefault<KeyHasher>>,
     /// For each line, the next line with the same key; 0 if there is none.
     next: Vec<u32>,
-    /// The keys of the lines when all whitespace is ignored. Computed on first use.
+    /// Keys of the lines without their whitespace. Computed on first use.
     squeezed: OnceCell<Vec<u64>>,
 }
 

@@ -239,8 +239,8 @@ fn fit_of_changes<'a>(
 }
 
 /// Strips line numbers pasted from `read_file`. Returns the hunk without the line numbers, along
-/// with the first number. Returns `None` unless the numbers are consecutive and every old line has
-/// one, except that blank context lines may lack one.
+/// with the first number. Returns `None` if the numbers are not consecutive, or if an old line has
+/// no number and is not a blank context line.
 pub(crate) fn unnumbered<'a>(body: &Body<'a>) -> Option<(Body<'a>, usize)> {
     let (mut first, mut next) = (None, None);
     let mut out = Vec::with_capacity(body.len());

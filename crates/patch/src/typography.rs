@@ -1,8 +1,8 @@
 //! Adapts the typography and spacing of added lines when the patch and the file write the same
 //! lines differently.
 //!
-//! Text that an added line shares with the line it replaces is copied from the file. The other
-//! characters are written the way the file writes them in the old lines.
+//! Text that an added line shares with the line it replaces is copied from the file. In the rest
+//! of the added line, each character takes the form that it has in the file's old lines.
 
 use std::collections::BTreeMap;
 

@@ -551,8 +551,8 @@ fn starts_thinking(answer: &str) -> bool {
     events.iter().any(|event| matches!(event, Event::OrphanThink { .. }))
 }
 
-/// Returns the parser's options for an answer. A request for whole files does not list the tools,
-/// so a JSON object in the answer that names another agent's tool is just data.
+/// Returns the parser's options for an answer. A request for whole files does not list the tools.
+/// A JSON object in its answer is therefore data, even if it looks like a call for another agent.
 pub(crate) fn parser_options(tools: &Registry, files: &[Focus]) -> Options {
     let own = || tools.specs().map(|s| s.name.clone()).collect();
     let text_tool = tools.specs().find_map(|spec| {

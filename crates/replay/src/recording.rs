@@ -43,8 +43,8 @@ pub struct Recording {
     pub(crate) changes: Vec<ModelChange>,
     /// The answer to each request; `None` if it was not recorded.
     pub(crate) answers: Vec<Option<Turn>>,
-    /// The context windows that were detected after turns, keyed by turn. Contains only turns after
-    /// which the window differed from the assumed one.
+    /// The context windows that turned out to differ from the assumed one, keyed by the turn after
+    /// which they were detected.
     pub(crate) windows: HashMap<u32, u64>,
     pub(crate) results: Vec<CallResult>,
     pub(crate) checks: Vec<Checked>,

@@ -275,8 +275,8 @@ fn private_key(text: &[u8], at: Range<usize>, spans: &mut Vec<Range<usize>>) {
     let (mut line_end, mut lines, mut short) = (pos, 0, None);
     while pos < max {
         if text[pos..].starts_with(b"-----") {
-            // `short` is the last line of the key. If there are no other lines, this is not a key
-            // but code that handles key markers.
+            // `short` is the last line of the key. If it is the only line, this is code that
+            // contains key markers, not a key.
             spans.extend(short.filter(|_| lines > 0));
             return;
         }

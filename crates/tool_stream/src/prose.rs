@@ -3,9 +3,9 @@
 //! A call is executed as soon as its closing brace arrives, so the decision can be based only on
 //! the text before it. An object is an example if words before it in the same sentence introduce an
 //! example, if it comes directly after a quotation mark, a bracket or an equals sign, or if it is
-//! on a quoted line (`> `, `12|`). It is a call if the sentence before it announces a call or is
-//! complete. If the text implies neither ([`LeadIn::CallAtEnd`]), the object is a call only if it
-//! ends the answer, because then no later text presents it as an example.
+//! on a quoted line (`> `, `12|`). It is a call if the previous sentence is complete, or if
+//! the sentence announces a call. If the text implies neither ([`LeadIn::CallAtEnd`]), the object is
+//! a call only if it ends the answer, because then no later text presents it as an example.
 
 use std::sync::LazyLock;
 

@@ -266,8 +266,8 @@ pub(crate) fn has_bad_name(map: &Map<String, Value>) -> bool {
     bad && map.keys().any(|k| is_arguments(k))
 }
 
-/// Returns true if the arguments are a string with an incomplete object, or if two keys hold
-/// different arguments.
+/// Returns true if the arguments are a string that contains an incomplete object, or if two keys
+/// hold arguments that differ.
 pub(crate) fn has_broken_arguments(map: &Map<String, Value>) -> bool {
     let broken = |map: &Map<String, Value>| {
         let objects = map.iter().filter(|(key, value)| is_arguments(key) && value.is_object());

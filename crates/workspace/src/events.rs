@@ -73,8 +73,9 @@ struct Watching {
     limit: usize,
     folders: HashMap<i32, PathBuf>,
     numbers: HashMap<PathBuf, i32>,
-    /// Watched folders outside the tree, each with the name of the entry to watch: a file with
-    /// ignore rules for the tree, or the first missing component of the path to such a file.
+    /// Watched folders outside the tree, each with the name of the entry to watch. The entry is a
+    /// file with ignore rules for the tree. If the path to that file does not exist, it is the first
+    /// missing component.
     rules: Vec<(i32, Vec<u8>)>,
     /// The folders touched since [`Events::open`].
     touched: Touched,

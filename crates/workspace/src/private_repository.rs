@@ -179,7 +179,7 @@ fn in_list(folder: &Path) -> OsString {
     OsString::from_vec(quoted)
 }
 
-/// Reads the user's settings that [`KEPT`] matches.
+/// Reads the user's git settings whose names match [`KEPT`].
 fn settings(root: &Path) -> io::Result<Vec<(String, String)>> {
     let mut query = git::git(root);
     query.args(["config", "-z", "--includes", "--get-regexp", KEPT]);
