@@ -53,7 +53,7 @@ const MAX_LINES: usize = 8;
 /// The maximum number of distinct refusals to record.
 const MAX_REFUSALS: usize = 1_000;
 
-/// The proxy of one command.
+/// The network proxy that serves one command.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     hosts: Vec<Host>,

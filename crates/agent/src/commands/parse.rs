@@ -53,8 +53,8 @@ pub(crate) fn run(command: &Parse, context: &Context) -> Result<Exit> {
     Ok(if judged.calls.iter().any(|call| call.judged.is_ok()) { Exit::Success } else { Exit::Negative })
 }
 
-/// Returns the tools of a run in this repository. They are never called, so they do not need a
-/// state folder.
+/// Returns the tools that a run in this repository would offer. They are never called, so they do
+/// not need a state folder.
 fn tools(context: &Context) -> Result<Registry> {
     let settings = context.resolve(&[])?.settings()?;
     let root = context.repository.as_ref().unwrap_or(&context.directory);

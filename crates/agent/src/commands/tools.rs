@@ -42,7 +42,7 @@ pub(crate) fn run(command: Tools, context: &Context) -> Result<Exit> {
     }
 }
 
-/// Returns the tools of a run in this repository, including the planner's own.
+/// Returns the tools that a run in this repository would offer, including the planner's own.
 fn toolbox(context: &Context, flags: &[(&'static str, String)]) -> Result<Toolbox> {
     let settings = context.resolve(flags)?.settings()?;
     let root = context.tree()?;

@@ -46,7 +46,9 @@ pub(in crate::commands) async fn count(
     let settings = Settings { pull: false, ..settings.clone() };
     let (begun, mut tries) = (Instant::now(), 0);
     let opened = loop {
-        let failure = match model::open(&settings, false, Notices::default()).await {
+        let shown = display.clone();
+        let notices = Notices::new(move |sentence| shown.note(&sanitize::short(sentence, 200)));
+        let failure = match model::open(&settings, false, notices).await {
             Err(failure) if jobs == Jobs::Auto && failure.ending == Ending::Unavailable => failure,
             opened => break opened,
         };
