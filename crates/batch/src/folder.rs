@@ -34,7 +34,7 @@ pub struct State {
 }
 
 impl State {
-    /// Whether the agent finished several attempts, some verified and some not.
+    /// Whether some of the attempts were verified and others were not.
     #[must_use]
     pub fn is_flaky(&self) -> bool {
         let mut verified =

@@ -224,7 +224,7 @@ fn rules(mechanisms: Mechanisms) -> Result<[(libc::c_int, Rules); 4], seccompile
     }
     if !mechanisms.namespaces {
         denied.extend(always(SHARED));
-        // Refuse access to other processes' limits; 0 means the calling process.
+        // Deny `prlimit` for other processes. A process ID of 0 means the calling process.
         let of_others = vec![when(0, Ne, 0)?];
         denied.insert(libc::SYS_prlimit64, vec![SeccompRule::new(of_others)?]);
     }
