@@ -211,7 +211,8 @@ fn read_hunk(
     hunk.blank_tail =
         raw[i..end].iter().rev().take_while(|line| line.trim_end_matches('\r').is_empty()).count();
     if let Some(section) = sections.last_mut() {
-        hunk.below = insertion(lines[i - 1], &hunk, &section.hunks);
+        let shift = section.hunks.iter().try_fold(0, shifted);
+        hunk.below = shift.and_then(|shift| insertion(lines[i - 1], &hunk, shift));
         section.hunks.push(hunk);
     }
     Ok(end)
@@ -219,20 +220,24 @@ fn read_hunk(
 
 /// Returns the line below which a hunk of `diff -U0` inserts its lines. Models invent line numbers,
 /// so this returns `None` unless the header has the right counts and agrees with the hunks above
-/// it.
-fn insertion(header: &str, hunk: &Hunk, above: &[Hunk]) -> Option<usize> {
+/// it, which shift its lines by `shift`.
+pub(crate) fn insertion(header: &str, hunk: &Hunk, shift: isize) -> Option<usize> {
     let (start, counts) = ranges(header.strip_prefix("@@")?)?;
     let new = header.split_whitespace().nth(2)?.strip_prefix('+')?;
     let new: usize = new.split(',').next()?.parse().ok()?;
     let adds = hunk.lines.iter().all(|line| line.mark == Mark::Add);
-    let delta = above.iter().map(Hunk::counts).try_fold(0_isize, |sum, (added, removed)| {
-        sum.checked_add_unsigned(added)?.checked_sub_unsigned(removed)
-    })?;
     let right = adds
         && start > 0
         && counts == Some((0, hunk.lines.len()))
-        && start.checked_add_signed(delta).and_then(|line| line.checked_add(1)) == Some(new);
+        && start.checked_add_signed(shift).and_then(|line| line.checked_add(1)) == Some(new);
     right.then_some(start)
+}
+
+/// Returns by how many lines a hunk and the hunks above it, which shift by `shift`, shift the lines
+/// below them.
+pub(crate) fn shifted(shift: isize, hunk: &Hunk) -> Option<isize> {
+    let (added, removed) = hunk.counts();
+    shift.checked_add_unsigned(added)?.checked_sub_unsigned(removed)
 }
 
 /// Returns how many old and new lines are left in a hunk after `line`, or `None` if the line does

@@ -56,6 +56,17 @@ fn before(case: &Case) -> Tree {
 }
 
 #[test]
+fn bug_a_diff_without_context_was_refused_at_its_second_insertion() {
+    let tree = Tree::from([("a.txt".to_owned(), b"1\n2\n3\n4\n".to_vec())]);
+    let text = "--- a/a.txt\n+++ b/a.txt\n@@ -1,0 +2,2 @@\n+x\n+y\n@@ -3,0 +6 @@\n+z\n*** End Patch\n";
+    assert_eq!(whole(&tree, text), Ok(()));
+    assert_eq!(watched(&tree, &[text]), None);
+    let wrong = text.replace("+6 @@", "+5 @@");
+    assert!(whole(&tree, &wrong).unwrap_err().contains("does not say where"));
+    assert!(watched(&tree, &[&wrong]).is_some(), "the numbers do not agree with the first hunk");
+}
+
+#[test]
 fn no_corpus_patch_that_applies_is_refused_early() {
     let cases = patch_corpus::cases();
     let (mut texts, mut refused, mut early, mut bytes, mut saved) = (0, 0, 0, 0, 0);

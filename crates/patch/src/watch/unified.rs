@@ -6,13 +6,16 @@
 //! is not checked.
 
 use super::{BEGINNING, EarlyRefusal, Watch};
-use crate::{Action, Dialect, FilePatch, lazy, unified};
+use crate::{Action, Dialect, FilePatch, Mark, lazy, unified};
 
 #[derive(Debug)]
 pub(super) struct Reader {
     /// The range of the file's header lines.
     header: Option<(usize, usize)>,
     hunk: Option<Open>,
+    /// By how many lines the complete hunks of this file shift the lines below them; `None` if one
+    /// of the hunks could not be parsed.
+    shift: Option<isize>,
     /// The line at which the dialect was detected.
     first: usize,
 }
@@ -34,7 +37,7 @@ impl Reader {
     /// Creates a reader. `at` is the line at which the dialect was detected: an `@@` line, a
     /// `diff --git` line or the second line of a header.
     pub(super) fn new(at: usize) -> Self {
-        Self { header: None, hunk: None, first: at }
+        Self { header: None, hunk: None, shift: Some(0), first: at }
     }
 
     /// Handles a line. Returns whether to continue.
@@ -58,12 +61,12 @@ impl Reader {
                 Some((from, to)) if watch.lines[from].starts_with("diff --git ") && to >= at - 1 => from,
                 _ => at - 1,
             };
-            self.header = Some((from, at + 1));
+            (self.header, self.shift) = (Some((from, at + 1)), Some(0));
             return self.named(watch).map(|()| true);
         }
         if line.starts_with("diff --git ") {
             self.close(watch, at)?;
-            self.header = Some((at, at + 1));
+            (self.header, self.shift) = (Some((at, at + 1)), Some(0));
             return Ok(true);
         }
         if let Some(ranges) = line.strip_prefix("@@") {
@@ -76,7 +79,7 @@ impl Reader {
                     return Ok(false);
                 }
                 self.close(watch, at - 1)?;
-                self.header = Some((at - 1, at));
+                (self.header, self.shift) = (Some((at - 1, at)), Some(0));
             } else {
                 self.close(watch, at)?;
             }
@@ -136,8 +139,13 @@ impl Reader {
 
     /// Closes the open hunk before line `end`.
     fn close(&mut self, watch: &mut Watch, end: usize) -> Result<(), EarlyRefusal> {
+        if self.hunk.is_none() {
+            return Ok(());
+        }
         let patches = self.read(watch, end);
         self.hunk = None;
+        let hunk = patches.first().and_then(|patch| patch.hunks.first());
+        self.shift = self.shift.zip(hunk).and_then(|(shift, hunk)| unified::shifted(shift, hunk));
         patches.iter().try_for_each(|patch| watch.judge(patch))
     }
 
@@ -147,8 +155,17 @@ impl Reader {
         let header = self.header.map(|(from, to)| watch.text(from..to)).unwrap_or_default();
         let title = open.title.map_or_else(String::new, |at| watch.text(at..at + 1));
         let text = header + &title + &watch.text(open.from..end.max(open.from));
-        let patches = unified::parse(&text, watch.path.as_deref()).unwrap_or_default();
-        patches.into_iter().filter(|p| p.dialect == Dialect::Unified && p.hunks.len() == 1).collect()
+        let mut patches = unified::parse(&text, watch.path.as_deref()).unwrap_or_default();
+        patches.retain(|p| p.dialect == Dialect::Unified && p.hunks.len() == 1);
+        // The parser saw only this hunk, but its line numbers depend on the hunks above it.
+        let (Some(title), Some(shift)) = (open.title, self.shift) else {
+            patches.retain(|p| p.hunks.iter().any(|hunk| hunk.lines.iter().any(|l| l.mark != Mark::Add)));
+            return patches;
+        };
+        for hunk in patches.iter_mut().flat_map(|patch| &mut patch.hunks) {
+            hunk.below = unified::insertion(watch.lines[title].trim_end_matches('\r'), hunk, shift);
+        }
+        patches
     }
 }
 
