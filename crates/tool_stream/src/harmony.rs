@@ -60,6 +60,8 @@ impl Parser {
         let stop = rest.iter().position(|b| matches!(b, b'<' | b'\n' | b'{'));
         let at = self.pos + stop.unwrap_or(rest.len());
         if at - header.start > MAX_HEADER {
+            // Read the header as text. How far it has been read depends on the chunks.
+            self.pos = header.segment;
             self.mode = Mode::Text;
             return Flow::Go;
         }

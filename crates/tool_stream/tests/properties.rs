@@ -215,24 +215,7 @@ proptest! {
         let bytes: Vec<u8> = pieces.concat();
         let known_tools = known.then(|| vec!["f".to_owned(), "read_file".to_owned()]);
         let options = Options { whole_file, known_tools, ..Options::default() };
-        let run = |size: usize| {
-            let mut parser = Parser::new(options.clone());
-            let mut all: Vec<Event> = Vec::new();
-            for chunk in bytes.chunks(size) {
-                let mut out = Vec::new();
-                parser.feed(chunk, &mut out);
-                all.extend(out);
-            }
-            parser.finish(End::Stop, &mut all);
-            let mut joined: Vec<Event> = Vec::new();
-            for event in all {
-                match (joined.last_mut(), event) {
-                    (Some(Event::Text(a)), Event::Text(b)) | (Some(Event::Thinking(a)), Event::Thinking(b)) => a.push_str(&b),
-                    (_, event) => joined.push(event),
-                }
-            }
-            joined
-        };
+        let run = |size: usize| in_chunks(&options, &bytes, size);
         let whole = run(bytes.len().max(1));
         prop_assert_eq!(&run(1), &whole);
         prop_assert_eq!(&run(cut), &whole);
@@ -398,6 +381,55 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         1 => prop::collection::vec(any::<u8>(), 1..6),
         1 => "[a-z \n]{1,6}".prop_map(String::into_bytes),
     ]
+}
+
+/// Feeds the bytes to a parser in chunks of `size` bytes. Joins consecutive pieces of text.
+fn in_chunks(options: &Options, bytes: &[u8], size: usize) -> Vec<Event> {
+    let mut parser = Parser::new(options.clone());
+    let mut all = Vec::new();
+    bytes.chunks(size).for_each(|chunk| parser.feed(chunk, &mut all));
+    parser.finish(End::Stop, &mut all);
+    let mut joined: Vec<Event> = Vec::new();
+    for event in all {
+        match (joined.last_mut(), event) {
+            (Some(Event::Text(a)), Event::Text(b)) | (Some(Event::Thinking(a)), Event::Thinking(b)) => {
+                a.push_str(&b)
+            }
+            (_, event) => joined.push(event),
+        }
+    }
+    joined
+}
+
+/// The bug: when a gpt-oss header became too long, the parser continued at the end of the chunk
+/// instead of the start of the header, and dropped a semicolon there.
+#[test]
+fn bug_a_header_that_never_ends_lost_a_character_at_its_limit() {
+    let call = r#"<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>"#;
+    let openers = [
+        "<|channel|>commentary to=functions.g",
+        "<|start|>assistant to=functions.g",
+        "<|tool_call_begin|>functions.g:0",
+        "<tool_call>",
+        "<function=g",
+        "<invoke name=\"g",
+        "[TOOL_CALLS]g",
+        "```json",
+        "f(a=",
+        "{\"tool\": ",
+        "{ab",
+        "<｜tool▁call▁begin｜>function",
+    ];
+    for opener in openers {
+        for filler in [";", "x; ", " ,", "é"] {
+            let text = format!("{call}{opener}{}\n{call}", filler.repeat(6_000 / filler.len()));
+            let run = |size: usize| in_chunks(&Options::default(), text.as_bytes(), size);
+            let whole = run(text.len());
+            for size in [1, 2, 3, 5, 7, 17, 64, 255, 511, 512, 513, 600, 4_095, 4_097] {
+                assert_eq!(run(size), whole, "{opener} {filler:?} in chunks of {size}");
+            }
+        }
+    }
 }
 
 /// Feeds the text to the parser in chunks of `n` bytes. Returns the strings that the parser
