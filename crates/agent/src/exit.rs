@@ -113,6 +113,15 @@ impl From<model_files::Error> for Failure {
     }
 }
 
+impl From<batch::Error> for Failure {
+    fn from(error: batch::Error) -> Self {
+        match error.is_temporary() {
+            true => Self::unavailable(error),
+            false => Self::refused(error),
+        }
+    }
+}
+
 impl From<queue::Error> for Failure {
     fn from(error: queue::Error) -> Self {
         match error.is_temporary() {

@@ -105,7 +105,7 @@ pub async fn run(
         batch.stop();
     }
     let context = Context { folder: &folder, sink: &batch, stopped, report: &report };
-    let deadline = options.limits.time.map(|time| Instant::now() + time);
+    let deadline = batch.schedule.borrow().deadline;
     tokio::select! {
         prepared = place.prepare(&context) => prepared?,
         () = raised(batch.interrupt.clone()) => batch.stop(),

@@ -47,7 +47,7 @@ pub(crate) struct Schedule<'t> {
     /// Attempts that have started but not ended, by task.
     running: HashMap<&'t str, Due<'t>>,
     options: BatchOptions,
-    deadline: Option<Instant>,
+    pub(crate) deadline: Option<Instant>,
     stopped: Option<Stop>,
     /// The total number of tokens across all results in the folder.
     tokens: u64,

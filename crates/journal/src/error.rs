@@ -67,21 +67,22 @@ pub fn is_temporary(error: &io::Error) -> bool {
         Interrupted, NetworkDown, NetworkUnreachable, OutOfMemory, QuotaExceeded, ResourceBusy,
         StaleNetworkFileHandle, StorageFull, TimedOut, WouldBlock,
     };
-    let kinds = [
-        Interrupted,
-        NetworkDown,
-        NetworkUnreachable,
-        OutOfMemory,
-        QuotaExceeded,
-        ResourceBusy,
-        StaleNetworkFileHandle,
-        StorageFull,
-        TimedOut,
-        WouldBlock,
-    ];
+    let by_kind = matches!(
+        error.kind(),
+        Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | OutOfMemory
+            | QuotaExceeded
+            | ResourceBusy
+            | StaleNetworkFileHandle
+            | StorageFull
+            | TimedOut
+            | WouldBlock
+    );
     // The standard library has no kinds for these.
     let codes = [Errno::MFILE, Errno::NFILE, Errno::NOLCK].map(Errno::raw_os_error);
-    kinds.contains(&error.kind()) || error.raw_os_error().is_some_and(|code| codes.contains(&code))
+    by_kind || error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 impl Error {

@@ -71,7 +71,8 @@ struct Link {
     wait: Option<Duration>,
     /// Tells the user something.
     notice: Box<dyn Fn(&str) + Send + Sync>,
-    /// The last failed request that the user was told about, so that it is not repeated.
+    /// The last failed request that the user was told about on this connection. It is not reported
+    /// twice in a row.
     failed: Mutex<String>,
 }
 
@@ -110,6 +111,7 @@ impl Queue {
                         Event::Disconnected => notice("lost the connection to the queue; reconnecting"),
                         Event::Connected => {
                             notice("connected to the queue");
+                            link.failed.lock().unwrap_or_else(PoisonError::into_inner).clear();
                             link.connected.notify_waiters();
                         }
                         Event::ClientError(e) => notice(&format!("the connection to the queue failed: {e}")),

@@ -33,7 +33,10 @@ pub(crate) async fn receive(queue: Queue, batch: String, mut consumer: PullConsu
             Ok(_) => continue,
             Err(e) => match e.kind() {
                 ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound => {
-                    queue.create_streams().await.and(queue.records(&batch).await)
+                    match queue.create_streams().await {
+                        Ok(()) => queue.records(&batch).await,
+                        Err(e) => Err(e),
+                    }
                 }
                 _ => Err(server("receive results")(e)),
             },

@@ -46,7 +46,7 @@ pub(crate) fn run(command: &Batch, context: &Context) -> Result<Exit> {
     let display = Display::new(command.json);
     if let Some(BatchCommand::Merge { from, out }) = &command.command {
         context.resolve_in(None, &command.settings.given)?.settings()?;
-        let summary = batch::merge(from, out).map_err(failure)?;
+        let summary = batch::merge(from, out)?;
         return finish(&summary, out, &report::name(out), &display);
     }
     let file = command.tasks.as_deref().ok_or_else(|| Failure::misuse("no task file given"))?;
@@ -147,15 +147,7 @@ async fn complete(batch: &Ready, place: &dyn Place, signals: &Signals) -> Result
         agent.display.note("stopped immediately; run the same command to resume");
         return Ok(None);
     };
-    Ok(Some(summary.map_err(failure)?))
-}
-
-/// Chooses the exit code for an error of a batch.
-pub(super) fn failure(error: batch::Error) -> Failure {
-    match error.is_temporary() {
-        true => Failure::unavailable(error),
-        false => Failure::refused(error),
-    }
+    Ok(Some(summary?))
 }
 
 impl Ready {

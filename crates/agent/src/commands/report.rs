@@ -59,5 +59,5 @@ pub(super) fn for_ci(out: &Path, name: &str, summary: &Summary) -> Result<()> {
     let markdown = report::markdown(name, summary);
     let written = batch::replace(&out.join("junit.xml"), &junit)
         .and_then(|()| batch::replace(&out.join("summary.md"), &markdown));
-    written.map_err(|e| super::batch::failure(e.into()))
+    Ok(written.map_err(batch::Error::from)?)
 }

@@ -53,10 +53,10 @@ pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
     if around.deepseek_key.is_some() {
         return deepseek(None, &unnamed(around), "DEEPSEEK_API_KEY is set").await;
     }
-    let locked = match local_servers(around).await? {
-        Ok(chosen) => return Ok(chosen),
-        Err(locked) => locked,
-    };
+    let mut locked = Vec::new();
+    if let Some(chosen) = local_server(around, &mut locked).await? {
+        return Ok(chosen);
+    }
     if let Some(engine) = &around.in_process
         && let Some(name) = engine.preferred()
     {
@@ -75,11 +75,12 @@ pub(super) async fn look(around: &Surroundings) -> Result<Chosen, Error> {
 }
 
 /// Opens a model on a local server that listens on a default port; earlier ports take precedence.
-/// If no model can be opened, returns the addresses of the servers that need a key.
+/// Returns `None` if no model can be opened. Adds the addresses of servers that need a key to
+/// `locked`.
 ///
 /// # Errors
 /// If no model can be opened yet because a server is loading its model.
-async fn local_servers(around: &Surroundings) -> Result<Result<Chosen, Vec<String>>, Error> {
+async fn local_server(around: &Surroundings, locked: &mut Vec<String>) -> Result<Option<Chosen>, Error> {
     // An unknown server must not see a key meant for another server.
     let unnamed = Surroundings { openai_key: None, ..super::unnamed(around) };
     let tried = DEFAULT_PORTS.map(|(port, path)| {
@@ -91,14 +92,14 @@ async fn local_servers(around: &Surroundings) -> Result<Result<Chosen, Vec<Strin
             Some((openai(&base, None, unnamed, &why).await, base))
         }
     });
-    let (mut locked, mut loading) = (Vec::new(), None);
+    let mut loading = None;
     for (opened, base) in join_all(tried).await.into_iter().flatten() {
         match opened {
-            Ok(chosen) => return Ok(Ok(chosen)),
+            Ok(chosen) => return Ok(Some(chosen)),
             Err(error @ Error::Loading(_)) => loading = loading.or(Some(error)),
             Err(Error::Settings(why)) if why.contains("API key") => locked.push(base),
             Err(_) => {}
         }
     }
-    loading.map_or(Ok(Err(locked)), Err)
+    loading.map_or(Ok(None), Err)
 }

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use journal::Ending;
+use models::choose::Chosen;
 use models::{Delta, Error, Identity, Message, Model, Notices, Request, Role};
 use tokio::time::timeout;
 
 use super::progress::Display;
 use crate::cli::Jobs;
+use crate::exit::Result;
 use crate::figures::plural;
 use crate::model;
 use crate::sanitize;
@@ -42,28 +44,8 @@ pub(in crate::commands) async fn count(
     if jobs == Jobs::Number(1) {
         return 1;
     }
-    // This neither downloads a model nor asks the user.
-    let settings = Settings { pull: false, ..settings.clone() };
-    let (begun, mut tries) = (Instant::now(), 0);
-    let opened = loop {
-        let shown = display.clone();
-        let notices = Notices::new(move |sentence| shown.note(&sanitize::short(sentence, 200)));
-        let failure = match model::open(&settings, false, notices).await {
-            Err(failure) if jobs == Jobs::Auto && failure.ending == Ending::Unavailable => failure,
-            opened => break opened,
-        };
-        let pause = ::batch::backoff(tries);
-        if wait.is_some_and(|wait| begun.elapsed() + pause > wait) {
-            break Err(failure);
-        }
-        if tries == 0 {
-            let why = format!("{:#}", failure.error);
-            display.note(&format!("cannot ask the server, retrying: {}", sanitize::short(&why, 200)));
-        }
-        tokio::time::sleep(pause).await;
-        tries += 1;
-    };
-    let (count, why) = match (jobs, opened) {
+    let wait = if jobs == Jobs::Auto { wait } else { Some(Duration::ZERO) };
+    let (count, why) = match (jobs, open(settings, wait, display).await) {
         (Jobs::Auto, Ok(chosen)) => ask(&*chosen.model, display).await,
         (Jobs::Auto, Err(failure)) => (1, format!("cannot ask the server: {:#}", failure.error)),
         (Jobs::Number(jobs), Ok(chosen)) => match reported(&chosen.model.identity()) {
@@ -76,6 +58,31 @@ pub(in crate::commands) async fn count(
     let tasks = plural(count.into(), "task");
     display.note(&format!("running {tasks} at a time: {}", sanitize::short(&why, 200)));
     count.into()
+}
+
+/// Opens the model. While its server is unavailable, retries for up to `wait`, or forever if `wait`
+/// is `None`. Neither downloads a model nor asks the user.
+async fn open(settings: &Settings, wait: Option<Duration>, display: &Display) -> Result<Chosen> {
+    let settings = Settings { pull: false, ..settings.clone() };
+    let (begun, mut tries) = (Instant::now(), 0);
+    loop {
+        let shown = display.clone();
+        let notices = Notices::new(move |sentence| shown.note(&sanitize::short(sentence, 200)));
+        let failure = match model::open(&settings, false, notices).await {
+            Err(failure) if failure.ending == Ending::Unavailable => failure,
+            opened => return opened,
+        };
+        let pause = ::batch::backoff(tries);
+        if wait.is_some_and(|wait| begun.elapsed() + pause > wait) {
+            return Err(failure);
+        }
+        if tries == 0 {
+            let why = format!("{:#}", failure.error);
+            display.note(&format!("cannot ask the server, retrying: {}", sanitize::short(&why, 200)));
+        }
+        tokio::time::sleep(pause).await;
+        tries += 1;
+    }
 }
 
 /// Returns the number of slots that a server reports.
