@@ -345,7 +345,7 @@ pub(crate) fn text_of(text: &str) -> ToolCallContent {
     ContentBlock::Text(TextContent::new(bounded(&sanitize::text(text)))).into()
 }
 
-/// Wraps the output of a tool in a code fence, because the output is not Markdown.
+/// Wraps a tool's output in a code fence, because it is not Markdown.
 fn output(text: &str) -> ToolCallContent {
     ContentBlock::Text(TextContent::new(fenced("", &bounded(&sanitize::text(text))))).into()
 }

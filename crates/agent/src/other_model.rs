@@ -144,7 +144,7 @@ fn choice(settings: &Settings, role: ModelRole) -> Result<Option<Choice>> {
     text.as_deref().map(parse).transpose().map_err(Failure::misuse)
 }
 
-/// Returns the name of the setting that specifies the model for this role.
+/// Returns the name of the setting that selects the model for this role.
 fn name(role: ModelRole) -> &'static str {
     match role {
         ModelRole::Escalate => "escalate",

@@ -26,8 +26,7 @@ pub(crate) struct Source {
 pub struct Unusable {
     /// A human-readable sentence.
     pub why: String,
-    /// Whether it may be usable later, because git failed for lack of resources or did not end in
-    /// time.
+    /// Whether it may be usable later. This is true if git ran out of resources or time.
     pub temporary: bool,
 }
 

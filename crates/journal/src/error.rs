@@ -59,8 +59,8 @@ pub enum Error {
     },
 }
 
-/// Whether the same operation may succeed later, because it failed for lack of disk space, memory,
-/// processes or open files, or because a file system did not answer.
+/// Whether the same operation may succeed later. This is true if the system ran out of disk space,
+/// memory, processes or open files, or if a file system did not respond.
 #[must_use]
 pub fn is_temporary(error: &io::Error) -> bool {
     use io::ErrorKind::{

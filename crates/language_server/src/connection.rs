@@ -133,7 +133,7 @@ impl Connection {
         Ok(Self { outgoing, heard, received, next: AtomicI32::new(1), reader, service })
     }
 
-    /// Starts a new check. Bytes received before it no longer count toward the server's limit.
+    /// Starts a new check by resetting the number of bytes that count toward the server's limit.
     pub(crate) fn begin(&self) {
         self.received.store(0, Ordering::Relaxed);
     }

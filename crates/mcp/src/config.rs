@@ -38,7 +38,7 @@ pub enum Author {
     User,
     /// Whoever wrote the repository.
     Repository,
-    /// An editor, which has already expanded variables.
+    /// An editor. It has already expanded the variables.
     Editor,
 }
 

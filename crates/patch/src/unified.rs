@@ -220,7 +220,7 @@ fn read_hunk(
 
 /// Returns the line below which a hunk of `diff -U0` inserts its lines. Models invent line numbers,
 /// so this returns `None` unless the header has the right counts and agrees with the hunks above
-/// it, which shift its lines by `shift`.
+/// it, which add `shift` lines on balance.
 pub(crate) fn insertion(header: &str, hunk: &Hunk, shift: isize) -> Option<usize> {
     let (start, counts) = ranges(header.strip_prefix("@@")?)?;
     let new = header.split_whitespace().nth(2)?.strip_prefix('+')?;
@@ -233,8 +233,8 @@ pub(crate) fn insertion(header: &str, hunk: &Hunk, shift: isize) -> Option<usize
     right.then_some(start)
 }
 
-/// Returns by how many lines a hunk and the hunks above it, which shift by `shift`, shift the lines
-/// below them.
+/// Returns how many lines a hunk and the hunks above it add on balance. `shift` is the number for
+/// the hunks above it.
 pub(crate) fn shifted(shift: isize, hunk: &Hunk) -> Option<isize> {
     let (added, removed) = hunk.counts();
     shift.checked_add_unsigned(added)?.checked_sub_unsigned(removed)

@@ -38,9 +38,9 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 const RECORDED_WITHIN: Duration = Duration::from_secs(600);
 /// How long to wait before retrying a failed request.
 pub(crate) const PAUSE: Duration = Duration::from_secs(2);
-/// How long reading an object may take.
+/// Maximum time for reading an object.
 const READ_WITHIN: Duration = Duration::from_secs(300);
-/// The longest wait between two attempts to connect.
+/// Maximum wait between two connection attempts.
 const RECONNECT: Duration = Duration::from_secs(5);
 
 /// The address of the queue, and the credentials for it.
@@ -67,7 +67,7 @@ pub struct Queue {
 struct Link {
     /// Notified when the connection is established or re-established.
     connected: Notify,
-    /// How long to retry while connecting and during set-up; forever if `None`.
+    /// How long to keep retrying while connecting and setting up; `None` means forever.
     wait: Option<Duration>,
     /// Tells the user something.
     notice: Box<dyn Fn(&str) + Send + Sync>,
@@ -157,8 +157,8 @@ impl Queue {
         retrying(&self.context, &self.link, request).await
     }
 
-    /// Tells the user about a failed request that will be repeated. While there is no connection,
-    /// every request fails, and the user knows why.
+    /// Tells the user about a failed request that will be retried. Says nothing while the connection
+    /// is down, because the user has already been told about that.
     pub(crate) fn note_failure(&self, error: &Error) {
         if self.context.client().connection_state() == State::Connected {
             self.link.note_failure(error);
@@ -385,7 +385,7 @@ fn reconnect_delay(tries: usize) -> Duration {
     RECONNECT.min(Duration::from_millis(50 << tries.min(10)))
 }
 
-/// Whether connecting may succeed later without any change to the address or the credentials.
+/// Whether connecting again later may succeed with the same address and credentials.
 fn is_temporary(error: &ConnectError) -> bool {
     use ConnectErrorKind::{
         Authentication, AuthorizationViolation, Dns, Io, MaxReconnects, ServerParse, TimedOut, Tls,

@@ -25,7 +25,7 @@ impl Order {
     /// Checks a received order.
     ///
     /// # Errors
-    /// Fails with a sentence that explains why the order must not be executed.
+    /// Returns a sentence that explains why the order must not be executed.
     pub(crate) fn check(&self) -> Result<(), String> {
         let is_hex = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
         if !is_hex(&self.batch) {

@@ -12,7 +12,7 @@ use crate::error::{Error, server};
 use crate::mailbox::{Arrival, Mailbox};
 use crate::message::{Body, Envelope, Record, VERSION};
 
-/// When the server should send a record again that could not be fetched.
+/// How long the server waits before it resends a record that could not be read.
 const AGAIN: Duration = Duration::from_secs(30);
 /// How many records are requested at a time.
 const RECORDS: usize = 200;

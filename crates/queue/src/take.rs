@@ -38,7 +38,7 @@ pub(crate) async fn take(
             match next(&consumer).await {
                 Ok(Some(message)) => break message,
                 Ok(None) => {}
-                // The client reconnects on its own, but the consumer may be gone.
+                // The client reconnects automatically, but the server may have lost the consumer.
                 Err(_) => {
                     tokio::time::sleep(PAUSE).await;
                     match queue.workers(lease).await {

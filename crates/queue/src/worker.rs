@@ -434,7 +434,7 @@ impl Reports<'_> {
         self.finish(Finished::refused(&task.id, digest, attempt, why), may_help).await
     }
 
-    /// Puts a record into the outbox. While the disk is full, retries until the worker is stopped.
+    /// Puts a record into the outbox. If the disk is full, keeps trying until the worker is stopped.
     async fn add(&self, record: Record, acknowledge: Option<String>) -> Result<u64, batch::Error> {
         let Self { order, sequence, deliveries, .. } = self;
         let key = format!("{}/{sequence}/{deliveries}/{}", order.batch, record.key());

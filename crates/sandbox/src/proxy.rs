@@ -53,7 +53,7 @@ const MAX_LINES: usize = 8;
 /// The maximum number of distinct refusals to record.
 const MAX_REFUSALS: usize = 1_000;
 
-/// The network proxy that serves one command.
+/// The network proxy for a single command.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     hosts: Vec<Host>,

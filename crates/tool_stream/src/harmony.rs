@@ -60,7 +60,7 @@ impl Parser {
         let stop = rest.iter().position(|b| matches!(b, b'<' | b'\n' | b'{'));
         let at = self.pos + stop.unwrap_or(rest.len());
         if at - header.start > MAX_HEADER {
-            // Read the header as text. How far it has been read depends on the chunks.
+            // Start over and read the header as text. `self.pos` depends on the chunks so far.
             self.pos = header.segment;
             self.mode = Mode::Text;
             return Flow::Go;

@@ -13,8 +13,8 @@ pub(super) struct Reader {
     /// The range of the file's header lines.
     header: Option<(usize, usize)>,
     hunk: Option<Open>,
-    /// By how many lines the complete hunks of this file shift the lines below them; `None` if one
-    /// of the hunks could not be parsed.
+    /// How many lines the complete hunks of this file add, minus the lines that they remove; `None`
+    /// if one of them could not be parsed.
     shift: Option<isize>,
     /// The line at which the dialect was detected.
     first: usize,
